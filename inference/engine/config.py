@@ -1,0 +1,61 @@
+"""Everything a runner has to be told before it starts.
+
+Built once, by whoever owns the process; the engine itself reads no environment and no settings.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+
+class Backend(StrEnum):
+    """Which implementation of the model computes logits."""
+
+    LLAMA = "llama"  # llama.cpp on a GGUF file
+    FAKE = "fake"  # scripted bytes, same contract, for tests that need speed
+
+
+class Device(StrEnum):
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+class FlashAttention(StrEnum):
+    AUTO = "auto"  # llama.cpp decides
+    ON = "on"
+    OFF = "off"  # bit-exact when sequences are copied, restored or moved
+
+
+class KvType(StrEnum):
+    F16 = "f16"
+    Q8_0 = "q8_0"
+    Q4_0 = "q4_0"
+
+
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One runner's model, memory and speed settings.
+
+    ``context_size`` is the pool of cells that all sequences of the runner share; one sequence may use all of it.
+    """
+
+    model_path: Path
+    backend: Backend = Backend.LLAMA
+    device: Device = Device.CPU
+    context_size: int = 65_536
+    batch_size: int = 512
+    parallel: int = 4
+    threads: int = 2
+    gpu_layers: int = 0
+    flash_attention: FlashAttention = FlashAttention.AUTO
+    kv_type_k: KvType = KvType.F16
+    kv_type_v: KvType = KvType.F16
+    mlock: bool = False
+    step_budget_ms: float = 150.0
+
+    def __post_init__(self) -> None:
+        for name in ("context_size", "batch_size", "parallel", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.kv_type_v is not KvType.F16 and self.flash_attention is FlashAttention.OFF:
+            raise ValueError(f"kv_type_v={self.kv_type_v} needs flash attention, which is off")

@@ -1,0 +1,125 @@
+"""The messages between a runner process and its parent, and how they become bytes.
+
+Every frame is one msgpack map with a ``type`` tag, sent length-prefixed over a socket pair. Token indexes
+count the tokens of one sequence from 1; a taken-over sequence goes on with the next index.
+"""
+
+import msgspec
+
+from inference.engine.params import SequenceParams
+
+
+class Frame(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
+    """Base of all frames; the tag is the class name."""
+
+
+# ---- parent -> runner ----
+
+
+class Submit(Frame, frozen=True, tag=True, kw_only=True):
+    """Start a sequence, or go on with one: ``emitted`` are the tokens a former runner has already given out."""
+
+    sequence_id: str
+    prompt: list[int]
+    params: SequenceParams
+    emitted: list[int] = []
+    priority: int = 1
+
+
+class Cancel(Frame, frozen=True, tag=True):
+    """Stop a sequence within one step; answered by ``Ended`` with reason ``cancelled`` if it was alive."""
+
+    sequence_id: str
+
+
+class Stop(Frame, frozen=True, tag=True):
+    """Leave the loop and exit; sequences still alive get no further frame."""
+
+
+# ---- runner -> parent ----
+
+
+class Ready(Frame, frozen=True, tag=True, kw_only=True):
+    """The model is loaded and has produced its warm-up token."""
+
+    model_name: str
+    context_size: int
+    trained_context: int
+    gpu_layers: int
+    load_ms: float
+    warmup_ms: float
+
+
+class Progress(Frame, frozen=True, tag=True):
+    """Prompt tokens of a sequence computed so far."""
+
+    sequence_id: str
+    n_done: int
+    n_total: int
+
+
+class Emission(msgspec.Struct, frozen=True, array_like=True):
+    """One token: ``text`` is what it released (whole characters; nothing that may begin a stop string)."""
+
+    sequence_id: str
+    index: int
+    token: int
+    text: str
+
+
+class Step(Frame, frozen=True, tag=True, kw_only=True):
+    """What one pass of the loop produced, with its cost."""
+
+    emissions: list[Emission]
+    n_prefill: int
+    n_decode: int
+    step_ms: float
+
+
+class Ended(Frame, frozen=True, tag=True, kw_only=True):
+    """A sequence is over. ``text`` is what was held back until now; ``n_kept`` of its tokens make up the whole text
+    (tokens that only completed a stop string are not kept). Times are ms in this runner."""
+
+    sequence_id: str
+    reason: str  # stop | length | cancelled
+    text: str = ""
+    n_kept: int = 0
+    n_cached: int = 0
+    prefill_ms: float = 0.0
+    first_token_ms: float = 0.0
+    decode_ms: float = 0.0
+
+
+class Rejected(Frame, frozen=True, tag=True):
+    """The sequence cannot run here, ever; nobody else is affected."""
+
+    sequence_id: str
+    code: str
+    message: str
+
+
+class Fatal(Frame, frozen=True, tag=True):
+    """The runner cannot start; it exits after this."""
+
+    code: str
+    message: str
+
+
+ToRunner = Submit | Cancel | Stop
+FromRunner = Ready | Progress | Step | Ended | Rejected | Fatal
+
+_encoder = msgspec.msgpack.Encoder()
+_to_runner = msgspec.msgpack.Decoder(ToRunner)
+_from_runner = msgspec.msgpack.Decoder(FromRunner)
+
+
+def encode(frame: Frame) -> bytes:
+    return _encoder.encode(frame)
+
+
+def decode_to_runner(data: bytes) -> ToRunner:
+    return _to_runner.decode(data)
+
+
+def decode_from_runner(data: bytes) -> FromRunner:
+    return _from_runner.decode(data)

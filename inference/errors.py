@@ -1,0 +1,70 @@
+"""What can go wrong on the way of a generation.
+
+    InferenceError
+    |- Refused             nothing was stored
+    |  |- QueueFull        the whole service has too much to do
+    |  |- CallerLimit      this caller has too much queued
+    |- KeyReused           the Idempotency-Key belongs to another request
+    |- AlreadyEnded        too late to cancel
+    |- StoreUnavailable    Redis or the database does not answer
+    |- ModelUnavailable    the model file cannot be used
+"""
+
+
+class InferenceError(Exception):
+    """Base of this package's errors; ``code`` is what programs compare, ``retry_after_secs`` when to try again."""
+
+    code = "inference_error"
+    retry_after_secs: int | None = None
+
+
+class Refused(InferenceError):
+    """The request was not accepted and left no trace."""
+
+    code = "refused"
+
+
+class QueueFull(Refused):
+    """The queue of the whole service is at ``QUEUE_MAX``."""
+
+    code = "queue_full"
+
+    def __init__(self, depth: int, retry_after_secs: int) -> None:
+        super().__init__(f"{depth} requests are waiting already; try again in about {retry_after_secs} s")
+        self.retry_after_secs = retry_after_secs
+
+
+class CallerLimit(Refused):
+    """One caller has ``QUEUE_MAX_PER_CALLER`` requests waiting or running."""
+
+    code = "caller_limit"
+
+    def __init__(self, depth: int, retry_after_secs: int) -> None:
+        super().__init__(f"you have {depth} requests waiting or running already; wait for some to end")
+        self.retry_after_secs = retry_after_secs
+
+
+class KeyReused(InferenceError):
+    """The same Idempotency-Key came with another body."""
+
+    code = "idempotency_key_reused"
+
+
+class AlreadyEnded(InferenceError):
+    """The generation is over; there is nothing to cancel."""
+
+    code = "already_ended"
+
+
+class StoreUnavailable(InferenceError):
+    """Redis or the database does not answer; nothing is known to have been lost."""
+
+    code = "store_unavailable"
+    retry_after_secs = 5
+
+
+class ModelUnavailable(InferenceError):
+    """The model file is missing or unusable in this process."""
+
+    code = "model_unavailable"
+    retry_after_secs = 30

@@ -1,0 +1,131 @@
+"""The generation: one run of the model for one assistant message, and the row that is the truth about it.
+
+Knows nothing of conversations, HTTP or Redis. Columns a worker owns (claim, result) are written only under
+its ``claim_epoch``.
+"""
+
+import uuid
+
+from django.db import models
+
+from inference.querysets import GenerationQuerySet
+from inference.token_ids import pack, unpack
+
+
+class Status(models.TextChoices):
+    """Where a generation is. Moves run downwards only, but for a take-over (running -> queued)."""
+
+    PREPARING = "preparing"  # stored; its memories are being retrieved, its prompt is not built yet
+    QUEUED = "queued"  # the prompt is there; waits for a worker to claim it
+    RUNNING = "running"  # claimed by a worker, whose heartbeat counter moves
+    COMPLETE = "complete"  # ended by itself: stop or length
+    INTERRUPTED = "interrupted"  # ended by its client or its deadline; the text so far is kept
+    FAILED = "failed"  # ended by an error; error_code and error_message say which
+
+
+ENDED = (Status.COMPLETE, Status.INTERRUPTED, Status.FAILED)
+
+
+class Priority(models.IntegerChoices):
+    INTERACTIVE = 1
+    BATCH = 2
+
+
+class FinishReason(models.TextChoices):
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+
+
+class Generation(models.Model):
+    """One run of the model.
+
+    ``prompt`` and ``output`` hold token ids (int32, little-endian). The prompt is dropped when the generation
+    ends: whoever asked keeps what a turn was rendered to. ``annex`` belongs to whoever asked and is not read here.
+    ``prepare_task`` names the Celery task that builds the prompt if the process that should have done it is gone.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.CharField(max_length=64)
+    status = models.CharField(max_length=12, choices=Status.choices, default=Status.QUEUED)
+    priority = models.PositiveSmallIntegerField(choices=Priority.choices, default=Priority.INTERACTIVE)
+    params = models.JSONField(default=dict)
+    session_id = models.CharField(max_length=128, blank=True, default="")
+    timeout_secs = models.FloatField(null=True, blank=True)
+    annex = models.JSONField(default=dict, blank=True)
+    prepare_task = models.CharField(max_length=128, blank=True, default="")
+    ephemeral = models.BooleanField(default=False)
+    idempotency_key = models.CharField(max_length=255, null=True, blank=True)
+    request_digest = models.CharField(max_length=64, blank=True, default="")
+
+    prompt = models.BinaryField(default=b"", blank=True)
+    output = models.BinaryField(default=b"", blank=True)
+    text = models.TextField(blank=True, default="")
+    n_prompt_tokens = models.PositiveIntegerField(default=0)
+    n_cached_tokens = models.PositiveIntegerField(default=0)
+    n_completion_tokens = models.PositiveIntegerField(default=0)
+    finish_reason = models.CharField(max_length=12, choices=FinishReason.choices, blank=True, default="")
+    error_code = models.CharField(max_length=64, blank=True, default="")
+    error_message = models.TextField(blank=True, default="")
+    model_name = models.CharField(max_length=128, blank=True, default="")
+    timings = models.JSONField(default=dict, blank=True)  # stage -> ms
+    devices = models.JSONField(default=list, blank=True)  # [{"device": "cpu", "tokens": 12}, ...] in order
+
+    worker = models.CharField(max_length=128, blank=True, default="")
+    attempt = models.PositiveSmallIntegerField(default=0)
+    claim_epoch = models.PositiveBigIntegerField(default=0)
+    heartbeat = models.PositiveBigIntegerField(default=0)
+    cancel_requested = models.BooleanField(default=False)
+
+    created_at = models.DateTimeField(auto_now_add=True)
+    queued_at = models.DateTimeField(null=True, blank=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = GenerationQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["owner", "idempotency_key"], name="generation_idempotency_key"),
+            models.CheckConstraint(condition=models.Q(priority__in=[1, 2]), name="generation_priority_known"),
+        ]
+        indexes = [
+            models.Index(fields=["status", "priority", "queued_at"], name="generation_queue"),
+            models.Index(fields=["owner", "status"], name="generation_owner_status"),
+            models.Index(fields=["owner", "-started_at"], name="generation_owner_started"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.id} {self.status}"
+
+    @property
+    def is_ended(self) -> bool:
+        return self.status in ENDED
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        return unpack(self.prompt)
+
+    @prompt_ids.setter
+    def prompt_ids(self, token_ids: list[int]) -> None:
+        self.prompt = pack(token_ids)
+        self.n_prompt_tokens = len(token_ids)
+
+    @property
+    def output_ids(self) -> list[int]:
+        return unpack(self.output)
+
+    @property
+    def device(self) -> str:
+        """The device of the last token, or empty before the first."""
+        return self.devices[-1]["device"] if self.devices else ""
+
+    @property
+    def usage(self) -> dict[str, int]:
+        return {
+            "prompt_tokens": self.n_prompt_tokens,
+            "completion_tokens": self.n_completion_tokens,
+            "total_tokens": self.n_prompt_tokens + self.n_completion_tokens,
+            "cached_tokens": self.n_cached_tokens,
+        }

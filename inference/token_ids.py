@@ -1,0 +1,22 @@
+"""Token ids as database bytes: int32, little-endian, nothing else."""
+
+from array import array
+from collections.abc import Sequence
+import sys
+
+
+def pack(token_ids: Sequence[int]) -> bytes:
+    """Bytes of token ids, 4 per id."""
+    ids = array("i", token_ids)
+    if sys.byteorder == "big":
+        ids.byteswap()
+    return ids.tobytes()
+
+
+def unpack(data: bytes | memoryview) -> list[int]:
+    """Token ids of bytes that ``pack`` made (PostgreSQL hands them out as a memoryview)."""
+    ids = array("i")
+    ids.frombytes(bytes(data))
+    if sys.byteorder == "big":
+        ids.byteswap()
+    return ids.tolist()
