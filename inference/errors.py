@@ -8,6 +8,7 @@
     |- AlreadyEnded        too late to cancel
     |- StoreUnavailable    Redis or the database does not answer
     |- ModelUnavailable    the model file cannot be used
+    |- ServiceTokenRefused another service's token is not good here
 """
 
 
@@ -68,3 +69,9 @@ class ModelUnavailable(InferenceError):
 
     code = "model_unavailable"
     retry_after_secs = 30
+
+
+class ServiceTokenRefused(InferenceError):
+    """Another service's token is wrong, expired, used before or of a service that may not call."""
+
+    code = "service_token_refused"

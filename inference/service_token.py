@@ -1,0 +1,159 @@
+"""The token that the services of one installation show each other in ``X-Service-Token``.
+
+Not a standard JWT: two base64url parts without padding, ``payload.signature``, with HMAC-SHA256 over the payload
+part as it was sent. Knows keys, time and the jti store; knows nothing of HTTP.
+"""
+
+import base64
+import binascii
+from dataclasses import dataclass
+import hashlib
+import hmac
+import json
+import math
+from pathlib import Path
+import time
+from typing import Any
+import uuid
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+import redis
+
+from inference.errors import ServiceTokenRefused, StoreUnavailable
+
+AUDIENCE = "internal"
+LIFETIME_SECS = 60
+MIN_KEY_BYTES = 32
+MAX_TOKEN_CHARS = 4096
+MAX_KEEP_SECS = 2**31  # the store refuses expiries beyond a 64-bit count of ms
+_JTI_PREFIX = "s2s:rid:"
+
+
+@dataclass(frozen=True)
+class Key:
+    kid: str
+    secret: bytes
+
+
+def mint(service_id: str = "gemma-service") -> str | None:
+    """A fresh token of ours for one request, or None when the installation has no key."""
+    keys = _keys()
+    if not keys:
+        return None
+    now = int(time.time())
+    request_id = str(uuid.uuid4())
+    payload = {
+        "service_id": service_id,
+        "request_id": request_id,
+        "jti": request_id,
+        "issued_at": now,
+        "expires_at": now + LIFETIME_SECS,
+        "aud": AUDIENCE,
+        "kid": keys[0].kid,
+    }
+    part = _to_base64url(json.dumps(payload, separators=(",", ":")).encode())
+    return f"{part}.{_signature(keys[0], part)}"
+
+
+def verify(token: str, *, allowed: frozenset[str]) -> str:
+    """The service that sent ``token``, which is used up by this. Raises ServiceTokenRefused, StoreUnavailable."""
+    part, dot, signature = token.partition(".")
+    if not dot or len(token) > MAX_TOKEN_CHARS or not token.isascii():
+        raise ServiceTokenRefused("the service token is malformed")
+    if not _is_signed(part, signature):
+        raise ServiceTokenRefused("the service token is not signed with a key of this installation")
+    payload = _payload(part)
+    expires_at = payload.get("expires_at")
+    if not _is_seconds(expires_at) or expires_at <= time.time():
+        raise ServiceTokenRefused("the service token has expired")
+    if payload.get("aud") != AUDIENCE:
+        raise ServiceTokenRefused("the service token is meant for another audience")
+    service_id = payload.get("service_id")
+    if not isinstance(service_id, str) or service_id not in allowed:
+        raise ServiceTokenRefused("this service may not call here")
+    _use_up(payload.get("jti"), expires_at)
+    return service_id
+
+
+def _is_signed(part: str, signature: str) -> bool:
+    # All keys are tried, whatever ``kid`` says and whichever matched: the time taken tells nothing.
+    matches = [hmac.compare_digest(_signature(key, part), signature) for key in _keys()]
+    return any(matches)
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _payload(part: str) -> dict[str, Any]:
+    try:
+        payload = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except (ValueError, RecursionError) as error:
+        raise ServiceTokenRefused("the service token is malformed") from error
+    if not isinstance(payload, dict):
+        raise ServiceTokenRefused("the service token is malformed")
+    return payload
+
+
+def _use_up(jti: Any, expires_at: float) -> None:
+    if not isinstance(jti, str) or not 1 <= len(jti) <= 128:
+        raise ServiceTokenRefused("the service token has no id")
+    # One second more than it is valid for: the server's clock may round the other way.
+    keep_secs = min(max(1, math.ceil(expires_at - time.time())) + 1, MAX_KEEP_SECS)
+    try:
+        with redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1) as store:
+            is_new = store.set(_JTI_PREFIX + jti, 1, nx=True, ex=keep_secs)
+    except redis.RedisError as error:
+        # Without the store a replay cannot be told from a first use, so nothing is let in.
+        raise StoreUnavailable("the store of used service tokens does not answer") from error
+    if not is_new:
+        raise ServiceTokenRefused("the service token was used before")
+
+
+def _keys() -> list[Key]:
+    """The key that signs first, then the one still honoured."""
+    primary, single = _secret("JWT_SECRET_PRIMARY"), _secret("JWT_SECRET")
+    previous = _secret("JWT_SECRET_PREVIOUS")
+    keys = []
+    if primary:
+        keys.append(Key("k1", primary))
+    elif single:
+        keys.append(Key("legacy", single))
+    if previous:
+        keys.append(Key("k0", previous))
+    return keys
+
+
+def _secret(name: str) -> bytes | None:
+    raw = getattr(settings, name, None)
+    path = getattr(settings, f"{name}_FILE", None)
+    if not raw and path:
+        try:
+            raw = Path(path).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ImproperlyConfigured(f"{name}_FILE cannot be read: {error}") from error
+    if not raw:
+        return None
+    secret = _decoded(raw)
+    if len(secret) < MIN_KEY_BYTES:
+        raise ImproperlyConfigured(f"{name} has {len(secret)} bytes; a key needs at least {MIN_KEY_BYTES}")
+    return secret
+
+
+def _decoded(raw: str) -> bytes:
+    """Base64 or base64url when that yields a whole key, else the characters themselves."""
+    standard = raw.strip().rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        decoded = base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return raw.encode()
+    return decoded if len(decoded) >= MIN_KEY_BYTES else raw.encode()
+
+
+def _signature(key: Key, part: str) -> str:
+    return _to_base64url(hmac.new(key.secret, part.encode("ascii"), hashlib.sha256).digest())
+
+
+def _to_base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode("ascii").rstrip("=")
