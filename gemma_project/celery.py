@@ -1,0 +1,11 @@
+"""The Celery application. Tasks are found in each app's ``tasks.py``."""
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gemma_project.settings")
+
+app = Celery("gemma_project")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()

@@ -1,0 +1,135 @@
+"""Strict reading of environment variables: every refusal names the variable, the value and what was expected.
+
+Knows no Django settings. An empty variable counts as unset, because containers pass empty ones.
+"""
+
+import ipaddress
+import math
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Choice = TypeVar("Choice", bound=StrEnum)
+
+FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
+class SettingError(ImproperlyConfigured):
+    """A variable's value cannot be used; the message is meant for the operator, without a traceback."""
+
+    def __init__(self, name: str, value: str, expected: str) -> None:
+        super().__init__(f"{name}={value!r}: expected {expected}")
+        self.name = name
+
+
+class Environment:
+    """Typed access to the variables of one process. ``names`` collects what was asked for."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+        self.names: set[str] = set()
+
+    def optional(self, name: str) -> str | None:
+        """The variable's text without surrounding blanks; None when unset or empty."""
+        self.names.add(name)
+        return self._values.get(name, "").strip() or None
+
+    def text(self, name: str, default: str) -> str:
+        return self.optional(name) or default
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self.optional(name)
+        if value is None:
+            return default
+        if value.lower() not in FLAGS:
+            raise SettingError(name, value, "true or false")
+        return FLAGS[value.lower()]
+
+    def integer(self, name: str, default: int, *, minimum: int, maximum: int) -> int:
+        value = self.optional(name)
+        if value is None:
+            return default
+        expected = f"a whole number from {minimum} to {maximum}"
+        try:
+            number = int(value, 10)
+        except ValueError:
+            raise SettingError(name, value, expected) from None
+        if not minimum <= number <= maximum:
+            raise SettingError(name, value, expected)
+        return number
+
+    def decimal(self, name: str, default: float, *, minimum: float, maximum: float) -> float:
+        value = self.optional(name)
+        if value is None:
+            return default
+        expected = f"a number from {minimum:g} to {maximum:g}"
+        try:
+            number = float(value)
+        except ValueError:
+            raise SettingError(name, value, expected) from None
+        if not math.isfinite(number) or not minimum <= number <= maximum:
+            raise SettingError(name, value, expected)
+        return number
+
+    def choice(self, name: str, default: Choice) -> Choice:
+        value = self.optional(name)
+        if value is None:
+            return default
+        kind = type(default)
+        try:
+            return kind(value.lower())
+        except ValueError:
+            raise SettingError(name, value, f"one of {', '.join(kind)}") from None
+
+    def one_of(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        value = self.text(name, default).lower()
+        if value not in choices:
+            raise SettingError(name, value, f"one of {', '.join(choices)}")
+        return value
+
+    def path(self, name: str) -> Path | None:
+        """An absolute path (``~`` is the home directory); None when unset. Existence is not checked here."""
+        value = self.optional(name)
+        return Path(value).expanduser().absolute() if value else None
+
+    def file_text(self, name: str) -> str | None:
+        """What the file that the variable names holds, without surrounding blanks; None when unset."""
+        path = self.path(name)
+        if path is None:
+            return None
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingError(name, str(path), f"a readable text file ({error})") from None
+
+    def items(self, name: str, default: str) -> list[str]:
+        return [item.strip() for item in self.text(name, default).split(",") if item.strip()]
+
+    def networks(self, name: str, default: str) -> list[Network]:
+        found = []
+        for item in self.items(name, default):
+            try:
+                found.append(ipaddress.ip_network(item))
+            except ValueError as error:
+                raise SettingError(name, item, f"a network such as 127.0.0.0/8 ({error})") from None
+        return found
+
+    def url(self, name: str, schemes: tuple[str, ...]) -> str | None:
+        """A URL of one of the schemes, without a closing slash; None when unset. A refusal hides the password."""
+        value = self.optional(name)
+        if value is None:
+            return None
+        expected = f"a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}"
+        try:
+            parts = urlsplit(value)
+            port_is_a_number = parts.port is None or parts.port > 0
+        except ValueError as error:
+            raise SettingError(name, value.split("@")[-1], f"{expected} ({error})") from None
+        if parts.scheme not in schemes or not port_is_a_number or not (parts.netloc or parts.path.strip("/")):
+            raise SettingError(name, value.split("@")[-1], expected)
+        return value.rstrip("/")

@@ -1,0 +1,29 @@
+"""Secrets that an installation makes for itself once: files of mode 0600 in its data directory."""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def read_or_create(path: Path) -> str:
+    """The secret in the file, made on first use. Of two processes that make it at once, one wins and both read it."""
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        _create(path)
+        return path.read_text(encoding="ascii").strip()
+
+
+def _create(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(secrets.token_urlsafe(48) + "\n")
+    try:
+        # A link fails if the name is taken, so a half-written secret is never seen and the first one stays.
+        os.link(draft, path)
+    except FileExistsError:
+        return
+    finally:
+        draft.unlink()

