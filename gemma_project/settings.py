@@ -1,6 +1,6 @@
 """Django's settings, and the service's own: each has the name of the environment variable it is read from.
 
-Rules about one variable are checked while it is parsed (environment.py); rules about several are system checks (checks.py).
+Rules about one variable are checked while it is parsed (environment.py), rules about several by checks.py.
 """
 
 import os

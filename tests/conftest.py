@@ -15,7 +15,7 @@ django.setup()
 
 
 @pytest.fixture
-def redis_client() -> Iterator["redis.Redis"]:
+def redis_client() -> Iterator["redis.Redis[str]"]:
     """A client of the test process's own Valkey, emptied before the test."""
     client = redis.Redis.from_url(settings.REDIS_URL, decode_responses=True)
     client.flushall()
