@@ -7,6 +7,7 @@ import uuid
 
 from django.db import models
 
+from chat.querysets import ConversationQuerySet, MessageQuerySet
 from inference.models import Generation, Status
 
 
@@ -20,6 +21,8 @@ class Conversation(models.Model):
     summary = models.TextField(blank=True, default="")
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
+
+    objects = ConversationQuerySet.as_manager()
 
     class Meta:
         ordering = ["-updated_at"]
@@ -39,7 +42,8 @@ class Message(models.Model):
 
     ``content`` is what a person or program sent; an answer made here has none of its own and reads its
     generation's text. ``rendered`` (int32 token ids) is what a user message added to the prompt, from the end of the
-    message before to where the answer begins; it counts only while ``rendered_with`` names the format in use.
+    message before to where the answer begins; an answer needs none while its generation's output is of the format
+    that ``rendered_with`` names. Both count only while ``rendered_with`` is the key in use (``chat/history.py``).
     ``history_digest`` of a user message covers the system prompt and all user messages up to this one.
     """
 
@@ -55,6 +59,8 @@ class Message(models.Model):
     rendered_with = models.CharField(max_length=64, blank=True, default="")
     history_digest = models.CharField(max_length=64, blank=True, default="", db_index=True)
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = MessageQuerySet.as_manager()
 
     class Meta:
         ordering = ["conversation", "position"]

@@ -1,0 +1,104 @@
+"""What can be asked of us, typed, with the defaults of the wire format.
+
+Shapes and ranges were checked by whoever made the object from foreign input; rules between fields are the
+services'.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+import hashlib
+import json
+from typing import Any
+import uuid
+
+from inference.models import Priority
+
+
+class ChatRole(StrEnum):
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+class Strategy(StrEnum):
+    """What to do with a history that does not fit into the context."""
+
+    SUMMARIZE = "summarize"  # oldest turns give way to a summary; without one they are left out
+    TRUNCATE = "truncate"  # oldest turns are left out
+    ERROR = "error"  # 413
+
+
+@dataclass(frozen=True)
+class ChatMessage:
+    role: ChatRole
+    content: str
+
+
+@dataclass(frozen=True)
+class ContextItem:
+    """A document that the client wants the model to see."""
+
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFilters:
+    """Which memories may be searched; dates are ISO 8601 texts as the memory service takes them."""
+
+    speakers: tuple[str, ...] = ()
+    start_date: str | None = None
+    end_date: str | None = None
+    last_n_transcripts: int | None = None
+    bias_emotions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How to sample and schedule, for a chat turn and a raw completion alike. ``seed`` None: one is drawn."""
+
+    max_tokens: int = 512
+    temperature: float = 0.7
+    top_p: float = 0.95
+    top_k: int = 40
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float | None] = field(default_factory=dict)
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    cache_prompt: bool = True
+    session_id: str = ""
+    priority: Priority = Priority.INTERACTIVE
+    timeout_s: float | None = None  # None: REQUEST_TIMEOUT_SECS, which is also the most one can ask for
+
+    @property
+    def digest(self) -> str:
+        """The same for equal requests, across processes."""
+        plain = json.dumps(asdict(self), sort_keys=True, default=str)
+        return hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatRequest(RunOptions):
+    """One chat turn. ``message`` is the short form of one user message; ``use_rag`` None: RAG_DEFAULT."""
+
+    messages: tuple[ChatMessage, ...] = ()
+    message: str | None = None
+    conversation_id: uuid.UUID | None = None
+    context: tuple[ContextItem, ...] = ()
+    use_rag: bool | None = None
+    rag_top_k: int = 5
+    filters: SourceFilters = SourceFilters()
+    strategy: Strategy = Strategy.SUMMARIZE
+    store: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionRequest(RunOptions):
+    """A raw prompt: no template, no history, nothing kept."""
+
+    prompt: str
