@@ -9,40 +9,20 @@ import uuid
 from django.db import models
 
 from inference.querysets import GenerationQuerySet
+from inference.states import ENDED, WAITING, FinishReason, Priority, Status
 from inference.token_ids import pack, unpack
 
-
-class Status(models.TextChoices):
-    """Where a generation is. Moves run downwards only, but for a take-over (running -> queued)."""
-
-    PREPARING = "preparing"  # stored; its memories are being retrieved, its prompt is not built yet
-    QUEUED = "queued"  # the prompt is there; waits for a worker to claim it
-    RUNNING = "running"  # claimed by a worker, whose heartbeat counter moves
-    COMPLETE = "complete"  # ended by itself: stop or length
-    INTERRUPTED = "interrupted"  # ended by its client or its deadline; the text so far is kept
-    FAILED = "failed"  # ended by an error; error_code and error_message say which
-
-
-ENDED = (Status.COMPLETE, Status.INTERRUPTED, Status.FAILED)
-
-
-class Priority(models.IntegerChoices):
-    INTERACTIVE = 1
-    BATCH = 2
-
-
-class FinishReason(models.TextChoices):
-    STOP = "stop"
-    LENGTH = "length"
-    CANCELLED = "cancelled"
+__all__ = ["ENDED", "WAITING", "FinishReason", "Generation", "Priority", "Status"]
 
 
 class Generation(models.Model):
     """One run of the model.
 
     ``prompt`` and ``output`` hold token ids (int32, little-endian). The prompt is dropped when the generation
-    ends: whoever asked keeps what a turn was rendered to. ``annex`` belongs to whoever asked and is not read here.
-    ``prepare_task`` names the Celery task that builds the prompt if the process that should have done it is gone.
+    ends: whoever asked keeps what a turn was rendered to. ``text_ends`` (int32 likewise) says for each token given
+    out how much of ``text`` had been released with it, so that a late reader gets the very pieces of the token log.
+    ``annex`` belongs to whoever asked and is not read here. ``prepare_task`` names the Celery task that builds the prompt
+    if the process that should have done it is gone.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -61,6 +41,7 @@ class Generation(models.Model):
     prompt = models.BinaryField(default=b"", blank=True)
     output = models.BinaryField(default=b"", blank=True)
     text = models.TextField(blank=True, default="")
+    text_ends = models.BinaryField(default=b"", blank=True)
     n_prompt_tokens = models.PositiveIntegerField(default=0)
     n_cached_tokens = models.PositiveIntegerField(default=0)
     n_completion_tokens = models.PositiveIntegerField(default=0)
@@ -79,6 +60,7 @@ class Generation(models.Model):
 
     created_at = models.DateTimeField(auto_now_add=True)
     queued_at = models.DateTimeField(null=True, blank=True)
+    deadline_at = models.DateTimeField(null=True, blank=True)  # timeout_secs after it was queued
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 
@@ -91,9 +73,11 @@ class Generation(models.Model):
             models.CheckConstraint(condition=models.Q(priority__in=[1, 2]), name="generation_priority_known"),
         ]
         indexes = [
-            models.Index(fields=["status", "priority", "queued_at"], name="generation_queue"),
-            models.Index(fields=["owner", "status"], name="generation_owner_status"),
+            # One covering index for "which owners wait", "the oldest of this owner" and "how many of it run".
+            models.Index(fields=["status", "owner", "queued_at", "priority"], name="generation_queue"),
             models.Index(fields=["owner", "-started_at"], name="generation_owner_started"),
+            models.Index(fields=["status", "deadline_at"], name="generation_deadline"),
+            models.Index(fields=["ephemeral", "finished_at"], name="generation_ephemeral"),
         ]
 
     def __str__(self) -> str:

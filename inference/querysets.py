@@ -1,0 +1,160 @@
+"""Named queries over generations: who is next, whose claim lives, who waits too long.
+
+Every move is one conditional UPDATE whose count is checked, so that it holds with any number of processes; none of
+them knows Redis, Celery or the engine.
+"""
+
+import logging
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.db import connections, models, transaction
+from django.db.models import Count, F, Min, OuterRef, Q, Subquery
+from django.utils import timezone
+
+from inference.states import ENDED, WAITING, Priority, Status
+
+if TYPE_CHECKING:
+    from inference.models import Generation
+
+log = logging.getLogger(__name__)
+
+QUEUE_AGEING_SECS = 60.0  # a batch row that has waited this long is served like an interactive one
+
+
+def _served_first(now: datetime) -> Q:
+    """Rows of the first tier: interactive ones, and batch rows that have waited their share."""
+    return Q(priority=Priority.INTERACTIVE) | Q(queued_at__lte=now - timedelta(seconds=QUEUE_AGEING_SECS))
+
+
+class GenerationQuerySet(models.QuerySet["Generation"]):
+    """Questions and moves; a move returns whether it happened."""
+
+    def waiting(self) -> "GenerationQuerySet":
+        return self.filter(status__in=WAITING)
+
+    def queued(self) -> "GenerationQuerySet":
+        return self.filter(status=Status.QUEUED)
+
+    def running(self) -> "GenerationQuerySet":
+        return self.filter(status=Status.RUNNING)
+
+    def ended(self) -> "GenerationQuerySet":
+        return self.filter(status__in=ENDED)
+
+    def unfinished_of(self, owner: str) -> "GenerationQuerySet":
+        return self.filter(owner=owner, status__in=[*WAITING, Status.RUNNING])
+
+    # ---- the queue ----
+
+    def in_order_of_service(self, now: datetime) -> "GenerationQuerySet":
+        """Queued rows, the ones served first in front, without regard to fairness between owners."""
+        tier = models.Case(models.When(_served_first(now), then=0), default=1)
+        return self.queued().order_by(tier, "queued_at", "pk")
+
+    def claim_next(self, *, worker: str) -> "Generation | None":
+        """Claim the row that is next by priority, fairness between owners and age; None when nothing waits."""
+        if not self.queued().exists():  # most rings too many end here, without the write lock
+            return None
+        now = timezone.now()
+        with transaction.atomic(using=self.db):
+            row = self._pick(now)
+            if row is None:
+                return None
+            waited_ms = max(0.0, (now - (row.queued_at or now)).total_seconds() * 1000)
+            claimed = self.filter(pk=row.pk, status=Status.QUEUED, claim_epoch=row.claim_epoch).update(
+                status=Status.RUNNING,
+                worker=worker,
+                attempt=F("attempt") + 1,
+                claim_epoch=F("claim_epoch") + 1,
+                heartbeat=F("heartbeat") + 1,
+                started_at=now,
+                timings=row.timings or {"queue": round(waited_ms, 1)},
+            )
+            if claimed != 1:
+                log.info("generation %s: another worker got there first", row.pk)
+                return None
+        return self.get(pk=row.pk)
+
+    def _pick(self, now: datetime) -> "Generation | None":
+        """The next row, locked where the database can (on SQLite the immediate transaction keeps others out)."""
+        for tier in (self.queued().filter(_served_first(now)), self.queued()):
+            owner = tier._next_owner()
+            if owner is None:
+                continue
+            # On PostgreSQL a simultaneous claim may hold all rows of the fairest owner: anybody's row is
+            # better then than to leave a ring unanswered.
+            return tier.filter(owner=owner)._first_unlocked() or tier._first_unlocked()
+        return None
+
+    def _next_owner(self) -> str | None:
+        """The owner, of those with a row in this set, with the fewest running, then served longest ago (never is
+        longest), then waiting longest."""
+        mine = self.model.objects.using(self.db).filter(owner=OuterRef("owner"))
+        n_running = mine.running().order_by().values("owner").annotate(n=Count("*")).values("n")
+        last_served = mine.filter(started_at__isnull=False).order_by("-started_at").values("started_at")[:1]
+        # Ordered by the subqueries without selecting them: selected, they would be grouped by, once for every row.
+        owners = (
+            self.order_by()
+            .values("owner")
+            .annotate(oldest=Min("queued_at"))
+            .order_by(
+                Subquery(n_running).asc(nulls_first=True),  # no row: none runs
+                Subquery(last_served).asc(nulls_first=True),
+                "oldest",
+                "owner",
+            )
+        )
+        row = owners.first()
+        return row["owner"] if row else None
+
+    def _first_unlocked(self) -> "Generation | None":
+        rows = self.order_by("queued_at", "pk").only("pk", "claim_epoch", "queued_at", "timings")
+        if connections[self.db].features.has_select_for_update_skip_locked:
+            rows = rows.select_for_update(skip_locked=True)
+        return rows.first()
+
+    # ---- claims ----
+
+    def held(self, *, generation_id: UUID, epoch: int) -> "GenerationQuerySet":
+        """The row, if this claim on it still holds."""
+        return self.filter(pk=generation_id, status=Status.RUNNING, claim_epoch=epoch)
+
+    def beat(self, *, worker: str) -> int:
+        """Move the heartbeat counter of everything this worker has claimed."""
+        return self.running().filter(worker=worker).update(heartbeat=F("heartbeat") + 1)
+
+    def give_back(self, *, generation_id: UUID, epoch: int, counts_as_attempt: bool) -> bool:
+        """Running -> queued by the owner of the claim itself; its place in the queue is the old one."""
+        attempt = F("attempt") if counts_as_attempt else F("attempt") - 1
+        moved = self.held(generation_id=generation_id, epoch=epoch).update(
+            status=Status.QUEUED, worker="", claim_epoch=F("claim_epoch") + 1, attempt=attempt
+        )
+        return moved == 1
+
+    def take_over(self, *, generation_id: UUID, epoch: int, heartbeat: int) -> bool:
+        """Running -> queued over the head of an owner whose heartbeat counter has stopped at ``heartbeat``."""
+        moved = (
+            self.held(generation_id=generation_id, epoch=epoch)
+            .filter(heartbeat=heartbeat)
+            .update(status=Status.QUEUED, worker="", claim_epoch=F("claim_epoch") + 1)
+        )
+        return moved == 1
+
+    def finish(self, *, generation_id: UUID, epoch: int, columns: dict[str, Any]) -> bool:
+        """Running -> one of the ended states, by the owner of the claim; False when the claim is lost."""
+        return self.held(generation_id=generation_id, epoch=epoch).update(worker="", **columns) == 1
+
+    # ---- what the sweep looks for ----
+
+    def overdue(self, now: datetime) -> "GenerationQuerySet":
+        """Waiting rows whose deadline has passed."""
+        return self.waiting().filter(deadline_at__lt=now)
+
+    def stuck_preparing(self, now: datetime, *, after_secs: float) -> "GenerationQuerySet":
+        return self.filter(status=Status.PREPARING, created_at__lt=now - timedelta(seconds=after_secs))
+
+    def forgettable(self, now: datetime, *, after_secs: float) -> "GenerationQuerySet":
+        """Ended rows that nobody keeps and whose readers have had their time."""
+        return self.ended().filter(ephemeral=True, finished_at__lt=now - timedelta(seconds=after_secs))

@@ -1,0 +1,32 @@
+"""The words a generation's row uses: where it is, how urgent it is, how it ended.
+
+A module of its own, so that the queries and the model can both name them.
+"""
+
+from django.db import models
+
+
+class Status(models.TextChoices):
+    """Where a generation is. Moves run downwards only, but for a take-over (running -> queued)."""
+
+    PREPARING = "preparing"  # stored; its memories are being retrieved, its prompt is not built yet
+    QUEUED = "queued"  # the prompt is there; waits for a worker to claim it
+    RUNNING = "running"  # claimed by a worker, whose heartbeat counter moves
+    COMPLETE = "complete"  # ended by itself: stop or length
+    INTERRUPTED = "interrupted"  # ended by its client or its deadline; the text so far is kept
+    FAILED = "failed"  # ended by an error; error_code and error_message say which
+
+
+WAITING = (Status.PREPARING, Status.QUEUED)
+ENDED = (Status.COMPLETE, Status.INTERRUPTED, Status.FAILED)
+
+
+class Priority(models.IntegerChoices):
+    INTERACTIVE = 1
+    BATCH = 2
+
+
+class FinishReason(models.TextChoices):
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
