@@ -109,8 +109,8 @@ ToRunner = Submit | Cancel | Stop
 FromRunner = Ready | Progress | Step | Ended | Rejected | Fatal
 
 _encoder = msgspec.msgpack.Encoder()
-_to_runner = msgspec.msgpack.Decoder(ToRunner)
-_from_runner = msgspec.msgpack.Decoder(FromRunner)
+_to_runner: msgspec.msgpack.Decoder[ToRunner] = msgspec.msgpack.Decoder(ToRunner)
+_from_runner: msgspec.msgpack.Decoder[FromRunner] = msgspec.msgpack.Decoder(FromRunner)
 
 
 def encode(frame: Frame) -> bytes:

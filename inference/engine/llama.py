@@ -1,0 +1,116 @@
+"""The llama.cpp library in this process: its start, its log, and a loaded model file.
+
+The ctypes border is this module, ``llama_vocabulary``, ``llama_backend`` and ``sampling``; nothing else imports it.
+"""
+
+import ctypes
+import logging
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import llama_cpp.llama_cpp as lib
+
+from inference.engine.config import Device, EngineConfig
+from inference.engine.errors import ModelFileError
+
+logger = logging.getLogger(__name__)
+
+LOG_WARN, LOG_ERROR, LOG_CONTINUE = 3, 4, 5
+
+
+@cache
+def start_library() -> None:
+    """Once per process: send llama.cpp's log to ours, warnings and errors only, and initialise its back ends."""
+    lib.llama_log_set(_log, None)
+    lib.llama_backend_init()
+
+
+@lib.llama_log_callback  # type: ignore[untyped-decorator]
+def _log(level: int, text: bytes, _data: object) -> None:
+    # Continuation lines carry no level of their own; they belong to information we do not show.
+    if level in (LOG_WARN, LOG_ERROR):
+        severity = logging.ERROR if level == LOG_ERROR else logging.WARNING
+        logger.log(severity, "llama.cpp: %s", text.decode("utf-8", "replace").rstrip())
+
+
+class LlamaModel:
+    """Owns one ``llama_model``; freed with this object, so whoever uses the pointer keeps the object."""
+
+    def __init__(self, pointer: int, path: Path) -> None:
+        self.pointer = pointer
+        self.path = path
+        self.vocab = lib.llama_model_get_vocab(pointer)
+        self.metadata = _metadata(pointer)
+
+    def __del__(self) -> None:
+        lib.llama_model_free(self.pointer)
+
+    @classmethod
+    def load_vocabulary(cls, path: Path) -> "LlamaModel":
+        """Tokens and metadata only, a fraction of a second and no weights in memory."""
+        start_library()
+        params = lib.llama_model_default_params()
+        params.vocab_only = True
+        params.n_gpu_layers = 0
+        return cls._load(path, params)
+
+    @classmethod
+    def load(cls, config: EngineConfig) -> "LlamaModel":
+        """The whole model on the device of the configuration."""
+        start_library()
+        params = lib.llama_model_default_params()
+        on_gpu = config.device is Device.GPU
+        params.n_gpu_layers = config.gpu_layers if on_gpu else 0
+        no_devices = (ctypes.c_void_p * 1)(None)
+        if not on_gpu:
+            # An empty list, not a null pointer: a build with CUDA must not touch a card it holds no lease for.
+            params.devices = ctypes.cast(no_devices, type(params.devices))
+        if config.mlock:
+            params.load_mode = lib.LLAMA_LOAD_MODE_MMAP_MLOCK
+        return cls._load(config.model_path, params)
+
+    @classmethod
+    def _load(cls, path: Path, params: lib.llama_model_params) -> "LlamaModel":
+        pointer = lib.llama_model_load_from_file(str(path).encode(), params)
+        if not pointer:
+            raise ModelFileError(f"model file {path} was refused by llama.cpp (its reason is in the log)")
+        return cls(pointer, path)
+
+    @property
+    def name(self) -> str:
+        return self.metadata.get("general.name") or self.path.stem
+
+    @property
+    def trained_context(self) -> int:
+        """From the file: llama.cpp answers 0 when only the vocabulary is loaded."""
+        return self._number("context_length", 0)
+
+    @property
+    def sliding_window(self) -> int:
+        """How many of the last positions the windowed layers see; 0 when every layer sees all."""
+        return int(lib.llama_model_n_swa(self.pointer))
+
+    def _number(self, key: str, default: int) -> int:
+        architecture = self.metadata.get("general.architecture", "")
+        value = self.metadata.get(f"{architecture}.{key}", "")
+        return int(value) if value.isdecimal() else default
+
+
+def _metadata(model: int) -> dict[str, str]:
+    """Every scalar of the file's metadata as text (llama.cpp leaves arrays out)."""
+    values: dict[str, str] = {}
+    for index in range(lib.llama_model_meta_count(model)):
+        key = _string(lib.llama_model_meta_key_by_index, model, index)
+        values[key] = _string(lib.llama_model_meta_val_str_by_index, model, index)
+    return values
+
+
+def _string(function: Callable[..., int], model: int, index: int) -> str:
+    """The answer of one of llama.cpp's snprintf-like functions, however long (a chat template is)."""
+    buffer = ctypes.create_string_buffer(512)
+    length = function(model, index, buffer, len(buffer))
+    if length >= len(buffer):
+        buffer = ctypes.create_string_buffer(length + 1)
+        function(model, index, buffer, len(buffer))
+    return buffer.value.decode("utf-8", "replace")

@@ -1,0 +1,54 @@
+"""Text of users as tokens that mean text: never a control token, whatever was typed.
+
+Knows any vocabulary by three functions only; the rule which tokens are markers is here, for all of them.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+
+# Tokens of this form are words of HTML that the tokenizer keeps whole; other user-defined tokens steer the model.
+_HTML_TAG = re.compile(r"</?[a-z][a-z0-9]*>")
+
+
+def is_marker(text: str, *, control: bool, user_defined: bool) -> bool:
+    """Whether a token must never come out of a user's text.
+
+    Control tokens steer the model. Of the user-defined ones some do too (``<start_of_image>``, ``[multimodal]``), and
+    llama.cpp finds those even where it is told not to parse special tokens; others are only runs of blanks or HTML.
+    """
+    if control:
+        return True
+    in_brackets = len(text) > 2 and text[0] in "<[" and text[-1] in ">]"
+    return user_defined and in_brackets and _HTML_TAG.fullmatch(text) is None
+
+
+def encode_plain(
+    text: str, tokenize: Callable[[str], list[int]], marker_text: Callable[[int], str | None]
+) -> list[int]:
+    """Token ids of ``text`` without any marker; the pieces together are exactly ``text``.
+
+    ``tokenize`` may yield markers, ``marker_text`` tells their text and ``None`` for every other token.
+    """
+    ids = tokenize(text)
+    if all(marker_text(token) is None for token in set(ids)):
+        return ids
+    plain: list[int] = []
+    for token in ids:
+        marker = marker_text(token)
+        if marker is None or len(marker) < 2:
+            plain.append(token)
+        else:
+            # The tokenizer cuts the text at a marker before anything else, so its neighbours stay as they are.
+            plain += encode_plain(marker[:1], tokenize, marker_text)
+            plain += encode_plain(marker[1:], tokenize, marker_text)
+    return plain
+
+
+def fingerprint(name: str, n_tokens: int, metadata: Mapping[str, str]) -> str:
+    """A digest that changes when text would become other tokens or another prompt."""
+    digest = hashlib.sha256(f"{name}\n{n_tokens}\n".encode())
+    for key in sorted(metadata):
+        if key.startswith("tokenizer.") or key == "general.architecture":
+            digest.update(f"{key}={metadata[key]}\n".encode())
+    return digest.hexdigest()
