@@ -1,0 +1,33 @@
+"""The README's Python examples, run as they stand against a real service with the real model."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.live_stack import LiveStack
+
+README = Path(__file__).resolve().parent.parent.parent / "README.md"
+EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+ADDRESS = "http://localhost:8001"
+
+
+def test_the_readme_shows_the_three_examples() -> None:
+    asked = ["Explain quantum computing", "What did Sarah say about the deadline?", "Tell me a story"]
+    assert [question for question in asked if not any(question in code for code in EXAMPLES)] == []
+    assert len(EXAMPLES) == 3
+
+
+@pytest.mark.real_model
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_an_example_prints_real_text(number: int, real_stack: LiveStack) -> None:
+    code = EXAMPLES[number]
+    assert ADDRESS in code  # nothing but the port may be changed below
+    run = subprocess.run(
+        [sys.executable, "-c", code.replace(ADDRESS, real_stack.url)], capture_output=True, text=True, timeout=110
+    )
+    assert run.returncode == 0, run.stderr
+    assert len(run.stdout.split()) >= 3, f"hardly a text: {run.stdout!r}"
+    assert "\ufffd" not in run.stdout
