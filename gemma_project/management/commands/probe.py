@@ -1,0 +1,92 @@
+"""`manage.py probe`: whether the running service really answers, shown by one token and its health page."""
+
+import argparse
+import asyncio
+import time
+
+import httpx
+from django.core.management.base import BaseCommand, CommandError
+from inference.token_log import TokenLogReader
+from inference.tokenizer import get_tokenizer
+from setproctitle import setproctitle
+
+from inference import services
+from inference.engine.params import SequenceParams
+from inference.errors import InferenceError
+from inference.models import Generation, Priority
+from inference.token_log_entries import End, Token
+
+PROMPT = "Hello"
+OWNER = "probe"
+POLL_SECS = 0.1
+
+
+class Command(BaseCommand):
+    help = (
+        "Asks the running service for one token and prints how long it took; exit status 0 only when one came. "
+        "With --url the web process must answer /health with 200, too."
+    )
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--url", help="address of the web process, such as http://127.0.0.1:8001")
+        parser.add_argument("--timeout-secs", type=float, default=30.0, help="give up after this time (30)")
+
+    def handle(self, *args: object, url: str | None, timeout_secs: float, **options: object) -> None:
+        setproctitle("gemma-probe")
+        started = time.monotonic()
+        try:
+            generation = ask_for_one_token(timeout_secs)
+            error = asyncio.run(_first_outcome(generation, timeout_secs))
+        except InferenceError as refusal:
+            raise CommandError(f"no token: {refusal}") from refusal
+        if error is not None:
+            raise CommandError(f"no token: {error}")
+        token_secs = time.monotonic() - started
+        if url:
+            wait_for_health(url, started + timeout_secs)
+        self.stdout.write(f"first token after {token_secs:.1f} s")
+
+
+def ask_for_one_token(timeout_secs: float) -> Generation:
+    """Queue the smallest generation there is; it leaves no row behind."""
+    tokenizer = get_tokenizer()
+    return services.create(
+        owner=OWNER,
+        params=SequenceParams(max_tokens=1, ignore_eos=True),
+        priority=Priority.INTERACTIVE,
+        prompt_ids=tokenizer.encode(tokenizer.bos_text + PROMPT, special=True),
+        timeout_secs=timeout_secs,
+        ephemeral=True,
+    )
+
+
+async def _first_outcome(generation: Generation, timeout_secs: float) -> str | None:
+    """None when a token came, else what went wrong."""
+    reader = TokenLogReader()
+    try:
+        async with asyncio.timeout(timeout_secs):
+            async for entry in reader.follow(generation.id, after=0):
+                if isinstance(entry, Token):
+                    return None
+                if isinstance(entry, End):
+                    await generation.arefresh_from_db()
+                    return f"{generation.error_code}: {generation.error_message}"
+    except TimeoutError:
+        return f"none within {timeout_secs:g} s"
+    return "the token log ended"
+
+
+def wait_for_health(url: str, deadline: float) -> None:
+    """The worker reports every two seconds, so the first answers may still be 503."""
+    answer = "no answer"
+    while time.monotonic() < deadline:
+        try:
+            response = httpx.get(f"{url}/health", timeout=5.0)
+        except httpx.HTTPError as error:
+            answer = str(error)
+        else:
+            if response.status_code == httpx.codes.OK:
+                return
+            answer = f"status {response.status_code}: {response.text[:500]}"
+        time.sleep(POLL_SECS)
+    raise CommandError(f"{url}/health is not healthy: {answer}")

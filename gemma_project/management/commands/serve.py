@@ -1,0 +1,107 @@
+"""`manage.py serve`: everything on one machine, with nothing to install beside the Python packages."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from setproctitle import setproctitle
+
+from gemma_project.broker_url import valkey_socket, without_password
+from gemma_project.preparation import NotReady, migrate, prepare_model, wait_for_redis
+from gemma_project.supervisor import valkey
+from gemma_project.supervisor.errors import StartupError
+from gemma_project.supervisor.listener import open_listener, reachable_url
+from gemma_project.supervisor.lock import DataDirLock
+from gemma_project.supervisor.part import Part
+from gemma_project.supervisor.signals import SignalPipe
+from gemma_project.supervisor.supervisor import StopRequested, Supervisor
+from inference.engine.config import Backend
+
+MANAGE = str(Path(settings.BASE_DIR) / "manage.py")
+VALKEY_START_SECS = 30.0
+FIRST_TOKEN_SECS = 600.0
+REDIS_WAIT_SECS = 10.0
+# With the default DRAIN_SECS of 5 all parts together end within 10 s, the killed ones included.
+WORKER_STOP_MARGIN_SECS = 2.0
+WEB_STOP_SECS = 1.5
+VALKEY_STOP_SECS = 1.0
+
+
+class Command(BaseCommand):
+    help = (
+        "Starts the whole service and keeps it running: Valkey (unless REDIS_URL is set), the worker with the model, "
+        "and the web process on GEMMA_HOST:GEMMA_PORT. Ctrl-C stops everything within 10 s. Each part can be started "
+        "alone: `manage.py migrate`, `manage.py worker`, `manage.py web`; `manage.py probe` asks for one token."
+    )
+
+    def handle(self, *args: object, **options: object) -> None:
+        setproctitle("gemma-serve")
+        host, port = settings.GEMMA_HOST, settings.GEMMA_PORT
+        try:
+            with DataDirLock(settings.GEMMA_DATA_DIR), open_listener(host, port) as listener, SignalPipe() as signals:
+                supervisor = Supervisor(signals, self.say)
+                try:
+                    self.start(supervisor, listener.fileno())
+                    self.say_what_is_where()
+                    supervisor.watch()
+                    self.say("stopping")
+                finally:
+                    supervisor.stop()
+        except (StartupError, NotReady) as error:
+            raise CommandError(str(error)) from error
+        except StopRequested:
+            self.say("stopped before the service was up")
+            sys.exit(1)
+        self.say("stopped")
+
+    def start(self, supervisor: Supervisor, listener_fd: int) -> None:
+        """All parts, in the order in which they need each other; returns after a first token was produced."""
+        if settings.REDIS_URL_GIVEN is None:
+            self.start_valkey(supervisor)
+        wait_for_redis(REDIS_WAIT_SECS)
+        migrate()
+        prepare_model()
+        web = [sys.executable, MANAGE, "web", "--listen-fd", str(listener_fd)]
+        supervisor.add(Part("gemma-web", web, WEB_STOP_SECS, pass_fds=(listener_fd,)))
+        worker_stop_secs = settings.DRAIN_SECS + WORKER_STOP_MARGIN_SECS
+        supervisor.add(Part("gemma-worker", [sys.executable, MANAGE, "worker"], worker_stop_secs))
+        self.say("loading the model and waiting for a first token")
+        url = reachable_url(settings.GEMMA_HOST, settings.GEMMA_PORT)
+        probe = [sys.executable, MANAGE, "probe", "--url", url, "--timeout-secs", str(FIRST_TOKEN_SECS)]
+        supervisor.run_to_end(Part("gemma-probe", probe, 1.0))
+
+    def start_valkey(self, supervisor: Supervisor) -> None:
+        socket_path = valkey_socket(settings.GEMMA_DATA_DIR)
+        data_dir = settings.GEMMA_DATA_DIR / "valkey"
+        try:
+            valkey.prepare_directories(socket_path, data_dir)
+        except OSError as error:
+            raise NotReady(f"no place for Valkey's socket or data: {error}") from error
+        supervisor.add(Part("gemma-valkey", valkey.command(socket_path, data_dir), VALKEY_STOP_SECS))
+        supervisor.wait_until(
+            lambda: valkey.answers(socket_path), what="gemma-valkey did not answer", timeout_secs=VALKEY_START_SECS
+        )
+
+    def say_what_is_where(self) -> None:
+        url = reachable_url(settings.GEMMA_HOST, settings.GEMMA_PORT)
+        database = settings.DATABASES["default"]
+        model = (
+            "scripted answers (GEMMA_BACKEND=fake)" if settings.GEMMA_BACKEND == "fake" else settings.GEMMA_MODEL_FILE
+        )
+        self.say(f"ready: {url}  (chat: POST {url}/chat, admin: {url}/admin/, state: {url}/health)")
+        self.say(f"model     {model}")
+        self.say(f"database  {database['ENGINE'].rpartition('.')[2]} {database['NAME']}")
+        self.say(f"redis     {without_password(settings.REDIS_URL)}")
+        self.say(f"data      {settings.GEMMA_DATA_DIR} ({free_gib(settings.GEMMA_DATA_DIR):.0f} GiB free)")
+        self.say(f"processes {os.getpid()} gemma-serve; the others: ps -ef | grep gemma-. Ctrl-C stops all.")
+
+    def say(self, text: str) -> None:
+        self.stderr.write(f"serve: {text}", style_func=str)
+        self.stderr.flush()
+
+
+def free_gib(directory: Path) -> float:
+    return shutil.disk_usage(directory).free / 2**30

@@ -1,0 +1,96 @@
+"""`manage.py web`: HTTP and WebSockets, by Daphne in this process."""
+
+import argparse
+import signal
+import socket
+
+from daphne.server import Server  # first of all: it installs the reactor
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from setproctitle import setproctitle
+from twisted.internet import reactor
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint
+
+from gemma_project.asgi import application
+from gemma_project.preparation import NotReady, migrate, prepare_model, wait_for_migrations
+from gemma_project.supervisor.errors import AddressInUse
+from gemma_project.supervisor.listener import open_listener
+
+# A legal chat frame is a request body plus the words around it.
+FRAME_OVERHEAD_BYTES = 1024
+APPLICATION_CLOSE_SECS = 5
+# Daphne insists on an endpoint when it is built; ours is a socket that is open already.
+NO_ENDPOINT = "replaced"
+PING_SECS = 20
+PING_TIMEOUT_SECS = 30
+
+
+class Command(BaseCommand):
+    help = (
+        "Serves the API, the streams and the admin on GEMMA_HOST:GEMMA_PORT. `manage.py serve` starts this for you; "
+        "started alone it needs Redis (REDIS_URL), the database, and a `manage.py worker` to answer chats."
+    )
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--migrate", action="store_true", dest="migrate_first", help="bring the tables up to date first"
+        )
+        parser.add_argument("--listen-fd", type=int, help="serve on this inherited listening socket")
+        parser.add_argument("--wait-secs", type=float, default=60.0, help="how long to wait for the database (60)")
+
+    def handle(
+        self, *args: object, migrate_first: bool, listen_fd: int | None, wait_secs: float, **options: object
+    ) -> None:
+        setproctitle(f"gemma-web {settings.GEMMA_HOST}:{settings.GEMMA_PORT}")
+        try:
+            listener = _inherited(listen_fd) if listen_fd else open_listener(settings.GEMMA_HOST, settings.GEMMA_PORT)
+            prepare_tables(migrate_first=migrate_first, wait_secs=wait_secs)
+            prepare_model()
+        except (NotReady, AddressInUse) as error:
+            raise CommandError(str(error)) from error
+        # Twisted takes over SIGTERM, SIGINT and SIGHUP; without a handler the last would end us rudely.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        build_server(listener).run()
+
+
+def prepare_tables(*, migrate_first: bool, wait_secs: float) -> None:
+    if migrate_first:
+        migrate()
+    else:
+        wait_for_migrations(wait_secs)
+
+
+def build_server(listener: socket.socket) -> Server:
+    """Daphne with its limits, on a listening socket that it takes over.
+
+    ``http_timeout`` stays unset: it would end long streams.
+    """
+    message_bytes = settings.REQUEST_MAX_BYTES + FRAME_OVERHEAD_BYTES
+    server = Server(
+        application,
+        endpoints=[NO_ENDPOINT],
+        server_name="",
+        ping_interval=PING_SECS,
+        ping_timeout=PING_TIMEOUT_SECS,
+        websocket_max_message_size=message_bytes,
+        websocket_max_frame_size=message_bytes,
+        application_close_timeout=APPLICATION_CLOSE_SECS,
+        verbosity=1,
+        ready_callable=lambda: _adopt(server, listener),
+    )
+    server.endpoints = []
+    return server
+
+
+def _adopt(server: Server, listener: socket.socket) -> None:
+    """Daphne's own `fd:` endpoint takes every socket for IPv4."""
+    family = listener.family
+    endpoint = AdoptedStreamServerEndpoint(reactor, listener.detach(), family)
+    endpoint.listen(server.http_factory).addErrback(server.listen_error)
+
+
+def _inherited(listen_fd: int) -> socket.socket:
+    try:
+        return socket.socket(fileno=listen_fd)
+    except OSError as error:
+        raise CommandError(f"--listen-fd {listen_fd} is not a socket ({error})") from error

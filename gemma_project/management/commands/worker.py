@@ -1,0 +1,51 @@
+"""`manage.py worker`: the Celery worker that owns the model's runner."""
+
+import argparse
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from setproctitle import setproctitle
+
+from gemma_project.celery import app
+from gemma_project.preparation import NotReady, prepare_model, wait_for_migrations, wait_for_redis
+
+QUEUES = ("gpu", "chat")
+
+
+class Command(BaseCommand):
+    help = (
+        "Runs generations: one worker, one model, GEMMA_PARALLEL answers at a time. `manage.py serve` starts this for "
+        "you; started alone it needs Redis (REDIS_URL) and a migrated database. SIGTERM lets running answers go on for "
+        "DRAIN_SECS and puts the rest back into the queue."
+    )
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--wait-secs", type=float, default=60.0, help="how long to wait for Redis and the database (60)"
+        )
+
+    def handle(self, *args: object, wait_secs: float, **options: object) -> None:
+        setproctitle("gemma-worker")
+        try:
+            prepare_model()
+            wait_for_redis(wait_secs)
+            wait_for_migrations(wait_secs)
+        except NotReady as error:
+            raise CommandError(str(error)) from error
+        app.worker_main(worker_arguments())
+
+
+def worker_arguments() -> list[str]:
+    """Celery's command line. Nothing is asked of other workers: there are none, and asking costs a second."""
+    return [
+        "worker",
+        "--pool=threads",
+        f"--concurrency={settings.GEMMA_PARALLEL}",
+        f"--queues={','.join(QUEUES)}",
+        f"--loglevel={settings.LOG_LEVEL}",
+        "--without-gossip",
+        "--without-mingle",
+        "--without-heartbeat",
+        "--hostname=gemma@%h",
+        "--quiet",
+    ]

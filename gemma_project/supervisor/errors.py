@@ -1,0 +1,23 @@
+"""What can keep the service from starting.
+
+StartupError
+|- DataDirInUse     another supervisor has this data directory
+|- AddressInUse     the port is taken, or the address is not ours to take
+|- PartFailed       a process ended, or did not become ready, before the service was up
+"""
+
+
+class StartupError(Exception):
+    """The service cannot start; the message is meant for the operator."""
+
+
+class DataDirInUse(StartupError):
+    """A second `serve` on the same data directory."""
+
+
+class AddressInUse(StartupError):
+    """The address to listen on cannot be had."""
+
+
+class PartFailed(StartupError):
+    """A part of the service ended or stayed silent during start-up."""

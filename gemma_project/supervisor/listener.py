@@ -1,0 +1,35 @@
+"""The listening socket. The supervisor holds it, so that a restarted web process finds its callers still waiting."""
+
+import socket
+
+from gemma_project.supervisor.errors import AddressInUse
+
+BACKLOG = 128
+
+
+def open_listener(host: str, port: int) -> socket.socket:
+    """A listening socket on the address; raises AddressInUse when it is taken, unknown or not allowed."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise AddressInUse(f"GEMMA_HOST={host!r} is not an address of this machine ({error})") from None
+    try:
+        # Connections of the last run that linger in TIME_WAIT must not block the next one.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise AddressInUse(
+            f"cannot listen on {host}:{port} ({error.strerror}); "
+            "stop the program that does, or set GEMMA_PORT to another port"
+        ) from None
+    return listener
+
+
+def reachable_url(host: str, port: int) -> str:
+    """The URL under which this machine reaches the address."""
+    if host in {"0.0.0.0", "::", ""}:  # noqa: S104  compared, not bound
+        host = "127.0.0.1" if host != "::" else "::1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,86 @@
+"""One supervised process: what to run, its present life, and when to try again after a death."""
+
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+
+from gemma_project.supervisor.tether import tethered
+
+FIRST_DELAY_SECS = 0.5
+LONGEST_DELAY_SECS = 30.0
+# A life this long was a success: the next death starts counting anew.
+STEADY_SECS = 60.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """A process of the service. ``stop_secs`` is how long it may take after SIGTERM before SIGKILL."""
+
+    title: str
+    command: list[str]
+    stop_secs: float
+    pass_fds: tuple[int, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+class Life:
+    """The process of a part. Started again by ``start``; ``deaths`` in a row make the delay longer."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self.deaths = 0
+        self.restart_at: float | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    def start(self) -> None:
+        # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which knows the order.
+        self._process = subprocess.Popen(
+            tethered(self.part.command),
+            stdin=subprocess.DEVNULL,
+            pass_fds=self.part.pass_fds,
+            env={**os.environ, **self.part.environment},
+            start_new_session=True,
+        )
+        self._started_at = time.monotonic()
+        self.restart_at = None
+
+    def reap(self) -> str | None:
+        """How the process ended, once, when it did; None while it lives or was never started."""
+        if self._process is None or self._process.poll() is None:
+            return None
+        status = self._process.returncode
+        self._process = None
+        now = time.monotonic()
+        self.deaths = 1 if now - self._started_at >= STEADY_SECS else self.deaths + 1
+        self.restart_at = now + self.delay_secs
+        return describe_exit(status)
+
+    @property
+    def delay_secs(self) -> float:
+        """How long to wait after the present number of deaths in a row: doubling, bounded."""
+        return min(LONGEST_DELAY_SECS, FIRST_DELAY_SECS * 2.0 ** max(0, self.deaths - 1))
+
+    def signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+
+
+def describe_exit(status: int) -> str:
+    """Words for an exit status as subprocess reports it (negative: a signal)."""
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"signal {signal.Signals(-status).name}"
+    except ValueError:
+        return f"signal {-status}"

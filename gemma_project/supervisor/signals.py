@@ -1,0 +1,48 @@
+"""Signals as something to wait for: handlers only note them, one loop acts on them."""
+
+import contextlib
+import os
+import select
+import signal
+from types import FrameType, TracebackType
+from typing import Self
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class SignalPipe:
+    """While entered, ``wait`` sleeps until a signal or the end of a child, and ``stops`` counts requests to stop."""
+
+    def __init__(self) -> None:
+        self.stops = 0
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def __enter__(self) -> Self:
+        # The interpreter writes to the pipe from the C handler, so no signal falls between a check and a wait.
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._note_stop)
+        signal.signal(signal.SIGCHLD, self._note_child)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.set_wakeup_fd(-1)
+        for number in (*STOP_SIGNALS, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def wait(self, timeout_secs: float) -> None:
+        """Sleep until something happened or the time is over."""
+        ready, _, _ = select.select([self._reader], [], [], max(0.0, timeout_secs))
+        if ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._reader, 4096)
+
+    def _note_stop(self, number: int, frame: FrameType | None) -> None:
+        self.stops += 1
+
+    def _note_child(self, number: int, frame: FrameType | None) -> None:
+        """Nothing to note: the byte in the pipe ends the wait, and the loop looks at its children."""

