@@ -6,21 +6,21 @@ part as it was sent. Knows keys, time and the jti store; knows nothing of HTTP.
 
 import base64
 import binascii
-from dataclasses import dataclass
 import hashlib
 import hmac
 import json
 import math
-from pathlib import Path
 import time
-from typing import Any
 import uuid
+from dataclasses import dataclass
+from typing import Any, TypeGuard
 
+import redis
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-import redis
 
 from inference.errors import ServiceTokenRefused, StoreUnavailable
+from inference.redis_client import shared_client
 
 AUDIENCE = "internal"
 LIFETIME_SECS = 60
@@ -82,7 +82,7 @@ def _is_signed(part: str, signature: str) -> bool:
     return any(matches)
 
 
-def _is_seconds(value: Any) -> bool:
+def _is_seconds(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -96,14 +96,13 @@ def _payload(part: str) -> dict[str, Any]:
     return payload
 
 
-def _use_up(jti: Any, expires_at: float) -> None:
+def _use_up(jti: object, expires_at: float) -> None:
     if not isinstance(jti, str) or not 1 <= len(jti) <= 128:
         raise ServiceTokenRefused("the service token has no id")
     # One second more than it is valid for: the server's clock may round the other way.
     keep_secs = min(max(1, math.ceil(expires_at - time.time())) + 1, MAX_KEEP_SECS)
     try:
-        with redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1) as store:
-            is_new = store.set(_JTI_PREFIX + jti, 1, nx=True, ex=keep_secs)
+        is_new = shared_client().set(_JTI_PREFIX + jti, 1, nx=True, ex=keep_secs)
     except redis.RedisError as error:
         # Without the store a replay cannot be told from a first use, so nothing is let in.
         raise StoreUnavailable("the store of used service tokens does not answer") from error
@@ -126,13 +125,7 @@ def _keys() -> list[Key]:
 
 
 def _secret(name: str) -> bytes | None:
-    raw = getattr(settings, name, None)
-    path = getattr(settings, f"{name}_FILE", None)
-    if not raw and path:
-        try:
-            raw = Path(path).read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ImproperlyConfigured(f"{name}_FILE cannot be read: {error}") from error
+    raw = getattr(settings, name)
     if not raw:
         return None
     secret = _decoded(raw)

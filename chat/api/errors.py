@@ -1,0 +1,162 @@
+"""How an error leaves this service over HTTP or WebSocket: one JSON object, always. Nobody else renders one.
+
+Adds to the tree of ``chat.errors`` what only an interface can find wrong:
+
+    ChatError
+    |- InvalidRequest
+    |  |- InvalidJson           400  the body is no JSON, or nested beyond reason
+    |  |- InvalidEncoding       400  the body is not UTF-8
+    |- Unauthorized             401  no credentials, or wrong ones
+    |- Forbidden                403  credentials that do not suffice, a foreign origin, a missing CSRF token
+    |- MethodNotAllowed         405
+    |- BodyTooLarge             413
+    |- UnsupportedMediaType     415
+"""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.views import defaults
+from rest_framework import exceptions as drf
+from rest_framework.response import Response
+
+from chat.errors import ChatError, InvalidRequest, NotFound, TooManyRequests, translate
+
+logger = logging.getLogger(__name__)
+
+# The admin is read by people: its pages keep Django's own errors.
+ADMIN_PREFIX = "/admin/"
+CHALLENGE = 'Bearer realm="gemma-service"'
+
+
+class InvalidJson(InvalidRequest):
+    code = "invalid_json"
+
+
+class InvalidEncoding(InvalidRequest):
+    code = "invalid_encoding"
+
+
+class Unauthorized(ChatError):
+    code = "not_authenticated"
+    status = 401
+
+
+class Forbidden(ChatError):
+    code = "forbidden"
+    status = 403
+
+
+class MethodNotAllowed(ChatError):
+    code = "method_not_allowed"
+    status = 405
+
+
+class BodyTooLarge(ChatError):
+    code = "body_too_large"
+    status = 413
+
+
+class UnsupportedMediaType(ChatError):
+    code = "unsupported_media_type"
+    status = 415
+
+
+_OF_DRF: dict[type[drf.APIException], type[ChatError]] = {
+    drf.NotAuthenticated: Unauthorized,
+    drf.AuthenticationFailed: Unauthorized,
+    drf.PermissionDenied: Forbidden,
+    drf.NotFound: NotFound,
+    drf.MethodNotAllowed: MethodNotAllowed,
+    drf.UnsupportedMediaType: UnsupportedMediaType,
+    drf.ParseError: InvalidJson,
+    drf.Throttled: TooManyRequests,
+}
+
+
+def as_chat_error(error: BaseException) -> ChatError:
+    """The client's view of anything that was raised; what nobody foresaw is logged here and told without details."""
+    if isinstance(error, drf.APIException):
+        return _from_drf(error)
+    if isinstance(error, Http404):
+        return NotFound("no such thing")
+    if isinstance(error, PermissionDenied):
+        return Forbidden("not allowed")
+    if isinstance(error, RequestDataTooBig):
+        return BodyTooLarge("the body is too large")
+    if isinstance(error, DisallowedHost):
+        return InvalidRequest("this Host header is not served here", code="invalid_host")
+    if isinstance(error, SuspiciousOperation):
+        return InvalidRequest("the request is malformed")
+    translated = translate(error) if isinstance(error, Exception) else ChatError("interrupted")
+    if translated.status == HTTPStatus.INTERNAL_SERVER_ERROR and translated is not error:
+        logger.error("unforeseen error", exc_info=error)
+    return translated
+
+
+def _from_drf(error: drf.APIException) -> ChatError:
+    kind = next((_OF_DRF[base] for base in type(error).__mro__ if base in _OF_DRF), None)
+    if kind is None:
+        return ChatError("something went wrong here") if error.status_code >= 500 else InvalidRequest("malformed")
+    return kind(str(error.detail), retry_after_secs=getattr(error, "wait", None))
+
+
+def error_object(error: ChatError) -> dict[str, Any]:
+    """What stands under ``error``: code, message, the field if there is one, and what else is known."""
+    told: dict[str, Any] = {"code": error.code, "message": error.message}
+    if error.field:
+        told["field"] = error.field
+    return told | error.extra
+
+
+def headers_of(error: ChatError) -> dict[str, str]:
+    headers = {}
+    if error.retry_after_secs is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after_secs)))
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = CHALLENGE
+    return headers
+
+
+def error_response(error: ChatError) -> JsonResponse:
+    return JsonResponse({"error": error_object(error)}, status=error.status, headers=headers_of(error))
+
+
+def drf_exception_handler(error: Exception, context: dict[str, Any]) -> Response:
+    """REST_FRAMEWORK's EXCEPTION_HANDLER."""
+    told = as_chat_error(error)
+    return Response({"error": error_object(told)}, status=told.status, headers=headers_of(told))
+
+
+# ---- handlers of the root URL configuration, and CSRF_FAILURE_VIEW ----
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if request.path.startswith(ADMIN_PREFIX):
+        return defaults.bad_request(request, exception)
+    return error_response(as_chat_error(exception))
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if request.path.startswith(ADMIN_PREFIX):
+        return defaults.permission_denied(request, exception)
+    return error_response(as_chat_error(exception))
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if request.path.startswith(ADMIN_PREFIX):
+        return defaults.page_not_found(request, exception)
+    return error_response(NotFound(f"nothing is served at {request.path}"))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    if request.path.startswith(ADMIN_PREFIX):
+        return defaults.server_error(request)
+    return error_response(ChatError("something went wrong here; it was logged"))
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    return error_response(Forbidden("the CSRF token is missing or wrong", code="csrf_failed"))

@@ -1,0 +1,79 @@
+"""The outermost middleware: what is too large is refused unread, and no error leaves as an HTML page.
+
+Knows nothing of what the views do.
+"""
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+
+from chat.api.errors import ADMIN_PREFIX, BodyTooLarge, MethodNotAllowed, as_chat_error, error_response
+from chat.errors import ChatError
+
+Answer = HttpResponseBase | Awaitable[HttpResponseBase]
+
+
+class JsonErrorMiddleware:
+    """Works in the asynchronous chain without a thread of its own, and in the synchronous one of tests."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Answer]) -> None:
+        self.get_response = get_response
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> Answer:
+        if iscoroutinefunction(self):
+            return self._answer_async(request)
+        return refusal(request) or in_json(request, self.get_response(request))  # type: ignore[arg-type]
+
+    async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
+        refused = refusal(request)
+        return refused or in_json(request, await self.get_response(request))  # type: ignore[misc]
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """For views that are not DRF's; also with DEBUG, when Django would show its page with the settings in it."""
+        return None if request.path.startswith(ADMIN_PREFIX) else error_response(as_chat_error(exception))
+
+
+def refusal(request: HttpRequest) -> HttpResponse | None:
+    """413 by the announced length, before anything parses the body."""
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    if not length.isdigit() or int(length) <= settings.REQUEST_MAX_BYTES or request.path.startswith(ADMIN_PREFIX):
+        return None
+    return error_response(body_too_large())
+
+
+def body_too_large() -> BodyTooLarge:
+    return BodyTooLarge(
+        f"the body is larger than {settings.REQUEST_MAX_BYTES} bytes",
+        extra={"max_bytes": settings.REQUEST_MAX_BYTES},
+    )
+
+
+def in_json(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Errors that some other part rendered (405 of Django's decorators, debugging pages) become ours."""
+    is_error = response.status_code >= HTTPStatus.BAD_REQUEST
+    is_json = response.headers.get("Content-Type", "").startswith("application/json")
+    if not is_error or is_json or request.path.startswith(ADMIN_PREFIX):
+        return response
+    error = _of_status(response.status_code)
+    replacement = error_response(error)
+    if "Allow" in response.headers:
+        replacement.headers["Allow"] = response.headers["Allow"]
+    return replacement
+
+
+def _of_status(status: int) -> ChatError:
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        return MethodNotAllowed("this method is not served here")
+    phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "error"
+    error = ChatError(phrase.lower(), code=phrase.lower().replace(" ", "_"))
+    error.status = status
+    return error

@@ -1,0 +1,58 @@
+"""Which address and which web page a request comes from, and whether that place may act without credentials.
+
+Shared by HTTP and WebSocket, which hand in plain headers.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.http.request import split_domain_port, validate_host
+from django.utils.http import is_same_domain
+
+# A request with one of these came through a proxy: its peer's address says nothing about who asks.
+FORWARDING_HEADERS = ("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded", "x-real-ip", "via")
+
+
+def is_anonymous_network(address: str | None, headers: Mapping[str, str]) -> bool:
+    """Whether a peer of this address needs no credentials."""
+    if address is None or any(name in headers for name in FORWARDING_HEADERS):
+        return False
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    # A socket that listens on both families shows IPv4 peers as ::ffff:a.b.c.d.
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return any((mapped or ip) in network for network in settings.ANONYMOUS_NETWORKS)
+
+
+def is_served_host(host: str) -> bool:
+    """Whether the Host header names this service; a page that rebinds its own name to us is refused by this."""
+    domain, _ = split_domain_port(host)
+    return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
+
+
+def is_own_origin(origin: str, host: str) -> bool:
+    """Whether a web page of this origin is ours or one that CSRF_TRUSTED_ORIGINS names.
+
+    The scheme is not compared with ours: behind a proxy that ends TLS we see http where the page says https.
+    """
+    try:
+        page = urlsplit(origin.lower())
+    except ValueError:
+        return False
+    if page.scheme not in ("http", "https") or not page.netloc:
+        return False
+    return page.netloc == host.lower() or any(_is_trusted(page.scheme, page.netloc, t) for t in _trusted())
+
+
+def _trusted() -> list[tuple[str, str]]:
+    parts = [urlsplit(trusted.lower()) for trusted in settings.CSRF_TRUSTED_ORIGINS]
+    return [(part.scheme, part.netloc) for part in parts]
+
+
+def _is_trusted(scheme: str, netloc: str, trusted: tuple[str, str]) -> bool:
+    trusted_scheme, pattern = trusted
+    return scheme == trusted_scheme and is_same_domain(netloc, pattern.removeprefix("*"))

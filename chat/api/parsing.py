@@ -1,0 +1,64 @@
+"""Bytes of a request -> a JSON object, with an answer for every way this can go wrong.
+
+Knows nothing of what the object should hold.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import IO, Any
+
+from django.conf import settings
+from django.http import HttpRequest
+from rest_framework.parsers import BaseParser
+
+from chat.api.errors import InvalidEncoding, InvalidJson, InvalidRequest, UnsupportedMediaType
+from chat.api.middleware import body_too_large
+
+JSON_TYPE = "application/json"
+
+
+def json_object(raw: bytes) -> dict[str, Any]:
+    """Raises InvalidEncoding, InvalidJson or, when it is JSON but no object, InvalidRequest."""
+    try:
+        value = json.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InvalidEncoding(f"the body is not UTF-8 (byte {error.start})") from error
+    except RecursionError as error:
+        raise InvalidJson("the body is nested too deeply") from error
+    except ValueError as error:
+        raise InvalidJson(f"the body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    return value
+
+
+def read_object(request: HttpRequest) -> dict[str, Any]:
+    """The JSON object in the body of a request to a view that is not DRF's."""
+    _check_content_type(request.content_type or "", dict(request.content_params or {}))
+    return json_object(_read(request))
+
+
+def _check_content_type(content_type: str, params: Mapping[str, str]) -> None:
+    if content_type.lower() != JSON_TYPE:
+        raise UnsupportedMediaType(f"send {JSON_TYPE}, not {content_type or 'a body without a Content-Type'}")
+    if params.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
+        raise UnsupportedMediaType("send UTF-8")
+
+
+def _read(stream: IO[bytes] | HttpRequest) -> bytes:
+    # One byte more than allowed: a chunked body announces no length.
+    raw: bytes = stream.read(settings.REQUEST_MAX_BYTES + 1)
+    if len(raw) > settings.REQUEST_MAX_BYTES:
+        raise body_too_large()
+    return raw
+
+
+class JsonParser(BaseParser):
+    """DRF's way to the same rules."""
+
+    media_type = JSON_TYPE
+
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        return json_object(_read(stream))
