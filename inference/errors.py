@@ -1,14 +1,15 @@
 """What can go wrong on the way of a generation.
 
-    InferenceError
-    |- Refused             nothing was stored
-    |  |- QueueFull        the whole service has too much to do
-    |  |- CallerLimit      this caller has too much queued
-    |- KeyReused           the Idempotency-Key belongs to another request
-    |- AlreadyEnded        too late to cancel
-    |- StoreUnavailable    Redis or the database does not answer
-    |- ModelUnavailable    the model file cannot be used
-    |- ServiceTokenRefused another service's token is not good here
+InferenceError
+|- Refused             nothing was stored
+|  |- QueueFull        the whole service has too much to do
+|  |- CallerLimit      this caller has too much queued
+|- KeyReused           the Idempotency-Key belongs to another request
+|- KeyTaken            the same request was stored a moment ago by somebody faster
+|- AlreadyEnded        too late to cancel
+|- StoreUnavailable    Redis or the database does not answer
+|- ModelUnavailable    the model file cannot be used
+|- ServiceTokenRefused another service's token is not good here
 """
 
 
@@ -49,6 +50,12 @@ class KeyReused(InferenceError):
     """The same Idempotency-Key came with another body."""
 
     code = "idempotency_key_reused"
+
+
+class KeyTaken(InferenceError):
+    """A simultaneous request with the same Idempotency-Key was faster; ``find_by_key`` finds its generation."""
+
+    code = "idempotency_key_taken"
 
 
 class AlreadyEnded(InferenceError):

@@ -21,8 +21,8 @@ class Generation(models.Model):
     ``prompt`` and ``output`` hold token ids (int32, little-endian). The prompt is dropped when the generation
     ends: whoever asked keeps what a turn was rendered to. ``text_ends`` (int32 likewise) says for each token given
     out how much of ``text`` had been released with it, so that a late reader gets the very pieces of the token log.
-    ``annex`` belongs to whoever asked and is not read here. ``prepare_task`` names the Celery task that builds the prompt
-    if the process that should have done it is gone.
+    ``annex`` belongs to whoever asked and is not read here. ``prepare_task`` names the Celery task that builds the
+    prompt if the process that should have done it is gone.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

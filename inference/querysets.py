@@ -48,10 +48,13 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
 
     # ---- the queue ----
 
-    def in_order_of_service(self, now: datetime) -> "GenerationQuerySet":
-        """Queued rows, the ones served first in front, without regard to fairness between owners."""
-        tier = models.Case(models.When(_served_first(now), then=0), default=1)
-        return self.queued().order_by(tier, "queued_at", "pk")
+    def ahead_of(self, queued_at: datetime, priority: int, now: datetime) -> "GenerationQuerySet":
+        """Queued rows that are served before such a row, without regard to fairness between owners."""
+        first = _served_first(now)
+        older = Q(queued_at__lt=queued_at)
+        if priority == Priority.INTERACTIVE or queued_at <= now - timedelta(seconds=QUEUE_AGEING_SECS):
+            return self.queued().filter(first, older)
+        return self.queued().filter(first | older)
 
     def claim_next(self, *, worker: str) -> "Generation | None":
         """Claim the row that is next by priority, fairness between owners and age; None when nothing waits."""

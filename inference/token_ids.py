@@ -1,8 +1,8 @@
 """Token ids as database bytes: int32, little-endian, nothing else."""
 
+import sys
 from array import array
 from collections.abc import Sequence
-import sys
 
 
 def pack(token_ids: Sequence[int]) -> bytes:

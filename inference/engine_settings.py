@@ -1,0 +1,29 @@
+"""From Django's settings to what the engine is told; the engine itself reads neither settings nor environment."""
+
+from django.conf import settings
+
+from inference.engine.config import Device, EngineConfig
+
+
+def requested_config() -> EngineConfig:
+    """The settings as they are, before the model file had its say."""
+    return EngineConfig(
+        model_path=settings.GEMMA_MODEL_FILE,
+        backend=settings.GEMMA_BACKEND,
+        device=Device.CPU,
+        context_size=settings.GEMMA_CONTEXT_SIZE,
+        batch_size=settings.GEMMA_BATCH_SIZE,
+        parallel=settings.GEMMA_PARALLEL,
+        threads=settings.GEMMA_THREADS,
+        gpu_layers=0,
+        flash_attention=settings.GEMMA_FLASH_ATTENTION,
+        kv_type_k=settings.GEMMA_KV_TYPE_K,
+        kv_type_v=settings.GEMMA_KV_TYPE_V,
+        mlock=settings.GEMMA_MLOCK,
+        step_budget_ms=settings.GEMMA_STEP_BUDGET_MS,
+    )
+
+
+def capped_context(config: EngineConfig, trained_context: int) -> int:
+    """The pool's cells: what was asked for, but never more than the model was trained for."""
+    return min(config.context_size, trained_context) if trained_context > 0 else config.context_size

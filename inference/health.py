@@ -1,0 +1,62 @@
+"""What the worker last said about itself, for other processes. Knows no HTTP."""
+
+import msgspec
+from redis.exceptions import RedisError
+
+from inference.models import Generation
+from inference.redis_client import WORKER_KEY, shared_client
+
+REPORT_TTL_SECS = 10
+UNKNOWN_RUN_SECS = 5.0  # before the first run has been measured
+
+
+class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The worker's word about itself, refreshed every two seconds; gone ten seconds after it fell silent."""
+
+    pid: int
+    model_name: str = ""
+    context_size: int = 0
+    trained_context: int = 0
+    gpu_layers: int = 0
+    model_loaded: bool = False
+    model_on_gpu: bool = False
+    device: str = "cpu"
+    runner_pid: int | None = None
+    active: int = 0
+    tokens_per_second: float = 0.0
+    mean_run_secs: float | None = None
+
+
+class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """``report`` is None when no worker has spoken lately; the counts come from the database."""
+
+    report: WorkerReport | None
+    queue_depth: int
+    active: int
+
+
+def publish(report: WorkerReport) -> None:
+    """Raises RedisError when Redis is away."""
+    shared_client().set(WORKER_KEY, msgspec.json.encode(report), ex=REPORT_TTL_SECS)
+
+
+def last_report() -> WorkerReport | None:
+    try:
+        data = shared_client().get(WORKER_KEY)
+    except RedisError:  # the caller tells Redis's own state apart from the worker's
+        return None
+    return msgspec.json.decode(data, type=WorkerReport) if data else None
+
+
+def snapshot() -> WorkerHealth:
+    return WorkerHealth(
+        report=last_report(),
+        queue_depth=Generation.objects.waiting().count(),
+        active=Generation.objects.running().count(),
+    )
+
+
+def mean_run_secs() -> float:
+    """How long a generation has taken lately."""
+    report = last_report()
+    return report.mean_run_secs if report and report.mean_run_secs else UNKNOWN_RUN_SECS

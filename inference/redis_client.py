@@ -1,0 +1,72 @@
+"""The one place that makes Redis clients, and the names of the keys and channels of generations.
+
+Every client has explicit timeouts and no hidden retries: whoever waits decides how long.
+"""
+
+from functools import lru_cache
+from uuid import UUID
+
+import redis
+import redis.asyncio
+from django.conf import settings
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError  # type: ignore[attr-defined]
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+CONNECT_TIMEOUT_SECS = 1.0
+REPLY_TIMEOUT_SECS = 1.0
+HEALTH_CHECK_SECS = 15
+
+# Redis is away, starting, or full: worth trying again. Anything else is a fault of ours.
+AWAY = (
+    RedisConnectionError,  # BusyLoadingError is one of these
+    RedisTimeoutError,
+    ReadOnlyError,
+    OutOfMemoryError,
+)
+
+CONTROL_CHANNEL = "gemma:control"
+WORKER_KEY = "gemma:worker"
+
+
+def log_key(generation_id: UUID) -> str:
+    return f"gemma:log:{generation_id}"
+
+
+def fence_key(generation_id: UUID) -> str:
+    return f"gemma:fence:{generation_id}"
+
+
+def readers_key(generation_id: UUID) -> str:
+    return f"gemma:readers:{generation_id}"
+
+
+def sync_client(*, reply_timeout_secs: float = REPLY_TIMEOUT_SECS) -> "redis.Redis[bytes]":
+    """A client with a pool of its own. One retry without delay: a pooled connection may have gone stale."""
+    return redis.Redis.from_url(
+        settings.REDIS_URL,
+        socket_connect_timeout=CONNECT_TIMEOUT_SECS,
+        socket_timeout=reply_timeout_secs,
+        health_check_interval=HEALTH_CHECK_SECS,
+        retry=Retry(NoBackoff(), 1),
+    )
+
+
+@lru_cache(maxsize=1)
+def shared_client() -> "redis.Redis[bytes]":
+    """The process-wide client for short commands; threads may share it."""
+    return sync_client()
+
+
+def async_client(*, reply_timeout_secs: float = REPLY_TIMEOUT_SECS) -> "redis.asyncio.Redis[bytes]":
+    """A client for the running event loop. Commands that block must stay below ``reply_timeout_secs``."""
+    return redis.asyncio.Redis.from_url(
+        settings.REDIS_URL,
+        socket_connect_timeout=CONNECT_TIMEOUT_SECS,
+        socket_timeout=reply_timeout_secs,
+        health_check_interval=HEALTH_CHECK_SECS,
+        retry=AsyncRetry(NoBackoff(), 1),
+    )

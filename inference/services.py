@@ -1,0 +1,179 @@
+"""What others may ask of generations: accept, build, cancel, look up, wait for, delete. Keyword arguments only.
+
+Knows neither conversations nor HTTP. The row is the truth; a ring that fails is made up for by the sweep.
+"""
+
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from inference import capacity, control
+from inference.doorbell import ring_on_commit
+from inference.endings import close_log, conclude
+from inference.engine.params import SequenceParams
+from inference.errors import AlreadyEnded, KeyReused, KeyTaken
+from inference.models import Generation, Priority, Status
+from inference.results import CANCELLED, failed
+from inference.token_ids import pack
+from inference.token_log_entries import End
+
+POLL_SECS = 0.1
+
+
+def check_capacity(*, owner: str, priority: Priority) -> None:
+    """Raises QueueFull, CallerLimit or StoreUnavailable; cheap, to be asked before any work is done."""
+    capacity.require_store()
+    capacity.require_room(owner=owner, priority=priority)
+
+
+def create(
+    *,
+    owner: str,
+    params: SequenceParams,
+    priority: Priority = Priority.INTERACTIVE,
+    prompt_ids: Sequence[int] | None,
+    prepare_task: str = "",
+    timeout_secs: float | None,
+    session_id: str = "",
+    annex: dict[str, Any] | None = None,
+    ephemeral: bool = False,
+    idempotency_key: str | None = None,
+    request_digest: str = "",
+    capped: bool = True,
+) -> Generation:
+    """Store a generation in the caller's transaction: queued and rung on commit with a prompt, else preparing.
+
+    ``capped`` counts the queue again, inside the transaction, so that simultaneous requests cannot overshoot it;
+    raises QueueFull or CallerLimit. Raises KeyTaken when the idempotency key was stored a moment ago.
+    """
+    with transaction.atomic():
+        if capped:
+            capacity.require_room(owner=owner, priority=priority)
+        now = timezone.now()
+        generation = Generation(
+            owner=owner,
+            params=msgspec.to_builtins(params, str_keys=True),
+            priority=priority,
+            prepare_task=prepare_task,
+            timeout_secs=timeout_secs,
+            deadline_at=_deadline(now, timeout_secs),
+            session_id=session_id,
+            annex=annex or {},
+            ephemeral=ephemeral,
+            idempotency_key=idempotency_key,
+            request_digest=request_digest,
+            status=Status.PREPARING,
+        )
+        if prompt_ids is not None:
+            generation.prompt_ids = list(prompt_ids)
+            generation.status, generation.queued_at = Status.QUEUED, now
+            ring_on_commit(generation.pk)
+        _insert(generation)
+    return generation
+
+
+def _insert(generation: Generation) -> None:
+    try:
+        with transaction.atomic():
+            generation.save(force_insert=True)
+    except IntegrityError as error:
+        if generation.idempotency_key is None:
+            raise
+        raise KeyTaken(f"the Idempotency-Key {generation.idempotency_key!r} was stored a moment ago") from error
+
+
+def _deadline(start: datetime, timeout_secs: float | None) -> datetime | None:
+    return None if timeout_secs is None else start + timedelta(seconds=timeout_secs)
+
+
+def enqueue(*, generation_id: UUID, prompt_ids: Sequence[int], annex: dict[str, Any] | None = None) -> bool:
+    """Preparing -> queued, rung on commit; False when somebody else did it or it was cancelled meanwhile."""
+    with transaction.atomic():
+        row = Generation.objects.filter(pk=generation_id, status=Status.PREPARING).only("timeout_secs").first()
+        if row is None:
+            return False
+        now = timezone.now()
+        columns: dict[str, Any] = {} if annex is None else {"annex": annex}
+        moved = Generation.objects.filter(pk=generation_id, status=Status.PREPARING).update(
+            status=Status.QUEUED,
+            prompt=pack(prompt_ids),
+            n_prompt_tokens=len(prompt_ids),
+            queued_at=now,
+            deadline_at=_deadline(now, row.timeout_secs),
+            **columns,
+        )
+        if moved == 1:
+            ring_on_commit(generation_id)
+        return moved == 1
+
+
+def fail(*, generation_id: UUID, code: str, message: str) -> bool:
+    """End a generation that cannot be prepared; False when it is no longer waiting."""
+    return conclude(generation_id, failed(code, message))
+
+
+def request_cancel(*, generation_id: UUID) -> Status:
+    """Stop a generation: at once when it waits, within a step when it runs. Raises AlreadyEnded, DoesNotExist.
+
+    Returns the status it has now: interrupted, or running while its worker is being told.
+    """
+    while True:
+        status = Status(Generation.objects.values_list("status", flat=True).get(pk=generation_id))
+        if status is Status.RUNNING:
+            if Generation.objects.running().filter(pk=generation_id).update(cancel_requested=True):
+                control.tell_to_cancel(generation_id)
+                return status
+        elif status in (Status.PREPARING, Status.QUEUED):
+            if conclude(generation_id, CANCELLED):
+                return CANCELLED.status
+        else:
+            raise AlreadyEnded(f"the generation is {status} already")
+        # It moved between the look and the update; statuses run downwards but for bounded take-overs.
+
+
+def queue_position(generation_id: UUID) -> int | None:
+    """Place in the queue, 1 being next but for fairness between owners; None when it does not wait there."""
+    row = Generation.objects.queued().filter(pk=generation_id).only("queued_at", "priority").first()
+    if row is None or row.queued_at is None:
+        return None
+    return Generation.objects.ahead_of(row.queued_at, row.priority, timezone.now()).count() + 1
+
+
+def find_by_key(*, owner: str, idempotency_key: str, request_digest: str) -> Generation | None:
+    """The generation that this owner's key stands for; raises KeyReused when it was made by another request."""
+    row = Generation.objects.filter(owner=owner, idempotency_key=idempotency_key).first()
+    if row is not None and row.request_digest != request_digest:
+        raise KeyReused("this Idempotency-Key was used for a different request")
+    return row
+
+
+def wait(generation_id: UUID, timeout_secs: float) -> Generation:
+    """Block until the generation has ended; raises TimeoutError. For commands, not for requests."""
+    deadline = time.monotonic() + timeout_secs
+    while True:
+        row = Generation.objects.get(pk=generation_id)
+        if row.is_ended:
+            return row
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"generation {generation_id} is still {row.status} after {timeout_secs:g} s")
+        time.sleep(POLL_SECS)
+
+
+def delete(*, generation_ids: Sequence[UUID]) -> None:
+    """Delete rows, running ones too: their worker is told, and is refused whatever it still writes."""
+    rows = list(Generation.objects.filter(pk__in=generation_ids).values_list("pk", "claim_epoch", "status"))
+    Generation.objects.filter(pk__in=generation_ids).delete()
+    transaction.on_commit(lambda: _let_go(rows))
+
+
+def _let_go(rows: list[tuple[UUID, int, str]]) -> None:
+    for generation_id, epoch, status in rows:
+        if status == Status.RUNNING:
+            control.tell_to_cancel(generation_id)
+        close_log(generation_id, epoch + 1, End(index=0, status=Status.INTERRUPTED))
