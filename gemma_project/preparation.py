@@ -15,7 +15,8 @@ from django.db.migrations.executor import MigrationExecutor
 
 from gemma_project.broker_url import without_password
 from inference.engine.config import Backend
-from inference.engine.model_file import ModelFileError, check_model_file
+from inference.engine.errors import ModelFileError
+from inference.engine.model_file import check_model_file
 from inference.model_files import ModelDamaged, ensure_default_model
 
 POLL_SECS = 0.2

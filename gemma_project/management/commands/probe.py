@@ -6,15 +6,15 @@ import time
 
 import httpx
 from django.core.management.base import BaseCommand, CommandError
-from inference.token_log import TokenLogReader
-from inference.tokenizer import get_tokenizer
 from setproctitle import setproctitle
 
 from inference import services
-from inference.engine.params import SequenceParams
+from inference.engine.params import SamplingParams, SequenceParams
 from inference.errors import InferenceError
 from inference.models import Generation, Priority
+from inference.token_log import TokenLogReader
 from inference.token_log_entries import End, Token
+from inference.tokenizer import get_tokenizer
 
 PROMPT = "Hello"
 OWNER = "probe"
@@ -52,11 +52,13 @@ def ask_for_one_token(timeout_secs: float) -> Generation:
     tokenizer = get_tokenizer()
     return services.create(
         owner=OWNER,
-        params=SequenceParams(max_tokens=1, ignore_eos=True),
+        params=SequenceParams(sampling=SamplingParams(seed=0, temperature=0.0), max_tokens=1, ignore_eos=True),
         priority=Priority.INTERACTIVE,
         prompt_ids=tokenizer.encode(tokenizer.bos_text + PROMPT, special=True),
         timeout_secs=timeout_secs,
         ephemeral=True,
+        # A queue that is full of yesterday's work is no reason not to start working on it.
+        capped=False,
     )
 
 

@@ -18,7 +18,6 @@ from gemma_project.supervisor.lock import DataDirLock
 from gemma_project.supervisor.part import Part
 from gemma_project.supervisor.signals import SignalPipe
 from gemma_project.supervisor.supervisor import StopRequested, Supervisor
-from inference.engine.config import Backend
 
 MANAGE = str(Path(settings.BASE_DIR) / "manage.py")
 VALKEY_START_SECS = 30.0

@@ -66,7 +66,7 @@ def build_server(listener: socket.socket) -> Server:
     ``http_timeout`` stays unset: it would end long streams.
     """
     message_bytes = settings.REQUEST_MAX_BYTES + FRAME_OVERHEAD_BYTES
-    server = Server(
+    server: Server = Server(
         application,
         endpoints=[NO_ENDPOINT],
         server_name="",

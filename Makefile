@@ -1,0 +1,59 @@
+# The frame around `python manage.py serve`: an environment, and stamps so that a second start has nothing to do.
+# PYTHON=python3.12 make run   takes another interpreter (3.11 or newer).
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+export PYTHONUNBUFFERED := 1
+
+.PHONY: run setup setup-dev llama test test-sqlite test-postgres lint format clean help
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: setup  ## start the whole service on 127.0.0.1:8001
+	@exec $(BIN)/python manage.py serve
+
+setup: $(VENV)/runtime.stamp llama
+
+setup-dev: $(VENV)/dev.stamp llama
+
+$(VENV)/pyvenv.cfg:
+	@test -n "$(PYTHON)" || { echo "error: no python3 found; install Python 3.11 or newer, or set PYTHON"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1); this needs Python 3.11 or newer (set PYTHON)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/runtime.stamp: requirements.txt constraints.txt | $(VENV)/pyvenv.cfg
+	$(PIP) install --quiet -r requirements.txt
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.txt requirements.txt constraints.txt | $(VENV)/pyvenv.cfg
+	$(PIP) install --quiet -r requirements-dev.txt
+	@touch $@ $(VENV)/runtime.stamp
+
+llama: | $(VENV)/runtime.stamp  ## build and install llama-cpp-python for this machine (CMAKE_ARGS are passed on)
+	@$(BIN)/python tools/install_llama.py
+
+test: test-sqlite test-postgres  ## the whole suite, then the tests of the queue and the conversations on PostgreSQL
+
+test-sqlite: setup-dev
+	$(BIN)/python -m pytest
+
+test-postgres: setup-dev
+	$(BIN)/python tools/with_postgres.py $(BIN)/python -m pytest -m databases
+
+lint: setup-dev  ## ruff and mypy (strict)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	GEMMA_DATA_DIR=.mypy_cache/data $(BIN)/mypy .
+
+format: setup-dev  ## let ruff repair what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment and caches; data in var/ and the cache of wheels stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
