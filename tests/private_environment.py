@@ -13,8 +13,9 @@ from gemma_project.supervisor import valkey
 from gemma_project.supervisor.tether import tethered
 
 # Values that a developer's shell or a running service may have set must not reach the tests.
-OWN_NAMES = ("REDIS_URL", "SECRET_KEY", "DEBUG", "LOG_LEVEL", "ALLOWED_HOSTS", "ANONYMOUS_NETWORKS")
+OWN_NAMES = ("REDIS_URL", "DATABASE_URL", "SECRET_KEY", "DEBUG", "LOG_LEVEL", "ALLOWED_HOSTS", "ANONYMOUS_NETWORKS")
 OWN_PREFIXES = ("GEMMA_", "JWT_", "RAG_", "GPU_COORDINATOR", "QUEUE_", "STREAM_")
+TEST_DATABASE_VARIABLE = "GEMMA_TEST_DATABASE_URL"
 
 
 def clean_environment() -> dict[str, str]:
@@ -28,6 +29,9 @@ def enter() -> Path:
     """Point this process at a new private environment; returns its directory. It vanishes with the process."""
     directory = Path(tempfile.mkdtemp(prefix="gemma-test-"))
     environment = clean_environment()
+    # Set by tools/with_postgres.py; anything else in DATABASE_URL is somebody's data.
+    if database_url := os.environ.get(TEST_DATABASE_VARIABLE):
+        environment["DATABASE_URL"] = database_url
     os.environ.clear()
     os.environ.update(environment)
     os.environ.update(
