@@ -1,7 +1,7 @@
 """A model that needs no file: bytes for tokens, answers scripted by the prompt, the contract of the real one.
 
-For tests that need speed or a certain answer, and for trying the service without a model. ``script`` explains what the
-prompt can ask for.
+For tests that need speed or a certain answer, and for trying the service without a model. ``fake_script`` explains
+what a prompt can ask for.
 """
 
 import re
@@ -28,6 +28,7 @@ class FakeVocabulary:
     model_name: str = "fake-it"
     trained_context: int = TRAINED_CONTEXT
     chat_template: str | None = None
+    eog_tokens: frozenset[int] = frozenset((EOS, END_OF_TURN))
 
     def __init__(self) -> None:
         self.metadata: Mapping[str, str] = MappingProxyType(
@@ -55,7 +56,7 @@ class FakeVocabulary:
         return CONTROL[token] if token < FIRST_BYTE else f"<0x{token - FIRST_BYTE:02X}>"
 
     def is_eog(self, token: int) -> bool:
-        return token in (EOS, END_OF_TURN)
+        return token in self.eog_tokens
 
     def marker_texts(self) -> list[str]:
         return list(CONTROL)

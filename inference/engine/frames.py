@@ -4,8 +4,11 @@ Every frame is one msgpack map with a ``type`` tag, sent length-prefixed over a 
 count the tokens of one sequence from 1; a taken-over sequence goes on with the next index.
 """
 
+from pathlib import Path
+
 import msgspec
 
+from inference.engine.config import EngineConfig
 from inference.engine.params import SequenceParams
 
 
@@ -14,6 +17,14 @@ class Frame(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
 
 
 # ---- parent -> runner ----
+
+
+class Start(Frame, frozen=True, tag=True, kw_only=True):
+    """The first frame: what to load, what to be called, and whose death to die with. Answered by Ready or Fatal."""
+
+    config: EngineConfig
+    title: str
+    parent_pid: int
 
 
 class Submit(Frame, frozen=True, tag=True, kw_only=True):
@@ -108,13 +119,25 @@ class Fatal(Frame, frozen=True, tag=True):
 ToRunner = Submit | Cancel | Stop
 FromRunner = Ready | Progress | Step | Ended | Rejected | Fatal
 
-_encoder = msgspec.msgpack.Encoder()
+
+def _from_text(kind: type, value: str) -> Path:
+    if kind is not Path:
+        raise NotImplementedError(f"no frame carries a {kind}")
+    return Path(value)
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=str)  # paths are the only foreign type
+_start: msgspec.msgpack.Decoder[Start] = msgspec.msgpack.Decoder(Start, dec_hook=_from_text)
 _to_runner: msgspec.msgpack.Decoder[ToRunner] = msgspec.msgpack.Decoder(ToRunner)
 _from_runner: msgspec.msgpack.Decoder[FromRunner] = msgspec.msgpack.Decoder(FromRunner)
 
 
 def encode(frame: Frame) -> bytes:
     return _encoder.encode(frame)
+
+
+def decode_start(data: bytes) -> Start:
+    return _start.decode(data)
 
 
 def decode_to_runner(data: bytes) -> ToRunner:

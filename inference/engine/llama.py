@@ -65,7 +65,7 @@ class LlamaModel:
         no_devices = (ctypes.c_void_p * 1)(None)
         if not on_gpu:
             # An empty list, not a null pointer: a build with CUDA must not touch a card it holds no lease for.
-            params.devices = ctypes.cast(no_devices, type(params.devices))
+            params.devices = ctypes.addressof(no_devices)
         if config.mlock:
             params.load_mode = lib.LLAMA_LOAD_MODE_MMAP_MLOCK
         return cls._load(config.model_path, params)

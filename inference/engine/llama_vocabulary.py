@@ -5,6 +5,7 @@ Knows no context and no sequences; works on a model loaded with or without its w
 
 import ctypes
 from collections.abc import Mapping
+from functools import cached_property
 from types import MappingProxyType
 
 import llama_cpp.llama_cpp as lib
@@ -58,6 +59,10 @@ class LlamaVocabulary:
             self._check(token)
             known = self._eogs[token] = bool(lib.llama_vocab_is_eog(self._vocab, token))
         return known
+
+    @cached_property
+    def eog_tokens(self) -> frozenset[int]:
+        return frozenset(token for token in range(self.n_tokens) if self.is_eog(token))
 
     def marker_texts(self) -> list[str]:
         return [text for token in range(self.n_tokens) if (text := self._marker_text(token)) is not None]

@@ -25,6 +25,11 @@ class Vocabulary(Protocol):
     chat_template: str | None
     fingerprint: str
 
+    @property
+    def eog_tokens(self) -> frozenset[int]:
+        """Every token that ends a generation."""
+        ...
+
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Token ids, no BOS added. With ``special=False`` never a control token, whatever the text says."""
         ...

@@ -1,0 +1,38 @@
+"""What a step costs on this machine, learned from the steps themselves, and how many prompt tokens fit its budget.
+
+Knows numbers only.
+"""
+
+from collections import defaultdict
+
+MIN_SLICE = 32  # fewer tokens are hardly cheaper, and a prompt must get on
+FIRST_SLICE = 64  # before anything was measured
+WEIGHT = 0.3  # of the newest measurement
+
+
+class StepCost:
+    """Moving averages: ms of a step with n answers in it, and ms of one more prompt token."""
+
+    def __init__(self, budget_ms: float) -> None:
+        self._budget_ms = budget_ms
+        self._decode_ms: defaultdict[int, float] = defaultdict(float)
+        self._prefill_token_ms: float | None = None
+
+    def n_prefill_tokens(self, n_decode: int) -> int:
+        """Prompt tokens that fit a step beside ``n_decode`` answers; never none."""
+        if self._prefill_token_ms is None:
+            return FIRST_SLICE
+        fitting = (self._budget_ms - self._decode_ms[n_decode]) / self._prefill_token_ms
+        # Whole multiples: matrix kernels like them, and equal prompts are more often cut alike.
+        return max(MIN_SLICE, int(fitting) // MIN_SLICE * MIN_SLICE)
+
+    def observe(self, n_decode: int, n_prefill: int, step_ms: float) -> None:
+        if n_prefill == 0:
+            self._decode_ms[n_decode] = _mixed(self._decode_ms.get(n_decode), step_ms)
+        elif n_prefill >= MIN_SLICE:
+            per_token = max(step_ms - self._decode_ms[n_decode], step_ms / 10) / n_prefill
+            self._prefill_token_ms = _mixed(self._prefill_token_ms, max(per_token, 1e-6))
+
+
+def _mixed(old: float | None, new: float) -> float:
+    return new if not old else (1 - WEIGHT) * old + WEIGHT * new

@@ -1,0 +1,92 @@
+"""The fake model's memory and logits: whatever the script says comes next, with an overwhelming logit.
+
+Its cells, slots and sliding window behave as llama.cpp's do, so that the same contract tests run over both.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from inference.engine.backend import Logits, Slice
+from inference.engine.errors import BackendError
+from inference.engine.fake import FIRST_BYTE, N_TOKENS, FakeVocabulary
+from inference.engine.fake_script import DAMAGED, Script, delay_ms, wants_abort, write_script
+from inference.engine.vocabulary import Vocabulary
+
+CERTAIN, SECOND = 60.0, 30.0
+# What follows when the end of the answer is forbidden (``ignore_eos``).
+FILLER = FIRST_BYTE + ord(" ")
+
+
+class _Slot:
+    """What one sequence holds."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.first_position = 0
+        self.is_damaged = False
+        self.script: Script | None = None
+
+
+class FakeBackend:
+    """``window`` > 0 forgets like a sliding-window layer: a slot trimmed back beyond it answers garbage."""
+
+    def __init__(self, *, n_cells: int, n_slots: int, batch_size: int, window: int = 0) -> None:
+        self.vocabulary: Vocabulary = FakeVocabulary()
+        self.n_cells = n_cells
+        self.n_slots = n_slots
+        self.batch_size = batch_size
+        self.window = window
+        self._slots = [_Slot() for _ in range(n_slots)]
+
+    def decode(self, slices: Sequence[Slice]) -> list[Logits] | None:
+        n_tokens = sum(len(each.tokens) for each in slices)
+        if n_tokens > self.batch_size:
+            raise BackendError(f"{n_tokens} tokens in a batch of {self.batch_size}")
+        if sum(len(slot.tokens) for slot in self._slots) + n_tokens > self.n_cells:
+            return None
+        time.sleep(max(map(self._append, slices), default=0.0) / 1000)
+        return [self._logits(self._slots[each.slot]) for each in slices if each.wants_logits]
+
+    def _append(self, part: Slice) -> float:
+        """Put the tokens into their slot; the ms that its text asks every step to take."""
+        slot = self._slots[part.slot]
+        if part.start != len(slot.tokens):
+            raise BackendError(f"slot {part.slot} holds {len(slot.tokens)} tokens, the batch begins at {part.start}")
+        slot.tokens.extend(part.tokens)
+        if self.window:
+            slot.first_position = max(slot.first_position, len(slot.tokens) - self.window)
+        if slot.script is not None:
+            return slot.script.delay_ms
+        if wants_abort(slot.tokens):
+            os.abort()
+        return delay_ms(slot.tokens)
+
+    def _logits(self, slot: _Slot) -> Logits:
+        if slot.script is None:
+            slot.script = write_script(slot.tokens)
+        logits: Logits = np.zeros(N_TOKENS, dtype=np.float32)
+        logits[FILLER] = SECOND
+        script = DAMAGED if slot.is_damaged else slot.script
+        logits[script.token_after(len(slot.tokens))] = CERTAIN
+        return logits
+
+    def remove(self, slot: int) -> None:
+        self._slots[slot] = _Slot()
+
+    def trim(self, slot: int, length: int) -> None:
+        held = self._slots[slot]
+        held.is_damaged |= held.first_position > max(0, length - self.window + 1) if self.window else False
+        del held.tokens[length:]
+        held.script = None
+
+    def first_position(self, slot: int) -> int:
+        return self._slots[slot].first_position
+
+    def n_positions(self, slot: int) -> int:
+        return len(self._slots[slot].tokens)
+
+    def close(self) -> None:
+        self._slots.clear()

@@ -1,0 +1,204 @@
+"""One runner's loop over one backend: schedule, decode, sample, emit.
+
+Knows no process and no pipe: frames come in by ``handle`` and go out by ``send``. ``step`` is one pass.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+
+from inference.engine.backend import Backend, Logits
+from inference.engine.config import EngineConfig
+from inference.engine.cost import StepCost
+from inference.engine.errors import BackendError, BadLogitsError
+from inference.engine.frames import Cancel, Emission, Ended, FromRunner, Progress, Rejected, Step, Submit
+from inference.engine.pool import Pool
+from inference.engine.sampling import Candidates, Sampler
+from inference.engine.scheduler import Planned, Scheduler
+from inference.engine.sequence import Sequence, State
+from inference.engine.text import TextAssembler
+
+logger = logging.getLogger(__name__)
+
+
+class Loop:
+    """Not thread safe: one thread calls everything."""
+
+    def __init__(self, backend: Backend, config: EngineConfig, send: Callable[[FromRunner], None]) -> None:
+        self._backend = backend
+        self._vocabulary = backend.vocabulary
+        self._send = send
+        self._cost = StepCost(config.step_budget_ms)
+        self._candidates = Candidates(backend.vocabulary.n_tokens)
+        self._n_arrived = 0
+        self.pool = Pool(backend.n_cells, backend.n_slots)
+        self.scheduler = Scheduler(
+            self.pool, backend, self._cost, parallel=config.parallel, batch_size=backend.batch_size
+        )
+
+    # ---- frames in ----
+
+    def handle(self, frame: Submit | Cancel) -> None:
+        if isinstance(frame, Submit):
+            self._submit(frame)
+            return
+        sequence = self.scheduler.find(frame.sequence_id)
+        # Unknown: it ended while the cancel was on its way, and that end was or will be told.
+        if sequence is not None:
+            self._end(sequence, "cancelled")
+
+    def _submit(self, submit: Submit) -> None:
+        if self.scheduler.find(submit.sequence_id) is not None:
+            logger.warning("sequence %s was submitted twice; the first goes on", submit.sequence_id)
+            return
+        refusal = self._refusal(submit)
+        if refusal is not None:
+            self._send(Rejected(submit.sequence_id, *refusal))
+            return
+        sequence = self._sequence(submit)
+        self.scheduler.add(sequence)
+        reason = self._replay(sequence, submit.emitted)
+        if reason is not None:
+            self._end(sequence, reason)
+
+    def _refusal(self, submit: Submit) -> tuple[str, str] | None:
+        """Code and message of why the sequence can never run here, or ``None``."""
+        n_vocabulary = self._vocabulary.n_tokens
+        tokens = submit.prompt + submit.emitted
+        if not submit.prompt:
+            return "empty_prompt", "a prompt needs at least one token"
+        if len(tokens) >= self.pool.n_cells:
+            return "context_overflow", f"{len(tokens)} tokens do not fit a context of {self.pool.n_cells}"
+        # An id out of range would fail the whole batch, and everybody in it.
+        if min(tokens) < 0 or max(tokens) >= n_vocabulary:
+            return "invalid_token", f"a token id is not among the {n_vocabulary} of the vocabulary"
+        if any(not 0 <= token < n_vocabulary for token in submit.params.sampling.logit_bias):
+            return "invalid_logit_bias", f"logit_bias names a token id beyond the {n_vocabulary} of the vocabulary"
+        return None
+
+    def _sequence(self, submit: Submit) -> Sequence:
+        params = submit.params
+        self._n_arrived += 1
+        forbidden = self._vocabulary.eog_tokens if params.ignore_eos else ()
+        return Sequence(
+            id=submit.sequence_id,
+            tokens=submit.prompt + submit.emitted,
+            n_prompt=len(submit.prompt),
+            priority=submit.priority,
+            arrival=self._n_arrived,
+            max_tokens=params.max_tokens,
+            cache_prompt=params.cache_prompt,
+            sampler=Sampler(params.sampling, self._candidates, forbidden),
+            text=TextAssembler(params.stop, trim_start=params.trim_start),
+            arrived_at=time.monotonic(),
+        )
+
+    def _replay(self, sequence: Sequence, emitted: list[int]) -> str | None:
+        """Bring the text to where a former runner left it; why the sequence is over already, or ``None``."""
+        for token in emitted:
+            sequence.text.push(self._vocabulary.piece(token))
+        if sequence.text.stopped:
+            return "stop"
+        return "length" if sequence.n_generated >= sequence.max_tokens else None
+
+    # ---- one pass ----
+
+    def step(self) -> bool:
+        """Compute one batch; False when there was nothing to do."""
+        planned = self.scheduler.plan()
+        if not planned:
+            self.scheduler.check()
+            return False
+        began = time.monotonic()
+        self._note_admitted(planned, began)
+        logits = self._backend.decode([each.as_slice() for each in planned])
+        if logits is None:
+            self.scheduler.relieve()
+            return True
+        n_decode = sum(each.sequence.state is State.DECODE for each in planned)
+        n_prefill = sum(each.n_tokens for each in planned) - n_decode
+        self.scheduler.done(planned)
+        reading = [each.sequence for each in planned if each.sequence.state is State.PREFILL]
+        progress = [Progress(each.id, each.n_computed, len(each.tokens)) for each in reading]
+        emissions, ended = self._sample(planned, logits)
+        step_ms = (time.monotonic() - began) * 1000
+        self._cost.observe(n_decode, n_prefill, step_ms)
+        for each in progress:
+            self._send(each)
+        self._send(Step(emissions=emissions, n_prefill=n_prefill, n_decode=n_decode, step_ms=step_ms))
+        for sequence, reason in ended:
+            self._end(sequence, reason)
+        return True
+
+    def _note_admitted(self, planned: list[Planned], now: float) -> None:
+        for each in planned:
+            if each.sequence.admitted_at is None:
+                each.sequence.admitted_at = now
+
+    def _sample(
+        self, planned: list[Planned], logits: list[Logits]
+    ) -> tuple[list[Emission], list[tuple[Sequence, str]]]:
+        """The next token of every sequence whose known tokens are all computed, and which of them end by it."""
+        emissions: list[Emission] = []
+        ended: list[tuple[Sequence, str]] = []
+        completed = [each.sequence for each in planned if each.sequence.n_pending == 0]
+        if len(completed) != len(logits):
+            raise BackendError(f"{len(completed)} sequences wait for logits, {len(logits)} came")
+        for sequence, row in zip(completed, logits, strict=True):
+            try:
+                token = sequence.sampler.sample(row, sequence.tokens, sequence.n_generated + 1)
+            except BadLogitsError as error:
+                # One sequence's numbers are broken: it alone ends, the others go on.
+                logger.error("sequence %s: %s", sequence.id, error)  # noqa: TRY400  the trace says nothing more
+                ended.append((sequence, error.code))
+                continue
+            emission, reason = self._accept(sequence, token)
+            if emission is not None:
+                emissions.append(emission)
+            if reason is not None:
+                ended.append((sequence, reason))
+        return emissions, ended
+
+    def _accept(self, sequence: Sequence, token: int) -> tuple[Emission | None, str | None]:
+        """Append a drawn token: its emission, unless it only says "the end"; the reason, if the sequence ends by it."""
+        now = time.monotonic()
+        if sequence.state is State.PREFILL:
+            sequence.move(State.DECODE)
+            sequence.prefilled_at = sequence.prefilled_at or now
+        if self._vocabulary.is_eog(token):
+            return None, "stop"
+        sequence.first_token_at = sequence.first_token_at or now
+        sequence.tokens.append(token)
+        text = sequence.text.push(self._vocabulary.piece(token))
+        emission = Emission(sequence.id, sequence.n_generated, token, text)
+        if sequence.text.stopped:
+            return emission, "stop"
+        is_full = sequence.n_generated >= sequence.max_tokens or len(sequence.tokens) >= self.pool.n_cells
+        return emission, "length" if is_full else None
+
+    # ---- frames out ----
+
+    def _end(self, sequence: Sequence, reason: str) -> None:
+        now = time.monotonic()
+        text = sequence.text.flush()
+        self.scheduler.end(sequence)
+        if reason == BadLogitsError.code:
+            self._send(Rejected(sequence.id, reason, "the model's numbers for this sequence are not usable"))
+            return
+        self._send(
+            Ended(
+                sequence_id=sequence.id,
+                reason=reason,
+                text=text,
+                n_kept=sequence.text.n_kept,
+                n_cached=sequence.n_cached,
+                prefill_ms=_ms(sequence.admitted_at, sequence.prefilled_at or now),
+                first_token_ms=_ms(sequence.arrived_at, sequence.first_token_at),
+                decode_ms=_ms(sequence.first_token_at, now),
+            )
+        )
+
+
+def _ms(since: float | None, until: float | None) -> float:
+    """From one clock reading to another; 0 when one of the moments never came."""
+    return 0.0 if since is None or until is None else (until - since) * 1000

@@ -1,0 +1,145 @@
+"""The runner process: ``python -m inference.engine.runner <fd>`` holds one model on one device until told to stop.
+
+Everything it needs comes over the socket pair ``fd``; it dies with its parent and leaves signals of the terminal to it.
+"""
+
+import ctypes
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+from setproctitle import setproctitle
+
+from inference.engine.backend import Backend, Slice
+from inference.engine.config import Backend as BackendName
+from inference.engine.config import EngineConfig
+from inference.engine.errors import BackendError, EngineError
+from inference.engine.fake_backend import FakeBackend
+from inference.engine.frames import (
+    Fatal,
+    FromRunner,
+    Ready,
+    Start,
+    Stop,
+    ToRunner,
+    decode_start,
+    decode_to_runner,
+    encode,
+)
+from inference.engine.llama_backend import LlamaBackend
+from inference.engine.loop import Loop
+
+logger = logging.getLogger(__name__)
+
+PR_SET_PDEATHSIG = 1
+# Ended conversations that stay in their cells, per sequence that may run.
+IDLE_SLOTS_PER_RUNNING = 1
+
+
+def main(fd: int) -> int:
+    """The whole life of a runner; the exit status."""
+    connection = Connection(fd)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent decides
+    start = decode_start(connection.recv_bytes())
+    setproctitle(start.title)
+    logging.basicConfig(level=logging.WARNING, format=f"{start.title}: %(message)s")
+    _die_with_parent(start.parent_pid)
+    send = _sender(connection)
+    try:
+        backend, ready = _load(start)
+    except EngineError as error:
+        send(Fatal(error.code, str(error)))
+        return 1
+    inbox = _receive(connection)
+    send(ready)
+    serve(Loop(backend, start.config, send), inbox)
+    backend.close()
+    return 0
+
+
+def serve(loop: Loop, inbox: "queue.SimpleQueue[ToRunner]") -> None:
+    """Frames, then one step, until ``Stop``; waits for a frame only when there is nothing to compute."""
+    is_busy = False
+    while True:
+        while not is_busy or not inbox.empty():
+            frame = inbox.get()
+            if isinstance(frame, Stop):
+                return
+            loop.handle(frame)
+            is_busy = True
+        is_busy = loop.step()
+
+
+def open_backend(config: EngineConfig) -> Backend:
+    """The backend that the configuration names, loaded; raises ``EngineError``."""
+    n_slots = config.parallel * (1 + IDLE_SLOTS_PER_RUNNING)
+    if config.backend is BackendName.FAKE:
+        batch_size = max(config.batch_size, config.parallel)
+        return FakeBackend(n_cells=config.context_size, n_slots=n_slots, batch_size=batch_size)
+    return LlamaBackend(config, n_slots=n_slots)
+
+
+def _load(start: Start) -> tuple[Backend, Ready]:
+    config = start.config
+    began = time.monotonic()
+    backend = open_backend(config)
+    loaded = time.monotonic()
+    _warm_up(backend)
+    ready = Ready(
+        model_name=backend.vocabulary.model_name,
+        context_size=backend.n_cells,
+        trained_context=backend.vocabulary.trained_context,
+        gpu_layers=config.gpu_layers,
+        load_ms=(loaded - began) * 1000,
+        warmup_ms=(time.monotonic() - loaded) * 1000,
+    )
+    return backend, ready
+
+
+def _warm_up(backend: Backend) -> None:
+    """One real token: the first decode sets up buffers and pages in weights, which no request should pay for."""
+    if backend.decode([Slice(0, 0, [backend.vocabulary.bos or 0], True)]) is None:
+        raise BackendError("an empty memory had no room for one token")
+    backend.remove(0)
+
+
+def _die_with_parent(parent_pid: int) -> None:
+    """The kernel kills us when the parent's thread that started us ends; the check closes the gap before the call."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(0)
+
+
+def _sender(connection: Connection) -> Callable[[FromRunner], None]:
+    def send(frame: FromRunner) -> None:
+        try:
+            connection.send_bytes(encode(frame))
+        except (BrokenPipeError, ConnectionResetError):
+            os._exit(0)  # nobody is left to work for
+
+    return send
+
+
+def _receive(connection: Connection) -> "queue.SimpleQueue[ToRunner]":
+    """A thread that reads, so that a long decode never blocks the parent and its end is noticed at once."""
+    inbox: queue.SimpleQueue[ToRunner] = queue.SimpleQueue()
+
+    def read() -> None:
+        try:
+            while True:
+                inbox.put(decode_to_runner(connection.recv_bytes()))
+        except (EOFError, OSError):
+            os._exit(0)  # the parent closed the pair or is gone
+
+    threading.Thread(target=read, name="runner-inbox", daemon=True).start()
+    return inbox
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

@@ -1,0 +1,72 @@
+"""One generation inside the engine: its tokens, how far they are computed, and its state.
+
+Knows no cells but their count, and nothing of batches.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from inference.engine.sampling import Sampler
+from inference.engine.text import TextAssembler
+
+
+class State(StrEnum):
+    """Where a sequence is; ``ALLOWED`` has the moves."""
+
+    WAITING = "waiting"  # arrived, or gave its cells to one of higher priority; holds no slot
+    PREFILL = "prefill"  # has a slot; known tokens are being computed
+    DECODE = "decode"  # every token but the last is computed; each step adds one
+    ENDED = "ended"  # said its last; whoever had it takes its slot back
+
+
+ALLOWED = {
+    State.WAITING: (State.PREFILL, State.ENDED),
+    State.PREFILL: (State.DECODE, State.WAITING, State.ENDED),
+    State.DECODE: (State.WAITING, State.ENDED),
+    State.ENDED: (),
+}
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """``tokens`` are prompt, replayed and generated tokens in one list.
+
+    tokens:  [0 ... n_prompt) prompt, [n_prompt ... len) given out, by this runner or a former one
+    cells:   [0 ... n_computed) of them are in the model's memory
+    """
+
+    id: str
+    tokens: list[int]
+    n_prompt: int
+    priority: int
+    arrival: int
+    max_tokens: int
+    cache_prompt: bool
+    sampler: Sampler
+    text: TextAssembler
+    arrived_at: float  # seconds on the loop's clock, as the two below
+    admitted_at: float | None = None
+    first_token_at: float | None = None
+    prefilled_at: float | None = None
+    state: State = State.WAITING
+    slot: int | None = None
+    n_computed: int = 0
+    n_cached: int = 0
+
+    def move(self, state: State) -> None:
+        if state not in ALLOWED[self.state]:
+            raise RuntimeError(f"sequence {self.id} cannot go from {self.state} to {state}")
+        self.state = state
+
+    @property
+    def n_generated(self) -> int:
+        return len(self.tokens) - self.n_prompt
+
+    @property
+    def n_pending(self) -> int:
+        return len(self.tokens) - self.n_computed
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Lower goes first."""
+        return (self.priority, self.arrival)
