@@ -1,5 +1,12 @@
 """Which WebSocket path leads to which consumer; knows nothing else."""
 
-from django.urls import URLPattern
+from channels.auth import AuthMiddlewareStack
+from django.urls import URLPattern, re_path
 
-websocket_urlpatterns: list[URLPattern] = []
+from chat.consumers import ChatConsumer
+
+# The session's user is looked up here; all other ways to prove who one is are the consumer's.
+websocket_urlpatterns: list[URLPattern] = [
+    re_path(r"^ws/chat/?$", AuthMiddlewareStack(ChatConsumer.as_asgi()), name="ws-chat"),
+    re_path(r"", nothing_here),  # type: ignore[arg-type]
+]

@@ -133,6 +133,7 @@ INSTALLED_APPS = [
     "chat",
 ]
 MIDDLEWARE = [
+    "chat.api.middleware.JsonErrorMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -143,6 +144,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "gemma_project.urls"
+CSRF_FAILURE_VIEW = "chat.api.errors.csrf_failure"
 ASGI_APPLICATION = "gemma_project.asgi.application"
 APPEND_SLASH = True
 TEMPLATES = [

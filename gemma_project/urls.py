@@ -8,3 +8,9 @@ from django.urls import URLPattern, URLResolver, include, path
 urlpatterns: list[URLPattern | URLResolver] = [path("admin/", admin.site.urls)]
 if find_spec("chat.api") and find_spec("chat.api.urls"):
     urlpatterns.append(path("", include("chat.api.urls")))
+
+# Errors are JSON but in the admin, which the handlers leave to Django.
+handler400 = "chat.api.errors.bad_request"
+handler403 = "chat.api.errors.permission_denied"
+handler404 = "chat.api.errors.not_found"
+handler500 = "chat.api.errors.server_error"

@@ -17,7 +17,13 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
-from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.core.exceptions import (
+    DisallowedHost,
+    ObjectDoesNotExist,
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+)
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
 from rest_framework import exceptions as drf
@@ -81,7 +87,7 @@ def as_chat_error(error: BaseException) -> ChatError:
     """The client's view of anything that was raised; what nobody foresaw is logged here and told without details."""
     if isinstance(error, drf.APIException):
         return _from_drf(error)
-    if isinstance(error, Http404):
+    if isinstance(error, Http404 | ObjectDoesNotExist):
         return NotFound("no such thing")
     if isinstance(error, PermissionDenied):
         return Forbidden("not allowed")

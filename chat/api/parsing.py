@@ -9,7 +9,6 @@ from typing import IO, Any
 
 from django.conf import settings
 from django.http import HttpRequest
-from rest_framework.parsers import BaseParser
 
 from chat.api.errors import InvalidEncoding, InvalidJson, InvalidRequest, UnsupportedMediaType
 from chat.api.middleware import body_too_large
@@ -35,7 +34,7 @@ def json_object(raw: bytes) -> dict[str, Any]:
 def read_object(request: HttpRequest) -> dict[str, Any]:
     """The JSON object in the body of a request to a view that is not DRF's."""
     _check_content_type(request.content_type or "", dict(request.content_params or {}))
-    return json_object(_read(request))
+    return json_object(read_bounded(request))
 
 
 def _check_content_type(content_type: str, params: Mapping[str, str]) -> None:
@@ -45,20 +44,9 @@ def _check_content_type(content_type: str, params: Mapping[str, str]) -> None:
         raise UnsupportedMediaType("send UTF-8")
 
 
-def _read(stream: IO[bytes] | HttpRequest) -> bytes:
+def read_bounded(stream: IO[bytes] | HttpRequest) -> bytes:
     # One byte more than allowed: a chunked body announces no length.
     raw: bytes = stream.read(settings.REQUEST_MAX_BYTES + 1)
     if len(raw) > settings.REQUEST_MAX_BYTES:
         raise body_too_large()
     return raw
-
-
-class JsonParser(BaseParser):
-    """DRF's way to the same rules."""
-
-    media_type = JSON_TYPE
-
-    def parse(
-        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        return json_object(_read(stream))

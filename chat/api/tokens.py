@@ -14,7 +14,6 @@ from django.utils import timezone
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 from rest_framework_simplejwt.authentication import JWTAuthentication
 from rest_framework_simplejwt.exceptions import TokenError
 from rest_framework_simplejwt.settings import api_settings
@@ -24,6 +23,7 @@ from rest_framework_simplejwt.tokens import RefreshToken
 from chat.api import fields, login_limit
 from chat.api.bodies import Body, checked
 from chat.api.errors import Unauthorized
+from chat.api.rest import JsonApi
 
 
 class FamilyToken(RefreshToken):
@@ -58,22 +58,20 @@ class RefreshBody(Body):
     refresh = fields.Text(max_length=4096)
 
 
-class TokenView(APIView):
+class TokenView(JsonApi):
     """Body: username, password. Answers with a pair of tokens."""
 
     authentication_classes = ()
-    permission_classes = ()
 
     def post(self, request: Request) -> Response:
         given = checked(LoginBody(data=request.data))
         return Response(log_in(request, given["username"], given["password"]))
 
 
-class TokenRefreshView(APIView):
+class TokenRefreshView(JsonApi):
     """Body: refresh. Answers with a new pair; the old refresh token is used up."""
 
     authentication_classes = ()
-    permission_classes = ()
 
     def post(self, request: Request) -> Response:
         return Response(refresh(checked(RefreshBody(data=request.data))["refresh"]))

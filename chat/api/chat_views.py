@@ -1,0 +1,74 @@
+"""The views of a chat turn: ask, stream, resume, cancel, complete a raw prompt.
+
+Each parses, authorises, calls one service and renders; waiting and framing are elsewhere.
+"""
+
+import uuid
+
+from django.http import HttpRequest, JsonResponse
+from django.http.response import HttpResponseBase
+
+from chat import answers, services
+from chat.api.asking import ask_chat, ask_completion, ended, for_callers
+from chat.api.errors import InvalidRequest
+from chat.api.fields import as_uuid
+from chat.api.sse import event_stream
+from chat.background import in_thread
+from chat.callers import Caller
+from chat.errors import NotFound
+from chat.streaming import resumed
+
+MAX_AFTER = 2**31
+
+
+@for_callers("POST")
+async def chat(request: HttpRequest, caller: Caller) -> HttpResponseBase:
+    """POST /chat: the whole answer at once."""
+    asked = await ask_chat(request, caller, goes_on_alone=True)
+    generation = await ended(asked, caller)
+    return JsonResponse(await in_thread(answers.answer, generation))
+
+
+@for_callers("POST")
+async def stream(request: HttpRequest, caller: Caller) -> HttpResponseBase:
+    """POST /chat/stream: the answer token by token."""
+    asked = await ask_chat(request, caller)
+    return event_stream(asked.turn, caller, stops=asked.stops)
+
+
+@for_callers("GET")
+async def resume(request: HttpRequest, caller: Caller, generation_id: str) -> HttpResponseBase:
+    """GET /chat/stream/{generation_id}: what comes after the last token that the client has."""
+    turn, stops = await in_thread(resumed, caller=caller, generation_id=existing(generation_id))
+    return event_stream(turn, caller, after=_after(request), stops=stops)
+
+
+@for_callers("POST")
+async def cancel(request: HttpRequest, caller: Caller, generation_id: str) -> HttpResponseBase:
+    """POST /api/generations/{id}/cancel."""
+    generation = await in_thread(services.cancel, caller=caller, generation_id=existing(generation_id))
+    return JsonResponse({"generation_id": str(generation.pk), "status": generation.status})
+
+
+@for_callers("POST")
+async def generate(request: HttpRequest, caller: Caller) -> HttpResponseBase:
+    """POST /generate: a raw prompt, no template, nothing kept."""
+    asked = await ask_completion(request, caller)
+    generation = await ended(asked, caller)
+    return JsonResponse(await in_thread(answers.completion, generation))
+
+
+def existing(text: str) -> uuid.UUID:
+    """The id in a path. Raises NotFound: what is no UUID names nothing."""
+    value = as_uuid(text)
+    if value is None:
+        raise NotFound("no such generation")
+    return value
+
+
+def _after(request: HttpRequest) -> int:
+    # The header comes from a client that reconnects and knows more than the address it was first given.
+    text = request.headers.get("Last-Event-ID") or request.GET.get("after") or "0"
+    if not (text.isascii() and text.isdigit()) or int(text[:12]) > MAX_AFTER:
+        raise InvalidRequest("must be the id of an event", field="after")
+    return int(text)

@@ -1,0 +1,103 @@
+"""REST over stored conversations: list, create, read, change, delete, messages, export. Only the caller's own."""
+
+from typing import Any, cast
+
+from django.http import HttpResponse
+from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSetMixin
+
+from chat import answers, conversations
+from chat.api import fields
+from chat.api.bodies import Body, checked
+from chat.api.errors import InvalidRequest
+from chat.api.pages import page
+from chat.api.rest import JsonApi
+from chat.callers import Caller
+from chat.errors import NotFound
+from chat.models import Conversation
+
+MAX_SYSTEM_PROMPT_CHARS = 100_000
+MAX_SEARCH_CHARS = 200
+
+
+class ConversationSerializer(serializers.ModelSerializer[Conversation]):
+    class Meta:
+        model = Conversation
+        fields = ("id", "title", "summary", "system_prompt", "created_at", "updated_at")
+        read_only_fields = fields
+
+
+class ConversationBody(Body):
+    """What a client may set; everything else about a conversation is not the client's to say."""
+
+    title = fields.Text(required=False, allow_blank=True, max_length=200)
+    system_prompt = fields.Text(required=False, allow_blank=True, max_length=MAX_SYSTEM_PROMPT_CHARS)
+
+
+class ConversationViewSet(ViewSetMixin, JsonApi):
+    """/api/conversations/"""
+
+    lookup_value_regex = "[^/]+"
+
+    def list(self, request: Request) -> Response:
+        found = conversations.conversations_of(caller_of(request))
+        text = request.query_params.get("search", "")
+        if len(text) > MAX_SEARCH_CHARS or "\0" in text:
+            raise InvalidRequest(f"must have at most {MAX_SEARCH_CHARS} printable characters", field="search")
+        return page(request, found.search(text) if text else found, as_json)
+
+    def create(self, request: Request) -> Response:
+        given = checked(ConversationBody(data=request.data))
+        return Response(as_json(conversations.create_conversation(caller=caller_of(request), **given)), status=201)
+
+    def retrieve(self, request: Request, pk: str) -> Response:
+        return Response(as_json(self._get(request, pk)))
+
+    def partial_update(self, request: Request, pk: str) -> Response:
+        given = checked(ConversationBody(data=request.data))
+        caller, conversation = caller_of(request), self._get(request, pk)
+        changed = conversations.update_conversation(caller=caller, conversation_id=conversation.pk, **given)
+        return Response(as_json(changed))
+
+    def destroy(self, request: Request, pk: str) -> Response:
+        conversation = self._get(request, pk)
+        conversations.delete_conversation(caller=caller_of(request), conversation_id=conversation.pk)
+        return Response(status=204)
+
+    @action(detail=True)
+    def messages(self, request: Request, pk: str) -> Response:
+        return page(request, self._get(request, pk).messages.in_order(), answers.message_body)
+
+    @action(detail=True)
+    def export(self, request: Request, pk: str) -> HttpResponse:
+        conversation = self._get(request, pk)
+        owned: dict[str, Any] = {"caller": caller_of(request), "conversation_id": conversation.pk}
+        kind = request.query_params.get("format", "json")
+        if kind == "json":
+            return Response(conversations.export_conversation(**owned), headers=_as_file(conversation, "json"))
+        if kind == "markdown":
+            text = conversations.export_markdown(**owned)
+            return HttpResponse(text, content_type="text/markdown; charset=utf-8", headers=_as_file(conversation, "md"))
+        raise InvalidRequest('must be "json" or "markdown"', field="format")
+
+    def _get(self, request: Request, pk: str) -> Conversation:
+        conversation_id = fields.as_uuid(pk)
+        if conversation_id is None:
+            raise NotFound("no such conversation")
+        return conversations.get_conversation(caller=caller_of(request), conversation_id=conversation_id)
+
+
+def caller_of(request: Request) -> Caller:
+    return cast(Caller, request.auth)
+
+
+def as_json(conversation: Conversation) -> dict[str, Any]:
+    return dict(ConversationSerializer(conversation).data)
+
+
+def _as_file(conversation: Conversation, suffix: str) -> dict[str, str]:
+    # The title is a person's text and stays out of the header.
+    return {"Content-Disposition": f'attachment; filename="conversation-{conversation.pk}.{suffix}"'}

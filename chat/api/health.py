@@ -1,0 +1,139 @@
+"""GET /health: whether chats can be served now, and which part is to blame if not. Open to everybody: no addresses,
+paths or error texts leave here."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.http import HttpRequest, JsonResponse
+from redis.exceptions import RedisError
+
+from chat.background import in_thread
+from inference.health import WorkerReport, last_report
+from inference.models import Generation
+from inference.redis_client import shared_client
+
+logger = logging.getLogger(__name__)
+
+CHECK_SECS = 1.0
+# Without one of these nothing can be answered; the others cost quality only.
+NEEDED = ("database", "redis", "worker")
+DEPENDENCIES = (*NEEDED, "gpu_coordinator", "rag_service")
+
+
+@dataclass(frozen=True)
+class Check:
+    """How one dependency is doing. ``ok`` None: none is configured, which is no fault."""
+
+    ok: bool | None
+    detail: str
+    latency_ms: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"ok": self.ok, "latency_ms": self.latency_ms, "detail": self.detail}
+
+
+class NotServing(Exception):
+    """A check found its dependency answering, but of no use; the text is fit for strangers."""
+
+
+@dataclass
+class Seen:
+    """What the checks found on their way; a check that failed leaves its part None."""
+
+    queue_depth: int | None = None
+    active: int | None = None
+    report: WorkerReport | None = None
+
+
+async def view(request: HttpRequest) -> JsonResponse:
+    """200 when chat can be served, 503 when not."""
+    seen = Seen()
+    checks = await asyncio.gather(
+        _timed(lambda: _database(seen)),
+        _timed(_redis),
+        _timed(lambda: _worker(seen)),
+        _remote(settings.GPU_COORDINATOR_URL),
+        _remote(settings.RAG_SERVICE_URL),
+    )
+    found = dict(zip(DEPENDENCIES, checks, strict=True))
+    can_serve = all(found[name].ok for name in NEEDED)
+    is_whole = can_serve and all(check.ok is not False for check in checks)
+    status = "healthy" if is_whole else "degraded" if can_serve else "unhealthy"
+    told = {"status": status} | _numbers(seen) | {name: check.as_json() for name, check in found.items()}
+    return JsonResponse(told, status=200 if can_serve else 503, headers={"Cache-Control": "no-store"})
+
+
+async def _timed(check: Callable[[], str]) -> Check:
+    """Run what blocks for at most CHECK_SECS; a thread that hangs longer is left to its own timeout."""
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(CHECK_SECS):
+            detail = await in_thread(check)
+    except TimeoutError:
+        return Check(False, f"no answer within {CHECK_SECS:g} s", _ms(began))
+    except NotServing as error:
+        return Check(False, str(error), _ms(began))
+    except (DatabaseError, RedisError, OSError) as error:
+        logger.warning("health: %s", error)
+        return Check(False, "does not answer", _ms(began))
+    return Check(True, detail, _ms(began))
+
+
+def _database(seen: Seen) -> str:
+    seen.queue_depth = Generation.objects.waiting().count()
+    seen.active = Generation.objects.running().count()
+    return "answers"
+
+
+def _redis() -> str:
+    shared_client().ping()
+    return "answers"
+
+
+def _worker(seen: Seen) -> str:
+    report = seen.report = last_report()
+    if report is None:
+        raise NotServing("no worker has reported lately")
+    if not report.model_loaded:
+        raise NotServing("the model is not loaded")
+    return f"{report.model_name} on {report.device}"
+
+
+async def _remote(url: str | None) -> Check:
+    """Whether a service of somebody else answers; whatever it says about itself stays out of our answer."""
+    if url is None:
+        return Check(None, "not configured")
+    began = time.monotonic()
+    try:
+        async with httpx.AsyncClient(timeout=CHECK_SECS, trust_env=False) as client:
+            async with asyncio.timeout(CHECK_SECS):
+                response = await client.get(f"{url}/health")
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError):
+        return Check(False, "does not answer", _ms(began))
+    is_ok = response.is_success
+    return Check(is_ok, "answers" if is_ok else f"answers with status {response.status_code}", _ms(began))
+
+
+def _numbers(seen: Seen) -> dict[str, Any]:
+    """What is known of the model and the queue, with the same fields when nothing is."""
+    report = seen.report
+    return {
+        "model_loaded": bool(report and report.model_loaded),
+        "model_on_gpu": bool(report and report.model_on_gpu),
+        "model_name": report.model_name if report else None,
+        "context_size": report.context_size if report else None,
+        "gpu_layers": report.gpu_layers if report else None,
+        "queue_depth": seen.queue_depth,
+        "active": seen.active,
+    }
+
+
+def _ms(began: float) -> float:
+    return round((time.monotonic() - began) * 1000, 1)

@@ -1,0 +1,46 @@
+"""Lists in pages: ``?limit`` and ``?offset`` -> ``{count, next, previous, results}``; a wrong number is refused."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from django.db import models
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from chat.errors import InvalidRequest
+
+Row = TypeVar("Row", bound=models.Model)
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 500
+MAX_OFFSET = 1_000_000_000
+
+
+def page(request: Request, rows: models.QuerySet[Row], as_json: Callable[[Row], dict[str, Any]]) -> Response:
+    """The part of ``rows`` that was asked for, and where its neighbours are."""
+    limit = _number(request, "limit", DEFAULT_LIMIT, smallest=1, largest=MAX_LIMIT)
+    offset = _number(request, "offset", 0, smallest=0, largest=MAX_OFFSET)
+    count = rows.count()
+    return Response(
+        {
+            "count": count,
+            "next": _link(request, limit, offset + limit) if offset + limit < count else None,
+            "previous": _link(request, limit, max(0, offset - limit)) if offset else None,
+            "results": [as_json(row) for row in rows[offset : offset + limit]],
+        }
+    )
+
+
+def _number(request: Request, name: str, default: int, *, smallest: int, largest: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 12) or not smallest <= int(text) <= largest:
+        raise InvalidRequest(f"{name} must be a whole number from {smallest} to {largest}", field=name)
+    return int(text)
+
+
+def _link(request: Request, limit: int, offset: int) -> str:
+    asked = {name: value for name, value in request.query_params.items() if name not in ("limit", "offset")}
+    return request.build_absolute_uri(f"{request.path}?{urlencode(asked | {'limit': limit, 'offset': offset})}")

@@ -1,0 +1,21 @@
+"""GET /: what this is and where things are, for somebody who opened the address in a browser or with curl."""
+
+from django.http import HttpRequest, JsonResponse
+
+ENDPOINTS = {
+    "POST /chat": "one answer as JSON",
+    "POST /chat/stream": "the answer token by token (server-sent events)",
+    "GET /chat/stream/{generation_id}": "resume a stream (Last-Event-ID or ?after=)",
+    "WS /ws/chat": "several answers over one WebSocket",
+    "POST /generate": "complete a raw prompt",
+    "POST /api/generations/{id}/cancel": "stop an answer",
+    "/api/conversations/": "stored conversations",
+    "POST /api/token/": "log in (JWT)",
+    "POST /api/token/refresh/": "new tokens for a refresh token, once",
+    "GET /health": "whether chats can be served",
+    "/admin/": "the administration",
+}
+
+
+async def view(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"service": "Gemma Service", "endpoints": ENDPOINTS})

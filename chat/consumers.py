@@ -1,0 +1,147 @@
+"""The WebSocket of the chat: several answers over one socket, each frame one of the stream's lines with a type.
+
+Knows frames and the socket's life; what a line holds, ``streaming`` knows, and who may connect, ``api.socket_auth``.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import Any
+
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from django.conf import settings
+
+from chat import services
+from chat.api.bodies import chat_request
+from chat.api.chat_views import existing
+from chat.api.errors import InvalidJson, InvalidRequest, as_chat_error, error_object
+from chat.api.middleware import body_too_large
+from chat.api.parsing import json_object
+from chat.api.socket_auth import accepted_subprotocol, credentials_of
+from chat.background import in_thread
+from chat.errors import ChatError, TooManyRequests
+from chat.services import Turn
+from chat.streaming import WireLine, lines, resumed, start
+
+Frame = dict[str, Any]
+
+MAX_RUNNING = 16  # answers on one socket at a time
+MAX_AFTER = 2**31
+TOKEN_EXPIRED = 4401
+
+
+class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
+    """One socket of one caller. A frame that cannot be understood is answered; the socket stays open."""
+
+    async def connect(self) -> None:
+        self._running: set[asyncio.Task[None]] = set()
+        self._expiring: asyncio.Task[None] | None = None
+        try:
+            self._credentials = await in_thread(credentials_of, self.scope)
+        except ChatError:
+            # Refused before it is accepted, which the client sees as status 403.
+            await self.close()
+            return
+        await self.accept(subprotocol=accepted_subprotocol(self.scope))
+        if self._credentials.expires_at is not None:
+            self._expiring = asyncio.create_task(self._expire(self._credentials.expires_at))
+
+    async def disconnect(self, code: int) -> None:
+        tasks = [*self._running] + ([self._expiring] if self._expiring else [])
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: object) -> None:
+        async with self._told({}) as about:
+            frame = read_frame(text_data.encode() if text_data is not None else bytes_data or b"")
+            about |= {name: frame[name] for name in ("request_id",) if isinstance(frame.get(name), str)}
+            await self._handle(frame, about)
+
+    async def _handle(self, frame: Frame, about: Frame) -> None:
+        match frame.get("type"):
+            case "chat":
+                self._run(self._chat(frame, about))
+            case "resume":
+                self._run(self._resume(frame, about))
+            case "cancel":
+                await self._cancel(frame)
+            case unknown:
+                raise InvalidRequest(f'unknown type {unknown!r}: "chat", "resume" or "cancel"', field="type")
+
+    async def _chat(self, frame: Frame, about: Frame) -> None:
+        async with self._told(about):
+            caller, request = self._credentials.caller, await in_thread(chat_request, frame)
+            begin = partial(services.start_turn, caller=caller, request=request, request_digest=request.digest)
+            await self._send_lines(await start(begin, caller=caller, stops=True), about)
+
+    async def _resume(self, frame: Frame, about: Frame) -> None:
+        async with self._told(about):
+            generation_id = existing(str(frame.get("generation_id")))
+            turn, stops = await in_thread(resumed, caller=self._credentials.caller, generation_id=generation_id)
+            await self._send_lines(turn, about, after=read_after(frame), stops=stops)
+
+    async def _cancel(self, frame: Frame) -> None:
+        generation_id = existing(str(frame.get("generation_id")))
+        await in_thread(services.cancel, caller=self._credentials.caller, generation_id=generation_id)
+
+    async def _send_lines(self, turn: Turn, about: Frame, *, after: int = 0, stops: bool = True) -> None:
+        source = lines(turn, caller=self._credentials.caller, after=after, stops=stops)
+        about = about | {"generation_id": str(turn.generation_id)}
+        async with aclosing(source):
+            async for line in source:
+                await self.send_json({"type": type_of(line)} | line | about)
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        if len(self._running) >= MAX_RUNNING:
+            work.close()
+            raise TooManyRequests(f"{MAX_RUNNING} answers are under way on this socket", code="socket_limit")
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    @asynccontextmanager
+    async def _told(self, about: Frame) -> AsyncIterator[Frame]:
+        """The one place where what went wrong with a frame becomes an error frame."""
+        try:
+            yield about
+        except Exception as error:  # noqa: BLE001
+            told = error_object(as_chat_error(error))
+            await self.send_json({"type": "error", "token": "", "done": True, "error": told} | about)
+
+    async def _expire(self, expires_at: float) -> None:
+        await asyncio.sleep(max(0.0, expires_at - time.time()))
+        await self.close(code=TOKEN_EXPIRED)
+
+    @classmethod
+    async def encode_json(cls, content: Frame) -> str:
+        return json.dumps(content, allow_nan=False)
+
+
+def read_frame(raw: bytes) -> Frame:
+    """A client's frame. Raises BodyTooLarge, InvalidEncoding, InvalidJson, InvalidRequest."""
+    if len(raw) > settings.REQUEST_MAX_BYTES:
+        raise body_too_large()
+    if not raw:
+        raise InvalidJson("the frame is empty")
+    return json_object(raw)
+
+
+def read_after(frame: Frame) -> int:
+    after = frame.get("after", 0)
+    if not isinstance(after, int) or isinstance(after, bool) or not 0 <= after <= MAX_AFTER:
+        raise InvalidRequest("after must be the id of a line", field="after")
+    return after
+
+
+def type_of(line: WireLine) -> str:
+    if "error" in line:
+        return "error"
+    if line["done"]:
+        return "done"
+    if "status" in line:
+        return "status"
+    return "started" if "generation_id" in line else "token"

@@ -1,0 +1,79 @@
+"""Who is reading a running answer, and what happens when the last reader leaves: a grace, then it is stopped.
+
+Knows nothing of HTTP. The waiting happens in the web process: one that dies cancels nothing, and its readers expire.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from uuid import UUID
+
+from django.conf import settings
+
+from chat import services
+from chat.background import in_thread, spawn
+from chat.callers import Caller
+from chat.errors import Conflict, NotFound
+from inference import readers
+from inference.errors import StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+# How long an accepted request may take until it reads its own answer.
+ARRIVAL_SECS = 2.0
+
+
+@asynccontextmanager
+async def reading(generation_id: UUID, *, caller: Caller, stops: bool) -> AsyncIterator[None]:
+    """Counts as a reader inside; ``stops``: nobody left after the grace means that nobody wants the answer."""
+    reader_id = await _join(generation_id)
+    refreshing = asyncio.create_task(_refresh(generation_id, reader_id))
+    try:
+        yield
+    finally:
+        refreshing.cancel()
+        # Not awaited here: a client that left must not hold its connection until Redis has answered.
+        spawn(_leave(generation_id, reader_id, caller, stops))
+
+
+def watch_arrival(generation_id: UUID, *, caller: Caller) -> None:
+    """For an accepted request whose client may be gone before the first line is read."""
+    spawn(_stop_unless_read(generation_id, caller, max(ARRIVAL_SECS, settings.STREAM_GRACE_SECS)))
+
+
+async def _join(generation_id: UUID) -> str | None:
+    try:
+        return await readers.join(generation_id)
+    except StoreUnavailable as error:
+        # An uncounted reader is better than a refused one: the answer itself may still come from the database.
+        logger.warning("reader of %s is not counted: %s", generation_id, error)
+        return None
+
+
+async def _refresh(generation_id: UUID, reader_id: str | None) -> None:
+    while reader_id is not None:
+        await asyncio.sleep(readers.REFRESH_SECS)
+        with suppress(StoreUnavailable):  # tried again before it expires
+            await readers.refresh(generation_id, reader_id)
+
+
+async def _leave(generation_id: UUID, reader_id: str | None, caller: Caller, stops: bool) -> None:
+    with suppress(StoreUnavailable):  # it expires by itself
+        if reader_id is not None:
+            await readers.leave(generation_id, reader_id)
+    if stops:
+        await _stop_unless_read(generation_id, caller, settings.STREAM_GRACE_SECS)
+
+
+async def _stop_unless_read(generation_id: UUID, caller: Caller, grace_secs: float) -> None:
+    await asyncio.sleep(grace_secs)
+    try:
+        if await readers.count(generation_id):
+            return
+    except StoreUnavailable as error:
+        logger.warning("nobody can tell whether %s is still read, it goes on: %s", generation_id, error)
+        return
+    with suppress(Conflict, NotFound):  # it has ended, or was deleted
+        await in_thread(services.cancel, caller=caller, generation_id=generation_id)
+        logger.info("generation %s was stopped: nobody reads it", generation_id)
