@@ -1,0 +1,131 @@
+"""Asks the memory service. It may be absent, slow or broken: that costs the sources and is said, nothing more.
+
+Knows the wire form of its search; what a hit means is ``sources``' business.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+import json
+import logging
+import time
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+import httpx
+
+from chat.memory.sources import Source, from_hit
+from chat.requests import SourceFilters
+from inference.service_token import mint
+
+log = logging.getLogger(__name__)
+
+MAX_ANSWER_BYTES = 8 * 1024 * 1024
+MAX_QUERY_CHARS = 2_000
+# The second is where services of the older form answer; its body is a subset that they understand.
+PATHS = ("/search/semantic", "/search")
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What came back; ``error`` is for the user's eyes and empty when all went well."""
+
+    sources: tuple[Source, ...] = ()
+    error: str = ""
+    latency_ms: float = 0.0
+
+
+class _SearchFailed(Exception):
+    """No usable answer; the text may be shown to a user (no address in it)."""
+
+
+def search(*, query: str, top_k: int, filters: SourceFilters) -> Search:
+    """At most ``top_k`` memories, best first. Never raises for anything the service does, and never takes longer
+    than RAG_TIMEOUT_SECS. Must not be called on a thread that runs an event loop."""
+    if not settings.RAG_SERVICE_URL:
+        return Search(error="no memory service is configured")
+    started = time.monotonic()
+    try:
+        sources, error = _within(settings.RAG_TIMEOUT_SECS, _ask(_body(query, top_k, filters))), ""
+    except (_SearchFailed, httpx.HTTPError, httpx.InvalidURL, OSError, ImproperlyConfigured) as problem:
+        sources, error = [], _said(problem)
+        log.warning("Memory search failed: %s (%r)", error, problem.__cause__ or problem)
+    latency_ms = (time.monotonic() - started) * 1000
+    return Search(sources=tuple(sources[:top_k]), error=error, latency_ms=latency_ms)
+
+
+def _said(problem: Exception) -> str:
+    match problem:
+        case TimeoutError() | httpx.TimeoutException():
+            return f"the memory service did not answer within {settings.RAG_TIMEOUT_SECS:g} s"
+        case _SearchFailed():
+            return str(problem)
+        case _:
+            return "the memory service could not be reached"
+
+
+def _within(timeout_secs: float, work: Coroutine[Any, Any, Result]) -> Result:
+    """Run ``work``, at most so long. HTTP clients only bound single reads, which a dripping server never exceeds."""
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(asyncio.wait_for(work, timeout_secs))
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()  # not asyncio.run: that waits at its end for the thread of a name lookup, which may hang
+
+
+def _body(query: str, top_k: int, filters: SourceFilters) -> dict[str, Any]:
+    return {
+        "query": query[:MAX_QUERY_CHARS],
+        "top_k": top_k,
+        "doc_type": None,
+        "start_date": filters.start_date,
+        "end_date": filters.end_date,
+        "last_n_transcripts": filters.last_n_transcripts,
+        "speakers": list(filters.speakers) or None,
+        "bias_emotions": list(filters.bias_emotions) or None,
+    }
+
+
+async def _ask(body: dict[str, Any]) -> list[Source]:
+    base = settings.RAG_SERVICE_URL.rstrip("/")
+    async with httpx.AsyncClient(timeout=settings.RAG_TIMEOUT_SECS, trust_env=False) as client:
+        for path in PATHS:
+            status, data = await _post(client, base + path, body)
+            if status != httpx.codes.NOT_FOUND:
+                break
+    if status != httpx.codes.OK:
+        raise _SearchFailed(f"the memory service answered {status}")
+    return _parse(data)
+
+
+async def _post(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> tuple[int, bytes]:
+    token = mint()  # a new one each time: a token is good for one request
+    headers = {"X-Service-Token": token} if token else {}
+    async with client.stream("POST", url, json=body, headers=headers) as response:
+        data = bytearray()
+        async for part in response.aiter_bytes():
+            data += part
+            if len(data) > MAX_ANSWER_BYTES:
+                raise _SearchFailed("the memory service answered with too much")
+    return response.status_code, bytes(data)
+
+
+def _parse(data: bytes) -> list[Source]:
+    """The sources of an answer; results that make no sense are left out, an answer that makes none is an error."""
+    try:
+        answer = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise _SearchFailed("the memory service answered with something that is not JSON") from error
+    if not isinstance(answer, dict) or not isinstance(answer.get("results"), list):
+        raise _SearchFailed("the memory service answered with something that is no search result")
+    if answer.get("success") is False:
+        raise _SearchFailed("the memory service said that its search failed")
+    hits = [from_hit(hit) for hit in answer["results"]]
+    sources = [hit for hit in hits if hit is not None]
+    if hits and not sources:
+        raise _SearchFailed("the memory service answered with results that have no text")
+    return sorted(sources, key=lambda source: -(source.score or 0.0))
