@@ -70,6 +70,7 @@ class ModelHeader:
     n_keys: int
     data_start: int
     data_end: int  # how long the file has to be
+    trained_context: int  # tokens the model was trained for; 0 when the file does not say
 
 
 def check_model_file(path: Path) -> ModelHeader:
@@ -106,6 +107,7 @@ class _HeaderReader:
         self.data = data
         self.offset = len(MAGIC)
         self.alignment = DEFAULT_ALIGNMENT
+        self.trained_context = 0
 
     def read(self) -> ModelHeader:
         version = self.unsigned(4)
@@ -119,7 +121,7 @@ class _HeaderReader:
             self.skip_key_value()
         ends = [self.tensor_end() for _ in range(n_tensors)]
         start = -(-self.offset // self.alignment) * self.alignment
-        return ModelHeader(version, n_tensors, n_keys, start, start + max(ends))
+        return ModelHeader(version, n_tensors, n_keys, start, start + max(ends), self.trained_context)
 
     def skip_key_value(self) -> None:
         key = self.string(MAX_KEY_BYTES)
@@ -130,6 +132,8 @@ class _HeaderReader:
             self.alignment = self.unsigned(4)
             if self.alignment == 0 or self.alignment & (self.alignment - 1) or self.alignment > 1 << 20:
                 raise self.damaged(f"an alignment of {self.alignment} is not possible")
+        elif key.endswith(b".context_length") and kind == UINT32:
+            self.trained_context = self.unsigned(4)
         elif kind == ARRAY:
             self.skip_array()
         else:
