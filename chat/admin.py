@@ -30,6 +30,7 @@ from chat.admin_lists import (
     ConversationSums,
     conversation_link,
     conversation_sums,
+    heading_of,
     owner_of,
     parameters_text,
     shortened,
@@ -57,6 +58,9 @@ else:
 admin.site.site_header = "Gemma Service"
 admin.site.site_title = "Gemma Service"
 admin.site.index_title = "Operations"
+admin.site.site_url = None  # there are no pages beside the admin
+# The index lists the few tables there are; the room is the conversations'.
+admin.site.enable_nav_sidebar = False
 
 
 class MachineOwned(AnyModelAdmin):
@@ -104,12 +108,12 @@ class MachineOwned(AnyModelAdmin):
 class ConversationAdmin(MachineOwned):
     list_display = (
         "heading",
+        "state",
         "owner_label",
+        "last_activity",
         "n_messages",
         "tokens",
         "mean_times",
-        "last_activity",
-        "state",
     )
     list_filter = (OwnerFilter, "updated_at", StatusFilter, DeviceFilter, SourcesFilter)
     search_fields = ("title", "messages__content", "messages__generation__text")
@@ -201,7 +205,7 @@ class ConversationAdmin(MachineOwned):
 
     @admin.display(description="conversation")
     def heading(self, conversation: Conversation) -> str:
-        return shortened(conversation.title) or f"(no title) {str(conversation.pk)[:8]}"
+        return heading_of(conversation)
 
     @admin.display(description="owner")
     def owner_label(self, conversation: Conversation) -> str:
@@ -238,9 +242,9 @@ class ConversationAdmin(MachineOwned):
 class MessageAdmin(MachineOwned):
     list_display = (
         "moment",
-        "in_conversation",
         "role",
         "excerpt",
+        "in_conversation",
         "outcome",
         "tokens",
         "times",
@@ -305,7 +309,7 @@ class MessageAdmin(MachineOwned):
 
 @admin.register(Retrieval)
 class RetrievalAdmin(MachineOwned):
-    list_display = ("moment", "in_conversation", "excerpt", "n_sources", "n_hits", "latency", "error")
+    list_display = ("moment", "excerpt", "in_conversation", "n_sources", "n_hits", "latency", "error")
     list_filter = ("created_at", RetrievalOutcomeFilter)
     search_fields = ("query", "error", "message__conversation__title")
     fields = ("in_conversation",)

@@ -102,6 +102,10 @@ def sums_of(conversation: Conversation) -> ConversationSums:
     return getattr(conversation, "listed_sums", ConversationSums())
 
 
+def heading_of(conversation: Conversation) -> str:
+    return shortened(conversation.title) or f"(no title) {str(conversation.pk)[:8]}"
+
+
 def conversation_link(conversation: Conversation) -> SafeString:
     return format_html(
         '<a href="{}">{}</a>', reverse("admin:chat_conversation_change", args=[conversation.pk]), conversation

@@ -1,0 +1,215 @@
+"""The file of results: whole lines only, each on the disk before the next, written by one process at a time.
+
+Beside it lie ``.state`` (which run this is, until it is complete) and ``.failed`` (the lines without an answer).
+"""
+
+import fcntl
+import json
+import os
+import re
+import uuid
+from array import array
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from chat.batch.errors import BatchError, InputChanged, OutputBusy, OutputForeign
+from chat.batch.inputs import Failure, Options, Source
+
+# 8 bytes of memory for each; a number beyond it was not written here.
+MOST_LINES = 1_000_000_000
+IS_DIGEST = re.compile("[0-9a-f]{32}").fullmatch
+
+
+class ResultMark(msgspec.Struct, frozen=True):
+    """What is read again of a result."""
+
+    line: int
+    digest: str
+
+
+class State(msgspec.Struct, frozen=True):
+    """The run a file of results belongs to; ``run`` is part of the idempotency keys of its prompts."""
+
+    run: str
+    options: dict[str, Any]
+
+
+class Done:
+    """Which lines have an answer, and the beginning of their digests: 8 bytes a line, however long the file."""
+
+    def __init__(self) -> None:
+        self._marks = array("Q")
+        self.count = 0
+
+    def add(self, mark: ResultMark) -> None:
+        missing = mark.line - len(self._marks)
+        if missing > 0:
+            self._marks.extend([0]) if missing == 1 else self._marks.frombytes(bytes(8 * missing))
+        self.count += not self._marks[mark.line - 1]
+        self._marks[mark.line - 1] = _short(mark.digest)
+
+    def __contains__(self, line: int) -> bool:
+        return line <= len(self._marks) and self._marks[line - 1] != 0
+
+    def agrees(self, line: int, digest: str) -> bool:
+        return self._marks[line - 1] == _short(digest)
+
+    @property
+    def last_line(self) -> int:
+        return len(self._marks)
+
+
+class Output:
+    """An open, locked file of results. ``with`` it; the lock goes with the process."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OutputBusy, OutputForeign, BatchError."""
+        self.path = path
+        self.state_path = path.with_name(path.name + ".state")
+        self.failed_path = path.with_name(path.name + ".failed")
+        self.done = Done()
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise BatchError(f"cannot write {path}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._fd)
+            raise OutputBusy(f"another batch_prompts is writing {path}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._fd)
+
+    def wipe(self) -> None:
+        """Throw away what a former run left."""
+        os.ftruncate(self._fd, 0)
+        for path in (self.state_path, self.failed_path):
+            path.unlink(missing_ok=True)
+
+    def load(self) -> None:
+        """Learn what is done; a line that a killed process left half-written is cut off. Raises OutputForeign."""
+        decoder = msgspec.json.Decoder(ResultMark)
+        end = number = 0
+        with self.path.open("rb") as file:
+            for data in file:
+                number += 1
+                if not data.endswith(b"\n"):
+                    break
+                try:
+                    mark = decoder.decode(data)
+                except msgspec.DecodeError as error:
+                    raise self._foreign(number) from error
+                if not 0 < mark.line <= MOST_LINES or not IS_DIGEST(mark.digest):
+                    raise self._foreign(number)
+                self.done.add(mark)
+                end += len(data)
+            else:
+                return
+        if number == 1 and not self.state_path.exists():
+            # Not one result and no sign of a run: this is somebody's text without a line end.
+            raise self._foreign(number)
+        os.ftruncate(self._fd, end)
+        os.fsync(self._fd)
+
+    def state(self) -> State | None:
+        """The run that this file belongs to; None before the first and after a complete one."""
+        try:
+            return msgspec.json.decode(self.state_path.read_bytes(), type=State)
+        except FileNotFoundError:
+            return None
+        except (msgspec.DecodeError, OSError) as error:
+            raise OutputForeign(f"{self.state_path} cannot be read ({error}); --restart begins anew") from error
+
+    def check_options(self, options: Options) -> None:
+        """Raises InputChanged when the run was begun with other options than these."""
+        state = self.state()
+        before, now = state.options if state else options.named, options.named
+        if changed := sorted(name for name in before | now if before.get(name) != now.get(name)):
+            raise InputChanged(
+                f"{self.path} was begun with other options: {', '.join(changed)}. "
+                "Give the same ones to go on, or --restart to begin anew."
+            )
+
+    def begin(self, options: Options) -> str:
+        """The name of the run to go on with, stored before anything is asked."""
+        state = self.state()
+        if state is None:
+            state = State(run=uuid.uuid4().hex, options=options.named)
+            self._write_state(state)
+        return state.run
+
+    def check_input(self, source: Source) -> int:
+        """How many prompts the input has. Raises InputChanged when a line that is done reads differently now."""
+        count = last = 0
+        for raw in source.lines():
+            count, last = count + 1, raw.number
+            if raw.number in self.done and not self.done.agrees(raw.number, source.digest(raw)):
+                raise InputChanged(
+                    f"line {raw.number} of {source.path}, or an option, has changed since {self.path} was written. "
+                    "Restore it to go on, or use --restart to begin anew."
+                )
+        if self.done.last_line > last:
+            raise InputChanged(f"{self.path} has an answer to line {self.done.last_line}; {source.path} ends at {last}")
+        return count
+
+    def append(self, result: dict[str, Any]) -> None:
+        """One more result, on the disk when this returns. Raises BatchError when the disk is full."""
+        data = json.dumps(result, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        end = os.fstat(self._fd).st_size
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(self._fd, data[written:])
+            os.fsync(self._fd)
+        except OSError as error:
+            os.ftruncate(self._fd, end)
+            raise BatchError(f"cannot write {self.path}: {error.strerror}") from error
+        self.done.add(ResultMark(result["line"], result["digest"]))
+
+    def finish(self, failures: int) -> None:
+        """All lines were tried; without failures nothing but the results stays."""
+        if not failures:
+            self.state_path.unlink(missing_ok=True)
+            self.failed_path.unlink(missing_ok=True)
+
+    def forget_failures(self) -> None:
+        """They are tried again now."""
+        self.failed_path.unlink(missing_ok=True)
+
+    def append_failure(self, failure: Failure) -> None:
+        record = {
+            "line": failure.line,
+            "id": failure.prompt_id,
+            "error": {"code": failure.code, "message": failure.message},
+        }
+        with self.failed_path.open("a", encoding="utf-8", errors="replace") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def _write_state(self, state: State) -> None:
+        temporary = self.state_path.with_name(self.state_path.name + ".new")
+        with temporary.open("wb") as file:
+            file.write(msgspec.json.encode(state))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.state_path)
+        # The names must be on the disk too: a run that forgot its keys would ask everything again.
+        directory = os.open(self.path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
+        os.fsync(directory)
+        os.close(directory)
+
+    def _foreign(self, number: int) -> OutputForeign:
+        return OutputForeign(
+            f"line {number} of {self.path} is not a result of batch_prompts; nothing was changed. "
+            "Choose another file, or --restart to throw this one away."
+        )
+
+
+def _short(digest: str) -> int:
+    # 0 stands for "not done".
+    return int(digest[:16], 16) or 1
