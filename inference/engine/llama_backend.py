@@ -96,7 +96,7 @@ def _context_params(config: EngineConfig, n_cells: int, n_slots: int, batch_size
     params.n_batch = params.n_ubatch = batch_size
     params.n_seq_max = n_slots
     # One row of logits is 1 MB for Gemma; without a bound llama.cpp reserves one for every token of a batch.
-    params.n_outputs_max = max(config.parallel, 1)
+    params.n_outputs_max = n_slots  # fewer than n_seq_max it asserts against
     params.n_threads = params.n_threads_batch = config.threads
     params.flash_attn_type = FLASH_ATTENTION[config.flash_attention]
     params.type_k, params.type_v = KV_TYPE[config.kv_type_k], KV_TYPE[config.kv_type_v]

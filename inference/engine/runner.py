@@ -46,6 +46,7 @@ def main(fd: int) -> int:
     """The whole life of a runner; the exit status."""
     connection = Connection(fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent decides
+    os.putenv("GGML_NO_BACKTRACE", "1")  # an abort would run a debugger for seconds, and the parent waits for the end
     start = decode_start(connection.recv_bytes())
     setproctitle(start.title)
     logging.basicConfig(level=logging.WARNING, format=f"{start.title}: %(message)s")
