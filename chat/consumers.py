@@ -17,12 +17,12 @@ from django.conf import settings
 from chat import services
 from chat.api.bodies import chat_request
 from chat.api.chat_views import existing
-from chat.api.errors import InvalidJson, InvalidRequest, as_chat_error, error_object
+from chat.api.errors import InvalidJson, as_chat_error, error_object
 from chat.api.middleware import body_too_large
 from chat.api.parsing import json_object
 from chat.api.socket_auth import accepted_subprotocol, credentials_of
 from chat.background import in_thread
-from chat.errors import ChatError, TooManyRequests
+from chat.errors import ChatError, InvalidRequest, TooManyRequests
 from chat.services import Turn
 from chat.streaming import WireLine, lines, resumed, start
 

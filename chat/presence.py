@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 # How long an accepted request may take until it reads its own answer.
 ARRIVAL_SECS = 2.0
+REFRESH_SECS = readers.READER_TTL_SECS / 4
 
 
 @asynccontextmanager
@@ -53,7 +54,7 @@ async def _join(generation_id: UUID) -> str | None:
 
 async def _refresh(generation_id: UUID, reader_id: str | None) -> None:
     while reader_id is not None:
-        await asyncio.sleep(readers.REFRESH_SECS)
+        await asyncio.sleep(REFRESH_SECS)
         with suppress(StoreUnavailable):  # tried again before it expires
             await readers.refresh(generation_id, reader_id)
 

@@ -6,10 +6,10 @@ Knows the wire format's objects, not how they are framed: SSE, WebSocket, /chat 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.conf import settings
@@ -91,7 +91,7 @@ def stops_when_left(priority: int, idempotency_key: str | None) -> bool:
     return priority == Priority.INTERACTIVE and idempotency_key is None
 
 
-async def lines(turn: Turn, *, caller: Caller, after: int = 0, stops: bool = True) -> AsyncIterator[WireLine]:
+async def lines(turn: Turn, *, caller: Caller, after: int = 0, stops: bool = True) -> AsyncGenerator[WireLine, None]:
     """Every line of the answer after token ``after``; the last one, and only that, has ``done``.
 
     A process that is being closed ends without a last line: the reader resumes elsewhere.
@@ -104,7 +104,7 @@ async def lines(turn: Turn, *, caller: Caller, after: int = 0, stops: bool = Tru
 
 async def lines_and_pings(
     turn: Turn, *, caller: Caller, after: int = 0, stops: bool = True
-) -> AsyncIterator[WireLine | None]:
+) -> AsyncGenerator[WireLine | None, None]:
     """As ``lines``, with None whenever nothing was sent for STREAM_PING_SECS."""
     progress = _Progress(after)
     ids = {"conversation_id": _text(turn.conversation_id), "message_id": _text(turn.message_id)}
@@ -126,8 +126,9 @@ async def lines_and_pings(
         _closing.n_open -= 1
 
 
-async def _followed(turn: Turn, caller: Caller, progress: _Progress) -> AsyncIterator[WireLine | None]:
-    async with aclosing(TokenLogReader().follow(turn.generation_id, progress.index)) as entries:
+async def _followed(turn: Turn, caller: Caller, progress: _Progress) -> AsyncGenerator[WireLine | None, None]:
+    follow = cast(AsyncGenerator[AnyEntry | None, None], TokenLogReader().follow(turn.generation_id, progress.index))
+    async with aclosing(follow) as entries:
         async for entry in entries:
             if isinstance(entry, End):
                 yield await _last(turn, caller, entry, progress)

@@ -3,7 +3,7 @@
 Knows HTTP and the streams' lines; what a turn is, the services know.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -16,17 +16,17 @@ from django.views.decorators.csrf import csrf_exempt
 from chat import services
 from chat.api.auth import caller_of
 from chat.api.bodies import chat_request, completion_request
-from chat.api.errors import InvalidRequest, MethodNotAllowed, error_response
+from chat.api.errors import MethodNotAllowed, error_response
 from chat.api.parsing import read_object
 from chat.background import in_thread
 from chat.callers import Caller
-from chat.errors import ChatError, Unavailable
+from chat.errors import ChatError, InvalidRequest, Unavailable
 from chat.services import Turn
 from chat.streaming import lines, start, stops_when_left
 from inference.models import Generation
 
 P = ParamSpec("P")
-View = Callable[Concatenate[HttpRequest, P], Awaitable[HttpResponseBase]]
+View = Callable[Concatenate[HttpRequest, P], Coroutine[Any, Any, HttpResponseBase]]
 CallerView = Callable[Concatenate[HttpRequest, Caller, P], Awaitable[HttpResponseBase]]
 
 MAX_KEY_CHARS = 255
@@ -49,7 +49,7 @@ def for_callers(*methods: str) -> Callable[[CallerView[P]], View[P]]:
         # CSRF matters for sessions only, and there caller_of looks at it.
         @csrf_exempt
         @wraps(view)
-        async def answer(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+        async def answer(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             if request.method not in methods:
                 response = error_response(MethodNotAllowed(f"use {' or '.join(methods)} here"))
                 response.headers["Allow"] = ", ".join(methods)

@@ -4,6 +4,7 @@ Unknown fields are ignored, as existing clients send extra ones; null stands for
 rules between stored things (does the conversation exist, does it fit) are the services'.
 """
 
+import dataclasses
 import uuid
 from typing import Any, cast
 
@@ -14,13 +15,23 @@ from rest_framework import serializers
 from chat.api import fields
 from chat.api.field_paths import invalid_request
 from chat.errors import NotFound
-from chat.requests import ChatMessage, ChatRequest, ChatRole, CompletionRequest, ContextItem, SourceFilters, Strategy
+from chat.requests import (
+    ChatMessage,
+    ChatRequest,
+    ChatRole,
+    CompletionRequest,
+    ContextItem,
+    RunOptions,
+    SourceFilters,
+    Strategy,
+)
 from inference.models import Priority
 
 MAX_MESSAGES = 10_000
 MAX_CONTEXT_ITEMS = 200
 RANDOM_SEED = -1  # llama-server's word for "draw one"
 PRIORITIES = {"interactive": Priority.INTERACTIVE, "batch": Priority.BATCH}
+RUN_OPTIONS = tuple(option.name for option in dataclasses.fields(RunOptions))
 FILTERS = ("speakers", "start_date", "end_date", "last_n_transcripts", "bias_emotions")
 
 
@@ -126,7 +137,9 @@ class ChatBody(RunOptionsBody):
     messages = MessageList(child=MessageBody(), required=False, allow_empty=False, max_length=MAX_MESSAGES)
     message = fields.Text(required=False)
     conversation_id = fields.Identifier(required=False)
-    context = serializers.ListField(child=ContextField(), required=False, max_length=MAX_CONTEXT_ITEMS)
+    context = serializers.ListField(  # type: ignore[assignment]
+        child=ContextField(), required=False, max_length=MAX_CONTEXT_ITEMS
+    )
     use_rag = fields.Truth(required=False)
     rag_top_k = fields.Integer(required=False, min_value=1, max_value=100)
     speakers = fields.TextList(max_length=100, max_chars=200)
@@ -191,8 +204,7 @@ def checked(body: Body) -> dict[str, Any]:
 
 def _run_options(given: dict[str, Any]) -> dict[str, Any]:
     """Takes what both kinds of request share out of ``given``, as the dataclass wants it."""
-    names = [name for name in RunOptionsBody().fields if name in given]
-    options = {name: _as_tuple(given.pop(name)) for name in names}
+    options = {name: _as_tuple(given.pop(name)) for name in RUN_OPTIONS if name in given}
     if "priority" in options:
         options["priority"] = PRIORITIES[options["priority"]]
     if options.get("seed") == RANDOM_SEED:

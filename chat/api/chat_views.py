@@ -10,12 +10,11 @@ from django.http.response import HttpResponseBase
 
 from chat import answers, services
 from chat.api.asking import ask_chat, ask_completion, ended, for_callers
-from chat.api.errors import InvalidRequest
 from chat.api.fields import as_uuid
 from chat.api.sse import event_stream
 from chat.background import in_thread
 from chat.callers import Caller
-from chat.errors import NotFound
+from chat.errors import InvalidRequest, NotFound
 from chat.streaming import resumed
 
 MAX_AFTER = 2**31

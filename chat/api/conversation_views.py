@@ -12,11 +12,10 @@ from rest_framework.viewsets import ViewSetMixin
 from chat import answers, conversations
 from chat.api import fields
 from chat.api.bodies import Body, checked
-from chat.api.errors import InvalidRequest
 from chat.api.pages import page
 from chat.api.rest import JsonApi
 from chat.callers import Caller
-from chat.errors import NotFound
+from chat.errors import InvalidRequest, NotFound
 from chat.models import Conversation
 
 MAX_SYSTEM_PROMPT_CHARS = 100_000

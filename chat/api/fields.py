@@ -11,6 +11,7 @@ from typing import Any
 from rest_framework import serializers
 
 MAX_METADATA_DEPTH = 8
+MAX_CHARS = 2**26  # beyond what a body may have
 MAX_LOGIT_BIASES = 1024
 MAX_TOKEN_ID = 2**31 - 1
 
@@ -20,7 +21,7 @@ class Text(serializers.CharField):
 
     default_error_messages = {"invalid": "must be a string", "blank": "must not be empty"}
 
-    def __init__(self, *, max_length: int | None = None, allow_blank: bool = False, required: bool = True) -> None:
+    def __init__(self, *, max_length: int = MAX_CHARS, allow_blank: bool = False, required: bool = True) -> None:
         super().__init__(max_length=max_length, allow_blank=allow_blank, required=required, trim_whitespace=False)
 
     def to_internal_value(self, data: object) -> str:

@@ -49,7 +49,7 @@ def give_back(address: str, username: str) -> None:
 def _run(script: str, address: str, username: str, *values: int) -> int:
     keys = [f"{_PREFIX}name:{address}:{username[:150].casefold()}", f"{_PREFIX}address:{address}"]
     try:
-        return int(shared_client().eval(script, len(keys), *keys, *values) or 0)
+        return int(shared_client().eval(script, len(keys), *keys, *values) or 0)  # type: ignore[no-untyped-call]
     except redis.RedisError as error:
         # Without the counters a password could be guessed at any speed.
         raise Unavailable("logins cannot be counted now", code="store_unavailable", retry_after_secs=5) from error

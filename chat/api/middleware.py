@@ -5,6 +5,7 @@ Knows nothing of what the views do.
 
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from typing import cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
@@ -25,17 +26,18 @@ class JsonErrorMiddleware:
 
     def __init__(self, get_response: Callable[[HttpRequest], Answer]) -> None:
         self.get_response = get_response
-        if iscoroutinefunction(get_response):
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> Answer:
-        if iscoroutinefunction(self):
+        if self.is_async:
             return self._answer_async(request)
-        return refusal(request) or in_json(request, self.get_response(request))  # type: ignore[arg-type]
+        return refusal(request) or in_json(request, cast(HttpResponseBase, self.get_response(request)))
 
     async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
         refused = refusal(request)
-        return refused or in_json(request, await self.get_response(request))  # type: ignore[misc]
+        return refused or in_json(request, await cast(Awaitable[HttpResponseBase], self.get_response(request)))
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """For views that are not DRF's; also with DEBUG, when Django would show its page with the settings in it."""

@@ -10,8 +10,9 @@ from typing import IO, Any
 from django.conf import settings
 from django.http import HttpRequest
 
-from chat.api.errors import InvalidEncoding, InvalidJson, InvalidRequest, UnsupportedMediaType
+from chat.api.errors import InvalidEncoding, InvalidJson, UnsupportedMediaType
 from chat.api.middleware import body_too_large
+from chat.errors import InvalidRequest
 
 JSON_TYPE = "application/json"
 

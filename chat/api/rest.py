@@ -1,9 +1,10 @@
 """DRF with this service's rules: its credentials, its parser, its errors, and JSON whatever Accept says."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Any
 
 from django.http import HttpRequest
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer, JSONRenderer
@@ -28,20 +29,20 @@ class JsonParser(BaseParser):
 class OnlyJson(BaseContentNegotiation):
     """DRF's own reads ``?format=`` as a choice of renderers, which is ours for the export, and answers 406."""
 
-    def select_parser(self, request: Request, parsers: Sequence[BaseParser]) -> BaseParser | None:
+    def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
         content_type = (request.content_type or "").partition(";")[0].strip().lower()
         return next((parser for parser in parsers if parser.media_type == content_type), None)
 
     def select_renderer(
-        self, request: Request, renderers: Sequence[BaseRenderer], format_suffix: str | None = None
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
-        return renderers[0], JSON_TYPE
+        return next(iter(renderers)), JSON_TYPE
 
 
 class JsonApi(APIView):
     """Base of all DRF views here."""
 
-    authentication_classes = (ApiAuthentication,)
+    authentication_classes: Sequence[type[BaseAuthentication]] = (ApiAuthentication,)
     permission_classes = ()
     parser_classes = (JsonParser,)
     renderer_classes = (JSONRenderer,)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
 
 from chat.api.auth import Credentials, anonymous, from_headers, from_jwt
 from chat.api.errors import Forbidden, Unauthorized
@@ -30,13 +32,14 @@ def credentials_of(scope: Scope) -> Credentials:
         return shown
     if settings.JWT_ONLY:
         raise Unauthorized("send an access token")
-    user, origin = scope.get("user"), headers.get("origin")
+    user: AbstractBaseUser | AnonymousUser = scope.get("user") or AnonymousUser()
+    origin = headers.get("origin")
     # Browsers attach cookies, and let any page connect to this machine: the page's origin decides. A cookie without
     # an origin is no browser's doing that could be trusted.
     has_session = user is not None and user.is_authenticated
     if (origin is None and has_session) or (origin is not None and not is_own_origin(origin, host)):
         raise Forbidden("pages of another origin may not connect without a token", code="foreign_origin")
-    if has_session:
+    if user.is_authenticated:
         return Credentials(Caller.of_user(user))
     client = scope.get("client")
     return Credentials(anonymous(client[0] if client else None, headers))

@@ -8,7 +8,6 @@ import uuid
 from typing import Any, Self, cast
 
 from django.contrib.auth import authenticate
-from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 from rest_framework.exceptions import AuthenticationFailed
@@ -87,14 +86,14 @@ def log_in(request: Request, username: str, password: str) -> dict[str, str]:
     login_limit.give_back(address, username)
     # Nobody else clears them away: what has expired cannot be replayed.
     OutstandingToken.objects.filter(user=user, expires_at__lt=timezone.now()).delete()
-    return _pair(FamilyToken.for_user(cast(Any, user)))
+    return _pair(cast(FamilyToken, FamilyToken.for_user(cast(Any, user))))
 
 
 def refresh(raw: str) -> dict[str, str]:
     """The next pair of the family. Raises Unauthorized; a second use of ``raw`` also ends the family."""
     try:
         token = FamilyToken(cast(Any, raw.encode("utf-8", "replace")))
-        cast(AbstractBaseUser, JWTAuthentication().get_user(token))
+        JWTAuthentication().get_user(token)  # active, and with the same password
         with transaction.atomic():
             used = OutstandingToken.objects.get(jti=token.jti)
             BlacklistedToken.objects.create(token=used)

@@ -9,7 +9,8 @@ from chat.api.conversation_views import ConversationViewSet
 from chat.api.tokens import TokenRefreshView, TokenView
 
 # A closing slash may be left out everywhere: a redirect would lose the body of a POST.
-router = SimpleRouter(trailing_slash="/?")
+router = SimpleRouter()
+router.trailing_slash = "/?"
 router.register("conversations", ConversationViewSet, basename="conversation")
 
 urlpatterns: list[URLPattern | URLResolver] = [
