@@ -39,6 +39,13 @@ class Environment:
         self.names.add(name)
         return self._values.get(name, "").strip() or None
 
+    def is_set(self, name: str) -> bool:
+        return bool(self._values.get(name, "").strip())
+
+    def unknown(self, prefix: str) -> list[str]:
+        """Variables with the prefix that nothing has asked for."""
+        return sorted(name for name in self._values if name.startswith(prefix) and name not in self.names)
+
     def text(self, name: str, default: str) -> str:
         return self.optional(name) or default
 
@@ -106,6 +113,11 @@ class Environment:
             return path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise SettingError(name, str(path), f"a readable text file ({error})") from None
+
+    def text_or_file(self, name: str) -> str | None:
+        """The variable, or what the file named by the variable with ``_FILE`` behind its name holds."""
+        from_file = self.file_text(f"{name}_FILE")
+        return self.optional(name) or from_file
 
     def items(self, name: str, default: str) -> list[str]:
         return [item.strip() for item in self.text(name, default).split(",") if item.strip()]

@@ -17,7 +17,7 @@ from gemma_project.secret_files import read_or_create
 from inference.engine.config import Backend, FlashAttention, KvType
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = Environment(os.environ)
+ENVIRONMENT = env = Environment(dict(os.environ))
 
 # Where things are
 GEMMA_DATA_DIR = env.path("GEMMA_DATA_DIR") or BASE_DIR / "var"
@@ -41,8 +41,7 @@ GEMMA_KV_TYPE_K = env.choice("GEMMA_KV_TYPE_K", KvType.F16)
 GEMMA_KV_TYPE_V = env.choice("GEMMA_KV_TYPE_V", KvType.F16)
 GEMMA_MLOCK = env.flag("GEMMA_MLOCK", False)
 GEMMA_STEP_BUDGET_MS = env.decimal("GEMMA_STEP_BUDGET_MS", 150.0, minimum=1.0, maximum=60_000.0)
-GEMMA_SYSTEM_PROMPT = env.optional("GEMMA_SYSTEM_PROMPT") or env.file_text("GEMMA_SYSTEM_PROMPT_FILE")
-env.names.add("GEMMA_SYSTEM_PROMPT_FILE")
+GEMMA_SYSTEM_PROMPT = env.text_or_file("GEMMA_SYSTEM_PROMPT")
 
 # Services around us
 GPU_COORDINATOR_URL = env.url("GPU_COORDINATOR_URL", ("http", "https"))
@@ -72,10 +71,9 @@ JWT_SIGNING_KEY = env.optional("JWT_SIGNING_KEY") or read_or_create(GEMMA_DATA_D
 if len(JWT_SIGNING_KEY.encode()) < 32:
     raise SettingError("JWT_SIGNING_KEY", f"({len(JWT_SIGNING_KEY.encode())} bytes)", "at least 32 bytes")
 # Keys of the service token (X-Service-Token); without any, no other service is let in by token.
-JWT_SECRET = env.optional("JWT_SECRET") or env.file_text("JWT_SECRET_FILE")
-JWT_SECRET_PRIMARY = env.optional("JWT_SECRET_PRIMARY") or env.file_text("JWT_SECRET_PRIMARY_FILE")
-JWT_SECRET_PREVIOUS = env.optional("JWT_SECRET_PREVIOUS") or env.file_text("JWT_SECRET_PREVIOUS_FILE")
-env.names.update({"JWT_SECRET_FILE", "JWT_SECRET_PRIMARY_FILE", "JWT_SECRET_PREVIOUS_FILE"})
+JWT_SECRET = env.text_or_file("JWT_SECRET")
+JWT_SECRET_PRIMARY = env.text_or_file("JWT_SECRET_PRIMARY")
+JWT_SECRET_PREVIOUS = env.text_or_file("JWT_SECRET_PREVIOUS")
 
 DEBUG = env.flag("DEBUG", False)
 LOG_LEVEL = env.one_of("LOG_LEVEL", "info", ("debug", "info", "warning", "error"))
@@ -170,7 +168,6 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "/static/"
-STATIC_ROOT = GEMMA_DATA_DIR / "static"
 # The admin's files are served from where the packages hold them, so that nothing must be collected first.
 WHITENOISE_USE_FINDERS = True
 # Enforced by the views with the service's own error; Django's limit must not strike first.
@@ -237,8 +234,7 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL.upper()},
     "loggers": {
         # One line per request or per ring says nothing that the rows do not say.
-        "daphne.http_protocol": {"level": "WARNING"},
-        "daphne.ws_protocol": {"level": "WARNING"},
+        "daphne": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
         "httpx": {"level": "WARNING"},

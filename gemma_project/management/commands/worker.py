@@ -38,6 +38,7 @@ class Command(BaseCommand):
 def worker_arguments() -> list[str]:
     """Celery's command line. Nothing is asked of other workers: there are none, and asking costs a second."""
     return [
+        "--quiet",
         "worker",
         "--pool=threads",
         f"--concurrency={settings.GEMMA_PARALLEL}",
@@ -47,5 +48,4 @@ def worker_arguments() -> list[str]:
         "--without-mingle",
         "--without-heartbeat",
         "--hostname=gemma@%h",
-        "--quiet",
     ]

@@ -1,0 +1,135 @@
+"""A real `manage.py serve` on a free port in a directory of its own, and what became of its processes."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from tests.private_environment import clean_environment
+
+PROJECT = Path(__file__).resolve().parent.parent
+READY_SECS = {"fake": 60.0, "llama": 180.0}
+STOP_SECS = 15.0
+POLL_SECS = 0.05
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(happened: Callable[[], bool], *, timeout_secs: float, what: str) -> None:
+    """Poll until it happened; fails with ``what`` after the time."""
+    deadline = time.monotonic() + timeout_secs
+    while not happened():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_secs:g} s: {what}")
+        time.sleep(POLL_SECS)
+
+
+class LiveStack:
+    """The whole service as processes. ``start`` may be called again after it ended: the data stays."""
+
+    def __init__(self, *, backend: str, environment: dict[str, str]) -> None:
+        self.backend = backend
+        # Short, because Valkey's socket lies in it.
+        self.data_dir = Path(tempfile.mkdtemp(prefix="gemma-live-"))
+        self.port = free_port()
+        self.environment = {
+            **clean_environment(),
+            "GEMMA_DATA_DIR": str(self.data_dir),
+            "GEMMA_PORT": str(self.port),
+            "GEMMA_BACKEND": backend,
+            "PYTHONUNBUFFERED": "1",
+            **environment,
+        }
+        self._output = self.data_dir / "serve.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def output(self) -> str:
+        """What the service has printed so far, all starts together."""
+        return self._output.read_text(encoding="utf-8", errors="replace")
+
+    def start(self, *, wait: bool = True) -> None:
+        n_before = self.output.count("serve: ready") if self._output.exists() else 0
+        with self._output.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, str(PROJECT / "manage.py"), "serve"],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.data_dir,
+                start_new_session=True,
+            )
+        if wait:
+            wait_until(
+                lambda: self.output.count("serve: ready") > n_before or self.exit_status() is not None,
+                timeout_secs=READY_SECS[self.backend],
+                what=f"the service is ready\n{self.output}",
+            )
+            assert self.exit_status() is None, self.output
+
+    def exit_status(self) -> int | None:
+        assert self._process is not None
+        return self._process.poll()
+
+    def wait(self, timeout_secs: float = STOP_SECS) -> int:
+        """The exit status of the supervisor, once it ended."""
+        assert self._process is not None
+        return self._process.wait(timeout_secs)
+
+    def processes(self) -> list[psutil.Process]:
+        """All processes below the supervisor, at this moment."""
+        return psutil.Process(self.pid).children(recursive=True)
+
+    def process(self, title: str) -> psutil.Process:
+        """The one whose title in ``ps`` begins with the words."""
+        found = [process for process in self.processes() if " ".join(process.cmdline()).startswith(title)]
+        assert len(found) == 1, f"{title}: {found}"
+        return found[0]
+
+    def run(self, *command: str, timeout_secs: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """A management command with this stack's environment."""
+        return subprocess.run(
+            [sys.executable, str(PROJECT / "manage.py"), *command],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_secs,
+            check=False,
+        )
+
+    def stop(self) -> int:
+        """End the service as an operator does; returns its exit status."""
+        if self.exit_status() is None:
+            os.kill(self.pid, signal.SIGTERM)
+        return self.wait()
+
+    def clean_up(self) -> None:
+        """End whatever is left, without questions, and remove the data."""
+        if self._process is not None and self._process.poll() is None:
+            left = self.processes()
+            self._process.kill()
+            self._process.wait()
+            psutil.wait_procs(left, timeout=5)
+        shutil.rmtree(self.data_dir, ignore_errors=True)
