@@ -1,0 +1,255 @@
+"""Bodies: what is taken, with which defaults, and that nothing is converted on the way."""
+
+import json
+import math
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pytest_django import Settings
+
+from chat.api.bodies import chat_request, completion_request
+from chat.errors import InvalidRequest, NotFound
+from chat.requests import ChatMessage, ChatRequest, ChatRole, SourceFilters, Strategy
+from inference.models import Priority
+
+HELLO = [{"role": "user", "content": "Hello"}]
+ID = "6f1f2f44-3c5c-4d8e-9a53-0d3b3f9a6b10"
+
+
+def refused(**body: object) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        chat_request({"messages": HELLO} | body)
+    return caught.value
+
+
+def test_the_smallest_request_has_the_defaults_of_the_wire_format() -> None:
+    request = chat_request({"messages": HELLO})
+    assert request == ChatRequest(messages=(ChatMessage(ChatRole.USER, "Hello"),))
+    assert (request.max_tokens, request.temperature, request.rag_top_k, request.store) == (512, 0.7, 5, True)
+    assert request.use_rag is None
+    assert request.priority is Priority.INTERACTIVE
+
+
+def test_every_field_arrives() -> None:
+    body = {
+        "messages": [{"role": "system", "content": "Be brief."}, *HELLO],
+        "max_tokens": 7,
+        "temperature": 0,
+        "top_p": 0.5,
+        "top_k": 0,
+        "min_p": 0.1,
+        "repeat_penalty": 1.1,
+        "presence_penalty": -0.5,
+        "frequency_penalty": 0.25,
+        "logit_bias": {"5": 1.5, "6": False, "7": None},
+        "seed": 42,
+        "stop": ["\n", "User:"],
+        "ignore_eos": True,
+        "cache_prompt": False,
+        "context": ["a note", {"text": "said", "speaker": "Ann", "metadata": {"score": 0.5}}],
+        "use_rag": True,
+        "rag_top_k": 3,
+        "speakers": ["Ann"],
+        "start_date": "2026-01-01",
+        "end_date": "2026-02-01T10:00:00Z",
+        "last_n_transcripts": 4,
+        "bias_emotions": ["joy"],
+        "session_id": "s1",
+        "priority": "batch",
+        "timeout_s": 30,
+        "strategy": "truncate",
+        "store": False,
+    }
+    request = chat_request(body)
+    assert [message.role for message in request.messages] == [ChatRole.SYSTEM, ChatRole.USER]
+    assert (request.max_tokens, request.temperature, request.top_p, request.top_k) == (7, 0.0, 0.5, 0)
+    assert (request.min_p, request.repeat_penalty) == (0.1, 1.1)
+    assert (request.presence_penalty, request.frequency_penalty) == (-0.5, 0.25)
+    assert request.logit_bias == {5: 1.5, 6: None, 7: None}
+    assert (request.seed, request.stop, request.ignore_eos, request.cache_prompt) == (42, ("\n", "User:"), True, False)
+    assert [item.text for item in request.context] == ["a note", "said"]
+    assert request.context[1].metadata == {"speaker": "Ann", "score": 0.5}
+    assert (request.use_rag, request.rag_top_k) == (True, 3)
+    assert request.filters == SourceFilters(
+        speakers=("Ann",),
+        start_date="2026-01-01",
+        end_date="2026-02-01T10:00:00Z",
+        last_n_transcripts=4,
+        bias_emotions=("joy",),
+    )
+    assert (request.session_id, request.priority, request.timeout_s) == ("s1", Priority.BATCH, 30.0)
+    assert (request.strategy, request.store) == (Strategy.TRUNCATE, False)
+
+
+def test_unknown_fields_are_ignored_and_null_is_nothing() -> None:
+    body = {"messages": HELLO, "model": "gpt", "deep": [[{}]], "temperature": None, "stop": None, "use_rag": None}
+    assert chat_request(body) == chat_request({"messages": HELLO})
+
+
+def test_the_seeds_plain_example_is_taken() -> None:
+    body = {"messages": HELLO, "max_tokens": 512, "temperature": 0.7, "context": [], "use_rag": True, "rag_top_k": 5}
+    assert chat_request(body).use_rag is True
+
+
+def test_a_conversation_is_continued_by_a_message() -> None:
+    request = chat_request({"conversation_id": ID, "message": "And then?"})
+    assert (request.conversation_id, request.message, request.messages) == (UUID(ID), "And then?", ())
+
+
+def test_minus_one_asks_for_a_random_seed() -> None:
+    assert chat_request({"messages": HELLO, "seed": -1}).seed is None
+
+
+def test_biases_may_come_as_llama_servers_pairs() -> None:
+    assert chat_request({"messages": HELLO, "logit_bias": [[3, -1], [4, False]]}).logit_bias == {3: -1.0, 4: None}
+
+
+@pytest.mark.parametrize(
+    "conversation_id", ["nothing", "", ID[:-1], "{" + ID + "}", "urn:uuid:" + ID, ID.replace("-", "")]
+)
+def test_an_id_that_cannot_exist_is_not_found(conversation_id: str) -> None:
+    with pytest.raises(NotFound):
+        chat_request({"conversation_id": conversation_id, "message": "Hello"})
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"messages": "Hello"}, "messages"),
+        ({"messages": {"role": "user"}}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": None}, "messages"),
+        ({"messages": HELLO * 10_001}, "messages"),
+        ({"messages": ["Hello"]}, "messages[0]"),
+        ({"messages": [*HELLO, {"role": "robot", "content": "x"}]}, "messages[1].role"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [*HELLO, *HELLO, {"role": "user", "content": 7}]}, "messages[2].content"),
+        ({"messages": [{"role": "user", "content": ["a"]}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": ""}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": "a\0b"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages[0].content"),
+        ({"messages": [*HELLO, {"role": "system", "content": "x"}, *HELLO]}, "messages[1].role"),
+        ({"messages": [*HELLO, {"role": "assistant", "content": "x"}]}, "messages[1].role"),
+        ({"messages": [{"role": "system", "content": "x"}]}, "messages[0].role"),
+        ({"message": "both"}, "message"),
+        ({"conversation_id": 7}, "conversation_id"),
+        ({"conversation_id": ID, "messages": [*HELLO, *HELLO]}, "messages"),
+    ],
+)
+def test_messages_are_checked_by_place(body: dict[str, Any], field: str) -> None:
+    error = refused(**body)
+    assert error.field == field
+    assert error.message.startswith(field)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("max_tokens", [0, -1, 1_000_000, 1.5, "7", True, [], 10**400]),
+        ("temperature", ["hot", math.nan, math.inf, -1, 1e9, True, "0.7", {}, 10**400]),
+        ("top_p", [-0.1, 1.1, "1", math.nan]),
+        ("top_k", [-1, 2.0, "40", 10**9]),
+        ("min_p", [-0.1, 2, "0"]),
+        ("repeat_penalty", [0, -1, math.inf]),
+        ("presence_penalty", ["x", 1e6]),
+        ("frequency_penalty", [math.nan, -1e6]),
+        ("seed", [-2, 2**32, 1.0, "1"]),
+        ("ignore_eos", [1, 0, "true", []]),
+        ("cache_prompt", ["yes", 1]),
+        ("store", ["false", 0]),
+        ("use_rag", ["true", 1]),
+        ("rag_top_k", [0, 1000, "5"]),
+        ("priority", ["urgent", 1, ["batch"]]),
+        ("strategy", ["forget", 3]),
+        ("session_id", [7, "x" * 129]),
+        ("timeout_s", [0, -1, "10", 10_000, math.nan]),
+        ("last_n_transcripts", [0, "3"]),
+        ("start_date", ["yesterday", 20260101, "2026-02-30"]),
+        ("speakers", ["Ann", {"a": 1}]),
+        ("stop", ["\n", {"a": 1}, ["x"] * 17]),
+        ("context", ["text", {"text": "a"}, ["x"] * 201]),
+        (
+            "logit_bias",
+            ["5", 5, {"a": 1}, {"-1": 1}, {"5": "x"}, {"5": True}, {"5": math.nan}, [[1]], [[1, 2, 3]], [5]],
+        ),
+    ],
+)
+def test_every_field_refuses_what_it_does_not_mean(field: str, values: list[object]) -> None:
+    for value in values:
+        error = refused(**{field: value})
+        assert (error.code, error.status) == ("invalid_request", 400), value
+        assert error.field == field, value
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"stop": ["a", 5]}, "stop[1]"),
+        ({"stop": [""]}, "stop[0]"),
+        ({"stop": ["x" * 257]}, "stop[0]"),
+        ({"speakers": ["Ann", None]}, "speakers[1]"),
+        ({"context": ["a", 5]}, "context[1]"),
+        ({"context": [{"title": "no text"}]}, "context[0]"),
+        ({"context": [{"text": "a", "score": math.nan}]}, "context[0]"),
+        ({"context": [{"text": "a\0"}]}, "context[0]"),
+        ({"context": [{"text": "a", "x": [[[[[[[[[[1]]]]]]]]]]}]}, "context[0]"),
+    ],
+)
+def test_members_of_lists_are_named_by_index(body: dict[str, Any], field: str) -> None:
+    assert refused(**body).field == field
+
+
+def test_neither_messages_nor_message() -> None:
+    for body in ({}, {"conversation_id": ID}, {"messages": None}):
+        with pytest.raises(InvalidRequest) as caught:
+            chat_request(body)
+        assert caught.value.field == "messages"
+
+
+def test_max_tokens_is_bounded_by_the_configured_context(settings: Settings) -> None:
+    settings.GEMMA_CONTEXT_SIZE = 100
+    assert chat_request({"messages": HELLO, "max_tokens": 100}).max_tokens == 100
+    assert refused(max_tokens=101).field == "max_tokens"
+
+
+def test_ten_thousand_stop_strings_are_refused() -> None:
+    assert refused(stop=[str(i) for i in range(10_000)]).field == "stop"
+
+
+def test_an_empty_answer_in_a_history_is_fine() -> None:
+    history = [*HELLO, {"role": "assistant", "content": ""}, *HELLO]
+    assert chat_request({"messages": history}).messages[1].content == ""
+
+
+def test_a_completion_needs_a_prompt() -> None:
+    assert completion_request({"prompt": "Once", "max_tokens": 3}).prompt == "Once"
+    for body in ({}, {"prompt": ""}, {"prompt": 7}, {"prompt": ["a"]}):
+        with pytest.raises(InvalidRequest) as caught:
+            completion_request(body)
+        assert caught.value.field == "prompt"
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+NAMES = st.sampled_from([*ChatRequest.__dataclass_fields__, "speakers", "start_date"])
+
+
+@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(NAMES, VALUES, max_size=6))
+def test_whatever_comes_is_a_request_or_a_refusal(body: dict[str, Any]) -> None:
+    try:
+        request = chat_request({"messages": HELLO} | body)
+    except (InvalidRequest, NotFound):
+        return
+    # What was accepted can be written down as standard JSON: no NaN, no lone surrogates.
+    json.dumps([item.metadata for item in request.context], allow_nan=False).encode()
+    assert len(request.digest) == 64
