@@ -29,6 +29,8 @@ INSTALLED_KEY = Path(sys.prefix) / "llama-cpp-python.key"
 # Neither the vision library nor llama.cpp's command line tools are used; without them half the build is left.
 SMALLER = ["-DLLAVA_BUILD=OFF"]
 TARGETS = "llama"
+# For images that run elsewhere than where they are built.
+PORTABLE = ["-DGGML_NATIVE=OFF"]
 
 # Virtual machines and sandboxes may advertise AMX, grant the permission to use it, and still lose the contents of the
 # tile registers at a context switch: llama.cpp then dies with SIGILL. So: everything this CPU has, but not AMX.
@@ -53,9 +55,10 @@ def main() -> int:
     parser.add_argument(
         "--wheel-only", type=Path, metavar="FOLDER", help="put the wheel there instead of installing it"
     )
+    parser.add_argument("--portable", action="store_true", help="for any x86-64 CPU with AVX2, not just this one")
     parser.add_argument("--print-key", action="store_true", help="print the folder of the fitting wheel and end")
     options = parser.parse_args()
-    arguments = cmake_arguments()
+    arguments = cmake_arguments(portable=options.portable)
     folder = cache_folder() / key(arguments)
     if options.print_key:
         print(folder)
@@ -73,9 +76,10 @@ def main() -> int:
     return install(wheel, folder.name)
 
 
-def cmake_arguments() -> list[str]:
+def cmake_arguments(*, portable: bool) -> list[str]:
     """Ours for this machine, then those of CMAKE_ARGS, which win because CMake takes the last."""
-    return [*SMALLER, *machine_arguments(), *shlex.split(os.environ.get("CMAKE_ARGS", ""))]
+    ours = PORTABLE if portable else machine_arguments()
+    return [*SMALLER, *ours, *shlex.split(os.environ.get("CMAKE_ARGS", ""))]
 
 
 def machine_arguments() -> list[str]:

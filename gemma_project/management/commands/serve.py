@@ -63,13 +63,15 @@ class Command(BaseCommand):
         wait_for_redis(REDIS_WAIT_SECS)
         migrate()
         prepare_model()
-        web = [sys.executable, MANAGE, "web", "--listen-fd", str(listener_fd)]
+        # The checks have just run here; their warnings need not be told three times.
+        web = [sys.executable, MANAGE, "web", "--skip-checks", "--listen-fd", str(listener_fd)]
         supervisor.add(Part("gemma-web", web, WEB_STOP_SECS, pass_fds=(listener_fd,)))
         worker_stop_secs = settings.DRAIN_SECS + WORKER_STOP_MARGIN_SECS
-        supervisor.add(Part("gemma-worker", [sys.executable, MANAGE, "worker"], worker_stop_secs))
+        supervisor.add(Part("gemma-worker", [sys.executable, MANAGE, "worker", "--skip-checks"], worker_stop_secs))
         self.say("loading the model and waiting for a first token")
         url = reachable_url(settings.GEMMA_HOST, settings.GEMMA_PORT)
-        probe = [sys.executable, MANAGE, "probe", "--url", url, "--timeout-secs", str(FIRST_TOKEN_SECS)]
+        probe = [sys.executable, MANAGE, "probe", "--skip-checks", "--url", url]
+        probe += ["--timeout-secs", str(FIRST_TOKEN_SECS)]
         supervisor.run_to_end(Part("gemma-probe", probe, 1.0))
 
     def start_valkey(self, supervisor: Supervisor) -> None:
