@@ -1,0 +1,177 @@
+"""A loop without a process: frames in, frames out, steps when the test says so."""
+
+from collections.abc import Sequence as Many
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from inference.engine.backend import Backend, Logits, Slice
+from inference.engine.config import Backend as BackendName
+from inference.engine.config import EngineConfig
+from inference.engine.fake_backend import FakeBackend
+from inference.engine.frames import Cancel, Emission, Ended, FromRunner, Progress, Rejected, Step, Submit
+from inference.engine.loop import Loop
+from inference.engine.params import SamplingParams, SequenceParams
+from inference.engine.vocabulary import Vocabulary
+
+MAX_STEPS = 20_000
+
+
+def fake_config(**changes: object) -> EngineConfig:
+    values: dict[str, object] = {
+        "model_path": Path("/nowhere.gguf"),
+        "backend": BackendName.FAKE,
+        "context_size": 4096,
+        "batch_size": 64,
+        **changes,
+    }
+    return EngineConfig(**values)  # type: ignore[arg-type]
+
+
+def params(**changes: object) -> SequenceParams:
+    """Greedy unless told otherwise; names of sampling fields go where they belong."""
+    sampling: dict[str, object] = {"seed": 1, "temperature": 0.0}
+    own: dict[str, object] = {}
+    for name, value in changes.items():
+        target = sampling if name in SamplingParams.__struct_fields__ else own
+        target[name] = value
+    return SequenceParams(sampling=SamplingParams(**sampling), **own)  # type: ignore[arg-type]
+
+
+def turn(vocabulary: Vocabulary, text: str) -> list[int]:
+    """One user turn in Gemma's format, as the fake reads it."""
+    opening = vocabulary.encode("<bos><start_of_turn>user\n", special=True)
+    closing = vocabulary.encode("<end_of_turn>\n<start_of_turn>model\n", special=True)
+    return opening + vocabulary.encode(text, special=False) + closing
+
+
+@dataclass
+class Harness:
+    """Keeps every frame, and reads them back as a client would."""
+
+    backend: Backend
+    config: EngineConfig
+    frames: list[FromRunner] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.loop = Loop(self.backend, self.config, self.frames.append)
+
+    @classmethod
+    def fake(cls, *, window: int = 0, n_slots: int | None = None, **changes: object) -> "Harness":
+        config = fake_config(**changes)
+        backend = FakeBackend(
+            n_cells=config.context_size,
+            n_slots=n_slots or 2 * config.parallel,
+            batch_size=config.batch_size,
+            window=window,
+        )
+        return cls(backend, config)
+
+    def submit(
+        self, sequence_id: str, prompt: list[int], *, emitted: Many[int] = (), priority: int = 1, **changes: object
+    ) -> None:
+        self.loop.handle(
+            Submit(
+                sequence_id=sequence_id,
+                prompt=prompt,
+                params=params(**changes),
+                emitted=list(emitted),
+                priority=priority,
+            )
+        )
+
+    def ask(self, sequence_id: str, text: str, **changes: object) -> None:
+        self.submit(sequence_id, turn(self.backend.vocabulary, text), **changes)  # type: ignore[arg-type]
+
+    def cancel(self, sequence_id: str) -> None:
+        self.loop.handle(Cancel(sequence_id))
+
+    def run(self) -> "Harness":
+        """Step until idle."""
+        for _ in range(MAX_STEPS):
+            if not self.loop.step():
+                return self
+        raise AssertionError(f"still busy after {MAX_STEPS} steps")
+
+    def step_until_first_token(self, sequence_id: str) -> None:
+        for _ in range(MAX_STEPS):
+            if self.tokens(sequence_id):
+                return
+            assert self.loop.step(), f"idle, and {sequence_id} has no token"
+        raise AssertionError(f"no token of {sequence_id} after {MAX_STEPS} steps")
+
+    # ---- what came out ----
+
+    def steps(self) -> list[Step]:
+        return [frame for frame in self.frames if isinstance(frame, Step)]
+
+    def emissions(self, sequence_id: str) -> list[Emission]:
+        return [each for step in self.steps() for each in step.emissions if each.sequence_id == sequence_id]
+
+    def tokens(self, sequence_id: str) -> list[int]:
+        return [each.token for each in self.emissions(sequence_id)]
+
+    def progress(self, sequence_id: str) -> list[tuple[int, int]]:
+        return [
+            (frame.n_done, frame.n_total)
+            for frame in self.frames
+            if isinstance(frame, Progress) and frame.sequence_id == sequence_id
+        ]
+
+    def ends(self, sequence_id: str) -> list[Ended | Rejected]:
+        return [
+            frame for frame in self.frames if isinstance(frame, Ended | Rejected) and frame.sequence_id == sequence_id
+        ]
+
+    def ended(self, sequence_id: str) -> Ended:
+        ends = self.ends(sequence_id)
+        assert len(ends) == 1, f"{sequence_id} ended {len(ends)} times: {ends}"
+        assert isinstance(ends[0], Ended), f"{sequence_id} was rejected: {ends[0]}"
+        return ends[0]
+
+    def rejected(self, sequence_id: str) -> Rejected:
+        ends = self.ends(sequence_id)
+        assert len(ends) == 1, f"{sequence_id} ended {len(ends)} times: {ends}"
+        assert isinstance(ends[0], Rejected), f"{sequence_id} was not rejected: {ends[0]}"
+        return ends[0]
+
+    def text(self, sequence_id: str) -> str:
+        return "".join(each.text for each in self.emissions(sequence_id)) + self.ended(sequence_id).text
+
+
+class Recording:
+    """A backend that keeps what was decoded and which logits came; everything else is the backend's it wraps."""
+
+    def __init__(self, inner: Backend) -> None:
+        self.inner = inner
+        self.vocabulary = inner.vocabulary
+        self.n_cells, self.n_slots, self.batch_size, self.window = (
+            inner.n_cells,
+            inner.n_slots,
+            inner.batch_size,
+            inner.window,
+        )
+        self.batches: list[list[Slice]] = []
+        self.rows: list[Logits] = []
+        self.trims: list[tuple[int, int]] = []
+
+    def decode(self, slices: Many[Slice]) -> list[Logits] | None:
+        self.batches.append(list(slices))
+        logits = self.inner.decode(slices)
+        self.rows += [row.copy() for row in logits or []]
+        return logits
+
+    def remove(self, slot: int) -> None:
+        self.inner.remove(slot)
+
+    def trim(self, slot: int, length: int) -> None:
+        self.trims.append((slot, length))
+        self.inner.trim(slot, length)
+
+    def first_position(self, slot: int) -> int:
+        return self.inner.first_position(slot)
+
+    def n_positions(self, slot: int) -> int:
+        return self.inner.n_positions(slot)
+
+    def close(self) -> None:
+        self.inner.close()
