@@ -7,9 +7,9 @@ ENV CMAKE_ARGS=""
 
 FROM nvidia/cuda:12.6.3-devel-ubuntu24.04 AS build-cuda
 ENV CMAKE_ARGS="-DGGML_CUDA=on"
-# The driver's library comes from the host at run time; the linker is content with its stub.
+# The driver's library comes from the host at run time; a build is content with its stub.
 RUN ln -s libcuda.so /usr/local/cuda/lib64/stubs/libcuda.so.1
-ENV LIBRARY_PATH=/usr/local/cuda/lib64/stubs
+ENV LIBRARY_PATH=/usr/local/cuda/lib64/stubs LD_LIBRARY_PATH=/usr/local/cuda/lib64:/usr/local/cuda/lib64/stubs
 
 FROM build-${ACCELERATOR} AS builder
 RUN apt-get update \
@@ -19,7 +19,7 @@ RUN python3 -m venv /opt/gemma
 WORKDIR /build
 # llama.cpp first: it takes minutes and changes least.
 COPY constraints.txt ./
-COPY tools/install_llama.py tools/
+COPY tools/install_llama.py tools/llama_without_common.cmake tools/
 RUN /opt/gemma/bin/python tools/install_llama.py --portable
 COPY requirements.txt ./
 RUN /opt/gemma/bin/python -m pip install --no-cache-dir --disable-pip-version-check -r requirements.txt

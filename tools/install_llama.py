@@ -26,9 +26,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = PROJECT / "constraints.txt"
 INSTALLED_KEY = Path(sys.prefix) / "llama-cpp-python.key"
 
-# Neither the vision library nor llama.cpp's command line tools are used; without them half the build is left.
+# Neither the vision library nor what llama.cpp's command line tools share is used; without them half the build is left.
 SMALLER = ["-DLLAVA_BUILD=OFF"]
-TARGETS = "llama"
+WITHOUT_COMMON = PROJECT / "tools" / "llama_without_common.cmake"
 # For images that run elsewhere than where they are built.
 PORTABLE = ["-DGGML_NATIVE=OFF"]
 
@@ -120,7 +120,15 @@ def cpu_identity() -> str:
 
 def key(arguments: list[str]) -> str:
     """Names everything that makes a wheel fit here: version, arguments, machine, C library, CPU."""
-    parts = [VERSION, TARGETS, *arguments, platform.system(), platform.machine(), *platform.libc_ver(), cpu_identity()]
+    parts = [
+        VERSION,
+        WITHOUT_COMMON.name,
+        *arguments,
+        platform.system(),
+        platform.machine(),
+        *platform.libc_ver(),
+        cpu_identity(),
+    ]
     return f"{VERSION}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:16]}"
 
 
@@ -142,9 +150,11 @@ def build(arguments: list[str], folder: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as draft:
         # pip's own cache would return a wheel that was built with other arguments.
         command = [*pip(), "wheel", "--verbose", "--no-cache-dir", "--no-deps", "--no-binary", PACKAGE]
-        command += ["--config-settings", f"build.targets={TARGETS}", "--wheel-dir", draft, f"{PACKAGE}=={VERSION}"]
+        command += ["--wheel-dir", draft, f"{PACKAGE}=={VERSION}"]
         started = time.monotonic()
-        status = run_with_progress(command, {**os.environ, "CMAKE_ARGS": shlex.join(arguments)}, log_path)
+        # Not part of the key: it is the same file wherever the project lies.
+        include = f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={WITHOUT_COMMON}"
+        status = run_with_progress(command, {**os.environ, "CMAKE_ARGS": shlex.join([include, *arguments])}, log_path)
         wheels = list(Path(draft).glob("*.whl"))
         if status != 0 or len(wheels) != 1:
             tail = log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
