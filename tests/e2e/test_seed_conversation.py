@@ -35,7 +35,8 @@ def test_the_next_turn_reads_only_what_is_new(real_stack: LiveStack) -> None:
         first = ask(client, messages=[QUESTION])
         second = ask(client, conversation_id=first["conversation_id"], message="And of Italy?")
     before, usage = first["usage"], second["usage"]
-    assert isinstance(before, dict) and isinstance(usage, dict)
+    assert isinstance(before, dict)
+    assert isinstance(usage, dict)
     # All of the first prompt and the answer but for its last token, which is sampled and not yet computed.
     assert usage["cached_tokens"] >= before["prompt_tokens"]
     assert usage["cached_tokens"] < usage["prompt_tokens"]

@@ -1,6 +1,7 @@
 """Several streams at once on one model: they progress side by side, and none waits for another's end."""
 
 import asyncio
+import itertools
 import json
 import time
 
@@ -12,6 +13,10 @@ from tests.live_stack import LiveStack
 pytestmark = pytest.mark.real_model
 
 
+def has_token(line: str) -> bool:
+    return line.startswith("data: ") and bool(json.loads(line[6:])["token"])
+
+
 async def token_times(client: httpx.AsyncClient, question: str) -> list[float]:
     """Monotonic seconds at which each non-empty token of one answer arrived."""
     body = {
@@ -21,13 +26,9 @@ async def token_times(client: httpx.AsyncClient, question: str) -> list[float]:
         "stop": [],
         "store": False,
     }
-    times: list[float] = []
     async with client.stream("POST", "/chat/stream", json=body) as stream:
         assert stream.status_code == 200
-        async for line in stream.aiter_lines():
-            if line.startswith("data: ") and json.loads(line[6:])["token"]:
-                times.append(time.monotonic())
-    return times
+        return [time.monotonic() async for line in stream.aiter_lines() if has_token(line)]
 
 
 def test_four_streams_progress_side_by_side(real_stack: LiveStack) -> None:
@@ -42,5 +43,5 @@ def test_four_streams_progress_side_by_side(real_stack: LiveStack) -> None:
     first_end = min(arrivals[-1] for arrivals in times)
     assert last_start < first_end, "one answer was over before another had begun"
     order = [n for _, n in sorted((moment, n) for n, arrivals in enumerate(times) for moment in arrivals)]
-    changes = sum(a != b for a, b in zip(order, order[1:], strict=False))
+    changes = sum(a != b for a, b in itertools.pairwise(order))
     assert changes >= len(order) // 4, f"the tokens came in blocks: {changes} changes among {len(order)} tokens"

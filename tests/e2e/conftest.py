@@ -1,0 +1,17 @@
+"""One real service with the real model for all tests of this folder; starting it is what takes the time."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live_stack import LiveStack
+
+
+@pytest.fixture(scope="session")
+def real_stack(model_path: Path) -> Iterator[LiveStack]:
+    environment = {"GEMMA_MODEL_PATH": str(model_path), "GEMMA_CONTEXT_SIZE": "16384"}
+    stack = LiveStack(backend="llama", environment=environment)
+    stack.start()
+    yield stack
+    stack.clean_up()
