@@ -1,26 +1,126 @@
-"""What a client gets to see of a generation: bodies of the wire format."""
+"""What a client gets to see of a generation or message: bodies of the wire format."""
 
+import re
 from typing import Any
 
 from chat.models import Message
-from inference.models import Generation
+from inference.models import FinishReason, Generation, Status
+
+_LABELS = re.compile(r"\[(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)\]")
 
 
 def answer(generation: Generation) -> dict[str, Any]:
     """The body of POST /chat for an ended generation."""
-    raise NotImplementedError
+    return {
+        "response": generation.text,
+        "model": generation.model_name,
+        **_ids(generation),
+        **_outcome(generation),
+    }
 
 
 def final_line(generation: Generation) -> dict[str, Any]:
     """What the last line of a stream has besides ``token`` and ``done``; with ``error`` if it failed."""
-    raise NotImplementedError
+    line = {"model": generation.model_name, **_ids(generation), **_outcome(generation)}
+    error = error_of(generation)
+    return line | {"error": error} if error else line
 
 
 def message_body(message: Message) -> dict[str, Any]:
-    """One entry of /api/conversations/{id}/messages/."""
-    raise NotImplementedError
+    """One entry of /api/conversations/{id}/messages/. Wants generation and retrieval loaded (``in_order``)."""
+    body: dict[str, Any] = {
+        "id": str(message.pk),
+        "role": message.role,
+        "content": message.text,
+        "status": message.status,
+        "created_at": message.created_at.isoformat(),
+        "finish_reason": None,
+        "usage": None,
+        "timings": None,
+        "device": None,
+        "sources": [],
+        "generation_id": None,
+    }
+    if message.generation is None:
+        return body
+    outcome = _outcome(message.generation, message)
+    shown = {name: outcome[name] for name in ("finish_reason", "usage", "timings", "device", "devices", "sources")}
+    body |= shown | {"generation_id": str(message.generation.pk), "model": message.generation.model_name}
+    for name, value in (("rag_error", outcome.get("rag_error")), ("error", error_of(message.generation))):
+        if value:
+            body[name] = value
+    return body
 
 
 def completion(generation: Generation) -> dict[str, Any]:
     """The body of POST /generate."""
-    raise NotImplementedError
+    return {
+        "text": generation.text,
+        "tokens_generated": generation.n_completion_tokens,
+        "mode": generation.device or "cpu",
+        "usage": generation.usage,
+        "model": generation.model_name,
+        "generation_id": str(generation.pk),
+        "finish_reason": finish_reason(generation),
+        "timings": generation.timings,
+    }
+
+
+def error_of(generation: Generation) -> dict[str, str] | None:
+    """Why it failed, or why it was stopped early by other than its client."""
+    if generation.status == Status.FAILED or generation.error_code:
+        return {"code": generation.error_code or "failed", "message": generation.error_message}
+    return None
+
+
+def finish_reason(generation: Generation) -> str | None:
+    if not generation.finish_reason and generation.status == Status.INTERRUPTED:
+        return FinishReason.CANCELLED.value
+    return generation.finish_reason or None
+
+
+def cited_labels(text: str) -> set[str]:
+    """Labels that the text names: ``[1]``, ``[1, 3]``."""
+    return {label for group in _LABELS.findall(text) for label in re.split(r"\s*[,;]\s*", group)}
+
+
+def _ids(generation: Generation) -> dict[str, str | None]:
+    message = _message(generation)
+    return {
+        "conversation_id": str(message.conversation_id) if message else None,
+        "message_id": str(message.pk) if message else None,
+        "generation_id": str(generation.pk),
+    }
+
+
+def _outcome(generation: Generation, message: Message | None = None) -> dict[str, Any]:
+    sources, rag_error = _shown(generation, message or _message(generation))
+    cited = cited_labels(generation.text)
+    usage: dict[str, Any] = dict(generation.usage)
+    if generation.annex.get("history"):
+        usage["history"] = generation.annex["history"]
+    timings = generation.timings
+    outcome: dict[str, Any] = {
+        "usage": usage,
+        "rag_context_used": len(sources),
+        "gpu_wait_time": round(timings.get("gpu_wait", 0.0) / 1000, 4),
+        "inference_time": round((timings.get("prefill", 0.0) + timings.get("decode", 0.0)) / 1000, 4),
+        "finish_reason": finish_reason(generation),
+        "sources": [source | {"cited": source.get("label") in cited} for source in sources],
+        "timings": timings,
+        "device": generation.device or None,
+        "devices": generation.devices,
+    }
+    return outcome | {"rag_error": rag_error} if rag_error else outcome
+
+
+def _shown(generation: Generation, message: Message | None) -> tuple[list[dict[str, Any]], str]:
+    """The sources an answer was given and what went wrong with them: kept with its message, else in the annex."""
+    if message is None:
+        return generation.annex.get("sources", []), generation.annex.get("rag_error", "")
+    retrieval = getattr(message, "retrieval", None)
+    return (retrieval.sources, retrieval.error) if retrieval else ([], "")
+
+
+def _message(generation: Generation) -> Message | None:
+    return getattr(generation, "message", None)

@@ -1,13 +1,13 @@
 """What can go wrong with a request, as clients are told.
 
-    ChatError
-    |- InvalidRequest       400  a field, or fields that contradict each other
-    |- NotFound             404  no such thing among the caller's own
-    |- Conflict             409
-    |  |- ConversationBusy       its last answer is not finished
-    |- ContextOverflow      413  does not fit into the model's context
-    |- TooManyRequests      429  a caller's own limit
-    |- Unavailable          503  the queue is full or a dependency is gone
+ChatError
+|- InvalidRequest       400  a field, or fields that contradict each other
+|- NotFound             404  no such thing among the caller's own
+|- Conflict             409
+|  |- ConversationBusy       its last answer is not finished
+|- ContextOverflow      413  does not fit into the model's context
+|- TooManyRequests      429  a caller's own limit
+|- Unavailable          503  the queue is full or a dependency is gone
 """
 
 from collections.abc import Iterator

@@ -5,13 +5,13 @@ A format turns texts into token ids piece by piece: the opening (everything up t
 control tokens, contents never: they are encoded apart. Knows no memories, budgets or database.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from datetime import date
-from functools import lru_cache
 import hashlib
 import logging
 import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import date, datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 from django.conf import settings
@@ -138,6 +138,8 @@ class FileTemplate(ChatFormat):
 
     def __init__(self, tokenizer: Tokenizer, template: str) -> None:
         super().__init__(tokenizer, template)
+        if not template:
+            raise TemplateUnusable("the model file has no chat template")
         if any(mark in template for mark in MARKS):
             raise TemplateUnusable("the chat template contains characters of the private use area")
         system, user = {"role": "system", "content": SYSTEM}, {"role": "user", "content": USER}
@@ -167,7 +169,9 @@ def _shows(rendering: Rendering, *marks: str) -> bool:
 def _cut(rendering: Rendering, *marks: str) -> list[str]:
     """Scaffolding and marks in turn."""
     if not _shows(rendering, *marks):
-        raise TemplateUnusable(f"the chat template cannot write a plain dialogue: {rendering.refusal or 'texts are lost'}")
+        raise TemplateUnusable(
+            f"the chat template cannot write a plain dialogue: {rendering.refusal or 'texts are lost'}"
+        )
     return _BETWEEN_MARKS.split(rendering.text)
 
 
@@ -185,9 +189,7 @@ def choose_format(tokenizer: Tokenizer, wanted: str) -> ChatFormat:
     template = tokenizer.chat_template
     if wanted == "template" or (wanted == "auto" and template):
         try:
-            if not template:
-                raise TemplateUnusable("the model file has no chat template")
-            return FileTemplate(tokenizer, template)
+            return FileTemplate(tokenizer, template or "")
         except TemplateUnusable as error:
             if wanted == "template":
                 raise ModelUnavailable(f"GEMMA_CHAT_FORMAT=template cannot be followed: {error}") from error
@@ -205,7 +207,7 @@ def get_format() -> ChatFormat:
     """The format in use, made once per tokenizer and day: templates may write the date. Raises ModelUnavailable."""
     tokenizer = get_tokenizer()
     dated = "strftime_now" in (tokenizer.chat_template or "")
-    return _format_of_day(tokenizer, settings.GEMMA_CHAT_FORMAT, date.today() if dated else None)
+    return _format_of_day(tokenizer, settings.GEMMA_CHAT_FORMAT, datetime.now().astimezone().date() if dated else None)
 
 
 @lru_cache(maxsize=2)

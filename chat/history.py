@@ -9,9 +9,9 @@ and only follow-ups of this format come after it; turns before that opening were
 out. Knows no database.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-import hashlib
 
 from chat.errors import ContextOverflow
 from chat.formats import ChatFormat

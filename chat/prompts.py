@@ -3,10 +3,10 @@
 Knows no tokens but for counting them, and nothing of turns or of how a model wants them marked.
 """
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-import unicodedata
 
 from django.conf import settings
 
@@ -62,7 +62,7 @@ def user_turn(text: str, sources: Sequence[Source]) -> str:
 
 
 def memory_block(sources: Sequence[Source]) -> str:
-    """Numbered quotations within a fence. Every quoted line is marked, so that none can end the fence or begin a turn."""
+    """Numbered quotations within a fence. Every quoted line is marked: none can end the fence or begin a turn."""
     entries = [f"{_heading(source)}\n{_quoted(source.text)}" for source in sources]
     return "\n".join(["Memories:", FENCE, *entries, FENCE])
 

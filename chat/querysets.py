@@ -1,7 +1,7 @@
 """Named queries over conversations and messages."""
 
-from typing import TYPE_CHECKING, Self
 import uuid
+from typing import TYPE_CHECKING, Self
 
 from django.db import models
 from django.db.models import Q

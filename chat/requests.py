@@ -4,13 +4,13 @@ Shapes and ranges were checked by whoever made the object from foreign input; ru
 services'.
 """
 
+import hashlib
+import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-import hashlib
-import json
 from typing import Any
-import uuid
 
 from inference.models import Priority
 

@@ -4,15 +4,15 @@ A template is foreign code: the sandbox keeps it from our objects, not from endl
 Django; this file is its program and, imported, the parent's side of the pipe.
 """
 
-from dataclasses import dataclass
 import json
 import resource
 import subprocess
 import sys
 import time
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import NoReturn
 
-from jinja2 import TemplateError
+from jinja2 import Template, TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -40,7 +40,9 @@ class Rendering:
 def render(template: str, *, bos: str, eos: str, conversations: list[Conversation]) -> list[Rendering]:
     """Render each conversation up to where the next answer begins. Raises TemplateUnusable."""
     if len(template) > MAX_TEMPLATE_CHARS:
-        raise TemplateUnusable(f"the chat template has {len(template)} characters, at most {MAX_TEMPLATE_CHARS} are read")
+        raise TemplateUnusable(
+            f"the chat template has {len(template)} characters, at most {MAX_TEMPLATE_CHARS} are read"
+        )
     job = json.dumps({"template": template, "bos": bos, "eos": eos, "conversations": conversations})
     try:
         child = subprocess.run(
@@ -70,7 +72,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
     return environment
 
 
-def _render_one(template: Any, conversation: Conversation, bos: str, eos: str) -> dict[str, str]:
+def _render_one(template: Template, conversation: Conversation, bos: str, eos: str) -> dict[str, str]:
     parts: list[str] = []
     n_chars = 0
     try:

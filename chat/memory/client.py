@@ -4,16 +4,16 @@ Knows the wire form of its search; what a hit means is ``sources``' business.
 """
 
 import asyncio
-from collections.abc import Coroutine
-from dataclasses import dataclass
 import json
 import logging
 import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import httpx
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-import httpx
 
 from chat.memory.sources import Source, from_hit
 from chat.requests import SourceFilters
@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 MAX_QUERY_CHARS = 2_000
-# The second is where services of the older form answer; its body is a subset that they understand.
+NOT_CONFIGURED = "no memory service is configured"
+# The second is where services of the older form answer; they understand the same body.
 PATHS = ("/search/semantic", "/search")
 
 Result = TypeVar("Result")
@@ -45,11 +46,12 @@ class _SearchFailed(Exception):
 def search(*, query: str, top_k: int, filters: SourceFilters) -> Search:
     """At most ``top_k`` memories, best first. Never raises for anything the service does, and never takes longer
     than RAG_TIMEOUT_SECS. Must not be called on a thread that runs an event loop."""
-    if not settings.RAG_SERVICE_URL:
-        return Search(error="no memory service is configured")
+    base = settings.RAG_SERVICE_URL
+    if not base:
+        return Search(error=NOT_CONFIGURED)
     started = time.monotonic()
     try:
-        sources, error = _within(settings.RAG_TIMEOUT_SECS, _ask(_body(query, top_k, filters))), ""
+        sources, error = _within(settings.RAG_TIMEOUT_SECS, _ask(base.rstrip("/"), _body(query, top_k, filters))), ""
     except (_SearchFailed, httpx.HTTPError, httpx.InvalidURL, OSError, ImproperlyConfigured) as problem:
         sources, error = [], _said(problem)
         log.warning("Memory search failed: %s (%r)", error, problem.__cause__ or problem)
@@ -90,8 +92,7 @@ def _body(query: str, top_k: int, filters: SourceFilters) -> dict[str, Any]:
     }
 
 
-async def _ask(body: dict[str, Any]) -> list[Source]:
-    base = settings.RAG_SERVICE_URL.rstrip("/")
+async def _ask(base: str, body: dict[str, Any]) -> list[Source]:
     async with httpx.AsyncClient(timeout=settings.RAG_TIMEOUT_SECS, trust_env=False) as client:
         for path in PATHS:
             status, data = await _post(client, base + path, body)

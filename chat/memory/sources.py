@@ -3,10 +3,10 @@
 Knows the two forms in which memory services describe their hits, and none of how they are asked.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-import math
 from typing import Any
 
 from chat.requests import ContextItem
@@ -70,38 +70,34 @@ def from_hit(hit: object) -> Source | None:
     if not text:
         return None
     kind = hit.get("type") or hit.get("doc_type")
-    return _described(
-        metadata,
-        kind=kind if kind in KINDS else SEGMENT if "segment_id" in metadata else MEMORY,
-        text=text,
-        speaker=_text(hit.get("speaker") or metadata.get("speaker")),
-        score=_number(hit.get("score")),
-        doc_id=_text(hit.get("id", hit.get("doc_id", metadata.get("memory_id")))),
-    )
+    if kind not in KINDS:
+        kind = SEGMENT if "segment_id" in metadata else MEMORY
+    return _described({**metadata, **_named(hit, "speaker", "score", "id", "doc_id")}, kind, text)
 
 
 def from_context(item: ContextItem) -> Source:
     """A source of a document that came with the request."""
-    metadata = item.metadata
-    return _described(
-        metadata,
-        kind=DOCUMENT,
-        text=item.text.strip()[:MAX_TEXT_CHARS],
-        speaker=_text(metadata.get("speaker")),
-        score=_number(metadata.get("score")),
-        doc_id=_text(metadata.get("doc_id", metadata.get("id"))),
-    )
+    return _described(item.metadata, DOCUMENT, _text(item.text, MAX_TEXT_CHARS))
 
 
-def _described(metadata: Mapping[str, Any], **known: Any) -> Source:
-    """A source with what both origins keep in their metadata."""
+def _described(facts: Mapping[str, Any], kind: str, text: str) -> Source:
+    """A source with all that both origins say about it."""
+    doc_ids = (facts.get(name) for name in ("id", "doc_id", "memory_id", "segment_id"))
     return Source(
-        **known,
-        title=_text(metadata.get("title")),
-        time=_time(metadata.get("created_at") or metadata.get("timestamp") or metadata.get("time")),
-        start_time=_number(metadata.get("start_time")),
-        emotion=_text(metadata.get("emotion")),
+        kind=kind,
+        text=text,
+        title=_text(facts.get("title")),
+        speaker=_text(facts.get("speaker")),
+        time=_time(facts.get("created_at") or facts.get("timestamp") or facts.get("time")),
+        start_time=_number(facts.get("start_time")),
+        emotion=_text(facts.get("emotion")),
+        score=_number(facts.get("score")),
+        doc_id=next((text for text in map(_text, doc_ids) if text), ""),
     )
+
+
+def _named(hit: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: hit[name] for name in names if hit.get(name) is not None}
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

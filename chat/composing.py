@@ -1,0 +1,110 @@
+"""One prompt of one dialogue with the sources that may be shown: how many of them fit, and what it all becomes."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+
+from chat.dialogue import Group, Said, grouped, shown_before_last
+from chat.errors import ContextOverflow
+from chat.formats import ChatFormat, get_format
+from chat.history import Budget, History, Prompt
+from chat.memory.sources import Source
+from chat.prompts import choose_sources, system_prompt
+from chat.requests import ChatRequest, RunOptions, Strategy
+from inference.engine.params import SamplingParams, SequenceParams
+
+# The part of the context that quoted memories and documents may take.
+SOURCES_SHARE = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composition:
+    """A prompt with what it was made of. ``answer_key`` is the key of the tokens that will answer it."""
+
+    prompt: Prompt
+    groups: list[Group]
+    sources: tuple[Source, ...]
+    answer_key: str
+
+    @property
+    def history_note(self) -> dict[str, Any]:
+        """``usage.history``: said only when something is missing from the prompt."""
+        if not self.prompt.n_left_out:
+            return {}
+        return {"strategy": Strategy.TRUNCATE.value, "messages_left_out": self.prompt.n_left_out}
+
+
+class Composer:
+    """Puts prompts together under one system text and strategy. ``own_system`` empty: the default."""
+
+    def __init__(self, *, own_system: str, max_tokens: int, strategy: Strategy) -> None:
+        self.format: ChatFormat = get_format()
+        self.budget = Budget(context_size=self.format.tokenizer.context_size, max_tokens=max_tokens, strategy=strategy)
+        system = system_prompt(own_system, plain_model=self.format.plain_model)
+        self.history = History(self.format, system, self.budget)
+
+    def compose(self, said: Sequence[Said], candidates: Sequence[Source] = ()) -> Composition:
+        """Raises ContextOverflow only for what the dialogue itself needs: sources that do not fit are not shown."""
+        without = self._compose(said, ())
+        if not candidates:
+            return without
+        chosen = choose_sources(candidates, budget=self._sources_budget(without), count_tokens=self._count)
+        if not chosen:
+            return without
+        try:
+            return self._compose(said, chosen)
+        except ContextOverflow:
+            # Tokens of a text and of its parts differ by a few; at the very edge the sources give way.
+            return without
+
+    def _compose(self, said: Sequence[Said], sources: tuple[Source, ...]) -> Composition:
+        groups = grouped(shown_before_last(said, sources) if sources else said)
+        prompt = self.history.prompt([group.as_exchange() for group in groups])
+        return Composition(prompt=prompt, groups=groups, sources=sources, answer_key=self.format.fingerprint)
+
+    def _sources_budget(self, without: Composition) -> int:
+        """Old turns may be left out for the sake of memories, unless the client wants an error instead."""
+        if self.budget.strategy is Strategy.ERROR:
+            needed = len(without.prompt.ids)
+        else:
+            needed = self.history.n_alone(without.groups[-1].as_exchange().user)
+        return min(int(self.budget.context_size * SOURCES_SHARE), self.budget.wanted_limit - needed)
+
+    def _count(self, text: str) -> int:
+        return len(self.format.tokenizer.encode(text))
+
+
+def sequence_params(
+    options: RunOptions, chat_format: ChatFormat | None, *, n_prompt: int, context_size: int
+) -> SequenceParams:
+    """What the engine is told; a seed is drawn here if none was given, ``max_tokens`` cut to what is left."""
+    sampling = SamplingParams(
+        seed=options.seed if options.seed is not None else secrets.randbelow(2**31),
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        min_p=options.min_p,
+        repeat_penalty=options.repeat_penalty,
+        presence_penalty=options.presence_penalty,
+        frequency_penalty=options.frequency_penalty,
+        logit_bias=dict(options.logit_bias),
+    )
+    return SequenceParams(
+        sampling=sampling,
+        max_tokens=max(1, min(options.max_tokens, context_size - n_prompt)),
+        stop=[*options.stop, *(chat_format.stops if chat_format else ())],
+        ignore_eos=options.ignore_eos,
+        cache_prompt=options.cache_prompt,
+        trim_start=chat_format.trim_start if chat_format else False,
+    )
+
+
+def timeout_secs(options: RunOptions) -> float:
+    return min(options.timeout_s or settings.REQUEST_TIMEOUT_SECS, settings.REQUEST_TIMEOUT_SECS)
+
+
+def wants_memories(request: ChatRequest) -> bool:
+    return settings.RAG_DEFAULT if request.use_rag is None else request.use_rag

@@ -1,0 +1,117 @@
+"""A conversation on its way into a prompt: who said what, grouped into exchanges, and back into message rows.
+
+Knows rows and exchanges; how an exchange becomes tokens is ``history``'s business.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from chat.history import Exchange, Rendered
+from chat.memory.sources import Source
+from chat.models import Message, Role
+from chat.prompts import user_turn
+from inference.token_ids import pack, unpack
+
+
+@dataclass(frozen=True)
+class Said:
+    """One message, stored (or to be) as ``message``, or only passing through."""
+
+    role: Role
+    text: str
+    message: Message | None = None
+    sources: tuple[Source, ...] = ()  # shown before a user's message
+
+
+@dataclass
+class Group:
+    """What the user said in a row, and the answer to it. Answers without text count as none."""
+
+    users: list[Said] = field(default_factory=list)
+    answer: Said | None = None
+    n_messages: int = 0
+
+    def as_exchange(self) -> Exchange:
+        return Exchange(
+            user="\n\n".join(user_turn(said.text, said.sources) for said in self.users),
+            answer=self.answer.text if self.answer else "",
+            user_rendered=_user_rendered(self.users[-1].message) if self.users else Rendered(),
+            answer_rendered=_answer_rendered(self.answer.message) if self.answer else Rendered(),
+            n_messages=self.n_messages,
+        )
+
+
+def said_in(messages: Sequence[Message]) -> list[Said]:
+    """Stored messages, in order; a user's get the sources that the answer after them was given."""
+    following = [*messages[1:], None] if messages else []
+    return [
+        Said(Role(message.role), message.text, message, _sources_of(after) if message.role == Role.USER else ())
+        for message, after in zip(messages, following, strict=True)
+    ]
+
+
+def grouped(said: Iterable[Said]) -> list[Group]:
+    """Exchanges, the last one without an answer: a prompt ends where an answer begins."""
+    groups = [Group()]
+    for each in said:
+        if each.role == Role.USER and groups[-1].answer:
+            groups.append(Group())
+        group = groups[-1]
+        group.n_messages += 1
+        if each.role == Role.USER:
+            group.users.append(each)
+        elif each.text.strip():
+            group.answer = _joined(group.answer, each)
+    if groups[-1].answer:
+        groups.append(Group())
+    return groups
+
+
+def shown_before_last(said: Sequence[Said], sources: tuple[Source, ...]) -> list[Said]:
+    """The same with ``sources`` put before the last user message."""
+    last = max(index for index, each in enumerate(said) if each.role == Role.USER)
+    return [*said[:last], replace(said[last], sources=sources), *said[last + 1 :]]
+
+
+def write_renderings(groups: Sequence[Group], exchanges: Sequence[Exchange]) -> list[Message]:
+    """Put onto the message rows what they are rendered to now; returns those that changed, unsaved."""
+    changed: list[Message] = []
+    for group, exchange in zip(groups, exchanges, strict=True):
+        *earlier, last = [said.message for said in group.users] or [None]
+        # Only the last of several user messages carries the rendering, which is of all of them.
+        now = [(message, Rendered()) for message in earlier] + [(last, exchange.user_rendered)]
+        if group.answer:
+            now.append((group.answer.message, exchange.answer_rendered))
+        changed += [message for message, rendered in now if message and _set_rendered(message, rendered)]
+    return changed
+
+
+def _joined(first: Said | None, second: Said) -> Said:
+    """Two answers in a row, as only a sent history has them, are one for the prompt."""
+    return second if first is None else Said(Role.ASSISTANT, f"{first.text}\n\n{second.text}")
+
+
+def _set_rendered(message: Message, rendered: Rendered) -> bool:
+    before = _answer_rendered(message) if message.role == Role.ASSISTANT else _user_rendered(message)
+    if rendered == before:
+        return False
+    message.rendered, message.rendered_with = pack(rendered.ids), rendered.key
+    return True
+
+
+def _user_rendered(message: Message | None) -> Rendered:
+    return Rendered(tuple(unpack(message.rendered)), message.rendered_with) if message else Rendered()
+
+
+def _answer_rendered(message: Message | None) -> Rendered:
+    """Ids kept for an answer: its own rendering, or the very tokens that the model gave."""
+    if message is None:
+        return Rendered()
+    own = unpack(message.rendered)
+    output = message.generation.output_ids if message.generation and not own else own
+    return Rendered(tuple(output), message.rendered_with) if output else Rendered()
+
+
+def _sources_of(answer: Message | None) -> tuple[Source, ...]:
+    retrieval = getattr(answer, "retrieval", None)
+    return tuple(Source.from_wire(wire) for wire in retrieval.sources) if retrieval else ()

@@ -1,0 +1,140 @@
+"""The part of a turn that waits for the memory service: retrieve, render, queue.
+
+Whoever does it, web process or Celery task, finds all it needs in the generation's annex; doing it twice is harmless.
+"""
+
+import logging
+import uuid
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+import msgspec
+from django.conf import settings
+from django.db import OperationalError, transaction
+
+from chat.composing import Composer, Composition, wants_memories
+from chat.dialogue import Said, said_in, write_renderings
+from chat.errors import translate
+from chat.memory import client
+from chat.memory.sources import Source, from_context
+from chat.models import Conversation, Message, Retrieval, Role
+from chat.requests import ChatRequest, SourceFilters, Strategy
+from chat.rules import Asked
+from inference import services as generations
+from inference.errors import StoreUnavailable
+from inference.models import Generation, Status
+
+log = logging.getLogger(__name__)
+
+PREPARE_TASK = "chat.prepare"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What has to be searched and said. ``conversation_id`` and ``said`` are for turns that are not stored: the
+    history they begin with and the messages that only pass through."""
+
+    query: str
+    top_k: int
+    filters: SourceFilters
+    documents: tuple[Source, ...] = ()
+    max_tokens: int
+    strategy: Strategy
+    system: str = ""
+    conversation_id: str | None = None
+    said: tuple[tuple[str, str], ...] = field(default=())
+
+    @property
+    def can_search(self) -> bool:
+        return bool(settings.RAG_SERVICE_URL)
+
+    @classmethod
+    def wanted_by(cls, request: ChatRequest, asked: Asked) -> Self | None:
+        """None when the request wants no memories."""
+        if not wants_memories(request):
+            return None
+        passing = () if request.store else (*asked.earlier, Said(Role.USER, asked.user))
+        return cls(
+            query=asked.user,
+            top_k=request.rag_top_k,
+            filters=request.filters,
+            documents=tuple(from_context(item) for item in request.context),
+            max_tokens=request.max_tokens,
+            strategy=request.strategy,
+            system=asked.system,
+            conversation_id=str(request.conversation_id) if request.conversation_id and not request.store else None,
+            said=tuple((str(said.role), said.text) for said in passing),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def prepare(generation_id: uuid.UUID) -> None:
+    """Does nothing when the generation is not ``preparing`` any more."""
+    rows = Generation.objects.filter(pk=generation_id, status=Status.PREPARING)
+    generation = rows.select_related("message__conversation").first()
+    if generation is None:
+        return
+    try:
+        preparation = msgspec.convert(generation.annex["preparation"], Preparation)
+        search = client.search(query=preparation.query, top_k=preparation.top_k, filters=preparation.filters)
+        _finish(generation, preparation, search)
+    except (StoreUnavailable, OperationalError):
+        # Passing: the sweep has the row prepared again, by whoever is there then.
+        log.warning("Generation %s could not be prepared now", generation_id, exc_info=True)
+        raise
+    except Exception as error:
+        # A row that cannot be prepared would be tried for ever; its client is told instead.
+        log.exception("Generation %s cannot be prepared", generation_id)
+        told = translate(error)
+        generations.fail(generation_id=generation_id, code=told.code, message=told.message)
+
+
+def _finish(generation: Generation, preparation: Preparation, search: client.Search) -> None:
+    answer: Message | None = getattr(generation, "message", None)
+    said = _said_before(answer, preparation)
+    own_system = answer.conversation.system_prompt if answer else preparation.system
+    composer = Composer(own_system=own_system, max_tokens=preparation.max_tokens, strategy=preparation.strategy)
+    composition = composer.compose(said, [*preparation.documents, *search.sources])
+    with transaction.atomic():
+        annex = _annex(composition, search, is_stored=answer is not None)
+        queued = generations.enqueue(generation_id=generation.pk, prompt_ids=composition.prompt.ids, annex=annex)
+        # Not queued: somebody else was faster, or it was cancelled. Theirs is the rendering that counts.
+        if queued and answer:
+            _keep(answer, composition, preparation, search)
+
+
+def _said_before(answer: Message | None, preparation: Preparation) -> list[Said]:
+    if answer:
+        return said_in(list(answer.conversation.messages.in_order().filter(position__lt=answer.position)))
+    passing = [Said(Role(role), text) for role, text in preparation.said]
+    if preparation.conversation_id is None:
+        return passing
+    conversation = Conversation.objects.filter(pk=preparation.conversation_id).first()
+    return [*(said_in(list(conversation.messages.in_order())) if conversation else []), *passing]
+
+
+def _annex(composition: Composition, search: client.Search, *, is_stored: bool) -> dict[str, Any]:
+    annex: dict[str, Any] = {"history": composition.history_note}
+    if not is_stored:
+        annex |= {"sources": [source.as_wire() for source in composition.sources], "rag_error": search.error}
+    return annex
+
+
+def _keep(answer: Message, composition: Composition, preparation: Preparation, search: client.Search) -> None:
+    """What the turn was rendered to, and what its answer was shown."""
+    changed = write_renderings(composition.groups, composition.prompt.exchanges)
+    Message.objects.bulk_update(changed, ["rendered", "rendered_with"], batch_size=100)
+    Message.objects.filter(pk=answer.pk).update(rendered_with=composition.answer_key)
+    Retrieval.objects.update_or_create(
+        message=answer,
+        defaults={
+            "query": preparation.query[: client.MAX_QUERY_CHARS],
+            "filters": {"top_k": preparation.top_k} | asdict(preparation.filters),
+            "sources": [source.as_wire() for source in composition.sources],
+            "n_hits": len(search.sources),
+            "latency_ms": search.latency_ms,
+            "error": search.error,
+        },
+    )

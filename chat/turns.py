@@ -1,0 +1,186 @@
+"""A turn worked out and stored: which conversation it continues, which rows it makes.
+
+Nothing here retrieves memories; nothing is stored before all that could refuse the turn has been asked.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+
+from chat.callers import Caller
+from chat.composing import Composer, Composition, sequence_params, timeout_secs
+from chat.continuation import digests, find_continued
+from chat.dialogue import Said, said_in, write_renderings
+from chat.errors import ConversationBusy, NotFound
+from chat.memory.client import NOT_CONFIGURED
+from chat.memory.sources import Source, from_context
+from chat.models import Conversation, Message, Retrieval, Role
+from chat.preparation import PREPARE_TASK, Preparation
+from chat.requests import ChatRequest
+from chat.rules import Asked
+from inference import services as generations
+from inference.models import Generation
+
+MAX_TITLE_CHARS = 80
+
+
+class ConversationMoved(Exception):
+    """Somebody else continued the conversation while this turn was worked out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All of a turn before it is stored. ``kept`` are stored messages, ``new`` unsaved ones, in order."""
+
+    caller: Caller
+    request: ChatRequest
+    composer: Composer
+    composition: Composition
+    conversation: Conversation | None
+    kept: list[Message]
+    new: list[Message]
+    preparation: Preparation | None  # None: no search, the prompt is final
+    rag_error: str = ""
+
+
+def plan_turn(*, caller: Caller, request: ChatRequest, asked: Asked, may_continue: bool = True) -> Plan:
+    """Find the conversation, render the prompt. Raises NotFound, ConversationBusy, ContextOverflow."""
+    conversation = _conversation_for(caller, request, asked, may_continue=may_continue)
+    kept = list(conversation.messages.in_order()) if conversation else []
+    if request.conversation_id and any(message.generation and not message.generation.is_ended for message in kept):
+        raise ConversationBusy("the last answer of this conversation is not finished")
+    is_known = conversation is not None
+    unsaid = [Said(Role.USER, asked.user)] if is_known else [*asked.earlier, Said(Role.USER, asked.user)]
+    if conversation is None and request.store:
+        conversation = Conversation(owner=caller.key, system_prompt=asked.system)
+    if conversation and not kept and not conversation.title:
+        conversation.title = title_of(unsaid)
+    new = _new_messages(conversation, kept, unsaid) if conversation and request.store else []
+    said = [*said_in(kept), *(said_in(new) or unsaid)]
+    own_system = conversation.system_prompt if conversation else asked.system
+    composer = Composer(own_system=own_system, max_tokens=request.max_tokens, strategy=request.strategy)
+    preparation, rag_error = Preparation.wanted_by(request, asked), ""
+    if preparation and not preparation.can_search:
+        preparation, rag_error = None, NOT_CONFIGURED
+    documents: list[Source] = [] if preparation else [from_context(item) for item in request.context]
+    return Plan(
+        caller=caller,
+        request=request,
+        composer=composer,
+        composition=composer.compose(said, documents),
+        conversation=conversation,
+        kept=kept,
+        new=new,
+        preparation=preparation,
+        rag_error=rag_error,
+    )
+
+
+def _conversation_for(caller: Caller, request: ChatRequest, asked: Asked, *, may_continue: bool) -> Conversation | None:
+    """The stored conversation that the turn goes on with, or None for a new one."""
+    if request.conversation_id:
+        found = Conversation.objects.of(caller.key).filter(pk=request.conversation_id).first()
+        if found is None:
+            raise NotFound("there is no such conversation", field="conversation_id")
+        return found
+    if not (may_continue and request.store):
+        return None
+    return find_continued(owner=caller.key, system=asked.system, earlier=asked.earlier)
+
+
+def _new_messages(conversation: Conversation, kept: list[Message], said: list[Said]) -> list[Message]:
+    """Unsaved rows of what is new, each user message with its cumulative digest."""
+    users_before = [message for message in kept if message.role == Role.USER]
+    texts = [each.text for each in said if each.role == Role.USER]
+    before = users_before[-1].history_digest if users_before else None
+    codes = iter(digests(conversation.system_prompt, texts, after=before))
+    return [
+        Message(
+            conversation=conversation,
+            position=position,
+            role=each.role,
+            content=each.text,
+            history_digest=next(codes) if each.role == Role.USER else "",
+        )
+        for position, each in enumerate(said, kept[-1].position + 1 if kept else 0)
+    ]
+
+
+def title_of(said: list[Said]) -> str:
+    """The beginning of the first user message, on one line, cut between words."""
+    text = " ".join(next(each.text for each in said if each.role == Role.USER).split())
+    if len(text) <= MAX_TITLE_CHARS:
+        return text
+    cut = text[:MAX_TITLE_CHARS]
+    return (cut.rpartition(" ")[0] if " " in cut[MAX_TITLE_CHARS // 2 :] else cut).rstrip(" ,;:") + " …"
+
+
+@transaction.atomic
+def store_plan(plan: Plan, *, idempotency_key: str | None, request_digest: str) -> Generation:
+    """Make the rows of a turn; if it is kept, its answer is ``generation.message``.
+
+    Raises ConversationMoved, ``inference``'s refusals and KeyTaken; then nothing of it remains.
+    """
+    if plan.conversation and plan.new:
+        _hold(plan.conversation, plan.kept)
+    generation = _create_generation(plan, idempotency_key, request_digest)
+    if not (plan.conversation and plan.new):
+        return generation
+    changed = write_renderings(plan.composition.groups, plan.composition.prompt.exchanges)
+    Message.objects.bulk_create(plan.new)
+    Message.objects.bulk_update(
+        [message for message in changed if message not in plan.new], ["rendered", "rendered_with"], batch_size=100
+    )
+    answer = Message.objects.create(
+        conversation=plan.conversation,
+        position=plan.new[-1].position + 1,
+        role=Role.ASSISTANT,
+        generation=generation,
+        rendered_with=plan.composition.answer_key,
+    )
+    if plan.composition.sources or plan.rag_error:
+        Retrieval.objects.create(
+            message=answer, sources=[source.as_wire() for source in plan.composition.sources], error=plan.rag_error
+        )
+    return generation
+
+
+def _hold(conversation: Conversation, kept: list[Message]) -> None:
+    """Make the row of a new conversation, or lock a known one and see that it is as it was read."""
+    if conversation._state.adding:
+        conversation.save(force_insert=True)
+        return
+    if Conversation.objects.select_for_update().filter(pk=conversation.pk).first() is None:
+        raise NotFound("the conversation was deleted", field="conversation_id")
+    if conversation.messages.count() != len(kept):
+        raise ConversationMoved
+    conversation.save(update_fields=["title", "updated_at"])
+
+
+def _create_generation(plan: Plan, idempotency_key: str | None, request_digest: str) -> Generation:
+    request, ids = plan.request, plan.composition.prompt.ids
+    return generations.create(
+        owner=plan.caller.key,
+        params=sequence_params(
+            request, plan.composer.format, n_prompt=len(ids), context_size=plan.composer.budget.context_size
+        ),
+        priority=request.priority,
+        prompt_ids=None if plan.preparation else ids,
+        prepare_task=PREPARE_TASK if plan.preparation else "",
+        timeout_secs=timeout_secs(request),
+        session_id=request.session_id,
+        annex=_annex(plan),
+        ephemeral=not request.store,
+        idempotency_key=idempotency_key,
+        request_digest=request_digest,
+    )
+
+
+def _annex(plan: Plan) -> dict[str, Any]:
+    if plan.preparation:
+        return {"preparation": plan.preparation.as_json()}
+    annex: dict[str, Any] = {"history": plan.composition.history_note}
+    if not plan.request.store:
+        annex |= {"sources": [source.as_wire() for source in plan.composition.sources], "rag_error": plan.rag_error}
+    return annex
