@@ -7,34 +7,31 @@ readers hear the end only once the row has it.
 import logging
 from uuid import UUID
 
+import msgspec
 from django.db.models import F
 
 from inference import token_log_store
+from inference.engine.params import SequenceParams
 from inference.errors import StoreUnavailable
 from inference.models import Generation
+from inference.querysets import GenerationQuerySet
 from inference.redis_client import shared_client
-from inference.results import Ending, row_columns
-from inference.states import WAITING
+from inference.results import Ending, end_entry, row_columns
 from inference.token_log_entries import End, Token
+from inference.tokenizer import known_vocabulary
 
 log = logging.getLogger(__name__)
 
 
 def conclude(generation_id: UUID, ending: Ending) -> bool:
     """End a waiting generation with what it has said so far; False when it is not waiting any more."""
-    row = Generation.objects.waiting().filter(pk=generation_id).only("attempt", "claim_epoch").first()
-    if row is None:
-        return False
-    epoch = row.claim_epoch + 1
-    tokens = _said_so_far(row, epoch)
-    ended = Generation.objects.filter(pk=generation_id, status__in=WAITING, claim_epoch=row.claim_epoch).update(
-        claim_epoch=F("claim_epoch") + 1, **row_columns(ending, tokens)
-    )
-    if ended != 1:
-        log.info("generation %s: somebody else moved it before it could end as %s", generation_id, ending.status)
-        return False
-    close_log(generation_id, epoch, End(index=len(tokens), status=ending.status))
-    return True
+    return _conclude(Generation.objects.waiting().filter(pk=generation_id), ending)
+
+
+def conclude_abandoned(generation_id: UUID, *, epoch: int, heartbeat: int, ending: Ending) -> bool:
+    """End a running generation whose owner's heartbeat has stopped; False when the owner moved after all."""
+    rows = Generation.objects.held(generation_id=generation_id, epoch=epoch)
+    return _conclude(rows.filter(heartbeat=heartbeat), ending)
 
 
 def close_log(generation_id: UUID, epoch: int, end: End) -> None:
@@ -45,9 +42,25 @@ def close_log(generation_id: UUID, epoch: int, end: End) -> None:
         log.warning("generation %s: its readers are not told of the end: %s", generation_id, error)
 
 
+def _conclude(rows: GenerationQuerySet, ending: Ending) -> bool:
+    row = rows.only("claim_epoch", "params").first()
+    if row is None:
+        return False
+    epoch = row.claim_epoch + 1
+    tokens = _said_so_far(row, epoch)
+    params = msgspec.convert(row.params, SequenceParams, strict=False)
+    columns = row_columns(ending, tokens, params, vocabulary=known_vocabulary() if tokens else None)
+    moved = rows.filter(claim_epoch=row.claim_epoch).update(worker="", claim_epoch=F("claim_epoch") + 1, **columns)
+    if moved != 1:
+        log.info("generation %s: somebody else moved it before it could end as %s", row.pk, ending.status)
+        return False
+    close_log(row.pk, epoch, end_entry(columns, tokens))
+    return True
+
+
 def _said_so_far(row: Generation, epoch: int) -> list[Token]:
-    """What former attempts have given out; nothing for a row that no worker has had."""
-    if row.attempt == 0 and row.claim_epoch == 0:
+    """What former claims have given out; nothing for a row that no worker has had."""
+    if row.claim_epoch == 0:
         return []
     try:
         return token_log_store.fence(shared_client(), row.pk, epoch)

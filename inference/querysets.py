@@ -5,6 +5,7 @@ them knows Redis, Celery or the engine.
 """
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -124,9 +125,10 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
         """The row, if this claim on it still holds."""
         return self.filter(pk=generation_id, status=Status.RUNNING, claim_epoch=epoch)
 
-    def beat(self, *, worker: str) -> int:
-        """Move the heartbeat counter of everything this worker has claimed."""
-        return self.running().filter(worker=worker).update(heartbeat=F("heartbeat") + 1)
+    def beat(self, *, worker: str, generation_ids: Sequence[UUID]) -> int:
+        """Move the heartbeat counter of what this worker has claimed and is really computing."""
+        rows = self.running().filter(worker=worker, pk__in=generation_ids)
+        return rows.update(heartbeat=F("heartbeat") + 1)
 
     def give_back(self, *, generation_id: UUID, epoch: int, counts_as_attempt: bool) -> bool:
         """Running -> queued by the owner of the claim itself; its place in the queue is the old one."""

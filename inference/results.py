@@ -7,9 +7,12 @@ from typing import Any
 
 from django.utils import timezone
 
+from inference.engine.params import SequenceParams
+from inference.engine.text import TextAssembler
+from inference.engine.vocabulary import Vocabulary
 from inference.states import FinishReason, Status
 from inference.token_ids import pack
-from inference.token_log_entries import Token
+from inference.token_log_entries import End, Token
 
 
 @dataclass(frozen=True)
@@ -30,25 +33,78 @@ def failed(code: str, message: str) -> Ending:
     return Ending(Status.FAILED, error_code=code, error_message=message)
 
 
+@dataclass(frozen=True)
+class Flushed:
+    """The last word on a text: what was held back until the end, and how many tokens lie wholly within the text."""
+
+    text: str
+    n_kept: int
+
+
+def flushed(vocabulary: Vocabulary, tokens: Sequence[Token], params: SequenceParams) -> Flushed:
+    """What a runner would have said had the answer ended here: its text is a pure function of the tokens."""
+    text = TextAssembler(params.stop, trim_start=params.trim_start)
+    for token in tokens:
+        text.push(vocabulary.piece(token.token))
+    return Flushed(storable(text.flush()), text.n_kept)
+
+
+def output_ids(vocabulary: Vocabulary, tokens: Sequence[Token], last: Flushed, *, trim_start: bool) -> list[int]:
+    """Token ids whose text is the answer's text, however a stop string cut its tokens."""
+    kept = [token.token for token in tokens[: last.n_kept]]
+    if last.n_kept == len(tokens):
+        return kept
+    text = "".join(token.text for token in tokens) + last.text
+    kept_text = storable(vocabulary.text(kept))
+    if trim_start:
+        kept_text = kept_text.lstrip()
+    if not text.startswith(kept_text):
+        return kept
+    return kept + vocabulary.encode(text[len(kept_text) :], special=False)
+
+
+def storable(text: str) -> str:
+    """PostgreSQL stores no NUL; a model may say one."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 def row_columns(
-    ending: Ending, tokens: Sequence[Token], *, held_back: str = "", output: Sequence[int] | None = None
+    ending: Ending,
+    tokens: Sequence[Token],
+    params: SequenceParams,
+    *,
+    vocabulary: Vocabulary | None,
+    last: Flushed | None = None,
 ) -> dict[str, Any]:
-    """Columns of the row's end: ``held_back`` is text released after the last token; ``output`` the token ids
-    whose text is the row's text, when these are not simply all tokens."""
-    text_ends = list(accumulate(len(token.text) for token in tokens))
+    """Columns of the row's end. ``last`` is what the runner said; without it, it is worked out from the tokens.
+
+    Without a vocabulary (the model file is gone) what was held back is lost and the output is all tokens.
+    """
+    if last is None:
+        last = Flushed("", len(tokens)) if vocabulary is None else flushed(vocabulary, tokens, params)
+    if vocabulary is None:
+        output = [token.token for token in tokens]
+    else:
+        output = output_ids(vocabulary, tokens, last, trim_start=params.trim_start)
     return {
         "status": ending.status,
         "finish_reason": ending.finish_reason or "",
         "error_code": ending.error_code,
         "error_message": ending.error_message,
-        "text": "".join(token.text for token in tokens) + held_back,
-        "text_ends": pack(text_ends),
-        "output": pack([token.token for token in tokens] if output is None else output),
+        "text": "".join(token.text for token in tokens) + last.text,
+        "text_ends": pack(list(accumulate(len(token.text) for token in tokens))),
+        "output": pack(output),
         "n_completion_tokens": len(tokens),
         "devices": device_runs(tokens),
         "prompt": b"",
         "finished_at": timezone.now(),
     }
+
+
+def end_entry(columns: dict[str, Any], tokens: Sequence[Token]) -> End:
+    """The log's last entry, with the text that no token of it carries."""
+    n_released = sum(len(token.text) for token in tokens)
+    return End(index=len(tokens), status=columns["status"], text=columns["text"][n_released:])
 
 
 def device_runs(tokens: Sequence[Token]) -> list[dict[str, Any]]:

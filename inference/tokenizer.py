@@ -3,6 +3,7 @@
 Loading takes half a second and 90 MB, so it happens when first asked for. Knows no templates and no prompts.
 """
 
+import logging
 import threading
 from functools import cached_property
 
@@ -13,6 +14,8 @@ from inference.engine.errors import EngineError
 from inference.engine.vocabulary import Vocabulary, open_vocabulary
 from inference.engine_settings import capped_context, requested_config
 from inference.errors import ModelUnavailable
+
+log = logging.getLogger(__name__)
 
 INSTRUCT_MARKS = ("it", "instruct", "chat")
 
@@ -64,6 +67,15 @@ def get_tokenizer() -> Tokenizer:
             except EngineError as error:
                 raise ModelUnavailable(str(error)) from error
         return _tokenizer
+
+
+def known_vocabulary() -> Vocabulary | None:
+    """The vocabulary for those who can do without, None when the model file cannot be used."""
+    try:
+        return get_tokenizer().vocabulary
+    except ModelUnavailable as error:
+        log.warning("no vocabulary: %s", error)
+        return None
 
 
 def count_tokens(text: str) -> int:

@@ -1,8 +1,5 @@
 """What most tests here share: an empty Redis, and rings that are counted instead of delivered."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 import redis
 from celery import current_app
@@ -20,7 +17,7 @@ def rings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """(task, generation id) of every ring, in order."""
     rung: list[tuple[str, str]] = []
 
-    def send_task(name: str, args: list[str], **_: Any) -> None:
+    def send_task(name: str, args: list[str], **_: object) -> None:
         rung.append((name, args[0]))
 
     monkeypatch.setattr(current_app, "send_task", send_task)
@@ -28,5 +25,5 @@ def rings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def store() -> Iterator["redis.Redis[bytes]"]:
+def store() -> "redis.Redis[bytes]":
     return shared_client()

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 from django.utils import timezone
 
@@ -10,16 +9,32 @@ from inference import services
 from inference.engine.params import SamplingParams, SequenceParams
 from inference.models import Generation, Priority
 from inference.token_log_entries import Token
+from inference.tokenizer import get_tokenizer
 
 PARAMS = SequenceParams(sampling=SamplingParams(seed=7, temperature=0.0))
 
 
 def queued(
-    owner: str = "user:1", *, prompt: Sequence[int] = (1, 2, 3), waited_secs: float = 0.0, **more: Any
+    owner: str = "user:1",
+    *,
+    prompt: Sequence[int] = (1, 2, 3),
+    say: str | None = None,
+    waited_secs: float = 0.0,
+    priority: Priority = Priority.INTERACTIVE,
+    params: SequenceParams = PARAMS,
+    timeout_secs: float | None = 60.0,
+    ephemeral: bool = False,
 ) -> Generation:
-    """A stored, queued generation that has been waiting for ``waited_secs``."""
-    arguments: dict[str, Any] = {"params": PARAMS, "timeout_secs": 60.0, "priority": Priority.INTERACTIVE, **more}
-    generation = services.create(owner=owner, prompt_ids=prompt, capped=False, **arguments)
+    """A stored, queued generation that has been waiting for ``waited_secs``; ``say`` is its prompt as text."""
+    generation = services.create(
+        owner=owner,
+        params=params,
+        priority=priority,
+        prompt_ids=prompt if say is None else get_tokenizer().encode(say),
+        timeout_secs=timeout_secs,
+        ephemeral=ephemeral,
+        capped=False,
+    )
     if waited_secs:
         queued_at = timezone.now() - timedelta(seconds=waited_secs)
         Generation.objects.filter(pk=generation.pk).update(queued_at=queued_at)
@@ -27,9 +42,17 @@ def queued(
     return generation
 
 
-def preparing(owner: str = "user:1", **more: Any) -> Generation:
-    arguments: dict[str, Any] = {"params": PARAMS, "timeout_secs": 60.0, "prepare_task": "chat.prepare", **more}
-    return services.create(owner=owner, prompt_ids=None, capped=False, **arguments)
+def preparing(
+    owner: str = "user:1", *, prepare_task: str = "chat.prepare", timeout_secs: float | None = 60.0
+) -> Generation:
+    return services.create(
+        owner=owner,
+        params=PARAMS,
+        prompt_ids=None,
+        prepare_task=prepare_task,
+        timeout_secs=timeout_secs,
+        capped=False,
+    )
 
 
 def tokens(text: str, *, first: int = 1, device: str = "cpu") -> list[Token]:

@@ -4,7 +4,7 @@ import pytest
 
 from inference.models import Generation, Status
 from inference.results import CANCELLED, row_columns
-from tests.inference.making import queued, tokens
+from tests.inference.making import PARAMS, queued, tokens
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]
 
@@ -22,7 +22,7 @@ def take_over(row: Generation) -> bool:
 
 def test_a_beat_moves_the_counter_of_this_workers_rows_only() -> None:
     mine, other = claimed("w1"), claimed("w2")
-    assert Generation.objects.beat(worker="w1") == 1
+    assert Generation.objects.beat(worker="w1", generation_ids=[mine.pk, other.pk]) == 1
     before = {mine.pk: mine.heartbeat, other.pk: other.heartbeat}
     after = dict(Generation.objects.values_list("pk", "heartbeat"))
     assert after[mine.pk] == before[mine.pk] + 1
@@ -40,7 +40,7 @@ def test_a_take_over_puts_the_row_back_under_a_higher_epoch() -> None:
 
 def test_a_counter_that_moved_meanwhile_saves_the_owner() -> None:
     row = claimed()
-    Generation.objects.beat(worker="w1")
+    Generation.objects.beat(worker="w1", generation_ids=[row.pk])
     assert not take_over(row)
     row.refresh_from_db()
     assert (row.status, row.claim_epoch) == (Status.RUNNING, 1)
@@ -57,7 +57,7 @@ def test_the_late_owner_can_finish_nothing() -> None:
     again = Generation.objects.claim_next(worker="w2")
     assert again is not None
     assert again.claim_epoch > row.claim_epoch
-    columns = row_columns(CANCELLED, tokens("late"))
+    columns = row_columns(CANCELLED, tokens("late"), PARAMS, vocabulary=None)
     assert not Generation.objects.finish(generation_id=row.pk, epoch=row.claim_epoch, columns=columns)
     assert not Generation.objects.give_back(generation_id=row.pk, epoch=row.claim_epoch, counts_as_attempt=True)
     row.refresh_from_db()
@@ -66,7 +66,7 @@ def test_the_late_owner_can_finish_nothing() -> None:
 
 def test_a_finish_happens_once() -> None:
     row = claimed()
-    columns = row_columns(CANCELLED, tokens("done"))
+    columns = row_columns(CANCELLED, tokens("done"), PARAMS, vocabulary=None)
     finishes = [
         Generation.objects.finish(generation_id=row.pk, epoch=row.claim_epoch, columns=columns) for _ in range(2)
     ]

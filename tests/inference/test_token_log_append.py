@@ -108,7 +108,7 @@ def test_appends_of_several_generations_are_judged_each(store: "redis.Redis[byte
 
 def test_a_redis_that_forgot_the_script_is_taught_again(store: "redis.Redis[bytes]") -> None:
     append(store, 1, *tokens("a"))
-    store.script_flush()  # type: ignore[no-untyped-call]
+    store.script_flush()
     assert append(store, 1, *tokens("b", first=2)).verdict is Verdict.WRITTEN
 
 

@@ -1,0 +1,177 @@
+"""Running one claimed generation to its end on this worker: resume, compute, finish.
+
+The row is written first and its log's End second, both under the claim's epoch; a claim that is lost writes nothing.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import redis
+from django.db import InterfaceError, OperationalError, connection
+from django.utils import timezone
+
+from inference import token_log_store
+from inference.errors import StoreUnavailable
+from inference.lives import Fate, Live, Outcome
+from inference.log_writer import LogWriter
+from inference.models import Generation
+from inference.placement import Placement
+from inference.results import CANCELLED, TIMED_OUT, end_entry, row_columns
+from inference.token_log_entries import Token
+from inference.tokenizer import known_vocabulary
+
+log = logging.getLogger(__name__)
+
+RETRY_SECS = 0.5
+# While the database is away the heartbeat stands still too: after this time the row is another worker's affair.
+DATABASE_PATIENCE_SECS = 120.0
+FLUSH_SECS = 2.0
+STAGES = ("queue", "gpu_wait", "load", "restore", "prefill", "first_token", "decode")
+NEWEST_RUN_WEIGHT = 0.2
+
+
+class ClaimRunner:
+    """``run`` blocks its thread until the claim is settled; any number of threads may be in it."""
+
+    def __init__(
+        self, placement: Placement, writer: LogWriter, client: "redis.Redis[bytes]", stopping: threading.Event
+    ) -> None:
+        self.lives: dict[UUID, Live] = {}
+        self.mean_run_secs: float | None = None
+        self._placement = placement
+        self._writer = writer
+        self._client = client
+        self._stopping = stopping
+
+    def run(self, row: Generation) -> None:
+        """Compute ``row``, which this worker has just claimed, and settle its claim."""
+        live = Live.of(row, deadline=_monotonic(row.deadline_at))
+        self.lives[row.pk] = live
+        started = time.monotonic()
+        try:
+            outcome = self._compute(row, live)
+            self._settle(row, live, outcome)
+        except BaseException:
+            # The heartbeat stops with the entry below, so that the sweep gives the row to another attempt.
+            self._placement.drop(row.pk)
+            self._writer.forget(row.pk)
+            raise
+        finally:
+            del self.lives[row.pk]
+        if outcome.fate is Fate.ENDED:
+            self._measure(time.monotonic() - started)
+
+    def _measure(self, run_secs: float) -> None:
+        mean = self.mean_run_secs
+        self.mean_run_secs = run_secs if mean is None else mean + NEWEST_RUN_WEIGHT * (run_secs - mean)
+
+    # ---- computing ----
+
+    def _compute(self, row: Generation, live: Live) -> Outcome:
+        tokens = self._resume(row, live)
+        if isinstance(tokens, Outcome):
+            return tokens
+        live.tokens = tokens
+        self._writer.open(row.pk, row.claim_epoch, tokens)
+        if row.cancel_requested:
+            return Outcome(Fate.ENDED, CANCELLED)
+        self._placement.add(live)
+        outcome = live.wait()
+        if outcome is None:
+            raise RuntimeError(f"generation {row.pk} was let go without an outcome")
+        return outcome
+
+    def _resume(self, row: Generation, live: Live) -> list[Token] | Outcome:
+        """The tokens that former claims gave out, or how it ends when nobody can say what they were.
+
+        Without them nothing is computed: readers may have seen tokens that another run would not repeat.
+        """
+        if row.claim_epoch == 1:
+            return []
+        while True:
+            try:
+                return token_log_store.fence(self._client, row.pk, row.claim_epoch)
+            except StoreUnavailable as error:
+                log.warning("generation %s waits for its token log: %s", row.pk, error)
+            held = Generation.objects.held(generation_id=row.pk, epoch=row.claim_epoch)
+            cancelled = held.values_list("cancel_requested", flat=True).first()
+            if cancelled is None:
+                return Outcome(Fate.LOST)
+            if cancelled:
+                return Outcome(Fate.ENDED, CANCELLED)
+            if live.deadline is not None and time.monotonic() >= live.deadline:
+                return Outcome(Fate.ENDED, TIMED_OUT)
+            if self._stopping.wait(RETRY_SECS):
+                return Outcome(Fate.RELEASED)
+
+    # ---- settling ----
+
+    def _settle(self, row: Generation, live: Live, outcome: Outcome) -> None:
+        match outcome.fate:
+            case Fate.ENDED:
+                self._finish(row, live, outcome)
+            case Fate.RELEASED:
+                self._give_back(row)
+            case Fate.LOST:
+                log.warning("generation %s: the claim with epoch %d is lost", row.pk, row.claim_epoch)
+                self._writer.forget(row.pk)
+
+    def _finish(self, row: Generation, live: Live, outcome: Outcome) -> None:
+        if outcome.ending is None:
+            raise RuntimeError(f"generation {row.pk} ended without an ending")
+        columns = row_columns(
+            outcome.ending, live.tokens, live.params, vocabulary=known_vocabulary(), last=outcome.flushed
+        )
+        ready = self._placement.ready
+        own: dict[str, Any] = {
+            "n_cached_tokens": outcome.n_cached,
+            "model_name": ready.model_name if ready else "",
+            "timings": dict.fromkeys(STAGES, 0.0) | row.timings | _rounded(outcome.timings),
+        }
+        finish = Generation.objects.finish
+        if _persistently(
+            lambda: finish(generation_id=row.pk, epoch=row.claim_epoch, columns=columns | own),
+            patience_secs=DATABASE_PATIENCE_SECS,
+        ):
+            self._writer.put([(row.pk, end_entry(columns, live.tokens))])
+        else:
+            log.warning("generation %s: the claim with epoch %d was lost before its end", row.pk, row.claim_epoch)
+            self._writer.forget(row.pk)
+
+    def _give_back(self, row: Generation) -> None:
+        """To the queue, with everything said so far in its log, for the next worker to go on."""
+        self._writer.flush(row.pk, FLUSH_SECS)
+        give_back = Generation.objects.give_back
+        _persistently(
+            lambda: give_back(generation_id=row.pk, epoch=row.claim_epoch, counts_as_attempt=False),
+            patience_secs=FLUSH_SECS,
+        )
+        self._writer.forget(row.pk)
+
+
+def _rounded(timings: dict[str, float]) -> dict[str, float]:
+    return {stage: round(ms, 1) for stage, ms in timings.items()}
+
+
+def _monotonic(instant: datetime | None) -> float | None:
+    """A wall-clock instant on this process's monotonic clock; later jumps of the wall clock do not move it."""
+    return None if instant is None else time.monotonic() + (instant - timezone.now()).total_seconds()
+
+
+def _persistently(move: Callable[[], bool], *, patience_secs: float) -> bool:
+    """Make a move on a row although the database may be locked or away for a while."""
+    deadline = time.monotonic() + patience_secs
+    while True:
+        try:
+            return move()
+        except (OperationalError, InterfaceError) as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("the database does not take a result, trying again: %s", error)
+        connection.close()
+        time.sleep(RETRY_SECS)

@@ -1,0 +1,99 @@
+"""One claimed generation while this worker computes it, and how that came to an end.
+
+Shared by the task that waits, the placement that computes and the writer of its log; each field says who writes it.
+"""
+
+import threading
+from dataclasses import dataclass, field
+from enum import StrEnum
+from uuid import UUID
+
+import msgspec
+
+from inference.engine.frames import Submit
+from inference.engine.params import SequenceParams
+from inference.models import Generation
+from inference.results import Ending, Flushed
+from inference.token_log_entries import Token
+
+
+class Fate(StrEnum):
+    """What becomes of the claim."""
+
+    ENDED = "ended"  # the generation is over; the row is to say so
+    RELEASED = "released"  # this worker stops; the row goes back to the queue
+    LOST = "lost"  # somebody else has the row, or it was deleted: nothing may be written
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``flushed`` is None when no runner could say it; times are ms."""
+
+    fate: Fate
+    ending: Ending | None = None
+    flushed: Flushed | None = None
+    n_cached: int = 0
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Live:
+    """``deadline`` and all ``_at`` are on the monotonic clock of this process."""
+
+    generation_id: UUID
+    epoch: int
+    prompt: list[int]
+    params: SequenceParams
+    priority: int
+    deadline: float | None = None
+    tokens: list[Token] = field(default_factory=list)  # all given out, by former workers too; placement appends
+
+    # Written by the placement's thread only.
+    stopping: Ending | None = None  # asked to stop, and how that will be called
+    stop_sent_at: float | None = None
+    added_at: float | None = None
+    submitted_at: float | None = None
+    first_token_at: float | None = None
+    is_in_runner: bool = False
+    n_at_submit: int = 0
+    blames: int = 0  # deaths of a runner since this sequence last proved that it can be computed
+    total_blames: int = 0
+    last_progress_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._done = threading.Event()
+        self._outcome: Outcome | None = None
+
+    @classmethod
+    def of(cls, row: Generation, *, deadline: float | None) -> "Live":
+        params = msgspec.convert(row.params, SequenceParams, strict=False)
+        return cls(row.pk, row.claim_epoch, row.prompt_ids, params, row.priority, deadline)
+
+    @property
+    def sequence_id(self) -> str:
+        """Distinguishes two claims of one generation, of which the runner may still hold the first."""
+        return f"{self.generation_id}/{self.epoch}"
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the present runner has computed a token of it and lived."""
+        return self.is_in_runner and len(self.tokens) > self.n_at_submit
+
+    def submission(self) -> Submit:
+        emitted = [token.token for token in self.tokens]
+        return Submit(
+            sequence_id=self.sequence_id,
+            prompt=self.prompt,
+            params=self.params,
+            emitted=emitted,
+            priority=self.priority,
+        )
+
+    def end(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._done.set()
+
+    def wait(self, timeout_secs: float | None = None) -> Outcome | None:
+        """The outcome, or None after ``timeout_secs`` without one."""
+        self._done.wait(timeout_secs)
+        return self._outcome

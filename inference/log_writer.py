@@ -1,0 +1,168 @@
+"""One thread that writes token logs: whatever has come since the last write goes out in one round trip.
+
+Computing never waits for Redis: while that is away entries pile up here, bounded by the answers themselves.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from uuid import UUID
+
+import redis
+
+from inference import token_log_store
+from inference.errors import StoreUnavailable
+from inference.token_log_entries import AnyEntry, End, Token
+from inference.token_log_store import Append, Appended, Verdict
+
+log = logging.getLogger(__name__)
+
+RETRY_SECS = 0.25
+ENTRIES_PER_APPEND = 1000
+# An End that cannot be told in this time is not needed any more: readers find it in the row.
+END_PATIENCE_SECS = 120.0
+
+
+@dataclass(eq=False)
+class _Channel:
+    """One claim's way into its log. ``tokens`` is kept whole, for a Redis that lost what it had."""
+
+    generation_id: UUID
+    epoch: int
+    tokens: list[Token]
+    pending: deque[AnyEntry] = field(default_factory=deque)
+    ended_at: float | None = None
+
+
+class LogWriter:
+    """``on_lost`` is called from the writer's thread when a log is owned by a higher epoch."""
+
+    def __init__(self, client: "redis.Redis[bytes]", on_lost: Callable[[UUID], None]) -> None:
+        self._client = client
+        self._on_lost = on_lost
+        self._channels: dict[UUID, _Channel] = {}
+        self._changed = threading.Condition()
+        self._is_ending = False
+        self._is_away = False
+        self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
+
+    def begin(self) -> None:
+        self._thread.start()
+
+    def open(self, generation_id: UUID, epoch: int, written: Sequence[Token]) -> None:
+        """Begin a claim's channel; ``written`` are the tokens that former claims left."""
+        with self._changed:
+            self._channels[generation_id] = _Channel(generation_id, epoch, list(written))
+
+    def put(self, entries: Iterable[tuple[UUID, AnyEntry]]) -> None:
+        """Write entries soon, in order. What comes after an End or after ``forget`` is dropped."""
+        with self._changed:
+            for generation_id, entry in entries:
+                channel = self._channels.get(generation_id)
+                if channel is None or channel.ended_at is not None:
+                    continue
+                channel.pending.append(entry)
+                if isinstance(entry, Token):
+                    channel.tokens.append(entry)
+                elif isinstance(entry, End):
+                    channel.ended_at = time.monotonic()
+            self._changed.notify_all()
+
+    def forget(self, generation_id: UUID) -> None:
+        """Close a channel without an End."""
+        with self._changed:
+            self._channels.pop(generation_id, None)
+            self._changed.notify_all()
+
+    def flush(self, generation_id: UUID, timeout_secs: float) -> bool:
+        """Wait until everything put so far is written; False when it was not in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._is_written(generation_id), timeout_secs)
+
+    def end(self, timeout_secs: float) -> None:
+        """Write what is there and stop."""
+        with self._changed:
+            self._changed.wait_for(lambda: all(map(self._is_written, self._channels)), timeout_secs)
+            self._is_ending = True
+            self._changed.notify_all()
+        self._thread.join(timeout_secs)
+
+    def _is_written(self, generation_id: UUID) -> bool:
+        channel = self._channels.get(generation_id)
+        return channel is None or not channel.pending
+
+    # ---- the writer's thread ----
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_ending or any(c.pending for c in self._channels.values()))
+                if self._is_ending:
+                    return
+            if not self.write_once():
+                time.sleep(RETRY_SECS)
+
+    def write_once(self) -> bool:
+        """Write what is pending in one round trip; False when Redis is away."""
+        with self._changed:
+            channels = [channel for channel in self._channels.values() if channel.pending]
+            appends = [
+                Append(channel.generation_id, channel.epoch, list(islice(channel.pending, ENTRIES_PER_APPEND)))
+                for channel in channels
+            ]
+        try:
+            results = token_log_store.append(self._client, appends)
+        except StoreUnavailable as error:
+            self._redis_is_away(error)
+            return False
+        self._is_away = False
+        with self._changed:
+            lost = [
+                channel.generation_id
+                for channel, append, result in zip(channels, appends, results, strict=True)
+                if not self._settle(channel, len(append.entries), result)
+            ]
+            self._changed.notify_all()
+        for generation_id in lost:
+            self._on_lost(generation_id)
+        return True
+
+    def _settle(self, channel: _Channel, n_sent: int, result: Appended) -> bool:
+        """Take what was written off the channel; False when its claim is lost."""
+        if result.verdict is Verdict.GAP:
+            log.warning("generation %s: Redis lost its log; writing it again", channel.generation_id)
+            self._begin_again(channel, result.last)
+            return True
+        for _ in range(n_sent):
+            channel.pending.popleft()
+        is_over = channel.ended_at is not None and not channel.pending
+        if is_over or result.verdict is not Verdict.WRITTEN:
+            self._close(channel)
+        if result.verdict is Verdict.STALE:
+            log.warning("generation %s: its log belongs to another worker now", channel.generation_id)
+            return False
+        return True
+
+    def _begin_again(self, channel: _Channel, last: int) -> None:
+        """Put all tokens behind ``last`` in front again; statuses of the past are of no use any more."""
+        ends = [entry for entry in channel.pending if isinstance(entry, End)]
+        channel.pending = deque([*channel.tokens[last:], *ends])
+
+    def _redis_is_away(self, error: StoreUnavailable) -> None:
+        if not self._is_away:
+            self._is_away = True
+            log.warning("tokens wait for Redis: %s", error)
+        now = time.monotonic()
+        with self._changed:
+            for channel in list(self._channels.values()):
+                if channel.ended_at is not None and now - channel.ended_at > END_PATIENCE_SECS:
+                    self._close(channel)
+
+    def _close(self, channel: _Channel) -> None:
+        # Not another claim's channel of the same generation, which may have been opened meanwhile.
+        if self._channels.get(channel.generation_id) is channel:
+            del self._channels[channel.generation_id]

@@ -1,0 +1,120 @@
+"""Looking after rows that nobody looks after: silent owners, lost rings, passed deadlines, unbuilt prompts.
+
+Every worker sweeps; each move is conditional, so that two sweeps do it once. Time is this process's own
+monotonic clock wherever another's liveness is judged: a counter that stands still, not a time stamp that looks old.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from django.conf import settings
+from django.utils import timezone
+
+from inference.doorbell import ring
+from inference.endings import conclude, conclude_abandoned
+from inference.models import Generation
+from inference.querysets import GenerationQuerySet
+from inference.results import CANCELLED, TIMED_OUT, failed
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECS = 1.0
+MAX_ATTEMPTS = 4
+RING_AGAIN_AFTER_SECS = 2.0
+PREPARE_AGAIN_AFTER_SECS = 20.0
+BATCH_ROWS = 200
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What was seen of an owner's heartbeat, and since when it has looked like that."""
+
+    epoch: int
+    heartbeat: int
+    since: float
+
+
+class Sweep:
+    """``free_slots`` says how many rings this worker could answer at once."""
+
+    def __init__(self, free_slots: Callable[[], int], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._free_slots = free_slots
+        self._clock = clock
+        self._beats: dict[UUID, Beat] = {}
+        self._prepare_rung: dict[UUID, float] = {}
+
+    def once(self) -> None:
+        """One look at everything."""
+        self._take_over_silent()
+        self._end_unwanted()
+        self._ring_for_queued()
+        self._ring_for_preparing()
+        self._forget_ephemeral()
+
+    def _take_over_silent(self) -> None:
+        now = self._clock()
+        seen: dict[UUID, Beat] = {}
+        for generation_id, epoch, heartbeat, attempt in Generation.objects.running().values_list(
+            "pk", "claim_epoch", "heartbeat", "attempt"
+        ):
+            beat = self._beats.get(generation_id)
+            if beat is None or (beat.epoch, beat.heartbeat) != (epoch, heartbeat):
+                beat = Beat(epoch, heartbeat, now)
+            seen[generation_id] = beat
+            if now - beat.since >= settings.CLAIM_TTL_SECS:
+                self._take_over(generation_id, beat, attempt)
+        self._beats = seen
+
+    def _take_over(self, generation_id: UUID, beat: Beat, attempt: int) -> None:
+        if attempt >= MAX_ATTEMPTS:
+            ending = failed("too_many_attempts", f"{attempt} workers were lost while computing this")
+            if conclude_abandoned(generation_id, epoch=beat.epoch, heartbeat=beat.heartbeat, ending=ending):
+                log.error("generation %s: given up after %d attempts", generation_id, attempt)
+        elif Generation.objects.take_over(generation_id=generation_id, epoch=beat.epoch, heartbeat=beat.heartbeat):
+            log.warning("generation %s: its worker fell silent; back to the queue", generation_id)
+            ring(generation_id)
+
+    def _end_unwanted(self) -> None:
+        now = timezone.now()
+        # A cancel that came while its worker was dying is still wanted.
+        for generation_id in _ids(Generation.objects.queued().filter(cancel_requested=True)):
+            conclude(generation_id, CANCELLED)
+        for generation_id in _ids(Generation.objects.overdue(now)):
+            conclude(generation_id, TIMED_OUT)
+
+    def _ring_for_queued(self) -> None:
+        """As many rings as this worker can answer; each is answered by whichever row is next."""
+        free = self._free_slots()
+        if free > 0:
+            waiting_since = timezone.now() - timedelta(seconds=RING_AGAIN_AFTER_SECS)
+            rows = Generation.objects.queued().filter(queued_at__lt=waiting_since)
+            for generation_id in rows.order_by("queued_at").values_list("pk", flat=True)[:free]:
+                ring(generation_id)
+
+    def _ring_for_preparing(self) -> None:
+        now = self._clock()
+        rung: dict[UUID, float] = {}
+        stuck = Generation.objects.stuck_preparing(timezone.now(), after_secs=PREPARE_AGAIN_AFTER_SECS)
+        for generation_id, task in stuck.values_list("pk", "prepare_task")[:BATCH_ROWS]:
+            if not task:
+                conclude(generation_id, failed("not_prepared", "whoever should have built the prompt is gone"))
+                continue
+            rung[generation_id] = self._prepare_rung.get(generation_id, now - PREPARE_AGAIN_AFTER_SECS)
+            if now - rung[generation_id] >= PREPARE_AGAIN_AFTER_SECS:
+                rung[generation_id] = now
+                ring(generation_id, task)
+        self._prepare_rung = rung
+
+    def _forget_ephemeral(self) -> None:
+        rows = Generation.objects.forgettable(timezone.now(), after_secs=settings.TOKEN_LOG_TTL_SECS)
+        ids = _ids(rows)
+        if ids:
+            Generation.objects.filter(pk__in=ids).delete()
+
+
+def _ids(rows: GenerationQuerySet) -> list[UUID]:
+    return list(rows.values_list("pk", flat=True)[:BATCH_ROWS])

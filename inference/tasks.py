@@ -1,0 +1,40 @@
+"""Celery's side: a ring becomes one unit of work of the process-wide worker, which lives as long as Celery's."""
+
+import threading
+
+from celery import shared_task, signals
+from celery.worker import WorkController
+from django.conf import settings
+
+from inference.doorbell import GENERATE_TASK
+from inference.worker import Worker
+
+_worker: Worker | None = None
+
+
+@shared_task(name=GENERATE_TASK, ignore_result=True, acks_late=False)
+def generate(generation_id: str) -> None:
+    """There is work: run the row that is next, which need not be the one that rang."""
+    if _worker is not None:
+        _worker.run_next()
+
+
+@signals.worker_init.connect
+def _begin(sender: WorkController, **_: object) -> None:
+    """Load the model, but only in the Celery worker that answers rings for it."""
+    global _worker
+    if settings.CELERY_TASK_DEFAULT_QUEUE not in sender.app.amqp.queues.consume_from:
+        return
+    _worker = Worker()
+    _worker.begin()
+
+
+@signals.worker_shutting_down.connect
+def _stop(**_: object) -> None:
+    """Begin to stop at the signal: Celery then waits for its tasks, which wait for the worker to let them go.
+
+    In a thread, since this runs inside the signal handler of the main thread.
+    """
+    worker = _worker
+    if worker is not None:
+        threading.Thread(target=worker.stop, args=[settings.DRAIN_SECS], name="worker stop").start()

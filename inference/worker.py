@@ -1,0 +1,162 @@
+"""The process-wide worker: placement, log writer and the threads around them, started and stopped in order.
+
+Celery's tasks ask it for one unit of work each (``run_next``); it knows no Celery.
+"""
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from uuid import UUID
+
+from django.conf import settings
+from redis.client import PubSub
+from redis.exceptions import RedisError
+
+from inference import health
+from inference.claims import ClaimRunner
+from inference.launcher import MakeRunner, cpu_runner
+from inference.lives import Live
+from inference.log_writer import LogWriter
+from inference.loops import Loop
+from inference.models import Generation
+from inference.placement import Placement
+from inference.redis_client import CONTROL_CHANNEL, sync_client
+from inference.sweep import SWEEP_SECS, Sweep
+from inference.token_log_entries import AnyEntry
+
+log = logging.getLogger(__name__)
+
+REPORT_SECS = 2.0
+LISTEN_SECS = 0.5
+SETTLE_SECS = 5.0  # a task that was let go flushes, writes one row and returns
+THREAD_END_SECS = 3.0
+
+
+class Worker:
+    """One per process. ``begin`` and ``stop`` are called once, ``run_next`` from any number of threads."""
+
+    def __init__(self, make_runner: MakeRunner = cpu_runner) -> None:
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._redis = sync_client()
+        self._stopping = threading.Event()
+        self._writer = LogWriter(self._redis, on_lost=lambda generation_id: self.placement.drop(generation_id))
+        self.placement = Placement(make_runner, self._write)
+        self._claims = ClaimRunner(self.placement, self._writer, self._redis, self._stopping)
+        self._sweep = Sweep(self._free_slots)
+        self._pubsub: PubSub | None = None
+        self._reported = (time.monotonic(), 0)
+        self._sweeping = Loop("sweep", SWEEP_SECS, self._sweep.once)
+        self._beating = Loop("heartbeat", settings.HEARTBEAT_SECS, self.beat_once)
+        self._listening = Loop("control", 0.0, self.listen_once)
+        self._reporting = Loop("report", REPORT_SECS, self.report_once)
+
+    def begin(self) -> None:
+        """Start everything; returns before the model is loaded."""
+        self._writer.begin()
+        self.placement.begin()
+        for loop in (self._beating, self._sweeping, self._listening, self._reporting):
+            loop.begin()
+        log.info("worker %s begins", self.name)
+
+    def run_next(self) -> bool:
+        """Claim the next generation and run it to its end; False when there was none or the worker stops."""
+        if self._stopping.is_set():
+            return False
+        row = Generation.objects.claim_next(worker=self.name)
+        if row is None:
+            return False
+        log.info("generation %s: claimed, attempt %d, epoch %d", row.pk, row.attempt, row.claim_epoch)
+        self._claims.run(row)
+        return True
+
+    def stop(self, drain_secs: float) -> None:
+        """Stop everything, in this order:
+
+        1. No new claims, and no sweep: whatever it rang for, this worker would not answer.
+        2. What runs gets ``drain_secs`` to end by itself.
+        3. The rest is let go; each task writes out its log and gives its row back to the queue.
+        4. The heartbeat, not earlier: rows without one would be taken over while they are being written.
+        5. The runner, which nobody needs now.
+        6. The log writer last: every step before may have left entries to write.
+        """
+        self._stopping.set()
+        self._sweeping.end(THREAD_END_SECS)
+        self._wait_until_idle(drain_secs)
+        self.placement.release_all()
+        if not self._wait_until_idle(SETTLE_SECS):
+            log.error("%d generations were not given back; a sweep will find them", len(self._claims.lives))
+        for loop in (self._beating, self._listening, self._reporting):
+            loop.end(THREAD_END_SECS)
+        self.placement.end(THREAD_END_SECS)
+        self._writer.end(THREAD_END_SECS)
+        self._redis.close()
+        log.info("worker %s has ended", self.name)
+
+    def _wait_until_idle(self, timeout_secs: float) -> bool:
+        deadline = time.monotonic() + timeout_secs
+        while self._claims.lives and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return not self._claims.lives
+
+    def _free_slots(self) -> int:
+        return settings.GEMMA_PARALLEL - len(self._claims.lives)
+
+    def _write(self, entries: Sequence[tuple[Live, AnyEntry]]) -> None:
+        self._writer.put([(live.generation_id, entry) for live, entry in entries])
+
+    # ---- units of the threads ----
+
+    def beat_once(self) -> None:
+        """Move the heartbeat of what lives here, and learn what became of it elsewhere."""
+        lives = dict(self._claims.lives)
+        if not lives:
+            return
+        Generation.objects.beat(worker=self.name, generation_ids=list(lives))
+        rows = Generation.objects.running().filter(worker=self.name, pk__in=list(lives))
+        found = {pk: (epoch, cancel) for pk, epoch, cancel in rows.values_list("pk", "claim_epoch", "cancel_requested")}
+        for generation_id, live in lives.items():
+            epoch, cancel_requested = found.get(generation_id, (None, False))
+            if epoch != live.epoch:
+                self.placement.drop(generation_id)
+            elif cancel_requested:
+                self.placement.cancel(generation_id)
+
+    def listen_once(self) -> None:
+        """Wait a little for a cancel that need not wait for the heartbeat."""
+        if self._pubsub is None:
+            pubsub = sync_client(reply_timeout_secs=5.0).pubsub(ignore_subscribe_messages=True)
+            pubsub.subscribe(CONTROL_CHANNEL)
+            self._pubsub = pubsub
+        try:
+            message = self._pubsub.get_message(timeout=LISTEN_SECS)
+        except RedisError:
+            self._pubsub = None
+            time.sleep(LISTEN_SECS)
+            raise
+        if message is not None:
+            self.placement.cancel(UUID(message["data"].decode()))
+
+    def report_once(self) -> None:
+        """Tell other processes how this one is."""
+        health.publish(self.report())
+
+    def report(self) -> health.WorkerReport:
+        ready = self.placement.ready
+        now, n_tokens = time.monotonic(), self.placement.n_tokens
+        (then, n_before), self._reported = self._reported, (now, n_tokens)
+        return health.WorkerReport(
+            pid=os.getpid(),
+            model_name=ready.model_name if ready else "",
+            context_size=ready.context_size if ready else 0,
+            trained_context=ready.trained_context if ready else 0,
+            gpu_layers=ready.gpu_layers if ready else 0,
+            model_loaded=ready is not None,
+            runner_pid=self.placement.runner_pid,
+            active=len(self._claims.lives),
+            tokens_per_second=round((n_tokens - n_before) / max(0.001, now - then), 1),
+            mean_run_secs=self._claims.mean_run_secs,
+        )
