@@ -206,7 +206,8 @@ def test_members_of_lists_are_named_by_index(body: dict[str, Any], field: str) -
 
 
 def test_neither_messages_nor_message() -> None:
-    for body in ({}, {"conversation_id": ID}, {"messages": None}):
+    bodies: list[object] = [{}, {"conversation_id": ID}, {"messages": None}]
+    for body in bodies:
         with pytest.raises(InvalidRequest) as caught:
             chat_request(body)
         assert caught.value.field == "messages"
