@@ -56,10 +56,6 @@ class Done:
     def agrees(self, line: int, digest: str) -> bool:
         return self._marks[line - 1] == _short(digest)
 
-    @property
-    def last_line(self) -> int:
-        return len(self._marks)
-
 
 class Output:
     """An open, locked file of results. ``with`` it; the lock goes with the process."""
@@ -146,16 +142,22 @@ class Output:
 
     def check_input(self, source: Source) -> int:
         """How many prompts the input has. Raises InputChanged when a line that is done reads differently now."""
-        count = last = 0
+        count = n_found = 0
         for raw in source.lines():
-            count, last = count + 1, raw.number
-            if raw.number in self.done and not self.done.agrees(raw.number, source.digest(raw)):
+            count += 1
+            if raw.number not in self.done:
+                continue
+            n_found += 1
+            if not self.done.agrees(raw.number, source.digest(raw)):
                 raise InputChanged(
                     f"line {raw.number} of {source.path}, or an option, has changed since {self.path} was written. "
                     "Restore it to go on, or use --restart to begin anew."
                 )
-        if self.done.last_line > last:
-            raise InputChanged(f"{self.path} has an answer to line {self.done.last_line}; {source.path} ends at {last}")
+        if n_found < self.done.count:
+            raise InputChanged(
+                f"{self.path} has answers to {self.done.count - n_found} lines that {source.path} no longer has. "
+                "Restore them to go on, or use --restart to begin anew."
+            )
         return count
 
     def append(self, result: dict[str, Any]) -> None:
