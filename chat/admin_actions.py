@@ -29,10 +29,8 @@ class ConversationPages:
         guarded = self.admin.admin_site.admin_view
         return [
             path("<uuid:pk>/cancel/", guarded(require_POST(self.cancel)), name="chat_conversation_cancel"),
-            path("<uuid:pk>/export/json/", guarded(require_GET(self.as_json)), name="chat_conversation_json"),
-            path(
-                "<uuid:pk>/export/markdown/", guarded(require_GET(self.as_markdown)), name="chat_conversation_markdown"
-            ),
+            path("<uuid:pk>/export.json", guarded(require_GET(self.as_json)), name="chat_conversation_json"),
+            path("<uuid:pk>/export.md", guarded(require_GET(self.as_markdown)), name="chat_conversation_markdown"),
         ]
 
     def cancel(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:

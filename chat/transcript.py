@@ -11,6 +11,7 @@ from typing import Any
 from django.core.paginator import Page, Paginator
 from django.db.models import QuerySet
 
+from chat.answers import cited_labels
 from chat.models import Conversation, Message, Retrieval, Role
 from inference.models import Generation
 
@@ -161,17 +162,18 @@ def _retrieval_view(message: Message) -> RetrievalView | None:
 
 def retrieval_view(retrieval: Retrieval, answer: str) -> RetrievalView:
     filters = [f"{name}: {value}" for name, value in retrieval.filters.items() if value not in (None, [], "")]
+    cited = cited_labels(answer)
     return RetrievalView(
         query=retrieval.query,
         filters=", ".join(filters),
         n_hits=retrieval.n_hits,
         latency=duration_text(retrieval.latency_ms),
         error=retrieval.error,
-        sources=[source_line(source, answer) for source in retrieval.sources],
+        sources=[source_line(source, cited) for source in retrieval.sources],
     )
 
 
-def source_line(source: Mapping[str, Any], answer: str) -> SourceLine:
+def source_line(source: Mapping[str, Any], cited: set[str]) -> SourceLine:
     """What is shown of a source; ``source`` is as in the wire format, any field may be missing."""
     label = str(source.get("label") or "")
     score = source.get("score")
@@ -184,7 +186,7 @@ def source_line(source: Mapping[str, Any], answer: str) -> SourceLine:
         emotion=str(source.get("emotion") or ""),
         score=f"{score:.2f}" if isinstance(score, int | float) else "",
         text=str(source.get("text") or ""),
-        cited=bool(label) and f"[{label}]" in answer,
+        cited=label in cited,
     )
 
 

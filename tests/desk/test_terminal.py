@@ -72,7 +72,7 @@ def test_sources_are_listed_with_what_is_known_of_them() -> None:
             {
                 "label": "1",
                 "speaker": "Sarah",
-                "time": "2026-11-17",
+                "time": "today",
                 "emotion": "calm",
                 "text": "no\n\x1b[2J",
                 "cited": True,
