@@ -11,6 +11,8 @@ from django.core.management import execute_from_command_line
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gemma_project.settings")
+    # Celery would rename the worker's process; our own titles are what operators look for.
+    os.environ.setdefault("NOSETPS", "1")
     try:
         _ = settings.INSTALLED_APPS
     except (ImproperlyConfigured, OSError) as error:

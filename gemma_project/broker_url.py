@@ -4,7 +4,7 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 # sockaddr_un holds 108 bytes, the closing zero included.
 SOCKET_PATH_BYTES = 107
@@ -32,12 +32,4 @@ def for_celery(url: str) -> str:
     if parts.scheme != "unix":
         return url
     database = parse_qs(parts.query).get("db", ["0"])[0]
-    return f"redis+socket://{unquote(parts.path)}?virtual_host={database}"
-
-
-def without_password(url: str) -> str:
-    """The address as it may be printed."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]).geturl()
+    return f"redis+socket://{parts.path}?virtual_host={database}"

@@ -19,6 +19,17 @@ Choice = TypeVar("Choice", bound=StrEnum)
 FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
+def without_password(url: str) -> str:
+    """The address as it may be printed."""
+    try:
+        parts = urlsplit(url)
+        if parts.username is None and parts.password is None:
+            return url
+    except ValueError:
+        return "***"
+    return parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]).geturl()
+
+
 class SettingError(ImproperlyConfigured):
     """A variable's value cannot be used; the message is meant for the operator, without a traceback."""
 
@@ -111,7 +122,7 @@ class Environment:
             return None
         try:
             return path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise SettingError(name, str(path), f"a readable text file ({error})") from None
 
     def text_or_file(self, name: str) -> str | None:
@@ -141,7 +152,7 @@ class Environment:
             parts = urlsplit(value)
             port_is_a_number = parts.port is None or parts.port > 0
         except ValueError as error:
-            raise SettingError(name, value.split("@")[-1], f"{expected} ({error})") from None
+            raise SettingError(name, without_password(value), f"{expected} ({error})") from None
         if parts.scheme not in schemes or not port_is_a_number or not (parts.netloc or parts.path.strip("/")):
-            raise SettingError(name, value.split("@")[-1], expected)
+            raise SettingError(name, without_password(value), expected)
         return value.rstrip("/")

@@ -13,7 +13,7 @@ from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from gemma_project.broker_url import without_password
+from gemma_project.environment import without_password
 from inference.engine.config import Backend
 from inference.engine.errors import ModelFileError
 from inference.engine.model_file import check_model_file

@@ -12,7 +12,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 
 from gemma_project.broker_url import for_celery, socket_url, valkey_socket
-from gemma_project.environment import Environment, SettingError
+from gemma_project.environment import Environment, SettingError, without_password
 from gemma_project.secret_files import read_or_create
 from inference.engine.config import Backend, FlashAttention, KvType
 
@@ -98,9 +98,9 @@ def _database(url: str | None) -> dict[str, Any]:
     try:
         config: dict[str, Any] = dict(environ.Env.db_url_config(url))
     except (ImproperlyConfigured, ValueError) as error:
-        raise SettingError("DATABASE_URL", url.split("@")[-1], f"a database URL ({error})") from None
+        raise SettingError("DATABASE_URL", without_password(url), f"a database URL ({error})") from None
     if config.get("ENGINE") not in {"django.db.backends.sqlite3", "django.db.backends.postgresql"}:
-        raise SettingError("DATABASE_URL", url.split("@")[-1], "sqlite:///... or postgres://...")
+        raise SettingError("DATABASE_URL", without_password(url), "sqlite:///... or postgres://...")
     config["CONN_MAX_AGE"] = 0  # under ASGI a connection must not outlive its request
     if config["ENGINE"] == "django.db.backends.sqlite3":
         config["OPTIONS"] = {**SQLITE_OPTIONS, **config.get("OPTIONS", {})}
@@ -230,6 +230,7 @@ LOGGING = {
     "formatters": {
         "line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"},
     },
+    "filters": {"unexpected": {"()": "gemma_project.log_filters.UnexpectedOnly"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL.upper()},
     "loggers": {
@@ -237,6 +238,7 @@ LOGGING = {
         "daphne": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
+        "django.request": {"level": "ERROR", "filters": ["unexpected"]},
         "httpx": {"level": "WARNING"},
     },
 }

@@ -18,7 +18,7 @@ from inference.tokenizer import get_tokenizer
 
 PROMPT = "Hello"
 OWNER = "probe"
-POLL_SECS = 0.1
+POLL_SECS = 0.2
 
 
 class Command(BaseCommand):

@@ -9,7 +9,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from setproctitle import setproctitle
 
-from gemma_project.broker_url import valkey_socket, without_password
+from gemma_project.broker_url import valkey_socket
+from gemma_project.environment import without_password
 from gemma_project.preparation import NotReady, migrate, prepare_model, wait_for_redis
 from gemma_project.supervisor import valkey
 from gemma_project.supervisor.errors import StartupError

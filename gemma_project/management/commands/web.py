@@ -1,6 +1,7 @@
 """`manage.py web`: HTTP and WebSockets, by Daphne in this process."""
 
 import argparse
+import asyncio
 import signal
 import socket
 
@@ -9,8 +10,10 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from setproctitle import setproctitle
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 
+from chat import streaming
 from gemma_project.asgi import application
 from gemma_project.preparation import NotReady, migrate, prepare_model, wait_for_migrations
 from gemma_project.supervisor.errors import AddressInUse
@@ -23,6 +26,7 @@ APPLICATION_CLOSE_SECS = 5
 NO_ENDPOINT = "replaced"
 PING_SECS = 20
 PING_TIMEOUT_SECS = 30
+TELL_READERS_SECS = 1.1  # less than the supervisor grants, more than the longest silence of a stream
 
 
 class Command(BaseCommand):
@@ -79,7 +83,13 @@ def build_server(listener: socket.socket) -> Server:
         ready_callable=lambda: _adopt(server, listener),
     )
     server.endpoints = []
+    # Daphne drops its connections at the same event; what is written before the process ends still arrives.
+    reactor.addSystemEventTrigger("before", "shutdown", _tell_readers)
     return server
+
+
+def _tell_readers() -> "Deferred[None]":
+    return Deferred.fromFuture(asyncio.ensure_future(streaming.close_all(TELL_READERS_SECS)))
 
 
 def _adopt(server: Server, listener: socket.socket) -> None:

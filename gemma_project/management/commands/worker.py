@@ -1,7 +1,9 @@
 """`manage.py worker`: the Celery worker that owns the model's runner."""
 
 import argparse
+import warnings
 
+from celery.platforms import SecurityWarning
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from setproctitle import setproctitle
@@ -32,6 +34,8 @@ class Command(BaseCommand):
             wait_for_migrations(wait_secs)
         except NotReady as error:
             raise CommandError(str(error)) from error
+        # Celery warns against root because of pickled messages; here only JSON is taken.
+        warnings.filterwarnings("ignore", category=SecurityWarning)
         app.worker_main(worker_arguments())
 
 
