@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from uuid import UUID
 
 from django.conf import settings
@@ -25,9 +26,22 @@ ARRIVAL_SECS = 2.0
 REFRESH_SECS = readers.READER_TTL_SECS / 4
 
 
+@dataclass
+class Closing:
+    """Whether this web process is about to end. Readers then leave because of us, not because they want to."""
+
+    begun: bool = False
+
+
+closing = Closing()
+# Accepted here, and nobody has begun to read yet.
+_awaited: set[UUID] = set()
+
+
 @asynccontextmanager
 async def reading(generation_id: UUID, *, caller: Caller, stops: bool) -> AsyncIterator[None]:
     """Counts as a reader inside; ``stops``: nobody left after the grace means that nobody wants the answer."""
+    _awaited.discard(generation_id)
     reader_id = await _join(generation_id)
     refreshing = asyncio.create_task(_refresh(generation_id, reader_id))
     try:
@@ -40,7 +54,8 @@ async def reading(generation_id: UUID, *, caller: Caller, stops: bool) -> AsyncI
 
 def watch_arrival(generation_id: UUID, *, caller: Caller) -> None:
     """For an accepted request whose client may be gone before the first line is read."""
-    spawn(_stop_unless_read(generation_id, caller, max(ARRIVAL_SECS, settings.STREAM_GRACE_SECS)))
+    _awaited.add(generation_id)
+    spawn(_stop_unless_awaited(generation_id, caller))
 
 
 async def _join(generation_id: UUID) -> str | None:
@@ -67,8 +82,18 @@ async def _leave(generation_id: UUID, reader_id: str | None, caller: Caller, sto
         await _stop_unless_read(generation_id, caller, settings.STREAM_GRACE_SECS)
 
 
+async def _stop_unless_awaited(generation_id: UUID, caller: Caller) -> None:
+    await asyncio.sleep(ARRIVAL_SECS)
+    # A reader who came and left has a grace of its own.
+    if generation_id in _awaited:
+        _awaited.discard(generation_id)
+        await _stop_unless_read(generation_id, caller, settings.STREAM_GRACE_SECS)
+
+
 async def _stop_unless_read(generation_id: UUID, caller: Caller, grace_secs: float) -> None:
     await asyncio.sleep(grace_secs)
+    if closing.begun:
+        return
     try:
         if await readers.count(generation_id):
             return

@@ -19,7 +19,7 @@ from chat.api.errors import as_chat_error, error_object
 from chat.background import in_thread, spawn
 from chat.callers import Caller
 from chat.errors import ChatError
-from chat.presence import reading, watch_arrival
+from chat.presence import closing, reading, watch_arrival
 from chat.services import Turn
 from inference import services as generations
 from inference.models import ENDED, Priority
@@ -32,14 +32,13 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class _Closing:
-    """Whether this web process is about to end, and how many answers it is sending."""
+class _Open:
+    """How many answers this web process is sending."""
 
-    begun: bool = False
-    n_open: int = 0
+    count: int = 0
 
 
-_closing = _Closing()
+_open = _Open()
 
 
 @dataclass
@@ -108,7 +107,7 @@ async def lines_and_pings(
     """As ``lines``, with None whenever nothing was sent for STREAM_PING_SECS."""
     progress = _Progress(after)
     ids = {"conversation_id": _text(turn.conversation_id), "message_id": _text(turn.message_id)}
-    _closing.n_open += 1
+    _open.count += 1
     try:
         yield progress.line(generation_id=str(turn.generation_id), **ids)
         if turn.needs_preparing:
@@ -123,7 +122,7 @@ async def lines_and_pings(
         if not progress.is_over:
             yield progress.line(done=True, error=told | {"generation_id": str(turn.generation_id)})
     finally:
-        _closing.n_open -= 1
+        _open.count -= 1
 
 
 async def _followed(turn: Turn, caller: Caller, progress: _Progress) -> AsyncGenerator[WireLine | None, None]:
@@ -133,7 +132,7 @@ async def _followed(turn: Turn, caller: Caller, progress: _Progress) -> AsyncGen
             if isinstance(entry, End):
                 yield await _last(turn, caller, entry, progress)
                 return
-            if _closing.begun:
+            if closing.begun:
                 yield progress.line(status={"state": "yielding", "reason": "this process ends; resume by the last id"})
                 return
             line = await _line(turn, entry, progress)
@@ -173,9 +172,9 @@ async def _last(turn: Turn, caller: Caller, end: End, progress: _Progress) -> Wi
 
 async def close_all(timeout_secs: float) -> None:
     """Ask all readers to resume elsewhere; returns when they have been told, or after the timeout."""
-    _closing.begun = True
+    closing.begun = True
     deadline = time.monotonic() + timeout_secs
-    while _closing.n_open and time.monotonic() < deadline:  # noqa: ASYNC110  once in a process's life
+    while _open.count and time.monotonic() < deadline:  # noqa: ASYNC110  once in a process's life
         await asyncio.sleep(0.02)
 
 

@@ -66,8 +66,13 @@ async def view(request: HttpRequest) -> JsonResponse:
     can_serve = all(found[name].ok for name in NEEDED)
     is_whole = can_serve and all(check.ok is not False for check in checks)
     status = "healthy" if is_whole else "degraded" if can_serve else "unhealthy"
-    told = {"status": status} | _numbers(seen) | {name: check.as_json() for name, check in found.items()}
-    return JsonResponse(told, status=200 if can_serve else 503, headers={"Cache-Control": "no-store"})
+    told: dict[str, Any] = (
+        {"status": status} | _numbers(seen) | {name: check.as_json() for name, check in found.items()}
+    )
+    response = JsonResponse(told, status=200 if can_serve else 503, headers={"Cache-Control": "no-store"})
+    # Whoever watches asks every few seconds; Django would log each 503 as an error of this request.
+    response._has_been_logged = True  # type: ignore[attr-defined]
+    return response
 
 
 async def _timed(check: Callable[[], str]) -> Check:
