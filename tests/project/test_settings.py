@@ -128,9 +128,11 @@ def test_celery_takes_json_only_and_acknowledges_early(tmp_path: Path) -> None:
 def test_the_readme_lists_exactly_the_variables_that_are_read(settings: object) -> None:
     environment: Environment = settings.ENVIRONMENT  # type: ignore[attr-defined]
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"^\| `([A-Z][A-Z0-9_]+)`", readme, flags=re.MULTILINE))
-    # The cells may name a variable's _FILE form beside it.
-    listed |= set(re.findall(r"`([A-Z][A-Z0-9_]+_FILE)`", readme))
+    rows = re.findall(r"^\| (`[A-Z][^|]*`[^|]*) \| [^|]* \| [^|]* \|$", readme, flags=re.MULTILINE)
+    listed = set()
+    for cell in rows:
+        names = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", cell))
+        listed |= names | ({f"{name}_FILE" for name in names} if "`..._FILE`" in cell else set())
     assert listed == environment.names
 
 

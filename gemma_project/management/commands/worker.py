@@ -3,7 +3,7 @@
 import argparse
 import warnings
 
-from celery.platforms import SecurityWarning
+from celery.exceptions import SecurityWarning
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from setproctitle import setproctitle
