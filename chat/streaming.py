@@ -30,6 +30,8 @@ WireLine = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 
+LAST_WORDS_SECS = 0.3
+
 
 @dataclass
 class _Open:
@@ -176,6 +178,8 @@ async def close_all(timeout_secs: float) -> None:
     deadline = time.monotonic() + timeout_secs
     while _open.count and time.monotonic() < deadline:  # noqa: ASYNC110  once in a process's life
         await asyncio.sleep(0.02)
+    # An answer that was awaited whole is rendered after its stream has ended.
+    await asyncio.sleep(min(LAST_WORDS_SECS, max(0.0, deadline - time.monotonic())))
 
 
 def _text(value: UUID | None) -> str | None:

@@ -38,6 +38,7 @@ FAILURE_STATUS = {
     "not_found": 404,
     "queue_full": 503,
     "store_unavailable": 503,
+    "timeout": 504,
     "too_many_attempts": 503,
 }
 

@@ -230,7 +230,8 @@ def test_an_empty_answer_in_a_history_is_fine() -> None:
 
 def test_a_completion_needs_a_prompt() -> None:
     assert completion_request({"prompt": "Once", "max_tokens": 3}).prompt == "Once"
-    for body in ({}, {"prompt": ""}, {"prompt": 7}, {"prompt": ["a"]}):
+    bodies: list[object] = [{}, {"prompt": ""}, {"prompt": 7}, {"prompt": ["a"]}]
+    for body in bodies:
         with pytest.raises(InvalidRequest) as caught:
             completion_request(body)
         assert caught.value.field == "prompt"

@@ -1,0 +1,48 @@
+"""A worker whose every word is written down in the test: rows and token log as the real one leaves them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from inference import token_log_store
+from inference.engine.params import SamplingParams, SequenceParams
+from inference.models import Generation
+from inference.redis_client import shared_client
+from inference.results import Ending, end_entry, row_columns
+from inference.states import FinishReason, Status
+from inference.token_log_entries import AnyEntry, Token, Waiting
+
+PARAMS = SequenceParams(sampling=SamplingParams(seed=7, temperature=0.0))
+STOPPED = Ending(Status.COMPLETE, FinishReason.STOP)
+
+
+class ScriptedWorker:
+    """Holds the claim on one generation. All calls block; in asynchronous tests they go through ``in_thread``."""
+
+    def __init__(self, generation: Generation) -> None:
+        claimed = Generation.objects.claim_next(worker="script")
+        assert claimed is not None
+        assert claimed.pk == generation.pk
+        self.generation = claimed
+        self.said: list[Token] = []
+
+    def says(self, *texts: str) -> None:
+        """One token per text."""
+        tokens = [Token(index=len(self.said) + n, token=65, text=text) for n, text in enumerate(texts, start=1)]
+        self.said += tokens
+        self._append(tokens)
+
+    def waits(self, state: str, **more: Any) -> None:  # noqa: ANN401
+        self._append([Waiting(index=len(self.said), state=state, **more)])
+
+    def ends(self, ending: Ending = STOPPED, *, held_back: str = "", tells_the_log: bool = True) -> None:
+        columns = row_columns(ending, self.said, PARAMS, vocabulary=None)
+        columns["text"] += held_back
+        generation = self.generation
+        assert Generation.objects.finish(generation_id=generation.pk, epoch=generation.claim_epoch, columns=columns)
+        if tells_the_log:
+            self._append([end_entry(columns, self.said)])
+
+    def _append(self, entries: Sequence[AnyEntry]) -> None:
+        append = token_log_store.Append(self.generation.pk, self.generation.claim_epoch, entries)
+        (result,) = token_log_store.append(shared_client(), [append])
+        assert result.verdict is token_log_store.Verdict.WRITTEN

@@ -1,0 +1,402 @@
+"""The lines of an answer: their order, their ids, what resuming repeats, and that there is one last line."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from uuid import UUID
+
+import pytest
+import redis
+from celery import current_app
+from pytest_django import Settings
+
+from chat import presence, streaming
+from chat.background import in_thread
+from chat.callers import Caller
+from chat.errors import NotFound
+from chat.services import Turn
+from chat.streaming import WireLine
+from inference import readers, services, token_log
+from inference.errors import StoreUnavailable
+from inference.models import Generation, Priority
+from inference.results import CANCELLED, TIMED_OUT, Ending, failed
+from inference.states import FinishReason, Status
+from tests.api.script import PARAMS, STOPPED, ScriptedWorker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+LOCAL = Caller.local()
+WORDS = ["One", " two", "", " three", "…"]
+
+
+@pytest.fixture(autouse=True)
+def _quiet_surroundings(redis_client: "redis.Redis[str]", monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty Redis, and no broker to ring."""
+    monkeypatch.setattr(current_app, "send_task", lambda *args, **options: None)
+    yield
+    presence.closing.begun = False
+
+
+def queued(
+    owner: str = "local", *, priority: Priority = Priority.INTERACTIVE, idempotency_key: str | None = None
+) -> Generation:
+    return services.create(
+        owner=owner,
+        params=PARAMS,
+        prompt_ids=[1, 2, 3],
+        priority=priority,
+        idempotency_key=idempotency_key,
+        timeout_secs=60.0,
+    )
+
+
+async def make(
+    *, priority: Priority = Priority.INTERACTIVE, idempotency_key: str | None = None
+) -> tuple[Turn, ScriptedWorker]:
+    generation = await in_thread(queued, priority=priority, idempotency_key=idempotency_key)
+    return Turn(generation_id=generation.pk), await in_thread(ScriptedWorker, generation)
+
+
+async def read(turn: Turn, after: int = 0) -> list[WireLine]:
+    async with asyncio.timeout(10):
+        return [line async for line in streaming.lines(turn, caller=LOCAL, after=after)]
+
+
+async def until_read(turn: Turn) -> None:
+    async with asyncio.timeout(5):
+        while not await readers.count(turn.generation_id):  # noqa: ASYNC110  Redis sends no event for it
+            await asyncio.sleep(0.01)
+
+
+def text(lines: list[WireLine]) -> str:
+    return "".join(line["token"] for line in lines)
+
+
+def assert_one_end(lines: list[WireLine]) -> None:
+    assert [line["done"] for line in lines] == [False] * (len(lines) - 1) + [True]
+
+
+async def test_from_the_first_line_to_the_last() -> None:
+    turn, worker = await make()
+    await in_thread(worker.says, *WORDS)
+    await in_thread(worker.ends)
+    lines = await read(turn)
+    assert lines[0] == {
+        "id": 0,
+        "token": "",
+        "done": False,
+        "generation_id": str(turn.generation_id),
+        "conversation_id": None,
+        "message_id": None,
+    }
+    assert [(line["id"], line["token"]) for line in lines[1:-1]] == list(enumerate(WORDS, start=1))
+    assert_one_end(lines)
+    assert lines[-1]["id"] == 5
+    assert lines[-1]["finish_reason"] == "stop"
+    assert lines[-1]["usage"]["completion_tokens"] == 5
+    assert {"sources", "timings", "generation_id"} <= lines[-1].keys()
+
+
+async def test_what_was_held_back_is_in_the_last_line() -> None:
+    turn, worker = await make()
+    await in_thread(worker.says, "Hello", "")
+    await in_thread(worker.ends, held_back=" wor")
+    lines = await read(turn)
+    assert lines[-1]["token"] == " wor"
+    assert text(lines) == "Hello wor"
+
+
+async def test_tokens_come_while_the_answer_is_made() -> None:
+    turn, worker = await make()
+    async with aclosing(streaming.lines(turn, caller=LOCAL)) as lines:
+        assert (await anext(lines))["generation_id"]
+        for n, word in enumerate(("a", "b", "c"), start=1):
+            await in_thread(worker.says, word)
+            line = await asyncio.wait_for(anext(lines), 2)
+            assert (line["id"], line["token"]) == (n, word)
+        await in_thread(worker.ends)
+        assert (await asyncio.wait_for(anext(lines), 2))["done"]
+
+
+@pytest.mark.parametrize("has_log", [True, False])
+async def test_resuming_behind_every_token_loses_and_repeats_nothing(
+    has_log: bool, redis_client: "redis.Redis[str]"
+) -> None:
+    turn, worker = await make()
+    await in_thread(worker.says, *WORDS)
+    await in_thread(worker.ends, held_back="!")
+    if not has_log:  # a reader who comes after the log's time reads the database
+        redis_client.flushall()
+    for after in range(len(WORDS) + 1):
+        lines = await read(turn, after)
+        assert lines[0]["id"] == after
+        assert [line["id"] for line in lines if line["token"] and not line["done"]] == [
+            n for n, word in enumerate(WORDS, start=1) if n > after and word
+        ]
+        assert text(lines) == "".join(WORDS[after:]) + "!"
+        assert_one_end(lines)
+
+
+async def test_resuming_behind_what_there_is_still_ends() -> None:
+    turn, worker = await make()
+    await in_thread(worker.says, "a")
+    await in_thread(worker.ends)
+    lines = await read(turn, after=1000)
+    assert text(lines) == ""
+    assert_one_end(lines)
+
+
+OUTCOMES = {
+    "stop": (STOPPED, None),
+    "length": (Ending(Status.COMPLETE, FinishReason.LENGTH), None),
+    "cancelled": (CANCELLED, None),
+    "timeout": (TIMED_OUT, "timeout"),
+    "crash": (failed("runner_crashed", "the model died of this request"), "runner_crashed"),
+}
+
+
+@pytest.mark.parametrize("name", OUTCOMES)
+@pytest.mark.parametrize("tells_the_log", [True, False])
+async def test_every_outcome_has_one_last_line(name: str, tells_the_log: bool) -> None:
+    ending, code = OUTCOMES[name]
+    turn, worker = await make()
+    await in_thread(worker.says, "a", "b")
+    # A worker that dies between the row and the log leaves its readers to the row.
+    await in_thread(worker.ends, ending, tells_the_log=tells_the_log)
+    lines = await read(turn)
+    assert_one_end(lines)
+    assert text(lines) == "ab"
+    assert lines[-1].get("error", {}).get("code") == code
+    if code is None:
+        assert lines[-1]["finish_reason"] == name
+
+
+async def test_a_generation_cancelled_before_it_began() -> None:
+    generation = await in_thread(queued)
+    await in_thread(services.request_cancel, generation_id=generation.pk)
+    lines = await read(Turn(generation_id=generation.pk))
+    assert_one_end(lines)
+    assert lines[-1]["finish_reason"] == "cancelled"
+
+
+async def test_a_generation_deleted_while_it_is_read() -> None:
+    turn, worker = await make()
+    async with aclosing(streaming.lines(turn, caller=LOCAL)) as source:
+        lines = [await anext(source)]
+        await in_thread(worker.says, "a")
+        lines.append(await anext(source))
+        await in_thread(services.delete, generation_ids=[turn.generation_id])
+        async with asyncio.timeout(5):
+            lines += [line async for line in source]
+    assert_one_end(lines)
+    assert lines[-1]["error"]["code"] == "not_found"
+
+
+async def test_redis_away_for_good_is_the_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def follow(self: object, generation_id: UUID, after: int) -> AsyncGenerator[None, None]:
+        yield None
+        raise StoreUnavailable("Redis has been away for 30 s")
+
+    turn, _ = await make()
+    monkeypatch.setattr(token_log.TokenLogReader, "follow", follow)
+    lines = await read(turn)
+    assert_one_end(lines)
+    error = lines[-1]["error"]
+    assert (error["code"], error["generation_id"]) == ("store_unavailable", str(turn.generation_id))
+
+
+async def test_what_nobody_foresaw_tells_no_details(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def follow(self: object, generation_id: UUID, after: int) -> AsyncGenerator[None, None]:
+        yield None
+        raise ZeroDivisionError("at 10.0.0.3")
+
+    turn, _ = await make()
+    monkeypatch.setattr(token_log.TokenLogReader, "follow", follow)
+    lines = await read(turn)
+    assert_one_end(lines)
+    assert lines[-1]["error"]["code"] == "internal_error"
+    assert "10.0.0.3" not in str(lines[-1])
+
+
+async def test_waiting_is_told() -> None:
+    turn, worker = await make()
+    await in_thread(worker.waits, "loading")
+    await in_thread(worker.waits, "prefill", progress=0.5)
+    await in_thread(worker.says, "a")
+    await in_thread(worker.waits, "yielding", reason="transcription holds the GPU")
+    await in_thread(worker.ends)
+    statuses = [(line["id"], line["status"]) for line in await read(turn) if "status" in line]
+    assert statuses == [
+        (0, {"state": "loading"}),
+        (0, {"state": "prefill", "progress": 0.5}),
+        (1, {"state": "yielding", "reason": "transcription holds the GPU"}),
+    ]
+
+
+async def test_the_place_in_the_queue_is_told_as_it_changes() -> None:
+    ahead = await in_thread(queued, owner="user:9")
+    generation = await in_thread(queued)
+    async with aclosing(streaming.lines(Turn(generation_id=generation.pk), caller=LOCAL)) as lines:
+        await anext(lines)
+        line = await asyncio.wait_for(anext(lines), 5)
+        assert line["status"] == {"state": "queued", "position": 2}
+        await in_thread(services.request_cancel, generation_id=ahead.pk)
+        line = await asyncio.wait_for(anext(lines), 5)
+        assert line["status"] == {"state": "queued", "position": 1}
+
+
+async def test_silence_is_filled_with_pings(settings: Settings) -> None:
+    settings.STREAM_PING_SECS = 0.5
+    turn, worker = await make()
+    async with aclosing(streaming.lines_and_pings(turn, caller=LOCAL)) as lines:
+        await anext(lines)
+        for _ in range(2):
+            assert await asyncio.wait_for(anext(lines), 5) is None
+        await in_thread(worker.says, "a")
+        line = await asyncio.wait_for(anext(lines), 5)
+        assert line is not None
+        assert line["token"] == "a"
+
+
+async def test_many_tokens_come_in_order_and_complete() -> None:
+    turn, worker = await make()
+    reading = asyncio.create_task(read(turn))
+    for first in range(0, 3000, 100):
+        await in_thread(worker.says, *[f"{n} " for n in range(first, first + 100)])
+    await in_thread(worker.ends)
+    lines = await reading
+    assert text(lines) == "".join(f"{n} " for n in range(3000))
+    assert [line["id"] for line in lines[1:-1]] == list(range(1, 3001))
+
+
+class TestLeaving:
+    async def stopped_within(self, turn: Turn, secs: float) -> bool:
+        deadline = time.monotonic() + secs
+        while time.monotonic() < deadline:
+            row = await Generation.objects.aget(pk=turn.generation_id)
+            if row.cancel_requested or row.is_ended:
+                return True
+            await asyncio.sleep(0.05)
+        return False
+
+    async def leave(self, turn: Turn, *, stops: bool = True) -> None:
+        async with aclosing(streaming.lines(turn, caller=LOCAL, stops=stops)) as lines:
+            await anext(lines)
+            await asyncio.wait_for(anext(lines), 2)
+
+    async def running(self) -> tuple[Turn, ScriptedWorker]:
+        turn, worker = await make()
+        await in_thread(worker.says, "a")
+        return turn, worker
+
+    async def test_the_last_reader_stops_it_after_the_grace(self, settings: Settings) -> None:
+        settings.STREAM_GRACE_SECS = 0.6
+        turn, _ = await self.running()
+        await self.leave(turn)
+        assert not await self.stopped_within(turn, 0.3)
+        assert await self.stopped_within(turn, 2)
+
+    async def test_a_reader_that_comes_back_in_time_keeps_it(self, settings: Settings) -> None:
+        settings.STREAM_GRACE_SECS = 0.4
+        turn, _ = await self.running()
+        await self.leave(turn)
+        async with aclosing(streaming.lines(turn, caller=LOCAL, after=1)) as lines:
+            await anext(lines)
+            pending = asyncio.ensure_future(anext(lines))
+            assert not await self.stopped_within(turn, 1)
+            pending.cancel()
+            await asyncio.gather(pending, return_exceptions=True)
+
+    async def test_another_reader_keeps_it(self, settings: Settings) -> None:
+        settings.STREAM_GRACE_SECS = 0
+        turn, _ = await self.running()
+        other = await readers.join(turn.generation_id)
+        await self.leave(turn)
+        assert not await self.stopped_within(turn, 0.5)
+        await readers.leave(turn.generation_id, other)
+
+    async def test_batch_work_goes_on_alone(self, settings: Settings) -> None:
+        settings.STREAM_GRACE_SECS = 0
+        turn, _ = await self.running()
+        await self.leave(turn, stops=False)
+        assert not await self.stopped_within(turn, 0.5)
+
+    async def test_a_process_that_ends_stops_nothing(self, settings: Settings) -> None:
+        settings.STREAM_GRACE_SECS = 0.1
+        turn, _ = await self.running()
+        await self.leave(turn)
+        presence.closing.begun = True
+        assert not await self.stopped_within(turn, 0.6)
+
+    async def test_one_that_ended_is_left_in_peace(self, settings: Settings) -> None:
+        settings.STREAM_GRACE_SECS = 0
+        turn, worker = await self.running()
+        await in_thread(worker.ends)
+        await self.leave(turn)
+        await asyncio.sleep(0.2)
+        assert (await Generation.objects.aget(pk=turn.generation_id)).status == Status.COMPLETE
+
+    async def test_an_accepted_turn_that_nobody_reads_is_stopped(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings.STREAM_GRACE_SECS = 0
+        monkeypatch.setattr(presence, "ARRIVAL_SECS", 0.2)
+        turn, _ = await make()
+        # The client goes away while its turn is being stored; the storing is not cut in half.
+        starting = asyncio.create_task(streaming.start(lambda: _slowly(turn), caller=LOCAL, stops=True))
+        await asyncio.sleep(0.05)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert await self.stopped_within(turn, 2)
+
+    async def test_the_reader_is_gone_at_once_and_so_is_its_connection(self, redis_client: "redis.Redis[str]") -> None:
+        turn, _ = await self.running()
+        n_before = len(redis_client.client_list())
+        reading = asyncio.create_task(read(turn))
+        await until_read(turn)
+        began = time.monotonic()
+        reading.cancel()  # what Django does to the response of a client that left
+        await asyncio.gather(reading, return_exceptions=True)
+        while await readers.count(turn.generation_id) or len(redis_client.client_list()) > n_before:
+            assert time.monotonic() - began < 1
+            await asyncio.sleep(0.01)
+
+
+def _slowly(turn: Turn) -> Turn:
+    time.sleep(0.2)
+    return turn
+
+
+async def test_a_process_that_ends_says_so_and_gives_no_last_line() -> None:
+    turn, worker = await make()
+    await in_thread(worker.says, "a")
+    reading = asyncio.create_task(read(turn))
+    await until_read(turn)
+    await streaming.close_all(3)
+    lines = await asyncio.wait_for(reading, 0.5)
+    assert not any(line["done"] for line in lines)
+    assert lines[-1]["status"]["state"] == "yielding"
+    presence.closing.begun = False
+    await in_thread(worker.says, "b")
+    await in_thread(worker.ends)
+    assert text(lines) + text(await read(turn, lines[-1]["id"])) == "ab"
+
+
+async def test_nobody_elses_answer_can_be_resumed() -> None:
+    turn, _ = await make()
+    resumed, stops = await in_thread(streaming.resumed, caller=LOCAL, generation_id=turn.generation_id)
+    assert (resumed.generation_id, stops) == (turn.generation_id, True)
+    with pytest.raises(NotFound):
+        await in_thread(streaming.resumed, caller=Caller("user:1"), generation_id=turn.generation_id)
+
+
+@pytest.mark.parametrize(
+    ("priority", "key", "stops"),
+    [(Priority.INTERACTIVE, None, True), (Priority.BATCH, None, False), (Priority.INTERACTIVE, "k", False)],
+)
+async def test_what_somebody_comes_back_for_is_not_stopped_by_leaving(
+    priority: Priority, key: str | None, stops: bool
+) -> None:
+    turn, _ = await make(priority=priority, idempotency_key=key)
+    assert (await in_thread(streaming.resumed, caller=LOCAL, generation_id=turn.generation_id))[1] is stops
