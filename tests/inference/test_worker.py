@@ -1,0 +1,310 @@
+"""The worker with a real runner process on the fake model: every way a generation can go, and one End in each."""
+
+import os
+import signal
+import threading
+
+import pytest
+import redis
+from django.db import connection
+from django.test import override_settings
+
+from inference import services, token_log_store
+from inference.engine.params import SamplingParams, SequenceParams
+from inference.health import last_report
+from inference.models import FinishReason, Generation, Status
+from inference.redis_client import log_key
+from inference.token_log import replay
+from inference.token_log_entries import AnyEntry, End, Token
+from inference.tokenizer import get_tokenizer
+from tests.inference.making import queued
+from tests.inference.working import eventually, has_tokens, is_ended, running_worker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SLOW = "[[delay: 20]] [[count: 500]]"
+
+
+def logged(store: "redis.Redis[bytes]", generation: Generation) -> list[AnyEntry]:
+    stream = store.xrange(log_key(generation.pk))
+    return [token_log_store.decode(fields[token_log_store.FIELD]) for _, fields in stream]
+
+
+def assert_one_end(store: "redis.Redis[bytes]", generation: Generation) -> None:
+    """Exactly one End, the last entry, of the row's status; log and row tell the same text by the same pieces."""
+    generation.refresh_from_db()
+    assert eventually(lambda: any(isinstance(entry, End) for entry in logged(store, generation)))
+    entries = logged(store, generation)
+    ends = [entry for entry in entries if isinstance(entry, End)]
+    assert len(ends) == 1
+    assert entries[-1] == ends[0]
+    assert ends[0].status == generation.status
+    text = "".join(entry.text for entry in entries if isinstance(entry, Token | End))
+    assert text == generation.text
+    replayed = list(replay(generation, 0))
+    pieces = [(entry.index, entry.text, entry.device) for entry in entries if isinstance(entry, Token)]
+    assert [(entry.index, entry.text, entry.device) for entry in replayed if isinstance(entry, Token)] == pieces
+    assert replayed[-1] == ends[0]
+
+
+def run_to_end(*generations: Generation) -> None:
+    with running_worker() as (_, rings):
+        rings.ring(len(generations))
+        rings.join()
+    for generation in generations:
+        generation.refresh_from_db()
+
+
+def test_an_answer_is_computed_logged_and_stored(store: "redis.Redis[bytes]") -> None:
+    generation = queued(say="[[count: 12]]")
+    run_to_end(generation)
+    assert (generation.status, generation.finish_reason) == (Status.COMPLETE, FinishReason.STOP)
+    assert generation.text == "1 2 3 4 5 6 7 8 9 10 11 12 "
+    assert get_tokenizer().decode(generation.output_ids) == generation.text
+    assert generation.usage["completion_tokens"] == len(generation.text)
+    assert generation.model_name == "fake-it"
+    assert generation.devices == [{"device": "cpu", "tokens": len(generation.text)}]
+    assert set(generation.timings) == {"queue", "gpu_wait", "load", "restore", "prefill", "first_token", "decode"}
+    assert (generation.prompt_ids, generation.worker) == ([], "")
+    assert_one_end(store, generation)
+
+
+def test_a_stop_string_across_tokens_leaves_text_and_output_alike(store: "redis.Redis[bytes]") -> None:
+    params = SequenceParams(sampling=SamplingParams(seed=1, temperature=0.0), stop=["7 8"])
+    generation = queued(say="[[count: 20]]", params=params)
+    run_to_end(generation)
+    assert generation.text == "1 2 3 4 5 6 "
+    assert get_tokenizer().decode(generation.output_ids) == generation.text
+    assert_one_end(store, generation)
+
+
+def test_max_tokens_ends_with_length(store: "redis.Redis[bytes]") -> None:
+    params = SequenceParams(sampling=SamplingParams(seed=1, temperature=0.0), max_tokens=5)
+    generation = queued(say="[[say: 🙂🙂🙂]]", params=params)
+    run_to_end(generation)
+    assert (generation.status, generation.finish_reason) == (Status.COMPLETE, FinishReason.LENGTH)
+    assert generation.text.startswith("🙂")
+    assert_one_end(store, generation)
+
+
+def test_four_at_once_progress_side_by_side(store: "redis.Redis[bytes]") -> None:
+    generations = [queued(f"user:{number}", say="[[delay: 5]] [[count: 30]]") for number in range(4)]
+    run_to_end(*generations)
+    for generation in generations:
+        assert generation.text.endswith(" 30 ")
+        assert_one_end(store, generation)
+    started = [generation.started_at for generation in generations]
+    finished = [generation.finished_at for generation in generations]
+    assert all(finish is not None for finish in finished)
+    assert max(str(start) for start in started) < min(str(finish) for finish in finished)
+
+
+def test_a_ring_without_work_does_nothing() -> None:
+    with running_worker() as (worker, _):
+        assert worker.run_next() is False
+
+
+def test_a_prompt_beyond_the_context_fails_alone(store: "redis.Redis[bytes]") -> None:
+    too_long = queued("a", prompt=[5] * 70_000)
+    fine = queued("b", say="[[say: ok]]")
+    run_to_end(too_long, fine)
+    assert (too_long.status, too_long.error_code) == (Status.FAILED, "context_overflow")
+    assert fine.text == "ok"
+    assert_one_end(store, too_long)
+
+
+# ---- cancel and deadline ----
+
+
+def test_a_cancel_by_signal_stops_it_and_keeps_the_text(store: "redis.Redis[bytes]") -> None:
+    generation = queued(say=SLOW)
+    with override_settings(HEARTBEAT_SECS=60.0), running_worker() as (worker, rings):
+        rings.ring()
+        assert eventually(has_tokens(generation, 5, worker))
+        for _ in range(3):
+            services.request_cancel(generation_id=generation.pk)
+        assert eventually(lambda: is_ended(generation), secs=5)
+    assert (generation.status, generation.finish_reason) == (Status.INTERRUPTED, FinishReason.CANCELLED)
+    assert generation.text.startswith("1 2 ")
+    assert_one_end(store, generation)
+
+
+def test_a_cancel_whose_signal_was_lost_is_seen_at_the_heartbeat(store: "redis.Redis[bytes]") -> None:
+    generation = queued(say=SLOW)
+    with override_settings(HEARTBEAT_SECS=0.1), running_worker() as (worker, rings):
+        rings.ring()
+        assert eventually(has_tokens(generation, 5, worker))
+        Generation.objects.filter(pk=generation.pk).update(cancel_requested=True)
+        assert eventually(lambda: is_ended(generation), secs=5)
+    assert generation.finish_reason == FinishReason.CANCELLED
+    assert_one_end(store, generation)
+
+
+def test_a_row_cancelled_before_its_claim_is_not_computed(store: "redis.Redis[bytes]") -> None:
+    generation = queued(say="[[say: never]]")
+    Generation.objects.update(cancel_requested=True)
+    run_to_end(generation)
+    assert (generation.status, generation.text) == (Status.INTERRUPTED, "")
+    assert_one_end(store, generation)
+
+
+def test_the_deadline_counts_from_the_queue(store: "redis.Redis[bytes]") -> None:
+    generation = queued(say=SLOW, timeout_secs=2.0)
+    run_to_end(generation)
+    assert (generation.status, generation.error_code) == (Status.INTERRUPTED, "timeout")
+    assert generation.finished_at is not None
+    assert generation.queued_at is not None
+    assert 1.9 < (generation.finished_at - generation.queued_at).total_seconds() < 6
+    assert_one_end(store, generation)
+
+
+# ---- faults ----
+
+
+def test_a_poisoned_prompt_fails_alone(store: "redis.Redis[bytes]") -> None:
+    others = [queued(f"user:{number}", say="[[delay: 5]] [[count: 40]]") for number in range(3)]
+    poison = queued("mallory", say="[[abort]]")
+    run_to_end(*others, poison)
+    assert (poison.status, poison.error_code) == (Status.FAILED, "runner_crashed")
+    for generation in (*others, poison):
+        assert_one_end(store, generation)
+    assert [generation.status for generation in others] == [Status.COMPLETE] * 3
+    assert all(generation.text.endswith(" 40 ") and generation.attempt == 1 for generation in others)
+
+
+def test_a_killed_runner_costs_a_pause_and_no_token(store: "redis.Redis[bytes]") -> None:
+    generation = queued(say="[[delay: 10]] [[count: 60]]")
+    with running_worker() as (worker, rings):
+        rings.ring()
+        for at in (10, 60):
+            assert eventually(has_tokens(generation, at, worker))
+            assert worker.placement.runner_pid is not None
+            os.kill(worker.placement.runner_pid, signal.SIGKILL)
+        rings.join()
+    generation.refresh_from_db()
+    assert generation.text == "".join(f"{number} " for number in range(1, 61))
+    assert_one_end(store, generation)
+
+
+def test_a_redis_wiped_in_the_middle_costs_nothing(store: "redis.Redis[bytes]") -> None:
+    generation = queued(say="[[delay: 10]] [[count: 60]]")
+    with running_worker() as (worker, rings):
+        rings.ring()
+        assert eventually(has_tokens(generation, 20, worker))
+        store.flushall()
+        rings.join()
+    generation.refresh_from_db()
+    assert generation.text.endswith(" 60 ")
+    assert_one_end(store, generation)
+
+
+def test_a_row_taken_over_is_let_go_and_written_by_the_new_owner_only(store: "redis.Redis[bytes]") -> None:
+    """The zombie: its claim is taken while it computes; it finds out and leaves the row alone."""
+    generation = queued(say=SLOW)
+    with override_settings(HEARTBEAT_SECS=0.1), running_worker() as (worker, rings):
+        rings.ring()
+        assert eventually(has_tokens(generation, 5, worker))
+        generation.refresh_from_db()
+        while not Generation.objects.take_over(generation_id=generation.pk, epoch=1, heartbeat=generation.heartbeat):
+            generation.refresh_from_db()
+        other = Generation.objects.claim_next(worker="somebody else")
+        assert other is not None
+        rings.join()
+    generation.refresh_from_db()
+    assert (generation.status, generation.worker, generation.text) == (Status.RUNNING, "somebody else", "")
+    assert generation.claim_epoch == 3
+
+
+def test_a_deleted_row_stops_its_computation() -> None:
+    generation = queued(say=SLOW)
+    with running_worker() as (worker, rings):
+        rings.ring()
+        assert eventually(has_tokens(generation, 5, worker))
+        services.delete(generation_ids=[generation.pk])
+        rings.join()
+        assert worker._claims.lives == {}
+    assert not Generation.objects.exists()
+
+
+def test_a_database_that_is_locked_at_the_end_is_waited_for(store: "redis.Redis[bytes]") -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("a lock of SQLite's")
+    generation = queued(say="[[say: kept]]")
+    with running_worker() as (worker, rings):
+        finish, tries = Generation.objects.finish, threading.Event()
+        del finish
+        rings.ring()
+        assert eventually(lambda: bool(worker._claims.lives) or is_ended(generation))
+        with connection.cursor() as cursor:
+            cursor.execute("BEGIN IMMEDIATE")
+            tries.wait(1.0)
+            cursor.execute("COMMIT")
+        rings.join()
+    generation.refresh_from_db()
+    assert generation.text == "kept"
+    assert_one_end(store, generation)
+
+
+# ---- stopping ----
+
+
+def test_a_stop_gives_work_back_and_the_next_worker_goes_on_from_the_log(store: "redis.Redis[bytes]") -> None:
+    sampling = SamplingParams(seed=11, temperature=0.9)
+    generation = queued(say="[[delay: 15]] [[count: 60]]", params=SequenceParams(sampling=sampling))
+    with running_worker() as (worker, rings):
+        rings.ring()
+        assert eventually(has_tokens(generation, 20, worker))
+        worker.stop(0.0)
+        rings.join()
+        generation.refresh_from_db()
+        assert (generation.status, generation.attempt, generation.text) == (Status.QUEUED, 0, "")
+        said = "".join(token.text for token in token_log_store.tail(store, generation.pk))
+        assert len(said) >= 20
+    run_to_end(generation)
+    assert generation.text.startswith(said)
+    assert generation.text == "".join(f"{number} " for number in range(1, 61))
+    assert_one_end(store, generation)
+
+
+def test_a_stop_lets_short_answers_end(store: "redis.Redis[bytes]") -> None:
+    generation = queued(say="[[delay: 5]] [[count: 20]]")
+    with running_worker() as (worker, rings):
+        rings.ring()
+        assert eventually(has_tokens(generation, 1, worker))
+        worker.stop(20.0)
+        assert worker.run_next() is False
+    generation.refresh_from_db()
+    assert generation.status == Status.COMPLETE
+    assert_one_end(store, generation)
+
+
+def test_a_stop_while_the_model_loads_gives_work_back() -> None:
+    generation = queued(say=SLOW)
+    with running_worker() as (worker, rings):
+        rings.ring()
+        assert eventually(lambda: bool(worker._claims.lives))
+        worker.stop(0.0)
+        rings.join()
+    generation.refresh_from_db()
+    assert generation.status == Status.QUEUED
+
+
+def test_a_stopped_worker_leaves_no_thread_and_no_process() -> None:
+    before = threading.active_count()
+    with running_worker() as (worker, _):
+        assert eventually(lambda: worker.placement.runner_pid is not None)
+        pid = worker.placement.runner_pid
+        assert pid is not None
+    assert eventually(lambda: threading.active_count() <= before, secs=5)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_the_worker_reports_itself() -> None:
+    with running_worker() as (worker, _):
+        assert eventually(lambda: worker.placement.ready is not None)
+        worker.report_once()
+        report = last_report()
+    assert report is not None
+    assert (report.model_name, report.model_loaded, report.pid) == ("fake-it", True, os.getpid())
+    assert report.context_size == get_tokenizer().context_size
