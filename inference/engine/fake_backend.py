@@ -11,7 +11,7 @@ import numpy as np
 
 from inference.engine.backend import Logits, Slice
 from inference.engine.errors import BackendError
-from inference.engine.fake import FIRST_BYTE, N_TOKENS, FakeVocabulary
+from inference.engine.fake import FIRST_BYTE, N_TOKENS, START_OF_TURN, FakeVocabulary
 from inference.engine.fake_script import DAMAGED, Script, delay_ms, wants_abort, write_script
 from inference.engine.vocabulary import Vocabulary
 
@@ -58,6 +58,9 @@ class FakeBackend:
         slot.tokens.extend(part.tokens)
         if self.window:
             slot.first_position = max(slot.first_position, len(slot.tokens) - self.window)
+        if len(part.tokens) > 1 or START_OF_TURN in part.tokens:
+            # A further prompt in the same slot: what was scripted for the one before does not hold any more.
+            slot.script = None
         if slot.script is not None:
             return slot.script.delay_ms
         if wants_abort(slot.tokens):
