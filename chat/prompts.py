@@ -63,8 +63,7 @@ def user_turn(text: str, sources: Sequence[Source]) -> str:
 
 def memory_block(sources: Sequence[Source]) -> str:
     """Numbered quotations within a fence. Every quoted line is marked: none can end the fence or begin a turn."""
-    entries = [f"{_heading(source)}\n{_quoted(source.text)}" for source in sources]
-    return "\n".join(["Memories:", FENCE, *entries, FENCE])
+    return "\n".join(["Memories:", FENCE, *map(_entry, sources), FENCE])
 
 
 def choose_sources(
@@ -72,7 +71,8 @@ def choose_sources(
 ) -> tuple[Source, ...]:
     """Those whose block fits into ``budget`` tokens, documents first, then the best scores; labelled in the order in
     which they are shown: documents as they came, then from the oldest to the newest."""
-    ranked = sorted(candidates, key=lambda source: (source.kind != DOCUMENT, -(source.score or 0.0)))
+    quotable = [source for source in candidates if _quoted(source.text)]
+    ranked = sorted(quotable, key=lambda source: (source.kind != DOCUMENT, -(source.score or 0.0)))
     left = budget - count_tokens(memory_block([])) - 2
     chosen: list[Source] = []
     for source in ranked:
@@ -93,7 +93,7 @@ def _age(source: Source) -> tuple[bool, datetime, float]:
 
 def _cost(source: Source, count_tokens: Callable[[str], int]) -> int:
     """Tokens of one entry; its label is not known yet, three digits are allowed for."""
-    return count_tokens(f"{_heading(replace(source, label='999'))}\n{_quoted(source.text)}\n")
+    return count_tokens(_entry(replace(source, label="999")) + "\n")
 
 
 def _cut_to(source: Source, budget: int, count_tokens: Callable[[str], int]) -> Source | None:
@@ -106,7 +106,11 @@ def _cut_to(source: Source, budget: int, count_tokens: Callable[[str], int]) -> 
         keep = int(len(source.text) * budget / cost * 0.95)
         source = replace(source, text=source.text[:keep].rstrip(" …") + " …" if keep else "")
         cost = _cost(source, count_tokens)
-    return source if source.text and cost <= budget else None
+    return source if cost <= budget and _quoted(source.text) else None
+
+
+def _entry(source: Source) -> str:
+    return "\n".join(part for part in (_heading(source), _quoted(source.text)) if part)
 
 
 def _heading(source: Source) -> str:

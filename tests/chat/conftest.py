@@ -1,0 +1,27 @@
+"""Every test of this folder talks to the fake model, with a short system prompt."""
+
+from collections.abc import Callable
+
+import pytest
+from pytest_django import Settings
+
+from inference import tokenizer
+from inference.tokenizer import Tokenizer
+from tests.chat.vocabularies import fake_tokenizer
+
+SYSTEM = "You are kind."
+
+
+@pytest.fixture(autouse=True)
+def _fake_model(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    settings.GEMMA_SYSTEM_PROMPT = SYSTEM
+    settings.GEMMA_CHAT_FORMAT = "auto"
+    settings.RAG_SERVICE_URL = None
+    settings.RAG_DEFAULT = False
+    monkeypatch.setattr(tokenizer, "_tokenizer", fake_tokenizer())
+
+
+@pytest.fixture
+def use_tokenizer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tokenizer], None]:
+    """Put another tokenizer in this process's place."""
+    return lambda other: monkeypatch.setattr(tokenizer, "_tokenizer", other)
