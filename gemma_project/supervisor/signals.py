@@ -20,17 +20,16 @@ class SignalPipe:
     def __enter__(self) -> Self:
         # The interpreter writes to the pipe from the C handler, so no signal falls between a check and a wait.
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._note_stop)
-        signal.signal(signal.SIGCHLD, self._note_child)
+        self._before = {number: signal.signal(number, self._note_stop) for number in STOP_SIGNALS}
+        self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._note_child)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         signal.set_wakeup_fd(-1)
-        for number in (*STOP_SIGNALS, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
         os.close(self._reader)
         os.close(self._writer)
 

@@ -4,6 +4,7 @@ Knows nothing of what is stored in it. The wheel's own starter is not used: it l
 takes a TCP port.
 """
 
+import os
 import socket
 import stat
 from pathlib import Path
@@ -18,11 +19,12 @@ def prepare_directories(socket_path: Path, data_dir: Path) -> None:
     """Private directories for the socket and the append-only file. Raises PermissionError if one is another's."""
     for directory in (socket_path.parent, data_dir):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # The umask, or whoever made the directory before us, may have had other ideas.
+        # Under /tmp somebody else could have laid it there, or a link to elsewhere.
+        status = directory.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+            raise PermissionError(f"{directory} is not a directory of our own")
+        # Whoever made it before us may have had other ideas than the mode above.
         directory.chmod(0o700)
-    # A directory under /tmp could have been laid there by somebody else, as a link to elsewhere.
-    if not stat.S_ISDIR(socket_path.parent.lstat().st_mode):
-        raise PermissionError(f"{socket_path.parent} is not a directory of our own")
 
 
 def command(socket_path: Path, data_dir: Path, *, title: str = "gemma-valkey") -> list[str]:

@@ -84,7 +84,7 @@ def build_server(listener: socket.socket) -> Server:
     )
     server.endpoints = []
     # Daphne drops its connections at the same event; what is written before the process ends still arrives.
-    reactor.addSystemEventTrigger("before", "shutdown", _tell_readers)  # type: ignore[arg-type]
+    reactor.addSystemEventTrigger("before", "shutdown", _tell_readers)
     return server
 
 

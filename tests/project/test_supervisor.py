@@ -1,0 +1,204 @@
+"""The supervisor with small processes: restarts with back-off, order of stopping, what ends a start-up."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gemma_project.supervisor import supervisor as module
+from gemma_project.supervisor.errors import PartFailed
+from gemma_project.supervisor.part import LONGEST_DELAY_SECS, Life, Part, describe_exit
+from gemma_project.supervisor.signals import SignalPipe
+from gemma_project.supervisor.supervisor import StopRequested, Supervisor
+from tests.live_stack import wait_until
+
+SLEEPER = [sys.executable, "-S", "-c", "import time; time.sleep(300)"]
+FAILING = [sys.executable, "-S", "-c", "raise SystemExit(3)"]
+# Says in the file named by its argument that SIGTERM came, then ends.
+POLITE = [
+    sys.executable,
+    "-S",
+    "-c",
+    """
+import signal, sys, time
+def end(number, frame):
+    open(sys.argv[1], "a").write(sys.argv[2] + "\\n")
+    raise SystemExit
+signal.signal(signal.SIGTERM, end)
+open(sys.argv[1], "a").write("started " + sys.argv[2] + "\\n")
+time.sleep(300)
+""",
+]
+STUBBORN = [
+    sys.executable,
+    "-S",
+    "-c",
+    "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); open(sys.argv[1], 'w'); time.sleep(300)",
+]
+
+
+class Desk:
+    """A supervisor and what it said."""
+
+    def __init__(self, signals: SignalPipe) -> None:
+        self.said: list[str] = []
+        self.supervisor = Supervisor(signals, self.said.append)
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    with SignalPipe() as signals:
+        desk = Desk(signals)
+        yield desk
+        desk.supervisor.stop()
+
+
+def after(delay_secs: float, number: signal.Signals) -> None:
+    """A signal to this process, later."""
+    threading.Timer(delay_secs, os.kill, (os.getpid(), number)).start()
+
+
+def pid_of(life: Life) -> int:
+    assert life.pid is not None
+    return life.pid
+
+
+def test_a_killed_part_comes_back_with_a_clear_line(desk: Desk) -> None:
+    life = desk.supervisor.add(Part("gemma-x", SLEEPER, 1.0))
+    first = pid_of(life)
+    os.kill(first, signal.SIGKILL)
+    desk.supervisor.wait_until(lambda: life.pid not in (None, first), what="no restart", timeout_secs=10)
+    assert desk.said == [
+        "gemma-x ended (signal SIGKILL); starting it again in 0.5 s",
+        f"gemma-x started again (process {life.pid})",
+    ]
+
+
+def test_the_delay_doubles_and_is_bounded() -> None:
+    life = Life(Part("gemma-x", FAILING, 1.0))
+    delays = []
+    for deaths in range(1, 12):
+        life.deaths = deaths
+        delays.append(life.delay_secs)
+    assert delays[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert delays[-1] == LONGEST_DELAY_SECS
+
+
+def test_a_long_life_resets_the_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    life = Life(Part("gemma-x", FAILING, 1.0))
+    life.start()
+    life.deaths = 5
+    monkeypatch.setattr("gemma_project.supervisor.part.STEADY_SECS", 0.0)
+    wait_until(lambda: life.reap() is not None, timeout_secs=10, what="it ends")
+    assert life.deaths == 1
+
+
+def test_a_part_that_keeps_dying_ends_the_start(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gemma_project.supervisor.part.FIRST_DELAY_SECS", 0.01)
+    desk.supervisor.add(Part("gemma-x", FAILING, 1.0, says_why="see the log"))
+    with pytest.raises(PartFailed, match=r"gemma-x ended 3 times .*\(exit status 3\); see the log"):
+        desk.supervisor.wait_until(lambda: False, what="never", timeout_secs=20)
+
+
+def test_once_up_a_part_is_started_again_for_ever(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gemma_project.supervisor.part.FIRST_DELAY_SECS", 0.001)
+    life = desk.supervisor.add(Part("gemma-x", FAILING, 1.0))
+    after(2.0, signal.SIGTERM)
+    desk.supervisor.watch()
+    assert life.deaths > module.MAX_DEATHS_AT_START
+
+
+def test_waiting_has_a_limit(desk: Desk) -> None:
+    with pytest.raises(PartFailed, match=r"nothing came within 0\.2 s"):
+        desk.supervisor.wait_until(lambda: False, what="nothing came", timeout_secs=0.2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_each_stop_signal_ends_the_watch_at_once(desk: Desk, number: signal.Signals) -> None:
+    after(0.2, number)
+    started = time.monotonic()
+    desk.supervisor.watch()
+    assert time.monotonic() - started < 2.0
+
+
+def test_a_signal_during_the_start_ends_it(desk: Desk) -> None:
+    after(0.2, signal.SIGINT)
+    with pytest.raises(StopRequested):
+        desk.supervisor.wait_until(lambda: False, what="never", timeout_secs=20)
+
+
+def test_parts_stop_one_after_the_other_last_started_first(desk: Desk, tmp_path: Path) -> None:
+    log = tmp_path / "order"
+    for name in ("valkey", "web", "worker"):
+        desk.supervisor.add(Part(name, [*POLITE, str(log), name], 5.0))
+        wait_until(partial(says, log, f"started {name}"), timeout_secs=10, what=f"{name} is ready")
+    desk.supervisor.stop()
+    assert [line for line in read(log).splitlines() if not line.startswith("started")] == ["worker", "web", "valkey"]
+
+
+def test_what_does_not_end_is_killed(desk: Desk, tmp_path: Path) -> None:
+    mark = tmp_path / "ready"
+    life = desk.supervisor.add(Part("gemma-x", [*STUBBORN, str(mark)], 0.3))
+    process = psutil.Process(pid_of(life))
+    wait_until(mark.exists, timeout_secs=10, what="it ignores SIGTERM")
+    started = time.monotonic()
+    desk.supervisor.stop()
+    assert time.monotonic() - started < 2.0
+    assert not process.is_running()
+    assert desk.said == ["gemma-x did not end within 0.3 s: killed"]
+
+
+def test_asked_twice_everything_is_killed_at_once(desk: Desk, tmp_path: Path) -> None:
+    processes = []
+    for name in ("one", "two"):
+        life = desk.supervisor.add(Part(name, [*STUBBORN, str(tmp_path / name)], 60.0))
+        processes.append(psutil.Process(pid_of(life)))
+        wait_until((tmp_path / name).exists, timeout_secs=10, what="it ignores SIGTERM")
+    after(0.2, signal.SIGINT)
+    desk.supervisor.stop()
+    assert not any(process.is_running() for process in processes)
+    assert desk.said == ["asked again: killing what is left"]
+
+
+def test_a_command_that_ends_well_is_no_death(desk: Desk) -> None:
+    desk.supervisor.run_to_end(Part("once", [sys.executable, "-S", "-c", "pass"], 1.0))
+    assert desk.said == []
+
+
+def test_a_command_that_fails_says_how(desk: Desk) -> None:
+    with pytest.raises(PartFailed, match=r"once failed \(exit status 3\); the lines above say why"):
+        desk.supervisor.run_to_end(Part("once", FAILING, 1.0))
+
+
+def test_a_signal_ends_the_command_too(desk: Desk) -> None:
+    after(0.2, signal.SIGINT)
+    before = set(psutil.Process().children())
+    with pytest.raises(StopRequested):
+        desk.supervisor.run_to_end(Part("once", SLEEPER, 1.0))
+    assert set(psutil.Process().children()) <= before
+
+
+def test_ctrl_c_in_the_terminal_reaches_the_supervisor_alone(desk: Desk) -> None:
+    life = desk.supervisor.add(Part("gemma-x", SLEEPER, 1.0))
+    assert os.getpgid(pid_of(life)) != os.getpgid(0)
+
+
+def test_exits_in_words() -> None:
+    assert describe_exit(0) == "exit status 0"
+    assert describe_exit(-signal.SIGSEGV) == "signal SIGSEGV"
+    assert describe_exit(-99) == "signal 99"
+
+
+def says(path: Path, words: str) -> bool:
+    return words in read(path)
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
