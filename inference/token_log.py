@@ -125,9 +125,12 @@ async def _ended_row(generation_id: UUID) -> Generation | None:
 
 
 def _look_at_row(generation_id: UUID) -> Generation | None:
-    """The row when it has ended. Streams outlive requests, so connections that broke meanwhile are dropped here."""
+    """The row when it has ended. A stream holds no database connection while it waits for tokens."""
     close_old_connections()
-    row = Generation.objects.only(*RESULT_COLUMNS).get(pk=generation_id)
+    try:
+        row = Generation.objects.only(*RESULT_COLUMNS).get(pk=generation_id)
+    finally:
+        close_old_connections()
     return row if row.is_ended else None
 
 

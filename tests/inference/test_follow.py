@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 import redis
-from asgiref.sync import sync_to_async
+from channels.db import database_sync_to_async
 
 from inference import services, token_log_store
 from inference.endings import conclude
@@ -67,9 +67,9 @@ async def test_an_unknown_generation_is_said_to_be_unknown() -> None:
 
 @pytest.mark.parametrize("source", ["log", "row"])
 async def test_a_reader_goes_on_after_any_token(store: "redis.Redis[bytes]", source: str) -> None:
-    row = await sync_to_async(claimed)()
+    row = await database_sync_to_async(claimed)()
     write(store, row, *tokens(TEXT))
-    write(store, row, await sync_to_async(finish_row)(row, TEXT, held_back=" END"))
+    write(store, row, await database_sync_to_async(finish_row)(row, TEXT, held_back=" END"))
     if source == "row":
         store.flushall()
     for after in range(len(TEXT) + 1):
@@ -81,13 +81,13 @@ async def test_a_reader_goes_on_after_any_token(store: "redis.Redis[bytes]", sou
 
 
 async def test_a_reader_that_leaves_after_every_token_misses_nothing(store: "redis.Redis[bytes]") -> None:
-    row = await sync_to_async(claimed)()
+    row = await database_sync_to_async(claimed)()
 
     async def write_slowly() -> None:
         for index, char in enumerate(TEXT, start=1):
             write(store, row, *tokens(char, first=index))
             await asyncio.sleep(0.01)
-        write(store, row, await sync_to_async(finish_row)(row, TEXT))
+        write(store, row, await database_sync_to_async(finish_row)(row, TEXT))
 
     writing = asyncio.create_task(write_slowly())
     got, after, is_over = "", 0, False
@@ -105,14 +105,14 @@ async def test_a_reader_that_leaves_after_every_token_misses_nothing(store: "red
 
 
 async def test_statuses_and_the_end_are_told_again_tokens_are_not(store: "redis.Redis[bytes]") -> None:
-    row = await sync_to_async(claimed)()
+    row = await database_sync_to_async(claimed)()
     write(store, row, *tokens("ab"), Waiting(index=2, state="loading"), End(index=2, status="complete"))
     entries = await collect(row.pk, 2)
     assert [type(entry) for entry in entries] == [Waiting, End]
 
 
 async def test_silence_is_told_about_every_second() -> None:
-    row = await sync_to_async(claimed)()
+    row = await database_sync_to_async(claimed)()
     loop = asyncio.get_running_loop()
     began = loop.time()
     silences: list[float] = []
@@ -125,31 +125,31 @@ async def test_silence_is_told_about_every_second() -> None:
 
 
 async def test_several_readers_get_the_same(store: "redis.Redis[bytes]") -> None:
-    row = await sync_to_async(claimed)()
+    row = await database_sync_to_async(claimed)()
     readers = [asyncio.create_task(collect(row.pk)) for _ in range(5)]
     for index, char in enumerate(TEXT, start=1):
         write(store, row, *tokens(char, first=index))
         await asyncio.sleep(0)
-    write(store, row, await sync_to_async(finish_row)(row, TEXT))
+    write(store, row, await database_sync_to_async(finish_row)(row, TEXT))
     assert {text_of(entries) for entries in await asyncio.gather(*readers)} == {TEXT}
 
 
 async def test_a_row_that_ended_without_telling_the_log_ends_its_readers(store: "redis.Redis[bytes]") -> None:
     """The worker died between the row and the End entry, and more is in the row than in the log."""
-    row = await sync_to_async(claimed)()
+    row = await database_sync_to_async(claimed)()
     write(store, row, *tokens(TEXT[:4]))
-    await sync_to_async(finish_row)(row, TEXT)
+    await database_sync_to_async(finish_row)(row, TEXT)
     entries = await collect(row.pk, 2)
     assert TEXT[:2] + text_of(entries) == TEXT
     assert indexes(entries) == list(range(3, len(TEXT) + 1))
 
 
 async def test_an_end_entry_that_comes_just_after_the_row_is_not_overtaken(store: "redis.Redis[bytes]") -> None:
-    row = await sync_to_async(claimed)()
+    row = await database_sync_to_async(claimed)()
     write(store, row, *tokens("ab"))
     reading = asyncio.create_task(collect(row.pk))
     await asyncio.sleep(1.2)  # the reader is in its silence and will look at the row
-    end = await sync_to_async(finish_row)(row, "ab")
+    end = await database_sync_to_async(finish_row)(row, "ab")
     await asyncio.sleep(0.1)
     write(store, row, end)
     entries = await reading
@@ -158,34 +158,34 @@ async def test_an_end_entry_that_comes_just_after_the_row_is_not_overtaken(store
 
 
 async def test_a_log_that_redis_lost_and_got_again_has_no_repetition(store: "redis.Redis[bytes]") -> None:
-    row = await sync_to_async(claimed)()
+    row = await database_sync_to_async(claimed)()
     write(store, row, *tokens("abc"))
     reading = asyncio.create_task(collect(row.pk))
     await asyncio.sleep(0.3)
     store.flushall()
     write(store, row, *tokens("ab"))
     await asyncio.sleep(0.1)
-    write(store, row, *tokens("abcdef"), await sync_to_async(finish_row)(row, "abcdef"))
+    write(store, row, *tokens("abcdef"), await database_sync_to_async(finish_row)(row, "abcdef"))
     entries = await reading
     assert indexes(entries) == [1, 2, 3, 4, 5, 6]
     assert text_of(entries) == "abcdef"
 
 
 async def test_a_generation_cancelled_in_the_queue_ends_its_readers() -> None:
-    row = await sync_to_async(queued)()
+    row = await database_sync_to_async(queued)()
     reading = asyncio.create_task(collect(row.pk))
     await asyncio.sleep(0.2)
-    assert await sync_to_async(conclude)(row.pk, CANCELLED)
+    assert await database_sync_to_async(conclude)(row.pk, CANCELLED)
     entries = await reading
     assert entries == [End(index=0, status="interrupted")]
 
 
 async def test_a_deleted_generation_ends_its_readers(store: "redis.Redis[bytes]") -> None:
-    row = await sync_to_async(claimed)()
+    row = await database_sync_to_async(claimed)()
     write(store, row, *tokens("ab"))
     reading = asyncio.create_task(collect(row.pk))
     await asyncio.sleep(0.2)
-    await sync_to_async(services.delete)(generation_ids=[row.pk])
+    await database_sync_to_async(services.delete)(generation_ids=[row.pk])
     entries = await reading
     assert text_of(entries) == "ab"
     assert isinstance(entries[-1], End)
@@ -194,7 +194,7 @@ async def test_a_deleted_generation_ends_its_readers(store: "redis.Redis[bytes]"
 
 
 async def test_a_log_without_a_reader_leaves_no_connection_behind(store: "redis.Redis[bytes]") -> None:
-    row = await sync_to_async(claimed)()
+    row = await database_sync_to_async(claimed)()
     write(store, row, *tokens("ab"))
     before = len(store.client_list())
     for _ in range(10):
@@ -213,8 +213,8 @@ def test_replay_tells_devices_and_keeps_the_pieces() -> None:
 
 
 async def test_redis_away_for_too_long_is_an_error_and_an_ended_row_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    running, ended = await sync_to_async(claimed)(), await sync_to_async(claimed)()
-    await sync_to_async(finish_row)(ended, TEXT)
+    running, ended = await database_sync_to_async(claimed)(), await database_sync_to_async(claimed)()
+    await database_sync_to_async(finish_row)(ended, TEXT)
     monkeypatch.setattr("inference.token_log.REDIS_PATIENCE_SECS", 0.6)
     monkeypatch.setattr("django.conf.settings.REDIS_URL", "unix:///nonexistent/valkey.sock")
     assert text_of(await collect(ended.pk, 3)) == TEXT[3:]

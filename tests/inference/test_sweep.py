@@ -1,0 +1,211 @@
+"""The sweep, on a clock moved by hand: silent owners, lost rings, deadlines, unbuilt prompts, forgotten rows."""
+
+from datetime import timedelta
+
+import pytest
+import redis
+from django.conf import settings
+from django.utils import timezone
+
+from inference.models import Generation, Priority, Status
+from inference.redis_client import log_key
+from inference.sweep import MAX_ATTEMPTS, PREPARE_AGAIN_AFTER_SECS, Sweep
+from inference.token_log_store import Append, append
+from tests.inference.making import preparing, queued, tokens
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]
+
+Rings = list[tuple[str, str]]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def sweep(clock: Clock) -> Sweep:
+    return Sweep(lambda: 2, clock=clock)
+
+
+def running(*, attempt: int = 1) -> Generation:
+    queued()
+    row = Generation.objects.claim_next(worker="w")
+    assert row is not None
+    Generation.objects.filter(pk=row.pk).update(attempt=attempt)
+    return row
+
+
+def grow_older(row: Generation, secs: float) -> None:
+    then = timezone.now() - timedelta(seconds=secs)
+    Generation.objects.filter(pk=row.pk).update(created_at=then, queued_at=then, finished_at=then)
+
+
+# ---- silent owners ----
+
+
+def test_a_heartbeat_that_stands_still_is_taken_over(sweep: Sweep, clock: Clock, rings: Rings) -> None:
+    row = running()
+    rings.clear()
+    sweep.once()
+    clock.now += settings.CLAIM_TTL_SECS - 0.1
+    sweep.once()
+    row.refresh_from_db()
+    assert row.status == Status.RUNNING
+    clock.now += 0.2
+    sweep.once()
+    row.refresh_from_db()
+    assert (row.status, row.claim_epoch, row.attempt) == (Status.QUEUED, 2, 1)
+    assert ("inference.generate", str(row.pk)) in rings
+
+
+def test_long_but_live_is_never_taken_over(sweep: Sweep, clock: Clock) -> None:
+    row = running()
+    for _ in range(30):
+        clock.now += settings.CLAIM_TTL_SECS * 0.9
+        Generation.objects.beat(worker="w", generation_ids=[row.pk])
+        sweep.once()
+    row.refresh_from_db()
+    assert (row.status, row.claim_epoch) == (Status.RUNNING, 1)
+
+
+def test_only_what_this_process_saw_standing_still_counts(clock: Clock) -> None:
+    """A sweep that starts anew knows nothing of how long the counter has been where it is."""
+    row = running()
+    for _ in range(5):
+        clock.now += settings.CLAIM_TTL_SECS * 10
+        Sweep(lambda: 0, clock=clock).once()
+    row.refresh_from_db()
+    assert row.status == Status.RUNNING
+
+
+def test_a_new_claim_of_the_row_starts_the_time_anew(sweep: Sweep, clock: Clock) -> None:
+    row = running()
+    sweep.once()
+    clock.now += settings.CLAIM_TTL_SECS - 1
+    Generation.objects.filter(pk=row.pk).update(claim_epoch=7)
+    sweep.once()
+    clock.now += settings.CLAIM_TTL_SECS - 1
+    sweep.once()
+    row.refresh_from_db()
+    assert row.status == Status.RUNNING
+
+
+def test_too_many_attempts_end_it_with_what_it_had_said(
+    sweep: Sweep, clock: Clock, store: "redis.Redis[bytes]"
+) -> None:
+    row = running(attempt=MAX_ATTEMPTS)
+    append(store, [Append(row.pk, row.claim_epoch, tokens("abc"))])
+    sweep.once()
+    clock.now += settings.CLAIM_TTL_SECS
+    sweep.once()
+    row.refresh_from_db()
+    assert (row.status, row.error_code, row.text) == (Status.FAILED, "too_many_attempts", "abc")
+    assert store.xlen(log_key(row.pk)) == 4
+
+
+def test_a_cancel_outlives_the_worker_it_was_meant_for(sweep: Sweep, clock: Clock) -> None:
+    row = running()
+    Generation.objects.update(cancel_requested=True)
+    sweep.once()
+    clock.now += settings.CLAIM_TTL_SECS
+    sweep.once()
+    row.refresh_from_db()
+    assert (row.status, row.finish_reason) == (Status.INTERRUPTED, "cancelled")
+
+
+# ---- rings ----
+
+
+def test_lost_rings_are_rung_again_for_the_free_slots(sweep: Sweep, rings: Rings) -> None:
+    rows = [queued(f"user:{number}", waited_secs=30 - number) for number in range(5)]
+    rings.clear()
+    sweep.once()
+    assert rings == [("inference.generate", str(row.pk)) for row in rows[:2]]
+
+
+def test_a_busy_worker_rings_for_nobody(clock: Clock, rings: Rings) -> None:
+    queued(waited_secs=30)
+    rings.clear()
+    Sweep(lambda: 0, clock=clock).once()
+    assert rings == []
+
+
+def test_what_was_queued_a_moment_ago_is_left_to_its_own_ring(sweep: Sweep, rings: Rings) -> None:
+    queued()
+    rings.clear()
+    sweep.once()
+    assert rings == []
+
+
+def test_rows_queued_when_redis_was_wiped_are_rung(sweep: Sweep, rings: Rings, store: "redis.Redis[bytes]") -> None:
+    row = queued(waited_secs=5)
+    store.flushall()
+    rings.clear()
+    sweep.once()
+    assert rings == [("inference.generate", str(row.pk))]
+
+
+def test_an_unbuilt_prompt_is_asked_for_again_now_and_then(sweep: Sweep, clock: Clock, rings: Rings) -> None:
+    row = preparing(prepare_task="chat.prepare")
+    sweep.once()
+    assert rings == []
+    grow_older(row, PREPARE_AGAIN_AFTER_SECS + 1)
+    for _ in range(5):
+        sweep.once()
+    assert rings == [("chat.prepare", str(row.pk))]
+    clock.now += PREPARE_AGAIN_AFTER_SECS
+    sweep.once()
+    assert len(rings) == 2
+
+
+def test_an_unbuilt_prompt_that_nobody_can_build_fails(sweep: Sweep) -> None:
+    row = preparing(prepare_task="")
+    grow_older(row, PREPARE_AGAIN_AFTER_SECS + 1)
+    sweep.once()
+    row.refresh_from_db()
+    assert (row.status, row.error_code) == (Status.FAILED, "not_prepared")
+
+
+# ---- deadlines and forgetting ----
+
+
+@pytest.mark.parametrize("make", [queued, preparing])
+def test_what_waits_beyond_its_deadline_ends_as_timed_out(sweep: Sweep, make: object) -> None:
+    late, early, endless = make(timeout_secs=1), make(timeout_secs=60), make(timeout_secs=None)  # type: ignore[operator]
+    Generation.objects.filter(pk=late.pk).update(deadline_at=timezone.now() - timedelta(seconds=1))
+    sweep.once()
+    statuses = {row.pk: row.status for row in Generation.objects.all()}
+    assert statuses[late.pk] == Status.INTERRUPTED
+    assert statuses[early.pk] == statuses[endless.pk] == late.status
+    late.refresh_from_db()
+    assert late.error_code == "timeout"
+
+
+def test_ephemeral_rows_are_forgotten_after_their_readers_had_their_time(sweep: Sweep) -> None:
+    old, young, kept, unfinished = queued(ephemeral=True), queued(ephemeral=True), queued(), queued(ephemeral=True)
+    ended = [old.pk, young.pk, kept.pk]
+    Generation.objects.filter(pk__in=ended).update(status=Status.COMPLETE, finished_at=timezone.now())
+    for row in (old, kept, unfinished):
+        grow_older(row, settings.TOKEN_LOG_TTL_SECS + 5)
+    sweep.once()
+    assert set(Generation.objects.values_list("pk", flat=True)) == {young.pk, kept.pk, unfinished.pk}
+
+
+def test_thousands_of_queued_rows_do_not_slow_the_sweep_into_silence(sweep: Sweep, rings: Rings) -> None:
+    then = timezone.now() - timedelta(seconds=30)
+    Generation.objects.bulk_create(
+        [Generation(owner=f"u{number % 9}", queued_at=then, priority=Priority.BATCH) for number in range(5000)]
+    )
+    began = timezone.now()
+    sweep.once()
+    assert len(rings) == 2
+    assert (timezone.now() - began).total_seconds() < 5
