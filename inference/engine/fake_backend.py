@@ -56,8 +56,9 @@ class FakeBackend:
         if part.start != len(slot.tokens):
             raise BackendError(f"slot {part.slot} holds {len(slot.tokens)} tokens, the batch begins at {part.start}")
         slot.tokens.extend(part.tokens)
-        if self.window:
-            slot.first_position = max(slot.first_position, len(slot.tokens) - self.window)
+        # Like llama.cpp it forgets late, when it wants the cells, and then all that has left the window.
+        if self.window and len(slot.tokens) - slot.first_position > 2 * self.window:
+            slot.first_position = len(slot.tokens) - self.window
         if len(part.tokens) > 1 or START_OF_TURN in part.tokens:
             # A further prompt in the same slot: what was scripted for the one before does not hold any more.
             slot.script = None

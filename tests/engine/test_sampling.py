@@ -1,0 +1,209 @@
+"""Sampling on the cut candidates against llama.cpp's own chain over the whole vocabulary."""
+
+import ctypes
+import math
+
+import llama_cpp.llama_cpp as lib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from inference.engine.errors import BadLogitsError
+from inference.engine.params import SamplingParams
+from inference.engine.sampling import Candidates, Sampler, draw_seed, margin
+
+N_TOKENS = 5000
+CANDIDATES = Candidates(N_TOKENS)
+
+
+def logits_like_a_model(seed: int, n_tokens: int = N_TOKENS, spread: float = 6.0) -> NDArray[np.float32]:
+    """Most tokens far below a handful, as a language model's are."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(-12, 3, n_tokens)
+    logits[generator.integers(0, n_tokens, 60)] = generator.normal(2, spread / 2, 60)
+    return logits.astype(np.float32)
+
+
+def full_chain(params: SamplingParams, logits: NDArray[np.float32], history: list[int], index: int) -> int:
+    """llama.cpp over every token: penalties, top-k, top-p, min-p, temperature, draw."""
+    parts = [
+        lib.llama_sampler_init_penalties(
+            len(logits),
+            params.repeat_last_n,
+            params.repeat_penalty,
+            params.frequency_penalty,
+            params.presence_penalty,
+        ),
+        lib.llama_sampler_init_top_k(params.top_k),
+        lib.llama_sampler_init_top_p(params.top_p, 1),
+        lib.llama_sampler_init_min_p(params.min_p, 1),
+        lib.llama_sampler_init_temp(params.temperature),
+        lib.llama_sampler_init_dist(draw_seed(params.seed, index)),
+    ]
+    chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+    for part in parts:
+        lib.llama_sampler_chain_add(chain, part)
+    for token in history:
+        lib.llama_sampler_accept(chain, token)
+    rows = (lib.llama_token_data * len(logits))()
+    for token, logit in enumerate(logits.tolist()):
+        rows[token].id, rows[token].logit = token, logit
+    array = lib.llama_token_data_array(data=rows, size=len(logits), selected=-1, sorted=False)
+    lib.llama_sampler_apply(chain, ctypes.byref(array))
+    token = int(array.data[array.selected].id)
+    lib.llama_sampler_free(chain)
+    return token
+
+
+def sampled(params: SamplingParams, logits: NDArray[np.float32], history: list[int], index: int = 1) -> int:
+    return Sampler(params, CANDIDATES).sample(logits.copy(), history, index)
+
+
+CHAINS = [
+    {},
+    {"temperature": 1.0},
+    {"temperature": 1.6, "top_k": 0},
+    {"temperature": 1.0, "top_k": 0, "min_p": 0.0},
+    {"temperature": 0.9, "top_k": 0, "top_p": 1.0},
+    {"temperature": 2.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0},
+    {"temperature": 1.3, "top_k": 200, "top_p": 1.0, "min_p": 0.0},
+    {"temperature": 1.0, "top_k": 1},
+    {"temperature": 1.0, "repeat_penalty": 1.3},
+    {"temperature": 1.0, "presence_penalty": 1.5, "frequency_penalty": 0.4},
+    {"temperature": 1.0, "repeat_penalty": 0.7, "presence_penalty": -2.0, "repeat_last_n": 5},
+]
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_the_same_draw_as_llama_cpps_full_chain(chain: dict[str, float]) -> None:
+    for seed in range(40):
+        params = SamplingParams(seed=seed, **chain)  # type: ignore[arg-type]
+        logits = logits_like_a_model(seed)
+        history = np.random.default_rng(seed).integers(0, N_TOKENS, 20).tolist() + [int(logits.argmax())] * 3
+        assert sampled(params, logits, history, seed) == full_chain(params, logits, history, seed)
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(min_value=0, max_value=2**64 - 1),
+    temperature=st.floats(min_value=0.05, max_value=2.0),
+    top_k=st.integers(min_value=0, max_value=100),
+    top_p=st.floats(min_value=0.05, max_value=1.0),
+    min_p=st.floats(min_value=0.0, max_value=0.5),
+    repeat_penalty=st.floats(min_value=0.5, max_value=2.0),
+)
+def test_any_parameters_give_llama_cpps_draw(
+    seed: int, temperature: float, top_k: int, top_p: float, min_p: float, repeat_penalty: float
+) -> None:
+    params = SamplingParams(
+        seed=seed, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty
+    )
+    logits = logits_like_a_model(seed % 1000)
+    history = [int(token) for token in np.argsort(logits)[-10:]]
+    assert sampled(params, logits, history, 3) == full_chain(params, logits, history, 3)
+
+
+def test_draws_follow_the_distribution() -> None:
+    """No filter, temperature 1: the frequencies of 4,000 draws are the probabilities, within 4 standard errors."""
+    logits = np.full(N_TOKENS, -50.0, dtype=np.float32)
+    logits[[10, 20, 30]] = np.log([0.5, 0.3, 0.2])
+    params = SamplingParams(seed=99, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
+    sampler = Sampler(params, CANDIDATES)
+    drawn = [sampler.sample(logits.copy(), [], index) for index in range(4000)]
+    for token, probability in ((10, 0.5), (20, 0.3), (30, 0.2)):
+        error = math.sqrt(probability * (1 - probability) / 4000)
+        assert abs(drawn.count(token) / 4000 - probability) < 4 * error
+
+
+def test_greedy_is_the_largest_logit() -> None:
+    for seed in range(50):
+        logits = logits_like_a_model(seed)
+        assert sampled(SamplingParams(seed=seed, temperature=0.0), logits, []) == int(logits.argmax())
+
+
+def test_greedy_respects_penalties() -> None:
+    logits = np.zeros(N_TOKENS, dtype=np.float32)
+    logits[[7, 8]] = 5.0, 4.0
+    params = SamplingParams(seed=1, temperature=0.0, repeat_penalty=2.0)
+    assert sampled(params, logits, []) == 7
+    assert sampled(params, logits, [7]) == 8
+
+
+def test_the_penalty_forgets_what_lies_further_back() -> None:
+    logits = np.zeros(N_TOKENS, dtype=np.float32)
+    logits[[7, 8]] = 5.0, 4.0
+    history = [7, *range(100, 164)]
+    short = SamplingParams(seed=1, temperature=0.0, repeat_penalty=2.0, repeat_last_n=64)
+    whole = SamplingParams(seed=1, temperature=0.0, repeat_penalty=2.0, repeat_last_n=-1)
+    off = SamplingParams(seed=1, temperature=0.0, repeat_penalty=2.0, repeat_last_n=0)
+    assert [sampled(params, logits, history) for params in (short, whole, off)] == [7, 8, 7]
+
+
+def test_logit_bias_adds_and_forbids() -> None:
+    logits = np.zeros(N_TOKENS, dtype=np.float32)
+    logits[[7, 8]] = 5.0, 4.0
+    assert sampled(SamplingParams(seed=1, temperature=0.0, logit_bias={8: 2.0}), logits, []) == 8
+    assert sampled(SamplingParams(seed=1, temperature=0.0, logit_bias={7: None}), logits, []) == 8
+    raised = SamplingParams(seed=1, temperature=0.8, logit_bias={4321: 60.0})
+    assert sampled(raised, logits, []) == 4321
+
+
+def test_forbidden_tokens_are_never_drawn() -> None:
+    logits = np.full(N_TOKENS, -20.0, dtype=np.float32)
+    logits[[1, 2]] = 10.0, 3.0
+    sampler = Sampler(SamplingParams(seed=3, temperature=1.0), CANDIDATES, forbidden=[1])
+    assert {sampler.sample(logits.copy(), [], index) for index in range(50)} == {2}
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_numbers_that_are_none_are_told(broken: float, temperature: float) -> None:
+    logits = logits_like_a_model(1)
+    logits[4] = broken
+    with pytest.raises(BadLogitsError, match=str(broken)):
+        sampled(SamplingParams(seed=1, temperature=temperature), logits, [])
+
+
+def test_everything_forbidden_is_told() -> None:
+    logits = np.full(N_TOKENS, -math.inf, dtype=np.float32)
+    with pytest.raises(BadLogitsError, match="-inf"):
+        sampled(SamplingParams(seed=1), logits, [])
+
+
+def test_a_draw_depends_on_seed_and_index_alone() -> None:
+    logits = logits_like_a_model(5)
+    params = SamplingParams(seed=77, temperature=2.5, top_k=0, top_p=1.0, min_p=0.0)
+    first = [Sampler(params, CANDIDATES).sample(logits.copy(), [], index) for index in range(30)]
+    sampler = Sampler(params, CANDIDATES)
+    backwards = [sampler.sample(logits.copy(), [], index) for index in reversed(range(30))]
+    assert first == backwards[::-1]
+    assert len(set(first)) > 5, "and not on nothing at all"
+
+
+@given(seed=st.integers(min_value=-(2**70), max_value=2**70), index=st.integers(min_value=0, max_value=2**40))
+def test_a_draws_seed_is_one_that_llama_cpp_takes_as_given(seed: int, index: int) -> None:
+    assert 0 <= draw_seed(seed, index) < 0xFFFFFFFF
+
+
+def test_neighbouring_draws_have_unlike_seeds() -> None:
+    seeds = {draw_seed(seed, index) for seed in range(100) for index in range(100)}
+    assert len(seeds) == 10_000
+
+
+def test_the_margin_covers_what_a_filter_lets_through() -> None:
+    assert margin(SamplingParams(seed=1, min_p=1e-12)) > 12 * math.log(10)
+    assert margin(SamplingParams(seed=1, min_p=0.0, top_p=1.0, temperature=2.0)) == 52.0
+
+
+@pytest.mark.real_model
+def test_the_same_draw_on_a_real_vocabulary() -> None:
+    n_tokens = 262_144
+    candidates = Candidates(n_tokens)
+    for seed in range(3):
+        logits = logits_like_a_model(seed, n_tokens)
+        for chain in ({}, {"temperature": 1.0, "top_k": 0, "min_p": 0.0}):
+            params = SamplingParams(seed=seed, **chain)  # type: ignore[arg-type]
+            token = Sampler(params, candidates).sample(logits.copy(), [], 1)
+            assert token == full_chain(params, logits, [], 1)

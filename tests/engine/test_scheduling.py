@@ -1,0 +1,321 @@
+"""Who is computed when: slices, budgets, priorities, room, and books that always balance. On the fake model."""
+
+from collections.abc import Sequence as Many
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from inference.engine.backend import Logits, Slice
+from inference.engine.cost import FIRST_SLICE, MIN_SLICE, StepCost
+from inference.engine.errors import BooksError
+from inference.engine.fake_backend import FakeBackend
+from inference.engine.frames import Step
+from inference.engine.pool import Pool
+from inference.engine.sequence import State
+from tests.engine.harness import Harness, Recording, fake_config, turn
+
+LONG = "x" * 600
+
+
+def recorded(**changes: object) -> tuple[Harness, Recording]:
+    config = fake_config(**changes)
+    inner = FakeBackend(n_cells=config.context_size, n_slots=2 * config.parallel, batch_size=config.batch_size)
+    backend = Recording(inner)
+    return Harness(backend, config), backend
+
+
+# ---- prompts beside answers ----
+
+
+def test_a_running_answer_gets_a_token_in_every_step_while_a_prompt_is_read() -> None:
+    harness = Harness.fake()
+    harness.ask("answer", "[[count: 40]]")
+    harness.step_until_first_token("answer")
+    harness.ask("reader", LONG)
+    before = len(harness.steps())
+    while not harness.tokens("reader"):
+        harness.loop.step()
+    reading = harness.steps()[before:]
+    assert len(reading) > 3
+    assert all("answer" in {each.sequence_id for each in step.emissions} for step in reading)
+
+
+def test_a_batch_never_exceeds_its_size() -> None:
+    harness, backend = recorded(batch_size=40)
+    for name in "abcd":
+        harness.ask(name, LONG)
+    harness.run()
+    assert max(sum(len(each.tokens) for each in batch) for batch in backend.batches) <= 40
+
+
+def test_a_slice_follows_the_budget_and_what_steps_really_cost() -> None:
+    cost = StepCost(budget_ms=150)
+    assert cost.n_prefill_tokens(0) == FIRST_SLICE
+    cost.observe(0, 64, 64.0)
+    assert cost.n_prefill_tokens(0) == 128, "150 ms at 1 ms a token, in whole multiples of 32"
+    cost.observe(2, 0, 70.0)
+    assert cost.n_prefill_tokens(2) == 64, "the answers' own 70 ms come first"
+    for _ in range(20):
+        cost.observe(2, 32, 70.0 + 32 * 4)
+    assert cost.n_prefill_tokens(2) == MIN_SLICE, "slow, but never nothing"
+    cost.observe(4, 0, 500.0)
+    assert cost.n_prefill_tokens(4) == MIN_SLICE
+
+
+def test_a_prompt_step_faster_than_its_answers_does_not_divide_by_nothing() -> None:
+    cost = StepCost(budget_ms=150)
+    cost.observe(1, 0, 100.0)
+    cost.observe(1, 64, 1e-9)
+    assert cost.n_prefill_tokens(1) >= MIN_SLICE
+
+
+def test_a_short_question_does_not_wait_for_a_long_one_to_be_read() -> None:
+    harness = Harness.fake()
+    harness.ask("long", LONG * 5)
+    harness.loop.step()
+    harness.ask("short", "hi")
+    harness.step_until_first_token("short")
+    done, total = harness.progress("long")[-1]
+    assert done < total / 4
+    assert len(harness.progress("long")) >= 2, "and the long one goes on meanwhile"
+
+
+def test_the_long_prompt_goes_on_while_short_ones_come() -> None:
+    harness = Harness.fake(parallel=4)
+    harness.ask("long", LONG)
+    for number in range(40):
+        harness.ask(f"short {number}", "[[say: .]]" + "y" * 40)
+    n_steps = 0
+    while not harness.tokens("long"):
+        harness.loop.step()
+        n_steps += 1
+    assert n_steps <= 2 * -(-len(LONG) // 32) + 2, "it gets half of every slice at least"
+
+
+# ---- who comes first ----
+
+
+def test_interactive_work_overtakes_waiting_batch_work() -> None:
+    harness = Harness.fake(parallel=1)
+    harness.ask("running", "[[count: 3]]")
+    harness.loop.step()
+    harness.ask("batch", "one", priority=2)
+    harness.ask("interactive", "two", priority=1)
+    harness.run()
+    order = [each.sequence_id for step in harness.steps() for each in step.emissions]
+    assert order.index("interactive") < order.index("batch")
+
+
+def test_equals_come_in_order_of_arrival() -> None:
+    harness = Harness.fake(parallel=1)
+    names = ["first", "second", "third"]
+    for name in names:
+        harness.ask(name, "x")
+    harness.run()
+    order = [each.sequence_id for step in harness.steps() for each in step.emissions]
+    assert list(dict.fromkeys(order)) == names
+
+
+# ---- room ----
+
+
+def test_one_sequence_may_use_the_whole_pool_and_ends_with_length() -> None:
+    harness = Harness.fake(context_size=100)
+    harness.ask("a", "[[count: 9999]]", max_tokens=1000)
+    harness.run()
+    n_prompt = len(turn(harness.backend.vocabulary, "[[count: 9999]]"))
+    assert harness.ended("a").reason == "length"
+    assert n_prompt + len(harness.tokens("a")) == 100
+    assert harness.loop.pool.n_free >= 0
+
+
+def test_when_the_pool_is_full_the_lowest_gives_way_and_comes_back_unharmed() -> None:
+    harness = Harness.fake(context_size=300, parallel=3)
+    harness.ask("batch", "[[count: 45]]", priority=2)
+    harness.ask("one", "[[count: 45]]")
+    harness.ask("two", "[[count: 45]]")
+    gave_way = False
+    while harness.loop.step():
+        gave_way |= any(each.id == "batch" for each in harness.loop.scheduler.waiting)
+    expected = "".join(f"{number} " for number in range(1, 46))
+    assert gave_way
+    for name in ("batch", "one", "two"):
+        assert harness.text(name) == expected
+        assert [each.index for each in harness.emissions(name)] == list(range(1, len(expected) + 1))
+
+
+def test_a_prompt_waits_until_there_is_room_for_it() -> None:
+    harness = Harness.fake(context_size=400)
+    harness.ask("first", "[[count: 20]]" + "x" * 180)
+    harness.loop.step()
+    harness.ask("second", "[[say: done]]" + "y" * 180)
+    harness.loop.step()
+    assert harness.progress("second") == []
+    harness.run()
+    assert harness.text("second") == "done"
+
+
+def test_idle_cells_make_room_before_anybody_gives_way() -> None:
+    harness = Harness.fake(context_size=300)
+    for name in "ab":
+        harness.ask(name, "x" * 90)
+        harness.run()
+    assert harness.loop.pool.n_cached > 200
+    harness.ask("c", "[[say: room]]" + "z" * 200)
+    harness.run()
+    assert harness.text("c") == "room"
+
+
+def test_idle_slots_make_room() -> None:
+    harness = Harness.fake(parallel=1, n_slots=2)
+    for number in range(6):
+        harness.ask(str(number), f"{number} question")
+        harness.run()
+    assert len(harness.loop.pool.cached) == 2
+    assert harness.text("5") == "You said: 5 question"
+
+
+class Fragmented(Recording):
+    """A model that has no room now and then although the books say there is."""
+
+    refusals = 2
+
+    def decode(self, slices: Many[Slice]) -> list[Logits] | None:
+        if len(self.batches) in (3, 4) and self.refusals:
+            self.refusals -= 1
+            self.batches.append([])
+            return None
+        return super().decode(slices)
+
+
+def test_no_room_against_the_books_costs_cache_first_and_nobodys_answer() -> None:
+    config = fake_config(parallel=2)
+    backend = Fragmented(FakeBackend(n_cells=config.context_size, n_slots=4, batch_size=config.batch_size))
+    harness = Harness(backend, config)
+    for name in "ab":
+        harness.ask(name, f"[[say: answer {name}]]")
+    harness.run()
+    assert backend.refusals == 0
+    assert [harness.text(name) for name in "ab"] == ["answer a", "answer b"]
+
+
+def test_no_room_for_a_single_sequence_is_a_bug_that_says_its_numbers() -> None:
+    config = fake_config()
+    backend = Recording(FakeBackend(n_cells=10, n_slots=2, batch_size=64))
+    backend.n_cells = 4096  # the books believe in cells that are not there
+    harness = Harness(backend, config)
+    harness.ask("a", LONG)
+    with pytest.raises(BooksError, match="no room for a single sequence; 4096 cells"):
+        harness.run()
+
+
+# ---- books ----
+
+
+def test_lost_cells_are_found_when_idle() -> None:
+    harness = Harness.fake()
+    harness.ask("a", "hello")
+    harness.run()
+    harness.loop.pool.n_free -= 1
+    with pytest.raises(BooksError, match="do not balance: 4096 cells"):
+        harness.loop.step()
+
+
+def test_cells_that_the_model_lost_are_found_when_idle() -> None:
+    harness = Harness.fake()
+    harness.ask("a", "hello")
+    harness.run()
+    harness.backend.remove(next(iter(harness.loop.pool.cached)))
+    with pytest.raises(BooksError, match="tokens, cells and positions"):
+        harness.loop.step()
+
+
+def test_the_pool_refuses_to_fill_what_it_does_not_have() -> None:
+    pool = Pool(10, 1)
+    slot = pool.take_slot()
+    assert slot == 0
+    assert pool.take_slot() is None
+    with pytest.raises(BooksError, match="filled 11 cells"):
+        pool.fill(slot, 11)
+
+
+def test_an_impossible_move_is_named() -> None:
+    harness = Harness.fake()
+    harness.ask("a", "hello")
+    sequence = harness.loop.scheduler.find("a")
+    assert sequence is not None
+    with pytest.raises(RuntimeError, match="sequence a cannot go from waiting to decode"):
+        sequence.move(State.DECODE)
+
+
+class Arrivals(RuleBasedStateMachine):
+    """Any order of arrivals, steps, cancels and follow-ups, in a pool too small for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.harness = Harness.fake(context_size=260, parallel=3, n_slots=5, batch_size=48, window=40)
+        self.n_submitted = 0
+        self.answers: dict[str, str] = {}
+        self.prompts: dict[str, list[int]] = {}
+
+    def submit(self, prompt: list[int], answer: str, **changes: object) -> None:
+        name = str(self.n_submitted)
+        self.n_submitted += 1
+        self.answers[name], self.prompts[name] = answer, prompt
+        self.harness.submit(name, prompt, **changes)  # type: ignore[arg-type]
+
+    @rule(
+        count=st.integers(min_value=0, max_value=30),
+        padding=st.integers(min_value=0, max_value=120),
+        priority=st.integers(min_value=1, max_value=2),
+        cache_prompt=st.booleans(),
+    )
+    def arrive(self, count: int, padding: int, priority: int, cache_prompt: bool) -> None:
+        prompt = turn(self.harness.backend.vocabulary, f"{'p' * padding}[[count: {count}]]")
+        answer = "".join(f"{number} " for number in range(1, count + 1))
+        self.submit(prompt, answer, priority=priority, cache_prompt=cache_prompt)
+
+    @precondition(lambda self: self.n_submitted > 0)
+    @rule(data=st.data(), cut=st.integers(min_value=0, max_value=30))
+    def follow_up(self, data: st.DataObject, cut: int) -> None:
+        """A prompt that begins with, or within, one that was there before and its answer."""
+        former = data.draw(st.sampled_from(sorted(self.prompts)))
+        history = self.prompts[former] + self.harness.tokens(former)
+        history = history[: len(history) - cut] or history
+        self.submit(history + turn(self.harness.backend.vocabulary, "[[say: next]]"), "next")
+
+    @precondition(lambda self: self.n_submitted > 0)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        self.harness.cancel(data.draw(st.sampled_from(sorted(self.prompts))))
+
+    @rule(n_steps=st.integers(min_value=1, max_value=25))
+    def step(self, n_steps: int) -> None:
+        for _ in range(n_steps):
+            self.harness.loop.step()
+
+    @invariant()
+    def the_books_balance(self) -> None:
+        pool, scheduler = self.harness.loop.pool, self.harness.loop.scheduler
+        pool.check()
+        assert pool.n_free >= 0
+        assert len(scheduler.running) <= 3
+        for slot, n_cells in (pool.used | pool.cached).items():
+            assert self.harness.backend.n_positions(slot) == n_cells
+        assert {each.slot for each in scheduler.running} == set(pool.used)
+
+    def teardown(self) -> None:
+        self.harness.run()
+        for name, answer in self.answers.items():
+            assert len(self.harness.ends(name)) == 1, "everything that came ends, once"
+            said = "".join(each.text for each in self.harness.emissions(name))
+            assert answer.startswith(said), "whatever was reused, cut or computed again, the answer is right"
+        indexes = [each.index for name in self.answers for each in self.harness.emissions(name)]
+        assert all(index > 0 for index in indexes)
+        assert all(isinstance(step, Step) for step in self.harness.steps())
+
+
+Arrivals.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestArrivals = Arrivals.TestCase
