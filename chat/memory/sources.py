@@ -70,7 +70,7 @@ def from_hit(hit: object) -> Source | None:
     if not text:
         return None
     kind = hit.get("type") or hit.get("doc_type")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         kind = SEGMENT if "segment_id" in metadata else MEMORY
     return _described({**metadata, **_named(hit, "speaker", "score", "id", "doc_id")}, kind, text)
 
@@ -106,7 +106,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 def _text(value: object, limit: int = MAX_NAME_CHARS) -> str:
     """A usable string of foreign data: no other types, no NUL or lone surrogates (databases refuse both)."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
     return str(value).replace("\0", "").encode("utf-8", "replace").decode().strip()[:limit]
 

@@ -1,12 +1,13 @@
 """Every test of this folder talks to the fake model, with a short system prompt."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from pytest_django import Settings
 
 from inference import tokenizer
 from inference.tokenizer import Tokenizer
+from tests.chat.memory_service import MemoryService, memory_service
 from tests.chat.vocabularies import fake_tokenizer
 
 SYSTEM = "You are kind."
@@ -25,3 +26,12 @@ def _fake_model(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
 def use_tokenizer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tokenizer], None]:
     """Put another tokenizer in this process's place."""
     return lambda other: monkeypatch.setattr(tokenizer, "_tokenizer", other)
+
+
+@pytest.fixture
+def rag(settings: Settings) -> Iterator[MemoryService]:
+    """A memory service, asked with a limit of one second."""
+    with memory_service() as service:
+        settings.RAG_SERVICE_URL = service.url
+        settings.RAG_TIMEOUT_SECS = 1.0
+        yield service
