@@ -80,9 +80,9 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
 
     async def _resume(self, frame: Frame, about: Frame) -> None:
         async with self._told(about):
-            generation_id = existing(str(frame.get("generation_id")))
+            after, generation_id = read_after(frame), existing(str(frame.get("generation_id")))
             turn, stops = await in_thread(resumed, caller=self._credentials.caller, generation_id=generation_id)
-            await self._send_lines(turn, about, after=read_after(frame), stops=stops)
+            await self._send_lines(turn, about, after=after, stops=stops)
 
     async def _cancel(self, frame: Frame) -> None:
         generation_id = existing(str(frame.get("generation_id")))

@@ -29,12 +29,16 @@ from django.views import defaults
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
-from chat.errors import ChatError, InvalidRequest, NotFound, TooManyRequests, translate
+from chat.errors import ChatError, InvalidRequest, NotFound, TooManyRequests, Unavailable, translate
 
 logger = logging.getLogger(__name__)
 
 # The admin is read by people: its pages keep Django's own errors.
 ADMIN_PREFIX = "/admin/"
+TOLD_INSTEAD = {
+    "store_unavailable": "Redis or the database does not answer; try again",
+    "model_unavailable": "the model cannot be used now",
+}
 CHALLENGE = 'Bearer realm="gemma-service"'
 
 
@@ -100,7 +104,15 @@ def as_chat_error(error: BaseException) -> ChatError:
     translated = translate(error) if isinstance(error, Exception) else ChatError("interrupted")
     if translated.status == HTTPStatus.INTERNAL_SERVER_ERROR and translated is not error:
         logger.error("unforeseen error", exc_info=error)
-    return translated
+    return _without_addresses(translated)
+
+
+def _without_addresses(error: ChatError) -> ChatError:
+    """Whose words come from a driver or name a file are told in ours, and logged as they were."""
+    if error.code not in TOLD_INSTEAD or error.message == TOLD_INSTEAD[error.code]:
+        return error
+    logger.warning("%s: %s", error.code, error.message)
+    return Unavailable(TOLD_INSTEAD[error.code], code=error.code, retry_after_secs=error.retry_after_secs)
 
 
 def _from_drf(error: drf.APIException) -> ChatError:

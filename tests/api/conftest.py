@@ -1,10 +1,27 @@
 """What the tests of the interfaces share."""
 
+from collections.abc import Iterator
+
 import pytest
 from pytest_django import Settings
+
+from tests.live_stack import LiveStack
 
 
 @pytest.fixture(autouse=True)
 def _quick_passwords(settings: Settings) -> None:
     """A real hash takes half a second on purpose."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(scope="package")
+def fake_stack() -> Iterator[LiveStack]:
+    """One running service with scripted answers for all tests here that need real sockets."""
+    stack = LiveStack(backend="fake", environment={"STREAM_GRACE_SECS": "0.5", "GEMMA_CONTEXT_SIZE": "8192"})
+    try:
+        # A short wait for a lock, so that a locked database is seen within a test's patience.
+        stack.environment["DATABASE_URL"] = f"sqlite:///{stack.data_dir}/gemma.sqlite3?timeout=1"
+        stack.start()
+        yield stack
+    finally:
+        stack.clean_up()
