@@ -1,5 +1,6 @@
 """A real `manage.py serve` on a free port in a directory of its own, and what became of its processes."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -102,11 +103,20 @@ class LiveStack:
         """All processes below the supervisor, at this moment."""
         return psutil.Process(self.pid).children(recursive=True)
 
+    def titles(self) -> dict[int, str]:
+        """What ``ps`` shows for each process below the supervisor, by its id."""
+        found = {}
+        for process in self.processes():
+            # One that has just died has no title any more.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found[process.pid] = " ".join(process.cmdline()).strip()
+        return found
+
     def process(self, title: str) -> psutil.Process:
-        """The one whose title in ``ps`` begins with the words."""
-        found = [process for process in self.processes() if " ".join(process.cmdline()).startswith(title)]
-        assert len(found) == 1, f"{title}: {found}"
-        return found[0]
+        """The one whose title begins with the words."""
+        found = [pid for pid, words in self.titles().items() if words.startswith(title)]
+        assert len(found) == 1, f"{title}: {self.titles()}"
+        return psutil.Process(found[0])
 
     def run(self, *command: str, timeout_secs: float = 60.0) -> subprocess.CompletedProcess[str]:
         """A management command with this stack's environment."""

@@ -7,7 +7,7 @@ The order of stopping, and why:
 2. The web process: its streams end; clients come back with the index of their last token.
 3. Valkey: the two others write to it until they end. On SIGTERM it flushes its file.
 
-What does not end in its time is killed. A second signal kills everything at once.
+What does not end in its time (``Part.stop_secs``) is killed. A second signal kills everything at once.
 """
 
 import signal
@@ -78,16 +78,19 @@ class Supervisor:
     def stop(self) -> None:
         """End all parts in order; returns when nothing of them is left."""
         stops_before = self._signals.stops
+        deadline = time.monotonic()
         for life in reversed(self._lives):
             life.signal(signal.SIGTERM)
-            deadline = time.monotonic() + life.part.stop_secs
+            # Counted from the start: time that one part did not need is the next one's.
+            deadline += life.part.stop_secs
+            allowed_secs = deadline - time.monotonic()
             while life.is_running and not life.reap():
                 self._signals.wait(POLL_SECS)
                 if self._signals.stops > stops_before:
                     self._say("asked again: killing what is left")
                     self._kill(self._lives)
                 elif time.monotonic() > deadline:
-                    self._say(f"{life.part.title} did not end within {life.part.stop_secs:g} s: killed")
+                    self._say(f"{life.part.title} did not end within {allowed_secs:.1f} s: killed")
                     self._kill([life])
 
     def _watch_once(self, timeout_secs: float) -> None:

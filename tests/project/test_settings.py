@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pytest_django.fixtures import Settings
 
 from gemma_project.environment import Environment
 from tests.live_stack import PROJECT
@@ -125,8 +126,8 @@ def test_celery_takes_json_only_and_acknowledges_early(tmp_path: Path) -> None:
     }
 
 
-def test_the_readme_lists_exactly_the_variables_that_are_read(settings: object) -> None:
-    environment: Environment = settings.ENVIRONMENT  # type: ignore[attr-defined]
+def test_the_readme_lists_exactly_the_variables_that_are_read(settings: Settings) -> None:
+    environment: Environment = settings.ENVIRONMENT
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`[A-Z][^|]*`[^|]*) \| [^|]* \| [^|]* \|$", readme, flags=re.MULTILINE)
     listed = set()

@@ -1,0 +1,184 @@
+"""Every system check: the situation it is about yields its id and names what is wrong; the defaults yield nothing."""
+
+import ipaddress
+import os
+import struct
+from pathlib import Path
+
+import pytest
+from django.core.checks import CheckMessage
+from pytest_django.fixtures import Settings
+
+from gemma_project.checks import RULES, check_settings
+from gemma_project.environment import Environment
+from inference.engine.config import Backend, FlashAttention, KvType
+from tests.live_stack import PROJECT
+
+HERE = [ipaddress.ip_network("127.0.0.0/8")]
+
+
+def found(check_id: str) -> CheckMessage:
+    """The one message with the id; fails when there is none."""
+    messages = check_settings()
+    matching = [message for message in messages if message.id == check_id]
+    assert len(matching) == 1, messages
+    assert matching[0].hint
+    return matching[0]
+
+
+def tiny_model(path: Path, *, trained_context: int) -> Path:
+    """A GGUF header with one small tensor and the trained context."""
+    key = b"gemma3.context_length"
+    header = b"GGUF" + struct.pack("<IQQ", 3, 1, 1)
+    header += struct.pack("<Q", len(key)) + key + struct.pack("<II", 4, trained_context)
+    header += struct.pack("<Q", 1) + b"t" + struct.pack("<IQIQ", 1, 32, 0, 0)
+    header += b"\0" * (-len(header) % 32)
+    path.write_bytes(header + b"\0" * 128)
+    return path
+
+
+def test_the_tests_own_settings_yield_nothing() -> None:
+    assert check_settings() == []
+
+
+def test_a_missing_model_file_is_an_error(settings: Settings, tmp_path: Path) -> None:
+    settings.GEMMA_BACKEND = Backend.LLAMA
+    settings.GEMMA_MODEL_PATH = settings.GEMMA_MODEL_FILE = tmp_path / "gone.gguf"
+    message = found("gemma.E001")
+    assert message.is_serious()
+    assert str(tmp_path / "gone.gguf") in message.msg
+
+
+def test_a_default_model_that_is_not_there_yet_is_none(settings: Settings, tmp_path: Path) -> None:
+    settings.GEMMA_BACKEND = Backend.LLAMA
+    settings.GEMMA_MODEL_PATH, settings.GEMMA_MODEL_FILE = None, tmp_path / "default.gguf"
+    assert check_settings() == []
+
+
+def test_a_broken_default_model_says_how_to_get_a_new_one(settings: Settings, tmp_path: Path) -> None:
+    settings.GEMMA_BACKEND = Backend.LLAMA
+    settings.GEMMA_MODEL_PATH, settings.GEMMA_MODEL_FILE = None, tmp_path / "default.gguf"
+    settings.GEMMA_MODEL_FILE.write_bytes(b"nonsense")
+    assert "Remove" in (found("gemma.E001").hint or "")
+
+
+def test_a_context_beyond_the_trained_one_is_told(settings: Settings, tmp_path: Path) -> None:
+    settings.GEMMA_BACKEND = Backend.LLAMA
+    settings.GEMMA_MODEL_PATH = settings.GEMMA_MODEL_FILE = tiny_model(tmp_path / "m.gguf", trained_context=8192)
+    settings.GEMMA_CONTEXT_SIZE = 10_000
+    settings.ENVIRONMENT = Environment({"GEMMA_CONTEXT_SIZE": "10000"})
+    message = found("gemma.W002")
+    assert not message.is_serious()
+    assert "10000" in message.msg
+    assert "8192 are used" in message.msg
+
+
+def test_the_default_context_is_cut_in_silence(settings: Settings, tmp_path: Path) -> None:
+    settings.GEMMA_BACKEND = Backend.LLAMA
+    settings.GEMMA_MODEL_PATH = settings.GEMMA_MODEL_FILE = tiny_model(tmp_path / "m.gguf", trained_context=8192)
+    settings.ENVIRONMENT = Environment({})
+    assert check_settings() == []
+
+
+def test_a_quantised_v_cache_needs_flash_attention(settings: Settings) -> None:
+    settings.GEMMA_KV_TYPE_V, settings.GEMMA_FLASH_ATTENTION = KvType.Q8_0, FlashAttention.OFF
+    assert "GEMMA_KV_TYPE_V=q8_0" in found("gemma.E003").msg
+    settings.GEMMA_FLASH_ATTENTION = FlashAttention.AUTO
+    assert check_settings() == []
+
+
+def test_a_batch_larger_than_the_context_is_told(settings: Settings) -> None:
+    settings.GEMMA_BATCH_SIZE, settings.GEMMA_CONTEXT_SIZE = 2048, 1024
+    assert "2048" in found("gemma.W004").msg
+
+
+def test_more_threads_than_cores_are_told(settings: Settings) -> None:
+    settings.GEMMA_THREADS = len(os.sched_getaffinity(0)) + 1
+    assert "GEMMA_THREADS" in found("gemma.W005").msg
+
+
+@pytest.mark.parametrize(
+    ("network", "check_id"),
+    [
+        ("0.0.0.0/0", "gemma.E006"),
+        ("::/0", "gemma.E006"),
+        ("8.8.8.0/24", "gemma.E006"),
+        ("172.16.0.0/12", "gemma.W007"),
+    ],
+)
+def test_anonymous_callers_from_elsewhere(settings: Settings, network: str, check_id: str) -> None:
+    settings.GEMMA_HOST = "0.0.0.0"
+    settings.ANONYMOUS_NETWORKS = [*HERE, ipaddress.ip_network(network)]
+    assert network in found(check_id).msg
+    settings.JWT_ONLY = True
+    assert check_settings() == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_nobody_from_elsewhere_reaches_a_loopback_address(settings: Settings, host: str) -> None:
+    settings.GEMMA_HOST = host
+    settings.ANONYMOUS_NETWORKS = [ipaddress.ip_network("0.0.0.0/0")]
+    assert check_settings() == []
+
+
+def test_a_public_address_with_credentials_is_fine(settings: Settings) -> None:
+    settings.GEMMA_HOST = "0.0.0.0"
+    settings.ANONYMOUS_NETWORKS = HERE
+    assert check_settings() == []
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY", "JWT_SECRET", "JWT_SECRET_PRIMARY", "JWT_SECRET_PREVIOUS"])
+def test_a_short_secret_is_an_error_that_does_not_show_it(settings: Settings, name: str) -> None:
+    setattr(settings, name, "hunter2")
+    message = found("gemma.E008")
+    assert name in message.msg
+    assert "7 bytes" in message.msg
+    assert "hunter2" not in message.msg
+    setattr(settings, name, "x" * 32)
+    assert check_settings() == []
+
+
+def test_a_text_and_a_file_for_the_same_thing(settings: Settings) -> None:
+    settings.ENVIRONMENT = Environment({"JWT_SECRET": "a", "JWT_SECRET_FILE": "/b"})
+    assert found("gemma.E009").msg == "JWT_SECRET and JWT_SECRET_FILE are both set."
+
+
+def test_heartbeats_too_rare_for_their_claims(settings: Settings) -> None:
+    settings.HEARTBEAT_SECS, settings.CLAIM_TTL_SECS = 4.0, 10.0
+    assert "HEARTBEAT_SECS=4" in found("gemma.E010").msg
+
+
+def test_one_caller_could_fill_the_queue(settings: Settings) -> None:
+    settings.QUEUE_MAX, settings.QUEUE_MAX_PER_CALLER = 10, 11
+    assert "QUEUE_MAX=10" in found("gemma.W011").msg
+
+
+def test_any_host_name(settings: Settings) -> None:
+    settings.ALLOWED_HOSTS = ["*"]
+    assert "ALLOWED_HOSTS" in found("gemma.W012").msg
+
+
+def test_a_data_directory_in_the_place_of_a_file(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    settings.GEMMA_DATA_DIR = tmp_path / "file" / "below"
+    assert str(settings.GEMMA_DATA_DIR) in found("gemma.E013").msg
+
+
+def test_a_misspelt_variable_is_told_with_the_right_one(settings: Settings) -> None:
+    environment = Environment({"GEMMA_CONTEXT_SISE": "1024"})
+    environment.names |= settings.ENVIRONMENT.names
+    settings.ENVIRONMENT = environment
+    message = found("gemma.W014")
+    assert "GEMMA_CONTEXT_SISE" in message.msg
+    assert message.hint == "Did you mean GEMMA_CONTEXT_SIZE?"
+
+
+def test_every_id_is_used_once_and_tested() -> None:
+    """Ids are looked up by operators: none may name two things, and each has a test above."""
+    source = (PROJECT / "gemma_project" / "checks.py").read_text()
+    ids = [line.split('"')[1] for line in source.splitlines() if line.strip().startswith('id="gemma.')]
+    ids += [part.split('"')[0] for part in source.split('id="')[1:]]
+    tests = Path(__file__).read_text()
+    assert len(RULES) == 11
+    assert {check_id for check_id in ids if check_id not in tests} == set()
+    assert len({check_id[-3:] for check_id in ids}) == len(set(ids))
