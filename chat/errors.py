@@ -105,6 +105,7 @@ _STATUS_CLASS: dict[type[inference.InferenceError], type[ChatError]] = {
     inference.CallerLimit: TooManyRequests,
     inference.Refused: Unavailable,
     inference.KeyReused: Conflict,
+    inference.KeyTaken: Conflict,
     inference.AlreadyEnded: Conflict,
     inference.StoreUnavailable: Unavailable,
     inference.ModelUnavailable: Unavailable,

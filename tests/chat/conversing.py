@@ -70,5 +70,5 @@ def prompt_of(turn: Turn) -> list[int]:
 
 
 def texts_of(conversation_id: UUID | None) -> list[tuple[str, str]]:
-    rows = Message.objects.filter(conversation_id=conversation_id).in_order()
+    rows = Message.objects.filter(conversation__pk__in=[conversation_id]).in_order()
     return [(row.role, row.text) for row in rows]

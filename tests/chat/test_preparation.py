@@ -7,13 +7,15 @@ import pytest
 from django.db import OperationalError, connections
 from pytest_django import Settings
 
-from chat import preparation, services, tasks
+from chat import services, tasks
 from chat.answers import answer
 from chat.conversations import delete_conversation
 from chat.errors import ChatError, ContextOverflow
+from chat.memory import client
 from chat.models import Message, Retrieval
 from chat.requests import ContextItem, SourceFilters, Strategy
 from chat.services import Turn
+from inference import services as generations
 from inference.models import Generation, Status
 from inference.tokenizer import Tokenizer
 from tests.chat.conversing import ANN, chat, finish, generation_of, more, prompt_of
@@ -232,13 +234,13 @@ def test_two_preparing_at_the_same_time(rag: MemoryService) -> None:
 
 def test_cancelled_while_being_prepared(rag: MemoryService, monkeypatch: pytest.MonkeyPatch) -> None:
     turn = chat("u:deadline?", use_rag=True)
-    search = preparation.client.search
+    search = client.search
 
     def cancelled_meanwhile(**asked: Any) -> Any:  # noqa: ANN401
         services.cancel(caller=ANN, generation_id=turn.generation_id)
         return search(**asked)
 
-    monkeypatch.setattr(preparation.client, "search", cancelled_meanwhile)
+    monkeypatch.setattr(client, "search", cancelled_meanwhile)
     services.prepare_turn(generation_id=turn.generation_id)
     assert generation_of(turn).status == Status.INTERRUPTED
     assert not Retrieval.objects.exists()
@@ -246,14 +248,14 @@ def test_cancelled_while_being_prepared(rag: MemoryService, monkeypatch: pytest.
 
 def test_deleted_while_being_prepared(rag: MemoryService, monkeypatch: pytest.MonkeyPatch) -> None:
     turn = chat("u:deadline?", use_rag=True)
-    search = preparation.client.search
+    search = client.search
 
     def deleted_meanwhile(**asked: Any) -> Any:  # noqa: ANN401
         assert turn.conversation_id
         delete_conversation(caller=ANN, conversation_id=turn.conversation_id)
         return search(**asked)
 
-    monkeypatch.setattr(preparation.client, "search", deleted_meanwhile)
+    monkeypatch.setattr(client, "search", deleted_meanwhile)
     services.prepare_turn(generation_id=turn.generation_id)
     assert not Generation.objects.exists()
 
@@ -290,7 +292,7 @@ def test_a_passing_trouble_leaves_the_turn_to_be_prepared_again(
         raise OperationalError("database is locked")
 
     with monkeypatch.context() as patched:
-        patched.setattr(preparation.generations, "enqueue", locked)
+        patched.setattr(generations, "enqueue", locked)
         with pytest.raises(ChatError):
             services.prepare_turn(generation_id=turn.generation_id)
     assert generation_of(turn).status == Status.PREPARING

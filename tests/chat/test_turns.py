@@ -3,6 +3,7 @@
 import threading
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.db import OperationalError, connections
@@ -34,13 +35,17 @@ from tests.chat.vocabularies import fake_tokenizer, shown
 pytestmark = [pytest.mark.django_db, pytest.mark.databases]
 
 
+def conversation_of(turn: Turn) -> Conversation:
+    return generation_of(turn).message.conversation
+
+
 def nothing_stored() -> bool:
     return not (Conversation.objects.exists() or Message.objects.exists() or Generation.objects.exists())
 
 
 def test_a_first_turn_makes_a_conversation_with_both_messages() -> None:
     turn = chat("u:Hello  there")
-    conversation = Conversation.objects.get(pk=turn.conversation_id)
+    conversation = conversation_of(turn)
     assert (conversation.owner, conversation.title, conversation.system_prompt) == (ANN.key, "Hello there", "")
     assert texts_of(turn.conversation_id) == [("user", "Hello  there"), ("assistant", "")]
     generation = generation_of(turn)
@@ -208,13 +213,14 @@ def test_a_conversation_takes_one_turn_at_a_time(status: Status) -> None:
 def test_a_conversation_that_moved_meanwhile_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     first = chat("u:one")
     finish(first)
-    store, others = turns.store_plan, []
+    store = turns.store_plan
+    others: list[bool] = []
 
-    def somebody_is_faster(plan: turns.Plan, **key: str) -> Generation:
+    def somebody_is_faster(plan: turns.Plan, **key: Any) -> Generation:  # noqa: ANN401
         if not others:
             others.append(True)
             more(first, "theirs")
-        return store(plan, **key)  # type: ignore[arg-type]
+        return store(plan, **key)
 
     monkeypatch.setattr(services, "store_plan", somebody_is_faster)
     with pytest.raises(ConversationBusy):
@@ -225,13 +231,14 @@ def test_a_conversation_that_moved_meanwhile_is_busy(monkeypatch: pytest.MonkeyP
 def test_a_found_conversation_that_moved_meanwhile_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     first = chat("u:one")
     finish(first, "first")
-    store, others = turns.store_plan, []
+    store = turns.store_plan
+    others: list[bool] = []
 
-    def somebody_is_faster(plan: turns.Plan, **key: str) -> Generation:
+    def somebody_is_faster(plan: turns.Plan, **key: Any) -> Generation:  # noqa: ANN401
         if not others:
             others.append(True)
             more(first, "theirs")
-        return store(plan, **key)  # type: ignore[arg-type]
+        return store(plan, **key)
 
     monkeypatch.setattr(services, "store_plan", somebody_is_faster)
     turn = chat("u:one", "a:first", "u:mine")
@@ -253,7 +260,7 @@ def test_a_found_conversation_that_moved_meanwhile_is_left_alone(monkeypatch: py
     ],
 )
 def test_titles(text: str, title: str) -> None:
-    assert Conversation.objects.get(pk=chat(f"u:{text}").conversation_id).title == title
+    assert conversation_of(chat(f"u:{text}")).title == title
 
 
 def test_an_empty_conversation_gets_its_title_with_the_first_message() -> None:
@@ -435,7 +442,8 @@ def test_two_at_the_same_time_make_one_generation() -> None:
 def test_two_messages_to_one_conversation_at_the_same_time() -> None:
     first = chat("u:hello")
     finish(first)
-    start, outcomes = threading.Barrier(3), []
+    start = threading.Barrier(3)
+    outcomes: list[Turn | ChatError] = []
 
     def ask(text: str) -> None:
         start.wait()
