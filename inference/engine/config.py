@@ -59,3 +59,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.kv_type_v is not KvType.F16 and self.flash_attention is FlashAttention.OFF:
             raise ValueError(f"kv_type_v={self.kv_type_v} needs flash attention, which is off")
+
+    @property
+    def layers_on_gpu(self) -> int:
+        """``gpu_layers`` says what a card would get; a runner on the CPU touches none."""
+        return self.gpu_layers if self.device is Device.GPU else 0

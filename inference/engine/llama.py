@@ -60,10 +60,9 @@ class LlamaModel:
         """The whole model on the device of the configuration."""
         start_library()
         params = lib.llama_model_default_params()
-        on_gpu = config.device is Device.GPU
-        params.n_gpu_layers = config.gpu_layers if on_gpu else 0
+        params.n_gpu_layers = config.layers_on_gpu
         no_devices = (ctypes.c_void_p * 1)(None)
-        if not on_gpu:
+        if config.device is not Device.GPU:
             # An empty list, not a null pointer: a build with CUDA must not touch a card it holds no lease for.
             params.devices = ctypes.addressof(no_devices)
         if config.mlock:

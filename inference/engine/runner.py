@@ -1,6 +1,6 @@
 """The runner process: ``python -m inference.engine.runner <fd>`` holds one model on one device until told to stop.
 
-Everything it needs comes over the socket pair ``fd``; it dies with its parent and leaves signals of the terminal to it.
+Everything it needs comes over the socket pair ``fd``; it dies with its parent and leaves signals to the group to it.
 """
 
 import ctypes
@@ -45,7 +45,9 @@ IDLE_SLOTS_PER_RUNNING = 1
 def main(fd: int) -> int:
     """The whole life of a runner; the exit status."""
     connection = Connection(fd)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent decides
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Ctrl-C and a service manager's stop reach the whole group; the parent may want to finish answers first.
+        signal.signal(number, signal.SIG_IGN)
     os.putenv("GGML_NO_BACKTRACE", "1")  # an abort would run a debugger for seconds, and the parent waits for the end
     start = decode_start(connection.recv_bytes())
     setproctitle(start.title)
@@ -96,7 +98,7 @@ def _load(start: Start) -> tuple[Backend, Ready]:
         model_name=backend.vocabulary.model_name,
         context_size=backend.n_cells,
         trained_context=backend.vocabulary.trained_context,
-        gpu_layers=config.gpu_layers,
+        gpu_layers=config.layers_on_gpu,
         load_ms=(loaded - began) * 1000,
         warmup_ms=(time.monotonic() - loaded) * 1000,
     )

@@ -21,6 +21,7 @@ BASE_MARGIN = 20.0
 # At a higher temperature, with no filter behind it, this many temperatures: all of them together 1e-6.
 MARGIN_PER_TEMPERATURE = 26.0
 TOP_P_THAT_CUTS = 0.999
+N_GROUPS = 512
 
 MASK_64 = (1 << 64) - 1
 # llama.cpp reads this seed as "choose one yourself".
@@ -78,15 +79,28 @@ class Sampler:
             logits[self._bias_ids] += self._bias
         if self._penalizes:
             self._penalize(logits, history)
-        best = int(logits.argmax())  # a NaN counts as the largest
-        peak = float(logits[best])
-        if not math.isfinite(peak):
-            raise BadLogitsError(f"the best of {len(logits)} logits is {peak}")
         if self._chain is None:
+            best = int(logits.argmax())  # a NaN counts as the largest
+            _check_peak(float(logits[best]), logits)
             return best
-        self._candidates.fill(np.flatnonzero(logits >= peak - self._margin), logits)
+        self._candidates.fill(np.flatnonzero(logits >= self._threshold(logits)), logits)
         lib.llama_sampler_apply(self._chain, ctypes.byref(self._candidates.array))
         return self._draw(index)
+
+    def _threshold(self, logits: Logits) -> np.float32:
+        """A logit that every token has that can be drawn, and few others.
+
+        The k-th largest of the maxima of any groups is no larger than the k-th largest of all; the maxima of
+        interleaved groups cost one pass, a tenth of finding the k-th largest itself.
+        """
+        n_grouped = len(logits) - len(logits) % N_GROUPS
+        groups = logits[:n_grouped].reshape(-1, N_GROUPS).max(axis=0, initial=-np.inf)
+        peak = np.maximum(groups.max(), logits[n_grouped:].max(initial=-np.inf))  # a NaN wins
+        _check_peak(float(peak), logits)
+        threshold: np.float32 = peak - np.float32(self._margin)
+        if 0 < self._params.top_k <= N_GROUPS:
+            threshold = max(threshold, np.partition(groups, -self._params.top_k)[-self._params.top_k])
+        return threshold
 
     def _draw(self, index: int) -> int:
         dist = lib.llama_sampler_init_dist(draw_seed(self._params.seed, index))
@@ -104,6 +118,11 @@ class Sampler:
         values = np.where(values <= 0, values * repeat, values / repeat)
         values -= counts.astype(np.float32) * np.float32(params.frequency_penalty)
         logits[ids] = values - np.float32(params.presence_penalty)
+
+
+def _check_peak(peak: float, logits: Logits) -> None:
+    if not math.isfinite(peak):
+        raise BadLogitsError(f"the best of {len(logits)} logits is {peak}")
 
 
 def margin(params: SamplingParams) -> float:

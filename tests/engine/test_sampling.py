@@ -48,13 +48,13 @@ def full_chain(params: SamplingParams, logits: NDArray[np.float32], history: lis
     for token in history:
         lib.llama_sampler_accept(chain, token)
     rows = (lib.llama_token_data * len(logits))()
-    for token, logit in enumerate(logits.tolist()):
-        rows[token].id, rows[token].logit = token, logit
+    for row, token, logit in zip(rows, range(len(logits)), logits.tolist(), strict=True):
+        row.id, row.logit = token, logit
     array = lib.llama_token_data_array(data=rows, size=len(logits), selected=-1, sorted=False)
     lib.llama_sampler_apply(chain, ctypes.byref(array))
-    token = int(array.data[array.selected].id)
+    drawn = int(array.data[array.selected].id)
     lib.llama_sampler_free(chain)
-    return token
+    return drawn
 
 
 def sampled(params: SamplingParams, logits: NDArray[np.float32], history: list[int], index: int = 1) -> int:
