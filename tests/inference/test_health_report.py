@@ -1,0 +1,40 @@
+"""What other processes learn of the worker."""
+
+import pytest
+import redis
+from django.test import override_settings
+
+from inference import health
+from inference.health import WorkerReport
+from inference.models import Generation
+from inference.redis_client import WORKER_KEY, shared_client
+from tests.inference.making import preparing, queued
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_a_silent_worker_is_forgotten_in_time(store: "redis.Redis[bytes]") -> None:
+    assert health.last_report() is None
+    report = WorkerReport(pid=7, model_name="m", model_loaded=True, tokens_per_second=12.5)
+    health.publish(report)
+    assert health.last_report() == report
+    assert 0 < store.ttl(WORKER_KEY) <= health.REPORT_TTL_SECS
+
+
+def test_the_counts_come_from_the_rows() -> None:
+    for _ in range(3):
+        queued()
+    preparing()
+    Generation.objects.claim_next(worker="w")
+    snapshot = health.snapshot()
+    assert (snapshot.queue_depth, snapshot.active, snapshot.report) == (3, 1, None)
+
+
+def test_without_redis_there_is_no_report() -> None:
+    shared_client.cache_clear()
+    try:
+        with override_settings(REDIS_URL="unix:///nonexistent/valkey.sock"):
+            assert health.last_report() is None
+            assert health.mean_run_secs() == health.UNKNOWN_RUN_SECS
+    finally:
+        shared_client.cache_clear()

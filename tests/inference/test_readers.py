@@ -1,0 +1,52 @@
+"""Presence of readers: the last one to leave is noticed, one whose process died is forgotten."""
+
+from uuid import uuid4
+
+import pytest
+import redis
+from django.test import override_settings
+
+from inference import readers
+from inference.errors import StoreUnavailable
+from inference.redis_client import readers_key
+
+
+async def test_the_last_to_leave_is_told_so() -> None:
+    generation = uuid4()
+    one, two = await readers.join(generation), await readers.join(generation)
+    assert one != two
+    assert await readers.count(generation) == 2
+    assert await readers.leave(generation, one) == 1
+    assert await readers.leave(generation, one) == 1
+    assert await readers.leave(generation, two) == 0
+
+
+async def test_readers_of_other_generations_do_not_count() -> None:
+    mine, other = uuid4(), uuid4()
+    reader = await readers.join(mine)
+    await readers.join(other)
+    assert await readers.leave(mine, reader) == 0
+
+
+async def test_a_reader_whose_process_died_is_forgotten(store: "redis.Redis[bytes]") -> None:
+    generation = uuid4()
+    await readers.join(generation)
+    mine = await readers.join(generation)
+    for member, score in store.zrange(readers_key(generation), 0, -1, withscores=True):
+        if member.decode() != mine:
+            store.zadd(readers_key(generation), {member: score - readers.READER_TTL_SECS - 1})
+    assert await readers.leave(generation, mine) == 0
+
+
+async def test_a_refresh_keeps_a_reader_and_brings_a_forgotten_one_back(store: "redis.Redis[bytes]") -> None:
+    generation = uuid4()
+    mine = await readers.join(generation)
+    store.flushall()
+    await readers.refresh(generation, mine)
+    assert await readers.count(generation) == 1
+    assert 0 < store.ttl(readers_key(generation)) <= readers.READER_TTL_SECS
+
+
+async def test_without_redis_it_says_so() -> None:
+    with override_settings(REDIS_URL="unix:///nonexistent/valkey.sock"), pytest.raises(StoreUnavailable):
+        await readers.join(uuid4())

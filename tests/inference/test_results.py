@@ -1,0 +1,82 @@
+"""What the end leaves in a row: for any tokens, stop strings and cuts, row and log tell the same text."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference.engine.fake import FakeVocabulary
+from inference.engine.params import SamplingParams, SequenceParams
+from inference.engine.text import TextAssembler
+from inference.models import Generation
+from inference.results import CANCELLED, Flushed, device_runs, end_entry, flushed, row_columns
+from inference.token_log import replay
+from inference.token_log_entries import End, Token
+from tests.inference.making import PARAMS, tokens
+
+VOCABULARY = FakeVocabulary()
+
+
+def answered(data: bytes, params: SequenceParams) -> tuple[list[Token], Flushed]:
+    """The tokens a runner would give out for these bytes, one token each, and its last word."""
+    assembler = TextAssembler(params.stop, trim_start=params.trim_start)
+    said: list[Token] = []
+    for index, token in enumerate(VOCABULARY.encode(data.decode("utf-8", "replace"), special=False), start=1):
+        said.append(Token(index=index, token=token, text=assembler.push(VOCABULARY.piece(token))))
+        if assembler.stopped:
+            break
+    return said, Flushed(assembler.flush(), assembler.n_kept)
+
+
+texts = st.text(st.sampled_from("ab é🙂\n")).map(str.encode)
+stops = st.lists(st.text(st.sampled_from("ab é🙂"), min_size=1, max_size=3), max_size=3)
+
+
+def with_stop(stop: list[str], *, trim_start: bool) -> SequenceParams:
+    return SequenceParams(sampling=SamplingParams(seed=1), stop=stop, trim_start=trim_start)
+
+
+@given(texts, stops, st.booleans(), st.integers(0, 40))
+def test_row_and_log_tell_the_same_whatever_was_said(data: bytes, stop: list[str], trim: bool, after: int) -> None:
+    params = with_stop(stop, trim_start=trim)
+    said, last = answered(data, params)
+    columns = row_columns(CANCELLED, said, params, vocabulary=VOCABULARY, last=last)
+    row = Generation(**columns)
+    live: list[Token | End] = [*said, end_entry(columns, said)]
+    assert "".join(entry.text for entry in live) == row.text
+    replayed = [entry for entry in replay(row, 0) if isinstance(entry, Token | End)]
+    assert [entry.text for entry in replayed] == [entry.text for entry in live]
+    late = list(replay(row, after))
+    assert [entry for entry in late if isinstance(entry, Token)] == replayed[after:-1]
+    assert late[-1] == live[-1]
+    decoded = VOCABULARY.text(row.output_ids)
+    assert (decoded.lstrip() if trim else decoded) == row.text
+
+
+@given(texts, stops, st.booleans())
+def test_what_no_runner_said_is_worked_out_from_the_tokens(data: bytes, stop: list[str], trim: bool) -> None:
+    params = with_stop(stop, trim_start=trim)
+    said, last = answered(data, params)
+    assert flushed(VOCABULARY, said, params) == last
+
+
+def test_without_a_vocabulary_the_row_holds_what_was_seen() -> None:
+    columns = row_columns(CANCELLED, tokens("abc"), PARAMS, vocabulary=None)
+    row = Generation(**columns)
+    assert (row.text, row.output_ids) == ("abc", [97, 98, 99])
+
+
+def test_devices_are_told_in_order() -> None:
+    said = [*tokens("ab"), *tokens("c", device="gpu"), *tokens("d")]
+    runs = [{"device": "cpu", "tokens": 2}, {"device": "gpu", "tokens": 1}, {"device": "cpu", "tokens": 1}]
+    assert device_runs(said) == runs
+    assert device_runs([]) == []
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\0"])
+def test_a_nul_in_what_was_held_back_can_be_stored(text: str) -> None:
+    params = with_stop([text + "!"], trim_start=False)
+    said = [Token(index=i, token=t, text="") for i, t in enumerate(VOCABULARY.encode(text, special=False), start=1)]
+    columns = row_columns(CANCELLED, said, params, vocabulary=VOCABULARY)
+    assert "\0" not in columns["text"]
+    assert columns["text"] == text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    assert isinstance(end_entry(columns, said), End)
