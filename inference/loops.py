@@ -20,6 +20,7 @@ class Loop:
         self._interval_secs = interval_secs
         self._unit = unit
         self._stop = threading.Event()
+        self._is_failing = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def begin(self) -> None:
@@ -43,9 +44,15 @@ class Loop:
         try:
             self._unit()
         except (DatabaseError, RedisError, InferenceError, OSError) as error:
-            log.warning("%s: %s; trying again", self._name, error)
+            # Said once per outage, not every second of it.
+            log.log(logging.DEBUG if self._is_failing else logging.WARNING, "%s: %s; trying again", self._name, error)
+            self._is_failing = True
             connections.close_all()
         except Exception:
             # A loop that ended here would leave claims without a heartbeat or rows without a sweep.
             log.exception("%s: a unit failed; going on", self._name)
             connections.close_all()
+        else:
+            if self._is_failing:
+                log.info("%s: works again", self._name)
+            self._is_failing = False

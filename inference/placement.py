@@ -112,8 +112,15 @@ class Placement:
     # ---- the placement's thread ----
 
     def _run(self) -> None:
-        while self.step(self._next_events()):
-            pass
+        goes_on = True
+        while goes_on:
+            events = self._next_events()
+            try:
+                goes_on = self.step(events)
+            except Exception:
+                log.exception("giving out work failed")
+                self._kill_runner("work could not be given out")
+                time.sleep(1.0)  # whatever it was, it may come again at once
 
     def _next_events(self) -> list[Event]:
         events: list[Event] = []

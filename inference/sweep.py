@@ -93,7 +93,8 @@ class Sweep:
             waiting_since = timezone.now() - timedelta(seconds=RING_AGAIN_AFTER_SECS)
             rows = Generation.objects.queued().filter(queued_at__lt=waiting_since)
             for generation_id in rows.order_by("queued_at").values_list("pk", flat=True)[:free]:
-                ring(generation_id)
+                if not ring(generation_id):  # the broker is away; the next sweep tries again
+                    return
 
     def _ring_for_preparing(self) -> None:
         now = self._clock()

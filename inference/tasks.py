@@ -55,6 +55,7 @@ def _stop(**_: object) -> None:
 
     In a thread, since this runs inside the signal handler of the main thread.
     """
-    worker = _worker
+    global _worker
+    worker, _worker = _worker, None  # a second signal finds it stopping already
     if worker is not None:
         threading.Thread(target=worker.stop, args=[settings.DRAIN_SECS], name="worker stop").start()

@@ -5,20 +5,24 @@ lies the fence: the claim epoch that may write, and how far the log has got. Kno
 """
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 import msgspec
 import redis
 from django.conf import settings
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 from inference.errors import StoreUnavailable
 from inference.redis_client import AWAY, fence_key, log_key
 from inference.token_log_entries import AnyEntry, End, Token
+
+log = logging.getLogger(__name__)
 
 FIELD = b"e"
 LIVE_TTL_SECS = 86_400  # a log whose owner vanished for good does not stay for ever
@@ -77,6 +81,7 @@ class Verdict(StrEnum):
     STALE = "stale"  # a higher epoch owns the log: whoever tried has lost its claim
     GAP = "gap"  # the log is shorter than the writer thinks (Redis lost it): begin after ``last`` again
     ENDED = "ended"  # the log has its End
+    BROKEN = "broken"  # what lies in Redis is no log of ours; the row will have to do
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,20 @@ def _append(client: "redis.Redis[bytes]", appends: Sequence[Append]) -> list[App
     for one in appends:
         keys = (log_key(one.generation_id), fence_key(one.generation_id))
         pipeline.evalsha(_APPEND_SHA, 2, *keys, *_arguments(one))
-    return [Appended(Verdict(verdict.decode()), last) for verdict, last in pipeline.execute()]
+    answers = pipeline.execute(raise_on_error=False)
+    for answer in answers:
+        if isinstance(answer, (NoScriptError, *AWAY)):
+            raise answer
+    return [_judged(one, answer) for one, answer in zip(appends, answers, strict=True)]
+
+
+def _judged(one: Append, answer: list[Any] | ResponseError) -> Appended:
+    """One generation's broken log must not keep the others from being written."""
+    if isinstance(answer, ResponseError):
+        log.error("generation %s: its token log cannot be written: %s", one.generation_id, answer)
+        return Appended(Verdict.BROKEN, 0)
+    verdict, last = answer
+    return Appended(Verdict(verdict.decode()), last)
 
 
 def _arguments(one: Append) -> list[int | str | bytes]:

@@ -7,6 +7,7 @@ import redis
 from django.conf import settings
 
 from inference import token_log_store
+from inference.errors import StoreUnavailable
 from inference.redis_client import fence_key, log_key
 from inference.token_log_entries import AnyEntry, End, Waiting
 from inference.token_log_store import Append, Appended, Verdict
@@ -110,6 +111,25 @@ def test_a_redis_that_forgot_the_script_is_taught_again(store: "redis.Redis[byte
     append(store, 1, *tokens("a"))
     store.script_flush()
     assert append(store, 1, *tokens("b", first=2)).verdict is Verdict.WRITTEN
+
+
+def test_a_log_that_is_no_log_keeps_no_other_from_being_written(store: "redis.Redis[bytes]") -> None:
+    other = uuid4()
+    store.set(log_key(GENERATION), "what somebody else left here")
+    verdicts = token_log_store.append(store, [Append(GENERATION, 1, tokens("a")), Append(other, 1, tokens("b"))])
+    assert [one.verdict for one in verdicts] == [Verdict.BROKEN, Verdict.WRITTEN]
+
+
+def test_a_full_redis_is_away_and_nothing_is_half_written(store: "redis.Redis[bytes]") -> None:
+    append(store, 1, *tokens("a"))
+    store.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(StoreUnavailable):
+            append(store, 1, *tokens("bcd", first=2))
+    finally:
+        store.config_set("maxmemory", 0)
+    assert written(store) == "a"
+    assert append(store, 1, *tokens("bcd", first=2)) == Appended(Verdict.WRITTEN, 4)
 
 
 @pytest.mark.parametrize("text", ["", "é", "🙂" * 3, "\n\t\"'", "<end_of_turn>"])
