@@ -149,7 +149,8 @@ class Batch:
     def _begun(self, prompt: Prompt, attempt: int) -> Flight:
         """The prompt's generation: one that a former process asked for, unless it ended badly, else a new one."""
         while True:
-            key = f"batch:{self.run_name}:{prompt.line}:{attempt}"
+            # With the digest: a line that failed may have been corrected since.
+            key = f"batch:{self.run_name}:{prompt.line}:{prompt.digest}:{attempt}"
             turn = services.start_turn(
                 caller=self.caller, request=prompt.request, idempotency_key=key, request_digest=prompt.digest
             )

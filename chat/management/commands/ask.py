@@ -48,8 +48,7 @@ class Command(BaseCommand):
         except KeyboardInterrupt:
             status = INTERRUPTED
         except ChatError as error:
-            where = f"{error.field}: " if error.field else ""
-            raise CommandError(f"{where}{error.message}") from error
+            raise CommandError(error.message) from error
         if status:
             sys.exit(status)
 
