@@ -86,7 +86,12 @@ def test_a_wheel_in_the_cache_is_installed_without_a_build(machine: pytest.Monke
     installed: list[tuple[Path, str]] = []
     machine.setattr(install_llama, "is_installed", lambda key: False)
     machine.setattr(install_llama, "build", lambda *_: pytest.fail("built"))
-    machine.setattr(install_llama, "install", lambda wheel, key: installed.append((wheel, key)) or 0)
+
+    def note(wheel: Path, key: str) -> int:
+        installed.append((wheel, key))
+        return 0
+
+    machine.setattr(install_llama, "install", note)
     machine.setattr(sys, "argv", ["install_llama.py"])
     assert install_llama.main() == 0
     assert installed == [(folder / "llama.whl", folder.name)]
