@@ -91,11 +91,11 @@ async def _stop_unless_awaited(generation_id: UUID, caller: Caller) -> None:
 
 
 async def _stop_unless_read(generation_id: UUID, caller: Caller, grace_secs: float) -> None:
-    await asyncio.sleep(grace_secs)
-    if closing.begun:
-        return
     try:
-        if await readers.count(generation_id):
+        moves = await readers.moves(generation_id)
+        await asyncio.sleep(grace_secs)
+        # A reader that came and went meanwhile began a grace of its own: nobody was here for a while is not enough.
+        if closing.begun or await readers.count(generation_id) or await readers.moves(generation_id) != moves:
             return
     except StoreUnavailable as error:
         logger.warning("nobody can tell whether %s is still read, it goes on: %s", generation_id, error)

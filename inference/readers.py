@@ -6,25 +6,36 @@ A reader that stops refreshing (its web process died) is forgotten after ``READE
 import secrets
 from uuid import UUID
 
+from django.conf import settings
+
 from inference.errors import StoreUnavailable
-from inference.redis_client import AWAY, async_client, readers_key
+from inference.redis_client import AWAY, async_client, moves_key, readers_key
 
 READER_TTL_SECS = 10  # refresh about every two seconds
+MOVES_TTL_SECS = 60  # beyond the grace, within which the count is compared
 
-# KEYS: readers. ARGV: reader, ttl. A sorted set of readers by when they are forgotten.
+# KEYS: readers, moves. ARGV: reader, ttl, ttl of moves. A sorted set of readers by when they are forgotten, and a
+# count of how often somebody came or went.
 PRESENT = """
 local now = redis.call('TIME')
 local seconds = tonumber(now[1]) + tonumber(now[2]) / 1e6
-redis.call('ZADD', KEYS[1], seconds + ARGV[2], ARGV[1])
+if redis.call('ZADD', KEYS[1], seconds + ARGV[2], ARGV[1]) == 1 then
+  redis.call('INCR', KEYS[2])
+  redis.call('EXPIRE', KEYS[2], ARGV[3])
+end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 return redis.call('ZCARD', KEYS[1])
 """
 LEAVE = """
 local now = redis.call('TIME')
-redis.call('ZREM', KEYS[1], ARGV[1])
+if redis.call('ZREM', KEYS[1], ARGV[1]) == 1 then
+  redis.call('INCR', KEYS[2])
+  redis.call('EXPIRE', KEYS[2], ARGV[3])
+end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', tonumber(now[1]) + tonumber(now[2]) / 1e6)
 return redis.call('ZCARD', KEYS[1])
 """
+MOVES = "return redis.call('GET', KEYS[2]) or 0"
 
 
 async def join(generation_id: UUID) -> str:
@@ -35,7 +46,7 @@ async def join(generation_id: UUID) -> str:
 
 
 async def refresh(generation_id: UUID, reader_id: str) -> None:
-    await _run(PRESENT, generation_id, reader_id, READER_TTL_SECS)
+    await _run(PRESENT, generation_id, reader_id)
 
 
 async def leave(generation_id: UUID, reader_id: str) -> int:
@@ -47,11 +58,18 @@ async def count(generation_id: UUID) -> int:
     return await _run(LEAVE, generation_id, "")
 
 
-async def _run(script: str, generation_id: UUID, *arguments: str | int) -> int:
+async def moves(generation_id: UUID) -> int:
+    """How often somebody came or went until now: as long as it stays the same, the readers did, too."""
+    return await _run(MOVES, generation_id, "")
+
+
+async def _run(script: str, generation_id: UUID, reader_id: str) -> int:
     # A connection of its own: these calls come from whatever event loop serves the request.
     try:
         async with async_client() as client:
-            key = readers_key(generation_id)
-            return int(await client.eval(script, 1, key, *arguments))  # type: ignore[no-untyped-call]
+            keys = (readers_key(generation_id), moves_key(generation_id))
+            moves_ttl_secs = int(settings.STREAM_GRACE_SECS) + MOVES_TTL_SECS
+            arguments = (reader_id, READER_TTL_SECS, moves_ttl_secs)
+            return int(await client.eval(script, 2, *keys, *arguments))  # type: ignore[no-untyped-call]
     except AWAY as error:
         raise StoreUnavailable(f"readers cannot be counted: {error}") from error

@@ -44,6 +44,10 @@ def readers_key(generation_id: UUID) -> str:
     return f"gemma:readers:{generation_id}"
 
 
+def moves_key(generation_id: UUID) -> str:
+    return f"gemma:moves:{generation_id}"
+
+
 def sync_client(*, reply_timeout_secs: float = REPLY_TIMEOUT_SECS) -> "redis.Redis[bytes]":
     """A client with a pool of its own. One retry without delay: a pooled connection may have gone stale."""
     return redis.Redis.from_url(

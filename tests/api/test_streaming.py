@@ -307,6 +307,16 @@ class TestLeaving:
             pending.cancel()
             await asyncio.gather(pending, return_exceptions=True)
 
+    async def test_a_gap_at_the_wrong_moment_is_not_a_grace(self, settings: Settings) -> None:
+        settings.STREAM_GRACE_SECS = 0.6
+        turn, _ = await self.running()
+        await self.leave(turn)
+        await asyncio.sleep(0.4)
+        # Comes and goes shortly before the first grace is over: the second counts.
+        await self.leave(turn)
+        assert not await self.stopped_within(turn, 0.4)
+        assert await self.stopped_within(turn, 2)
+
     async def test_another_reader_keeps_it(self, settings: Settings) -> None:
         settings.STREAM_GRACE_SECS = 0
         turn, _ = await self.running()

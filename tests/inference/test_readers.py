@@ -50,3 +50,14 @@ async def test_a_refresh_keeps_a_reader_and_brings_a_forgotten_one_back(store: "
 async def test_without_redis_it_says_so() -> None:
     with override_settings(REDIS_URL="unix:///nonexistent/valkey.sock"), pytest.raises(StoreUnavailable):
         await readers.join(uuid4())
+
+
+async def test_every_coming_and_going_is_a_move() -> None:
+    generation = uuid4()
+    assert await readers.moves(generation) == 0
+    reader = await readers.join(generation)
+    await readers.refresh(generation, reader)  # staying is none
+    assert await readers.moves(generation) == 1
+    await readers.leave(generation, reader)
+    await readers.leave(generation, reader)
+    assert await readers.moves(generation) == 2

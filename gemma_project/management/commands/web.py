@@ -94,8 +94,9 @@ def _tell_readers() -> "Deferred[None]":
 
 def _adopt(server: Server, listener: socket.socket) -> None:
     """Daphne's own `fd:` endpoint takes every socket for IPv4."""
-    # A frame that is too large ends its connection with a close code (1009), not with a reset.
-    server.ws_factory.setProtocolOptions(failByDrop=False)
+    # A frame that is too large ends its connection with a close code (1009), not with a reset. The other option is
+    # Daphne's own choice, which the call would undo.
+    server.ws_factory.setProtocolOptions(failByDrop=False, allowNullOrigin=True)
     family = listener.family
     endpoint = AdoptedStreamServerEndpoint(reactor, listener.detach(), family)
     endpoint.listen(server.http_factory).addErrback(server.listen_error)
