@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +72,19 @@ class Driver:
 
     # ---- the database ----
 
-    def rows(self, columns: str, condition: str = "1") -> list[Sequence[Any]]:
+    def rows(self, columns: str, condition: str = "1") -> list[Any]:
         """Generations of this test, oldest first."""
-        with sqlite3.connect(self.stack.data_dir / "gemma.sqlite3", timeout=20) as database:
-            query = f"SELECT {columns} FROM inference_generation WHERE owner = ? AND {condition} ORDER BY created_at"  # noqa: S608
-            return list(database.execute(query, [self.owner]))
+        return self.table(
+            f"SELECT {columns} FROM inference_generation WHERE owner = ? AND {condition} ORDER BY created_at"  # noqa: S608
+        )
+
+    def table(self, query: str) -> list[Any]:
+        """The rows of a query with one place for the owner."""
+        database = sqlite3.connect(self.stack.data_dir / "gemma.sqlite3", timeout=20)
+        try:
+            return database.execute(query, [self.owner]).fetchall()
+        finally:
+            database.close()
 
     def statuses(self) -> list[str]:
         return [row[0] for row in self.rows("status")]
