@@ -61,12 +61,7 @@ class Scheduler:
         while not self._make_room(sum(each.state is State.DECODE for each in self.running)):
             self._preempt()
         answers = [Planned(each, 1) for each in self.running if each.state is State.DECODE]
-        planned = answers + self._plan_prefill(len(answers))
-        if not planned and len(self.running) > 1:
-            # Prompts that hold each other's cells: the first in rank goes on.
-            self._preempt()
-            return self.plan()
-        return planned
+        return answers + self._plan_prefill(len(answers))
 
     def done(self, planned: list[Planned]) -> None:
         """The batch was decoded: its tokens are in their cells."""

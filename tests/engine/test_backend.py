@@ -108,7 +108,7 @@ def test_slots_do_not_see_each_other(backend: Backend) -> None:
 
 @pytest.mark.real_model
 def test_when_llama_cpp_has_no_room_nothing_changes(model_path: Path) -> None:
-    backend = LlamaBackend(EngineConfig(model_path=model_path, context_size=256, batch_size=128), n_slots=3)
+    backend = LlamaBackend(EngineConfig(model_path=model_path, context_size=256, batch_size=128, threads=1), n_slots=3)
     try:
         for slot in (0, 1):
             assert backend.decode([Slice(slot, 0, [5] * 120, False)]) == []
@@ -132,7 +132,7 @@ def test_when_llama_cpp_has_no_room_nothing_changes(model_path: Path) -> None:
     ],
 )
 def test_settings_reach_llama_cpp(model_path: Path, changes: dict[str, object], n_cells: int) -> None:
-    config = EngineConfig(**{"model_path": model_path, "context_size": 300, **changes})  # type: ignore[arg-type]
+    config = EngineConfig(**{"model_path": model_path, "context_size": 300, "threads": 1, **changes})  # type: ignore[arg-type]
     backend = LlamaBackend(config, n_slots=6)
     try:
         assert backend.n_cells == n_cells

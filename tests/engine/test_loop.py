@@ -202,6 +202,29 @@ def test_a_replay_that_is_already_at_its_limit_ends_at_once(harness: Harness) ->
     assert not harness.loop.step()
 
 
+def test_a_stop_string_ends_the_answer_and_is_never_seen(harness: Harness) -> None:
+    harness.submit("whole", plain(harness), max_tokens=12, ignore_eos=True, cache_prompt=False)
+    harness.run()
+    whole = harness.text("whole")
+    stop = whole[6:9]
+    harness.submit("a", plain(harness), max_tokens=12, ignore_eos=True, cache_prompt=False, stop=[stop])
+    harness.run()
+    ended = harness.ended("a")
+    kept = harness.backend.vocabulary.text(harness.tokens("a")[: ended.n_kept])
+    assert ended.reason == "stop"
+    assert harness.text("a") == whole[: whole.index(stop)]
+    assert harness.text("a").startswith(kept)
+
+
+def test_a_replay_that_already_holds_its_stop_string_ends_at_once(harness: Harness) -> None:
+    emitted = harness.backend.vocabulary.encode("yes. STOP", special=False)
+    harness.submit("a", plain(harness), emitted=emitted, stop=["STOP"])
+    ended = harness.ended("a")
+    assert (ended.reason, ended.text) == ("stop", "")
+    assert ended.n_kept < len(emitted)
+    assert not harness.loop.step()
+
+
 def test_the_next_turn_continues_in_the_cells_of_the_last(harness: Harness) -> None:
     prompt = plain(harness)
     harness.submit("first", prompt, max_tokens=6, ignore_eos=True)

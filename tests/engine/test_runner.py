@@ -318,7 +318,7 @@ def test_frames_before_a_start_are_a_mistake() -> None:
 
 @pytest.mark.real_model
 def test_the_real_model_in_its_process(model_path: Path, real_vocabulary: Vocabulary) -> None:
-    watched = Watched(EngineConfig(model_path=model_path, context_size=1024))
+    watched = Watched(EngineConfig(model_path=model_path, context_size=1024, threads=1))
     ready = watched.runner.start()
     assert (ready.model_name, ready.context_size, ready.gpu_layers) == ("Gemma 3 270m", 1024, 0)
     assert ready.warmup_ms > 0

@@ -123,6 +123,40 @@ def test_greedy_is_the_largest_logit() -> None:
         assert sampled(SamplingParams(seed=seed, temperature=0.0), logits, []) == int(logits.argmax())
 
 
+@settings(max_examples=50)
+@given(
+    repeat=st.floats(min_value=0.25, max_value=3.0, width=32),
+    frequency=st.floats(min_value=-2.0, max_value=2.0, width=32),
+    presence=st.floats(min_value=-2.0, max_value=2.0, width=32),
+    last_n=st.integers(min_value=1, max_value=12),
+    history=st.lists(st.integers(min_value=0, max_value=9), max_size=20),
+)
+def test_penalties_change_every_logit_as_llama_cpps_do(
+    repeat: float, frequency: float, presence: float, last_n: int, history: list[int]
+) -> None:
+    logits = np.array([5, -5, 0.5, -0.5, 0, 9, -9, 3, -3, 1], dtype=np.float32)
+    native = lib.llama_sampler_init_penalties(len(logits), last_n, repeat, frequency, presence)
+    for token in history:
+        lib.llama_sampler_accept(native, token)
+    rows = (lib.llama_token_data * len(logits))()
+    for row, token, logit in zip(rows, range(len(logits)), logits.tolist(), strict=True):
+        row.id, row.logit = token, logit
+    array = lib.llama_token_data_array(data=rows, size=len(logits), selected=-1, sorted=False)
+    lib.llama_sampler_apply(native, ctypes.byref(array))
+    lib.llama_sampler_free(native)
+
+    params = SamplingParams(
+        seed=1,
+        temperature=0.0,
+        repeat_penalty=repeat,
+        frequency_penalty=frequency,
+        presence_penalty=presence,
+        repeat_last_n=last_n,
+    )
+    Sampler(params, Candidates(len(logits))).sample(logits, history, 1)
+    assert logits.tolist() == pytest.approx([row.logit for row in rows], rel=1e-6, abs=1e-6)
+
+
 def test_greedy_respects_penalties() -> None:
     logits = np.zeros(N_TOKENS, dtype=np.float32)
     logits[[7, 8]] = 5.0, 4.0

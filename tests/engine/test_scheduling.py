@@ -157,6 +157,23 @@ def test_a_prompt_waits_until_there_is_room_for_it() -> None:
     assert harness.text("second") == "done"
 
 
+def test_cells_that_are_reused_are_not_counted_as_room_as_well() -> None:
+    harness = Harness.fake(context_size=300)
+    first = harness.backend.vocabulary.encode("[[say: .]]" + "x" * 90, special=False)
+    harness.submit("first", first)
+    harness.run()
+    harness.ask("running", "[[count: 9]]" + "y" * 70)
+    harness.step_until_first_token("running")
+    free = harness.loop.pool.n_free
+    follow_up = first + harness.tokens("first") + [90] * free
+    harness.submit("too long for now", follow_up)
+    harness.loop.step()
+    assert harness.progress("too long for now") == []
+    assert harness.loop.pool.n_cached > 0, "what it will reuse is not thrown away while it waits"
+    harness.run()
+    assert len(harness.ends("too long for now")) == 1
+
+
 def test_idle_cells_make_room_before_anybody_gives_way() -> None:
     harness = Harness.fake(context_size=300)
     for name in "ab":
