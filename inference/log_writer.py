@@ -161,6 +161,7 @@ class LogWriter:
             for channel in list(self._channels.values()):
                 if channel.ended_at is not None and now - channel.ended_at > END_PATIENCE_SECS:
                     self._close(channel)
+            self._changed.notify_all()
 
     def _close(self, channel: _Channel) -> None:
         # Not another claim's channel of the same generation, which may have been opened meanwhile.
