@@ -29,7 +29,6 @@ def _real_model(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
         GEMMA_MODEL_FILE=model_path,
         GEMMA_CONTEXT_SIZE=2048,
         GEMMA_THREADS=1,
-        GEMMA_THREADS=1,
     ):
         yield
 
