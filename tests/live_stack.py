@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from gemma_project.supervisor.tether import tethered
 from tests.private_environment import clean_environment
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -74,7 +75,8 @@ class LiveStack:
         n_before = self.output.count("serve: ready") if self._output.exists() else 0
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, str(PROJECT / "manage.py"), "serve"],
+                # A test run that is killed takes its services along.
+                tethered([sys.executable, str(PROJECT / "manage.py"), "serve"]),
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
