@@ -107,9 +107,8 @@ def heading_of(conversation: Conversation) -> str:
 
 
 def conversation_link(conversation: Conversation) -> SafeString:
-    return format_html(
-        '<a href="{}">{}</a>', reverse("admin:chat_conversation_change", args=[conversation.pk]), conversation
-    )
+    address = reverse("admin:chat_conversation_change", args=[conversation.pk])
+    return format_html('<a href="{}">{}</a>', address, heading_of(conversation))
 
 
 def shortened(text: str) -> str:

@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from chat.models import Conversation
-from tests.desk.making import SOURCE, add_answer, add_question, add_sources, conversation, operator, unfinished
+from tests.desk.making import SOURCE, add_answer, add_question, add_sources, conversation, operator, page_of, unfinished
 
 pytestmark = [pytest.mark.django_db, pytest.mark.databases]
 
@@ -186,6 +186,14 @@ class TestMessageRows:
         add_answer(chat, finish_reason="length")
         add_answer(chat)
         assert len(client.get(f"{MESSAGES}?{query}").context["cl"].result_list) == n
+
+    def test_the_conversation_is_named_and_linked(self, client: Client) -> None:
+        named, untitled = conversation(title="Rig"), conversation(title="")
+        add_question(named)
+        add_question(untitled)
+        page = shown(client, MESSAGES)
+        assert f'<a href="{page_of(named)}">Rig</a>' in page
+        assert f'<a href="{page_of(untitled)}">(no title) {str(untitled.pk)[:8]}</a>' in page
 
 
 class TestRetrievalRows:

@@ -50,6 +50,12 @@ def test_options_reach_the_model(driver: Driver) -> None:
     assert n_prompt < 200
 
 
+def test_a_memory_service_that_is_not_there_costs_the_sources_only(driver: Driver) -> None:
+    status, out, err = ask(driver, "[[say: fine]]", "--use-rag")
+    assert (status, out) == (0, "fine\n")
+    assert "no memories were searched" in err
+
+
 def test_stop_texts_end_the_answer(driver: Driver) -> None:
     assert ask(driver, "[[count: 100]]", "--stop", "5", "--stop", "x")[1] == "1 2 3 4 \n"
 

@@ -107,6 +107,8 @@ class Asking:
             sys.stderr.write(f"no whole answer: {error.get('code')}: {error.get('message')}\n")
             return INTERRUPTED if self.interrupted else 1
         self.printer.sources(last.get("sources") or [])
+        if rag_error := last.get("rag_error"):
+            sys.stderr.write(f"no memories were searched: {rag_error}\n")
         self.printer.summary({**last, "conversation_id": self.turn.conversation_id})
         if self.interrupted:
             return INTERRUPTED
