@@ -9,6 +9,7 @@ from typing import cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
@@ -45,7 +46,12 @@ class JsonErrorMiddleware:
 
 
 def refusal(request: HttpRequest) -> HttpResponse | None:
-    """413 by the announced length, before anything parses the body."""
+    """400 for another host's name, 413 by the announced length: before anything looks at the rest."""
+    try:
+        request.get_host()
+    except DisallowedHost as error:
+        # Django would answer with a page when debugging, and log a traceback for every stray scanner.
+        return error_response(as_chat_error(error))
     length = request.META.get("CONTENT_LENGTH") or "0"
     if not length.isdigit() or int(length) <= settings.REQUEST_MAX_BYTES or request.path.startswith(ADMIN_PREFIX):
         return None

@@ -1,7 +1,7 @@
 """A client's view of a running service: users, streams and sockets."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ async def frames(socket: websockets.ClientConnection) -> AsyncIterator[Line]:
             return
 
 
-async def answer_over(socket: websockets.ClientConnection, body: dict[str, object]) -> list[Line]:
+async def answer_over(socket: websockets.ClientConnection, body: Mapping[str, object]) -> list[Line]:
     await socket.send(json.dumps(body))
     return [frame async for frame in frames(socket)]
 

@@ -1,0 +1,165 @@
+"""/health: when it is 200 and when 503, what it shows, and what it must not show."""
+
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import product
+
+import pytest
+import redis
+from django.db import OperationalError
+from pytest_django import Settings
+
+from chat.api import health
+from inference.health import WorkerReport
+from inference.models import Generation, Priority, Status
+from tests.api.calling import Answer, Api
+
+pytestmark = pytest.mark.django_db(transaction=True)
+REPORT = WorkerReport(pid=1, model_name="a-model", context_size=100, gpu_layers=3, model_loaded=True, active=2)
+FIELDS = {"status", "model_loaded", "model_on_gpu", "model_name", "context_size", "gpu_layers", "queue_depth", "active"}
+DEPENDENCIES = {"database", "redis", "worker", "gpu_coordinator", "rag_service"}
+SECRET = "/secret/path at 10.0.0.9"
+
+
+def get() -> Answer:
+    return Api("203.0.113.7").get("/health")  # nobody has to say who asks
+
+
+@pytest.fixture(autouse=True)
+def report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "last_report", lambda: REPORT)
+
+
+def broken(error: Exception) -> object:
+    """Stands for a client or a queryset of which every use fails."""
+
+    class Broken:
+        def __getattr__(self, name: str) -> object:
+            raise error
+
+    return Broken()
+
+
+def test_all_is_well() -> None:
+    answer = get()
+    assert answer.status == 200
+    assert set(answer.body) == FIELDS | DEPENDENCIES
+    assert answer.body["status"] == "healthy"
+    assert (answer.body["model_loaded"], answer.body["model_on_gpu"]) == (True, False)
+    assert (answer.body["model_name"], answer.body["context_size"], answer.body["gpu_layers"]) == ("a-model", 100, 3)
+    for name in ("database", "redis", "worker"):
+        assert answer.body[name]["ok"] is True
+        assert answer.body[name]["latency_ms"] >= 0
+    for name in ("gpu_coordinator", "rag_service"):
+        assert answer.body[name] == {"ok": None, "latency_ms": None, "detail": "not configured"}
+
+
+def test_the_counts_come_from_the_rows() -> None:
+    for status in (Status.PREPARING, Status.QUEUED, Status.QUEUED, Status.RUNNING, Status.COMPLETE, Status.FAILED):
+        Generation.objects.create(owner="local", status=status, priority=Priority.INTERACTIVE)
+    answer = get()
+    assert (answer.body["queue_depth"], answer.body["active"]) == (3, 1)
+
+
+@pytest.mark.parametrize(("database", "store", "worker"), list(product([True, False], repeat=3)))
+def test_what_is_needed_decides(database: bool, store: bool, worker: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not database:
+        monkeypatch.setattr(Generation, "objects", broken(OperationalError(SECRET)))
+    if not store:
+        monkeypatch.setattr(health, "shared_client", lambda: broken(redis.ConnectionError(SECRET)))
+    if not worker:
+        monkeypatch.setattr(health, "last_report", lambda: None)
+    answer = get()
+    is_fine = database and store and worker
+    assert answer.status == (200 if is_fine else 503)
+    assert answer.body["status"] == ("healthy" if is_fine else "unhealthy")
+    assert [answer.body[name]["ok"] for name in ("database", "redis", "worker")] == [database, store, worker]
+    assert set(answer.body) == FIELDS | DEPENDENCIES
+    assert "secret" not in str(answer.body)
+    assert "10.0.0.9" not in str(answer.body)
+
+
+def test_a_worker_without_its_model_cannot_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "last_report", lambda: WorkerReport(pid=1))
+    answer = get()
+    assert (answer.status, answer.body["model_loaded"]) == (503, False)
+    assert answer.body["worker"]["ok"] is False
+
+
+class Neighbour:
+    """A service of somebody else that answers ``/health`` with one status, or hangs."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.delay_secs = 0.0
+        neighbour = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                time.sleep(neighbour.delay_secs)
+                self.send_response(neighbour.status if self.path == "/health" else 404)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                """Keeps quiet."""
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def neighbour() -> Iterator[Neighbour]:
+    neighbour = Neighbour()
+    yield neighbour
+    neighbour.server.shutdown()
+    neighbour.server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"), [("GPU_COORDINATOR_URL", "gpu_coordinator"), ("RAG_SERVICE_URL", "rag_service")]
+)
+class TestNeighbours:
+    """They cost quality, never the service."""
+
+    def test_well(self, setting: str, name: str, settings: Settings, neighbour: Neighbour) -> None:
+        setattr(settings, setting, neighbour.url)
+        answer = get()
+        assert (answer.status, answer.body["status"], answer.body[name]["ok"]) == (200, "healthy", True)
+
+    def test_broken(self, setting: str, name: str, settings: Settings, neighbour: Neighbour) -> None:
+        setattr(settings, setting, neighbour.url)
+        neighbour.status = 500
+        answer = get()
+        assert (answer.status, answer.body["status"], answer.body[name]["ok"]) == (200, "degraded", False)
+
+    @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://no.such.host.invalid:8002", "http://[::1"])
+    def test_away(self, url: str, setting: str, name: str, settings: Settings) -> None:
+        setattr(settings, setting, url)
+        answer = get()
+        assert (answer.status, answer.body["status"], answer.body[name]["ok"]) == (200, "degraded", False)
+        assert url.removeprefix("http://") not in str(answer.body)
+
+    def test_hanging(self, setting: str, name: str, settings: Settings, neighbour: Neighbour) -> None:
+        setattr(settings, setting, neighbour.url)
+        neighbour.delay_secs = 3
+        began = time.monotonic()
+        answer = get()
+        assert (answer.status, answer.body[name]["ok"]) == (200, False)
+        assert time.monotonic() - began < 2.5
+
+
+def test_what_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(health, "last_report", lambda: released.wait(10) and None)
+    began = time.monotonic()
+    answer = get()
+    released.set()
+    assert time.monotonic() - began < 3
+    assert (answer.status, answer.body["worker"]["ok"]) == (503, False)
+    assert answer.body["database"]["ok"] is True
