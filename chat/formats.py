@@ -105,7 +105,7 @@ class Transcript(ChatFormat):
     trim_start = True
     plain_model = True
 
-    _speaker_at_line_start = re.compile(r"^(?=(?:User|Assistant)\s*:)", re.MULTILINE | re.IGNORECASE)
+    _speaker_at_line_start = re.compile(r"^(?=(?:User|Assistant)[^\S\n]*:)", re.MULTILINE | re.IGNORECASE)
 
     def opening_segments(self, system: str, user: str) -> list[Segment]:
         head = [content(f"{system}\n\n")] if system else []

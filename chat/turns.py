@@ -3,6 +3,7 @@
 Nothing here retrieves memories; nothing is stored before all that could refuse the turn has been asked.
 """
 
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ MAX_TITLE_CHARS = 80
 
 
 class ConversationMoved(Exception):
-    """Somebody else continued the conversation while this turn was worked out."""
+    """Somebody else continued or deleted the conversation while this turn was worked out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,9 @@ def _new_messages(conversation: Conversation, kept: list[Message], said: list[Sa
 
 def title_of(said: list[Said]) -> str:
     """The beginning of the first user message, on one line, cut between words."""
-    text = " ".join(next(each.text for each in said if each.role == Role.USER).split())
+    first = next(each.text for each in said if each.role == Role.USER)
+    # Titles are printed in lists and terminals: no control characters.
+    text = " ".join("".join(" " if unicodedata.category(ch) == "Cc" else ch for ch in first[:1000]).split())
     if len(text) <= MAX_TITLE_CHARS:
         return text
     cut = text[:MAX_TITLE_CHARS]
@@ -151,9 +154,8 @@ def _hold(conversation: Conversation, kept: list[Message]) -> None:
     if conversation._state.adding:
         conversation.save(force_insert=True)
         return
-    if Conversation.objects.select_for_update().filter(pk=conversation.pk).first() is None:
-        raise NotFound("the conversation was deleted", field="conversation_id")
-    if conversation.messages.count() != len(kept):
+    locked = Conversation.objects.select_for_update().filter(pk=conversation.pk).first()
+    if locked is None or conversation.messages.count() != len(kept):
         raise ConversationMoved
     conversation.save(update_fields=["title", "updated_at"])
 
