@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
+import redis
+from celery import current_app
 from pytest_django import Settings
 
+from chat import presence
 from tests.live_stack import LiveStack
 
 
@@ -12,6 +15,14 @@ from tests.live_stack import LiveStack
 def _quick_passwords(settings: Settings) -> None:
     """A real hash takes half a second on purpose."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture
+def no_broker(redis_client: "redis.Redis[str]", monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty Redis, nobody to ring, and a process that goes on afterwards."""
+    monkeypatch.setattr(current_app, "send_task", lambda *args, **options: None)
+    yield
+    presence.closing.begun = False
 
 
 @pytest.fixture(scope="package")

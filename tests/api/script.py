@@ -1,17 +1,25 @@
-"""A worker whose every word is written down in the test: rows and token log as the real one leaves them."""
+"""A worker whose every word is written down in the test, with rows and token log as the real one leaves them, and
+readers of what it says."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from inference import token_log_store
+from chat import streaming
+from chat.background import in_thread
+from chat.callers import Caller
+from chat.services import Turn
+from chat.streaming import WireLine
+from inference import readers, services, token_log_store
 from inference.engine.params import SamplingParams, SequenceParams
-from inference.models import Generation
+from inference.models import Generation, Priority
 from inference.redis_client import shared_client
 from inference.results import Ending, end_entry, row_columns
 from inference.states import FinishReason, Status
 from inference.token_log_entries import AnyEntry, Token, Waiting
 
 PARAMS = SequenceParams(sampling=SamplingParams(seed=7, temperature=0.0))
+LOCAL = Caller.local()
 STOPPED = Ending(Status.COMPLETE, FinishReason.STOP)
 
 
@@ -46,3 +54,38 @@ class ScriptedWorker:
         append = token_log_store.Append(self.generation.pk, self.generation.claim_epoch, entries)
         (result,) = token_log_store.append(shared_client(), [append])
         assert result.verdict is token_log_store.Verdict.WRITTEN
+
+
+def queued(
+    owner: str = "local", *, priority: Priority = Priority.INTERACTIVE, idempotency_key: str | None = None
+) -> Generation:
+    return services.create(
+        owner=owner,
+        params=PARAMS,
+        prompt_ids=[1, 2, 3],
+        priority=priority,
+        idempotency_key=idempotency_key,
+        timeout_secs=60.0,
+    )
+
+
+async def make(
+    *, priority: Priority = Priority.INTERACTIVE, idempotency_key: str | None = None
+) -> tuple[Turn, ScriptedWorker]:
+    generation = await in_thread(queued, priority=priority, idempotency_key=idempotency_key)
+    return Turn(generation_id=generation.pk), await in_thread(ScriptedWorker, generation)
+
+
+async def read(turn: Turn, after: int = 0) -> list[WireLine]:
+    async with asyncio.timeout(10):
+        return [line async for line in streaming.lines(turn, caller=LOCAL, after=after)]
+
+
+async def until_read(turn: Turn) -> None:
+    async with asyncio.timeout(5):
+        while not await readers.count(turn.generation_id):  # noqa: ASYNC110  Redis sends no event for it
+            await asyncio.sleep(0.01)
+
+
+def text_of(lines: list[WireLine]) -> str:
+    return "".join(line["token"] for line in lines)

@@ -1,75 +1,26 @@
 """The lines of an answer: their order, their ids, what resuming repeats, and that there is one last line."""
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from uuid import UUID
 
 import pytest
 import redis
-from celery import current_app
 from pytest_django import Settings
 
-from chat import presence, streaming
+from chat import streaming
 from chat.background import in_thread
-from chat.callers import Caller
-from chat.errors import NotFound
 from chat.services import Turn
 from chat.streaming import WireLine
-from inference import readers, services, token_log
+from inference import services, token_log
 from inference.errors import StoreUnavailable
-from inference.models import Generation, Priority
 from inference.results import CANCELLED, TIMED_OUT, Ending, failed
 from inference.states import FinishReason, Status
-from tests.api.script import PARAMS, STOPPED, ScriptedWorker
+from tests.api.script import LOCAL, STOPPED, make, queued, read, text_of
 
-pytestmark = pytest.mark.django_db(transaction=True)
-LOCAL = Caller.local()
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_broker")]
 WORDS = ["One", " two", "", " three", "…"]
-
-
-@pytest.fixture(autouse=True)
-def _quiet_surroundings(redis_client: "redis.Redis[str]", monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty Redis, and no broker to ring."""
-    monkeypatch.setattr(current_app, "send_task", lambda *args, **options: None)
-    yield
-    presence.closing.begun = False
-
-
-def queued(
-    owner: str = "local", *, priority: Priority = Priority.INTERACTIVE, idempotency_key: str | None = None
-) -> Generation:
-    return services.create(
-        owner=owner,
-        params=PARAMS,
-        prompt_ids=[1, 2, 3],
-        priority=priority,
-        idempotency_key=idempotency_key,
-        timeout_secs=60.0,
-    )
-
-
-async def make(
-    *, priority: Priority = Priority.INTERACTIVE, idempotency_key: str | None = None
-) -> tuple[Turn, ScriptedWorker]:
-    generation = await in_thread(queued, priority=priority, idempotency_key=idempotency_key)
-    return Turn(generation_id=generation.pk), await in_thread(ScriptedWorker, generation)
-
-
-async def read(turn: Turn, after: int = 0) -> list[WireLine]:
-    async with asyncio.timeout(10):
-        return [line async for line in streaming.lines(turn, caller=LOCAL, after=after)]
-
-
-async def until_read(turn: Turn) -> None:
-    async with asyncio.timeout(5):
-        while not await readers.count(turn.generation_id):  # noqa: ASYNC110  Redis sends no event for it
-            await asyncio.sleep(0.01)
-
-
-def text(lines: list[WireLine]) -> str:
-    return "".join(line["token"] for line in lines)
 
 
 def assert_one_end(lines: list[WireLine]) -> None:
@@ -103,7 +54,7 @@ async def test_what_was_held_back_is_in_the_last_line() -> None:
     await in_thread(worker.ends, held_back=" wor")
     lines = await read(turn)
     assert lines[-1]["token"] == " wor"
-    assert text(lines) == "Hello wor"
+    assert text_of(lines) == "Hello wor"
 
 
 async def test_tokens_come_while_the_answer_is_made() -> None:
@@ -133,7 +84,7 @@ async def test_resuming_behind_every_token_loses_and_repeats_nothing(
         assert [line["id"] for line in lines if line["token"] and not line["done"]] == [
             n for n, word in enumerate(WORDS, start=1) if n > after and word
         ]
-        assert text(lines) == "".join(WORDS[after:]) + "!"
+        assert text_of(lines) == "".join(WORDS[after:]) + "!"
         assert_one_end(lines)
 
 
@@ -142,7 +93,7 @@ async def test_resuming_behind_what_there_is_still_ends() -> None:
     await in_thread(worker.says, "a")
     await in_thread(worker.ends)
     lines = await read(turn, after=1000)
-    assert text(lines) == ""
+    assert text_of(lines) == ""
     assert_one_end(lines)
 
 
@@ -165,7 +116,7 @@ async def test_every_outcome_has_one_last_line(name: str, tells_the_log: bool) -
     await in_thread(worker.ends, ending, tells_the_log=tells_the_log)
     lines = await read(turn)
     assert_one_end(lines)
-    assert text(lines) == "ab"
+    assert text_of(lines) == "ab"
     assert lines[-1].get("error", {}).get("code") == code
     if code is None:
         assert lines[-1]["finish_reason"] == name
@@ -265,148 +216,5 @@ async def test_many_tokens_come_in_order_and_complete() -> None:
         await in_thread(worker.says, *[f"{n} " for n in range(first, first + 100)])
     await in_thread(worker.ends)
     lines = await reading
-    assert text(lines) == "".join(f"{n} " for n in range(3000))
+    assert text_of(lines) == "".join(f"{n} " for n in range(3000))
     assert [line["id"] for line in lines[1:-1]] == list(range(1, 3001))
-
-
-class TestLeaving:
-    async def stopped_within(self, turn: Turn, secs: float) -> bool:
-        deadline = time.monotonic() + secs
-        while time.monotonic() < deadline:
-            row = await Generation.objects.aget(pk=turn.generation_id)
-            if row.cancel_requested or row.is_ended:
-                return True
-            await asyncio.sleep(0.05)
-        return False
-
-    async def leave(self, turn: Turn, *, stops: bool = True) -> None:
-        async with aclosing(streaming.lines(turn, caller=LOCAL, stops=stops)) as lines:
-            await anext(lines)
-            await asyncio.wait_for(anext(lines), 2)
-
-    async def running(self) -> tuple[Turn, ScriptedWorker]:
-        turn, worker = await make()
-        await in_thread(worker.says, "a")
-        return turn, worker
-
-    async def test_the_last_reader_stops_it_after_the_grace(self, settings: Settings) -> None:
-        settings.STREAM_GRACE_SECS = 0.6
-        turn, _ = await self.running()
-        await self.leave(turn)
-        assert not await self.stopped_within(turn, 0.3)
-        assert await self.stopped_within(turn, 2)
-
-    async def test_a_reader_that_comes_back_in_time_keeps_it(self, settings: Settings) -> None:
-        settings.STREAM_GRACE_SECS = 0.4
-        turn, _ = await self.running()
-        await self.leave(turn)
-        async with aclosing(streaming.lines(turn, caller=LOCAL, after=1)) as lines:
-            await anext(lines)
-            pending = asyncio.ensure_future(anext(lines))
-            assert not await self.stopped_within(turn, 1)
-            pending.cancel()
-            await asyncio.gather(pending, return_exceptions=True)
-
-    async def test_a_gap_at_the_wrong_moment_is_not_a_grace(self, settings: Settings) -> None:
-        settings.STREAM_GRACE_SECS = 0.6
-        turn, _ = await self.running()
-        await self.leave(turn)
-        await asyncio.sleep(0.4)
-        # Comes and goes shortly before the first grace is over: the second counts.
-        await self.leave(turn)
-        assert not await self.stopped_within(turn, 0.4)
-        assert await self.stopped_within(turn, 2)
-
-    async def test_another_reader_keeps_it(self, settings: Settings) -> None:
-        settings.STREAM_GRACE_SECS = 0
-        turn, _ = await self.running()
-        other = await readers.join(turn.generation_id)
-        await self.leave(turn)
-        assert not await self.stopped_within(turn, 0.5)
-        await readers.leave(turn.generation_id, other)
-
-    async def test_batch_work_goes_on_alone(self, settings: Settings) -> None:
-        settings.STREAM_GRACE_SECS = 0
-        turn, _ = await self.running()
-        await self.leave(turn, stops=False)
-        assert not await self.stopped_within(turn, 0.5)
-
-    async def test_a_process_that_ends_stops_nothing(self, settings: Settings) -> None:
-        settings.STREAM_GRACE_SECS = 0.1
-        turn, _ = await self.running()
-        await self.leave(turn)
-        presence.closing.begun = True
-        assert not await self.stopped_within(turn, 0.6)
-
-    async def test_one_that_ended_is_left_in_peace(self, settings: Settings) -> None:
-        settings.STREAM_GRACE_SECS = 0
-        turn, worker = await self.running()
-        await in_thread(worker.ends)
-        await self.leave(turn)
-        await asyncio.sleep(0.2)
-        assert (await Generation.objects.aget(pk=turn.generation_id)).status == Status.COMPLETE
-
-    async def test_an_accepted_turn_that_nobody_reads_is_stopped(
-        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        settings.STREAM_GRACE_SECS = 0
-        monkeypatch.setattr(presence, "ARRIVAL_SECS", 0.2)
-        turn, _ = await make()
-        # The client goes away while its turn is being stored; the storing is not cut in half.
-        starting = asyncio.create_task(streaming.start(lambda: _slowly(turn), caller=LOCAL, stops=True))
-        await asyncio.sleep(0.05)
-        starting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await starting
-        assert await self.stopped_within(turn, 2)
-
-    async def test_the_reader_is_gone_at_once_and_so_is_its_connection(self, redis_client: "redis.Redis[str]") -> None:
-        turn, _ = await self.running()
-        n_before = len(redis_client.client_list())
-        reading = asyncio.create_task(read(turn))
-        await until_read(turn)
-        began = time.monotonic()
-        reading.cancel()  # what Django does to the response of a client that left
-        await asyncio.gather(reading, return_exceptions=True)
-        while await readers.count(turn.generation_id) or len(redis_client.client_list()) > n_before:
-            assert time.monotonic() - began < 1
-            await asyncio.sleep(0.01)
-
-
-def _slowly(turn: Turn) -> Turn:
-    time.sleep(0.2)
-    return turn
-
-
-async def test_a_process_that_ends_says_so_and_gives_no_last_line() -> None:
-    turn, worker = await make()
-    await in_thread(worker.says, "a")
-    reading = asyncio.create_task(read(turn))
-    await until_read(turn)
-    await streaming.close_all(3)
-    lines = await asyncio.wait_for(reading, 0.5)
-    assert not any(line["done"] for line in lines)
-    assert lines[-1]["status"]["state"] == "yielding"
-    presence.closing.begun = False
-    await in_thread(worker.says, "b")
-    await in_thread(worker.ends)
-    assert text(lines) + text(await read(turn, lines[-1]["id"])) == "ab"
-
-
-async def test_nobody_elses_answer_can_be_resumed() -> None:
-    turn, _ = await make()
-    resumed, stops = await in_thread(streaming.resumed, caller=LOCAL, generation_id=turn.generation_id)
-    assert (resumed.generation_id, stops) == (turn.generation_id, True)
-    with pytest.raises(NotFound):
-        await in_thread(streaming.resumed, caller=Caller("user:1"), generation_id=turn.generation_id)
-
-
-@pytest.mark.parametrize(
-    ("priority", "key", "stops"),
-    [(Priority.INTERACTIVE, None, True), (Priority.BATCH, None, False), (Priority.INTERACTIVE, "k", False)],
-)
-async def test_what_somebody_comes_back_for_is_not_stopped_by_leaving(
-    priority: Priority, key: str | None, stops: bool
-) -> None:
-    turn, _ = await make(priority=priority, idempotency_key=key)
-    assert (await in_thread(streaming.resumed, caller=LOCAL, generation_id=turn.generation_id))[1] is stops
