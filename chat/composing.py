@@ -92,10 +92,12 @@ def sequence_params(
         frequency_penalty=options.frequency_penalty,
         logit_bias=dict(options.logit_bias),
     )
+    # A format's stops are its way of an end token: who ignores the one ignores the other.
+    format_stops = chat_format.stops if chat_format and not options.ignore_eos else ()
     return SequenceParams(
         sampling=sampling,
         max_tokens=max(1, min(options.max_tokens, context_size - n_prompt)),
-        stop=[*options.stop, *(chat_format.stops if chat_format else ())],
+        stop=[*options.stop, *format_stops],
         ignore_eos=options.ignore_eos,
         cache_prompt=options.cache_prompt,
         trim_start=chat_format.trim_start if chat_format else False,

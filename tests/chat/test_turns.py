@@ -74,6 +74,12 @@ def test_a_transcript_brings_its_own_stops(use_tokenizer: Callable[[Tokenizer], 
     assert {"END", "\nUser:"} <= set(params["stop"])
 
 
+def test_who_ignores_the_end_token_ignores_the_formats_stops(use_tokenizer: Callable[[Tokenizer], None]) -> None:
+    use_tokenizer(fake_tokenizer(is_base=True))
+    params = generation_of(chat("u:hello", stop=("END",), ignore_eos=True)).params
+    assert params["stop"] == ["END"]
+
+
 # ---- which conversation ----
 
 
