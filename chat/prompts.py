@@ -115,12 +115,15 @@ def _cut_to(source: Source, budget: int, count_tokens: Callable[[str], int]) -> 
     cost = _cost(source, count_tokens)
     if cost <= budget:
         return source
-    while budget >= MIN_CUT_TOKENS and cost > budget and source.text:
-        # Texts are not evenly dense in tokens: a little less than the proportion, until it fits.
-        keep = int(len(source.text) * budget / cost * 0.95)
-        source = replace(source, text=source.text[:keep].rstrip(" …") + " …" if keep else "")
-        cost = _cost(source, count_tokens)
-    return source if cost <= budget and _quoted(source.text) else None
+    keep = len(source.text) if budget >= MIN_CUT_TOKENS else 0
+    while keep > 0:
+        # Texts are not evenly dense in tokens: a little less than the proportion, and less each time, until it fits.
+        keep = min(keep - 1, int(keep * budget / cost * 0.95))
+        shorter = replace(source, text=source.text[:keep].rstrip() + " …")
+        cost = _cost(shorter, count_tokens)
+        if cost <= budget:
+            return shorter if keep else None
+    return None
 
 
 def _entry(source: Source) -> str:

@@ -116,6 +116,14 @@ def test_a_memory_too_long_is_quoted_in_part() -> None:
     assert 60 < words(source.text) < 100
 
 
+@pytest.mark.parametrize("text", ["a …", "a b", "…", "… … …", "x" * 5])
+def test_cutting_a_short_text_under_a_long_heading_comes_to_an_end(text: str) -> None:
+    source = Source(kind=MEMORY, text=text, title="a, " * 26, speaker="b, " * 26, emotion="c, " * 26)
+    for budget in range(50, 300):
+        chosen = choose_sources([source], budget=budget, count_tokens=words)
+        assert not chosen or words(memory_block(chosen)) <= budget
+
+
 def test_too_little_room_for_any() -> None:
     assert choose_sources([Source(kind=MEMORY, text="word " * 1000)], budget=40, count_tokens=words) == ()
     assert choose_sources([Source(kind=MEMORY, text="word")], budget=-5, count_tokens=words) == ()
