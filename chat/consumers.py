@@ -91,6 +91,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     async def _send_lines(self, turn: Turn, about: Frame, *, after: int = 0, stops: bool = True) -> None:
         source = lines(turn, caller=self._credentials.caller, after=after, stops=stops)
         about = about | {"generation_id": str(turn.generation_id)}
+        # Several answers share the socket: every frame says which one it is of.
         async with aclosing(source):
             async for line in source:
                 await self.send_json({"type": type_of(line)} | line | about)
@@ -99,6 +100,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         if len(self._running) >= MAX_RUNNING:
             work.close()
             raise TooManyRequests(f"{MAX_RUNNING} answers are under way on this socket", code="socket_limit")
+        # Channels hands over one frame at a time: an answer awaited here would keep its own cancel waiting.
         task = asyncio.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)

@@ -134,6 +134,7 @@ async def _followed(turn: Turn, caller: Caller, progress: _Progress) -> AsyncGen
             if isinstance(entry, End):
                 yield await _last(turn, caller, entry, progress)
                 return
+            # After the End, so that an answer that is complete anyway is told whole.
             if closing.begun:
                 yield progress.line(status={"state": "yielding", "reason": "this process ends; resume by the last id"})
                 return
@@ -167,6 +168,7 @@ async def _last(turn: Turn, caller: Caller, end: End, progress: _Progress) -> Wi
     generation = await in_thread(services.get_generation, caller=caller, generation_id=turn.generation_id)
     if generation.status not in ENDED:
         logger.error("generation %s: the log has ended, the row says %s", generation.pk, generation.status)
+    # A reader may claim to have more than there is.
     progress.index = max(progress.index, end.index)
     extras = await in_thread(answers.final_line, generation)
     return progress.line(done=True) | extras | {"token": end.text, "done": True}

@@ -73,6 +73,7 @@ class Asked:
 
 async def ask_chat(request: HttpRequest, caller: Caller, *, goes_on_alone: bool = False) -> Asked:
     """Store what a body asks for. ``goes_on_alone``: batch work and what has a key is not stopped without readers."""
+    # Ten thousand messages take a while to check, which the event loop must not wait for.
     asked = await in_thread(lambda: chat_request(read_object(request)))
     key = idempotency_key(request)
     stops = not goes_on_alone or stops_when_left(asked.priority, key)
@@ -101,11 +102,13 @@ def idempotency_key(request: HttpRequest) -> str | None:
 
 async def ended(asked: Asked, caller: Caller) -> Generation:
     """Wait for the end of a turn as a reader does. Raises ChatError when there is no answer to give."""
+    # A reader like any other: the wait ends with the client, and Redis may be away meanwhile.
     last: dict[str, Any] = {}
     async with aclosing(lines(asked.turn, caller=caller, stops=asked.stops)) as source:
         async for line in source:
             last = line
     generation_id = str(asked.turn.generation_id)
+    # Nothing is lost: the answer goes on without this process.
     if not last.get("done"):
         raise Unavailable(
             "this process ends; the answer can be read from /chat/stream/{generation_id}",

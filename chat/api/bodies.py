@@ -184,8 +184,10 @@ def chat_request(data: object) -> ChatRequest:
         given["context"] = tuple(given["context"])
     if "strategy" in given:
         given["strategy"] = Strategy(given["strategy"])
+    # Said as a lookup would say it: whether an id could exist is nobody's business.
     if "conversation_id" in given and not isinstance(given["conversation_id"], uuid.UUID):
         raise NotFound("no such conversation", field="conversation_id")
+    # Only what was given: the defaults are ChatRequest's.
     return ChatRequest(**options, **given, filters=SourceFilters(**filters))
 
 

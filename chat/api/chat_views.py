@@ -23,6 +23,7 @@ MAX_AFTER = 2**31
 @for_callers("POST")
 async def chat(request: HttpRequest, caller: Caller) -> HttpResponseBase:
     """POST /chat: the whole answer at once."""
+    # Who asks for the whole answer cannot resume it: with a key, or in a batch, the next attempt finds it complete.
     asked = await ask_chat(request, caller, goes_on_alone=True)
     generation = await ended(asked, caller)
     return JsonResponse(await in_thread(answers.answer, generation))

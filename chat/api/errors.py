@@ -25,7 +25,7 @@ from django.core.exceptions import (
     SuspiciousOperation,
 )
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
-from django.views import defaults
+from django.views import csrf, defaults
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
@@ -177,4 +177,6 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    if request.path.startswith(ADMIN_PREFIX):
+        return csrf.csrf_failure(request, reason)
     return error_response(Forbidden("the CSRF token is missing or wrong", code="csrf_failed"))

@@ -11,6 +11,7 @@ from chat.errors import InvalidRequest
 def invalid_request(errors: object) -> InvalidRequest:
     """The first of ``errors`` as our own error: ``messages[2].content must be a string``."""
     path, message = next(_walk(errors, ""), ("", "the request is not valid"))
+    # DRF's own messages end with a full stop, ours do not.
     text = message.rstrip(".")
     return InvalidRequest(f"{path} {text}" if path else text, field=path or None)
 

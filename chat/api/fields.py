@@ -30,6 +30,9 @@ class Text(serializers.CharField):
         return data
 
 
+# bool is a kind of int in Python, hence the second half of each condition below.
+
+
 class Integer(serializers.IntegerField):
     default_error_messages = {"invalid": "must be a whole number"}
 

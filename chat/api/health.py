@@ -55,6 +55,7 @@ class Seen:
 async def view(request: HttpRequest) -> JsonResponse:
     """200 when chat can be served, 503 when not."""
     seen = Seen()
+    # At the same time, so that the slowest decides how long an answer takes, not their sum.
     checks = await asyncio.gather(
         _timed(lambda: _database(seen)),
         _timed(_redis),
@@ -117,6 +118,7 @@ async def _remote(url: str | None) -> Check:
         return Check(None, "not configured")
     began = time.monotonic()
     try:
+        # trust_env: a proxy of the environment must not get to see, or answer for, the neighbours.
         async with httpx.AsyncClient(timeout=CHECK_SECS, trust_env=False) as client:
             async with asyncio.timeout(CHECK_SECS):
                 response = await client.get(f"{url}/health")

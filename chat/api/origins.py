@@ -30,6 +30,7 @@ def is_anonymous_network(address: str | None, headers: Mapping[str, str]) -> boo
 
 def is_served_host(host: str) -> bool:
     """Whether the Host header names this service; a page that rebinds its own name to us is refused by this."""
+    # Django checks this for HTTP; nobody does for WebSocket.
     domain, _ = split_domain_port(host)
     return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
 
@@ -45,6 +46,7 @@ def is_own_origin(origin: str, host: str) -> bool:
         return False
     if page.scheme not in ("http", "https") or not page.netloc:
         return False
+    # Our own page has the very host and port that the request was sent to.
     return page.netloc == host.lower() or any(_is_trusted(page.scheme, page.netloc, t) for t in _trusted())
 
 

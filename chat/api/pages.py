@@ -21,6 +21,7 @@ def page(request: Request, rows: models.QuerySet[Row], as_json: Callable[[Row], 
     """The part of ``rows`` that was asked for, and where its neighbours are."""
     limit = _number(request, "limit", DEFAULT_LIMIT, smallest=1, largest=MAX_LIMIT)
     offset = _number(request, "offset", 0, smallest=0, largest=MAX_OFFSET)
+    # Counted apart from the page: a row that comes in between is on the next page, not a fault.
     count = rows.count()
     return Response(
         {

@@ -19,6 +19,7 @@ JSON_TYPE = "application/json"
 
 def json_object(raw: bytes) -> dict[str, Any]:
     """Raises InvalidEncoding, InvalidJson or, when it is JSON but no object, InvalidRequest."""
+    # Decoded here: json.loads would guess UTF-16 and UTF-32, too.
     try:
         value = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:

@@ -30,6 +30,7 @@ class OnlyJson(BaseContentNegotiation):
     """DRF's own reads ``?format=`` as a choice of renderers, which is ours for the export, and answers 406."""
 
     def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
+        # Parameters such as charset do not choose a parser.
         content_type = (request.content_type or "").partition(";")[0].strip().lower()
         return next((parser for parser in parsers if parser.media_type == content_type), None)
 

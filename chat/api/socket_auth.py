@@ -26,6 +26,7 @@ def credentials_of(scope: Scope) -> Credentials:
     host = headers.get("host", "")
     if not is_served_host(host):
         raise Forbidden("this Host header is not served here", code="invalid_host")
+    # A token is not sent by itself, as a cookie is: a page that has one may be of any origin.
     token = _offered_token(scope)
     shown = from_jwt(token) if token is not None else from_headers(headers)
     if shown is not None:

@@ -39,6 +39,7 @@ class FamilyToken(RefreshToken):
     def jti(self) -> str:
         return str(self.payload[api_settings.JTI_CLAIM])
 
+    # set_jti keeps the family of the token it is called on; a new token begins one.
     def successor(self) -> Self:
         """The next token of the family, stored as outstanding."""
         self.set_jti()
@@ -78,6 +79,7 @@ class TokenRefreshView(JsonApi):
 
 def log_in(request: Request, username: str, password: str) -> dict[str, str]:
     """A new family of tokens. Raises Unauthorized, TooManyRequests."""
+    # Behind a proxy this is the proxy: its own limit has to tell people apart then.
     address = request.META.get("REMOTE_ADDR") or "socket"
     login_limit.take(address, username)
     user = authenticate(request._request, username=username, password=password)
@@ -94,6 +96,7 @@ def refresh(raw: str) -> dict[str, str]:
     try:
         token = FamilyToken(cast(Any, raw.encode("utf-8", "replace")))
         JWTAuthentication().get_user(token)  # active, and with the same password
+        # The insert claims the token and the new pair becomes known with it, or neither does.
         with transaction.atomic():
             used = OutstandingToken.objects.get(jti=token.jti)
             BlacklistedToken.objects.create(token=used)

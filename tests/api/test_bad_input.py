@@ -150,6 +150,17 @@ def test_a_large_body_without_a_length(fake_stack: LiveStack, client: httpx.Clie
     assert_goes_on(client)
 
 
+def test_fifty_megabytes_leave_no_trace(fake_stack: LiveStack, client: httpx.Client) -> None:
+    web = fake_stack.process("gemma-web")
+    before = web.memory_info().rss
+    for content in (b" " * 50_000_000, (b" " * 1_000_000 for _ in range(50))):
+        response = client.post("/chat", content=content, headers=JSON)
+        assert (response.status_code, response.json()["error"]["code"]) == (413, "body_too_large")
+    assert web.memory_info().rss - before < 20_000_000
+    assert web.io_counters().write_bytes < 50_000_000
+    assert_goes_on(client)
+
+
 def test_another_users_conversation(fake_stack: LiveStack, client: httpx.Client) -> None:
     conversation = client.post("/api/conversations/", json={"title": "mine"}).json()["id"]
     fake_stack.run(

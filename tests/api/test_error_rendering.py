@@ -163,6 +163,7 @@ class TestTheAdminKeepsItsPages:
     def test_a_login_without_csrf_token_is_refused(self) -> None:
         response = Client(enforce_csrf_checks=True).post("/admin/login/", {"username": "x", "password": "y"})
         assert response.status_code == 403
+        assert response["Content-Type"].startswith("text/html")
 
 
 def test_the_root_says_what_is_where() -> None:

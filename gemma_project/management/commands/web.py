@@ -15,6 +15,7 @@ from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 
 from chat import streaming
 from gemma_project.asgi import application
+from gemma_project.bounded_requests import BoundedFactory
 from gemma_project.preparation import NotReady, migrate, prepare_model, wait_for_migrations
 from gemma_project.supervisor.errors import AddressInUse
 from gemma_project.supervisor.listener import open_listener
@@ -99,7 +100,7 @@ def _adopt(server: Server, listener: socket.socket) -> None:
     server.ws_factory.setProtocolOptions(failByDrop=False, allowNullOrigin=True)
     family = listener.family
     endpoint = AdoptedStreamServerEndpoint(reactor, listener.detach(), family)
-    endpoint.listen(server.http_factory).addErrback(server.listen_error)
+    endpoint.listen(BoundedFactory(server)).addErrback(server.listen_error)
 
 
 def _inherited(listen_fd: int) -> socket.socket:
