@@ -43,7 +43,7 @@ test-sqlite: setup-dev
 	$(BIN)/python -m pytest
 
 test-postgres: setup-dev
-	$(BIN)/python tools/with_postgres.py $(BIN)/python -m pytest -m databases
+	XDG_RUNTIME_DIR=$${XDG_RUNTIME_DIR:-/tmp} $(BIN)/python tools/with_postgres.py $(BIN)/python -m pytest -m databases
 
 lint: setup-dev  ## ruff and mypy (strict)
 	$(BIN)/ruff check .
