@@ -74,6 +74,7 @@ def error_of(generation: Generation) -> dict[str, str] | None:
 
 
 def finish_reason(generation: Generation) -> str | None:
+    # Stopped while it waited: no worker was there to give a reason.
     if not generation.finish_reason and generation.status == Status.INTERRUPTED:
         return FinishReason.CANCELLED.value
     return generation.finish_reason or None

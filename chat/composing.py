@@ -48,7 +48,7 @@ class Composer:
 
     def compose(self, said: Sequence[Said], candidates: Sequence[Source] = ()) -> Composition:
         """Raises ContextOverflow only for what the dialogue itself needs: sources that do not fit are not shown."""
-        without = self._compose(said, ())
+        without = self._compose(said, ())  # may refuse
         if not candidates:
             return without
         chosen = choose_sources(candidates, budget=self._sources_budget(without), count_tokens=self._count)
@@ -96,6 +96,7 @@ def sequence_params(
     format_stops = chat_format.stops if chat_format and not options.ignore_eos else ()
     return SequenceParams(
         sampling=sampling,
+        # A prompt still to be prepared may grow by memories; then the engine's own limit ends the answer.
         max_tokens=max(1, min(options.max_tokens, context_size - n_prompt)),
         stop=[*options.stop, *format_stops],
         ignore_eos=options.ignore_eos,

@@ -31,6 +31,7 @@ def find_continued(*, owner: str, system: str, earlier: Sequence[Said]) -> Conve
         return None
     wanted = Message.objects.filter(history_digest=digests(system, user_texts)[-1], conversation__owner=owner)
     ids = wanted.order_by("-conversation__updated_at").values_list("conversation_id", flat=True)[:MAX_CANDIDATES]
+    # Many may begin alike; the digest leaves few, and the newest is the one that the client has before it.
     for conversation in Conversation.objects.filter(pk__in=list(ids), system_prompt=system).order_by("-updated_at"):
         messages = list(conversation.messages.in_order())
         finished = all(message.generation is None or message.generation.is_ended for message in messages)

@@ -51,7 +51,7 @@ def said_in(messages: Sequence[Message]) -> list[Said]:
 
 
 def grouped(said: Iterable[Said]) -> list[Group]:
-    """Exchanges, the last one without an answer: a prompt ends where an answer begins."""
+    """Exchanges; what was said ends with a user's message, so the last one has no answer yet."""
     groups = [Group()]
     for each in said:
         if each.role == Role.USER and groups[-1].answer:
@@ -62,8 +62,6 @@ def grouped(said: Iterable[Said]) -> list[Group]:
             group.users.append(each)
         elif each.text.strip():
             group.answer = _joined(group.answer, each)
-    if groups[-1].answer:
-        groups.append(Group())
     return groups
 
 

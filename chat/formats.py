@@ -142,9 +142,11 @@ class FileTemplate(ChatFormat):
             raise TemplateUnusable("the model file has no chat template")
         if any(mark in template for mark in MARKS):
             raise TemplateUnusable("the chat template contains characters of the private use area")
+        # Four conversations tell all: with and without a system text, and what stands between two answers.
         system, user = {"role": "system", "content": SYSTEM}, {"role": "user", "content": USER}
         combined = {"role": "user", "content": f"{SYSTEM}\n\n{USER}"}
         more = [{"role": "assistant", "content": ANSWER}, {"role": "user", "content": NEXT_USER}]
+        # The follow-up is taken from a dialogue without system text, which some templates put before the last message.
         conversations: list[Conversation] = [[system, user], [combined], [user], [user, *more]]
         with_system, with_combined, alone, longer = render(
             template, bos=tokenizer.bos_text, eos=tokenizer.eos_text, conversations=conversations

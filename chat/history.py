@@ -100,6 +100,7 @@ class History:
     def _continued(self, past: Sequence[Exchange], new: Exchange) -> Prompt | None:
         """The former prompt and answer as they were, and one more follow-up; None if that is not possible."""
         start = self._kept_start(past)
+        # What was left out once stays out, unless the client would rather have an error.
         if start is None or (start > 0 and self.budget.strategy is Strategy.ERROR):
             return None
         follow_up = Rendered(tuple(self.format.follow_up(new.user)), self.follow_up_key)
@@ -113,6 +114,7 @@ class History:
         """Index of the opening of a history that can be repeated as it was."""
         for index in range(len(past) - 1, -1, -1):
             exchange = past[index]
+            # From the end: the latest opening counts, and nothing foreign may stand after it.
             if exchange.answer_rendered.key != self.follow_up_key:
                 return None
             if exchange.user_rendered.key == self.opening_key:

@@ -76,6 +76,7 @@ def prepare(generation_id: uuid.UUID) -> None:
     generation = rows.select_related("message__conversation").first()
     if generation is None:
         return
+    # No transaction around the search: it waits for somebody else's service.
     try:
         preparation = msgspec.convert(generation.annex["preparation"], Preparation)
         search = client.search(query=preparation.query, top_k=preparation.top_k, filters=preparation.filters)

@@ -90,6 +90,7 @@ def _once(caller: Caller, key: _Key, start: Callable[[], Generation]) -> Turn:
     with translated():
         for _ in range(MAX_LOOKS):
             earlier = key.find(caller)
+            # Before any other check: a repeated request must not fail where the first one did not.
             if earlier:
                 return _turn(earlier, replayed=True)
             try:

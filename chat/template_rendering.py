@@ -88,6 +88,7 @@ def _render_one(template: Template, conversation: Conversation, bos: str, eos: s
 
 
 def _main() -> None:
+    # Before the template is even parsed: parsing runs constant expressions.
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECS, CPU_SECS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     job = json.loads(sys.stdin.buffer.read())

@@ -47,10 +47,12 @@ class Plan:
 
 def plan_turn(*, caller: Caller, request: ChatRequest, asked: Asked, may_continue: bool = True) -> Plan:
     """Find the conversation, render the prompt. Raises NotFound, ConversationBusy, ContextOverflow."""
+    # Read outside of a transaction: rendering a long history must not keep other writers waiting.
     conversation = _conversation_for(caller, request, asked, may_continue=may_continue)
     kept = list(conversation.messages.in_order()) if conversation else []
     if request.conversation_id and any(message.generation and not message.generation.is_ended for message in kept):
         raise ConversationBusy("the last answer of this conversation is not finished")
+    # A known conversation has the earlier messages; of a sent history for a new one all is still unsaid.
     is_known = conversation is not None
     unsaid = [Said(Role.USER, asked.user)] if is_known else [*asked.earlier, Said(Role.USER, asked.user)]
     if conversation is None and request.store:
@@ -64,6 +66,7 @@ def plan_turn(*, caller: Caller, request: ChatRequest, asked: Asked, may_continu
     preparation, rag_error = Preparation.wanted_by(request, asked), ""
     if preparation and not preparation.can_search:
         preparation, rag_error = None, NOT_CONFIGURED
+    # With a search to come this prompt is only a proof that the dialogue fits; documents are chosen with the memories.
     documents: list[Source] = [] if preparation else [from_context(item) for item in request.context]
     return Plan(
         caller=caller,
@@ -154,6 +157,7 @@ def _hold(conversation: Conversation, kept: list[Message]) -> None:
     if conversation._state.adding:
         conversation.save(force_insert=True)
         return
+    # SQLite knows no row locks and needs none: the transaction is immediate, other writers wait at its beginning.
     locked = Conversation.objects.select_for_update().filter(pk=conversation.pk).first()
     if locked is None or conversation.messages.count() != len(kept):
         raise ConversationMoved

@@ -93,6 +93,7 @@ def _body(query: str, top_k: int, filters: SourceFilters) -> dict[str, Any]:
 
 
 async def _ask(base: str, body: dict[str, Any]) -> list[Source]:
+    # No proxy from the environment: the service is inside the installation, and so is its token.
     async with httpx.AsyncClient(timeout=settings.RAG_TIMEOUT_SECS, trust_env=False) as client:
         for path in PATHS:
             status, data = await _post(client, base + path, body)

@@ -120,6 +120,7 @@ def _number(value: object) -> float | None:
 def _time(value: object) -> str | None:
     """ISO 8601 of an ISO text or of unix seconds; anything else is no time."""
     try:
+        # Smaller numbers are seconds into a recording, which some services also call a timestamp.
         if isinstance(value, int | float) and not isinstance(value, bool) and value > 100_000_000:
             return datetime.fromtimestamp(value, UTC).isoformat()
         return datetime.fromisoformat(value).isoformat() if isinstance(value, str) else None
