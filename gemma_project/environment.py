@@ -113,7 +113,12 @@ class Environment:
     def path(self, name: str) -> Path | None:
         """An absolute path (``~`` is the home directory); None when unset. Existence is not checked here."""
         value = self.optional(name)
-        return Path(value).expanduser().absolute() if value else None
+        if value is None:
+            return None
+        try:
+            return Path(value).expanduser().absolute()
+        except RuntimeError as error:
+            raise SettingError(name, value, f"a path ({error})") from None
 
     def file_text(self, name: str) -> str | None:
         """What the file that the variable names holds, without surrounding blanks; None when unset."""

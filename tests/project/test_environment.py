@@ -116,6 +116,11 @@ def test_variables_that_nothing_asked_for_are_unknown() -> None:
     assert env.unknown("GEMMA_") == ["GEMMA_PROT"]
 
 
+def test_the_home_of_an_unknown_user_is_refused() -> None:
+    with pytest.raises(SettingError, match="P='~nobody-at-all/x': expected a path"):
+        Environment({"P": "~nobody-at-all/x"}).path("P")
+
+
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert Environment({"P": "models/x.gguf"}).path("P") == tmp_path / "models" / "x.gguf"
