@@ -55,6 +55,7 @@ QUEUE_MAX_PER_CALLER = env.integer("QUEUE_MAX_PER_CALLER", 64, minimum=1, maximu
 CLAIM_TTL_SECS = env.decimal("CLAIM_TTL_SECS", 10.0, minimum=0.5, maximum=3600.0)
 HEARTBEAT_SECS = env.decimal("HEARTBEAT_SECS", 2.0, minimum=0.05, maximum=600.0)
 STREAM_GRACE_SECS = env.decimal("STREAM_GRACE_SECS", 5.0, minimum=0.0, maximum=3600.0)
+JSON_PATIENCE_SECS = env.decimal("JSON_PATIENCE_SECS", 2.5, minimum=0.01, maximum=3600.0)
 STREAM_PING_SECS = env.decimal("STREAM_PING_SECS", 15.0, minimum=0.05, maximum=3600.0)
 TOKEN_LOG_TTL_SECS = env.integer("TOKEN_LOG_TTL_SECS", 600, minimum=1, maximum=604_800)
 DRAIN_SECS = env.decimal("DRAIN_SECS", 5.0, minimum=0.0, maximum=600.0)

@@ -4,18 +4,21 @@ Each parses, authorises, calls one service and renders; waiting and framing are 
 """
 
 import uuid
+from collections.abc import Callable
 
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 
 from chat import answers, services
-from chat.api.asking import ask_chat, ask_completion, ended, for_callers
+from chat.api.asking import Asked, ask_chat, ask_completion, ended, for_callers
 from chat.api.fields import as_uuid
+from chat.api.patient import Body, patient_json
 from chat.api.sse import event_stream
 from chat.background import in_thread
 from chat.callers import Caller
 from chat.errors import InvalidRequest, NotFound
 from chat.streaming import resumed
+from inference.models import Generation
 
 MAX_AFTER = 2**31
 
@@ -25,8 +28,7 @@ async def chat(request: HttpRequest, caller: Caller) -> HttpResponseBase:
     """POST /chat: the whole answer at once."""
     # Who asks for the whole answer cannot resume it: with a key, or in a batch, the next attempt finds it complete.
     asked = await ask_chat(request, caller, goes_on_alone=True)
-    generation = await ended(asked, caller)
-    return JsonResponse(await in_thread(answers.answer, generation))
+    return await patient_json(_whole(asked, caller, answers.answer))
 
 
 @for_callers("POST")
@@ -54,8 +56,11 @@ async def cancel(request: HttpRequest, caller: Caller, generation_id: str) -> Ht
 async def generate(request: HttpRequest, caller: Caller) -> HttpResponseBase:
     """POST /generate: a raw prompt, no template, nothing kept."""
     asked = await ask_completion(request, caller)
-    generation = await ended(asked, caller)
-    return JsonResponse(await in_thread(answers.completion, generation))
+    return await patient_json(_whole(asked, caller, answers.completion))
+
+
+async def _whole(asked: Asked, caller: Caller, render: Callable[[Generation], Body]) -> Body:
+    return await in_thread(render, await ended(asked, caller))
 
 
 def existing(text: str) -> uuid.UUID:
