@@ -28,7 +28,9 @@ def no_broker(redis_client: "redis.Redis[str]", monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture(scope="package")
 def fake_stack() -> Iterator[LiveStack]:
     """One running service with scripted answers for all tests here that need real sockets."""
-    stack = LiveStack(backend="fake", environment={"STREAM_GRACE_SECS": "0.5", "GEMMA_CONTEXT_SIZE": "8192"})
+    # Whole answers keep their status however long they take; what impatient clients get has tests of its own.
+    environment = {"STREAM_GRACE_SECS": "0.5", "GEMMA_CONTEXT_SIZE": "8192", "JSON_PATIENCE_SECS": "60"}
+    stack = LiveStack(backend="fake", environment=environment)
     try:
         # A short wait for a lock, so that a locked database is seen within a test's patience.
         stack.environment["DATABASE_URL"] = f"sqlite:///{stack.data_dir}/gemma.sqlite3?timeout=1"
