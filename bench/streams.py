@@ -1,0 +1,130 @@
+"""One streamed answer, seen from outside: when each token came, and what the server says it computed.
+
+Two servers speak here, ours and llama-server; both give the same ``Answer``.
+"""
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import httpx
+
+
+@dataclass
+class Answer:
+    """Times are monotonic seconds; ``n_computed`` is how many prompt tokens were really computed."""
+
+    began: float
+    times: list[float] = field(default_factory=list)
+    text: str = ""
+    n_prompt: int = 0
+    n_computed: int = 0
+
+    @property
+    def first_token_secs(self) -> float:
+        return self.times[0] - self.began
+
+    @property
+    def longest_gap_secs(self) -> float:
+        return max((b - a for a, b in itertools.pairwise(self.times)), default=0.0)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What to ask: ``history`` alternates question and answer, oldest first, and ends with an answer or is empty."""
+
+    question: str
+    history: tuple[str, ...] = ()
+    n_out: int = 48
+    cache: bool = True
+    keep: bool = False
+
+
+class Server(Protocol):
+    """A server that can be asked; one client per run, so that connections are not measured."""
+
+    name: str
+
+    async def ask(self, turn: Turn) -> Answer: ...
+
+
+async def data_lines(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async with client.stream("POST", path, json=body) as response:
+        if response.status_code != httpx.codes.OK:
+            raise RuntimeError(f"{path} answered {response.status_code}: {(await response.aread()).decode()[:500]}")
+        async for line in response.aiter_lines():
+            if line.startswith("data: ") and line != "data: [DONE]":
+                yield json.loads(line[6:])
+
+
+@dataclass
+class OurService:
+    """``POST /chat/stream``: the whole stack, from HTTP to the database."""
+
+    client: httpx.AsyncClient
+    name: str = "ours"
+
+    async def ask(self, turn: Turn) -> Answer:
+        roles = itertools.cycle(("user", "assistant"))
+        messages = [{"role": role, "content": text} for role, text in zip(roles, (*turn.history, turn.question))]  # noqa: B905
+        body = {
+            "messages": [{"role": "system", "content": "Go on."}, *messages],
+            "max_tokens": turn.n_out,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stop": [],
+            "cache_prompt": turn.cache,
+            "store": turn.keep,
+        }
+        answer = Answer(began=time.monotonic())
+        async for line in data_lines(self.client, "/chat/stream", body):
+            if line.get("error"):
+                raise RuntimeError(f"the stream failed: {line['error']}")
+            if line["token"]:
+                answer.times.append(time.monotonic())
+                answer.text += line["token"]
+            if line["done"]:
+                usage = line["usage"]
+                answer.n_prompt = usage["prompt_tokens"]
+                answer.n_computed = usage["prompt_tokens"] - usage["cached_tokens"]
+        return answer
+
+
+@dataclass
+class LlamaServer:
+    """llama-server's ``POST /completion`` with the transcript format that our service gives this base model."""
+
+    client: httpx.AsyncClient
+    name: str = "llama-server"
+
+    async def ask(self, turn: Turn) -> Answer:
+        names = itertools.cycle(("User: ", "Assistant: "))
+        said = [name + text for name, text in zip(names, (*turn.history, turn.question))]  # noqa: B905
+        body = {
+            "prompt": "\n".join(["Go on.\n", *said, "Assistant:"]),
+            "n_predict": turn.n_out,
+            "temperature": 0,
+            "ignore_eos": True,
+            "cache_prompt": turn.cache,
+            "stream": True,
+        }
+        answer = Answer(began=time.monotonic())
+        async for line in data_lines(self.client, "/completion", body):
+            if line.get("content"):
+                answer.times.append(time.monotonic())
+                answer.text += line["content"]
+            if line.get("stop"):
+                answer.n_computed = line["timings"]["prompt_n"]
+                answer.n_prompt = line["tokens_evaluated"]
+        return answer
+
+
+async def ask_all(server: Server, turns: list[Turn]) -> tuple[list[Answer], float]:
+    """All turns at once; with the seconds until the last one was over."""
+    began = time.monotonic()
+    answers = await asyncio.gather(*(server.ask(turn) for turn in turns))
+    return list(answers), time.monotonic() - began
