@@ -7,67 +7,85 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('inference', '0001_initial'),
+        ("inference", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Conversation',
+            name="Conversation",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('owner', models.CharField(max_length=64)),
-                ('title', models.CharField(blank=True, default='', max_length=200)),
-                ('system_prompt', models.TextField(blank=True, default='')),
-                ('summary', models.TextField(blank=True, default='')),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("owner", models.CharField(max_length=64)),
+                ("title", models.CharField(blank=True, default="", max_length=200)),
+                ("system_prompt", models.TextField(blank=True, default="")),
+                ("summary", models.TextField(blank=True, default="")),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("updated_at", models.DateTimeField(auto_now=True)),
             ],
             options={
-                'ordering': ['-updated_at'],
-                'indexes': [models.Index(fields=['owner', '-updated_at'], name='conversation_owner_updated')],
+                "ordering": ["-updated_at"],
+                "indexes": [models.Index(fields=["owner", "-updated_at"], name="conversation_owner_updated")],
             },
         ),
         migrations.CreateModel(
-            name='Message',
+            name="Message",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('position', models.PositiveIntegerField()),
-                ('role', models.CharField(choices=[('user', 'User'), ('assistant', 'Assistant')], max_length=10)),
-                ('content', models.TextField(blank=True, default='')),
-                ('rendered', models.BinaryField(blank=True, default=b'')),
-                ('rendered_with', models.CharField(blank=True, default='', max_length=64)),
-                ('history_digest', models.CharField(blank=True, db_index=True, default='', max_length=64)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('conversation', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='messages', to='chat.conversation')),
-                ('generation', models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='message', to='inference.generation')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("position", models.PositiveIntegerField()),
+                ("role", models.CharField(choices=[("user", "User"), ("assistant", "Assistant")], max_length=10)),
+                ("content", models.TextField(blank=True, default="")),
+                ("rendered", models.BinaryField(blank=True, default=b"")),
+                ("rendered_with", models.CharField(blank=True, default="", max_length=64)),
+                ("history_digest", models.CharField(blank=True, db_index=True, default="", max_length=64)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "conversation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="messages", to="chat.conversation"
+                    ),
+                ),
+                (
+                    "generation",
+                    models.OneToOneField(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="message",
+                        to="inference.generation",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['conversation', 'position'],
+                "ordering": ["conversation", "position"],
             },
         ),
         migrations.CreateModel(
-            name='Retrieval',
+            name="Retrieval",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('query', models.TextField(blank=True, default='')),
-                ('filters', models.JSONField(blank=True, default=dict)),
-                ('sources', models.JSONField(blank=True, default=list)),
-                ('n_hits', models.PositiveIntegerField(default=0)),
-                ('latency_ms', models.FloatField(default=0.0)),
-                ('error', models.TextField(blank=True, default='')),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('message', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='retrieval', to='chat.message')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("query", models.TextField(blank=True, default="")),
+                ("filters", models.JSONField(blank=True, default=dict)),
+                ("sources", models.JSONField(blank=True, default=list)),
+                ("n_hits", models.PositiveIntegerField(default=0)),
+                ("latency_ms", models.FloatField(default=0.0)),
+                ("error", models.TextField(blank=True, default="")),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "message",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="retrieval", to="chat.message"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-created_at'],
+                "ordering": ["-created_at"],
             },
         ),
         migrations.AddConstraint(
-            model_name='message',
-            constraint=models.UniqueConstraint(fields=('conversation', 'position'), name='message_position'),
+            model_name="message",
+            constraint=models.UniqueConstraint(fields=("conversation", "position"), name="message_position"),
         ),
     ]

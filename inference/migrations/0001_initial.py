@@ -5,56 +5,86 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Generation',
+            name="Generation",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('owner', models.CharField(max_length=64)),
-                ('status', models.CharField(choices=[('preparing', 'Preparing'), ('queued', 'Queued'), ('running', 'Running'), ('complete', 'Complete'), ('interrupted', 'Interrupted'), ('failed', 'Failed')], default='queued', max_length=12)),
-                ('priority', models.PositiveSmallIntegerField(choices=[(1, 'Interactive'), (2, 'Batch')], default=1)),
-                ('params', models.JSONField(default=dict)),
-                ('session_id', models.CharField(blank=True, default='', max_length=128)),
-                ('timeout_secs', models.FloatField(blank=True, null=True)),
-                ('annex', models.JSONField(blank=True, default=dict)),
-                ('prepare_task', models.CharField(blank=True, default='', max_length=128)),
-                ('ephemeral', models.BooleanField(default=False)),
-                ('idempotency_key', models.CharField(blank=True, max_length=255, null=True)),
-                ('request_digest', models.CharField(blank=True, default='', max_length=64)),
-                ('prompt', models.BinaryField(blank=True, default=b'')),
-                ('output', models.BinaryField(blank=True, default=b'')),
-                ('text', models.TextField(blank=True, default='')),
-                ('text_ends', models.BinaryField(blank=True, default=b'')),
-                ('n_prompt_tokens', models.PositiveIntegerField(default=0)),
-                ('n_cached_tokens', models.PositiveIntegerField(default=0)),
-                ('n_completion_tokens', models.PositiveIntegerField(default=0)),
-                ('finish_reason', models.CharField(blank=True, choices=[('stop', 'Stop'), ('length', 'Length'), ('cancelled', 'Cancelled')], default='', max_length=12)),
-                ('error_code', models.CharField(blank=True, default='', max_length=64)),
-                ('error_message', models.TextField(blank=True, default='')),
-                ('model_name', models.CharField(blank=True, default='', max_length=128)),
-                ('timings', models.JSONField(blank=True, default=dict)),
-                ('devices', models.JSONField(blank=True, default=list)),
-                ('worker', models.CharField(blank=True, default='', max_length=128)),
-                ('attempt', models.PositiveSmallIntegerField(default=0)),
-                ('claim_epoch', models.PositiveBigIntegerField(default=0)),
-                ('heartbeat', models.PositiveBigIntegerField(default=0)),
-                ('cancel_requested', models.BooleanField(default=False)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('queued_at', models.DateTimeField(blank=True, null=True)),
-                ('deadline_at', models.DateTimeField(blank=True, null=True)),
-                ('started_at', models.DateTimeField(blank=True, null=True)),
-                ('finished_at', models.DateTimeField(blank=True, null=True)),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("owner", models.CharField(max_length=64)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("preparing", "Preparing"),
+                            ("queued", "Queued"),
+                            ("running", "Running"),
+                            ("complete", "Complete"),
+                            ("interrupted", "Interrupted"),
+                            ("failed", "Failed"),
+                        ],
+                        default="queued",
+                        max_length=12,
+                    ),
+                ),
+                ("priority", models.PositiveSmallIntegerField(choices=[(1, "Interactive"), (2, "Batch")], default=1)),
+                ("params", models.JSONField(default=dict)),
+                ("session_id", models.CharField(blank=True, default="", max_length=128)),
+                ("timeout_secs", models.FloatField(blank=True, null=True)),
+                ("annex", models.JSONField(blank=True, default=dict)),
+                ("prepare_task", models.CharField(blank=True, default="", max_length=128)),
+                ("ephemeral", models.BooleanField(default=False)),
+                ("idempotency_key", models.CharField(blank=True, max_length=255, null=True)),
+                ("request_digest", models.CharField(blank=True, default="", max_length=64)),
+                ("prompt", models.BinaryField(blank=True, default=b"")),
+                ("output", models.BinaryField(blank=True, default=b"")),
+                ("text", models.TextField(blank=True, default="")),
+                ("text_ends", models.BinaryField(blank=True, default=b"")),
+                ("n_prompt_tokens", models.PositiveIntegerField(default=0)),
+                ("n_cached_tokens", models.PositiveIntegerField(default=0)),
+                ("n_completion_tokens", models.PositiveIntegerField(default=0)),
+                (
+                    "finish_reason",
+                    models.CharField(
+                        blank=True,
+                        choices=[("stop", "Stop"), ("length", "Length"), ("cancelled", "Cancelled")],
+                        default="",
+                        max_length=12,
+                    ),
+                ),
+                ("error_code", models.CharField(blank=True, default="", max_length=64)),
+                ("error_message", models.TextField(blank=True, default="")),
+                ("model_name", models.CharField(blank=True, default="", max_length=128)),
+                ("timings", models.JSONField(blank=True, default=dict)),
+                ("devices", models.JSONField(blank=True, default=list)),
+                ("worker", models.CharField(blank=True, default="", max_length=128)),
+                ("attempt", models.PositiveSmallIntegerField(default=0)),
+                ("claim_epoch", models.PositiveBigIntegerField(default=0)),
+                ("heartbeat", models.PositiveBigIntegerField(default=0)),
+                ("cancel_requested", models.BooleanField(default=False)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("queued_at", models.DateTimeField(blank=True, null=True)),
+                ("deadline_at", models.DateTimeField(blank=True, null=True)),
+                ("started_at", models.DateTimeField(blank=True, null=True)),
+                ("finished_at", models.DateTimeField(blank=True, null=True)),
             ],
             options={
-                'ordering': ['-created_at'],
-                'indexes': [models.Index(fields=['status', 'owner', 'queued_at', 'priority'], name='generation_queue'), models.Index(fields=['owner', '-started_at'], name='generation_owner_started'), models.Index(fields=['status', 'deadline_at'], name='generation_deadline'), models.Index(fields=['ephemeral', 'finished_at'], name='generation_ephemeral')],
-                'constraints': [models.UniqueConstraint(fields=('owner', 'idempotency_key'), name='generation_idempotency_key'), models.CheckConstraint(condition=models.Q(('priority__in', [1, 2])), name='generation_priority_known')],
+                "ordering": ["-created_at"],
+                "indexes": [
+                    models.Index(fields=["status", "owner", "queued_at", "priority"], name="generation_queue"),
+                    models.Index(fields=["owner", "-started_at"], name="generation_owner_started"),
+                    models.Index(fields=["status", "deadline_at"], name="generation_deadline"),
+                    models.Index(fields=["ephemeral", "finished_at"], name="generation_ephemeral"),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("owner", "idempotency_key"), name="generation_idempotency_key"),
+                    models.CheckConstraint(
+                        condition=models.Q(("priority__in", [1, 2])), name="generation_priority_known"
+                    ),
+                ],
             },
         ),
     ]
