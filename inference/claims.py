@@ -58,11 +58,13 @@ class ClaimRunner:
             self._settle(row, live, outcome)
         except BaseException:
             # The heartbeat stops with the entry below, so that the sweep gives the row to another attempt.
-            self._placement.drop(row.pk)
-            self._writer.forget(row.pk)
+            self._placement.drop(row.pk, row.claim_epoch)
+            self._writer.forget(row.pk, row.claim_epoch)
             raise
         finally:
-            del self.lives[row.pk]
+            # This worker may have claimed the row again already, after somebody took it from this claim.
+            if self.lives.get(row.pk) is live:
+                del self.lives[row.pk]
         if outcome.fate is Fate.ENDED:
             self._measure(time.monotonic() - started)
 
@@ -119,7 +121,7 @@ class ClaimRunner:
                 self._give_back(row)
             case Fate.LOST:
                 log.warning("generation %s: the claim with epoch %d is lost", row.pk, row.claim_epoch)
-                self._writer.forget(row.pk)
+                self._writer.forget(row.pk, row.claim_epoch)
 
     def _finish(self, row: Generation, live: Live, outcome: Outcome) -> None:
         if outcome.ending is None:
@@ -138,20 +140,20 @@ class ClaimRunner:
             lambda: finish(generation_id=row.pk, epoch=row.claim_epoch, columns=columns | own),
             patience_secs=DATABASE_PATIENCE_SECS,
         ):
-            self._writer.put([(row.pk, end_entry(columns, live.tokens))])
+            self._writer.put([(row.pk, row.claim_epoch, end_entry(columns, live.tokens))])
         else:
             log.warning("generation %s: the claim with epoch %d was lost before its end", row.pk, row.claim_epoch)
-            self._writer.forget(row.pk)
+            self._writer.forget(row.pk, row.claim_epoch)
 
     def _give_back(self, row: Generation) -> None:
         """To the queue, with everything said so far in its log, for the next worker to go on."""
-        self._writer.flush(row.pk, FLUSH_SECS)
+        self._writer.flush(row.pk, row.claim_epoch, FLUSH_SECS)
         give_back = Generation.objects.give_back
         _persistently(
             lambda: give_back(generation_id=row.pk, epoch=row.claim_epoch, counts_as_attempt=False),
             patience_secs=FLUSH_SECS,
         )
-        self._writer.forget(row.pk)
+        self._writer.forget(row.pk, row.claim_epoch)
 
 
 def _rounded(timings: dict[str, float]) -> dict[str, float]:

@@ -41,10 +41,11 @@ class _Channel:
 class LogWriter:
     """``on_lost`` is called from the writer's thread when a log is owned by a higher epoch."""
 
-    def __init__(self, client: "redis.Redis[bytes]", on_lost: Callable[[UUID], None]) -> None:
+    def __init__(self, client: "redis.Redis[bytes]", on_lost: Callable[[UUID, int], None]) -> None:
         self._client = client
         self._on_lost = on_lost
-        self._channels: dict[UUID, _Channel] = {}
+        # By claim, not by generation: a worker may hold a new claim before it has learnt that the old one is lost.
+        self._channels: dict[tuple[UUID, int], _Channel] = {}
         self._changed = threading.Condition()
         self._is_ending = False
         self._is_away = False
@@ -56,13 +57,13 @@ class LogWriter:
     def open(self, generation_id: UUID, epoch: int, written: Sequence[Token]) -> None:
         """Begin a claim's channel; ``written`` are the tokens that former claims left."""
         with self._changed:
-            self._channels[generation_id] = _Channel(generation_id, epoch, list(written))
+            self._channels[generation_id, epoch] = _Channel(generation_id, epoch, list(written))
 
-    def put(self, entries: Iterable[tuple[UUID, AnyEntry]]) -> None:
-        """Write entries soon, in order. What comes after an End or after ``forget`` is dropped."""
+    def put(self, entries: Iterable[tuple[UUID, int, AnyEntry]]) -> None:
+        """Write entries of (generation, epoch) soon, in order. What comes after an End or ``forget`` is dropped."""
         with self._changed:
-            for generation_id, entry in entries:
-                channel = self._channels.get(generation_id)
+            for generation_id, epoch, entry in entries:
+                channel = self._channels.get((generation_id, epoch))
                 if channel is None or channel.ended_at is not None:
                     continue
                 channel.pending.append(entry)
@@ -72,16 +73,16 @@ class LogWriter:
                     channel.ended_at = time.monotonic()
             self._changed.notify_all()
 
-    def forget(self, generation_id: UUID) -> None:
+    def forget(self, generation_id: UUID, epoch: int) -> None:
         """Close a channel without an End."""
         with self._changed:
-            self._channels.pop(generation_id, None)
+            self._channels.pop((generation_id, epoch), None)
             self._changed.notify_all()
 
-    def flush(self, generation_id: UUID, timeout_secs: float) -> bool:
+    def flush(self, generation_id: UUID, epoch: int, timeout_secs: float) -> bool:
         """Wait until everything put so far is written; False when it was not in time."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._is_written(generation_id), timeout_secs)
+            return self._changed.wait_for(lambda: self._is_written((generation_id, epoch)), timeout_secs)
 
     def end(self, timeout_secs: float) -> None:
         """Write what is there and stop."""
@@ -91,8 +92,8 @@ class LogWriter:
             self._changed.notify_all()
         self._thread.join(timeout_secs)
 
-    def _is_written(self, generation_id: UUID) -> bool:
-        channel = self._channels.get(generation_id)
+    def _is_written(self, claim: tuple[UUID, int]) -> bool:
+        channel = self._channels.get(claim)
         return channel is None or not channel.pending
 
     # ---- the writer's thread ----
@@ -122,13 +123,13 @@ class LogWriter:
         self._is_away = False
         with self._changed:
             lost = [
-                channel.generation_id
+                (channel.generation_id, channel.epoch)
                 for channel, append, result in zip(channels, appends, results, strict=True)
                 if not self._settle(channel, len(append.entries), result)
             ]
             self._changed.notify_all()
-        for generation_id in lost:
-            self._on_lost(generation_id)
+        for generation_id, epoch in lost:
+            self._on_lost(generation_id, epoch)
         return True
 
     def _settle(self, channel: _Channel, n_sent: int, result: Appended) -> bool:
@@ -164,6 +165,4 @@ class LogWriter:
             self._changed.notify_all()
 
     def _close(self, channel: _Channel) -> None:
-        # Not another claim's channel of the same generation, which may have been opened meanwhile.
-        if self._channels.get(channel.generation_id) is channel:
-            del self._channels[channel.generation_id]
+        self._channels.pop((channel.generation_id, channel.epoch), None)

@@ -37,10 +37,11 @@ class Add:
 
 @dataclass(frozen=True)
 class StopOne:
-    """``ending`` None means that the claim is lost."""
+    """``ending`` None means that the claim with ``epoch`` is lost; without an epoch it is about any claim."""
 
     generation_id: UUID
     ending: Ending | None
+    epoch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,9 @@ class Placement:
         """Stop one as cancelled, if it is here."""
         self._events.put(StopOne(generation_id, CANCELLED))
 
-    def drop(self, generation_id: UUID) -> None:
+    def drop(self, generation_id: UUID, epoch: int) -> None:
         """Stop one whose claim is lost, if it is here."""
-        self._events.put(StopOne(generation_id, None))
+        self._events.put(StopOne(generation_id, None, epoch))
 
     def release_all(self) -> None:
         self._events.put(ReleaseAll())
@@ -152,8 +153,10 @@ class Placement:
         match event:
             case Add(live):
                 self._take(live, now)
-            case StopOne(generation_id, ending):
-                self._stop_one(generation_id, ending, now)
+            case StopOne(generation_id, ending, epoch):
+                held = self._lives.get(generation_id)
+                if held is not None and epoch in (None, held.epoch):
+                    self._stop_one(held, ending, now)
             case ReleaseAll():
                 self._is_releasing = True
                 for live in list(self._lives.values()):
@@ -168,14 +171,15 @@ class Placement:
         if self._is_releasing:
             live.end(Outcome(Fate.RELEASED))
             return
+        former = self._lives.get(live.generation_id)
+        if former is not None:
+            # Taken from us while we were suspended or the database was away, and claimed by us again.
+            self._let_go(former, Outcome(Fate.LOST))
         self._lives[live.generation_id] = live
         if self._runner is None:
             self._say(live, "loading")
 
-    def _stop_one(self, generation_id: UUID, ending: Ending | None, now: float) -> None:
-        live = self._lives.get(generation_id)
-        if live is None:
-            return
+    def _stop_one(self, live: Live, ending: Ending | None, now: float) -> None:
         if ending is None:
             self._let_go(live, Outcome(Fate.LOST))
         elif not live.is_in_runner:
@@ -297,7 +301,7 @@ class Placement:
     def _look_at_clock(self, now: float) -> None:
         for live in list(self._lives.values()):
             if live.deadline is not None and now >= live.deadline:
-                self._stop_one(live.generation_id, TIMED_OUT, now)
+                self._stop_one(live, TIMED_OUT, now)
             if live.stop_sent_at is not None and now - live.stop_sent_at > STOP_PATIENCE_SECS:
                 self._kill_runner("it does not answer a cancel")
         is_busy = any(live.is_in_runner for live in self._lives.values())

@@ -43,7 +43,7 @@ class Worker:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._redis = sync_client()
         self._stopping = threading.Event()
-        self._writer = LogWriter(self._redis, on_lost=lambda generation_id: self.placement.drop(generation_id))
+        self._writer = LogWriter(self._redis, on_lost=lambda *claim: self.placement.drop(*claim))
         self.placement = Placement(make_runner, self._write)
         self._claims = ClaimRunner(self.placement, self._writer, self._redis, self._stopping)
         self._sweep = Sweep(self._free_slots)
@@ -106,7 +106,7 @@ class Worker:
         return settings.GEMMA_PARALLEL - len(self._claims.lives)
 
     def _write(self, entries: Sequence[tuple[Live, AnyEntry]]) -> None:
-        self._writer.put([(live.generation_id, entry) for live, entry in entries])
+        self._writer.put([(live.generation_id, live.epoch, entry) for live, entry in entries])
 
     # ---- units of the threads ----
 
@@ -121,7 +121,7 @@ class Worker:
         for generation_id, live in lives.items():
             epoch, cancel_requested = found.get(generation_id, (None, False))
             if epoch != live.epoch:
-                self.placement.drop(generation_id)
+                self.placement.drop(generation_id, live.epoch)
             elif cancel_requested:
                 self.placement.cancel(generation_id)
 

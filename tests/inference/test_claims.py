@@ -30,7 +30,7 @@ def stopping() -> threading.Event:
 @pytest.fixture
 def runner(store: "redis.Redis[bytes]", stopping: threading.Event, monkeypatch: pytest.MonkeyPatch) -> ClaimRunner:
     monkeypatch.setattr(claims, "RETRY_SECS", 0.01)
-    return ClaimRunner(Placement(make_stub, lambda _: None), LogWriter(store, lambda _: None), store, stopping)
+    return ClaimRunner(Placement(make_stub, lambda _: None), LogWriter(store, lambda *_: None), store, stopping)
 
 
 def claimed_again() -> Generation:

@@ -17,6 +17,8 @@ from tests.inference.making import tokens
 
 PATIENCE_SECS = 10.0
 
+Claim = tuple[UUID, int]
+
 
 def eventually(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + PATIENCE_SECS
@@ -50,20 +52,20 @@ def outage(monkeypatch: pytest.MonkeyPatch) -> Outage:
 
 
 @pytest.fixture
-def lost() -> list[UUID]:
+def lost() -> list[Claim]:
     return []
 
 
 @pytest.fixture
-def writer(store: "redis.Redis[bytes]", lost: list[UUID]) -> Iterator[LogWriter]:
-    writer = LogWriter(store, lost.append)
+def writer(store: "redis.Redis[bytes]", lost: list[Claim]) -> Iterator[LogWriter]:
+    writer = LogWriter(store, lambda *claim: lost.append(claim))
     writer.begin()
     yield writer
     writer.end(5.0)
 
 
-def put(writer: LogWriter, generation_id: UUID, *entries: Token | End | Waiting) -> None:
-    writer.put([(generation_id, entry) for entry in entries])
+def put(writer: LogWriter, generation_id: UUID, *entries: Token | End | Waiting, epoch: int = 1) -> None:
+    writer.put([(generation_id, epoch, entry) for entry in entries])
 
 
 def text(store: "redis.Redis[bytes]", generation_id: UUID) -> str:
@@ -75,9 +77,9 @@ def test_what_is_put_is_written_in_order(writer: LogWriter, store: "redis.Redis[
     writer.open(one, 1, [])
     writer.open(two, 1, [])
     for index, char in enumerate("hello", start=1):
-        writer.put([(one, tokens(char, first=index)[0]), (two, tokens(char.upper(), first=index)[0])])
-    assert writer.flush(one, PATIENCE_SECS)
-    assert writer.flush(two, PATIENCE_SECS)
+        writer.put([(one, 1, tokens(char, first=index)[0]), (two, 1, tokens(char.upper(), first=index)[0])])
+    assert writer.flush(one, 1, PATIENCE_SECS)
+    assert writer.flush(two, 1, PATIENCE_SECS)
     assert (text(store, one), text(store, two)) == ("hello", "HELLO")
 
 
@@ -104,7 +106,7 @@ def test_what_came_since_the_last_write_is_one_round_trip(
     put(writer, ids[1], *tokens("x"))
     put(writer, ids[2], *tokens("y"))
     go_on.set()
-    assert all(writer.flush(each, PATIENCE_SECS) for each in ids)
+    assert all(writer.flush(each, 1, PATIENCE_SECS) for each in ids)
     assert calls == [1, 4]
 
 
@@ -115,9 +117,9 @@ def test_entries_wait_for_a_redis_that_is_away(writer: LogWriter, store: "redis.
     put(writer, generation, *tokens("abc"))
     assert eventually(lambda: outage.n_failed >= 2)
     put(writer, generation, *tokens("d", first=4), End(index=4, status="complete"))
-    assert not writer.flush(generation, 0.05)
+    assert not writer.flush(generation, 1, 0.05)
     outage.is_on = False
-    assert writer.flush(generation, PATIENCE_SECS)
+    assert writer.flush(generation, 1, PATIENCE_SECS)
     assert text(store, generation) == "abcd"
 
 
@@ -125,11 +127,12 @@ def test_a_log_that_redis_lost_is_written_again(writer: LogWriter, store: "redis
     generation = uuid4()
     writer.open(generation, 2, tokens("ab"))  # what a former claim had left
     token_log_store.append(store, [token_log_store.Append(generation, 1, tokens("ab"))])
-    put(writer, generation, *tokens("c", first=3))
-    assert writer.flush(generation, PATIENCE_SECS)
+    put(writer, generation, *tokens("c", first=3), epoch=2)
+    assert writer.flush(generation, 2, PATIENCE_SECS)
     store.flushall()
-    put(writer, generation, Waiting(index=3, state="loading"), *tokens("d", first=4), End(index=4, status="complete"))
-    assert writer.flush(generation, PATIENCE_SECS)
+    put(writer, generation, Waiting(index=3, state="loading"), *tokens("d", first=4), epoch=2)
+    put(writer, generation, End(index=4, status="complete"), epoch=2)
+    assert writer.flush(generation, 2, PATIENCE_SECS)
     assert text(store, generation) == "abcd"
     _, fields = store.xrevrange(log_key(generation), count=1)[0]
     assert isinstance(token_log_store.decode(fields[b"e"]), End)
@@ -139,51 +142,53 @@ def test_a_status_alone_after_a_loss_brings_the_tokens_back(writer: LogWriter, s
     generation = uuid4()
     writer.open(generation, 1, [])
     put(writer, generation, *tokens("ab"))
-    assert writer.flush(generation, PATIENCE_SECS)
+    assert writer.flush(generation, 1, PATIENCE_SECS)
     store.flushall()
     put(writer, generation, Waiting(index=2, state="loading"))
-    assert writer.flush(generation, PATIENCE_SECS)
+    assert writer.flush(generation, 1, PATIENCE_SECS)
     assert text(store, generation) == "ab"
 
 
 def test_a_lost_claim_is_told_and_writes_no_more(
-    writer: LogWriter, store: "redis.Redis[bytes]", lost: list[UUID]
+    writer: LogWriter, store: "redis.Redis[bytes]", lost: list[Claim]
 ) -> None:
     generation = uuid4()
     writer.open(generation, 1, [])
     put(writer, generation, *tokens("ab"))
-    assert writer.flush(generation, PATIENCE_SECS)
+    assert writer.flush(generation, 1, PATIENCE_SECS)
     token_log_store.fence(store, generation, 2)
     put(writer, generation, *tokens("c", first=3))
-    assert eventually(lambda: lost == [generation])
+    assert eventually(lambda: lost == [(generation, 1)])
     put(writer, generation, *tokens("d", first=4))
-    assert writer.flush(generation, PATIENCE_SECS)
+    assert writer.flush(generation, 1, PATIENCE_SECS)
     assert text(store, generation) == "ab"
-    assert lost == [generation]
+    assert lost == [(generation, 1)]
 
 
 def test_a_later_claim_of_the_same_generation_has_its_own_channel(
-    writer: LogWriter, store: "redis.Redis[bytes]", lost: list[UUID]
+    writer: LogWriter, store: "redis.Redis[bytes]", lost: list[Claim]
 ) -> None:
+    """The former one may still be open: nobody has told it yet that it is lost."""
     generation = uuid4()
     writer.open(generation, 1, [])
     put(writer, generation, *tokens("ab"))
-    assert writer.flush(generation, PATIENCE_SECS)
-    writer.forget(generation)
+    assert writer.flush(generation, 1, PATIENCE_SECS)
     writer.open(generation, 3, token_log_store.fence(store, generation, 3))
-    put(writer, generation, *tokens("c", first=3), End(index=3, status="complete"))
-    assert writer.flush(generation, PATIENCE_SECS)
+    put(writer, generation, *tokens("c", first=3), End(index=3, status="complete"), epoch=3)
+    put(writer, generation, *tokens("x", first=3))
+    assert writer.flush(generation, 3, PATIENCE_SECS)
     assert text(store, generation) == "abc"
-    assert lost == []
+    assert eventually(lambda: lost == [(generation, 1)])
+    writer.forget(generation, 1)
 
 
 def test_nothing_is_written_behind_an_end(writer: LogWriter, store: "redis.Redis[bytes]") -> None:
     generation = uuid4()
     writer.open(generation, 1, [])
     put(writer, generation, *tokens("a"), End(index=1, status="complete"), End(index=1, status="failed"))
-    assert writer.flush(generation, PATIENCE_SECS)
+    assert writer.flush(generation, 1, PATIENCE_SECS)
     put(writer, generation, *tokens("b", first=2))
-    assert writer.flush(generation, PATIENCE_SECS)
+    assert writer.flush(generation, 1, PATIENCE_SECS)
     assert store.xlen(log_key(generation)) == 2
 
 
@@ -195,12 +200,12 @@ def test_an_end_that_can_not_be_told_is_given_up(
     writer.open(generation, 1, [])
     outage.is_on = True
     put(writer, generation, *tokens("a"), End(index=1, status="complete"))
-    assert writer.flush(generation, PATIENCE_SECS)  # nothing is pending any more
+    assert writer.flush(generation, 1, PATIENCE_SECS)  # nothing is pending any more
     outage.is_on = False
 
 
-def test_ending_writes_what_is_there(store: "redis.Redis[bytes]", lost: list[UUID]) -> None:
-    writer = LogWriter(store, lost.append)
+def test_ending_writes_what_is_there(store: "redis.Redis[bytes]", lost: list[Claim]) -> None:
+    writer = LogWriter(store, lambda *claim: lost.append(claim))
     writer.begin()
     generation = uuid4()
     writer.open(generation, 1, [])

@@ -227,6 +227,21 @@ def test_frames_of_a_former_claim_do_not_reach_the_present_one(bench: Bench) -> 
     assert bench.texts(again) == "n"
 
 
+def test_a_row_claimed_here_again_ends_its_former_claim(bench: Bench) -> None:
+    """After a suspension longer than CLAIM_TTL_SECS nobody may have told us of the loss yet."""
+    runner = bench.start()
+    former = new_live()
+    bench.add(former)
+    again = Live(former.generation_id, 3, [1], PARAMS, 1)
+    bench.add(again)
+    assert outcome_of(former).fate is Fate.LOST
+    assert runner.cancelled == [former.sequence_id]
+    bench.do(StopOne(former.generation_id, None, former.epoch))  # the late news is not about the present claim
+    bench.frames(step((again.sequence_id, 1, "n")))
+    assert not is_over(again)
+    assert bench.texts(again) == "n"
+
+
 def test_a_runner_that_does_not_answer_a_cancel_is_killed(bench: Bench) -> None:
     runner = bench.start()
     stuck, other = new_live(), new_live()

@@ -221,6 +221,24 @@ def test_a_row_taken_over_is_let_go_and_written_by_the_new_owner_only(store: "re
     assert generation.claim_epoch == 3
 
 
+def test_a_row_taken_from_this_worker_may_be_claimed_by_it_again(store: "redis.Redis[bytes]") -> None:
+    """After a suspension the sweep may be quicker than the heartbeat: both claims are in one process then."""
+    generation = queued(say="[[delay: 20]] [[count: 60]]")
+    with override_settings(HEARTBEAT_SECS=60.0), running_worker() as (worker, rings):
+        rings.ring()
+        assert eventually(has_tokens(generation, 5, worker))
+        generation.refresh_from_db()
+        held = {"epoch": generation.claim_epoch, "heartbeat": generation.heartbeat}
+        assert Generation.objects.take_over(generation_id=generation.pk, **held)
+        rings.ring()
+        rings.join()  # the former claim too
+        assert worker._claims.lives == {}
+    generation.refresh_from_db()
+    assert (generation.status, generation.attempt) == (Status.COMPLETE, 2)
+    assert generation.text == "".join(f"{number} " for number in range(1, 61))
+    assert_one_end(store, generation)
+
+
 def test_a_deleted_row_stops_its_computation() -> None:
     generation = queued(say=SLOW)
     with running_worker() as (worker, rings):
