@@ -127,15 +127,15 @@ class Worker:
 
     def listen_once(self) -> None:
         """Wait a little for a cancel that need not wait for the heartbeat."""
-        if self._pubsub is None:
-            pubsub = sync_client(reply_timeout_secs=5.0).pubsub(ignore_subscribe_messages=True)
-            pubsub.subscribe(CONTROL_CHANNEL)
-            self._pubsub = pubsub
         try:
+            if self._pubsub is None:
+                pubsub = sync_client(reply_timeout_secs=5.0).pubsub(ignore_subscribe_messages=True)
+                pubsub.subscribe(CONTROL_CHANNEL)
+                self._pubsub = pubsub
             message = self._pubsub.get_message(timeout=LISTEN_SECS)
         except RedisError:
             self._pubsub = None
-            time.sleep(LISTEN_SECS)
+            time.sleep(LISTEN_SECS)  # the loop around this one has no pause of its own
             raise
         if message is not None:
             self.placement.cancel(UUID(message["data"].decode()))

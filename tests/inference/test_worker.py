@@ -10,6 +10,7 @@ import pytest
 import redis
 from django.db import connection
 from django.test import override_settings
+from redis.exceptions import RedisError
 
 from inference import services, token_log_store
 from inference.engine.params import SamplingParams, SequenceParams
@@ -20,6 +21,7 @@ from inference.redis_client import log_key
 from inference.token_log import replay
 from inference.token_log_entries import AnyEntry, End, Token
 from inference.tokenizer import get_tokenizer
+from inference.worker import Worker
 from tests.inference.making import queued
 from tests.inference.working import eventually, has_tokens, is_ended, running_worker
 
@@ -265,6 +267,18 @@ def test_a_database_that_is_locked_at_the_end_is_waited_for(store: "redis.Redis[
     generation.refresh_from_db()
     assert generation.text == "kept"
     assert_one_end(store, generation)
+
+
+def test_a_redis_that_is_away_is_not_asked_for_cancels_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop around it has no pause of its own."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    with override_settings(REDIS_URL="unix:///nowhere/valkey.sock"):
+        worker = Worker()
+        for _ in range(3):
+            with pytest.raises(RedisError):
+                worker.listen_once()
+    assert len(slept) == 3
 
 
 # ---- stopping ----
