@@ -104,7 +104,13 @@ class LogWriter:
                 self._changed.wait_for(lambda: self._is_ending or any(c.pending for c in self._channels.values()))
                 if self._is_ending:
                     return
-            if not self.write_once():
+            try:
+                is_written = self.write_once()
+            except Exception:
+                # Whatever it was: without this thread every answer would stay silent until its end.
+                log.exception("writing token logs failed; going on")
+                is_written = False
+            if not is_written:
                 time.sleep(RETRY_SECS)
 
     def write_once(self) -> bool:

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError
 
 from inference import log_writer, token_log_store
 from inference.log_writer import LogWriter
@@ -180,6 +181,26 @@ def test_a_later_claim_of_the_same_generation_has_its_own_channel(
     assert text(store, generation) == "abc"
     assert eventually(lambda: lost == [(generation, 1)])
     writer.forget(generation, 1)
+
+
+def test_a_fault_that_nobody_foresaw_does_not_end_the_writing(
+    writer: LogWriter, store: "redis.Redis[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its thread every later answer would stay silent until its end."""
+    monkeypatch.setattr(log_writer, "RETRY_SECS", 0.01)
+    append, faults = token_log_store._append, iter([RuntimeError("a bug"), NoScriptError("twice"), NoScriptError()])
+
+    def failing(*arguments: object) -> object:
+        if fault := next(faults, None):
+            raise fault
+        return append(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(token_log_store, "_append", failing)
+    generation = uuid4()
+    writer.open(generation, 1, [])
+    put(writer, generation, *tokens("ab"))
+    assert writer.flush(generation, 1, PATIENCE_SECS)
+    assert text(store, generation) == "ab"
 
 
 def test_nothing_is_written_behind_an_end(writer: LogWriter, store: "redis.Redis[bytes]") -> None:
