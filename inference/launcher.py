@@ -114,6 +114,10 @@ class Launcher:
             return StartFailed(number, error.code, str(error))
         except OSError as error:  # no process, no memory, no descriptor: as transient as a model that is missing
             return StartFailed(number, "runner_start", str(error))
+        except Exception:
+            # Without this thread no runner would ever be started again, and nobody would be told.
+            log.exception("starting a runner failed")
+            return StartFailed(number, "runner_start", "the model process could not be started")
         finally:
             self._starting = None
 
