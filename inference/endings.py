@@ -5,13 +5,14 @@ readers hear the end only once the row has it.
 """
 
 import logging
+from typing import Any
 from uuid import UUID
 
 import msgspec
 from django.db.models import F
 
 from inference import token_log_store
-from inference.engine.params import SequenceParams
+from inference.engine.params import SamplingParams, SequenceParams
 from inference.errors import StoreUnavailable
 from inference.models import Generation
 from inference.querysets import GenerationQuerySet
@@ -21,6 +22,8 @@ from inference.token_log_entries import End, Token
 from inference.tokenizer import known_vocabulary
 
 log = logging.getLogger(__name__)
+
+NO_PARAMS = SequenceParams(sampling=SamplingParams(seed=0))
 
 
 def conclude(generation_id: UUID, ending: Ending) -> bool:
@@ -48,14 +51,25 @@ def _conclude(rows: GenerationQuerySet, ending: Ending) -> bool:
         return False
     epoch = row.claim_epoch + 1
     tokens = _said_so_far(row, epoch)
-    params = msgspec.convert(row.params, SequenceParams, strict=False)
-    columns = row_columns(ending, tokens, params, vocabulary=known_vocabulary() if tokens else None)
+    columns = _columns(row, ending, tokens)
     moved = rows.filter(claim_epoch=row.claim_epoch).update(worker="", claim_epoch=F("claim_epoch") + 1, **columns)
     if moved != 1:
         log.info("generation %s: somebody else moved it before it could end as %s", row.pk, ending.status)
         return False
     close_log(row.pk, epoch, end_entry(columns, tokens))
     return True
+
+
+def _columns(row: Generation, ending: Ending, tokens: list[Token]) -> dict[str, Any]:
+    try:
+        params = msgspec.convert(row.params, SequenceParams, strict=False)
+    except msgspec.ValidationError as error:
+        # Of another version of this program, say; it is not to be tried for ever.
+        log.warning("generation %s ends without its parameters: %s", row.pk, error)
+        params, vocabulary = NO_PARAMS, None
+    else:
+        vocabulary = known_vocabulary() if tokens else None
+    return row_columns(ending, tokens, params, vocabulary=vocabulary)
 
 
 def _said_so_far(row: Generation, epoch: int) -> list[Token]:

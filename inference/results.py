@@ -1,5 +1,6 @@
 """What an ended generation leaves in its row, computed from the tokens it gave out. Pure functions."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
@@ -13,6 +14,8 @@ from inference.engine.vocabulary import Vocabulary
 from inference.states import FinishReason, Status
 from inference.token_ids import pack
 from inference.token_log_entries import End, Token
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,14 +81,18 @@ def row_columns(
 ) -> dict[str, Any]:
     """Columns of the row's end. ``last`` is what the runner said; without it, it is worked out from the tokens.
 
-    Without a vocabulary (the model file is gone) what was held back is lost and the output is all tokens.
+    Without a vocabulary (the model file is gone, or is another one now) what was held back is lost and the output
+    is all tokens.
     """
+    output = [token.token for token in tokens]
+    if vocabulary is not None:
+        try:
+            known = last or flushed(vocabulary, tokens, params)
+            last, output = known, output_ids(vocabulary, tokens, known, trim_start=params.trim_start)
+        except ValueError as error:
+            log.warning("an answer ends with tokens that are not of this model: %s", error)
     if last is None:
-        last = Flushed("", len(tokens)) if vocabulary is None else flushed(vocabulary, tokens, params)
-    if vocabulary is None:
-        output = [token.token for token in tokens]
-    else:
-        output = output_ids(vocabulary, tokens, last, trim_start=params.trim_start)
+        last = Flushed("", len(tokens))
     return {
         "status": ending.status,
         "finish_reason": ending.finish_reason or "",

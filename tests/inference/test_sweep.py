@@ -10,6 +10,7 @@ from django.utils import timezone
 from inference.models import Generation, Priority, Status
 from inference.redis_client import log_key
 from inference.sweep import MAX_ATTEMPTS, PREPARE_AGAIN_AFTER_SECS, Sweep
+from inference.token_log_entries import Token
 from inference.token_log_store import Append, append
 from tests.inference.making import preparing, queued, tokens
 
@@ -120,6 +121,23 @@ def test_a_cancel_outlives_the_worker_it_was_meant_for(sweep: Sweep, clock: Cloc
     sweep.once()
     row.refresh_from_db()
     assert (row.status, row.finish_reason) == (Status.INTERRUPTED, "cancelled")
+
+
+def test_rows_of_another_model_or_version_are_ended_all_the_same(
+    sweep: Sweep, clock: Clock, store: "redis.Redis[bytes]"
+) -> None:
+    """Tokens that the vocabulary does not have, parameters that nobody understands: no reason to stop sweeping."""
+    foreign = running(attempt=MAX_ATTEMPTS)
+    append(store, [Append(foreign.pk, foreign.claim_epoch, [Token(index=1, token=2**30, text="said")])])
+    strange = running(attempt=MAX_ATTEMPTS)
+    Generation.objects.filter(pk=strange.pk).update(params={"max_tokens": "many"})
+    sweep.once()
+    clock.now += settings.CLAIM_TTL_SECS
+    sweep.once()
+    foreign.refresh_from_db()
+    strange.refresh_from_db()
+    assert (foreign.status, foreign.text, foreign.output_ids) == (Status.FAILED, "said", [2**30])
+    assert (strange.status, strange.error_code) == (Status.FAILED, "too_many_attempts")
 
 
 # ---- rings ----
