@@ -60,7 +60,8 @@ def check_options(options: RunOptions, tokenizer: Tokenizer) -> None:
     """What only the model's vocabulary and context can tell. Raises InvalidRequest."""
     if options.max_tokens > tokenizer.context_size:
         raise InvalidRequest(
-            f"max_tokens is {options.max_tokens}, the context has {tokenizer.context_size} tokens", field="max_tokens"
+            f"max_tokens is {options.max_tokens}, but the context has {tokenizer.context_size} tokens",
+            field="max_tokens",
         )
     n_tokens = tokenizer.vocabulary.n_tokens
     unknown = next((token for token in options.logit_bias if not 0 <= token < n_tokens), None)

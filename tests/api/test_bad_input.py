@@ -135,6 +135,13 @@ def test_row(row: Row, fake_stack: LiveStack, client: httpx.Client) -> None:
     assert_goes_on(client)
 
 
+@pytest.mark.parametrize("max_tokens", [8193, 65_537, 1_000_000])
+def test_too_many_tokens_are_refused_with_the_size_in_use(client: httpx.Client, max_tokens: int) -> None:
+    """GEMMA_CONTEXT_SIZE says 65536 here, the model has 8192."""
+    error = client.post("/chat", json=asked(max_tokens=max_tokens)).json()["error"]
+    assert error["message"] == f"max_tokens is {max_tokens}, but the context has 8192 tokens"
+
+
 def test_too_long_a_prompt_is_told_with_both_counts(client: httpx.Client) -> None:
     body = asked(messages=[{"role": "user", "content": "x" * 20_000}])
     error = client.post("/chat", json=body).json()["error"]
