@@ -12,13 +12,13 @@ from itertools import chain, pairwise, repeat
 from uuid import UUID
 
 import redis.asyncio
-from asgiref.sync import sync_to_async
-from django.db import close_old_connections
+from django.db import InterfaceError, OperationalError
 
 from inference import token_log_store
 from inference.errors import StoreUnavailable
 from inference.models import Generation
 from inference.redis_client import AWAY, async_client, log_key, shared_client
+from inference.threads import in_thread
 from inference.token_ids import unpack
 from inference.token_log_entries import AnyEntry, End, Token
 
@@ -121,16 +121,16 @@ class _Stream:
 
 
 async def _ended_row(generation_id: UUID) -> Generation | None:
-    return await sync_to_async(_look_at_row)(generation_id)
+    """The row when it has ended. None too while the database is away: the log, if it lives, goes on without it."""
+    try:
+        return await in_thread(_look_at_row, generation_id)
+    except (OperationalError, InterfaceError) as error:
+        log.warning("generation %s: its row cannot be looked at, trying again: %s", generation_id, error)
+        return None
 
 
 def _look_at_row(generation_id: UUID) -> Generation | None:
-    """The row when it has ended. A stream holds no database connection while it waits for tokens."""
-    close_old_connections()
-    try:
-        row = Generation.objects.only(*RESULT_COLUMNS).get(pk=generation_id)
-    finally:
-        close_old_connections()
+    row = Generation.objects.only(*RESULT_COLUMNS).get(pk=generation_id)
     return row if row.is_ended else None
 
 

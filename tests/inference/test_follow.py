@@ -1,14 +1,16 @@
 """Following a generation: from every token on, late, after the log is gone, while Redis restarts."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
 import pytest
 import redis
 from channels.db import database_sync_to_async
+from django.db import InterfaceError, OperationalError
 
-from inference import services, token_log_store
+from inference import services, token_log, token_log_store
 from inference.endings import conclude
 from inference.errors import StoreUnavailable
 from inference.models import Generation
@@ -220,3 +222,32 @@ async def test_redis_away_for_too_long_is_an_error_and_an_ended_row_is_not(monke
     assert text_of(await collect(ended.pk, 3)) == TEXT[3:]
     with pytest.raises(StoreUnavailable):
         await collect(running.pk)
+
+
+async def test_one_reader_does_not_wait_for_the_database_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under Channels all sockets would otherwise share one thread for all looks at rows."""
+    together = threading.Barrier(3)
+
+    def look(_: UUID) -> None:
+        together.wait(10.0)
+
+    monkeypatch.setattr(token_log, "_look_at_row", look)
+    await asyncio.gather(*[token_log._ended_row(uuid4()) for _ in range(3)])
+
+
+async def test_a_database_that_is_away_for_a_while_ends_no_reader(
+    store: "redis.Redis[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = await database_sync_to_async(claimed)()
+    look, away = token_log._look_at_row, iter([OperationalError("restarting"), InterfaceError("closed")])
+
+    def look_or_fail(generation_id: UUID) -> Generation | None:
+        if error := next(away, None):
+            raise error
+        return look(generation_id)
+
+    monkeypatch.setattr(token_log, "_look_at_row", look_or_fail)
+    reading = asyncio.create_task(collect(row.pk))
+    await asyncio.sleep(1.5)
+    await asyncio.to_thread(write, store, row, *tokens("ab"), End(index=2, status=Status.COMPLETE))
+    assert text_of(await reading) == "ab"

@@ -1,0 +1,28 @@
+"""Calling what blocks (the ORM, services) from an event loop, each call in one of many threads. Knows no requests."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
+from asgiref.sync import sync_to_async
+from django.db import close_old_connections
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# asyncio's own pool has six threads on two cores: a few requests that wait for the database would stop all others.
+_threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="gemma-web")
+
+
+async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call ``work`` in a thread of its own, not in the one that asgiref has all requests or sockets share."""
+    return await sync_to_async(_with_own_connection, thread_sensitive=False, executor=_threads)(work, args, kwargs)
+
+
+def _with_own_connection(work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+    # A connection lives as long as its thread unless somebody closes it; the server may have hung up meanwhile.
+    close_old_connections()
+    try:
+        return work(*args, **kwargs)
+    finally:
+        close_old_connections()
