@@ -13,6 +13,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 
 from chat import answers, services
 from chat.api.errors import as_chat_error, error_object
@@ -157,7 +158,10 @@ async def _line(turn: Turn, entry: AnyEntry | None, progress: _Progress) -> Wire
 
 
 async def _queued(turn: Turn, progress: _Progress) -> WireLine | None:
-    position = await in_thread(generations.queue_position, turn.generation_id)
+    try:
+        position = await in_thread(generations.queue_position, turn.generation_id)
+    except (OperationalError, InterfaceError):
+        return None  # a courtesy only: the log says what matters, with or without the database
     if position is None or position == progress.position:
         return None
     progress.position = position

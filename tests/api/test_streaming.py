@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 import redis
+from django.db import OperationalError
 from pytest_django import Settings
 
 from chat import streaming
@@ -46,6 +47,22 @@ async def test_from_the_first_line_to_the_last() -> None:
     assert lines[-1]["finish_reason"] == "stop"
     assert lines[-1]["usage"]["completion_tokens"] == 5
     assert {"sources", "timings", "generation_id"} <= lines[-1].keys()
+
+
+async def test_a_database_that_is_away_while_one_waits_does_not_end_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn, worker = await make()
+
+    def away(_: UUID) -> int:
+        raise OperationalError("the server is being restarted")
+
+    monkeypatch.setattr(services, "queue_position", away)
+    reading = asyncio.create_task(read(turn))
+    await asyncio.sleep(1.5)  # one look at the queue
+    await in_thread(worker.says, "Hello")
+    await in_thread(worker.ends)
+    lines = await reading
+    assert_one_end(lines)
+    assert (text_of(lines), lines[-1].get("error")) == ("Hello", None)
 
 
 async def test_what_was_held_back_is_in_the_last_line() -> None:
