@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -28,6 +29,8 @@ def clean_environment() -> dict[str, str]:
 def enter() -> Path:
     """Point this process at a new private environment; returns its directory. It vanishes with the process."""
     directory = Path(tempfile.mkdtemp(prefix="gemma-test-"))
+    # A shell starts what runs in its background with Ctrl-C ignored, and everything started from there inherits it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = clean_environment()
     # Set by tools/with_postgres.py; anything else in DATABASE_URL is somebody's data.
     if database_url := os.environ.get(TEST_DATABASE_VARIABLE):

@@ -21,7 +21,7 @@ async def token_times(client: httpx.AsyncClient, question: str) -> list[float]:
     """Monotonic seconds at which each non-empty token of one answer arrived."""
     body = {
         "messages": [{"role": "user", "content": question}],
-        "max_tokens": 40,
+        "max_tokens": 120,
         "ignore_eos": True,
         "stop": [],
         "store": False,

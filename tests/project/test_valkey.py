@@ -53,8 +53,9 @@ def test_nobody_else_can_reach_it(server: Server) -> None:
 
 
 def test_its_title_says_what_it_is(server: Server) -> None:
-    title = " ".join(psutil.Process(server.process.pid).cmdline())
-    assert title.strip() == f"gemma-valkey {server.socket_path}"
+    # Behind the title lies what is left of the memory it was written over.
+    words = " ".join(psutil.Process(server.process.pid).cmdline()).split()
+    assert words[:2] == ["gemma-valkey", str(server.socket_path)]
 
 
 def test_a_full_store_refuses_instead_of_forgetting(server: Server) -> None:
