@@ -89,6 +89,8 @@ def test_a_stop_with_running_answers_stays_within_its_time(live_stack: MakeStack
         assert stack.wait(12) == 0
         assert time.monotonic() - started < 10
     assert alive(processes) == []
+    # A stop is no accident, whoever was still reading.
+    assert "Traceback" not in stack.output
 
 
 def test_a_supervisor_killed_with_9_leaves_nothing(live_stack: MakeStack) -> None:
