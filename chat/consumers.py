@@ -30,6 +30,7 @@ Frame = dict[str, Any]
 
 MAX_RUNNING = 16  # answers on one socket at a time
 MAX_AFTER = 2**31
+MAX_REQUEST_ID_CHARS = 128
 TOKEN_EXPIRED = 4401
 
 
@@ -58,7 +59,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: object) -> None:
         async with self._told({}) as about:
             frame = read_frame(text_data.encode() if text_data is not None else bytes_data or b"")
-            about |= {name: frame[name] for name in ("request_id",) if isinstance(frame.get(name), str)}
+            about |= read_request_id(frame)
             await self._handle(frame, about)
 
     async def _handle(self, frame: Frame, about: Frame) -> None:
@@ -130,6 +131,17 @@ def read_frame(raw: bytes) -> Frame:
     if not raw:
         raise InvalidJson("the frame is empty")
     return json_object(raw)
+
+
+def read_request_id(frame: Frame) -> Frame:
+    """What the client calls its frame, to be repeated in everything that is said about it."""
+    request_id = frame.get("request_id")
+    if not isinstance(request_id, str):
+        return {}
+    # It goes out again with every token.
+    if len(request_id) > MAX_REQUEST_ID_CHARS:
+        raise InvalidRequest(f"request_id has at most {MAX_REQUEST_ID_CHARS} characters", field="request_id")
+    return {"request_id": request_id}
 
 
 def read_after(frame: Frame) -> int:

@@ -74,6 +74,6 @@ def existing(text: str) -> uuid.UUID:
 def _after(request: HttpRequest) -> int:
     # The header comes from a client that reconnects and knows more than the address it was first given.
     text = request.headers.get("Last-Event-ID") or request.GET.get("after") or "0"
-    if not (text.isascii() and text.isdigit()) or int(text[:12]) > MAX_AFTER:
+    if not (text.isascii() and text.isdigit()) or len(text) > len(str(MAX_AFTER)) or int(text) > MAX_AFTER:
         raise InvalidRequest("must be the id of an event", field="after")
     return int(text)

@@ -192,6 +192,14 @@ def test_cancel_of_a_finished_generation(fake_stack: LiveStack, client: httpx.Cl
     assert_goes_on(client)
 
 
+@pytest.mark.parametrize("after", ["x", "-1", "²", "9" * 30, "0" * 12 + "9" * 30, "0" * 5000])
+def test_resuming_behind_what_is_no_token(client: httpx.Client, after: str) -> None:
+    path = f"/chat/stream/{client.post('/chat', json=asked()).json()['generation_id']}"
+    response = client.get(path, params={"after": after})
+    assert (response.status_code, response.json()["error"].get("field")) == (400, "after")
+    assert_goes_on(client)
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS"])
 def test_a_method_that_is_not_served(method: str, client: httpx.Client) -> None:
     response = client.request(method, "/chat")
@@ -211,6 +219,7 @@ OTHER_FRAMES: list[tuple[str, str | bytes, str]] = [
     ("unknown type", '{"type": "dance"}', "invalid_request"),
     ("a type that is no text", '{"type": {"a": 1}}', "invalid_request"),
     ("larger than a body may be", json.dumps({"type": "chat", "message": "x" * 1_048_576}), "body_too_large"),
+    ("an endless request id", json.dumps({"type": "chat", "request_id": "x" * 100_000} | asked()), "invalid_request"),
     ("cancel of nothing", '{"type": "cancel"}', "not_found"),
     ("cancel of a number", '{"type": "cancel", "generation_id": 7}', "not_found"),
     ("resume of nobody's", json.dumps({"type": "resume", "generation_id": NOBODY}), "not_found"),
