@@ -39,6 +39,8 @@ def update_conversation(
 ) -> Conversation:
     """Change what is not None. A new system prompt counts from the next turn on."""
     with translated(), transaction.atomic():
+        # Locked, so that a turn arriving now is stored under one system prompt, with the digests that belong to it.
+        conversations_of(caller).select_for_update().filter(pk=conversation_id).first()
         conversation = get_conversation(caller=caller, conversation_id=conversation_id)
         if title is not None:
             conversation.title = title

@@ -27,7 +27,7 @@ MAX_TITLE_CHARS = 80
 
 
 class ConversationMoved(Exception):
-    """Somebody else continued or deleted the conversation while this turn was worked out."""
+    """Somebody continued, deleted or re-instructed the conversation while this turn was worked out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +161,9 @@ def _hold(conversation: Conversation, kept: list[Message]) -> None:
     locked = Conversation.objects.select_for_update().filter(pk=conversation.pk).first()
     if locked is None or conversation.messages.count() != len(kept):
         raise ConversationMoved
+    if locked.system_prompt != conversation.system_prompt:
+        raise ConversationMoved  # the prompt was rendered under the old one
+    conversation.title = locked.title or conversation.title
     conversation.save(update_fields=["title", "updated_at"])
 
 

@@ -242,6 +242,28 @@ def test_a_found_conversation_that_moved_meanwhile_is_left_alone(monkeypatch: py
     assert [text for _, text in texts_of(turn.conversation_id)] == ["one", "first", "mine", ""]
 
 
+def test_what_its_owner_changes_meanwhile_is_kept_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting and rendering take a while; a rename and a new system prompt come between reading and storing."""
+    first = chat("u:one")
+    finish(first)
+    conversation_id = conversation_of(first).pk
+    store, plans = turns.store_plan, list[turns.Plan]()
+
+    def meanwhile(plan: turns.Plan, **key: Any) -> Generation:  # noqa: ANN401
+        if not plans:
+            update_conversation(caller=ANN, conversation_id=conversation_id, title="Mine", system_prompt="Be brief.")
+        plans.append(plan)
+        return store(plan, **key)
+
+    monkeypatch.setattr(services, "store_plan", meanwhile)
+    turn = more(first, "two")
+    assert conversation_of(turn).title == "Mine"
+    assert "Be brief." in shown(prompt_of(turn))
+    finish(turn, "done")
+    again = chat("s:Be brief.", "u:one", "a:Fine.", "u:two", "a:done", "u:three")
+    assert again.conversation_id == conversation_id
+
+
 def test_a_found_conversation_that_was_deleted_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     first = chat("u:one")
     finish(first, "first")
