@@ -74,7 +74,7 @@ class GenerationAdmin(_ModelAdmin):
             return ""
         return f"{(generation.finished_at - generation.started_at).total_seconds():.1f}"
 
-    @admin.action(description="Cancel the selected generations", permissions=["view"])
+    @admin.action(description="Cancel the selected generations", permissions=["cancel"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Generation]) -> None:
         n_cancelled = n_ended = 0
         for generation_id in queryset.values_list("pk", flat=True):
@@ -88,6 +88,10 @@ class GenerationAdmin(_ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Generation]:
         # Prompts and outputs are large, and no page here shows them.
         return super().get_queryset(request).defer("prompt", "output", "text_ends", "annex")
+
+    def has_cancel_permission(self, request: HttpRequest) -> bool:
+        """Who may stop generations; nothing else of them can be changed here."""
+        return request.user.has_perm("inference.change_generation")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

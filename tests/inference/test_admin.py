@@ -1,7 +1,7 @@
 """What operators see of generations, and the one thing they may do."""
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
@@ -49,6 +49,19 @@ def test_the_action_cancels_what_has_not_ended(operator: Client) -> None:
     assert "1 cancelled, 1 had ended already" in answer.content.decode()
     waiting.refresh_from_db()
     assert waiting.status == Status.INTERRUPTED
+
+
+@pytest.mark.parametrize(("may_change", "status"), [(False, Status.QUEUED), (True, Status.INTERRUPTED)])
+def test_who_may_only_look_stops_nothing(client: Client, may_change: bool, status: Status) -> None:
+    waiting = queued()
+    user = User.objects.create_user("looks", is_staff=True)
+    codes = ["view_generation", "change_generation"] if may_change else ["view_generation"]
+    user.user_permissions.set(Permission.objects.filter(codename__in=codes))
+    client.force_login(user)
+    assert client.get(reverse(LIST)).status_code == 200
+    client.post(reverse(LIST), {"action": "cancel", "_selected_action": [str(waiting.pk)]})
+    waiting.refresh_from_db()
+    assert waiting.status == status
 
 
 def test_strangers_see_nothing(client: Client) -> None:
