@@ -5,7 +5,9 @@ from http import HTTPStatus
 
 
 class UnexpectedOnly(logging.Filter):
-    """Drops refusals that the caller is told to retry (503): they are answers, not faults."""
+    """Drops what is an answer and no fault: a refusal that may be retried (503), a caller's time that is over (504)."""
+
+    answers = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return getattr(record, "status_code", None) != HTTPStatus.SERVICE_UNAVAILABLE
+        return getattr(record, "status_code", None) not in self.answers
