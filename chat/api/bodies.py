@@ -154,7 +154,9 @@ class ChatBody(RunOptionsBody):
             raise serializers.ValidationError({"message": 'cannot be given together with "messages"'})
         for index, message in enumerate(messages or ()):
             if index and message["role"] == ChatRole.SYSTEM:
-                raise serializers.ValidationError({f"messages[{index}].role": "must not be system: such a message may come first only"})
+                raise serializers.ValidationError(
+                    {f"messages[{index}].role": "may be system in the first message only"}
+                )
         if messages and messages[-1]["role"] != ChatRole.USER:
             raise serializers.ValidationError(
                 {f"messages[{len(messages) - 1}].role": "the last message must be a user's"}
