@@ -69,7 +69,9 @@ class Worker:
         row = Generation.objects.claim_next(worker=self.name)
         if row is None:
             return False
-        log.info("generation %s: claimed, attempt %d, epoch %d", row.pk, row.attempt, row.claim_epoch)
+        # The ordinary case is one line per answer that the row says as well; that work moved is worth telling.
+        level = logging.DEBUG if row.claim_epoch == 1 else logging.INFO
+        log.log(level, "generation %s: claimed, attempt %d, epoch %d", row.pk, row.attempt, row.claim_epoch)
         self._claims.run(row)
         return True
 

@@ -1,6 +1,7 @@
 """The worker with a real runner process on the fake model: every way a generation can go, and one End in each."""
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -72,6 +73,16 @@ def test_an_answer_is_computed_logged_and_stored(store: "redis.Redis[bytes]") ->
     assert set(generation.timings) == {"queue", "gpu_wait", "load", "restore", "prefill", "first_token", "decode"}
     assert (generation.prompt_ids, generation.worker) == ([], "")
     assert_one_end(store, generation)
+
+
+def test_an_ordinary_answer_is_not_worth_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "inference.worker")
+    run_to_end(ordinary := queued(say="hello"))
+    assert str(ordinary.pk) not in caplog.text
+    moved = queued(say="hello")
+    Generation.objects.filter(pk=moved.pk).update(claim_epoch=2)
+    run_to_end(moved)
+    assert f"generation {moved.pk}: claimed, attempt 1, epoch 3" in caplog.text
 
 
 def test_a_stop_string_across_tokens_leaves_text_and_output_alike(store: "redis.Redis[bytes]") -> None:
