@@ -23,6 +23,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "cpu"
     runner_pid: int | None = None
     active: int = 0
+    n_tokens: int = 0  # since it began
     tokens_per_second: float = 0.0
     mean_run_secs: float | None = None
 

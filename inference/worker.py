@@ -159,6 +159,7 @@ class Worker:
             model_loaded=ready is not None,
             runner_pid=self.placement.runner_pid,
             active=len(self._claims.lives),
+            n_tokens=n_tokens,
             tokens_per_second=round((n_tokens - n_before) / max(0.001, now - then), 1),
             mean_run_secs=self._claims.mean_run_secs,
         )

@@ -209,6 +209,18 @@ def test_the_probe_succeeds_with_a_running_service(shared: LiveStack) -> None:
     assert "first token after" in done.stdout
 
 
+def test_a_probe_does_not_wait_for_a_place_when_answers_are_being_given(live_stack: MakeStack) -> None:
+    """As after a restart: what was unfinished goes on first, and `serve` must not call that a failed start."""
+    stack = live_stack(GEMMA_PARALLEL="1")
+    body = {"messages": [{"role": "user", "content": "[[delay: 100]][[count: 2000]]"}], "max_tokens": 4000}
+    with httpx.stream("POST", f"{stack.url}/chat/stream", json=body, timeout=30) as stream:
+        lines = stream.iter_lines()
+        wait_until(lambda: '"token": "' in next(lines), timeout_secs=20, what="the answer runs")
+        done = stack.run("probe", "--timeout-secs", "20")
+        queue_depth = httpx.get(f"{stack.url}/health").json()["queue_depth"]
+    assert (done.returncode, queue_depth) == (0, 0), done.stderr
+
+
 def test_the_probe_fails_without_a_service(live_stack: MakeStack) -> None:
     stack = live_stack(start=False)
     assert stack.run("migrate").returncode == 0

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import time
 
 import httpx
@@ -10,7 +11,8 @@ from setproctitle import setproctitle
 
 from inference import services
 from inference.engine.params import SamplingParams, SequenceParams
-from inference.errors import InferenceError
+from inference.errors import AlreadyEnded, InferenceError
+from inference.health import WorkerReport, last_report
 from inference.models import Generation, Priority
 from inference.token_log import TokenLogReader
 from inference.token_log_entries import End, Token
@@ -37,6 +39,8 @@ class Command(BaseCommand):
         try:
             generation = ask_for_one_token(timeout_secs)
             error = asyncio.run(_first_outcome(generation, timeout_secs))
+            with contextlib.suppress(AlreadyEnded):
+                services.request_cancel(generation_id=generation.pk)
         except InferenceError as refusal:
             raise CommandError(f"no token: {refusal}") from refusal
         if error is not None:
@@ -63,19 +67,41 @@ def ask_for_one_token(timeout_secs: float) -> Generation:
 
 
 async def _first_outcome(generation: Generation, timeout_secs: float) -> str | None:
-    """None when a token came, else what went wrong."""
-    reader = TokenLogReader()
+    """None when a token came, for us or for somebody else, else what went wrong."""
+    own, others = asyncio.ensure_future(_own_token(generation)), asyncio.ensure_future(_token_of_others())
     try:
-        async with asyncio.timeout(timeout_secs):
-            async for entry in reader.follow(generation.id, after=0):
-                if isinstance(entry, Token):
-                    return None
-                if isinstance(entry, End):
-                    await generation.arefresh_from_db()
-                    return f"{generation.error_code}: {generation.error_message}"
-    except TimeoutError:
-        return f"none within {timeout_secs:g} s"
+        done, _ = await asyncio.wait({own, others}, timeout=timeout_secs, return_when=asyncio.FIRST_COMPLETED)
+        if own in done:
+            return own.result()
+        return None if others in done else f"none within {timeout_secs:g} s"
+    finally:
+        own.cancel()
+        others.cancel()
+
+
+async def _own_token(generation: Generation) -> str | None:
+    async for entry in TokenLogReader().follow(generation.id, after=0):
+        if isinstance(entry, Token):
+            return None
+        if isinstance(entry, End):
+            await generation.arefresh_from_db()
+            return f"{generation.error_code}: {generation.error_message}"
     return "the token log ended"
+
+
+async def _token_of_others() -> None:
+    """Returns once the worker has produced tokens for whomever.
+
+    After a restart unfinished answers go on first and may fill every place for a long time; they prove as much.
+    """
+    before: WorkerReport | None = None
+    while True:
+        # A dead worker's last report does not change, so only a count that grows counts.
+        report = await asyncio.to_thread(last_report)
+        if report and before and report.pid == before.pid and report.n_tokens > before.n_tokens:
+            return
+        before = report
+        await asyncio.sleep(POLL_SECS)
 
 
 def wait_for_health(url: str, deadline: float) -> None:
