@@ -42,12 +42,16 @@ _awaited: set[UUID] = set()
 async def reading(generation_id: UUID, *, caller: Caller, stops: bool) -> AsyncIterator[None]:
     """Counts as a reader inside; ``stops``: nobody left after the grace means that nobody wants the answer."""
     _awaited.discard(generation_id)
-    reader_id = await _join(generation_id)
-    refreshing = asyncio.create_task(_refresh(generation_id, reader_id))
+    reader_id = readers.new_id()
+    refreshing: asyncio.Task[None] | None = None
+    # From here on, as the client may leave while it is being counted: nobody else would stop its answer.
     try:
+        await _join(generation_id, reader_id)
+        refreshing = asyncio.create_task(_refresh(generation_id, reader_id))
         yield
     finally:
-        refreshing.cancel()
+        if refreshing is not None:
+            refreshing.cancel()
         # Not awaited here: a client that left must not hold its connection until Redis has answered.
         spawn(_leave(generation_id, reader_id, caller, stops))
 
@@ -58,26 +62,24 @@ def watch_arrival(generation_id: UUID, *, caller: Caller) -> None:
     spawn(_stop_unless_awaited(generation_id, caller))
 
 
-async def _join(generation_id: UUID) -> str | None:
+async def _join(generation_id: UUID, reader_id: str) -> None:
     try:
-        return await readers.join(generation_id)
+        await readers.refresh(generation_id, reader_id)
     except StoreUnavailable as error:
         # An uncounted reader is better than a refused one: the answer itself may still come from the database.
-        logger.warning("reader of %s is not counted: %s", generation_id, error)
-        return None
+        logger.warning("reader of %s is not counted yet: %s", generation_id, error)
 
 
-async def _refresh(generation_id: UUID, reader_id: str | None) -> None:
-    while reader_id is not None:
+async def _refresh(generation_id: UUID, reader_id: str) -> None:
+    while True:
         await asyncio.sleep(REFRESH_SECS)
         with suppress(StoreUnavailable):  # tried again before it expires
             await readers.refresh(generation_id, reader_id)
 
 
-async def _leave(generation_id: UUID, reader_id: str | None, caller: Caller, stops: bool) -> None:
+async def _leave(generation_id: UUID, reader_id: str, caller: Caller, stops: bool) -> None:
     with suppress(StoreUnavailable):  # it expires by itself
-        if reader_id is not None:
-            await readers.leave(generation_id, reader_id)
+        await readers.leave(generation_id, reader_id)
     if stops:
         await _stop_unless_read(generation_id, caller, settings.STREAM_GRACE_SECS)
 

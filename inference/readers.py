@@ -38,14 +38,13 @@ return redis.call('ZCARD', KEYS[1])
 MOVES = "return redis.call('GET', KEYS[2]) or 0"
 
 
-async def join(generation_id: UUID) -> str:
-    """Become a reader; returns the id to refresh and leave with. Raises StoreUnavailable, as all here do."""
-    reader_id = secrets.token_hex(8)
-    await refresh(generation_id, reader_id)
-    return reader_id
+def new_id() -> str:
+    """What a reader refreshes and leaves with."""
+    return secrets.token_hex(8)
 
 
 async def refresh(generation_id: UUID, reader_id: str) -> None:
+    """Be a reader for READER_TTL_SECS from now on. Raises StoreUnavailable, as all here do."""
     await _run(PRESENT, generation_id, reader_id)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 import redis
@@ -17,6 +18,7 @@ from inference import readers
 from inference.models import Generation, Priority
 from inference.states import Status
 from tests.api.script import LOCAL, ScriptedWorker, make, read, text_of, until_read
+from tests.inference.making import joined
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_broker")]
 
@@ -69,10 +71,30 @@ class TestLeaving:
         assert not await self.stopped_within(turn, 0.4)
         assert await self.stopped_within(turn, 2)
 
+    @pytest.mark.parametrize("is_counted", [False, True])
+    async def test_who_leaves_while_being_counted_has_left(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch, is_counted: bool
+    ) -> None:
+        settings.STREAM_GRACE_SECS = 0.1
+        turn, _ = await self.running()
+        run = readers._run
+
+        async def slow(script: str, *arguments: Any) -> int:  # noqa: ANN401
+            answer = await run(script, *arguments) if is_counted or script != readers.PRESENT else 0
+            if script == readers.PRESENT:
+                await asyncio.sleep(5)
+            return answer
+
+        monkeypatch.setattr(readers, "_run", slow)
+        reading = asyncio.create_task(read(turn))
+        await asyncio.sleep(0.2)
+        reading.cancel()
+        assert await self.stopped_within(turn, 2)
+
     async def test_another_reader_keeps_it(self, settings: Settings) -> None:
         settings.STREAM_GRACE_SECS = 0
         turn, _ = await self.running()
-        other = await readers.join(turn.generation_id)
+        other = await joined(turn.generation_id)
         await self.leave(turn)
         assert not await self.stopped_within(turn, 0.5)
         await readers.leave(turn.generation_id, other)

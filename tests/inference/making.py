@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from uuid import UUID
 
 from django.utils import timezone
 
-from inference import services
+from inference import readers, services
 from inference.engine.params import SamplingParams, SequenceParams
 from inference.models import Generation, Priority
 from inference.token_log_entries import Token
@@ -60,3 +61,10 @@ def tokens(text: str, *, first: int = 1, device: str = "cpu") -> list[Token]:
     return [
         Token(index=index, token=ord(char), text=char, device=device) for index, char in enumerate(text, start=first)
     ]
+
+
+async def joined(generation_id: UUID) -> str:
+    """The id of a new reader."""
+    reader_id = readers.new_id()
+    await readers.refresh(generation_id, reader_id)
+    return reader_id

@@ -9,11 +9,12 @@ from django.test import override_settings
 from inference import readers
 from inference.errors import StoreUnavailable
 from inference.redis_client import readers_key
+from tests.inference.making import joined
 
 
 async def test_the_last_to_leave_is_told_so() -> None:
     generation = uuid4()
-    one, two = await readers.join(generation), await readers.join(generation)
+    one, two = await joined(generation), await joined(generation)
     assert one != two
     assert await readers.count(generation) == 2
     assert await readers.leave(generation, one) == 1
@@ -23,15 +24,15 @@ async def test_the_last_to_leave_is_told_so() -> None:
 
 async def test_readers_of_other_generations_do_not_count() -> None:
     mine, other = uuid4(), uuid4()
-    reader = await readers.join(mine)
-    await readers.join(other)
+    reader = await joined(mine)
+    await joined(other)
     assert await readers.leave(mine, reader) == 0
 
 
 async def test_a_reader_whose_process_died_is_forgotten(store: "redis.Redis[bytes]") -> None:
     generation = uuid4()
-    await readers.join(generation)
-    mine = await readers.join(generation)
+    await joined(generation)
+    mine = await joined(generation)
     for member, score in store.zrange(readers_key(generation), 0, -1, withscores=True):
         if member.decode() != mine:
             store.zadd(readers_key(generation), {member: score - readers.READER_TTL_SECS - 1})
@@ -40,7 +41,7 @@ async def test_a_reader_whose_process_died_is_forgotten(store: "redis.Redis[byte
 
 async def test_a_refresh_keeps_a_reader_and_brings_a_forgotten_one_back(store: "redis.Redis[bytes]") -> None:
     generation = uuid4()
-    mine = await readers.join(generation)
+    mine = await joined(generation)
     store.flushall()
     await readers.refresh(generation, mine)
     assert await readers.count(generation) == 1
@@ -49,13 +50,13 @@ async def test_a_refresh_keeps_a_reader_and_brings_a_forgotten_one_back(store: "
 
 async def test_without_redis_it_says_so() -> None:
     with override_settings(REDIS_URL="unix:///nonexistent/valkey.sock"), pytest.raises(StoreUnavailable):
-        await readers.join(uuid4())
+        await joined(uuid4())
 
 
 async def test_every_coming_and_going_is_a_move() -> None:
     generation = uuid4()
     assert await readers.moves(generation) == 0
-    reader = await readers.join(generation)
+    reader = await joined(generation)
     await readers.refresh(generation, reader)  # staying is none
     assert await readers.moves(generation) == 1
     await readers.leave(generation, reader)
