@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -79,6 +80,7 @@ class Placement:
         self._is_killed = False
         self._heard_at = 0.0
         self._is_releasing = False
+        self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="placement", daemon=True)
 
     # ---- for any thread ----
@@ -91,6 +93,8 @@ class Placement:
     def add(self, live: Live) -> None:
         """Compute a generation; its ``wait`` returns when that is over."""
         self._events.put(Add(live))
+        if self._is_over.is_set():  # nobody takes it any more
+            self._release_untaken()
 
     def cancel(self, generation_id: UUID) -> None:
         """Stop one as cancelled, if it is here."""
@@ -122,6 +126,16 @@ class Placement:
                 log.exception("giving out work failed")
                 self._kill_runner("work could not be given out")
                 time.sleep(1.0)  # whatever it was, it may come again at once
+        self._is_over.set()
+        self._release_untaken()
+
+    def _release_untaken(self) -> None:
+        """Give back what was added when nobody looked any more; both who ends and who adds late may be the last."""
+        with suppress(queue.Empty):
+            while True:
+                event = self._events.get_nowait()
+                if isinstance(event, Add):
+                    event.live.end(Outcome(Fate.RELEASED))
 
     def _next_events(self) -> list[Event]:
         events: list[Event] = []

@@ -461,3 +461,15 @@ def test_events_of_a_former_runner_are_ignored(bench: Bench) -> None:
     bench.do(FrameCame(1, step((live.sequence_id, 1, "x"))), RunnerGone(1, "again"))
     assert bench.placement.ready is not None
     assert live.tokens == []
+
+
+def test_what_comes_after_the_end_is_given_back() -> None:
+    """A claim that waited for the database may come when the worker has stopped; its thread must not wait for ever."""
+    placement = Placement(make_stub, lambda _: None)
+    placement.begin()
+    placement.end(5.0)
+    late = new_live()
+    placement.add(late)
+    outcome = late.wait(2.0)
+    assert outcome is not None
+    assert outcome.fate is Fate.RELEASED
