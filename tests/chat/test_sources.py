@@ -47,6 +47,15 @@ def test_any_hit_is_a_clean_source_or_none(hit: dict[str, Any]) -> None:
     source.text.encode()
 
 
+@pytest.mark.parametrize("name", ["score", "start_time", "timestamp"])
+def test_a_number_that_no_float_can_hold_is_none(name: str) -> None:
+    """JSON may have it, and what the memory service says must never cost the answer."""
+    for number in (10**400, -(10**400)):
+        source = from_hit({"text": "x", name: number, "metadata": {name: number}})
+        assert source
+        assert (source.score, source.start_time, source.time) == (None, None, None)
+
+
 @pytest.mark.parametrize("time", ["2026-03-01", "2026-03-01T10:00:00+02:00", "2026-03-01T10:00:00Z"])
 def test_times(time: str) -> None:
     source = from_hit({"text": "x", "metadata": {"created_at": time}})
