@@ -64,6 +64,11 @@ class Life:
         self.restart_at = now + self.delay_secs
         return describe_exit(status)
 
+    def put_off(self) -> None:
+        """It could not be started: that counts as a death."""
+        self.deaths += 1
+        self.restart_at = time.monotonic() + self.delay_secs
+
     @property
     def delay_secs(self) -> float:
         """How long to wait after the present number of deaths in a row: doubling, bounded."""

@@ -102,8 +102,17 @@ class Supervisor:
             if how is not None:
                 self._mourn(life, how)
             elif life.restart_at is not None and life.restart_at <= time.monotonic():
-                life.start()
-                self._say(f"{life.part.title} started again (process {life.pid})")
+                self._start_again(life)
+
+    def _start_again(self, life: Life) -> None:
+        try:
+            life.start()
+        except OSError as error:
+            # No memory or no process left: the parts that still run need us more than ever.
+            life.put_off()
+            self._say(f"{life.part.title} cannot be started ({error.strerror}); trying again in {life.delay_secs:g} s")
+        else:
+            self._say(f"{life.part.title} started again (process {life.pid})")
 
     def _mourn(self, life: Life, how: str) -> None:
         if not self._is_up and life.deaths >= MAX_DEATHS_AT_START:

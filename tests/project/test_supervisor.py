@@ -115,6 +115,27 @@ def test_once_up_a_part_is_started_again_for_ever(desk: Desk, monkeypatch: pytes
     assert life.deaths > module.MAX_DEATHS_AT_START
 
 
+def test_a_part_that_cannot_be_started_now_is_started_later(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No memory or no process left, which is when children get killed: the others must not die of it."""
+    life = desk.supervisor.add(Part("gemma-x", SLEEPER, 1.0))
+    first, start, faults = pid_of(life), Life.start, iter([OSError(12, "Cannot allocate memory")] * 2)
+
+    def start_or_fail(life: Life) -> None:
+        if fault := next(faults, None):
+            raise fault
+        start(life)
+
+    monkeypatch.setattr("gemma_project.supervisor.part.FIRST_DELAY_SECS", 0.01)
+    monkeypatch.setattr(Life, "start", start_or_fail)
+    os.kill(first, signal.SIGKILL)
+    desk.supervisor.wait_until(lambda: life.pid not in (None, first), what="no restart", timeout_secs=10)
+    assert desk.said[1:] == [
+        "gemma-x cannot be started (Cannot allocate memory); trying again in 0.02 s",
+        "gemma-x cannot be started (Cannot allocate memory); trying again in 0.04 s",
+        f"gemma-x started again (process {life.pid})",
+    ]
+
+
 def test_waiting_has_a_limit(desk: Desk) -> None:
     with pytest.raises(PartFailed, match=r"nothing came within 0\.2 s"):
         desk.supervisor.wait_until(lambda: False, what="nothing came", timeout_secs=0.2)
