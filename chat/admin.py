@@ -14,6 +14,7 @@ from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, reverse
+from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
 
 from chat import operations
 from chat.admin_actions import ConversationPages, say_cancelled, say_refused
@@ -58,6 +59,8 @@ else:
 admin.site.site_header = "Gemma Service"
 admin.site.site_title = "Gemma Service"
 admin.site.index_title = "Operations"
+# Their pages show refresh tokens, with which whoever looks could act as their users.
+admin.site.unregister([OutstandingToken, BlacklistedToken])
 admin.site.site_url = None  # there are no pages beside the admin
 # The index lists the few tables there are; the room is the conversations'.
 admin.site.enable_nav_sidebar = False

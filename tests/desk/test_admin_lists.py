@@ -37,6 +37,11 @@ def shown(client: Client, address: str) -> str:
     return response.content.decode()
 
 
+def test_no_page_shows_refresh_tokens(client: Client) -> None:
+    assert "token_blacklist" not in shown(client, "/admin/")
+    assert client.get("/admin/token_blacklist/outstandingtoken/").status_code == 404
+
+
 class TestConversationRows:
     def test_sums_and_means_of_the_answers(self, client: Client) -> None:
         chat = conversation()

@@ -25,9 +25,9 @@ def test_the_readme_shows_the_three_examples() -> None:
 def test_an_example_prints_real_text(number: int, real_stack: LiveStack) -> None:
     code = EXAMPLES[number]
     assert ADDRESS in code  # nothing but the port may be changed below
-    run = subprocess.run(
-        [sys.executable, "-c", code.replace(ADDRESS, real_stack.url)], capture_output=True, text=True, timeout=110
-    )
+    # One of them goes on from the imports of the one before.
+    session = f"import httpx\n{code.replace(ADDRESS, real_stack.url)}"
+    run = subprocess.run([sys.executable, "-c", session], capture_output=True, text=True, timeout=110)
     assert run.returncode == 0, run.stderr
     assert len(run.stdout.split()) >= 3, f"hardly a text: {run.stdout!r}"
     assert "\ufffd" not in run.stdout
