@@ -47,6 +47,22 @@ class Memory(Protocol):
         """How many positions the slot holds, counted by the model itself."""
         ...
 
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let the empty ``target`` hold the first ``length`` positions of ``source`` as well, in the same cells.
+
+        The caller has checked ``first_position`` of the source: this does not.
+        """
+        ...
+
+    def save(self, slot: int) -> bytes:
+        """Everything that is needed to go on at the slot's end, in another slot or process."""
+        ...
+
+    def load(self, slot: int, state: bytes) -> bool:
+        """Bring a saved state into an empty slot; False, and the slot is empty, when no cells are free or the state
+        is not of this model and these settings."""
+        ...
+
 
 class Backend(Memory, Protocol):
     """One model on one device."""

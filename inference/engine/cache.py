@@ -1,101 +1,319 @@
-"""Ended sequences that stay in their cells, for a prompt that begins with the same tokens.
+"""The prefix cache: what begins like a prompt, in cells of live or idle sequences or in a snapshot, and how to use it.
 
 Decides what can be continued and what goes when room is needed; knows no scheduling.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from inference.engine.backend import Memory
 from inference.engine.errors import BooksError
 from inference.engine.pool import Pool
+from inference.engine.prefix_index import PrefixIndex, Tokens
+from inference.engine.sequence import Sequence, State
+from inference.engine.snapshots import Disk, InCells, Index, Snapshot, Snapshots
 
-Tokens = NDArray[np.int32]
+# Fewer common tokens are computed sooner than shared; nearly all prompts begin with the same few.
+MIN_SHARED = 16
+# To wait for a live sequence, or to save a state, has to spare this many tokens.
+MIN_SAVED = 64
+# Attempts to bring a state into cells, each with less beside it.
+MAX_LOADS = 3
 
 
 @dataclass(frozen=True)
 class Match:
-    """An idle slot whose first ``n_tokens`` positions are those of the prompt."""
+    """The first ``n_tokens`` of a prompt, which ``entry`` holds."""
 
-    slot: int
+    entry: InCells | Snapshot
     n_tokens: int
 
+    @property
+    def slot(self) -> int | None:
+        return self.entry.slot if isinstance(self.entry, InCells) else None
 
-class IdleCache:
-    """Idle slots in the order of their last use, oldest first."""
+    @property
+    def in_place(self) -> bool:
+        """Whether an idle sequence is continued at its very end: it needs no other slot."""
+        entry = self.entry
+        return isinstance(entry, InCells) and entry.owner is None and self.n_tokens == len(entry.tokens)
 
-    def __init__(self, pool: Pool, memory: Memory) -> None:
+    @property
+    def worth(self) -> tuple[int, bool, bool, bool]:
+        """More tokens first; of equals, what costs less."""
+        entry = self.entry
+        in_ram = isinstance(entry, Snapshot) and entry.state is not None
+        return (self.n_tokens, self.in_place, isinstance(entry, InCells), in_ram)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is for a prompt."""
+
+    match: Match | None = None  # usable now
+    coming: tuple[Sequence, int] | None = None  # a live sequence is on its way to that many common tokens
+    n_known: int = 0  # common tokens with anything, usable or not
+
+
+NOTHING = Found()
+
+
+class PrefixCache:
+    """Idle slots in the order of their last use, oldest first; live ones while they run; snapshots of both."""
+
+    def __init__(self, pool: Pool, memory: Memory, *, ram_bytes: int = 0, disk: Disk | None = None) -> None:
         self._pool = pool
         self._memory = memory
-        self._idle: dict[int, Tokens] = {}
+        self._index: Index = PrefixIndex()
+        self._idle: dict[int, InCells] = {}
+        self._live: dict[int, InCells] = {}
+        self.snapshots = Snapshots(self._index, ram_bytes, disk)
 
-    def match(self, prompt: Sequence[int]) -> Match | None:
-        """The idle sequence that saves most of the prompt, if any saves some."""
-        if not self._idle:
-            return None
+    # ---- looking ----
+
+    def find(self, prompt: Many[int], priority: int = 0) -> Found:
+        """The longest usable beginning, over everything; and what of higher rank will soon be longer."""
+        self.snapshots.forget_gone()
         wanted = np.asarray(prompt, dtype=np.int32)
-        found = [
-            Match(slot, n_tokens)
-            for slot, held in self._idle.items()
-            if (n_tokens := self._n_reusable(slot, held, wanted)) > 0
-        ]
-        return max(found, key=lambda match: match.n_tokens, default=None)
+        best: Match | None = None
+        coming: tuple[Sequence, int] | None = None
+        n_known = 0
+        for n_common, entry in self._index.matches(wanted):
+            # At least one token has to be computed: the logits after the prompt are not kept.
+            n_tokens = min(n_common, len(wanted) - 1)
+            if best is not None and n_tokens < best.n_tokens:
+                break
+            n_known = max(n_known, n_tokens)
+            match = Match(entry, self._n_usable(entry, n_tokens))
+            if match.n_tokens and (best is None or match.worth > best.worth):
+                best = match
+            if coming is None and (leader := _on_its_way(entry, n_tokens, priority)):
+                coming = (leader, n_tokens)
+        n_usable = best.n_tokens if best else 0
+        return Found(best, coming if coming and coming[1] >= n_usable + MIN_SAVED else None, n_known)
 
-    def _n_reusable(self, slot: int, held: Tokens, wanted: Tokens) -> int:
-        # At least one token has to be computed: the logits after the prompt are not kept.
-        n_tokens = min(_n_common(held, wanted), len(wanted) - 1)
-        if n_tokens == len(held):
+    def _n_usable(self, entry: InCells | Snapshot, n_tokens: int) -> int:
+        """How many of the common tokens can be gone on from."""
+        if isinstance(entry, Snapshot):
+            if len(entry.tokens) > self._pool.n_cells:
+                return 0  # saved by a process with a larger pool
+            at_end, first_position = n_tokens == len(entry.tokens), entry.first_position
+        else:
+            n_tokens = min(n_tokens, entry.n_ready)
+            at_end = entry.owner is None and n_tokens == len(entry.tokens)
+            if not at_end and n_tokens < MIN_SHARED:
+                return 0
+            first_position = self._memory.first_position(entry.slot)
+        if at_end:
             return n_tokens
-        # To continue earlier costs the idle sequence its end; not for a beginning that many share.
-        if 2 * n_tokens < len(held):
-            return 0
-        return n_tokens if self._remembers(slot, n_tokens) else 0
+        return n_tokens if n_tokens >= MIN_SHARED and self._remembers(first_position, n_tokens) else 0
 
-    def _remembers(self, slot: int, n_tokens: int) -> bool:
-        """Whether the slot can go on at position ``n_tokens``.
+    def _remembers(self, first_position: int, n_tokens: int) -> bool:
+        """Whether a state that begins at ``first_position`` can go on at position ``n_tokens``.
 
-        Layers with a sliding window forget what lies further back, and llama.cpp trims without complaint to a place
-        whose window is gone: the logits after it are silently wrong. The next position p sees p - window + 1 ... p.
+        Layers with a sliding window forget what lies further back, and llama.cpp trims and copies without complaint to
+        a place whose window is gone: the logits after it are silently wrong. The next position p sees
+        p - window + 1 ... p.
         """
         window = self._memory.window
-        first_needed = max(0, n_tokens - window + 1) if window else 0
-        return self._memory.first_position(slot) <= first_needed
+        return first_position <= (max(0, n_tokens - window + 1) if window else 0)
 
-    def take(self, match: Match) -> None:
-        """Make the matched slot live, trimmed to the common tokens."""
-        held = self._idle.pop(match.slot)
-        self._pool.revive(match.slot)
-        if match.n_tokens < len(held):
-            self._memory.trim(match.slot, match.n_tokens)
-            self._pool.drain(match.slot, len(held) - match.n_tokens)
+    def n_new_cells(self, match: Match | None, n_tokens: int) -> int:
+        """Of ``n_tokens`` cells for a sequence that begins with the match, those to be found elsewhere.
 
-    def keep(self, slot: int, tokens: Sequence[int]) -> None:
+        Cells that only idle sequences hold are no room any more once they are shared: they count too.
+        """
+        if match is None:
+            return n_tokens
+        if match.slot is None:
+            return max(n_tokens, len(match.entry.tokens))  # a state comes back whole, then it is trimmed
+        return n_tokens - match.n_tokens + self._pool.n_idle_only(match.slot, match.n_tokens)
+
+    # ---- live sequences ----
+
+    def admit(self, sequence: Sequence, match: Match | None) -> bool:
+        """Give the sequence a slot that holds the match already; False when no slot can be had."""
+        if match and match.in_place:
+            slot = self._continue(match)
+        else:
+            # Held on to: making room may push this very snapshot out of RAM.
+            state = self._state(match)
+            taken = self._take_slot(but=match.slot if match else None)
+            if taken is None and match and match.slot in self._idle:
+                taken = self._continue(match)
+            elif taken is not None and match and not self._fill(taken, match, state):
+                match = None
+            if taken is None:
+                return False
+            slot = taken
+        sequence.slot = slot
+        sequence.n_computed = match.n_tokens if match else 0
+        if sequence.cache_prompt:
+            self._live[slot] = InCells(slot, np.asarray(sequence.tokens, dtype=np.int32), sequence)
+            self._index.add(self._live[slot].tokens, self._live[slot])
+        return True
+
+    def leave(self, sequence: Sequence, *, keep: bool) -> None:
+        """Take the slot back; its cells become idle if they are worth it and ``keep`` says so, else empty."""
+        slot = _slot_of(sequence)
+        live = self._live.pop(slot, None)
+        if live is not None:
+            self._index.remove(live.tokens, live)
+        if keep and live is not None and sequence.n_computed > 0:
+            self.keep(slot, sequence.tokens[: sequence.n_computed])
+        else:
+            self._memory.remove(slot)
+            self._pool.release(slot)
+        sequence.slot = None
+
+    def save(self, sequence: Sequence) -> None:
+        """A snapshot of a live sequence where it is now."""
+        if sequence.cache_prompt:
+            self._stash(_slot_of(sequence), np.asarray(sequence.tokens[: sequence.n_computed], dtype=np.int32))
+
+    def reach_mark(self, sequence: Sequence) -> None:
+        """The end of a common beginning is computed. With a window it cannot be gone back to later: save it."""
+        sequence.marks.discard(sequence.n_computed)
+        if self._memory.window:
+            self.save(sequence)
+
+    # ---- idle sequences ----
+
+    def keep(self, slot: int, tokens: Many[int]) -> None:
         """Make a live slot idle; ``tokens`` are those in its cells."""
         self._pool.shelve(slot)
-        self._idle[slot] = np.asarray(tokens, dtype=np.int32)
+        entry = InCells(slot, np.asarray(tokens, dtype=np.int32))
+        same = next((each for each in self._idle.values() if np.array_equal(each.tokens, entry.tokens)), None)
+        if same is not None:
+            self._empty(same)
+        self._idle[slot] = entry
+        self._index.add(entry.tokens, entry)
+
+    def make_room(self, n_cells: int) -> bool:
+        """Free at least ``n_cells`` by moving idle sequences out, oldest first."""
+        while self._pool.n_free < n_cells:
+            if not self.evict_oldest():
+                return False
+        return True
 
     def evict_oldest(self, *, but: int | None = None) -> bool:
-        """Empty the idle slot that was not used for longest; False when there is none."""
-        slot = next((slot for slot in self._idle if slot != but), None)
-        if slot is None:
+        """Empty the idle slot that was not used for longest, into a snapshot if it is worth one; False if none is."""
+        entry = next((entry for slot, entry in self._idle.items() if slot != but), None)
+        if entry is None:
             return False
-        del self._idle[slot]
-        self._memory.remove(slot)
-        self._pool.release(slot)
+        self._stash(entry.slot, entry.tokens)
+        self._empty(entry)
         return True
+
+    def tidy(self) -> bool:
+        """Bring the youngest idle sequence that is not on disk there; False when there is nothing to do."""
+        if not self.snapshots.has_disk:
+            return False
+        for entry in reversed(self._idle.values()):
+            if len(entry.tokens) >= MIN_SAVED and not self.snapshots.holds(entry.tokens, on_disk=True):
+                first_position = self._first_saved(entry.slot, len(entry.tokens))
+                return self.snapshots.write(entry.tokens, first_position, self._memory.save(entry.slot))
+        return False
+
+    def close(self, timeout_secs: float) -> None:
+        """Bring to disk what can be brought there in time."""
+        while self.tidy():
+            pass
+        self.snapshots.close(timeout_secs)
 
     def check(self) -> None:
         """Every idle slot holds, by the model's own count, the cells and tokens that the books say."""
-        for slot, tokens in self._idle.items():
-            counts = (len(tokens), self._pool.cached.get(slot), self._memory.n_positions(slot))
+        for slot, entry in self._idle.items():
+            counts = (len(entry.tokens), self._pool.cached.get(slot), self._memory.n_positions(slot))
             if len(set(counts)) != 1:
                 raise BooksError(f"idle slot {slot}: {counts} tokens, cells and positions; {self._pool}")
+        if set(self._idle) != set(self._pool.cached):
+            raise BooksError(f"idle slots {sorted(self._idle)} are cached; {self._pool}")
+
+    # ---- slots ----
+
+    def _take_slot(self, *, but: int | None) -> int | None:
+        if not self._pool.has_free_slot and not self.evict_oldest(but=but):
+            return None
+        return self._pool.take_slot()
+
+    def _continue(self, match: Match) -> int:
+        """Make the matched idle slot live, trimmed to the common tokens."""
+        entry = self._idle.pop(match.slot if match.slot is not None else -1)
+        self._index.remove(entry.tokens, entry)
+        self._pool.revive(entry.slot)
+        if match.n_tokens < len(entry.tokens):
+            self._memory.trim(entry.slot, match.n_tokens)
+            self._pool.drain(entry.slot, len(entry.tokens) - match.n_tokens)
+        return entry.slot
+
+    def _fill(self, slot: int, match: Match, state: bytes | None) -> bool:
+        """Bring the matched tokens into an empty live slot; False when that failed and it is empty still."""
+        entry = match.entry
+        if isinstance(entry, InCells):
+            self._memory.copy(entry.slot, slot, match.n_tokens)
+            self._pool.share(entry.slot, slot, match.n_tokens)
+            if entry.slot in self._idle:
+                self._idle[entry.slot] = self._idle.pop(entry.slot)  # the youngest now
+            return True
+        if state is None or not self._load(slot, entry, state):
+            return False
+        self._pool.fill(slot, len(entry.tokens))
+        # What was really brought back decides, not what was written down about it.
+        if self._n_usable(InCells(slot, entry.tokens), match.n_tokens) < match.n_tokens:
+            self._memory.remove(slot)
+            self._pool.drain(slot, len(entry.tokens))
+            return False
+        if match.n_tokens < len(entry.tokens):
+            self._memory.trim(slot, match.n_tokens)
+            self._pool.drain(slot, len(entry.tokens) - match.n_tokens)
+        self.snapshots.pass_by(entry)
+        return True
+
+    def _load(self, slot: int, snapshot: Snapshot, state: bytes) -> bool:
+        """Into cells that are made free for it; by the books there may be some where the model has none left."""
+        n_tokens = len(snapshot.tokens)
+        for _ in range(MAX_LOADS):
+            if self.make_room(n_tokens) and self._memory.load(slot, state):
+                if self._memory.n_positions(slot) == n_tokens:
+                    return True
+                self._memory.remove(slot)
+                break
+            if not self.evict_oldest():
+                break
+        self.snapshots.drop(snapshot)
+        return False
+
+    def _state(self, match: Match | None) -> bytes | None:
+        return self.snapshots.state(match.entry) if match and isinstance(match.entry, Snapshot) else None
+
+    def _stash(self, slot: int, tokens: Tokens) -> None:
+        if len(tokens) >= MIN_SAVED and not self.snapshots.is_off and not self.snapshots.holds(tokens):
+            self.snapshots.put(tokens, self._first_saved(slot, len(tokens)), self._memory.save(slot))
+
+    def _first_saved(self, slot: int, n_tokens: int) -> int:
+        """A state leaves out what the next position does not see, whether it was forgotten already or not."""
+        window = self._memory.window
+        return max(self._memory.first_position(slot), n_tokens - window + 1) if window else 0
+
+    def _empty(self, entry: InCells) -> None:
+        del self._idle[entry.slot]
+        self._index.remove(entry.tokens, entry)
+        self._memory.remove(entry.slot)
+        self._pool.release(entry.slot)
 
 
-def _n_common(held: Tokens, wanted: Tokens) -> int:
-    n = min(len(held), len(wanted))
-    differs = held[:n] != wanted[:n]
-    return int(differs.argmax()) if differs.any() else n
+def _on_its_way(entry: InCells | Snapshot, n_tokens: int, priority: int) -> Sequence | None:
+    """The live sequence, if it is one and need not wait for us, that is still computing the common tokens."""
+    owner = entry.owner if isinstance(entry, InCells) else None
+    if owner is None or owner.state is not State.PREFILL or owner.priority > priority:
+        return None
+    return owner if owner.n_computed < n_tokens else None
+
+
+def _slot_of(sequence: Sequence) -> int:
+    if sequence.slot is None:
+        raise BooksError(f"sequence {sequence.id} runs without a slot")
+    return sequence.slot

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+MEBIBYTE = 1 << 20
+
 
 class Backend(StrEnum):
     """Which implementation of the model computes logits."""
@@ -52,11 +54,17 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     kv_type_v: KvType = KvType.F16
     mlock: bool = False
     step_budget_ms: float = 150.0
+    cache_ram_mb: int = 512
+    cache_dir: Path | None = None  # where the prefix cache outlives the process; None: nowhere
+    cache_disk_mb: int = 2048
 
     def __post_init__(self) -> None:
         for name in ("context_size", "batch_size", "parallel", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("cache_ram_mb", "cache_disk_mb"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.kv_type_v is not KvType.F16 and self.flash_attention is FlashAttention.OFF:
             raise ValueError(f"kv_type_v={self.kv_type_v} needs flash attention, which is off")
 

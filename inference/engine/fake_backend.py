@@ -6,7 +6,9 @@ Its cells, slots and sliding window behave as llama.cpp's do, so that the same c
 import os
 import time
 from collections.abc import Sequence
+from itertools import count, islice
 
+import msgspec
 import numpy as np
 
 from inference.engine.backend import Logits, Slice
@@ -25,9 +27,18 @@ class _Slot:
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
+        self.cells: list[int] = []  # one per token; slots that share a beginning have the same ones in it
         self.first_position = 0
         self.is_damaged = False
         self.script: Script | None = None
+
+
+class _State(msgspec.Struct, frozen=True, array_like=True):
+    """A saved slot."""
+
+    tokens: list[int]
+    first_position: int
+    is_damaged: bool
 
 
 class FakeBackend:
@@ -40,12 +51,18 @@ class FakeBackend:
         self.batch_size = batch_size
         self.window = window
         self._slots = [_Slot() for _ in range(n_slots)]
+        self._new_cells = count()
+
+    @property
+    def n_used_cells(self) -> int:
+        """Cells that hold something, each counted once."""
+        return len(set().union(*(slot.cells for slot in self._slots)))
 
     def decode(self, slices: Sequence[Slice]) -> list[Logits] | None:
         n_tokens = sum(len(each.tokens) for each in slices)
         if n_tokens > self.batch_size:
             raise BackendError(f"{n_tokens} tokens in a batch of {self.batch_size}")
-        if sum(len(slot.tokens) for slot in self._slots) + n_tokens > self.n_cells:
+        if self.n_used_cells + n_tokens > self.n_cells:
             return None
         time.sleep(max(map(self._append, slices), default=0.0) / 1000)
         return [self._logits(self._slots[each.slot]) for each in slices if each.wants_logits]
@@ -56,6 +73,7 @@ class FakeBackend:
         if part.start != len(slot.tokens):
             raise BackendError(f"slot {part.slot} holds {len(slot.tokens)} tokens, the batch begins at {part.start}")
         slot.tokens.extend(part.tokens)
+        slot.cells.extend(islice(self._new_cells, len(part.tokens)))
         # Like llama.cpp it forgets late, when it wants the cells, and then all that has left the window.
         if self.window and len(slot.tokens) - slot.first_position > 2 * self.window:
             slot.first_position = len(slot.tokens) - self.window
@@ -82,15 +100,44 @@ class FakeBackend:
 
     def trim(self, slot: int, length: int) -> None:
         held = self._slots[slot]
-        held.is_damaged |= held.first_position > max(0, length - self.window + 1) if self.window else False
-        del held.tokens[length:]
+        held.is_damaged |= self._has_lost(held, length)
+        del held.tokens[length:], held.cells[length:]
         held.script = None
+
+    def _has_lost(self, held: _Slot, length: int) -> bool:
+        """Whether the position ``length`` cannot follow: something in its window is forgotten."""
+        return bool(self.window) and held.first_position > max(0, length - self.window + 1)
 
     def first_position(self, slot: int) -> int:
         return self._slots[slot].first_position
 
     def n_positions(self, slot: int) -> int:
         return len(self._slots[slot].tokens)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        held, copied = self._slots[source], _Slot()
+        copied.tokens, copied.cells = held.tokens[:length], held.cells[:length]
+        copied.first_position = held.first_position
+        copied.is_damaged = held.is_damaged or (length < len(held.tokens) and self._has_lost(held, length))
+        self._slots[target] = copied
+
+    def save(self, slot: int) -> bytes:
+        held = self._slots[slot]
+        # What has left the window is not part of a state, forgotten or not.
+        first = max(held.first_position, len(held.tokens) - self.window) if self.window else 0
+        return msgspec.msgpack.encode(_State(held.tokens, first, held.is_damaged))
+
+    def load(self, slot: int, state: bytes) -> bool:
+        try:
+            saved = msgspec.msgpack.decode(state, type=_State)
+        except msgspec.DecodeError:
+            return False
+        if self.n_used_cells + len(saved.tokens) > self.n_cells:
+            return False
+        loaded = self._slots[slot] = _Slot()
+        loaded.tokens, loaded.first_position, loaded.is_damaged = saved.tokens, saved.first_position, saved.is_damaged
+        loaded.cells = list(islice(self._new_cells, len(saved.tokens)))
+        return True
 
     def close(self) -> None:
         self._slots.clear()

@@ -83,6 +83,31 @@ class LlamaBackend:
     def n_positions(self, slot: int) -> int:
         return int(lib.llama_memory_seq_pos_max(self._memory, slot)) + 1
 
+    def copy(self, source: int, target: int, length: int) -> None:
+        lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def save(self, slot: int) -> bytes:
+        size = lib.llama_state_seq_get_size_ext(self._context, slot, lib.LLAMA_STATE_SEQ_FLAGS_NONE)
+        state = np.empty(size, dtype=np.uint8)
+        n_bytes = lib.llama_state_seq_get_data_ext(
+            self._context, _pointer(state, ctypes.c_uint8), size, slot, lib.LLAMA_STATE_SEQ_FLAGS_NONE
+        )
+        if n_bytes != size:
+            raise BackendError(f"llama.cpp saved {n_bytes} of {size} bytes of slot {slot}")
+        return state.tobytes()
+
+    def load(self, slot: int, state: bytes) -> bool:
+        n_bytes = lib.llama_state_seq_set_data_ext(
+            self._context,
+            _pointer(np.frombuffer(state, dtype=np.uint8), ctypes.c_uint8),
+            len(state),
+            slot,
+            lib.LLAMA_STATE_SEQ_FLAGS_NONE,
+        )
+        if n_bytes != len(state):
+            self.remove(slot)
+        return bool(n_bytes == len(state))
+
     def close(self) -> None:
         """Once; the model goes with the last object that uses it."""
         if self._context:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from inference.engine.backend import Backend, Logits
-from inference.engine.config import EngineConfig
+from inference.engine.cache import PrefixCache
+from inference.engine.config import MEBIBYTE, EngineConfig
 from inference.engine.cost import StepCost
 from inference.engine.errors import BackendError, BadLogitsError
 from inference.engine.frames import Cancel, Emission, Ended, FromRunner, Progress, Rejected, Step, Submit
@@ -16,6 +17,7 @@ from inference.engine.pool import Pool
 from inference.engine.sampling import Candidates, Sampler
 from inference.engine.scheduler import Planned, Scheduler
 from inference.engine.sequence import Sequence, State
+from inference.engine.snapshots import Disk
 from inference.engine.text import TextAssembler
 
 logger = logging.getLogger(__name__)
@@ -24,7 +26,13 @@ logger = logging.getLogger(__name__)
 class Loop:
     """Not thread safe: one thread calls everything."""
 
-    def __init__(self, backend: Backend, config: EngineConfig, send: Callable[[FromRunner], None]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        config: EngineConfig,
+        send: Callable[[FromRunner], None],
+        disk: Disk | None = None,
+    ) -> None:
         self._backend = backend
         self._vocabulary = backend.vocabulary
         self._send = send
@@ -32,8 +40,9 @@ class Loop:
         self._candidates = Candidates(backend.vocabulary.n_tokens)
         self._n_arrived = 0
         self.pool = Pool(backend.n_cells, backend.n_slots)
+        cache = PrefixCache(self.pool, backend, ram_bytes=config.cache_ram_mb * MEBIBYTE, disk=disk)
         self.scheduler = Scheduler(
-            self.pool, backend, self._cost, parallel=config.parallel, batch_size=backend.batch_size
+            self.pool, cache, self._cost, parallel=config.parallel, batch_size=backend.batch_size
         )
 
     # ---- frames in ----
@@ -100,6 +109,14 @@ class Loop:
         if sequence.text.stopped:
             return "stop"
         return "length" if sequence.n_generated >= sequence.max_tokens else None
+
+    def tidy(self) -> bool:
+        """A little work for the cache while nothing runs; False when none is left."""
+        return self.scheduler.cache.tidy()
+
+    def close(self, timeout_secs: float) -> None:
+        """The end of this loop; what it computed goes to disk, as far as the time goes."""
+        self.scheduler.close(timeout_secs)
 
     # ---- one pass ----
 
@@ -181,7 +198,8 @@ class Loop:
     def _end(self, sequence: Sequence, reason: str) -> None:
         now = time.monotonic()
         text = sequence.text.flush()
-        self.scheduler.end(sequence)
+        # Cells that gave no usable numbers would give none to anybody else.
+        self.scheduler.end(sequence, keep=reason != BadLogitsError.code)
         if reason == BadLogitsError.code:
             self._send(Rejected(sequence.id, reason, "the model's numbers for this sequence are not usable"))
             return

@@ -3,31 +3,60 @@
 Counts only; the cells themselves are the backend's.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from inference.engine.errors import BooksError
 
 
+@dataclass(eq=False, slots=True)
+class _Run:
+    """Consecutive cells that the same slots hold; they count once, however many hold them."""
+
+    n_cells: int
+    slots: set[int]
+
+
 class Pool:
-    """``n_free`` is kept by its own additions, so that ``check`` compares two independent counts."""
+    """``n_free`` is kept by its own additions, so that ``check`` compares two independent counts.
+
+    slot 0:  [ run a: 900 cells, slots 0 1 2 ][ run b: 80 cells, slot 0 ]
+    slot 1:  [ run a                         ][ run c: 15 cells, slot 1 ]
+    """
 
     def __init__(self, n_cells: int, n_slots: int) -> None:
         self.n_cells = n_cells
         self.n_free = n_cells
         self._free_slots = list(range(n_slots - 1, -1, -1))
         self._n_slots = n_slots
-        self.used: dict[int, int] = {}  # slot -> cells, live sequences
-        self.cached: dict[int, int] = {}  # slot -> cells, idle ones
+        self._runs: dict[int, list[_Run]] = {}
+        self.used: dict[int, int] = {}  # slot -> cells it holds, shared ones included; live sequences
+        self.cached: dict[int, int] = {}  # the same of idle ones
 
     @property
     def n_used(self) -> int:
-        return sum(self.used.values())
+        """Cells that some live sequence holds."""
+        return sum(run.n_cells for run in self._distinct() if self._is_live(run))
 
     @property
     def n_cached(self) -> int:
-        return sum(self.cached.values())
+        """Cells that only idle sequences hold."""
+        return sum(run.n_cells for run in self._distinct() if not self._is_live(run))
 
     @property
     def has_free_slot(self) -> bool:
         return bool(self._free_slots)
+
+    def n_idle_only(self, slot: int, n_cells: int) -> int:
+        """How many of the first ``n_cells`` of a slot no live sequence holds."""
+        n_idle = 0
+        for run in self._runs[slot]:
+            if not self._is_live(run):
+                n_idle += min(run.n_cells, n_cells)
+            n_cells -= run.n_cells
+            if n_cells <= 0:
+                break
+        return n_idle
 
     def take_slot(self) -> int | None:
         """An empty slot for a live sequence; ``None`` when every slot is in use."""
@@ -35,18 +64,36 @@ class Pool:
             return None
         slot = self._free_slots.pop()
         self.used[slot] = 0
+        self._runs[slot] = []
         return slot
 
     def fill(self, slot: int, n_cells: int) -> None:
-        """A live slot has been decoded ``n_cells`` further."""
+        """A live slot has been decoded, or loaded, ``n_cells`` further."""
         if n_cells > self.n_free:
             raise BooksError(f"slot {slot} filled {n_cells} cells of {self}")
         self.n_free -= n_cells
         self.used[slot] += n_cells
+        runs = self._runs[slot]
+        if runs and runs[-1].slots == {slot}:
+            runs[-1].n_cells += n_cells
+        else:
+            runs.append(_Run(n_cells, {slot}))
+
+    def share(self, source: int, target: int, n_cells: int) -> None:
+        """An empty live slot holds the first ``n_cells`` of another one as well."""
+        if self.used[target] or n_cells > self._holds(source):
+            raise BooksError(f"slot {target} cannot share {n_cells} cells of slot {source}: {self}")
+        shared = self._cut(source, n_cells)
+        for run in shared:
+            run.slots.add(target)
+        self._runs[target] = shared
+        self.used[target] = n_cells
 
     def drain(self, slot: int, n_cells: int) -> None:
-        """A live slot has given back its last ``n_cells``."""
-        self.n_free += n_cells
+        """A live slot has given up its last ``n_cells``; those that others hold too are not free."""
+        kept = self._cut(slot, self.used[slot] - n_cells)
+        self._let_go(slot, self._runs[slot][len(kept) :])
+        self._runs[slot] = kept
         self.used[slot] -= n_cells
 
     def shelve(self, slot: int) -> None:
@@ -59,18 +106,55 @@ class Pool:
 
     def release(self, slot: int) -> None:
         """A slot, live or idle, is empty."""
-        cells = self.used.pop(slot) if slot in self.used else self.cached.pop(slot)
-        self.n_free += cells
+        (self.used if slot in self.used else self.cached).pop(slot)
+        self._let_go(slot, self._runs.pop(slot))
         self._free_slots.append(slot)
 
     def check(self) -> None:
         """Free, used and cached cells make up the pool, and every slot is somewhere exactly once."""
         slots = [*self._free_slots, *self.used, *self.cached]
-        if self.n_free + self.n_used + self.n_cached != self.n_cells or sorted(slots) != list(range(self._n_slots)):
+        holdings = {slot: sum(run.n_cells for run in runs) for slot, runs in self._runs.items()}
+        if (
+            self.n_free + self.n_used + self.n_cached != self.n_cells
+            or sorted(slots) != list(range(self._n_slots))
+            or holdings != self.used | self.cached
+        ):
             raise BooksError(f"the books do not balance: {self}")
 
     def __str__(self) -> str:
         return (
-            f"{self.n_cells} cells ({self.n_free} free, used {self.used}, cached {self.cached}), "
-            f"free slots {sorted(self._free_slots)} of {self._n_slots}"
+            f"{self.n_cells} cells ({self.n_free} free, {self.n_used} used by {self.used}, "
+            f"{self.n_cached} cached by {self.cached}), free slots {sorted(self._free_slots)} of {self._n_slots}"
         )
+
+    def _holds(self, slot: int) -> int:
+        return self.used[slot] if slot in self.used else self.cached[slot]
+
+    def _is_live(self, run: _Run) -> bool:
+        return any(slot in self.used for slot in run.slots)
+
+    def _distinct(self) -> Iterator[_Run]:
+        """Every run once: at the lowest of the slots that hold it."""
+        return (run for slot, runs in self._runs.items() for run in runs if slot == min(run.slots))
+
+    def _cut(self, slot: int, n_cells: int) -> list[_Run]:
+        """The slot's runs that make up its first ``n_cells``; the one over that border is cut in two for all."""
+        found: list[_Run] = []
+        for run in list(self._runs[slot]):
+            if n_cells <= 0:
+                break
+            if run.n_cells > n_cells:
+                rest = _Run(run.n_cells - n_cells, set(run.slots))
+                run.n_cells = n_cells
+                for holder in run.slots:
+                    runs = self._runs[holder]
+                    runs.insert(next(at for at, each in enumerate(runs) if each is run) + 1, rest)
+            found.append(run)
+            n_cells -= run.n_cells
+        return found
+
+    def _let_go(self, slot: int, runs: list[_Run]) -> None:
+        for run in runs:
+            run.slots.remove(slot)
+            if not run.slots:
+                self.n_free += run.n_cells

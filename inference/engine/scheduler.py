@@ -1,5 +1,4 @@
-"""Which tokens are computed next, and in whose cells: admission, order, room. Bookkeeping only, no model calls but
-to forget cells.
+"""Which tokens are computed next: admission, order, room. Bookkeeping only; what is in which cells is the cache's.
 
 One step holds every running answer's next token first, then as much of the waiting prompts as the cost model allows.
 """
@@ -7,8 +6,8 @@ One step holds every running answer's next token first, then as much of the wait
 from bisect import insort
 from dataclasses import dataclass
 
-from inference.engine.backend import Memory, Slice
-from inference.engine.cache import IdleCache
+from inference.engine.backend import Slice
+from inference.engine.cache import MIN_SAVED, NOTHING, Found, PrefixCache
 from inference.engine.cost import StepCost
 from inference.engine.errors import BooksError
 from inference.engine.pool import Pool
@@ -39,12 +38,11 @@ class Planned:
 class Scheduler:
     """Owns the waiting and the running sequences of one runner."""
 
-    def __init__(self, pool: Pool, memory: Memory, cost: StepCost, *, parallel: int, batch_size: int) -> None:
+    def __init__(self, pool: Pool, cache: PrefixCache, cost: StepCost, *, parallel: int, batch_size: int) -> None:
         self.pool = pool
-        self.cache = IdleCache(pool, memory)
+        self.cache = cache
         self.waiting: list[Sequence] = []  # by rank
         self.running: list[Sequence] = []  # by admission
-        self._memory = memory
         self._cost = cost
         self._parallel = parallel
         self._batch_size = batch_size
@@ -57,8 +55,11 @@ class Scheduler:
 
     def plan(self) -> list[Planned]:
         """The next batch; empty when there is nothing to do."""
+        for each in self.running:
+            if each.n_computed in each.marks:
+                self.cache.reach_mark(each)
         self._admit()
-        while not self._make_room(sum(each.state is State.DECODE for each in self.running)):
+        while not self.cache.make_room(sum(each.state is State.DECODE for each in self.running)):
             self._preempt()
         answers = [Planned(each, 1) for each in self.running if each.state is State.DECODE]
         return answers + self._plan_prefill(len(answers))
@@ -72,19 +73,20 @@ class Scheduler:
             self.pool.fill(sequence.slot, each.n_tokens)
             sequence.n_computed += each.n_tokens
 
-    def end(self, sequence: Sequence) -> None:
+    def end(self, sequence: Sequence, *, keep: bool = True) -> None:
         """Take a sequence out, waiting or running; its cells stay for the next turn if they may."""
         sequence.move(State.ENDED)
         if sequence.slot is None:
             self.waiting.remove(sequence)
             return
         self.running.remove(sequence)
-        if sequence.cache_prompt and sequence.n_computed > 0:
-            self.cache.keep(sequence.slot, sequence.tokens[: sequence.n_computed])
-        else:
-            self._memory.remove(sequence.slot)
-            self.pool.release(sequence.slot)
-        sequence.slot = None
+        self.cache.leave(sequence, keep=keep)
+
+    def close(self, timeout_secs: float) -> None:
+        """Keep what is computed, of running sequences too, for the process that comes after this one."""
+        for sequence in list(self.running):
+            self.end(sequence)
+        self.cache.close(timeout_secs)
 
     def relieve(self) -> None:
         """The model had no cells for a batch that fits by the books: give it some room."""
@@ -104,51 +106,44 @@ class Scheduler:
     # ---- admission ----
 
     def _admit(self) -> None:
-        while self.waiting and len(self.running) < self._parallel:
-            sequence = self.waiting[0]
-            if not self._try_admit(sequence):
+        n_coming = 0
+        for sequence in list(self.waiting):
+            if len(self.running) + n_coming >= self._parallel:
                 return
-            self.waiting.pop(0)
-            self.running.append(sequence)
-            sequence.move(State.PREFILL)
+            found = self.cache.find(sequence.tokens, sequence.priority) if sequence.cache_prompt else NOTHING
+            if found.coming is not None:
+                # Its beginning is being computed by another: that one stops there, and this one goes on from it.
+                leader, n_common = found.coming
+                leader.marks.add(n_common)
+                n_coming += 1
+            elif not self._try_admit(sequence, found):
+                return
 
-    def _try_admit(self, sequence: Sequence) -> bool:
+    def _try_admit(self, sequence: Sequence, found: Found) -> bool:
         """Give it a slot if all its known tokens, and one more, will find cells beside the others' known tokens."""
-        match = self.cache.match(sequence.tokens) if sequence.cache_prompt else None
-        n_reused = match.n_tokens if match else 0
         n_promised = sum(each.n_pending for each in self.running)
-        # What is reused counts among the cached cells; it is there already and asks for no room.
-        n_room = self.pool.n_free + self.pool.n_cached - n_reused - n_promised
-        if self.running and n_room < len(sequence.tokens) - n_reused + 1:
+        n_room = self.pool.n_free + self.pool.n_cached - n_promised
+        if self.running and n_room < self.cache.n_new_cells(found.match, len(sequence.tokens)) + 1:
             return False
-        if match:
-            self.cache.take(match)
-            sequence.slot = match.slot
-        else:
-            if not self.pool.has_free_slot and not self.cache.evict_oldest():
-                return False
-            sequence.slot = self.pool.take_slot()
-        sequence.n_computed = sequence.n_cached = n_reused
+        if not self.cache.admit(sequence, found.match):
+            return False
+        self.waiting.remove(sequence)
+        self.running.append(sequence)
+        sequence.move(State.PREFILL)
+        if sequence.admitted_at is None:
+            sequence.n_cached = sequence.n_computed
+        if found.n_known >= sequence.n_computed + MIN_SAVED:
+            sequence.marks.add(found.n_known)
         return True
 
     # ---- room ----
 
-    def _make_room(self, n_cells: int) -> bool:
-        """Free at least ``n_cells`` by forgetting idle sequences."""
-        while self.pool.n_free < n_cells:
-            if not self.cache.evict_oldest():
-                return False
-        return True
-
     def _preempt(self) -> None:
-        """Take the cells of the lowest in rank; it waits, and its tokens are computed again when there is room."""
+        """Take the cells of the lowest in rank; it waits until there is room, in a snapshot if there is a place."""
         victim = max(self.running, key=lambda each: each.rank)
-        if victim.slot is None:
-            raise BooksError(f"sequence {victim.id} runs without a slot")
-        self._memory.remove(victim.slot)
-        self.pool.release(victim.slot)
+        self.cache.save(victim)
+        self.cache.leave(victim, keep=False)
         self.running.remove(victim)
-        victim.slot = None
         victim.n_computed = 0
         victim.move(State.WAITING)
         self.add(victim)
@@ -165,8 +160,8 @@ class Scheduler:
         if not prompts:
             return []
         budget = min(self._cost.n_prefill_tokens(n_decode), self._batch_size - n_decode)
-        n_wanted = n_decode + min(budget, sum(each.n_pending for each in prompts))
-        self._make_room(n_wanted)
+        n_wanted = n_decode + min(budget, sum(each.n_to_mark for each in prompts))
+        self.cache.make_room(n_wanted)
         budget = min(budget, self.pool.n_free - n_decode)
         shares = _shares(prompts, budget)
         return [Planned(each, n_tokens) for each, n_tokens in zip(prompts, shares, strict=True) if n_tokens > 0]
@@ -175,10 +170,10 @@ class Scheduler:
 def _shares(prompts: list[Sequence], budget: int) -> list[int]:
     """How many tokens of the budget each prompt gets; ``prompts`` are in rank order."""
     shares = [0] * len(prompts)
-    shares[0] = min(prompts[0].n_pending, (budget + 1) // 2 if len(prompts) > 1 else budget)
+    shares[0] = min(prompts[0].n_to_mark, (budget + 1) // 2 if len(prompts) > 1 else budget)
     left = budget - shares[0]
-    for index in sorted(range(len(prompts)), key=lambda index: prompts[index].n_pending):
-        extra = min(prompts[index].n_pending - shares[index], left)
+    for index in sorted(range(len(prompts)), key=lambda index: prompts[index].n_to_mark):
+        extra = min(prompts[index].n_to_mark - shares[index], left)
         shares[index] += extra
         left -= extra
     return shares

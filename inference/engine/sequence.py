@@ -3,7 +3,7 @@
 Knows no cells but their count, and nothing of batches.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from inference.engine.sampling import Sampler
@@ -52,6 +52,8 @@ class Sequence:
     slot: int | None = None
     n_computed: int = 0
     n_cached: int = 0
+    # Ends of beginnings that others share: a slice ends there, so that the state can be copied or saved.
+    marks: set[int] = field(default_factory=set)
 
     def move(self, state: State) -> None:
         if state not in ALLOWED[self.state]:
@@ -65,6 +67,11 @@ class Sequence:
     @property
     def n_pending(self) -> int:
         return len(self.tokens) - self.n_computed
+
+    @property
+    def n_to_mark(self) -> int:
+        """Pending tokens up to the next mark."""
+        return min((mark for mark in self.marks if mark > self.n_computed), default=len(self.tokens)) - self.n_computed
 
     @property
     def rank(self) -> tuple[int, int]:

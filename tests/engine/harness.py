@@ -153,6 +153,8 @@ class Recording:
         self.batches: list[list[Slice]] = []
         self.rows: list[Logits] = []
         self.trims: list[tuple[int, int]] = []
+        self.copies: list[tuple[int, int, int]] = []
+        self.n_saved = self.n_loaded = 0
 
     def decode(self, slices: Many[Slice]) -> list[Logits] | None:
         self.batches.append(list(slices))
@@ -172,6 +174,18 @@ class Recording:
 
     def n_positions(self, slot: int) -> int:
         return self.inner.n_positions(slot)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        self.copies.append((source, target, length))
+        self.inner.copy(source, target, length)
+
+    def save(self, slot: int) -> bytes:
+        self.n_saved += 1
+        return self.inner.save(slot)
+
+    def load(self, slot: int, state: bytes) -> bool:
+        self.n_loaded += 1
+        return self.inner.load(slot, state)
 
     def close(self) -> None:
         self.inner.close()

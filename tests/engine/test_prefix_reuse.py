@@ -5,12 +5,15 @@ import pytest
 
 from inference.engine import cache as cache_module
 from inference.engine.backend import Slice
-from inference.engine.cache import IdleCache, Match
+from inference.engine.cache import MIN_SHARED, PrefixCache
 from inference.engine.config import EngineConfig
 from inference.engine.errors import BooksError
+from inference.engine.fake_backend import FakeBackend
+from inference.engine.frames import Submit
 from inference.engine.llama_backend import LlamaBackend
 from inference.engine.pool import Pool
-from tests.engine.harness import Harness, Recording
+from inference.engine.sequence import Sequence
+from tests.engine.harness import Harness, Recording, fake_config, params
 
 
 class CountingMemory:
@@ -36,12 +39,22 @@ class CountingMemory:
     def n_positions(self, slot: int) -> int:
         return self.lengths[slot]
 
+    def copy(self, source: int, target: int, length: int) -> None:
+        self.lengths[target], self.longest[target] = length, self.longest[source]
 
-def cached(*sequences: list[int], window: int = 0) -> tuple[IdleCache, Pool, CountingMemory]:
+    def save(self, slot: int) -> bytes:
+        return b"%d" % self.lengths[slot]
+
+    def load(self, slot: int, state: bytes) -> bool:
+        self.hold(slot, int(state))
+        return True
+
+
+def cached(*sequences: list[int], window: int = 0) -> tuple[PrefixCache, Pool, CountingMemory]:
     """A cache that holds the given token lists, the first one oldest."""
     memory = CountingMemory(window)
     pool = Pool(10_000, len(sequences) + 1)
-    cache = IdleCache(pool, memory)
+    cache = PrefixCache(pool, memory)
     for tokens in sequences:
         slot = pool.take_slot()
         assert slot is not None
@@ -54,37 +67,66 @@ def cached(*sequences: list[int], window: int = 0) -> tuple[IdleCache, Pool, Cou
 A = list(range(100, 200))
 
 
+def match(cache: PrefixCache, prompt: list[int]) -> tuple[int | None, int] | None:
+    """Slot and tokens of what is found."""
+    found = cache.find(prompt).match
+    return (found.slot, found.n_tokens) if found else None
+
+
+def admitted(cache: PrefixCache, prompt: list[int]) -> Sequence:
+    """A sequence that was given what the cache has for it."""
+    backend = FakeBackend(n_cells=1, n_slots=1, batch_size=1)
+    harness = Harness(backend, fake_config())
+    submit = Submit(sequence_id="a", prompt=prompt, params=params())
+    sequence = harness.loop._sequence(submit)
+    assert cache.admit(sequence, cache.find(prompt).match)
+    return sequence
+
+
 def test_exactly_the_held_tokens_are_continued() -> None:
     cache, _, _ = cached(A)
-    assert cache.match([*A, 1, 2]) == Match(0, 100)
+    assert match(cache, [*A, 1, 2]) == (0, 100)
 
 
 def test_the_longest_match_wins() -> None:
     cache, _, _ = cached(A[:50], A[:80], A[:60])
-    assert cache.match([*A, 1]) == Match(1, 80)
+    assert match(cache, [*A, 1]) == (1, 80)
 
 
 def test_an_equal_prompt_computes_its_last_token_again() -> None:
     cache, _, _ = cached(A)
-    assert cache.match(A) == Match(0, 99)
+    assert match(cache, A) == (0, 99)
 
 
 def test_nothing_in_common_is_no_match() -> None:
     cache, _, _ = cached(A)
-    assert cache.match([1, 2, 3]) is None
-    assert cache.match([100]) is None, "one token has to be computed"
+    assert match(cache, [1, 2, 3]) is None
+    assert match(cache, [100]) is None, "one token has to be computed"
+    assert match(cache, [*A[: MIN_SHARED - 1], 1]) is None, "fewer are computed sooner than shared"
 
 
-def test_a_common_beginning_alone_does_not_cost_an_idle_sequence_its_end() -> None:
-    cache, _, _ = cached(A)
-    assert cache.match([*A[:49], 1, 2]) is None
-    assert cache.match([*A[:50], 1, 2]) == Match(0, 50)
-
-
-def test_a_trimmed_continuation_gives_its_cells_back() -> None:
+def test_a_common_beginning_is_shared_and_counted_once() -> None:
     cache, pool, memory = cached(A)
-    cache.take(Match(0, 60))
-    assert (pool.used, pool.cached, pool.n_free) == ({0: 60}, {}, 9_940)
+    sequence = admitted(cache, [*A[:60], 1, 2])
+    assert (sequence.slot, sequence.n_computed) == (1, 60)
+    assert memory.n_positions(1) == 60
+    assert (pool.used, pool.cached, pool.n_free) == ({1: 60}, {0: 100}, 9_900)
+    assert (pool.n_used, pool.n_cached) == (60, 40)
+    pool.check()
+    cache.check()
+    assert cache.evict_oldest()
+    assert (pool.n_used, pool.n_cached, pool.n_free) == (60, 0, 9_940)
+    cache.leave(sequence, keep=False)
+    assert pool.n_free == 10_000
+    pool.check()
+
+
+def test_without_another_slot_the_idle_sequence_is_cut_back() -> None:
+    cache, pool, memory = cached(A)
+    other = pool.take_slot()
+    sequence = admitted(cache, [*A[:60], 1, 2])
+    assert (sequence.slot, sequence.n_computed, other) == (0, 60, 1)
+    assert (pool.used, pool.cached, pool.n_free) == ({0: 60, 1: 0}, {}, 9_940)
     assert memory.n_positions(0) == 60
     pool.check()
 
@@ -92,25 +134,30 @@ def test_a_trimmed_continuation_gives_its_cells_back() -> None:
 def test_what_left_the_window_is_not_continued() -> None:
     """100 positions with a window of 20 remember 80 ... 99: position 99 can follow (it sees 80 ... 99), 98 cannot."""
     cache, _, _ = cached(A, window=20)
-    assert cache.match([*A, 1]) == Match(0, 100)
-    assert cache.match([*A[:99], 1]) == Match(0, 99)
-    assert cache.match([*A[:98], 1]) is None
+    assert match(cache, [*A, 1]) == (0, 100)
+    assert match(cache, [*A[:99], 1]) == (0, 99)
+    assert match(cache, [*A[:98], 1]) is None
 
 
 def test_short_sequences_have_lost_nothing_to_the_window() -> None:
     cache, _, _ = cached(A[:20], window=20)
-    assert cache.match([*A[:12], 1]) == Match(0, 12)
+    assert match(cache, [*A[:17], 1]) == (0, 17)
 
 
 def test_the_oldest_goes_first_and_use_makes_young() -> None:
-    cache, pool, _ = cached(A[:10], A[10:30], A[30:60])
-    cache.take(Match(0, 10))
-    cache.keep(0, A[:10])
+    cache, pool, _ = cached(A[:20], A[20:40], A[40:60])
+    cache.leave(admitted(cache, [*A[:20], 1]), keep=True)
     assert cache.evict_oldest()
     assert set(pool.cached) == {0, 2}
     assert cache.evict_oldest(but=2)
     assert set(pool.cached) == {2}
     assert not cache.evict_oldest(but=2)
+
+
+def test_the_same_end_is_kept_once() -> None:
+    cache, pool, _ = cached(A, A)
+    assert set(pool.cached) == {1}
+    cache.check()
 
 
 def test_a_cell_the_model_does_not_hold_is_told() -> None:
@@ -137,29 +184,29 @@ def regenerate(harness: Harness, text: str) -> None:
         harness.run()
 
 
-def test_a_short_answer_is_regenerated_in_place() -> None:
+def test_a_short_answer_is_regenerated_beside_the_first() -> None:
     harness, backend = windowed()
     regenerate(harness, "[[say: abc]]" + "x" * 80)
     n_prompt = harness.progress("again")[-1][1]
     assert harness.text("again") == "abc"
     assert harness.ended("again").n_cached == n_prompt - 1
-    assert [length for _, length in backend.trims] == [n_prompt - 1]
+    assert [length for _, _, length in backend.copies] == [n_prompt - 1]
 
 
 def test_a_long_answer_pushed_the_prompts_end_out_of_the_window() -> None:
     harness, backend = windowed()
     regenerate(harness, "[[count: 30]]" + "x" * 80)
-    assert backend.trims == []
+    assert backend.copies == []
     assert harness.ended("again").n_cached == 0
     assert harness.text("again") == harness.text("first")
 
 
 def test_without_the_guard_the_trap_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above really depends on the check of the first position."""
-    monkeypatch.setattr(cache_module.IdleCache, "_remembers", lambda *_: True)
+    monkeypatch.setattr(cache_module.PrefixCache, "_remembers", lambda *_: True)
     harness, backend = windowed()
     regenerate(harness, "[[count: 30]]" + "x" * 80)
-    assert backend.trims != []
+    assert backend.copies != []
     assert harness.text("again") != harness.text("first")
 
 
@@ -250,11 +297,11 @@ def test_the_sliding_window_trap_is_real_and_guarded(real_config: EngineConfig) 
     slot = pool.take_slot()
     assert slot == 0
     pool.fill(0, 1100)
-    cache = IdleCache(pool, backend)
+    cache = PrefixCache(pool, backend)
     cache.keep(0, tokens)
     changed = [*tokens[:560], 5, *tokens[561:600]]
-    assert cache.match([*tokens, 5]) == Match(0, 1100), "at its exact end it can go on"
-    assert cache.match(changed) is None, "560 are the same, and 49 ... 559 would be needed"
+    assert match(cache, [*tokens, 5]) == (0, 1100), "at its exact end it can go on"
+    assert match(cache, changed) is None, "560 are the same, and 49 ... 559 would be needed"
 
     backend.trim(0, 560)
     wrong = feed(backend, 0, changed, [40])

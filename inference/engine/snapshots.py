@@ -1,0 +1,205 @@
+"""Saved states of sequences in RAM, least recently used out first; what falls out goes to disk when there is one.
+
+Knows bytes and tokens; when to save, and into which cells a state comes back, is the cache's decision.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Protocol
+
+import numpy as np
+
+from inference.engine.prefix_index import PrefixIndex, Tokens
+from inference.engine.sequence import Sequence
+
+
+@dataclass(eq=False, slots=True)
+class InCells:
+    """The tokens of a slot. While a sequence owns it, it is live, and only some of them may be computed."""
+
+    slot: int
+    tokens: Tokens
+    owner: Sequence | None = None
+
+    @property
+    def n_ready(self) -> int:
+        return len(self.tokens) if self.owner is None else min(self.owner.n_computed, len(self.tokens))
+
+
+@dataclass(eq=False, slots=True)
+class Snapshot:
+    """A state saved at the end of ``tokens``; in RAM, on disk, or both."""
+
+    tokens: Tokens
+    first_position: int  # that every layer still remembers
+    state: bytes | None = None
+    on_disk: bool = False
+    is_passed: bool = False  # a conversation went on from here: the end it comes to is worth more
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.key = key_of(self.tokens)
+
+    @property
+    def n_bytes(self) -> int:
+        return self.tokens.nbytes + len(self.state or b"")
+
+
+def key_of(tokens: Tokens) -> str:
+    """Names the tokens, in a file name too."""
+    return blake2b(np.ascontiguousarray(tokens).tobytes(), digest_size=16).hexdigest()
+
+
+Index = PrefixIndex[InCells | Snapshot]
+
+
+class Disk(Protocol):
+    """Where snapshots outlive the process; nothing here waits for a write."""
+
+    def found(self) -> list[Snapshot]:
+        """What a former process left, without states."""
+        ...
+
+    def write(self, snapshot: Snapshot, state: bytes) -> bool:
+        """Take a state to be written soon; False when too much waits already."""
+        ...
+
+    def read(self, snapshot: Snapshot) -> bytes | None:
+        """A state that was found or written; ``None`` when it is gone or damaged."""
+        ...
+
+    def gone(self) -> list[str]:
+        """Keys that left the disk since the last call."""
+        ...
+
+    def close(self, timeout_secs: float) -> None:
+        """Write what waits, as far as the time goes."""
+        ...
+
+
+class Snapshots:
+    """``n_bytes`` of states and tokens stay at or below ``max_bytes``. Whatever is held is in the index, once."""
+
+    def __init__(self, index: Index, max_bytes: int, disk: Disk | None = None) -> None:
+        self._index = index
+        self._max_bytes = max_bytes
+        self._disk = disk
+        self._all: dict[str, Snapshot] = {}
+        self._in_ram: OrderedDict[str, Snapshot] = OrderedDict()  # oldest first
+        self.n_bytes = 0
+        for snapshot in disk.found() if disk else ():
+            snapshot.on_disk = True
+            self._hold(snapshot)
+
+    @property
+    def is_off(self) -> bool:
+        """Whether there is no place at all for a state."""
+        return not self._max_bytes and self._disk is None
+
+    @property
+    def has_disk(self) -> bool:
+        return self._disk is not None
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def holds(self, tokens: Tokens, *, on_disk: bool = False) -> bool:
+        """Whether the state at the end of exactly these tokens is held, or is on disk."""
+        found = self._all.get(key_of(tokens))
+        return found is not None and (found.on_disk or not on_disk)
+
+    def put(self, tokens: Tokens, first_position: int, state: bytes) -> None:
+        """Keep a state, as the youngest."""
+        snapshot = self._all.get(key_of(tokens)) or Snapshot(tokens, first_position)
+        snapshot.first_position = first_position
+        self._to_ram(snapshot, state)
+        if snapshot.state is None and not snapshot.on_disk:
+            self._to_disk(snapshot, state)
+        self._hold(snapshot)
+
+    def write(self, tokens: Tokens, first_position: int, state: bytes) -> bool:
+        """Put a state on disk only, where it survives this process; False when the disk cannot follow."""
+        snapshot = self._all.get(key_of(tokens)) or Snapshot(tokens, first_position)
+        self._to_disk(snapshot, state)
+        self._hold(snapshot)
+        return snapshot.on_disk
+
+    def state(self, snapshot: Snapshot) -> bytes | None:
+        """The saved state, from RAM or disk; ``None`` when it could not be read, and then it is not held any more."""
+        if snapshot.state is not None:
+            self._in_ram.move_to_end(snapshot.key)
+            return snapshot.state
+        state = self._disk.read(snapshot) if self._disk else None
+        if state is None:
+            self.drop(snapshot)
+            return None
+        self._to_ram(snapshot, state)
+        return state
+
+    def pass_by(self, snapshot: Snapshot) -> None:
+        """A conversation goes on from here: first out, unless somebody else comes back to it."""
+        if snapshot.is_passed:
+            snapshot.is_passed = False
+        elif snapshot.key in self._in_ram:
+            snapshot.is_passed = True
+            self._in_ram.move_to_end(snapshot.key, last=False)
+
+    def drop(self, snapshot: Snapshot) -> None:
+        """Forget it everywhere."""
+        self._leave_ram(snapshot)
+        snapshot.on_disk = False
+        self._hold(snapshot)
+
+    def forget_gone(self) -> None:
+        """Take note of what left the disk."""
+        for key in self._disk.gone() if self._disk else ():
+            snapshot = self._all.get(key)
+            if snapshot is not None:
+                snapshot.on_disk = False
+                self._hold(snapshot)
+
+    def close(self, timeout_secs: float) -> None:
+        """Bring to disk what is in RAM alone, youngest first."""
+        if self._disk is None:
+            return
+        for snapshot in reversed(self._in_ram.values()):
+            if snapshot.state is not None and not snapshot.on_disk and not snapshot.is_passed:
+                self._to_disk(snapshot, snapshot.state)
+        self._disk.close(timeout_secs)
+
+    def _hold(self, snapshot: Snapshot) -> None:
+        """Make the index say whether the snapshot can be had."""
+        is_held = snapshot.key in self._all
+        is_here = snapshot.state is not None or snapshot.on_disk
+        if is_here and not is_held:
+            self._all[snapshot.key] = snapshot
+            self._index.add(snapshot.tokens, snapshot)
+        elif is_held and not is_here:
+            del self._all[snapshot.key]
+            self._index.remove(snapshot.tokens, snapshot)
+
+    def _to_ram(self, snapshot: Snapshot, state: bytes) -> None:
+        self._leave_ram(snapshot)
+        n_bytes = snapshot.tokens.nbytes + len(state)
+        if n_bytes > self._max_bytes:
+            return
+        while self.n_bytes + n_bytes > self._max_bytes:
+            self._overflow(next(iter(self._in_ram.values())))
+        snapshot.state = state
+        self._in_ram[snapshot.key] = snapshot
+        self.n_bytes += n_bytes
+
+    def _overflow(self, snapshot: Snapshot) -> None:
+        if snapshot.state is not None and not snapshot.on_disk and not snapshot.is_passed:
+            self._to_disk(snapshot, snapshot.state)
+        self._leave_ram(snapshot)
+        self._hold(snapshot)
+
+    def _leave_ram(self, snapshot: Snapshot) -> None:
+        if self._in_ram.pop(snapshot.key, None) is not None:
+            self.n_bytes -= snapshot.n_bytes
+            snapshot.state = None
+
+    def _to_disk(self, snapshot: Snapshot, state: bytes) -> None:
+        snapshot.on_disk = snapshot.on_disk or (self._disk is not None and self._disk.write(snapshot, state))
