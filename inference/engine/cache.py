@@ -92,7 +92,10 @@ class PrefixCache:
             if coming is None and (leader := _on_its_way(entry, n_tokens, priority)):
                 coming = (leader, n_tokens)
         n_usable = best.n_tokens if best else 0
-        return Found(best, coming if coming and coming[1] >= n_usable + MIN_SAVED else None, n_known)
+        # Once somebody waits for a mark, the last few tokens before it are not computed twice either.
+        if coming and coming[1] < n_usable + MIN_SAVED and coming[1] not in coming[0].marks:
+            coming = None
+        return Found(best, coming, n_known)
 
     def _n_usable(self, entry: InCells | Snapshot, n_tokens: int) -> int:
         """How many of the common tokens can be gone on from."""

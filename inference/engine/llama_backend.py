@@ -104,9 +104,10 @@ class LlamaBackend:
             slot,
             lib.LLAMA_STATE_SEQ_FLAGS_NONE,
         )
-        if n_bytes != len(state):
-            self.remove(slot)
-        return bool(n_bytes == len(state))
+        if state and n_bytes == len(state):
+            return True
+        self.remove(slot)
+        return False
 
     def close(self) -> None:
         """Once; the model goes with the last object that uses it."""
