@@ -41,6 +41,8 @@ GEMMA_KV_TYPE_K = env.choice("GEMMA_KV_TYPE_K", KvType.F16)
 GEMMA_KV_TYPE_V = env.choice("GEMMA_KV_TYPE_V", KvType.F16)
 GEMMA_MLOCK = env.flag("GEMMA_MLOCK", False)
 GEMMA_STEP_BUDGET_MS = env.decimal("GEMMA_STEP_BUDGET_MS", 150.0, minimum=1.0, maximum=60_000.0)
+GEMMA_CACHE_RAM_MB = env.integer("GEMMA_CACHE_RAM_MB", 512, minimum=0, maximum=1_048_576)
+GEMMA_CACHE_DISK_MB = env.integer("GEMMA_CACHE_DISK_MB", 2048, minimum=0, maximum=16_777_216)
 GEMMA_SYSTEM_PROMPT = env.text_or_file("GEMMA_SYSTEM_PROMPT")
 
 # Services around us

@@ -247,6 +247,7 @@ class PrefixCache:
         entry = self._idle.pop(match.slot if match.slot is not None else -1)
         self._index.remove(entry.tokens, entry)
         self._pool.revive(entry.slot)
+        self.snapshots.pass_by(entry.tokens)
         if match.n_tokens < len(entry.tokens):
             self._memory.trim(entry.slot, match.n_tokens)
             self._pool.drain(entry.slot, len(entry.tokens) - match.n_tokens)
@@ -272,7 +273,7 @@ class PrefixCache:
         if match.n_tokens < len(entry.tokens):
             self._memory.trim(slot, match.n_tokens)
             self._pool.drain(slot, len(entry.tokens) - match.n_tokens)
-        self.snapshots.pass_by(entry)
+        self.snapshots.pass_by(entry.tokens)
         return True
 
     def _load(self, slot: int, snapshot: Snapshot, state: bytes) -> bool:

@@ -78,7 +78,11 @@ class RunnerProcess:
         on_exit: Callable[[RunnerExit], None],
     ) -> None:
         # The runner works in the project's folder, where a path relative to ours would mean another file.
-        self._config = msgspec.structs.replace(config, model_path=config.model_path.absolute())
+        self._config = msgspec.structs.replace(
+            config,
+            model_path=config.model_path.absolute(),
+            cache_dir=config.cache_dir.absolute() if config.cache_dir else None,
+        )
         self._title = title
         self._on_frame = on_frame
         self._on_exit = on_exit

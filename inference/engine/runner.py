@@ -12,13 +12,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from setproctitle import setproctitle
 
 from inference.engine.backend import Backend, Slice
+from inference.engine.cache_identity import cache_identity
+from inference.engine.config import MEBIBYTE, EngineConfig
 from inference.engine.config import Backend as BackendName
-from inference.engine.config import EngineConfig
 from inference.engine.errors import BackendError, EngineError
 from inference.engine.fake_backend import FakeBackend
 from inference.engine.frames import (
@@ -34,12 +36,18 @@ from inference.engine.frames import (
 )
 from inference.engine.llama_backend import LlamaBackend
 from inference.engine.loop import Loop
+from inference.engine.snapshot_files import SnapshotFiles
+from inference.engine.snapshots import Disk
 
 logger = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
 # Ended conversations that stay in their cells, per sequence that may run.
 IDLE_SLOTS_PER_RUNNING = 1
+# Without a frame for so long there is time to save what a SIGKILL would lose.
+QUIET_SECS = 0.2
+# For writing what is only in memory when told to stop; the parent kills after two seconds.
+FLUSH_SECS = 1.5
 
 
 def main(fd: int) -> int:
@@ -59,9 +67,12 @@ def main(fd: int) -> int:
     except EngineError as error:
         send(Fatal(error.code, str(error)))
         return 1
+    disk = open_disk(start.config)
     inbox = _receive(connection)
     send(ready)
-    serve(Loop(backend, start.config, send), inbox)
+    loop = Loop(backend, start.config, send, disk)
+    serve(loop, inbox)
+    loop.close(FLUSH_SECS)
     backend.close()
     return 0
 
@@ -71,12 +82,32 @@ def serve(loop: Loop, inbox: "queue.SimpleQueue[ToRunner]") -> None:
     is_busy = False
     while True:
         while not is_busy or not inbox.empty():
-            frame = inbox.get()
+            frame = _next_frame(loop, inbox)
             if isinstance(frame, Stop):
                 return
             loop.handle(frame)
             is_busy = True
         is_busy = loop.step()
+
+
+def _next_frame(loop: Loop, inbox: "queue.SimpleQueue[ToRunner]") -> ToRunner:
+    """Waits for it; once it has been quiet, ended conversations are brought to disk meanwhile, one by one."""
+    with suppress(queue.Empty):
+        return inbox.get(timeout=QUIET_SECS)
+    while inbox.empty() and loop.tidy():
+        pass
+    return inbox.get()
+
+
+def open_disk(config: EngineConfig) -> Disk | None:
+    """Where snapshots outlive this process; without it the runner works as well, so that nothing here is an error."""
+    if config.cache_dir is None or config.cache_disk_mb == 0:
+        return None
+    try:
+        return SnapshotFiles(config.cache_dir, config.cache_disk_mb * MEBIBYTE, cache_identity(config))
+    except OSError as error:
+        logger.warning("no cache on disk: %s", error)
+        return None
 
 
 def open_backend(config: EngineConfig) -> Backend:

@@ -69,6 +69,10 @@ class Disk(Protocol):
         """A state that was found or written; ``None`` when it is gone or damaged."""
         ...
 
+    def age(self, snapshot: Snapshot) -> None:
+        """Let it be the first to go when room is needed."""
+        ...
+
     def gone(self) -> list[str]:
         """Keys that left the disk since the last call."""
         ...
@@ -137,13 +141,18 @@ class Snapshots:
         self._to_ram(snapshot, state)
         return state
 
-    def pass_by(self, snapshot: Snapshot) -> None:
+    def pass_by(self, tokens: Tokens) -> None:
         """A conversation goes on from here: first out, unless somebody else comes back to it."""
-        if snapshot.is_passed:
-            snapshot.is_passed = False
-        elif snapshot.key in self._in_ram:
-            snapshot.is_passed = True
+        snapshot = self._all.get(key_of(tokens))
+        if snapshot is None:
+            return
+        snapshot.is_passed = not snapshot.is_passed
+        if not snapshot.is_passed:
+            return
+        if snapshot.key in self._in_ram:
             self._in_ram.move_to_end(snapshot.key, last=False)
+        if self._disk is not None and snapshot.on_disk:
+            self._disk.age(snapshot)
 
     def drop(self, snapshot: Snapshot) -> None:
         """Forget it everywhere."""

@@ -17,7 +17,7 @@ from inference.engine.client import PROJECT_ROOT, RunnerExit, RunnerProcess, des
 from inference.engine.config import EngineConfig
 from inference.engine.errors import RunnerStartError
 from inference.engine.fake import FakeVocabulary
-from inference.engine.frames import Cancel, Ended, FromRunner, Progress, Ready, Step, Submit
+from inference.engine.frames import Cancel, Emission, Ended, FromRunner, Progress, Ready, Step, Submit
 from inference.engine.vocabulary import Vocabulary
 from tests.engine.harness import fake_config, params, turn
 
@@ -63,9 +63,12 @@ class Watched:
         ends = [frame for frame in self.frames if isinstance(frame, Ended) and frame.sequence_id == sequence_id]
         return ends[0] if ends else None
 
-    def text(self, sequence_id: str) -> str:
+    def emissions(self, sequence_id: str) -> list[Emission]:
         steps = [frame for frame in self.frames if isinstance(frame, Step)]
-        return "".join(each.text for step in steps for each in step.emissions if each.sequence_id == sequence_id)
+        return [each for step in steps for each in step.emissions if each.sequence_id == sequence_id]
+
+    def text(self, sequence_id: str) -> str:
+        return "".join(each.text for each in self.emissions(sequence_id))
 
 
 @pytest.fixture

@@ -1,0 +1,263 @@
+"""The tiers of the cache: RAM with a cap, files that survive the process, and files that are not sound."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference.engine.cache_identity import cache_identity
+from inference.engine.config import EngineConfig, FlashAttention, KvType
+from inference.engine.frames import Submit
+from inference.engine.prefix_index import PrefixIndex, Tokens
+from inference.engine.snapshot_files import SnapshotFiles
+from inference.engine.snapshots import Index, Snapshot, Snapshots
+from inference.engine.vocabulary import Vocabulary
+from tests.engine.harness import Harness, fake_config, params
+from tests.engine.test_runner import Watched
+from tests.engine.test_sharing import n_prefilled, prompt
+
+SETTINGS = "these"
+MEBIBYTE = 1 << 20
+
+
+def tokens(first: int, n_tokens: int = 100) -> Tokens:
+    return np.arange(first, first + n_tokens, dtype=np.int32)
+
+
+def files(folder: Path, max_bytes: int = MEBIBYTE, settings: str = SETTINGS) -> SnapshotFiles:
+    return SnapshotFiles(folder, max_bytes, settings)
+
+
+def written(folder: Path, *snapshots: tuple[Tokens, bytes], max_bytes: int = MEBIBYTE) -> None:
+    disk = files(folder, max_bytes)
+    for held, state in snapshots:
+        assert disk.write(Snapshot(held, 0), state)
+        while disk._waiting:
+            time.sleep(0.001)
+    disk.close(10)
+
+
+# ---- RAM ----
+
+
+def test_ram_never_holds_more_than_its_cap() -> None:
+    index: Index = PrefixIndex()
+    store = Snapshots(index, 5000)
+    for number in range(20):
+        store.put(tokens(1000 * number), 0, b"x" * (400 + 50 * number))
+        assert store.n_bytes <= 5000
+        assert store.n_bytes == sum(each.n_bytes for each in store._in_ram.values())
+        assert len(store) == len(index) == len(store._in_ram)
+    store.put(tokens(5), 0, b"x" * 5001)
+    assert not store.holds(tokens(5)), "larger than everything"
+    assert store.holds(tokens(19_000)), "and nobody had to go for it"
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    store = Snapshots(PrefixIndex(), 3 * 1400)
+    for first in (1, 1001, 2001):
+        store.put(tokens(first), 0, b"x" * 1000)
+    assert store.state(store._all[Snapshot(tokens(1), 0).key]) == b"x" * 1000
+    store.put(tokens(3001), 0, b"x" * 1000)
+    assert [store.holds(tokens(first)) for first in (1, 1001, 2001, 3001)] == [True, False, True, True]
+
+
+def test_what_a_conversation_has_passed_goes_before_the_ends_of_others() -> None:
+    store = Snapshots(PrefixIndex(), 3 * 1400)
+    for first in (1, 1001, 2001):
+        store.put(tokens(first), 0, b"x" * 1000)
+    store.pass_by(tokens(2001))
+    store.put(tokens(3001), 0, b"x" * 1000)
+    assert [store.holds(tokens(first)) for first in (1, 1001, 2001, 3001)] == [True, True, False, True]
+
+
+def test_an_evicted_conversation_comes_back_from_ram() -> None:
+    harness = Harness.fake(window=48, parallel=1, n_slots=2)
+    history = prompt(harness, "s" * 300, "[[count: 30]]")
+    harness.submit("first", history)
+    harness.run()
+    for number in range(3):
+        harness.submit(f"other {number}", prompt(harness, f"{number}" * 200, "x"))
+        harness.run()
+    answer = harness.tokens("first")
+    before = n_prefilled(harness)
+    harness.submit("second", history + answer + harness.backend.vocabulary.encode("\n[[say: on]]", special=False))
+    harness.run()
+    assert harness.ended("second").n_cached == len(history) + len(answer)
+    assert n_prefilled(harness) - before == len("\n[[say: on]]")
+
+
+def test_who_gave_way_comes_back_without_computing_again() -> None:
+    harness = Harness.fake(context_size=300, parallel=3)
+    for name, priority in (("batch", 2), ("one", 1), ("two", 1)):
+        harness.ask(name, "[[count: 45]]", priority=priority)
+    harness.run()
+    expected = "".join(f"{number} " for number in range(1, 46))
+    assert [harness.text(name) for name in ("batch", "one", "two")] == [expected] * 3
+    n_prompts = sum(harness.progress(name)[0][1] for name in ("batch", "one", "two"))
+    assert n_prefilled(harness) <= n_prompts + 5, "a token or two each time it comes back"
+
+
+# ---- files ----
+
+
+def test_what_was_written_is_found_and_read_by_another(tmp_path: Path) -> None:
+    folder = tmp_path / "kv-cache"
+    written(folder, (tokens(7), b"state" * 100))
+    disk = files(folder)
+    (found,) = disk.found()
+    assert np.array_equal(found.tokens, tokens(7))
+    assert disk.read(found) == b"state" * 100
+    disk.close(10)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "magic", "head", "longer", "name", "settings"])
+def test_a_file_that_is_not_sound_is_deleted_at_the_start(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    written(tmp_path, (tokens(7), b"state" * 100))
+    (path,) = tmp_path.iterdir()
+    data = bytearray(path.read_bytes())
+    if damage == "head":
+        data[60] ^= 1
+    if damage == "magic":
+        data[0] ^= 1
+    changed = {"cut": bytes(data[:-1]), "empty": b"", "longer": bytes(data) + b"x"}
+    path.write_bytes(changed.get(damage, bytes(data)))
+    if damage == "name":
+        path.rename(path.with_stem("0" * 32))
+    disk = files(tmp_path, settings="others" if damage == "settings" else SETTINGS)
+    assert disk.found() == []
+    disk.close(10)
+    assert list(tmp_path.iterdir()) == []
+    assert len(caplog.records) == 1
+
+
+def test_a_damaged_state_is_noticed_when_it_is_wanted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    written(tmp_path, (tokens(7), b"state" * 100))
+    (path,) = tmp_path.iterdir()
+    data = bytearray(path.read_bytes())
+    data[-7] ^= 1
+    path.write_bytes(data)
+    index: Index = PrefixIndex()
+    store = Snapshots(index, MEBIBYTE, files(tmp_path))
+    assert len(index) == 1
+    assert store.state(next(iter(store._all.values()))) is None
+    assert (len(index), len(store), list(tmp_path.iterdir())) == (0, 0, [])
+    assert len(caplog.records) == 1
+
+
+def test_files_never_take_more_than_the_cap_and_the_oldest_goes(tmp_path: Path) -> None:
+    written(tmp_path, *((tokens(1000 * number), b"x" * 3000) for number in range(6)), max_bytes=12_000)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 12_000
+    disk = files(tmp_path)
+    assert sorted(int(each.tokens[0]) for each in disk.found()) == [3000, 4000, 5000]
+    disk.close(10)
+
+
+def test_ram_overflows_to_disk_and_comes_back(tmp_path: Path) -> None:
+    store = Snapshots(PrefixIndex(), 2500, files(tmp_path))
+    for first in (1, 1001, 2001):
+        store.put(tokens(first), 0, b"%d" % first * 400)
+    assert store.n_bytes <= 2500
+    for first in (1, 1001, 2001):
+        snapshot = store._all[Snapshot(tokens(first), 0).key]
+        assert store.state(snapshot) == b"%d" % first * 400
+    store.close(10)
+
+
+def test_a_folder_that_takes_no_file_costs_nothing_but_the_cache(tmp_path: Path) -> None:
+    store = Snapshots(PrefixIndex(), 0, files(tmp_path))
+    tmp_path.rename(tmp_path.with_name("away"))
+    store.put(tokens(1), 0, b"x" * 100)
+    store.close(10)
+    store.forget_gone()
+    assert len(store) == 0
+
+
+def test_what_changes_a_state_changes_the_identity(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"a" * 100_000)
+    config = EngineConfig(model_path=path)
+    same = EngineConfig(model_path=path, threads=7, context_size=100, batch_size=9)
+    assert cache_identity(config) == cache_identity(same)
+    others = [
+        EngineConfig(model_path=path, kv_type_k=KvType.Q8_0),
+        EngineConfig(model_path=path, kv_type_v=KvType.Q8_0),
+        EngineConfig(model_path=path, flash_attention=FlashAttention.OFF),
+    ]
+    identities = {cache_identity(each) for each in (config, *others)}
+    path.write_bytes(b"a" * 99_999 + b"b")
+    identities.add(cache_identity(config))
+    assert len(identities) == 5
+
+
+# ---- over the death of the process ----
+
+
+def turn_in(
+    config: EngineConfig, history: list[int], *, kill: bool = False, **changes: object
+) -> tuple[list[int], int]:
+    """One turn in a runner process of its own: the answer's tokens, and how many of the prompt were not computed."""
+    watched = Watched(config)
+    watched.runner.start()
+    watched.runner.send(Submit(sequence_id="a", prompt=history, params=params(**changes)))
+    watched.wait(lambda: watched.ended("a") is not None)
+    if kill:
+        assert config.cache_dir is not None
+        deadline = time.monotonic() + 30
+        while not list(config.cache_dir.glob("*.kv")):
+            assert time.monotonic() < deadline, "nothing is written while the runner is idle"
+            time.sleep(0.02)
+        os.kill(watched.runner.pid, signal.SIGKILL)
+        watched.wait(lambda: bool(watched.exits))
+    else:
+        watched.runner.stop(10)
+    ended = watched.ended("a")
+    assert ended is not None
+    return [each.token for each in watched.emissions("a")], ended.n_cached
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_conversation_goes_on_after_a_restart(tmp_path: Path, kill: bool) -> None:
+    config = fake_config(cache_dir=tmp_path)
+    harness = Harness.fake()
+    history = prompt(harness, "s" * 2000, "[[count: 20]]")
+    answer, n_cached = turn_in(config, history, kill=kill)
+    assert n_cached == 0
+    after = history + answer + harness.backend.vocabulary.encode("\n[[say: go on]]", special=False)
+    again, n_cached = turn_in(config, after)
+    assert n_cached >= len(history) + len(answer) - 1
+    assert harness.backend.vocabulary.text(again) == "go on"
+
+
+@pytest.mark.real_model
+def test_a_restart_of_the_real_model_changes_no_token(
+    tmp_path: Path, real_config: EngineConfig, real_vocabulary: Vocabulary
+) -> None:
+    text = " ".join(f"Item {number} of the long list is called number {number * 7 % 101}." for number in range(80))
+    history = [2, *real_vocabulary.encode(text, special=False)][:1024]
+    config = EngineConfig(
+        model_path=real_config.model_path,
+        context_size=2048,
+        batch_size=256,
+        threads=1,
+        flash_attention=FlashAttention.OFF,
+        cache_dir=tmp_path,
+    )
+    answer, _ = turn_in(config, history, max_tokens=8, ignore_eos=True)
+    after = [*history, *answer, *real_vocabulary.encode(" And so on:", special=False)]
+    continued, n_cached = turn_in(config, after, max_tokens=8, ignore_eos=True)
+    assert n_cached == len(history) + 7
+    fresh, _ = turn_in(
+        EngineConfig(model_path=real_config.model_path, context_size=2048, threads=1, flash_attention="off"),  # type: ignore[arg-type]
+        after,
+        max_tokens=8,
+        ignore_eos=True,
+    )
+    assert continued == fresh
