@@ -273,6 +273,8 @@ class Arrivals(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.harness = Harness.fake(context_size=260, parallel=3, n_slots=5, batch_size=48, window=40)
+        # Small enough that states are pushed out all the time.
+        self.harness.loop.scheduler.cache.snapshots._max_bytes = 4000
         self.n_submitted = 0
         self.answers: dict[str, str] = {}
         self.prompts: dict[str, list[int]] = {}
@@ -318,6 +320,12 @@ class Arrivals(RuleBasedStateMachine):
         pool, scheduler = self.harness.loop.pool, self.harness.loop.scheduler
         pool.check()
         assert pool.n_free >= 0
+        assert isinstance(self.harness.backend, FakeBackend)
+        assert self.harness.backend.n_used_cells == pool.n_cells - pool.n_free, "shared cells count once"
+        snapshots = scheduler.cache.snapshots
+        assert snapshots.n_bytes == sum(each.n_bytes for each in snapshots._in_ram.values()) <= 4000
+        n_indexed = len(scheduler.cache._live) + len(scheduler.cache._idle) + len(snapshots)
+        assert len(scheduler.cache._index) == n_indexed
         assert len(scheduler.running) <= 3
         for slot, n_cells in (pool.used | pool.cached).items():
             assert self.harness.backend.n_positions(slot) == n_cells
