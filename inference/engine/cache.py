@@ -73,14 +73,16 @@ class PrefixCache:
 
     # ---- looking ----
 
-    def find(self, prompt: Many[int], priority: int = 0) -> Found:
-        """The longest usable beginning, over everything; and what of higher rank will soon be longer."""
+    def find(self, prompt: Many[int], priority: int = 0, *, may_share: bool = True) -> Found:
+        """The longest usable beginning, in snapshots alone unless cells may be shared, and what will soon be longer."""
         self.snapshots.forget_gone()
         wanted = np.asarray(prompt, dtype=np.int32)
         best: Match | None = None
         coming: tuple[Sequence, int] | None = None
         n_known = 0
         for n_common, entry in self._index.matches(wanted):
+            if isinstance(entry, InCells) and not may_share:
+                continue
             # At least one token has to be computed: the logits after the prompt are not kept.
             n_tokens = min(n_common, len(wanted) - 1)
             if best is not None and n_tokens < best.n_tokens:

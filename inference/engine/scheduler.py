@@ -94,7 +94,8 @@ class Scheduler:
             return
         if len(self.running) < 2:
             raise BooksError(f"the model has no room for a single sequence; {self.pool}")
-        self._preempt()
+        # llama.cpp takes no cell of a window back that several sequences hold: this one comes back with its own.
+        self._preempt().may_share = False
 
     def check(self) -> None:
         """With nothing running, the books balance and agree with the model's own counts."""
@@ -110,7 +111,7 @@ class Scheduler:
         for sequence in list(self.waiting):
             if len(self.running) + n_coming >= self._parallel:
                 return
-            found = self.cache.find(sequence.tokens, sequence.priority) if sequence.cache_prompt else NOTHING
+            found = self._look_up(sequence)
             if found.coming is not None:
                 # Its beginning is being computed by another: that one stops there, and this one goes on from it.
                 leader, n_common = found.coming
@@ -118,6 +119,11 @@ class Scheduler:
                 n_coming += 1
             elif not self._try_admit(sequence, found):
                 return
+
+    def _look_up(self, sequence: Sequence) -> Found:
+        if not sequence.cache_prompt:
+            return NOTHING
+        return self.cache.find(sequence.tokens, sequence.priority, may_share=sequence.may_share)
 
     def _try_admit(self, sequence: Sequence, found: Found) -> bool:
         """Give it a slot if all its known tokens, and one more, will find cells beside the others' known tokens."""
@@ -138,7 +144,7 @@ class Scheduler:
 
     # ---- room ----
 
-    def _preempt(self) -> None:
+    def _preempt(self) -> Sequence:
         """Take the cells of the lowest in rank; it waits until there is room, in a snapshot if there is a place."""
         victim = max(self.running, key=lambda each: each.rank)
         self.cache.save(victim)
@@ -147,6 +153,7 @@ class Scheduler:
         victim.n_computed = 0
         victim.move(State.WAITING)
         self.add(victim)
+        return victim
 
     # ---- prompts ----
 

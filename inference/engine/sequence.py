@@ -52,6 +52,7 @@ class Sequence:
     slot: int | None = None
     n_computed: int = 0
     n_cached: int = 0
+    may_share: bool = True  # cells with other sequences
     # Ends of beginnings that others share: a slice ends there, so that the state can be copied or saved.
     marks: set[int] = field(default_factory=set)
 

@@ -1,10 +1,12 @@
 """Common beginnings are computed once, whoever computes them, and a sliding window does not make that wrong."""
 
+from collections.abc import Sequence as Many
+
 import numpy as np
 import pytest
 
 from inference.engine import cache as cache_module
-from inference.engine.backend import Backend, Slice
+from inference.engine.backend import Backend, Logits, Slice
 from inference.engine.config import EngineConfig
 from inference.engine.fake_backend import FakeBackend
 from inference.engine.llama_backend import LlamaBackend
@@ -86,6 +88,38 @@ def test_interactive_work_does_not_wait_for_batch_work() -> None:
     harness.submit("interactive", prompt(harness, "s" * 600, "y"), priority=1)
     harness.loop.step()
     assert harness.progress("interactive") != []
+
+
+class PinnedCells(Recording):
+    """A model whose windowed layers have no cells left as long as two slots share some."""
+
+    shared: set[int]
+
+    def decode(self, slices: Many[Slice]) -> list[Logits] | None:
+        if len({each.slot for each in slices}) > 1 and self.shared:
+            return None
+        return super().decode(slices)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        self.shared.add(target)
+        super().copy(source, target, length)
+
+    def remove(self, slot: int) -> None:
+        self.shared.discard(slot)
+        super().remove(slot)
+
+
+@pytest.mark.parametrize("cache_ram_mb", [0, 512])
+def test_cells_that_sharing_holds_fast_end_the_sharing_not_the_answers(cache_ram_mb: int) -> None:
+    harness = Harness.fake(cache_ram_mb=cache_ram_mb)
+    backend = PinnedCells(harness.backend)
+    backend.shared = set()
+    harness = Harness(backend, harness.config)
+    for name in ("one", "two"):
+        harness.submit(name, prompt(harness, "s" * 300, f"[[say: {name} is done]]"))
+    harness.run()
+    assert backend.copies != []
+    assert [harness.text(name) for name in ("one", "two")] == ["one is done", "two is done"]
 
 
 # ---- the window ----
