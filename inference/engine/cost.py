@@ -6,7 +6,9 @@ Knows numbers only.
 from collections import defaultdict
 
 MIN_SLICE = 32  # fewer tokens are hardly cheaper, and a prompt must get on
-FIRST_SLICE = 64  # before anything was measured
+# Before anything was measured, and whenever no answer waits for the step's end: a prompt that is alone is cut alike
+# in every run, since other slices are other matrix kernels, slightly other numbers, and for one seed another text.
+FIXED_SLICE = 64
 WEIGHT = 0.3  # of the newest measurement
 
 
@@ -20,8 +22,8 @@ class StepCost:
 
     def n_prefill_tokens(self, n_decode: int) -> int:
         """Prompt tokens that fit a step beside ``n_decode`` answers; never none."""
-        if self._prefill_token_ms is None:
-            return FIRST_SLICE
+        if n_decode == 0 or self._prefill_token_ms is None:
+            return FIXED_SLICE
         fitting = (self._budget_ms - self._decode_ms[n_decode]) / self._prefill_token_ms
         # Whole multiples: matrix kernels like them, and equal prompts are more often cut alike.
         return max(MIN_SLICE, int(fitting) // MIN_SLICE * MIN_SLICE)

@@ -17,6 +17,7 @@ from inference.engine.errors import ModelFileError
 logger = logging.getLogger(__name__)
 
 LOG_WARN, LOG_ERROR, LOG_CONTINUE = 3, 4, 5
+CONTROL_LOOKING = "control-looking token"
 
 
 @cache
@@ -29,9 +30,14 @@ def start_library() -> None:
 @lib.llama_log_callback  # type: ignore[untyped-decorator]
 def _log(level: int, text: bytes, _data: object) -> None:
     # Continuation lines carry no level of their own; they belong to information we do not show.
-    if level in (LOG_WARN, LOG_ERROR):
-        severity = logging.ERROR if level == LOG_ERROR else logging.WARNING
-        logger.log(severity, "llama.cpp: %s", text.decode("utf-8", "replace").rstrip())
+    if level not in (LOG_WARN, LOG_ERROR):
+        return
+    line = text.decode("utf-8", "replace").rstrip()
+    severity = logging.ERROR if level == LOG_ERROR else logging.WARNING
+    # Said of every Gemma file at every load; llama.cpp has mended it by the time it says so.
+    if CONTROL_LOOKING in line:
+        severity = logging.DEBUG
+    logger.log(severity, "llama.cpp: %s", line)
 
 
 class LlamaModel:

@@ -155,6 +155,13 @@ def test_only_warnings_of_llama_cpp_are_logged(caplog: pytest.LogCaptureFixture)
     ]
 
 
+@pytest.mark.real_model
+def test_what_is_said_at_every_load_of_every_gemma_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, logger="inference.engine.llama"):
+        llama._log(3, b"load: control-looking token: 212 '</s>' was not control-type\n", None)
+    assert [record.levelname for record in caplog.records] == ["DEBUG"]
+
+
 def test_a_batch_has_room_for_every_running_sequence() -> None:
     backend = open_backend(fake_config(batch_size=1, parallel=6))
     assert backend.batch_size == 6

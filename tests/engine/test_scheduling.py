@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from inference.engine.backend import Logits, Slice
-from inference.engine.cost import FIRST_SLICE, MIN_SLICE, StepCost
+from inference.engine.cost import FIXED_SLICE, MIN_SLICE, StepCost
 from inference.engine.errors import BooksError
 from inference.engine.fake_backend import FakeBackend
 from inference.engine.frames import Step
@@ -52,9 +52,9 @@ def test_a_batch_never_exceeds_its_size() -> None:
 
 def test_a_slice_follows_the_budget_and_what_steps_really_cost() -> None:
     cost = StepCost(budget_ms=150)
-    assert cost.n_prefill_tokens(0) == FIRST_SLICE
+    assert cost.n_prefill_tokens(0) == FIXED_SLICE
     cost.observe(0, 64, 64.0)
-    assert cost.n_prefill_tokens(0) == 128, "150 ms at 1 ms a token, in whole multiples of 32"
+    assert cost.n_prefill_tokens(1) == 128, "150 ms at 1 ms a token, in whole multiples of 32"
     cost.observe(2, 0, 70.0)
     assert cost.n_prefill_tokens(2) == 64, "the answers' own 70 ms come first"
     for _ in range(20):
@@ -62,6 +62,14 @@ def test_a_slice_follows_the_budget_and_what_steps_really_cost() -> None:
     assert cost.n_prefill_tokens(2) == MIN_SLICE, "slow, but never nothing"
     cost.observe(4, 0, 500.0)
     assert cost.n_prefill_tokens(4) == MIN_SLICE
+
+
+@pytest.mark.parametrize("token_ms", [0.01, 1.0, 50.0])
+def test_a_prompt_that_is_alone_is_cut_alike_however_fast_the_machine_is(token_ms: float) -> None:
+    cost = StepCost(budget_ms=150)
+    for _ in range(5):
+        cost.observe(0, 64, 64 * token_ms)
+    assert cost.n_prefill_tokens(0) == FIXED_SLICE
 
 
 def test_a_prompt_step_faster_than_its_answers_does_not_divide_by_nothing() -> None:
