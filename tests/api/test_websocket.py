@@ -136,7 +136,7 @@ async def test_the_frames_of_an_answer(socket: Socket) -> None:
 
 async def test_several_answers_share_one_socket(socket: Socket) -> None:
     for n in range(4):
-        await socket.send(json.dumps({"type": "chat", "request_id": str(n)} | count(10 + n, delay_ms=20)))
+        await socket.send(json.dumps({"type": "chat", "request_id": str(n)} | count(40 + n, delay_ms=20)))
     texts = dict.fromkeys("0123", "")
     order: list[str] = []
     async with asyncio.timeout(30):
@@ -148,7 +148,7 @@ async def test_several_answers_share_one_socket(socket: Socket) -> None:
                 order.append(line["request_id"])
             n_ended += line["done"]
     for n in range(4):
-        assert texts[str(n)] == "".join(f"{i} " for i in range(1, 11 + n))
+        assert texts[str(n)] == "".join(f"{i} " for i in range(1, 41 + n))
     # Side by side: all four had begun before the first was half through.
     assert set(order[: len(order) // 2]) == set("0123")
 
