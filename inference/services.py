@@ -58,7 +58,7 @@ def create(
         now = timezone.now()
         generation = Generation(
             owner=owner,
-            params=msgspec.to_builtins(params, str_keys=True),
+            params=msgspec.to_builtins(msgspec.structs.replace(params, ephemeral=ephemeral), str_keys=True),
             priority=priority,
             prepare_task=prepare_task,
             timeout_secs=timeout_secs,

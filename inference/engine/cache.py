@@ -167,7 +167,7 @@ class PrefixCache:
         if live is not None:
             self._index.remove(live.tokens, live)
         if keep and live is not None and sequence.n_computed > 0:
-            self.keep(slot, sequence.tokens[: sequence.n_computed])
+            self.keep(slot, sequence.tokens[: sequence.n_computed], ephemeral=sequence.ephemeral)
         else:
             self._memory.remove(slot)
             self._pool.release(slot)
@@ -176,7 +176,8 @@ class PrefixCache:
     def save(self, sequence: Sequence) -> None:
         """A snapshot of a live sequence where it is now."""
         if sequence.cache_prompt:
-            self._stash(_slot_of(sequence), np.asarray(sequence.tokens[: sequence.n_computed], dtype=np.int32))
+            tokens = np.asarray(sequence.tokens[: sequence.n_computed], dtype=np.int32)
+            self._stash(InCells(_slot_of(sequence), tokens, ephemeral=sequence.ephemeral))
 
     def reach_mark(self, sequence: Sequence) -> None:
         """The end of a common beginning is computed. With a window it cannot be gone back to later: save it."""
@@ -186,12 +187,13 @@ class PrefixCache:
 
     # ---- idle sequences ----
 
-    def keep(self, slot: int, tokens: Many[int]) -> None:
+    def keep(self, slot: int, tokens: Many[int], *, ephemeral: bool = False) -> None:
         """Make a live slot idle; ``tokens`` are those in its cells."""
         self._pool.shelve(slot)
-        entry = InCells(slot, np.asarray(tokens, dtype=np.int32))
+        entry = InCells(slot, np.asarray(tokens, dtype=np.int32), ephemeral=ephemeral)
         same = next((each for each in self._idle.values() if np.array_equal(each.tokens, entry.tokens)), None)
         if same is not None:
+            entry.ephemeral &= same.ephemeral
             self._empty(same)
         self._idle[slot] = entry
         self._index.add(entry.tokens, entry)
@@ -208,7 +210,7 @@ class PrefixCache:
         entry = next((entry for slot, entry in self._idle.items() if slot != but), None)
         if entry is None:
             return False
-        self._stash(entry.slot, entry.tokens)
+        self._stash(entry)
         self._empty(entry)
         return True
 
@@ -217,7 +219,8 @@ class PrefixCache:
         if not self.snapshots.has_disk:
             return False
         for entry in reversed(self._idle.values()):
-            if len(entry.tokens) >= MIN_SAVED and not self.snapshots.holds(entry.tokens, on_disk=True):
+            is_wanted = len(entry.tokens) >= MIN_SAVED and not entry.ephemeral
+            if is_wanted and not self.snapshots.holds(entry.tokens, on_disk=True):
                 first_position = self._first_saved(entry.slot, len(entry.tokens))
                 return self.snapshots.write(entry.tokens, first_position, self._memory.save(entry.slot))
         return False
@@ -295,9 +298,11 @@ class PrefixCache:
     def _state(self, match: Match | None) -> bytes | None:
         return self.snapshots.state(match.entry) if match and isinstance(match.entry, Snapshot) else None
 
-    def _stash(self, slot: int, tokens: Tokens) -> None:
+    def _stash(self, entry: InCells) -> None:
+        tokens = entry.tokens
         if len(tokens) >= MIN_SAVED and not self.snapshots.is_off and not self.snapshots.holds(tokens):
-            self.snapshots.put(tokens, self._first_saved(slot, len(tokens)), self._memory.save(slot))
+            first_position = self._first_saved(entry.slot, len(tokens))
+            self.snapshots.put(tokens, first_position, self._memory.save(entry.slot), ephemeral=entry.ephemeral)
 
     def _first_saved(self, slot: int, n_tokens: int) -> int:
         """A state leaves out what the next position does not see, whether it was forgotten already or not."""

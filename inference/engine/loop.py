@@ -97,6 +97,7 @@ class Loop:
             arrival=self._n_arrived,
             max_tokens=params.max_tokens,
             cache_prompt=params.cache_prompt,
+            ephemeral=params.ephemeral,
             sampler=Sampler(params.sampling, self._candidates, forbidden),
             text=TextAssembler(params.stop, trim_start=params.trim_start),
             arrived_at=time.monotonic(),

@@ -31,4 +31,5 @@ class SequenceParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     stop: list[str] = []
     ignore_eos: bool = False
     cache_prompt: bool = True
+    ephemeral: bool = False  # nothing of it may reach a disk
     trim_start: bool = False  # the transcript format's answers begin with a space that is not text

@@ -45,6 +45,7 @@ class Sequence:
     sampler: Sampler
     text: TextAssembler
     arrived_at: float  # seconds on the loop's clock, as the two below
+    ephemeral: bool = False  # its tokens and states stay in memory
     admitted_at: float | None = None
     first_token_at: float | None = None
     prefilled_at: float | None = None

@@ -21,6 +21,7 @@ class InCells:
     slot: int
     tokens: Tokens
     owner: Sequence | None = None
+    ephemeral: bool = False
 
     @property
     def n_ready(self) -> int:
@@ -35,6 +36,7 @@ class Snapshot:
     first_position: int  # that every layer still remembers
     state: bytes | None = None
     on_disk: bool = False
+    ephemeral: bool = False  # for RAM alone: who asked wants nothing kept
     is_passed: bool = False  # a conversation went on from here: the end it comes to is worth more
     key: str = field(init=False)
 
@@ -113,9 +115,10 @@ class Snapshots:
         found = self._all.get(key_of(tokens))
         return found is not None and (found.on_disk or not on_disk)
 
-    def put(self, tokens: Tokens, first_position: int, state: bytes) -> None:
+    def put(self, tokens: Tokens, first_position: int, state: bytes, *, ephemeral: bool = False) -> None:
         """Keep a state, as the youngest."""
-        snapshot = self._all.get(key_of(tokens)) or Snapshot(tokens, first_position)
+        snapshot = self._all.get(key_of(tokens)) or Snapshot(tokens, first_position, ephemeral=ephemeral)
+        snapshot.ephemeral &= ephemeral
         snapshot.first_position = first_position
         self._to_ram(snapshot, state)
         if snapshot.state is None and not snapshot.on_disk:
@@ -125,6 +128,7 @@ class Snapshots:
     def write(self, tokens: Tokens, first_position: int, state: bytes) -> bool:
         """Put a state on disk only, where it survives this process; False when the disk cannot follow."""
         snapshot = self._all.get(key_of(tokens)) or Snapshot(tokens, first_position)
+        snapshot.ephemeral = False  # somebody else, who wants it kept, has come to the same tokens
         self._to_disk(snapshot, state)
         self._hold(snapshot)
         return snapshot.on_disk
@@ -211,4 +215,5 @@ class Snapshots:
             snapshot.state = None
 
     def _to_disk(self, snapshot: Snapshot, state: bytes) -> None:
-        snapshot.on_disk = snapshot.on_disk or (self._disk is not None and self._disk.write(snapshot, state))
+        if self._disk is not None and not snapshot.ephemeral:
+            snapshot.on_disk = snapshot.on_disk or self._disk.write(snapshot, state)

@@ -236,6 +236,31 @@ def test_a_conversation_goes_on_after_a_restart(tmp_path: Path, kill: bool) -> N
     assert harness.backend.vocabulary.text(again) == "go on"
 
 
+def test_what_nobody_keeps_reaches_no_disk(tmp_path: Path) -> None:
+    """Neither while the runner is idle, nor at its end, nor from a RAM that overflows."""
+    config = fake_config(cache_dir=tmp_path, cache_ram_mb=0, parallel=1)
+    watched = Watched(config)
+    watched.runner.start()
+    for number in range(4):  # more than there are slots: the first are pushed out
+        name = f"secret {number}"
+        text = f"{number} {'s' * 500} [[count: 20]]"
+        watched.ask(name, text, ephemeral=True)
+        watched.wait(lambda name=name: watched.ended(name) is not None)  # type: ignore[misc]
+    watched.runner.stop(10)
+    assert list(tmp_path.rglob("*.kv")) == []
+
+
+def test_the_same_tokens_are_kept_once_somebody_wants_them_kept(tmp_path: Path) -> None:
+    store = Snapshots(PrefixIndex(), 10_000, files(tmp_path))
+    store.put(tokens(1), 0, b"state", ephemeral=True)
+    store.put(tokens(1000), 0, b"state", ephemeral=True)
+    store.put(tokens(1), 0, b"state")
+    store.close(10)
+    disk = files(tmp_path)
+    assert [int(each.tokens[0]) for each in disk.found()] == [1]
+    disk.close(10)
+
+
 @pytest.mark.real_model
 def test_a_restart_of_the_real_model_changes_no_token(
     tmp_path: Path, real_config: EngineConfig, real_vocabulary: Vocabulary

@@ -49,6 +49,11 @@ def test_parameters_come_back_as_they_were() -> None:
     assert Live.of(generation, deadline=None).params == params
 
 
+@pytest.mark.parametrize("ephemeral", [False, True])
+def test_the_engine_is_told_what_may_reach_no_disk(ephemeral: bool) -> None:
+    assert Live.of(queued(ephemeral=ephemeral), deadline=None).params.ephemeral is ephemeral
+
+
 def test_nothing_is_rung_before_the_commit_and_nothing_after_a_rollback(rings: Rings) -> None:
     with transaction.atomic():
         queued()
