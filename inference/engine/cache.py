@@ -11,7 +11,7 @@ import numpy as np
 from inference.engine.backend import Memory
 from inference.engine.errors import BooksError
 from inference.engine.pool import Pool
-from inference.engine.prefix_index import PrefixIndex, Tokens
+from inference.engine.prefix_index import PrefixIndex
 from inference.engine.sequence import Sequence, State
 from inference.engine.snapshots import Disk, InCells, Index, Snapshot, Snapshots
 
