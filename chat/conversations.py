@@ -9,7 +9,8 @@ from django.db import transaction
 from chat.answers import message_body
 from chat.callers import Caller
 from chat.continuation import digests
-from chat.errors import NotFound, translated
+from chat.error_border import translated
+from chat.errors import NotFound
 from chat.models import Conversation, Message, Role
 from chat.querysets import ConversationQuerySet
 from inference import services as generations

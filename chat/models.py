@@ -64,9 +64,7 @@ class Message(models.Model):
 
     class Meta:
         ordering = ["conversation", "position"]
-        constraints = [
-            models.UniqueConstraint(fields=["conversation", "position"], name="message_position"),
-        ]
+        constraints = [models.UniqueConstraint(fields=["conversation", "position"], name="message_position")]
 
     def __str__(self) -> str:
         return f"{self.role}: {self.text[:60]}"

@@ -14,7 +14,7 @@ from django.db import OperationalError, transaction
 
 from chat.composing import Composer, Composition, wants_memories
 from chat.dialogue import Said, said_in, write_renderings
-from chat.errors import translate
+from chat.error_border import translate
 from chat.memory import client
 from chat.memory.sources import Source, from_context
 from chat.models import Conversation, Message, Retrieval, Role

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from chat.callers import Caller
 from chat.composing import sequence_params, timeout_secs
-from chat.errors import ContextOverflow, ConversationBusy, NotFound, translated
+from chat.error_border import translated
+from chat.errors import ContextOverflow, ConversationBusy, NotFound
 from chat.preparation import prepare
 from chat.requests import ChatRequest, CompletionRequest, RunOptions
 from chat.rules import check_options, read_asked

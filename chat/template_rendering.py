@@ -40,9 +40,7 @@ class Rendering:
 def render(template: str, *, bos: str, eos: str, conversations: list[Conversation]) -> list[Rendering]:
     """Render each conversation up to where the next answer begins. Raises TemplateUnusable."""
     if len(template) > MAX_TEMPLATE_CHARS:
-        raise TemplateUnusable(
-            f"the chat template has {len(template)} characters, at most {MAX_TEMPLATE_CHARS} are read"
-        )
+        raise TemplateUnusable(f"the chat template has more than {MAX_TEMPLATE_CHARS} characters")
     job = json.dumps({"template": template, "bos": bos, "eos": eos, "conversations": conversations})
     try:
         child = subprocess.run(

@@ -145,7 +145,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "gemma_project.urls"
-CSRF_FAILURE_VIEW = "chat.api.errors.csrf_failure"
+CSRF_FAILURE_VIEW = "chat.api.error_views.csrf_failure"
 ASGI_APPLICATION = "gemma_project.asgi.application"
 APPEND_SLASH = True
 TEMPLATES = [

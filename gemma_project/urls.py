@@ -10,7 +10,7 @@ if find_spec("chat.api") and find_spec("chat.api.urls"):
     urlpatterns.append(path("", include("chat.api.urls")))
 
 # Errors are JSON but in the admin, which the handlers leave to Django.
-handler400 = "chat.api.errors.bad_request"
-handler403 = "chat.api.errors.permission_denied"
-handler404 = "chat.api.errors.not_found"
-handler500 = "chat.api.errors.server_error"
+handler400 = "chat.api.error_views.bad_request"
+handler403 = "chat.api.error_views.permission_denied"
+handler404 = "chat.api.error_views.not_found"
+handler500 = "chat.api.error_views.server_error"

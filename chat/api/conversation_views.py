@@ -3,7 +3,6 @@
 from typing import Any, cast
 
 from django.http import HttpResponse
-from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -11,29 +10,15 @@ from rest_framework.viewsets import ViewSetMixin
 
 from chat import answers, conversations
 from chat.api import fields
-from chat.api.bodies import Body, checked
+from chat.api.bodies import checked
+from chat.api.conversation_bodies import ConversationBody, ConversationSerializer
 from chat.api.pages import page
 from chat.api.rest import JsonApi
 from chat.callers import Caller
 from chat.errors import InvalidRequest, NotFound
 from chat.models import Conversation
 
-MAX_SYSTEM_PROMPT_CHARS = 100_000
 MAX_SEARCH_CHARS = 200
-
-
-class ConversationSerializer(serializers.ModelSerializer[Conversation]):
-    class Meta:
-        model = Conversation
-        fields = ("id", "title", "summary", "system_prompt", "created_at", "updated_at")
-        read_only_fields = fields
-
-
-class ConversationBody(Body):
-    """What a client may set; everything else about a conversation is not the client's to say."""
-
-    title = fields.Text(required=False, allow_blank=True, max_length=200)
-    system_prompt = fields.Text(required=False, allow_blank=True, max_length=MAX_SYSTEM_PROMPT_CHARS)
 
 
 class ConversationViewSet(ViewSetMixin, JsonApi):

@@ -24,17 +24,15 @@ from django.core.exceptions import (
     RequestDataTooBig,
     SuspiciousOperation,
 )
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
-from django.views import csrf, defaults
+from django.http import Http404, JsonResponse
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
-from chat.errors import ChatError, InvalidRequest, NotFound, TooManyRequests, Unavailable, translate
+from chat.error_border import translate
+from chat.errors import ChatError, InvalidRequest, NotFound, TooManyRequests, Unavailable
 
 logger = logging.getLogger(__name__)
 
-# The admin is read by people: its pages keep Django's own errors.
-ADMIN_PREFIX = "/admin/"
 TOLD_INSTEAD = {
     "store_unavailable": "Redis or the database does not answer; try again",
     "model_unavailable": "the model cannot be used now",
@@ -147,36 +145,3 @@ def drf_exception_handler(error: Exception, context: dict[str, Any]) -> Response
     """REST_FRAMEWORK's EXCEPTION_HANDLER."""
     told = as_chat_error(error)
     return Response({"error": error_object(told)}, status=told.status, headers=headers_of(told))
-
-
-# ---- handlers of the root URL configuration, and CSRF_FAILURE_VIEW ----
-
-
-def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    if request.path.startswith(ADMIN_PREFIX):
-        return defaults.bad_request(request, exception)
-    return error_response(as_chat_error(exception))
-
-
-def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    if request.path.startswith(ADMIN_PREFIX):
-        return defaults.permission_denied(request, exception)
-    return error_response(as_chat_error(exception))
-
-
-def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    if request.path.startswith(ADMIN_PREFIX):
-        return defaults.page_not_found(request, exception)
-    return error_response(NotFound(f"nothing is served at {request.path}"))
-
-
-def server_error(request: HttpRequest) -> HttpResponse:
-    if request.path.startswith(ADMIN_PREFIX):
-        return defaults.server_error(request)
-    return error_response(ChatError("something went wrong here; it was logged"))
-
-
-def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    if request.path.startswith(ADMIN_PREFIX):
-        return csrf.csrf_failure(request, reason)
-    return error_response(Forbidden("the CSRF token is missing or wrong", code="csrf_failed"))

@@ -13,7 +13,8 @@ from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from chat.api.errors import ADMIN_PREFIX, BodyTooLarge, MethodNotAllowed, as_chat_error, error_response
+from chat.api.error_views import ADMIN_PREFIX
+from chat.api.errors import BodyTooLarge, MethodNotAllowed, as_chat_error, error_response
 from chat.errors import ChatError
 
 Answer = HttpResponseBase | Awaitable[HttpResponseBase]

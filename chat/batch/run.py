@@ -19,7 +19,8 @@ from chat.batch.errors import BatchError, ServiceGone
 from chat.batch.inputs import Failure, Prompt, Source
 from chat.batch.outputs import Output
 from chat.callers import Caller
-from chat.errors import ChatError, Conflict, NotFound, translated
+from chat.error_border import translated
+from chat.errors import ChatError, Conflict, NotFound
 from chat.services import Turn
 from inference import health
 from inference.models import ENDED, Generation, Status

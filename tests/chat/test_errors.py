@@ -6,7 +6,8 @@ import pytest
 from django.db import OperationalError
 
 from chat import errors
-from chat.errors import ChatError, Conflict, TooManyRequests, Unavailable, translate, translated
+from chat.error_border import translate, translated
+from chat.errors import ChatError, Conflict, TooManyRequests, Unavailable
 from inference import errors as inference
 
 
