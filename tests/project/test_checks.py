@@ -12,6 +12,7 @@ from pytest_django.fixtures import Settings
 
 from gemma_project.checks import RULES, check_settings
 from gemma_project.environment import Environment
+from gemma_project.management.commands.serve import context_text
 from inference.engine.config import Backend, FlashAttention, KvType
 from tests.live_stack import PROJECT
 
@@ -74,7 +75,16 @@ def test_a_context_beyond_the_trained_one_is_told(settings: Settings, tmp_path: 
     assert "8192 are used" in message.msg
 
 
-def test_the_default_context_is_cut_in_silence(settings: Settings, tmp_path: Path) -> None:
+def test_the_start_says_which_context_there_is(settings: Settings, tmp_path: Path) -> None:
+    settings.GEMMA_BACKEND = Backend.LLAMA
+    settings.GEMMA_MODEL_FILE = tiny_model(tmp_path / "m.gguf", trained_context=8192)
+    settings.GEMMA_CONTEXT_SIZE = 65_536
+    assert context_text() == "8192 tokens, not GEMMA_CONTEXT_SIZE=65536: the model was trained for no more"
+    settings.GEMMA_CONTEXT_SIZE = 4096
+    assert context_text() == "4096 tokens"
+
+
+def test_the_default_context_is_no_warning(settings: Settings, tmp_path: Path) -> None:
     settings.GEMMA_BACKEND = Backend.LLAMA
     settings.GEMMA_MODEL_PATH = settings.GEMMA_MODEL_FILE = tiny_model(tmp_path / "m.gguf", trained_context=8192)
     settings.ENVIRONMENT = Environment({})

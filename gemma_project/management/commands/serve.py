@@ -19,6 +19,8 @@ from gemma_project.supervisor.lock import DataDirLock
 from gemma_project.supervisor.part import Part
 from gemma_project.supervisor.signals import SignalPipe
 from gemma_project.supervisor.supervisor import StopRequested, Supervisor
+from inference.engine.config import Backend
+from inference.engine.model_file import check_model_file
 
 MANAGE = str(Path(settings.BASE_DIR) / "manage.py")
 VALKEY_START_SECS = 30.0
@@ -96,6 +98,7 @@ class Command(BaseCommand):
         )
         self.say(f"ready: {url}  (chat: POST {url}/chat, admin: {url}/admin/, state: {url}/health)")
         self.say(f"model     {model}")
+        self.say(f"context   {context_text()}")
         self.say(f"database  {database['ENGINE'].rpartition('.')[2]} {database['NAME']}")
         self.say(f"redis     {without_password(settings.REDIS_URL)}")
         self.say(f"data      {settings.GEMMA_DATA_DIR} ({free_gib(settings.GEMMA_DATA_DIR):.0f} GiB free)")
@@ -104,6 +107,16 @@ class Command(BaseCommand):
     def say(self, text: str) -> None:
         self.stderr.write(f"serve: {text}", style_func=str)
         self.stderr.flush()
+
+
+def context_text() -> str:
+    """How many tokens the answers share, and why they are fewer than was asked for."""
+    wanted = settings.GEMMA_CONTEXT_SIZE
+    is_fake = settings.GEMMA_BACKEND is Backend.FAKE
+    trained = 0 if is_fake else check_model_file(settings.GEMMA_MODEL_FILE).trained_context
+    if 0 < trained < wanted:
+        return f"{trained} tokens, not GEMMA_CONTEXT_SIZE={wanted}: the model was trained for no more"
+    return f"{wanted} tokens"
 
 
 def free_gib(directory: Path) -> float:
