@@ -196,10 +196,7 @@ SIMPLE_JWT = {
     "LEEWAY": 5,
 }
 
-# Channels: small wake-ups only, the token log carries the tokens
-CHANNEL_LAYERS = {
-    "default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}},
-}
+# No CHANNEL_LAYERS: the token log carries everything; with a layer every idle socket would poll Redis and end with it.
 
 # Celery: a doorbell. The database row is the truth, so messages are acknowledged early and may be lost.
 CELERY_BROKER_URL = for_celery(REDIS_URL)

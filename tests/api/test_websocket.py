@@ -4,11 +4,12 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import httpx
 import pytest
+import redis
 import websockets
 from websockets import Subprotocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -34,6 +35,22 @@ def url(fake_stack: LiveStack) -> str:
 async def socket(url: str) -> AsyncIterator[Socket]:
     async with websockets.connect(url) as socket:
         yield socket
+
+
+async def test_sockets_that_wait_hold_nothing_in_redis(fake_stack: LiveStack, url: str) -> None:
+    """A channel layer would poll Redis for every one of them, and end them all when Redis goes."""
+    async with AsyncExitStack() as opened:
+        for _ in range(5):
+            socket = await opened.enter_async_context(websockets.connect(url))
+            await socket.send("[]")
+            assert json.loads(await socket.recv())["type"] == "error"
+        client = redis.Redis.from_url(f"unix://{fake_stack.data_dir}/run/valkey.sock", decode_responses=True)
+        try:
+            commands = {connection["cmd"] for connection in client.client_list()}
+        finally:
+            client.close()
+    assert commands
+    assert not [command for command in commands if command.startswith("bzpop")]
 
 
 async def closed(socket: Socket) -> int | None:
