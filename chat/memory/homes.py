@@ -1,0 +1,16 @@
+"""The one door to memories: asks the external service when there is one, else the store in our own database."""
+
+from django.conf import settings
+
+from chat.memory import client, store
+from chat.memory.query import MemoryQuery, Search
+
+__all__ = ["MemoryQuery", "Search", "search"]
+
+
+def search(query: MemoryQuery) -> Search:
+    """At most ``top_k`` memories, best first. Never raises for what a service or the index does: that is told in
+    ``error``. Must not be called on a thread that runs an event loop."""
+    if settings.RAG_SERVICE_URL:
+        return client.search(query=query.text, top_k=query.top_k, filters=query.filters)
+    return store.search(query)

@@ -1,0 +1,77 @@
+"""Bringing memories in and out: idempotent, whole, with everything that hangs on them."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from chat.memory.homes import MemoryQuery, search
+from chat.memory.incoming import SegmentIn, TranscriptIn
+from chat.memory.indexing import add_note, delete_note, delete_transcript, index_transcript
+from chat.memory.models import Note, Passage, Segment, Transcript
+from chat.requests import SourceFilters
+
+NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]
+
+
+def a_transcript(job_id: str = "job-1", *texts: str) -> TranscriptIn:
+    said = texts or ("The deadline moved to Friday.", "My cat likes fish.")
+    segments = tuple(SegmentIn(text=text, speaker="Sarah", start_secs=10.0 * n) for n, text in enumerate(said))
+    return TranscriptIn(job_id=job_id, segments=segments, title="Planning", recorded_at=NOW)
+
+
+def found(text: str, *, owner: str = "") -> list[str]:
+    query = MemoryQuery(text=text, top_k=5, filters=SourceFilters(), owner=owner, now=NOW)
+    return [source.text for source in search(query).sources]
+
+
+def test_what_was_indexed_is_found() -> None:
+    row = index_transcript(owner="", transcript=a_transcript())
+    assert list(row.segments.values_list("position", "speaker", "start_secs")) == [
+        (0, "Sarah", 0.0),
+        (1, "Sarah", 10.0),
+    ]
+    assert "deadline" in found("When is it due?")[0]
+
+
+def test_the_same_again_changes_nothing() -> None:
+    first = index_transcript(owner="", transcript=a_transcript())
+    ids = list(Segment.objects.values_list("pk", flat=True))
+    again = index_transcript(owner="", transcript=a_transcript())
+    assert again.pk == first.pk
+    assert list(Segment.objects.values_list("pk", flat=True)) == ids
+
+
+def test_another_text_under_the_same_name_replaces_it() -> None:
+    first = index_transcript(owner="", transcript=a_transcript())
+    again = index_transcript(owner="", transcript=a_transcript("job-1", "We ship on Monday."))
+    assert again.pk == first.pk
+    assert found("deadline") == ["We ship on Monday."]
+    assert Passage.objects.count() == 1
+
+
+def test_the_same_name_of_another_owner_is_another_recording() -> None:
+    index_transcript(owner="", transcript=a_transcript())
+    index_transcript(owner="user:1", transcript=a_transcript("job-1", "My own words."))
+    assert Transcript.objects.count() == 2
+    assert "My own words." not in found("my own words")
+    assert "My own words." in found("my own words", owner="user:1")
+
+
+def test_deleting_takes_all_of_it() -> None:
+    index_transcript(owner="", transcript=a_transcript())
+    note = add_note(owner="", title="Budget", body="Approved in full.")
+    assert delete_transcript(owner="", job_id="job-1")
+    assert not delete_transcript(owner="", job_id="job-1")
+    assert delete_note(owner="", note_id=note.pk)
+    assert not delete_note(owner="", note_id=note.pk)
+    assert not Passage.objects.exists()
+    assert not Segment.objects.exists()
+    assert not Note.objects.exists()
+
+
+def test_deleting_needs_the_right_owner() -> None:
+    index_transcript(owner="user:1", transcript=a_transcript())
+    assert not delete_transcript(owner="", job_id="job-1")
+    assert Transcript.objects.count() == 1
