@@ -16,6 +16,7 @@ from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
 from inference import token_log_store
+from inference.doorbell import ring
 from inference.errors import StoreUnavailable
 from inference.lives import Fate, Live, Outcome
 from inference.log_writer import LogWriter
@@ -141,6 +142,8 @@ class ClaimRunner:
             patience_secs=DATABASE_PATIENCE_SECS,
         ):
             self._writer.put([(row.pk, row.claim_epoch, end_entry(columns, live.tokens))])
+            if row.follow_up_task:
+                ring(row.pk, row.follow_up_task)
         else:
             log.warning("generation %s: the claim with epoch %d was lost before its end", row.pk, row.claim_epoch)
             self._writer.forget(row.pk, row.claim_epoch)

@@ -22,7 +22,8 @@ class Generation(models.Model):
     ends: whoever asked keeps what a turn was rendered to. ``text_ends`` (int32 likewise) says for each token given
     out how much of ``text`` had been released with it, so that a late reader gets the very pieces of the token log.
     ``annex`` belongs to whoever asked and is not read here. ``prepare_task`` names the Celery task that builds the
-    prompt if the process that should have done it is gone.
+    prompt if the process that should have done it is gone, ``follow_up_task`` the one to ring when it has ended: an
+    outbox of one, emptied by that task together with what it stores, and rung again by the sweep until then.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -34,6 +35,7 @@ class Generation(models.Model):
     timeout_secs = models.FloatField(null=True, blank=True)
     annex = models.JSONField(default=dict, blank=True)
     prepare_task = models.CharField(max_length=128, blank=True, default="")
+    follow_up_task = models.CharField(max_length=128, blank=True, default="")
     ephemeral = models.BooleanField(default=False)
     idempotency_key = models.CharField(max_length=255, null=True, blank=True)
     request_digest = models.CharField(max_length=64, blank=True, default="")
@@ -78,6 +80,8 @@ class Generation(models.Model):
             models.Index(fields=["owner", "-started_at"], name="generation_owner_started"),
             models.Index(fields=["status", "deadline_at"], name="generation_deadline"),
             models.Index(fields=["ephemeral", "finished_at"], name="generation_ephemeral"),
+            # Few rows ever have one, and only those are in it.
+            models.Index(fields=["status"], name="generation_follow_up", condition=~models.Q(follow_up_task="")),
         ]
 
     def __str__(self) -> str:

@@ -162,4 +162,13 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
 
     def forgettable(self, now: datetime, *, after_secs: float) -> "GenerationQuerySet":
         """Ended rows that nobody keeps and whose readers have had their time."""
-        return self.ended().filter(ephemeral=True, finished_at__lt=now - timedelta(seconds=after_secs))
+        past = now - timedelta(seconds=after_secs)
+        return self.ended().filter(ephemeral=True, finished_at__lt=past, follow_up_task="")
+
+    def to_follow_up(self) -> "GenerationQuerySet":
+        """Ended rows whose end something must follow that has not been done."""
+        return self.ended().exclude(follow_up_task="")
+
+    def settle_follow_up(self, *, generation_id: UUID) -> bool:
+        """Empty the outbox of an ended row; False when somebody else did. Within the transaction that does the rest."""
+        return self.to_follow_up().filter(pk=generation_id).update(follow_up_task="") == 1

@@ -39,6 +39,7 @@ def create(
     priority: Priority = Priority.INTERACTIVE,
     prompt_ids: Sequence[int] | None,
     prepare_task: str = "",
+    follow_up_task: str = "",
     timeout_secs: float | None,
     session_id: str = "",
     annex: dict[str, Any] | None = None,
@@ -61,6 +62,7 @@ def create(
             params=msgspec.to_builtins(msgspec.structs.replace(params, ephemeral=ephemeral), str_keys=True),
             priority=priority,
             prepare_task=prepare_task,
+            follow_up_task=follow_up_task,
             timeout_secs=timeout_secs,
             deadline_at=_deadline(now, timeout_secs),
             session_id=session_id,
@@ -92,14 +94,21 @@ def _deadline(start: datetime, timeout_secs: float | None) -> datetime | None:
     return None if timeout_secs is None else start + timedelta(seconds=timeout_secs)
 
 
-def enqueue(*, generation_id: UUID, prompt_ids: Sequence[int], annex: dict[str, Any] | None = None) -> bool:
+def enqueue(
+    *,
+    generation_id: UUID,
+    prompt_ids: Sequence[int],
+    annex: dict[str, Any] | None = None,
+    follow_up_task: str | None = None,
+) -> bool:
     """Preparing -> queued, rung on commit; False when somebody else did it or it was cancelled meanwhile."""
     with transaction.atomic():
         row = Generation.objects.filter(pk=generation_id, status=Status.PREPARING).only("timeout_secs").first()
         if row is None:
             return False
         now = timezone.now()
-        columns: dict[str, Any] = {} if annex is None else {"annex": annex}
+        given = {"annex": annex, "follow_up_task": follow_up_task}
+        columns: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         moved = Generation.objects.filter(pk=generation_id, status=Status.PREPARING).update(
             status=Status.QUEUED,
             prompt=pack(prompt_ids),
@@ -111,6 +120,14 @@ def enqueue(*, generation_id: UUID, prompt_ids: Sequence[int], annex: dict[str, 
         if moved == 1:
             ring_on_commit(generation_id)
         return moved == 1
+
+
+def settle_follow_up(*, generation_id: UUID) -> bool:
+    """Take over what must follow an ended generation; False when it is done, not due yet or nobody's business.
+
+    To be called first in the transaction that does it: whoever comes at the same time waits, and then finds it done.
+    """
+    return Generation.objects.settle_follow_up(generation_id=generation_id)
 
 
 def fail(*, generation_id: UUID, code: str, message: str) -> bool:

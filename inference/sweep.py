@@ -1,4 +1,5 @@
-"""Looking after rows that nobody looks after: silent owners, lost rings, passed deadlines, unbuilt prompts.
+"""Looking after rows that nobody looks after: silent owners, lost rings, passed deadlines, unbuilt prompts, ends that
+nothing followed.
 
 Every worker sweeps; each move is conditional, so that two sweeps do it once. Time is this process's own
 monotonic clock wherever another's liveness is judged: a counter that stands still, not a time stamp that looks old.
@@ -26,6 +27,7 @@ SWEEP_SECS = 1.0
 MAX_ATTEMPTS = 4
 RING_AGAIN_AFTER_SECS = 2.0
 PREPARE_AGAIN_AFTER_SECS = 20.0
+FOLLOW_UP_AGAIN_AFTER_SECS = 5.0
 BATCH_ROWS = 200
 
 
@@ -46,6 +48,7 @@ class Sweep:
         self._clock = clock
         self._beats: dict[UUID, Beat] = {}
         self._prepare_rung: dict[UUID, float] = {}
+        self._follow_up_rung: dict[UUID, float] = {}
 
     def once(self) -> None:
         """One look at everything."""
@@ -53,6 +56,7 @@ class Sweep:
         self._end_unwanted()
         self._ring_for_queued()
         self._ring_for_preparing()
+        self._ring_for_follow_ups()
         self._forget_ephemeral()
 
     def _take_over_silent(self) -> None:
@@ -109,6 +113,17 @@ class Sweep:
                 rung[generation_id] = now
                 ring(generation_id, task)
         self._prepare_rung = rung
+
+    def _ring_for_follow_ups(self) -> None:
+        """The end itself rang; this is for when nobody heard it. Seen first now, a row gets that much time."""
+        now = self._clock()
+        rung: dict[UUID, float] = {}
+        for generation_id, task in Generation.objects.to_follow_up().values_list("pk", "follow_up_task")[:BATCH_ROWS]:
+            rung[generation_id] = self._follow_up_rung.get(generation_id, now)
+            if now - rung[generation_id] >= FOLLOW_UP_AGAIN_AFTER_SECS:
+                rung[generation_id] = now
+                ring(generation_id, task)
+        self._follow_up_rung = rung
 
     def _forget_ephemeral(self) -> None:
         rows = Generation.objects.forgettable(timezone.now(), after_secs=settings.TOKEN_LOG_TTL_SECS)

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from inference.models import Generation, Priority, Status
 from inference.redis_client import log_key
-from inference.sweep import MAX_ATTEMPTS, PREPARE_AGAIN_AFTER_SECS, Sweep
+from inference.sweep import FOLLOW_UP_AGAIN_AFTER_SECS, MAX_ATTEMPTS, PREPARE_AGAIN_AFTER_SECS, Sweep
 from inference.token_log_entries import Token
 from inference.token_log_store import Append, append
 from tests.inference.making import preparing, queued, tokens
@@ -227,3 +227,51 @@ def test_thousands_of_queued_rows_do_not_slow_the_sweep_into_silence(sweep: Swee
     sweep.once()
     assert len(rings) == 2
     assert (timezone.now() - began).total_seconds() < 5
+
+
+# ---- what must follow an end ----
+
+
+def ended_with_follow_up(**columns: object) -> Generation:
+    row = queued()
+    Generation.objects.filter(pk=row.pk).update(
+        status=Status.COMPLETE, follow_up_task="chat.follow", finished_at=timezone.now(), **columns
+    )
+    return row
+
+
+def test_what_must_follow_is_rung_again_until_it_is_done(sweep: Sweep, clock: Clock, rings: Rings) -> None:
+    row = ended_with_follow_up()
+    rung = ("chat.follow", str(row.pk))
+    rings.clear()
+    sweep.once()
+    assert rung not in rings  # the end itself has rung a moment ago
+    for expected in (1, 2):
+        clock.now += FOLLOW_UP_AGAIN_AFTER_SECS
+        sweep.once()
+        sweep.once()
+        assert rings.count(rung) == expected
+    assert Generation.objects.settle_follow_up(generation_id=row.pk)
+    assert not Generation.objects.settle_follow_up(generation_id=row.pk)
+    clock.now += FOLLOW_UP_AGAIN_AFTER_SECS
+    sweep.once()
+    assert rings.count(rung) == 2
+
+
+def test_nothing_follows_before_the_end(sweep: Sweep, clock: Clock, rings: Rings) -> None:
+    row = queued()
+    Generation.objects.filter(pk=row.pk).update(follow_up_task="chat.follow")
+    assert not Generation.objects.settle_follow_up(generation_id=row.pk)
+    for _ in range(2):
+        sweep.once()
+        clock.now += FOLLOW_UP_AGAIN_AFTER_SECS
+    assert ("chat.follow", str(row.pk)) not in rings
+
+
+def test_a_row_is_not_forgotten_before_what_must_follow_is_done(sweep: Sweep) -> None:
+    row = ended_with_follow_up(ephemeral=True)
+    grow_older(row, settings.TOKEN_LOG_TTL_SECS + 1)
+    sweep.once()
+    assert Generation.objects.settle_follow_up(generation_id=row.pk)
+    sweep.once()
+    assert not Generation.objects.filter(pk=row.pk).exists()

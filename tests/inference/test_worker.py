@@ -75,6 +75,15 @@ def test_an_answer_is_computed_logged_and_stored(store: "redis.Redis[bytes]") ->
     assert_one_end(store, generation)
 
 
+def test_an_end_rings_for_what_must_follow_it(rings: list[tuple[str, str]]) -> None:
+    generation = queued(say="[[say: done]]")
+    Generation.objects.filter(pk=generation.pk).update(follow_up_task="chat.follow")
+    with running_worker() as (_, work):
+        work.ring()
+        assert eventually(lambda: is_ended(generation))
+        assert eventually(lambda: ("chat.follow", str(generation.pk)) in rings)
+
+
 def test_an_ordinary_answer_is_not_worth_a_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "inference.worker")
     run_to_end(ordinary := queued(say="hello"))
