@@ -3,7 +3,9 @@
 Every client has explicit timeouts and no hidden retries: whoever waits decides how long.
 """
 
+import asyncio
 from functools import lru_cache
+from typing import Any
 from uuid import UUID
 
 import redis
@@ -65,12 +67,31 @@ def shared_client() -> "redis.Redis[bytes]":
     return sync_client()
 
 
+class _CancellableRedis(redis.asyncio.Redis):  # type: ignore[type-arg]  # generic in its stubs only
+    """Keeps its own time, so that a cancelled command is over.
+
+    redis-py times its writes with asyncio.wait_for, which before Python 3.12 forgets a cancellation that arrives just
+    when the write has ended: a reader whose client left would stay until its answer ends. asyncio.timeout forgets none.
+    """
+
+    patience_secs = REPLY_TIMEOUT_SECS
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        try:
+            async with asyncio.timeout(self.patience_secs):
+                return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except TimeoutError as error:
+            raise RedisTimeoutError(f"{args[0]}: no reply within {self.patience_secs:g} s") from error
+
+
 def async_client(*, reply_timeout_secs: float = REPLY_TIMEOUT_SECS) -> "redis.asyncio.Redis[bytes]":
     """A client for the running event loop. Commands that block must stay below ``reply_timeout_secs``."""
-    return redis.asyncio.Redis.from_url(
+    client: _CancellableRedis = _CancellableRedis.from_url(  # type: ignore[assignment]
         settings.REDIS_URL,
         socket_connect_timeout=CONNECT_TIMEOUT_SECS,
-        socket_timeout=reply_timeout_secs,
         health_check_interval=HEALTH_CHECK_SECS,
         retry=AsyncRetry(NoBackoff(), 1),
     )
+    client.connection_pool.connection_kwargs.pop("socket_timeout", None)  # an address may bring one
+    client.patience_secs = reply_timeout_secs + CONNECT_TIMEOUT_SECS
+    return client
