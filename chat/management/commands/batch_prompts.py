@@ -14,7 +14,6 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from setproctitle import setproctitle
-from tqdm import tqdm
 
 from chat.batch.errors import BatchError
 from chat.batch.inputs import Failure, Format, Options, Source
@@ -23,6 +22,7 @@ from chat.batch.run import Batch, cancel_run
 from chat.callers import Caller
 from chat.command_options import add_request_arguments, caller_of, request_fields, require_service, system_prompt
 from chat.errors import ChatError
+from chat.progress import bar
 
 FAILURES_SHOWN = 20
 SAID_AGAIN_SECS = 30.0
@@ -139,17 +139,7 @@ class Progress:
         self._n_failed = 0
         self._n_tokens = 0
         self._said: dict[str, float] = {}
-        is_terminal = sys.stderr.isatty()
-        # A log file gets a line now and then, not ten a second.
-        self._bar = tqdm(
-            total=n_prompts,
-            initial=n_done,
-            unit="prompt",
-            dynamic_ncols=True,
-            mininterval=0.1 if is_terminal else 10.0,
-            maxinterval=1.0 if is_terminal else 30.0,
-            smoothing=0.1,
-        )
+        self._bar = bar(total=n_prompts, initial=n_done, unit="prompt")
 
     def __enter__(self) -> "Progress":
         return self

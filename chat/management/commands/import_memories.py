@@ -1,0 +1,159 @@
+"""`manage.py import_memories PATH...`: the command line around ``chat.memory.importing``."""
+
+import argparse
+import json
+import signal
+import sys
+from collections import Counter
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import Error as DatabaseError
+from tqdm import tqdm
+
+from chat.command_options import caller_of
+from chat.memory.importing.formats import Format
+from chat.memory.importing.moments import moment_of
+from chat.memory.importing.run import Options, Report, files_in, import_file
+from chat.progress import bar
+from chat.terminal import printable
+
+PROBLEMS_SHOWN = 20
+FILES_SHOWN = 20
+
+
+class Command(BaseCommand):
+    help = (
+        "Brings transcripts and notes into the built-in store of memories: JSONL (a memory or segment a line), JSON of "
+        "Whisper and WhisperX, SubRip and WebVTT with speakers, Markdown (a note per heading), plain text (a note per "
+        "paragraph, or a transcript when lines begin with names). Run again it imports nothing twice; of changed files "
+        "it replaces what changed. Exit status: 0 all was taken in, 1 something was not, 130 stopped by Ctrl-C."
+    )
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "paths", nargs="+", type=Path, metavar="PATH", help="a file, or a directory with all below it"
+        )
+        owner = parser.add_mutually_exclusive_group()
+        owner.add_argument("--owner", dest="user", metavar="NAME", help="memories of this user alone")
+        owner.add_argument("--shared", action="store_true", help="memories of everybody (the default)")
+        parser.add_argument("--format", choices=list(Format), help="of all files; else each is looked at")
+        parser.add_argument(
+            "--date",
+            metavar="WHEN",
+            help="when it was recorded, for files that do not say so themselves (ISO 8601); without it a date in the "
+            "file's name counts, then the time it was last changed",
+        )
+        parser.add_argument(
+            "--speaker-map",
+            action="append",
+            default=[],
+            metavar="FROM=TO",
+            help="another name for a speaker, such as SPEAKER_00=Sarah, or a JSON file with such names; repeatable",
+        )
+
+    def handle(self, *args: object, **options: Any) -> None:  # noqa: ANN401  argparse's values
+        asked = Options(
+            owner=caller_of(options).key if options["user"] else "",
+            form=Format(options["format"]) if options["format"] else None,
+            date=_date(options["date"]),
+            speakers=_speakers(options["speaker_map"]),
+        )
+        try:
+            files, n_others = files_in(options["paths"])
+            reports = self.import_all(files, asked)
+        except KeyboardInterrupt:
+            self.stderr.write("Stopped; what is in stays. Start again to go on.")
+            sys.exit(128 + signal.SIGINT)
+        except OSError as error:
+            raise CommandError(f"{error.filename}: {error.strerror}") from error
+        except DatabaseError as error:
+            raise CommandError(f"the database refuses: {error}. Start again to go on.") from error
+        self.tell(reports, n_others, shows_files=options["verbosity"] > 1 or len(files) <= FILES_SHOWN)
+        if any(report.problems for report in reports):
+            sys.exit(1)
+
+    def import_all(self, files: list[Path], asked: Options) -> list[Report]:
+        sizes = [max(1, path.stat().st_size) for path in files]
+        reports = []
+        done = 0
+        with bar(total=sum(sizes), unit="B", unit_scale=True) as progress:
+            for path, size in zip(files, sizes, strict=True):
+                advance = partial(_advance, progress, size)
+                reports.append(import_file(path, asked, advance))
+                # What was left out, or was refused, is done with as well.
+                done += size
+                progress.update(done - progress.n)
+        return reports
+
+    def tell(self, reports: list[Report], n_others: int, *, shows_files: bool) -> None:
+        for report in reports if shows_files else ():
+            self.stdout.write(printable(f"{report.path}: {_told(report)}"))
+        total = Counter[str]()
+        for report in reports:
+            total.update(segments=report.n_segments, notes=report.n_notes)
+            total.update(unchanged=report.n_unchanged, removed=report.n_removed)
+        self.stdout.write(
+            f"{len(reports)} files: {total['segments']} segments and {total['notes']} notes imported, "
+            f"{total['unchanged']} transcripts and notes unchanged, {total['removed']} removed."
+        )
+        if n_others:
+            self.stdout.write(f"{n_others} files of other kinds were left alone.")
+        problems = [f"{report.path}: {problem}" for report in reports for problem in report.problems]
+        if problems:
+            self.stderr.write(f"{len(problems)} problems:")
+        for problem in problems[:PROBLEMS_SHOWN]:
+            self.stderr.write(f"  {printable(problem)}")
+        if len(problems) > PROBLEMS_SHOWN:
+            self.stderr.write(f"  and {len(problems) - PROBLEMS_SHOWN} more")
+
+
+def _advance(progress: tqdm, size: int, share: float) -> None:
+    progress.update(share * size)
+
+
+def _told(report: Report) -> str:
+    counted = {
+        "segments": report.n_segments,
+        "notes": report.n_notes,
+        "unchanged": report.n_unchanged,
+        "removed": report.n_removed,
+        "problems": len(report.problems),
+    }
+    parts = [f"{n} {what}" for what, n in counted.items() if n]
+    return ", ".join(parts) + (f"; dated by {' and '.join(report.dated_by)}" if report.dated_by else "")
+
+
+def _date(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    moment = moment_of(text)
+    if moment is None:
+        raise CommandError(f"--date {text!r}: expected a date or time in ISO 8601, such as 2026-03-01")
+    return moment
+
+
+def _speakers(given: list[str]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for each in given:
+        before, equals, after = each.partition("=")
+        if equals and before and after:
+            names[before.strip()] = after.strip()
+        else:
+            names |= _speakers_in(Path(each))
+    return names
+
+
+def _speakers_in(path: Path) -> dict[str, str]:
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CommandError(f"--speaker-map {path}: neither FROM=TO nor a file ({error.strerror})") from error
+    except ValueError as error:
+        raise CommandError(f"--speaker-map {path}: is not JSON ({error})") from error
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise CommandError(f"--speaker-map {path}: expected a JSON object of names")
+    return names

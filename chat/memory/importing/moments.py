@@ -1,0 +1,45 @@
+"""When something was recorded or written, from whatever says so; a time without a zone counts as UTC."""
+
+import re
+from datetime import UTC, datetime
+
+EARLIEST_UNIX_SECS = 100_000_000  # smaller numbers are seconds into a recording, which some call a timestamp, too
+EARLIEST_UNIX_MS = 100_000_000_000
+YEARS = range(1970, 2101)
+_DATE_IN_NAME = re.compile(
+    r"(?<!\d)(\d{4})([-_.]?)(\d{2})\2(\d{2})"  # the same separator twice, or none
+    r"(?:[T_ -]+(\d{2})[-:h._]?(\d{2})(?:[-:m._]?(\d{2}))?)?(?!\d)"
+)
+
+
+def moment_of(value: object) -> datetime | None:
+    """Of an ISO 8601 text or unix seconds (or milliseconds); None when it is neither."""
+    try:
+        if isinstance(value, str):
+            moment = datetime.fromisoformat(value.strip())
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > EARLIEST_UNIX_SECS:
+            return datetime.fromtimestamp(value / 1000 if value > EARLIEST_UNIX_MS else value, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return None
+
+
+def moment_in_name(name: str) -> datetime | None:
+    """``2026-03-01 standup``, ``20260301_1405``: the first date in a file's name that exists."""
+    for found in _DATE_IN_NAME.finditer(name):
+        year, _, month, day, hour, minute, second = found.groups()
+        if int(year) not in YEARS:
+            continue
+        date = _existing(int(year), int(month), int(day))
+        timed = date and hour and _existing(date.year, date.month, date.day, int(hour), int(minute), int(second or 0))
+        if date:
+            return timed or date
+    return None
+
+
+def _existing(year: int, month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> datetime | None:
+    try:
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError:
+        return None
