@@ -5,6 +5,7 @@ from redis.exceptions import RedisError
 
 from inference.models import Generation
 from inference.redis_client import WORKER_KEY, shared_client
+from inference.step_meter import EngineReport
 
 REPORT_TTL_SECS = 10
 UNKNOWN_RUN_SECS = 5.0  # before the first run has been measured
@@ -26,6 +27,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     n_tokens: int = 0  # since it began
     tokens_per_second: float = 0.0
     mean_run_secs: float | None = None
+    engine: EngineReport = EngineReport()
 
 
 class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):

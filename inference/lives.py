@@ -79,7 +79,7 @@ class Live:
         """Whether the present runner has computed a token of it and lived."""
         return self.is_in_runner and len(self.tokens) > self.n_at_submit
 
-    def submission(self) -> Submit:
+    def submission(self, now: float) -> Submit:
         emitted = [token.token for token in self.tokens]
         return Submit(
             sequence_id=self.sequence_id,
@@ -87,6 +87,7 @@ class Live:
             params=self.params,
             emitted=emitted,
             priority=self.priority,
+            timeout_secs=None if self.deadline is None else max(0.0, self.deadline - now),
         )
 
     def end(self, outcome: Outcome) -> None:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from inference import suspects
-from inference.engine.frames import Cancel, Emission, Ended, FromRunner, Progress, Ready, Rejected, Step
+from inference.engine.frames import Cancel, Emission, Ended, FromRunner, Held, Progress, Ready, Rejected, Step
 from inference.launcher import FrameCame, Launcher, LaunchEvent, MakeRunner, Runner, RunnerGone, Started, StartFailed
 from inference.lives import Fate, Live, Outcome
 from inference.results import CANCELLED, TIMED_OUT, Ending, Flushed, failed, storable
 from inference.states import FinishReason, Status
+from inference.step_meter import StepMeter
 from inference.token_log_entries import AnyEntry, Token, Waiting
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Placement:
         self.ready: Ready | None = None  # what the runner said of itself; None while there is none
         self.runner_pid: int | None = None
         self.n_tokens = 0  # given out since the start
+        self.meter = StepMeter()
         self._sink = sink
         self._clock = clock
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -261,8 +263,14 @@ class Placement:
     def _handle_frame(self, frame: FromRunner, now: float) -> None:
         match frame:
             case Step(emissions=emissions):
+                self.meter.add(frame)
                 entries = [self._token_came(emission, now) for emission in emissions]
                 self._sink([entry for entry in entries if entry is not None])
+            case Held(sequence_id, reason):
+                live = self._of_sequence(sequence_id)
+                if live is not None:
+                    live.last_progress_at = 0.0  # that it goes on again is told at once
+                    self._say(live, "queued", reason=reason)
             case Progress(sequence_id, n_done, n_total):
                 self._progress_came(sequence_id, n_done / max(1, n_total), now)
             case Ended(sequence_id=sequence_id):
@@ -304,7 +312,8 @@ class Placement:
     def _outcome(self, live: Live, frame: Ended) -> Outcome:
         natural = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}.get(frame.reason)
         # An answer that ended by itself before the cancel reached it is complete.
-        ending = Ending(Status.COMPLETE, natural) if natural else (live.stopping or CANCELLED)
+        stopped = live.stopping or (TIMED_OUT if frame.reason == "timeout" else CANCELLED)
+        ending = Ending(Status.COMPLETE, natural) if natural else stopped
         timings = {"prefill": frame.prefill_ms, "decode": frame.decode_ms, **_waits(live)}
         return Outcome(
             Fate.ENDED, ending, Flushed(storable(frame.text), frame.n_kept), n_cached=frame.n_cached, timings=timings
@@ -342,7 +351,7 @@ class Placement:
             live.is_in_runner, live.n_at_submit = True, len(live.tokens)
             live.submitted_at = live.submitted_at or now
             self._say(live, "prefill", progress=0.0)
-            self._runner.send(live.submission())
+            self._runner.send(live.submission(now))
 
     def _let_go(self, live: Live, outcome: Outcome) -> None:
         del self._lives[live.generation_id]

@@ -162,4 +162,5 @@ class Worker:
             n_tokens=n_tokens,
             tokens_per_second=round((n_tokens - n_before) / max(0.001, now - then), 1),
             mean_run_secs=self._claims.mean_run_secs,
+            engine=self.placement.meter.report(),
         )

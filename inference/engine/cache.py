@@ -154,11 +154,20 @@ class PrefixCache:
                 return False
             slot = taken
         sequence.slot = slot
-        sequence.n_computed = match.n_tokens if match else 0
+        sequence.n_computed = match.n_tokens if match else self._unpark(sequence, slot)
         if sequence.cache_prompt:
             self._live[slot] = InCells(slot, np.asarray(sequence.tokens, dtype=np.int32), sequence)
             self._index.add(self._live[slot].tokens, self._live[slot])
         return True
+
+    def _unpark(self, sequence: Sequence, slot: int) -> int:
+        """Bring what a sequence kept to itself back into its empty slot; how many tokens that were."""
+        state, sequence.parked = sequence.parked, None
+        if state is None or not self.make_room(len(sequence.tokens)) or not self._memory.load(slot, state):
+            return 0
+        n_tokens = self._memory.n_positions(slot)
+        self._pool.fill(slot, n_tokens)
+        return n_tokens
 
     def leave(self, sequence: Sequence, *, keep: bool) -> None:
         """Take the slot back; its cells become idle if they are worth it and ``keep`` says so, else empty."""
@@ -174,8 +183,11 @@ class PrefixCache:
         sequence.slot = None
 
     def save(self, sequence: Sequence) -> None:
-        """A snapshot of a live sequence where it is now."""
-        if sequence.cache_prompt:
+        """A snapshot of a live sequence where it is now; one that shares nothing keeps its state to itself."""
+        if not sequence.cache_prompt:
+            state = self._memory.save(_slot_of(sequence))
+            sequence.parked = state if self.snapshots.fits(len(state)) else None
+        else:
             tokens = np.asarray(sequence.tokens[: sequence.n_computed], dtype=np.int32)
             self._stash(InCells(_slot_of(sequence), tokens, ephemeral=sequence.ephemeral))
 

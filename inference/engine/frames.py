@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from inference.engine.config import EngineConfig
+from inference.engine.logprobs import TokenLogprobs
 from inference.engine.params import SequenceParams
 
 
@@ -35,6 +36,7 @@ class Submit(Frame, frozen=True, tag=True, kw_only=True):
     params: SequenceParams
     emitted: list[int] = []
     priority: int = 1
+    timeout_secs: float | None = None  # from its arrival here; the clocks of two processes are never compared
 
 
 class Cancel(Frame, frozen=True, tag=True):
@@ -61,6 +63,15 @@ class Ready(Frame, frozen=True, tag=True, kw_only=True):
     warmup_ms: float
 
 
+class Held(Frame, frozen=True, tag=True):
+    """A sequence waits for room in the model's memory, or gave its own to others; ``reason`` is for its user.
+
+    Told once each time it begins to wait; the next Progress or token says that it goes on."""
+
+    sequence_id: str
+    reason: str
+
+
 class Progress(Frame, frozen=True, tag=True):
     """Prompt tokens of a sequence computed so far."""
 
@@ -70,21 +81,38 @@ class Progress(Frame, frozen=True, tag=True):
 
 
 class Emission(msgspec.Struct, frozen=True, array_like=True):
-    """One token: ``text`` is what it released (whole characters; nothing that may begin a stop string)."""
+    """One token: ``text`` is what it released (whole characters; nothing that may begin a stop string).
+
+    ``logprobs`` only for a sequence that asked for them."""
 
     sequence_id: str
     index: int
     token: int
     text: str
+    logprobs: TokenLogprobs | None = None
 
 
 class Step(Frame, frozen=True, tag=True, kw_only=True):
-    """What one pass of the loop produced, with its cost."""
+    """What one pass of the loop produced, its batch, its cost and the memory after it.
+
+    ``n_cached`` are prompt tokens of sequences that began in this step and found them computed. Cells are counted once,
+    whoever shares them; ``free + used + cached`` is the whole pool."""
 
     emissions: list[Emission]
     n_prefill: int
     n_decode: int
     step_ms: float
+    n_sequences: int = 0
+    n_cached: int = 0
+    n_waiting: int = 0
+    cells_free: int = 0
+    cells_used: int = 0
+    cells_cached: int = 0
+
+    @property
+    def n_tokens(self) -> int:
+        """All that was computed in the batch."""
+        return self.n_prefill + self.n_decode
 
 
 class Ended(Frame, frozen=True, tag=True, kw_only=True):
@@ -92,7 +120,7 @@ class Ended(Frame, frozen=True, tag=True, kw_only=True):
     (tokens that only completed a stop string are not kept). Times are ms in this runner."""
 
     sequence_id: str
-    reason: str  # stop | length | cancelled
+    reason: str  # stop | length | cancelled | timeout
     text: str = ""
     n_kept: int = 0
     n_cached: int = 0
@@ -117,7 +145,7 @@ class Fatal(Frame, frozen=True, tag=True):
 
 
 ToRunner = Submit | Cancel | Stop
-FromRunner = Ready | Progress | Step | Ended | Rejected | Fatal
+FromRunner = Ready | Held | Progress | Step | Ended | Rejected | Fatal
 
 
 def _from_text(kind: type, value: str) -> Path:

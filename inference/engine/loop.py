@@ -12,8 +12,10 @@ from inference.engine.cache import PrefixCache
 from inference.engine.config import MEBIBYTE, EngineConfig
 from inference.engine.cost import StepCost
 from inference.engine.errors import BackendError, BadLogitsError
-from inference.engine.frames import Cancel, Emission, Ended, FromRunner, Progress, Rejected, Step, Submit
+from inference.engine.frames import Cancel, Emission, Ended, FromRunner, Held, Progress, Rejected, Step, Submit
+from inference.engine.logprobs import TokenLogprobs, token_logprobs
 from inference.engine.pool import Pool
+from inference.engine.refusals import refusal
 from inference.engine.sampling import Candidates, Sampler
 from inference.engine.scheduler import Planned, Scheduler
 from inference.engine.sequence import Sequence, State
@@ -39,6 +41,7 @@ class Loop:
         self._cost = StepCost(config.step_budget_ms)
         self._candidates = Candidates(backend.vocabulary.n_tokens)
         self._n_arrived = 0
+        self._n_cached = 0  # tokens that sequences admitted since the last Step found computed
         self.pool = Pool(backend.n_cells, backend.n_slots)
         cache = PrefixCache(self.pool, backend, ram_bytes=config.cache_ram_mb * MEBIBYTE, disk=disk)
         self.scheduler = Scheduler(
@@ -60,9 +63,9 @@ class Loop:
         if self.scheduler.find(submit.sequence_id) is not None:
             logger.warning("sequence %s was submitted twice; the first goes on", submit.sequence_id)
             return
-        refusal = self._refusal(submit)
-        if refusal is not None:
-            self._send(Rejected(submit.sequence_id, *refusal))
+        refused = refusal(submit, n_vocabulary=self._vocabulary.n_tokens, n_cells=self.pool.n_cells)
+        if refused is not None:
+            self._send(Rejected(submit.sequence_id, *refused))
             return
         sequence = self._sequence(submit)
         self.scheduler.add(sequence)
@@ -70,25 +73,11 @@ class Loop:
         if reason is not None:
             self._end(sequence, reason)
 
-    def _refusal(self, submit: Submit) -> tuple[str, str] | None:
-        """Code and message of why the sequence can never run here, or ``None``."""
-        n_vocabulary = self._vocabulary.n_tokens
-        tokens = submit.prompt + submit.emitted
-        if not submit.prompt:
-            return "empty_prompt", "a prompt needs at least one token"
-        if len(tokens) >= self.pool.n_cells:
-            return "context_overflow", f"{len(tokens)} tokens do not fit a context of {self.pool.n_cells}"
-        # An id out of range would fail the whole batch, and everybody in it.
-        if min(tokens) < 0 or max(tokens) >= n_vocabulary:
-            return "invalid_token", f"a token id is not among the {n_vocabulary} of the vocabulary"
-        if any(not 0 <= token < n_vocabulary for token in submit.params.sampling.logit_bias):
-            return "invalid_logit_bias", f"logit_bias names a token id beyond the {n_vocabulary} of the vocabulary"
-        return None
-
     def _sequence(self, submit: Submit) -> Sequence:
         params = submit.params
         self._n_arrived += 1
         forbidden = self._vocabulary.eog_tokens if params.ignore_eos else ()
+        now = time.monotonic()
         return Sequence(
             id=submit.sequence_id,
             tokens=submit.prompt + submit.emitted,
@@ -100,7 +89,9 @@ class Loop:
             ephemeral=params.ephemeral,
             sampler=Sampler(params.sampling, self._candidates, forbidden),
             text=TextAssembler(params.stop, trim_start=params.trim_start),
-            arrived_at=time.monotonic(),
+            n_logprobs=params.n_logprobs,
+            arrived_at=now,
+            ends_at=None if submit.timeout_secs is None else now + submit.timeout_secs,
         )
 
     def _replay(self, sequence: Sequence, emitted: list[int]) -> str | None:
@@ -123,11 +114,15 @@ class Loop:
 
     def step(self) -> bool:
         """Compute one batch; False when there was nothing to do."""
+        began = time.monotonic()
+        for overdue in self.scheduler.overdue(began):
+            self._end(overdue, "timeout")
         planned = self.scheduler.plan()
+        for held, reason in self.scheduler.take_held():
+            self._send(Held(held.id, reason))
         if not planned:
             self.scheduler.check()
             return False
-        began = time.monotonic()
         self._note_admitted(planned, began)
         logits = self._backend.decode([each.as_slice() for each in planned])
         if logits is None:
@@ -143,7 +138,7 @@ class Loop:
         self._cost.observe(n_decode, n_prefill, step_ms)
         for each in progress:
             self._send(each)
-        self._send(Step(emissions=emissions, n_prefill=n_prefill, n_decode=n_decode, step_ms=step_ms))
+        self._send(self._told(emissions, n_prefill, n_decode, len(planned), step_ms))
         for sequence, reason in ended:
             self._end(sequence, reason)
         return True
@@ -152,6 +147,23 @@ class Loop:
         for each in planned:
             if each.sequence.admitted_at is None:
                 each.sequence.admitted_at = now
+                self._n_cached += each.sequence.n_cached
+
+    def _told(self, emissions: list[Emission], n_prefill: int, n_decode: int, n_sequences: int, step_ms: float) -> Step:
+        n_cached, self._n_cached = self._n_cached, 0
+        n_free, n_used = self.pool.n_free, self.pool.n_used
+        return Step(
+            emissions=emissions,
+            n_prefill=n_prefill,
+            n_decode=n_decode,
+            step_ms=step_ms,
+            n_sequences=n_sequences,
+            n_cached=n_cached,
+            n_waiting=len(self.scheduler.waiting),
+            cells_free=n_free,
+            cells_used=n_used,
+            cells_cached=self.pool.n_cells - n_free - n_used,
+        )
 
     def _sample(
         self, planned: list[Planned], logits: list[Logits]
@@ -163,6 +175,7 @@ class Loop:
         if len(completed) != len(logits):
             raise BackendError(f"{len(completed)} sequences wait for logits, {len(logits)} came")
         for sequence, row in zip(completed, logits, strict=True):
+            raw = row.copy() if sequence.n_logprobs else None  # the sampler changes them
             try:
                 token = sequence.sampler.sample(row, sequence.tokens, sequence.n_generated + 1)
             except BadLogitsError as error:
@@ -170,14 +183,17 @@ class Loop:
                 logger.error("sequence %s: %s", sequence.id, error)  # noqa: TRY400  the trace says nothing more
                 ended.append((sequence, error.code))
                 continue
-            emission, reason = self._accept(sequence, token)
+            told = None if raw is None else token_logprobs(raw, token, sequence.n_logprobs)
+            emission, reason = self._accept(sequence, token, told)
             if emission is not None:
                 emissions.append(emission)
             if reason is not None:
                 ended.append((sequence, reason))
         return emissions, ended
 
-    def _accept(self, sequence: Sequence, token: int) -> tuple[Emission | None, str | None]:
+    def _accept(
+        self, sequence: Sequence, token: int, logprobs: TokenLogprobs | None
+    ) -> tuple[Emission | None, str | None]:
         """Append a drawn token: its emission, unless it only says "the end"; the reason, if the sequence ends by it."""
         now = time.monotonic()
         if sequence.state is State.PREFILL:
@@ -188,7 +204,7 @@ class Loop:
         sequence.first_token_at = sequence.first_token_at or now
         sequence.tokens.append(token)
         text = sequence.text.push(self._vocabulary.piece(token))
-        emission = Emission(sequence.id, sequence.n_generated, token, text)
+        emission = Emission(sequence.id, sequence.n_generated, token, text, logprobs)
         if sequence.text.stopped:
             return emission, "stop"
         is_full = sequence.n_generated >= sequence.max_tokens or len(sequence.tokens) >= self.pool.n_cells

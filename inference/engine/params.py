@@ -32,4 +32,5 @@ class SequenceParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     ignore_eos: bool = False
     cache_prompt: bool = True
     ephemeral: bool = False  # nothing of it may reach a disk
+    n_logprobs: int = 0  # alternatives to tell with each token's own log-probability; 0: tell none
     trim_start: bool = False  # the transcript format's answers begin with a space that is not text

@@ -13,6 +13,10 @@ from inference.engine.errors import BooksError
 from inference.engine.pool import Pool
 from inference.engine.sequence import Sequence, State
 
+# For the user who waits.
+NO_ROOM = "the model's memory is full; the answers before this one go first"
+GAVE_WAY = "the model's memory is full; this answer waits, and goes on when others have ended"
+
 
 @dataclass(frozen=True, slots=True)
 class Planned:
@@ -43,6 +47,7 @@ class Scheduler:
         self.cache = cache
         self.waiting: list[Sequence] = []  # by rank
         self.running: list[Sequence] = []  # by admission
+        self._held: list[tuple[Sequence, str]] = []  # that began to wait, and nobody was told so yet
         self._cost = cost
         self._parallel = parallel
         self._batch_size = batch_size
@@ -52,6 +57,16 @@ class Scheduler:
 
     def find(self, sequence_id: str) -> Sequence | None:
         return next((each for each in (*self.running, *self.waiting) if each.id == sequence_id), None)
+
+    def overdue(self, now: float) -> list[Sequence]:
+        """Those whose deadline has passed, wherever they are."""
+        everyone = (*self.running, *self.waiting)
+        return [each for each in everyone if each.ends_at is not None and now >= each.ends_at]
+
+    def take_held(self) -> list[tuple[Sequence, str]]:
+        """Who began to wait for room since the last call, and why."""
+        held, self._held = self._held, []
+        return held
 
     def plan(self) -> list[Planned]:
         """The next batch; empty when there is nothing to do."""
@@ -118,6 +133,8 @@ class Scheduler:
                 leader.marks.add(n_common)
                 n_coming += 1
             elif not self._try_admit(sequence, found):
+                for held in self.waiting[self.waiting.index(sequence) :]:
+                    self._hold(held, NO_ROOM)
                 return
 
     def _look_up(self, sequence: Sequence) -> Found:
@@ -136,6 +153,7 @@ class Scheduler:
         self.waiting.remove(sequence)
         self.running.append(sequence)
         sequence.move(State.PREFILL)
+        sequence.is_held = False
         if sequence.admitted_at is None:
             sequence.n_cached = sequence.n_computed
         if found.n_known >= sequence.n_computed + MIN_SAVED:
@@ -153,7 +171,13 @@ class Scheduler:
         victim.n_computed = 0
         victim.move(State.WAITING)
         self.add(victim)
+        self._hold(victim, GAVE_WAY)
         return victim
+
+    def _hold(self, sequence: Sequence, reason: str) -> None:
+        if not sequence.is_held:
+            sequence.is_held = True
+            self._held.append((sequence, reason))
 
     # ---- prompts ----
 

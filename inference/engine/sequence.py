@@ -44,7 +44,9 @@ class Sequence:
     cache_prompt: bool
     sampler: Sampler
     text: TextAssembler
-    arrived_at: float  # seconds on the loop's clock, as the two below
+    arrived_at: float  # seconds on the loop's clock, as every ``_at`` below
+    n_logprobs: int = 0
+    ends_at: float | None = None  # seconds on the same clock: its deadline
     ephemeral: bool = False  # its tokens and states stay in memory
     admitted_at: float | None = None
     first_token_at: float | None = None
@@ -53,6 +55,8 @@ class Sequence:
     slot: int | None = None
     n_computed: int = 0
     n_cached: int = 0
+    parked: bytes | None = None  # the state of one that shares nothing, while it waits for room
+    is_held: bool = False  # waits for room, and its user was told
     may_share: bool = True  # cells with other sequences
     # Ends of beginnings that others share: a slice ends there, so that the state can be copied or saved.
     marks: set[int] = field(default_factory=set)

@@ -103,6 +103,10 @@ class Snapshots:
         """Whether there is no place at all for a state."""
         return not self._max_bytes and self._disk is None
 
+    def fits(self, n_bytes: int) -> bool:
+        """Whether RAM takes a state of that size at all."""
+        return n_bytes <= self._max_bytes
+
     @property
     def has_disk(self) -> bool:
         return self._disk is not None

@@ -11,6 +11,7 @@ from inference.engine.fake_backend import FakeBackend
 from inference.engine.frames import Cancel, Emission, Ended, FromRunner, Progress, Rejected, Step, Submit
 from inference.engine.loop import Loop
 from inference.engine.params import SamplingParams, SequenceParams
+from inference.engine.snapshots import Disk
 from inference.engine.vocabulary import Vocabulary
 
 MAX_STEPS = 20_000
@@ -52,8 +53,10 @@ class Harness:
     config: EngineConfig
     frames: list[FromRunner] = field(default_factory=list)
 
+    disk: Disk | None = None
+
     def __post_init__(self) -> None:
-        self.loop = Loop(self.backend, self.config, self.frames.append)
+        self.loop = Loop(self.backend, self.config, self.frames.append, self.disk)
 
     @classmethod
     def fake(cls, *, window: int = 0, n_slots: int | None = None, **changes: object) -> "Harness":
@@ -67,7 +70,14 @@ class Harness:
         return cls(backend, config)
 
     def submit(
-        self, sequence_id: str, prompt: list[int], *, emitted: Many[int] = (), priority: int = 1, **changes: object
+        self,
+        sequence_id: str,
+        prompt: list[int],
+        *,
+        emitted: Many[int] = (),
+        priority: int = 1,
+        timeout_secs: float | None = None,
+        **changes: object,
     ) -> None:
         self.loop.handle(
             Submit(
@@ -76,6 +86,7 @@ class Harness:
                 params=params(**changes),
                 emitted=list(emitted),
                 priority=priority,
+                timeout_secs=timeout_secs,
             )
         )
 

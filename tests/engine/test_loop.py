@@ -40,6 +40,14 @@ def test_steps_count_their_tokens(harness: Harness) -> None:
     assert sum(step.n_prefill for step in steps) == len(prompt)
     assert sum(step.n_decode for step in steps) == 4, "the fifth token is drawn and never computed"
     assert all(step.step_ms > 0 for step in steps)
+    n_cells = harness.loop.pool.n_cells
+    assert {step.cells_free + step.cells_used + step.cells_cached for step in steps} == {n_cells}
+    assert [step.cells_used for step in steps][-1] == len(prompt) + 4
+    assert {step.n_sequences for step in steps} == {1}
+    assert sum(step.n_cached for step in steps) == 0
+    harness.submit("again", [*prompt, *harness.tokens("a")], max_tokens=1)
+    harness.run()
+    assert sum(step.n_cached for step in harness.steps()) == harness.ended("again").n_cached > 0
 
 
 def test_progress_counts_up_to_the_whole_prompt(harness: Harness) -> None:
@@ -138,6 +146,8 @@ def test_a_prompt_that_fills_the_context_is_rejected(harness: Harness) -> None:
         ([-1], {}, "invalid_token"),
         ([10_000_000], {}, "invalid_token"),
         ([5], {"logit_bias": {10_000_000: 1.0}}, "invalid_logit_bias"),
+        ([5], {"n_logprobs": 21}, "invalid_logprobs"),
+        ([5], {"n_logprobs": -1}, "invalid_logprobs"),
     ],
 )
 def test_what_would_hurt_others_is_rejected(

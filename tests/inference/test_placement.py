@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from inference.engine.frames import FromRunner, Progress, Rejected
+from inference.engine.frames import FromRunner, Held, Progress, Rejected
 from inference.launcher import FrameCame, RunnerGone, Started, StartFailed
 from inference.lives import Fate, Live, Outcome
 from inference.placement import (
@@ -203,6 +203,35 @@ def test_a_deadline_stops_it_in_and_outside_the_runner(bench: Bench) -> None:
     assert runner.cancelled == [running.sequence_id]
     bench.frames(ended(running.sequence_id, "cancelled"))
     assert outcome_of(running).ending == TIMED_OUT
+
+
+def test_the_runner_knows_the_deadline_too_and_may_be_the_first_to_tell(bench: Bench) -> None:
+    runner = bench.start()
+    live, endless = new_live(deadline=bench.now + 5), new_live()
+    bench.now += 2
+    bench.add(live, endless)
+    assert [submission.timeout_secs for submission in runner.submissions] == [3.0, None]
+    bench.frames(ended(live.sequence_id, "timeout"))
+    assert outcome_of(live).ending == TIMED_OUT
+    assert runner.cancelled == []
+
+
+def test_who_waits_for_room_is_told_why(bench: Bench) -> None:
+    bench.start()
+    live = new_live()
+    bench.add(live)
+    bench.frames(Held(live.sequence_id, "the memory is full"), Progress(live.sequence_id, 1, 4))
+    assert bench.states(live)[-2:] == ["queued", "prefill"]
+    held = [entry for _, entry in bench.logged if isinstance(entry, Waiting) and entry.state == "queued"]
+    assert [entry.reason for entry in held] == ["the memory is full"]
+
+
+def test_steps_are_counted(bench: Bench) -> None:
+    bench.start()
+    live = new_live()
+    bench.add(live)
+    bench.frames(step((live.sequence_id, 1, "H")), step((live.sequence_id, 2, "i")))
+    assert bench.placement.meter.report().n_decode_tokens == 2
 
 
 def test_a_lost_claim_is_let_go_at_once_and_its_late_tokens_are_ignored(bench: Bench) -> None:
