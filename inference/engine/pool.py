@@ -36,7 +36,8 @@ class Pool:
     @property
     def n_used(self) -> int:
         """Cells that some live sequence holds."""
-        return sum(run.n_cells for run in self._distinct() if self._is_live(run))
+        # Asked for at every step: without the care for one count each that ``_distinct`` takes.
+        return sum({id(run): run.n_cells for slot in self.used for run in self._runs[slot]}.values())
 
     @property
     def n_cached(self) -> int:

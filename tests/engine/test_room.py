@@ -54,7 +54,8 @@ def small_real(real_config: EngineConfig) -> Iterator[tuple[LlamaBackend, Engine
 def small(request: pytest.FixtureRequest, tmp_path: Path) -> Small:
     if request.param == "fake":
         return fake_small(tmp_path)
-    return Small(*request.getfixturevalue("small_real"), tmp_path)
+    backend, config = request.getfixturevalue("small_real")
+    return Small(backend, config, tmp_path)
 
 
 def held(harness: Harness, name: str) -> list[Held]:
