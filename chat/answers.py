@@ -1,12 +1,10 @@
 """What a client gets to see of a generation or message: bodies of the wire format."""
 
-import re
 from typing import Any
 
 from chat.models import Message
+from inference.engine.labels import labels_in
 from inference.models import FinishReason, Generation, Status
-
-_LABELS = re.compile(r"\[(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)\]")
 
 
 def answer(generation: Generation) -> dict[str, Any]:
@@ -81,8 +79,8 @@ def finish_reason(generation: Generation) -> str | None:
 
 
 def cited_labels(text: str) -> set[str]:
-    """Labels that the text names: ``[1]``, ``[1, 3]``."""
-    return {label for group in _LABELS.findall(text) for label in re.split(r"\s*[,;]\s*", group)}
+    """Labels that the text names outside of code: ``[1]``, ``[1, 3]``, ``[2-4]``."""
+    return {str(number) for number in labels_in(text)}
 
 
 def _ids(generation: Generation) -> dict[str, str | None]:

@@ -30,6 +30,11 @@ class Composition:
     answer_key: str
 
     @property
+    def highest_label(self) -> int | None:
+        """What the answer may cite; None where nothing can be cited, and a bracket is only a bracket."""
+        return len(self.sources) or None
+
+    @property
     def history_note(self) -> dict[str, Any]:
         """``usage.history``: said only when something is missing from the prompt."""
         if not self.prompt.n_left_out:
@@ -78,7 +83,12 @@ class Composer:
 
 
 def sequence_params(
-    options: RunOptions, chat_format: ChatFormat | None, *, n_prompt: int, context_size: int
+    options: RunOptions,
+    chat_format: ChatFormat | None,
+    *,
+    n_prompt: int,
+    context_size: int,
+    highest_label: int | None = None,
 ) -> SequenceParams:
     """What the engine is told; a seed is drawn here if none was given, ``max_tokens`` cut to what is left."""
     sampling = SamplingParams(
@@ -102,6 +112,7 @@ def sequence_params(
         ignore_eos=options.ignore_eos,
         cache_prompt=options.cache_prompt,
         trim_start=chat_format.trim_start if chat_format else False,
+        highest_label=highest_label,
     )
 
 

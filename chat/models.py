@@ -81,16 +81,22 @@ class Message(models.Model):
 class Retrieval(models.Model):
     """What was searched for one answer, what came back and what the model was shown.
 
-    ``sources`` are the memories shown, labelled as in the prompt (wire format of an answer's ``sources``).
+    ``sources`` are the memories shown, labelled as in the prompt (wire format of an answer's ``sources``); ``hits``
+    all that was found, best first, with the parts of their scores and the label of those shown. ``understood`` is
+    what the words of the query said beside it, ``note`` what the search could not do. Which labels the answer names
+    is known with its text (``generation.labels``).
     """
 
     message = models.OneToOneField(Message, on_delete=models.CASCADE, related_name="retrieval")
     query = models.TextField(blank=True, default="")
     filters = models.JSONField(default=dict, blank=True)
+    understood = models.JSONField(default=dict, blank=True)
+    hits = models.JSONField(default=list, blank=True)
     sources = models.JSONField(default=list, blank=True)
     n_hits = models.PositiveIntegerField(default=0)
     latency_ms = models.FloatField(default=0.0)
     error = models.TextField(blank=True, default="")
+    note = models.TextField(blank=True, default="")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

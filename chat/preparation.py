@@ -1,25 +1,28 @@
-"""The part of a turn that waits for the memory service: retrieve, render, queue.
+"""The part of a turn that waits for memories: retrieve, render, queue.
 
 Whoever does it, web process or Celery task, finds all it needs in the generation's annex; doing it twice is harmless.
 """
 
 import logging
 import uuid
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 import msgspec
-from django.conf import settings
 from django.db import OperationalError, transaction
+from django.utils import timezone
 
 from chat.composing import Composer, Composition, wants_memories
 from chat.dialogue import Said, said_in, write_renderings
 from chat.error_border import translate
-from chat.memory import client
-from chat.memory.query import Search
+from chat.follow_ups import earlier_in, searched
+from chat.memory import homes
+from chat.memory.query import MemoryQuery, Search
 from chat.memory.sources import Source, from_context
 from chat.models import Conversation, Message, Retrieval, Role
 from chat.requests import ChatRequest, SourceFilters, Strategy
+from chat.retrievals import record
 from chat.rules import Asked
 from inference import services as generations
 from inference.errors import StoreUnavailable
@@ -28,6 +31,7 @@ from inference.models import Generation, Status
 log = logging.getLogger(__name__)
 
 PREPARE_TASK = "chat.prepare"
+MAX_QUERY_CHARS = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +48,6 @@ class Preparation:
     system: str = ""
     conversation_id: str | None = None
     said: tuple[tuple[str, str], ...] = field(default=())
-
-    @property
-    def can_search(self) -> bool:
-        return bool(settings.RAG_SERVICE_URL)
 
     @classmethod
     def wanted_by(cls, request: ChatRequest, asked: Asked) -> Self | None:
@@ -80,8 +80,9 @@ def prepare(generation_id: uuid.UUID) -> None:
     # No transaction around the search: it waits for somebody else's service.
     try:
         preparation = msgspec.convert(generation.annex["preparation"], Preparation)
-        search = client.search(query=preparation.query, top_k=preparation.top_k, filters=preparation.filters)
-        _finish(generation, preparation, search)
+        said = _said_before(getattr(generation, "message", None), preparation)
+        query, search = _search(generation, preparation, said)
+        _finish(generation, preparation, said, query, search)
     except (StoreUnavailable, OperationalError):
         # Passing: the sweep has the row prepared again, by whoever is there then.
         log.warning("Generation %s could not be prepared now", generation_id, exc_info=True)
@@ -93,18 +94,41 @@ def prepare(generation_id: uuid.UUID) -> None:
         generations.fail(generation_id=generation_id, code=told.code, message=told.message)
 
 
-def _finish(generation: Generation, preparation: Preparation, search: Search) -> None:
+def _search(generation: Generation, preparation: Preparation, said: Sequence[Said]) -> tuple[MemoryQuery, Search]:
+    """The memories of the question, taken with what it refers to; and how they were asked for."""
+    asked = searched(preparation.query, earlier_in(said))
+    query = MemoryQuery(
+        text=asked.text[:MAX_QUERY_CHARS],
+        top_k=preparation.top_k,
+        filters=preparation.filters,
+        owner=generation.owner,
+        now=timezone.now(),
+    )
+    search = homes.search(query)
+    understood = {"refers_to": asked.refers_to, **search.understood} if asked.refers_to else search.understood
+    return query, replace(search, understood=understood)
+
+
+def _finish(
+    generation: Generation, preparation: Preparation, said: Sequence[Said], query: MemoryQuery, search: Search
+) -> None:
     answer: Message | None = getattr(generation, "message", None)
-    said = _said_before(answer, preparation)
     own_system = answer.conversation.system_prompt if answer else preparation.system
     composer = Composer(own_system=own_system, max_tokens=preparation.max_tokens, strategy=preparation.strategy)
     composition = composer.compose(said, [*preparation.documents, *search.sources])
     with transaction.atomic():
         annex = _annex(composition, search, is_stored=answer is not None)
-        queued = generations.enqueue(generation_id=generation.pk, prompt_ids=composition.prompt.ids, annex=annex)
+        queued = generations.enqueue(
+            generation_id=generation.pk,
+            prompt_ids=composition.prompt.ids,
+            annex=annex,
+            highest_label=composition.highest_label,
+        )
         # Not queued: somebody else was faster, or it was cancelled. Theirs is the rendering that counts.
         if queued and answer:
-            _keep(answer, composition, preparation, search)
+            _keep(answer, composition)
+            kept = record(query, search, composition.sources)
+            Retrieval.objects.update_or_create(message=answer, defaults=kept)
 
 
 def _said_before(answer: Message | None, preparation: Preparation) -> list[Said]:
@@ -124,19 +148,8 @@ def _annex(composition: Composition, search: Search, *, is_stored: bool) -> dict
     return annex
 
 
-def _keep(answer: Message, composition: Composition, preparation: Preparation, search: Search) -> None:
-    """What the turn was rendered to, and what its answer was shown."""
+def _keep(answer: Message, composition: Composition) -> None:
+    """What the turn was rendered to."""
     changed = write_renderings(composition.groups, composition.prompt.exchanges)
     Message.objects.bulk_update(changed, ["rendered", "rendered_with"], batch_size=100)
     Message.objects.filter(pk=answer.pk).update(rendered_with=composition.answer_key)
-    Retrieval.objects.update_or_create(
-        message=answer,
-        defaults={
-            "query": preparation.query[: client.MAX_QUERY_CHARS],
-            "filters": {"top_k": preparation.top_k} | asdict(preparation.filters),
-            "sources": [source.as_wire() for source in composition.sources],
-            "n_hits": len(search.sources),
-            "latency_ms": search.latency_ms,
-            "error": search.error,
-        },
-    )

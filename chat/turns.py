@@ -14,7 +14,6 @@ from chat.composing import Composer, Composition, sequence_params, timeout_secs
 from chat.continuation import digests, find_continued
 from chat.dialogue import Said, said_in, write_renderings
 from chat.errors import ConversationBusy, NotFound
-from chat.memory.client import NOT_CONFIGURED
 from chat.memory.sources import Source, from_context
 from chat.models import Conversation, Message, Retrieval, Role
 from chat.preparation import PREPARE_TASK, Preparation
@@ -42,7 +41,6 @@ class Plan:
     kept: list[Message]
     new: list[Message]
     preparation: Preparation | None  # None: no search, the prompt is final
-    rag_error: str = ""
 
 
 def plan_turn(*, caller: Caller, request: ChatRequest, asked: Asked, may_continue: bool = True) -> Plan:
@@ -63,9 +61,7 @@ def plan_turn(*, caller: Caller, request: ChatRequest, asked: Asked, may_continu
     said = [*said_in(kept), *(said_in(new) or unsaid)]
     own_system = conversation.system_prompt if conversation else asked.system
     composer = Composer(own_system=own_system, max_tokens=request.max_tokens, strategy=request.strategy)
-    preparation, rag_error = Preparation.wanted_by(request, asked), ""
-    if preparation and not preparation.can_search:
-        preparation, rag_error = None, NOT_CONFIGURED
+    preparation = Preparation.wanted_by(request, asked)
     # With a search to come this prompt is only a proof that the dialogue fits; documents are chosen with the memories.
     documents: list[Source] = [] if preparation else [from_context(item) for item in request.context]
     return Plan(
@@ -77,7 +73,6 @@ def plan_turn(*, caller: Caller, request: ChatRequest, asked: Asked, may_continu
         kept=kept,
         new=new,
         preparation=preparation,
-        rag_error=rag_error,
     )
 
 
@@ -145,10 +140,8 @@ def store_plan(plan: Plan, *, idempotency_key: str | None, request_digest: str) 
         generation=generation,
         rendered_with=plan.composition.answer_key,
     )
-    if plan.composition.sources or plan.rag_error:
-        Retrieval.objects.create(
-            message=answer, sources=[source.as_wire() for source in plan.composition.sources], error=plan.rag_error
-        )
+    if plan.composition.sources:
+        Retrieval.objects.create(message=answer, sources=[source.as_wire() for source in plan.composition.sources])
     return generation
 
 
@@ -172,7 +165,11 @@ def _create_generation(plan: Plan, idempotency_key: str | None, request_digest: 
     return generations.create(
         owner=plan.caller.key,
         params=sequence_params(
-            request, plan.composer.format, n_prompt=len(ids), context_size=plan.composer.budget.context_size
+            request,
+            plan.composer.format,
+            n_prompt=len(ids),
+            context_size=plan.composer.budget.context_size,
+            highest_label=plan.composition.highest_label,
         ),
         priority=request.priority,
         prompt_ids=None if plan.preparation else ids,
@@ -191,5 +188,5 @@ def _annex(plan: Plan) -> dict[str, Any]:
         return {"preparation": plan.preparation.as_json()}
     annex: dict[str, Any] = {"history": plan.composition.history_note}
     if not plan.request.store:
-        annex |= {"sources": [source.as_wire() for source in plan.composition.sources], "rag_error": plan.rag_error}
+        annex["sources"] = [source.as_wire() for source in plan.composition.sources]
     return annex

@@ -21,6 +21,7 @@ class Generation(models.Model):
     ``prompt`` and ``output`` hold token ids (int32, little-endian). The prompt is dropped when the generation
     ends: whoever asked keeps what a turn was rendered to. ``text_ends`` (int32 likewise) says for each token given
     out how much of ``text`` had been released with it, so that a late reader gets the very pieces of the token log.
+    ``labels`` are those of ``text`` when its labels were to be checked, here for queries.
     ``annex`` belongs to whoever asked and is not read here. ``prepare_task`` names the Celery task that builds the
     prompt if the process that should have done it is gone, ``follow_up_task`` the one to ring when it has ended: an
     outbox of one, emptied by that task together with what it stores, and rung again by the sweep until then.
@@ -44,6 +45,7 @@ class Generation(models.Model):
     output = models.BinaryField(default=b"", blank=True)
     text = models.TextField(blank=True, default="")
     text_ends = models.BinaryField(default=b"", blank=True)
+    labels = models.JSONField(default=list, blank=True)
     n_prompt_tokens = models.PositiveIntegerField(default=0)
     n_cached_tokens = models.PositiveIntegerField(default=0)
     n_completion_tokens = models.PositiveIntegerField(default=0)

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.utils import timezone
 
+from inference.engine.labels import labels_in
 from inference.engine.params import SequenceParams
 from inference.engine.text import TextAssembler
 from inference.engine.vocabulary import Vocabulary
@@ -46,24 +47,36 @@ class Flushed:
 
 def flushed(vocabulary: Vocabulary, tokens: Sequence[Token], params: SequenceParams) -> Flushed:
     """What a runner would have said had the answer ended here: its text is a pure function of the tokens."""
-    text = TextAssembler(params.stop, trim_start=params.trim_start)
+    text = TextAssembler.of(params)
     for token in tokens:
         text.push(vocabulary.piece(token.token))
     return Flushed(storable(text.flush()), text.n_kept)
 
 
-def output_ids(vocabulary: Vocabulary, tokens: Sequence[Token], last: Flushed, *, trim_start: bool) -> list[int]:
-    """Token ids whose text is the answer's text, however a stop string cut its tokens."""
+def output_ids(vocabulary: Vocabulary, tokens: Sequence[Token], last: Flushed, params: SequenceParams) -> list[int]:
+    """Token ids of what the model said, however a stop string cut its tokens.
+
+    Their text is the answer's text, but for labels that were taken out of that: the next prompt goes on from cells
+    that hold what was sampled, and a label without a meaning is not worth computing those again.
+    """
     kept = [token.token for token in tokens[: last.n_kept]]
     if last.n_kept == len(tokens):
         return kept
     text = "".join(token.text for token in tokens) + last.text
+    if params.highest_label is not None:
+        text = _said(vocabulary, tokens, params)
     kept_text = storable(vocabulary.text(kept))
-    if trim_start:
+    if params.trim_start:
         kept_text = kept_text.lstrip()
     if not text.startswith(kept_text):
         return kept
     return kept + vocabulary.encode(text[len(kept_text) :], special=False)
+
+
+def _said(vocabulary: Vocabulary, tokens: Sequence[Token], params: SequenceParams) -> str:
+    """The text with all its labels."""
+    text = TextAssembler(params.stop, trim_start=params.trim_start)
+    return storable("".join(text.push(vocabulary.piece(token.token)) for token in tokens) + text.flush())
 
 
 def storable(text: str) -> str:
@@ -88,17 +101,19 @@ def row_columns(
     if vocabulary is not None:
         try:
             known = last or flushed(vocabulary, tokens, params)
-            last, output = known, output_ids(vocabulary, tokens, known, trim_start=params.trim_start)
+            last, output = known, output_ids(vocabulary, tokens, known, params)
         except ValueError as error:
             log.warning("an answer ends with tokens that are not of this model: %s", error)
     if last is None:
         last = Flushed("", len(tokens))
+    text = "".join(token.text for token in tokens) + last.text
     return {
         "status": ending.status,
         "finish_reason": ending.finish_reason or "",
         "error_code": ending.error_code,
         "error_message": ending.error_message,
-        "text": "".join(token.text for token in tokens) + last.text,
+        "text": text,
+        "labels": sorted(labels_in(text)) if params.highest_label is not None else [],
         "text_ends": pack(list(accumulate(len(token.text) for token in tokens))),
         "output": pack(output),
         "n_completion_tokens": len(tokens),

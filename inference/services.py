@@ -100,10 +100,16 @@ def enqueue(
     prompt_ids: Sequence[int],
     annex: dict[str, Any] | None = None,
     follow_up_task: str | None = None,
+    highest_label: int | None = None,
 ) -> bool:
-    """Preparing -> queued, rung on commit; False when somebody else did it or it was cancelled meanwhile."""
+    """Preparing -> queued, rung on commit; False when somebody else did it or it was cancelled meanwhile.
+
+    ``highest_label`` is the parameter of that name, known only now.
+    """
     with transaction.atomic():
-        row = Generation.objects.filter(pk=generation_id, status=Status.PREPARING).only("timeout_secs").first()
+        row = (
+            Generation.objects.filter(pk=generation_id, status=Status.PREPARING).only("timeout_secs", "params").first()
+        )
         if row is None:
             return False
         now = timezone.now()
@@ -115,6 +121,7 @@ def enqueue(
             n_prompt_tokens=len(prompt_ids),
             queued_at=now,
             deadline_at=_deadline(now, row.timeout_secs),
+            params=row.params | {"highest_label": highest_label},
             **columns,
         )
         if moved == 1:

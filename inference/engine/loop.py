@@ -88,7 +88,7 @@ class Loop:
             cache_prompt=params.cache_prompt,
             ephemeral=params.ephemeral,
             sampler=Sampler(params.sampling, self._candidates, forbidden),
-            text=TextAssembler(params.stop, trim_start=params.trim_start),
+            text=TextAssembler.of(params),
             n_logprobs=params.n_logprobs,
             arrived_at=now,
             ends_at=None if submit.timeout_secs is None else now + submit.timeout_secs,

@@ -1,24 +1,36 @@
-"""The text of an answer while it grows: whole characters, stop strings across token borders, a trimmed start.
+"""The text of an answer while it grows: whole characters, stop strings across token borders, a trimmed start, labels.
 
 A pure function of the pieces: the same pieces pushed again restore exactly what was held back.
 """
 
 import codecs
 from collections.abc import Sequence
+from typing import Self
+
+from inference.engine.labels import LabelFilter
+from inference.engine.params import SequenceParams
 
 
 class TextAssembler:
-    """Takes the bytes of one token after the other and releases what can no longer change."""
+    """Takes the bytes of one token after the other and releases what can no longer change.
 
-    def __init__(self, stop: Sequence[str] = (), *, trim_start: bool = False) -> None:
+    Stop strings are looked for in what the model said; labels above ``highest_label`` go after that.
+    """
+
+    def __init__(self, stop: Sequence[str] = (), *, trim_start: bool = False, highest_label: int | None = None) -> None:
         self._stop = tuple(stop)
+        self._labels = None if highest_label is None else LabelFilter(highest_label)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""  # decoded, but it may begin a stop string
         self._trimming = trim_start
         self._ends: list[int] = []  # characters begun after each piece
         self._n_decoded = 0
-        self._n_released = 0  # characters, before trimming
+        self._n_released = 0  # characters, before trimming and labels
         self.stopped = False
+
+    @classmethod
+    def of(cls, params: SequenceParams) -> Self:
+        return cls(params.stop, trim_start=params.trim_start, highest_label=params.highest_label)
 
     def push(self, piece: bytes) -> str:
         """Text released by one more token; may be empty. Sets ``stopped`` when a stop string is complete."""
@@ -34,7 +46,7 @@ class TextAssembler:
             return ""
         rest = self._take(self._decoder.decode(b"", final=True))
         held, self._held = self._held, ""
-        return rest + self._release(held)
+        return rest + self._release(held) + self._last_of_labels()
 
     @property
     def n_kept(self) -> int:
@@ -59,7 +71,7 @@ class TextAssembler:
         if cut is not None:
             self.stopped = True
             self._held = ""
-            return self._release(text[:cut])
+            return self._release(text[:cut]) + self._last_of_labels()
         n_held = self._n_may_begin_stop(text)
         self._held = text[len(text) - n_held :]
         return self._release(text[: len(text) - n_held])
@@ -86,4 +98,7 @@ class TextAssembler:
         if self._trimming:
             text = text.lstrip()
             self._trimming = not text
-        return text
+        return text if self._labels is None else self._labels.push(text)
+
+    def _last_of_labels(self) -> str:
+        return "" if self._labels is None else self._labels.flush()

@@ -22,6 +22,7 @@ from inference.token_log_entries import Token
 from inference.tokenizer import Tokenizer
 from tests.chat.conversing import ANN, chat, finish, more, prompt_of
 from tests.chat.vocabularies import CHATML_TEMPLATE, GEMMA_TEMPLATE, REFUSING_TEMPLATE, fake_tokenizer, shown
+from tests.inference.making import PARAMS
 
 TOKENIZERS = {
     "gemma": fake_tokenizer(),
@@ -71,7 +72,7 @@ def test_after_a_stop_string_that_cut_a_token(name: str) -> None:
             zip(vocabulary.encode("seen END", special=False), "seen ", strict=False), 1
         )
     ]
-    ids = output_ids(vocabulary, tokens, Flushed("", 3), trim_start=False)
+    ids = output_ids(vocabulary, tokens, Flushed("", 3), PARAMS)
     assert vocabulary.text(ids) == "seen "
     so_far = prompt_of(turn) + finish(turn, "seen ", output=ids)
     next_prompt_begins_with(turn, so_far)

@@ -11,7 +11,8 @@ from chat import services, tasks
 from chat.answers import answer
 from chat.conversations import delete_conversation
 from chat.errors import ChatError, ContextOverflow
-from chat.memory import client
+from chat.memory import homes
+from chat.memory.query import MemoryQuery, Search
 from chat.models import Message, Retrieval
 from chat.requests import ContextItem, SourceFilters, Strategy
 from chat.services import Turn
@@ -95,13 +96,6 @@ def test_trouble_costs_the_sources_never_the_answer(rag: MemoryService, settings
     assert body["rag_context_used"] == 1
     assert body["rag_error"].startswith("the memory service")
     assert Retrieval.objects.get().error == body["rag_error"]
-
-
-def test_without_a_service_there_is_nothing_to_wait_for() -> None:
-    turn = chat("u:deadline?", use_rag=True)
-    assert not turn.needs_preparing
-    prompt_of(turn)
-    assert body_of(turn)["rag_error"] == "no memory service is configured"
 
 
 def test_the_installations_default(rag: MemoryService, settings: Settings) -> None:
@@ -234,13 +228,13 @@ def test_two_preparing_at_the_same_time(rag: MemoryService) -> None:
 
 def test_cancelled_while_being_prepared(rag: MemoryService, monkeypatch: pytest.MonkeyPatch) -> None:
     turn = chat("u:deadline?", use_rag=True)
-    search = client.search
+    search = homes.search
 
-    def cancelled_meanwhile(**asked: Any) -> Any:  # noqa: ANN401
+    def cancelled_meanwhile(query: MemoryQuery) -> Search:
         services.cancel(caller=ANN, generation_id=turn.generation_id)
-        return search(**asked)
+        return search(query)
 
-    monkeypatch.setattr(client, "search", cancelled_meanwhile)
+    monkeypatch.setattr(homes, "search", cancelled_meanwhile)
     services.prepare_turn(generation_id=turn.generation_id)
     assert generation_of(turn).status == Status.INTERRUPTED
     assert not Retrieval.objects.exists()
@@ -248,14 +242,14 @@ def test_cancelled_while_being_prepared(rag: MemoryService, monkeypatch: pytest.
 
 def test_deleted_while_being_prepared(rag: MemoryService, monkeypatch: pytest.MonkeyPatch) -> None:
     turn = chat("u:deadline?", use_rag=True)
-    search = client.search
+    search = homes.search
 
-    def deleted_meanwhile(**asked: Any) -> Any:  # noqa: ANN401
+    def deleted_meanwhile(query: MemoryQuery) -> Search:
         assert turn.conversation_id
         delete_conversation(caller=ANN, conversation_id=turn.conversation_id)
-        return search(**asked)
+        return search(query)
 
-    monkeypatch.setattr(client, "search", deleted_meanwhile)
+    monkeypatch.setattr(homes, "search", deleted_meanwhile)
     services.prepare_turn(generation_id=turn.generation_id)
     assert not Generation.objects.exists()
 

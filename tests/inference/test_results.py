@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.engine.fake import FakeVocabulary
+from inference.engine.labels import labels_in
 from inference.engine.params import SamplingParams, SequenceParams
 from inference.engine.text import TextAssembler
 from inference.models import Generation
@@ -18,7 +19,7 @@ VOCABULARY = FakeVocabulary()
 
 def answered(data: bytes, params: SequenceParams) -> tuple[list[Token], Flushed]:
     """The tokens a runner would give out for these bytes, one token each, and its last word."""
-    assembler = TextAssembler(params.stop, trim_start=params.trim_start)
+    assembler = TextAssembler.of(params)
     said: list[Token] = []
     for index, token in enumerate(VOCABULARY.encode(data.decode("utf-8", "replace"), special=False), start=1):
         said.append(Token(index=index, token=token, text=assembler.push(VOCABULARY.piece(token))))
@@ -50,6 +51,32 @@ def test_row_and_log_tell_the_same_whatever_was_said(data: bytes, stop: list[str
     assert late[-1] == live[-1]
     decoded = VOCABULARY.text(row.output_ids)
     assert (decoded.lstrip() if trim else decoded) == row.text
+
+
+labelled = st.lists(st.sampled_from(["[1]", " [7]", "[", "7", "]", "a", " b", "é", "\n"]), max_size=12).map("".join)
+cuts_labels = st.lists(st.sampled_from(["[7", "]", "a", "7] b"]), max_size=2)
+
+
+@given(labelled, cuts_labels)
+def test_labels_taken_out_are_missing_from_every_text_and_from_no_prompt(said_text: str, stop: list[str]) -> None:
+    params = SequenceParams(sampling=SamplingParams(seed=1), stop=stop, highest_label=2)
+    said, last = answered(said_text.encode(), params)
+    columns = row_columns(CANCELLED, said, params, vocabulary=VOCABULARY, last=last)
+    assert columns == row_columns(CANCELLED, said, params, vocabulary=VOCABULARY) | {
+        "finished_at": columns["finished_at"]
+    }
+    row = Generation(**columns)
+    live: list[Token | End] = [*said, end_entry(columns, said)]
+    assert "".join(entry.text for entry in live) == row.text
+    assert [e.text for e in replay(row, 0) if isinstance(e, Token | End)] == [entry.text for entry in live]
+    assert set(row.labels) == labels_in(row.text) <= {1}
+    unlabelled = TextAssembler(stop)
+    raw = "".join(unlabelled.push(VOCABULARY.piece(token.token)) for token in said) + unlabelled.flush()
+    assert VOCABULARY.text(row.output_ids) == raw
+
+
+def test_labels_are_kept_only_of_answers_that_were_checked_for_them() -> None:
+    assert row_columns(CANCELLED, tokens("a [1]"), PARAMS, vocabulary=VOCABULARY)["labels"] == []
 
 
 @given(texts, stops, st.booleans())
