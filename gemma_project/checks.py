@@ -83,6 +83,31 @@ def batch_fits_the_context() -> Iterator[CheckMessage]:
 
 
 @rule
+def a_step_fits_the_batch() -> Iterator[CheckMessage]:
+    """E030"""
+    if settings.GEMMA_UBATCH_SIZE > settings.GEMMA_BATCH_SIZE:
+        yield Error(
+            f"GEMMA_UBATCH_SIZE={settings.GEMMA_UBATCH_SIZE} is more than GEMMA_BATCH_SIZE="
+            f"{settings.GEMMA_BATCH_SIZE}, of which it is a part.",
+            hint="Set GEMMA_UBATCH_SIZE to the batch size or less, or unset it.",
+            id="gemma.E030",
+        )
+
+
+@rule
+def cards_of_the_split() -> Iterator[CheckMessage]:
+    """E031: what is not split would go to a card that gets nothing."""
+    split = settings.GEMMA_TENSOR_SPLIT
+    if split and not any(split[settings.GEMMA_MAIN_GPU : settings.GEMMA_MAIN_GPU + 1]):
+        yield Error(
+            f"GEMMA_MAIN_GPU={settings.GEMMA_MAIN_GPU} has no share in GEMMA_TENSOR_SPLIT="
+            f"{','.join(f'{share:g}' for share in split)}.",
+            hint="Name a card, counted from 0, that has a share.",
+            id="gemma.E031",
+        )
+
+
+@rule
 def threads_exist() -> Iterator[CheckMessage]:
     """W005: more threads than cores wait for each other at every layer."""
     cores = len(os.sched_getaffinity(0))

@@ -138,6 +138,21 @@ class Environment:
     def items(self, name: str, default: str) -> list[str]:
         return [item.strip() for item in self.text(name, default).split(",") if item.strip()]
 
+    def proportions(self, name: str, *, at_most: int) -> tuple[float, ...]:
+        """Comma-separated shares, such as ``3,1``; none when unset."""
+        expected = f"comma-separated numbers of at least 0, not all of them 0 and at most {at_most}, such as 3,1"
+        value = self.optional(name)
+        if value is None:
+            return ()
+        try:
+            shares = tuple(float(item) for item in value.split(","))
+        except ValueError:
+            raise SettingError(name, value, expected) from None
+        are_shares = all(math.isfinite(share) and share >= 0 for share in shares) and any(shares)
+        if not are_shares or len(shares) > at_most:
+            raise SettingError(name, value, expected)
+        return shares
+
     def networks(self, name: str, default: str) -> list[Network]:
         found = []
         for item in self.items(name, default):

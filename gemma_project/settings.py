@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from gemma_project.broker_url import for_celery, socket_url, valkey_socket
 from gemma_project.environment import Environment, SettingError, without_password
 from gemma_project.secret_files import read_or_create
-from inference.engine.config import Backend, FlashAttention, KvType
+from inference.engine.config import MAX_DEVICES, Backend, FlashAttention, KvType
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 ENVIRONMENT = env = Environment(dict(os.environ))
@@ -31,8 +31,11 @@ GEMMA_MODEL_PATH = env.path("GEMMA_MODEL_PATH")
 GEMMA_MODEL_FILE = GEMMA_MODEL_PATH or GEMMA_DATA_DIR / "models" / DEFAULT_MODEL_NAME
 GEMMA_BACKEND = env.choice("GEMMA_BACKEND", Backend.LLAMA)
 GEMMA_GPU_LAYERS = env.integer("GEMMA_GPU_LAYERS", 25, minimum=0, maximum=10_000)
+GEMMA_MAIN_GPU = env.integer("GEMMA_MAIN_GPU", 0, minimum=0, maximum=15)
+GEMMA_TENSOR_SPLIT = env.proportions("GEMMA_TENSOR_SPLIT", at_most=MAX_DEVICES)
 GEMMA_CONTEXT_SIZE = env.integer("GEMMA_CONTEXT_SIZE", 65_536, minimum=64, maximum=16_777_216)
 GEMMA_BATCH_SIZE = env.integer("GEMMA_BATCH_SIZE", 512, minimum=1, maximum=65_536)
+GEMMA_UBATCH_SIZE = env.integer("GEMMA_UBATCH_SIZE", GEMMA_BATCH_SIZE, minimum=1, maximum=65_536)
 GEMMA_PARALLEL = env.integer("GEMMA_PARALLEL", 4, minimum=1, maximum=64)
 GEMMA_THREADS = env.integer("GEMMA_THREADS", len(os.sched_getaffinity(0)), minimum=1, maximum=1024)
 GEMMA_CHAT_FORMAT = env.one_of("GEMMA_CHAT_FORMAT", "auto", ("auto", "template", "gemma", "transcript"))

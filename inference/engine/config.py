@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 MEBIBYTE = 1 << 20
+MAX_DEVICES = 16  # of llama.cpp, however it was built
 
 
 class Backend(StrEnum):
@@ -46,9 +47,12 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     device: Device = Device.CPU
     context_size: int = 65_536
     batch_size: int = 512
+    ubatch_size: int | None = None  # most of a batch in one pass over the weights; None: all of it
     parallel: int = 4
     threads: int = 2
     gpu_layers: int = 0
+    main_gpu: int = 0  # the card of the model; of a split one, the card of what cannot be split
+    tensor_split: tuple[float, ...] = ()  # shares of the cards; none: the main card has everything
     flash_attention: FlashAttention = FlashAttention.AUTO
     kv_type_k: KvType = KvType.F16
     kv_type_v: KvType = KvType.F16
@@ -65,6 +69,12 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("cache_ram_mb", "cache_disk_mb"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.ubatch_size is not None and not 1 <= self.ubatch_size <= self.batch_size:
+            raise ValueError(f"ubatch_size must be from 1 to batch_size={self.batch_size}, got {self.ubatch_size}")
+        if not 0 <= self.main_gpu < (len(self.tensor_split) or MAX_DEVICES):
+            raise ValueError(f"main_gpu={self.main_gpu} is none of the cards of tensor_split={self.tensor_split}")
+        if len(self.tensor_split) > MAX_DEVICES or any(share < 0 for share in self.tensor_split):
+            raise ValueError(f"tensor_split={self.tensor_split} must be at most {MAX_DEVICES} shares of at least 0")
         if self.kv_type_v is not KvType.F16 and self.flash_attention is FlashAttention.OFF:
             raise ValueError(f"kv_type_v={self.kv_type_v} needs flash attention, which is off")
 

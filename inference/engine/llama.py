@@ -43,7 +43,11 @@ class LlamaModel:
         params = lib.llama_model_default_params()
         params.n_gpu_layers = config.layers_on_gpu
         no_devices = (ctypes.c_void_p * 1)(None)
-        if config.device is not Device.GPU:
+        # Zeros behind the shares: llama.cpp reads one for every device that it could know.
+        shares = (ctypes.c_float * lib.llama_max_devices())(*config.tensor_split)
+        if config.device is Device.GPU:
+            _choose_cards(params, config, shares)
+        else:
             # An empty list, not a null pointer: a build with CUDA must not touch a card it holds no lease for.
             params.devices = ctypes.addressof(no_devices)
         if config.mlock:
@@ -75,6 +79,14 @@ class LlamaModel:
         architecture = self.metadata.get("general.architecture", "")
         value = self.metadata.get(f"{architecture}.{key}", "")
         return int(value) if value.isdecimal() else default
+
+
+def _choose_cards(params: lib.llama_model_params, config: EngineConfig, shares: ctypes.Array[ctypes.c_float]) -> None:
+    """Without shares the model stays on one card: others may be somebody else's. ``shares`` must outlive the load."""
+    params.main_gpu = config.main_gpu
+    params.split_mode = lib.LLAMA_SPLIT_MODE_LAYER if config.tensor_split else lib.LLAMA_SPLIT_MODE_NONE
+    if config.tensor_split:
+        params.tensor_split = shares
 
 
 def _metadata(model: int) -> dict[str, str]:

@@ -42,7 +42,7 @@ class LlamaBackend:
         # llama.cpp rounds its pool up; the books count what was asked for, so that the limit is the same everywhere.
         self.n_cells = min(config.context_size, vocabulary.trained_context or config.context_size)
         self.window = self._model.sliding_window
-        params = _context_params(config, self.n_cells, n_slots, self.batch_size)
+        params = context_params(config, self.n_cells, n_slots, self.batch_size)
         self._context = lib.llama_init_from_model(self._model.pointer, params)
         if not self._context:
             raise BackendError(f"llama.cpp could not make a context of {self.n_cells} cells (its reason is in the log)")
@@ -116,10 +116,10 @@ class LlamaBackend:
             self._context = None
 
 
-def _context_params(config: EngineConfig, n_cells: int, n_slots: int, batch_size: int) -> Any:  # noqa: ANN401 ctypes
+def context_params(config: EngineConfig, n_cells: int, n_slots: int, batch_size: int) -> Any:  # noqa: ANN401 ctypes
     params = lib.llama_context_default_params()
     params.n_ctx = n_cells
-    params.n_batch = params.n_ubatch = batch_size
+    params.n_batch, params.n_ubatch = batch_size, config.ubatch_size or batch_size
     params.n_seq_max = n_slots
     # One row of logits is 1 MB for Gemma; without a bound llama.cpp reserves one for every token of a batch.
     params.n_outputs_max = n_slots  # fewer than n_seq_max it asserts against

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import llama_cpp.llama_cpp as lib
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 
 from inference.engine import llama_library
 from inference.engine.backend import Backend, Slice
+from inference.engine.config import MAX_DEVICES, Device, EngineConfig, FlashAttention, KvType
 from inference.engine.config import Backend as BackendName
-from inference.engine.config import Device, EngineConfig, FlashAttention, KvType
-from inference.engine.errors import BackendError
+from inference.engine.errors import BackendError, ModelFileError
 from inference.engine.fake_backend import FakeBackend
 from inference.engine.frames import (
     Cancel,
@@ -32,6 +33,7 @@ from inference.engine.frames import (
     decode_to_runner,
     encode,
 )
+from inference.engine.llama import LlamaModel
 from inference.engine.llama_backend import LlamaBackend
 from inference.engine.runner import open_backend
 from tests.engine.harness import fake_config, params
@@ -129,6 +131,8 @@ def test_when_llama_cpp_has_no_room_nothing_changes(model_path: Path) -> None:
         ({"mlock": True}, 300),
         ({"device": Device.CPU, "gpu_layers": 25}, 300),
         ({"batch_size": 1, "parallel": 3}, 300),
+        ({"batch_size": 64, "ubatch_size": 16}, 300),
+        ({"tensor_split": (3.0, 1.0), "main_gpu": 1}, 300),
     ],
 )
 def test_settings_reach_llama_cpp(model_path: Path, changes: dict[str, object], n_cells: int) -> None:
@@ -180,6 +184,48 @@ def test_a_number_below_one_is_refused(name: str) -> None:
 def test_a_quantised_v_cache_needs_flash_attention() -> None:
     with pytest.raises(ValueError, match="kv_type_v=q8_0 needs flash attention"):
         fake_config(kv_type_v=KvType.Q8_0, flash_attention=FlashAttention.OFF)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ubatch_size": 600}, "ubatch_size must be from 1 to batch_size=512, got 600"),
+        ({"ubatch_size": 0}, "ubatch_size"),
+        ({"main_gpu": 2, "tensor_split": (1.0, 1.0)}, r"main_gpu=2 is none of the cards of tensor_split=\(1.0, 1.0\)"),
+        ({"main_gpu": -1}, "main_gpu=-1"),
+        ({"tensor_split": (1.0,) * 17}, "tensor_split"),
+        ({"tensor_split": (-1.0, 2.0)}, "tensor_split"),
+    ],
+)
+def test_cards_and_passes_that_cannot_be_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fake_config(**{"batch_size": 512, **changes})
+
+
+@pytest.mark.real_model
+@pytest.mark.parametrize(
+    ("changes", "mode", "shares"),
+    [
+        ({"main_gpu": 1}, "LLAMA_SPLIT_MODE_NONE", None),
+        ({"main_gpu": 1, "tensor_split": (3.0, 1.0)}, "LLAMA_SPLIT_MODE_LAYER", [3.0, 1.0] + [0.0] * 14),
+    ],
+)
+def test_cards_reach_llama_cpp(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], mode: str, shares: list[float] | None
+) -> None:
+    """Read where llama.cpp would read them: no machine of these tests has two cards."""
+    seen: list[tuple[int, int, list[float] | None]] = []
+
+    def load(path: bytes, given: lib.llama_model_params) -> None:
+        split = [given.tensor_split[i] for i in range(MAX_DEVICES)] if given.tensor_split else None
+        seen.append((given.split_mode, given.main_gpu, split))
+
+    monkeypatch.setattr(lib, "llama_model_load_from_file", load)
+    config = fake_config(device=Device.GPU, gpu_layers=25, **changes)
+    with pytest.raises(ModelFileError):
+        LlamaModel.load(config)
+    assert lib.llama_max_devices() == MAX_DEVICES
+    assert seen == [(getattr(lib, mode), 1, shares)]
 
 
 def test_a_runner_on_the_cpu_touches_no_card() -> None:

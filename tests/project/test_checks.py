@@ -98,6 +98,20 @@ def test_a_quantised_v_cache_needs_flash_attention(settings: Settings) -> None:
     assert check_settings() == []
 
 
+def test_a_pass_larger_than_its_batch_is_an_error(settings: Settings) -> None:
+    settings.GEMMA_UBATCH_SIZE, settings.GEMMA_BATCH_SIZE = 512, 256
+    assert "GEMMA_UBATCH_SIZE=512" in found("gemma.E030").msg
+
+
+def test_the_main_card_is_one_of_the_split(settings: Settings) -> None:
+    settings.GEMMA_TENSOR_SPLIT = (3.0, 1.0)
+    assert check_settings() == []
+    settings.GEMMA_MAIN_GPU = 2
+    assert "GEMMA_TENSOR_SPLIT=3,1" in found("gemma.E031").msg
+    settings.GEMMA_TENSOR_SPLIT, settings.GEMMA_MAIN_GPU = (0.0, 1.0), 0
+    assert "GEMMA_MAIN_GPU=0" in found("gemma.E031").msg
+
+
 def test_a_batch_larger_than_the_context_is_told(settings: Settings) -> None:
     settings.GEMMA_BATCH_SIZE, settings.GEMMA_CONTEXT_SIZE = 2048, 1024
     assert "2048" in found("gemma.W004").msg

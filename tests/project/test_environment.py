@@ -70,6 +70,17 @@ def test_a_flag_is_not_just_any_text() -> None:
         Environment({"JWT_ONLY": "ture"}).flag("JWT_ONLY", False)
 
 
+def test_shares_are_numbers_with_commas_between() -> None:
+    assert Environment({"S": " 3, 1,0 "}).proportions("S", at_most=3) == (3.0, 1.0, 0.0)
+    assert Environment({"S": ""}).proportions("S", at_most=3) == ()
+
+
+@pytest.mark.parametrize("value", ["3;1", "3,,1", "-1,2", "0,0", "nan,1", "inf", "a,b", ",", "1,1,1,1"])
+def test_shares_that_share_nothing_out_are_refused(value: str) -> None:
+    with pytest.raises(SettingError, match="GEMMA_TENSOR_SPLIT='.*expected comma-separated numbers"):
+        Environment({"GEMMA_TENSOR_SPLIT": value}).proportions("GEMMA_TENSOR_SPLIT", at_most=3)
+
+
 def test_networks_are_parsed_and_a_wrong_one_is_named() -> None:
     assert Environment({}).networks("NETS", "127.0.0.0/8,::1/128") == [
         ipaddress.ip_network("127.0.0.0/8"),
