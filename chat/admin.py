@@ -121,10 +121,10 @@ class ConversationAdmin(MachineOwned):
     list_filter = (OwnerFilter, "updated_at", StatusFilter, DeviceFilter, SourcesFilter)
     search_fields = ("title", "messages__content", "messages__generation__text")
     search_help_text = "Words of a title, message, answer or user name, or the id of a conversation or answer."
-    readonly_fields = ("owner_label", "id", "created_at", "updated_at", "totals", "system_prompt", "summary")
+    readonly_fields = ("owner_label", "id", "created_at", "updated_at", "totals", "system_prompt", "strategy")
     fieldsets = (
         (None, {"fields": ("title", "owner_label", "totals", ("created_at", "updated_at"), "id")}),
-        ("System prompt and summary", {"fields": ("system_prompt", "summary"), "classes": ("collapse",)}),
+        ("System prompt and strategy", {"fields": ("system_prompt", "strategy"), "classes": ("collapse",)}),
     )
     actions = ("cancel_answers",)
 
@@ -157,6 +157,7 @@ class ConversationAdmin(MachineOwned):
         return {
             "page": page,
             "bubbles": bubbles(page.object_list),
+            "summaries": shown.summaries.order_by("-version"),
             "has_unfinished": shown.messages.unfinished().exists(),
             "may_cancel": self.has_cancel_permission(request),
         }

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from chat.models import Message
+from chat.models import Message, Summary
 from inference.engine.labels import labels_in
 from inference.models import FinishReason, Generation, Status
 
@@ -48,6 +48,21 @@ def message_body(message: Message) -> dict[str, Any]:
         if value:
             body[name] = value
     return body
+
+
+def summary_body(summary: Summary) -> dict[str, Any]:
+    """One entry of /api/conversations/{id}/summaries/; ``covers_until`` is the position of the last message covered."""
+    return {
+        "version": summary.version,
+        "state": summary.state,
+        "covers_until": summary.covers_until,
+        "text": summary.text,
+        "tokens": summary.n_tokens,
+        "generation_id": str(summary.generation_id) if summary.generation_id else None,
+        "error": summary.error or None,
+        "created_at": summary.created_at.isoformat(),
+        "made_at": summary.made_at.isoformat() if summary.made_at else None,
+    }
 
 
 def completion(generation: Generation) -> dict[str, Any]:

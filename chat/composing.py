@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
@@ -10,7 +10,9 @@ from django.conf import settings
 from chat.dialogue import Group, Said, grouped, shown_before_last
 from chat.errors import ContextOverflow
 from chat.formats import ChatFormat, get_format
-from chat.history import Budget, History, Prompt
+from chat.history.budget import Budget
+from chat.history.pieces import beginning
+from chat.history.prompt import History, Prompt, Remembered
 from chat.memory.sources import Source
 from chat.prompts import choose_sources, system_prompt
 from chat.requests import ChatRequest, RunOptions, Strategy
@@ -28,6 +30,7 @@ class Composition:
     groups: list[Group]
     sources: tuple[Source, ...]
     answer_key: str
+    remembered: Remembered
 
     @property
     def highest_label(self) -> int | None:
@@ -36,20 +39,32 @@ class Composition:
 
     @property
     def history_note(self) -> dict[str, Any]:
-        """``usage.history``: said only when something is missing from the prompt."""
-        if not self.prompt.n_left_out:
+        """``usage.history``: said only when something is not in the prompt word for word."""
+        prompt = self.prompt
+        if not (prompt.n_left_out or prompt.n_summarized):
             return {}
-        return {"strategy": Strategy.TRUNCATE.value, "messages_left_out": self.prompt.n_left_out}
+        note: dict[str, Any] = {"strategy": Strategy.TRUNCATE.value, "messages_left_out": prompt.n_left_out}
+        if prompt.n_summarized:
+            note |= {
+                "strategy": Strategy.SUMMARIZE.value,
+                "messages_summarized": prompt.n_summarized,
+                "summary_version": self.remembered.version,
+            }
+        if prompt.n_left_out and self.remembered.trouble:
+            note["summary"] = self.remembered.trouble
+        return note
 
 
 class Composer:
     """Puts prompts together under one system text and strategy. ``own_system`` empty: the default."""
 
-    def __init__(self, *, own_system: str, max_tokens: int, strategy: Strategy) -> None:
+    def __init__(
+        self, *, own_system: str, max_tokens: int, strategy: Strategy, remembered: Remembered | None = None
+    ) -> None:
         self.format: ChatFormat = get_format()
         self.budget = Budget(context_size=self.format.tokenizer.context_size, max_tokens=max_tokens, strategy=strategy)
-        system = system_prompt(own_system, plain_model=self.format.plain_model)
-        self.history = History(self.format, system, self.budget)
+        self.remembered = remembered or Remembered()
+        self.system = system_prompt(own_system, plain_model=self.format.plain_model)
 
     def compose(self, said: Sequence[Said], candidates: Sequence[Source] = ()) -> Composition:
         """Raises ContextOverflow only for what the dialogue itself needs: sources that do not fit are not shown."""
@@ -67,15 +82,37 @@ class Composer:
 
     def _compose(self, said: Sequence[Said], sources: tuple[Source, ...]) -> Composition:
         groups = grouped(shown_before_last(said, sources) if sources else said)
-        prompt = self.history.prompt([group.as_exchange() for group in groups])
-        return Composition(prompt=prompt, groups=groups, sources=sources, answer_key=self.format.fingerprint)
+        prompt = self.history(groups).prompt([group.as_exchange() for group in groups])
+        return Composition(
+            prompt=prompt,
+            groups=groups,
+            sources=sources,
+            answer_key=self.format.fingerprint,
+            remembered=self.remembered,
+        )
+
+    def history(self, groups: Sequence[Group]) -> History:
+        """With as much of the first message as may stay when its turn does not."""
+        remembered = self.remembered
+        if len(groups) > 1 and self.budget.strategy is not Strategy.ERROR:
+            # Not always in the first group: a sent history may begin with a greeting of the assistant's.
+            first = next(said.text for group in groups for said in group.users)
+            remembered = replace(remembered, first=beginning(first, self.budget.first_message_limit, self._count))
+        return History(self.format, self.system, self.budget, remembered)
+
+    def may_call_for_summary(self, prompt: Prompt) -> bool:
+        """Whether turns will have to be folded after the answer, however long it becomes."""
+        if self.budget.strategy is not Strategy.SUMMARIZE:
+            return False
+        longest = len(prompt.ids) + self.budget.max_tokens
+        return prompt.n_left_out > 0 or longest > self.budget.summary_due_at
 
     def _sources_budget(self, without: Composition) -> int:
         """Old turns may be left out for the sake of memories, unless the client wants an error instead."""
         if self.budget.strategy is Strategy.ERROR:
             needed = len(without.prompt.ids)
         else:
-            needed = self.history.n_alone(without.groups[-1].as_exchange().user)
+            needed = self.history(without.groups).n_alone(without.groups[-1].as_exchange().user)
         return min(int(self.budget.context_size * SOURCES_SHARE), self.budget.wanted_limit - needed)
 
     def _count(self, text: str) -> int:

@@ -6,13 +6,14 @@ from typing import Any
 
 from django.db import transaction
 
-from chat.answers import message_body
+from chat.answers import message_body, summary_body
 from chat.callers import Caller
 from chat.continuation import digests
 from chat.error_border import translated
 from chat.errors import NotFound
 from chat.models import Conversation, Message, Role
-from chat.querysets import ConversationQuerySet
+from chat.querysets import ConversationQuerySet, SummaryQuerySet
+from chat.requests import Strategy
 from inference import services as generations
 
 
@@ -30,13 +31,22 @@ def get_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> Conversat
     return found
 
 
-def create_conversation(*, caller: Caller, title: str = "", system_prompt: str = "") -> Conversation:
+def create_conversation(
+    *, caller: Caller, title: str = "", system_prompt: str = "", strategy: Strategy = Strategy.SUMMARIZE
+) -> Conversation:
     with translated():
-        return Conversation.objects.create(owner=caller.key, title=title, system_prompt=system_prompt)
+        return Conversation.objects.create(
+            owner=caller.key, title=title, system_prompt=system_prompt, strategy=strategy.value
+        )
 
 
 def update_conversation(
-    *, caller: Caller, conversation_id: uuid.UUID, title: str | None = None, system_prompt: str | None = None
+    *,
+    caller: Caller,
+    conversation_id: uuid.UUID,
+    title: str | None = None,
+    system_prompt: str | None = None,
+    strategy: Strategy | None = None,
 ) -> Conversation:
     """Change what is not None. A new system prompt counts from the next turn on."""
     with translated(), transaction.atomic():
@@ -45,11 +55,19 @@ def update_conversation(
         conversation = get_conversation(caller=caller, conversation_id=conversation_id)
         if title is not None:
             conversation.title = title
+        if strategy is not None:
+            conversation.strategy = strategy.value
         if system_prompt is not None and system_prompt != conversation.system_prompt:
             conversation.system_prompt = system_prompt
             _renew_digests(conversation)
-        conversation.save(update_fields=["title", "system_prompt", "updated_at"])
+        conversation.save(update_fields=["title", "system_prompt", "strategy", "updated_at"])
         return conversation
+
+
+def summaries_of(*, caller: Caller, conversation_id: uuid.UUID) -> SummaryQuerySet:
+    """All versions, the newest first, failed attempts and the one being made included."""
+    conversation = get_conversation(caller=caller, conversation_id=conversation_id)
+    return conversation.summaries.order_by("-version")
 
 
 def delete_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> None:
@@ -58,7 +76,7 @@ def delete_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> None:
     with translated(), transaction.atomic():
         # Locked, so that a turn arriving now either is seen here or finds nothing to continue.
         Conversation.objects.select_for_update().filter(pk=conversation.pk).first()
-        ids = conversation.messages.all().generation_ids()
+        ids = [*conversation.messages.all().generation_ids(), *conversation.summaries.all().generation_ids()]
         conversation.delete()
         generations.delete(generation_ids=ids)
 
@@ -70,6 +88,7 @@ def export_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> dict[s
         "id": str(conversation.pk),
         "title": conversation.title,
         "summary": conversation.summary,
+        "summaries": [summary_body(summary) for summary in conversation.summaries.all()],
         "system_prompt": conversation.system_prompt,
         "created_at": conversation.created_at.isoformat(),
         "updated_at": conversation.updated_at.isoformat(),

@@ -6,7 +6,7 @@ Knows rows and exchanges; how an exchange becomes tokens is ``history``'s busine
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from chat.history import Exchange, Rendered
+from chat.history.prompt import Exchange, Rendered
 from chat.memory.sources import Source
 from chat.models import Message, Role
 from chat.prompts import user_turn

@@ -1,4 +1,4 @@
-"""Conversations, their messages, and what memories each answer was given.
+"""Conversations, their messages and summaries, and what memories each answer was given.
 
 An answer's text, usage and state live in its generation and are read through: nothing is copied.
 """
@@ -7,7 +7,8 @@ import uuid
 
 from django.db import models
 
-from chat.querysets import ConversationQuerySet, MessageQuerySet
+from chat.querysets import ConversationQuerySet, MessageQuerySet, SummaryQuerySet
+from chat.requests import Strategy
 from inference.models import Generation, Status
 
 
@@ -18,7 +19,10 @@ class Conversation(models.Model):
     owner = models.CharField(max_length=64)
     title = models.CharField(max_length=200, blank=True, default="")
     system_prompt = models.TextField(blank=True, default="")
-    summary = models.TextField(blank=True, default="")
+    summary = models.TextField(blank=True, default="")  # the text of the version that counts
+    strategy = models.CharField(
+        max_length=12, choices=[(each.value, each.value) for each in Strategy], default="summarize"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -43,7 +47,7 @@ class Message(models.Model):
     ``content`` is what a person or program sent; an answer made here has none of its own and reads its
     generation's text. ``rendered`` (int32 token ids) is what a user message added to the prompt, from the end of the
     message before to where the answer begins; an answer needs none while its generation's output is of the format
-    that ``rendered_with`` names. Both count only while ``rendered_with`` is the key in use (``chat/history.py``).
+    that ``rendered_with`` names. Both count only while ``rendered_with`` is the key in use (``chat/history``).
     ``history_digest`` of a user message covers the system prompt and all user messages up to this one.
     """
 
@@ -76,6 +80,50 @@ class Message(models.Model):
     @property
     def status(self) -> str:
         return self.generation.status if self.generation else Status.COMPLETE
+
+
+class SummaryState(models.TextChoices):
+    MAKING = "making"  # its generation waits, runs, or has ended and is about to be taken over
+    MADE = "made"
+    FAILED = "failed"  # ``error`` says why; the next long turn tries again
+
+
+class Summary(models.Model):
+    """What a conversation's oldest messages, up to ``covers_until`` (a position), have been folded into.
+
+    The newest one made counts and contains those before it; the messages themselves stay. ``n_tokens`` is exact, of
+    the text as the model reads it. While it is being made, ``text`` is what the parts read so far have come to and
+    ``generation`` reads the next one.
+    """
+
+    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="summaries")
+    version = models.PositiveIntegerField()
+    state = models.CharField(max_length=8, choices=SummaryState.choices, default=SummaryState.MAKING)
+    covers_until = models.PositiveIntegerField()
+    text = models.TextField(blank=True, default="")
+    n_tokens = models.PositiveIntegerField(default=0)
+    generation = models.OneToOneField(
+        Generation, on_delete=models.SET_NULL, null=True, blank=True, related_name="summary"
+    )
+    # The cumulative digest at the last user message covered: a conversation that branches off later finds it by that.
+    history_digest = models.CharField(max_length=64, blank=True, default="", db_index=True)
+    error = models.TextField(blank=True, default="")
+    created_at = models.DateTimeField(auto_now_add=True)
+    made_at = models.DateTimeField(null=True, blank=True)
+
+    objects = SummaryQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["conversation", "-version"]
+        verbose_name_plural = "summaries"
+        constraints = [
+            models.UniqueConstraint(fields=["conversation", "version"], name="summary_version"),
+            # However many turns end at the same time, one summary of a conversation is made at a time.
+            models.UniqueConstraint(fields=["conversation"], condition=models.Q(state="making"), name="summary_making"),
+        ]
+
+    def __str__(self) -> str:
+        return f"version {self.version} of {self.conversation_id}"
 
 
 class Retrieval(models.Model):

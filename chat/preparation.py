@@ -17,6 +17,7 @@ from chat.composing import Composer, Composition, wants_memories
 from chat.dialogue import Said, said_in, write_renderings
 from chat.error_border import translate
 from chat.follow_ups import earlier_in, searched
+from chat.history.summaries import AFTER_ANSWER_TASK, remembered
 from chat.memory import homes
 from chat.memory.query import MemoryQuery, Search
 from chat.memory.sources import Source, from_context
@@ -50,7 +51,7 @@ class Preparation:
     said: tuple[tuple[str, str], ...] = field(default=())
 
     @classmethod
-    def wanted_by(cls, request: ChatRequest, asked: Asked) -> Self | None:
+    def wanted_by(cls, request: ChatRequest, asked: Asked, strategy: Strategy) -> Self | None:
         """None when the request wants no memories."""
         if not wants_memories(request):
             return None
@@ -61,7 +62,7 @@ class Preparation:
             filters=request.filters,
             documents=tuple(from_context(item) for item in request.context),
             max_tokens=request.max_tokens,
-            strategy=request.strategy,
+            strategy=strategy,
             system=asked.system,
             conversation_id=str(request.conversation_id) if request.conversation_id and not request.store else None,
             said=tuple((str(said.role), said.text) for said in passing),
@@ -114,15 +115,22 @@ def _finish(
 ) -> None:
     answer: Message | None = getattr(generation, "message", None)
     own_system = answer.conversation.system_prompt if answer else preparation.system
-    composer = Composer(own_system=own_system, max_tokens=preparation.max_tokens, strategy=preparation.strategy)
+    composer = Composer(
+        own_system=own_system,
+        max_tokens=preparation.max_tokens,
+        strategy=preparation.strategy,
+        remembered=remembered(_conversation_of(answer, preparation), preparation.strategy),
+    )
     composition = composer.compose(said, [*preparation.documents, *search.sources])
     with transaction.atomic():
         annex = _annex(composition, search, is_stored=answer is not None)
+        is_long = answer is not None and composer.may_call_for_summary(composition.prompt)
         queued = generations.enqueue(
             generation_id=generation.pk,
             prompt_ids=composition.prompt.ids,
             annex=annex,
             highest_label=composition.highest_label,
+            follow_up_task=AFTER_ANSWER_TASK if is_long else "",
         )
         # Not queued: somebody else was faster, or it was cancelled. Theirs is the rendering that counts.
         if queued and answer:
@@ -135,10 +143,16 @@ def _said_before(answer: Message | None, preparation: Preparation) -> list[Said]
     if answer:
         return said_in(list(answer.conversation.messages.in_order().filter(position__lt=answer.position)))
     passing = [Said(Role(role), text) for role, text in preparation.said]
-    if preparation.conversation_id is None:
-        return passing
-    conversation = Conversation.objects.filter(pk=preparation.conversation_id).first()
+    conversation = _conversation_of(answer, preparation)
     return [*(said_in(list(conversation.messages.in_order())) if conversation else []), *passing]
+
+
+def _conversation_of(answer: Message | None, preparation: Preparation) -> Conversation | None:
+    if answer:
+        return answer.conversation
+    if preparation.conversation_id is None:
+        return None
+    return Conversation.objects.filter(pk=preparation.conversation_id).first()
 
 
 def _annex(composition: Composition, search: Search, *, is_stored: bool) -> dict[str, Any]:

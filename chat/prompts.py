@@ -85,7 +85,7 @@ def choose_sources(
 ) -> tuple[Source, ...]:
     """Those whose block fits into ``budget`` tokens, documents first, then the best scores; labelled in the order in
     which they are shown: documents as they came, then from the oldest to the newest."""
-    quotable = [source for source in candidates if _quoted(source.text)]
+    quotable = [source for source in candidates if quoted(source.text)]
     ranked = sorted(quotable, key=lambda source: (source.kind != DOCUMENT, -(source.score or 0.0)))
     left = budget - count_tokens(memory_block([])) - 2
     chosen: list[Source] = []
@@ -127,7 +127,7 @@ def _cut_to(source: Source, budget: int, count_tokens: Callable[[str], int]) -> 
 
 
 def _entry(source: Source) -> str:
-    return "\n".join(part for part in (_heading(source), _quoted(source.text)) if part)
+    return "\n".join(part for part in (_heading(source), quoted(source.text)) if part)
 
 
 def _heading(source: Source) -> str:
@@ -151,7 +151,7 @@ def _one_line(text: str) -> str:
     return " ".join(printable.translate({ord("["): "(", ord("]"): ")"}).split())[:MAX_LABEL_CHARS]
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """Each line marked as quotation, whatever counts as a line break."""
     lines = ("".join(ch for ch in line if unicodedata.category(ch) != "Cc") for line in text.splitlines())
     return "\n".join(f"> {line}" for line in lines if line.strip())

@@ -1,4 +1,4 @@
-"""Named queries over conversations and messages."""
+"""Named queries over conversations, messages and summaries."""
 
 import uuid
 from typing import TYPE_CHECKING, Self
@@ -9,7 +9,7 @@ from django.db.models import Q
 from inference.models import ENDED
 
 if TYPE_CHECKING:
-    from chat.models import Conversation, Message  # noqa: F401  (for the type arguments below)
+    from chat.models import Conversation, Message, Summary  # noqa: F401  (for the type arguments below)
 
 
 class ConversationQuerySet(models.QuerySet["Conversation"]):
@@ -31,6 +31,18 @@ class MessageQuerySet(models.QuerySet["Message"]):
     def unfinished(self) -> Self:
         """Answers still being made."""
         return self.filter(generation__isnull=False).exclude(generation__status__in=ENDED)
+
+    def generation_ids(self) -> list[uuid.UUID]:
+        return list(self.filter(generation__isnull=False).values_list("generation_id", flat=True))
+
+
+class SummaryQuerySet(models.QuerySet["Summary"]):
+    def made(self) -> Self:
+        """The newest first: it is the one that counts."""
+        return self.filter(state="made").order_by("-version")
+
+    def making(self) -> Self:
+        return self.filter(state="making")
 
     def generation_ids(self) -> list[uuid.UUID]:
         return list(self.filter(generation__isnull=False).values_list("generation_id", flat=True))

@@ -24,7 +24,7 @@ class ChatRole(StrEnum):
 class Strategy(StrEnum):
     """What to do with a history that does not fit into the context."""
 
-    SUMMARIZE = "summarize"  # oldest turns give way to a summary; without one they are left out
+    SUMMARIZE = "summarize"  # oldest turns give way to a summary; until there is one they are left out
     TRUNCATE = "truncate"  # oldest turns are left out
     ERROR = "error"  # 413
 
@@ -93,7 +93,7 @@ class ChatRequest(RunOptions):
     use_rag: bool | None = None
     rag_top_k: int = 5
     filters: SourceFilters = SourceFilters()
-    strategy: Strategy = Strategy.SUMMARIZE
+    strategy: Strategy | None = None  # None: the conversation's own
     store: bool = True
 
 

@@ -5,9 +5,22 @@ import uuid
 from celery import shared_task
 
 from chat import services
+from chat.history import summaries
 
 
 @shared_task(name="chat.prepare")
 def prepare(generation_id: str) -> None:
     """Retrieve and render a turn whose web process went away before it could."""
     services.prepare_turn(generation_id=uuid.UUID(generation_id))
+
+
+@shared_task(name=summaries.AFTER_ANSWER_TASK)
+def after_answer(generation_id: str) -> None:
+    """Begin the conversation's summary if this answer has made one due."""
+    summaries.after_answer(uuid.UUID(generation_id))
+
+
+@shared_task(name=summaries.AFTER_PIECE_TASK)
+def after_piece(generation_id: str) -> None:
+    """Go on with the summary whose piece this generation has read."""
+    summaries.after_piece(uuid.UUID(generation_id))

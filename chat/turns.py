@@ -14,10 +14,11 @@ from chat.composing import Composer, Composition, sequence_params, timeout_secs
 from chat.continuation import digests, find_continued
 from chat.dialogue import Said, said_in, write_renderings
 from chat.errors import ConversationBusy, NotFound
+from chat.history.summaries import AFTER_ANSWER_TASK, remembered
 from chat.memory.sources import Source, from_context
 from chat.models import Conversation, Message, Retrieval, Role
 from chat.preparation import PREPARE_TASK, Preparation
-from chat.requests import ChatRequest
+from chat.requests import ChatRequest, Strategy
 from chat.rules import Asked
 from inference import services as generations
 from inference.models import Generation
@@ -60,8 +61,14 @@ def plan_turn(*, caller: Caller, request: ChatRequest, asked: Asked, may_continu
     new = _new_messages(conversation, kept, unsaid) if conversation and request.store else []
     said = [*said_in(kept), *(said_in(new) or unsaid)]
     own_system = conversation.system_prompt if conversation else asked.system
-    composer = Composer(own_system=own_system, max_tokens=request.max_tokens, strategy=request.strategy)
-    preparation = Preparation.wanted_by(request, asked)
+    strategy = request.strategy or Strategy(conversation.strategy if conversation else Strategy.SUMMARIZE)
+    composer = Composer(
+        own_system=own_system,
+        max_tokens=request.max_tokens,
+        strategy=strategy,
+        remembered=remembered(conversation, strategy),
+    )
+    preparation = Preparation.wanted_by(request, asked, strategy)
     # With a search to come this prompt is only a proof that the dialogue fits; documents are chosen with the memories.
     documents: list[Source] = [] if preparation else [from_context(item) for item in request.context]
     return Plan(
@@ -174,6 +181,7 @@ def _create_generation(plan: Plan, idempotency_key: str | None, request_digest: 
         priority=request.priority,
         prompt_ids=None if plan.preparation else ids,
         prepare_task=PREPARE_TASK if plan.preparation else "",
+        follow_up_task=AFTER_ANSWER_TASK if request.store and not plan.preparation and _is_long(plan) else "",
         timeout_secs=timeout_secs(request),
         session_id=request.session_id,
         annex=_annex(plan),
@@ -181,6 +189,10 @@ def _create_generation(plan: Plan, idempotency_key: str | None, request_digest: 
         idempotency_key=idempotency_key,
         request_digest=request_digest,
     )
+
+
+def _is_long(plan: Plan) -> bool:
+    return plan.composer.may_call_for_summary(plan.composition.prompt)
 
 
 def _annex(plan: Plan) -> dict[str, Any]:

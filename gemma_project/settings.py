@@ -48,6 +48,10 @@ GEMMA_CACHE_RAM_MB = env.integer("GEMMA_CACHE_RAM_MB", 512, minimum=0, maximum=1
 GEMMA_CACHE_DISK_MB = env.integer("GEMMA_CACHE_DISK_MB", 2048, minimum=0, maximum=16_777_216)
 GEMMA_SYSTEM_PROMPT = env.text_or_file("GEMMA_SYSTEM_PROMPT")
 
+# Long conversations
+HISTORY_SUMMARY_AT = env.decimal("HISTORY_SUMMARY_AT", 0.75, minimum=0.5, maximum=0.95)
+HISTORY_SUMMARY_TOKENS = env.integer("HISTORY_SUMMARY_TOKENS", 768, minimum=16, maximum=65_536)
+
 # Services around us
 GPU_COORDINATOR_URL = env.url("GPU_COORDINATOR_URL", ("http", "https"))
 RAG_SERVICE_URL = env.url("RAG_SERVICE_URL", ("http", "https"))

@@ -5,6 +5,7 @@ from rest_framework import serializers
 from chat.api import fields
 from chat.api.bodies import Body
 from chat.models import Conversation
+from chat.requests import Strategy
 
 MAX_SYSTEM_PROMPT_CHARS = 100_000
 
@@ -12,7 +13,7 @@ MAX_SYSTEM_PROMPT_CHARS = 100_000
 class ConversationSerializer(serializers.ModelSerializer[Conversation]):
     class Meta:
         model = Conversation
-        fields = ("id", "title", "summary", "system_prompt", "created_at", "updated_at")
+        fields = ("id", "title", "summary", "system_prompt", "strategy", "created_at", "updated_at")
         read_only_fields = fields
 
 
@@ -21,3 +22,7 @@ class ConversationBody(Body):
 
     title = fields.Text(required=False, allow_blank=True, max_length=200)
     system_prompt = fields.Text(required=False, allow_blank=True, max_length=MAX_SYSTEM_PROMPT_CHARS)
+    strategy = fields.Choice(required=False, choices=[strategy.value for strategy in Strategy])
+
+    def validate_strategy(self, value: str) -> Strategy:
+        return Strategy(value)

@@ -56,6 +56,11 @@ class ConversationViewSet(ViewSetMixin, JsonApi):
         return page(request, self._get(request, pk).messages.in_order(), answers.message_body)
 
     @action(detail=True)
+    def summaries(self, request: Request, pk: str) -> Response:
+        found = conversations.summaries_of(caller=caller_of(request), conversation_id=self._get(request, pk).pk)
+        return page(request, found, answers.summary_body)
+
+    @action(detail=True)
     def export(self, request: Request, pk: str) -> HttpResponse:
         conversation = self._get(request, pk)
         owned: dict[str, Any] = {"caller": caller_of(request), "conversation_id": conversation.pk}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from chat.models import Conversation, Message, Role
+from chat.models import Conversation, Message, Role, Summary
 from inference.models import FinishReason, Generation, Status
 from tests.api.calling import Api
 
@@ -39,7 +39,7 @@ def a_conversation(title: str = "About bees", *, n_turns: int = 1, owner: str = 
 def test_create_read_change_delete(api: Api) -> None:
     made = api.post(URL, {"title": "Bees", "system_prompt": "Be brief."})
     assert made.status == 201
-    assert set(made.body) == {"id", "title", "summary", "system_prompt", "created_at", "updated_at"}
+    assert set(made.body) == {"id", "title", "summary", "system_prompt", "strategy", "created_at", "updated_at"}
     path = f"{URL}{made.body['id']}/"
     assert api.get(path).body == made.body
     changed = api.call("PATCH", path, {"title": "Wasps"})
@@ -48,6 +48,33 @@ def test_create_read_change_delete(api: Api) -> None:
     assert api.call("DELETE", path).status == 204
     assert api.get(path).told == (404, "not_found")
     assert api.call("DELETE", path).told == (404, "not_found")
+
+
+def test_the_strategy_for_what_does_not_fit_is_kept(api: Api) -> None:
+    made = api.post(URL, {"strategy": "error"})
+    assert made.body["strategy"] == "error"
+    path = f"{URL}{made.body['id']}/"
+    assert api.call("PATCH", path, {"strategy": "truncate"}).body["strategy"] == "truncate"
+    assert api.call("PATCH", path, {"title": "x"}).body["strategy"] == "truncate"
+
+
+def test_all_versions_of_the_summary_can_be_read(api: Api) -> None:
+    conversation = a_conversation(n_turns=3)
+    assert api.get(f"{URL}{conversation.pk}/summaries/").body["results"] == []
+    for version, state in enumerate(("made", "failed", "made"), start=1):
+        Summary.objects.create(
+            conversation=conversation, version=version, state=state, covers_until=version, text=f"v{version}"
+        )
+    Conversation.objects.update(summary="v3")
+    assert api.get(f"{URL}{conversation.pk}/").body["summary"] == "v3"
+    listed = api.get(f"{URL}{conversation.pk}/summaries/?limit=2").body
+    assert listed["count"] == 3
+    assert [(row["version"], row["state"], row["covers_until"], row["text"]) for row in listed["results"]] == [
+        (3, "made", 3, "v3"),
+        (2, "failed", 2, "v2"),
+    ]
+    others = a_conversation(owner="user:9")
+    assert api.get(f"{URL}{others.pk}/summaries/").told == (404, "not_found")
 
 
 def test_nothing_has_to_be_given(api: Api) -> None:
@@ -64,6 +91,7 @@ def test_nothing_has_to_be_given(api: Api) -> None:
         ({"title": "a\0b"}, "title"),
         ({"title": ["x"]}, "title"),
         ({"system_prompt": {"a": 1}}, "system_prompt"),
+        ({"strategy": "forget"}, "strategy"),
         ({"system_prompt": "x" * 100_001}, "system_prompt"),
     ],
 )

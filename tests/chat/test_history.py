@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from chat.errors import ContextOverflow
 from chat.formats import ChatFormat, FileTemplate, GemmaTurns, Transcript
-from chat.history import Budget, Exchange, History, Prompt, Rendered
+from chat.history.budget import Budget
+from chat.history.prompt import Exchange, History, Prompt, Rendered
 from chat.requests import Strategy
 from tests.chat.vocabularies import GEMMA_TEMPLATE, REFUSING_TEMPLATE, fake_tokenizer, shown
 

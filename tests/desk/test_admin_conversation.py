@@ -9,7 +9,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils.html import escape
 
-from chat.models import Message, Role
+from chat.models import Message, Role, Summary
 from tests.desk.making import SOURCE, add_answer, add_question, add_sources, conversation, operator, page_of, unfinished
 
 pytestmark = [pytest.mark.django_db, pytest.mark.databases]
@@ -44,6 +44,20 @@ class TestReading:
         text = words(page)
         assert text.index("User") < text.index("First line") < text.index("Assistant") < text.index("Hello there")
         assert text.index("Hello there") < text.index("And now?")
+
+    def test_summaries_with_what_they_cover(self, client: Client) -> None:
+        chat = conversation()
+        add_question(chat)
+        assert 'aria-label="Summaries"' not in shown(client, page_of(chat))
+        Summary.objects.create(
+            conversation=chat, version=1, state="made", covers_until=11, text="They <b>met</b>.", n_tokens=7
+        )
+        Summary.objects.create(conversation=chat, version=2, state="failed", covers_until=19, error="timeout")
+        page = shown(client, page_of(chat))
+        text = " ".join(page.split())
+        assert "They &lt;b&gt;met&lt;/b&gt;." in text
+        assert "Version 1: Made, messages up to 11, 7 tokens" in text
+        assert text.index("Version 2: Failed") < text.index("timeout") < text.index("Version 1")
 
     def test_what_the_machine_knows_of_an_answer(self, client: Client) -> None:
         chat = conversation()

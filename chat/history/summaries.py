@@ -1,0 +1,228 @@
+"""Rolling summaries of stored conversations: begun after an answer, made piece by piece, taken over when made.
+
+    answer ends --ring--> after_answer: due? --> Summary (making) + generation of the first piece
+    generation ends --ring--> after_piece: next piece, or the summary is made (or failed) and perhaps the next is due
+
+Each step is one transaction that empties the outbox of the generation that ended; until then the sweep rings again.
+"""
+
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from chat.composing import Composer, sequence_params
+from chat.dialogue import Group, grouped, said_in
+from chat.history.folding import end_of_fold
+from chat.history.prompt import Remembered
+from chat.history.summariser import Summariser
+from chat.models import Conversation, Message, Role, Summary, SummaryState
+from chat.requests import Strategy
+from inference import services as generations
+from inference.models import Generation, Priority, Status
+
+log = logging.getLogger(__name__)
+
+AFTER_ANSWER_TASK = "chat.after_answer"
+AFTER_PIECE_TASK = "chat.after_piece"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """A summary to be begun, with the prompt of its first piece."""
+
+    conversation: Conversation
+    former_version: int  # of the summary that it goes on from; 0: none
+    covers_until: int
+    history_digest: str
+    max_tokens: int  # of the answers in this conversation, on which its budget depends
+    prompt_ids: list[int]
+    summariser: Summariser
+
+
+def remembered(conversation: Conversation | None, strategy: Strategy) -> Remembered:
+    """What the conversation's summary has of it; nothing for strategies that know none."""
+    if conversation is None or conversation._state.adding or strategy is not Strategy.SUMMARIZE:
+        return Remembered()
+    latest = conversation.summaries.order_by("-version").first()
+    if latest is None:
+        return Remembered()
+    trouble = "" if latest.state == SummaryState.MADE else f"{latest.state}: {latest.error}".rstrip(": ")
+    made = latest if latest.state == SummaryState.MADE else conversation.summaries.made().first()
+    if made is None:
+        return Remembered(trouble=trouble)
+    return Remembered(summary=made.text, n_messages=made.covers_until + 1, version=made.version, trouble=trouble)
+
+
+def after_answer(generation_id: uuid.UUID) -> None:
+    """Begin a summary if the answer has made one due. Safe to call twice or at the same time."""
+    fold = _due_after(generation_id)
+    with transaction.atomic():
+        if generations.settle_follow_up(generation_id=generation_id) and fold:
+            _begin(fold)
+
+
+def after_piece(generation_id: uuid.UUID) -> None:
+    """Go on with the summary whose piece has been read. Safe to call twice or at the same time."""
+    rows = Generation.objects.select_related("summary__conversation").filter(pk=generation_id)
+    generation = rows.first()
+    if generation is None or not generation.is_ended:
+        return
+    summary: Summary | None = getattr(generation, "summary", None)
+    if summary is None or summary.state != SummaryState.MAKING:
+        generations.settle_follow_up(generation_id=generation_id)
+        return
+    if _advance(summary, generation):
+        fold = _due(summary.conversation, generation.annex["summary"]["max_tokens"])
+        if fold:
+            with transaction.atomic():
+                _begin(fold)
+
+
+def _due_after(generation_id: uuid.UUID) -> Fold | None:
+    row = Generation.objects.select_related("message__conversation").filter(pk=generation_id).first()
+    message: Message | None = getattr(row, "message", None)
+    if row is None or message is None:
+        return None
+    return _due(message.conversation, row.params["max_tokens"])
+
+
+def _due(conversation: Conversation, max_tokens: int) -> Fold | None:
+    """Worked out before a transaction is begun: counting a long conversation must keep no other writer waiting."""
+    if conversation.summaries.making().exists():
+        return None
+    former = remembered(conversation, Strategy.SUMMARIZE)
+    composer = Composer(
+        own_system=conversation.system_prompt, max_tokens=max_tokens, strategy=Strategy.SUMMARIZE, remembered=former
+    )
+    groups = grouped(said_in(list(conversation.messages.in_order())))
+    history = composer.history(groups)
+    exchanges = [group.as_exchange() for group in groups]
+    n_covered = history.n_covered(exchanges)
+    exchanges[n_covered:] = [history.as_follow_up(exchange) for exchange in exchanges[n_covered:]]
+    end = end_of_fold(history, exchanges)
+    if end is None:
+        return None
+    n_messages = sum(group.n_messages for group in groups[:end])
+    summariser = Summariser(composer.format, composer.budget)
+    first_piece = summariser.pieces(_texts(conversation, former.n_messages, n_messages))[0]
+    return Fold(
+        conversation=conversation,
+        former_version=former.version,
+        covers_until=n_messages - 1,
+        history_digest=_digest_at(groups[:end]),
+        max_tokens=max_tokens,
+        prompt_ids=summariser.prompt(first_piece, former.summary),
+        summariser=summariser,
+    )
+
+
+def _begin(fold: Fold) -> None:
+    """Make the rows. Whoever comes second at the same time finds one being made, or made meanwhile."""
+    conversation = Conversation.objects.select_for_update().filter(pk=fold.conversation.pk).first()
+    if conversation is None:
+        return
+    made = conversation.summaries.made().first()
+    if conversation.summaries.making().exists() or (made.version if made else 0) != fold.former_version:
+        log.info("conversation %s: somebody else began its summary", conversation.pk)
+        return
+    Summary.objects.create(
+        conversation=conversation,
+        version=(conversation.summaries.aggregate(last=Max("version"))["last"] or 0) + 1,
+        covers_until=fold.covers_until,
+        history_digest=fold.history_digest,
+        generation=_ask(conversation, fold.summariser, fold.prompt_ids, piece=0, max_tokens=fold.max_tokens),
+    )
+
+
+def _ask(
+    conversation: Conversation, summariser: Summariser, prompt_ids: list[int], *, piece: int, max_tokens: int
+) -> Generation:
+    """A generation that reads one piece, behind everybody's answers."""
+    budget = summariser.budget
+    return generations.create(
+        owner=conversation.owner,
+        params=sequence_params(
+            summariser.options, summariser.format, n_prompt=len(prompt_ids), context_size=budget.context_size
+        ),
+        priority=Priority.BATCH,
+        prompt_ids=prompt_ids,
+        follow_up_task=AFTER_PIECE_TASK,
+        timeout_secs=settings.REQUEST_TIMEOUT_SECS,
+        annex={"summary": {"piece": piece, "max_tokens": max_tokens}},
+        # The answer was let in; what follows from it is not refused for a full queue.
+        capped=False,
+    )
+
+
+def _advance(summary: Summary, generation: Generation) -> bool:
+    """What the end of a piece's generation comes to; True when the summary is made by it."""
+    text = generation.text.strip()
+    if generation.status != Status.COMPLETE or not text:
+        why = generation.error_code or (f"the generation is {generation.status}" if text else "the summary is empty")
+        _settle(summary, generation, state=SummaryState.FAILED, error=why)
+        return False
+    budget_of = generation.annex["summary"]
+    summariser = _summariser(budget_of["max_tokens"])
+    former = summary.conversation.summaries.made().filter(version__lt=summary.version).first()
+    start = former.covers_until + 1 if former else 0
+    pieces = summariser.pieces(_texts(summary.conversation, start, summary.covers_until + 1))
+    following = budget_of["piece"] + 1
+    if following < len(pieces):
+        prompt_ids = summariser.prompt(pieces[following], text)
+        _settle(summary, generation, text=text, next_piece=(summariser, prompt_ids))
+        return False
+    return _settle(
+        summary,
+        generation,
+        state=SummaryState.MADE,
+        text=text,
+        n_tokens=summariser.count(text),
+        made_at=timezone.now(),
+    )
+
+
+def _settle(
+    summary: Summary,
+    generation: Generation,
+    *,
+    next_piece: tuple[Summariser, list[int]] | None = None,
+    **columns: object,
+) -> bool:
+    """Write a step down, if nobody has; with the next piece's generation where there is one."""
+    with transaction.atomic():
+        if not generations.settle_follow_up(generation_id=generation.pk):
+            return False
+        if next_piece:
+            annex = generation.annex["summary"]
+            columns["generation"] = _ask(
+                summary.conversation, *next_piece, piece=annex["piece"] + 1, max_tokens=annex["max_tokens"]
+            )
+        Summary.objects.making().filter(pk=summary.pk).update(**columns)
+        if columns.get("state") == SummaryState.MADE:
+            Conversation.objects.filter(pk=summary.conversation_id).update(summary=columns["text"])
+    if columns.get("state") == SummaryState.FAILED:
+        log.warning("conversation %s: its summary failed: %s", summary.conversation_id, columns["error"])
+    return True
+
+
+def _summariser(max_tokens: int) -> Summariser:
+    composer = Composer(own_system="", max_tokens=max_tokens, strategy=Strategy.SUMMARIZE)
+    return Summariser(composer.format, composer.budget)
+
+
+def _texts(conversation: Conversation, start: int, end: int) -> list[tuple[Role, str]]:
+    """What was said from one position to before another."""
+    messages = conversation.messages.in_order().filter(position__gte=start, position__lt=end)
+    return [(Role(message.role), message.text) for message in messages]
+
+
+def _digest_at(groups: Sequence[Group]) -> str:
+    """The cumulative digest at the last user message of these."""
+    messages = [said.message for group in groups for said in group.users if said.message]
+    return messages[-1].history_digest if messages else ""
