@@ -51,6 +51,11 @@ class LlamaBackend:
         self._rows_address = 0
         self._rows: NDArray[np.float32] = np.empty((0, 0), np.float32)
 
+    @property
+    def model_pointer(self) -> int:
+        """For another context on the same weights; valid as long as this object lives."""
+        return self._model.pointer
+
     def decode(self, slices: Sequence[Slice]) -> list[Logits] | None:
         n_outputs = self._batch.fill(slices)
         status = lib.llama_decode(self._context, self._batch.native)
