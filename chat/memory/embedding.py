@@ -7,6 +7,7 @@ import functools
 import hashlib
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ DIMENSIONS = 384
 MAX_TOKENS = 256  # what the model was trained to read; the rest of a text is cut off
 BATCH = 16
 VOCABULARY = Path(__file__).parent / "data" / "vocab.txt"
-UNKNOWN, PADDING = "[UNK]", "[PAD]"
+UNKNOWN, PADDING_ID = "[UNK]", 0
 Vectors = NDArray[np.float32]
 
 
@@ -41,6 +42,11 @@ def problem() -> str:
     """Why there are no vectors, fit for strangers; "" when there are."""
     model = _model(settings.RAG_EMBEDDING_PATH)
     return model if isinstance(model, str) else ""
+
+
+def mean_tokens(texts: Sequence[str]) -> float:
+    """How much the model reads of a text, on average."""
+    return float(np.mean([len(code.ids) for code in _tokenizer().encode_batch(list(texts))]))
 
 
 def as_bytes(vector: Vectors) -> bytes:
@@ -71,9 +77,8 @@ class _Model:
         if expected and hashlib.sha256(data).hexdigest() != expected:
             raise ModelMissing("the embedding model is damaged")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = settings.RAG_EMBEDDING_THREADS
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # One thread a run, and several runs side by side: 266 texts a second instead of 229 by splitting each run.
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
         try:
             session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the library's errors have no common class
@@ -81,24 +86,35 @@ class _Model:
         return cls(session, _tokenizer())
 
     def embed(self, texts: Sequence[str]) -> Vectors:
+        codes = [code.ids for code in self.tokenizer.encode_batch(list(texts))]
+        # Neighbours in length share a batch: what fills up the shorter ones is computed like words. The longest come
+        # first, so that no thread is left with them at the end.
+        order = sorted(range(len(codes)), key=lambda number: -len(codes[number]))
+        batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
         found = np.empty((len(texts), DIMENSIONS), np.float32)
-        # Neighbours in length share a batch: what fills up the shorter ones is computed like words.
-        order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
-        for start in range(0, len(order), BATCH):
-            chosen = order[start : start + BATCH]
-            found[chosen] = self._embed_batch([texts[number] for number in chosen])
+        # A question is a batch by itself and needs no other thread.
+        run = map if len(batches) == 1 else _threads().map
+        for batch, vectors in zip(
+            batches, run(self._run, ([codes[n] for n in batch] for batch in batches)), strict=True
+        ):
+            found[batch] = vectors
         return found
 
-    def _embed_batch(self, texts: list[str]) -> Vectors:
-        codes = self.tokenizer.encode_batch(texts)
-        ids = np.array([code.ids for code in codes], np.int64)
-        mask = np.array([code.attention_mask for code in codes], np.int64)
+    def _run(self, codes: list[list[int]]) -> Vectors:
+        width = max(map(len, codes))
+        ids = np.array([each + [PADDING_ID] * (width - len(each)) for each in codes], np.int64)
+        mask = np.array([[1] * len(each) + [0] * (width - len(each)) for each in codes], np.int64)
         inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         [hidden] = self.session.run(["last_hidden_state"], inputs)
         weights = mask[:, :, None].astype(np.float32)
         means: Vectors = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
         means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
         return means
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(settings.RAG_EMBEDDING_THREADS, thread_name_prefix="embedding")
 
 
 def _tokenizer() -> Tokenizer:
@@ -109,5 +125,4 @@ def _tokenizer() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", words["[SEP]"]), ("[CLS]", words["[CLS]"]))
     tokenizer.enable_truncation(MAX_TOKENS)
-    tokenizer.enable_padding(pad_id=words[PADDING], pad_token=PADDING)
     return tokenizer

@@ -12,7 +12,8 @@ from chat.requests import SourceFilters
 class MemoryQuery:
     """``owner``: whose own memories are searched beside the shared ones; None or "" for the shared ones alone.
 
-    ``now`` is what "yesterday" in ``text`` is relative to; ``kind`` one of ``sources.KINDS``, None for all.
+    ``now`` is what "yesterday" in ``text`` is relative to; ``kind`` one of ``sources.KINDS``, None for all;
+    ``with_neighbours``: a line of a recording comes with the lines around it.
     """
 
     text: str
@@ -21,6 +22,7 @@ class MemoryQuery:
     owner: str | None
     now: datetime
     kind: str | None = None
+    with_neighbours: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

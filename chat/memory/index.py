@@ -1,0 +1,149 @@
+"""The snapshot of passages that this process searches, brought up to date before each search.
+
+What other processes wrote is noticed by two numbers: the highest ids of passages and of changes (see the migration).
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from django.db import connection
+
+from chat.memory.embedding import DIMENSIONS, Vectors
+from chat.memory.snapshot import Columns, Snapshot, columns
+
+Row = tuple[Any, ...]
+VECTOR_BYTES = 2 * DIMENSIONS
+ROWS_PER_FETCH = 5_000
+# Rows of the dead are only marked; this often all is read anew.
+RELOAD_SECS = 86_400.0
+ROWS_AFTER = (
+    "SELECT id, owner, kind, speaker, emotion, transcript_id, {unix_secs}, embedding"
+    " FROM memory_passage WHERE id > %s ORDER BY id LIMIT %s"
+)
+UNIX_SECS = {"sqlite": "CAST(strftime('%s', said_at) AS INTEGER)", "postgresql": "extract(epoch FROM said_at)::bigint"}
+
+
+@dataclass
+class Index:
+    """One per process; threads share it."""
+
+    snapshot: Snapshot = field(default_factory=Snapshot.empty)
+    loaded_at: float = -np.inf
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def fresh(self) -> Snapshot:
+        """What the database holds now. Inside a transaction, which may yet be undone, nothing is kept."""
+        if connection.in_atomic_block:
+            return _extended(Snapshot.empty())
+        with self.lock:
+            if time.monotonic() - self.loaded_at > RELOAD_SECS:
+                self._start_anew()
+            last_passage, last_change = _newest()
+            # Lower than seen: this is another database, or an emptied one.
+            if last_passage < self.snapshot.last_passage and last_change == self.snapshot.last_change:
+                self._start_anew()
+            if last_change != self.snapshot.last_change:
+                self.snapshot = _without_changed(self.snapshot, last_change)
+            if last_passage != self.snapshot.last_passage:
+                self.snapshot = _extended(self.snapshot)
+            return self.snapshot
+
+    def forget(self) -> None:
+        """Read everything again next time."""
+        with self.lock:
+            self._start_anew()
+
+    def _start_anew(self) -> None:
+        self.snapshot, self.loaded_at = Snapshot.empty(), time.monotonic()
+
+
+def _newest() -> tuple[int, int]:
+    """Found without a scan."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT (SELECT max(id) FROM memory_passage), (SELECT max(id) FROM memory_change)")
+        last_passage, last_change = cursor.fetchone()
+    return last_passage or 0, last_change or 0
+
+
+def _without_changed(before: Snapshot, last_change: int) -> Snapshot:
+    """Without what was deleted since. After a change of what lives on, or one of everything, all is read anew."""
+    if not len(before):
+        return replace(Snapshot.empty(), last_change=last_change)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT c.passage_id, p.id FROM memory_change c LEFT JOIN memory_passage p ON p.id = c.passage_id"
+            " WHERE c.id > %s AND c.id <= %s",
+            [before.last_change, last_change],
+        )
+        changed = cursor.fetchall()
+    if any(passage is None or living is not None for passage, living in changed):
+        return replace(Snapshot.empty(), last_change=last_change)
+    rows, found = before.rows_of(np.array([passage for passage, _ in changed], np.int64))
+    is_alive = before.columns.is_alive.copy()
+    is_alive[rows[found]] = False
+    return replace(before, columns=replace(before.columns, is_alive=is_alive), last_change=last_change)
+
+
+def _extended(before: Snapshot) -> Snapshot:
+    """With all rows that were added since."""
+    snapshot = before
+    for rows in _rows_after(before.last_passage):
+        snapshot = _with(snapshot, rows)
+    return snapshot
+
+
+def _rows_after(last_passage: int) -> Iterator[list[Row]]:
+    # Django's placeholder would trip over the format of strftime.
+    unix_secs = UNIX_SECS[connection.vendor].replace("%", "%%")
+    sql = ROWS_AFTER.format(unix_secs=unix_secs)
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(sql, [last_passage, ROWS_PER_FETCH])
+            rows = cursor.fetchall()
+        if rows:
+            yield rows
+            last_passage = rows[-1][0]
+        if len(rows) < ROWS_PER_FETCH:
+            return
+
+
+def _with(before: Snapshot, rows: list[Row]) -> Snapshot:
+    new = _columns(before, rows)
+    joined = {
+        name: np.concatenate([getattr(before.columns, name), getattr(new, name)])
+        for name in Columns.__dataclass_fields__
+    }
+    vectors = _room(before.vectors, len(before), len(before) + len(rows))
+    held = [row[-1] if has else bytes(VECTOR_BYTES) for row, has in zip(rows, new.has_vector, strict=True)]
+    flat = np.frombuffer(b"".join(held), np.float16)
+    vectors[len(before) : len(before) + len(rows)] = flat.reshape(len(rows), DIMENSIONS)
+    return replace(before, columns=Columns(**joined), vectors=vectors, last_passage=rows[-1][0])
+
+
+def _columns(before: Snapshot, rows: list[Row]) -> Columns:
+    ids, owners, kinds, speakers, emotions, transcripts, said_at, embeddings = zip(*rows, strict=True)
+    code = before.codes.of
+    return columns(
+        id=ids,
+        owner=map(code, owners),
+        kind=map(code, kinds),
+        speaker=map(code, speakers),
+        emotion=map(code, emotions),
+        transcript=[transcript or 0 for transcript in transcripts],
+        said_at=said_at,
+        has_vector=[embedding is not None and len(embedding) == VECTOR_BYTES for embedding in embeddings],
+        is_alive=[True] * len(rows),
+    )
+
+
+def _room(buffer: Vectors, n_used: int, n_needed: int) -> Vectors:
+    """The buffer, or one half as long again: growing by little steps would copy all of it each time."""
+    if n_needed <= len(buffer):
+        return buffer
+    grown = np.empty((max(n_needed, len(buffer) * 3 // 2), DIMENSIONS), np.float32)
+    grown[:n_used] = buffer[:n_used]
+    return grown

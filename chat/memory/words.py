@@ -1,0 +1,25 @@
+"""Words of a question or a line: what counts as one, and which say nothing about the subject."""
+
+import re
+
+WORD = re.compile(r"\w+")
+# Not all stop words there are: the ones that make a question a question, and speech speech.
+EMPTY = frozenset(
+    """a about again ah all also am an and any anyone anything are as at be because been but by can could did do does
+    doing done for from get give got had has have he her hers him his how i if in into is it its just know like
+    make me mean mention mentioned might my no not of oh okay on or our really remember right said say saying says
+    shall she should so some somebody someone something talk talked tell than that the their them then there these
+    they thing things think this those to told uh um up us very was we well were what when where which who whom whose
+    why will with would yeah yes you your s t re ve ll d m""".split()  # noqa: SIM905  a column of quotes reads worse
+)
+MAX_WORDS = 32  # of a question; more make a search slow and no better
+
+
+def words(text: str) -> list[str]:
+    return WORD.findall(text.casefold())
+
+
+def content_words(text: str) -> list[str]:
+    """The words that say something, each once, in order; all of them when none does."""
+    found = list(dict.fromkeys(words(text)))
+    return ([word for word in found if word not in EMPTY] or found)[:MAX_WORDS]
