@@ -4,6 +4,8 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+# Whole files go to one of two workers, the long ones first (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export PYTHONUNBUFFERED := 1
@@ -40,10 +42,10 @@ llama: | $(VENV)/runtime.stamp  ## build and install llama-cpp-python for this m
 test: test-sqlite test-postgres  ## the whole suite, then the tests of the queue and the conversations on PostgreSQL
 
 test-sqlite: setup-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-postgres: setup-dev
-	XDG_RUNTIME_DIR=$${XDG_RUNTIME_DIR:-/tmp} $(BIN)/python tools/with_postgres.py $(BIN)/python -m pytest -m databases
+	XDG_RUNTIME_DIR=$${XDG_RUNTIME_DIR:-/tmp} $(BIN)/python tools/with_postgres.py $(PYTEST) -m databases
 
 lint: setup-dev  ## ruff and mypy (strict)
 	$(BIN)/ruff check .

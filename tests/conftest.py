@@ -1,11 +1,15 @@
 """Fixtures of the whole suite. The private environment is made here, before pytest-django reads the settings."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests import private_environment
 
 TEST_DIRECTORY = private_environment.enter()
+TESTS = Path(__file__).parent
+# What takes longest, so that no worker begins it when the others are about to end.
+LONG_FILES = ("project/test_serve.py",)
 
 import django  # noqa: E402  the settings read the environment made above
 import pytest  # noqa: E402
@@ -17,6 +21,19 @@ django.setup()
 from inference.model_files import ensure_default_model  # noqa: E402
 from tests.live_stack import LiveStack  # noqa: E402
 from tools.install_llama import cache_folder  # noqa: E402
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Workers inherit this process's variables, and with this one they would read its settings as their own."""
+    del os.environ["DJANGO_SETTINGS_MODULE"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first. Workers get whole files in this order, and each file's order stays."""
+    ranks = {TESTS / name: rank for rank, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture

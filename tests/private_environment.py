@@ -1,4 +1,7 @@
-"""What every test process has to itself: a data directory, a Valkey and variables. Made before Django reads them."""
+"""What every test process has to itself: a data directory, a Valkey and variables. Made before Django reads them.
+
+A run with several workers has one of each per worker, and Django gives each a database of its own.
+"""
 
 import atexit
 import os
@@ -8,6 +11,8 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+
+from django.conf import settings
 
 from gemma_project.broker_url import socket_url
 from gemma_project.supervisor import valkey
@@ -28,6 +33,8 @@ def clean_environment() -> dict[str, str]:
 
 def enter() -> Path:
     """Point this process at a new private environment; returns its directory. It vanishes with the process."""
+    if settings.configured:
+        raise RuntimeError("Django has read its settings already, perhaps for DJANGO_SETTINGS_MODULE: unset it")
     directory = Path(tempfile.mkdtemp(prefix="gemma-test-"))
     # A shell starts what runs in its background with Ctrl-C ignored, and everything started from there inherits it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,6 +42,8 @@ def enter() -> Path:
     # Set by tools/with_postgres.py; anything else in DATABASE_URL is somebody's data.
     if database_url := os.environ.get(TEST_DATABASE_VARIABLE):
         environment["DATABASE_URL"] = database_url
+        # Workers of a test run are started from here and come by the same way.
+        environment[TEST_DATABASE_VARIABLE] = database_url
     os.environ.clear()
     os.environ.update(environment)
     os.environ.update(
