@@ -8,6 +8,8 @@ from typing import Self
 
 from django.contrib.auth.base_user import AbstractBaseUser
 
+from chat.owners import SERVICE_PREFIX
+
 
 @dataclass(frozen=True)
 class Caller:
@@ -29,6 +31,10 @@ class Caller:
         """Everyone who needs no credentials, and the management commands."""
         return cls("local")
 
+    @property
+    def is_service(self) -> bool:
+        return self.key.startswith(SERVICE_PREFIX)
+
     @classmethod
     def of_service(cls, service_id: str) -> Self:
-        return cls(f"service:{service_id}")
+        return cls(f"{SERVICE_PREFIX}{service_id}")

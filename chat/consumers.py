@@ -127,7 +127,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
 def read_frame(raw: bytes) -> Frame:
     """A client's frame. Raises BodyTooLarge, InvalidEncoding, InvalidJson, InvalidRequest."""
     if len(raw) > settings.REQUEST_MAX_BYTES:
-        raise body_too_large()
+        raise body_too_large(settings.REQUEST_MAX_BYTES)
     if not raw:
         raise InvalidJson("the frame is empty")
     return json_object(raw)

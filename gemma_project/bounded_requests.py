@@ -9,7 +9,9 @@ class BoundedRequest(WebRequest):  # type: ignore[misc]
     """The rest is read and dropped, so that the client hears the answer instead of a reset connection."""
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802  Twisted's name
-        room = settings.REQUEST_MAX_BYTES + 1 - self.content.tell()
+        # Which path it is for is not known yet; the views look at their own limit.
+        largest = max(settings.REQUEST_MAX_BYTES, settings.TRANSCRIPT_MAX_BYTES)
+        room = largest + 1 - self.content.tell()
         if room > 0:
             super().handleContentChunk(data[:room])
 

@@ -57,6 +57,8 @@ GPU_COORDINATOR_URL = env.url("GPU_COORDINATOR_URL", ("http", "https"))
 RAG_SERVICE_URL = env.url("RAG_SERVICE_URL", ("http", "https"))
 RAG_DEFAULT = env.flag("RAG_DEFAULT", False)
 RAG_TIMEOUT_SECS = env.decimal("RAG_TIMEOUT_SECS", 3.0, minimum=0.05, maximum=60.0)
+RAG_BREAKER_FAILURES = env.integer("RAG_BREAKER_FAILURES", 3, minimum=1, maximum=1000)
+RAG_BREAKER_PAUSE_SECS = env.decimal("RAG_BREAKER_PAUSE_SECS", 30.0, minimum=0.1, maximum=3600.0)
 RAG_RECENCY_HALF_LIFE_DAYS = env.decimal("RAG_RECENCY_HALF_LIFE_DAYS", 30.0, minimum=0.01, maximum=36_500.0)
 RAG_EMBEDDING_PATH = env.path("RAG_EMBEDDING_PATH")
 RAG_EMBEDDING_THREADS = env.integer(
@@ -75,6 +77,7 @@ TOKEN_LOG_TTL_SECS = env.integer("TOKEN_LOG_TTL_SECS", 600, minimum=1, maximum=6
 DRAIN_SECS = env.decimal("DRAIN_SECS", 5.0, minimum=0.0, maximum=600.0)
 REQUEST_TIMEOUT_SECS = env.decimal("REQUEST_TIMEOUT_SECS", 600.0, minimum=1.0, maximum=86_400.0)
 REQUEST_MAX_BYTES = env.integer("REQUEST_MAX_BYTES", 1_048_576, minimum=1024, maximum=67_108_864)
+TRANSCRIPT_MAX_BYTES = env.integer("TRANSCRIPT_MAX_BYTES", 16_777_216, minimum=1024, maximum=268_435_456)
 
 # Who may ask
 JWT_ONLY = env.flag("JWT_ONLY", False)

@@ -9,10 +9,10 @@ import uuid
 from typing import Any, cast
 
 from django.conf import settings
-from django.utils.dateparse import parse_date, parse_datetime
 from rest_framework import serializers
 
 from chat.api import fields
+from chat.api.dates import IsoDate, first_moment, last_moment
 from chat.api.field_paths import invalid_request
 from chat.errors import NotFound
 from chat.requests import (
@@ -29,6 +29,7 @@ from inference.models import Priority
 
 MAX_MESSAGES = 10_000
 MAX_CONTEXT_ITEMS = 200
+MAX_TOP_K = 100
 RANDOM_SEED = -1  # llama-server's word for "draw one"
 PRIORITIES = {"interactive": Priority.INTERACTIVE, "batch": Priority.BATCH}
 RUN_OPTIONS = tuple(option.name for option in dataclasses.fields(RunOptions))
@@ -86,20 +87,20 @@ class ContextField(serializers.Field[ContextItem, Any, Any, Any]):
         return {"text": value.text, "metadata": value.metadata}
 
 
-class IsoDate(fields.Text):
-    """A date or time in ISO 8601, passed on as it was written."""
+class FiltersBody(Body):
+    """Which memories may be searched."""
 
-    default_error_messages = {"date": "must be a date or time in ISO 8601"}
+    speakers = fields.TextList(max_length=100, max_chars=200)
+    start_date = IsoDate(required=False, max_length=40)
+    end_date = IsoDate(required=False, max_length=40)
+    last_n_transcripts = fields.Integer(required=False, min_value=1, max_value=100_000)
+    bias_emotions = fields.TextList(max_length=100, max_chars=100)
 
-    def to_internal_value(self, data: object) -> str:
-        text = super().to_internal_value(data)
-        try:
-            moment = parse_datetime(text) or parse_date(text)
-        except ValueError:
-            moment = None
-        if moment is None:
-            self.fail("date")
-        return text
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        start, end = first_moment(attrs.get("start_date")), last_moment(attrs.get("end_date"))
+        if start and end and end < start:
+            raise serializers.ValidationError({"end_date": "is before start_date"})
+        return attrs
 
 
 class RunOptionsBody(Body):
@@ -129,7 +130,7 @@ class RunOptionsBody(Body):
         return value
 
 
-class ChatBody(RunOptionsBody):
+class ChatBody(RunOptionsBody, FiltersBody):
     messages = MessageList(child=MessageBody(), required=False, allow_empty=False, max_length=MAX_MESSAGES)
     message = fields.Text(required=False)
     conversation_id = fields.Identifier(required=False)
@@ -137,16 +138,12 @@ class ChatBody(RunOptionsBody):
         child=ContextField(), required=False, max_length=MAX_CONTEXT_ITEMS
     )
     use_rag = fields.Truth(required=False)
-    rag_top_k = fields.Integer(required=False, min_value=1, max_value=100)
-    speakers = fields.TextList(max_length=100, max_chars=200)
-    start_date = IsoDate(required=False, max_length=40)
-    end_date = IsoDate(required=False, max_length=40)
-    last_n_transcripts = fields.Integer(required=False, min_value=1, max_value=100_000)
-    bias_emotions = fields.TextList(max_length=100, max_chars=100)
+    rag_top_k = fields.Integer(required=False, min_value=1, max_value=MAX_TOP_K)
     strategy = fields.Choice(required=False, choices=[strategy.value for strategy in Strategy])
     store = fields.Truth(required=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        attrs = super().validate(attrs)
         messages = attrs.get("messages")
         if messages is None and "message" not in attrs:
             raise serializers.ValidationError({"messages": "is required"})
@@ -174,7 +171,7 @@ def chat_request(data: object) -> ChatRequest:
     """The typed chat request. Raises InvalidRequest with the field's path, NotFound for an id that cannot exist."""
     given = checked(ChatBody(data=data))
     options = _run_options(given)
-    filters = {name: _as_tuple(given.pop(name)) for name in FILTERS if name in given}
+    filters = source_filters(given)
     if "messages" in given:
         messages = given.pop("messages")
         given["messages"] = tuple(ChatMessage(ChatRole(item["role"]), item["content"]) for item in messages)
@@ -186,13 +183,18 @@ def chat_request(data: object) -> ChatRequest:
     if "conversation_id" in given and not isinstance(given["conversation_id"], uuid.UUID):
         raise NotFound("no such conversation", field="conversation_id")
     # Only what was given: the defaults are ChatRequest's.
-    return ChatRequest(**options, **given, filters=SourceFilters(**filters))
+    return ChatRequest(**options, **given, filters=filters)
 
 
 def completion_request(data: object) -> CompletionRequest:
     """The typed request for a raw completion. Raises InvalidRequest with the field's path."""
     given = checked(CompletionBody(data=data))
     return CompletionRequest(prompt=given.pop("prompt"), **_run_options(given))
+
+
+def source_filters(given: dict[str, Any]) -> SourceFilters:
+    """Takes the filters out of ``given``."""
+    return SourceFilters(**{name: _as_tuple(given.pop(name)) for name in FILTERS if name in given})
 
 
 def checked(body: Body) -> dict[str, Any]:

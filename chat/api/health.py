@@ -5,7 +5,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -15,6 +15,7 @@ from django.http import HttpRequest, JsonResponse
 from redis.exceptions import RedisError
 
 from chat.background import in_thread
+from chat.memory import client, embedding, reading
 from inference.health import WorkerReport, last_report
 from inference.models import Generation
 from inference.redis_client import shared_client
@@ -34,9 +35,10 @@ class Check:
     ok: bool | None
     detail: str
     latency_ms: float | None = None
+    more: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        return {"ok": self.ok, "latency_ms": self.latency_ms, "detail": self.detail}
+        return {"ok": self.ok, "latency_ms": self.latency_ms, "detail": self.detail} | self.more
 
 
 class NotServing(Exception):
@@ -61,7 +63,7 @@ async def view(request: HttpRequest) -> JsonResponse:
         _timed(_redis),
         _timed(lambda: _worker(seen)),
         _remote(settings.GPU_COORDINATOR_URL),
-        _remote(settings.RAG_SERVICE_URL),
+        _memories(),
     )
     found = dict(zip(DEPENDENCIES, checks, strict=True))
     can_serve = all(found[name].ok for name in NEEDED)
@@ -110,6 +112,22 @@ def _worker(seen: Seen) -> str:
     if not report.model_loaded:
         raise NotServing("the model is not loaded")
     return f"{report.model_name} on {report.device}"
+
+
+async def _memories() -> Check:
+    """The home that memories have: somebody else's service, with what this process thinks of it, or our own store."""
+    url = settings.RAG_SERVICE_URL
+    if url is None:
+        return await _timed(_own_memories)
+    return replace(await _remote(url), more={"breaker": client.breaker_of(url).state})
+
+
+def _own_memories() -> str:
+    found = reading.counts()
+    told = f"built in: {found.transcripts} transcripts, {found.segments} segments, {found.notes} notes"
+    if problem := embedding.seen_problem():
+        raise NotServing(f"{told}; found by their words alone: {problem}")
+    return f"{told}; found by meaning and words"
 
 
 async def _remote(url: str | None) -> Check:

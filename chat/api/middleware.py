@@ -17,6 +17,7 @@ from chat.api.error_views import ADMIN_PREFIX
 from chat.api.errors import BodyTooLarge, MethodNotAllowed, as_chat_error, error_response
 from chat.errors import ChatError
 
+TRANSCRIPTS_PREFIX = "/index/"
 Answer = HttpResponseBase | Awaitable[HttpResponseBase]
 
 
@@ -54,16 +55,16 @@ def refusal(request: HttpRequest) -> HttpResponse | None:
         # Django would answer with a page when debugging, and log a traceback for every stray scanner.
         return error_response(as_chat_error(error))
     length = request.META.get("CONTENT_LENGTH") or "0"
-    if not length.isdigit() or int(length) <= settings.REQUEST_MAX_BYTES or request.path.startswith(ADMIN_PREFIX):
+    # Hours of talk with all that was measured of them come in one piece.
+    is_transcript = request.path.startswith(TRANSCRIPTS_PREFIX)
+    max_bytes = settings.TRANSCRIPT_MAX_BYTES if is_transcript else settings.REQUEST_MAX_BYTES
+    if not length.isdigit() or int(length) <= max_bytes or request.path.startswith(ADMIN_PREFIX):
         return None
-    return error_response(body_too_large())
+    return error_response(body_too_large(max_bytes))
 
 
-def body_too_large() -> BodyTooLarge:
-    return BodyTooLarge(
-        f"the body is larger than {settings.REQUEST_MAX_BYTES} bytes",
-        extra={"max_bytes": settings.REQUEST_MAX_BYTES},
-    )
+def body_too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than {max_bytes} bytes", extra={"max_bytes": max_bytes})
 
 
 def in_json(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:

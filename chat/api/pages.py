@@ -1,6 +1,6 @@
 """Lists in pages: ``?limit`` and ``?offset`` -> ``{count, next, previous, results}``; a wrong number is refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -19,8 +19,8 @@ MAX_OFFSET = 1_000_000_000
 
 def page(request: Request, rows: models.QuerySet[Row], as_json: Callable[[Row], dict[str, Any]]) -> Response:
     """The part of ``rows`` that was asked for, and where its neighbours are."""
-    limit = _number(request, "limit", DEFAULT_LIMIT, smallest=1, largest=MAX_LIMIT)
-    offset = _number(request, "offset", 0, smallest=0, largest=MAX_OFFSET)
+    limit = whole_number(request.query_params, "limit", DEFAULT_LIMIT, smallest=1, largest=MAX_LIMIT)
+    offset = whole_number(request.query_params, "offset", 0, smallest=0, largest=MAX_OFFSET)
     # Counted apart from the page: a row that comes in between is on the next page, not a fault.
     count = rows.count()
     return Response(
@@ -33,8 +33,9 @@ def page(request: Request, rows: models.QuerySet[Row], as_json: Callable[[Row], 
     )
 
 
-def _number(request: Request, name: str, default: int, *, smallest: int, largest: int) -> int:
-    text = request.query_params.get(name)
+def whole_number(params: Mapping[str, str], name: str, default: int, *, smallest: int, largest: int) -> int:
+    """A parameter of the address. Raises InvalidRequest."""
+    text = params.get(name)
     if text is None:
         return default
     if not (text.isascii() and text.isdigit() and len(text) <= 12) or not smallest <= int(text) <= largest:

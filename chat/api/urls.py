@@ -5,6 +5,7 @@ from django.views.decorators.http import require_safe
 from rest_framework.routers import SimpleRouter
 
 from chat.api import chat_views, health, root
+from chat.api import memory_views as memory
 from chat.api.conversation_views import ConversationViewSet
 from chat.api.tokens import TokenRefreshView, TokenView
 
@@ -21,6 +22,19 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^chat/stream/(?P<generation_id>[^/]+)/?$", chat_views.resume, name="chat-resume"),
     re_path(r"^generate/?$", chat_views.generate, name="generate"),
     re_path(r"^api/generations/(?P<generation_id>[^/]+)/cancel/?$", chat_views.cancel, name="generation-cancel"),
+    re_path(r"^search/semantic/?$", memory.search_semantic, name="memory-search-semantic"),
+    re_path(r"^search/?$", memory.search_old, name="memory-search-old"),
+    re_path(r"^index/transcript/?$", memory.index_transcript, name="memory-index"),
+    re_path(r"^memory/add/?$", memory.add_note, name="memory-add"),
+    re_path(r"^memory/list/?$", memory.list_notes, name="memory-list"),
+    re_path(r"^memory/search/?$", memory.search_notes, name="memory-search"),
+    re_path(r"^memory/stats/?$", memory.stats, name="memory-stats"),
+    re_path(r"^memory/(?P<memory_id>[^/]+)/?$", memory.delete_note, name="memory-delete"),
+    re_path(r"^transcripts/recent/?$", memory.recent_transcripts, name="transcripts-recent"),
+    re_path(r"^transcripts/speakers/?$", memory.speakers, name="transcripts-speakers"),
+    re_path(r"^transcripts/count/?$", memory.count_transcripts, name="transcripts-count"),
+    # Whoever names recordings may use slashes.
+    re_path(r"^transcript/(?P<job_id>.+?)/?$", memory.transcript, name="transcript"),
     re_path(r"^api/token/?$", TokenView.as_view(), name="token"),
     re_path(r"^api/token/refresh/?$", TokenRefreshView.as_view(), name="token-refresh"),
     path("api/", include(router.urls)),

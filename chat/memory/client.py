@@ -4,6 +4,7 @@ Knows the wire form of its search; what a hit means is ``sources``' business.
 """
 
 import asyncio
+import functools
 import json
 import logging
 import time
@@ -14,6 +15,7 @@ import httpx
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from chat.memory.breaker import Breaker
 from chat.memory.query import Search
 from chat.memory.sources import Source, from_hit
 from chat.requests import SourceFilters
@@ -31,23 +33,52 @@ Result = TypeVar("Result")
 
 
 class _SearchFailed(Exception):
-    """No usable answer; the text may be shown to a user (no address in it)."""
+    """No usable answer; the text may be shown to a user (no address in it). ``is_sick``: others would fare alike."""
+
+    def __init__(self, text: str, *, is_sick: bool = True) -> None:
+        super().__init__(text)
+        self.is_sick = is_sick
 
 
-def search(*, query: str, top_k: int, filters: SourceFilters) -> Search:
+def search(*, query: str, top_k: int, filters: SourceFilters, kind: str | None = None) -> Search:
     """At most ``top_k`` memories, best first. Never raises for anything the service does, and never takes longer
-    than RAG_TIMEOUT_SECS. Must not be called on a thread that runs an event loop."""
+    than RAG_TIMEOUT_SECS; no time at all while the service is left alone after repeated failures. Must not be called
+    on a thread that runs an event loop."""
     base = settings.RAG_SERVICE_URL
     if not base:
         return Search(error=NOT_CONFIGURED)
+    breaker = breaker_of(base)
+    ticket = breaker.admit()
+    if ticket is None:
+        return Search(error=_left_alone(breaker))
     started = time.monotonic()
+    body = {"query": query[:MAX_QUERY_CHARS], "top_k": top_k, "doc_type": kind} | _filters(filters)
     try:
-        sources, error = _within(settings.RAG_TIMEOUT_SECS, _ask(base.rstrip("/"), _body(query, top_k, filters))), ""
+        sources, error = _within(settings.RAG_TIMEOUT_SECS, _ask(base.rstrip("/"), body)), ""
+        breaker.succeeded(ticket)
     except (_SearchFailed, httpx.HTTPError, httpx.InvalidURL, OSError, ImproperlyConfigured) as problem:
         sources, error = [], _said(problem)
         log.warning("Memory search failed: %s (%r)", error, problem.__cause__ or problem)
+        (breaker.failed if _is_sick(problem) else breaker.succeeded)(ticket)
     latency_ms = (time.monotonic() - started) * 1000
     return Search(sources=tuple(sources[:top_k]), error=error, latency_ms=latency_ms)
+
+
+@functools.lru_cache(maxsize=8)
+def breaker_of(base: str) -> Breaker:
+    """This process's own for the service at that address."""
+    return Breaker(max_failures=settings.RAG_BREAKER_FAILURES, pause_secs=settings.RAG_BREAKER_PAUSE_SECS)
+
+
+def _left_alone(breaker: Breaker) -> str:
+    return (
+        f"the memory service failed {breaker.n_failures} times in a row; it is asked again in {breaker.wait_secs:.0f} s"
+    )
+
+
+def _is_sick(problem: Exception) -> bool:
+    # One caller's odd question, or a key of ours that is wrong, must not cost all others their memories.
+    return problem.is_sick if isinstance(problem, _SearchFailed) else not isinstance(problem, ImproperlyConfigured)
 
 
 def _said(problem: Exception) -> str:
@@ -70,11 +101,8 @@ def _within(timeout_secs: float, work: Coroutine[Any, Any, Result]) -> Result:
         loop.close()  # not asyncio.run: that waits at its end for the thread of a name lookup, which may hang
 
 
-def _body(query: str, top_k: int, filters: SourceFilters) -> dict[str, Any]:
+def _filters(filters: SourceFilters) -> dict[str, Any]:
     return {
-        "query": query[:MAX_QUERY_CHARS],
-        "top_k": top_k,
-        "doc_type": None,
         "start_date": filters.start_date,
         "end_date": filters.end_date,
         "last_n_transcripts": filters.last_n_transcripts,
@@ -91,7 +119,7 @@ async def _ask(base: str, body: dict[str, Any]) -> list[Source]:
             if status != httpx.codes.NOT_FOUND:
                 break
     if status != httpx.codes.OK:
-        raise _SearchFailed(f"the memory service answered {status}")
+        raise _SearchFailed(f"the memory service answered {status}", is_sick=status >= 500)
     return _parse(data)
 
 

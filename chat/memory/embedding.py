@@ -6,6 +6,7 @@ Without a usable model file there are no vectors, which is told (``problem``), n
 import functools
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -47,6 +48,14 @@ def problem() -> str:
 def mean_tokens(texts: Sequence[str]) -> float:
     """How much the model reads of a text, on average."""
     return float(np.mean([len(code.ids) for code in _tokenizer().encode_batch(list(texts))]))
+
+
+def seen_problem() -> str:
+    """The same, as far as it can be told without loading the model, which takes 0.3 s and 200 MB."""
+    if _model.cache_info().currsize:
+        return problem()
+    path: Path = settings.RAG_EMBEDDING_PATH or package.model_path()
+    return "" if os.access(path, os.R_OK) else "the embedding model cannot be read"
 
 
 def as_bytes(vector: Vectors) -> bytes:

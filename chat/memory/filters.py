@@ -15,6 +15,9 @@ RECENT_TRANSCRIPTS = (
 )
 
 
+LAST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)  # room for what is added, in every zone
+
+
 class FilterError(Exception):
     """A filter that cannot be used; the text names it and may be shown to a user."""
 
@@ -67,7 +70,7 @@ def _end(name: str, text: str, zone: tzinfo) -> datetime:
     try:
         date.fromisoformat(text.strip())
     except ValueError:
-        return moment + timedelta(microseconds=1)
+        return min(moment, LAST) + timedelta(microseconds=1)
     return _midnight(_next(moment.date()), zone)
 
 

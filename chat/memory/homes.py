@@ -12,5 +12,5 @@ def search(query: MemoryQuery) -> Search:
     """At most ``top_k`` memories, best first. Never raises for what a service or the index does: that is told in
     ``error``. Must not be called on a thread that runs an event loop."""
     if settings.RAG_SERVICE_URL:
-        return client.search(query=query.text, top_k=query.top_k, filters=query.filters)
+        return client.search(query=query.text, top_k=query.top_k, filters=query.filters, kind=query.kind)
     return store.search(query)

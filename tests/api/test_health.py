@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import product
+from pathlib import Path
 
 import pytest
 import redis
@@ -12,6 +13,9 @@ from django.db import OperationalError
 from pytest_django import Settings
 
 from chat.api import health
+from chat.memory import client
+from chat.memory.incoming import SegmentIn, TranscriptIn
+from chat.memory.indexing import add_note, index_transcript
 from inference.health import WorkerReport
 from inference.models import Generation, Priority, Status
 from tests.api.calling import Answer, Api
@@ -52,8 +56,36 @@ def test_all_is_well() -> None:
     for name in ("database", "redis", "worker"):
         assert answer.body[name]["ok"] is True
         assert answer.body[name]["latency_ms"] >= 0
-    for name in ("gpu_coordinator", "rag_service"):
-        assert answer.body[name] == {"ok": None, "latency_ms": None, "detail": "not configured"}
+    assert answer.body["gpu_coordinator"] == {"ok": None, "latency_ms": None, "detail": "not configured"}
+
+
+def test_the_built_in_store_of_memories_is_counted() -> None:
+    segments = (SegmentIn(text="Hello."), SegmentIn(text="Hi."))
+    index_transcript(owner="", transcript=TranscriptIn(job_id="j", segments=segments))
+    add_note(owner="user:1", title="", body="Mine.")
+    told = get().body["rag_service"]
+    assert told["ok"] is True
+    assert told["detail"] == "built in: 1 transcripts, 2 segments, 1 notes; found by meaning and words"
+
+
+def test_without_the_embedding_model_it_is_said(settings: Settings, tmp_path: Path) -> None:
+    settings.RAG_EMBEDDING_PATH = tmp_path / "secret.onnx"
+    answer = get()
+    assert (answer.status, answer.body["status"], answer.body["rag_service"]["ok"]) == (200, "degraded", False)
+    assert answer.body["rag_service"]["detail"].endswith(
+        "found by their words alone: the embedding model cannot be read"
+    )
+    assert "secret" not in str(answer.body)
+
+
+def test_what_the_breaker_thinks_of_the_memory_service(settings: Settings, neighbour: "Neighbour") -> None:
+    settings.RAG_SERVICE_URL, settings.RAG_BREAKER_FAILURES = neighbour.url, 1
+    client.breaker_of.cache_clear()
+    assert get().body["rag_service"]["breaker"] == "closed"
+    breaker = client.breaker_of(neighbour.url)
+    breaker.failed(breaker.admit() or 0)
+    told = get().body["rag_service"]
+    assert (told["ok"], told["breaker"]) == (True, "open")
 
 
 def test_the_counts_come_from_the_rows() -> None:

@@ -178,6 +178,10 @@ def test_no_route_is_left_out() -> None:
     names = {pattern.name for pattern in _patterns(urlpatterns)}
     covered = {"chat", "chat-stream", "chat-resume", "generation-cancel"}
     covered |= {f"conversation-{action}" for action in ("list", "detail", "messages", "export")}
+    # tests/api/test_memory_owners.py has these.
+    covered |= {f"memory-{action}" for action in ("search-semantic", "search-old", "index", "add", "list", "search")}
+    covered |= {"memory-stats", "memory-delete", "transcript"}
+    covered |= {f"transcripts-{what}" for what in ("recent", "speakers", "count")}
     nobodys = {"root", "health", "token", "token-refresh", "generate"}  # nothing stored is named in them
     assert names == covered | nobodys
 

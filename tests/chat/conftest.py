@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from pytest_django import Settings
 
+from chat.memory import client
 from inference import tokenizer
 from inference.tokenizer import Tokenizer
 from tests.chat.memory_service import MemoryService, memory_service
@@ -31,6 +32,7 @@ def use_tokenizer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tokenizer], None
 @pytest.fixture
 def rag(settings: Settings) -> Iterator[MemoryService]:
     """A memory service, asked with a limit of one second."""
+    client.breaker_of.cache_clear()  # a port may come again
     with memory_service() as service:
         settings.RAG_SERVICE_URL = service.url
         settings.RAG_TIMEOUT_SECS = 1.0

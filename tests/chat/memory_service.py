@@ -71,8 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
         getattr(self, f"_{self.service.manner}")(self.service.answer())
 
     def _head(self, length: int) -> bytes:
-        lines = (f"HTTP/1.1 {self.service.status} X", "Content-Type: application/json", f"Content-Length: {length}", "")
-        return "\r\n".join(lines).encode()
+        status = f"HTTP/1.1 {self.service.status} X\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        return f"{status}Content-Length: {length}\r\n".encode()
 
     def _normal(self, body: bytes) -> None:
         self.wfile.write(self._head(len(body)) + b"\r\n" + body)

@@ -8,6 +8,7 @@ import pytest
 from pytest_django import Settings
 
 from chat.memory import client
+from chat.memory.breaker import State
 from chat.memory.client import search
 from chat.memory.query import Search
 from chat.requests import SourceFilters
@@ -211,3 +212,39 @@ def test_a_proxy_of_the_environment_is_not_used(rag: MemoryService, monkeypatch:
 def test_a_long_question_is_shortened(rag: MemoryService) -> None:
     ask("x" * 100_000)
     assert len(rag.asked[0]["query"]) == 2000
+
+
+class TestBreaker:
+    def test_a_service_that_failed_repeatedly_is_not_waited_for(self, rag: MemoryService, settings: Settings) -> None:
+        settings.RAG_TIMEOUT_SECS = 0.2
+        rag.manner = "hang"
+        for _ in range(3):
+            assert "did not answer" in ask().error
+        started = time.monotonic()
+        found = ask()
+        assert time.monotonic() - started < 0.1
+        assert found.error == "the memory service failed 3 times in a row; it is asked again in 30 s"
+        assert len(rag.asked) == 3
+
+    def test_after_the_pause_it_is_asked_again(self, rag: MemoryService, settings: Settings) -> None:
+        settings.RAG_BREAKER_FAILURES, settings.RAG_BREAKER_PAUSE_SECS = 1, 0.2
+        rag.status = 500
+        assert "answered 500" in ask().error
+        assert "in a row" in ask().error
+        rag.status = 200
+        time.sleep(0.25)
+        assert ask().sources
+        assert client.breaker_of(rag.url).state is State.CLOSED
+
+    @pytest.mark.parametrize("status", [400, 401, 404, 422])
+    def test_what_may_be_the_questions_fault_does_not_count(self, rag: MemoryService, status: int) -> None:
+        rag.status = status
+        for _ in range(5):
+            assert f"answered {status}" in ask().error
+
+    def test_a_key_of_ours_that_cannot_be_used_does_not_count(self, rag: MemoryService, settings: Settings) -> None:
+        settings.JWT_SECRET = "short"
+        for _ in range(5):
+            assert "could not be reached" in ask().error
+        settings.JWT_SECRET = None
+        assert ask().sources

@@ -9,6 +9,7 @@ from chat.memory.importing import rows
 from chat.memory.importing.parsed import Parsed, RowRefused, Unreadable, line
 from chat.memory.importing.rows import Spoken
 from chat.memory.incoming import SegmentIn, TranscriptIn
+from chat.memory.limits import MAX_JOB_ID_CHARS
 
 # Fields of an object that may hold its rows; the second are what answers of a RAG service list.
 LISTS = ("segments", "memories", "results")
@@ -76,7 +77,7 @@ def _recording(data: Mapping[str, Any], entries: list[Any]) -> Parsed:
             parsed.refuse(f"segments[{n}]", str(refused))
     try:
         facts = TranscriptIn(
-            job_id=rows.text(data, "job_id", "transcript_id")[:200],
+            job_id=rows.text(data, "job_id", "transcript_id")[:MAX_JOB_ID_CHARS],
             session_id=rows.text(data, "session_id"),
             title=rows.text(data, "title"),
             full_text=rows.text(data, "full_text", "text"),

@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field
 
 from chat.memory.incoming import NoteIn, SegmentIn, TranscriptIn
-
-MAX_TEXT_CHARS = 100_000  # of one segment or note; a book is no utterance
+from chat.memory.limits import MAX_TEXT_CHARS
 
 
 @dataclass(frozen=True)

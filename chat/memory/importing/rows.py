@@ -9,6 +9,7 @@ from typing import Any
 from chat.memory.importing.moments import moment_of
 from chat.memory.importing.parsed import RowRefused, checked_text
 from chat.memory.incoming import NoteIn, SegmentIn
+from chat.memory.limits import MAX_JOB_ID_CHARS
 from chat.memory.sources import MEMORY, SEGMENT
 
 Row = Mapping[str, Any]
@@ -54,7 +55,9 @@ def spoken(facts: Row) -> Spoken:
         # Beside a place in the recording a moment is the recording's, alone it is the line's own.
         said_at=moment if start is None else None,
     )
-    return Spoken(segment, text(facts, *JOB)[:200], text(facts, "session_id"), text(facts, "title"), moment)
+    return Spoken(
+        segment, text(facts, *JOB)[:MAX_JOB_ID_CHARS], text(facts, "session_id"), text(facts, "title"), moment
+    )
 
 
 def _note(row: Row, facts: Row) -> NoteIn:
