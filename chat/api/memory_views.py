@@ -141,6 +141,7 @@ def count_transcripts(request: HttpRequest, caller: Caller) -> Json:
 def transcript(request: HttpRequest, caller: Caller, job_id: str) -> Json:
     """/transcript/{job_id}"""
     row = reading.transcript_of(owner_of(caller), job_id)
+    # What belongs to others is not there: their names are nobody's business.
     if row is None:
         raise NotFound("no such transcript")
     if request.method == "DELETE":

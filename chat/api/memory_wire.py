@@ -11,6 +11,7 @@ Json = dict[str, Any]
 
 def hits(sources: Sequence[Source]) -> list[Json]:
     """In the order of ``sources``; what was deleted since it was found is left out."""
+    # A source has what a chat shows; services are told more, which only the rows know.
     lines = Segment.objects.select_related("transcript").in_bulk(_ids(sources, is_line=True))
     notes = Note.objects.in_bulk(_ids(sources, is_line=False))
     rows: list[tuple[Source, Json | None]] = [

@@ -56,7 +56,7 @@ def recorded(
 ) -> QuerySet[Transcript]:
     """Transcripts in which one of ``speakers`` (all when empty) speaks, recorded between the moments."""
     found = Transcript.objects.filter(mine_or_shared(owner))
-    names = [name.casefold() for name in speakers]
+    names = [name.casefold() for name in speakers]  # as passages keep them
     if names:
         found = found.filter(passages__speaker__in=names).distinct()
     if start:

@@ -74,25 +74,30 @@ def _blocks(text: str) -> Iterator[Block]:
 
 def _cues(blocks: Iterator[Block], parsed: Parsed) -> Iterator[Cue]:
     cue: Cue | None = None
-    # The blocks fill while they are read ahead of: all of them first.
-    for block in list(blocks):
-        if _HEADER_BLOCK.match(block.lines[0]) and not _TIMES.fullmatch(block.lines[0]):
-            continue
-        lines = _without_counters(block)
-        for number, each in lines:
-            if _ARROW.search(each):
-                if cue is not None:
-                    yield cue
-                cue = _begun(number, each, parsed)
-            elif cue is not None:
-                cue.lines.append(each)
+    for number, each in _lines(blocks):
+        if _ARROW.search(each):
+            if cue is not None:
+                yield cue
+            cue = _begun(number, each, parsed)
+        elif cue is not None:
+            # Also after a blank line: some writers leave them inside a text.
+            cue.lines.append(each)
     if cue is not None:
         yield cue
+
+
+def _lines(blocks: Iterator[Block]) -> Iterator[tuple[int, str]]:
+    """The numbered lines that are times or texts."""
+    # The blocks fill while they are read ahead of: all of them first.
+    for block in list(blocks):
+        if not _HEADER_BLOCK.match(block.lines[0]):
+            yield from _without_counters(block)
 
 
 def _without_counters(block: Block) -> list[tuple[int, str]]:
     """The numbered lines but for counters and identifiers, which stand directly before the times."""
     numbered = list(enumerate(block.lines, start=block.number))
+    # A counter with a blank line behind it.
     if all(each.strip().isdigit() for each in block.lines):
         return []
     kept = []

@@ -99,6 +99,7 @@ def _listed(name: str, entries: list[Any]) -> Parsed:
 
 
 def _take_all(entries: Iterable[tuple[str, object]], parsed: Parsed) -> None:
+    # Rows of several recordings may lie mixed up in one file.
     by_job: dict[str, list[Spoken]] = {}
     for where, entry in entries:
         try:

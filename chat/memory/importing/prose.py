@@ -45,6 +45,7 @@ def parse_text(text: str) -> Parsed:
     pieces = list(_paragraphs(re.split(r"\r\n|\n|\r", text)))
     lines = [each for piece in pieces for each in piece.lines]
     labels = Labels(lines)
+    # One line with a colon is a note more often than a conversation.
     if len(lines) > 1 and labels.are_rule and labels.names:
         parsed.add_spoken(_segments(parsed, pieces, labels))
     else:

@@ -1,0 +1,109 @@
+"""The README's question to the meetings in ``examples/``, and to a memory service in a process of its own."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from gemma_project.supervisor.tether import tethered
+from tests.live_stack import PROJECT, LiveStack, free_port, wait_until
+
+EXAMPLES = PROJECT / "examples" / "meetings"
+QUESTION = "What did Sarah say about the deadline?"
+# As the README has it; the scripted model answers with what stands in the brackets.
+BODY = {"use_rag": True, "rag_top_k": 5, "max_tokens": 300}
+SECRET = "a key of the whole installation, long enough"
+
+
+def ask(client: httpx.Client, answer: str) -> dict[str, Any]:
+    question = {"role": "user", "content": f"{QUESTION} [[say: {answer}]]"}
+    response = client.post("/chat", json={"messages": [question]} | BODY)
+    assert response.status_code == 200, response.text
+    told: dict[str, Any] = response.json()
+    return told
+
+
+@contextmanager
+def rag_service(form: str) -> Iterator[str]:
+    port = free_port()
+    command = tethered([sys.executable, "-m", "tests.rag_service_process", str(port), form])
+    environment = {"JWT_SECRET": SECRET, "PYTHONPATH": str(PROJECT)}
+    process = subprocess.Popen(command, env=environment, cwd=PROJECT)
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{url}/health", timeout=1).is_success
+        except httpx.TransportError:
+            return False
+
+    try:
+        wait_until(answers, timeout_secs=20, what="the memory service answers")
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def imported(fake_stack: LiveStack) -> Iterator[httpx.Client]:
+    done = fake_stack.run("import_memories", str(EXAMPLES))
+    assert done.returncode == 0, done.stderr
+    assert "4 files: 14 segments and 2 notes imported" in done.stdout
+    with httpx.Client(base_url=fake_stack.url, timeout=60) as client:
+        yield client
+
+
+def test_the_built_in_store_answers_from_the_imported_meetings(imported: httpx.Client) -> None:
+    told = ask(imported, "It is moved [1], not bought [9].")
+    assert told["rag_context_used"] == len(told["sources"]) > 0
+    assert "rag_error" not in told
+    about = [source for source in told["sources"] if source["speaker"] == "Sarah" and "deadline" in source["text"]]
+    assert about, told["sources"]
+    assert about[0]["time"].startswith("2026-03-")
+    first, *others = told["sources"]
+    assert first["cited"] is True
+    assert not any(source["cited"] for source in others)
+    assert "[9]" not in told["response"]
+
+
+def test_health_counts_what_was_imported(imported: httpx.Client) -> None:
+    told = imported.get("/health").json()["rag_service"]
+    assert told["ok"] is True
+    assert "3 transcripts, 14 segments, 2 notes" in told["detail"]
+
+
+def test_over_a_stream_too(imported: httpx.Client) -> None:
+    body = {"messages": [{"role": "user", "content": QUESTION}]} | BODY
+    with imported.stream("POST", "/chat/stream", json=body) as stream:
+        *_, last = [json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: ")]
+    assert last["done"] is True
+    assert any(source["speaker"] == "Sarah" for source in last["sources"])
+
+
+def test_both_forms_of_an_external_service(live_stack: Callable[..., LiveStack]) -> None:
+    with rag_service("new") as url:
+        stack = live_stack(RAG_SERVICE_URL=url, JWT_SECRET=SECRET, JSON_PATIENCE_SECS="60")
+        with httpx.Client(base_url=stack.url, timeout=60) as client:
+            told = ask(client, "Not on Friday [1].")
+            health = client.get("/health").json()["rag_service"]
+        assert [source["speaker"] for source in told["sources"]] == ["Sarah", "John"]
+        assert [source["cited"] for source in told["sources"]] == [True, False]
+        assert (health["ok"], health["breaker"]) == (True, "closed")
+    assert stack.stop() == 0
+    with rag_service("old") as url:
+        stack.environment["RAG_SERVICE_URL"] = url
+        stack.start()
+        with httpx.Client(base_url=stack.url, timeout=60) as client:
+            told = ask(client, "Not on Friday [1].")
+        assert [source["emotion"] for source in told["sources"]] == ["worried", "calm"]
+    # The service is gone now: the answer comes all the same.
+    with httpx.Client(base_url=stack.url, timeout=60) as client:
+        told = ask(client, "I do not know.")
+    assert (told["response"], told["sources"]) == ("I do not know.", [])
+    assert told["rag_error"] == "the memory service could not be reached"
