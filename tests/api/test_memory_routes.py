@@ -64,10 +64,10 @@ def test_indexing_and_again(api: Api) -> None:
 
 
 def test_searching(filled: Api) -> None:
-    answer = filled.post("/search/semantic", {"query": "when is it due", "top_k": 5, "doc_type": None})
+    answer = filled.post("/search/semantic", {"query": "Can we make the deadline?", "top_k": 5, "doc_type": None})
     assert answer.status == 200
     assert set(answer.body) == {"success", "query", "count", "results"}
-    assert (answer.body["success"], answer.body["query"]) == (True, "when is it due")
+    assert (answer.body["success"], answer.body["query"]) == (True, "Can we make the deadline?")
     assert answer.body["count"] == len(answer.body["results"])
     hit = answer.body["results"][0]
     assert set(hit) == {"id", "text", "type", "score", "metadata"}
@@ -82,7 +82,7 @@ def test_searching(filled: Api) -> None:
 
 
 def test_searching_in_the_older_form(filled: Api) -> None:
-    answer = filled.post("/search", {"query": "when is it due"})
+    answer = filled.post("/search", {"query": "Can we make the deadline?"})
     assert set(answer.body) == {"results", "total_results", "query_embedding_time", "search_time"}
     assert answer.body["total_results"] == len(answer.body["results"])
     assert answer.body["search_time"] > 0

@@ -68,6 +68,7 @@ CALLS: dict[str, Call] = {
     "messages": lambda client, o: client.get(f"/api/conversations/{o.conversation}/messages/"),
     "export": lambda client, o: client.get(f"/api/conversations/{o.conversation}/export/"),
     "markdown": lambda client, o: client.get(f"/api/conversations/{o.conversation}/export/?format=markdown"),
+    "summaries": lambda client, o: client.get(f"/api/conversations/{o.conversation}/summaries/"),
     "continue": lambda client, o: client.post("/chat", json={"conversation_id": o.conversation, "message": "x"}),
     "stream": lambda client, o: client.post("/chat/stream", json={"conversation_id": o.conversation, "message": "x"}),
     "resume": lambda client, o: client.get(f"/chat/stream/{o.generation}"),
@@ -98,7 +99,7 @@ def test_a_wrong_token_gets_nowhere(name: str, fake_stack: LiveStack, anns: Owne
         assert CALLS[name](nobody, anns).status_code == 401
 
 
-@pytest.mark.parametrize("name", ["read", "messages", "export", "markdown", "resume"])
+@pytest.mark.parametrize("name", ["read", "messages", "export", "markdown", "summaries", "resume"])
 def test_for_ann_it_does(name: str, ann: httpx.Client, anns: Owned) -> None:
     assert CALLS[name](ann, anns).status_code == 200
 
@@ -177,7 +178,7 @@ def test_no_route_is_left_out() -> None:
     """A route that is added has to be added above, too (or be none that belongs to somebody)."""
     names = {pattern.name for pattern in _patterns(urlpatterns)}
     covered = {"chat", "chat-stream", "chat-resume", "generation-cancel"}
-    covered |= {f"conversation-{action}" for action in ("list", "detail", "messages", "export")}
+    covered |= {f"conversation-{action}" for action in ("list", "detail", "messages", "export", "summaries")}
     # tests/api/test_memory_owners.py has these.
     covered |= {f"memory-{action}" for action in ("search-semantic", "search-old", "index", "add", "list", "search")}
     covered |= {"memory-stats", "memory-delete", "transcript"}
