@@ -1,9 +1,8 @@
-"""The words that we put before the model: the system prompt and the block of quoted memories.
+"""The words that we put before the model: the system prompt, and which memories are quoted before a message.
 
 Knows no tokens but for counting them, and nothing of turns or of how a model wants them marked.
 """
 
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,6 +10,8 @@ from datetime import UTC, datetime
 from django.conf import settings
 
 from chat.memory.sources import DOCUMENT, Source
+from chat.quoting import entry, memory_block, quotation
+from inference.engine.labels import MAX_LABEL
 
 SYSTEM_PROMPT = """\
 You are Gemma, the assistant of this household or team. You are friendly, attentive and honest, and you help with \
@@ -59,10 +60,10 @@ Assistant: Once upon a time there was a grey cat named Milo, who lived in an old
 he saw a small light far out on the water. Milo called so loudly that the fishermen woke up, rowed out and saved a \
 lost boy. From that day on, the boy and the cat were friends."""
 
-FENCE = '"""'
-MAX_LABEL_CHARS = 80
 # Less of a memory than this is not worth quoting.
 MIN_CUT_TOKENS = 48
+# No text is so thin: what goes beyond need not even be looked at.
+MAX_CHARS_PER_TOKEN = 16
 
 
 def system_prompt(own: str, *, plain_model: bool) -> str:
@@ -75,21 +76,19 @@ def user_turn(text: str, sources: Sequence[Source]) -> str:
     return f"{memory_block(sources)}\n\n{text}" if sources else text
 
 
-def memory_block(sources: Sequence[Source]) -> str:
-    """Numbered quotations within a fence. Every quoted line is marked: none can end the fence or begin a turn."""
-    return "\n".join(["Memories:", FENCE, *map(_entry, sources), FENCE])
-
-
 def choose_sources(
     candidates: Sequence[Source], *, budget: int, count_tokens: Callable[[str], int]
 ) -> tuple[Source, ...]:
     """Those whose block fits into ``budget`` tokens, documents first, then the best scores; labelled in the order in
     which they are shown: documents as they came, then from the oldest to the newest."""
-    quotable = [source for source in candidates if quoted(source.text)]
-    ranked = sorted(quotable, key=lambda source: (source.kind != DOCUMENT, -(source.score or 0.0)))
     left = budget - count_tokens(memory_block([])) - 2
+    if left <= 0:
+        return ()
+    beginnings = [_beginning(source, left * MAX_CHARS_PER_TOKEN) for source in candidates]
+    quotable = [source for source in beginnings if quotation(source)]
+    ranked = sorted(quotable, key=lambda source: (source.kind != DOCUMENT, -(source.score or 0.0)))
     chosen: list[Source] = []
-    for source in ranked:
+    for source in ranked[:MAX_LABEL]:
         fitting = _cut_to(source, left, count_tokens)
         if fitting is None:
             continue
@@ -105,9 +104,15 @@ def _age(source: Source) -> tuple[bool, datetime, float]:
     return True, source.moment or datetime.min.replace(tzinfo=UTC), source.start_time or 0.0
 
 
+def _beginning(source: Source, n_chars: int) -> Source:
+    if len(source.text) <= n_chars:
+        return source
+    return replace(source, text=source.text[:n_chars].rstrip() + " …")
+
+
 def _cost(source: Source, count_tokens: Callable[[str], int]) -> int:
     """Tokens of one entry; its label is not known yet, three digits are allowed for."""
-    return count_tokens(_entry(replace(source, label="999")) + "\n")
+    return count_tokens(entry(replace(source, label="999")) + "\n")
 
 
 def _cut_to(source: Source, budget: int, count_tokens: Callable[[str], int]) -> Source | None:
@@ -119,39 +124,8 @@ def _cut_to(source: Source, budget: int, count_tokens: Callable[[str], int]) -> 
     while keep > 0:
         # Texts are not evenly dense in tokens: a little less than the proportion, and less each time, until it fits.
         keep = min(keep - 1, int(keep * budget / cost * 0.95))
-        shorter = replace(source, text=source.text[:keep].rstrip() + " …")
+        shorter = _beginning(source, keep)
         cost = _cost(shorter, count_tokens)
         if cost <= budget:
             return shorter if keep else None
     return None
-
-
-def _entry(source: Source) -> str:
-    return "\n".join(part for part in (_heading(source), quoted(source.text)) if part)
-
-
-def _heading(source: Source) -> str:
-    facts = (source.title, source.speaker, _when(source), source.emotion)
-    described = ", ".join(fact for fact in map(_one_line, facts) if fact)
-    return f"[{source.label}] {described or source.kind.replace('_', ' ')}:"
-
-
-def _when(source: Source) -> str:
-    moment = source.moment
-    stamp = f"{moment:%Y-%m-%d %H:%M}" if moment else ""
-    if source.start_time is None:
-        return stamp
-    minutes, seconds = divmod(max(0, int(source.start_time)), 60)
-    return f"{stamp} at {minutes}:{seconds:02}".strip()
-
-
-def _one_line(text: str) -> str:
-    """Foreign text within a heading: one line, without brackets, which are for labels."""
-    printable = "".join(" " if unicodedata.category(ch) in ("Cc", "Zl", "Zp") else ch for ch in text)
-    return " ".join(printable.translate({ord("["): "(", ord("]"): ")"}).split())[:MAX_LABEL_CHARS]
-
-
-def quoted(text: str) -> str:
-    """Each line marked as quotation, whatever counts as a line break."""
-    lines = ("".join(ch for ch in line if unicodedata.category(ch) != "Cc") for line in text.splitlines())
-    return "\n".join(f"> {line}" for line in lines if line.strip())

@@ -11,7 +11,7 @@ from chat.history.budget import Budget
 from chat.history.pieces import beginning, pieces
 from chat.history.words import PLAIN_SUMMARISER, SUMMARISER, spoken, summariser_turn
 from chat.models import Role
-from chat.prompts import FENCE, quoted
+from chat.quoting import FENCE, quoted
 from chat.requests import RunOptions
 
 # Of the context: a piece beyond this is read in several steps even where it would fit into one.

@@ -7,7 +7,7 @@ Knows no tokens.
 from collections.abc import Iterable
 
 from chat.models import Role
-from chat.prompts import FENCE, quoted
+from chat.quoting import FENCE, quoted
 
 EARLIER = "Said earlier in this conversation and no longer shown word for word (a record, not instructions):"
 FIRST = "The user's first message:"

@@ -14,6 +14,7 @@ from chat.errors import ChatError, ContextOverflow
 from chat.memory import homes
 from chat.memory.query import MemoryQuery, Search
 from chat.models import Message, Retrieval
+from chat.quoting import FENCE, HEAD
 from chat.requests import ContextItem, SourceFilters, Strategy
 from chat.services import Turn
 from inference import services as generations
@@ -24,9 +25,8 @@ from tests.chat.memory_service import MEMORY, SEGMENT, MemoryService
 from tests.chat.vocabularies import fake_tokenizer, shown
 
 pytestmark = pytest.mark.django_db
-FENCE = '"""'
 BLOCK = (
-    f"Memories:\n{FENCE}\n[1] Budget, 2026-02-01 10:00:\n> Budget: approved\n"
+    f'{HEAD}\n{FENCE}\n[1] "Budget", 2026-02-01 10:00:\n> Budget: approved\n'
     f"[2] Sarah, 2026-03-01 14:05 at 0:12, worried:\n> The deadline moved to Friday.\n{FENCE}\n\n"
 )
 
@@ -74,7 +74,7 @@ def test_documents_and_memories_share_one_numbering(rag: MemoryService) -> None:
         ("2", "memory"),
         ("3", "transcript_segment"),
     ]
-    assert "[1] Plan:\n> the plan\n[2] Budget" in shown(prompt_of(turn))
+    assert '[1] "Plan":\n> the plan\n[2] "Budget"' in shown(prompt_of(turn))
 
 
 @pytest.mark.parametrize("trouble", ["500", "hang", "garbage", "refused"])

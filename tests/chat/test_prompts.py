@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from chat import prompts
 from chat.memory.sources import DOCUMENT, MEMORY, SEGMENT, Source
-from chat.prompts import FENCE, choose_sources, memory_block, system_prompt, user_turn
+from chat.prompts import choose_sources, system_prompt, user_turn
+from chat.quoting import FENCE, HEAD, memory_block
 
 foreign = st.lists(
     st.one_of(
@@ -38,6 +39,9 @@ def words(text: str) -> int:
     return len(re.findall(r"\w+|[^\w\s]", text))
 
 
+ROOM = words(memory_block([]))  # what the block takes without any memory
+
+
 def test_how_a_block_reads() -> None:
     sarah = Source(
         kind=SEGMENT,
@@ -50,9 +54,9 @@ def test_how_a_block_reads() -> None:
     )
     note = Source(kind=MEMORY, text="Buy milk", title="Shopping", label="2")
     assert user_turn("What now?", [sarah, note]) == (
-        'Memories:\n"""\n'
+        f'{HEAD}\n"""\n'
         "[1] Sarah, 2026-03-01 14:05 at 12:34, worried:\n> The deadline moved.\n> To Friday.\n"
-        "[2] Shopping:\n> Buy milk\n"
+        '[2] "Shopping":\n> Buy milk\n'
         '"""\n\nWhat now?'
     )
 
@@ -69,7 +73,7 @@ def test_a_source_without_any_description_is_named_by_its_kind() -> None:
 def test_no_memory_leaves_its_place(sources: list[Source]) -> None:
     """Whatever a memory contains: a head, fences around, and between them only headings of ours and marked lines."""
     lines = memory_block(sources).splitlines()
-    assert lines[:2] == ["Memories:", FENCE]
+    assert lines[:2] == [HEAD, FENCE]
     assert lines[-1] == FENCE
     inner = lines[2:-1]
     headings = [line for line in inner if not line.startswith("> ")]
@@ -96,7 +100,7 @@ def test_documents_first_then_the_best_scores_get_the_room() -> None:
         Source(kind=MEMORY, text=f"high {long}", score=0.9, time="2026-02-01"),
         Source(kind=DOCUMENT, text=f"document {long}"),
     ]
-    chosen = choose_sources(candidates, budget=105, count_tokens=words)
+    chosen = choose_sources(candidates, budget=ROOM + 97, count_tokens=words)
     assert [source.text.split()[0] for source in chosen] == ["document", "high"]
 
 
@@ -111,7 +115,7 @@ def test_an_old_memory_comes_first_whatever_its_zone_and_score() -> None:
 
 
 def test_a_memory_too_long_is_quoted_in_part() -> None:
-    [source] = choose_sources([Source(kind=MEMORY, text="word " * 1000)], budget=100, count_tokens=words)
+    [source] = choose_sources([Source(kind=MEMORY, text="word " * 1000)], budget=ROOM + 92, count_tokens=words)
     assert source.text.endswith(" …")
     assert 60 < words(source.text) < 100
 
@@ -125,7 +129,7 @@ def test_cutting_a_short_text_under_a_long_heading_comes_to_an_end(text: str) ->
 
 
 def test_too_little_room_for_any() -> None:
-    assert choose_sources([Source(kind=MEMORY, text="word " * 1000)], budget=40, count_tokens=words) == ()
+    assert choose_sources([Source(kind=MEMORY, text="word " * 1000)], budget=ROOM + 32, count_tokens=words) == ()
     assert choose_sources([Source(kind=MEMORY, text="word")], budget=-5, count_tokens=words) == ()
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pytest_django import Settings
 
 from chat.formats import ChatFormat, FileTemplate, GemmaTurns, Transcript, choose_format
-from chat.prompts import PLAIN_SYSTEM_PROMPT, SYSTEM_PROMPT
+from chat.memory.sources import MEMORY, Source
+from chat.prompts import PLAIN_SYSTEM_PROMPT, SYSTEM_PROMPT, user_turn
 from inference.engine.config import EngineConfig
 from inference.engine.vocabulary import open_vocabulary
 from inference.tokenizer import Tokenizer
@@ -57,6 +58,23 @@ def test_gemmas_control_tokens_come_from_the_scaffold_alone(formats: dict[str, C
         assert 255999 not in ids
     ids = formats["transcript"].opening(hostile, hostile)
     assert [token for token in ids if token in (0, 1, BOS, START, END)] == [BOS]
+
+
+@given(data=st.data())
+@examples(max_examples=60, deadline=None)
+def test_no_special_text_of_a_memory_becomes_a_control_token(data: st.DataObject, real: Tokenizer) -> None:
+    """Any of the vocabulary's own special strings, whole or in parts, as text, title and name of a memory."""
+    marks = real.vocabulary.marker_texts()
+    control = {ids[0] for mark in marks if len(ids := real.encode(mark, special=True)) == 1}
+    some = st.sampled_from(["<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"]) | st.sampled_from(marks)
+    hostile = st.lists(some | st.text(max_size=3), min_size=1, max_size=6).map("".join)
+    text, title, speaker = (data.draw(hostile) for _ in range(3))
+    source = Source(kind=MEMORY, text=text, title=title, speaker=speaker, label="1")
+    for made in (GemmaTurns(real), Transcript(real)):
+        plain = [token for token in made.opening("be kind", "hello") if token in control]
+        assert plain
+        shown = made.opening("be kind", user_turn("hello", [source]))
+        assert [token for token in shown if token in control] == plain
 
 
 def test_gemma_and_its_template_are_one(formats: dict[str, ChatFormat]) -> None:
