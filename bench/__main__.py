@@ -5,7 +5,10 @@ The servers run in turn, never at the same time, round after round; nothing but 
 
 import argparse
 import asyncio
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -86,6 +89,17 @@ async def play(running: Running, names: list[str], seed: int) -> dict[str, float
     return found
 
 
+def engine_alone(setup: Setup, rounds: int) -> list[Row]:
+    """R1, in a process of its own and before any server runs. ``theirs`` is the bare loop."""
+    numbers = (setup.threads, 8192, rounds)
+    command = [sys.executable, "-m", "bench.engine_alone", str(setup.model), *map(str, numbers)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=servers.PROJECT)
+    return [
+        Row(f"R1 {n} sequences, engine / bare loop", "tokens/s", 0.97, at_least=True, **values)
+        for n, values in json.loads(done.stdout).items()
+    ]
+
+
 async def compare(setup: Setup, binary: Path, names: list[str], rounds: int) -> list[Row]:
     table = rows()
     with tqdm(total=rounds * 2, unit="run") as bar:
@@ -108,7 +122,8 @@ def default_model() -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--model", type=Path, help="a GGUF file instead of the default model")
-    parser.add_argument("--only", nargs="+", choices=sorted(MEASURES), default=sorted(MEASURES))
+    names = ["R1", *sorted(MEASURES)]
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--parallel", type=int, default=16)
     parser.add_argument("--context", type=int, default=32_768)
@@ -117,8 +132,11 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     setup = Setup((args.model or default_model()).resolve(), args.threads, args.context, args.parallel)
-    binary = args.llama_server or servers.build_llama_server(args.results / "llama-server")
-    found = asyncio.run(compare(setup, binary, args.only, args.rounds))
+    found = engine_alone(setup, args.rounds) if "R1" in args.only else []
+    measures = [name for name in args.only if name != "R1"]
+    if measures:
+        binary = args.llama_server or servers.build_llama_server(args.results / "llama-server")
+        found += asyncio.run(compare(setup, binary, measures, args.rounds))
     save(found, args.results)
     print(as_table(found))
 

@@ -1,6 +1,7 @@
 """Medians, spread and ratios of the rounds; printed as a table, kept as JSON, drawn as SVG."""
 
 import json
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -33,7 +34,7 @@ def spread(values: list[float]) -> str:
 
 
 def as_table(rows: list[Row]) -> str:
-    lines = ["| measure | ours | llama-server | ratio | aim | |", "|---|---|---|---|---|---|"]
+    lines = ["| measure | ours | theirs | ratio | aim | |", "|---|---|---|---|---|---|"]
     for row in rows:
         sign = ">=" if row.at_least else "<="
         verdict = "reached" if row.is_reached else "NOT reached"
@@ -49,23 +50,46 @@ def save(rows: list[Row], folder: Path) -> None:
     (folder / "bench.svg").write_text(as_svg(rows))
 
 
+def ratios(row: Row) -> list[float]:
+    """Round by round, so that both had the same machine."""
+    return [ours / theirs for ours, theirs in zip(row.ours, row.theirs, strict=False)]
+
+
 def as_svg(rows: list[Row]) -> str:
-    """One bar a measure: ours as a share of theirs, with the aim as a line. Above 2 it is cut."""
-    width, left, step = 900, 420, 30
-    scale: Callable[[float], float] = lambda ratio: left + min(ratio, 2.0) / 2.0 * (width - left - 80)  # noqa: E731
-    height = step * (len(rows) + 2)
+    """One bar a measure on a scale of powers: left of 1 ours is less, right of it more; the whisker is the spread."""
+    width, left, right, step = 960, 330, 150, 30
+    low, high = math.log(0.02), math.log(2.5)
+    scale: Callable[[float], float] = lambda ratio: (  # noqa: E731
+        left + (min(max(math.log(ratio), low), high) - low) / (high - low) * (width - left - right)
+    )
+    height = step * (len(rows) + 3)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
         'font-size="13"><rect width="100%" height="100%" fill="white"/>',
-        '<text x="10" y="20">ours / llama-server, median of rounds; the mark is the aim</text>',
+        '<text x="10" y="20">ours / theirs: bar the median, line the rounds from lowest to highest, black mark the '
+        "aim; green is reached</text>",
     ]
-    for number, row in enumerate(rows, start=1):
-        y = step * number + 8
-        colour = "#2b8a3e" if row.is_reached else "#c92a2a"
+    for tick in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0):
+        x, weight = scale(tick), 2 if tick == 1.0 else 1
         parts += [
-            f'<text x="10" y="{y + 14}">{escape(row.name)}</text>',
-            f'<rect x="{left}" y="{y}" width="{scale(row.ratio) - left:.1f}" height="18" fill="{colour}"/>',
-            f'<line x1="{scale(row.aim):.1f}" x2="{scale(row.aim):.1f}" y1="{y - 3}" y2="{y + 21}" stroke="black"/>',
-            f'<text x="{scale(row.ratio) + 6:.1f}" y="{y + 14}">{row.ratio:.2f}</text>',
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{step}" y2="{height - step}" stroke="#ccc" stroke-width="{weight}"/>',
+            f'<text x="{x:.1f}" y="{height - 10}" text-anchor="middle" fill="#555">{tick:g}</text>',
         ]
+    for number, row in enumerate(rows, start=1):
+        parts += _bar(row, step * number + 8, scale)
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _bar(row: Row, y: int, scale: Callable[[float], float]) -> list[str]:
+    colour, sign = "#2b8a3e" if row.is_reached else "#c92a2a", ">=" if row.at_least else "<="
+    of_rounds = ratios(row) or [row.ratio]
+    one, here, aim = scale(1.0), scale(row.ratio), scale(row.aim)
+    least, most = scale(min(of_rounds)), scale(max(of_rounds))
+    verdict = f"{row.ratio:.3g} (aim {sign} {row.aim:g})"
+    return [
+        f'<text x="10" y="{y + 14}">{escape(row.name)}</text>',
+        f'<rect x="{min(one, here):.1f}" y="{y + 3}" width="{abs(here - one):.1f}" height="12" fill="{colour}"/>',
+        f'<line x1="{least:.1f}" x2="{most:.1f}" y1="{y + 9}" y2="{y + 9}" stroke="#555" stroke-width="2"/>',
+        f'<line x1="{aim:.1f}" x2="{aim:.1f}" y1="{y - 2}" y2="{y + 20}" stroke="black" stroke-width="2"/>',
+        f'<text x="{scale(2.5) + 8:.1f}" y="{y + 14}" fill="{colour}">{escape(verdict)}</text>',
+    ]

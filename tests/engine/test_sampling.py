@@ -48,8 +48,9 @@ def full_chain(params: SamplingParams, logits: NDArray[np.float32], history: lis
     for token in history:
         lib.llama_sampler_accept(chain, token)
     rows = (lib.llama_token_data * len(logits))()
-    for row, token, logit in zip(rows, range(len(logits)), logits.tolist(), strict=True):
-        row.id, row.logit = token, logit
+    layout = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+    view = np.frombuffer(rows, dtype=layout)  # type: ignore[call-overload]
+    view["id"], view["logit"] = np.arange(len(logits)), logits
     array = lib.llama_token_data_array(data=rows, size=len(logits), selected=-1, sorted=False)
     lib.llama_sampler_apply(chain, ctypes.byref(array))
     drawn = int(array.data[array.selected].id)
