@@ -57,7 +57,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     kv_type_k: KvType = KvType.F16
     kv_type_v: KvType = KvType.F16
     mlock: bool = False
-    step_budget_ms: float = 150.0
+    step_budget_ms: float = 300.0
     cache_ram_mb: int = 512
     cache_dir: Path | None = None  # where the prefix cache outlives the process; None: nowhere
     cache_disk_mb: int = 2048
@@ -82,3 +82,12 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     def layers_on_gpu(self) -> int:
         """``gpu_layers`` says what a card would get; a runner on the CPU touches none."""
         return self.gpu_layers if self.device is Device.GPU else 0
+
+    @property
+    def mixes_prompts_and_answers(self) -> bool:
+        """Whether one batch holds both.
+
+        On a CPU that is dear: rows of one tile attend to the union of what each may see. Measured (270M, 2 cores):
+        8 answers and 256 prompt tokens took 711 ms in one batch, 63 + 491 ms in two. A card computes all of it anyway.
+        """
+        return self.device is Device.GPU

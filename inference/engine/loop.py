@@ -45,7 +45,12 @@ class Loop:
         self.pool = Pool(backend.n_cells, backend.n_slots)
         cache = PrefixCache(self.pool, backend, ram_bytes=config.cache_ram_mb * MEBIBYTE, disk=disk)
         self.scheduler = Scheduler(
-            self.pool, cache, self._cost, parallel=config.parallel, batch_size=backend.batch_size
+            self.pool,
+            cache,
+            self._cost,
+            parallel=config.parallel,
+            batch_size=backend.batch_size,
+            mixes=config.mixes_prompts_and_answers,
         )
 
     # ---- frames in ----

@@ -1,6 +1,7 @@
 """Which tokens are computed next: admission, order, room. Bookkeeping only; what is in which cells is the cache's.
 
-One step holds every running answer's next token first, then as much of the waiting prompts as the cost model allows.
+A step holds the next token of every running answer, or as much of the waiting prompts as the cost model allows, in
+turn; or both at once where that is cheaper.
 """
 
 from bisect import insort
@@ -16,6 +17,8 @@ from inference.engine.sequence import Sequence, State
 # For the user who waits.
 NO_ROOM = "the model's memory is full; the answers before this one go first"
 GAVE_WAY = "the model's memory is full; this answer waits, and goes on when others have ended"
+# A prompt that needs more steps than this lets short ones pass.
+LONG_PROMPT_STEPS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,9 @@ class Planned:
 class Scheduler:
     """Owns the waiting and the running sequences of one runner."""
 
-    def __init__(self, pool: Pool, cache: PrefixCache, cost: StepCost, *, parallel: int, batch_size: int) -> None:
+    def __init__(
+        self, pool: Pool, cache: PrefixCache, cost: StepCost, *, parallel: int, batch_size: int, mixes: bool = False
+    ) -> None:
         self.pool = pool
         self.cache = cache
         self.waiting: list[Sequence] = []  # by rank
@@ -51,6 +56,8 @@ class Scheduler:
         self._cost = cost
         self._parallel = parallel
         self._batch_size = batch_size
+        self._mixes = mixes
+        self._has_just_read = False  # the last batch held prompts
 
     def add(self, sequence: Sequence) -> None:
         insort(self.waiting, sequence, key=lambda waiting: waiting.rank)
@@ -77,7 +84,12 @@ class Scheduler:
         while not self.cache.make_room(sum(each.state is State.DECODE for each in self.running)):
             self._preempt()
         answers = [Planned(each, 1) for each in self.running if each.state is State.DECODE]
-        return answers + self._plan_prefill(len(answers))
+        if answers and self._has_just_read and not self._mixes:
+            self._has_just_read = False
+            return answers
+        prompts = self._plan_prefill(len(answers))
+        self._has_just_read = bool(prompts)
+        return prompts if prompts and not self._mixes else answers + prompts
 
     def done(self, planned: list[Planned]) -> None:
         """The batch was decoded: its tokens are in their cells."""
@@ -182,11 +194,7 @@ class Scheduler:
     # ---- prompts ----
 
     def _plan_prefill(self, n_decode: int) -> list[Planned]:
-        """Slices of prompts within the step's budget.
-
-        The first in rank gets at least half of it, what remains goes to the shortest: a short question does not wait
-        for a long one to be read, and the long one goes on all the time.
-        """
+        """Slices of prompts within the step's budget, see ``_shares``."""
         prompts = sorted((each for each in self.running if each.state is State.PREFILL), key=lambda each: each.rank)
         if not prompts:
             return []
@@ -199,11 +207,18 @@ class Scheduler:
 
 
 def _shares(prompts: list[Sequence], budget: int) -> list[int]:
-    """How many tokens of the budget each prompt gets; ``prompts`` are in rank order."""
+    """How many tokens of the budget each prompt gets; ``prompts`` are in rank order.
+
+    First come first served, so that the first of many does not wait for the last. But a short question does not wait
+    for a long one to be read: one that takes many steps yet leaves half of each to those, and goes on all the time.
+    """
+    is_long = [each.n_pending > LONG_PROMPT_STEPS * budget for each in prompts]
+    short = [index for index in range(len(prompts)) if not is_long[index]]
     shares = [0] * len(prompts)
-    shares[0] = min(prompts[0].n_to_mark, (budget + 1) // 2 if len(prompts) > 1 else budget)
+    if is_long[0] and short:
+        shares[0] = min(prompts[0].n_to_mark, (budget + 1) // 2)
     left = budget - shares[0]
-    for index in sorted(range(len(prompts)), key=lambda index: prompts[index].n_to_mark):
+    for index in [*(short if is_long[0] else ()), *range(len(prompts))]:
         extra = min(prompts[index].n_to_mark - shares[index], left)
         shares[index] += extra
         left -= extra

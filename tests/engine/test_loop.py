@@ -51,7 +51,7 @@ def test_steps_count_their_tokens(harness: Harness) -> None:
 
 
 def test_progress_counts_up_to_the_whole_prompt(harness: Harness) -> None:
-    prompt = plain(harness, PROMPT * 8)
+    prompt = plain(harness, PROMPT * 24)
     harness.submit("a", prompt, max_tokens=2)
     harness.run()
     progress = harness.progress("a")
@@ -93,7 +93,7 @@ def test_cancel_before_the_first_step(harness: Harness) -> None:
 
 
 def test_cancel_in_the_middle_of_the_prompt(harness: Harness) -> None:
-    harness.submit("a", plain(harness, PROMPT * 12), cache_prompt=False)
+    harness.submit("a", plain(harness, PROMPT * 24), cache_prompt=False)
     harness.loop.step()
     done, total = harness.progress("a")[-1]
     assert 0 < done < total

@@ -1,6 +1,7 @@
 """Who is computed when: slices, budgets, priorities, room, and books that always balance. On the fake model."""
 
 from collections.abc import Sequence as Many
+from itertools import pairwise
 
 import pytest
 from hypothesis import settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from inference.engine.backend import Logits, Slice
+from inference.engine.config import Device
 from inference.engine.cost import FIXED_SLICE, MIN_SLICE, StepCost
 from inference.engine.errors import BooksError
 from inference.engine.fake_backend import FakeBackend
@@ -29,17 +31,41 @@ def recorded(**changes: object) -> tuple[Harness, Recording]:
 # ---- prompts beside answers ----
 
 
-def test_a_running_answer_gets_a_token_in_every_step_while_a_prompt_is_read() -> None:
-    harness = Harness.fake()
+def read_beside_an_answer(**changes: object) -> list[Step]:
+    """Steps from the arrival of a long prompt until its first token, an answer running all the time."""
+    harness = Harness.fake(**changes)
     harness.ask("answer", "[[count: 40]]")
     harness.step_until_first_token("answer")
     harness.ask("reader", LONG)
     before = len(harness.steps())
-    while not harness.tokens("reader"):
-        harness.loop.step()
-    reading = harness.steps()[before:]
+    harness.step_until_first_token("reader")
+    return harness.steps()[before:]
+
+
+def test_a_running_answer_gets_a_token_between_any_two_slices_of_a_prompt() -> None:
+    reading = read_beside_an_answer()
+    assert len(reading) > 6
+    assert all((one.n_prefill > 0) != (other.n_prefill > 0) for one, other in pairwise(reading))
+    assert all([each.sequence_id for each in step.emissions] == ["answer"] for step in reading if step.n_decode)
+
+
+def test_on_a_card_one_step_holds_both_prompts_and_answers() -> None:
+    reading = read_beside_an_answer(device=Device.GPU)
     assert len(reading) > 3
-    assert all("answer" in {each.sequence_id for each in step.emissions} for step in reading)
+    assert all(step.n_prefill and step.n_decode for step in reading)
+
+
+def test_the_first_of_many_prompts_does_not_wait_for_the_last() -> None:
+    harness = Harness.fake(parallel=8)
+    names = [str(number) for number in range(8)]
+    for name in names:
+        harness.ask(name, "x" * 100 + "[[count: 9]]")
+    first_steps = {}
+    for number in range(1, 100):
+        harness.loop.step()
+        first_steps |= {name: number for name in names if harness.tokens(name) and name not in first_steps}
+    assert list(first_steps) == names
+    assert first_steps["0"] <= 3, "two or three slices of 64, not those of all eight"
 
 
 def test_a_batch_never_exceeds_its_size() -> None:
@@ -62,6 +88,14 @@ def test_a_slice_follows_the_budget_and_what_steps_really_cost() -> None:
     assert cost.n_prefill_tokens(2) == MIN_SLICE, "slow, but never nothing"
     cost.observe(4, 0, 500.0)
     assert cost.n_prefill_tokens(4) == MIN_SLICE
+
+
+def test_the_cost_of_a_step_that_never_was_lies_between_those_that_were() -> None:
+    cost = StepCost(budget_ms=150)
+    assert cost.decode_ms(3) == 0.0, "nothing is known yet"
+    cost.observe(2, 0, 30.0)
+    cost.observe(4, 0, 50.0)
+    assert [cost.decode_ms(n) for n in (0, 1, 2, 3, 4, 16)] == [0.0, 30.0, 30.0, 40.0, 50.0, 50.0]
 
 
 @pytest.mark.parametrize("token_ms", [0.01, 1.0, 50.0])
