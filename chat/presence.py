@@ -18,6 +18,7 @@ from chat.callers import Caller
 from chat.errors import Conflict, NotFound
 from inference import readers
 from inference.errors import StoreUnavailable
+from inference.redis_client import async_client
 
 logger = logging.getLogger(__name__)
 
@@ -38,22 +39,32 @@ closing = Closing()
 _awaited: set[UUID] = set()
 
 
+@dataclass
+class Reading:
+    """One reader's visit. ``is_over``: it has seen the end, so that its leaving stops nothing."""
+
+    generation_id: UUID
+    reader_id: str
+    client: "readers.Client"
+    is_over: bool = False
+
+
 @asynccontextmanager
-async def reading(generation_id: UUID, *, caller: Caller, stops: bool) -> AsyncIterator[None]:
+async def reading(generation_id: UUID, *, caller: Caller, stops: bool) -> AsyncIterator[Reading]:
     """Counts as a reader inside; ``stops``: nobody left after the grace means that nobody wants the answer."""
     _awaited.discard(generation_id)
-    reader_id = readers.new_id()
+    own = Reading(generation_id, readers.new_id(), async_client())
     refreshing: asyncio.Task[None] | None = None
     # From here on, as the client may leave while it is being counted: nobody else would stop its answer.
     try:
-        await _join(generation_id, reader_id)
-        refreshing = asyncio.create_task(_refresh(generation_id, reader_id))
-        yield
+        await _join(own)
+        refreshing = asyncio.create_task(_refresh(own))
+        yield own
     finally:
         if refreshing is not None:
             refreshing.cancel()
         # Not awaited here: a client that left must not hold its connection until Redis has answered.
-        spawn(_leave(generation_id, reader_id, caller, stops))
+        spawn(_leave(own, caller, stops and not own.is_over))
 
 
 def watch_arrival(generation_id: UUID, *, caller: Caller) -> None:
@@ -62,26 +73,27 @@ def watch_arrival(generation_id: UUID, *, caller: Caller) -> None:
     spawn(_stop_unless_awaited(generation_id, caller))
 
 
-async def _join(generation_id: UUID, reader_id: str) -> None:
+async def _join(own: Reading) -> None:
     try:
-        await readers.refresh(generation_id, reader_id)
+        await readers.refresh(own.generation_id, own.reader_id, own.client)
     except StoreUnavailable as error:
         # An uncounted reader is better than a refused one: the answer itself may still come from the database.
-        logger.warning("reader of %s is not counted yet: %s", generation_id, error)
+        logger.warning("reader of %s is not counted yet: %s", own.generation_id, error)
 
 
-async def _refresh(generation_id: UUID, reader_id: str) -> None:
+async def _refresh(own: Reading) -> None:
     while True:
         await asyncio.sleep(REFRESH_SECS)
         with suppress(StoreUnavailable):  # tried again before it expires
-            await readers.refresh(generation_id, reader_id)
+            await readers.refresh(own.generation_id, own.reader_id, own.client)
 
 
-async def _leave(generation_id: UUID, reader_id: str, caller: Caller, stops: bool) -> None:
-    with suppress(StoreUnavailable):  # it expires by itself
-        await readers.leave(generation_id, reader_id)
+async def _leave(own: Reading, caller: Caller, stops: bool) -> None:
+    async with own.client:
+        with suppress(StoreUnavailable):  # it expires by itself
+            await readers.leave(own.generation_id, own.reader_id, own.client)
     if stops:
-        await _stop_unless_read(generation_id, caller, settings.STREAM_GRACE_SECS)
+        await _stop_unless_read(own.generation_id, caller, settings.STREAM_GRACE_SECS)
 
 
 async def _stop_unless_awaited(generation_id: UUID, caller: Caller) -> None:

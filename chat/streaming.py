@@ -50,7 +50,7 @@ class _Progress:
 
     index: int
     position: int | None = None
-    has_tokens: bool = False
+    is_claimed: bool = False  # a worker has it: there is no place in the queue to tell
     is_over: bool = False
     last_sent: float = field(default_factory=time.monotonic)
 
@@ -117,8 +117,9 @@ async def lines_and_pings(
             spawn(in_thread(services.prepare_turn, generation_id=turn.generation_id))
             yield progress.line(status={"state": "retrieving"})
         presence = reading(turn.generation_id, caller=caller, stops=stops)
-        async with presence, aclosing(_followed(turn, caller, progress)) as source:
+        async with presence as own, aclosing(_followed(turn, caller, progress)) as source:
             async for line in source:
+                own.is_over = progress.is_over
                 yield line
     except Exception as error:  # noqa: BLE001  the one place where a stream's failure becomes its last line
         told = error_object(as_chat_error(error))
@@ -148,13 +149,14 @@ async def _followed(turn: Turn, caller: Caller, progress: _Progress) -> AsyncGen
 
 async def _line(turn: Turn, entry: AnyEntry | None, progress: _Progress) -> WireLine | None:
     if isinstance(entry, Token):
-        progress.index, progress.has_tokens = entry.index, True
+        progress.index, progress.is_claimed = entry.index, True
         return progress.line(token=entry.text)
     if isinstance(entry, Waiting):
+        progress.is_claimed = True
         known = {"state": entry.state, "position": entry.position, "progress": entry.progress, "reason": entry.reason}
         return progress.line(status={name: value for name, value in known.items() if value is not None})
     # A second of silence. Nobody writes the place in the queue down, because it changes with others.
-    return None if progress.has_tokens else await _queued(turn, progress)
+    return None if progress.is_claimed else await _queued(turn, progress)
 
 
 async def _queued(turn: Turn, progress: _Progress) -> WireLine | None:

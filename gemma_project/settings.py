@@ -228,6 +228,7 @@ CELERY_TASK_SERIALIZER = "json"
 CELERY_RESULT_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_IGNORE_RESULT = True
+CELERY_RESULT_BACKEND = "gemma_project.celery:NoResults"
 CELERY_TASK_ACKS_LATE = False
 # A ring that cannot be delivered is left to the sweep; a request does not wait for a broker that is away.
 CELERY_TASK_PUBLISH_RETRY = False

@@ -4,12 +4,18 @@ A reader that stops refreshing (its web process died) is forgotten after ``READE
 """
 
 import secrets
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.conf import settings
 
 from inference.errors import StoreUnavailable
 from inference.redis_client import AWAY, async_client, moves_key, readers_key
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    Client = Redis[bytes]
 
 READER_TTL_SECS = 10  # refresh about every two seconds
 MOVES_TTL_SECS = 60  # beyond the grace, within which the count is compared
@@ -43,14 +49,17 @@ def new_id() -> str:
     return secrets.token_hex(8)
 
 
-async def refresh(generation_id: UUID, reader_id: str) -> None:
-    """Be a reader for READER_TTL_SECS from now on. Raises StoreUnavailable, as all here do."""
-    await _run(PRESENT, generation_id, reader_id)
+async def refresh(generation_id: UUID, reader_id: str, client: "Client | None" = None) -> None:
+    """Be a reader for READER_TTL_SECS from now on. Raises StoreUnavailable, as all here do.
+
+    Whoever comes again and again brings a ``client`` of the same event loop: connecting costs more than asking.
+    """
+    await _run(PRESENT, generation_id, reader_id, client)
 
 
-async def leave(generation_id: UUID, reader_id: str) -> int:
+async def leave(generation_id: UUID, reader_id: str, client: "Client | None" = None) -> int:
     """Stop reading; returns how many readers remain."""
-    return await _run(LEAVE, generation_id, reader_id)
+    return await _run(LEAVE, generation_id, reader_id, client)
 
 
 async def count(generation_id: UUID) -> int:
@@ -62,13 +71,14 @@ async def moves(generation_id: UUID) -> int:
     return await _run(MOVES, generation_id, "")
 
 
-async def _run(script: str, generation_id: UUID, reader_id: str) -> int:
-    # A connection of its own: these calls come from whatever event loop serves the request.
+async def _run(script: str, generation_id: UUID, reader_id: str, client: "Client | None" = None) -> int:
+    if client is None:
+        async with async_client() as own:
+            return await _run(script, generation_id, reader_id, own)
     try:
-        async with async_client() as client:
-            keys = (readers_key(generation_id), moves_key(generation_id))
-            moves_ttl_secs = int(settings.STREAM_GRACE_SECS) + MOVES_TTL_SECS
-            arguments = (reader_id, READER_TTL_SECS, moves_ttl_secs)
-            return int(await client.eval(script, 2, *keys, *arguments))  # type: ignore[no-untyped-call]
+        keys = (readers_key(generation_id), moves_key(generation_id))
+        moves_ttl_secs = int(settings.STREAM_GRACE_SECS) + MOVES_TTL_SECS
+        arguments = (reader_id, READER_TTL_SECS, moves_ttl_secs)
+        return int(await client.eval(script, 2, *keys, *arguments))  # type: ignore[no-untyped-call]
     except AWAY as error:
         raise StoreUnavailable(f"readers cannot be counted: {error}") from error

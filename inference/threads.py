@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.db import close_old_connections
+from django.db import close_old_connections, connection
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,8 +21,15 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
 def _with_own_connection(work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
     # A connection lives as long as its thread unless somebody closes it; the server may have hung up meanwhile.
-    close_old_connections()
+    _close_old_connection()
     try:
         return work(*args, **kwargs)
     finally:
-        close_old_connections()
+        _close_old_connection()
+
+
+def _close_old_connection() -> None:
+    # A file hangs up on nobody, and opening SQLite's costs more than most queries: that one stays while it works.
+    if connection.vendor == "sqlite" and not connection.errors_occurred and not connection.in_atomic_block:
+        return
+    close_old_connections()

@@ -33,7 +33,7 @@ def recorded(**changes: object) -> tuple[Harness, Recording]:
 
 def read_beside_an_answer(**changes: object) -> list[Step]:
     """Steps from the arrival of a long prompt until its first token, an answer running all the time."""
-    harness = Harness.fake(**changes)
+    harness, _ = recorded(**changes)
     harness.ask("answer", "[[count: 40]]")
     harness.step_until_first_token("answer")
     harness.ask("reader", LONG)
@@ -60,7 +60,7 @@ def test_the_first_of_many_prompts_does_not_wait_for_the_last() -> None:
     names = [str(number) for number in range(8)]
     for name in names:
         harness.ask(name, "x" * 100 + "[[count: 9]]")
-    first_steps = {}
+    first_steps: dict[str, int] = {}
     for number in range(1, 100):
         harness.loop.step()
         first_steps |= {name: number for name in names if harness.tokens(name) and name not in first_steps}
