@@ -71,7 +71,7 @@ class Composer:
         without = self._compose(said, ())  # may refuse
         if not candidates:
             return without
-        chosen = choose_sources(candidates, budget=self._sources_budget(without), count_tokens=self._count)
+        chosen = choose_sources(candidates, budget=self._sources_budget(without), count_tokens=self.count)
         if not chosen:
             return without
         try:
@@ -97,8 +97,15 @@ class Composer:
         if len(groups) > 1 and self.budget.strategy is not Strategy.ERROR:
             # Not always in the first group: a sent history may begin with a greeting of the assistant's.
             first = next(said.text for group in groups for said in group.users)
-            remembered = replace(remembered, first=beginning(first, self.budget.first_message_limit, self._count))
+            remembered = replace(remembered, first=beginning(first, self.budget.first_message_limit, self.count))
         return History(self.format, self.system, self.budget, remembered)
+
+    def n_alone(self, text: str) -> int:
+        """Tokens of a prompt of nothing but the system text and this message."""
+        return len(self.format.opening(self.system, text))
+
+    def count(self, text: str) -> int:
+        return len(self.format.tokenizer.encode(text))
 
     def may_call_for_summary(self, prompt: Prompt) -> bool:
         """Whether turns will have to be folded after the answer, however long it becomes."""
@@ -114,9 +121,6 @@ class Composer:
         else:
             needed = self.history(without.groups).n_alone(without.groups[-1].as_exchange().user)
         return min(int(self.budget.context_size * SOURCES_SHARE), self.budget.wanted_limit - needed)
-
-    def _count(self, text: str) -> int:
-        return len(self.format.tokenizer.encode(text))
 
 
 def sequence_params(

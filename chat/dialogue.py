@@ -45,7 +45,7 @@ def said_in(messages: Sequence[Message]) -> list[Said]:
     """Stored messages, in order; a user's get the sources that the answer after them was given."""
     following = [*messages[1:], None] if messages else []
     return [
-        Said(Role(message.role), message.text, message, _sources_of(after) if message.role == Role.USER else ())
+        Said(Role(message.role), message.shown, message, _sources_of(after) if message.role == Role.USER else ())
         for message, after in zip(messages, following, strict=True)
     ]
 

@@ -56,6 +56,7 @@ class Message(models.Model):
     position = models.PositiveIntegerField()
     role = models.CharField(max_length=10, choices=Role.choices)
     content = models.TextField(blank=True, default="")
+    condensed = models.TextField(blank=True, default="")  # what the model reads if the content is beyond its context
     generation = models.OneToOneField(
         Generation, on_delete=models.SET_NULL, null=True, blank=True, related_name="message"
     )
@@ -76,6 +77,11 @@ class Message(models.Model):
     @property
     def text(self) -> str:
         return self.generation.text if self.generation else self.content
+
+    @property
+    def shown(self) -> str:
+        """As the model reads it."""
+        return self.condensed or self.text
 
     @property
     def status(self) -> str:

@@ -17,6 +17,7 @@ from chat.composing import Composer, Composition, wants_memories
 from chat.dialogue import Said, said_in, write_renderings
 from chat.error_border import translate
 from chat.follow_ups import earlier_in, searched
+from chat.history.long_messages import read_in_parts
 from chat.history.summaries import AFTER_ANSWER_TASK, remembered
 from chat.memory import homes
 from chat.memory.query import MemoryQuery, Search
@@ -49,11 +50,13 @@ class Preparation:
     system: str = ""
     conversation_id: str | None = None
     said: tuple[tuple[str, str], ...] = field(default=())
+    searches: bool = True
+    is_long: bool = False  # the message has to be read in parts first
 
     @classmethod
-    def wanted_by(cls, request: ChatRequest, asked: Asked, strategy: Strategy) -> Self | None:
-        """None when the request wants no memories."""
-        if not wants_memories(request):
+    def wanted_by(cls, request: ChatRequest, asked: Asked, strategy: Strategy, *, is_long: bool = False) -> Self | None:
+        """None when the request wants no memories and its message can be read at once."""
+        if not (wants_memories(request) or is_long):
             return None
         passing = () if request.store else (*asked.earlier, Said(Role.USER, asked.user))
         return cls(
@@ -66,6 +69,8 @@ class Preparation:
             system=asked.system,
             conversation_id=str(request.conversation_id) if request.conversation_id and not request.store else None,
             said=tuple((str(said.role), said.text) for said in passing),
+            searches=wants_memories(request),
+            is_long=is_long,
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -81,6 +86,8 @@ def prepare(generation_id: uuid.UUID) -> None:
     # No transaction around the search: it waits for somebody else's service.
     try:
         preparation = msgspec.convert(generation.annex["preparation"], Preparation)
+        if preparation.is_long and not _is_read(generation, preparation):
+            return  # the end of each part calls this again
         said = _said_before(getattr(generation, "message", None), preparation)
         query, search = _search(generation, preparation, said)
         _finish(generation, preparation, said, query, search)
@@ -95,6 +102,17 @@ def prepare(generation_id: uuid.UUID) -> None:
         generations.fail(generation_id=generation_id, code=told.code, message=told.message)
 
 
+def _is_read(generation: Generation, preparation: Preparation) -> bool:
+    answer: Message = generation.message
+    question = answer.conversation.messages.get(position=answer.position - 1)
+    composer = Composer(
+        own_system=answer.conversation.system_prompt,
+        max_tokens=preparation.max_tokens,
+        strategy=preparation.strategy,
+    )
+    return read_in_parts(generation, question, composer)
+
+
 def _search(generation: Generation, preparation: Preparation, said: Sequence[Said]) -> tuple[MemoryQuery, Search]:
     """The memories of the question, taken with what it refers to; and how they were asked for."""
     asked = searched(preparation.query, earlier_in(said))
@@ -105,7 +123,7 @@ def _search(generation: Generation, preparation: Preparation, said: Sequence[Sai
         owner=generation.owner,
         now=timezone.now(),
     )
-    search = homes.search(query)
+    search = homes.search(query) if preparation.searches else Search()
     understood = {"refers_to": asked.refers_to, **search.understood} if asked.refers_to else search.understood
     return query, replace(search, understood=understood)
 
@@ -135,8 +153,9 @@ def _finish(
         # Not queued: somebody else was faster, or it was cancelled. Theirs is the rendering that counts.
         if queued and answer:
             _keep(answer, composition)
-            kept = record(query, search, composition.sources)
-            Retrieval.objects.update_or_create(message=answer, defaults=kept)
+            if preparation.searches or composition.sources:
+                kept = record(query, search, composition.sources)
+                Retrieval.objects.update_or_create(message=answer, defaults=kept)
 
 
 def _said_before(answer: Message | None, preparation: Preparation) -> list[Said]:

@@ -9,6 +9,7 @@ from chat.callers import Caller
 from chat.composing import sequence_params, timeout_secs
 from chat.error_border import translated
 from chat.errors import ContextOverflow, ConversationBusy, NotFound
+from chat.history.long_messages import after_part
 from chat.preparation import prepare
 from chat.requests import ChatRequest, CompletionRequest, RunOptions
 from chat.rules import check_options, read_asked
@@ -66,6 +67,14 @@ def prepare_turn(*, generation_id: uuid.UUID) -> None:
     """Retrieve memories, render, queue. Safe to call twice or at the same time; waits RAG_TIMEOUT_SECS at most."""
     with translated():
         prepare(generation_id)
+
+
+def part_was_read(*, generation_id: uuid.UUID) -> None:
+    """The next step of a turn whose message is read in parts. Safe to call twice."""
+    with translated():
+        turn = after_part(generation_id)
+    if turn:
+        prepare_turn(generation_id=turn)
 
 
 def cancel(*, caller: Caller, generation_id: uuid.UUID) -> Generation:

@@ -5,7 +5,7 @@ import uuid
 from celery import shared_task
 
 from chat import services
-from chat.history import summaries
+from chat.history import long_messages, summaries
 
 
 @shared_task(name="chat.prepare")
@@ -24,3 +24,9 @@ def after_answer(generation_id: str) -> None:
 def after_piece(generation_id: str) -> None:
     """Go on with the summary whose piece this generation has read."""
     summaries.after_piece(uuid.UUID(generation_id))
+
+
+@shared_task(name=long_messages.AFTER_PART_TASK)
+def after_part(generation_id: str) -> None:
+    """Go on with the turn whose message this generation has read a part of."""
+    services.part_was_read(generation_id=uuid.UUID(generation_id))

@@ -4,7 +4,7 @@ Nothing here retrieves memories; nothing is stored before all that could refuse 
 """
 
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db import transaction
@@ -14,6 +14,7 @@ from chat.composing import Composer, Composition, sequence_params, timeout_secs
 from chat.continuation import digests, find_continued
 from chat.dialogue import Said, said_in, write_renderings
 from chat.errors import ConversationBusy, NotFound
+from chat.history.long_messages import is_too_long, stand_in
 from chat.history.summaries import AFTER_ANSWER_TASK, remembered
 from chat.memory.sources import Source, from_context
 from chat.models import Conversation, Message, Retrieval, Role
@@ -68,7 +69,11 @@ def plan_turn(*, caller: Caller, request: ChatRequest, asked: Asked, may_continu
         strategy=strategy,
         remembered=remembered(conversation, strategy),
     )
-    preparation = Preparation.wanted_by(request, asked, strategy)
+    # Asked for in so many words: it takes as many generations as the message has parts.
+    is_long = request.strategy is Strategy.SUMMARIZE and request.store and is_too_long(composer, asked.user)
+    if is_long:
+        said[-1] = replace(said[-1], text=stand_in(composer, asked.user))
+    preparation = Preparation.wanted_by(request, asked, strategy, is_long=is_long)
     # With a search to come this prompt is only a proof that the dialogue fits; documents are chosen with the memories.
     documents: list[Source] = [] if preparation else [from_context(item) for item in request.context]
     return Plan(

@@ -17,6 +17,8 @@ from gemma_project.environment import without_password
 from inference.engine.config import Backend
 from inference.engine.errors import ModelFileError
 from inference.engine.model_file import check_model_file
+from inference.engine_settings import requested_config
+from inference.memory_check import TooLittleMemory, check_memory, free_ram
 from inference.model_files import ModelDamaged, ensure_default_model
 
 POLL_SECS = 0.2
@@ -27,14 +29,15 @@ class NotReady(Exception):
 
 
 def prepare_model() -> None:
-    """The model file exists and looks like a whole GGUF; the default one is put together first."""
+    """The model file exists, looks like a whole GGUF and fits into memory; the default one is put together first."""
     if settings.GEMMA_BACKEND is Backend.FAKE:
         return
     try:
         if settings.GEMMA_MODEL_PATH is None:
             ensure_default_model(settings.GEMMA_MODEL_FILE)
         check_model_file(settings.GEMMA_MODEL_FILE)
-    except (ModelDamaged, ModelFileError) as error:
+        check_memory(requested_config(), free_ram())
+    except (ModelDamaged, ModelFileError, TooLittleMemory) as error:
         raise NotReady(str(error)) from error
     except OSError as error:
         raise NotReady(f"the model file {settings.GEMMA_MODEL_FILE} cannot be used: {error}") from error

@@ -18,6 +18,7 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     model_name: str = ""
     context_size: int = 0
     trained_context: int = 0
+    kv_cache_mb: float | None = None  # None: the model file does not say
     gpu_layers: int = 0
     model_loaded: bool = False
     model_on_gpu: bool = False

@@ -18,10 +18,13 @@ from redis.exceptions import RedisError
 
 from inference import health
 from inference.claims import ClaimRunner
+from inference.engine.config import MEBIBYTE, Backend
+from inference.engine_settings import requested_config
 from inference.launcher import MakeRunner, cpu_runner
 from inference.lives import Live
 from inference.log_writer import LogWriter
 from inference.loops import Loop
+from inference.memory_check import kv_bytes
 from inference.models import Generation
 from inference.placement import Placement
 from inference.redis_client import CONTROL_CHANNEL, sync_client
@@ -155,6 +158,7 @@ class Worker:
             model_name=ready.model_name if ready else "",
             context_size=ready.context_size if ready else 0,
             trained_context=ready.trained_context if ready else 0,
+            kv_cache_mb=_kv_cache_mb() if ready else None,
             gpu_layers=ready.gpu_layers if ready else 0,
             model_loaded=ready is not None,
             runner_pid=self.placement.runner_pid,
@@ -164,3 +168,10 @@ class Worker:
             mean_run_secs=self._claims.mean_run_secs,
             engine=self.placement.meter.report(),
         )
+
+
+def _kv_cache_mb() -> float | None:
+    if settings.GEMMA_BACKEND is Backend.FAKE:
+        return None
+    n_bytes = kv_bytes(requested_config())
+    return n_bytes and round(n_bytes / MEBIBYTE, 1)

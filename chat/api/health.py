@@ -154,6 +154,8 @@ def _numbers(seen: Seen) -> dict[str, Any]:
         "model_on_gpu": bool(report and report.model_on_gpu),
         "model_name": report.model_name if report else None,
         "context_size": report.context_size if report else None,
+        "trained_context": report.trained_context if report else None,
+        "kv_cache_mb": report.kv_cache_mb if report else None,
         "gpu_layers": report.gpu_layers if report else None,
         "queue_depth": seen.queue_depth,
         "active": seen.active,

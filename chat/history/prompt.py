@@ -125,6 +125,10 @@ class History:
             answer = Rendered(tuple(self.format.answer(exchange.answer)) if exchange.answer else (), self.follow_up_key)
         return replace(exchange, user_rendered=user, answer_rendered=answer)
 
+    def beginning(self, follow_ups: Sequence[Exchange], start: int) -> tuple[int, ...]:
+        """What the next prompt begins with, if it begins with the exchange at ``start``."""
+        return self._from(follow_ups, start, start).ids
+
     def _continued(self, past: Sequence[Exchange], new: Exchange, n_covered: int) -> Prompt | None:
         """The former prompt and answer as they were, and one more follow-up; None if that is not possible."""
         start = self._kept_start(past)
@@ -155,7 +159,9 @@ class History:
 
     def _anew(self, past: Sequence[Exchange], new: Exchange, n_covered: int) -> Prompt:
         """Rendered from what is not summarised; what does not fit is left out or refused."""
-        rest = [self.as_follow_up(exchange) for exchange in (*past[n_covered:], new)]
+        # The new turn may have been rendered before it got its memories: what was kept of it does not count.
+        unrendered = replace(new, user_rendered=Rendered())
+        rest = [self.as_follow_up(exchange) for exchange in (*past[n_covered:], unrendered)]
         follow_ups = [*past[:n_covered], *rest]
         whole = self._from(follow_ups, n_covered, n_covered)
         if len(whole.ids) <= self.budget.wanted_limit:

@@ -19,10 +19,10 @@ from django.utils import timezone
 from chat.composing import Composer, sequence_params
 from chat.dialogue import Group, grouped, said_in
 from chat.history.folding import end_of_fold
-from chat.history.prompt import Remembered
+from chat.history.prompt import Exchange, History, Remembered
 from chat.history.summariser import Summariser
 from chat.models import Conversation, Message, Role, Summary, SummaryState
-from chat.requests import Strategy
+from chat.requests import RunOptions, Strategy
 from inference import services as generations
 from inference.models import Generation, Priority, Status
 
@@ -78,10 +78,13 @@ def after_piece(generation_id: uuid.UUID) -> None:
         generations.settle_follow_up(generation_id=generation_id)
         return
     if _advance(summary, generation):
-        fold = _due(summary.conversation, generation.annex["summary"]["max_tokens"])
-        if fold:
-            with transaction.atomic():
-                _begin(fold)
+        max_tokens = generation.annex["summary"]["max_tokens"]
+        fold = _due(summary.conversation, max_tokens)
+        if fold is None:
+            _read_ahead(summary.conversation, max_tokens)
+            return
+        with transaction.atomic():
+            _begin(fold)
 
 
 def _due_after(generation_id: uuid.UUID) -> Fold | None:
@@ -92,10 +95,18 @@ def _due_after(generation_id: uuid.UUID) -> Fold | None:
     return _due(message.conversation, row.params["max_tokens"])
 
 
-def _due(conversation: Conversation, max_tokens: int) -> Fold | None:
-    """Worked out before a transaction is begun: counting a long conversation must keep no other writer waiting."""
-    if conversation.summaries.making().exists():
-        return None
+@dataclass(frozen=True)
+class State:
+    """A conversation as a prompt would see it now, exchanges rendered as follow-ups."""
+
+    composer: Composer
+    former: Remembered
+    groups: list[Group]
+    history: History
+    exchanges: list[Exchange]
+
+
+def _state(conversation: Conversation, max_tokens: int) -> State:
     former = remembered(conversation, Strategy.SUMMARIZE)
     composer = Composer(
         own_system=conversation.system_prompt, max_tokens=max_tokens, strategy=Strategy.SUMMARIZE, remembered=former
@@ -105,20 +116,52 @@ def _due(conversation: Conversation, max_tokens: int) -> Fold | None:
     exchanges = [group.as_exchange() for group in groups]
     n_covered = history.n_covered(exchanges)
     exchanges[n_covered:] = [history.as_follow_up(exchange) for exchange in exchanges[n_covered:]]
-    end = end_of_fold(history, exchanges)
+    return State(composer, former, groups, history, exchanges)
+
+
+def _due(conversation: Conversation, max_tokens: int) -> Fold | None:
+    """Worked out before a transaction is begun: counting a long conversation must keep no other writer waiting."""
+    if conversation.summaries.making().exists():
+        return None
+    state = _state(conversation, max_tokens)
+    end = end_of_fold(state.history, state.exchanges)
     if end is None:
         return None
-    n_messages = sum(group.n_messages for group in groups[:end])
-    summariser = Summariser(composer.format, composer.budget)
-    first_piece = summariser.pieces(_texts(conversation, former.n_messages, n_messages))[0]
+    n_messages = sum(group.n_messages for group in state.groups[:end])
+    summariser = Summariser(state.composer.format, state.composer.budget)
+    first_piece = summariser.pieces(_texts(conversation, state.former.n_messages, n_messages))[0]
     return Fold(
         conversation=conversation,
-        former_version=former.version,
+        former_version=state.former.version,
         covers_until=n_messages - 1,
-        history_digest=_digest_at(groups[:end]),
+        history_digest=_digest_at(state.groups[:end]),
         max_tokens=max_tokens,
-        prompt_ids=summariser.prompt(first_piece, former.summary),
+        prompt_ids=summariser.prompt(first_piece, state.former.summary),
         summariser=summariser,
+    )
+
+
+def _read_ahead(conversation: Conversation, max_tokens: int) -> None:
+    """Have the new beginning computed while nobody waits for it; the next turn finds it in the prefix cache."""
+    state = _state(conversation, max_tokens)
+    answered = state.exchanges if state.exchanges[-1].answer else state.exchanges[:-1]
+    n_covered = state.history.n_covered(answered)
+    if not 0 < n_covered < len(answered):
+        return
+    ids = state.history.beginning(answered, n_covered)
+    if len(ids) > state.composer.budget.hard_limit:
+        return
+    options = RunOptions(max_tokens=1, temperature=0.0)
+    generations.create(
+        owner=conversation.owner,
+        params=sequence_params(
+            options, state.composer.format, n_prompt=len(ids), context_size=state.composer.budget.context_size
+        ),
+        priority=Priority.BATCH,
+        prompt_ids=ids,
+        timeout_secs=settings.REQUEST_TIMEOUT_SECS,
+        ephemeral=True,
+        capped=False,
     )
 
 
@@ -219,7 +262,7 @@ def _summariser(max_tokens: int) -> Summariser:
 def _texts(conversation: Conversation, start: int, end: int) -> list[tuple[Role, str]]:
     """What was said from one position to before another."""
     messages = conversation.messages.in_order().filter(position__gte=start, position__lt=end)
-    return [(Role(message.role), message.text) for message in messages]
+    return [(Role(message.role), message.shown) for message in messages]
 
 
 def _digest_at(groups: Sequence[Group]) -> str:

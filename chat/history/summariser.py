@@ -14,8 +14,9 @@ from chat.models import Role
 from chat.quoting import FENCE, quoted
 from chat.requests import RunOptions
 
-# Of the context: a piece beyond this is read in several steps even where it would fit into one.
-PIECE_SHARE = 0.5
+# Of the context: a piece beyond this is read in several steps even where it would fit into one. When a summary is due
+# a quarter is free; a question that fits into it beside the conversation is computed without pushing anybody out.
+PIECE_SHARE = 0.125
 MIN_PIECE_TOKENS = 32
 # A word has a little more than one token; the bound itself is max_tokens.
 WORDS_PER_TOKEN = 0.6
@@ -37,6 +38,11 @@ class Summariser:
     def pieces(self, said: Sequence[tuple[Role, str]]) -> list[str]:
         """What was said, in parts that can be read one at a time beside the minutes of those before."""
         return pieces(spoken(said), self._piece_limit(), self._count_quoted)
+
+    def parts(self, text: str) -> list[str]:
+        """One text in parts, as large as can be read at once."""
+        free = self.budget.context_size - self.budget.summary_limit - len(self._prompt("", "")) - 1
+        return pieces(text, max(MIN_PIECE_TOKENS, free), self._count_quoted)
 
     def prompt(self, piece: str, so_far: str = "") -> list[int]:
         """The tokens of one question; minutes that came out too long to stand beside the piece are shortened."""

@@ -60,3 +60,12 @@ def summariser_turn(material: str, so_far: str, *, n_words: int) -> str:
         return "\n".join([WHOLE, FENCE, quoted(material), FENCE, TASK.format(n_words=n_words)])
     before = [MINUTES, FENCE, quoted(so_far), FENCE]
     return "\n".join([*before, NEXT, FENCE, quoted(material), FENCE, TASK.format(n_words=n_words)])
+
+
+LONG = "This message is longer than can be read at once. It is shown by its beginning, notes on all of it, and its end."
+BEGINNING, NOTES, END = "It begins:", "Notes on all its parts, in order:", "It ends:"
+
+
+def condensed_message(first: str, notes: str, last: str) -> str:
+    """What the model reads in place of a message that is longer than the context."""
+    return "\n\n".join([LONG, f"{BEGINNING}\n{first}", f"{NOTES}\n{quoted(notes)}", f"{END}\n{last}"])

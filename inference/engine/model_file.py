@@ -5,7 +5,8 @@ Knows the container (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md),
 
 import mmap
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from inference.engine.errors import ModelFileError
@@ -70,7 +71,13 @@ class ModelHeader:
     n_keys: int
     data_start: int
     data_end: int  # how long the file has to be
-    trained_context: int  # tokens the model was trained for; 0 when the file does not say
+    architecture: str = ""
+    numbers: Mapping[str, int] = field(default_factory=dict)  # every metadata value of type uint32
+
+    @property
+    def trained_context(self) -> int:
+        """Tokens the model was trained for; 0 when the file does not say."""
+        return next((value for name, value in self.numbers.items() if name.endswith(".context_length")), 0)
 
 
 def check_model_file(path: Path) -> ModelHeader:
@@ -107,7 +114,8 @@ class _HeaderReader:
         self.data = data
         self.offset = len(MAGIC)
         self.alignment = DEFAULT_ALIGNMENT
-        self.trained_context = 0
+        self.architecture = ""
+        self.numbers: dict[str, int] = {}
 
     def read(self) -> ModelHeader:
         version = self.unsigned(4)
@@ -121,7 +129,7 @@ class _HeaderReader:
             self.skip_key_value()
         ends = [self.tensor_end() for _ in range(n_tensors)]
         start = -(-self.offset // self.alignment) * self.alignment
-        return ModelHeader(version, n_tensors, n_keys, start, start + max(ends), self.trained_context)
+        return ModelHeader(version, n_tensors, n_keys, start, start + max(ends), self.architecture, self.numbers)
 
     def skip_key_value(self) -> None:
         key = self.string(MAX_KEY_BYTES)
@@ -132,8 +140,10 @@ class _HeaderReader:
             self.alignment = self.unsigned(4)
             if self.alignment == 0 or self.alignment & (self.alignment - 1) or self.alignment > 1 << 20:
                 raise self.damaged(f"an alignment of {self.alignment} is not possible")
-        elif key.endswith(b".context_length") and kind == UINT32:
-            self.trained_context = self.unsigned(4)
+        elif key == b"general.architecture" and kind == STRING:
+            self.architecture = self.string(MAX_KEY_BYTES).decode("utf-8", "replace")
+        elif kind == UINT32:
+            self.numbers[key.decode("utf-8", "replace")] = self.unsigned(4)
         elif kind == ARRAY:
             self.skip_array()
         else:

@@ -144,7 +144,7 @@ class Scheduler:
                 leader, n_common = found.coming
                 leader.marks.add(n_common)
                 n_coming += 1
-            elif not self._try_admit(sequence, found):
+            elif not (self._try_admit(sequence, found) or self._admit_before_others(sequence)):
                 for held in self.waiting[self.waiting.index(sequence) :]:
                     self._hold(held, NO_ROOM)
                 return
@@ -171,6 +171,20 @@ class Scheduler:
         if found.n_known >= sequence.n_computed + MIN_SAVED:
             sequence.marks.add(found.n_known)
         return True
+
+    def _admit_before_others(self, sequence: Sequence) -> bool:
+        """Work of lower priority gives its cells to a prompt that would have to wait for its end otherwise."""
+        lower = [each for each in self.running if each.priority > sequence.priority]
+        n_room = self.pool.n_free + self.pool.n_cached + sum(each.n_computed for each in lower)
+        n_promised = sum(each.n_pending for each in self.running if each not in lower)
+        if not lower or n_room < n_promised + len(sequence.tokens) + 1:
+            return False
+        # One after the other: often the first is enough.
+        for _ in lower:
+            self._preempt()
+            if self._try_admit(sequence, self._look_up(sequence)):
+                return True
+        return False
 
     # ---- room ----
 

@@ -23,6 +23,7 @@ from tests.api.calling import Answer, Api
 pytestmark = pytest.mark.django_db(transaction=True)
 REPORT = WorkerReport(pid=1, model_name="a-model", context_size=100, gpu_layers=3, model_loaded=True, active=2)
 FIELDS = {"status", "model_loaded", "model_on_gpu", "model_name", "context_size", "gpu_layers", "queue_depth", "active"}
+FIELDS |= {"trained_context", "kv_cache_mb"}
 DEPENDENCIES = {"database", "redis", "worker", "gpu_coordinator", "rag_service"}
 SECRET = "/secret/path at 10.0.0.9"
 

@@ -122,6 +122,13 @@ def test_a_sent_history_is_rendered_from_its_texts() -> None:
     assert prompt.n_left_out == 0
 
 
+def test_what_was_kept_of_the_new_turn_before_it_got_its_memories_does_not_count() -> None:
+    past = asked("one", "first", "two")
+    proof = history().prompt(past).exchanges
+    with_memories = replace(proof[-1], user="Memories: a pear\n\ntwo")
+    assert "a pear" in shown(history(system="changed since").prompt([*proof[:-1], with_memories]).ids)
+
+
 # ---- what does not fit ----
 
 

@@ -188,6 +188,30 @@ def test_when_the_pool_is_full_the_lowest_gives_way_and_comes_back_unharmed() ->
         assert [each.index for each in harness.emissions(name)] == list(range(1, len(expected) + 1))
 
 
+def test_batch_work_gives_its_room_to_a_prompt_that_would_have_to_wait_for_its_end() -> None:
+    harness = Harness.fake(context_size=160, parallel=2)
+    harness.ask("batch", "[[count: 12]]" + "x" * 60, priority=2)
+    harness.step_until_first_token("batch")
+    harness.ask("interactive", "y" * 70)
+    harness.run()
+    order = [emission.sequence_id for step in harness.steps() for emission in step.emissions]
+    assert order.index("interactive") < len(order) - 1 - order[::-1].index("batch")
+    assert harness.text("batch") == "".join(f"{number} " for number in range(1, 13))
+
+
+def test_nobody_gives_way_in_vain() -> None:
+    harness = Harness.fake(context_size=200, parallel=3)
+    harness.ask("first", "[[count: 20]]" + "x" * 80)
+    harness.step_until_first_token("first")
+    harness.ask("batch", "[[say: ok]]", priority=2)
+    harness.step_until_first_token("batch")
+    harness.ask("second", "y" * 90)
+    harness.loop.step()
+    assert [each.id for each in harness.loop.scheduler.running] == ["first", "batch"]
+    harness.run()
+    assert harness.text("batch") == "ok"
+
+
 def test_a_prompt_waits_until_there_is_room_for_it() -> None:
     harness = Harness.fake(context_size=400)
     harness.ask("first", "[[count: 20]]" + "x" * 180)
