@@ -32,8 +32,8 @@ SMALL_CACHES = {"GEMMA_CACHE_RAM_MB": "8", "GEMMA_CACHE_DISK_MB": "16", "GEMMA_B
 def body_of(number: int) -> dict[str, Any]:
     """One of a mix: short and long, alone and with a common beginning, kept and not, with and without penalties."""
     draw = random.Random(number)
-    n_words = draw.choice((4, 12, 30, 30, 90, 240))
-    beginning = text_of(60, seed=draw.randrange(4)) if draw.random() < 0.4 else ""
+    n_words = draw.choice((3, 6, 12, 12, 24, 90))
+    beginning = text_of(40, seed=draw.randrange(4)) if draw.random() < 0.4 else ""
     return {
         "messages": [{"role": "user", "content": f"{beginning} {text_of(n_words, seed=10_000 + number)}"}],
         "max_tokens": draw.choice((1, 2, 4, 8)),
@@ -90,9 +90,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a GGUF file instead of the default model")
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--fill", type=int, default=200, help="requests that fill the caches first")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
-    threads = len(os.sched_getaffinity(0))
-    running = servers.ours(Setup((args.model or default_model()).resolve(), threads, 2048, AT_ONCE))
+    running = servers.ours(Setup((args.model or default_model()).resolve(), args.threads, 2048, AT_ONCE))
     running.environment |= SMALL_CACHES
     running.start()
     try:
