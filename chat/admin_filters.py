@@ -13,12 +13,16 @@ from django.http import HttpRequest
 from chat.models import Conversation, Message
 from chat.owners import owner_labels
 from inference.engine.config import Device
-from inference.models import FinishReason, Status
+from inference.models import ENDED, FinishReason, Status
 
 # A list of every owner would be longer than the page on an installation with many of them.
 OWNERS_OFFERED = 30
 
 Choices = Iterable[tuple[str, str]]
+
+# Of messages; an answer that is still being made may yet cite something.
+CITES = ~Q(generation__labels=[]) & Q(generation__isnull=False)
+CITES_NOTHING = Q(generation__labels=[], generation__status__in=ENDED)
 
 
 class OwnerFilter(SimpleListFilter):
@@ -97,14 +101,27 @@ class SourcesFilter(AnswerFilter):
     parameter_name = "sources"
 
     def lookups(self, request: HttpRequest, model_admin: "ModelAdmin[Any]") -> Choices:
-        return [("yes", "given to an answer"), ("empty", "searched, none found"), ("error", "search failed")]
+        return [
+            ("yes", "given to an answer"),
+            ("cited", "cited by an answer"),
+            ("uncited", "given, none cited"),
+            ("empty", "searched, none found"),
+            ("error", "search failed"),
+        ]
 
     def condition(self, value: str) -> Q:
-        if value == "yes":
-            return Q(retrieval__isnull=False) & ~Q(retrieval__sources=[])
-        if value == "empty":
-            return Q(retrieval__sources=[], retrieval__error="")
-        return Q(retrieval__isnull=False) & ~Q(retrieval__error="")
+        given = Q(retrieval__isnull=False) & ~Q(retrieval__sources=[])
+        match value:
+            case "yes":
+                return given
+            case "cited":
+                return given & CITES
+            case "uncited":
+                return given & CITES_NOTHING
+            case "empty":
+                return Q(retrieval__sources=[], retrieval__error="")
+            case _:
+                return Q(retrieval__isnull=False) & ~Q(retrieval__error="")
 
 
 class RetrievalOutcomeFilter(SimpleListFilter):
@@ -112,12 +129,23 @@ class RetrievalOutcomeFilter(SimpleListFilter):
     parameter_name = "outcome"
 
     def lookups(self, request: HttpRequest, model_admin: "ModelAdmin[Any]") -> Choices:
-        return [("sources", "sources given"), ("empty", "none found"), ("error", "failed")]
+        return [
+            ("sources", "sources given"),
+            ("cited", "cited"),
+            ("uncited", "given, none cited"),
+            ("empty", "none found"),
+            ("error", "failed"),
+        ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        cites = Message.objects.filter(pk=OuterRef("message_id"))
         match self.value():
             case "sources":
                 return queryset.exclude(sources=[])
+            case "cited":
+                return queryset.exclude(sources=[]).filter(Exists(cites.filter(CITES)))
+            case "uncited":
+                return queryset.exclude(sources=[]).filter(Exists(cites.filter(CITES_NOTHING)))
             case "empty":
                 return queryset.filter(sources=[], error="")
             case "error":

@@ -52,16 +52,22 @@ class SourceLine:
     score: str
     text: str
     cited: bool
+    parts: str = ""  # of the score
 
 
 @dataclass(frozen=True)
 class RetrievalView:
+    """``not_shown`` are hits that did not fit, or were given up for a document."""
+
     query: str
     filters: str
+    understood: str
     n_hits: int
     latency: str
     error: str
+    note: str
     sources: list[SourceLine]
+    not_shown: list[SourceLine]
 
     @property
     def n_cited(self) -> int:
@@ -161,19 +167,36 @@ def _retrieval_view(message: Message) -> RetrievalView | None:
 
 
 def retrieval_view(retrieval: Retrieval, answer: str) -> RetrievalView:
-    filters = [f"{name}: {value}" for name, value in retrieval.filters.items() if value not in (None, [], "")]
     cited = cited_labels(answer)
+    parts = {str(hit.get("label") or ""): hit.get("scores") for hit in retrieval.hits}
     return RetrievalView(
         query=retrieval.query,
-        filters=", ".join(filters),
+        filters=_named_values(retrieval.filters),
+        understood=_named_values(retrieval.understood),
         n_hits=retrieval.n_hits,
         latency=duration_text(retrieval.latency_ms),
         error=retrieval.error,
-        sources=[source_line(source, cited) for source in retrieval.sources],
+        note=retrieval.note,
+        sources=[source_line(source, cited, parts.get(str(source.get("label")))) for source in retrieval.sources],
+        not_shown=[source_line(hit, set(), hit.get("scores")) for hit in retrieval.hits if not hit.get("label")],
     )
 
 
-def source_line(source: Mapping[str, Any], cited: set[str]) -> SourceLine:
+def _named_values(values: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in values.items()
+        if value not in (None, [], "")
+    )
+
+
+def _score_parts(scores: object) -> str:
+    """``vector 0.62, text 0.31``; parts that had no say are left out."""
+    known = scores.items() if isinstance(scores, Mapping) else ()
+    return ", ".join(f"{name} {value:.2f}" for name, value in known if isinstance(value, int | float))
+
+
+def source_line(source: Mapping[str, Any], cited: set[str], scores: object = None) -> SourceLine:
     """What is shown of a source; ``source`` is as in the wire format, any field may be missing."""
     label = str(source.get("label") or "")
     score = source.get("score")
@@ -187,6 +210,7 @@ def source_line(source: Mapping[str, Any], cited: set[str]) -> SourceLine:
         score=f"{score:.2f}" if isinstance(score, int | float) else "",
         text=str(source.get("text") or ""),
         cited=label in cited,
+        parts=_score_parts(scores),
     )
 
 

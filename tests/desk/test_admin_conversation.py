@@ -128,7 +128,7 @@ class TestSources:
         assert "2 sources given, 1 cited" in text
         assert "[1] cited Weekly Sarah 2026-11-17 10:03 calm transcript segment score 0.81 We cannot make" in text
         assert "[2] not cited at 0:12:03 memory Milk." in text
-        assert "searched for deadline filters speakers: [&#x27;Sarah&#x27;] found 7 took 84 ms" in text
+        assert "searched for deadline filters speakers: Sarah found 7 took 84 ms" in text
 
     def test_a_search_that_failed_is_in_sight(self, client: Client) -> None:
         chat = conversation()
