@@ -53,12 +53,14 @@ def searched(question: str, earlier: Sequence[Earlier]) -> Searched:
         return Searched(question)
     words = _WORD.findall(question)
     own = [word for word in words if not _is_in(word, EMPTY, CONNECTIVES, PERSONS, THINGS, TIMES)]
+    # "Sie" and "Ihr" are how one speaks to strangers.
     persons = [word for word in words if _is_in(word, PERSONS) and word not in ("Sie", "Ihr", "Ihre", "Ihren", "Ihnen")]
     points_back = any(_is_thing(word, after) for word, after in pairwise([*words, ""]))
     is_joined = bool(words) and _is_in(words[0], CONNECTIVES)
     if own and not (is_joined or persons or (points_back and len(own) <= MAX_OWN_WORDS)):
         return Searched(question)
     *before, last = earlier[-MAX_EARLIER:]
+    # The question before may be a follow-up itself: what it was searched with is what this one goes on from.
     topic = searched(last.question, before).text[:MAX_QUESTION_CHARS]
     names = _names(topic, earlier)
     if not own or (points_back and not persons) or not names:

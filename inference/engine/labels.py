@@ -70,6 +70,7 @@ class LabelFilter:
     def push(self, text: str) -> str:
         released: list[str] = []
         at = 0
+        # In runs, since a whole answer comes this way too; only what may matter goes character by character.
         while at < len(text):
             run = None if self._held else _PLAIN.match(text, at)
             part = run[0] if run else text[at]
@@ -119,6 +120,7 @@ class LabelFilter:
         return self._let_go() + self._next(character)
 
     def _closed(self) -> str:
+        # The innermost one: a bracket around it is no label as long as this one stands.
         before, _, inner = self._held.rpartition("[")
         if not _LABEL.fullmatch(inner):
             self._held += "]"
