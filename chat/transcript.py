@@ -31,6 +31,9 @@ STAGES = (
 )
 
 
+SCORE_PARTS = ("vector", "text", "recency")
+
+
 @dataclass(frozen=True)
 class Fact:
     """One named value below an answer."""
@@ -185,15 +188,16 @@ def retrieval_view(retrieval: Retrieval, answer: str) -> RetrievalView:
 def _named_values(values: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{name.replace('_', ' ')}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
-        for name, value in values.items()
+        for name, value in sorted(values.items())  # PostgreSQL keeps no order
         if value not in (None, [], "")
     )
 
 
 def _score_parts(scores: object) -> str:
     """``vector 0.62, text 0.31``; parts that had no say are left out."""
-    known = scores.items() if isinstance(scores, Mapping) else ()
-    return ", ".join(f"{name} {value:.2f}" for name, value in known if isinstance(value, int | float))
+    known = scores if isinstance(scores, Mapping) else {}
+    parts = ((name, known.get(name)) for name in SCORE_PARTS)
+    return ", ".join(f"{name} {value:.2f}" for name, value in parts if isinstance(value, int | float))
 
 
 def source_line(source: Mapping[str, Any], cited: set[str], scores: object = None) -> SourceLine:
