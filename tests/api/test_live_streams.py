@@ -92,6 +92,7 @@ def test_the_simplest_client_reads_every_line(client: httpx.Client) -> None:
 
 
 def test_cut_at_every_token_and_resumed(client: httpx.Client) -> None:
+    """Resume is gapless: what was read before and after the cut is the stored text, nothing lost or told twice."""
     whole = "".join(f"{n} " for n in range(1, 7))
     for cut in range(12):
         seen: list[Line] = []
@@ -102,11 +103,12 @@ def test_cut_at_every_token_and_resumed(client: httpx.Client) -> None:
                     break
         rest = read_stream(client, f"/chat/stream/{seen[0]['generation_id']}", headers={"Last-Event-ID": str(cut)})
         assert text_of(seen) + text_of(rest) == whole
+        assert last_message(client, seen[0]["conversation_id"])["content"] == whole
         assert_one_end(rest)
 
 
 def test_resumed_again_and_again_while_it_runs(client: httpx.Client) -> None:
-    """Every connection is given three tokens and cut: nothing is lost or repeated over a dozen of them."""
+    """Resume is gapless, the third time too: of a dozen connections, each is cut after three tokens."""
     lines: list[Line] = []
     with client.stream("POST", "/chat/stream", json=count(20, delay_ms=20)) as stream:
         lines += _three(stream)
@@ -117,6 +119,7 @@ def test_resumed_again_and_again_while_it_runs(client: httpx.Client) -> None:
     tokens = [line["id"] for line in lines if line["token"] and not line["done"]]
     assert tokens == list(range(1, len(text_of(lines)) + 1))  # one token a character
     assert text_of(lines) == "".join(f"{n} " for n in range(1, 21))
+    assert last_message(client, lines[0]["conversation_id"])["content"] == text_of(lines)
 
 
 def _three(stream: httpx.Response) -> list[Line]:
