@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: run setup setup-dev llama test test-sqlite test-postgres lint bench bench-leaks format clean help
+.PHONY: run setup setup-dev llama test test-sqlite test-postgres lint bench bench-leaks bench-memory format clean help
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -57,6 +57,9 @@ bench: setup-dev  ## this service beside llama-server on the same model (BENCH="
 
 bench-leaks: setup-dev  ## memory of runner and worker once their caches are full, and 1,000 mixed requests later
 	$(BIN)/python -m bench.leaks $(BENCH)
+
+bench-memory: setup-dev  ## the store of memories: import, search, recall (BENCH="--size 5000" for a short run)
+	$(BIN)/python -m bench.memory $(BENCH)
 
 format: setup-dev  ## let ruff repair what it can
 	$(BIN)/ruff check --fix .

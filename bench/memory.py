@@ -43,7 +43,6 @@ from chat.requests import SourceFilters  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TOP_K = 5
-NO_WORDS = (np.zeros(0, np.int64), np.zeros(0, np.float32))
 # What is switched off for each column of the table.
 COLUMNS = {
     "joined": (),
@@ -53,7 +52,7 @@ COLUMNS = {
     "words, nothing understood": ("vectors", "understanding"),
 }
 SWITCHES = {
-    "words": (fulltext, "matches", lambda text: NO_WORDS),
+    "words": (fulltext, "matches", lambda *_: store.NOTHING),
     "vectors": (embedding, "embed", lambda texts: None),
     "understanding": (store, "understand", lambda *args, **kwargs: Understood()),
 }

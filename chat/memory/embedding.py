@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,11 @@ def embed(texts: Sequence[str]) -> Vectors | None:
     """One row of length 1 for each text, (n, 384); None when there is no model."""
     model = _model(settings.RAG_EMBEDDING_PATH)
     return None if isinstance(model, str) else model.embed(texts)
+
+
+def embed_aside(texts: Sequence[str]) -> "Future[Vectors | None]":
+    """The same, on threads of its own."""
+    return _aside().submit(embed, texts)
 
 
 def problem() -> str:
@@ -119,6 +124,12 @@ class _Model:
         means: Vectors = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
         means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
         return means
+
+
+@functools.cache
+def _aside() -> ThreadPoolExecutor:
+    """Waits for the other threads, so that whoever asked can do something else."""
+    return ThreadPoolExecutor(1, thread_name_prefix="embedding-aside")
 
 
 @functools.cache

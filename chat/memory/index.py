@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,13 @@ class Index:
 
     def _start_anew(self) -> None:
         self.snapshot, self.loaded_at = Snapshot.empty(), time.monotonic()
+
+
+def prune_changes() -> None:
+    """Forget changes that every process has seen, or has read everything anew since."""
+    before = datetime.now(UTC) - timedelta(seconds=2 * RELOAD_SECS)
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM memory_change WHERE made_at < %s", [before.strftime("%Y-%m-%d %H:%M:%S")])
 
 
 def _newest() -> tuple[int, int]:

@@ -4,16 +4,17 @@ Knows no wire form; the callers have parsed and authorised.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.db import transaction
-from django.utils import timezone
 
 from chat.memory import embedding, passages
-from chat.memory.incoming import NoteIn, SegmentIn, TranscriptIn, finite, plain, plain_json, short
+from chat.memory.incoming import NoteIn, TranscriptIn
+from chat.memory.index import prune_changes
 from chat.memory.models import Note, Passage, Segment, Transcript
 from chat.memory.ordering import writing_in_order
+from chat.memory.rows import note_of, segments_of, transcript_of
 
 # How much is embedded and stored together: enough to sort by length, little enough that an interruption costs little.
 GROUP_SEGMENTS = 1_024
@@ -27,14 +28,15 @@ def index_transcript(*, owner: str, transcript: TranscriptIn) -> Transcript:
 
 def index_transcripts(*, owner: str, transcripts: Iterable[TranscriptIn]) -> Iterator[Transcript]:
     """The same for many, lazily: each group is committed before its transcripts are yielded, in their order."""
-    group: list[TranscriptIn] = []
-    for transcript in transcripts:
-        group.append(transcript)
-        if sum(len(each.segments) for each in group) >= GROUP_SEGMENTS:
-            yield from _index_group(owner, group)
-            group = []
-    if group:
-        yield from _index_group(owner, group)
+    before: _Group | None = None
+    for given in _groups(transcripts):
+        # While a group is written, the next one is embedded.
+        group = _Group(owner, given)
+        if before:
+            yield from before.store()
+        before = group
+    if before:
+        yield from before.store()
 
 
 def add_note(
@@ -52,9 +54,9 @@ def add_note(
 
 def add_notes(*, owner: str, notes: Iterable[NoteIn]) -> list[Note]:
     """Store and index notes; one with the ``key`` of an older one replaces it."""
-    made = [_note(owner, note) for note in notes]
+    made = _last_of_each_key(note_of(owner, note) for note in notes)
     pieces = [piece for note in made for piece in passages.of_note(note)]
-    _embed(pieces)
+    _give(pieces, embedding.embed([piece.text for piece in pieces]))
     keys = [note.key for note in made if note.key]
     with writing_in_order():
         Note.objects.filter(owner=owner, key__in=keys).delete()
@@ -63,99 +65,76 @@ def add_notes(*, owner: str, notes: Iterable[NoteIn]) -> list[Note]:
     return made
 
 
+def _last_of_each_key(notes: Iterable[Note]) -> list[Note]:
+    return list({note.key or id(note): note for note in notes}.values())
+
+
 def delete_transcript(*, owner: str, job_id: str) -> bool:
     """Whether there was one. Answers that cite it keep their own copy of what they were shown."""
     with transaction.atomic():
+        prune_changes()
         return bool(Transcript.objects.filter(owner=owner, job_id=job_id).delete()[0])
 
 
 def delete_note(*, owner: str, note_id: int) -> bool:
     """Whether there was one."""
     with transaction.atomic():
+        prune_changes()
         return bool(Note.objects.filter(owner=owner, pk=note_id).delete()[0])
 
 
-def _index_group(owner: str, group: list[TranscriptIn]) -> list[Transcript]:
-    wanted = {each.job_id: each for each in group}  # of two with the same name the later counts
-    known = _known(owner, wanted)
-    new = [each for job_id, each in wanted.items() if job_id not in known or known[job_id].digest != each.digest]
-    rows = {each.job_id: _transcript(owner, each) for each in new}
-    segments = {each.job_id: list(_segments(rows[each.job_id], each)) for each in new}
-    pieces = [p for each in segments.values() for one in each for p in passages.of_segment(one, owner=owner)]
-    _embed(pieces)
-    with writing_in_order():
-        for job_id, before in _known(owner, rows).items():
-            Segment.objects.filter(transcript=before).delete()
-            rows[job_id].pk = before.pk
-            rows[job_id].save(force_update=True)
-        Transcript.objects.bulk_create([row for row in rows.values() if row.pk is None])
-        Segment.objects.bulk_create([one for each in segments.values() for one in each], batch_size=ROWS_PER_INSERT)
-        Passage.objects.bulk_create(pieces, batch_size=ROWS_PER_INSERT)
-    return [(known | rows)[each.job_id] for each in group]
+class _Group:
+    """Transcripts that are embedded and stored together. Of two with the same name the later one counts."""
+
+    def __init__(self, owner: str, given: list[TranscriptIn]) -> None:
+        self.owner, self.job_ids = owner, [each.job_id for each in given]
+        wanted = {each.job_id: each for each in given}
+        self.known = self._known(wanted)
+        new = [each for job_id, each in wanted.items() if not self._is_known(each, self.known.get(job_id))]
+        self.rows = {each.job_id: transcript_of(owner, each) for each in new}
+        self.segments = [one for each in new for one in segments_of(self.rows[each.job_id], each)]
+        self.pieces = [piece for one in self.segments for piece in passages.of_segment(one, owner=owner)]
+        self.vectors = embedding.embed_aside([piece.text for piece in self.pieces])
+
+    def store(self) -> list[Transcript]:
+        _give(self.pieces, self.vectors.result())
+        with writing_in_order():
+            # Asked again: somebody may have stored one of them meanwhile.
+            for job_id, before in self._known(self.rows).items():
+                Segment.objects.filter(transcript=before).delete()
+                self.rows[job_id].pk = before.pk
+                self.rows[job_id].save(force_update=True)
+            Transcript.objects.bulk_create([row for row in self.rows.values() if row.pk is None])
+            Segment.objects.bulk_create(self.segments, batch_size=ROWS_PER_INSERT)
+            Passage.objects.bulk_create(self.pieces, batch_size=ROWS_PER_INSERT)
+        stored = self.known | self.rows
+        return [stored[job_id] for job_id in self.job_ids]
+
+    def _known(self, job_ids: Iterable[str]) -> dict[str, Transcript]:
+        found = Transcript.objects.filter(owner=self.owner, job_id__in=list(job_ids))
+        return {row.job_id: row for row in found}
+
+    @staticmethod
+    def _is_known(given: TranscriptIn, row: Transcript | None) -> bool:
+        return row is not None and row.digest == given.digest
 
 
-def _known(owner: str, job_ids: Iterable[str]) -> dict[str, Transcript]:
-    return {row.job_id: row for row in Transcript.objects.filter(owner=owner, job_id__in=list(job_ids))}
+def _groups(transcripts: Iterable[TranscriptIn]) -> Iterator[list[TranscriptIn]]:
+    group: list[TranscriptIn] = []
+    n_segments = 0
+    for transcript in transcripts:
+        group.append(transcript)
+        n_segments += len(transcript.segments)
+        if n_segments >= GROUP_SEGMENTS:
+            yield group
+            group, n_segments = [], 0
+    if group:
+        yield group
 
 
-def _embed(pieces: list[Passage]) -> None:
-    vectors = embedding.embed([piece.text for piece in pieces])
+def _give(pieces: list[Passage], vectors: embedding.Vectors | None) -> None:
+    """None: there is no model, the pieces are found by their words alone."""
     if vectors is None:
         return
     for piece, vector in zip(pieces, vectors, strict=True):
         piece.embedding = embedding.as_bytes(vector)
-
-
-def _transcript(owner: str, given: TranscriptIn) -> Transcript:
-    return Transcript(
-        owner=owner,
-        job_id=given.job_id,
-        session_id=short(given.session_id),
-        title=short(given.title, 300),
-        full_text=plain(given.full_text),
-        duration_secs=finite(given.duration_secs),
-        digest=given.digest,
-        created_at=given.recorded_at or timezone.now(),
-    )
-
-
-def _segments(transcript: Transcript, given: TranscriptIn) -> Iterator[Segment]:
-    for position, each in enumerate(given.segments):
-        text = plain(each.text).strip()
-        if text:
-            yield _segment(transcript, position, each, text)
-
-
-def _segment(transcript: Transcript, position: int, given: SegmentIn, text: str) -> Segment:
-    start = finite(given.start_secs)
-    return Segment(
-        transcript=transcript,
-        position=position,
-        text=text,
-        speaker=short(given.speaker),
-        start_secs=start,
-        end_secs=finite(given.end_secs),
-        emotion=short(given.emotion, 100),
-        emotion_confidence=finite(given.emotion_confidence),
-        emotion_scores=plain_json(given.emotion_scores),
-        audio_metrics=plain_json(given.audio_metrics),
-        said_at=given.said_at or _after(transcript.created_at, start or 0.0),
-    )
-
-
-def _after(moment: datetime, secs: float) -> datetime:
-    try:
-        return moment + timedelta(seconds=secs)
-    except OverflowError:  # a start of thousands of years is no time
-        return moment
-
-
-def _note(owner: str, given: NoteIn) -> Note:
-    return Note(
-        owner=owner,
-        key=short(given.key),
-        title=short(given.title, 300),
-        body=plain(given.body).strip(),
-        metadata=plain_json(given.metadata),
-        created_at=given.created_at or timezone.now(),
-    )

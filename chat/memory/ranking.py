@@ -3,46 +3,58 @@
 Knows rows of a snapshot and their scores, no texts but those it compares.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chat.memory.snapshot import Mask, Rows, Scores
 from chat.memory.words import content_words
 
 # Of "Reciprocal Rank Fusion" (Cormack, Clarke, Büttcher 2009): how little the first ranks tower above the next ones.
 RANK_CONSTANT = 60
+CONFIDENCE = 2
+Points = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """Rows from best to worst."""
+    """Some rows with the points that they get, and the most that a row could get."""
 
     rows: Rows
-    weight: float
+    points: Points
+    top: float
 
 
-def best(rows: Rows, scores: Scores, depth: int, *, weight: float, among: Mask | None = None) -> Ranked:
-    """The best ``depth`` rows by score, of those in the mask; of equal ones the later row comes first."""
-    if among is not None:
-        rows, scores = rows[among[rows]], scores[among[rows]]
+def by_order(rows: Rows, scores: Scores | Points, depth: int, *, weight: float) -> Ranked:
+    """The best ``depth`` rows, each with its own rank; of equal scores the later row is better."""
     if len(rows) > depth:
         chosen = np.argpartition(-scores, depth - 1)[:depth]
         rows, scores = rows[chosen], scores[chosen]
-    return Ranked(rows[np.lexsort((-rows, -scores))], weight)
+    rows = rows[np.lexsort((-rows, -scores))]
+    return Ranked(rows, weight / (RANK_CONSTANT + np.arange(1, len(rows) + 1)), weight / (RANK_CONSTANT + 1))
 
 
-def join(lists: Iterable[Ranked]) -> dict[int, float]:
-    """Each row's sum of weighted reciprocal ranks, as a share of what the first of every list would have."""
-    sums: defaultdict[int, float] = defaultdict(float)
-    top = 0.0
+def by_level(rows: Rows, scores: Scores, *, weight: float) -> Ranked:
+    """All rows, equal scores with equal ranks, weighted by the score itself (0 to 1): thousands that have one common
+    word, and no other of the question's, are all as good a match, and a poor one."""
+    levels, level = np.unique(scores, return_inverse=True)
+    rank = len(levels) - level
+    return Ranked(rows, weight * scores**CONFIDENCE / (RANK_CONSTANT + rank), weight / (RANK_CONSTANT + 1))
+
+
+def among(rows: Rows, scores: Scores, mask: Mask) -> tuple[Rows, Scores]:
+    chosen = mask[rows]
+    return rows[chosen], scores[chosen]
+
+
+def join(lists: Sequence[Ranked], n: int) -> Points:
+    """For each of ``n`` rows the sum of its points, as a share of what the first of every list would have."""
+    points = np.zeros(n)
     for ranked in lists:
-        top += ranked.weight / (RANK_CONSTANT + 1)
-        for rank, row in enumerate(ranked.rows.tolist(), start=1):
-            sums[row] += ranked.weight / (RANK_CONSTANT + rank)
-    return {row: value / top for row, value in sums.items()}
+        points[ranked.rows] += ranked.points
+    return points / (sum(ranked.top for ranked in lists) or 1.0)
 
 
 class Sayings:
@@ -56,7 +68,3 @@ class Sayings:
         is_new = key not in self._seen
         self._seen.add(key)
         return is_new
-
-
-def descending(scores: dict[int, float]) -> Iterator[tuple[int, float]]:
-    yield from sorted(scores.items(), key=lambda item: (-item[1], -item[0]))

@@ -20,7 +20,7 @@ class Hit:
     recency: float
 
 
-def sources(hits: Sequence[Hit], *, top_k: int, with_neighbours: bool) -> list[Source]:
+def sources(hits: Sequence[Hit], top_k: int, *, with_neighbours: bool) -> list[Source]:
     """The first ``top_k`` that say something new, best first; fewer when hits share a window."""
     by_id = {hit.passage_id: hit for hit in hits}
     chosen = list(_different(hits, top_k))

@@ -86,8 +86,8 @@ class Snapshot:
     def texts(self, column: str, rows: Mask) -> list[str]:
         """The different texts that these rows hold."""
         held: NDArray[np.int32] = getattr(self.columns, column)
-        present = set(np.unique(held[rows]).tolist())
-        return [text for text, code in self.codes.by_text.items() if code in present]
+        n_held = np.bincount(held[rows], minlength=len(self.codes.by_text))
+        return [text for text, code in list(self.codes.by_text.items()) if code < len(n_held) and n_held[code]]
 
     def rows_of(self, ids: Ids) -> tuple[Rows, Mask]:
         """A row for each id, and whether it is really that id's."""

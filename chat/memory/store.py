@@ -17,7 +17,7 @@ from chat.memory import embedding, fulltext, results
 from chat.memory.filters import FilterError, allowed_rows, in_span
 from chat.memory.index import Index
 from chat.memory.query import MemoryQuery, Search
-from chat.memory.ranking import Ranked, best, join
+from chat.memory.ranking import Points, Ranked, among, by_level, by_order, join
 from chat.memory.results import Hit
 from chat.memory.snapshot import Mask, Rows, Scores, Snapshot
 from chat.memory.understanding import Understood, understand
@@ -30,7 +30,8 @@ MIN_DEPTH = 200  # of each ranking that is joined
 # Weights of the rankings that are joined, tried with bench/memory.py.
 EVERYWHERE, WHERE_MEANT, NEWEST = 1.0, 2.0, 2.0
 RECENCY_SHARE = 0.1  # what being of now adds to a score, at most
-ALIKE = 0.25  # how far below the best similarity something may be about the same
+# How far below the best something may be and still be about the same, by similarity and by words.
+ALIKE, ALIKE_IN_WORDS = 0.2, 0.05
 DAY_SECS = 86_400.0
 NOTHING = (np.zeros(0, np.intp), np.zeros(0, np.float32))
 INDEX = Index()
@@ -68,10 +69,13 @@ def _search(query: MemoryQuery) -> Search:
     if not top_k or not allowed.any():
         return Search(understood=understood.as_dict(), note=note)
     rankings = _rankings(query, snapshot, allowed)
-    scores = join(_lists(query, snapshot, rankings, understood, depth=max(MIN_DEPTH, 2 * top_k)))
-    scores = {row: score * (1 + RECENCY_SHARE * float(rankings.recency[row])) for row, score in scores.items()}
-    hits = [_hit(snapshot, rankings, row, scores[row]) for row in sorted(scores, key=lambda row: (-scores[row], -row))]
-    sources = results.sources(hits, top_k=top_k, with_neighbours=query.with_neighbours)
+    depth = max(MIN_DEPTH, 2 * top_k)
+    scores = join(_lists(query, snapshot, rankings, understood, depth=depth), len(snapshot))
+    scores *= 1 + RECENCY_SHARE * rankings.recency
+    rows = np.flatnonzero(scores)
+    # Twice the depth: some say the same, and fall away.
+    order = by_order(rows, scores[rows], 2 * depth, weight=1.0).rows
+    sources = results.sources(_hits(snapshot, rankings, scores, order), top_k, with_neighbours=query.with_neighbours)
     return Search(sources=tuple(sources), understood=understood.as_dict(), note=note)
 
 
@@ -86,15 +90,12 @@ def _understood(query: MemoryQuery, snapshot: Snapshot, allowed: Mask) -> Unders
 
 
 def _rankings(query: MemoryQuery, snapshot: Snapshot, allowed: Mask) -> Rankings:
-    ids, scores = fulltext.matches(query.text)
-    rows, are_there = snapshot.rows_of(ids)
-    are_there &= allowed[rows] if len(rows) else are_there
     vectors = embedding.embed([query.text]) if any(map(str.isalnum, query.text)) else None
     age_days = (query.now.timestamp() - snapshot.columns.said_at) / DAY_SECS
     return Rankings(
         allowed=allowed,
         vector=NOTHING if vectors is None else snapshot.similarities(vectors[0], allowed),
-        text=(rows[are_there], scores[are_there]),
+        text=fulltext.matches(query.text, snapshot, allowed),
         # What is said to come later is no more recent than now.
         recency=0.5 ** (np.maximum(age_days, 0.0) / settings.RAG_RECENCY_HALF_LIFE_DAYS),
     )
@@ -103,15 +104,20 @@ def _rankings(query: MemoryQuery, snapshot: Snapshot, allowed: Mask) -> Rankings
 def _lists(
     query: MemoryQuery, snapshot: Snapshot, found: Rankings, understood: Understood, *, depth: int
 ) -> list[Ranked]:
-    both = [part for part in (found.vector, found.text) if len(part[0])]
-    if not both:  # a question without words: the newest is all that can be said
+    if not len(found.vector[0]) and not len(found.text[0]):
+        # A question without words: the newest is all that can be said.
         return [_newest(snapshot, np.flatnonzero(found.allowed), depth)]
-    lists = [best(*part, depth, weight=EVERYWHERE) for part in both]
+    lists = _both(found, depth, EVERYWHERE)
     for meant in _meant(query, snapshot, found.allowed, understood):
-        lists += [best(*part, depth, weight=WHERE_MEANT, among=meant) for part in both]
+        there = replace(found, vector=among(*found.vector, meant), text=among(*found.text, meant))
+        lists += _both(there, depth, WHERE_MEANT)
     if understood.is_latest:
-        lists.append(_newest(snapshot, _about_the_same(lists, found), depth))
+        lists.append(_newest(snapshot, _about_the_same(found), depth))
     return lists
+
+
+def _both(found: Rankings, depth: int, weight: float) -> list[Ranked]:
+    return [by_order(*found.vector, depth, weight=weight), by_level(*found.text, weight=weight)]
 
 
 def _meant(query: MemoryQuery, snapshot: Snapshot, allowed: Mask, understood: Understood) -> list[Mask]:
@@ -130,28 +136,26 @@ def _meant(query: MemoryQuery, snapshot: Snapshot, allowed: Mask, understood: Un
 
 
 def _newest(snapshot: Snapshot, rows: Rows, depth: int) -> Ranked:
-    return best(rows, snapshot.columns.said_at[rows].astype(np.float64), depth, weight=NEWEST)
+    return by_order(rows, snapshot.columns.said_at[rows].astype(np.float64), depth, weight=NEWEST)
 
 
-def _about_the_same(lists: list[Ranked], found: Rankings) -> Rows:
-    """Of what the lists hold, the rows about as similar to the question as the best."""
-    rows, similarities = found.vector
-    if not len(rows):
-        return lists[0].rows[:10]
-    near = rows[similarities >= similarities.max() - ALIKE]
-    return np.intersect1d(near, np.concatenate([ranked.rows for ranked in lists]))
+def _about_the_same(found: Rankings) -> Rows:
+    """The rows about as similar to the question as the best, or that have about as many of its words."""
+    return np.union1d(_near_the_best(*found.vector, ALIKE), _near_the_best(*found.text, ALIKE_IN_WORDS))
 
 
-def _hit(snapshot: Snapshot, found: Rankings, row: int, score: float) -> Hit:
-    return Hit(
-        passage_id=int(snapshot.columns.id[row]),
-        score=score,
-        vector=_score_of(found.vector, row),
-        text=_score_of(found.text, row),
-        recency=float(found.recency[row]),
-    )
+def _near_the_best(rows: Rows, scores: Scores, distance: float) -> Rows:
+    return rows[scores >= scores.max() - distance] if len(rows) else rows
 
 
-def _score_of(part: tuple[Rows, Scores], row: int) -> float | None:
-    places = np.flatnonzero(part[0] == row)
-    return float(part[1][places[0]]) if len(places) else None
+def _hits(snapshot: Snapshot, found: Rankings, scores: Points, rows: Rows) -> list[Hit]:
+    ids, recency = snapshot.columns.id[rows].tolist(), found.recency[rows].tolist()
+    vector, text = (_scores_of(part, rows, len(snapshot)) for part in (found.vector, found.text))
+    return [Hit(*each) for each in zip(ids, scores[rows].tolist(), vector, text, recency, strict=True)]
+
+
+def _scores_of(part: tuple[Rows, Scores], rows: Rows, n: int) -> list[float | None]:
+    """None for rows that this search did not find."""
+    by_row = np.full(n, np.nan, np.float32)
+    by_row[part[0]] = part[1]
+    return [None if score != score else score for score in by_row[rows].tolist()]  # only NaN differs

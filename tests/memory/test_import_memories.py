@@ -10,9 +10,9 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 
-from chat.memory import indexing
+from chat.memory import embedding, indexing
 from chat.memory.importing import run
-from chat.memory.models import Note, Segment, Transcript
+from chat.memory.models import Note, Passage, Segment, Transcript
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]
 
@@ -176,16 +176,16 @@ def test_a_long_file_is_there_by_parts_when_the_run_is_stopped(tmp_path: Path, m
     monkeypatch.setattr(indexing, "GROUP_SEGMENTS", 2)
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"segments": [{"text": f"line {n}"} for n in range(6)]}))
-    embed = indexing._embed
+    give = indexing._give
     calls: list[object] = []
 
-    def stopped(pieces: object) -> None:
+    def stopped(pieces: list[Passage], vectors: embedding.Vectors | None) -> None:
         calls.append(pieces)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        embed(pieces)  # type: ignore[arg-type]
+        give(pieces, vectors)
 
-    monkeypatch.setattr(indexing, "_embed", stopped)
+    monkeypatch.setattr(indexing, "_give", stopped)
     status, _, err = imports(path)
     assert status == 130
     assert "Start again" in err

@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from chat.memory import indexing
 from chat.memory.homes import MemoryQuery, search
-from chat.memory.incoming import SegmentIn, TranscriptIn
+from chat.memory.incoming import NoteIn, SegmentIn, TranscriptIn
 from chat.memory.indexing import add_note, delete_note, delete_transcript, index_transcript
 from chat.memory.models import Note, Passage, Segment, Transcript
 from chat.requests import SourceFilters
@@ -75,3 +76,24 @@ def test_deleting_needs_the_right_owner() -> None:
     index_transcript(owner="user:1", transcript=a_transcript())
     assert not delete_transcript(owner="", job_id="job-1")
     assert Transcript.objects.count() == 1
+
+
+def test_many_at_once_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "GROUP_SEGMENTS", 3)
+    given = [a_transcript(f"job-{number % 5}", f"Line {number}.", "Second.") for number in range(7)]
+    rows = list(indexing.index_transcripts(owner="", transcripts=given))
+    assert [row.job_id for row in rows] == [each.job_id for each in given]
+    assert list(Segment.objects.filter(transcript__job_id="job-1").values_list("text", flat=True)) == [
+        "Line 6.",
+        "Second.",
+    ]
+    assert Transcript.objects.count() == 5
+    assert Passage.objects.count() == Segment.objects.count() == 10
+
+
+def test_of_notes_with_one_key_the_last_counts() -> None:
+    notes = [NoteIn(title="", body=body, key="k") for body in ("one", "two")]
+    indexing.add_notes(owner="", notes=notes)
+    indexing.add_notes(owner="", notes=[NoteIn(title="", body="three", key="k"), NoteIn(title="", body="no key")])
+    assert sorted(Note.objects.values_list("body", flat=True)) == ["no key", "three"]
+    assert Passage.objects.count() == 2

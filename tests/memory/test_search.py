@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.db import connection, transaction
 
 from chat.memory.embedding import as_bytes
 from chat.memory.indexing import add_note, delete_transcript
@@ -166,4 +167,27 @@ def test_what_another_connection_deletes_and_adds_is_noticed() -> None:
     Passage.objects.update(text="the rent two")
     assert texts(ask("rent"))[0] == "the rent two"
     Passage.objects.all().delete()
+    assert texts(ask("budget")) == []
+
+
+def test_old_changes_are_forgotten_and_newer_ones_still_noticed() -> None:
+    remember("the budget one", job_id="one")
+    remember("the budget two", job_id="two")
+    delete_transcript(owner="", job_id="one")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE memory_change SET made_at = '2020-01-01 00:00:00'")
+    assert texts(ask("budget")) == ["the budget two"]
+    remember("the budget three", job_id="three")
+    delete_transcript(owner="", job_id="two")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM memory_change")
+        assert cursor.fetchone() == (1,)
+    assert texts(ask("budget")) == ["the budget three"]
+
+
+def test_inside_a_transaction_that_is_undone_nothing_is_kept() -> None:
+    with transaction.atomic():
+        remember("the budget")
+        assert len(ask("budget").sources) == 1
+        transaction.set_rollback(True)
     assert texts(ask("budget")) == []

@@ -1,0 +1,64 @@
+"""What comes in, as rows of the database: cleaned, cut to their columns, not yet saved."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from django.utils import timezone
+
+from chat.memory.incoming import NoteIn, SegmentIn, TranscriptIn, finite, plain, plain_json, short
+from chat.memory.models import Note, Segment, Transcript
+
+
+def transcript_of(owner: str, given: TranscriptIn) -> Transcript:
+    return Transcript(
+        owner=owner,
+        job_id=given.job_id,
+        session_id=short(given.session_id),
+        title=short(given.title, 300),
+        full_text=plain(given.full_text),
+        duration_secs=finite(given.duration_secs),
+        digest=given.digest,
+        created_at=given.recorded_at or timezone.now(),
+    )
+
+
+def segments_of(transcript: Transcript, given: TranscriptIn) -> Iterator[Segment]:
+    for position, each in enumerate(given.segments):
+        text = plain(each.text).strip()
+        if text:
+            yield _segment(transcript, position, each, text)
+
+
+def _segment(transcript: Transcript, position: int, given: SegmentIn, text: str) -> Segment:
+    start = finite(given.start_secs)
+    return Segment(
+        transcript=transcript,
+        position=position,
+        text=text,
+        speaker=short(given.speaker),
+        start_secs=start,
+        end_secs=finite(given.end_secs),
+        emotion=short(given.emotion, 100),
+        emotion_confidence=finite(given.emotion_confidence),
+        emotion_scores=plain_json(given.emotion_scores),
+        audio_metrics=plain_json(given.audio_metrics),
+        said_at=given.said_at or _after(transcript.created_at, start or 0.0),
+    )
+
+
+def _after(moment: datetime, secs: float) -> datetime:
+    try:
+        return moment + timedelta(seconds=secs)
+    except OverflowError:  # a start of thousands of years is no time
+        return moment
+
+
+def note_of(owner: str, given: NoteIn) -> Note:
+    return Note(
+        owner=owner,
+        key=short(given.key),
+        title=short(given.title, 300),
+        body=plain(given.body).strip(),
+        metadata=plain_json(given.metadata),
+        created_at=given.created_at or timezone.now(),
+    )
