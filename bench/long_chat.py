@@ -109,6 +109,8 @@ async def found(client: httpx.AsyncClient, conversation_id: str) -> dict[str, An
         "versions": len(versions),
         "made": len(made),
         "covers_until": made[0]["covers_until"] if made else None,
+        "errors": sorted({version["error"] for version in versions if version["error"]}),
+        "texts": [version["text"] for version in versions[:2]],
         "summary_tokens": made[0]["tokens"] if made else 0,
         "in_summary": {needle: needle in summary for needle in NEEDLES},
         "found_by_search": hits,
@@ -185,9 +187,9 @@ def main() -> None:
     parser.add_argument("--long", type=int, default=0, help="one prompt of so many tokens instead of the conversation")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
+    args.results.mkdir(parents=True, exist_ok=True)
     measured = asyncio.run(play(args))
     points = measured.pop("points", [])
-    args.results.mkdir(parents=True, exist_ok=True)
     if points:
         (args.results / "long_chat.json").write_text(json.dumps({**measured, "points": points}, indent=1) + "\n")
         (args.results / "long_chat.svg").write_text(as_svg(points))

@@ -9,7 +9,7 @@ Each step is one transaction that empties the outbox of the generation that ende
 import logging
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 from django.db import transaction
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 AFTER_ANSWER_TASK = "chat.after_answer"
 AFTER_PIECE_TASK = "chat.after_piece"
+# How often one piece is asked for again when nothing came, and how lively then.
+MAX_EMPTY, LIVELIER = 3, 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,12 +145,14 @@ def _due(conversation: Conversation, max_tokens: int) -> Fold | None:
 
 def _read_ahead(conversation: Conversation, max_tokens: int) -> None:
     """Have the new beginning computed while nobody waits for it; the next turn finds it in the prefix cache."""
-    state = _state(conversation, max_tokens)
-    answered = state.exchanges if state.exchanges[-1].answer else state.exchanges[:-1]
-    n_covered = state.history.n_covered(answered)
-    if not 0 < n_covered < len(answered):
+    if conversation.messages.unfinished().exists():
+        # Somebody writes faster than this could be computed: the next turn would wait beside it, and compute the same.
         return
-    ids = state.history.beginning(answered, n_covered)
+    state = _state(conversation, max_tokens)
+    n_covered = state.history.n_covered(state.exchanges)
+    if not (0 < n_covered < len(state.exchanges) and state.exchanges[-1].answer):
+        return
+    ids = state.history.beginning(state.exchanges, n_covered)
     if len(ids) > state.composer.budget.hard_limit:
         return
     options = RunOptions(max_tokens=1, temperature=0.0)
@@ -179,25 +183,39 @@ def _begin(fold: Fold) -> None:
         version=(conversation.summaries.aggregate(last=Max("version"))["last"] or 0) + 1,
         covers_until=fold.covers_until,
         history_digest=fold.history_digest,
-        generation=_ask(conversation, fold.summariser, fold.prompt_ids, piece=0, max_tokens=fold.max_tokens),
+        generation=_ask(
+            conversation,
+            Question(summariser=fold.summariser, prompt_ids=fold.prompt_ids, max_tokens=fold.max_tokens),
+        ),
     )
 
 
-def _ask(
-    conversation: Conversation, summariser: Summariser, prompt_ids: list[int], *, piece: int, max_tokens: int
-) -> Generation:
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What the summariser is asked next: which piece, and how often that one has come to nothing."""
+
+    summariser: Summariser
+    prompt_ids: list[int]
+    max_tokens: int
+    piece: int = 0
+    n_empty: int = 0
+
+
+def _ask(conversation: Conversation, question: Question) -> Generation:
     """A generation that reads one piece, behind everybody's answers."""
-    budget = summariser.budget
+    summariser, prompt_ids = question.summariser, question.prompt_ids
+    # A small model may begin with its end; less likely words get it going.
+    options = replace(summariser.options, temperature=LIVELIER) if question.n_empty else summariser.options
     return generations.create(
         owner=conversation.owner,
         params=sequence_params(
-            summariser.options, summariser.format, n_prompt=len(prompt_ids), context_size=budget.context_size
+            options, summariser.format, n_prompt=len(prompt_ids), context_size=summariser.budget.context_size
         ),
         priority=Priority.BATCH,
         prompt_ids=prompt_ids,
         follow_up_task=AFTER_PIECE_TASK,
         timeout_secs=settings.REQUEST_TIMEOUT_SECS,
-        annex={"summary": {"piece": piece, "max_tokens": max_tokens}},
+        annex={"summary": {"piece": question.piece, "max_tokens": question.max_tokens, "n_empty": question.n_empty}},
         # The answer was let in; what follows from it is not refused for a full queue.
         capped=False,
     )
@@ -205,48 +223,45 @@ def _ask(
 
 def _advance(summary: Summary, generation: Generation) -> bool:
     """What the end of a piece's generation comes to; True when the summary is made by it."""
-    text = generation.text.strip()
-    if generation.status != Status.COMPLETE or not text:
-        why = generation.error_code or (f"the generation is {generation.status}" if text else "the summary is empty")
+    text, asked = generation.text.strip(), generation.annex["summary"]
+    if generation.status != Status.COMPLETE:
+        why = generation.error_code or f"the generation is {generation.status}"
         _settle(summary, generation, state=SummaryState.FAILED, error=why)
         return False
-    budget_of = generation.annex["summary"]
-    summariser = _summariser(budget_of["max_tokens"])
+    if not text and asked["n_empty"] >= MAX_EMPTY:
+        _settle(summary, generation, state=SummaryState.FAILED, error="the summary is empty")
+        return False
+    summariser = _summariser(asked["max_tokens"])
     former = summary.conversation.summaries.made().filter(version__lt=summary.version).first()
     start = former.covers_until + 1 if former else 0
     pieces = summariser.pieces(_texts(summary.conversation, start, summary.covers_until + 1))
-    following = budget_of["piece"] + 1
-    if following < len(pieces):
-        prompt_ids = summariser.prompt(pieces[following], text)
-        _settle(summary, generation, text=text, next_piece=(summariser, prompt_ids))
-        return False
-    return _settle(
-        summary,
-        generation,
-        state=SummaryState.MADE,
-        text=text,
-        n_tokens=summariser.count(text),
-        made_at=timezone.now(),
+    piece = asked["piece"] + 1 if text else asked["piece"]
+    if piece >= len(pieces):
+        n_tokens, now = summariser.count(text), timezone.now()
+        return _settle(summary, generation, state=SummaryState.MADE, text=text, n_tokens=n_tokens, made_at=now)
+    so_far = text or summary.text or (former.text if former else "")
+    question = Question(
+        summariser=summariser,
+        prompt_ids=summariser.prompt(pieces[piece], so_far),
+        max_tokens=asked["max_tokens"],
+        piece=piece,
+        n_empty=0 if text else asked["n_empty"] + 1,
     )
+    _settle(summary, generation, question, text=text or summary.text)
+    return False
 
 
-def _settle(
-    summary: Summary,
-    generation: Generation,
-    *,
-    next_piece: tuple[Summariser, list[int]] | None = None,
-    **columns: object,
-) -> bool:
-    """Write a step down, if nobody has; with the next piece's generation where there is one."""
+def _settle(summary: Summary, generation: Generation, question: Question | None = None, **columns: object) -> bool:
+    """Write a step down, if nobody has; with the next question where there is one."""
     with transaction.atomic():
         if not generations.settle_follow_up(generation_id=generation.pk):
             return False
-        if next_piece:
-            annex = generation.annex["summary"]
-            columns["generation"] = _ask(
-                summary.conversation, *next_piece, piece=annex["piece"] + 1, max_tokens=annex["max_tokens"]
-            )
+        if question:
+            columns["generation"] = _ask(summary.conversation, question)
         Summary.objects.making().filter(pk=summary.pk).update(**columns)
+        if question:
+            # Its words are in the summary; alone it would outlive the conversation.
+            generations.delete(generation_ids=[generation.pk])
         if columns.get("state") == SummaryState.MADE:
             Conversation.objects.filter(pk=summary.conversation_id).update(summary=columns["text"])
     if columns.get("state") == SummaryState.FAILED:

@@ -8,12 +8,14 @@ from pytest_django import Settings
 from chat import conversations
 from chat.errors import ContextOverflow
 from chat.history import summaries
+from chat.history.summaries import LIVELIER, MAX_EMPTY
 from chat.models import Conversation, Message, Summary, SummaryState
 from chat.requests import Strategy
+from chat.services import Turn
 from inference.models import Generation, Priority, Status
 from inference.sweep import FOLLOW_UP_AGAIN_AFTER_SECS, Sweep
 from inference.tokenizer import Tokenizer
-from tests.chat.conversing import ANN, finish, generation_of, more, prompt_of
+from tests.chat.conversing import ANN, chat, finish, generation_of, more, prompt_of, texts_of
 from tests.chat.folding import (
     CONTEXT,
     being_made,
@@ -168,6 +170,14 @@ def test_the_new_beginning_is_computed_before_anybody_waits_for_it() -> None:
     assert shown(ids[len(ahead.prompt_ids) :]).startswith("⟨end_of_turn⟩\n⟨start_of_turn⟩user\nand now?")
 
 
+def test_nothing_is_computed_ahead_beside_a_turn_that_is_under_way() -> None:
+    turn = talk_until_due()
+    following = more(turn, "already there", max_tokens=60)
+    read_all(turn, "They talked.")
+    assert not Generation.objects.filter(ephemeral=True).exists()
+    finish(following)
+
+
 def test_a_summariser_that_fails_costs_the_oldest_turns_and_is_said() -> None:
     turn = talk_until_due()
     read_piece(turn, "", status=Status.FAILED)
@@ -185,8 +195,14 @@ def test_a_summariser_that_fails_costs_the_oldest_turns_and_is_said() -> None:
 
 def test_the_next_long_turn_tries_again() -> None:
     turn = talk_until_due()
-    read_piece(turn, "  ")
+    pieces = []
+    while pieces_left(turn):
+        pieces.append(read_piece(turn, "  "))
+    assert len(pieces) == 1 + MAX_EMPTY
+    assert [piece.params["sampling"]["temperature"] for piece in pieces[:2]] == [0.2, LIVELIER]
+    assert len({tuple(piece.prompt_ids) for piece in pieces}) == 1, "the same piece, again"
     assert Summary.objects.get().error == "the summary is empty"
+    assert Generation.objects.filter(priority=Priority.BATCH).count() == 1, "questions that were asked again are gone"
     turn = talk(1, turn, first=60)
     follow(turn)
     read_all(turn, "at last")
@@ -291,6 +307,37 @@ def test_an_answer_deleted_before_its_ring_is_nothing() -> None:
     Message.objects.all().delete()
     follow(turn)
     assert not Summary.objects.exists()
+
+
+def sent_history(turn: Turn, *, drop: int = 0) -> list[str]:
+    """What a client without ids sends: everything said, without the last ``drop`` messages."""
+    rows = texts_of(turn.conversation_id)
+    return [f"{role[0]}:{text}" for role, text in rows[: len(rows) - drop]]
+
+
+def test_a_client_that_sends_everything_goes_on_with_the_summary() -> None:
+    turn = summarised("They talked.")
+    following = chat(*sent_history(turn), "u:and now?", max_tokens=60)
+    assert following.conversation_id == turn.conversation_id
+    assert "> They talked." in short_of(following)
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_regenerated_or_edited_turn_branches_off_and_loses_nothing_silently(*, edited: bool) -> None:
+    turn = summarised("They talked.")
+    turn = talk(3, turn, first=70)
+    before = texts_of(turn.conversation_id)
+    *earlier, last = sent_history(turn, drop=1)
+    branch = chat(*earlier, "u:something else" if edited else last, max_tokens=60)
+    assert branch.conversation_id != turn.conversation_id
+    assert "They talked" not in short_of(branch), "what the other conversation was folded into is not its own"
+    assert "question 0 " in short_of(branch)
+    assert texts_of(turn.conversation_id) == before
+    finish(branch, "Well.")
+    follow(branch)
+    read_all(branch, "The branch.")
+    assert conversation_of(branch).summary == "The branch."
+    assert conversation_of(turn).summary == "They talked."
 
 
 # ---- words ----
