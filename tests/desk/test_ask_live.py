@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.desk.driving import Driver, finished, interrupt
-from tests.live_stack import LiveStack, wait_until
+from tests.live_stack import LiveStack, free_port, wait_until
 
 
 def ask(driver: Driver, prompt: str, *options: str, stdin: str | None = None) -> tuple[int, str, str]:
@@ -50,7 +50,11 @@ def test_options_reach_the_model(driver: Driver) -> None:
     assert n_prompt < 200
 
 
-def test_a_memory_service_that_is_not_there_costs_the_sources_only(driver: Driver) -> None:
+def test_a_memory_service_that_is_not_there_costs_the_sources_only(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The command prepares its own turn: the running service need not know the address.
+    monkeypatch.setitem(driver.stack.environment, "RAG_SERVICE_URL", f"http://127.0.0.1:{free_port()}")
     status, out, err = ask(driver, "[[say: fine]]", "--use-rag")
     assert (status, out) == (0, "fine\n")
     assert "no memories were searched" in err
