@@ -113,8 +113,9 @@ class Placement:
         """Stop the runner and the threads; what still lives is released."""
         self._events.put(ReleaseAll())
         self._events.put(Quit())
-        self._launcher.end(timeout_secs)
+        # The launcher's thread last: with it the kernel kills the runner, which is saving what it has computed.
         self._thread.join(timeout_secs)
+        self._launcher.end(timeout_secs)
 
     # ---- the placement's thread ----
 
