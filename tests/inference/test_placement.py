@@ -1,12 +1,14 @@
 """The placement's bookkeeping, event by event: work given out, tokens taken in, runners that die or hang."""
 
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
 import pytest
 
-from inference.engine.frames import FromRunner, Held, Progress, Rejected
+from inference.engine.frames import FromRunner, Held, Progress, Ready, Rejected
 from inference.launcher import FrameCame, RunnerGone, Started, StartFailed
 from inference.lives import Fate, Live, Outcome
 from inference.placement import (
@@ -502,3 +504,27 @@ def test_what_comes_after_the_end_is_given_back() -> None:
     outcome = late.wait(2.0)
     assert outcome is not None
     assert outcome.fate is Fate.RELEASED
+
+
+def test_a_runner_that_is_told_to_stop_outlives_nothing_it_needs() -> None:
+    """The kernel kills a runner with the thread that started it: that thread ends after the runner has saved."""
+    starters: list[threading.Thread] = []
+    lived_through: list[bool] = []
+
+    class SavingRunner(StubRunner):
+        def start(self) -> Ready:
+            starters.append(threading.current_thread())
+            return READY
+
+        def stop(self, timeout_secs: float) -> None:
+            starters[0].join(0.3)  # what it takes to save
+            lived_through.append(starters[0].is_alive())
+
+    placement = Placement(lambda on_frame, on_exit: SavingRunner(), lambda _: None)
+    placement.begin()
+    deadline = time.monotonic() + 10.0
+    while placement.ready is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    placement.end(5.0)
+    assert lived_through == [True]
+    assert not starters[0].is_alive(), "and no longer than that"
