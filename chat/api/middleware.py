@@ -55,12 +55,16 @@ def refusal(request: HttpRequest) -> HttpResponse | None:
         # Django would answer with a page when debugging, and log a traceback for every stray scanner.
         return error_response(as_chat_error(error))
     length = request.META.get("CONTENT_LENGTH") or "0"
-    # Hours of talk with all that was measured of them come in one piece.
-    is_transcript = request.path.startswith(TRANSCRIPTS_PREFIX)
-    max_bytes = settings.TRANSCRIPT_MAX_BYTES if is_transcript else settings.REQUEST_MAX_BYTES
+    max_bytes = largest_body(request.path)
     if not length.isdigit() or int(length) <= max_bytes or request.path.startswith(ADMIN_PREFIX):
         return None
     return error_response(body_too_large(max_bytes))
+
+
+def largest_body(path: str) -> int:
+    """Bytes that a request to the path may bring."""
+    # Hours of talk with all that was measured of them come in one piece.
+    return settings.TRANSCRIPT_MAX_BYTES if path.startswith(TRANSCRIPTS_PREFIX) else settings.REQUEST_MAX_BYTES
 
 
 def body_too_large(max_bytes: int) -> BodyTooLarge:

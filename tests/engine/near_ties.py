@@ -17,6 +17,7 @@ MAX_MARGIN = 1.6
 
 def assert_same_up_to_rounding(backend: Backend, prompt: Many[int], got: Many[int], expected: Many[int]) -> int:
     """``got`` and ``expected`` follow ``prompt``; returns how many tokens are equal. Uses an empty slot 0."""
+    assert prompt, "without what they follow nothing can be asked again"
     assert len(got) == len(expected), f"{len(got)} tokens, {len(expected)} expected"
     n_equal = next((i for i, pair in enumerate(zip(got, expected, strict=True)) if pair[0] != pair[1]), len(got))
     if n_equal == len(got):
