@@ -1,0 +1,63 @@
+"""What is known of the card: its name, its memory, and who has how much of it. Knows no lease and no runner."""
+
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Protocol
+
+import psutil
+
+from inference.engine.config import MEBIBYTE
+
+
+class Card(Protocol):
+    """One graphics card."""
+
+    @property
+    def uuid(self) -> str:
+        """What the lock and the records call it; indexes change when a card is added."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def total_mb(self) -> int: ...
+
+    @property
+    def free_mb(self) -> int: ...
+
+    def vram_used_mb_of(self, pids: Iterable[int]) -> int:
+        """What these processes hold of the card's memory together; 0 once they have ended and it is really free."""
+
+
+class SimulatedCard:
+    """A card made of RAM: what a process holds in memory counts as its share of the card's."""
+
+    uuid = "GPU-simulated"
+    name = "simulated card"
+
+    def __init__(self, total_mb: int = 8192) -> None:
+        self.total_mb = total_mb
+        self._pids: set[int] = set()  # ever asked about
+        self._lock = threading.Lock()
+
+    @property
+    def free_mb(self) -> int:
+        with self._lock:
+            pids = set(self._pids)
+        return max(0, self.total_mb - sum(_resident_mb(pid) for pid in pids))
+
+    def vram_used_mb_of(self, pids: Iterable[int]) -> int:
+        asked = set(pids)
+        with self._lock:
+            self._pids |= asked
+        return sum(_resident_mb(pid) for pid in asked)
+
+
+def _resident_mb(pid: int) -> int:
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        # One that has ended holds nothing, even before its parent has fetched its status.
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return max(1, process.memory_info().rss // MEBIBYTE)
+    return 0
