@@ -10,10 +10,11 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import psutil
@@ -25,6 +26,7 @@ from bench.long_chat_plot import as_svg
 from bench.prompts import text_of
 from bench.servers import Running, Setup
 from bench.streams import data_lines
+from inference.engine.config import MEBIBYTE
 
 FACTS = {
     2: "The spare key is under the marigold pot.",
@@ -47,14 +49,23 @@ class Point:
     n_left_out: int
 
 
-async def ask(client: httpx.AsyncClient, text: str, conversation_id: str | None, n_out: int) -> dict[str, Any]:
-    """One turn's last line, with ``first_token_ms`` as its client saw it."""
+async def ask(
+    client: httpx.AsyncClient,
+    text: str,
+    conversation_id: str | None,
+    n_out: int,
+    on_progress: Callable[[float], object] = lambda share: None,
+) -> dict[str, Any]:
+    """One turn's last line, with ``first_token_ms`` as its client saw it; ``on_progress`` is told how much of the
+    prompt is read, from 0 to 1."""
     said = {"conversation_id": conversation_id, "message": text} if conversation_id else {"messages": [_user(text)]}
     body = {**said, "max_tokens": n_out, "temperature": 0, "ignore_eos": True, "seed": 1}
     began, first = time.monotonic(), 0.0
     async for line in data_lines(client, "/chat/stream", body):
         if line["token"] and not first:
             first = (time.monotonic() - began) * 1000
+        if (progress := line.get("status", {}).get("progress")) is not None:
+            on_progress(progress)
         if line.get("error"):
             raise RuntimeError(f"the stream failed: {line['error']}")
         if line["done"]:
@@ -122,22 +133,34 @@ def runner_mb(running: Running) -> float:
     assert running.process is not None
     below = psutil.Process(running.process.pid).children(recursive=True)
     titled = [process for process in below if " ".join(process.cmdline()).startswith("gemma-runner")]
-    return max(process.memory_info().rss for process in titled) / 2**20
+    return max(process.memory_info().rss for process in titled) / MEBIBYTE
 
 
-async def long_prompt(client: httpx.AsyncClient, running: Running, n_tokens: int) -> dict[str, float]:
+async def long_prompt(client: httpx.AsyncClient, running: Running, n_tokens: int) -> dict[str, float | None]:
     """One prompt of about ``n_tokens``, and the turn after it."""
+    health = (await client.get("/health")).json()
     before_mb = runner_mb(running)
-    first = await ask(client, text_of(n_tokens, seed=7), None, 8)
+    with tqdm(total=n_tokens, unit="tok", desc="prompt") as bar:
+        first = await ask(client, text_of(n_tokens, seed=7), None, 8, lambda share: _move(bar, share))
+    read_mb = runner_mb(running)
     second = await ask(client, "And now?", first["conversation_id"], 8)
+    secs = first["first_token_ms"] / 1000
     return {
+        "context_size": health["context_size"],
+        "kv_cache_mb": health["kv_cache_mb"],
         "prompt_tokens": first["usage"]["prompt_tokens"],
-        "first_token_secs": first["first_token_ms"] / 1000,
+        "first_token_secs": secs,
+        "prompt_tokens_per_second": first["usage"]["prompt_tokens"] / secs,
         "next_turn_ms": second["first_token_ms"],
         "next_turn_computed": second["usage"]["prompt_tokens"] - second["usage"]["cached_tokens"],
         "runner_mb_before": before_mb,
+        "runner_mb_after_prompt": read_mb,
         "runner_mb_after": runner_mb(running),
     }
+
+
+def _move(bar: "tqdm[NoReturn]", share: float) -> None:
+    bar.update(int(share * (bar.total or 0)) - bar.n)
 
 
 def summary_of(points: list[Point]) -> dict[str, Any]:

@@ -111,5 +111,8 @@ def _answer_rendered(message: Message | None) -> Rendered:
 
 
 def _sources_of(answer: Message | None) -> tuple[Source, ...]:
+    # What is not stored yet has what it was given, and asking the database for more would be a query for each.
+    if answer is None or (answer._state.adding and "retrieval" not in answer._state.fields_cache):
+        return ()
     retrieval = getattr(answer, "retrieval", None)
     return tuple(Source.from_wire(wire) for wire in retrieval.sources) if retrieval else ()

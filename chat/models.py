@@ -111,8 +111,6 @@ class Summary(models.Model):
     generation = models.OneToOneField(
         Generation, on_delete=models.SET_NULL, null=True, blank=True, related_name="summary"
     )
-    # The cumulative digest at the last user message covered: a conversation that branches off later finds it by that.
-    history_digest = models.CharField(max_length=64, blank=True, default="", db_index=True)
     error = models.TextField(blank=True, default="")
     created_at = models.DateTimeField(auto_now_add=True)
     made_at = models.DateTimeField(null=True, blank=True)

@@ -17,6 +17,7 @@ from chat.composing import Composer, Composition, wants_memories
 from chat.dialogue import Said, said_in, write_renderings
 from chat.error_border import translate
 from chat.follow_ups import earlier_in, searched
+from chat.grounds import Ground
 from chat.history.long_messages import read_in_parts
 from chat.history.summaries import AFTER_ANSWER_TASK, remembered
 from chat.memory import homes
@@ -25,7 +26,6 @@ from chat.memory.sources import Source, from_context
 from chat.models import Conversation, Message, Retrieval, Role
 from chat.requests import ChatRequest, SourceFilters, Strategy
 from chat.retrievals import record
-from chat.rules import Asked
 from inference import services as generations
 from inference.errors import StoreUnavailable
 from inference.models import Generation, Status
@@ -54,11 +54,16 @@ class Preparation:
     is_long: bool = False  # the message has to be read in parts first
 
     @classmethod
-    def wanted_by(cls, request: ChatRequest, asked: Asked, strategy: Strategy, *, is_long: bool = False) -> Self | None:
+    def wanted_by(
+        cls, request: ChatRequest, ground: Ground, strategy: Strategy, *, is_long: bool = False
+    ) -> Self | None:
         """None when the request wants no memories and its message can be read at once."""
         if not (wants_memories(request) or is_long):
             return None
+        asked = ground.asked
         passing = () if request.store else (*asked.earlier, Said(Role.USER, asked.user))
+        # What branches off and is not stored has its history with it.
+        is_known = request.conversation_id is not None and request.replaces is None
         return cls(
             query=asked.user,
             top_k=request.rag_top_k,
@@ -66,8 +71,8 @@ class Preparation:
             documents=tuple(from_context(item) for item in request.context),
             max_tokens=request.max_tokens,
             strategy=strategy,
-            system=asked.system,
-            conversation_id=str(request.conversation_id) if request.conversation_id and not request.store else None,
+            system=ground.system,
+            conversation_id=str(request.conversation_id) if is_known and not request.store else None,
             said=tuple((str(said.role), said.text) for said in passing),
             searches=wants_memories(request),
             is_long=is_long,

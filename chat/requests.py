@@ -84,11 +84,15 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatRequest(RunOptions):
-    """One chat turn. ``message`` is the short form of one user message; ``use_rag`` None: RAG_DEFAULT."""
+    """One chat turn. ``message`` is the short form of one user message; ``use_rag`` None: RAG_DEFAULT.
+
+    ``replaces`` is a message of the conversation: the turn takes the place of its question, in a conversation that
+    branches off there; without a message the same is asked again."""
 
     messages: tuple[ChatMessage, ...] = ()
     message: str | None = None
     conversation_id: uuid.UUID | None = None
+    replaces: uuid.UUID | None = None
     context: tuple[ContextItem, ...] = ()
     use_rag: bool | None = None
     rag_top_k: int = 5

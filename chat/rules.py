@@ -11,7 +11,8 @@ from inference.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Asked:
-    """What a chat request says. ``system`` is empty for the default; ``earlier`` is the history that was sent."""
+    """What a chat request says. ``system`` is empty for the default; ``earlier`` is the history that was sent. An empty
+    ``user`` stands for the question that is asked again."""
 
     user: str
     earlier: tuple[Said, ...] = ()
@@ -20,6 +21,10 @@ class Asked:
 
 def read_asked(request: ChatRequest) -> Asked:
     """Raises InvalidRequest, naming the field."""
+    if request.replaces and not request.conversation_id:
+        raise InvalidRequest("replaces needs the conversation_id of its message", field="replaces")
+    if request.replaces and request.message is None and not request.messages:
+        return Asked("")  # the same again
     asked = _of_known_conversation(request) if request.conversation_id else _of_sent_history(request)
     if not asked.user.strip():
         raise InvalidRequest("the new message is empty", field="message" if request.message else "messages")

@@ -1,4 +1,4 @@
-"""A turn worked out and stored: which conversation it continues, which rows it makes.
+"""A turn worked out and stored: which prompt it comes to, which rows it makes.
 
 Nothing here retrieves memories; nothing is stored before all that could refuse the turn has been asked.
 """
@@ -11,11 +11,11 @@ from django.db import transaction
 
 from chat.callers import Caller
 from chat.composing import Composer, Composition, sequence_params, timeout_secs
-from chat.continuation import digests, find_continued
+from chat.continuation import digests
 from chat.dialogue import Said, said_in, write_renderings
-from chat.errors import ConversationBusy, NotFound
+from chat.grounds import Ground, find_ground
 from chat.history.long_messages import is_too_long, stand_in
-from chat.history.summaries import AFTER_ANSWER_TASK, remembered
+from chat.history.summaries import AFTER_ANSWER_TASK
 from chat.memory.sources import Source, from_context
 from chat.models import Conversation, Message, Retrieval, Role
 from chat.preparation import PREPARE_TASK, Preparation
@@ -33,14 +33,13 @@ class ConversationMoved(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All of a turn before it is stored. ``kept`` are stored messages, ``new`` unsaved ones, in order."""
+    """All of a turn before it is stored. ``new`` are the unsaved messages that come after the ground's, in order."""
 
     caller: Caller
     request: ChatRequest
+    ground: Ground
     composer: Composer
     composition: Composition
-    conversation: Conversation | None
-    kept: list[Message]
     new: list[Message]
     preparation: Preparation | None  # None: no search, the prompt is final
 
@@ -48,65 +47,52 @@ class Plan:
 def plan_turn(*, caller: Caller, request: ChatRequest, asked: Asked, may_continue: bool = True) -> Plan:
     """Find the conversation, render the prompt. Raises NotFound, ConversationBusy, ContextOverflow."""
     # Read outside of a transaction: rendering a long history must not keep other writers waiting.
-    conversation = _conversation_for(caller, request, asked, may_continue=may_continue)
-    kept = list(conversation.messages.in_order()) if conversation else []
-    if request.conversation_id and any(message.generation and not message.generation.is_ended for message in kept):
-        raise ConversationBusy("the last answer of this conversation is not finished")
-    # A known conversation has the earlier messages; of a sent history for a new one all is still unsaid.
-    is_known = conversation is not None
-    unsaid = [Said(Role.USER, asked.user)] if is_known else [*asked.earlier, Said(Role.USER, asked.user)]
-    if conversation is None and request.store:
-        conversation = Conversation(owner=caller.key, system_prompt=asked.system)
-    if conversation and not kept and not conversation.title:
-        conversation.title = title_of(unsaid)
-    new = _new_messages(conversation, kept, unsaid) if conversation and request.store else []
-    said = [*said_in(kept), *(said_in(new) or unsaid)]
-    own_system = conversation.system_prompt if conversation else asked.system
-    strategy = request.strategy or Strategy(conversation.strategy if conversation else Strategy.SUMMARIZE)
-    composer = Composer(
-        own_system=own_system,
-        max_tokens=request.max_tokens,
-        strategy=strategy,
-        remembered=remembered(conversation, strategy),
-    )
+    ground = find_ground(caller=caller, request=request, asked=asked, may_continue=may_continue)
+    new = _new_messages(ground) if request.store else []
+    said = [*said_in(ground.before), *(said_in(new) or ground.unsaid)]
+    composer = _composer(request, ground)
+    question = ground.asked.user
     # Asked for in so many words: it takes as many generations as the message has parts.
-    is_long = request.strategy is Strategy.SUMMARIZE and request.store and is_too_long(composer, asked.user)
+    is_long = request.strategy is Strategy.SUMMARIZE and request.store and is_too_long(composer, question)
     if is_long:
-        said[-1] = replace(said[-1], text=stand_in(composer, asked.user))
-    preparation = Preparation.wanted_by(request, asked, strategy, is_long=is_long)
+        said[-1] = replace(said[-1], text=stand_in(composer, question))
+    preparation = Preparation.wanted_by(request, ground, composer.budget.strategy, is_long=is_long)
     # With a search to come this prompt is only a proof that the dialogue fits; documents are chosen with the memories.
     documents: list[Source] = [] if preparation else [from_context(item) for item in request.context]
     return Plan(
         caller=caller,
         request=request,
+        ground=ground,
         composer=composer,
         composition=composer.compose(said, documents),
-        conversation=conversation,
-        kept=kept,
         new=new,
         preparation=preparation,
     )
 
 
-def _conversation_for(caller: Caller, request: ChatRequest, asked: Asked, *, may_continue: bool) -> Conversation | None:
-    """The stored conversation that the turn goes on with, or None for a new one."""
-    if request.conversation_id:
-        found = Conversation.objects.of(caller.key).filter(pk=request.conversation_id).first()
-        if found is None:
-            raise NotFound("there is no such conversation", field="conversation_id")
-        return found
-    if not (may_continue and request.store):
-        return None
-    return find_continued(owner=caller.key, system=asked.system, earlier=asked.earlier)
+def _composer(request: ChatRequest, ground: Ground) -> Composer:
+    own = ground.conversation.strategy if ground.conversation else Strategy.SUMMARIZE
+    strategy = request.strategy or Strategy(own)
+    return Composer(
+        own_system=ground.system,
+        max_tokens=request.max_tokens,
+        strategy=strategy,
+        remembered=ground.remembered(strategy),
+    )
 
 
-def _new_messages(conversation: Conversation, kept: list[Message], said: list[Said]) -> list[Message]:
-    """Unsaved rows of what is new, each user message with its cumulative digest."""
-    users_before = [message for message in kept if message.role == Role.USER]
-    texts = [each.text for each in said if each.role == Role.USER]
+def _new_messages(ground: Ground) -> list[Message]:
+    """Unsaved rows of what is new, each user message with its cumulative digest; a new conversation gets its title."""
+    conversation = ground.conversation
+    if conversation is None:
+        return []
+    if not ground.before and not conversation.title:
+        conversation.title = title_of(ground.unsaid)
+    users_before = [message for message in ground.before if message.role == Role.USER]
+    texts = [each.text for each in ground.unsaid if each.role == Role.USER]
     before = users_before[-1].history_digest if users_before else None
     codes = iter(digests(conversation.system_prompt, texts, after=before))
-    return [
+    new = [
         Message(
             conversation=conversation,
             position=position,
@@ -114,8 +100,10 @@ def _new_messages(conversation: Conversation, kept: list[Message], said: list[Sa
             content=each.text,
             history_digest=next(codes) if each.role == Role.USER else "",
         )
-        for position, each in enumerate(said, kept[-1].position + 1 if kept else 0)
+        for position, each in enumerate(ground.unsaid, ground.before[-1].position + 1 if ground.before else 0)
     ]
+    new[-1].condensed = ground.condensed
+    return new
 
 
 def title_of(said: list[Said]) -> str:
@@ -135,18 +123,15 @@ def store_plan(plan: Plan, *, idempotency_key: str | None, request_digest: str) 
 
     Raises ConversationMoved, ``inference``'s refusals and KeyTaken; then nothing of it remains.
     """
-    if plan.conversation and plan.new:
-        _hold(plan.conversation, plan.kept)
+    conversation = plan.ground.conversation if plan.new else None
+    if conversation:
+        _hold(conversation, plan.ground)
     generation = _create_generation(plan, idempotency_key, request_digest)
-    if not (plan.conversation and plan.new):
+    if conversation is None:
         return generation
-    changed = write_renderings(plan.composition.groups, plan.composition.prompt.exchanges)
-    Message.objects.bulk_create(plan.new)
-    Message.objects.bulk_update(
-        [message for message in changed if message not in plan.new], ["rendered", "rendered_with"], batch_size=100
-    )
+    _store_messages(plan)
     answer = Message.objects.create(
-        conversation=plan.conversation,
+        conversation=conversation,
         position=plan.new[-1].position + 1,
         role=Role.ASSISTANT,
         generation=generation,
@@ -157,19 +142,35 @@ def store_plan(plan: Plan, *, idempotency_key: str | None, request_digest: str) 
     return generation
 
 
-def _hold(conversation: Conversation, kept: list[Message]) -> None:
+def _hold(conversation: Conversation, ground: Ground) -> None:
     """Make the row of a new conversation, or lock a known one and see that it is as it was read."""
+    known = ground.branch.source if ground.branch else conversation
+    # SQLite knows no row locks and needs none: the transaction is immediate, other writers wait at its beginning.
+    locked = None if known._state.adding else Conversation.objects.select_for_update().filter(pk=known.pk).first()
     if conversation._state.adding:
+        if ground.branch and locked is None:
+            raise ConversationMoved  # whoever deleted it meant its copies too
         conversation.save(force_insert=True)
         return
-    # SQLite knows no row locks and needs none: the transaction is immediate, other writers wait at its beginning.
-    locked = Conversation.objects.select_for_update().filter(pk=conversation.pk).first()
-    if locked is None or conversation.messages.count() != len(kept):
+    if locked is None or conversation.messages.count() != len(ground.before):
         raise ConversationMoved
     if locked.system_prompt != conversation.system_prompt:
         raise ConversationMoved  # the prompt was rendered under the old one
     conversation.title = locked.title or conversation.title
     conversation.save(update_fields=["title", "updated_at"])
+
+
+def _store_messages(plan: Plan) -> None:
+    """The new messages, a branch's copies before them, and what known ones are rendered to now."""
+    changed = write_renderings(plan.composition.groups, plan.composition.prompt.exchanges)
+    known = [message for message in changed if not message._state.adding]
+    branch = plan.ground.branch
+    Message.objects.bulk_create([*(branch.messages if branch else ()), *plan.new])
+    Message.objects.bulk_update(known, ["rendered", "rendered_with"], batch_size=100)
+    if branch:
+        Retrieval.objects.bulk_create(branch.retrievals)
+        if branch.summary:
+            branch.summary.save(force_insert=True)
 
 
 def _create_generation(plan: Plan, idempotency_key: str | None, request_digest: str) -> Generation:

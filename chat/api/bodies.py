@@ -134,6 +134,7 @@ class ChatBody(RunOptionsBody, FiltersBody):
     messages = MessageList(child=MessageBody(), required=False, allow_empty=False, max_length=MAX_MESSAGES)
     message = fields.Text(required=False)
     conversation_id = fields.Identifier(required=False)
+    replaces = fields.Identifier(required=False)
     context = serializers.ListField(  # type: ignore[assignment]
         child=ContextField(), required=False, max_length=MAX_CONTEXT_ITEMS
     )
@@ -145,7 +146,7 @@ class ChatBody(RunOptionsBody, FiltersBody):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         attrs = super().validate(attrs)
         messages = attrs.get("messages")
-        if messages is None and "message" not in attrs:
+        if messages is None and "message" not in attrs and "replaces" not in attrs:
             raise serializers.ValidationError({"messages": "is required"})
         if messages is not None and "message" in attrs:
             raise serializers.ValidationError({"message": 'cannot be given together with "messages"'})
@@ -180,8 +181,9 @@ def chat_request(data: object) -> ChatRequest:
     if "strategy" in given:
         given["strategy"] = Strategy(given["strategy"])
     # Said as a lookup would say it: whether an id could exist is nobody's business.
-    if "conversation_id" in given and not isinstance(given["conversation_id"], uuid.UUID):
-        raise NotFound("no such conversation", field="conversation_id")
+    for name, what in (("conversation_id", "conversation"), ("replaces", "message")):
+        if name in given and not isinstance(given[name], uuid.UUID):
+            raise NotFound(f"no such {what}", field=name)
     # Only what was given: the defaults are ChatRequest's.
     return ChatRequest(**options, **given, filters=filters)
 

@@ -8,7 +8,6 @@ Each step is one transaction that empties the outbox of the generation that ende
 
 import logging
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from django.conf import settings
@@ -41,7 +40,6 @@ class Fold:
     conversation: Conversation
     former_version: int  # of the summary that it goes on from; 0: none
     covers_until: int
-    history_digest: str
     max_tokens: int  # of the answers in this conversation, on which its budget depends
     prompt_ids: list[int]
     summariser: Summariser
@@ -56,9 +54,14 @@ def remembered(conversation: Conversation | None, strategy: Strategy) -> Remembe
         return Remembered()
     trouble = "" if latest.state == SummaryState.MADE else f"{latest.state}: {latest.error}".rstrip(": ")
     made = latest if latest.state == SummaryState.MADE else conversation.summaries.made().first()
-    if made is None:
-        return Remembered(trouble=trouble)
-    return Remembered(summary=made.text, n_messages=made.covers_until + 1, version=made.version, trouble=trouble)
+    return replace(remembered_by(made, strategy), trouble=trouble)
+
+
+def remembered_by(made: Summary | None, strategy: Strategy) -> Remembered:
+    """What this summary has of its conversation."""
+    if made is None or strategy is not Strategy.SUMMARIZE:
+        return Remembered()
+    return Remembered(summary=made.text, n_messages=made.covers_until + 1, version=made.version)
 
 
 def after_answer(generation_id: uuid.UUID) -> None:
@@ -136,7 +139,6 @@ def _due(conversation: Conversation, max_tokens: int) -> Fold | None:
         conversation=conversation,
         former_version=state.former.version,
         covers_until=n_messages - 1,
-        history_digest=_digest_at(state.groups[:end]),
         max_tokens=max_tokens,
         prompt_ids=summariser.prompt(first_piece, state.former.summary),
         summariser=summariser,
@@ -182,7 +184,6 @@ def _begin(fold: Fold) -> None:
         conversation=conversation,
         version=(conversation.summaries.aggregate(last=Max("version"))["last"] or 0) + 1,
         covers_until=fold.covers_until,
-        history_digest=fold.history_digest,
         generation=_ask(
             conversation,
             Question(summariser=fold.summariser, prompt_ids=fold.prompt_ids, max_tokens=fold.max_tokens),
@@ -278,9 +279,3 @@ def _texts(conversation: Conversation, start: int, end: int) -> list[tuple[Role,
     """What was said from one position to before another."""
     messages = conversation.messages.in_order().filter(position__gte=start, position__lt=end)
     return [(Role(message.role), message.shown) for message in messages]
-
-
-def _digest_at(groups: Sequence[Group]) -> str:
-    """The cumulative digest at the last user message of these."""
-    messages = [said.message for group in groups for said in group.users if said.message]
-    return messages[-1].history_digest if messages else ""

@@ -93,6 +93,7 @@ ROWS = [
     ),
     Row("Latin-1", UTF8_JSON, 415, "unsupported_media_type", None, typed("application/json; charset=latin-1")),
     Row("unknown conversation", {"conversation_id": NOBODY, "message": "x"}, 404, "not_found", "conversation_id"),
+    Row("replaces without its conversation", asked(replaces=NOBODY), 400, BAD, "replaces"),
     Row("an id that is none", {"conversation_id": "../1", "message": "x"}, 404, "not_found", "conversation_id"),
     Row("an endless key", asked(), 400, BAD, None, JSON | {"Idempotency-Key": "k" * 256}),
 ]

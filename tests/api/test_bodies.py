@@ -108,6 +108,15 @@ def test_biases_may_come_as_llama_servers_pairs() -> None:
     assert chat_request({"messages": HELLO, "logit_bias": [[3, -1], [4, False]]}).logit_bias == {3: -1.0, 4: None}
 
 
+def test_the_same_question_again_needs_no_message() -> None:
+    request = chat_request({"conversation_id": ID, "replaces": ID})
+    assert (request.replaces, request.message, request.messages) == (UUID(ID), None, ())
+    assert chat_request({"conversation_id": ID, "replaces": ID, "message": "edited"}).message == "edited"
+    with pytest.raises(NotFound) as caught:
+        chat_request({"conversation_id": ID, "replaces": "nothing"})
+    assert caught.value.field == "replaces"
+
+
 @pytest.mark.parametrize(
     "conversation_id", ["nothing", "", ID[:-1], "{" + ID + "}", "urn:uuid:" + ID, ID.replace("-", "")]
 )

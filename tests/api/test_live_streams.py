@@ -91,6 +91,21 @@ def test_the_simplest_client_reads_every_line(client: httpx.Client) -> None:
     assert text == "naïve \N{GRINNING FACE}\u2028\u0085end"
 
 
+def test_an_answer_made_again_and_an_edited_question(client: httpx.Client) -> None:
+    first = client.post("/chat", json=say("one")).json()
+    named = {"conversation_id": first["conversation_id"], "replaces": first["message_id"]}
+    again = client.post("/chat", json=named).json()
+    edited = read_stream(client, "/chat/stream", named | {"message": "[[say: two]]"})
+    assert (again["response"], text_of(edited)) == ("one", "two")
+    ids = [first["conversation_id"], again["conversation_id"], edited[0]["conversation_id"]]
+    assert len(set(ids)) == 3
+    said = [
+        [message["content"] for message in client.get(f"/api/conversations/{each}/messages/").json()["results"]]
+        for each in ids
+    ]
+    assert said == [["[[say: one]]", "one"], ["[[say: one]]", "one"], ["[[say: two]]", "two"]]
+
+
 def test_cut_at_every_token_and_resumed(client: httpx.Client) -> None:
     """Resume is gapless: what was read before and after the cut is the stored text, nothing lost or told twice."""
     whole = "".join(f"{n} " for n in range(1, 7))

@@ -7,7 +7,7 @@ from chat.history import summaries
 from chat.models import Conversation, Summary, SummaryState
 from chat.services import Turn
 from inference.models import Generation, Status
-from tests.chat.conversing import chat, finish, generation_of, more
+from tests.chat.conversing import chat, finish, generation_of, more, texts_of
 
 CONTEXT = 6000
 
@@ -85,3 +85,9 @@ def summarised(text: str = "They talked.", **options: Any) -> Turn:  # noqa: ANN
 def note_of(turn: Turn) -> dict[str, object]:
     note: dict[str, object] = generation_of(turn).annex["history"]
     return note
+
+
+def sent_history(turn: Turn, *, drop: int = 0) -> list[str]:
+    """What a client without ids sends: everything said, without the last ``drop`` messages."""
+    rows = texts_of(turn.conversation_id)
+    return [f"{role[0]}:{text}" for role, text in rows[: len(rows) - drop]]

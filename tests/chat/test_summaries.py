@@ -11,11 +11,10 @@ from chat.history import summaries
 from chat.history.summaries import LIVELIER, MAX_EMPTY
 from chat.models import Conversation, Message, Summary, SummaryState
 from chat.requests import Strategy
-from chat.services import Turn
 from inference.models import Generation, Priority, Status
 from inference.sweep import FOLLOW_UP_AGAIN_AFTER_SECS, Sweep
 from inference.tokenizer import Tokenizer
-from tests.chat.conversing import ANN, chat, finish, generation_of, more, prompt_of, texts_of
+from tests.chat.conversing import ANN, chat, finish, generation_of, more, prompt_of
 from tests.chat.folding import (
     CONTEXT,
     being_made,
@@ -25,6 +24,7 @@ from tests.chat.folding import (
     pieces_left,
     read_all,
     read_piece,
+    sent_history,
     summarised,
     talk,
     talk_until_due,
@@ -309,35 +309,11 @@ def test_an_answer_deleted_before_its_ring_is_nothing() -> None:
     assert not Summary.objects.exists()
 
 
-def sent_history(turn: Turn, *, drop: int = 0) -> list[str]:
-    """What a client without ids sends: everything said, without the last ``drop`` messages."""
-    rows = texts_of(turn.conversation_id)
-    return [f"{role[0]}:{text}" for role, text in rows[: len(rows) - drop]]
-
-
 def test_a_client_that_sends_everything_goes_on_with_the_summary() -> None:
     turn = summarised("They talked.")
     following = chat(*sent_history(turn), "u:and now?", max_tokens=60)
     assert following.conversation_id == turn.conversation_id
     assert "> They talked." in short_of(following)
-
-
-@pytest.mark.parametrize("edited", [False, True])
-def test_a_regenerated_or_edited_turn_branches_off_and_loses_nothing_silently(*, edited: bool) -> None:
-    turn = summarised("They talked.")
-    turn = talk(3, turn, first=70)
-    before = texts_of(turn.conversation_id)
-    *earlier, last = sent_history(turn, drop=1)
-    branch = chat(*earlier, "u:something else" if edited else last, max_tokens=60)
-    assert branch.conversation_id != turn.conversation_id
-    assert "They talked" not in short_of(branch), "what the other conversation was folded into is not its own"
-    assert "question 0 " in short_of(branch)
-    assert texts_of(turn.conversation_id) == before
-    finish(branch, "Well.")
-    follow(branch)
-    read_all(branch, "The branch.")
-    assert conversation_of(branch).summary == "The branch."
-    assert conversation_of(turn).summary == "They talked."
 
 
 # ---- words ----
