@@ -8,11 +8,12 @@ import uuid
 
 from django.db import models
 
+from inference.gpu.models import GpuLedger, HandOver
 from inference.querysets import GenerationQuerySet
 from inference.states import ENDED, WAITING, FinishReason, Priority, Status
 from inference.token_ids import pack, unpack
 
-__all__ = ["ENDED", "WAITING", "FinishReason", "Generation", "Priority", "Status"]
+__all__ = ["ENDED", "WAITING", "FinishReason", "Generation", "GpuLedger", "HandOver", "Priority", "Status"]
 
 
 class Generation(models.Model):

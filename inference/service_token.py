@@ -1,59 +1,33 @@
-"""The token that the services of one installation show each other in ``X-Service-Token``.
+"""The token that the services of one installation show each other in ``X-Service-Token``: who may call, and once.
 
-Not a standard JWT: two base64url parts without padding, ``payload.signature``, with HMAC-SHA256 over the payload
-part as it was sent. Knows keys, time and the jti store; knows nothing of HTTP.
+Knows the installation's keys, time and the jti store; how it is written stands in ``signing``. Knows nothing of HTTP.
 """
 
 import base64
-import binascii
-import hashlib
 import hmac
 import json
 import math
 import time
-import uuid
-from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import redis
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from inference import signing
 from inference.errors import ServiceTokenRefused, StoreUnavailable
 from inference.redis_client import shared_client
+from inference.signing import AUDIENCE, Key
 
-AUDIENCE = "internal"
-LIFETIME_SECS = 60
-MIN_KEY_BYTES = 32
 MAX_TOKEN_CHARS = 4096
 MAX_KEEP_SECS = 2**31  # the store refuses expiries beyond a 64-bit count of ms
 _JTI_PREFIX = "s2s:rid:"
 
 
-@dataclass(frozen=True)
-class Key:
-    kid: str
-    secret: bytes
-
-
 def mint(service_id: str = "gemma-service") -> str | None:
     """A fresh token of ours for one request, or None when the installation has no key."""
     keys = _keys()
-    if not keys:
-        return None
-    now = int(time.time())
-    request_id = str(uuid.uuid4())
-    payload = {
-        "service_id": service_id,
-        "request_id": request_id,
-        "jti": request_id,
-        "issued_at": now,
-        "expires_at": now + LIFETIME_SECS,
-        "aud": AUDIENCE,
-        "kid": keys[0].kid,
-    }
-    part = _to_base64url(json.dumps(payload, separators=(",", ":")).encode())
-    return f"{part}.{_signature(keys[0], part)}"
+    return signing.minted(keys[0], service_id) if keys else None
 
 
 def verify(token: str, *, allowed: frozenset[str]) -> str:
@@ -78,7 +52,7 @@ def verify(token: str, *, allowed: frozenset[str]) -> str:
 
 def _is_signed(part: str, signature: str) -> bool:
     # All keys are tried, whatever ``kid`` says and whichever matched: the time taken tells nothing.
-    matches = [hmac.compare_digest(_signature(key, part), signature) for key in _keys()]
+    matches = [hmac.compare_digest(signing.signature(key, part), signature) for key in _keys()]
     return any(matches)
 
 
@@ -112,41 +86,11 @@ def _use_up(jti: object, expires_at: float) -> None:
 
 def _keys() -> list[Key]:
     """The key that signs first, then the one still honoured."""
-    primary, single = _secret("JWT_SECRET_PRIMARY"), _secret("JWT_SECRET")
-    previous = _secret("JWT_SECRET_PREVIOUS")
-    keys = []
-    if primary:
-        keys.append(Key("k1", primary))
-    elif single:
-        keys.append(Key("legacy", single))
-    if previous:
-        keys.append(Key("k0", previous))
-    return keys
-
-
-def _secret(name: str) -> bytes | None:
-    raw = getattr(settings, name)
-    if not raw:
-        return None
-    secret = _decoded(raw)
-    if len(secret) < MIN_KEY_BYTES:
-        raise ImproperlyConfigured(f"{name} has {len(secret)} bytes; a key needs at least {MIN_KEY_BYTES}")
-    return secret
-
-
-def _decoded(raw: str) -> bytes:
-    """Base64 or base64url when that yields a whole key, else the characters themselves."""
-    standard = raw.strip().rstrip("=").replace("-", "+").replace("_", "/")
     try:
-        decoded = base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        return raw.encode()
-    return decoded if len(decoded) >= MIN_KEY_BYTES else raw.encode()
-
-
-def _signature(key: Key, part: str) -> str:
-    return _to_base64url(hmac.new(key.secret, part.encode("ascii"), hashlib.sha256).digest())
-
-
-def _to_base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode("ascii").rstrip("=")
+        first = signing.signing_key(primary=settings.JWT_SECRET_PRIMARY, single=settings.JWT_SECRET)
+        keys = [first] if first else []
+        if settings.JWT_SECRET_PREVIOUS:
+            keys.append(Key("k0", signing.secret_bytes("JWT_SECRET_PREVIOUS", settings.JWT_SECRET_PREVIOUS)))
+    except ValueError as error:
+        raise ImproperlyConfigured(str(error)) from error
+    return keys

@@ -15,10 +15,10 @@ import httpx
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from chat.memory.breaker import Breaker
 from chat.memory.query import Search
 from chat.memory.sources import Source, from_hit
 from chat.requests import SourceFilters
+from inference.breaker import Breaker
 from inference.service_token import mint
 
 log = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ import pytest
 from pytest_django import Settings
 
 from chat.memory import client
-from chat.memory.breaker import State
 from chat.memory.client import search
 from chat.memory.query import Search
 from chat.requests import SourceFilters
 from inference import service_token
+from inference.breaker import State
 from tests.chat.memory_service import MEMORY, OLD_HIT, SEGMENT, MemoryService
 
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from chat.memory.breaker import Breaker, State
+from inference.breaker import Breaker, State
 
 
 class Clock:

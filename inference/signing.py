@@ -1,0 +1,74 @@
+"""How a service token is written and signed: two base64url parts without padding, ``payload.signature``, with
+HMAC-SHA256 over the payload part as it is sent.
+
+Knows keys and time; knows no Django, no HTTP and nobody who may call. ``service_token`` verifies.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import time
+import uuid
+from dataclasses import dataclass
+
+AUDIENCE = "internal"
+LIFETIME_SECS = 60
+MIN_KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Key:
+    kid: str
+    secret: bytes
+
+
+def minted(key: Key, service_id: str) -> str:
+    """A fresh token for one request."""
+    now = int(time.time())
+    request_id = str(uuid.uuid4())
+    payload = {
+        "service_id": service_id,
+        "request_id": request_id,
+        "jti": request_id,
+        "issued_at": now,
+        "expires_at": now + LIFETIME_SECS,
+        "aud": AUDIENCE,
+        "kid": key.kid,
+    }
+    part = to_base64url(json.dumps(payload, separators=(",", ":")).encode())
+    return f"{part}.{signature(key, part)}"
+
+
+def signing_key(*, primary: str | None, single: str | None) -> Key | None:
+    """The key that signs, of JWT_SECRET_PRIMARY and JWT_SECRET; None when the installation has none."""
+    if primary:
+        return Key("k1", secret_bytes("JWT_SECRET_PRIMARY", primary))
+    return Key("legacy", secret_bytes("JWT_SECRET", single)) if single else None
+
+
+def secret_bytes(name: str, raw: str) -> bytes:
+    """The key that a variable holds; raises ValueError for one that is too short."""
+    secret = _decoded(raw)
+    if len(secret) < MIN_KEY_BYTES:
+        raise ValueError(f"{name} has {len(secret)} bytes; a key needs at least {MIN_KEY_BYTES}")
+    return secret
+
+
+def _decoded(raw: str) -> bytes:
+    """Base64 or base64url when that yields a whole key, else the characters themselves."""
+    standard = raw.strip().rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        decoded = base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return raw.encode()
+    return decoded if len(decoded) >= MIN_KEY_BYTES else raw.encode()
+
+
+def signature(key: Key, part: str) -> str:
+    return to_base64url(hmac.new(key.secret, part.encode("ascii"), hashlib.sha256).digest())
+
+
+def to_base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode("ascii").rstrip("=")
