@@ -15,6 +15,7 @@ from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.conf import settings
 
 from chat import services
+from chat.api.asking import read_key
 from chat.api.bodies import chat_request
 from chat.api.chat_views import existing
 from chat.api.errors import InvalidJson, as_chat_error, error_object
@@ -76,7 +77,10 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     async def _chat(self, frame: Frame, about: Frame) -> None:
         async with self._told(about):
             caller, request = self._credentials.caller, await in_thread(chat_request, frame)
-            begin = partial(services.start_turn, caller=caller, request=request, request_digest=request.digest)
+            key = read_key(frame.get("idempotency_key"), field="idempotency_key")
+            begin = partial(
+                services.start_turn, caller=caller, request=request, idempotency_key=key, request_digest=request.digest
+            )
             await self._send_lines(await start(begin, caller=caller, stops=True), about)
 
     async def _resume(self, frame: Frame, about: Frame) -> None:

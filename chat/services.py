@@ -15,6 +15,7 @@ from chat.requests import ChatRequest, CompletionRequest, RunOptions
 from chat.rules import check_options, read_asked
 from chat.turns import ConversationMoved, plan_turn, store_plan
 from inference import services as generations
+from inference.database import retried
 from inference.errors import KeyTaken, StoreUnavailable
 from inference.models import Generation, Status
 from inference.tokenizer import get_tokenizer
@@ -81,7 +82,7 @@ def cancel(*, caller: Caller, generation_id: uuid.UUID) -> Generation:
     """Stop a generation of the caller's. Raises NotFound, or Conflict (``already_ended``)."""
     generation = get_generation(caller=caller, generation_id=generation_id)
     with translated():
-        generations.request_cancel(generation_id=generation.pk)
+        retried(lambda: generations.request_cancel(generation_id=generation.pk))
     return get_generation(caller=caller, generation_id=generation_id)
 
 
@@ -104,7 +105,7 @@ def _once(caller: Caller, key: _Key, start: Callable[[], Generation]) -> Turn:
             if earlier:
                 return _turn(earlier, replayed=True)
             try:
-                return _turn(start())
+                return _turn(retried(start))
             except KeyTaken:
                 continue
         raise StoreUnavailable("another request with this Idempotency-Key does not come to an end")

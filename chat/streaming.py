@@ -161,13 +161,13 @@ async def _line(turn: Turn, entry: AnyEntry | None, progress: _Progress) -> Wire
 
 async def _queued(turn: Turn, progress: _Progress) -> WireLine | None:
     try:
-        position = await in_thread(generations.queue_position, turn.generation_id)
+        place = await in_thread(generations.queue_place, turn.generation_id)
     except (OperationalError, InterfaceError):
         return None  # a courtesy only: the log says what matters, with or without the database
-    if position is None or position == progress.position:
+    if place is None or place.position == progress.position:
         return None
-    progress.position = position
-    return progress.line(status={"state": "queued", "position": position})
+    progress.position = place.position
+    return progress.line(status={"state": "queued", "position": place.position, "wait_s": round(place.wait_secs, 1)})
 
 
 async def _last(turn: Turn, caller: Caller, end: End, progress: _Progress) -> WireLine:

@@ -94,6 +94,8 @@ def status_text(status: dict[str, Any]) -> str:
     parts = [STATES.get(state, state)]
     if status.get("position") is not None:
         parts.append(f"place {status['position']}")
+    if status.get("wait_s") is not None:
+        parts.append(f"about {status['wait_s']:.0f} s")
     if status.get("progress") is not None:
         parts.append(f"{status['progress'] * 100:.0f} %")
     if status.get("reason"):

@@ -8,10 +8,10 @@ import math
 from django.conf import settings
 from django.db import connection
 
+from inference import redis_client
 from inference.errors import CallerLimit, QueueFull, StoreUnavailable
 from inference.health import mean_run_secs
 from inference.models import Generation
-from inference.redis_client import AWAY, shared_client
 from inference.states import Priority
 
 # Any number that no one else takes an advisory lock on.
@@ -20,11 +20,11 @@ LONGEST_RETRY_SECS = 120
 
 
 def require_store() -> None:
-    """Raises StoreUnavailable when Redis does not answer a ping: what is accepted now could not be streamed."""
+    """Raises StoreUnavailable when Redis takes no write: what is accepted now could not be streamed."""
     try:
-        shared_client().ping()
-    except AWAY as error:
-        raise StoreUnavailable(f"Redis does not answer: {error}") from error
+        redis_client.probe()
+    except redis_client.AWAY as error:
+        raise StoreUnavailable(f"Redis does not answer or is full: {error}") from error
 
 
 def require_room(*, owner: str, priority: Priority) -> None:
@@ -47,5 +47,9 @@ def require_room(*, owner: str, priority: Priority) -> None:
 
 def retry_after_secs(n_to_leave: int) -> int:
     """When ``n_to_leave`` waiting rows will have been started, by what the last runs took."""
-    secs = mean_run_secs() * n_to_leave / settings.GEMMA_PARALLEL
-    return max(1, min(math.ceil(secs), LONGEST_RETRY_SECS))
+    return max(1, min(math.ceil(expected_wait_secs(n_to_leave)), LONGEST_RETRY_SECS))
+
+
+def expected_wait_secs(n_to_leave: int) -> float:
+    """The same without bounds: with every place taken, one becomes free each mean run / places."""
+    return mean_run_secs() * n_to_leave / settings.GEMMA_PARALLEL

@@ -6,16 +6,14 @@ The row is written first and its log's End second, both under the claim's epoch;
 import logging
 import threading
 import time
-from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import redis
-from django.db import InterfaceError, OperationalError, connection
-from django.utils import timezone
 
 from inference import token_log_store
+from inference.database import persistently
+from inference.deadlines import Deadlines
 from inference.doorbell import ring
 from inference.errors import StoreUnavailable
 from inference.lives import Fate, Live, Outcome
@@ -40,7 +38,12 @@ class ClaimRunner:
     """``run`` blocks its thread until the claim is settled; any number of threads may be in it."""
 
     def __init__(
-        self, placement: Placement, writer: LogWriter, client: "redis.Redis[bytes]", stopping: threading.Event
+        self,
+        placement: Placement,
+        writer: LogWriter,
+        client: "redis.Redis[bytes]",
+        stopping: threading.Event,
+        deadlines: Deadlines,
     ) -> None:
         self.lives: dict[UUID, Live] = {}
         self.mean_run_secs: float | None = None
@@ -48,10 +51,11 @@ class ClaimRunner:
         self._writer = writer
         self._client = client
         self._stopping = stopping
+        self._deadlines = deadlines
 
     def run(self, row: Generation) -> None:
         """Compute ``row``, which this worker has just claimed, and settle its claim."""
-        live = Live.of(row, deadline=_monotonic(row.deadline_at))
+        live = Live.of(row, deadline=self._deadlines.of((row.pk, row.deadline_at, row.timeout_secs)))
         self.lives[row.pk] = live
         started = time.monotonic()
         try:
@@ -137,7 +141,7 @@ class ClaimRunner:
             "timings": dict.fromkeys(STAGES, 0.0) | row.timings | _rounded(outcome.timings),
         }
         finish = Generation.objects.finish
-        if _persistently(
+        if persistently(
             lambda: finish(generation_id=row.pk, epoch=row.claim_epoch, columns=columns | own),
             patience_secs=DATABASE_PATIENCE_SECS,
         ):
@@ -152,7 +156,7 @@ class ClaimRunner:
         """To the queue, with everything said so far in its log, for the next worker to go on."""
         self._writer.flush(row.pk, row.claim_epoch, FLUSH_SECS)
         give_back = Generation.objects.give_back
-        _persistently(
+        persistently(
             lambda: give_back(generation_id=row.pk, epoch=row.claim_epoch, counts_as_attempt=False),
             patience_secs=FLUSH_SECS,
         )
@@ -161,22 +165,3 @@ class ClaimRunner:
 
 def _rounded(timings: dict[str, float]) -> dict[str, float]:
     return {stage: round(ms, 1) for stage, ms in timings.items()}
-
-
-def _monotonic(instant: datetime | None) -> float | None:
-    """A wall-clock instant on this process's monotonic clock; later jumps of the wall clock do not move it."""
-    return None if instant is None else time.monotonic() + (instant - timezone.now()).total_seconds()
-
-
-def _persistently(move: Callable[[], bool], *, patience_secs: float) -> bool:
-    """Make a move on a row although the database may be locked or away for a while."""
-    deadline = time.monotonic() + patience_secs
-    while True:
-        try:
-            return move()
-        except (OperationalError, InterfaceError) as error:
-            if time.monotonic() > deadline:
-                raise
-            log.warning("the database does not take a result, trying again: %s", error)
-        connection.close()
-        time.sleep(RETRY_SECS)

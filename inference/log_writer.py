@@ -39,11 +39,18 @@ class _Channel:
 
 
 class LogWriter:
-    """``on_lost`` is called from the writer's thread when a log is owned by a higher epoch."""
+    """``on_lost`` is called from the writer's thread when a log is owned by a higher epoch, ``holds`` when Redis has
+    lost a log: with it went the epoch that would have refused a late owner, and the row has to be asked."""
 
-    def __init__(self, client: "redis.Redis[bytes]", on_lost: Callable[[UUID, int], None]) -> None:
+    def __init__(
+        self,
+        client: "redis.Redis[bytes]",
+        on_lost: Callable[[UUID, int], None],
+        holds: Callable[[UUID, int], bool] = lambda *_: True,
+    ) -> None:
         self._client = client
         self._on_lost = on_lost
+        self._holds = holds
         # By claim, not by generation: a worker may hold a new claim before it has learnt that the old one is lost.
         self._channels: dict[tuple[UUID, int], _Channel] = {}
         self._changed = threading.Condition()
@@ -123,6 +130,7 @@ class LogWriter:
             ]
         try:
             results = token_log_store.append(self._client, appends)
+            results = [self._doubted(append, result) for append, result in zip(appends, results, strict=True)]
         except StoreUnavailable as error:
             self._redis_is_away(error)
             return False
@@ -137,6 +145,11 @@ class LogWriter:
         for generation_id, epoch in lost:
             self._on_lost(generation_id, epoch)
         return True
+
+    def _doubted(self, append: Append, result: Appended) -> Appended:
+        if result.verdict is Verdict.GAP and not self._holds(append.generation_id, append.epoch):
+            return Appended(Verdict.STALE, result.last)
+        return result
 
     def _settle(self, channel: _Channel, n_sent: int, result: Appended) -> bool:
         """Take what was written off the channel; False when its claim is lost."""

@@ -21,12 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-QUEUE_AGEING_SECS = 60.0  # a batch row that has waited this long is served like an interactive one
-
-
-def _served_first(now: datetime) -> Q:
-    """Rows of the first tier: interactive ones, and batch rows that have waited their share."""
-    return Q(priority=Priority.INTERACTIVE) | Q(queued_at__lte=now - timedelta(seconds=QUEUE_AGEING_SECS))
+# A batch row that has waited this long is served like an interactive one, and one of each owner in this time: a
+# long batch would otherwise have aged as a whole, and its owner's own questions would wait behind all of it.
+QUEUE_AGEING_SECS = 60.0
 
 
 class GenerationQuerySet(models.QuerySet["Generation"]):
@@ -49,13 +46,12 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
 
     # ---- the queue ----
 
-    def ahead_of(self, queued_at: datetime, priority: int, now: datetime) -> "GenerationQuerySet":
-        """Queued rows that are served before such a row, without regard to fairness between owners."""
-        first = _served_first(now)
-        older = Q(queued_at__lt=queued_at)
-        if priority == Priority.INTERACTIVE or queued_at <= now - timedelta(seconds=QUEUE_AGEING_SECS):
-            return self.queued().filter(first, older)
-        return self.queued().filter(first | older)
+    def ahead_of(self, queued_at: datetime, priority: int) -> "GenerationQuerySet":
+        """Queued rows served before such a row, without regard to fairness between owners and to what has aged."""
+        interactive, older = Q(priority=Priority.INTERACTIVE), Q(queued_at__lt=queued_at)
+        if priority == Priority.INTERACTIVE:
+            return self.queued().filter(interactive, older)
+        return self.queued().filter(interactive | older)
 
     def claim_next(self, *, worker: str) -> "Generation | None":
         """Claim the row that is next by priority, fairness between owners and age; None when nothing waits."""
@@ -83,7 +79,7 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
 
     def _pick(self, now: datetime) -> "Generation | None":
         """The next row, locked where the database can (on SQLite the immediate transaction keeps others out)."""
-        for tier in (self.queued().filter(_served_first(now)), self.queued()):
+        for tier in (self._served_first(now), self.queued()):
             owner = tier._next_owner()
             if owner is None:
                 continue
@@ -91,6 +87,17 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
             # better then than to leave a ring unanswered.
             return tier.filter(owner=owner)._first_unlocked() or tier._first_unlocked()
         return None
+
+    def _served_first(self, now: datetime) -> "GenerationQuerySet":
+        """Rows of the first tier: interactive ones, and batch rows whose turn has come by age."""
+        then = now - timedelta(seconds=QUEUE_AGEING_SECS)
+        aged = Q(priority=Priority.BATCH, queued_at__lte=then)
+        owners = set(self.queued().filter(aged).values_list("owner", flat=True).distinct())
+        if not owners:
+            return self.queued().filter(priority=Priority.INTERACTIVE)
+        started = self.model.objects.using(self.db).filter(priority=Priority.BATCH, started_at__gt=then)
+        owners -= set(started.filter(owner__in=owners).values_list("owner", flat=True).distinct())
+        return self.queued().filter(Q(priority=Priority.INTERACTIVE) | (aged & Q(owner__in=owners)))
 
     def _next_owner(self) -> str | None:
         """The owner, of those with a row in this set, with the fewest running, then served longest ago (never is
@@ -153,9 +160,9 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
 
     # ---- what the sweep looks for ----
 
-    def overdue(self, now: datetime) -> "GenerationQuerySet":
-        """Waiting rows whose deadline has passed."""
-        return self.waiting().filter(deadline_at__lt=now)
+    def with_deadline(self) -> "GenerationQuerySet":
+        """Unfinished rows that have one."""
+        return self.filter(status__in=[*WAITING, Status.RUNNING], deadline_at__isnull=False)
 
     def stuck_preparing(self, now: datetime, *, after_secs: float) -> "GenerationQuerySet":
         return self.filter(status=Status.PREPARING, created_at__lt=now - timedelta(seconds=after_secs))

@@ -32,6 +32,8 @@ AWAY = (
 
 CONTROL_CHANNEL = "gemma:control"
 WORKER_KEY = "gemma:worker"
+PROBE_KEY = "gemma:probe"
+PROBE_TTL_SECS = 10
 
 
 def log_key(generation_id: UUID) -> str:
@@ -65,6 +67,11 @@ def sync_client(*, reply_timeout_secs: float = REPLY_TIMEOUT_SECS) -> "redis.Red
 def shared_client() -> "redis.Redis[bytes]":
     """The process-wide client for short commands; threads may share it."""
     return sync_client()
+
+
+def probe() -> None:
+    """See that Redis takes a write: one that is full answers a ping. Raises one of AWAY."""
+    shared_client().set(PROBE_KEY, b"", ex=PROBE_TTL_SECS)
 
 
 class _CancellableRedis(redis.asyncio.Redis):  # type: ignore[type-arg]  # generic in its stubs only

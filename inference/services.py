@@ -5,6 +5,7 @@ Knows neither conversations nor HTTP. The row is the truth; a ring that fails is
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -161,12 +162,21 @@ def request_cancel(*, generation_id: UUID) -> Status:
         # It moved between the look and the update; statuses run downwards but for bounded take-overs.
 
 
-def queue_position(generation_id: UUID) -> int | None:
-    """Place in the queue, 1 being next but for fairness between owners; None when it does not wait there."""
+@dataclass(frozen=True)
+class QueuePlace:
+    """``position`` 1 is next but for fairness between owners; the wait is what the last runs let expect."""
+
+    position: int
+    wait_secs: float
+
+
+def queue_place(generation_id: UUID) -> QueuePlace | None:
+    """Where in the queue it stands; None when it does not wait there."""
     row = Generation.objects.queued().filter(pk=generation_id).only("queued_at", "priority").first()
     if row is None or row.queued_at is None:
         return None
-    return Generation.objects.ahead_of(row.queued_at, row.priority, timezone.now()).count() + 1
+    position = Generation.objects.ahead_of(row.queued_at, row.priority).count() + 1
+    return QueuePlace(position, capacity.expected_wait_secs(position))
 
 
 def find_by_key(*, owner: str, idempotency_key: str, request_digest: str) -> Generation | None:

@@ -3,27 +3,31 @@ nothing followed.
 
 Every worker sweeps; each move is conditional, so that two sweeps do it once. Time is this process's own
 monotonic clock wherever another's liveness is judged: a counter that stands still, not a time stamp that looks old.
+Only time in which the sweep itself could look counts: while the database is away, nobody's heartbeat gets there.
 """
 
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
 from django.conf import settings
 from django.utils import timezone
 
+from inference.deadlines import Deadlines
 from inference.doorbell import ring
 from inference.endings import conclude, conclude_abandoned
 from inference.models import Generation
+from inference.proof_of_life import is_dead
 from inference.querysets import GenerationQuerySet
 from inference.results import CANCELLED, TIMED_OUT, failed
 
 log = logging.getLogger(__name__)
 
 SWEEP_SECS = 1.0
+LONGEST_LOOK_SECS = 2 * SWEEP_SECS
 MAX_ATTEMPTS = 4
 RING_AGAIN_AFTER_SECS = 2.0
 PREPARE_AGAIN_AFTER_SECS = 20.0
@@ -33,19 +37,29 @@ BATCH_ROWS = 200
 
 @dataclass(frozen=True)
 class Beat:
-    """What was seen of an owner's heartbeat, and since when it has looked like that."""
+    """What was seen of an owner's heartbeat, and for how long it was seen to stand still."""
 
     epoch: int
     heartbeat: int
-    since: float
+    silent_secs: float = 0.0
 
 
 class Sweep:
-    """``free_slots`` says how many rings this worker could answer at once."""
+    """``free_slots`` says how many rings this worker could answer at once, ``holds`` which claims live in it."""
 
-    def __init__(self, free_slots: Callable[[], int], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        free_slots: Callable[[], int],
+        *,
+        holds: Callable[[UUID, int], bool] = lambda *_: False,
+        deadlines: Deadlines | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._free_slots = free_slots
+        self._holds = holds
         self._clock = clock
+        self._deadlines = deadlines or Deadlines(clock)
+        self._looked_at = clock()
         self._beats: dict[UUID, Beat] = {}
         self._prepare_rung: dict[UUID, float] = {}
         self._follow_up_rung: dict[UUID, float] = {}
@@ -60,16 +74,19 @@ class Sweep:
         self._forget_ephemeral()
 
     def _take_over_silent(self) -> None:
-        now = self._clock()
+        rows = Generation.objects.running().values_list("pk", "claim_epoch", "heartbeat", "attempt", "worker")
+        found = [row for row in rows if not self._holds(row[0], row[1])]
+        looked_secs = min(self._clock() - self._looked_at, LONGEST_LOOK_SECS)
+        self._looked_at = self._clock()
+        dead = {worker for worker in {row[4] for row in found} if is_dead(worker)}
         seen: dict[UUID, Beat] = {}
-        for generation_id, epoch, heartbeat, attempt in Generation.objects.running().values_list(
-            "pk", "claim_epoch", "heartbeat", "attempt"
-        ):
-            beat = self._beats.get(generation_id)
-            if beat is None or (beat.epoch, beat.heartbeat) != (epoch, heartbeat):
-                beat = Beat(epoch, heartbeat, now)
+        for generation_id, epoch, heartbeat, attempt, worker in found:
+            before = self._beats.get(generation_id)
+            beat = Beat(epoch, heartbeat)
+            if before is not None and (before.epoch, before.heartbeat) == (epoch, heartbeat):
+                beat = replace(beat, silent_secs=before.silent_secs + looked_secs)
             seen[generation_id] = beat
-            if now - beat.since >= settings.CLAIM_TTL_SECS:
+            if worker in dead or beat.silent_secs >= settings.CLAIM_TTL_SECS:
                 self._take_over(generation_id, beat, attempt)
         self._beats = seen
 
@@ -79,16 +96,16 @@ class Sweep:
             if conclude_abandoned(generation_id, epoch=beat.epoch, heartbeat=beat.heartbeat, ending=ending):
                 log.error("generation %s: given up after %d attempts", generation_id, attempt)
         elif Generation.objects.take_over(generation_id=generation_id, epoch=beat.epoch, heartbeat=beat.heartbeat):
-            log.warning("generation %s: its worker fell silent; back to the queue", generation_id)
+            log.warning("generation %s: its worker is gone or silent; back to the queue", generation_id)
             ring(generation_id)
 
     def _end_unwanted(self) -> None:
-        now = timezone.now()
         # A cancel that came while its worker was dying is still wanted.
         for generation_id in _ids(Generation.objects.queued().filter(cancel_requested=True)):
             conclude(generation_id, CANCELLED)
-        for generation_id in _ids(Generation.objects.overdue(now)):
-            conclude(generation_id, TIMED_OUT)
+        unfinished = Generation.objects.with_deadline().values_list("pk", "deadline_at", "timeout_secs")
+        for generation_id in self._deadlines.overdue(unfinished):
+            conclude(generation_id, TIMED_OUT)  # what runs keeps its own time and is not touched by this
 
     def _ring_for_queued(self) -> None:
         """As many rings as this worker can answer; each is answered by whichever row is next."""

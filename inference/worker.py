@@ -13,13 +13,17 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from django.conf import settings
+from django.db import connection
 from redis.client import PubSub
 from redis.exceptions import RedisError
 
 from inference import health
 from inference.claims import ClaimRunner
+from inference.database import AWAY, retried
+from inference.deadlines import Deadlines
 from inference.engine.config import MEBIBYTE, Backend
 from inference.engine_settings import requested_config
+from inference.errors import StoreUnavailable
 from inference.launcher import MakeRunner, cpu_runner
 from inference.lives import Live
 from inference.log_writer import LogWriter
@@ -27,6 +31,7 @@ from inference.loops import Loop
 from inference.memory_check import kv_bytes
 from inference.models import Generation
 from inference.placement import Placement
+from inference.proof_of_life import ProofOfLife
 from inference.redis_client import CONTROL_CHANNEL, sync_client
 from inference.sweep import SWEEP_SECS, Sweep
 from inference.token_log_entries import AnyEntry
@@ -46,10 +51,12 @@ class Worker:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._redis = sync_client()
         self._stopping = threading.Event()
-        self._writer = LogWriter(self._redis, on_lost=lambda *claim: self.placement.drop(*claim))
+        self._writer = LogWriter(self._redis, on_lost=lambda *claim: self.placement.drop(*claim), holds=_is_held)
         self.placement = Placement(make_runner, self._write)
-        self._claims = ClaimRunner(self.placement, self._writer, self._redis, self._stopping)
-        self._sweep = Sweep(self._free_slots)
+        self._alive = ProofOfLife(self.name)
+        deadlines = Deadlines()
+        self._claims = ClaimRunner(self.placement, self._writer, self._redis, self._stopping, deadlines)
+        self._sweep = Sweep(self._free_slots, holds=self._holds, deadlines=deadlines)
         self._pubsub: PubSub | None = None
         self._reported = (time.monotonic(), 0)
         self._sweeping = Loop("sweep", SWEEP_SECS, self._sweep.once)
@@ -59,6 +66,7 @@ class Worker:
 
     def begin(self) -> None:
         """Start everything; returns before the model is loaded."""
+        self._alive.begin()
         self._writer.begin()
         self.placement.begin()
         for loop in (self._beating, self._sweeping, self._listening, self._reporting):
@@ -69,7 +77,7 @@ class Worker:
         """Claim the next generation and run it to its end; False when there was none or the worker stops."""
         if self._stopping.is_set():
             return False
-        row = Generation.objects.claim_next(worker=self.name)
+        row = retried(lambda: Generation.objects.claim_next(worker=self.name))
         if row is None:
             return False
         # The ordinary case is one line per answer that the row says as well; that work moved is worth telling.
@@ -86,7 +94,8 @@ class Worker:
         3. The rest is let go; each task writes out its log and gives its row back to the queue.
         4. The heartbeat, not earlier: rows without one would be taken over while they are being written.
         5. The runner, which nobody needs now.
-        6. The log writer last: every step before may have left entries to write.
+        6. The log writer: every step before may have left entries to write.
+        7. The proof of life last: without it every row still claimed here is another worker's.
         """
         self._stopping.set()
         self._sweeping.end(THREAD_END_SECS)
@@ -99,6 +108,7 @@ class Worker:
         self.placement.end(THREAD_END_SECS)
         self._writer.end(THREAD_END_SECS)
         self._redis.close()
+        self._alive.end()
         log.info("worker %s has ended", self.name)
 
     def _wait_until_idle(self, timeout_secs: float) -> bool:
@@ -109,6 +119,10 @@ class Worker:
 
     def _free_slots(self) -> int:
         return settings.GEMMA_PARALLEL - len(self._claims.lives)
+
+    def _holds(self, generation_id: UUID, epoch: int) -> bool:
+        live = self._claims.lives.get(generation_id)
+        return live is not None and live.epoch == epoch
 
     def _write(self, entries: Sequence[tuple[Live, AnyEntry]]) -> None:
         self._writer.put([(live.generation_id, live.epoch, entry) for live, entry in entries])
@@ -168,6 +182,16 @@ class Worker:
             mean_run_secs=self._claims.mean_run_secs,
             engine=self.placement.meter.report(),
         )
+
+
+def _is_held(generation_id: UUID, epoch: int) -> bool:
+    """Whether the row knows of no later claim. Ended by this one it is still this one's to tell."""
+    try:
+        return Generation.objects.filter(pk=generation_id, claim_epoch=epoch).exists()
+    except AWAY as error:
+        raise StoreUnavailable(f"nobody can say whose it is: {error}") from error
+    finally:
+        connection.close()  # the thread that asks does so once in a blue moon
 
 
 def _kv_cache_mb() -> float | None:

@@ -92,11 +92,15 @@ async def ask_completion(request: HttpRequest, caller: Caller) -> Asked:
 
 
 def idempotency_key(request: HttpRequest) -> str | None:
-    key = request.headers.get("Idempotency-Key")
+    return read_key(request.headers.get("Idempotency-Key"))
+
+
+def read_key(key: object, *, field: str | None = None) -> str | None:
+    """An Idempotency-Key as it came, None for none. Raises InvalidRequest."""
     if key is None:
         return None
-    if not key.isprintable() or not 1 <= len(key) <= MAX_KEY_CHARS:
-        raise InvalidRequest(f"the Idempotency-Key must have 1 to {MAX_KEY_CHARS} printable characters")
+    if not isinstance(key, str) or not key.isprintable() or not 1 <= len(key) <= MAX_KEY_CHARS:
+        raise InvalidRequest(f"the Idempotency-Key must have 1 to {MAX_KEY_CHARS} printable characters", field=field)
     return key
 
 

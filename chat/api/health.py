@@ -12,13 +12,13 @@ import httpx
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.http import HttpRequest, JsonResponse
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError  # type: ignore[attr-defined]
 
 from chat.background import in_thread
 from chat.memory import client, embedding, reading
+from inference import redis_client
 from inference.health import WorkerReport, last_report
 from inference.models import Generation
-from inference.redis_client import shared_client
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,10 @@ def _database(seen: Seen) -> str:
 
 
 def _redis() -> str:
-    shared_client().ping()
+    try:
+        redis_client.probe()
+    except OutOfMemoryError:
+        raise NotServing("is full") from None
     return "answers"
 
 

@@ -230,6 +230,7 @@ OTHER_FRAMES: list[tuple[str, str | bytes, str]] = [
     ("unknown type", '{"type": "dance"}', "invalid_request"),
     ("a type that is no text", '{"type": {"a": 1}}', "invalid_request"),
     ("larger than a body may be", json.dumps({"type": "chat", "message": "x" * 1_048_576}), "body_too_large"),
+    ("a key of another kind", json.dumps({"type": "chat", "idempotency_key": 7} | asked()), "invalid_request"),
     ("an endless request id", json.dumps({"type": "chat", "request_id": "x" * 100_000} | asked()), "invalid_request"),
     ("cancel of nothing", '{"type": "cancel"}', "not_found"),
     ("cancel of a number", '{"type": "cancel", "generation_id": 7}', "not_found"),

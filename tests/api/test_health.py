@@ -11,11 +11,13 @@ import pytest
 import redis
 from django.db import OperationalError
 from pytest_django import Settings
+from redis.exceptions import OutOfMemoryError  # type: ignore[attr-defined]
 
 from chat.api import health
 from chat.memory import client
 from chat.memory.incoming import SegmentIn, TranscriptIn
 from chat.memory.indexing import add_note, index_transcript
+from inference import redis_client
 from inference.health import WorkerReport
 from inference.models import Generation, Priority, Status
 from tests.api.calling import Answer, Api
@@ -96,12 +98,19 @@ def test_the_counts_come_from_the_rows() -> None:
     assert (answer.body["queue_depth"], answer.body["active"]) == (3, 1)
 
 
+def test_a_full_redis_serves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would answer a ping."""
+    monkeypatch.setattr(redis_client, "shared_client", lambda: broken(OutOfMemoryError(SECRET)))
+    answer = get()
+    assert (answer.status, answer.body["redis"]["detail"]) == (503, "is full")
+
+
 @pytest.mark.parametrize(("database", "store", "worker"), list(product([True, False], repeat=3)))
 def test_what_is_needed_decides(database: bool, store: bool, worker: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not database:
         monkeypatch.setattr(Generation, "objects", broken(OperationalError(SECRET)))
     if not store:
-        monkeypatch.setattr(health, "shared_client", lambda: broken(redis.ConnectionError(SECRET)))
+        monkeypatch.setattr(redis_client, "shared_client", lambda: broken(redis.ConnectionError(SECRET)))
     if not worker:
         monkeypatch.setattr(health, "last_report", lambda: None)
     answer = get()

@@ -52,10 +52,10 @@ async def test_from_the_first_line_to_the_last() -> None:
 async def test_a_database_that_is_away_while_one_waits_does_not_end_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     turn, worker = await make()
 
-    def away(_: UUID) -> int:
+    def away(_: UUID) -> services.QueuePlace:
         raise OperationalError("the server is being restarted")
 
-    monkeypatch.setattr(services, "queue_position", away)
+    monkeypatch.setattr(services, "queue_place", away)
     reading = asyncio.create_task(read(turn))
     await asyncio.sleep(1.5)  # one look at the queue
     await in_thread(worker.says, "Hello")
@@ -201,16 +201,17 @@ async def test_waiting_is_told() -> None:
     ]
 
 
-async def test_the_place_in_the_queue_is_told_as_it_changes() -> None:
+async def test_the_place_in_the_queue_is_told_as_it_changes(settings: Settings) -> None:
+    settings.GEMMA_PARALLEL = 2  # no run has been measured: 5 s are assumed
     ahead = await in_thread(queued, owner="user:9")
     generation = await in_thread(queued)
     async with aclosing(streaming.lines(Turn(generation_id=generation.pk), caller=LOCAL)) as lines:
         await anext(lines)
         line = await asyncio.wait_for(anext(lines), 5)
-        assert line["status"] == {"state": "queued", "position": 2}
+        assert line["status"] == {"state": "queued", "position": 2, "wait_s": 5.0}
         await in_thread(services.request_cancel, generation_id=ahead.pk)
         line = await asyncio.wait_for(anext(lines), 5)
-        assert line["status"] == {"state": "queued", "position": 1}
+        assert line["status"] == {"state": "queued", "position": 1, "wait_s": 2.5}
 
 
 async def test_silence_is_filled_with_pings(settings: Settings) -> None:

@@ -170,6 +170,21 @@ async def test_several_answers_share_one_socket(socket: Socket) -> None:
     assert set(order[: len(order) // 2]) == set("0123")
 
 
+async def test_a_key_makes_a_frame_safe_to_send_twice(socket: Socket, fake_stack: LiveStack) -> None:
+    """The same answer over the same socket, over another, and over HTTP; another body with it is a conflict."""
+    key = f"ws-{time.monotonic_ns()}"
+    asked = {"type": "chat", "idempotency_key": key} | say("once")
+    first = await answer_over(socket, asked)
+    async with websockets.connect(fake_stack.url.replace("http", "ws") + "/ws/chat") as other:
+        again = [await answer_over(each, asked) for each in (socket, other)]
+        conflict = await answer_over(other, asked | say("something else"))
+    async with httpx.AsyncClient(base_url=fake_stack.url, timeout=30) as client:
+        whole = (await client.post("/chat", json=say("once"), headers={"Idempotency-Key": key})).json()
+    assert {lines[-1]["generation_id"] for lines in [first, *again]} == {whole["generation_id"]}
+    assert {text_of(lines) for lines in [first, *again]} == {"once"}
+    assert conflict[-1]["error"]["code"] == "idempotency_key_reused"
+
+
 async def test_cancel_ends_one_and_leaves_the_other(socket: Socket) -> None:
     await socket.send(json.dumps({"type": "chat", "request_id": "long"} | count(1000, delay_ms=30)))
     await socket.send(json.dumps({"type": "chat", "request_id": "short"} | count(30, delay_ms=30)))

@@ -4,7 +4,7 @@ import pytest
 import redis
 from django.test import override_settings
 
-from inference import capacity, health, services
+from inference import capacity, health, redis_client, services
 from inference.errors import CallerLimit, QueueFull, Refused, StoreUnavailable
 from inference.models import Generation, Priority, Status
 from tests.inference.making import PARAMS, preparing, queued
@@ -76,7 +76,7 @@ def test_thirty_simultaneous_requests_do_not_overshoot() -> None:
 
 @override_settings(REDIS_URL="unix:///nonexistent/valkey.sock")
 def test_without_redis_nothing_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capacity, "shared_client", redis_nowhere)
+    monkeypatch.setattr(redis_client, "shared_client", redis_nowhere)
     with pytest.raises(StoreUnavailable) as refusal:
         services.check_capacity(owner="me", priority=INTERACTIVE)
     assert refusal.value.retry_after_secs

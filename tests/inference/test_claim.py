@@ -131,6 +131,16 @@ def test_a_batch_row_that_waited_long_counts_as_interactive() -> None:
     assert claimed_owners(2) == ["batch", "person"]
 
 
+def test_of_a_batch_that_aged_as_a_whole_one_row_goes_first() -> None:
+    """Its owner's own question waits behind one row of it, not behind all."""
+    for _ in range(5):
+        queued("local", priority=Priority.BATCH, waited_secs=QUEUE_AGEING_SECS + 30)
+    for _ in range(2):
+        queued("local")
+    claimed = [claim(worker="w") for _ in range(4)]
+    assert [row.priority for row in claimed if row] == [Priority.BATCH, *[Priority.INTERACTIVE] * 2, Priority.BATCH]
+
+
 def test_a_light_user_waits_for_no_more_than_one_start_of_a_greedy_one() -> None:
     for _ in range(20):
         queued("greedy", waited_secs=40)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import redis
-from django.db import OperationalError
 
 from inference import claims, token_log_store
 from inference.claims import ClaimRunner
+from inference.deadlines import Deadlines
 from inference.errors import StoreUnavailable
 from inference.lives import Fate, Live, Outcome
 from inference.log_writer import LogWriter
@@ -30,7 +30,9 @@ def stopping() -> threading.Event:
 @pytest.fixture
 def runner(store: "redis.Redis[bytes]", stopping: threading.Event, monkeypatch: pytest.MonkeyPatch) -> ClaimRunner:
     monkeypatch.setattr(claims, "RETRY_SECS", 0.01)
-    return ClaimRunner(Placement(make_stub, lambda _: None), LogWriter(store, lambda *_: None), store, stopping)
+    return ClaimRunner(
+        Placement(make_stub, lambda _: None), LogWriter(store, lambda *_: None), store, stopping, Deadlines()
+    )
 
 
 def claimed_again() -> Generation:
@@ -105,30 +107,6 @@ def test_a_wait_ends_with_the_claim(runner: ClaimRunner, monkeypatch: pytest.Mon
     row = claimed_again()
     redis_away(monkeypatch, times=9999, meanwhile=lambda: Generation.objects.update(claim_epoch=99))
     assert resume(runner, row) == Outcome(Fate.LOST)
-
-
-def test_a_move_is_tried_until_the_database_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "RETRY_SECS", 0.01)
-    answers: list[Exception | bool] = [OperationalError("locked"), OperationalError("locked"), True]
-
-    def move() -> bool:
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    assert claims._persistently(move, patience_secs=10)
-    assert answers == []
-
-
-def test_a_database_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "RETRY_SECS", 0.01)
-
-    def move() -> bool:
-        raise OperationalError("gone")
-
-    with pytest.raises(OperationalError):
-        claims._persistently(move, patience_secs=0.05)
 
 
 def test_a_row_that_can_not_be_computed_is_let_go(runner: ClaimRunner) -> None:

@@ -139,6 +139,22 @@ def test_a_log_that_redis_lost_is_written_again(writer: LogWriter, store: "redis
     assert isinstance(token_log_store.decode(fields[b"e"]), End)
 
 
+def test_a_lost_log_is_not_written_by_a_late_owner(store: "redis.Redis[bytes]", lost: list[Claim]) -> None:
+    """With the log went the epoch that would have refused it; its row knows better."""
+    generation = uuid4()
+    writer = LogWriter(store, lambda *claim: lost.append(claim), holds=lambda _, epoch: epoch == 2)
+    for epoch in (1, 2):
+        writer.open(generation, epoch, tokens("ab"))
+    put(writer, generation, *tokens("x", first=3), epoch=1)
+    writer.write_once()
+    assert lost == [(generation, 1)]
+    assert text(store, generation) == ""
+    put(writer, generation, *tokens("c", first=3), epoch=2)
+    writer.write_once()
+    writer.write_once()
+    assert text(store, generation) == "abc"
+
+
 def test_a_status_alone_after_a_loss_brings_the_tokens_back(writer: LogWriter, store: "redis.Redis[bytes]") -> None:
     generation = uuid4()
     writer.open(generation, 1, [])

@@ -1,8 +1,9 @@
 """What a waiting caller is told about its place."""
 
 import pytest
+from django.test import override_settings
 
-from inference import services
+from inference import health, services
 from inference.models import Generation, Priority
 from inference.querysets import QUEUE_AGEING_SECS
 from tests.inference.making import preparing, queued
@@ -10,23 +11,36 @@ from tests.inference.making import preparing, queued
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]
 
 
+def position(row: Generation) -> int | None:
+    place = services.queue_place(row.pk)
+    return place.position if place else None
+
+
 def test_the_oldest_is_next() -> None:
     rows = [queued(f"user:{waited}", waited_secs=waited) for waited in (30, 20, 10)]
-    assert [services.queue_position(row.pk) for row in rows] == [1, 2, 3]
+    assert [position(row) for row in rows] == [1, 2, 3]
     Generation.objects.claim_next(worker="w")
-    assert [services.queue_position(row.pk) for row in rows] == [None, 1, 2]
+    assert [position(row) for row in rows] == [None, 1, 2]
 
 
-def test_batch_stands_behind_interactive_until_it_has_aged() -> None:
-    batch = queued("b", priority=Priority.BATCH, waited_secs=QUEUE_AGEING_SECS - 20)
-    aged = queued("a", priority=Priority.BATCH, waited_secs=QUEUE_AGEING_SECS + 20)
+def test_batch_stands_behind_interactive() -> None:
+    """What age does to it is not foretold: one of a whole batch in a minute."""
+    later = queued("b", priority=Priority.BATCH, waited_secs=20)
+    earlier = queued("a", priority=Priority.BATCH, waited_secs=QUEUE_AGEING_SECS + 20)
     person = queued("p")
-    positions = {row.owner: services.queue_position(row.pk) for row in (batch, aged, person)}
-    assert positions == {"a": 1, "p": 2, "b": 3}
+    assert {row.owner: position(row) for row in (later, earlier, person)} == {"p": 1, "a": 2, "b": 3}
+
+
+@override_settings(GEMMA_PARALLEL=4)
+def test_the_wait_is_what_the_last_runs_let_expect() -> None:
+    rows = [queued(waited_secs=waited) for waited in (30, 20)]
+    health.publish(health.WorkerReport(pid=1, mean_run_secs=8.0))
+    places = [services.queue_place(row.pk) for row in rows]
+    assert [place.wait_secs for place in places if place] == [2.0, 4.0]
 
 
 def test_what_does_not_wait_in_the_queue_has_no_place() -> None:
-    assert services.queue_position(preparing().pk) is None
+    assert services.queue_place(preparing().pk) is None
     generation = queued()
     services.request_cancel(generation_id=generation.pk)
-    assert services.queue_position(generation.pk) is None
+    assert services.queue_place(generation.pk) is None

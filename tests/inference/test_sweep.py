@@ -1,5 +1,6 @@
 """The sweep, on a clock moved by hand: silent owners, lost rings, deadlines, unbuilt prompts, forgotten rows."""
 
+import os
 from datetime import timedelta
 
 import pytest
@@ -8,8 +9,9 @@ from django.conf import settings
 from django.utils import timezone
 
 from inference.models import Generation, Priority, Status
+from inference.proof_of_life import ProofOfLife
 from inference.redis_client import log_key
-from inference.sweep import FOLLOW_UP_AGAIN_AFTER_SECS, MAX_ATTEMPTS, PREPARE_AGAIN_AFTER_SECS, Sweep
+from inference.sweep import FOLLOW_UP_AGAIN_AFTER_SECS, MAX_ATTEMPTS, PREPARE_AGAIN_AFTER_SECS, SWEEP_SECS, Sweep
 from inference.token_log_entries import Token
 from inference.token_log_store import Append, append
 from tests.inference.making import preparing, queued, tokens
@@ -37,9 +39,18 @@ def sweep(clock: Clock) -> Sweep:
     return Sweep(lambda: 2, clock=clock)
 
 
-def running(*, attempt: int = 1) -> Generation:
+def watch(sweep: Sweep, clock: Clock, secs: float) -> None:
+    """Look every second, as the worker's thread does, until ``secs`` have passed."""
+    end = clock.now + secs
+    sweep.once()
+    while clock.now < end:
+        clock.now = min(end, clock.now + SWEEP_SECS)
+        sweep.once()
+
+
+def running(*, attempt: int = 1, worker: str = "w") -> Generation:
     queued()
-    row = Generation.objects.claim_next(worker="w")
+    row = Generation.objects.claim_next(worker=worker)
     assert row is not None
     Generation.objects.filter(pk=row.pk).update(attempt=attempt)
     return row
@@ -56,13 +67,10 @@ def grow_older(row: Generation, secs: float) -> None:
 def test_a_heartbeat_that_stands_still_is_taken_over(sweep: Sweep, clock: Clock, rings: Rings) -> None:
     row = running()
     rings.clear()
-    sweep.once()
-    clock.now += settings.CLAIM_TTL_SECS - 0.1
-    sweep.once()
+    watch(sweep, clock, settings.CLAIM_TTL_SECS - 0.1)
     row.refresh_from_db()
     assert row.status == Status.RUNNING
-    clock.now += 0.2
-    sweep.once()
+    watch(sweep, clock, 0.2)
     row.refresh_from_db()
     assert (row.status, row.claim_epoch, row.attempt) == (Status.QUEUED, 2, 1)
     assert ("inference.generate", str(row.pk)) in rings
@@ -71,7 +79,7 @@ def test_a_heartbeat_that_stands_still_is_taken_over(sweep: Sweep, clock: Clock,
 def test_long_but_live_is_never_taken_over(sweep: Sweep, clock: Clock) -> None:
     row = running()
     for _ in range(30):
-        clock.now += settings.CLAIM_TTL_SECS * 0.9
+        watch(sweep, clock, settings.CLAIM_TTL_SECS * 0.9)
         Generation.objects.beat(worker="w", generation_ids=[row.pk])
         sweep.once()
     row.refresh_from_db()
@@ -88,14 +96,49 @@ def test_only_what_this_process_saw_standing_still_counts(clock: Clock) -> None:
     assert row.status == Status.RUNNING
 
 
+def test_time_in_which_the_sweep_could_not_look_counts_for_nobody(sweep: Sweep, clock: Clock) -> None:
+    """The database was away, or the whole machine slept: heartbeats had nowhere to go either."""
+    row = running()
+    watch(sweep, clock, 2)
+    clock.now += settings.CLAIM_TTL_SECS * 3
+    sweep.once()
+    row.refresh_from_db()
+    assert row.status == Status.RUNNING
+    watch(sweep, clock, settings.CLAIM_TTL_SECS)
+    row.refresh_from_db()
+    assert row.status == Status.QUEUED
+
+
+def test_what_lives_in_this_worker_is_taken_from_it_by_nobody_in_it(clock: Clock) -> None:
+    """A locked database lets its sweep look, and its heartbeat not in."""
+    mine, abandoned = running(), running()
+    sweep = Sweep(lambda: 0, holds=lambda pk, epoch: (pk, epoch) == (mine.pk, mine.claim_epoch), clock=clock)
+    watch(sweep, clock, settings.CLAIM_TTL_SECS)
+    statuses = dict(Generation.objects.values_list("pk", "status"))
+    assert statuses == {mine.pk: Status.RUNNING, abandoned.pk: Status.QUEUED}
+
+
+def test_a_worker_that_died_on_this_machine_is_not_waited_for(sweep: Sweep, rings: Rings) -> None:
+    alive, dead = ProofOfLife("alive:1:aa"), ProofOfLife("dead:2:bb")
+    alive.begin()
+    dead.begin()
+    rows = {name: running(worker=name) for name in ("alive:1:aa", "dead:2:bb", "elsewhere:3:cc")}
+    sweep.once()
+    assert set(Generation.objects.values_list("status", flat=True)) == {Status.RUNNING}
+    assert dead._descriptor is not None
+    os.close(dead._descriptor)  # as the kernel does it
+    sweep.once()
+    statuses = dict(Generation.objects.values_list("pk", "status"))
+    assert [name for name, row in rows.items() if statuses[row.pk] == Status.QUEUED] == ["dead:2:bb"]
+    assert ("inference.generate", str(rows["dead:2:bb"].pk)) in rings
+    alive.end()
+
+
 def test_a_new_claim_of_the_row_starts_the_time_anew(sweep: Sweep, clock: Clock) -> None:
     row = running()
-    sweep.once()
-    clock.now += settings.CLAIM_TTL_SECS - 1
+    watch(sweep, clock, settings.CLAIM_TTL_SECS - 1)
     Generation.objects.filter(pk=row.pk).update(claim_epoch=7)
-    sweep.once()
-    clock.now += settings.CLAIM_TTL_SECS - 1
-    sweep.once()
+    watch(sweep, clock, settings.CLAIM_TTL_SECS - 1)
     row.refresh_from_db()
     assert row.status == Status.RUNNING
 
@@ -105,9 +148,7 @@ def test_too_many_attempts_end_it_with_what_it_had_said(
 ) -> None:
     row = running(attempt=MAX_ATTEMPTS)
     append(store, [Append(row.pk, row.claim_epoch, tokens("abc"))])
-    sweep.once()
-    clock.now += settings.CLAIM_TTL_SECS
-    sweep.once()
+    watch(sweep, clock, settings.CLAIM_TTL_SECS)
     row.refresh_from_db()
     assert (row.status, row.error_code, row.text) == (Status.FAILED, "too_many_attempts", "abc")
     assert store.xlen(log_key(row.pk)) == 4
@@ -116,9 +157,7 @@ def test_too_many_attempts_end_it_with_what_it_had_said(
 def test_a_cancel_outlives_the_worker_it_was_meant_for(sweep: Sweep, clock: Clock) -> None:
     row = running()
     Generation.objects.update(cancel_requested=True)
-    sweep.once()
-    clock.now += settings.CLAIM_TTL_SECS
-    sweep.once()
+    watch(sweep, clock, settings.CLAIM_TTL_SECS)
     row.refresh_from_db()
     assert (row.status, row.finish_reason) == (Status.INTERRUPTED, "cancelled")
 
@@ -131,9 +170,7 @@ def test_rows_of_another_model_or_version_are_ended_all_the_same(
     append(store, [Append(foreign.pk, foreign.claim_epoch, [Token(index=1, token=2**30, text="said")])])
     strange = running(attempt=MAX_ATTEMPTS)
     Generation.objects.filter(pk=strange.pk).update(params={"max_tokens": "many"})
-    sweep.once()
-    clock.now += settings.CLAIM_TTL_SECS
-    sweep.once()
+    watch(sweep, clock, settings.CLAIM_TTL_SECS)
     foreign.refresh_from_db()
     strange.refresh_from_db()
     assert (foreign.status, foreign.text, foreign.output_ids) == (Status.FAILED, "said", [2**30])

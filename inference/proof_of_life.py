@@ -1,0 +1,71 @@
+"""Whether a worker of this machine has died: a file that it keeps locked for as long as it lives.
+
+The kernel frees a lock with its process, however that ends, so that a killed worker's rows need not wait until its
+heartbeat counts as stopped. Of workers elsewhere, and of those that hang, the heartbeat alone tells.
+"""
+
+import fcntl
+import logging
+import os
+import time
+from pathlib import Path
+
+from django.conf import settings
+
+log = logging.getLogger(__name__)
+
+TIDY_AFTER_SECS = 86_400.0
+
+
+def _folder() -> Path:
+    return Path(settings.GEMMA_DATA_DIR) / "workers"
+
+
+class ProofOfLife:
+    """Held from ``begin`` to ``end``. Children do not inherit the descriptor: it closes on exec."""
+
+    def __init__(self, name: str) -> None:
+        self._path = _folder() / name
+        self._descriptor: int | None = None
+
+    def begin(self) -> None:
+        """Where no file can be locked, it is as on another machine."""
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _tidy(self._path.parent)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            log.warning("a death of this worker will be noticed by its heartbeat only: %s", error)
+
+    def end(self) -> None:
+        self._path.unlink(missing_ok=True)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def is_dead(worker: str) -> bool:
+    """Whether the worker of that name was of this machine and is gone; False when nobody here can tell."""
+    return bool(worker) and _is_free(_folder() / worker)
+
+
+def _is_free(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:  # not of this machine, or it ended properly
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what the dead have left; not at once, as their rows may still be looked at."""
+    for path in folder.iterdir():
+        if time.time() - path.stat().st_mtime > TIDY_AFTER_SECS and _is_free(path):
+            path.unlink(missing_ok=True)

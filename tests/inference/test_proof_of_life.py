@@ -1,0 +1,75 @@
+"""Who is dead: only a worker of this machine whose process is gone."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pytest_django import Settings
+
+from gemma_project.supervisor.tether import tethered
+from inference import proof_of_life
+from inference.proof_of_life import ProofOfLife, is_dead
+
+HOLDER = """
+import django, sys; django.setup()
+from inference.proof_of_life import ProofOfLife
+ProofOfLife("host:1:aa").begin(); print("held", flush=True); sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(settings: Settings, tmp_path: Path) -> None:
+    settings.GEMMA_DATA_DIR = tmp_path
+
+
+def test_a_killed_process_is_dead_and_a_stopped_one_is_not(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        tethered([sys.executable, "-c", HOLDER]),
+        env=os.environ | {"GEMMA_DATA_DIR": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert not is_dead("host:1:aa")
+        holder.send_signal(signal.SIGSTOP)
+        assert not is_dead("host:1:aa")
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert is_dead("host:1:aa")
+    assert is_dead("host:1:aa"), "asking changes nothing"
+
+
+def test_of_workers_elsewhere_and_of_those_that_ended_nothing_is_known() -> None:
+    here = ProofOfLife("host:1:aa")
+    here.begin()
+    here.end()
+    assert not is_dead("host:1:aa")
+    assert not is_dead("elsewhere:2:bb")
+    assert not is_dead("")
+
+
+def test_what_the_dead_left_is_removed_some_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "workers"
+    folder.mkdir()
+    (folder / "dead").touch()
+    ProofOfLife("first").begin()
+    assert {path.name for path in folder.iterdir()} == {"dead", "first"}
+    monkeypatch.setattr(proof_of_life, "TIDY_AFTER_SECS", -1.0)
+    ProofOfLife("second").begin()
+    assert {path.name for path in folder.iterdir()} == {"first", "second"}
+
+
+def test_without_a_place_for_the_file_the_heartbeat_has_to_do(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    settings.GEMMA_DATA_DIR = tmp_path / "file"
+    ProofOfLife("host:1:aa").begin()
+    assert "heartbeat only" in caplog.text
+    assert not is_dead("host:1:aa")
