@@ -187,9 +187,16 @@ class PrefixCache:
         if not sequence.cache_prompt:
             state = self._memory.save(_slot_of(sequence))
             sequence.parked = state if self.snapshots.fits(len(state)) else None
+            sequence.n_parked = sequence.n_computed
         else:
             tokens = np.asarray(sequence.tokens[: sequence.n_computed], dtype=np.int32)
             self._stash(InCells(_slot_of(sequence), tokens, ephemeral=sequence.ephemeral))
+
+    def state_of(self, sequence: Sequence) -> bytes | None:
+        """Its cells, to go on from elsewhere; None while it has none."""
+        if sequence.slot is None or sequence.n_computed == 0:
+            return sequence.parked
+        return self._memory.save(sequence.slot)
 
     def reach_mark(self, sequence: Sequence) -> None:
         """The end of a common beginning is computed. With a window it cannot be gone back to later: save it."""
@@ -209,6 +216,21 @@ class PrefixCache:
             self._empty(same)
         self._idle[slot] = entry
         self._index.add(entry.tokens, entry)
+
+    def worth_keeping(self) -> list[Snapshot]:
+        """What could be gone on from, youngest first; idle sequences, still in their cells, without their states."""
+        idle = [
+            Snapshot(entry.tokens, self._first_saved(entry.slot, len(entry.tokens)), ephemeral=entry.ephemeral)
+            for entry in reversed(self._idle.values())
+            if len(entry.tokens) >= MIN_SAVED
+        ]
+        keys = {snapshot.key for snapshot in idle}
+        return idle + [snapshot for snapshot in self.snapshots.youngest() if snapshot.key not in keys]
+
+    def saved(self, snapshot: Snapshot) -> bytes | None:
+        """The state of one that is worth keeping, wherever it is; None when it is gone."""
+        entry = next((each for each in self._idle.values() if np.array_equal(each.tokens, snapshot.tokens)), None)
+        return snapshot.state if entry is None else self._memory.save(entry.slot)
 
     def make_room(self, n_cells: int) -> bool:
         """Free at least ``n_cells`` by moving idle sequences out, oldest first."""

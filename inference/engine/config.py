@@ -22,6 +22,7 @@ class Backend(StrEnum):
 class Device(StrEnum):
     CPU = "cpu"
     GPU = "gpu"
+    SIMULATED = "simulated"  # the CPU in the place of a card, for machines without one
 
 
 class FlashAttention(StrEnum):
@@ -61,6 +62,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     cache_ram_mb: int = 512
     cache_dir: Path | None = None  # where the prefix cache outlives the process; None: nowhere
     cache_disk_mb: int = 2048
+    load_delay_ms: float = 0.0  # what loading takes longer on a simulated card
 
     def __post_init__(self) -> None:
         for name in ("context_size", "batch_size", "parallel", "threads"):
@@ -81,7 +83,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def layers_on_gpu(self) -> int:
         """``gpu_layers`` says what a card would get; a runner on the CPU touches none."""
-        return self.gpu_layers if self.device is Device.GPU else 0
+        return 0 if self.device is Device.CPU else self.gpu_layers
 
     @property
     def mixes_prompts_and_answers(self) -> bool:

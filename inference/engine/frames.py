@@ -37,12 +37,39 @@ class Submit(Frame, frozen=True, tag=True, kw_only=True):
     emitted: list[int] = []
     priority: int = 1
     timeout_secs: float | None = None  # from its arrival here; the clocks of two processes are never compared
+    state: str = ""  # file with its cells from a former runner; read once and removed
 
 
 class Cancel(Frame, frozen=True, tag=True):
     """Stop a sequence within one step; answered by ``Ended`` with reason ``cancelled`` if it was alive."""
 
     sequence_id: str
+
+
+class Export(Frame, frozen=True, tag=True):
+    """Give sequences out to another runner, each as a file in ``folder``; answered by Exported, and by no Ended."""
+
+    sequence_ids: list[str]
+    folder: str
+
+
+class ExportCache(Frame, frozen=True, tag=True, kw_only=True):
+    """Copy what may be gone on from later to files in ``folder``, youngest first; answered by CacheExported.
+
+    At most ``max_bytes`` and about ``budget_ms``. ``is_more``: go on behind what was copied before. ``own_only``: the
+    receiver still has what it gave us."""
+
+    folder: str
+    max_bytes: int
+    budget_ms: float
+    is_more: bool = False
+    own_only: bool = False
+
+
+class Import(Frame, frozen=True, tag=True):
+    """Take states in from files, which are removed; answered by Imported."""
+
+    paths: list[str]
 
 
 class Stop(Frame, frozen=True, tag=True):
@@ -129,6 +156,40 @@ class Ended(Frame, frozen=True, tag=True, kw_only=True):
     decode_ms: float = 0.0
 
 
+class Given(msgspec.Struct, frozen=True, array_like=True):
+    """A sequence that has left a runner. ``path`` is empty when there is no state: it is computed from its tokens."""
+
+    sequence_id: str
+    path: str
+    n_bytes: int
+    n_cached: int
+    prefill_ms: float
+    decode_ms: float
+
+
+class Exported(Frame, frozen=True, tag=True):
+    """Who of those asked for has left; the others had ended, and their end was told before."""
+
+    given: list[Given]
+    ms: float
+
+
+class CacheExported(Frame, frozen=True, tag=True, kw_only=True):
+    """``is_all``: nothing is left that would fit."""
+
+    paths: list[str]
+    n_bytes: int
+    ms: float
+    is_all: bool
+
+
+class Imported(Frame, frozen=True, tag=True):
+    """States that are kept now; what did not fit this runner was dropped."""
+
+    n_states: int
+    ms: float
+
+
 class Rejected(Frame, frozen=True, tag=True):
     """The sequence cannot run here, ever; nobody else is affected."""
 
@@ -144,8 +205,8 @@ class Fatal(Frame, frozen=True, tag=True):
     message: str
 
 
-ToRunner = Submit | Cancel | Stop
-FromRunner = Ready | Held | Progress | Step | Ended | Rejected | Fatal
+ToRunner = Submit | Cancel | Export | ExportCache | Import | Stop
+FromRunner = Ready | Held | Progress | Step | Ended | Rejected | Exported | CacheExported | Imported | Fatal
 
 
 def _from_text(kind: type, value: str) -> Path:

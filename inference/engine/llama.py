@@ -41,7 +41,7 @@ class LlamaModel:
         """The whole model on the device of the configuration."""
         start_library()
         params = lib.llama_model_default_params()
-        params.n_gpu_layers = config.layers_on_gpu
+        params.n_gpu_layers = config.layers_on_gpu if config.device is Device.GPU else 0
         no_devices = (ctypes.c_void_p * 1)(None)
         # Zeros behind the shares: llama.cpp reads one for every device that it could know.
         shares = (ctypes.c_float * lib.llama_max_devices())(*config.tensor_split)

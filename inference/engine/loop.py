@@ -12,8 +12,22 @@ from inference.engine.cache import PrefixCache
 from inference.engine.config import MEBIBYTE, EngineConfig
 from inference.engine.cost import StepCost
 from inference.engine.errors import BackendError, BadLogitsError
-from inference.engine.frames import Cancel, Emission, Ended, FromRunner, Held, Progress, Rejected, Step, Submit
+from inference.engine.frames import (
+    Cancel,
+    Emission,
+    Ended,
+    Export,
+    ExportCache,
+    FromRunner,
+    Held,
+    Import,
+    Progress,
+    Rejected,
+    Step,
+    Submit,
+)
 from inference.engine.logprobs import TokenLogprobs, token_logprobs
+from inference.engine.moving import Mover
 from inference.engine.pool import Pool
 from inference.engine.refusals import refusal
 from inference.engine.sampling import Candidates, Sampler
@@ -34,6 +48,7 @@ class Loop:
         config: EngineConfig,
         send: Callable[[FromRunner], None],
         disk: Disk | None = None,
+        settings: str = "",
     ) -> None:
         self._backend = backend
         self._vocabulary = backend.vocabulary
@@ -52,17 +67,25 @@ class Loop:
             batch_size=backend.batch_size,
             mixes=config.mixes_prompts_and_answers,
         )
+        self._mover = Mover(self.scheduler, cache, settings)
 
     # ---- frames in ----
 
-    def handle(self, frame: Submit | Cancel) -> None:
-        if isinstance(frame, Submit):
-            self._submit(frame)
-            return
-        sequence = self.scheduler.find(frame.sequence_id)
-        # Unknown: it ended while the cancel was on its way, and that end was or will be told.
-        if sequence is not None:
-            self._end(sequence, "cancelled")
+    def handle(self, frame: Submit | Cancel | Export | ExportCache | Import) -> None:
+        match frame:
+            case Submit():
+                self._submit(frame)
+            case Cancel(sequence_id):
+                sequence = self.scheduler.find(sequence_id)
+                # Unknown: it ended while the cancel was on its way, and that end was or will be told.
+                if sequence is not None:
+                    self._end(sequence, "cancelled")
+            case Export():
+                self._send(self._mover.export(frame, _times))
+            case ExportCache():
+                self._send(self._mover.export_cache(frame))
+            case Import():
+                self._send(self._mover.take_in(frame))
 
     def _submit(self, submit: Submit) -> None:
         if self.scheduler.find(submit.sequence_id) is not None:
@@ -73,6 +96,7 @@ class Loop:
             self._send(Rejected(submit.sequence_id, *refused))
             return
         sequence = self._sequence(submit)
+        self._mover.take_state(submit, sequence)
         self.scheduler.add(sequence)
         reason = self._replay(sequence, submit.emitted)
         if reason is not None:
@@ -218,7 +242,7 @@ class Loop:
     # ---- frames out ----
 
     def _end(self, sequence: Sequence, reason: str) -> None:
-        now = time.monotonic()
+        prefill_ms, decode_ms = _times(sequence)
         text = sequence.text.flush()
         # Cells that gave no usable numbers would give none to anybody else.
         self.scheduler.end(sequence, keep=reason != BadLogitsError.code)
@@ -232,11 +256,17 @@ class Loop:
                 text=text,
                 n_kept=sequence.text.n_kept,
                 n_cached=sequence.n_cached,
-                prefill_ms=_ms(sequence.admitted_at, sequence.prefilled_at or now),
+                prefill_ms=prefill_ms,
                 first_token_ms=_ms(sequence.arrived_at, sequence.first_token_at),
-                decode_ms=_ms(sequence.first_token_at, now),
+                decode_ms=decode_ms,
             )
         )
+
+
+def _times(sequence: Sequence) -> tuple[float, float]:
+    """How long it has read, and answered, here; ms."""
+    now = time.monotonic()
+    return _ms(sequence.admitted_at, sequence.prefilled_at or now), _ms(sequence.first_token_at, now)
 
 
 def _ms(since: float | None, until: float | None) -> float:

@@ -19,7 +19,7 @@ from setproctitle import setproctitle
 
 from inference.engine.backend import Backend, Slice
 from inference.engine.cache_identity import cache_identity
-from inference.engine.config import MEBIBYTE, EngineConfig
+from inference.engine.config import MEBIBYTE, Device, EngineConfig
 from inference.engine.config import Backend as BackendName
 from inference.engine.errors import BackendError, EngineError
 from inference.engine.fake_backend import FakeBackend
@@ -67,10 +67,11 @@ def main(fd: int) -> int:
     except EngineError as error:
         send(Fatal(error.code, str(error)))
         return 1
-    disk = open_disk(start.config)
+    settings = identity(start.config)
+    disk = open_disk(start.config, settings)
     inbox = _receive(connection)
     send(ready)
-    loop = Loop(backend, start.config, send, disk)
+    loop = Loop(backend, start.config, send, disk, settings)
     serve(loop, inbox)
     loop.close(FLUSH_SECS)
     backend.close()
@@ -99,12 +100,21 @@ def _next_frame(loop: Loop, inbox: "queue.SimpleQueue[ToRunner]") -> ToRunner:
     return inbox.get()
 
 
-def open_disk(config: EngineConfig) -> Disk | None:
+def identity(config: EngineConfig) -> str:
+    """What makes states of this runner usable elsewhere; empty when nobody can tell, and then none leave it."""
+    try:
+        return cache_identity(config)
+    except OSError as error:
+        logger.warning("states stay in this process: %s", error)
+        return ""
+
+
+def open_disk(config: EngineConfig, settings: str) -> Disk | None:
     """Where snapshots outlive this process; without it the runner works as well, so that nothing here is an error."""
-    if config.cache_dir is None or config.cache_disk_mb == 0:
+    if config.cache_dir is None or config.cache_disk_mb == 0 or not settings:
         return None
     try:
-        return SnapshotFiles(config.cache_dir, config.cache_disk_mb * MEBIBYTE, cache_identity(config))
+        return SnapshotFiles(config.cache_dir, config.cache_disk_mb * MEBIBYTE, settings)
     except OSError as error:
         logger.warning("no cache on disk: %s", error)
         return None
@@ -122,6 +132,8 @@ def open_backend(config: EngineConfig) -> Backend:
 def _load(start: Start) -> tuple[Backend, Ready]:
     config = start.config
     began = time.monotonic()
+    if config.device is Device.SIMULATED:
+        time.sleep(config.load_delay_ms / 1000)
     backend = open_backend(config)
     loaded = time.monotonic()
     _warm_up(backend)

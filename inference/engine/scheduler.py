@@ -150,7 +150,8 @@ class Scheduler:
                 return
 
     def _look_up(self, sequence: Sequence) -> Found:
-        if not sequence.cache_prompt:
+        # One with a state of its own goes on from that: elsewhere the same tokens may have other numbers.
+        if not sequence.cache_prompt or sequence.parked is not None:
             return NOTHING
         return self.cache.find(sequence.tokens, sequence.priority, may_share=sequence.may_share)
 

@@ -55,7 +55,8 @@ class Sequence:
     slot: int | None = None
     n_computed: int = 0
     n_cached: int = 0
-    parked: bytes | None = None  # the state of one that shares nothing, while it waits for room
+    parked: bytes | None = None  # a state of its own: it shares nothing and waits for room, or comes from elsewhere
+    n_parked: int = 0  # tokens in it
     is_held: bool = False  # waits for room, and its user was told
     may_share: bool = True  # cells with other sequences
     # Ends of beginnings that others share: a slice ends there, so that the state can be copied or saved.

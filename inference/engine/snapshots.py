@@ -119,6 +119,10 @@ class Snapshots:
         found = self._all.get(key_of(tokens))
         return found is not None and (found.on_disk or not on_disk)
 
+    def youngest(self) -> list[Snapshot]:
+        """Those in RAM that nobody has gone on from, youngest first."""
+        return [snapshot for snapshot in reversed(self._in_ram.values()) if not snapshot.is_passed]
+
     def put(self, tokens: Tokens, first_position: int, state: bytes, *, ephemeral: bool = False) -> None:
         """Keep a state, as the youngest."""
         snapshot = self._all.get(key_of(tokens)) or Snapshot(tokens, first_position, ephemeral=ephemeral)

@@ -52,11 +52,13 @@ class Harness:
     backend: Backend
     config: EngineConfig
     frames: list[FromRunner] = field(default_factory=list)
+    submitted: list[Submit] = field(default_factory=list)
 
     disk: Disk | None = None
+    settings: str = "same"
 
     def __post_init__(self) -> None:
-        self.loop = Loop(self.backend, self.config, self.frames.append, self.disk)
+        self.loop = Loop(self.backend, self.config, self.frames.append, self.disk, self.settings)
 
     @classmethod
     def fake(cls, *, window: int = 0, n_slots: int | None = None, **changes: object) -> "Harness":
@@ -79,16 +81,16 @@ class Harness:
         timeout_secs: float | None = None,
         **changes: object,
     ) -> None:
-        self.loop.handle(
-            Submit(
-                sequence_id=sequence_id,
-                prompt=prompt,
-                params=params(**changes),
-                emitted=list(emitted),
-                priority=priority,
-                timeout_secs=timeout_secs,
-            )
+        submit = Submit(
+            sequence_id=sequence_id,
+            prompt=prompt,
+            params=params(**changes),
+            emitted=list(emitted),
+            priority=priority,
+            timeout_secs=timeout_secs,
         )
+        self.submitted.append(submit)
+        self.loop.handle(submit)
 
     def ask(self, sequence_id: str, text: str, **changes: object) -> None:
         self.submit(sequence_id, turn(self.backend.vocabulary, text), **changes)  # type: ignore[arg-type]

@@ -1,9 +1,9 @@
 """Anything may happen in any order, and the books balance and every token's logits are right, to the last bit.
 
-Arrivals, follow-ups, branches, cancels, restarts over a disk, in a pool too small for all of it, so that states are
-saved and loaded and answers give way: on the fake and on the real model, flash attention off. ``tracing`` says what
-is compared, ``aligned`` how the real model's cells are laid so that it can be. GEMMA_RANDOM_EXAMPLES=50 looks
-further.
+Arrivals, follow-ups, branches, cancels, restarts over a disk, moves to another runner, in a pool too small for all
+of it, so that states are saved and loaded and answers give way: on the fake and on the real model, flash attention off.
+``tracing`` says what is compared, ``aligned`` how the real model's cells are laid so that it can be.
+GEMMA_RANDOM_EXAMPLES=50 looks further.
 """
 
 import os
@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Many
 from pathlib import Path
 
 import msgspec
@@ -21,10 +22,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from inference.engine import cache as cache_module
-from inference.engine.backend import Backend
+from inference.engine.backend import Backend, Logits, Slice
 from inference.engine.config import EngineConfig
 from inference.engine.fake_backend import FakeBackend
-from inference.engine.frames import Held
+from inference.engine.frames import CacheExported, Export, ExportCache, Exported, Held, Import, Submit
 from inference.engine.snapshot_files import SnapshotFiles
 from tests.engine.aligned import WINDOW, AlignedBackend
 from tests.engine.harness import Harness, fake_config
@@ -37,15 +38,19 @@ N_EXAMPLES = int(os.environ.get("GEMMA_RANDOM_EXAMPLES", "0"))
 
 
 class Playground:
-    """An engine over a traced model, what was asked of it, and the reference."""
+    """An engine over a traced model, another one in reserve, what was asked of it, and the reference."""
 
-    def __init__(self, backend: Backend, reference: Backend, config: EngineConfig) -> None:
+    def __init__(self, backend: Backend, other: Backend, reference: Backend, config: EngineConfig) -> None:
         for slot in range(backend.n_slots):
             backend.remove(slot)
+            other.remove(slot)
         self.traced, self.reference, self.config = Traced(backend), reference, config
+        self.other = Traced(other, self.traced)
         self.folder = Path(tempfile.mkdtemp(prefix="gemma-random-"))
         self.prompts: dict[str, list[int]] = {}
         self.ended: dict[str, list[int]] = {}
+        self.submitted: dict[str, Submit] = {}
+        self.n_moved = 0
         self.begin()
 
     def begin(self) -> None:
@@ -55,6 +60,7 @@ class Playground:
         name = str(len(self.prompts))
         self.prompts[name] = prompt = prompt[: N_CELLS - 10]
         self.harness.submit(name, prompt, ignore_eos=True, **changes)  # type: ignore[arg-type]
+        self.submitted[name] = self.harness.submitted[-1]
         return name
 
     def words(self, seed: int, n_tokens: int) -> list[int]:
@@ -64,7 +70,7 @@ class Playground:
         return [draw.randrange(n_vocabulary // 50, n_vocabulary // 2) for _ in range(n_tokens)]
 
     def said(self, name: str) -> list[int]:
-        return self.ended.get(name) or self.harness.tokens(name)
+        return self.harness.tokens(name) or self.ended.get(name, [])
 
     def step(self, n_steps: int) -> None:
         for _ in range(n_steps):
@@ -79,6 +85,31 @@ class Playground:
         for slot in range(self.traced.n_slots):
             self.traced.remove(slot)
         self.begin()
+
+    def move(self, n_states: int) -> None:
+        """Everything that lives to the other runner, and the youngest states; the former one's cells are lost."""
+        folder = self.folder / "moving"
+        folder.mkdir(exist_ok=True)
+        loop, frames = self.harness.loop, self.harness.frames
+        loop.handle(ExportCache(folder=str(folder), max_bytes=1 << 30, budget_ms=10_000.0))
+        loop.handle(Export(list(self.prompts), str(folder)))
+        *_, cache, exported = frames
+        assert isinstance(cache, CacheExported)
+        assert isinstance(exported, Exported)
+        for given in exported.given:
+            self.ended[given.sequence_id] = self.said(given.sequence_id)
+        loop.close(10)
+        for slot in range(self.traced.n_slots):
+            self.traced.remove(slot)
+        self.traced, self.other = self.other, self.traced
+        self.begin()
+        self.harness.frames += frames
+        self.harness.loop.handle(Import(cache.paths[:n_states]))
+        for given in exported.given:
+            emitted = self.harness.tokens(given.sequence_id)
+            changed = {"emitted": emitted, "state": given.path}
+            self.harness.loop.handle(msgspec.structs.replace(self.submitted[given.sequence_id], **changed))
+        self.n_moved += len(exported.given)
 
     def check_books(self) -> None:
         pool, scheduler = self.harness.loop.pool, self.harness.loop.scheduler
@@ -101,19 +132,31 @@ class Playground:
 Make = Callable[[], Playground]
 
 
+class Forgetful(FakeBackend):
+    """Works its script out anew each time: what one sequence said may be what another one's prompt ends with."""
+
+    def decode(self, slices: Many[Slice]) -> list[Logits] | None:
+        for each in slices:
+            self._slots[each.slot].script = None
+        return super().decode(slices)
+
+
 def fake_playground() -> Playground:
     config = fake_config(context_size=N_CELLS, parallel=PARALLEL, batch_size=64)
     backend = FakeBackend(n_cells=N_CELLS, n_slots=N_SLOTS, batch_size=64, window=WINDOW)
-    return Playground(backend, FakeBackend(n_cells=2 * N_CELLS, n_slots=2, batch_size=64, window=WINDOW), config)
+    other = FakeBackend(n_cells=N_CELLS, n_slots=N_SLOTS, batch_size=64, window=WINDOW)
+    return Playground(backend, other, Forgetful(n_cells=2 * N_CELLS, n_slots=2, batch_size=64, window=WINDOW), config)
 
 
 @pytest.fixture(scope="module")
 def real_playground(real_config: EngineConfig) -> Iterator[Make]:
     config = msgspec.structs.replace(real_config, context_size=N_CELLS, parallel=PARALLEL, batch_size=64)
-    backend, reference = AlignedBackend(config, n_slots=N_SLOTS), AlignedBackend(config, n_slots=2)
+    backend, other = AlignedBackend(config, n_slots=N_SLOTS), AlignedBackend(config, n_slots=N_SLOTS)
+    reference = AlignedBackend(config, n_slots=2)
     assert backend.window == WINDOW
-    yield lambda: Playground(backend, reference, config)
+    yield lambda: Playground(backend, other, reference, config)
     backend.close()
+    other.close()
     reference.close()
 
 
@@ -161,6 +204,11 @@ class Anything(RuleBasedStateMachine):
     def restart(self) -> None:
         self.ground.restart()
 
+    @precondition(lambda self: self.ground.prompts)
+    @rule(n_states=st.integers(min_value=0, max_value=3))
+    def move(self, n_states: int) -> None:
+        self.ground.move(n_states)
+
     @invariant()
     def the_books_balance(self) -> None:
         self.ground.check_books()
@@ -172,6 +220,7 @@ class Anything(RuleBasedStateMachine):
         self.done["copies"] += len(traced.copies)
         self.done["trims"] += len(traced.trims)
         self.done["loads"] += traced.n_loaded
+        self.done["moved"] += self.ground.n_moved
         self.done["gave way"] += sum(isinstance(frame, Held) for frame in self.ground.harness.frames)
 
 
@@ -197,13 +246,13 @@ def run_anything(make: Make, n_examples: int) -> Counter[str]:
 
 def test_anything_on_the_fake_model() -> None:
     done = run_anything(fake_playground, n_examples=60)
-    assert min(done[what] for what in ("rows", "copies", "loads", "gave way")) > 20, done
+    assert min(done[what] for what in ("rows", "copies", "loads", "moved", "gave way")) > 20, done
 
 
 @pytest.mark.real_model
 @pytest.mark.timeout(0 if N_EXAMPLES else 300)
 def test_anything_on_the_real_model(real_playground: Make) -> None:
-    done = run_anything(real_playground, n_examples=4)
+    done = run_anything(real_playground, n_examples=5)
     assert done["rows"] > 20, done
 
 
@@ -234,6 +283,19 @@ def ground(request: pytest.FixtureRequest) -> Playground:
 def test_a_branch_from_a_state_is_right(ground: Playground) -> None:
     assert branch_from_a_state(ground) == []
     assert ground.traced.n_loaded > 0
+
+
+def test_answers_that_move_again_and_again_are_right(ground: Playground) -> None:
+    """Longer than the window, two with a common beginning, one that shares nothing; in a prompt, and between tokens."""
+    ground.submit(ground.words(1, 70), max_tokens=9)
+    ground.submit(ground.words(1, 68) + ground.words(3, 6), max_tokens=9)
+    ground.submit(ground.words(2, 20), max_tokens=9, cache_prompt=False)
+    for n_steps in (1, 2, 3, 1, 2):
+        ground.step(n_steps)
+        ground.move(n_states=2)
+    assert ground.finish() == []
+    assert ground.n_moved >= 9
+    assert [len(ground.said(name)) for name in ("0", "1", "2")] == [9, 9, 9]
 
 
 def test_without_the_guard_of_the_window_it_is_not(ground: Playground, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,11 +52,12 @@ def cut(history: History, length: int) -> History:
 class Traced(Recording):
     """Passes everything on, and knows the history of every slot, every saved state and every row of logits."""
 
-    def __init__(self, inner: Backend) -> None:
+    def __init__(self, inner: Backend, beside: "Traced | None" = None) -> None:
+        """States of the one ``beside`` may come here, and its rows are ours."""
         super().__init__(inner)
         self.histories: dict[int, History] = dict.fromkeys(range(inner.n_slots), ())
-        self.found: list[tuple[History, Logits]] = []
-        self._saved: dict[bytes, History] = {}
+        self.found: list[tuple[History, Logits]] = beside.found if beside else []
+        self._saved: dict[bytes, History] = beside._saved if beside else {}
 
     def decode(self, slices: Many[Slice]) -> list[Logits] | None:
         for each in slices:
