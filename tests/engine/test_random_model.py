@@ -252,7 +252,7 @@ def test_anything_on_the_fake_model() -> None:
 @pytest.mark.real_model
 @pytest.mark.timeout(0 if N_EXAMPLES else 300)
 def test_anything_on_the_real_model(real_playground: Make) -> None:
-    done = run_anything(real_playground, n_examples=5)
+    done = run_anything(real_playground, n_examples=6)
     assert done["rows"] > 20, done
 
 
