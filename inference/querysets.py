@@ -38,6 +38,10 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
     def running(self) -> "GenerationQuerySet":
         return self.filter(status=Status.RUNNING)
 
+    def interactive(self) -> "GenerationQuerySet":
+        """Those that somebody waits for."""
+        return self.filter(priority=Priority.INTERACTIVE)
+
     def ended(self) -> "GenerationQuerySet":
         return self.filter(status__in=ENDED)
 

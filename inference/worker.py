@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection
+from django.db import connection, connections
 from redis.client import PubSub
 from redis.exceptions import RedisError
 
@@ -29,7 +29,7 @@ from inference.lives import Live
 from inference.log_writer import LogWriter
 from inference.loops import Loop
 from inference.memory_check import kv_bytes
-from inference.models import Generation
+from inference.models import Generation, Priority
 from inference.placement import Placement
 from inference.proof_of_life import ProofOfLife
 from inference.redis_client import CONTROL_CHANNEL, sync_client
@@ -39,6 +39,8 @@ from inference.token_log_entries import AnyEntry
 log = logging.getLogger(__name__)
 
 REPORT_SECS = 2.0
+# How long a question waits, at most, while batch work has all places: no ring reaches a worker whose tasks are busy.
+GIVE_WAY_SECS = 0.1
 LISTEN_SECS = 0.5
 SETTLE_SECS = 5.0  # a task that was let go flushes, writes one row and returns
 THREAD_END_SECS = 3.0
@@ -62,6 +64,7 @@ class Worker:
         self._sweeping = Loop("sweep", SWEEP_SECS, self._sweep.once)
         self._beating = Loop("heartbeat", settings.HEARTBEAT_SECS, self.beat_once)
         self._listening = Loop("control", 0.0, self.listen_once)
+        self._giving_way = Loop("giving way", GIVE_WAY_SECS, self.give_way_once)
         self._reporting = Loop("report", REPORT_SECS, self.report_once)
 
     def begin(self) -> None:
@@ -69,7 +72,7 @@ class Worker:
         self._alive.begin()
         self._writer.begin()
         self.placement.begin()
-        for loop in (self._beating, self._sweeping, self._listening, self._reporting):
+        for loop in (self._beating, self._sweeping, self._listening, self._giving_way, self._reporting):
             loop.begin()
         log.info("worker %s begins", self.name)
 
@@ -80,16 +83,19 @@ class Worker:
         row = retried(lambda: Generation.objects.claim_next(worker=self.name))
         if row is None:
             return False
+        self._run(row)
+        return True
+
+    def _run(self, row: Generation) -> None:
         # The ordinary case is one line per answer that the row says as well; that work moved is worth telling.
         level = logging.DEBUG if row.claim_epoch == 1 else logging.INFO
         log.log(level, "generation %s: claimed, attempt %d, epoch %d", row.pk, row.attempt, row.claim_epoch)
         self._claims.run(row)
-        return True
 
     def stop(self, drain_secs: float) -> None:
         """Stop everything, in this order:
 
-        1. No new claims, and no sweep: whatever it rang for, this worker would not answer.
+        1. No new claims, for people neither, and no sweep: whatever it rang for, this worker would not answer.
         2. What runs gets ``drain_secs`` to end by itself.
         3. The rest is let go; each task writes out its log and gives its row back to the queue.
         4. The heartbeat, not earlier: rows without one would be taken over while they are being written.
@@ -98,7 +104,8 @@ class Worker:
         7. The proof of life last: without it every row still claimed here is another worker's.
         """
         self._stopping.set()
-        self._sweeping.end(THREAD_END_SECS)
+        for claiming in (self._giving_way, self._sweeping):
+            claiming.end(THREAD_END_SECS)
         self._wait_until_idle(drain_secs)
         self.placement.release_all()
         if not self._wait_until_idle(SETTLE_SECS):
@@ -127,7 +134,26 @@ class Worker:
     def _write(self, entries: Sequence[tuple[Live, AnyEntry]]) -> None:
         self._writer.put([(live.generation_id, live.epoch, entry) for live, entry in entries])
 
+    def _run_aside(self, row: Generation) -> None:
+        try:
+            self._run(row)
+        finally:
+            connections.close_all()  # Celery closes those of its own threads only
+
     # ---- units of the threads ----
+
+    def give_way_once(self) -> None:
+        """While all places are taken, some of them by batch work, claim what people wait for all the same: the engine
+        sets batch work aside for it."""
+        lives = list(self._claims.lives.values())
+        n_people = sum(live.priority == Priority.INTERACTIVE for live in lives)
+        if len(lives) < settings.GEMMA_PARALLEL:
+            return  # a ring finds a place
+        for _ in range(n_people, settings.GEMMA_PARALLEL):
+            row = retried(lambda: Generation.objects.interactive().claim_next(worker=self.name))
+            if row is None:
+                return
+            threading.Thread(target=self._run_aside, args=[row], name=f"beside batch {row.pk}", daemon=True).start()
 
     def beat_once(self) -> None:
         """Move the heartbeat of what lives here, and learn what became of it elsewhere."""

@@ -17,6 +17,7 @@ from inference.engine.sequence import Sequence, State
 # For the user who waits.
 NO_ROOM = "the model's memory is full; the answers before this one go first"
 GAVE_WAY = "the model's memory is full; this answer waits, and goes on when others have ended"
+GAVE_PLACE = "work of higher priority goes first; this answer goes on when there is a place again"
 # A prompt that needs more steps than this lets short ones pass.
 LONG_PROMPT_STEPS = 4
 
@@ -137,6 +138,8 @@ class Scheduler:
         n_coming = 0
         for sequence in list(self.waiting):
             if len(self.running) + n_coming >= self._parallel:
+                if self._admit_before_others(sequence, GAVE_PLACE):
+                    continue
                 return
             found = self._look_up(sequence)
             if found.coming is not None:
@@ -144,7 +147,7 @@ class Scheduler:
                 leader, n_common = found.coming
                 leader.marks.add(n_common)
                 n_coming += 1
-            elif not (self._try_admit(sequence, found) or self._admit_before_others(sequence)):
+            elif not (self._try_admit(sequence, found) or self._admit_before_others(sequence, GAVE_WAY)):
                 for held in self.waiting[self.waiting.index(sequence) :]:
                     self._hold(held, NO_ROOM)
                 return
@@ -173,8 +176,8 @@ class Scheduler:
             sequence.marks.add(found.n_known)
         return True
 
-    def _admit_before_others(self, sequence: Sequence) -> bool:
-        """Work of lower priority gives its cells to a prompt that would have to wait for its end otherwise."""
+    def _admit_before_others(self, sequence: Sequence, reason: str) -> bool:
+        """Work of lower priority gives place and cells to a prompt that would have to wait for its end otherwise."""
         lower = [each for each in self.running if each.priority > sequence.priority]
         n_room = self.pool.n_free + self.pool.n_cached + sum(each.n_computed for each in lower)
         n_promised = sum(each.n_pending for each in self.running if each not in lower)
@@ -182,15 +185,15 @@ class Scheduler:
             return False
         # One after the other: often the first is enough.
         for _ in lower:
-            self._preempt()
+            self._preempt(reason)
             if self._try_admit(sequence, self._look_up(sequence)):
                 return True
         return False
 
     # ---- room ----
 
-    def _preempt(self) -> Sequence:
-        """Take the cells of the lowest in rank; it waits until there is room, in a snapshot if there is a place."""
+    def _preempt(self, reason: str = GAVE_WAY) -> Sequence:
+        """Take the cells of the lowest in rank; it waits until its turn comes, in a snapshot if there is a place."""
         victim = max(self.running, key=lambda each: each.rank)
         self.cache.save(victim)
         self.cache.leave(victim, keep=False)
@@ -198,7 +201,7 @@ class Scheduler:
         victim.n_computed = 0
         victim.move(State.WAITING)
         self.add(victim)
-        self._hold(victim, GAVE_WAY)
+        self._hold(victim, reason)
         return victim
 
     def _hold(self, sequence: Sequence, reason: str) -> None:

@@ -13,8 +13,9 @@ from inference.engine.config import Device
 from inference.engine.cost import FIXED_SLICE, MIN_SLICE, StepCost
 from inference.engine.errors import BooksError
 from inference.engine.fake_backend import FakeBackend
-from inference.engine.frames import Step
+from inference.engine.frames import Held, Step
 from inference.engine.pool import Pool
+from inference.engine.scheduler import GAVE_PLACE
 from inference.engine.sequence import State
 from tests.engine.harness import Harness, Recording, fake_config, turn
 
@@ -148,6 +149,46 @@ def test_interactive_work_overtakes_waiting_batch_work() -> None:
     harness.run()
     order = [each.sequence_id for step in harness.steps() for each in step.emissions]
     assert order.index("interactive") < order.index("batch")
+
+
+@pytest.mark.parametrize("cache_prompt", [True, False])
+@pytest.mark.parametrize("is_reading", [True, False])
+def test_batch_work_gives_its_place_and_goes_on_where_it_was(*, is_reading: bool, cache_prompt: bool) -> None:
+    harness = Harness.fake(parallel=1)
+    harness.ask("batch", "[[count: 30]]" + "x" * 200, priority=2, cache_prompt=cache_prompt)
+    if is_reading:
+        harness.loop.step()
+        assert not harness.tokens("batch")
+    else:
+        harness.step_until_first_token("batch")
+    harness.ask("person", "[[say: at once]]")
+    n_before = len(harness.steps())
+    harness.step_until_first_token("person")
+    assert len(harness.steps()) - n_before <= 2, "the step that was due, and its own prompt"
+    harness.run()
+    assert harness.text("person") == "at once"
+    assert harness.text("batch") == "".join(f"{number} " for number in range(1, 31))
+    n_tokens = sum(step.n_tokens for step in harness.steps())
+    n_prompts = sum(
+        len(turn(harness.backend.vocabulary, text)) for text in ("[[count: 30]]" + "x" * 200, "[[say: at once]]")
+    )
+    assert n_tokens <= n_prompts + len(harness.tokens("batch")) + len(harness.tokens("person")) + 1, "nothing twice"
+    told = [frame.reason for frame in harness.frames if isinstance(frame, Held)]
+    assert told == [GAVE_PLACE]
+
+
+def test_a_place_is_not_taken_from_equals_nor_in_vain() -> None:
+    harness = Harness.fake(parallel=2, context_size=200)
+    harness.ask("first", "[[count: 20]]" + "x" * 80)
+    harness.step_until_first_token("first")
+    harness.ask("batch", "[[say: ok]]", priority=2)
+    harness.step_until_first_token("batch")
+    harness.ask("too long for now", "y" * 90)
+    harness.ask("another batch", "z", priority=2)
+    harness.loop.step()
+    assert [each.id for each in harness.loop.scheduler.running] == ["first", "batch"]
+    harness.run()
+    assert harness.text("batch") == "ok"
 
 
 def test_equals_come_in_order_of_arrival() -> None:

@@ -17,7 +17,7 @@ from inference import services, token_log_store
 from inference.engine.params import SamplingParams, SequenceParams
 from inference.errors import AlreadyEnded
 from inference.health import last_report
-from inference.models import FinishReason, Generation, Status
+from inference.models import FinishReason, Generation, Priority, Status
 from inference.redis_client import log_key
 from inference.token_log import replay
 from inference.token_log_entries import AnyEntry, End, Token
@@ -122,6 +122,27 @@ def test_four_at_once_progress_side_by_side(store: "redis.Redis[bytes]") -> None
     finished = [generation.finished_at for generation in generations]
     assert all(finish is not None for finish in finished)
     assert max(str(start) for start in started) < min(str(finish) for finish in finished)
+
+
+@override_settings(GEMMA_PARALLEL=1)
+def test_a_question_does_not_wait_for_batch_work_that_has_the_only_place(store: "redis.Redis[bytes]") -> None:
+    """Nobody rings: the worker's only task is busy, as Celery's would be."""
+    with running_worker() as (worker, rings):
+        fold = queued("a", say="[[delay: 20]] [[count: 60]]", priority=Priority.BATCH)
+        rings.ring()
+        assert eventually(has_tokens(fold, 10, worker))
+        asked = [queued("b", say="[[say: at once]]"), queued("c", say="[[say: me too]]")]
+        more = queued("d", say="[[say: when there is time]]", priority=Priority.BATCH)
+        assert eventually(lambda: all(map(is_ended, asked)))
+        fold.refresh_from_db()
+        assert (fold.status, fold.attempt) == (Status.RUNNING, 1)
+        assert [row.text for row in asked] == ["at once", "me too"]
+        assert eventually(lambda: is_ended(fold))
+        more.refresh_from_db()
+        assert more.status == Status.QUEUED
+    assert fold.text == "".join(f"{number} " for number in range(1, 61))
+    for generation in (fold, *asked):
+        assert_one_end(store, generation)
 
 
 def test_a_ring_without_work_does_nothing() -> None:
