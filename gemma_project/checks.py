@@ -176,6 +176,30 @@ def heartbeats_keep_claims() -> Iterator[CheckMessage]:
 
 
 @rule
+def the_card_is_left_before_it_is_given_up() -> Iterator[CheckMessage]:
+    """E032: the longest hold before the shortest could never be kept."""
+    if settings.GPU_MIN_HOLD_SECS > settings.GPU_MAX_HOLD_SECS:
+        yield Error(
+            f"GPU_MIN_HOLD_SECS={settings.GPU_MIN_HOLD_SECS:g} is more than "
+            f"GPU_MAX_HOLD_SECS={settings.GPU_MAX_HOLD_SECS:g}.",
+            hint="Set GPU_MIN_HOLD_SECS to GPU_MAX_HOLD_SECS or less.",
+            id="gemma.E032",
+        )
+
+
+@rule
+def residents_may_pause_in_time() -> Iterator[CheckMessage]:
+    """E033: a word of leaving may not take longer than leaving."""
+    if settings.GPU_PAUSE_TIMEOUT > settings.GPU_FREED_TIMEOUT:
+        yield Error(
+            f"GPU_PAUSE_TIMEOUT={settings.GPU_PAUSE_TIMEOUT:g} is more than "
+            f"GPU_FREED_TIMEOUT={settings.GPU_FREED_TIMEOUT:g}, of which it is a part.",
+            hint="Set GPU_FREED_TIMEOUT to GPU_PAUSE_TIMEOUT or more.",
+            id="gemma.E033",
+        )
+
+
+@rule
 def callers_fit_the_queue() -> Iterator[CheckMessage]:
     """W011"""
     if settings.QUEUE_MAX_PER_CALLER > settings.QUEUE_MAX:

@@ -52,6 +52,19 @@ GEMMA_SYSTEM_PROMPT = env.text_or_file("GEMMA_SYSTEM_PROMPT")
 HISTORY_SUMMARY_AT = env.decimal("HISTORY_SUMMARY_AT", 0.75, minimum=0.5, maximum=0.95)
 HISTORY_SUMMARY_TOKENS = env.integer("HISTORY_SUMMARY_TOKENS", 768, minimum=16, maximum=65_536)
 
+# The graphics card, and sharing it
+GEMMA_GPU = env.one_of("GEMMA_GPU", "auto", ("auto", "off", "simulated"))
+GEMMA_GPU_LOAD_DELAY_MS = env.integer("GEMMA_GPU_LOAD_DELAY_MS", 0, minimum=0, maximum=600_000)
+GEMMA_GPU_GRANT_DELAY_MS = env.integer("GEMMA_GPU_GRANT_DELAY_MS", 0, minimum=0, maximum=600_000)
+GPU_MIN_HOLD_SECS = env.decimal("GPU_MIN_HOLD_SECS", 2.0, minimum=0.0, maximum=3600.0)
+GPU_MAX_HOLD_SECS = env.decimal("GPU_MAX_HOLD_SECS", 120.0, minimum=0.1, maximum=86_400.0)
+GPU_LINGER_SECS = env.decimal("GPU_LINGER_SECS", 3.0, minimum=0.0, maximum=3600.0)
+GPU_LEASE_TTL_SECS = env.decimal("GPU_LEASE_TTL_SECS", 10.0, minimum=0.3, maximum=600.0)
+GPU_PAUSE_TIMEOUT = env.decimal("GPU_PAUSE_TIMEOUT", 10.0, minimum=0.05, maximum=600.0)
+GPU_FREED_TIMEOUT = env.decimal("GPU_FREED_TIMEOUT", 60.0, minimum=0.05, maximum=3600.0)
+GPU_BREAKER_FAILURES = env.integer("GPU_BREAKER_FAILURES", 3, minimum=1, maximum=1000)
+GPU_BREAKER_PAUSE_SECS = env.decimal("GPU_BREAKER_PAUSE_SECS", 30.0, minimum=0.1, maximum=3600.0)
+
 # Services around us
 GPU_COORDINATOR_URL = env.url("GPU_COORDINATOR_URL", ("http", "https"))
 RAG_SERVICE_URL = env.url("RAG_SERVICE_URL", ("http", "https"))
@@ -99,6 +112,8 @@ LOG_LEVEL = env.one_of("LOG_LEVEL", "info", ("debug", "info", "warning", "error"
 # Redis: without an address, the Valkey that `manage.py serve` starts in the data directory
 REDIS_URL_GIVEN = env.url("REDIS_URL", ("redis", "rediss", "unix"))
 REDIS_URL = REDIS_URL_GIVEN or socket_url(valkey_socket(GEMMA_DATA_DIR))
+# Where coordinator and tenants of the card talk to each other.
+GPU_REDIS_URL = env.url("GPU_REDIS_URL", ("redis", "rediss", "unix")) or REDIS_URL
 
 # Database
 DATABASE_URL = env.optional("DATABASE_URL")

@@ -52,10 +52,10 @@ def moves_key(generation_id: UUID) -> str:
     return f"gemma:moves:{generation_id}"
 
 
-def sync_client(*, reply_timeout_secs: float = REPLY_TIMEOUT_SECS) -> "redis.Redis[bytes]":
+def sync_client(*, url: str | None = None, reply_timeout_secs: float = REPLY_TIMEOUT_SECS) -> "redis.Redis[bytes]":
     """A client with a pool of its own. One retry without delay: a pooled connection may have gone stale."""
     return redis.Redis.from_url(
-        settings.REDIS_URL,
+        url or settings.REDIS_URL,
         socket_connect_timeout=CONNECT_TIMEOUT_SECS,
         socket_timeout=reply_timeout_secs,
         health_check_interval=HEALTH_CHECK_SECS,
@@ -72,6 +72,12 @@ def shared_client() -> "redis.Redis[bytes]":
 def probe() -> None:
     """See that Redis takes a write: one that is full answers a ping. Raises one of AWAY."""
     shared_client().set(PROBE_KEY, b"", ex=PROBE_TTL_SECS)
+
+
+@lru_cache(maxsize=1)
+def gpu_client() -> "redis.Redis[bytes]":
+    """The same for where the tenants of the card talk to each other."""
+    return sync_client(url=settings.GPU_REDIS_URL)
 
 
 class _CancellableRedis(redis.asyncio.Redis):  # type: ignore[type-arg]  # generic in its stubs only

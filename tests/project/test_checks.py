@@ -57,6 +57,16 @@ def test_a_default_model_that_is_not_there_yet_is_none(settings: Settings, tmp_p
     assert check_settings() == []
 
 
+def test_the_card_is_not_held_longer_at_least_than_at_most(settings: Settings) -> None:
+    settings.GPU_MIN_HOLD_SECS, settings.GPU_MAX_HOLD_SECS = 5.0, 4.0
+    assert "GPU_MIN_HOLD_SECS=5" in found("gemma.E032").msg
+
+
+def test_a_word_of_leaving_does_not_take_longer_than_leaving(settings: Settings) -> None:
+    settings.GPU_PAUSE_TIMEOUT, settings.GPU_FREED_TIMEOUT = 70.0, 60.0
+    assert "GPU_PAUSE_TIMEOUT=70" in found("gemma.E033").msg
+
+
 def test_a_broken_default_model_says_how_to_get_a_new_one(settings: Settings, tmp_path: Path) -> None:
     settings.GEMMA_BACKEND = Backend.LLAMA
     settings.GEMMA_MODEL_PATH, settings.GEMMA_MODEL_FILE = None, tmp_path / "default.gguf"

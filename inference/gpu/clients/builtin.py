@@ -1,0 +1,85 @@
+"""The built-in coordinator, called directly: the web process may be away, the ledger and Redis are enough."""
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import redis
+from django.db import DatabaseError, connections
+
+from inference.gpu import channels
+from inference.gpu.clients.port import CoordinatorFault, Denial, Grant
+from inference.gpu.coordinator import desk
+from inference.gpu.coordinator.acquiring import STEP_SECS, Acquisition, Granted
+from inference.gpu.coordinator.config import CoordinatorConfig
+from inference.gpu.coordinator.line import Waiter
+
+LOOKS_PER_TTL = 4
+AWAY = "the built-in coordinator cannot reach Redis or its database"
+
+
+class BuiltInCoordinator:
+    """Connections of Django's are closed after each call: the keeper's threads are not Django's."""
+
+    kind = "builtin"
+
+    def __init__(
+        self, client: "redis.Redis[bytes]", config: CoordinatorConfig, *, requester: str = channels.US
+    ) -> None:
+        self._redis = client
+        self._config = config
+        self._requester = requester
+        self._withdrawn = ""  # a session
+        self._withdrawing = threading.Event()
+
+    @property
+    def look_secs(self) -> float:
+        return self._config.ttl_secs / LOOKS_PER_TTL
+
+    @property
+    def lost_after_secs(self) -> float | None:
+        # One look less than the others wait: we have left before somebody else comes.
+        return self._config.ttl_secs - self.look_secs
+
+    def acquire(self, *, session_id: str, priority: int, metadata: Mapping[str, Any]) -> Grant | Denial:
+        acquisition = Acquisition(
+            self._redis,
+            self._config,
+            waiter=Waiter(self._requester, session_id, priority),
+            timeout_secs=self._config.pause_secs + self._config.freed_secs,
+            renews=True,
+        )
+        try:
+            while (verdict := acquisition.step()) is None:
+                if session_id == self._withdrawn:
+                    acquisition.cancel()
+                    return Denial("nobody needs the card any more")
+                self._withdrawing.wait(STEP_SECS)
+                self._withdrawing.clear()
+        finally:
+            connections.close_all()
+        return Grant(verdict.epoch, self.kind) if isinstance(verdict, Granted) else Denial(verdict.reason)
+
+    def withdraw(self, session_id: str) -> None:
+        self._withdrawn = session_id
+        self._withdrawing.set()
+
+    def look(self, session_id: str) -> str | None:
+        try:
+            epoch = desk.renew(self._redis, self._config, session_id=session_id)
+        except (redis.RedisError, DatabaseError) as error:
+            raise CoordinatorFault(AWAY) from error
+        finally:
+            connections.close_all()
+        return None if epoch is not None else "the lease has ended"
+
+    def release(self, session_id: str, result: Mapping[str, Any]) -> None:
+        try:
+            desk.release(self._redis, session_id=session_id)
+        except (redis.RedisError, DatabaseError) as error:
+            raise CoordinatorFault(AWAY) from error
+        finally:
+            connections.close_all()
+
+    def close(self) -> None:
+        """The client is the process's."""
