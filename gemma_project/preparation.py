@@ -18,7 +18,9 @@ from inference.engine.config import Backend
 from inference.engine.errors import ModelFileError
 from inference.engine.model_file import check_model_file
 from inference.engine_settings import requested_config
-from inference.memory_check import TooLittleMemory, check_memory, free_ram
+from inference.errors import TooLittleMemory
+from inference.free_memory import free_ram
+from inference.memory_check import check_memory
 from inference.model_files import ModelDamaged, ensure_default_model
 
 POLL_SECS = 0.2

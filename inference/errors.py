@@ -9,6 +9,7 @@ InferenceError
 |- AlreadyEnded        too late to cancel
 |- StoreUnavailable    Redis or the database does not answer
 |- ModelUnavailable    the model file cannot be used
+|  |- TooLittleMemory  the model with its context does not fit into RAM or onto the card
 |- ServiceTokenRefused another service's token is not good here
 """
 
@@ -76,6 +77,12 @@ class ModelUnavailable(InferenceError):
 
     code = "model_unavailable"
     retry_after_secs = 30
+
+
+class TooLittleMemory(ModelUnavailable):
+    """The wanted context does not fit; the message names the sizes that would."""
+
+    code = "too_little_memory"
 
 
 class ServiceTokenRefused(InferenceError):

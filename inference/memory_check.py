@@ -1,32 +1,23 @@
-"""Whether the model and a context of the wanted size fit into this machine's memory, before either is loaded."""
+"""Whether the model and a context of the wanted size fit into RAM, or a runner's part of them onto a card, before
+anything is loaded. Knows neither the machine nor the card, only what they say is free.
+"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 
 from inference.engine.config import MEBIBYTE, EngineConfig
-from inference.engine.kv_memory import kv_shape, sizes_that_fit
-from inference.engine.model_file import check_model_file
+from inference.engine.kv_memory import KvShape, kv_shape, sizes_that_fit
+from inference.engine.model_file import ModelHeader, check_model_file
 from inference.engine.runner import IDLE_SLOTS_PER_RUNNING
 from inference.engine_settings import capped_context
+from inference.errors import TooLittleMemory
+from inference.free_memory import Free
+from inference.gpu.card import Card
 
 # Buffers of the computation and the process itself, beside weights and caches.
 OVERHEAD_BYTES = 300 * MEBIBYTE
-CGROUPS = Path("/sys/fs/cgroup")
-OWN_CGROUP = Path("/proc/self/cgroup")
-MEMINFO = Path("/proc/meminfo")
-
-
-class TooLittleMemory(Exception):
-    """The wanted context does not fit; the message names the sizes that would."""
-
-
-@dataclass(frozen=True)
-class Free:
-    """Memory that may still be taken, and who says so."""
-
-    n_bytes: int
-    limit: str
+# On a card the driver's own part for a process comes on top. An estimate: no card has been measured.
+CARD_OVERHEAD_BYTES = 700 * MEBIBYTE
 
 
 @lru_cache(maxsize=4)
@@ -34,9 +25,7 @@ def kv_bytes(config: EngineConfig) -> int | None:
     """What the caches of this configuration take, its context capped by the file; None if the file does not say."""
     header = check_model_file(config.model_path)
     shape = kv_shape(header)
-    if shape is None:
-        return None
-    return shape.n_bytes(config, capped_context(config, header.trained_context), _n_slots(config))
+    return Need.of(config, header, shape).caches if shape else None
 
 
 def check_memory(config: EngineConfig, free: Free) -> None:
@@ -45,55 +34,88 @@ def check_memory(config: EngineConfig, free: Free) -> None:
     shape = kv_shape(header)
     if shape is None:
         return
-    n_cells, n_slots = capped_context(config, header.trained_context), _n_slots(config)
-    needed = shape.n_bytes(config, n_cells, n_slots)
-    for_caches = free.n_bytes - config.model_path.stat().st_size - OVERHEAD_BYTES
-    if needed <= for_caches:
+    need = Need.of(config, header, shape)
+    if need.total <= free.n_bytes:
         return
-    fitting = sizes_that_fit(shape, config, n_cells=n_cells, n_slots=n_slots, free_bytes=for_caches)
-    advice = f"sizes that fit: {', '.join(map(str, fitting))}" if fitting else "no size fits; use a smaller model"
     raise TooLittleMemory(
-        f"GEMMA_CONTEXT_SIZE={config.context_size} ({n_cells} used): its caches need {_mb(needed)} MB beside the "
-        f"model's {_mb(header.data_end)} MB and {_mb(OVERHEAD_BYTES)} MB to compute with, but {_mb(free.n_bytes)} MB "
-        f"are free ({free.limit}); {advice}. Smaller GEMMA_PARALLEL, GEMMA_KV_TYPE_K and GEMMA_KV_TYPE_V need less too."
+        f"{need} are needed, but {_mb(free.n_bytes)} MB are free ({free.limit}); {need.fitting(free.n_bytes)}. "
+        "Smaller GEMMA_PARALLEL, GEMMA_KV_TYPE_K and GEMMA_KV_TYPE_V need less too."
     )
 
 
-def free_ram() -> Free:
-    """The least of what the machine has available and what the limits of this process's control groups leave."""
-    found = [Free(_available(), "MemAvailable"), *map(_left_in, _own_cgroups())]
-    return min((free for free in found if free), key=lambda free: free.n_bytes)
+def check_card(config: EngineConfig, card: Card) -> None:
+    """The same for the layers that ``config`` puts onto a card, before a runner for it is started."""
+    header = check_model_file(config.model_path)
+    shape = kv_shape(header)
+    if shape is None:
+        return
+    whole = Need.of(config, header, shape)
+    need, free_bytes = whole.on_card(config.layers_on_gpu), card.free_mb * MEBIBYTE
+    if need.total <= free_bytes:
+        return
+    layers = next((n for n in range(need.n_layers or 0, 0, -1) if whole.on_card(n).total <= free_bytes), 0)
+    advice = (
+        f"with this one GEMMA_GPU_LAYERS={layers} fits" if layers else "with this one not even GEMMA_GPU_LAYERS=1 fits"
+    )
+    raise TooLittleMemory(
+        f"{need} are needed, but {card.free_mb} of {card.total_mb} MB are free on {card.name}; "
+        f"{need.fitting(free_bytes)}; {advice}."
+    )
 
 
-def _n_slots(config: EngineConfig) -> int:
-    return config.parallel * (1 + IDLE_SLOTS_PER_RUNNING)
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What a runner takes of one kind of memory, and what it would with another context. ``n_layers`` None: of RAM."""
 
+    config: EngineConfig
+    shape: KvShape
+    n_cells: int
+    weights: int  # bytes
+    overhead: int = OVERHEAD_BYTES
+    n_layers: int | None = None
 
-def _available() -> int:
-    line = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
-    return int(line.split()[1]) * 1024
+    @classmethod
+    def of(cls, config: EngineConfig, header: ModelHeader, shape: KvShape) -> "Need":
+        n_cells = capped_context(config, header.trained_context)
+        return cls(config=config, shape=shape, n_cells=n_cells, weights=header.data_end)
 
+    def on_card(self, n_layers: int) -> "Need":
+        """The part of so many layers; their share of the weights, which is a little too much."""
+        n_layers = min(n_layers, self.shape.n_layers)
+        share = self.weights * n_layers // self.shape.n_layers
+        return replace(self, weights=share, overhead=CARD_OVERHEAD_BYTES, n_layers=n_layers)
 
-def _own_cgroups() -> list[Path]:
-    """Version 2: the process's group and those above it. In a container the root is its own."""
-    try:
-        own = next(line[3:] for line in OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
-        own = "/"
-    path = CGROUPS / own.strip().lstrip("/")
-    return [folder for folder in (path, *path.parents) if folder.is_relative_to(CGROUPS)]
+    @property
+    def caches(self) -> int:
+        return self._shape.n_bytes(self.config, self.n_cells, self._n_slots)
 
+    @property
+    def total(self) -> int:
+        return self.caches + self.weights + self.overhead
 
-def _left_in(folder: Path) -> Free | None:
-    try:
-        limit, used = (folder / "memory.max").read_text().strip(), int((folder / "memory.current").read_text())
-        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return None  # not limited here, or another kind of control group
-    if limit == "max":
-        return None
-    # Pages of files that nobody has used lately are given up when somebody wants the memory.
-    return Free(max(0, int(limit) - used + int(stat.get("inactive_file", 0))), "limit of the control group")
+    def fitting(self, free_bytes: int) -> str:
+        """For the user: smaller contexts that would fit."""
+        for_caches = free_bytes - self.weights - self.overhead
+        sizes = sizes_that_fit(
+            self._shape, self.config, n_cells=self.n_cells, n_slots=self._n_slots, free_bytes=for_caches
+        )
+        return f"sizes that fit: {', '.join(map(str, sizes))}" if sizes else "no size fits; use a smaller model"
+
+    @property
+    def _shape(self) -> KvShape:
+        return self.shape if self.n_layers is None else self.shape.of_last(self.n_layers)
+
+    @property
+    def _n_slots(self) -> int:
+        return self.config.parallel * (1 + IDLE_SLOTS_PER_RUNNING)
+
+    def __str__(self) -> str:
+        layers = "" if self.n_layers is None else f" GEMMA_GPU_LAYERS={self.n_layers}:"
+        return (
+            f"GEMMA_CONTEXT_SIZE={self.config.context_size} ({self.n_cells} used):{layers} "
+            f"{_mb(self.caches)} MB of caches, {_mb(self.weights)} MB of the model "
+            f"and {_mb(self.overhead)} MB to compute with"
+        )
 
 
 def _mb(n_bytes: int) -> int:

@@ -4,7 +4,7 @@ llama.cpp keeps two caches for models with sliding windows: layers that see ever
 pool, the others only their window for each slot, and room for one pass (``llama_kv_cache_iswa``). Knows no machine.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from inference.engine.config import EngineConfig, KvType
 from inference.engine.model_file import ModelHeader
@@ -26,6 +26,16 @@ class KvShape:
     window: int
     k_size: int
     v_size: int
+    pattern: int = 1  # the last of so many layers sees everything, and so on
+
+    @property
+    def n_layers(self) -> int:
+        return self.n_full_layers + self.n_window_layers
+
+    def of_last(self, n_layers: int) -> "KvShape":
+        """The caches of the last layers alone, which are those that llama.cpp puts onto a card first."""
+        n_full = self.n_full_layers - (self.n_layers - n_layers) // self.pattern
+        return replace(self, n_full_layers=n_full, n_window_layers=n_layers - n_full)
 
     def n_bytes(self, config: EngineConfig, n_cells: int, n_slots: int) -> int:
         """Both caches for a pool of ``n_cells`` and ``n_slots`` sequences in it."""
@@ -54,6 +64,7 @@ def kv_shape(header: ModelHeader) -> KvShape | None:
         window=window,
         k_size=n_heads * size,
         v_size=n_heads * number.get("attention.value_length", size),
+        pattern=pattern,
     )
 
 

@@ -44,15 +44,27 @@ def test_the_default_models_caches(
     model_path: Path, n_cells: int, n_slots: int, ubatch: int, kind: KvType, mib: float
 ) -> None:
     shape = kv_shape(check_model_file(model_path))
-    assert shape == KvShape(n_full_layers=3, n_window_layers=15, window=512, k_size=256, v_size=256)
+    assert shape == KvShape(n_full_layers=3, n_window_layers=15, window=512, k_size=256, v_size=256, pattern=6)
     own = config(batch_size=ubatch, kv_type_k=kind, kv_type_v=kind)
     assert shape.n_bytes(own, n_cells, n_slots) / MEBIBYTE == pytest.approx(mib, abs=0.01)
 
 
 def test_a_larger_models_shape_from_its_header() -> None:
     shape = kv_shape(GEMMA_4B)
-    assert shape == KvShape(n_full_layers=5, n_window_layers=29, window=1024, k_size=1024, v_size=1024)
+    assert shape == KvShape(n_full_layers=5, n_window_layers=29, window=1024, k_size=1024, v_size=1024, pattern=6)
     assert GEMMA_4B.trained_context == 131072
+
+
+@pytest.mark.parametrize(
+    # Layers 5, 11, 17, 23 and 29 of 34 see everything; 24 to 33 are the last ten.
+    ("n_layers", "n_full"),
+    [(34, 5), (30, 5), (29, 5), (28, 4), (25, 4), (10, 1), (5, 1), (4, 0), (1, 0), (0, 0)],
+)
+def test_the_caches_of_the_last_layers(n_layers: int, n_full: int) -> None:
+    shape = kv_shape(GEMMA_4B)
+    assert shape is not None
+    last = shape.of_last(n_layers)
+    assert (last.n_full_layers, last.n_window_layers) == (n_full, n_layers - n_full)
 
 
 def test_a_header_that_does_not_say_enough_promises_nothing() -> None:

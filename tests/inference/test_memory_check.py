@@ -1,12 +1,19 @@
-"""Before loading: does it fit, and which sizes would. The machine's numbers are files written by the test."""
+"""Before loading: does it fit into RAM or onto a card, and which sizes would."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from inference import memory_check
-from inference.engine.config import MEBIBYTE, EngineConfig
-from inference.memory_check import OVERHEAD_BYTES, Free, TooLittleMemory, check_memory, free_ram, kv_bytes
+from inference.engine.config import MEBIBYTE, Device, EngineConfig
+from inference.engine.kv_memory import kv_shape
+from inference.engine.model_file import check_model_file
+from inference.engine.runner import IDLE_SLOTS_PER_RUNNING
+from inference.errors import TooLittleMemory
+from inference.free_memory import Free
+from inference.memory_check import CARD_OVERHEAD_BYTES, OVERHEAD_BYTES, check_card, check_memory, kv_bytes
 
 
 @pytest.fixture
@@ -18,12 +25,12 @@ def test_what_fits_passes_and_one_byte_less_does_not(config: EngineConfig) -> No
     caches = kv_bytes(config)
     assert caches is not None
     assert caches == pytest.approx(223.5 * MEBIBYTE), "of 32,768 cells: the file knows no more positions"
-    needed = caches + config.model_path.stat().st_size + OVERHEAD_BYTES
+    needed = caches + check_model_file(config.model_path).data_end + OVERHEAD_BYTES
     check_memory(config, Free(needed, "MemAvailable"))
     with pytest.raises(TooLittleMemory) as caught:
         check_memory(config, Free(needed - 1, "MemAvailable"))
     message = str(caught.value)
-    assert "GEMMA_CONTEXT_SIZE=65536 (32768 used): its caches need 224 MB" in message
+    assert "GEMMA_CONTEXT_SIZE=65536 (32768 used): 224 MB of caches, 242 MB of the model" in message
     assert "(MemAvailable); sizes that fit: 16384, 8192, 4096, 2048, 1024, 512." in message
 
 
@@ -32,31 +39,52 @@ def test_when_nothing_fits_it_says_so(config: EngineConfig) -> None:
         check_memory(config, Free(10 * MEBIBYTE, "MemAvailable"))
 
 
-class TestTheMachine:
-    @pytest.fixture(autouse=True)
-    def _machine(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    8000 kB\n")
-        (tmp_path / "own").write_text("1:name=x:/other\n0::/service/worker\n")
-        (tmp_path / "cgroup/service/worker").mkdir(parents=True)
-        monkeypatch.setattr(memory_check, "MEMINFO", tmp_path / "meminfo")
-        monkeypatch.setattr(memory_check, "OWN_CGROUP", tmp_path / "own")
-        monkeypatch.setattr(memory_check, "CGROUPS", tmp_path / "cgroup")
-        self.root = tmp_path / "cgroup"
+@dataclass
+class FakeCard:
+    """A card by its numbers."""
 
-    def limit(self, folder: Path, maximum: str, used: int, inactive: int = 0) -> None:
-        (folder / "memory.max").write_text(f"{maximum}\n")
-        (folder / "memory.current").write_text(f"{used}\n")
-        (folder / "memory.stat").write_text(f"anon {used}\ninactive_file {inactive}\n")
+    free_mb: int
+    total_mb: int = 8192
+    uuid: str = "GPU-fake"
+    name: str = "a small card"
 
-    def test_without_limits_what_the_machine_has_available(self) -> None:
-        self.limit(self.root / "service", "max", 500)
-        assert free_ram() == Free(8000 * 1024, "MemAvailable")
+    def vram_used_mb_of(self, pids: Iterable[int]) -> int:
+        return 0 * len(list(pids))
 
-    def test_the_narrowest_group_above_the_process_counts_less_what_is_used(self) -> None:
-        self.limit(self.root / "service", "5000000", 3_000_000, inactive=400_000)
-        self.limit(self.root / "service/worker", "7000000", 1_000_000)
-        assert free_ram() == Free(2_400_000, "limit of the control group")
 
-    def test_a_container_sees_its_own_group_as_the_root(self) -> None:
-        self.limit(self.root, "1000000", 1_500_000)
-        assert free_ram() == Free(0, "limit of the control group")
+class TestTheCard:
+    @pytest.fixture
+    def on_card(self, config: EngineConfig) -> EngineConfig:
+        return msgspec.structs.replace(config, device=Device.GPU, gpu_layers=9)
+
+    def needed_mb(self, config: EngineConfig) -> int:
+        shape = kv_shape(check_model_file(config.model_path))
+        assert shape is not None
+        n_slots = config.parallel * (1 + IDLE_SLOTS_PER_RUNNING)
+        caches = shape.of_last(9).n_bytes(config, 32_768, n_slots)
+        weights = check_model_file(config.model_path).data_end * 9 // 18
+        return -(-(caches + weights + CARD_OVERHEAD_BYTES) // MEBIBYTE)
+
+    def test_the_layers_of_the_card_are_counted_alone(self, on_card: EngineConfig) -> None:
+        needed = self.needed_mb(on_card)
+        check_card(on_card, FakeCard(free_mb=needed))
+        with pytest.raises(TooLittleMemory) as caught:
+            check_card(on_card, FakeCard(free_mb=needed - 1))
+        message = str(caught.value)
+        assert "GEMMA_CONTEXT_SIZE=65536 (32768 used): GEMMA_GPU_LAYERS=9:" in message
+        assert f"{needed - 1} of 8192 MB are free on a small card" in message
+        assert "sizes that fit: 16384, 8192," in message
+        assert "GEMMA_GPU_LAYERS=8 fits" in message
+
+    def test_more_layers_than_the_model_has_are_all_of_it(self, on_card: EngineConfig) -> None:
+        every = msgspec.structs.replace(on_card, gpu_layers=999)
+        caches = kv_bytes(every)
+        assert caches is not None
+        needed = caches + check_model_file(every.model_path).data_end + CARD_OVERHEAD_BYTES
+        check_card(every, FakeCard(free_mb=-(-needed // MEBIBYTE)))
+        with pytest.raises(TooLittleMemory, match="GEMMA_GPU_LAYERS=18: 224 MB of caches"):
+            check_card(every, FakeCard(free_mb=needed // MEBIBYTE - 1))
+
+    def test_a_card_that_is_full_takes_nothing(self, on_card: EngineConfig) -> None:
+        with pytest.raises(TooLittleMemory, match="no size fits; use a smaller model; .*not even GEMMA_GPU_LAYERS=1"):
+            check_card(on_card, FakeCard(free_mb=100))
