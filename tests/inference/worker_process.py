@@ -16,10 +16,12 @@ PROJECT = Path(__file__).resolve().parents[2]
 class WorkerProcess:
     """One `manage.py worker` on the fake model, with short times."""
 
+    arguments = ["manage.py", "worker"]
+
     def __init__(self, folder: Path, **environment: str) -> None:
         self._output = (folder / f"worker-{len(list(folder.iterdir()))}.log").open("wb")
         self._process = subprocess.Popen(
-            [sys.executable, "manage.py", "worker"],
+            [sys.executable, *self.arguments],
             cwd=PROJECT,
             stdout=self._output,
             stderr=self._output,
