@@ -84,6 +84,7 @@ class Launcher:
         self._post = post
         self._orders: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._starting: Runner | None = None
+        self._abandoned: set[int] = set()
         self._thread = threading.Thread(target=self._run, name="runner launcher", daemon=True)
 
     def begin(self) -> None:
@@ -92,6 +93,13 @@ class Launcher:
     def launch(self, number: int) -> None:
         """Start the runner ``number``; Started or StartFailed follows."""
         self._orders.put(number)
+
+    def abandon(self, number: int) -> None:
+        """Give up a runner that is being started; StartFailed follows, if Started has not come before."""
+        self._abandoned.add(number)
+        starting = self._starting
+        if starting is not None:
+            starting.kill()
 
     def end(self, timeout_secs: float) -> None:
         """Take no more orders; a runner that is still loading is killed."""
@@ -109,6 +117,8 @@ class Launcher:
         try:
             runner = self._make(partial(self._frame_came, number), partial(self._exited, number))
             self._starting = runner
+            if number in self._abandoned:
+                runner.kill()
             return Started(number, runner, runner.start())
         except (EngineError, InferenceError) as error:
             return StartFailed(number, error.code, str(error))

@@ -76,7 +76,9 @@ class RunnerProcess:
         title: str = "gemma-runner cpu",
         on_frame: Callable[[FromRunner], None],
         on_exit: Callable[[RunnerExit], None],
+        keep_fds: tuple[int, ...] = (),
     ) -> None:
+        """``keep_fds`` stay open in the process for as long as it lives."""
         # The runner works in the project's folder, where a path relative to ours would mean another file.
         self._config = msgspec.structs.replace(
             config,
@@ -84,6 +86,7 @@ class RunnerProcess:
             cache_dir=config.cache_dir.absolute() if config.cache_dir else None,
         )
         self._title = title
+        self._keep_fds = keep_fds
         self._on_frame = on_frame
         self._on_exit = on_exit
         self._process: subprocess.Popen[bytes] | None = None
@@ -109,7 +112,9 @@ class RunnerProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-X", "faulthandler", "-m", "inference.engine.runner", str(theirs.fileno())]
-            self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), cwd=PROJECT_ROOT)
+            self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(), *self._keep_fds), cwd=PROJECT_ROOT)
+        if self._requested:  # killed before there was a process
+            self._process.kill()
         self._connection = Connection(ours.detach())
         self.send(Start(config=self._config, title=self._title, parent_pid=os.getpid()))
         self._reader.start()
@@ -150,9 +155,10 @@ class RunnerProcess:
             self._reader.join()
 
     def kill(self) -> None:
-        """SIGKILL, at once; ``on_exit`` follows."""
+        """SIGKILL, at once, or as soon as there is a process; ``on_exit`` follows if it was ready."""
         self._requested = True
-        self._started().kill()
+        if self._process is not None:
+            self._process.kill()
 
     def _end_process(self, timeout_secs: float) -> None:
         process = self._started()

@@ -11,16 +11,10 @@ import pytest
 from inference.engine.frames import FromRunner, Held, Progress, Ready, Rejected
 from inference.launcher import FrameCame, RunnerGone, Started, StartFailed
 from inference.lives import Fate, Live, Outcome
-from inference.placement import (
-    SILENCE_PATIENCE_SECS,
-    STOP_PATIENCE_SECS,
-    Add,
-    Event,
-    Placement,
-    Quit,
-    ReleaseAll,
-    StopOne,
-)
+from inference.placement import Placement
+from inference.placement.desk import STOP_PATIENCE_SECS
+from inference.placement.events import Add, Event, Quit, ReleaseAll, StopOne
+from inference.placement.runner_slot import SILENCE_PATIENCE_SECS
 from inference.results import CANCELLED, TIMED_OUT
 from inference.states import FinishReason, Status
 from inference.token_log_entries import AnyEntry, Token, Waiting
@@ -449,10 +443,10 @@ def test_a_start_that_fails_is_tried_again_later(bench: Bench) -> None:
     assert not is_over(live)
     bench.now += 0.5
     bench.do()
-    assert bench.placement._number == 1
+    assert bench.placement._desk.cpu._number == 1
     bench.now += 0.6
     bench.do()
-    assert bench.placement._number == 2
+    assert bench.placement._desk.cpu._number == 2
     assert [one.sequence_id for one in bench.start().submissions] == [live.sequence_id]
 
 

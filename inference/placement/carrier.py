@@ -1,0 +1,85 @@
+"""Carrying sequences and saved states between two runners, as files in a folder of RAM. Knows no lease and no stages.
+
+Live sequences are given out by one runner and leave their files with the lives; saved states are copied ahead of them,
+while work goes on, and again at the end.
+"""
+
+from inference.engine.frames import CacheExported, Export, ExportCache, Exported, Import
+from inference.placement.roster import Roster
+from inference.placement.runner_slot import RunnerSlot
+from inference.placement.state_folder import StateFolder
+
+# A pause of the running answers each time; what is left is copied in the next round.
+AHEAD_BUDGET_MS = 30.0
+LAST_BUDGET_MS = 60.0
+# On the way back the other program waits.
+BACK_BUDGET_MS = 250.0
+
+
+class Carrier:
+    """One way, from one runner to another; a new one for the way back."""
+
+    def __init__(self, source: RunnerSlot, target: RunnerSlot, roster: Roster, folder: StateFolder) -> None:
+        self.source, self.target = source, target
+        self._n_awaited = 0  # answers of the source
+        self._roster = roster
+        self._folder = str(folder.new())
+        self._max_bytes = folder.max_bytes
+        self._paths: list[str] = []  # copied, and not yet imported
+        self._has_copied = False
+        self._is_ahead = False  # no sequence has left: copies are made while there is time
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the source has answered everything."""
+        return self._n_awaited == 0
+
+    def copy_ahead(self) -> None:
+        """Begin to copy what may be gone on from; the rest follows by itself as long as nothing else is asked for."""
+        self._is_ahead = True
+        self._copy(AHEAD_BUDGET_MS)
+
+    def move(self, now: float, *, budget_ms: float, own_only: bool = False) -> None:
+        """Everything that lives in the source, then what else may be gone on from."""
+        self._is_ahead = False
+        leaving = self._roster.on(self.source.device)
+        for live in leaving:
+            live.is_leaving, live.moved_at = True, now
+        self.source.send(Export([live.sequence_id for live in leaving], self._folder))
+        self._n_awaited += 1
+        self._copy(budget_ms, own_only=own_only)
+
+    def sequences_left(self, frame: Exported) -> None:
+        self._n_awaited -= 1
+        self._roster.has_left(self.source.device, frame)
+
+    def copies_made(self, frame: CacheExported) -> None:
+        self._n_awaited -= 1
+        self._max_bytes -= frame.n_bytes
+        self._paths += frame.paths
+        if self._is_ahead and not frame.is_all:
+            self._copy(AHEAD_BUDGET_MS)
+
+    def deliver_copies(self) -> int:
+        """Give the target what was copied so far; how many. The youngest are first in their round."""
+        paths, self._paths = self._paths, []
+        self.target.send(Import(paths))
+        return len(paths)
+
+    def source_gone(self) -> None:
+        self._n_awaited = 0
+
+    def _copy(self, budget_ms: float, *, own_only: bool = False) -> None:
+        if self._max_bytes <= 0 or self.source.ready is None:
+            return
+        self.source.send(
+            ExportCache(
+                folder=self._folder,
+                max_bytes=self._max_bytes,
+                budget_ms=budget_ms,
+                is_more=self._has_copied,
+                own_only=own_only,
+            )
+        )
+        self._has_copied = True
+        self._n_awaited += 1

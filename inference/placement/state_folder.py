@@ -1,0 +1,84 @@
+"""A private folder in a tmpfs for states that move: its room, and that nothing stays in it. Knows no sequences.
+
+<GEMMA_SHM_DIR>/gemma-kv-<user>/<process>/<move>/<number>.move      ``lock`` beside the moves says that its owner lives
+"""
+
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+from itertools import count
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+# Of what is free; the rest is for the sequences themselves, and for others.
+SHARE_FOR_COPIES = 0.5
+LOCK = "lock"
+
+
+class StateFolder:
+    """``wanted_bytes`` bounds the copies of one move; live sequences are moved whatever they take."""
+
+    def __init__(self, base: Path, wanted_bytes: int) -> None:
+        """Raises OSError: the folder cannot be made, or is somebody else's."""
+        self._wanted_bytes = wanted_bytes
+        self._numbers = count(1)
+        home = _private(base / f"gemma-kv-{os.getuid()}")
+        # One at a time: a folder whose lock is not taken yet would look left.
+        with (home / LOCK).open("w") as one_at_a_time:
+            fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+            for left in home.iterdir():
+                _remove_if_dead(left)
+            self.path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=home))
+            # Freed by the kernel with this process, however it ends.
+            self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    @property
+    def max_bytes(self) -> int:
+        """How much of copies there is room for now."""
+        return min(self._wanted_bytes, int(shutil.disk_usage(self.path).free * SHARE_FOR_COPIES))
+
+    def new(self) -> Path:
+        """An empty folder for one move."""
+        folder = self.path / str(next(self._numbers))
+        folder.mkdir(mode=0o700)
+        return folder
+
+    def clear(self) -> None:
+        """Remove what no runner took in."""
+        for folder in self.path.iterdir():
+            if folder.name != LOCK:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _private(path: Path) -> Path:
+    """Others may write to the folder above: what they put in our place is refused."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    status = path.lstat()
+    if path.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise PermissionError(f"{path} is not a private folder of this user; remove it, or set GEMMA_SHM_DIR")
+    return path
+
+
+def _remove_if_dead(folder: Path) -> None:
+    """Left by a process that was killed: nobody holds its lock any more."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return  # the lock of them all, or one that is being removed
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    else:
+        log.info("removing states that a process left when it was killed: %s", folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(descriptor)
