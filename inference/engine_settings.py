@@ -24,6 +24,7 @@ def requested_config() -> EngineConfig:
         kv_type_v=settings.GEMMA_KV_TYPE_V,
         mlock=settings.GEMMA_MLOCK,
         step_budget_ms=settings.GEMMA_STEP_BUDGET_MS,
+        draft_max=settings.GEMMA_DRAFT_MAX,
         cache_ram_mb=settings.GEMMA_CACHE_RAM_MB,
         cache_dir=settings.GEMMA_DATA_DIR / "kv-cache",
         cache_disk_mb=settings.GEMMA_CACHE_DISK_MB,

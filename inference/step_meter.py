@@ -22,6 +22,8 @@ class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
     n_prefill_tokens: int = 0
     n_decode_tokens: int = 0
     n_cached_tokens: int = 0  # of prompts, found computed already
+    n_guessed_tokens: int = 0  # beside the next one of an answer, and those of them that were right
+    n_right_tokens: int = 0
     mean_step_ms: float = 0.0
     mean_step_sequences: float = 0.0
     mean_step_tokens: float = 0.0
@@ -39,6 +41,8 @@ class _Sums:
     n_prefill: int = 0
     n_decode: int = 0
     n_cached: int = 0
+    n_guessed: int = 0
+    n_right: int = 0
     n_sequences: int = 0
     step_ms: float = 0.0
 
@@ -64,6 +68,8 @@ class StepMeter:
             sums.n_prefill += step.n_prefill
             sums.n_decode += step.n_decode
             sums.n_cached += step.n_cached
+            sums.n_guessed += step.n_guessed
+            sums.n_right += step.n_right
             sums.n_sequences += step.n_sequences
             sums.step_ms += step.step_ms
             self._last = step
@@ -83,6 +89,8 @@ class StepMeter:
             n_prefill_tokens=total.n_prefill,
             n_decode_tokens=total.n_decode,
             n_cached_tokens=total.n_cached,
+            n_guessed_tokens=total.n_guessed,
+            n_right_tokens=total.n_right,
             mean_step_ms=round(late.step_ms / n_steps, 2),
             mean_step_sequences=round(late.n_sequences / n_steps, 2),
             mean_step_tokens=round(n_tokens / n_steps, 2),

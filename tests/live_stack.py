@@ -51,6 +51,7 @@ class LiveStack:
             "GEMMA_DATA_DIR": str(self.data_dir),
             "GEMMA_PORT": str(self.port),
             "GEMMA_BACKEND": backend,
+            **({"GEMMA_DRAFT_MAX": "0"} if backend == "fake" else {}),  # tests slow its steps down, one token each
             "PYTHONUNBUFFERED": "1",
             **environment,
         }

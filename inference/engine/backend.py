@@ -23,7 +23,7 @@ class Slice:
     slot: int
     start: int
     tokens: Sequence[int]
-    wants_logits: bool  # of its last token
+    n_outputs: int  # how many of its last tokens give logits
 
 
 class Memory(Protocol):
@@ -71,9 +71,10 @@ class Backend(Memory, Protocol):
     n_cells: int
     n_slots: int
     batch_size: int
+    max_outputs: int  # rows of logits in one batch
 
     def decode(self, slices: Sequence[Slice]) -> list[Logits] | None:
-        """Logits of the slices that want them, in order; ``None`` when no cells are free, with nothing changed.
+        """Rows of logits of the slices that want them, in order; ``None`` when no cells are free, with nothing changed.
 
         Raises ``BackendError`` when the model fails; its memory cannot be trusted afterwards.
         """

@@ -198,6 +198,16 @@ class PrefixCache:
             return sequence.parked
         return self._memory.save(sequence.slot)
 
+    def shorten(self, sequence: Sequence, n_tokens: int) -> None:
+        """Take the last ``n_tokens`` cells of a live sequence back, which the batch just decoded has filled.
+
+        Safe with a window: to fill them the model gave up only what the batch's first token, which stays, had already
+        pushed out of it.
+        """
+        slot = _slot_of(sequence)
+        self._memory.trim(slot, self._pool.used[slot] - n_tokens)
+        self._pool.drain(slot, n_tokens)
+
     def reach_mark(self, sequence: Sequence) -> None:
         """The end of a common beginning is computed. With a window it cannot be gone back to later: save it."""
         sequence.marks.discard(sequence.n_computed)

@@ -59,6 +59,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     kv_type_v: KvType = KvType.F16
     mlock: bool = False
     step_budget_ms: float = 300.0
+    draft_max: int = 0  # guessed tokens of one answer in one batch
     cache_ram_mb: int = 512
     cache_dir: Path | None = None  # where the prefix cache outlives the process; None: nowhere
     cache_disk_mb: int = 2048
@@ -68,7 +69,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("context_size", "batch_size", "parallel", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("cache_ram_mb", "cache_disk_mb"):
+        for name in ("cache_ram_mb", "cache_disk_mb", "draft_max"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.ubatch_size is not None and not 1 <= self.ubatch_size <= self.batch_size:

@@ -21,6 +21,11 @@ class StepCost:
         self._decode_ms: dict[int, float] = {}
         self._prefill_token_ms: float | None = None
 
+    @property
+    def spare_ms(self) -> float:
+        """What answers may cost beyond one token each while a prompt waits: hardly noticed beside its slices."""
+        return self._budget_ms / 20
+
     def n_prefill_tokens(self, n_decode: int) -> int:
         """Prompt tokens that fit a step beside ``n_decode`` answers; never none."""
         if n_decode == 0 or self._prefill_token_ms is None:

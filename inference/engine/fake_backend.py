@@ -49,6 +49,7 @@ class FakeBackend:
         self.n_cells = n_cells
         self.n_slots = n_slots
         self.batch_size = batch_size
+        self.max_outputs = batch_size
         self.window = window
         self._slots = [_Slot() for _ in range(n_slots)]
         self._new_cells = count()
@@ -65,7 +66,7 @@ class FakeBackend:
         if self.n_used_cells + n_tokens > self.n_cells:
             return None
         time.sleep(max(map(self._append, slices), default=0.0) / 1000)
-        return [self._logits(self._slots[each.slot]) for each in slices if each.wants_logits]
+        return [row for each in slices for row in self._rows(self._slots[each.slot], each.n_outputs)]
 
     def _append(self, part: Slice) -> float:
         """Put the tokens into their slot; the ms that its text asks every step to take."""
@@ -77,7 +78,7 @@ class FakeBackend:
         # Like llama.cpp it forgets late, when it wants the cells, and then all that has left the window.
         if self.window and len(slot.tokens) - slot.first_position > 2 * self.window:
             slot.first_position = len(slot.tokens) - self.window
-        if len(part.tokens) > 1 or START_OF_TURN in part.tokens:
+        if len(part.tokens) > max(1, part.n_outputs) or START_OF_TURN in part.tokens:
             # A further prompt in the same slot: what was scripted for the one before does not hold any more.
             slot.script = None
         if slot.script is not None:
@@ -86,13 +87,17 @@ class FakeBackend:
             os.abort()
         return delay_ms(slot.tokens)
 
-    def _logits(self, slot: _Slot) -> Logits:
-        if slot.script is None:
-            slot.script = write_script(slot.tokens)
+    def _rows(self, slot: _Slot, n_rows: int) -> list[Logits]:
+        """What follows each of the last ``n_rows`` tokens."""
+        if n_rows and slot.script is None:
+            slot.script = write_script(slot.tokens[: len(slot.tokens) - n_rows + 1])
+        return [self._logits(slot, len(slot.tokens) - n_behind) for n_behind in range(n_rows - 1, -1, -1)]
+
+    def _logits(self, slot: _Slot, n_tokens: int) -> Logits:
         logits: Logits = np.zeros(N_TOKENS, dtype=np.float32)
         logits[FILLER] = SECOND
-        script = DAMAGED if slot.is_damaged else slot.script
-        logits[script.token_after(len(slot.tokens))] = CERTAIN
+        script = DAMAGED if slot.is_damaged or slot.script is None else slot.script
+        logits[script.token_after(n_tokens)] = CERTAIN
         return logits
 
     def remove(self, slot: int) -> None:

@@ -129,6 +129,8 @@ class Step(Frame, frozen=True, tag=True, kw_only=True):
     n_prefill: int
     n_decode: int
     step_ms: float
+    n_guessed: int = 0  # of ``n_decode``: tokens that were guessed, and those of them that proved right
+    n_right: int = 0
     n_sequences: int = 0
     n_cached: int = 0
     n_waiting: int = 0

@@ -42,7 +42,11 @@ class LlamaBackend:
         # llama.cpp rounds its pool up; the books count what was asked for, so that the limit is the same everywhere.
         self.n_cells = min(config.context_size, vocabulary.trained_context or config.context_size)
         self.window = self._model.sliding_window
+        # One row is 1 MB for Gemma; without a bound llama.cpp reserves one for every token of a batch. It asserts that
+        # every sequence could have one.
+        self.max_outputs = min(max(n_slots, 1 + config.draft_max), max(n_slots, self.batch_size))
         params = context_params(config, self.n_cells, n_slots, self.batch_size)
+        params.n_outputs_max = self.max_outputs
         self._context = lib.llama_init_from_model(self._model.pointer, params)
         if not self._context:
             raise BackendError(f"llama.cpp could not make a context of {self.n_cells} cells (its reason is in the log)")
@@ -126,8 +130,6 @@ def context_params(config: EngineConfig, n_cells: int, n_slots: int, batch_size:
     params.n_ctx = n_cells
     params.n_batch, params.n_ubatch = batch_size, config.ubatch_size or batch_size
     params.n_seq_max = n_slots
-    # One row of logits is 1 MB for Gemma; without a bound llama.cpp reserves one for every token of a batch.
-    params.n_outputs_max = n_slots  # fewer than n_seq_max it asserts against
     params.n_threads = params.n_threads_batch = config.threads
     params.flash_attn_type = FLASH_ATTENTION[config.flash_attention]
     params.type_k, params.type_v = KV_TYPE[config.kv_type_k], KV_TYPE[config.kv_type_v]
@@ -168,9 +170,9 @@ class _Batch:
             self._positions[offset:end] = np.arange(each.start, each.start + len(each.tokens))
             self._slots[offset:end] = each.slot
             self._wants_logits[offset:end] = 0
-            if each.wants_logits:
-                self._wants_logits[end - 1] = 1
-                n_outputs += 1
+            if each.n_outputs:
+                self._wants_logits[end - each.n_outputs : end] = 1
+                n_outputs += each.n_outputs
             offset = end
         self.native.n_tokens = offset
         return n_outputs

@@ -6,8 +6,9 @@ Knows no process and no pipe: frames come in by ``handle`` and go out by ``send`
 import logging
 import time
 from collections.abc import Callable
+from itertools import zip_longest
 
-from inference.engine.backend import Backend, Logits
+from inference.engine.backend import Backend, Logits, Slice
 from inference.engine.cache import PrefixCache
 from inference.engine.config import MEBIBYTE, EngineConfig
 from inference.engine.cost import StepCost
@@ -27,12 +28,14 @@ from inference.engine.frames import (
     Submit,
 )
 from inference.engine.logprobs import TokenLogprobs, token_logprobs
+from inference.engine.lookup import Lookup
 from inference.engine.moving import Mover
 from inference.engine.pool import Pool
 from inference.engine.refusals import refusal
 from inference.engine.sampling import Candidates, Sampler
 from inference.engine.scheduler import Planned, Scheduler
 from inference.engine.sequence import Sequence, State
+from inference.engine.shapes import ShapeCosts
 from inference.engine.snapshots import Disk
 from inference.engine.text import TextAssembler
 
@@ -54,6 +57,7 @@ class Loop:
         self._vocabulary = backend.vocabulary
         self._send = send
         self._cost = StepCost(config.step_budget_ms)
+        self._shapes = ShapeCosts(backend.max_outputs if config.draft_max else 0)
         self._candidates = Candidates(backend.vocabulary.n_tokens)
         self._n_arrived = 0
         self._n_cached = 0  # tokens that sequences admitted since the last Step found computed
@@ -63,8 +67,10 @@ class Loop:
             self.pool,
             cache,
             self._cost,
+            self._shapes,
             parallel=config.parallel,
             batch_size=backend.batch_size,
+            draft_max=config.draft_max,
             mixes=config.mixes_prompts_and_answers,
         )
         self._mover = Mover(self.scheduler, cache, settings)
@@ -118,6 +124,7 @@ class Loop:
             ephemeral=params.ephemeral,
             sampler=Sampler(params.sampling, self._candidates, forbidden),
             text=TextAssembler.of(params),
+            lookup=Lookup(self._vocabulary.eog_tokens),
             n_logprobs=params.n_logprobs,
             arrived_at=now,
             ends_at=None if submit.timeout_secs is None else now + submit.timeout_secs,
@@ -132,8 +139,21 @@ class Loop:
         return "length" if sequence.n_generated >= sequence.max_tokens else None
 
     def tidy(self) -> bool:
-        """A little work for the cache while nothing runs; False when none is left."""
-        return self.scheduler.cache.tidy()
+        """A little work while nothing runs; False when none is left."""
+        return self._measure_shape() or self.scheduler.cache.tidy()
+
+    def _measure_shape(self) -> bool:
+        n_rows = self._shapes.next_wanted
+        slot = self.pool.take_slot() if n_rows and self.pool.n_free >= n_rows else None
+        if not n_rows or slot is None:
+            return False
+        began = time.monotonic()
+        rows = self._backend.decode([Slice(slot, 0, [self._vocabulary.bos or 0] * n_rows, n_rows)])
+        if rows is not None:
+            self._shapes.observe((time.monotonic() - began) * 1000)
+        self._backend.remove(slot)
+        self.pool.release(slot)
+        return rows is not None
 
     def close(self, timeout_secs: float) -> None:
         """The end of this loop; what it computed goes to disk, as far as the time goes."""
@@ -155,10 +175,12 @@ class Loop:
         self._note_admitted(planned, began)
         logits = self._backend.decode([each.as_slice() for each in planned])
         if logits is None:
-            self.scheduler.relieve()
+            self.scheduler.relieve(planned)
             return True
         n_decode = sum(each.sequence.state is State.DECODE for each in planned)
         n_prefill = sum(each.n_tokens for each in planned) - n_decode
+        n_guessed = sum(len(each.guess) for each in planned)
+        n_decode += n_guessed
         self.scheduler.done(planned)
         reading = [each.sequence for each in planned if each.sequence.state is State.PREFILL]
         progress = [Progress(each.id, each.n_computed, len(each.tokens)) for each in reading]
@@ -167,7 +189,18 @@ class Loop:
         self._cost.observe(n_decode, n_prefill, step_ms)
         for each in progress:
             self._send(each)
-        self._send(self._told(emissions, n_prefill, n_decode, len(planned), step_ms))
+        self._send(
+            Step(
+                emissions=emissions,
+                n_prefill=n_prefill,
+                n_decode=n_decode,
+                step_ms=step_ms,
+                n_guessed=n_guessed,
+                n_right=self.scheduler.n_right,
+                n_sequences=len(planned),
+                **self._memory_told(),
+            )
+        )
         for sequence, reason in ended:
             self._end(sequence, reason)
         return True
@@ -178,47 +211,60 @@ class Loop:
                 each.sequence.admitted_at = now
                 self._n_cached += each.sequence.n_cached
 
-    def _told(self, emissions: list[Emission], n_prefill: int, n_decode: int, n_sequences: int, step_ms: float) -> Step:
+    def _memory_told(self) -> dict[str, int]:
+        """The part of a Step that is about cells and who waits for them."""
         n_cached, self._n_cached = self._n_cached, 0
         n_free, n_used = self.pool.n_free, self.pool.n_used
-        return Step(
-            emissions=emissions,
-            n_prefill=n_prefill,
-            n_decode=n_decode,
-            step_ms=step_ms,
-            n_sequences=n_sequences,
-            n_cached=n_cached,
-            n_waiting=len(self.scheduler.waiting),
-            cells_free=n_free,
-            cells_used=n_used,
-            cells_cached=self.pool.n_cells - n_free - n_used,
-        )
+        return {
+            "n_cached": n_cached,
+            "n_waiting": len(self.scheduler.waiting),
+            "cells_free": n_free,
+            "cells_used": n_used,
+            "cells_cached": self.pool.n_cells - n_free - n_used,
+        }
 
     def _sample(
         self, planned: list[Planned], logits: list[Logits]
     ) -> tuple[list[Emission], list[tuple[Sequence, str]]]:
-        """The next token of every sequence whose known tokens are all computed, and which of them end by it."""
+        """What follows the known tokens of every sequence that has them all computed, and which of them end by it."""
         emissions: list[Emission] = []
         ended: list[tuple[Sequence, str]] = []
-        completed = [each.sequence for each in planned if each.sequence.n_pending == 0]
-        if len(completed) != len(logits):
-            raise BackendError(f"{len(completed)} sequences wait for logits, {len(logits)} came")
-        for sequence, row in zip(completed, logits, strict=True):
-            raw = row.copy() if sequence.n_logprobs else None  # the sampler changes them
+        completed = [each for each in planned if each.sequence.n_pending == 0]
+        n_wanted = sum(1 + len(each.guess) for each in completed)
+        if n_wanted != len(logits):
+            raise BackendError(f"{n_wanted} rows of logits are waited for, {len(logits)} came")
+        rows = iter(logits)
+        for each in completed:
+            sequence = each.sequence
             try:
-                token = sequence.sampler.sample(row, sequence.tokens, sequence.n_generated + 1)
+                reason = self._go_on(each, [next(rows) for _ in range(1 + len(each.guess))], emissions)
             except BadLogitsError as error:
                 # One sequence's numbers are broken: it alone ends, the others go on.
                 logger.error("sequence %s: %s", sequence.id, error)  # noqa: TRY400  the trace says nothing more
-                ended.append((sequence, error.code))
-                continue
-            told = None if raw is None else token_logprobs(raw, token, sequence.n_logprobs)
-            emission, reason = self._accept(sequence, token, told)
-            if emission is not None:
-                emissions.append(emission)
+                reason = error.code
             if reason is not None:
                 ended.append((sequence, reason))
         return emissions, ended
+
+    def _go_on(self, planned: Planned, rows: list[Logits], emissions: list[Emission]) -> str | None:
+        """One token, and another one as long as the guess was right; the reason, if the sequence ends by them."""
+        sequence = planned.sequence
+        n_right = 0
+        reason: str | None = None
+        try:
+            for row, guessed in zip_longest(rows, planned.guess):
+                raw = row.copy() if sequence.n_logprobs else None  # the sampler changes them
+                token = sequence.sampler.sample(row, sequence.tokens, sequence.n_generated + 1)
+                told = None if raw is None else token_logprobs(raw, token, sequence.n_logprobs)
+                emission, reason = self._accept(sequence, token, told)
+                if emission is not None:
+                    emissions.append(emission)
+                if reason is not None or token != guessed:
+                    break
+                n_right += 1
+        finally:
+            self.scheduler.settle(planned, n_right)
+        return reason
 
     def _accept(
         self, sequence: Sequence, token: int, logprobs: TokenLogprobs | None

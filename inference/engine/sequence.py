@@ -6,6 +6,7 @@ Knows no cells but their count, and nothing of batches.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from inference.engine.lookup import Lookup
 from inference.engine.sampling import Sampler
 from inference.engine.text import TextAssembler
 
@@ -44,6 +45,7 @@ class Sequence:
     cache_prompt: bool
     sampler: Sampler
     text: TextAssembler
+    lookup: Lookup
     arrived_at: float  # seconds on the loop's clock, as every ``_at`` below
     n_logprobs: int = 0
     ends_at: float | None = None  # seconds on the same clock: its deadline
@@ -54,6 +56,7 @@ class Sequence:
     state: State = State.WAITING
     slot: int | None = None
     n_computed: int = 0
+    last_step: int = 0  # the number of the last batch it was in
     n_cached: int = 0
     parked: bytes | None = None  # a state of its own: it shares nothing and waits for room, or comes from elsewhere
     n_parked: int = 0  # tokens in it
@@ -74,6 +77,11 @@ class Sequence:
     @property
     def n_pending(self) -> int:
         return len(self.tokens) - self.n_computed
+
+    @property
+    def n_prefill(self) -> int:
+        """Known tokens that were not found computed."""
+        return len(self.tokens) - self.n_cached
 
     @property
     def n_to_mark(self) -> int:

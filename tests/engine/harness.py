@@ -157,12 +157,8 @@ class Recording:
     def __init__(self, inner: Backend) -> None:
         self.inner = inner
         self.vocabulary = inner.vocabulary
-        self.n_cells, self.n_slots, self.batch_size, self.window = (
-            inner.n_cells,
-            inner.n_slots,
-            inner.batch_size,
-            inner.window,
-        )
+        self.n_cells, self.n_slots, self.window = inner.n_cells, inner.n_slots, inner.window
+        self.batch_size, self.max_outputs = inner.batch_size, inner.max_outputs
         self.batches: list[list[Slice]] = []
         self.rows: list[Logits] = []
         self.trims: list[tuple[int, int]] = []

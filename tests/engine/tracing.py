@@ -23,11 +23,12 @@ class Chunk:
 
     tokens: tuple[int, ...]
     n_kept: int
-    wanted: bool = False  # the logits behind it
+    n_outputs: int = 0  # the last tokens whose logits were asked for
     reloaded: bool = False  # saved and loaded behind it
 
 
 History = tuple[Chunk, ...]
+Found = tuple[History, list[Logits]]  # the rows behind the last tokens of the last chunk
 
 
 def length_of(history: History) -> int:
@@ -56,7 +57,7 @@ class Traced(Recording):
         """States of the one ``beside`` may come here, and its rows are ours."""
         super().__init__(inner)
         self.histories: dict[int, History] = dict.fromkeys(range(inner.n_slots), ())
-        self.found: list[tuple[History, Logits]] = beside.found if beside else []
+        self.found: list[Found] = beside.found if beside else []
         self._saved: dict[bytes, History] = beside._saved if beside else {}
 
     def decode(self, slices: Many[Slice]) -> list[Logits] | None:
@@ -66,9 +67,13 @@ class Traced(Recording):
         if logits is None:
             return None
         for each in slices:
-            self.histories[each.slot] += (Chunk(tuple(each.tokens), len(each.tokens), each.wants_logits),)
-        wanted = [self.histories[each.slot] for each in slices if each.wants_logits]
-        self.found += [(history, row.copy()) for history, row in zip(wanted, logits, strict=True)]
+            self.histories[each.slot] += (Chunk(tuple(each.tokens), len(each.tokens), each.n_outputs),)
+        rows = iter(logits)
+        for each in slices:
+            if each.n_outputs:
+                wanted = [next(rows).copy() for _ in range(each.n_outputs)]
+                self.found.append((self.histories[each.slot], wanted))
+        assert next(rows, None) is None
         return logits
 
     def remove(self, slot: int) -> None:
@@ -111,30 +116,30 @@ class Reference:
         for slot in (0, 1):
             backend.remove(slot)
 
-    def differences(self, found: Many[tuple[History, Logits]]) -> Iterator[tuple[History, float]]:
+    def differences(self, found: Many[Found]) -> Iterator[tuple[History, float]]:
         """Every history whose logits are not the reference's to the last bit, with the largest difference."""
         # In this order a history follows the one that it begins with, and is gone on to from there.
-        for history, row in sorted(found, key=lambda each: each[0]):
-            expected = self._row(history)
-            if not np.array_equal(expected, row):
-                yield history, float(np.abs(expected - row).max())
+        for history, rows in sorted(found, key=lambda each: each[0]):
+            expected = self._rows(history)
+            assert len(expected) == len(rows)
+            if not np.array_equal(expected, rows):
+                yield history, float(np.abs(np.subtract(expected, rows)).max())
 
-    def _row(self, history: History) -> Logits:
+    def _rows(self, history: History) -> list[Logits]:
         n_held = len(self._held)
         if n_held >= len(history) or history[:n_held] != self._held:
             self._backend.remove(self._slot)
             self._held = ()
-        row = None
+        rows: list[Logits] = []
         for chunk in history[len(self._held) :]:
-            row = self._decode(chunk)
-        assert row is not None
-        return row
+            rows = self._decode(chunk)
+        return rows
 
-    def _decode(self, chunk: Chunk) -> Logits | None:
+    def _decode(self, chunk: Chunk) -> list[Logits]:
         start = length_of(self._held)
-        rows = self._backend.decode([Slice(self._slot, start, chunk.tokens, chunk.wanted)])
-        assert rows is not None, "the reference has no cells left"
-        row = rows[0].copy() if rows else None
+        found = self._backend.decode([Slice(self._slot, start, chunk.tokens, chunk.n_outputs)])
+        assert found is not None, "the reference has no cells left"
+        rows = [row.copy() for row in found]
         if chunk.n_kept < len(chunk.tokens):
             self._backend.trim(self._slot, start + chunk.n_kept)
         if chunk.reloaded:
@@ -143,4 +148,4 @@ class Reference:
             self._backend.remove(self._slot)
             self._slot = other
         self._held = (*self._held, chunk)
-        return row
+        return rows
