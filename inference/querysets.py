@@ -42,6 +42,9 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
         """Those that somebody waits for."""
         return self.filter(priority=Priority.INTERACTIVE)
 
+    def batch(self) -> "GenerationQuerySet":
+        return self.filter(priority=Priority.BATCH)
+
     def ended(self) -> "GenerationQuerySet":
         return self.filter(status__in=ENDED)
 

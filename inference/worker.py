@@ -39,8 +39,6 @@ from inference.token_log_entries import AnyEntry
 log = logging.getLogger(__name__)
 
 REPORT_SECS = 2.0
-# How long a question waits, at most, while batch work has all places: no ring reaches a worker whose tasks are busy.
-GIVE_WAY_SECS = 0.1
 LISTEN_SECS = 0.5
 SETTLE_SECS = 5.0  # a task that was let go flushes, writes one row and returns
 THREAD_END_SECS = 3.0
@@ -53,6 +51,7 @@ class Worker:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._redis = sync_client()
         self._stopping = threading.Event()
+        self._taken: list[UUID] = []  # claimed here and not settled; twice what was claimed again meanwhile
         self._writer = LogWriter(self._redis, on_lost=lambda *claim: self.placement.drop(*claim), holds=_is_held)
         self.placement = Placement(make_runner, self._write)
         self._alive = ProofOfLife(self.name)
@@ -64,7 +63,6 @@ class Worker:
         self._sweeping = Loop("sweep", SWEEP_SECS, self._sweep.once)
         self._beating = Loop("heartbeat", settings.HEARTBEAT_SECS, self.beat_once)
         self._listening = Loop("control", 0.0, self.listen_once)
-        self._giving_way = Loop("giving way", GIVE_WAY_SECS, self.give_way_once)
         self._reporting = Loop("report", REPORT_SECS, self.report_once)
 
     def begin(self) -> None:
@@ -72,30 +70,68 @@ class Worker:
         self._alive.begin()
         self._writer.begin()
         self.placement.begin()
-        for loop in (self._beating, self._sweeping, self._listening, self._giving_way, self._reporting):
+        for loop in (self._beating, self._sweeping, self._listening, self._reporting):
             loop.begin()
         log.info("worker %s begins", self.name)
 
     def run_next(self) -> bool:
-        """Claim the next generation and run it to its end; False when there was none or the worker stops."""
+        """Claim the next generation and run it to its end; False when there was none or the worker stops.
+
+        Batch work runs in threads of its own: a question finds a free one here, and the engine sets batch work aside
+        for it where there is no place.
+        """
+        has_run = False
+        while (row := self._claim()) is not None:
+            has_run = True
+            if row.priority == Priority.INTERACTIVE:
+                self._run(row)
+                break
+            self._run_aside(row)
+        self._fill_places()
+        return has_run
+
+    def _claim(self) -> Generation | None:
+        """The next row; while all places are taken, the next that somebody waits for."""
         if self._stopping.is_set():
-            return False
-        row = retried(lambda: Generation.objects.claim_next(worker=self.name))
-        if row is None:
-            return False
-        self._run(row)
-        return True
+            return None
+        rows = Generation.objects.all() if self._n_free > 0 else Generation.objects.interactive()
+        row = retried(lambda: rows.claim_next(worker=self.name))
+        if row is not None:
+            self._taken.append(row.pk)
+        return row
+
+    def _fill_places(self) -> None:
+        """With batch work whose ring came while there was no place."""
+        while self._n_free > 0 and not self._stopping.is_set():
+            row = retried(lambda: Generation.objects.batch().claim_next(worker=self.name))
+            if row is None:
+                return
+            self._taken.append(row.pk)
+            self._run_aside(row)
+
+    def _run_aside(self, row: Generation) -> None:
+        threading.Thread(target=self._run_alone, args=[row], name=f"batch {row.pk}", daemon=True).start()
+
+    def _run_alone(self, row: Generation) -> None:
+        try:
+            self._run(row)
+            self._fill_places()
+        finally:
+            connections.close_all()  # Celery closes those of its own threads only
 
     def _run(self, row: Generation) -> None:
         # The ordinary case is one line per answer that the row says as well; that work moved is worth telling.
         level = logging.DEBUG if row.claim_epoch == 1 else logging.INFO
         log.log(level, "generation %s: claimed, attempt %d, epoch %d", row.pk, row.attempt, row.claim_epoch)
-        self._claims.run(row)
+        try:
+            self._claims.run(row)
+        finally:
+            self._taken.remove(row.pk)
 
     def stop(self, drain_secs: float) -> None:
         """Stop everything, in this order:
 
-        1. No new claims, for people neither, and no sweep: whatever it rang for, this worker would not answer.
+        1. No new claims, and no sweep: whatever it rang for, this worker would not answer.
         2. What runs gets ``drain_secs`` to end by itself.
         3. The rest is let go; each task writes out its log and gives its row back to the queue.
         4. The heartbeat, not earlier: rows without one would be taken over while they are being written.
@@ -104,8 +140,7 @@ class Worker:
         7. The proof of life last: without it every row still claimed here is another worker's.
         """
         self._stopping.set()
-        for claiming in (self._giving_way, self._sweeping):
-            claiming.end(THREAD_END_SECS)
+        self._sweeping.end(THREAD_END_SECS)
         self._wait_until_idle(drain_secs)
         self.placement.release_all()
         if not self._wait_until_idle(SETTLE_SECS):
@@ -124,8 +159,16 @@ class Worker:
             time.sleep(0.02)
         return not self._claims.lives
 
+    @property
+    def _n_free(self) -> int:
+        return settings.GEMMA_PARALLEL - len(self._taken)
+
     def _free_slots(self) -> int:
-        return settings.GEMMA_PARALLEL - len(self._claims.lives)
+        """How many rings could be answered at once. Batch work takes no place from those that somebody waits for."""
+        if self._n_free > 0 or not Generation.objects.interactive().queued().exists():
+            return self._n_free
+        n_people = sum(live.priority == Priority.INTERACTIVE for live in list(self._claims.lives.values()))
+        return settings.GEMMA_PARALLEL - n_people
 
     def _holds(self, generation_id: UUID, epoch: int) -> bool:
         live = self._claims.lives.get(generation_id)
@@ -134,26 +177,7 @@ class Worker:
     def _write(self, entries: Sequence[tuple[Live, AnyEntry]]) -> None:
         self._writer.put([(live.generation_id, live.epoch, entry) for live, entry in entries])
 
-    def _run_aside(self, row: Generation) -> None:
-        try:
-            self._run(row)
-        finally:
-            connections.close_all()  # Celery closes those of its own threads only
-
     # ---- units of the threads ----
-
-    def give_way_once(self) -> None:
-        """While all places are taken, some of them by batch work, claim what people wait for all the same: the engine
-        sets batch work aside for it."""
-        lives = list(self._claims.lives.values())
-        n_people = sum(live.priority == Priority.INTERACTIVE for live in lives)
-        if len(lives) < settings.GEMMA_PARALLEL:
-            return  # a ring finds a place
-        for _ in range(n_people, settings.GEMMA_PARALLEL):
-            row = retried(lambda: Generation.objects.interactive().claim_next(worker=self.name))
-            if row is None:
-                return
-            threading.Thread(target=self._run_aside, args=[row], name=f"beside batch {row.pk}", daemon=True).start()
 
     def beat_once(self) -> None:
         """Move the heartbeat of what lives here, and learn what became of it elsewhere."""
