@@ -47,6 +47,7 @@ from chat.transcript import (
     duration_text,
     readable,
     retrieval_view,
+    summaries_context,
     total_ms,
     transcript_page,
 )
@@ -157,9 +158,9 @@ class ConversationAdmin(MachineOwned):
         return {
             "page": page,
             "bubbles": bubbles(page.object_list),
-            "summaries": shown.summaries.order_by("-version"),
             "has_unfinished": shown.messages.unfinished().exists(),
             "may_cancel": self.has_cancel_permission(request),
+            **summaries_context(shown),
         }
 
     def save_model(self, request: HttpRequest, obj: Conversation, form: "ModelForm[Any]", change: bool) -> None:

@@ -16,6 +16,7 @@ from chat.models import Conversation, Message, Retrieval, Role
 from inference.models import Generation
 
 MESSAGES_PER_PAGE = 200
+SUMMARIES_SHOWN = 20
 # Token ids and prompts are the bulk of a row and nobody reads them.
 HEAVY_COLUMNS = ("rendered", "generation__prompt", "generation__output", "generation__annex")
 
@@ -107,6 +108,15 @@ def transcript_page(conversation: Conversation, number: str | None) -> Page[Mess
     messages = readable(conversation.messages.order_by("position"))
     paginator = Paginator(messages, MESSAGES_PER_PAGE)
     return paginator.get_page(number or paginator.num_pages)
+
+
+def summaries_context(conversation: Conversation) -> dict[str, object]:
+    """The newest versions, and the one that stands in prompts however old it is."""
+    every = conversation.summaries.order_by("-version")
+    shown, in_use = list(every[:SUMMARIES_SHOWN]), conversation.summaries.made().first()
+    if in_use and in_use not in shown:
+        shown.append(in_use)
+    return {"summaries": shown, "summary_in_use": in_use, "n_older_summaries": every.count() - len(shown)}
 
 
 def bubbles(messages: Iterable[Message]) -> list[Bubble]:

@@ -7,9 +7,10 @@ import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.utils.html import escape
+from django.utils.html import escape, strip_tags
 
 from chat.models import Message, Role, Summary
+from chat.transcript import SUMMARIES_SHOWN
 from tests.desk.making import SOURCE, add_answer, add_question, add_sources, conversation, operator, page_of, unfinished
 
 pytestmark = [pytest.mark.django_db, pytest.mark.databases]
@@ -54,10 +55,24 @@ class TestReading:
         )
         Summary.objects.create(conversation=chat, version=2, state="failed", covers_until=19, error="timeout")
         page = shown(client, page_of(chat))
-        text = " ".join(page.split())
-        assert "They &lt;b&gt;met&lt;/b&gt;." in text
-        assert "Version 1: Made, messages up to 11, 7 tokens" in text
-        assert text.index("Version 2: Failed") < text.index("timeout") < text.index("Version 1")
+        assert "They &lt;b&gt;met&lt;/b&gt;." in page
+        text = " ".join(strip_tags(page).split())
+        assert "Version 1 in use the first 12 messages in 7 tokens" in text
+        assert text.index("Version 2 failed the first 20 messages") < text.index("timeout") < text.index("Version 1")
+        assert page.count('<details class="summary" open>') == 1
+        assert page.index("Version 2") < page.index('<details class="summary" open>') < page.index("Version 1")
+
+    def test_of_many_summaries_the_newest_and_the_one_in_use(self, client: Client) -> None:
+        chat = conversation()
+        add_question(chat)
+        Summary.objects.create(conversation=chat, version=1, state="made", covers_until=1, text="old")
+        Summary.objects.create(conversation=chat, version=2, state="made", covers_until=3, text="in use")
+        for version in range(3, 3 + SUMMARIES_SHOWN):
+            Summary.objects.create(conversation=chat, version=version, state="failed", covers_until=5, error="timeout")
+        text = " ".join(strip_tags(shown(client, page_of(chat))).split())
+        assert "Version 2 in use" in text
+        assert "Version 1 " not in text
+        assert "1 older one is in the export and the API." in text
 
     def test_what_the_machine_knows_of_an_answer(self, client: Client) -> None:
         chat = conversation()
