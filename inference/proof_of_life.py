@@ -7,14 +7,12 @@ heartbeat counts as stopped. Of workers elsewhere, and of those that hang, the h
 import fcntl
 import logging
 import os
-import time
+from collections.abc import Container
 from pathlib import Path
 
 from django.conf import settings
 
 log = logging.getLogger(__name__)
-
-TIDY_AFTER_SECS = 86_400.0
 
 
 def _folder() -> Path:
@@ -32,9 +30,11 @@ class ProofOfLife:
         """Where no file can be locked, it is as on another machine."""
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _tidy(self._path.parent)
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            # Locked before it has its name: nobody may find it free in between.
+            unnamed = self._path.with_name(f".{self._path.name}")
+            self._descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            unnamed.rename(self._path)
         except OSError as error:
             log.warning("a death of this worker will be noticed by its heartbeat only: %s", error)
 
@@ -64,8 +64,9 @@ def _is_free(path: Path) -> bool:
     return True
 
 
-def _tidy(folder: Path) -> None:
-    """Remove what the dead have left; not at once, as their rows may still be looked at."""
-    for path in folder.iterdir():
-        if time.time() - path.stat().st_mtime > TIDY_AFTER_SECS and _is_free(path):
+def tidy(keep: Container[str]) -> None:
+    """Remove what the dead have left, but for those whose rows are still to be taken from them."""
+    folder = _folder()
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if not path.name.startswith(".") and path.name not in keep and _is_free(path):
             path.unlink(missing_ok=True)

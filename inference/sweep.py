@@ -20,7 +20,7 @@ from inference.deadlines import Deadlines
 from inference.doorbell import ring
 from inference.endings import conclude, conclude_abandoned
 from inference.models import Generation
-from inference.proof_of_life import is_dead
+from inference.proof_of_life import is_dead, tidy
 from inference.querysets import GenerationQuerySet
 from inference.results import CANCELLED, TIMED_OUT, failed
 
@@ -30,7 +30,7 @@ SWEEP_SECS = 1.0
 LONGEST_LOOK_SECS = 2 * SWEEP_SECS
 MAX_ATTEMPTS = 4
 RING_AGAIN_AFTER_SECS = 2.0
-PREPARE_AGAIN_AFTER_SECS = 20.0
+PREPARE_AGAIN_AFTER_SECS = 10.0
 FOLLOW_UP_AGAIN_AFTER_SECS = 5.0
 BATCH_ROWS = 200
 
@@ -74,7 +74,7 @@ class Sweep:
         self._forget_ephemeral()
 
     def _take_over_silent(self) -> None:
-        rows = Generation.objects.running().values_list("pk", "claim_epoch", "heartbeat", "attempt", "worker")
+        rows = list(Generation.objects.running().values_list("pk", "claim_epoch", "heartbeat", "attempt", "worker"))
         found = [row for row in rows if not self._holds(row[0], row[1])]
         looked_secs = min(self._clock() - self._looked_at, LONGEST_LOOK_SECS)
         self._looked_at = self._clock()
@@ -89,6 +89,7 @@ class Sweep:
             if worker in dead or beat.silent_secs >= settings.CLAIM_TTL_SECS:
                 self._take_over(generation_id, beat, attempt)
         self._beats = seen
+        tidy(keep={worker for *_, worker in rows})
 
     def _take_over(self, generation_id: UUID, beat: Beat, attempt: int) -> None:
         if attempt >= MAX_ATTEMPTS:

@@ -10,7 +10,8 @@ from chat.callers import Caller
 from chat.services import Turn
 from chat.streaming import WireLine, lines_and_pings
 
-PING = b": ping\n\n"
+# A comment needs no blank line behind it, and httpx-sse takes one for an event without data.
+PING = b": ping\n"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 

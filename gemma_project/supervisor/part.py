@@ -9,8 +9,9 @@ from gemma_project.supervisor.tether import tethered
 
 FIRST_DELAY_SECS = 0.5
 LONGEST_DELAY_SECS = 30.0
-# A life this long was a success: the next death starts counting anew.
-STEADY_SECS = 60.0
+# A life this long was a success: the next death starts counting anew. What keeps dying later than that does not need
+# a longer pause either.
+STEADY_SECS = 15.0
 
 
 @dataclass(frozen=True)

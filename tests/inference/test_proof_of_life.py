@@ -10,8 +10,7 @@ import pytest
 from pytest_django import Settings
 
 from gemma_project.supervisor.tether import tethered
-from inference import proof_of_life
-from inference.proof_of_life import ProofOfLife, is_dead
+from inference.proof_of_life import ProofOfLife, is_dead, tidy
 
 HOLDER = """
 import django, sys; django.setup()
@@ -54,15 +53,17 @@ def test_of_workers_elsewhere_and_of_those_that_ended_nothing_is_known() -> None
     assert not is_dead("")
 
 
-def test_what_the_dead_left_is_removed_some_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_dead_left_is_removed_once_their_rows_are_nobodys(tmp_path: Path) -> None:
     folder = tmp_path / "workers"
-    folder.mkdir()
-    (folder / "dead").touch()
-    ProofOfLife("first").begin()
-    assert {path.name for path in folder.iterdir()} == {"dead", "first"}
-    monkeypatch.setattr(proof_of_life, "TIDY_AFTER_SECS", -1.0)
-    ProofOfLife("second").begin()
-    assert {path.name for path in folder.iterdir()} == {"first", "second"}
+    tidy(keep=())
+    alive = ProofOfLife("alive")
+    alive.begin()
+    for name in ("dead", "dead with rows"):
+        (folder / name).touch()
+    tidy(keep={"dead with rows"})
+    assert {path.name for path in folder.iterdir()} == {"alive", "dead with rows"}
+    alive.end()
+    assert {path.name for path in folder.iterdir()} == {"dead with rows"}
 
 
 def test_without_a_place_for_the_file_the_heartbeat_has_to_do(

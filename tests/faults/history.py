@@ -1,0 +1,167 @@
+"""What clients did and saw while things broke, and whether that is a history that may happen.
+
+The checker knows the scripted answers: asked to count to n, the model says exactly that, so that a lost, repeated or
+changed token shows in the text. What the database did is watched by triggers in it.
+"""
+
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tests.faults.breaking import Row
+from tests.faults.reading import Told
+
+ENDED = ("complete", "interrupted", "failed")
+
+
+class Outcome(StrEnum):
+    """How an operation ended for its client."""
+
+    OK = "ok"
+    REFUSED = "fail"  # it surely did not happen
+    UNKNOWN = "info"  # it may have happened, or may still
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One message: what was asked, how that ended, what its readers were told."""
+
+    client: int
+    key: str
+    expected: str  # the whole answer
+    outcome: Outcome
+    generation_id: str = ""
+    readings: tuple[Told, ...] = ()
+    was_cancelled: bool = False
+    problem: str = ""
+
+
+@dataclass
+class History:
+    """Filled by the clients' threads."""
+
+    asked: list[Asked] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, asked: Asked) -> None:
+        with self._lock:
+            self.asked.append(asked)
+
+    def struck(self, fault: str) -> None:
+        with self._lock:
+            self.faults.append(fault)
+
+    def told(self) -> dict[str, int]:
+        """Numbers for a report."""
+        return dict(Counter(str(asked.outcome) for asked in self.asked)) | {"faults": len(self.faults)}
+
+
+# Written down in the transaction itself, so that nothing that was committed is missing and nothing else is in it.
+WATCH = """
+CREATE TABLE IF NOT EXISTS watched_ends (id TEXT, epoch INTEGER, status TEXT);
+CREATE TABLE IF NOT EXISTS watched_changes (id TEXT, was TEXT, now TEXT);
+CREATE TRIGGER IF NOT EXISTS watch_ends AFTER UPDATE ON inference_generation
+WHEN NEW.status IN ('complete', 'interrupted', 'failed') AND OLD.status NOT IN ('complete', 'interrupted', 'failed')
+BEGIN INSERT INTO watched_ends VALUES (NEW.id, NEW.claim_epoch, NEW.status); END;
+CREATE TRIGGER IF NOT EXISTS watch_changes AFTER UPDATE ON inference_generation
+WHEN OLD.status IN ('complete', 'interrupted', 'failed')
+ AND (NEW.status != OLD.status OR NEW.text != OLD.text OR NEW.claim_epoch != OLD.claim_epoch)
+BEGIN INSERT INTO watched_changes VALUES (NEW.id, OLD.status, NEW.status); END;
+"""
+
+
+def watch(database: str) -> None:
+    """From now on the database remembers how often each generation ended."""
+    with closing(sqlite3.connect(database, timeout=20)) as connection:
+        connection.executescript(WATCH)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The database at the end, with what its triggers saw."""
+
+    rows: list[Row]
+    ends: list[tuple[str, int]]  # generation, epoch
+    changes: list[str]  # generations that changed after their end
+
+    @classmethod
+    def read(cls, rows: list[Row], database: str) -> "Stored":
+        with closing(sqlite3.connect(database, timeout=20)) as connection:
+            ends = connection.execute("SELECT id, epoch FROM watched_ends").fetchall()
+            changes = [row[0] for row in connection.execute("SELECT id FROM watched_changes")]
+        return cls(rows, ends, changes)
+
+
+def check(history: History, stored: Stored) -> list[str]:
+    """Everything that may not have happened; empty when all is well."""
+    rows = {row.id.replace("-", ""): row for row in stored.rows}
+    found = [
+        *_unfinished(stored.rows),
+        *_ended_twice(stored),
+        *(f"{each}: changed after its end" for each in stored.changes),
+    ]
+    for asked in history.asked:
+        if asked.problem:
+            found.append(f"client {asked.client}: {asked.problem}")
+        row = rows.get(asked.generation_id.replace("-", ""))
+        if asked.outcome is Outcome.OK and row is None:
+            found.append(f"{asked.generation_id}: accepted and lost")
+        elif row is not None:
+            found += [f"{row.id}: {problem}" for problem in _of_one(asked, row)]
+    return found + _doubled(history.asked)
+
+
+def _unfinished(rows: Iterable[Row]) -> list[str]:
+    """(vi)"""
+    return [f"{row.id}: still {row.status}, attempt {row.attempt}" for row in rows if row.status not in ENDED]
+
+
+def _ended_twice(stored: Stored) -> list[str]:
+    """(i) and (iv): one end, by one epoch."""
+    times = Counter(generation for generation, _ in stored.ends)
+    return [f"{generation}: ended {n} times" for generation, n in times.items() if n != 1]
+
+
+def _doubled(asked: Iterable[Asked]) -> list[str]:
+    """One key, one generation, however often it was sent."""
+    by_key: dict[str, set[str]] = {}
+    for each in asked:
+        if each.generation_id:
+            by_key.setdefault(each.key, set()).add(each.generation_id)
+    return [f"key {key}: {len(ids)} generations" for key, ids in by_key.items() if len(ids) > 1]
+
+
+def _of_one(asked: Asked, row: Row) -> list[str]:
+    found = []
+    if row.status == "failed":
+        found.append(f"failed: {row.error_code}")
+    if row.status == "complete" and row.text != asked.expected:
+        found.append(f"complete with {row.text!r}")
+    if row.status == "interrupted" and not (asked.was_cancelled or row.error_code == "timeout"):
+        found.append("interrupted, and nobody asked for it")
+    if not asked.expected.startswith(row.text):
+        found.append(f"holds what the model did not say: {row.text[-40:]!r}")
+    for told in asked.readings:
+        found += _of_reader(told, row)
+    return found
+
+
+def _of_reader(told: Told, row: Row) -> list[str]:
+    """(ii) and (iii): ids rise one by one from the first, and what was told is what is stored."""
+    found = []
+    ids = [line["id"] for line in told.lines if line["token"] and not line["done"]]
+    first = ids[0] if ids else 1
+    if ids != list(range(first, first + len(ids))):
+        found.append(f"a reader was told the ids {ids[:5]}...{ids[-5:]} over {told.n_connections} connections")
+    if sum(bool(line["done"]) for line in told.lines) > 1:
+        found.append("a reader was told two ends")
+    if told.is_done and told.text != row.text:
+        found.append(f"a reader was told {told.text[-40:]!r}, stored is {row.text[-40:]!r}")
+    if not row.text.startswith(told.text):
+        found.append(f"a reader was told {told.text[-40:]!r} which is not stored")
+    return found

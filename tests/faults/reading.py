@@ -1,0 +1,140 @@
+"""A client that somebody else could have written: httpx-sse, which comes back with Last-Event-ID until it is done."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import httpx_sse
+
+from tests.api.live import Line
+from tests.live_stack import wait_until
+
+PATIENCE_SECS = 90.0
+PAUSE_SECS = 0.1
+
+
+@dataclass
+class Told:
+    """All that a reader was told of one answer, over however many connections."""
+
+    generation_id: str = ""
+    lines: list[Line] = field(default_factory=list)
+    n_connections: int = 0
+    longest_gap_secs: float = 0.0  # between two tokens
+    refusals: list[tuple[int, str | None]] = field(default_factory=list)  # status and Retry-After
+    _last_token_at: float | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(line["token"] for line in self.lines)
+
+    @property
+    def last_id(self) -> int:
+        return self.lines[-1]["id"] if self.lines else 0
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(bool(line["token"]) and not line["done"] for line in self.lines)
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self.lines) and bool(self.lines[-1]["done"])
+
+    @property
+    def last(self) -> Line:
+        return self.lines[-1]
+
+    @property
+    def statuses(self) -> list[dict[str, Any]]:
+        return [line["status"] for line in self.lines if "status" in line]
+
+    def take(self, line: Line) -> None:
+        self.lines.append(line)
+        self.generation_id = line.get("generation_id") or self.generation_id
+        if line["token"]:
+            now = time.monotonic()
+            if self._last_token_at is not None:
+                self.longest_gap_secs = max(self.longest_gap_secs, now - self._last_token_at)
+            self._last_token_at = now
+
+    def assert_whole(self, text: str) -> None:
+        """Every token once and in order, nothing missing, and one end."""
+        ids = [line["id"] for line in self.lines if line["token"] and not line["done"]]
+        assert ids == list(range(1, len(ids) + 1)), "a gap or a repetition"
+        assert self.text == text
+        assert [line["done"] for line in self.lines] == [False] * (len(self.lines) - 1) + [True]
+
+
+OnLine = Callable[[Told], object]
+
+
+class Client:
+    """Asks once (with a key, so that asking twice is once) and reads to the end, whatever happens in between."""
+
+    def __init__(self, url: str, *, patience_secs: float = PATIENCE_SECS) -> None:
+        self._url = url
+        self._patience_secs = patience_secs
+
+    def read(self, body: dict[str, object], *, key: str | None = None, on_line: OnLine | None = None) -> Told:
+        """POST /chat/stream, then GET after every break. Raises AssertionError when it takes too long."""
+        told, key = Told(), key or uuid4().hex
+        deadline = time.monotonic() + self._patience_secs
+        while not told.is_done:
+            assert time.monotonic() < deadline, f"{told.n_connections} connections, {told.n_tokens} tokens, no end"
+            with suppress(httpx.TransportError):  # what this client is made for
+                self._read_on(told, body, key, on_line)
+            if not told.is_done:
+                time.sleep(PAUSE_SECS)
+        return told
+
+    def _read_on(self, told: Told, body: dict[str, object], key: str, on_line: OnLine | None) -> None:
+        told.n_connections += 1
+        with httpx.Client(timeout=30) as client:
+            if told.generation_id:
+                address = f"{self._url}/chat/stream/{told.generation_id}"
+                source = httpx_sse.connect_sse(client, "GET", address, headers={"Last-Event-ID": str(told.last_id)})
+            else:
+                address = f"{self._url}/chat/stream"
+                source = httpx_sse.connect_sse(client, "POST", address, json=body, headers={"Idempotency-Key": key})
+            with source as events:
+                if events.response.status_code != httpx.codes.OK:
+                    self._refused(told, events.response)
+                    return
+                for event in events.iter_sse():
+                    line = json.loads(event.data)
+                    assert event.id == str(line["id"])
+                    told.take(line)
+                    if on_line:
+                        on_line(told)
+
+    def _refused(self, told: Told, response: httpx.Response) -> None:
+        told.refusals.append((response.status_code, response.headers.get("Retry-After")))
+        assert response.status_code == httpx.codes.SERVICE_UNAVAILABLE, response.read()
+
+    def begin(self, bodies: Sequence[dict[str, object]], *, n_tokens: int = 0) -> "list[Future[Told]]":
+        """Read them side by side; returns when each has been told so many tokens, the futures are the whole answers."""
+        told: dict[int, Told] = {}
+        pool = ThreadPoolExecutor(len(bodies))
+        futures = [
+            pool.submit(self.read, body, on_line=partial(told.__setitem__, number))
+            for number, body in enumerate(bodies)
+        ]
+        pool.shutdown(wait=False)
+        wait_until(
+            lambda: sum(each.n_tokens >= n_tokens for each in list(told.values())) == len(bodies),
+            timeout_secs=self._patience_secs,
+            what=f"{len(bodies)} answers have {n_tokens} tokens",
+        )
+        return futures
+
+
+def numbers(n: int) -> str:
+    """What ``count(n)`` is answered with."""
+    return "".join(f"{number} " for number in range(1, n + 1))

@@ -1,0 +1,126 @@
+"""A service under random blows has a history that may happen; and the checker would see one that may not."""
+
+import os
+import threading
+
+import pytest
+
+from tests.faults.breaking import Row
+from tests.faults.conftest import ENVIRONMENT, SHORT_CLAIMS, Seen
+from tests.faults.history import Asked, History, Outcome, Stored, check, watch
+from tests.faults.nemesis import Nemesis, Surroundings
+from tests.faults.reading import Told, numbers
+from tests.faults.traffic import TrafficClient
+from tests.live_stack import wait_until
+
+NEMESIS_SECS = float(os.environ.get("FAULT_NEMESIS_SECS", "10"))
+SEEDS = [int(seed) for seed in os.environ.get("FAULT_SEEDS", "1").split(",")]
+SETTLE_SECS = 60.0
+N_CLIENTS = 5
+
+GOOD_REST = ("complete", numbers(3), 1, 1, "", "")
+GOOD = Row("a1", *GOOD_REST)
+
+
+def told(*texts: str, first: int = 1, done: bool = True) -> Told:
+    """A reader that was told these tokens and an end."""
+    reader = Told(generation_id="a1")
+    for index, text in enumerate(texts, start=first):
+        reader.take({"id": index, "token": text, "done": False})
+    if done:
+        reader.take({"id": first + len(texts) - 1, "token": "", "done": True})
+    return reader
+
+
+def skipping() -> Told:
+    reader = told("1", " ", done=False)
+    reader.take({"id": 4, "token": " ", "done": False})
+    return reader
+
+
+def ending_twice() -> Told:
+    reader = told(*numbers(3))
+    reader.take(reader.last)
+    return reader
+
+
+def asked(**changes: object) -> Asked:
+    usual: dict[str, object] = {
+        "client": 1,
+        "key": "k",
+        "expected": numbers(3),
+        "outcome": Outcome.OK,
+        "generation_id": "a1",
+        "readings": (told(*numbers(3)),),
+    }
+    return Asked(**(usual | changes))  # type: ignore[arg-type]
+
+
+def found(
+    *askings: Asked, rows: tuple[Row, ...] = (GOOD,), ends: tuple[str, ...] = ("a1",), changes: tuple[str, ...] = ()
+) -> list[str]:
+    return check(History(list(askings)), Stored(list(rows), [(each, 1) for each in ends], list(changes)))
+
+
+def test_a_good_history_has_nothing_to_be_found() -> None:
+    assert found(asked()) == []
+    assert found(asked(readings=(told(*"1 2 ", done=False),))) == []
+    interrupted = Row("a1", "interrupted", "1 2 ", 2, 4, "", "")
+    assert found(asked(readings=(told(*"1 2 "),), was_cancelled=True), rows=(interrupted,)) == []
+
+
+@pytest.mark.parametrize(
+    ("problem", "askings", "rest"),
+    [
+        ("accepted and lost", [asked()], {"rows": (), "ends": ()}),
+        ("still running", [asked()], {"rows": (Row("a1", "running", "", 1, 1, "w", ""),), "ends": ()}),
+        ("ended 2 times", [asked()], {"ends": ("a1", "a1")}),
+        ("changed after its end", [asked()], {"changes": ("a1",)}),
+        ("2 generations", [asked(), asked(generation_id="b2", readings=())], {"rows": (GOOD, Row("b2", *GOOD_REST))}),
+        ("was told the ids", [asked(readings=(told("1", " ", "2", first=1), skipping()))], {}),
+        ("two ends", [asked(readings=(ending_twice(),))], {}),
+        ("which is not stored", [asked(readings=(told(*"1 2 X", done=False),))], {}),
+        ("stored is", [asked(readings=(told(*"1 2 "),))], {}),
+        ("complete with", [asked(readings=())], {"rows": (Row("a1", "complete", "1 2 ", 1, 1, "", ""),)}),
+        ("nobody asked for it", [asked(readings=())], {"rows": (Row("a1", "interrupted", "1 ", 1, 1, "", ""),)}),
+        ("did not say", [asked(readings=())], {"rows": (Row("a1", "failed", "7 ", 1, 1, "", "x"),)}),
+        ("client 1: too late", [asked(problem="too late", outcome=Outcome.UNKNOWN)], {}),
+    ],
+)
+def test_what_may_not_happen_is_found(problem: str, askings: list[Asked], rest: dict[str, tuple[object, ...]]) -> None:
+    assert any(problem in each for each in found(*askings, **rest))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.fault(
+    "50",
+    f"{NEMESIS_SECS:g} s of random kills, freezes, cuts, stalls, a full broker, a locked database; {N_CLIENTS} clients",
+    "the checker finds nothing",
+)
+@pytest.mark.timeout(NEMESIS_SECS + 300)
+def test_random_blows(seen: Seen, seed: int) -> None:
+    around, history, until = Surroundings(**ENVIRONMENT), History(), threading.Event()
+    try:
+        stack = around.start()
+        watch(stack.database)
+        clients = [TrafficClient(number, stack.url, history, seed=seed) for number in range(N_CLIENTS)]
+        threads = [threading.Thread(target=client.run, args=(until,)) for client in clients]
+        for thread in threads:
+            thread.start()
+        Nemesis(around, history, seed=seed, claim_ttl_secs=float(SHORT_CLAIMS["CLAIM_TTL_SECS"])).run(NEMESIS_SECS)
+        until.set()
+        for thread in threads:
+            thread.join(SETTLE_SECS * 3)
+        wait_until(
+            lambda: all(row.status in ("complete", "interrupted", "failed") for row in stack.rows()),
+            timeout_secs=SETTLE_SECS,
+            what="everything has ended",
+        )
+        seen |= history.told() | {"seed": seed}
+        problems = check(history, Stored.read(stack.rows(), stack.database))
+    finally:
+        until.set()
+        around.clean_up()
+    assert problems == [], f"{history.faults}"
+    assert len(history.asked) > N_CLIENTS
+    assert history.faults

@@ -1,0 +1,155 @@
+"""Workers that are killed, frozen, stopped: every answer ends once, on the stream its client has."""
+
+import os
+import signal
+import time
+
+import httpx
+import pytest
+
+from tests.api.live import count, say
+from tests.faults.breaking import FaultStack
+from tests.faults.conftest import SHORT_CLAIMS, MakeStack, Seen
+from tests.faults.reading import Client, numbers
+from tests.live_stack import wait_until
+
+CLAIM_TTL_SECS = float(SHORT_CLAIMS["CLAIM_TTL_SECS"])
+# A new worker process needs two or three seconds for its imports, several times that beside other tests.
+START_SLACK_SECS = 15.0
+N_STREAMS = 8
+N_NUMBERS = 60
+
+
+def slow(delay_ms: int = 25) -> dict[str, object]:
+    return count(N_NUMBERS, delay_ms=delay_ms, store=False)
+
+
+@pytest.mark.fault(
+    "2",
+    "kill -9 of the worker in the middle of 8 answers",
+    "all 8 go on in the next worker on the same streams, no gap, no repetition, attempt 2",
+    repeated=True,
+)
+def test_a_killed_worker(stack: FaultStack, seen: Seen) -> None:
+    answers = Client(stack.url).begin([slow()] * N_STREAMS, n_tokens=15)
+    stack.kill("gemma-worker")
+    told = [answer.result() for answer in answers]
+    for each in told:
+        each.assert_whole(numbers(N_NUMBERS))
+        row = stack.row(each.generation_id)
+        assert (row.status, row.text, row.attempt) == ("complete", numbers(N_NUMBERS), 2)
+    seen["pause_secs"] = round(max(each.longest_gap_secs for each in told), 1)
+    seen["connections"] = max(each.n_connections for each in told)
+    assert seen["connections"] == 1, "the web process lived: nobody had to come back"
+    assert seen["pause_secs"] < CLAIM_TTL_SECS + START_SLACK_SECS
+
+
+@pytest.mark.fault(
+    "5",
+    "SIGSTOP of the worker for twice its claim's time while a second one runs, then SIGCONT",
+    "the second one's answer stands, the first writes nothing",
+    repeated=True,
+)
+def test_a_frozen_worker(stack: FaultStack, seen: Seen) -> None:
+    (answer,) = Client(stack.url).begin([slow(50)], n_tokens=15)
+    with stack.second_worker() as second, stack.frozen("gemma-worker") as first:
+        told = answer.result()
+        row = stack.row(told.generation_id)
+        first.send_signal(signal.SIGCONT)
+        time.sleep(CLAIM_TTL_SECS)  # the late owner has all the time it could want
+        told.assert_whole(numbers(N_NUMBERS))
+        assert stack.row(told.generation_id) == row
+        assert (row.status, row.text, row.attempt) == ("complete", numbers(N_NUMBERS), 2)
+        assert second.poll() is None
+    again = Client(stack.url).read(slow(50))  # and the first one is of use again
+    again.assert_whole(numbers(N_NUMBERS))
+    seen |= {"pause_secs": round(told.longest_gap_secs, 1), "epoch": row.epoch}
+
+
+@pytest.mark.fault(
+    "48",
+    "SIGSTOP of the worker; SIGKILL of the runner",
+    "/health says 503 within the time a report lives, and 200 again afterwards",
+)
+def test_health_tells_the_truth(stack: FaultStack, seen: Seen) -> None:
+    began = time.monotonic()
+    with stack.frozen("gemma-worker"):
+        wait_until(lambda: not stack.is_healthy(), timeout_secs=15, what="the frozen worker is seen")
+        seen["noticed_secs"] = round(time.monotonic() - began, 1)
+        told = stack.health().json()
+        assert (told["status"], told["worker"]["detail"]) == ("unhealthy", "no worker has reported lately")
+    seen["healthy_again_secs"] = round(stack.wait_until_healthy(), 1)
+
+
+@pytest.mark.fault(
+    "14",
+    "SIGTERM to the worker with one short answer running, one long one, and three queued",
+    "the short one ends in its time, the rest goes on in the next worker exactly once",
+    repeated=True,
+)
+def test_a_stopped_worker(make_stack: MakeStack, seen: Seen) -> None:
+    stack = make_stack(GEMMA_PARALLEL="2", DRAIN_SECS="3")
+    stack.start()
+    # Beside each other all take the time of the slowest: 2 s for the first, 7 s for the second.
+    bodies = [count(n, delay_ms=40, store=False) for n in (20, N_NUMBERS)]
+    running = Client(stack.url).begin(bodies, n_tokens=15)
+    queued = Client(stack.url).begin([slow(0)] * 3)
+    began = time.monotonic()
+    worker = stack.process("gemma-worker")
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(15)
+    seen["exit_secs"] = round(time.monotonic() - began, 1)
+    told = [answer.result() for answer in running + queued]
+    told[0].assert_whole(numbers(20))
+    for each in told[1:]:
+        each.assert_whole(numbers(N_NUMBERS))
+    rows = [stack.row(each.generation_id) for each in told]
+    assert {row.status for row in rows} == {"complete"}
+    # Given back in order, a run counts as no attempt; its epoch tells that it moved.
+    assert [row.epoch for row in rows] == [1, 3, 1, 1, 1]
+    assert seen["exit_secs"] < 3 + 2 + 5, "DRAIN_SECS, 2 s, and slack"
+
+
+@pytest.mark.fault("16", "an answer without an end, timeout_s 1.5", "it ends as timed out, what follows is computed")
+def test_a_deadline(stack: FaultStack, seen: Seen) -> None:
+    began = time.monotonic()
+    told = Client(stack.url).read(count(5000, delay_ms=30, timeout_s=1.5, max_tokens=16_000))
+    seen["ended_secs"] = round(time.monotonic() - began, 1)
+    assert told.last["error"]["code"] == "timeout"
+    assert told.n_tokens > 0
+    row = stack.row(told.generation_id)
+    assert (row.status, row.text) == ("interrupted", told.text)
+    assert seen["ended_secs"] < 1.5 + 5
+    Client(stack.url).read(say("free")).assert_whole("free")
+
+
+@pytest.mark.fault(
+    "17", "three cancels in the middle of an answer", "it stops within a second, its text is kept, nobody gets a 5xx"
+)
+def test_cancels(stack: FaultStack, seen: Seen) -> None:
+    (answer,) = Client(stack.url).begin([count(5000, delay_ms=30, max_tokens=16_000)], n_tokens=10)
+    generation_id = stack.rows()[-1].id
+    began = time.monotonic()
+    answers = [httpx.post(f"{stack.url}/api/generations/{generation_id}/cancel") for _ in range(3)]
+    told = answer.result()
+    seen["stopped_secs"] = round(time.monotonic() - began, 2)
+    assert {each.status_code for each in answers} <= {200, 409}
+    assert answers[0].status_code == 200
+    assert told.last["finish_reason"] == "cancelled"
+    assert stack.row(told.generation_id).text == told.text != ""
+    assert seen["stopped_secs"] < 1 + 2
+
+
+@pytest.mark.fault("44", "kill -9 of the supervisor in the middle of 8 answers, started again at once", "all 8 end")
+def test_the_whole_service_killed(make_stack: MakeStack, seen: Seen) -> None:
+    stack = make_stack()
+    stack.start()
+    answers = Client(stack.url).begin([slow()] * N_STREAMS, n_tokens=15)
+    os.kill(stack.pid, signal.SIGKILL)
+    stack.wait()
+    stack.start()
+    told = [answer.result() for answer in answers]
+    for each in told:
+        each.assert_whole(numbers(N_NUMBERS))
+    assert len(stack.rows()) == N_STREAMS + 2, "the answers and what the two starts asked for"
+    seen |= {"pause_secs": round(max(each.longest_gap_secs for each in told), 1)}
