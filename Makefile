@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: run setup setup-dev llama test test-sqlite test-postgres lint bench bench-leaks bench-memory format clean help
+.PHONY: run setup setup-dev llama test test-sqlite test-postgres lint faults soak bench bench-leaks bench-memory format clean help
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -51,6 +51,14 @@ lint: setup-dev  ## ruff and mypy (strict)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	GEMMA_DATA_DIR=.mypy_cache/data $(BIN)/mypy .
+
+faults: setup-dev  ## every row of docs/faults.md, those that kill or freeze ROUNDS times (20); goes on where it was
+	FAULT_ROUNDS=$${ROUNDS:-20} FAULT_RESULTS=var/faults.jsonl FAULT_NEMESIS_SECS=600 FAULT_SEEDS=1,2,3 \
+		$(BIN)/python -m pytest tests/faults; \
+	$(BIN)/python -m tests.faults.results var/faults.jsonl
+
+soak: setup-dev  ## mixed traffic under random kills, what was lost, doubled, leaked (BENCH="--minutes 3" for a short one)
+	$(BIN)/python -m bench.soak $(BENCH)
 
 bench: setup-dev  ## this service beside llama-server on the same model (BENCH="--only R2 --rounds 1" to choose)
 	$(BIN)/python -m bench $(BENCH)

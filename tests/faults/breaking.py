@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import httpx
 import psutil
@@ -105,8 +106,10 @@ class FaultStack(LiveStack):
         columns = "id, status, text, attempt, claim_epoch, worker, error_code"
         sql = f"SELECT {columns} FROM inference_generation"  # noqa: S608  the names above
         if generation_id:
-            return [Row(*row) for row in self.query(f"{sql} WHERE id = ?", generation_id.replace("-", ""))]
-        return [Row(*row) for row in self.query(f"{sql} ORDER BY created_at")]
+            found = self.query(f"{sql} WHERE id = ?", generation_id.replace("-", ""))
+        else:
+            found = self.query(f"{sql} ORDER BY created_at")
+        return [Row(str(UUID(hex_id)), *rest) for hex_id, *rest in found]
 
     def row(self, generation_id: str) -> Row:
         (row,) = self.rows(generation_id)

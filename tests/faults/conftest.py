@@ -164,8 +164,8 @@ def make_stack(seen: Seen) -> Iterator[MakeStack]:
     del seen
     made: list[FaultStack] = []
 
-    def make(**environment: str) -> FaultStack:
-        made.append(FaultStack(backend="fake", environment={**ENVIRONMENT, **environment}))
+    def make(*, backend: str = "fake", **environment: str) -> FaultStack:
+        made.append(FaultStack(backend=backend, environment={**ENVIRONMENT, **environment}))
         return made[-1]
 
     yield make

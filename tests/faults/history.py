@@ -154,7 +154,7 @@ def _of_one(asked: Asked, row: Row) -> list[str]:
 def _of_reader(told: Told, row: Row) -> list[str]:
     """(ii) and (iii): ids rise one by one from the first, and what was told is what is stored."""
     found = []
-    ids = [line["id"] for line in told.lines if line["token"] and not line["done"]]
+    ids = told.token_ids
     first = ids[0] if ids else 1
     if ids != list(range(first, first + len(ids))):
         found.append(f"a reader was told the ids {ids[:5]}...{ids[-5:]} over {told.n_connections} connections")

@@ -41,7 +41,12 @@ class Told:
 
     @property
     def n_tokens(self) -> int:
-        return sum(bool(line["token"]) and not line["done"] for line in self.lines)
+        return len(self.token_ids)
+
+    @property
+    def token_ids(self) -> list[int]:
+        """Of every token, also one whose text is held back until the next."""
+        return [line["id"] for line in self.lines if not (line["done"] or "status" in line or "generation_id" in line)]
 
     @property
     def is_done(self) -> bool:
@@ -66,8 +71,7 @@ class Told:
 
     def assert_whole(self, text: str) -> None:
         """Every token once and in order, nothing missing, and one end."""
-        ids = [line["id"] for line in self.lines if line["token"] and not line["done"]]
-        assert ids == list(range(1, len(ids) + 1)), "a gap or a repetition"
+        assert self.token_ids == list(range(1, self.n_tokens + 1)), "a gap or a repetition"
         assert self.text == text
         assert [line["done"] for line in self.lines] == [False] * (len(self.lines) - 1) + [True]
 

@@ -28,6 +28,7 @@ def worker_pid(stack: FaultStack) -> int:
     "kill -9 of the broker in the middle of 4 answers, started again from its file after 0.3, 2 or 8 s",
     "all end whole on their streams, the worker lives, the next job runs within 10 s",
     repeated=True,
+    quick=False,
 )
 def test_killed_while_busy(with_broker: WithBroker, seen: Seen, away_secs: float) -> None:
     stack, broker = with_broker
@@ -48,7 +49,13 @@ def test_killed_while_busy(with_broker: WithBroker, seen: Seen, away_secs: float
     assert seen["next_job_secs"] < NEXT_JOB_SECS + SLACK_SECS
 
 
-@pytest.mark.fault("10", "kill -9 of the broker while nothing runs", "the next job runs", repeated=True)
+@pytest.mark.fault(
+    "10",
+    "kill -9 of the broker while nothing runs",
+    "the next job runs",
+    repeated=True,
+    quick=False,
+)
 def test_killed_while_idle(with_broker: WithBroker, seen: Seen) -> None:
     stack, broker = with_broker
     worker = worker_pid(stack)
@@ -66,6 +73,7 @@ def test_killed_while_idle(with_broker: WithBroker, seen: Seen) -> None:
     "11",
     "the broker is away for 5 s while an answer runs and others are asked for",
     "503 with Retry-After and nothing stored, never 500; /health names Redis; all is well afterwards",
+    quick=False,
 )
 def test_away(with_broker: WithBroker, seen: Seen) -> None:
     stack, broker = with_broker
@@ -93,6 +101,7 @@ def test_away(with_broker: WithBroker, seen: Seen) -> None:
     "kill -9 of the broker and its file removed, with 8 answers running and 8 queued",
     "all are answered, each by one claim, and what runs is not begun anew",
     repeated=True,
+    quick=False,
 )
 def test_everything_lost(make_stack: MakeStack, seen: Seen) -> None:
     broker = Broker()
@@ -121,6 +130,7 @@ def test_everything_lost(make_stack: MakeStack, seen: Seen) -> None:
     "kill -9 of worker and broker at once, the broker's file removed, with 4 running and 4 queued",
     "all end once in a later claim",
     repeated=True,
+    quick=False,
 )
 def test_everything_lost_with_the_worker(make_stack: MakeStack, seen: Seen) -> None:
     broker = Broker()
@@ -150,6 +160,7 @@ def test_everything_lost_with_the_worker(make_stack: MakeStack, seen: Seen) -> N
     "46",
     "the broker has no memory left, in the middle of an answer",
     "503 with Retry-After, /health says that it is full; when there is room again the answer is whole",
+    quick=False,
 )
 def test_full(with_broker: WithBroker, seen: Seen) -> None:
     stack, broker = with_broker
@@ -170,7 +181,13 @@ def test_full(with_broker: WithBroker, seen: Seen) -> None:
     seen["pause_secs"] = round(told.longest_gap_secs, 1)
 
 
-@pytest.mark.fault("9", "the broker hangs (SIGSTOP) for 5 s in the middle of 4 answers", "all end whole", repeated=True)
+@pytest.mark.fault(
+    "9",
+    "the broker hangs (SIGSTOP) for 5 s in the middle of 4 answers",
+    "all end whole",
+    repeated=True,
+    quick=False,
+)
 def test_hanging(with_broker: WithBroker, seen: Seen) -> None:
     stack, broker = with_broker
     answers = Client(stack.url).begin([count(60, delay_ms=25, store=False)] * 4, n_tokens=15)

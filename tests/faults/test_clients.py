@@ -24,6 +24,7 @@ N_SLEEPERS = 50
     "22",
     "a client leaves in mid-answer and comes back within its grace, another after it, a third never",
     "it goes on whole; the others' answers are stopped, and what was said can be read",
+    quick=False,
 )
 def test_leaving(stack: FaultStack, seen: Seen) -> None:
     first = leave(stack)

@@ -96,6 +96,7 @@ def test_what_may_not_happen_is_found(problem: str, askings: list[Asked], rest: 
     "50",
     f"{NEMESIS_SECS:g} s of random kills, freezes, cuts, stalls, a full broker, a locked database; {N_CLIENTS} clients",
     "the checker finds nothing",
+    quick=False,
 )
 @pytest.mark.timeout(NEMESIS_SECS + 300)
 def test_random_blows(seen: Seen, seed: int) -> None:

@@ -24,6 +24,7 @@ PARALLEL, QUEUE_MAX, PER_CALLER = 2, 12, 10
     "three times as many requests as may wait, nearly all of them one user's",
     "429 for who has too much, 503 for all beyond the queue, each with Retry-After; the light user's first answer does "
     "not wait for the greedy one's; what was accepted is answered",
+    quick=False,
 )
 def test_a_burst(make_stack: MakeStack, seen: Seen) -> None:
     stack = make_stack(GEMMA_PARALLEL=str(PARALLEL), QUEUE_MAX=str(QUEUE_MAX), QUEUE_MAX_PER_CALLER=str(PER_CALLER))

@@ -29,7 +29,13 @@ def test_in_the_middle_of_answers(stack: FaultStack, seen: Seen) -> None:
     assert seen["pause_secs"] < PAUSE_SECS + SLACK_SECS
 
 
-@pytest.mark.fault("2", "kill -9 of the runner while it reads a prompt", "the answer comes", repeated=True)
+@pytest.mark.fault(
+    "2",
+    "kill -9 of the runner while it reads a prompt",
+    "the answer comes",
+    repeated=True,
+    quick=False,
+)
 def test_in_the_middle_of_a_prompt(stack: FaultStack, seen: Seen) -> None:
     # Every step takes 150 ms, and the prompt is read in about twenty.
     body = count(30, delay_ms=150, max_tokens=40, store=False)

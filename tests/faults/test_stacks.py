@@ -22,9 +22,12 @@ ENDED = ("complete", "interrupted", "failed")
 
 
 @pytest.mark.fault(
-    "45", "two services started at the same time on one machine", "each answers its own, no key is shared",
-    repeated=True, quick=False,
-)  # fmt: skip
+    "45",
+    "two services started at the same time on one machine",
+    "each answers its own, no key is shared",
+    repeated=True,
+    quick=False,
+)
 def test_two_services(make_stack: MakeStack, seen: Seen) -> None:
     stacks = [make_stack(), make_stack()]
     for stack in stacks:

@@ -78,6 +78,7 @@ def test_three_kills_in_one_answer(stack: FaultStack, seen: Seen) -> None:
     "23",
     "SIGTERM to the web process with 4 streams open",
     "each ends with a line that says it can be resumed, and is whole after it was",
+    quick=False,
 )
 def test_a_stopped_web_process(stack: FaultStack, seen: Seen) -> None:
     answers = Client(stack.url).begin([count(60, delay_ms=40, store=False)] * 4, n_tokens=15)
@@ -99,6 +100,7 @@ def test_a_stopped_web_process(stack: FaultStack, seen: Seen) -> None:
     "1",
     "kill -9 of the web process while it looks for memories, before anything is rung",
     "the prompt is built elsewhere, the row ends within 20 s of the restart",
+    quick=False,
 )
 def test_killed_while_preparing(make_stack: MakeStack, seen: Seen) -> None:
     # Nobody answers at this address: connecting takes until the search's own time is over.

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -45,10 +46,39 @@ def test_a_killed_worker(stack: FaultStack, seen: Seen) -> None:
 
 
 @pytest.mark.fault(
+    "2",
+    "kill -9 of the worker, then of the runner, then of the web process in the middle of 4 answers of the real model",
+    "all 4 end, what was told is what is stored, no gap, no repetition",
+    repeated=True,
+    quick=False,
+)
+@pytest.mark.real_model
+def test_kills_on_the_real_model(make_stack: MakeStack, seen: Seen, model_path: Path) -> None:
+    stack = make_stack(backend="llama", GEMMA_MODEL_PATH=str(model_path), GEMMA_PARALLEL="4", GEMMA_CONTEXT_SIZE="4096")
+    stack.start()
+    tales = [f"Tell me a long story about the number {number}." for number in range(4)]
+    bodies = [
+        {"messages": [{"role": "user", "content": tale}], "max_tokens": 120, "ignore_eos": True, "store": False}
+        for tale in tales
+    ]
+    answers = Client(stack.url).begin(bodies, n_tokens=20)
+    for title in ("gemma-worker", "gemma-runner", "gemma-web"):
+        stack.kill(title)
+        stack.wait_until_healthy()
+    told = [answer.result() for answer in answers]
+    for each in told:
+        row = stack.row(each.generation_id)
+        each.assert_whole(row.text)
+        assert (row.status, each.last["finish_reason"], each.n_tokens) == ("complete", "length", 120)
+    seen["pause_secs"] = round(max(each.longest_gap_secs for each in told), 1)
+
+
+@pytest.mark.fault(
     "5",
     "SIGSTOP of the worker for twice its claim's time while a second one runs, then SIGCONT",
     "the second one's answer stands, the first writes nothing",
     repeated=True,
+    quick=False,
 )
 def test_a_frozen_worker(stack: FaultStack, seen: Seen) -> None:
     (answer,) = Client(stack.url).begin([slow(50)], n_tokens=15)
@@ -70,6 +100,7 @@ def test_a_frozen_worker(stack: FaultStack, seen: Seen) -> None:
     "48",
     "SIGSTOP of the worker; SIGKILL of the runner",
     "/health says 503 within the time a report lives, and 200 again afterwards",
+    quick=False,
 )
 def test_health_tells_the_truth(stack: FaultStack, seen: Seen) -> None:
     began = time.monotonic()
@@ -86,6 +117,7 @@ def test_health_tells_the_truth(stack: FaultStack, seen: Seen) -> None:
     "SIGTERM to the worker with one short answer running, one long one, and three queued",
     "the short one ends in its time, the rest goes on in the next worker exactly once",
     repeated=True,
+    quick=False,
 )
 def test_a_stopped_worker(make_stack: MakeStack, seen: Seen) -> None:
     stack = make_stack(GEMMA_PARALLEL="2", DRAIN_SECS="3")
@@ -140,7 +172,12 @@ def test_cancels(stack: FaultStack, seen: Seen) -> None:
     assert seen["stopped_secs"] < 1 + 2
 
 
-@pytest.mark.fault("44", "kill -9 of the supervisor in the middle of 8 answers, started again at once", "all 8 end")
+@pytest.mark.fault(
+    "44",
+    "kill -9 of the supervisor in the middle of 8 answers, started again at once",
+    "all 8 end",
+    quick=False,
+)
 def test_the_whole_service_killed(make_stack: MakeStack, seen: Seen) -> None:
     stack = make_stack()
     stack.start()
