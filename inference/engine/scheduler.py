@@ -132,7 +132,6 @@ class Scheduler:
             return
         self.n_right += n_right
         planned.sequence.n_computed += n_right
-        planned.sequence.lookup.learn(n_guessed, n_right)
         if n_right < n_guessed:
             self.cache.shorten(planned.sequence, n_guessed - n_right)
 

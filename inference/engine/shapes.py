@@ -18,12 +18,16 @@ SPLIT_WORTH_IT = 1.1  # for some answers to wait for others as well
 
 
 class ShapeCosts:
-    """Measured in idle moments, one batch at a time, then fixed: a lone answer is cut alike from run to run."""
+    """Measured in the first idle moments, one batch at a time, then fixed: a lone answer is cut alike from run to run.
+
+    Usable after the first round already.
+    """
 
     def __init__(self, max_rows: int) -> None:
-        self._wanted = [n for _ in range(N_ROUNDS) for n in ROWS if n <= max_rows]
+        self._sizes = [n for n in ROWS if n <= max_rows]
+        self._wanted = self._sizes * N_ROUNDS
         self._seen: dict[int, list[float]] = {}
-        self.ms: list[float] = []  # by number of rows, from 0; empty until all is measured
+        self.ms: list[float] = []  # by number of rows, from 0; empty until each was measured once
 
     @property
     def next_wanted(self) -> int | None:
@@ -33,10 +37,9 @@ class ShapeCosts:
     def observe(self, step_ms: float) -> None:
         """The batch that was wanted next took so long."""
         self._seen.setdefault(self._wanted.pop(0), []).append(step_ms)
-        if not self._wanted:
-            known = sorted(self._seen)
-            costs = [median(self._seen[n]) for n in known]
-            self.ms = [0.0, *np.interp(range(1, known[-1] + 1), known, costs).tolist()]
+        if len(self._wanted) % len(self._sizes) == 0:
+            costs = [median(self._seen[n]) for n in self._sizes]
+            self.ms = [0.0, *np.interp(range(1, self._sizes[-1] + 1), self._sizes, costs).tolist()]
 
     def best_batch(self, odds: Sequence[Sequence[float]], *, spare_ms: float | None = None) -> list[int | None]:
         """For each answer the number of guessed tokens beside its own row, ``None`` for one that sits this batch out.

@@ -50,16 +50,25 @@ def test_nothing_is_guessed_where_no_token_is_wanted() -> None:
     assert Lookup(()).guess([5, 6, 7, 5, 6], 0) == []
 
 
-def test_odds_follow_what_came_of_guesses_and_forget() -> None:
-    lookup = Lookup(())
-    lookup.learn(3, 3)
-    assert lookup.odds > PRIOR
-    for _ in range(20):
-        lookup.learn(3, 0)
-    assert lookup.odds < 0.05
-    for _ in range(200):
-        lookup.guess([5], 3)
-    assert lookup.odds == pytest.approx(PRIOR, abs=0.02)
+@pytest.mark.parametrize("at_most", [0, 3])
+def test_odds_follow_what_came_of_guesses_tried_or_not(at_most: int) -> None:
+    lookup, tokens = Lookup(()), [5, 6, 7, 8, 5, 6, 7]
+    lookup.guess(tokens, at_most)
+    before = lookup.odds
+    assert before == PRIOR[3]
+    lookup.guess([*tokens, 8], at_most)  # right
+    lookup.guess([*tokens, 8, 0, 5, 6, 7], at_most)  # 5 was guessed behind four of the same
+    assert lookup.odds == pytest.approx(before + 0.2 * (1 - before))
+
+
+def test_wrong_guesses_lower_the_odds_of_their_kind_alone() -> None:
+    lookup, tokens = Lookup(()), [5, 6, 100, 0, 5, 6]
+    for token in range(100, 120):
+        assert lookup.guess(tokens, 1) == [token]
+        tokens = [*tokens, token + 1, -token, 5, 6]
+    assert lookup.odds < 0.02
+    lookup.guess([*tokens, 1, 2, 3, 7, 1, 2, 3], 1)
+    assert lookup.odds == PRIOR[3]
 
 
 # ---- when it pays ----
@@ -231,7 +240,7 @@ def test_the_real_model_says_the_same_with_guesses(real_config: EngineConfig) ->
 def test_cells_taken_back_leave_the_window_whole(real_config: EngineConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every guess is wrong, beyond the point where the windowed cells are reused: all the window sees stays."""
     monkeypatch.setattr(Lookup, "guess", lambda _, tokens, at_most: [7, 8, 9][:at_most])
-    monkeypatch.setattr(Lookup, "learn", lambda *_: None)
+    monkeypatch.setattr(Lookup, "odds", 0.9)
     config = msgspec.structs.replace(
         real_config, context_size=4096, parallel=1, batch_size=64, draft_max=3, cache_ram_mb=0
     )
