@@ -35,6 +35,7 @@ from tqdm import tqdm  # noqa: E402
 from bench import memory_data  # noqa: E402
 from bench.memory_data import NOW, Data, Question  # noqa: E402
 from chat.memory import embedding, fulltext, homes, store  # noqa: E402
+from chat.memory.fulltext import Matches  # noqa: E402
 from chat.memory.indexing import index_transcripts  # noqa: E402
 from chat.memory.models import Passage  # noqa: E402
 from chat.memory.query import MemoryQuery  # noqa: E402
@@ -52,7 +53,7 @@ COLUMNS = {
     "words, nothing understood": ("vectors", "understanding"),
 }
 SWITCHES = {
-    "words": (fulltext, "matches", lambda *_: store.NOTHING),
+    "words": (fulltext, "matches", lambda text, snapshot, _: Matches(store.NOTHING, np.zeros(len(snapshot), bool))),
     "vectors": (embedding, "embed", lambda texts: None),
     "understanding": (store, "understand", lambda *args, **kwargs: Understood()),
 }

@@ -74,6 +74,7 @@ RAG_TIMEOUT_SECS = env.decimal("RAG_TIMEOUT_SECS", 3.0, minimum=0.05, maximum=60
 RAG_BREAKER_FAILURES = env.integer("RAG_BREAKER_FAILURES", 3, minimum=1, maximum=1000)
 RAG_BREAKER_PAUSE_SECS = env.decimal("RAG_BREAKER_PAUSE_SECS", 30.0, minimum=0.1, maximum=3600.0)
 RAG_RECENCY_HALF_LIFE_DAYS = env.decimal("RAG_RECENCY_HALF_LIFE_DAYS", 30.0, minimum=0.01, maximum=36_500.0)
+RAG_MIN_SIMILARITY = env.decimal("RAG_MIN_SIMILARITY", 0.2, minimum=-1.0, maximum=1.0)
 RAG_EMBEDDING_PATH = env.path("RAG_EMBEDDING_PATH")
 RAG_EMBEDDING_THREADS = env.integer(
     "RAG_EMBEDDING_THREADS", min(4, len(os.sched_getaffinity(0))), minimum=1, maximum=64

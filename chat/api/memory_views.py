@@ -187,6 +187,7 @@ def _searched(asked: SearchRequest, caller: Caller) -> Search:
         now=timezone.now(),
         kind=asked.kind,
         with_neighbours=False,  # a hit is a segment here; chats add the lines around it
+        only_related=False,  # who searches asked for so many, and sees their scores
     )
     found = store.search(query)
     if found.error:

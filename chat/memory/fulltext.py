@@ -3,11 +3,13 @@
 What the words are worth is counted alike for both, and over what may be seen: others' passages change no score.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from django.db import connection
 
 from chat.memory.snapshot import Ids, Mask, Rows, Scores, Snapshot
-from chat.memory.words import content_words
+from chat.memory.words import content_words, names_in
 
 # A word is quoted, so that none can be an operator of the query language.
 PLACES = {
@@ -16,25 +18,39 @@ PLACES = {
 }
 
 
-def matches(text: str, snapshot: Snapshot, allowed: Mask) -> tuple[Rows, Scores]:
-    """The allowed rows with one of the text's words, and the share of what all its words are worth that each has.
+@dataclass(frozen=True)
+class Matches:
+    """``hits``: the rows with one of the words, and the share of what all words are worth that each has.
+
+    ``has_name`` is a mask over all rows: which have a word that the question writes as a name.
+    """
+
+    hits: tuple[Rows, Scores]
+    has_name: Mask
+
+
+def matches(text: str, snapshot: Snapshot, allowed: Mask) -> Matches:
+    """Among the allowed rows.
 
     A word is worth the more the fewer rows have it (the inverse document frequency of BM25). One that none has counts
-    like the others on average: it makes all matches poorer and none better.
+    like one that a single row has: it makes all matches poorer and none better.
     """
     worth = np.zeros(len(snapshot), np.float32)
-    values = []
-    words = content_words(text)
+    has_name = np.zeros(len(snapshot), np.bool_)
+    total = 0.0
+    words, names = content_words(text), names_in(text)
+    n_allowed = int(allowed.sum())
     for word in words:
         rows, found = snapshot.rows_of(_places(word))
         rows = rows[found]
         rows = rows[allowed[rows]]
-        if len(rows):
-            values.append(float(np.log1p((allowed.sum() - len(rows) + 0.5) / (len(rows) + 0.5))))
-            worth[rows] += values[-1]
+        n_rows = max(1, len(rows))
+        value = float(np.log1p((n_allowed - n_rows + 0.5) / (n_rows + 0.5)))
+        total += value
+        worth[rows] += value
+        has_name[rows] |= word in names
     hits = np.flatnonzero(worth)
-    total = sum(values) * len(words) / max(1, len(values))
-    return hits, worth[hits] / np.float32(total or 1.0)
+    return Matches((hits, worth[hits] / np.float32(total or 1.0)), has_name)
 
 
 def _places(word: str) -> Ids:

@@ -13,7 +13,8 @@ class MemoryQuery:
     """``owner``: whose own memories are searched beside the shared ones; None or "" for the shared ones alone.
 
     ``now`` is what "yesterday" in ``text`` is relative to; ``kind`` one of ``sources.KINDS``, None for all;
-    ``with_neighbours``: a line of a recording comes with the lines around it.
+    ``with_neighbours``: a line of a recording comes with the lines around it. ``only_related``: what has nothing to do
+    with ``text`` is left out, also when there is nothing better.
     """
 
     text: str
@@ -23,6 +24,7 @@ class MemoryQuery:
     now: datetime
     kind: str | None = None
     with_neighbours: bool = True
+    only_related: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,18 +13,18 @@ from chat.memory.snapshot import Mask, Rows, Scores
 from chat.memory.words import content_words
 
 # Of "Reciprocal Rank Fusion" (Cormack, Clarke, Büttcher 2009): how little the first ranks tower above the next ones.
-RANK_CONSTANT = 60
-CONFIDENCE = 2
+# By words they tower more: a few rows that have the rare words decide, hundreds that share a common one say little.
+BY_ORDER, BY_LEVEL = 60, 5
 Points = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """Some rows with the points that they get, and the most that a row could get."""
+    """Some rows with the points that they get; the first of a list gets ``weight``, or less when it matches poorly."""
 
     rows: Rows
     points: Points
-    top: float
+    weight: float
 
 
 def by_order(rows: Rows, scores: Scores | Points, depth: int, *, weight: float) -> Ranked:
@@ -33,15 +33,21 @@ def by_order(rows: Rows, scores: Scores | Points, depth: int, *, weight: float) 
         chosen = np.argpartition(-scores, depth - 1)[:depth]
         rows, scores = rows[chosen], scores[chosen]
     rows = rows[np.lexsort((-rows, -scores))]
-    return Ranked(rows, weight / (RANK_CONSTANT + np.arange(1, len(rows) + 1)), weight / (RANK_CONSTANT + 1))
+    return Ranked(rows, weight * _share(np.arange(1.0, len(rows) + 1), BY_ORDER), weight)
 
 
 def by_level(rows: Rows, scores: Scores, *, weight: float) -> Ranked:
-    """All rows, equal scores with equal ranks, weighted by the score itself (0 to 1): thousands that have one common
-    word, and no other of the question's, are all as good a match, and a poor one."""
-    levels, level = np.unique(scores, return_inverse=True)
-    rank = len(levels) - level
-    return Ranked(rows, weight * scores**CONFIDENCE / (RANK_CONSTANT + rank), weight / (RANK_CONSTANT + 1))
+    """All rows, weighted by the score itself (0 to 1); equal scores share the mean of their ranks: one row that has a
+    name is its best match, thousands that have one common word are a poor match each."""
+    _, level, n_equal = np.unique(scores, return_inverse=True, return_counts=True)
+    n_better = len(rows) - np.cumsum(n_equal)
+    rank = n_better + (n_equal + 1) / 2
+    return Ranked(rows, weight * scores * _share(rank, BY_LEVEL)[level], weight)
+
+
+def _share(rank: Points, constant: int) -> Points:
+    """1 for the first rank, half of it ``constant`` + 1 ranks later."""
+    return (constant + 1) / (constant + rank)
 
 
 def among(rows: Rows, scores: Scores, mask: Mask) -> tuple[Rows, Scores]:
@@ -54,7 +60,7 @@ def join(lists: Sequence[Ranked], n: int) -> Points:
     points = np.zeros(n)
     for ranked in lists:
         points[ranked.rows] += ranked.points
-    return points / (sum(ranked.top for ranked in lists) or 1.0)
+    return points / (sum(ranked.weight for ranked in lists) or 1.0)
 
 
 class Sayings:

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from chat.memory import embedding, fulltext, results
 from chat.memory.filters import FilterError, allowed_rows, in_span
+from chat.memory.fulltext import Matches
 from chat.memory.index import Index
 from chat.memory.query import MemoryQuery, Search
 from chat.memory.ranking import Points, Ranked, among, by_level, by_order, join
+from chat.memory.relevance import related
 from chat.memory.results import Hit
 from chat.memory.snapshot import Mask, Rows, Scores, Snapshot
 from chat.memory.understanding import Understood, understand
@@ -27,8 +29,9 @@ log = logging.getLogger(__name__)
 MAX_QUERY_CHARS = 2_000
 MAX_TOP_K = 1_000
 MIN_DEPTH = 200  # of each ranking that is joined
-# Weights of the rankings that are joined, tried with bench/memory.py.
+# Weights of the rankings that are joined, tried with bench.memory on other seeds than the one it shows.
 EVERYWHERE, WHERE_MEANT, NEWEST = 1.0, 2.0, 2.0
+BY_WORDS = 2.0  # of a ranking by vectors; poor matches by words count for little of it
 RECENCY_SHARE = 0.1  # what being of now adds to a score, at most
 # How far below the best something may be and still be about the same, by similarity and by words.
 ALIKE, ALIKE_IN_WORDS = 0.2, 0.05
@@ -43,8 +46,17 @@ class Rankings:
 
     allowed: Mask
     vector: tuple[Rows, Scores]
-    text: tuple[Rows, Scores]
+    words: Matches
     recency: NDArray[np.float64]
+
+    @property
+    def text(self) -> tuple[Rows, Scores]:
+        return self.words.hits
+
+    def within(self, mask: Mask) -> "Rankings":
+        """What was found in a part of the rows."""
+        words = replace(self.words, hits=among(*self.text, mask))
+        return replace(self, vector=among(*self.vector, mask), words=words)
 
 
 def search(query: MemoryQuery) -> Search:
@@ -69,9 +81,12 @@ def _search(query: MemoryQuery) -> Search:
     if not top_k or not allowed.any():
         return Search(understood=understood.as_dict(), note=note)
     rankings = _rankings(query, snapshot, allowed)
+    meant = _meant(query, snapshot, allowed, understood)
     depth = max(MIN_DEPTH, 2 * top_k)
-    scores = join(_lists(query, snapshot, rankings, understood, depth=depth), len(snapshot))
+    scores = join(_lists(snapshot, rankings, understood, meant, depth=depth), len(snapshot))
     scores *= 1 + RECENCY_SHARE * rankings.recency
+    if query.only_related:
+        scores[~related(len(snapshot), rankings.vector, rankings.words, understood, meant)] = 0.0
     rows = np.flatnonzero(scores)
     # Twice the depth: some say the same, and fall away.
     order = by_order(rows, scores[rows], 2 * depth, weight=1.0).rows
@@ -95,29 +110,28 @@ def _rankings(query: MemoryQuery, snapshot: Snapshot, allowed: Mask) -> Rankings
     return Rankings(
         allowed=allowed,
         vector=NOTHING if vectors is None else snapshot.similarities(vectors[0], allowed),
-        text=fulltext.matches(query.text, snapshot, allowed),
+        words=fulltext.matches(query.text, snapshot, allowed),
         # What is said to come later is no more recent than now.
-        recency=0.5 ** (np.maximum(age_days, 0.0) / settings.RAG_RECENCY_HALF_LIFE_DAYS),
+        recency=np.exp2(-np.maximum(age_days, 0.0) / settings.RAG_RECENCY_HALF_LIFE_DAYS),
     )
 
 
 def _lists(
-    query: MemoryQuery, snapshot: Snapshot, found: Rankings, understood: Understood, *, depth: int
+    snapshot: Snapshot, found: Rankings, understood: Understood, meant: list[Mask], *, depth: int
 ) -> list[Ranked]:
     if not len(found.vector[0]) and not len(found.text[0]):
         # A question without words: the newest is all that can be said.
         return [_newest(snapshot, np.flatnonzero(found.allowed), depth)]
     lists = _both(found, depth, EVERYWHERE)
-    for meant in _meant(query, snapshot, found.allowed, understood):
-        there = replace(found, vector=among(*found.vector, meant), text=among(*found.text, meant))
-        lists += _both(there, depth, WHERE_MEANT)
+    for mask in meant:
+        lists += _both(found.within(mask), depth, WHERE_MEANT)
     if understood.is_latest:
         lists.append(_newest(snapshot, _about_the_same(found), depth))
     return lists
 
 
 def _both(found: Rankings, depth: int, weight: float) -> list[Ranked]:
-    return [by_order(*found.vector, depth, weight=weight), by_level(*found.text, weight=weight)]
+    return [by_order(*found.vector, depth, weight=weight), by_level(*found.text, weight=BY_WORDS * weight)]
 
 
 def _meant(query: MemoryQuery, snapshot: Snapshot, allowed: Mask, understood: Understood) -> list[Mask]:

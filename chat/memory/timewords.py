@@ -15,6 +15,12 @@ MONTH, WEEKDAY = "|".join(MONTHS), "|".join(WEEKDAYS)
 # Looked back at, not taken: what opens an end is read from the text before the match.
 OPENED = "|".join(f"(?<={word} )" for word in ("since", "before", "until", "after", "from"))
 COUNT = rf"(?P<n>\d{{1,3}}|{'|'.join(COUNTS)}|couple of|few)"
+# Words that say when, and of no subject.
+WORDS = frozenset(
+    """ago before until till after from since during between today tonight yesterday morning afternoon evening night day
+    days week weeks month months year years last past previous latest newest recent recently lately current currently
+    time times heard happen happened happening happens new news first st nd rd th""".split()  # noqa: SIM905
+).union(MONTHS, WEEKDAYS, COUNTS)
 LATEST = re.compile(
     r"\b(latest|newest|most recent(ly)?|recently|lately|current(ly)?|up to date|so far|by now"
     r"|last (time|meeting|call|conversation|recording|transcript|said|heard|mentioned|word))\b",

@@ -1,10 +1,11 @@
 """What a question says about where to look: its dates, its speakers, its feelings, and whether it wants the newest."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
+from chat.memory.timewords import WORDS as TIME_WORDS
 from chat.memory.timewords import Span, is_about_the_latest, span_in
 from chat.memory.words import EMPTY, WORD, words
 
@@ -18,16 +19,19 @@ FEELINGS = {
     "disgust": ("disgust", "disgusted", "appalled"),
     "calm": ("calm", "relaxed"),
 }
+POINTING = EMPTY.union(TIME_WORDS, *FEELINGS.values(), ("sound", "sounded", "feel", "felt"))
 
 
 @dataclass(frozen=True)
 class Understood:
-    """``speakers`` and ``emotions`` are as the index holds them, in lower case."""
+    """``speakers`` and ``emotions`` are as the index holds them, in lower case. ``only_points``: nothing else is said,
+    no subject ("What did Sarah say yesterday?")."""
 
     span: Span | None = None
     is_latest: bool = False
     speakers: tuple[str, ...] = ()
     emotions: tuple[str, ...] = ()
+    only_points: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """In the names of SourceFilters, and ``latest``; only what there is."""
@@ -44,12 +48,19 @@ class Understood:
 
 def understand(text: str, *, today: date, speakers: Iterable[str], emotions: Iterable[str]) -> Understood:
     """``speakers`` and ``emotions`` are the ones that can be found at all."""
-    return Understood(
+    understood = Understood(
         span=span_in(text, today),
         is_latest=is_about_the_latest(text),
         speakers=tuple(_named(text, speakers)),
         emotions=tuple(_felt(text, emotions)),
     )
+    return replace(understood, only_points=_only_points(text, understood))
+
+
+def _only_points(text: str, understood: Understood) -> bool:
+    pointing = POINTING.union(*map(words, understood.speakers))
+    subject = [word for word in words(text) if word not in pointing and not word.isdigit()]
+    return bool(understood.as_dict()) and not subject
 
 
 def _named(text: str, speakers: Iterable[str]) -> list[str]:

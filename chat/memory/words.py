@@ -3,6 +3,7 @@
 import re
 
 WORD = re.compile(r"\w+")
+SENTENCE_START = re.compile(r"(^|[.!?:\n])\W*$")
 # Not all stop words there are: the ones that make a question a question, and speech speech.
 EMPTY = frozenset(
     """a about again ah all also am an and any anyone anything are as at be because been but by can could did do does
@@ -23,3 +24,20 @@ def content_words(text: str) -> list[str]:
     """The words that say something, each once, in order; all of them when none does."""
     found = list(dict.fromkeys(words(text)))
     return ([word for word in found if word not in EMPTY] or found)[:MAX_WORDS]
+
+
+def names_in(text: str) -> frozenset[str]:
+    """The words that look like names or numbers of something, as ``words`` gives them: written large within a sentence,
+    of letters and digits, or of three digits and more."""
+    if text.isupper():
+        return frozenset()
+    found = {match[0].casefold() for match in WORD.finditer(text) if _is_named(match, text)}
+    return frozenset(found - EMPTY)
+
+
+def _is_named(match: re.Match[str], text: str) -> bool:
+    word = match[0]
+    if any(map(str.isdigit, word)):
+        return len(word) > 2
+    # The first word of a sentence is written large whatever it is.
+    return word[0].isupper() and not SENTENCE_START.search(text[: match.start()])

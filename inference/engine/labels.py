@@ -1,7 +1,8 @@
 """Labels such as ``[1]`` or ``[2, 5-7]`` in a growing text: which it has, and removal of those nothing stands behind.
 
 A label is a bracket outside of code with nothing in it but numbers of up to three digits. An unknown one goes with the
-space before it; ``[7](address)`` is a link and stays. Knows nothing of what the labels stand for.
+space before it; ``[7](address)`` is a link and stays, as does the index of ``row_ids[7]``. Knows nothing of what labels
+stand for.
 """
 
 import re
@@ -15,6 +16,13 @@ _PLAIN = re.compile(r"[^\[`\n]+")
 _PART = r" *\d{1,3}(?: *[-\u2013] *\d{1,3})? *"
 _LABEL = re.compile(rf"{_PART}(?:[,;]{_PART})*")
 _WITHIN = frozenset("0123456789 ,;-\u2013")
+# A bracket right after such a name is an index. After any other word it is a label: many write "on Friday[1]" so. Hence
+# only what is hardly ever a word of a sentence: one small letter, row_ids, rows2, myRows, and what lists are called.
+_INDEXED = re.compile(
+    r"(?<!\w)(?:[a-z]|\w*_\w*|[a-z]\w*\d|[a-z]{2,}[A-Z]\w*|list|array|arr|dict|tuple|argv|args|nums|matrix|vector|self)"
+    r"(?:\.\w+|\(\w*\)|\[\w+\])*$"
+)
+_MAX_INDEXED_CHARS = 100
 
 
 class _Code:
@@ -65,6 +73,7 @@ class LabelFilter:
         self._highest = highest
         self._held = ""  # a space, an open bracket, or an unknown label before the next character
         self._last = "\n"
+        self._tail = ""  # of what was released, back to the last space
         self._code = _Code()
 
     def push(self, text: str) -> str:
@@ -101,7 +110,7 @@ class LabelFilter:
             return self._after_unknown(character)
         if "[" in self._held:
             return self._within(character)
-        if character == "[" and not self._code.is_inside():
+        if character == "[" and not self._code.is_inside() and not self._is_index():
             self._held += character
             return ""
         held, self._held = self._held, ""
@@ -110,6 +119,9 @@ class LabelFilter:
             return self._release(held)
         self._code.see(character)
         return self._release(held + character)
+
+    def _is_index(self) -> bool:
+        return not self._held and _INDEXED.search(self._tail) is not None
 
     def _within(self, character: str) -> str:
         if character == "]":
@@ -168,6 +180,8 @@ class LabelFilter:
 
     def _release(self, text: str) -> str:
         self._last = text[-1:] or self._last
+        tail = self._tail + text[-_MAX_INDEXED_CHARS:]
+        self._tail = tail[max(tail.rfind(" "), tail.rfind("\n")) + 1 :][-_MAX_INDEXED_CHARS:]
         return text
 
 

@@ -10,8 +10,8 @@ import websockets
 from tests.api.live import Line, answer_over, read_stream, text_of
 from tests.live_stack import LiveStack
 
-SAID = "Tom [1, 7] and Ana [8] and `rows[9]` said [2][12]."
-SHOWN = "Tom [1] and Ana and `rows[9]` said [2]."
+SAID = "Tom [1, 7] and Ana [8] and `rows[9]` and list[7] said [2][12]."
+SHOWN = "Tom [1] and Ana and `rows[9]` and list[7] said [2]."
 BODY = {
     "messages": [{"role": "user", "content": f"[[say: {SAID}]]"}],
     "context": ["first", {"text": "second", "speaker": "Ana"}, "third"],

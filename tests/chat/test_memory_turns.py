@@ -90,9 +90,10 @@ def test_a_note_of_ones_own_is_found_by_its_owner_alone() -> None:
 
 @pytest.mark.usefixtures("weekly")
 def test_what_is_recorded_of_a_search() -> None:
-    turn = asked(chat("u:What about the deadline?", use_rag=True, rag_top_k=3))
+    question = "What about the deadline, the budget and the money?"
+    turn = asked(chat(f"u:{question}", use_rag=True, rag_top_k=3))
     retrieval = retrieval_of(turn)
-    assert retrieval.query == "What about the deadline?"
+    assert retrieval.query == question
     assert retrieval.filters["top_k"] == 3
     assert retrieval.latency_ms > 0
     assert len(retrieval.hits) == retrieval.n_hits == 3

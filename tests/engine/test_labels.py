@@ -44,6 +44,8 @@ def filtered(text: str, highest: int = 2) -> str:
         ("[[7]] and [[1]]", "[] and [[1]]"),
         ("[[7]9] and [2[7]]", "and [2]"),
         ("a [7]b", "a b"),
+        ("Plan B[7], Q3[7], iPhone[7], e.g.[7] (so)[7]", "Plan B, Q3, iPhone, e.g. (so)"),
+        ("rows [7], [x][7] and [1][7]", "rows, [x] and [1]"),
     ],
 )
 def test_unknown_labels_go_and_known_ones_stay(text: str, expected: str) -> None:
@@ -59,10 +61,17 @@ def test_unknown_labels_go_and_known_ones_stay(text: str, expected: str) -> None
         "```python\nrows[7] = rows[0]\n```\n",
         "```\nnever closed [7]",
         "brackets [" + " " * 60 + "7]",
+        "take list[7] or row_ids[7], then x[0], x[3][9], self.rows[8], my_find()[7], myRows[7] and rows2[7]",
     ],
 )
 def test_what_is_no_label_is_left_alone(text: str) -> None:
     assert filtered(text) == text
+
+
+def test_an_index_cites_nothing() -> None:
+    labels = LabelFilter(2)
+    assert labels.push("list[1] said so [2].") == "list[1] said so [2]."
+    assert labels.found == {2}
 
 
 def test_code_ends_where_it_ends() -> None:
@@ -102,7 +111,8 @@ def test_no_unknown_label_shows_and_what_was_found_is_there(text: str) -> None:
     labels = LabelFilter(2)
     final = labels.push(text) + labels.flush()
     assert labels_in(final) == labels.found <= {1, 2}
-    assert not re.search(r"\[[ ]*(?:7|12)[ ]*\](?!\()", final)
+    # After "a" or "a1" it is an index, and after an index another one.
+    assert not re.search(r"(?<![\w\]])\[[ ]*(?:7|12)[ ]*\](?!\()", final)
     assert filtered(final) == final
 
 

@@ -37,6 +37,7 @@ def ask(
     kind: str | None = None,
     now: datetime = NOW,
     with_neighbours: bool = False,
+    only_related: bool = True,
 ) -> Search:
     return search(
         MemoryQuery(
@@ -47,6 +48,7 @@ def ask(
             now=now,
             kind=kind,
             with_neighbours=with_neighbours,
+            only_related=only_related,
         )
     )
 

@@ -1,11 +1,13 @@
 """What is found, for whom, and in which order."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 from django.db import connection, transaction
 
-from chat.memory.embedding import as_bytes
+from chat.memory import embedding
+from chat.memory.embedding import Vectors, as_bytes
 from chat.memory.indexing import add_note, delete_transcript
 from chat.memory.models import Kind, Passage
 from chat.memory.sources import MEMORY, SEGMENT
@@ -133,6 +135,20 @@ def test_what_was_said_already_is_told_once() -> None:
     remember(line("The budget is approved", "John"), job_id="b")
     found = ask("budget approved")
     assert sorted(source.speaker for source in found.sources if "budget" in source.text) == ["John", "Sarah"]
+
+
+def test_hundreds_with_one_common_word_do_not_outvote_the_nearest_in_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
+    nearest = "the vehicle stopped"
+    common = [line(f"printer {number} of Lisbon", "John") for number in range(300)]
+    remember(line(nearest), *common)
+    # The question is nearest to the line that has none of its words, and a little nearer to some than to others.
+    question = "breakdown in Lisbon"
+
+    def vectors(given: Sequence[str]) -> Vectors:
+        return word_vectors([nearest + " lisbon" if text == question else text for text in given])
+
+    monkeypatch.setattr(embedding, "embed", vectors)
+    assert texts(ask(question))[0] == nearest
 
 
 def test_scores_have_parts() -> None:

@@ -1,0 +1,30 @@
+"""Which of the allowed rows have to do with the question at all. From a small store even the best may have nothing.
+
+Knows cosines, shares of words and where a question points; ranks nothing.
+"""
+
+import numpy as np
+from django.conf import settings
+
+from chat.memory.fulltext import Matches
+from chat.memory.snapshot import Mask, Rows, Scores
+from chat.memory.understanding import Understood
+
+# A row with this share of what the question's words are worth is about it, however different it sounds as a whole.
+MIN_SHARE = 0.5
+
+
+def related(n_rows: int, vector: tuple[Rows, Scores], text: Matches, understood: Understood, meant: list[Mask]) -> Mask:
+    """Near in meaning, or with half of the words, or with a name of the question, or where a question points that does
+    nothing but point ("What did Sarah say yesterday?")."""
+    mask = np.zeros(n_rows, np.bool_)
+    rows, similarities = vector
+    mask[rows] = similarities >= settings.RAG_MIN_SIMILARITY
+    found, shares = text.hits
+    enough = (shares >= MIN_SHARE) | text.has_name[found]
+    # What has no vector yet cannot be near: its words have to do.
+    enough |= ~np.isin(found, rows, assume_unique=True)
+    mask[found[enough]] = True
+    if understood.only_points:
+        mask |= np.logical_or.reduce(meant) if meant else True
+    return mask
