@@ -1,13 +1,16 @@
 """What is where over HTTP: the API and the admin."""
 
-from importlib.util import find_spec
-
 from django.contrib import admin
-from django.urls import URLPattern, URLResolver, include, path
+from django.urls import URLPattern, URLResolver, include, path, re_path
 
-urlpatterns: list[URLPattern | URLResolver] = [path("admin/", admin.site.urls)]
-if find_spec("chat.api") and find_spec("chat.api.urls"):
-    urlpatterns.append(path("", include("chat.api.urls")))
+from chat.api import gpu_views
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    # A path of the coordinators' protocol; the admin takes everything else below its own.
+    re_path(r"^admin/force-reset/?$", gpu_views.force_reset, name="gpu-force-reset"),
+    path("admin/", admin.site.urls),
+    path("", include("chat.api.urls")),
+]
 
 # Errors are JSON but in the admin, which the handlers leave to Django.
 handler400 = "chat.api.error_views.bad_request"

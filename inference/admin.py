@@ -8,7 +8,11 @@ from django.http import HttpRequest
 
 from inference import services
 from inference.errors import AlreadyEnded
+from inference.gpu.admin import HandOverAdmin
 from inference.models import Generation
+
+# Django looks for the admin's pages in this module alone.
+__all__ = ["GenerationAdmin", "HandOverAdmin"]
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Generation]

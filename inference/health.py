@@ -1,5 +1,7 @@
 """What the worker last said about itself, for other processes. Knows no HTTP."""
 
+from typing import Any
+
 import msgspec
 from redis.exceptions import RedisError
 
@@ -29,6 +31,12 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_second: float = 0.0
     mean_run_secs: float | None = None
     engine: EngineReport = EngineReport()
+    card: str | None = None  # its name; None: there is none to lease
+    vram_used_mb: int | None = None
+    vram_total_mb: int | None = None
+    placement: dict[str, Any] = {}  # state, card, and why it is not on the card
+    coordinator: dict[str, Any] = {}  # what the lease's keeper says of itself
+    n_card_commands: int = 0  # obeyed since it began
 
 
 class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from redis.client import PubSub
 from redis.exceptions import RedisError
 
 from inference import health
+from inference.card_commands import CARD_CHANNEL, obey
 from inference.claims import ClaimRunner
 from inference.database import AWAY, retried
 from inference.deadlines import Deadlines
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 REPORT_SECS = 2.0
 LISTEN_SECS = 0.5
+WATCHED_SECS = 30.0  # after a command reports come with every look at the channels
 SETTLE_SECS = 5.0  # a task that was let go flushes, writes one row and returns
 THREAD_END_SECS = 3.0
 
@@ -59,6 +61,8 @@ class Worker:
         self._claims = ClaimRunner(self.placement, self._writer, self._redis, self._stopping, deadlines)
         self._sweep = Sweep(self._free_slots, holds=self._holds, deadlines=deadlines)
         self._pubsub: PubSub | None = None
+        self._n_card_commands = 0
+        self._watched_until = 0.0
         self._reported = (time.monotonic(), 0)
         self._sweeping = Loop("sweep", SWEEP_SECS, self._sweep.once)
         self._beating = Loop("heartbeat", settings.HEARTBEAT_SECS, self.beat_once)
@@ -195,26 +199,36 @@ class Worker:
                 self.placement.cancel(generation_id)
 
     def listen_once(self) -> None:
-        """Wait a little for a cancel that need not wait for the heartbeat."""
+        """Wait a little for a cancel that need not wait for the heartbeat, or a word about the card."""
         try:
             if self._pubsub is None:
                 pubsub = sync_client(reply_timeout_secs=5.0).pubsub(ignore_subscribe_messages=True)
-                pubsub.subscribe(CONTROL_CHANNEL)
+                pubsub.subscribe(CONTROL_CHANNEL, CARD_CHANNEL)
                 self._pubsub = pubsub
             message = self._pubsub.get_message(timeout=LISTEN_SECS)
         except RedisError:
             self._pubsub = None
             time.sleep(LISTEN_SECS)  # the loop around this one has no pause of its own
             raise
-        if message is not None:
+        if message is not None and message["channel"] == CARD_CHANNEL.encode():
+            self._obey(message["data"])
+        elif message is not None:
             self.placement.cancel(UUID(message["data"].decode()))
+        if time.monotonic() < self._watched_until:
+            self.report_once()
+
+    def _obey(self, command: bytes) -> None:
+        """Whoever sent it waits for a report that shows what came of it."""
+        self._n_card_commands += 1
+        self._watched_until = time.monotonic() + WATCHED_SECS
+        obey(self.placement, command)
 
     def report_once(self) -> None:
         """Tell other processes how this one is."""
         health.publish(self.report())
 
     def report(self) -> health.WorkerReport:
-        ready = self.placement.ready
+        ready, placement = self.placement.ready, self.placement.describe()
         now, n_tokens = time.monotonic(), self.placement.n_tokens
         (then, n_before), self._reported = self._reported, (now, n_tokens)
         return health.WorkerReport(
@@ -231,6 +245,9 @@ class Worker:
             tokens_per_second=round((n_tokens - n_before) / max(0.001, now - then), 1),
             mean_run_secs=self._claims.mean_run_secs,
             engine=self.placement.meter.report(),
+            card=placement["card"],
+            placement=placement,
+            n_card_commands=self._n_card_commands,
         )
 
 

@@ -17,6 +17,7 @@ from redis.exceptions import OutOfMemoryError, RedisError  # type: ignore[attr-d
 from chat.background import in_thread
 from chat.memory import client, embedding, reading
 from inference import redis_client
+from inference.gpu.coordinator import desk
 from inference.health import WorkerReport, last_report
 from inference.models import Generation
 
@@ -62,7 +63,7 @@ async def view(request: HttpRequest) -> JsonResponse:
         _timed(lambda: _database(seen)),
         _timed(_redis),
         _timed(lambda: _worker(seen)),
-        _remote(settings.GPU_COORDINATOR_URL),
+        _coordinator(),
         _memories(),
     )
     found = dict(zip(DEPENDENCIES, checks, strict=True))
@@ -117,6 +118,19 @@ def _worker(seen: Seen) -> str:
     return f"{report.model_name} on {report.device}"
 
 
+async def _coordinator() -> Check:
+    """Who lends the card: somebody else's service, or our own; with what the worker's keeper thinks of it."""
+    if settings.GPU_COORDINATOR_URL is None:
+        return await _timed(_own_coordinator)
+    return await _remote(settings.GPU_COORDINATOR_URL)
+
+
+def _own_coordinator() -> str:
+    seen = desk.look(redis_client.gpu_client())
+    holder = f"{seen.requester} has the card" if seen.requester else "the card is free"
+    return f"built in: {holder}, {len(seen.waiting)} waiting, {seen.n_residents} tenants"
+
+
 async def _memories() -> Check:
     """The home that memories have: somebody else's service, with what this process thinks of it, or our own store."""
     url = settings.RAG_SERVICE_URL
@@ -162,7 +176,15 @@ def _numbers(seen: Seen) -> dict[str, Any]:
         "gpu_layers": report.gpu_layers if report else None,
         "queue_depth": seen.queue_depth,
         "active": seen.active,
-    }
+    } | _card(report)
+
+
+def _card(report: WorkerReport | None) -> dict[str, Any]:
+    """What is known of the card; its memory only where there is one."""
+    if report is None or report.card is None:
+        return {"gpu": None}
+    gpu = {"name": report.card, **report.placement, "lease": report.coordinator}
+    return {"gpu": gpu, "vram_used_mb": report.vram_used_mb, "vram_total_mb": report.vram_total_mb}
 
 
 def _ms(began: float) -> float:

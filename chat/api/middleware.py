@@ -13,7 +13,7 @@ from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from chat.api.error_views import ADMIN_PREFIX
+from chat.api.error_views import is_page
 from chat.api.errors import BodyTooLarge, MethodNotAllowed, as_chat_error, error_response
 from chat.errors import ChatError
 
@@ -44,7 +44,7 @@ class JsonErrorMiddleware:
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """For views that are not DRF's; also with DEBUG, when Django would show its page with the settings in it."""
-        return None if request.path.startswith(ADMIN_PREFIX) else error_response(as_chat_error(exception))
+        return None if is_page(request.path) else error_response(as_chat_error(exception))
 
 
 def refusal(request: HttpRequest) -> HttpResponse | None:
@@ -56,7 +56,7 @@ def refusal(request: HttpRequest) -> HttpResponse | None:
         return error_response(as_chat_error(error))
     length = request.META.get("CONTENT_LENGTH") or "0"
     max_bytes = largest_body(request.path)
-    if not length.isdigit() or int(length) <= max_bytes or request.path.startswith(ADMIN_PREFIX):
+    if not length.isdigit() or int(length) <= max_bytes or is_page(request.path):
         return None
     return error_response(body_too_large(max_bytes))
 
@@ -75,7 +75,7 @@ def in_json(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBas
     """Errors that some other part rendered (405 of Django's decorators, debugging pages) become ours."""
     is_error = response.status_code >= HTTPStatus.BAD_REQUEST
     is_json = response.headers.get("Content-Type", "").startswith("application/json")
-    if not is_error or is_json or request.path.startswith(ADMIN_PREFIX):
+    if not is_error or is_json or is_page(request.path):
         return response
     error = _of_status(response.status_code)
     replacement = error_response(error)

@@ -4,7 +4,9 @@ from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.decorators.http import require_safe
 from rest_framework.routers import SimpleRouter
 
+from chat.api import card_views as card
 from chat.api import chat_views, health, root
+from chat.api import gpu_views as gpu
 from chat.api import memory_views as memory
 from chat.api.conversation_views import ConversationViewSet
 from chat.api.tokens import TokenRefreshView, TokenView
@@ -35,6 +37,16 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^transcripts/count/?$", memory.count_transcripts, name="transcripts-count"),
     # Whoever names recordings may use slashes.
     re_path(r"^transcript/(?P<job_id>.+?)/?$", memory.transcript, name="transcript"),
+    re_path(r"^warmup/?$", card.warmup, name="card-warmup"),
+    re_path(r"^move-to-cpu/?$", card.move_to_cpu, name="card-move-to-cpu"),
+    re_path(r"^release-session/?$", card.release_session, name="card-release-session"),
+    re_path(r"^gpu/acquire/?$", gpu.acquire, name="gpu-acquire"),
+    re_path(r"^gpu/renew/?$", gpu.renew, name="gpu-renew"),
+    re_path(r"^gpu/release/?$", gpu.release, name="gpu-release"),
+    re_path(r"^gpu/state/?$", gpu.state, name="gpu-state"),
+    re_path(r"^gemma/request/?$", gpu.old_request, name="gpu-old-request"),
+    re_path(r"^gemma/release/(?P<task_id>[^/]+)/?$", gpu.old_release, name="gpu-old-release"),
+    re_path(r"^status/?$", gpu.old_status, name="gpu-old-status"),
     re_path(r"^api/token/?$", TokenView.as_view(), name="token"),
     re_path(r"^api/token/refresh/?$", TokenRefreshView.as_view(), name="token-refresh"),
     path("api/", include(router.urls)),

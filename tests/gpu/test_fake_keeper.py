@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from inference.gpu.fake_keeper import FakeKeeper
-from inference.gpu.lease import LeaseEvent, LeaseGranted
+from inference.gpu.lease import LeaseEvent, LeaseGranted, LeaseRefused
 from tests.gpu.keeper_contract import KeeperContract, Scene, assert_quiet, next_event
 
 
@@ -35,6 +35,15 @@ class TestFakeKeeper(KeeperContract):
         scene.keeper.begin()
         yield scene
         scene.keeper.end(1.0)
+
+
+def test_a_refusal_is_told_in_the_words_given() -> None:
+    scene = FakeScene(grant_after_secs=None)
+    scene.refuse("busy elsewhere")
+    scene.keeper.want(priority=1, session_ids=frozenset())
+    assert scene.keeper.grant() is None
+    assert next_event(scene, LeaseRefused).reason == "busy elsewhere"
+    scene.keeper.end(1.0)
 
 
 def test_by_hand_nothing_is_granted_before_it_is_told_to() -> None:

@@ -19,6 +19,7 @@ from gemma_project.bounded_requests import BoundedFactory
 from gemma_project.preparation import NotReady, migrate, prepare_model, wait_for_migrations
 from gemma_project.supervisor.errors import AddressInUse
 from gemma_project.supervisor.listener import open_listener
+from inference.gpu.watching import watch_loop
 
 # A legal chat frame is a request body plus the words around it.
 FRAME_OVERHEAD_BYTES = 1024
@@ -55,6 +56,9 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         # Twisted takes over SIGTERM, SIGINT and SIGHUP; without a handler the last would end us rudely.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        watching = watch_loop()
+        if watching is not None:  # also without a worker: a lease of one that died ends
+            watching.begin()
         build_server(listener).run()
 
 

@@ -10,7 +10,7 @@ from django.db import DatabaseError, connections
 from inference.gpu import channels
 from inference.gpu.clients.port import CoordinatorFault, Denial, Grant
 from inference.gpu.coordinator import desk
-from inference.gpu.coordinator.acquiring import STEP_SECS, Acquisition, Granted
+from inference.gpu.coordinator.acquiring import Acquisition, Granted
 from inference.gpu.coordinator.config import CoordinatorConfig
 from inference.gpu.coordinator.line import Waiter
 
@@ -54,7 +54,7 @@ class BuiltInCoordinator:
                 if session_id == self._withdrawn:
                     acquisition.cancel()
                     return Denial("nobody needs the card any more")
-                self._withdrawing.wait(STEP_SECS)
+                self._withdrawing.wait(acquisition.pause_secs)
                 self._withdrawing.clear()
         finally:
             connections.close_all()

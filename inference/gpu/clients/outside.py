@@ -62,7 +62,6 @@ class OutsideCoordinator:
             response = self._send("POST", "/gpu/acquire", asked, wait_secs=timeout_ms / 1000 + ANSWER_SECS)
             if response.status_code != HTTPStatus.NOT_FOUND:
                 return self._verdict(response, session_id)
-            self._remember_old()
         return self._acquire_old(session_id)
 
     def _verdict(self, response: httpx.Response, session_id: str) -> Grant | Denial:
@@ -77,6 +76,7 @@ class OutsideCoordinator:
     def _acquire_old(self, session_id: str) -> Grant | Denial:
         asked = {"task_id": session_id, "messages": [], "max_tokens": 1, "temperature": 0.0}
         response = self._send("POST", "/gemma/request", asked, wait_secs=self._acquire_secs + ANSWER_SECS)
+        self._remember(is_old=response.status_code != HTTPStatus.NOT_FOUND)
         if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:  # its way to refuse
             return Denial("the coordinator refused")
         told = self._object(response)
@@ -110,14 +110,16 @@ class OutsideCoordinator:
     def close(self) -> None:
         self._client.close()
 
-    def _remember_old(self) -> None:
-        log.info("the GPU coordinator speaks the first generation of its protocol")
-        self._is_old = True
+    def _remember(self, *, is_old: bool) -> None:
+        # Who knows neither is no coordinator at the moment, perhaps a proxy before one that starts.
+        if is_old != self._is_old:
+            log.info("the GPU coordinator speaks the %s generation of its protocol", "first" if is_old else "second")
+            self._is_old = is_old
 
-    def _send(self, method: str, path: str, body: Json | None, *, wait_secs: float = SHORT_SECS) -> httpx.Response:
+    def _send(self, method: str, path: str, body: Json | None, *, wait_secs: float | None = None) -> httpx.Response:
         token = self._mint()
         headers = {"X-Service-Token": token} if token else {}
-        timeout = httpx.Timeout(SHORT_SECS, connect=CONNECT_SECS, read=wait_secs)
+        timeout = httpx.Timeout(SHORT_SECS, connect=CONNECT_SECS, read=wait_secs or SHORT_SECS)
         try:
             return self._client.request(method, path, json=body, headers=headers, timeout=timeout)
         except httpx.TimeoutException as error:

@@ -20,9 +20,10 @@ class Grant:
 
 @dataclass(frozen=True)
 class Denial:
-    """It answered, and the answer is no."""
+    """Not granted. ``in_doubt``: it may have been, and only the answer was lost."""
 
     reason: str
+    in_doubt: bool = False
 
 
 class Coordinator(Protocol):

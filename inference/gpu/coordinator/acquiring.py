@@ -4,6 +4,7 @@ Knows the ledger, the line and the residents; neither HTTP nor threads.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,7 +23,10 @@ from inference.gpu.models import GpuLedger, LedgerState
 log = logging.getLogger(__name__)
 
 ASK_HOLDER_SECS = 1.0
-STEP_SECS = 0.05  # how often whoever waits comes by
+# How long whoever waits pauses between two steps: little while the card is being emptied for it; in the line the longer
+# it has waited already, so that many who wait cost no more than a few.
+EMPTYING_STEP_SECS = 0.03
+MIN_STEP_SECS, MAX_STEP_SECS = 0.05, 0.5
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ Verdict = Granted | Refused
 
 
 class Acquisition:
-    """``step`` until it does not return None, or ``cancel``. One of the two has to come to an end."""
+    """``step`` until it does not return None, or ``cancel``, from any threads. One of the two has to come to an end."""
 
     def __init__(
         self,
@@ -66,9 +70,28 @@ class Acquisition:
         self._pause: Pause | None = None
         self._taken: GpuLedger | None = None  # as we left it when our turn came
         self._asked_holder_at = float("-inf")
+        self._is_cancelled = False
+        self._lock = threading.Lock()
+
+    @property
+    def pause_secs(self) -> float:
+        """When to take the next step."""
+        if self._taken is not None:
+            return EMPTYING_STEP_SECS
+        return min(MAX_STEP_SECS, max(MIN_STEP_SECS, self._waited() / 10))
 
     def step(self) -> Verdict | None:
         """Go on; None: not now. What fails on the way ends in a refusal: nobody is granted a card in doubt."""
+        with self._lock:
+            return self._refused("nobody waits for it any more") if self._is_cancelled else self._step()
+
+    def cancel(self) -> None:
+        """Nobody waits for this any more, nor for what it has just been granted."""
+        with self._lock:
+            self._is_cancelled = True
+            self._leave(gives_back=True)
+
+    def _step(self) -> Verdict | None:
         try:
             verdict = self._wait() if self._taken is None else self._empty(self._taken)
         except (redis.RedisError, DatabaseError) as error:
@@ -77,10 +100,6 @@ class Acquisition:
         if verdict is not None:
             self._leave(gives_back=isinstance(verdict, Refused))
         return verdict
-
-    def cancel(self) -> None:
-        """Nobody waits for this any more."""
-        self._leave(gives_back=True)
 
     def _leave(self, *, gives_back: bool) -> None:
         # What cannot be undone now ends by itself: the place within seconds, a half-made lease with its tenure.

@@ -1,0 +1,65 @@
+"""Who may ask the built-in coordinator for the card, and that there is one. Knows requests and no leases."""
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.views.decorators.csrf import csrf_exempt
+
+from chat.api.asking import View
+from chat.api.auth import caller_of
+from chat.api.errors import Forbidden, MethodNotAllowed, Unauthorized, error_response
+from chat.background import in_thread
+from chat.callers import Caller
+from chat.errors import NotFound
+from inference import service_token
+from inference.errors import ServiceTokenRefused
+
+P = ParamSpec("P")
+TenantView = Callable[Concatenate[HttpRequest, P], Awaitable[HttpResponseBase]]
+TENANTS = frozenset({"gateway", "gemma-service", "ml-service", "transcription-service"})
+
+
+def for_tenants(*methods: str) -> Callable[[TenantView[P]], View[P]]:
+    """An asynchronous view of the coordinator: for services, staff, and this machine when no keys were given out."""
+
+    def decorate(view: TenantView[P]) -> View[P]:
+        @csrf_exempt  # for sessions, which alone need it, caller_of looks at the token
+        @wraps(view)
+        async def answer(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+            if request.method not in methods:
+                response = error_response(MethodNotAllowed(f"use {' or '.join(methods)} here"))
+                response.headers["Allow"] = ", ".join(methods)
+                return response
+            if settings.GPU_COORDINATOR_URL is not None:
+                raise NotFound("the GPU is lent by another service", code="no_coordinator")
+            await in_thread(check_tenant, request)
+            return await view(request, *args, **kwargs)
+
+        return answer
+
+    return decorate
+
+
+def check_tenant(request: HttpRequest) -> None:
+    """Raises Unauthorized or Forbidden. A service token counts here with JWT_ONLY, too: tenants have nothing else."""
+    proof = request.headers.get("x-service-token")
+    if proof is not None:
+        try:
+            service_token.verify(proof, allowed=TENANTS)
+        except ServiceTokenRefused as error:
+            raise Unauthorized(str(error), code=error.code) from error
+        return
+    caller = caller_of(request)
+    check_operator(caller)
+    if caller.user is None and (settings.JWT_SECRET_PRIMARY or settings.JWT_SECRET):
+        raise Unauthorized("send a service token as X-Service-Token")
+
+
+def check_operator(caller: Caller) -> None:
+    """Users who only chat may not move the model: everybody's answers depend on it."""
+    if caller.user is not None and not getattr(caller.user, "is_staff", False):
+        raise Forbidden("only services and staff may do this")

@@ -1,0 +1,45 @@
+"""A card of NVIDIA's, as its driver sees it. Knows NVML and no lease."""
+
+import logging
+from collections.abc import Iterable
+
+import pynvml
+
+from inference.engine.config import MEBIBYTE
+
+log = logging.getLogger(__name__)
+
+
+class NvmlCard:
+    """One card. The numbers are the driver's, and it is asked anew each time."""
+
+    def __init__(self, handle: object) -> None:
+        self._handle = handle
+        self.uuid = str(pynvml.nvmlDeviceGetUUID(handle))
+        self.name = str(pynvml.nvmlDeviceGetName(handle))
+        self.total_mb = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) // MEBIBYTE
+
+    @classmethod
+    def open(cls, index: int) -> "NvmlCard | None":
+        """The card with this number, or None: no driver, or no such card."""
+        try:
+            pynvml.nvmlInit()
+            return cls(pynvml.nvmlDeviceGetHandleByIndex(index))
+        except pynvml.NVMLError as error:
+            # On a machine without a card this is how things are, not a fault.
+            log.info("no NVIDIA card %d: %s", index, error)
+            return None
+
+    @property
+    def free_mb(self) -> int:
+        return int(pynvml.nvmlDeviceGetMemoryInfo(self._handle).free) // MEBIBYTE
+
+    def vram_used_mb_of(self, pids: Iterable[int]) -> int:
+        """In a container the driver may list processes by the host's numbers, or none: then this is 0 all the time, and
+        only that a process has ended says that its memory is free."""
+        asked = set(pids)
+        found = [*pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)]
+        found += pynvml.nvmlDeviceGetGraphicsRunningProcesses(self._handle)
+        # The driver may not say how much; that it lists the process says that it is there. One may be in both lists.
+        used = {process.pid: max(1, (process.usedGpuMemory or 0) // MEBIBYTE) for process in found}
+        return sum(mb for pid, mb in used.items() if pid in asked)

@@ -1,0 +1,133 @@
+"""/warmup, /move-to-cpu and /release-session: told to the worker, answered from its report."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from django.contrib.auth.models import User
+
+from inference import card_commands, health
+from inference.card_commands import CARD_CHANNEL, CardCommand, HoldCard, ReleaseSession, YieldCard
+from inference.redis_client import shared_client, sync_client
+from tests.api.calling import Api
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("redis_client")]
+
+ROUTES = ("/warmup", "/move-to-cpu", "/release-session")
+
+
+class Worker:
+    """A worker as web processes see one: it hears commands and writes reports."""
+
+    def __init__(self, *, card: str | None = "simulated card", refuses: str = "") -> None:
+        self.state: dict[str, Any] = {"model_loaded": True, "card": card, "model_on_gpu": False}
+        self.refuses = refuses
+        self.heard: list[CardCommand] = []
+        self._pubsub = sync_client().pubsub(ignore_subscribe_messages=True)
+        self._pubsub.subscribe(CARD_CHANNEL)
+        self._pubsub.get_message(timeout=1.0)
+        self.report()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def report(self) -> None:
+        health.publish(health.WorkerReport(pid=1, n_card_commands=len(self.heard), **self.state))
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join()
+        self._pubsub.close()
+
+    def hold(self, session_id: str, secs: float) -> None:
+        if self.refuses:
+            self.state["placement"] = {"state": "waiting", "reason": self.refuses}
+        else:
+            self.state |= {"model_on_gpu": True, "placement": {"state": "gpu", "reason": ""}}
+
+    def release_session(self, session_id: str) -> None:
+        """The linger decides."""
+
+    def yield_card(self, reason: str) -> None:
+        self.state |= {"model_on_gpu": False, "placement": {"state": "cpu", "reason": ""}}
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            message = self._pubsub.get_message(timeout=0.02)
+            if message is not None:
+                card_commands.obey(self, message["data"])
+                self.heard.append(msgspec.json.decode(message["data"], type=CardCommand))
+                self.report()
+
+
+@pytest.fixture
+def worker() -> Iterator[Callable[..., Worker]]:
+    made: list[Worker] = []
+
+    def make(**options: Any) -> Worker:  # noqa: ANN401
+        made.append(Worker(**options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api()
+
+
+def test_there_and_back(api: Api, worker: Callable[..., Worker]) -> None:
+    one = worker()
+    assert api.post("/warmup").body == {"status": "ready", "model_on_gpu": True, "reason": None}
+    assert api.post("/release-session", {"session_id": "talk"}).body == {"status": "released"}
+    assert api.post("/move-to-cpu").body == {"status": "success", "model_on_gpu": False}
+    assert api.post("/move-to-cpu").body == {"status": "already_on_cpu", "model_on_gpu": False}
+    assert api.post("/release-session").body == {"status": "already_on_cpu"}
+    hold, release, leave, release_all = one.heard
+    assert isinstance(hold, HoldCard)
+    assert (hold.session_id, release, release_all) == ("warmup", ReleaseSession("talk"), ReleaseSession(""))
+    assert isinstance(leave, YieldCard)
+
+
+def test_a_card_that_is_not_lent_leaves_it_ready_on_the_cpu(api: Api, worker: Callable[..., Worker]) -> None:
+    worker(refuses="ml-service holds the GPU")
+    answer = api.post("/warmup", {"session_id": "talk"}).body
+    assert answer == {"status": "ready_cpu", "model_on_gpu": False, "reason": "ml-service holds the GPU"}
+
+
+def test_without_a_card_it_is_ready_on_the_cpu(api: Api, worker: Callable[..., Worker]) -> None:
+    one = worker(card=None)
+    answer = api.post("/warmup").body
+    assert (answer["status"], answer["reason"]) == ("ready_cpu", "this service has no GPU")
+    assert one.heard == []
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_without_a_worker_it_is_unavailable(api: Api, path: str) -> None:
+    answer = api.post(path)
+    assert answer.told == (503, "no_worker")
+    assert answer.headers["Retry-After"]
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_people_who_only_chat_may_not(api: Api, worker: Callable[..., Worker], path: str) -> None:
+    worker()
+    api.log_in(User.objects.create_user("ann", password="x"))
+    assert api.post(path).told == (403, "forbidden")
+    assert Api("10.1.2.3").post(path).status == 401
+    assert api.get(path).status == 405
+
+
+@pytest.mark.parametrize("data", [b"{}", b"x", b'{"type":"sell"}'])
+def test_what_is_no_command_is_not_obeyed(data: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        card_commands.obey(Worker.__new__(Worker), data)
+
+
+def test_nobody_listens() -> None:
+    assert card_commands.send(ReleaseSession("")) is False
+    assert shared_client().get("gemma:worker") is None
