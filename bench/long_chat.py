@@ -116,6 +116,7 @@ async def found(client: httpx.AsyncClient, conversation_id: str) -> dict[str, An
         for needle in NEEDLES
     }
     made = [version for version in versions if version["state"] == "made"]
+    in_summary = {needle: needle in summary for needle in NEEDLES}
     return {
         "versions": len(versions),
         "made": len(made),
@@ -123,8 +124,9 @@ async def found(client: httpx.AsyncClient, conversation_id: str) -> dict[str, An
         "errors": sorted({version["error"] for version in versions if version["error"]}),
         "texts": [version["text"] for version in versions[:2]],
         "summary_tokens": made[0]["tokens"] if made else 0,
-        "in_summary": {needle: needle in summary for needle in NEEDLES},
+        "in_summary": in_summary,
         "found_by_search": hits,
+        "lost": [needle for needle in NEEDLES if not (in_summary[needle] or hits[needle])],
     }
 
 
@@ -217,6 +219,8 @@ def main() -> None:
         (args.results / "long_chat.json").write_text(json.dumps({**measured, "points": points}, indent=1) + "\n")
         (args.results / "long_chat.svg").write_text(as_svg(points))
     print(json.dumps(measured, indent=2))
+    if lost := measured.get("kept", {}).get("lost"):
+        raise SystemExit(f"told early and found no more, neither in the summary nor by search: {', '.join(lost)}")
 
 
 if __name__ == "__main__":

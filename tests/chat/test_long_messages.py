@@ -16,7 +16,7 @@ from inference.models import Generation, Priority, Status
 from inference.redis_client import log_key, shared_client
 from inference.tokenizer import Tokenizer
 from tests.chat.conversing import chat, finish, generation_of, more, prompt_of, texts_of
-from tests.chat.folding import CONTEXT
+from tests.chat.folding import CONTEXT, follow, pieces_left, read_all, talk
 from tests.chat.vocabularies import fake_tokenizer, shown
 
 pytestmark = [pytest.mark.django_db, pytest.mark.databases]
@@ -71,6 +71,25 @@ def test_it_is_read_part_by_part_and_answered_from_the_notes() -> None:
     finish(turn, "Answered.")
     following = more(turn, "And now?", max_tokens=60)
     assert shown(prompt_of(following)).count("> notes 0") == 1
+
+
+def test_a_conversation_whose_first_message_overflows_goes_on_and_is_folded() -> None:
+    turn = asked_for()
+    for number, part in enumerate(parts_waiting()):
+        read(part, f"notes {number}")
+    finish(turn, "Answered.")
+    number = 1
+    while not pieces_left(turn):
+        follow(turn)
+        turn = talk(1, turn, first=number)
+        number += 1
+        assert number < 20
+    read_all(turn, "They talked.")
+    prompt = shown(prompt_of(more(turn, "and now?", max_tokens=60)))
+    assert "Paragraph 0 says something" in prompt, "the beginning of the first message stays, whatever it is part of"
+    assert "> They talked." in prompt
+    assert len(prompt) < CONTEXT
+    assert texts_of(turn.conversation_id)[0] == ("user", LONG)
 
 
 def test_progress_is_told_to_those_who_wait() -> None:

@@ -1,16 +1,20 @@
 """Rolling summaries: when they are begun, what they are shown, what the next turn makes of them, and races."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from django.db import connections
 from pytest_django import Settings
 
 from chat import conversations
-from chat.errors import ContextOverflow
+from chat.errors import ContextOverflow, ConversationBusy
 from chat.history import summaries
 from chat.history.summaries import LIVELIER, MAX_EMPTY
 from chat.models import Conversation, Message, Summary, SummaryState
 from chat.requests import Strategy
+from chat.services import Turn
 from inference.models import Generation, Priority, Status
 from inference.sweep import FOLLOW_UP_AGAIN_AFTER_SECS, Sweep
 from inference.tokenizer import Tokenizer
@@ -248,6 +252,37 @@ def test_of_two_answers_that_end_together_one_begins_the_summary() -> None:
     follow(turn)
     follow(again)
     assert Summary.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rings_and_turns_that_race_in_threads_make_one_summary() -> None:
+    turn = talk(1)
+    while not generation_of(turn).follow_up_task:
+        turn = talk(1, turn, first=conversation_of(turn).messages.count() // 2)
+    gate = threading.Barrier(5)
+
+    def at_once(act: Callable[[], object]) -> object:
+        gate.wait()
+        try:
+            return act()
+        except ConversationBusy as error:
+            return error
+        finally:
+            connections.close_all()
+
+    def ask() -> Turn:
+        return more(turn, "and now?", max_tokens=60)
+
+    with ThreadPoolExecutor(5) as pool:
+        found = list(pool.map(at_once, [lambda: follow(turn)] * 3 + [ask] * 2))
+    asked = [each for each in found if isinstance(each, Turn)]
+    assert (len(asked), sum(isinstance(each, ConversationBusy) for each in found)) == (1, 1)
+    assert Summary.objects.get().state == SummaryState.MAKING
+    assert generation_of(turn).follow_up_task == ""
+    read_all(turn, "They talked.")
+    finish(asked[0], "Well.")
+    assert "> They talked." in short_of(more(turn, "after", max_tokens=60))
+    assert Generation.objects.filter(priority=Priority.BATCH, ephemeral=False).count() <= 1
 
 
 def test_a_fold_worked_out_before_another_summary_came_in_is_dropped() -> None:
