@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: run setup setup-dev llama test test-sqlite test-postgres lint faults soak bench bench-leaks bench-memory format clean help
+.PHONY: run setup setup-dev llama test test-sqlite test-postgres lint faults soak bench bench-leaks bench-memory bench-handover demo-handover format clean help
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -55,6 +55,7 @@ lint: setup-dev  ## ruff and mypy (strict)
 faults: setup-dev  ## every row of docs/faults.md, those that kill or freeze ROUNDS times (20); goes on where it was
 	FAULT_ROUNDS=$${ROUNDS:-20} FAULT_RESULTS=var/faults.jsonl FAULT_NEMESIS_SECS=600 FAULT_SEEDS=1,2,3 \
 		$(BIN)/python -m pytest tests/faults; \
+	GEMMA_HAND_OVERS=200 $(BIN)/python -m pytest tests/inference/test_hand_over_processes.py; \
 	$(BIN)/python -m tests.faults.results var/faults.jsonl
 
 soak: setup-dev  ## mixed traffic under random kills, what was lost, doubled, leaked (BENCH="--minutes 3" for a short one)
@@ -65,6 +66,12 @@ bench: setup-dev  ## this service beside llama-server on the same model (BENCH="
 
 bench-leaks: setup-dev  ## memory of runner and worker once their caches are full, and 1,000 mixed requests later
 	$(BIN)/python -m bench.leaks $(BENCH)
+
+bench-handover: setup-dev  ## what a hand-over of the card costs, simulated where there is no card (BENCH="--models 270m")
+	$(BIN)/python -m bench.gpu_handover $(BENCH)
+
+demo-handover: setup  ## another program and a chat share one card, side by side in the terminal (simulated)
+	@$(BIN)/python -m tools.demo_handover $(DEMO)
 
 bench-memory: setup-dev  ## the store of memories: import, search, recall (BENCH="--size 5000" for a short run)
 	$(BIN)/python -m bench.memory $(BENCH)

@@ -10,6 +10,7 @@ InferenceError
 |- StoreUnavailable    Redis or the database does not answer
 |- ModelUnavailable    the model file cannot be used
 |  |- TooLittleMemory  the model with its context does not fit into RAM or onto the card
+|- GpuBusy             another process of this machine uses the card
 |- ServiceTokenRefused another service's token is not good here
 """
 
@@ -83,6 +84,12 @@ class TooLittleMemory(ModelUnavailable):
     """The wanted context does not fit; the message names the sizes that would."""
 
     code = "too_little_memory"
+
+
+class GpuBusy(InferenceError):
+    """The lease is ours, but the card's lock is somebody else's: a process that is ending, or one beside us."""
+
+    code = "gpu_busy"
 
 
 class ServiceTokenRefused(InferenceError):

@@ -110,7 +110,8 @@ class Live:
         self.state_path = given.path
         prefill_ms, decode_ms = self.carried_ms
         self.carried_ms = (prefill_ms + given.prefill_ms, decode_ms + given.decode_ms)
-        if self.n_cached is None:
+        # One that had computed nothing yet may find its beginning where it goes.
+        if self.n_cached is None and given.path:
             self.n_cached = given.n_cached
 
     def note_token(self, now: float) -> None:

@@ -63,6 +63,21 @@ def check_card(config: EngineConfig, card: Card) -> None:
     )
 
 
+def layers_that_fit(config: EngineConfig, free_mb: int) -> int:
+    """Of the layers that ``config`` puts onto a card, how many fit into so much memory of it.
+
+    A file that does not say enough is believed to fit. Raises ModelFileError.
+    """
+    header = check_model_file(config.model_path)
+    shape = kv_shape(header)
+    if shape is None:
+        return config.layers_on_gpu
+    whole = Need.of(config, header, shape)
+    # Beyond its last layer llama.cpp takes one for the output, which is among the weights already.
+    wanted = min(config.layers_on_gpu, shape.n_layers + 1)
+    return next((n for n in range(wanted, 0, -1) if whole.on_card(n).total <= free_mb * MEBIBYTE), 0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Need:
     """What a runner takes of one kind of memory, and what it would with another context. ``n_layers`` None: of RAM."""

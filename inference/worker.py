@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from inference import health
 from inference.card_commands import CARD_CHANNEL, obey
+from inference.card_setup import card_parts
 from inference.claims import ClaimRunner
 from inference.database import AWAY, retried
 from inference.deadlines import Deadlines
@@ -55,7 +56,8 @@ class Worker:
         self._stopping = threading.Event()
         self._taken: list[UUID] = []  # claimed here and not settled; twice what was claimed again meanwhile
         self._writer = LogWriter(self._redis, on_lost=lambda *claim: self.placement.drop(*claim), holds=_is_held)
-        self.placement = Placement(make_runner, self._write)
+        self._gpu = card_parts()
+        self.placement = Placement(make_runner, self._write, gpu=self._gpu)
         self._alive = ProofOfLife(self.name)
         deadlines = Deadlines()
         self._claims = ClaimRunner(self.placement, self._writer, self._redis, self._stopping, deadlines)
@@ -229,6 +231,7 @@ class Worker:
 
     def report(self) -> health.WorkerReport:
         ready, placement = self.placement.ready, self.placement.describe()
+        card = self._gpu.card if self._gpu else None
         now, n_tokens = time.monotonic(), self.placement.n_tokens
         (then, n_before), self._reported = self._reported, (now, n_tokens)
         return health.WorkerReport(
@@ -245,8 +248,13 @@ class Worker:
             tokens_per_second=round((n_tokens - n_before) / max(0.001, now - then), 1),
             mean_run_secs=self._claims.mean_run_secs,
             engine=self.placement.meter.report(),
+            model_on_gpu=self.placement.device == "gpu",
+            device=self.placement.device,
             card=placement["card"],
+            vram_used_mb=card.total_mb - card.free_mb if card else None,
+            vram_total_mb=card.total_mb if card else None,
             placement=placement,
+            coordinator=self.placement.describe_keeper(),
             n_card_commands=self._n_card_commands,
         )
 

@@ -2,6 +2,7 @@
 
 import logging
 from functools import cache
+from pathlib import Path
 
 import llama_cpp.llama_cpp as lib
 
@@ -9,6 +10,11 @@ logger = logging.getLogger(__name__)
 
 LOG_WARN, LOG_ERROR, LOG_CONTINUE = 3, 4, 5
 CONTROL_LOOKING = "control-looking token"
+
+
+def has_cuda() -> bool:
+    """Whether the installed build can use an NVIDIA card; its files say so, without loading what would look at one."""
+    return any((Path(lib.__file__).parent / "lib").glob("*ggml-cuda*"))
 
 
 @cache

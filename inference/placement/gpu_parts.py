@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from inference.gpu.card import Card
 from inference.gpu.hand_over import RecordHandOver
 from inference.gpu.lease import LeaseKeeper, Post
 from inference.launcher import MakeRunner
 from inference.placement.policy import GpuPolicy
+from inference.placement.state_folder import StateFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +17,7 @@ class GpuParts:
     make_runner: MakeRunner
     make_keeper: Callable[[Post], LeaseKeeper]
     record: RecordHandOver  # may wait for a database: called in a thread of its own
-    shm_dir: Path
-    copies_bytes: int  # most of what may be gone on from that one move carries
+    folder: StateFolder
     obstacle: Callable[[], str | None] = lambda: None  # why this card cannot be used at all, if so
     policy: GpuPolicy = field(default_factory=GpuPolicy)
     is_simulated: bool = False

@@ -78,6 +78,10 @@ class Placement:
         """For /health: where we are with the card, and why not further."""
         return self._desk.tenancy.describe() if self._desk.tenancy else {"state": CPU, "card": None, "reason": ""}
 
+    def describe_keeper(self) -> dict[str, Any]:
+        """What the lease's keeper says of itself and its coordinator."""
+        return self._desk.tenancy.describe_keeper() if self._desk.tenancy else {}
+
     def begin(self) -> None:
         """Start the runner; returns at once."""
         for slot in self._desk.slots:

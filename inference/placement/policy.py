@@ -24,6 +24,8 @@ class GpuPolicy:
     min_hold_secs: float = 5.0
     max_hold_secs: float = 120.0
     linger_secs: float = 10.0
+    # Then what has not moved is computed from its tokens: the other program waits.
+    yield_patience_secs: float = 2.0
 
     @property
     def rest_secs(self) -> float:

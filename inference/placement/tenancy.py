@@ -5,9 +5,11 @@ The lease is held from LOADING to the end of LEAVING, and released once the runn
 
 import logging
 import threading
+import time
 from typing import Any
 
 from inference.engine.frames import CacheExported, Exported, Imported
+from inference.gpu.hand_over import HandOverRecord
 from inference.gpu.lease import LeaseEvent, LeaseGranted, LeaseLost, LeaseRefused, LeaseWanted, Post
 from inference.placement.asking import FOREVER, Asking
 from inference.placement.carrier import BACK_BUDGET_MS, LAST_BUDGET_MS, Carrier
@@ -16,12 +18,10 @@ from inference.placement.gpu_parts import GpuParts
 from inference.placement.roster import Roster
 from inference.placement.runner_slot import RunnerSlot
 from inference.placement.stages import TAKES_WORK, WITH_LEASE, Stage, Stages
-from inference.placement.state_folder import StateFolder
 from inference.placement.stay import Stay
 
 log = logging.getLogger(__name__)
 
-YIELD_PATIENCE_SECS = 2.0  # then what has not moved is computed from its tokens: the other program waits
 VRAM_PATIENCE_SECS = 5.0  # of a process that has ended; the driver frees it on its own
 
 
@@ -32,7 +32,7 @@ class Tenancy:
         self._parts, self._roster, self._cpu, self._gpu = parts, roster, cpu, gpu
         self._stages = Stages()
         self._keeper = parts.make_keeper(post)
-        self._folder = StateFolder(parts.shm_dir, parts.copies_bytes)
+        self._folder = parts.folder
         self.asking = Asking(self._keeper, roster, parts.obstacle)
         self._stay = Stay(0.0, 0)
         self._up: Carrier | None = None
@@ -55,6 +55,9 @@ class Tenancy:
     def describe(self) -> dict[str, Any]:
         return {"state": self.stage.value, "card": self._parts.card.name, "reason": self.asking.reason}
 
+    def describe_keeper(self) -> dict[str, Any]:
+        return self._keeper.describe()
+
     def begin(self) -> None:
         self._keeper.begin()
 
@@ -65,6 +68,7 @@ class Tenancy:
         if self.stage in WITH_LEASE and self._stay.lease is not None:
             self._stay.leave("the worker stopped", self._stages.since)
             self._keeper.release(self._stay.lease, {"ended_because": self._stay.ended_because})
+            self._parts.record(self._record(time.monotonic()))
         self._keeper.end(timeout_secs)
         self._folder.close()
 
@@ -168,7 +172,7 @@ class Tenancy:
                 self._withdraw("the work ended before the card came", now)
             case Stage.GPU:
                 self._look_for_reason_to_leave(now)
-            case Stage.YIELDING if now - self._stages.since > YIELD_PATIENCE_SECS:
+            case Stage.YIELDING if now - self._stages.since > self._parts.policy.yield_patience_secs:
                 self._drop("it did not give its work out in time", now)
             case Stage.LEAVING if self._gpu.is_empty:
                 self._look_at_memory(now)
@@ -264,8 +268,11 @@ class Tenancy:
 
     def _close(self, now: float) -> None:
         self._stages.move(Stage.CPU, now)
-        record = self._stay.record(now, is_simulated=self._parts.is_simulated)
+        record = self._record(now)
         threading.Thread(target=self._parts.record, args=(record,), name="hand-over record", daemon=True).start()
+
+    def _record(self, now: float) -> HandOverRecord:
+        return self._stay.record(now, is_simulated=self._parts.is_simulated)
 
     def _say_to_all(self, state: str, reason: str | None) -> None:
         for live in self._roster.lives.values():

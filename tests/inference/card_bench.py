@@ -27,6 +27,7 @@ from inference.placement.events import Add, Event
 from inference.placement.gpu_parts import GpuParts
 from inference.placement.policy import GpuPolicy
 from inference.placement.stages import Stage
+from inference.placement.state_folder import StateFolder
 from inference.placement.tenancy import Tenancy
 from inference.token_log_entries import AnyEntry, Token, Waiting
 from tests.inference.making import PARAMS
@@ -67,8 +68,7 @@ class CardBench:
             make_runner=make_stub,
             make_keeper=self._keep,
             record=self.records.append,
-            shm_dir=self.folder,
-            copies_bytes=1 << 20,
+            folder=StateFolder(self.folder, 1 << 20),
             policy=POLICY,
             is_simulated=True,
             obstacle=lambda: self.obstacle,

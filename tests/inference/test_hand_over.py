@@ -12,7 +12,7 @@ from inference.lives import Fate, Live
 from inference.placement.events import Add, Hold, ReleaseSession, StopOne, YieldCard
 from inference.placement.stages import Stage
 from inference.placement.stay import GPU
-from inference.placement.tenancy import VRAM_PATIENCE_SECS, YIELD_PATIENCE_SECS
+from inference.placement.tenancy import VRAM_PATIENCE_SECS
 from inference.results import CANCELLED, device_runs
 from inference.states import FinishReason
 from tests.inference.card_bench import POLICY, CardBench
@@ -320,7 +320,7 @@ def test_wanted_back_at_any_time(bench: CardBench, stage: Stage) -> None:
 
 def test_a_runner_that_does_not_give_its_work_out_in_time_is_ended(bench: CardBench) -> None:
     lives = bench.reach(Stage.YIELDING)
-    bench.wait(YIELD_PATIENCE_SECS + 0.1)
+    bench.wait(POLICY.yield_patience_secs + 0.1)
     assert bench.at(Stage.LEAVING)
     assert bench.gpu.killed == 1
     leave(bench)
