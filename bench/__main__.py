@@ -24,6 +24,9 @@ from tools.install_llama import cache_folder
 
 COUNTS = (1, 2, 4, 8, 16)
 RESULTS = Path(__file__).resolve().parent / "results"
+# Both servers, before they are asked: ours measures what batches cost in its first idle moments.
+SETTLE_SECS = 3.0
+PLAIN = ", no guesses"
 Measure = Callable[[Running, Server, int], Awaitable[dict[str, float]]]
 
 
@@ -63,6 +66,7 @@ MEASURES: dict[str, Measure] = {"R2": r2_r3, "R4": r4, "R5": r5, "R6": r6, "R7":
 
 def rows() -> dict[str, Row]:
     streams = [Row(f"R2 {n} streams", "tokens/s", 1.2 if n == 2 else 1.0, at_least=True) for n in COUNTS]
+    streams += [Row(f"{row.name}{PLAIN}", row.unit, row.aim, at_least=True) for row in streams]
     others = [
         Row("R3 16 streams", "first token, ms", 0.7),
         Row("R4 longest gap", "ms", 0.1),
@@ -79,6 +83,7 @@ async def play(running: Running, names: list[str], seed: int) -> dict[str, float
     """One server, one round, from its start to its end."""
     found: dict[str, float] = {}
     running.start()
+    await asyncio.sleep(SETTLE_SECS)
     try:
         for name in names:
             found |= await MEASURES[name](running, running.server(), seed)
@@ -101,13 +106,22 @@ def engine_alone(setup: Setup, rounds: int) -> list[Row]:
 
 
 async def compare(setup: Setup, binary: Path, names: list[str], rounds: int) -> list[Row]:
+    """Medians need several rounds; the streams are also played with one token a step, since guesses pay by the text."""
     table = rows()
-    with tqdm(total=rounds * 2, unit="run") as bar:
+    has_plain = "R2" in names
+    with tqdm(total=rounds * (2 + has_plain), unit="run") as bar:
         for number in range(rounds):
             for running in (servers.ours(setup), servers.llama_server(setup, binary)):
                 bar.set_description(f"round {number + 1}, {running.name}")
                 for name, value in (await play(running, names, seed=number + 1)).items():
                     (table[name].ours if running.name == "ours" else table[name].theirs).append(value)
+                bar.update()
+            if has_plain:
+                bar.set_description(f"round {number + 1}, ours{PLAIN}")
+                plain = await play(servers.ours(setup, draft_max=0), ["R2"], seed=number + 1)
+                for name in (name for name in plain if name.startswith("R2")):
+                    table[name + PLAIN].ours.append(plain[name])
+                    table[name + PLAIN].theirs.append(table[name].theirs[-1])
                 bar.update()
     return [row for row in table.values() if row.ours and row.theirs]
 

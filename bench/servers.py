@@ -48,7 +48,9 @@ def wait_until_healthy(process: "subprocess.Popen[bytes]", url: str) -> None:
         if process.poll() is not None:
             raise RuntimeError(f"{process.args!r} ended with {process.returncode} while starting")
         try:
-            if httpx.get(f"{url}/health", timeout=5).status_code == httpx.codes.OK:
+            answer = httpx.get(f"{url}/health", timeout=5)
+            # llama-server says OK when the model is loaded; ours says so in a field.
+            if answer.status_code == httpx.codes.OK and answer.json().get("model_loaded", True):
                 return
         except httpx.TransportError:
             pass  # not listening yet; the deadline bounds the wait
@@ -102,7 +104,8 @@ class Running:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def ours(setup: Setup) -> Running:
+def ours(setup: Setup, *, draft_max: int | None = None) -> Running:
+    """``draft_max`` None: as it comes."""
     folder = Path(tempfile.mkdtemp(prefix="gemma-bench-"))
     port = free_port()
     environment = {
@@ -113,6 +116,8 @@ def ours(setup: Setup) -> Running:
         "GEMMA_CONTEXT_SIZE": str(setup.context),
         "GEMMA_PARALLEL": str(setup.parallel),
     }
+    if draft_max is not None:
+        environment["GEMMA_DRAFT_MAX"] = str(draft_max)
     command = [sys.executable, "manage.py", "serve"]
     return Running("ours", command, environment, f"http://127.0.0.1:{port}", folder)
 

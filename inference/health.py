@@ -52,6 +52,11 @@ def publish(report: WorkerReport) -> None:
     shared_client().set(WORKER_KEY, msgspec.json.encode(report), ex=REPORT_TTL_SECS)
 
 
+def withdraw() -> None:
+    """No worker is here any more: its last word holds no longer."""
+    shared_client().delete(WORKER_KEY)
+
+
 def last_report() -> WorkerReport | None:
     try:
         data = shared_client().get(WORKER_KEY)

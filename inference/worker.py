@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from uuid import UUID
 
 from django.conf import settings
@@ -155,6 +156,8 @@ class Worker:
             loop.end(THREAD_END_SECS)
         self.placement.end(THREAD_END_SECS)
         self._writer.end(THREAD_END_SECS)
+        with suppress(RedisError):  # then it ends by itself
+            health.withdraw()
         self._redis.close()
         self._alive.end()
         log.info("worker %s has ended", self.name)

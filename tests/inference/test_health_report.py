@@ -21,6 +21,13 @@ def test_a_silent_worker_is_forgotten_in_time(store: "redis.Redis[bytes]") -> No
     assert 0 < store.ttl(WORKER_KEY) <= health.REPORT_TTL_SECS
 
 
+def test_a_worker_that_stops_takes_its_word_back() -> None:
+    """Otherwise a service that was started again would call itself healthy before its model is loaded."""
+    health.publish(WorkerReport(pid=7, model_loaded=True))
+    health.withdraw()
+    assert health.last_report() is None
+
+
 def test_the_counts_come_from_the_rows() -> None:
     for _ in range(3):
         queued()

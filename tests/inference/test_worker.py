@@ -13,7 +13,7 @@ from django.db import connection
 from django.test import override_settings
 from redis.exceptions import RedisError
 
-from inference import services, token_log_store
+from inference import health, services, token_log_store
 from inference.engine.params import SamplingParams, SequenceParams
 from inference.errors import AlreadyEnded
 from inference.health import last_report
@@ -351,8 +351,10 @@ def test_a_stop_lets_short_answers_end(store: "redis.Redis[bytes]") -> None:
     with running_worker() as (worker, rings):
         rings.ring()
         assert eventually(has_tokens(generation, 1, worker))
+        worker.report_once()
         worker.stop(20.0)
         assert worker.run_next() is False
+        assert health.last_report() is None
     generation.refresh_from_db()
     assert generation.status == Status.COMPLETE
     assert_one_end(store, generation)
