@@ -77,7 +77,10 @@ def _is_on_cpu(report: WorkerReport) -> bool:
 
 
 def _is_decided(report: WorkerReport) -> bool:
-    return report.model_on_gpu or bool(report.placement.get("reason"))
+    is_refused = report.coordinator.get("state") == "refused"
+    # A placement that has a reason not to ask does not leave this state.
+    does_not_ask = report.placement.get("state") == "cpu" and bool(report.placement.get("reason"))
+    return report.model_on_gpu or is_refused or does_not_ask
 
 
 def _reason(report: WorkerReport) -> str | None:

@@ -48,14 +48,21 @@ class Answered:
     answer: Grant | Denial
 
 
+@dataclass(frozen=True)
+class StillWaiting:
+    """No answer yet; what it waits for."""
+
+    reason: str
+
+
 class Asker:
-    """``ask`` returns at once; ``post`` is called with the answer, from another thread."""
+    """``ask`` returns at once; ``post`` is called with what comes of it, the answer last, from another thread."""
 
     def __init__(
         self,
         coordinator: Coordinator,
         breaker: Breaker,
-        post: Callable[[Answered], None],
+        post: Callable[[Answered | StillWaiting], None],
         *,
         grant_delay_secs: float = 0.0,
     ) -> None:
@@ -93,7 +100,10 @@ class Asker:
             # The simulated card's slow neighbour; a real one takes its time by itself.
             self._is_withdrawn.wait(self._grant_delay_secs)
             answer = self._coordinator.acquire(
-                session_id=asked.session_id, priority=asked.priority, metadata={"sessions": sorted(asked.served)[:16]}
+                session_id=asked.session_id,
+                priority=asked.priority,
+                metadata={"sessions": sorted(asked.served)[:16]},
+                on_wait=lambda reason: self._post(StillWaiting(reason)),
             )
         except CoordinatorFault as error:
             self._breaker.failed(ticket)

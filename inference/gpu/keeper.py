@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inference.breaker import Breaker
-from inference.gpu.asking import Answered, Asker, Backoff
+from inference.gpu.asking import Answered, Asker, Backoff, StillWaiting
 from inference.gpu.clients.port import Coordinator, CoordinatorFault, Denial, Grant
 from inference.gpu.lease import Lease, LeaseEvent, LeaseGranted, LeaseLost, LeaseRefused, LeaseWanted, Post
 
@@ -76,7 +76,7 @@ class Held:
     is_lost: bool = False
 
 
-Order = Want | Unwant | Release | PauseCame | Answered | End
+Order = Want | Unwant | Release | PauseCame | StillWaiting | Answered | End
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ class Keeper:
 
     def describe(self) -> dict[str, Any]:
         held, want = self._held, self._want
-        state = "held" if held else "waiting" if want else "idle"
+        is_asking = self._asker.asked is not None
+        state = "held" if held else "idle" if want is None else "waiting" if is_asking else "refused"
         told = {"coordinator": self._coordinator.kind, "state": state, "detail": self._refusal}
         return told | {"breaker": str(self._breaker.state), "lease_epoch": held.lease.epoch if held else None}
 
@@ -187,6 +188,10 @@ class Keeper:
                 self._released(session_id, result)
             case PauseCame(session_id, requester):
                 self._asked_back(session_id, requester)
+            case StillWaiting(reason) if self._want is not None:
+                # Not refused for good, but whoever waits for the answer should know why it is not faster.
+                self._refusal = reason
+                self._post(LeaseRefused(reason, 0.0))
             case Answered():
                 self._answered(order)
 

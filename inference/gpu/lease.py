@@ -28,7 +28,8 @@ class LeaseGranted:
 
 @dataclass(frozen=True)
 class LeaseRefused:
-    """Not now. The keeper asks again by itself after ``retry_in_secs`` while the card is still wanted."""
+    """Not now. The keeper asks again by itself after ``retry_in_secs`` while the card is still wanted; 0: it is in
+    the line and stays there."""
 
     reason: str  # for users: "the transcription service did not give the GPU free"
     retry_in_secs: float
@@ -81,4 +82,4 @@ class LeaseKeeper(Protocol):
         """Withdraw, give back what is still held, and stop the thread."""
 
     def describe(self) -> dict[str, Any]:
-        """For /health and the worker's report: ``coordinator``, ``state``, ``detail``; no addresses."""
+        """For /health: ``coordinator``, ``state`` (idle, waiting, refused, held), ``detail``; no addresses."""

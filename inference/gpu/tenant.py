@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import redis
@@ -85,6 +85,7 @@ class GpuTenant:
         self._asking = ""  # the session of a request on its way
         self._answered = ("", 0.0)  # the last pause that was obeyed, and when
         self._n_disagreements = self._n_unknown = 0
+        self._heard_at = time.monotonic()  # when Redis last answered
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"gpu tenant {service}", daemon=True)
 
@@ -193,7 +194,6 @@ class GpuTenant:
     # ---- listening ----
 
     def _run(self) -> None:
-        heard_at = time.monotonic()
         while not self._over.is_set():
             try:
                 self._listen()
@@ -202,13 +202,15 @@ class GpuTenant:
             except Exception:
                 # The program's own calls: without this thread nobody could ever have the card back.
                 log.exception("%s: coming or leaving failed", self.service)
-            heard_at = max(heard_at, self._heard_at)
-            if self._is_resident and time.monotonic() - heard_at > self.lonely_secs:
-                with suppress(Exception):
-                    self._enter()
+            if self._is_resident and time.monotonic() - self._heard_at > self.lonely_secs:
+                self._enter_alone()
             self._over.wait(RECONNECT_SECS)
 
-    _heard_at = 0.0
+    def _enter_alone(self) -> None:
+        try:
+            self._enter()
+        except Exception:
+            log.exception("%s: coming back without a coordinator failed", self.service)
 
     def _listen(self) -> None:
         """Until the connection breaks or the tenant ends."""

@@ -12,6 +12,7 @@ from inference import card_commands, health
 from inference.card_commands import CARD_CHANNEL, CardCommand, HoldCard, ReleaseSession, YieldCard
 from inference.redis_client import shared_client, sync_client
 from tests.api.calling import Api
+from tests.gpu.keeper_contract import until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("redis_client")]
 
@@ -43,7 +44,10 @@ class Worker:
 
     def hold(self, session_id: str, secs: float) -> None:
         if self.refuses:
-            self.state["placement"] = {"state": "waiting", "reason": self.refuses}
+            self.state |= {
+                "placement": {"state": "waiting", "reason": self.refuses},
+                "coordinator": {"state": "refused"},
+            }
         else:
             self.state |= {"model_on_gpu": True, "placement": {"state": "gpu", "reason": ""}}
 
@@ -87,6 +91,7 @@ def test_there_and_back(api: Api, worker: Callable[..., Worker]) -> None:
     assert api.post("/move-to-cpu").body == {"status": "success", "model_on_gpu": False}
     assert api.post("/move-to-cpu").body == {"status": "already_on_cpu", "model_on_gpu": False}
     assert api.post("/release-session").body == {"status": "already_on_cpu"}
+    until(lambda: len(one.heard) == 4)  # the last one is not waited for
     hold, release, leave, release_all = one.heard
     assert isinstance(hold, HoldCard)
     assert (hold.session_id, release, release_all) == ("warmup", ReleaseSession("talk"), ReleaseSession(""))

@@ -108,6 +108,8 @@ class TestWithTheBuiltIn(KeeperContract):
             time.sleep(0.01)
         scene.keeper.want(priority=1, session_ids=frozenset())
         until(lambda: len(desk.look(scene.wire).waiting) == 1)
+        # Who waits is told for whom, and keeps the place.
+        assert next_event(scene, LeaseRefused) == LeaseRefused("gemma-service holds the GPU", 0.0)
         scene.keeper.unwant()
         until(lambda: desk.look(scene.wire).waiting == [])
         assert_quiet(scene)

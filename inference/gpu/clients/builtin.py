@@ -8,13 +8,16 @@ import redis
 from django.db import DatabaseError, connections
 
 from inference.gpu import channels
-from inference.gpu.clients.port import CoordinatorFault, Denial, Grant
+from inference.gpu.clients.port import CoordinatorFault, Denial, Grant, OnWait
 from inference.gpu.coordinator import desk
 from inference.gpu.coordinator.acquiring import Acquisition, Granted
 from inference.gpu.coordinator.config import CoordinatorConfig
 from inference.gpu.coordinator.line import Waiter
 
 LOOKS_PER_TTL = 4
+# Whoever leaves the line loses his place: as long as the card is wanted, we stay.
+LONGEST_WAIT_SECS = 3600.0
+TELL_AFTER_SECS = 1.0
 AWAY = "the built-in coordinator cannot reach Redis or its database"
 
 
@@ -41,16 +44,22 @@ class BuiltInCoordinator:
         # One look less than the others wait: we have left before somebody else comes.
         return self._config.ttl_secs - self.look_secs
 
-    def acquire(self, *, session_id: str, priority: int, metadata: Mapping[str, Any]) -> Grant | Denial:
+    def acquire(
+        self, *, session_id: str, priority: int, metadata: Mapping[str, Any], on_wait: OnWait = lambda reason: None
+    ) -> Grant | Denial:
         acquisition = Acquisition(
             self._redis,
             self._config,
             waiter=Waiter(self._requester, session_id, priority),
-            timeout_secs=self._config.pause_secs + self._config.freed_secs,
+            timeout_secs=LONGEST_WAIT_SECS,
             renews=True,
         )
+        told = ""
         try:
             while (verdict := acquisition.step()) is None:
+                if acquisition.waits_for != told and acquisition.waited_secs >= TELL_AFTER_SECS:
+                    told = acquisition.waits_for
+                    on_wait(told)
                 if session_id == self._withdrawn:
                     acquisition.cancel()
                     return Denial("nobody needs the card any more")

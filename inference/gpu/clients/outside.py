@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from inference.gpu import channels
-from inference.gpu.clients.port import CoordinatorFault, Denial, Grant
+from inference.gpu.clients.port import CoordinatorFault, Denial, Grant, OnWait
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,9 @@ class OutsideCoordinator:
     def kind(self) -> str:
         return "v1" if self._is_old else "v2"
 
-    def acquire(self, *, session_id: str, priority: int, metadata: Mapping[str, Any]) -> Grant | Denial:
+    def acquire(
+        self, *, session_id: str, priority: int, metadata: Mapping[str, Any], on_wait: OnWait = lambda reason: None
+    ) -> Grant | Denial:
         if not self._is_old:
             timeout_ms = min(MAX_TIMEOUT_MS, max(MIN_TIMEOUT_MS, round(self._acquire_secs * 1000)))
             asked = {

@@ -3,7 +3,7 @@
 CoordinatorFault      nothing was granted, and the coordinator is at fault: down, hanging, garbage
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,6 +26,9 @@ class Denial:
     in_doubt: bool = False
 
 
+OnWait = Callable[[str], None]
+
+
 class Coordinator(Protocol):
     @property
     def look_secs(self) -> float:
@@ -35,8 +38,10 @@ class Coordinator(Protocol):
     def lost_after_secs(self) -> float | None:
         """How long looks may fail before the lease counts as lost; None: as long as they like."""
 
-    def acquire(self, *, session_id: str, priority: int, metadata: Mapping[str, Any]) -> Grant | Denial:
-        """Wait for the card. Raises CoordinatorFault."""
+    def acquire(
+        self, *, session_id: str, priority: int, metadata: Mapping[str, Any], on_wait: OnWait = lambda reason: None
+    ) -> Grant | Denial:
+        """Wait for the card; ``on_wait`` is told for what, where that is known. Raises CoordinatorFault."""
 
     def withdraw(self, session_id: str) -> None:
         """From another thread: nobody waits for ``acquire`` any more. It may go on until its own timeout."""

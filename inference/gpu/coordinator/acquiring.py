@@ -14,6 +14,7 @@ import redis
 from django.db import DatabaseError
 from django.utils import timezone
 
+from inference.gpu import channels
 from inference.gpu.coordinator import residents, signs, tenancy, tenure
 from inference.gpu.coordinator.config import CoordinatorConfig
 from inference.gpu.coordinator.line import Place, Waiter
@@ -70,15 +71,20 @@ class Acquisition:
         self._pause: Pause | None = None
         self._taken: GpuLedger | None = None  # as we left it when our turn came
         self._asked_holder_at = float("-inf")
+        self.waits_for = ""  # for users
         self._is_cancelled = False
         self._lock = threading.Lock()
+
+    @property
+    def waited_secs(self) -> float:
+        return self._clock() - self._began
 
     @property
     def pause_secs(self) -> float:
         """When to take the next step."""
         if self._taken is not None:
             return EMPTYING_STEP_SECS
-        return min(MAX_STEP_SECS, max(MIN_STEP_SECS, self._waited() / 10))
+        return min(MAX_STEP_SECS, max(MIN_STEP_SECS, self.waited_secs / 10))
 
     def step(self) -> Verdict | None:
         """Go on; None: not now. What fails on the way ends in a refusal: nobody is granted a card in doubt."""
@@ -117,9 +123,10 @@ class Acquisition:
     def _wait(self) -> Verdict | None:
         row = GpuLedger.objects.current()
         if row.state == LedgerState.HELD and row.session_id == self._waiter.session_id:
-            return Granted(row.epoch, self._waited())  # asked again by somebody who did not hear the answer
+            return Granted(row.epoch, self.waited_secs)  # asked again by somebody who did not hear the answer
+        self.waits_for = f"{row.requester} holds the GPU" if row.requester else ""
         if self._clock() >= self._deadline:
-            return self._refused(f"{row.requester or 'another program'} holds the GPU")
+            return self._refused(self.waits_for or "another program holds the GPU")
         self._place.keep()
         if row.state != LedgerState.FREE:
             self._watch.look(self._redis, row)
@@ -143,7 +150,7 @@ class Acquisition:
         )
         if not taken:  # another process was faster, or the lease was reset
             return
-        self._taken = row
+        self._taken, self.waits_for = row, f"waiting for {channels.RESIDENT} to leave the GPU"
         row.epoch, row.state, row.session_id, row.requester = (new_epoch, LedgerState.PAUSING, *new.values())
         tenure.extend(self._redis, row.epoch, self._config.ttl_secs)
         self._place.leave()
@@ -195,11 +202,8 @@ class Acquisition:
         ttl_secs = self._config.ttl_secs if self._renews else self._config.unrenewed_secs
         tenure.extend(self._redis, row.epoch, ttl_secs)
         signs.show(self._redis, row)
-        log.info("the GPU lease %d goes to %s after %.2f s", row.epoch, row.requester, self._waited())
-        return Granted(row.epoch, self._waited())
+        log.info("the GPU lease %d goes to %s after %.2f s", row.epoch, row.requester, self.waited_secs)
+        return Granted(row.epoch, self.waited_secs)
 
     def _refused(self, reason: str) -> Refused:
-        return Refused(reason, self._waited())
-
-    def _waited(self) -> float:
-        return self._clock() - self._began
+        return Refused(reason, self.waited_secs)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import redis
 
+from inference.gpu import channels
 from inference.gpu.coordinator import line, residents, signs, tenure
 from inference.gpu.coordinator.config import CoordinatorConfig
 from inference.gpu.models import GpuLedger, LedgerState
@@ -24,8 +25,10 @@ def finish(client: "redis.Redis[bytes]", row: GpuLedger, why: str) -> bool:
     """End the tenancy that ``row`` was seen in; False when it had ended already."""
     if row.state not in (LedgerState.PAUSING, LedgerState.HELD):
         return False
-    # Residents that never confirmed are told in any case: some of them may have left.
-    stays_empty = row.state == LedgerState.HELD and line.first(client) is not None
+    # Residents that never confirmed are told in any case: some of them may have left. After anybody but us, too: a
+    # resident may ask for the card itself, and then it has not left.
+    has_left = row.state == LedgerState.HELD and row.requester == channels.US
+    stays_empty = has_left and line.first(client) is not None
     to = LedgerState.FREE if stays_empty else LedgerState.RESUMING
     if not GpuLedger.objects.move(row, to, **(NOBODY if stays_empty else {})):
         return False

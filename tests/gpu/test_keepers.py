@@ -1,0 +1,51 @@
+"""The keeper that this installation's settings make."""
+
+import queue
+
+import pytest
+from pytest_django import Settings
+
+from inference.gpu.card import SimulatedCard
+from inference.gpu.clients.builtin import BuiltInCoordinator
+from inference.gpu.clients.outside import OutsideCoordinator
+from inference.gpu.keepers import make_coordinator, make_keeper
+from inference.gpu.lease import LeaseEvent, LeaseGranted, LeaseWanted
+from inference.gpu.watching import watch_loop
+from tests.gpu.keeper_contract import PATIENCE_SECS, until
+from tests.gpu.tenants import Wire
+from tests.gpu.test_acquiring import asking
+
+
+def test_without_a_card_there_is_nothing_to_lease() -> None:
+    assert make_keeper(lambda event: None, None) is None
+
+
+def test_an_address_names_an_outside_coordinator(settings: Settings) -> None:
+    assert isinstance(make_coordinator(), BuiltInCoordinator)
+    assert watch_loop() is not None
+    settings.GPU_COORDINATOR_URL = "http://gpu-coordinator:8002"
+    assert isinstance(make_coordinator(), OutsideCoordinator)
+    assert watch_loop() is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_simulated_card_is_granted_late_and_asked_back(wire: Wire, settings: Settings) -> None:
+    settings.GEMMA_GPU, settings.GEMMA_GPU_GRANT_DELAY_MS = "simulated", 200
+    settings.GPU_LEASE_TTL_SECS = 1.0
+    events: queue.SimpleQueue[LeaseEvent] = queue.SimpleQueue()
+    keeper = make_keeper(events.put, SimulatedCard())
+    assert keeper is not None
+    keeper.begin()
+    try:
+        until(lambda: bool(wire.execute_command("PUBSUB", "NUMPAT")))
+        keeper.want(priority=2, session_ids=frozenset())
+        event = events.get(timeout=PATIENCE_SECS)
+        assert isinstance(event, LeaseGranted)
+        assert event.lease.waited_secs >= 0.2
+        urgent = asking(wire, "urgent", priority=1)
+        urgent.step()
+        wanted = events.get(timeout=PATIENCE_SECS)
+        assert isinstance(wanted, LeaseWanted)
+        urgent.cancel()
+    finally:
+        keeper.end(PATIENCE_SECS)
