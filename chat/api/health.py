@@ -144,7 +144,8 @@ def _own_memories() -> str:
     told = f"built in: {found.transcripts} transcripts, {found.segments} segments, {found.notes} notes"
     if problem := embedding.seen_problem():
         raise NotServing(f"{told}; found by their words alone: {problem}")
-    return f"{told}; found by meaning and words"
+    waiting = f"; {found.without_vector} texts wait for their vectors" if found.without_vector else ""
+    return f"{told}; found by meaning and words{waiting}"
 
 
 async def _remote(url: str | None) -> Check:

@@ -75,17 +75,21 @@ def search_notes(request: HttpRequest, caller: Caller) -> Json:
 
 @served("POST")
 def index_transcript(request: HttpRequest, caller: Caller) -> Json:
-    """POST /index/transcript: again under the same job_id, it replaces."""
+    """POST /index/transcript: again under the same job_id, it replaces. Found by its words from now on; a long one by
+    meaning when ``vectors_pending`` has become 0."""
     given = bodies.transcript_in(read_object(request, max_bytes=settings.TRANSCRIPT_MAX_BYTES))
-    transcript = indexing.index_transcript(owner=owner_of(caller), transcript=given)
+    later = indexing.is_long(segment.text for segment in given.segments)
+    transcript = indexing.index_transcript(owner=owner_of(caller), transcript=given, vectors_later=later)
     named = {"transcript_id": str(transcript.pk), "job_id": transcript.job_id}
-    return {"success": True, **named, "segments_indexed": transcript.segments.count()}
+    n_pending = transcript.passages.filter(embedding=None).count()
+    return {"success": True, **named, "segments_indexed": transcript.segments.count(), "vectors_pending": n_pending}
 
 
 @served("POST")
 def add_note(request: HttpRequest, caller: Caller) -> Json:
     """POST /memory/add"""
-    [note] = indexing.add_notes(owner=owner_of(caller), notes=[bodies.note_in(read_object(request))])
+    given = bodies.note_in(read_object(request))
+    [note] = indexing.add_notes(owner=owner_of(caller), notes=[given], vectors_later=indexing.is_long([given.body]))
     return {"success": True, "memory_id": str(note.pk)}
 
 

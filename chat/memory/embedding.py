@@ -46,6 +46,12 @@ def embed_aside(texts: Sequence[str]) -> "Future[Vectors | None]":
     return _aside().submit(embed, texts)
 
 
+def embed_on_this_thread(texts: Sequence[str]) -> Vectors | None:
+    """The same, on no other."""
+    model = _model(settings.RAG_EMBEDDING_PATH)
+    return None if isinstance(model, str) else model.embed(texts, side_by_side=False)
+
+
 def problem() -> str:
     """Why there are no vectors, fit for strangers; "" when there are."""
     model = _model(settings.RAG_EMBEDDING_PATH)
@@ -103,7 +109,7 @@ class _Model:
             raise ModelMissing("the embedding model cannot be used") from error
         return cls(session, _tokenizer())
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
+    def embed(self, texts: Sequence[str], *, side_by_side: bool = True) -> Vectors:
         codes = [code.ids for code in self.tokenizer.encode_batch(list(texts))]
         # Neighbours in length share a batch: what fills up the shorter ones is computed like words. The longest come
         # first, so that no thread is left with them at the end.
@@ -111,7 +117,7 @@ class _Model:
         batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
         found = np.empty((len(texts), DIMENSIONS), np.float32)
         # A question is a batch by itself and needs no other thread.
-        run = map if len(batches) == 1 else _threads().map
+        run = _threads().map if side_by_side and len(batches) > 1 else map
         for batch, vectors in zip(
             batches, run(self._run, ([codes[n] for n in batch] for batch in batches)), strict=True
         ):

@@ -25,6 +25,10 @@ ROWS_AFTER = (
     "SELECT id, owner, kind, speaker, emotion, transcript_id, {unix_secs}, embedding"
     " FROM memory_passage WHERE id > %s ORDER BY id LIMIT %s"
 )
+CHANGED_BETWEEN = (
+    "SELECT c.passage_id, p.id, p.embedding FROM memory_change c LEFT JOIN memory_passage p ON p.id = c.passage_id"
+    " WHERE c.id > %s AND c.id <= %s"
+)
 UNIX_SECS = {"sqlite": "CAST(strftime('%s', said_at) AS INTEGER)", "postgresql": "extract(epoch FROM said_at)::bigint"}
 
 
@@ -48,7 +52,7 @@ class Index:
             if last_passage < self.snapshot.last_passage and last_change == self.snapshot.last_change:
                 self._start_anew()
             if last_change != self.snapshot.last_change:
-                self.snapshot = _without_changed(self.snapshot, last_change)
+                self.snapshot = _with_changes(self.snapshot, last_change)
             if last_passage != self.snapshot.last_passage:
                 self.snapshot = _extended(self.snapshot)
             return self.snapshot
@@ -77,23 +81,30 @@ def _newest() -> tuple[int, int]:
     return last_passage or 0, last_change or 0
 
 
-def _without_changed(before: Snapshot, last_change: int) -> Snapshot:
-    """Without what was deleted since. After a change of what lives on, or one of everything, all is read anew."""
-    if not len(before):
-        return replace(Snapshot.empty(), last_change=last_change)
+def _with_changes(before: Snapshot, last_change: int) -> Snapshot:
+    """Without what was deleted since, and with the vectors that were computed since. After any other change, or one of
+    everything, all is read anew."""
+    anew = replace(Snapshot.empty(), last_change=last_change)
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT c.passage_id, p.id FROM memory_change c LEFT JOIN memory_passage p ON p.id = c.passage_id"
-            " WHERE c.id > %s AND c.id <= %s",
-            [before.last_change, last_change],
-        )
+        cursor.execute(CHANGED_BETWEEN, [before.last_change, last_change])
         changed = cursor.fetchall()
-    if any(passage is None or living is not None for passage, living in changed):
-        return replace(Snapshot.empty(), last_change=last_change)
-    rows, found = before.rows_of(np.array([passage for passage, _ in changed], np.int64))
-    is_alive = before.columns.is_alive.copy()
-    is_alive[rows[found]] = False
-    return replace(before, columns=replace(before.columns, is_alive=is_alive), last_change=last_change)
+    if not len(before) or any(passage is None for passage, *_ in changed):
+        return anew
+    columns = before.columns
+    is_alive, has_vector = columns.is_alive.copy(), columns.has_vector.copy()
+    rows, found = before.rows_of(np.array([passage for passage, *_ in changed], np.int64))
+    for row, is_known, (_, living, vector) in zip(rows, found, changed, strict=True):
+        if not is_known:
+            continue
+        if living is None:
+            is_alive[row] = False
+        elif vector is None or columns.has_vector[row]:
+            return anew
+        else:
+            # Earlier snapshots, which share the buffer, do not look at this row of it.
+            before.vectors[row] = np.frombuffer(vector, np.float16)
+            has_vector[row] = True
+    return replace(before, columns=replace(columns, is_alive=is_alive, has_vector=has_vector), last_change=last_change)
 
 
 def _extended(before: Snapshot) -> Snapshot:

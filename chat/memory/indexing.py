@@ -19,19 +19,28 @@ from chat.memory.rows import note_of, segments_of, transcript_of
 # How much is embedded and stored together: enough to sort by length, little enough that an interruption costs little.
 GROUP_SEGMENTS = 1_024
 ROWS_PER_INSERT = 500
+# What is embedded while whoever brought it waits: about two seconds' work. The rest gets its vectors afterwards.
+CHARS_AT_ONCE = 10_000
 
 
-def index_transcript(*, owner: str, transcript: TranscriptIn) -> Transcript:
+def is_long(texts: Iterable[str]) -> bool:
+    """Too long for a request to wait until the vectors are computed."""
+    return sum(map(len, texts)) > CHARS_AT_ONCE
+
+
+def index_transcript(*, owner: str, transcript: TranscriptIn, vectors_later: bool = False) -> Transcript:
     """Store and index a recording; one with the same ``job_id`` is replaced, an equal one left as it is."""
-    return next(index_transcripts(owner=owner, transcripts=[transcript]))
+    return next(index_transcripts(owner=owner, transcripts=[transcript], vectors_later=vectors_later))
 
 
-def index_transcripts(*, owner: str, transcripts: Iterable[TranscriptIn]) -> Iterator[Transcript]:
+def index_transcripts(
+    *, owner: str, transcripts: Iterable[TranscriptIn], vectors_later: bool = False
+) -> Iterator[Transcript]:
     """The same for many, lazily: each group is committed before its transcripts are yielded, in their order."""
     before: _Group | None = None
     for given in _groups(transcripts):
         # While a group is written, the next one is embedded.
-        group = _Group(owner, given)
+        group = _Group(owner, given, vectors_later=vectors_later)
         if before:
             yield from before.store()
         before = group
@@ -52,11 +61,11 @@ def add_note(
     return add_notes(owner=owner, notes=[note])[0]
 
 
-def add_notes(*, owner: str, notes: Iterable[NoteIn]) -> list[Note]:
+def add_notes(*, owner: str, notes: Iterable[NoteIn], vectors_later: bool = False) -> list[Note]:
     """Store and index notes; one with the ``key`` of an older one replaces it."""
     made = _last_of_each_key(note_of(owner, note) for note in notes)
     pieces = [piece for note in made for piece in passages.of_note(note)]
-    _give(pieces, embedding.embed([piece.text for piece in pieces]))
+    _give(pieces, None if vectors_later else embedding.embed([piece.text for piece in pieces]))
     keys = [note.key for note in made if note.key]
     with writing_in_order():
         Note.objects.filter(owner=owner, key__in=keys).delete()
@@ -86,7 +95,7 @@ def delete_note(*, owner: str, note_id: int) -> bool:
 class _Group:
     """Transcripts that are embedded and stored together. Of two with the same name the later one counts."""
 
-    def __init__(self, owner: str, given: list[TranscriptIn]) -> None:
+    def __init__(self, owner: str, given: list[TranscriptIn], *, vectors_later: bool) -> None:
         self.owner, self.job_ids = owner, [each.job_id for each in given]
         wanted = {each.job_id: each for each in given}
         self.known = self._known(wanted)
@@ -94,10 +103,10 @@ class _Group:
         self.rows = {each.job_id: transcript_of(owner, each) for each in new}
         self.segments = [one for each in new for one in segments_of(self.rows[each.job_id], each)]
         self.pieces = [piece for one in self.segments for piece in passages.of_segment(one, owner=owner)]
-        self.vectors = embedding.embed_aside([piece.text for piece in self.pieces])
+        self.vectors = None if vectors_later else embedding.embed_aside([piece.text for piece in self.pieces])
 
     def store(self) -> list[Transcript]:
-        _give(self.pieces, self.vectors.result())
+        _give(self.pieces, self.vectors.result() if self.vectors else None)
         with writing_in_order():
             # Asked again: somebody may have stored one of them meanwhile.
             for job_id, before in self._known(self.rows).items():
@@ -133,7 +142,7 @@ def _groups(transcripts: Iterable[TranscriptIn]) -> Iterator[list[TranscriptIn]]
 
 
 def _give(pieces: list[Passage], vectors: embedding.Vectors | None) -> None:
-    """None: there is no model, the pieces are found by their words alone."""
+    """None: there is no model or no time; until there is, the pieces are found by their words alone."""
     if vectors is None:
         return
     for piece, vector in zip(pieces, vectors, strict=True):

@@ -91,8 +91,8 @@ class Note(models.Model):
 class Passage(models.Model):
     """One searchable piece of a segment or a note: what filters and ranking need, in one table for both kinds.
 
-    ``speaker`` is case-folded, ``emotion`` in lower case; ``embedding`` is 384 float16 numbers of length 1, None while
-    there was no embedding model.
+    ``speaker`` is case-folded, ``emotion`` in lower case; ``embedding`` is 384 float16 numbers of length 1, None until
+    it is computed (see ``vectors_later``).
     """
 
     owner = models.CharField(max_length=64, blank=True, default=SHARED)
@@ -108,6 +108,7 @@ class Passage(models.Model):
 
     class Meta:
         ordering: ClassVar = ["id"]
+        indexes: ClassVar = [models.Index(fields=["id"], condition=Q(embedding=None), name="passage_without_vector")]
 
     def __str__(self) -> str:
         return self.text[:60]

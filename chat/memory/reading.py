@@ -6,7 +6,7 @@ from datetime import datetime
 
 from django.db.models import Count, Q, QuerySet
 
-from chat.memory.models import SHARED, Note, Segment, Transcript
+from chat.memory.models import SHARED, Note, Passage, Segment, Transcript
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,7 @@ class Counts:
     transcripts: int
     segments: int
     notes: int
+    without_vector: int  # passages of all owners
 
 
 def mine_or_shared(owner: str) -> Q:
@@ -72,4 +73,5 @@ def counts(owner: str | None = None) -> Counts:
         transcripts=Transcript.objects.filter(whose).count(),
         segments=Segment.objects.filter(segments).count(),
         notes=Note.objects.filter(whose).count(),
+        without_vector=Passage.objects.filter(embedding=None).count(),
     )

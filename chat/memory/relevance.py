@@ -17,13 +17,14 @@ MIN_SHARE = 0.5
 def related(n_rows: int, vector: tuple[Rows, Scores], text: Matches, understood: Understood, meant: list[Mask]) -> Mask:
     """Near in meaning, or with half of the words, or with a name of the question, or where a question points that does
     nothing but point ("What did Sarah say yesterday?")."""
-    mask = np.zeros(n_rows, np.bool_)
+    mask, is_compared = np.zeros(n_rows, np.bool_), np.zeros(n_rows, np.bool_)
     rows, similarities = vector
     mask[rows] = similarities >= settings.RAG_MIN_SIMILARITY
+    is_compared[rows] = True
     found, shares = text.hits
     enough = (shares >= MIN_SHARE) | text.has_name[found]
     # What has no vector yet cannot be near: its words have to do.
-    enough |= ~np.isin(found, rows, assume_unique=True)
+    enough |= ~is_compared[found]
     mask[found[enough]] = True
     if understood.only_points:
         mask |= np.logical_or.reduce(meant) if meant else True

@@ -51,12 +51,27 @@ def filled(api: Api) -> Api:
     return api
 
 
+def test_a_long_recording_is_found_by_its_words_at_once(api: Api) -> None:
+    long = {"job_id": "long", "segments": [{"text": f"the harbour budget {n} " * 20} for n in range(40)]}
+    told = api.post("/index/transcript", long).body
+    assert (told["segments_indexed"], told["vectors_pending"]) == (40, 40)
+    found = api.post("/search/semantic", {"query": "harbour budget 7"}).body["results"]
+    assert found[0]["text"].startswith("the harbour budget 7 ")
+    assert "40 texts wait for their vectors" in api.get("/health").body["rag_service"]["detail"]
+
+
 def test_indexing_and_again(api: Api) -> None:
     answer = api.post("/index/transcript", MEETING)
     transcript_id = str(Transcript.objects.get().pk)
     assert (answer.status, answer.body) == (
         200,
-        {"success": True, "transcript_id": transcript_id, "job_id": "job-1", "segments_indexed": 2},
+        {
+            "success": True,
+            "transcript_id": transcript_id,
+            "job_id": "job-1",
+            "segments_indexed": 2,
+            "vectors_pending": 0,
+        },
     )
     shorter = MEETING | {"segments": SEGMENTS[:1]}
     assert api.post("/index/transcript", shorter).body["segments_indexed"] == 1

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 
 from chat import streaming
+from chat.memory import vectors_later
 from gemma_project.asgi import application
 from gemma_project.bounded_requests import BoundedFactory
 from gemma_project.preparation import NotReady, migrate, prepare_model, wait_for_migrations
@@ -67,6 +68,7 @@ class Command(BaseCommand):
         if watching is not None:  # also without a worker: a lease of one that died ends
             watching.begin()
         threading.Thread(target=warm_up, name="warm up", daemon=True).start()
+        vectors_later.begin()  # its work may be cut off at any time
         build_server(listener).run()
 
 
