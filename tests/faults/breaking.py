@@ -47,6 +47,14 @@ class FaultStack(LiveStack):
         self.n_deaths += 1
         return process
 
+    def wait_for(self, title: str) -> None:
+        """Until it runs (again)."""
+        wait_until(
+            lambda: any(words.startswith(title) for words in self.titles().values()),
+            timeout_secs=HEALTHY_SECS,
+            what=f"{title} runs\n{self.output[-4000:]}",
+        )
+
     @contextmanager
     def frozen(self, title: str) -> Iterator[psutil.Process]:
         """SIGSTOP while inside."""

@@ -115,16 +115,16 @@ def stack(_shared: list[FaultStack], seen: Seen, request: pytest.FixtureRequest)
         _shared.append(FaultStack(backend="fake", environment=ENVIRONMENT))
         _shared[0].start()
     stack = _shared[0]
+    if stack.n_deaths >= MOST_DEATHS:
+        stack.stop()
+        stack.n_deaths = 0
+        stack.start()
     stack.wait_until_healthy()
     yield stack
     report = request.node.stash.get(REPORT, None)
     if report is None or report.failed:
         _shared.remove(stack)
         stack.clean_up()
-    elif stack.n_deaths >= MOST_DEATHS:
-        stack.stop()
-        stack.n_deaths = 0
-        stack.start()
 
 
 @pytest.fixture(scope="package")

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
+from uuid import UUID
 
 from tests.faults.breaking import Row
 from tests.faults.reading import Told
@@ -63,11 +64,12 @@ class History:
 
 # Written down in the transaction itself, so that nothing that was committed is missing and nothing else is in it.
 WATCH = """
-CREATE TABLE IF NOT EXISTS watched_ends (id TEXT, epoch INTEGER, status TEXT);
+CREATE TABLE IF NOT EXISTS watched_ends (id, status, text, attempt, epoch, worker, error_code);
 CREATE TABLE IF NOT EXISTS watched_changes (id TEXT, was TEXT, now TEXT);
 CREATE TRIGGER IF NOT EXISTS watch_ends AFTER UPDATE ON inference_generation
 WHEN NEW.status IN ('complete', 'interrupted', 'failed') AND OLD.status NOT IN ('complete', 'interrupted', 'failed')
-BEGIN INSERT INTO watched_ends VALUES (NEW.id, NEW.claim_epoch, NEW.status); END;
+BEGIN INSERT INTO watched_ends
+VALUES (NEW.id, NEW.status, NEW.text, NEW.attempt, NEW.claim_epoch, NEW.worker, NEW.error_code); END;
 CREATE TRIGGER IF NOT EXISTS watch_changes AFTER UPDATE ON inference_generation
 WHEN OLD.status IN ('complete', 'interrupted', 'failed')
  AND (NEW.status != OLD.status OR NEW.text != OLD.text OR NEW.claim_epoch != OLD.claim_epoch)
@@ -85,16 +87,18 @@ def watch(database: str) -> None:
 class Stored:
     """The database at the end, with what its triggers saw."""
 
-    rows: list[Row]
-    ends: list[tuple[str, int]]  # generation, epoch
+    rows: list[Row]  # those too that were forgotten some time after their end, as what nobody keeps is
+    ends: list[str]  # a generation for each of its ends
     changes: list[str]  # generations that changed after their end
 
     @classmethod
     def read(cls, rows: list[Row], database: str) -> "Stored":
         with closing(sqlite3.connect(database, timeout=20)) as connection:
-            ends = connection.execute("SELECT id, epoch FROM watched_ends").fetchall()
+            ended = connection.execute("SELECT * FROM watched_ends").fetchall()
             changes = [row[0] for row in connection.execute("SELECT id FROM watched_changes")]
-        return cls(rows, ends, changes)
+        known = {UUID(row.id).hex for row in rows}
+        forgotten = [Row(str(UUID(hex_id)), *rest) for hex_id, *rest in ended if hex_id not in known]
+        return cls([*rows, *forgotten], [row[0] for row in ended], changes)
 
 
 def check(history: History, stored: Stored) -> list[str]:
@@ -123,8 +127,7 @@ def _unfinished(rows: Iterable[Row]) -> list[str]:
 
 def _ended_twice(stored: Stored) -> list[str]:
     """(i) and (iv): one end, by one epoch."""
-    times = Counter(generation for generation, _ in stored.ends)
-    return [f"{generation}: ended {n} times" for generation, n in times.items() if n != 1]
+    return [f"{generation}: ended {n} times" for generation, n in Counter(stored.ends).items() if n != 1]
 
 
 def _doubled(asked: Iterable[Asked]) -> list[str]:

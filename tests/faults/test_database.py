@@ -94,7 +94,7 @@ def test_many_writers(stack: FaultStack, seen: Seen) -> None:
         )
     answers = Client(stack.url).begin([count(60, delay_ms=25, store=False)] * 4, n_tokens=5)
     with ThreadPoolExecutor(8) as pool:
-        done = list(pool.map(lambda _: stack.run("shell", "--skip-checks", "-c", COUNTING, timeout_secs=100), range(8)))
+        done = list(pool.map(lambda _: stack.run("shell", "--no-imports", "-c", COUNTING, timeout_secs=100), range(8)))
     for answer in answers:
         answer.result().assert_whole(numbers(60))
     assert [each.stderr for each in done if each.returncode] == []

@@ -59,7 +59,7 @@ def asked(**changes: object) -> Asked:
 def found(
     *askings: Asked, rows: tuple[Row, ...] = (GOOD,), ends: tuple[str, ...] = ("a1",), changes: tuple[str, ...] = ()
 ) -> list[str]:
-    return check(History(list(askings)), Stored(list(rows), [(each, 1) for each in ends], list(changes)))
+    return check(History(list(askings)), Stored(list(rows), list(ends), list(changes)))
 
 
 def test_a_good_history_has_nothing_to_be_found() -> None:

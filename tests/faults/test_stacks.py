@@ -94,12 +94,12 @@ def old_row(stack: FaultStack, status: str) -> str:
     with closing(sqlite3.connect(stack.database)) as connection:
         columns = connection.execute("PRAGMA table_info(inference_generation)").fetchall()
         # Columns without a default in the database get what Django gave them.
-        blanks = {"JSON": "{}", "BLOB": b"", "text": "", "integer": 0, "real": 0.0, "bool": False}
+        blanks = {"BLOB": b"", "int": 0, "bool": False}
         row = {
             name: known.get(name, None if not required else next((v for k, v in blanks.items() if k in kind), ""))
             for _, name, kind, required, *_ in columns
         }
-        row["priority"], row["devices"] = 1, "[]"
+        row |= {"priority": 1, "annex": "{}", "timings": "{}", "devices": "[]"}
         marks = ", ".join("?" * len(row))
         connection.execute(
             f"INSERT INTO inference_generation ({', '.join(row)}) VALUES ({marks})",  # noqa: S608  names of the table

@@ -63,6 +63,7 @@ def test_kills_on_the_real_model(make_stack: MakeStack, seen: Seen, model_path: 
     ]
     answers = Client(stack.url).begin(bodies, n_tokens=20)
     for title in ("gemma-worker", "gemma-runner", "gemma-web"):
+        stack.wait_for(title)  # /health remembers a dead worker's word for ten seconds
         stack.kill(title)
         stack.wait_until_healthy()
     told = [answer.result() for answer in answers]

@@ -6,18 +6,20 @@ import os
 import signal
 import threading
 import time
+from typing import Any
 
 import pytest
 import redis
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import override_settings
 from redis.exceptions import RedisError
 
-from inference import health, services, token_log_store
+from inference import claims, health, services, token_log_store
 from inference.engine.params import SamplingParams, SequenceParams
 from inference.errors import AlreadyEnded
 from inference.health import last_report
 from inference.models import FinishReason, Generation, Priority, Status
+from inference.querysets import GenerationQuerySet
 from inference.redis_client import log_key
 from inference.token_log import replay
 from inference.token_log_entries import AnyEntry, End, Token
@@ -310,6 +312,37 @@ def test_a_database_that_is_locked_at_the_end_is_waited_for(store: "redis.Redis[
         rings.join()
     generation.refresh_from_db()
     assert generation.text == "kept"
+    assert_one_end(store, generation)
+
+
+def test_an_answer_that_could_not_be_stored_is_stored_later_from_its_log(
+    store: "redis.Redis[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database stayed away beyond all patience: the claim ends without a result, the next one finds every token."""
+    monkeypatch.setattr(claims, "DATABASE_PATIENCE_SECS", 0.0)
+    finish, failures = GenerationQuerySet.finish, [OperationalError("database or disk is full")]
+
+    def failing_once(rows: GenerationQuerySet, **move: Any) -> bool:  # noqa: ANN401
+        if failures:
+            raise failures.pop()
+        return finish(rows, **move)
+
+    monkeypatch.setattr(GenerationQuerySet, "finish", failing_once)
+    generation = queued(say="[[say: kept]]")
+    with running_worker() as (worker, _):
+        with pytest.raises(OperationalError):
+            worker.run_next()
+        row = Generation.objects.get(pk=generation.pk)
+        assert (row.status, row.text) == (Status.RUNNING, "")
+        said = [entry.text for entry in logged(store, generation) if isinstance(entry, Token)]
+        assert "".join(said) == "kept"
+        assert not worker._holds(row.pk, row.claim_epoch), "its sweep will take it over"
+        assert Generation.objects.take_over(generation_id=row.pk, epoch=row.claim_epoch, heartbeat=row.heartbeat)
+        n_before = worker.placement.n_tokens
+        assert worker.run_next()
+        assert worker.placement.n_tokens == n_before, "nothing is computed that was said already"
+    generation.refresh_from_db()
+    assert (generation.status, generation.text, generation.attempt) == (Status.COMPLETE, "kept", 2)
     assert_one_end(store, generation)
 
 
