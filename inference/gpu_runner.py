@@ -18,7 +18,7 @@ from inference.errors import GpuBusy, ModelUnavailable, TooLittleMemory
 from inference.gpu.card import Card
 from inference.gpu.gpu_lock import GpuLock, gpu_lock
 from inference.launcher import OnExit, OnFrame, Runner
-from inference.memory_check import layers_that_fit
+from inference.memory_check import card_shortage, layers_that_fit
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +66,12 @@ class GpuRunnerMaker:
     def __call__(self, on_frame: OnFrame, on_exit: OnExit) -> Runner:
         """Raises GpuBusy, TooLittleMemory, ModelUnavailable, or OSError."""
         config = self.config()
-        n_layers = self._fitting(config)
+        free_mb = self._card.free_mb
+        n_layers = self._fitting(config, free_mb)
         if n_layers == 0:
-            raise TooLittleMemory(self._too_small())
-        if n_layers < config.gpu_layers:
-            log.warning("%d of %d layers fit onto %s", n_layers, config.gpu_layers, self._card.name)
+            raise TooLittleMemory(self._too_small(config, free_mb))
+        if config.backend is not Backend.FAKE and (shortage := card_shortage(config, free_mb)):
+            log.warning("%d layers go onto %s: %s", n_layers, self._card.name, shortage)
         lock = gpu_lock(self._card.uuid, self._lock_folder)
         if lock is None:
             raise GpuBusy(f"another process of this machine has {self._card.name} in use")
@@ -94,10 +95,11 @@ class GpuRunnerMaker:
         """
         if not self._is_looked_at:
             try:
-                fits = self._fitting(self.config(), free_mb=self._card.total_mb) > 0
+                config, total_mb = self.config(), self._card.total_mb
+                obstacle = None if self._fitting(config, total_mb) > 0 else self._too_small(config, total_mb)
             except (ModelUnavailable, ModelFileError) as error:
                 return str(error)
-            self._is_looked_at, self._obstacle = True, None if fits else self._too_small()
+            self._is_looked_at, self._obstacle = True, obstacle
         return self._obstacle
 
     def _had_no_room(self, n_layers: int) -> None:
@@ -105,11 +107,10 @@ class GpuRunnerMaker:
         self._n_layers = max(1, n_layers // 2)
         log.warning("%d layers did not fit onto %s; %d are tried next", n_layers, self._card.name, self._n_layers)
 
-    def _fitting(self, config: EngineConfig, *, free_mb: int | None = None) -> int:
-        if config.backend is Backend.FAKE:
-            return config.gpu_layers
-        return layers_that_fit(config, self._card.free_mb if free_mb is None else free_mb)
+    def _fitting(self, config: EngineConfig, free_mb: int) -> int:
+        return config.gpu_layers if config.backend is Backend.FAKE else layers_that_fit(config, free_mb)
 
-    def _too_small(self) -> str:
-        card = self._card
-        return f"not one layer fits onto {card.name}: {card.free_mb} of {card.total_mb} MB are free"
+    def _too_small(self, config: EngineConfig, free_mb: int) -> str:
+        return (
+            f"not one layer fits onto {self._card.name} of {self._card.total_mb} MB: {card_shortage(config, free_mb)}"
+        )

@@ -12,7 +12,6 @@ from inference.engine.runner import IDLE_SLOTS_PER_RUNNING
 from inference.engine_settings import capped_context
 from inference.errors import TooLittleMemory
 from inference.free_memory import Free
-from inference.gpu.card import Card
 
 # Buffers of the computation and the process itself, beside weights and caches.
 OVERHEAD_BYTES = 300 * MEBIBYTE
@@ -43,24 +42,19 @@ def check_memory(config: EngineConfig, free: Free) -> None:
     )
 
 
-def check_card(config: EngineConfig, card: Card) -> None:
-    """The same for the layers that ``config`` puts onto a card, before a runner for it is started."""
+def card_shortage(config: EngineConfig, free_mb: int) -> str:
+    """Why not all layers that ``config`` puts onto a card fit into so much memory of it, and which contexts and numbers
+    of layers would; empty when they fit or the file does not say. Raises ModelFileError."""
     header = check_model_file(config.model_path)
     shape = kv_shape(header)
     if shape is None:
-        return
-    whole = Need.of(config, header, shape)
-    need, free_bytes = whole.on_card(config.layers_on_gpu), card.free_mb * MEBIBYTE
+        return ""
+    need, free_bytes = Need.of(config, header, shape).on_card(config.layers_on_gpu), free_mb * MEBIBYTE
     if need.total <= free_bytes:
-        return
-    layers = next((n for n in range(need.n_layers or 0, 0, -1) if whole.on_card(n).total <= free_bytes), 0)
-    advice = (
-        f"with this one GEMMA_GPU_LAYERS={layers} fits" if layers else "with this one not even GEMMA_GPU_LAYERS=1 fits"
-    )
-    raise TooLittleMemory(
-        f"{need} are needed, but {card.free_mb} of {card.total_mb} MB are free on {card.name}; "
-        f"{need.fitting(free_bytes)}; {advice}."
-    )
+        return ""
+    layers = layers_that_fit(config, free_mb)
+    advice = f"with this one GEMMA_GPU_LAYERS={layers} fits" if layers else "with this one not even one layer fits"
+    return f"{need} are needed, but {free_mb} MB are free; {need.fitting(free_bytes)}; {advice}"
 
 
 def layers_that_fit(config: EngineConfig, free_mb: int) -> int:

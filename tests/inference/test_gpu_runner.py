@@ -42,7 +42,7 @@ def made(card: Card, folder: Path, n_layers: int = 25) -> LockedRunner:
 def test_a_small_card_gets_fewer_layers(tmp_path: Path, free_mb: int, n_layers: int | tuple[int, int]) -> None:
     card = Card(8000, free_mb)
     if n_layers == 0:
-        with pytest.raises(TooLittleMemory, match="100 of 8000 MB"):
+        with pytest.raises(TooLittleMemory, match="8000 MB: GEMMA_CONTEXT_SIZE=8192 .* 100 MB are free"):
             made(card, tmp_path)
         return
     config = made(card, tmp_path)._config
@@ -58,6 +58,18 @@ def test_a_card_that_is_too_small_is_an_obstacle_and_one_that_is_full_now_is_not
     obstacle = GpuRunnerMaker(Card(200, 200), tmp_path, n_layers=25).obstacle()
     assert obstacle is not None
     assert "not one layer fits" in obstacle
+    assert "no size fits; use a smaller model" in obstacle
+
+
+@pytest.mark.usefixtures("_real_file")
+@pytest.mark.parametrize(("free_mb", "says"), [(8000, ""), (1000, "sizes that fit: 2048, 1024, 512; ")])
+def test_which_sizes_would_fit_is_said_when_some_layers_do_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, free_mb: int, says: str
+) -> None:
+    made(Card(8000, free_mb), tmp_path)
+    told = [record.getMessage() for record in caplog.records if "layers go onto test card" in record.getMessage()]
+    assert len(told) == bool(says)
+    assert all(says in message and "with this one GEMMA_GPU_LAYERS=" in message for message in told)
 
 
 @pytest.mark.usefixtures("_real_file")
