@@ -207,6 +207,17 @@ class TestAsking:
         assert isinstance(verdict_of(asking(wire, "s3")), Granted)
         assert program.calls == ["load", "unload"]
 
+    def test_a_resident_that_asked_leaves_before_the_next_in_line_has_the_card(
+        self, wire: Wire, program: Program, begin: Callable[..., GpuTenant], url: str
+    ) -> None:
+        tenant = begin(url=url)
+        until(lambda: tenant.is_allowed)
+        following = asking(wire, "s2")
+        with tenant.ask(timeout_secs=5):
+            assert following.step() is None
+        assert isinstance(verdict_of(following), Granted)
+        assert program.calls == ["load", "unload"]
+
     def test_nobody_there_is_a_refusal(self, begin: Callable[..., GpuTenant]) -> None:
         guest = begin("comfy", resident=False)
         with pytest.raises(GpuRefused, match="does not answer"), guest.ask():
