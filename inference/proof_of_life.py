@@ -7,6 +7,7 @@ heartbeat counts as stopped. Of workers elsewhere, and of those that hang, the h
 import fcntl
 import logging
 import os
+import socket
 from collections.abc import Container
 from pathlib import Path
 
@@ -47,7 +48,8 @@ class ProofOfLife:
 
 def is_dead(worker: str) -> bool:
     """Whether the worker of that name was of this machine and is gone; False when nobody here can tell."""
-    return bool(worker) and _is_free(_folder() / worker)
+    # The folder may be shared with machines whose locks do not show here.
+    return worker.startswith(f"{socket.gethostname()}:") and _is_free(_folder() / worker)
 
 
 def _is_free(path: Path) -> bool:

@@ -99,7 +99,7 @@ def test_a_frozen_worker(stack: FaultStack, seen: Seen) -> None:
 
 @pytest.mark.fault(
     "48",
-    "SIGSTOP of the worker; SIGKILL of the runner",
+    "SIGSTOP of the worker",
     "/health says 503 within the time a report lives, and 200 again afterwards",
     quick=False,
 )

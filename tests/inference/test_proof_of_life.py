@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,11 @@ from pytest_django import Settings
 from gemma_project.supervisor.tether import tethered
 from inference.proof_of_life import ProofOfLife, is_dead, tidy
 
+HERE = f"{socket.gethostname()}:1:aa"
 HOLDER = """
 import django, sys; django.setup()
 from inference.proof_of_life import ProofOfLife
-ProofOfLife("host:1:aa").begin(); print("held", flush=True); sys.stdin.read()
+ProofOfLife(sys.argv[1]).begin(); print("held", flush=True); sys.stdin.read()
 """
 
 
@@ -26,7 +28,7 @@ def _own_folder(settings: Settings, tmp_path: Path) -> None:
 
 def test_a_killed_process_is_dead_and_a_stopped_one_is_not(tmp_path: Path) -> None:
     holder = subprocess.Popen(
-        tethered([sys.executable, "-c", HOLDER]),
+        tethered([sys.executable, "-c", HOLDER, HERE]),
         env=os.environ | {"GEMMA_DATA_DIR": str(tmp_path)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -34,22 +36,26 @@ def test_a_killed_process_is_dead_and_a_stopped_one_is_not(tmp_path: Path) -> No
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        assert not is_dead("host:1:aa")
+        assert not is_dead(HERE)
         holder.send_signal(signal.SIGSTOP)
-        assert not is_dead("host:1:aa")
+        assert not is_dead(HERE)
     finally:
         holder.kill()
         holder.communicate()
-    assert is_dead("host:1:aa")
-    assert is_dead("host:1:aa"), "asking changes nothing"
+    assert is_dead(HERE)
+    assert is_dead(HERE), "asking changes nothing"
 
 
 def test_of_workers_elsewhere_and_of_those_that_ended_nothing_is_known() -> None:
-    here = ProofOfLife("host:1:aa")
+    here = ProofOfLife(HERE)
     here.begin()
     here.end()
-    assert not is_dead("host:1:aa")
-    assert not is_dead("elsewhere:2:bb")
+    assert not is_dead(HERE)
+    elsewhere = ProofOfLife("elsewhere:2:bb")
+    elsewhere.begin()
+    assert elsewhere._descriptor is not None
+    os.close(elsewhere._descriptor)
+    assert not is_dead("elsewhere:2:bb"), "its locks may not show here"
     assert not is_dead("")
 
 
@@ -71,6 +77,6 @@ def test_without_a_place_for_the_file_the_heartbeat_has_to_do(
 ) -> None:
     (tmp_path / "file").touch()
     settings.GEMMA_DATA_DIR = tmp_path / "file"
-    ProofOfLife("host:1:aa").begin()
+    ProofOfLife(HERE).begin()
     assert "heartbeat only" in caplog.text
-    assert not is_dead("host:1:aa")
+    assert not is_dead(HERE)

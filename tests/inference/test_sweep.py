@@ -1,6 +1,7 @@
 """The sweep, on a clock moved by hand: silent owners, lost rings, deadlines, unbuilt prompts, forgotten rows."""
 
 import os
+import socket
 from datetime import timedelta
 
 import pytest
@@ -119,18 +120,19 @@ def test_what_lives_in_this_worker_is_taken_from_it_by_nobody_in_it(clock: Clock
 
 
 def test_a_worker_that_died_on_this_machine_is_not_waited_for(sweep: Sweep, rings: Rings) -> None:
-    alive, dead = ProofOfLife("alive:1:aa"), ProofOfLife("dead:2:bb")
+    names = [f"{socket.gethostname()}:1:alive", f"{socket.gethostname()}:2:dead", "elsewhere:3:cc"]
+    alive, dead = ProofOfLife(names[0]), ProofOfLife(names[1])
     alive.begin()
     dead.begin()
-    rows = {name: running(worker=name) for name in ("alive:1:aa", "dead:2:bb", "elsewhere:3:cc")}
+    rows = {name: running(worker=name) for name in names}
     sweep.once()
     assert set(Generation.objects.values_list("status", flat=True)) == {Status.RUNNING}
     assert dead._descriptor is not None
     os.close(dead._descriptor)  # as the kernel does it
     sweep.once()
     statuses = dict(Generation.objects.values_list("pk", "status"))
-    assert [name for name, row in rows.items() if statuses[row.pk] == Status.QUEUED] == ["dead:2:bb"]
-    assert ("inference.generate", str(rows["dead:2:bb"].pk)) in rings
+    assert [name for name, row in rows.items() if statuses[row.pk] == Status.QUEUED] == [names[1]]
+    assert ("inference.generate", str(rows[names[1]].pk)) in rings
     alive.end()
 
 
