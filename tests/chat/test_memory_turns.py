@@ -104,6 +104,19 @@ def test_what_is_recorded_of_a_search() -> None:
     assert all("scores" not in source for source in retrieval.sources)
 
 
+@pytest.mark.usefixtures("weekly")
+def test_a_memory_that_an_answer_cites_may_be_deleted() -> None:
+    turn = asked(chat("u:When is the deadline?", use_rag=True, rag_top_k=1))
+    finish(turn, "On the fourteenth [1].")
+    before = body_of(turn)["sources"]
+    assert [source["cited"] for source in before] == [True]
+    for number in range(len(LINES)):
+        assert indexing.delete_transcript(owner="", job_id=f"job-{number}")
+    assert body_of(turn)["sources"] == before
+    assert "deadline is the fourteenth" in texts_of(turn)
+    assert "deadline is the fourteenth" in retrieval_of(turn).hits[0]["text"]
+
+
 def test_what_did_not_fit_is_recorded_without_a_label() -> None:
     for number in range(6):
         indexing.add_note(
