@@ -128,7 +128,7 @@ async def _coordinator() -> Check:
 def _own_coordinator() -> str:
     seen = desk.look(redis_client.gpu_client())
     holder = f"{seen.requester} has the card" if seen.requester else "the card is free"
-    return f"built in: {holder}, {len(seen.waiting)} waiting, {seen.n_residents} tenants"
+    return f"built in: {holder}, {len(seen.waiting)} waiting, tenants: {seen.n_residents}"
 
 
 async def _memories() -> Check:
