@@ -137,12 +137,13 @@ def first_tokens(there: Rig, n_words: int) -> Iterator[tuple[str, str]]:
     """With and without a coordinator that takes its time: the CPU begins at once either way."""
     alone, waiting = [], []
     for number in range(ROUNDS):
-        live = there.ask(n_words, seed=100 + number, max_tokens=4)
+        live = there.ask(n_words, seed=100 + number, max_tokens=1)  # too short to ask for the card
         alone.append(there.first_token_ms(live))
         there.end(live)
-        live = there.ask(n_words, seed=200 + number, max_tokens=4)
-        there.until(lambda: there.keeper.is_wanted)
+        live = there.ask(n_words, seed=200 + number, max_tokens=1000)
         waiting.append(there.first_token_ms(live))
+        there.until(lambda: there.keeper.is_wanted)
+        there.placement.cancel(live.generation_id)
         there.end(live)
     yield "first token, CPU only", spread(alone, "ms")
     yield f"first token, lease granted after {GRANT_SECS:.0f} s", spread(waiting, "ms")

@@ -14,6 +14,8 @@ from inference.engine.frames import Step
 from inference.lives import Live
 
 WEIGHT = 0.2  # of the newest measurement
+# Before anything was measured: a slow CPU, and a card that comes quickly. One-token probes do not ask even then.
+UNKNOWN_READ_MS, UNKNOWN_ANSWER_MS, UNKNOWN_CARD_SECS = 5.0, 100.0, 1.0
 # After a stay of full length, the others have the card for this part of it before it is asked for again.
 REST_PER_HOLD = 0.25
 SESSION_SECS = 60.0  # a session of which nobody said how long it keeps the card
@@ -44,7 +46,7 @@ class Pace:
     """How fast the CPU is, and how long the card takes to come; means in which the newest counts a fifth."""
 
     def __init__(self) -> None:
-        self.to_card_secs = 0.0  # until a first measurement: at once
+        self._to_card_secs: float | None = None
         self._read_ms: float | None = None  # per token of a prompt
         self._answer_ms: float | None = None  # per token of an answer, whoever else is answered meanwhile
 
@@ -55,19 +57,19 @@ class Pace:
             self._read_ms = _mixed(self._read_ms, step.step_ms / step.n_prefill)
 
     def note_card(self, secs: float) -> None:
-        self.to_card_secs = _mixed(self.to_card_secs or None, secs)
+        self._to_card_secs = _mixed(self._to_card_secs, secs)
 
     def is_worth_it(self, lives: Collection[Live]) -> bool:
         """Whether any of them may still run on the CPU when the card could be there."""
-        return any(self._secs_left(live) > self.to_card_secs for live in lives)
+        to_card_secs = UNKNOWN_CARD_SECS if self._to_card_secs is None else self._to_card_secs
+        return any(self._secs_left(live) > to_card_secs for live in lives)
 
     def _secs_left(self, live: Live) -> float:
-        """At most; endless as long as nothing was measured."""
-        if self._answer_ms is None or self._read_ms is None:
-            return float("inf")
+        """At most."""
+        read_ms, answer_ms = self._read_ms or UNKNOWN_READ_MS, self._answer_ms or UNKNOWN_ANSWER_MS
         n_known = len(live.prompt) + len(live.tokens)
         n_to_answer = live.params.max_tokens - len(live.tokens)
-        return (max(0, n_known - live.n_read) * self._read_ms + n_to_answer * self._answer_ms) / 1000
+        return (max(0, n_known - live.n_read) * read_ms + n_to_answer * answer_ms) / 1000
 
 
 class Sessions:

@@ -12,13 +12,13 @@ from inference.engine.frames import CacheExported, Exported, Imported
 from inference.gpu.hand_over import HandOverRecord
 from inference.gpu.lease import LeaseEvent, LeaseGranted, LeaseLost, LeaseRefused, LeaseWanted, Post
 from inference.placement.asking import FOREVER, Asking
-from inference.placement.carrier import BACK_BUDGET_MS, LAST_BUDGET_MS, Carrier
 from inference.placement.events import CardOrder, Hold, ReleaseSession, YieldCard
 from inference.placement.gpu_parts import GpuParts
 from inference.placement.roster import Roster
 from inference.placement.runner_slot import RunnerSlot
 from inference.placement.stages import TAKES_WORK, WITH_LEASE, Stage, Stages
 from inference.placement.stay import Stay
+from inference.placement.ways import Ways
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +29,13 @@ class Tenancy:
     """One thread calls everything but ``describe``."""
 
     def __init__(self, parts: GpuParts, roster: Roster, cpu: RunnerSlot, gpu: RunnerSlot, post: Post) -> None:
-        self._parts, self._roster, self._cpu, self._gpu = parts, roster, cpu, gpu
+        self._parts, self._roster, self._gpu = parts, roster, gpu
         self._stages = Stages()
         self._keeper = parts.make_keeper(post)
         self._folder = parts.folder
         self.asking = Asking(self._keeper, roster, parts.obstacle)
         self._stay = Stay(0.0, 0)
-        self._up: Carrier | None = None
-        self._down: Carrier | None = None
+        self._ways = Ways(cpu, gpu, roster, parts.folder)
         self._idle_since = 0.0
         self._gone_at = 0.0
 
@@ -111,19 +110,7 @@ class Tenancy:
 
     def moved(self, device: str, frame: Exported | CacheExported | Imported, now: float) -> None:
         """A runner has given out, or taken in, what it was asked to."""
-        carrier = self._up if device == self._cpu.device else self._down
-        match frame:
-            case Imported(n_states=n_states):
-                self._stay.n_snapshots += n_states
-                self._stay.copied(0, frame.ms)
-                if device == self._cpu.device and not any(live.state_path for live in self._roster.lives.values()):
-                    self._folder.clear()
-            case Exported() if carrier is not None:
-                self._stay.moved(frame)
-                carrier.sequences_left(frame)
-            case CacheExported() if carrier is not None:
-                self._stay.copied(frame.n_bytes, frame.ms)
-                carrier.copies_made(frame)
+        self._ways.answered(device, frame, self._stay)
         self._look_at_moves(now)
 
     def gpu_ready(self, now: float) -> None:
@@ -137,9 +124,7 @@ class Tenancy:
             live.gpu_load_ms += 1000 * (now - max(stay.granted_at or now, live.added_at or now))
         self._stages.move(Stage.MOVING, now)
         self.asking.reason = ""
-        if self._up is not None:
-            self._up.deliver_copies()
-            self._up.move(now, budget_ms=LAST_BUDGET_MS)
+        self._ways.go_up(now)
 
     def gpu_gone(self, reason: str, now: float) -> bool:
         """The card's process has ended, or never began; whether nobody here wanted that."""
@@ -153,8 +138,7 @@ class Tenancy:
         return is_failure
 
     def cpu_gone(self, now: float) -> None:
-        if self._up is not None:
-            self._up.source_gone()
+        self._ways.cpu_gone()
         self._look_at_moves(now)
 
     # ---- the clock ----
@@ -224,18 +208,14 @@ class Tenancy:
             live.gpu_wait_ms += 1000 * (now - max(stay.asked_at, live.added_at or now))
         self._stages.move(Stage.LOADING, now)
         self._say_to_all("loading", None)
-        self._folder.clear()
         self._gpu.start()
-        self._up, self._down = Carrier(self._cpu, self._gpu, self._roster, self._folder), None
-        self._up.copy_ahead()
+        self._ways.copy_ahead()
 
     def _look_at_moves(self, now: float) -> None:
-        if self.stage is Stage.MOVING and self._up is not None and self._up.is_done:
-            self._up.deliver_copies()
+        if self.stage is Stage.MOVING and self._ways.is_up():
             self._stages.move(Stage.GPU, now)
             self._idle_since = now
-        elif self.stage is Stage.YIELDING and self._down is not None and self._down.is_done:
-            self._down.deliver_copies()
+        elif self.stage is Stage.YIELDING and self._ways.is_down():
             self._gpu.kill(self._stay.ended_because, is_expected=True)
             self._stages.move(Stage.LEAVING, now)
 
@@ -250,8 +230,7 @@ class Tenancy:
             self._stages.move(Stage.YIELDING, now)
             for live in self._roster.on(self._gpu.device):
                 self._roster.say(live, "yielding", reason=because)
-            self._down = Carrier(self._gpu, self._cpu, self._roster, self._folder)
-            self._down.move(now, budget_ms=BACK_BUDGET_MS, own_only=True)
+            self._ways.go_down(now)
 
     def _drop(self, because: str, now: float) -> None:
         """At once, and without what is there: its lives go on from their tokens."""

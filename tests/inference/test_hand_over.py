@@ -478,6 +478,7 @@ def test_a_card_that_is_too_small_is_not_asked_for(bench: CardBench) -> None:
     assert bench.placement.describe()["reason"] == bench.obstacle
     finish(bench, [live])
     bench.obstacle = None
+    bench.tenancy.asking.pace.note_card(0.1)
     bench.wait(10.0)
     bench.add()
     assert len(bench.keeper.wants) == 1

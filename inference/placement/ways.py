@@ -1,0 +1,66 @@
+"""The way to the card and the way back: who carries what, and whether it has arrived. Knows no lease, no stages."""
+
+from inference.engine.frames import CacheExported, Exported, Imported
+from inference.placement.carrier import BACK_BUDGET_MS, LAST_BUDGET_MS, Carrier
+from inference.placement.roster import Roster
+from inference.placement.runner_slot import RunnerSlot
+from inference.placement.state_folder import StateFolder
+from inference.placement.stay import Stay
+
+
+class Ways:
+    """Of one stay after the other."""
+
+    def __init__(self, cpu: RunnerSlot, gpu: RunnerSlot, roster: Roster, folder: StateFolder) -> None:
+        self._cpu, self._gpu, self._roster, self._folder = cpu, gpu, roster, folder
+        self._up: Carrier | None = None
+        self._down: Carrier | None = None
+
+    def copy_ahead(self) -> None:
+        """While the card's runner loads."""
+        self._folder.clear()
+        self._up, self._down = Carrier(self._cpu, self._gpu, self._roster, self._folder), None
+        self._up.copy_ahead()
+
+    def go_up(self, now: float) -> None:
+        if self._up is not None:
+            self._up.deliver_copies()
+            self._up.move(now, budget_ms=LAST_BUDGET_MS)
+
+    def go_down(self, now: float) -> None:
+        self._down = Carrier(self._gpu, self._cpu, self._roster, self._folder)
+        self._down.move(now, budget_ms=BACK_BUDGET_MS, own_only=True)
+
+    def answered(self, device: str, frame: Exported | CacheExported | Imported, stay: Stay) -> None:
+        """A runner has given out, or taken in, what it was asked to."""
+        carrier = self._up if device == self._cpu.device else self._down
+        match frame:
+            case Imported(n_states=n_states):
+                stay.n_snapshots += n_states
+                stay.copied(0, frame.ms)
+                if device == self._cpu.device and not any(live.state_path for live in self._roster.lives.values()):
+                    self._folder.clear()
+            case Exported() if carrier is not None:
+                stay.moved(frame)
+                carrier.sequences_left(frame)
+            case CacheExported() if carrier is not None:
+                stay.copied(frame.n_bytes, frame.ms)
+                carrier.copies_made(frame)
+
+    def cpu_gone(self) -> None:
+        if self._up is not None:
+            self._up.source_gone()
+
+    def is_up(self) -> bool:
+        """Everything has left the CPU; if so, the last copies are on their way, too."""
+        return _is_through(self._up)
+
+    def is_down(self) -> bool:
+        return _is_through(self._down)
+
+
+def _is_through(carrier: Carrier | None) -> bool:
+    if carrier is None or not carrier.is_done:
+        return False
+    carrier.deliver_copies()
+    return True
