@@ -179,6 +179,12 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
         past = now - timedelta(seconds=after_secs)
         return self.ended().filter(ephemeral=True, finished_at__lt=past, follow_up_task="")
 
+    def ended_lately(self, now: datetime, *, from_secs: float, to_secs: float) -> "GenerationQuerySet":
+        """Rows that ended so long ago."""
+        span = (now - timedelta(seconds=to_secs), now - timedelta(seconds=from_secs))
+        # Both values of it, so that the index over the two columns serves.
+        return self.ended().filter(ephemeral__in=[True, False], finished_at__range=span)
+
     def to_follow_up(self) -> "GenerationQuerySet":
         """Ended rows whose end something must follow that has not been done."""
         return self.ended().exclude(follow_up_task="")

@@ -16,12 +16,14 @@ from uuid import UUID
 from django.conf import settings
 from django.utils import timezone
 
+from inference import token_log_store
 from inference.deadlines import Deadlines
 from inference.doorbell import ring
 from inference.endings import conclude, conclude_abandoned
 from inference.models import Generation
 from inference.proof_of_life import is_dead, tidy
 from inference.querysets import GenerationQuerySet
+from inference.redis_client import shared_client
 from inference.results import CANCELLED, TIMED_OUT, failed
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,9 @@ MAX_ATTEMPTS = 4
 RING_AGAIN_AFTER_SECS = 2.0
 PREPARE_AGAIN_AFTER_SECS = 10.0
 FOLLOW_UP_AGAIN_AFTER_SECS = 5.0
+LOGS_EVERY_SECS = 15.0
+LOG_END_SECS = 10.0  # after its row a log has its End within moments, or never
+LOGS_OF_SECS = 600.0  # how far back a new sweep looks
 BATCH_ROWS = 200
 
 
@@ -60,6 +65,7 @@ class Sweep:
         self._clock = clock
         self._deadlines = deadlines or Deadlines(clock)
         self._looked_at = clock()
+        self._looked_at_logs = clock() - LOGS_OF_SECS
         self._beats: dict[UUID, Beat] = {}
         self._prepare_rung: dict[UUID, float] = {}
         self._follow_up_rung: dict[UUID, float] = {}
@@ -71,6 +77,7 @@ class Sweep:
         self._ring_for_queued()
         self._ring_for_preparing()
         self._ring_for_follow_ups()
+        self._forget_open_logs()
         self._forget_ephemeral()
 
     def _take_over_silent(self) -> None:
@@ -147,7 +154,24 @@ class Sweep:
         rows = Generation.objects.forgettable(timezone.now(), after_secs=settings.TOKEN_LOG_TTL_SECS)
         ids = _ids(rows)
         if ids:
+            token_log_store.forget(shared_client(), ids)
             Generation.objects.filter(pk__in=ids).delete()
+
+    def _forget_open_logs(self) -> None:
+        """A worker died between a row's end and its log's: readers have the row, and the log would lie there a day."""
+        now = self._clock()
+        since_secs = now - self._looked_at_logs
+        if since_secs < LOGS_EVERY_SECS:
+            return
+        self._looked_at_logs = now
+        ended = Generation.objects.ended_lately(
+            timezone.now(), from_secs=LOG_END_SECS, to_secs=2 * LOG_END_SECS + since_secs
+        )
+        ids = list(ended.values_list("pk", flat=True))
+        open_logs = token_log_store.without_end(shared_client(), ids) if ids else []
+        if open_logs:
+            log.info("%d logs of ended generations were never ended; removed", len(open_logs))
+            token_log_store.forget(shared_client(), open_logs)
 
 
 def _ids(rows: GenerationQuerySet) -> list[UUID]:

@@ -139,6 +139,18 @@ def tail(client: "redis.Redis[bytes]", generation_id: UUID) -> list[Token]:
         return _tokens(fields[FIELD] for _, fields in client.xrange(log_key(generation_id)))
 
 
+def without_end(client: "redis.Redis[bytes]", generation_ids: Sequence[UUID]) -> list[UUID]:
+    """Those of them that have a log which nobody has ended; raises StoreUnavailable."""
+    pipeline = client.pipeline(transaction=False)
+    for each in generation_ids:
+        pipeline.exists(log_key(each))
+        pipeline.hexists(fence_key(each), "ended")
+    with _translated("read"):
+        answers = pipeline.execute()
+    pairs = zip(generation_ids, answers[::2], answers[1::2], strict=True)
+    return [each for each, is_there, has_ended in pairs if is_there and not has_ended]
+
+
 def forget(client: "redis.Redis[bytes]", generation_ids: Sequence[UUID]) -> None:
     with _translated("deleted"):
         client.delete(*[key(each) for each in generation_ids for key in (log_key, fence_key)])

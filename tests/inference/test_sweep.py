@@ -12,8 +12,16 @@ from django.utils import timezone
 from inference.models import Generation, Priority, Status
 from inference.proof_of_life import ProofOfLife
 from inference.redis_client import log_key
-from inference.sweep import FOLLOW_UP_AGAIN_AFTER_SECS, MAX_ATTEMPTS, PREPARE_AGAIN_AFTER_SECS, SWEEP_SECS, Sweep
-from inference.token_log_entries import Token
+from inference.sweep import (
+    FOLLOW_UP_AGAIN_AFTER_SECS,
+    LOG_END_SECS,
+    LOGS_EVERY_SECS,
+    MAX_ATTEMPTS,
+    PREPARE_AGAIN_AFTER_SECS,
+    SWEEP_SECS,
+    Sweep,
+)
+from inference.token_log_entries import End, Token
 from inference.token_log_store import Append, append
 from tests.inference.making import preparing, queued, tokens
 
@@ -255,6 +263,22 @@ def test_ephemeral_rows_are_forgotten_after_their_readers_had_their_time(sweep: 
         grow_older(row, settings.TOKEN_LOG_TTL_SECS + 5)
     sweep.once()
     assert set(Generation.objects.values_list("pk", flat=True)) == {young.pk, kept.pk, unfinished.pk}
+
+
+def test_the_log_of_an_ended_row_that_nobody_ended_is_removed(
+    sweep: Sweep, clock: Clock, store: "redis.Redis[bytes]"
+) -> None:
+    """Its worker died between the two writes; a log that was ended stays for late readers."""
+    logged = {name: running() for name in ("open", "ended", "running")}
+    for name, row in logged.items():
+        end = [End(index=2, status="complete")] if name == "ended" else []
+        append(store, [Append(row.pk, row.claim_epoch, [*tokens("ab"), *end])])
+        if name != "running":
+            Generation.objects.filter(pk=row.pk).update(status=Status.COMPLETE, finished_at=timezone.now())
+            grow_older(row, LOG_END_SECS + 1)
+    clock.now += LOGS_EVERY_SECS
+    sweep.once()
+    assert [name for name, row in logged.items() if store.exists(log_key(row.pk))] == ["ended", "running"]
 
 
 def test_thousands_of_queued_rows_do_not_slow_the_sweep_into_silence(sweep: Sweep, rings: Rings) -> None:
