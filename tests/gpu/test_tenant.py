@@ -202,7 +202,7 @@ class TestAsking:
         until(lambda: tenant.is_allowed)
         with tenant.ask(timeout_secs=5):
             assert desk.look(wire).owner == "transcription"
-            assert isinstance(verdict_of(asking(wire, "s2", timeout_secs=0.1)), Refused)
+            assert isinstance(verdict_of(asking(wire, "s2", priority=2, timeout_secs=0.1)), Refused)
         assert program.calls == ["load"]
         assert isinstance(verdict_of(asking(wire, "s3")), Granted)
         assert program.calls == ["load", "unload"]
