@@ -6,10 +6,11 @@ Knows numbers only.
 import numpy as np
 
 MIN_SLICE = 32  # fewer tokens are hardly cheaper, and a prompt must get on
-# Before anything was measured, and whenever no answer waits for the step's end: a prompt that is alone is cut alike
+# Whenever no answer waits for the step's end: a prompt that is alone is cut alike
 # in every run, since other slices are other matrix kernels, slightly other numbers, and for one seed another text.
 # Measured per token (270M, 2 cores) in slices of 64, 128, 256, 512: 2.05, 2.0, 1.77, 1.9 ms.
 FIXED_SLICE = 256
+FIRST_SLICE = 64  # beside an answer, before anything was measured
 WEIGHT = 0.3  # of the newest measurement
 
 
@@ -28,8 +29,10 @@ class StepCost:
 
     def n_prefill_tokens(self, n_decode: int) -> int:
         """Prompt tokens that fit a step beside ``n_decode`` answers; never none."""
-        if n_decode == 0 or self._prefill_token_ms is None:
+        if n_decode == 0:
             return FIXED_SLICE
+        if self._prefill_token_ms is None:
+            return FIRST_SLICE
         fitting = (self._budget_ms - self.decode_ms(n_decode)) / self._prefill_token_ms
         # Whole multiples: matrix kernels like them, and equal prompts are more often cut alike.
         return max(MIN_SLICE, int(fitting) // MIN_SLICE * MIN_SLICE)

@@ -108,6 +108,10 @@ class Snapshots:
         return n_bytes <= self._max_bytes
 
     @property
+    def has_ram(self) -> bool:
+        return self._max_bytes > 0
+
+    @property
     def has_disk(self) -> bool:
         return self._disk is not None
 

@@ -8,12 +8,13 @@ import msgspec
 import pytest
 
 from inference.engine.backend import Backend
+from inference.engine.cache import MAX_IDLE_CELLS
 from inference.engine.config import EngineConfig
 from inference.engine.fake_backend import FakeBackend
 from inference.engine.frames import Held, Progress
 from inference.engine.llama_backend import LlamaBackend
 from inference.engine.snapshot_files import SnapshotFiles
-from tests.engine.harness import Harness, Recording, fake_config
+from tests.engine.harness import Harness, Recording, fake_config, turn
 from tests.engine.near_ties import assert_same_up_to_rounding
 
 N_CELLS = 300
@@ -221,3 +222,27 @@ def test_a_time_that_is_over_on_arrival_computes_nothing(small: Small) -> None:
     assert not harness.loop.step()
     assert harness.ended("late").reason == "timeout"
     assert harness.steps() == []
+
+
+def test_idle_conversations_do_not_lie_in_the_way_of_others() -> None:
+    """Attention passes over every cell in use: but for the youngest they wait in RAM, and go on from there."""
+    harness = Harness.fake(context_size=16_384, parallel=8)
+    texts = [f"{number} " + "x" * 400 for number in range(8)]
+    for number, text in enumerate(texts):
+        harness.ask(str(number), text)
+        harness.run()
+    pool, cache = harness.loop.pool, harness.loop.scheduler.cache
+    assert pool.n_cached <= MAX_IDLE_CELLS
+    assert len(cache.snapshots) >= 5
+    prompt = turn(harness.backend.vocabulary, texts[0]) + harness.tokens("0")
+    harness.submit("again", prompt + turn(harness.backend.vocabulary, "and?"))
+    harness.run()
+    assert harness.ended("again").n_cached >= len(prompt) - 1
+
+
+def test_without_ram_for_states_they_stay_where_they_are() -> None:
+    harness = Harness.fake(context_size=16_384, parallel=8, cache_ram_mb=0)
+    for number in range(8):
+        harness.ask(str(number), f"{number} " + "x" * 400)
+        harness.run()
+    assert harness.loop.pool.n_cached > 2 * MAX_IDLE_CELLS
