@@ -5,6 +5,7 @@ and FAULT_RESULTS (where each result is written at once; what has passed there o
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -74,7 +75,8 @@ REPORT: pytest.StashKey[pytest.TestReport] = pytest.StashKey()
 @pytest.fixture
 def seen(request: pytest.FixtureRequest, round_number: int) -> Iterator[Seen]:
     """For what the row measures. Its end, good or bad, is written down."""
-    fault, test = Fault.of(request.node), request.node.nodeid.partition("[")[0]
+    # Without its round, but with whatever else it was given: each is to be run so often.
+    fault, test = Fault.of(request.node), re.sub(r"round\d+-?", "", request.node.nodeid).replace("[]", "")
     if not (fault.quick or IS_WHOLE_RUN):
         pytest.skip("long: `make faults` runs it")
     if RESULTS.has_passed(test, round_number):

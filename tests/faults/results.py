@@ -61,7 +61,7 @@ def table(results: list[Result]) -> str:
     """One line a row: how often it was run and passed, and the worst that was seen of each number."""
     by_row: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in results:
-        by_row[result.row, result.test.rpartition("::")[2]].append(result)
+        by_row[result.row, result.test.removeprefix("tests/faults/")].append(result)
     lines = ["| row | test | injected | expected | passed | seen |", "|---|---|---|---|---|---|"]
     for (row, test), found in sorted(by_row.items(), key=lambda item: (float(item[0][0]), item[0][1])):
         passed = f"{sum(result.passed for result in found)} of {len(found)}"
