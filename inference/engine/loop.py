@@ -176,7 +176,12 @@ class Loop:
         logits = self._backend.decode([each.as_slice() for each in planned])
         if logits is None:
             self.scheduler.relieve(planned)
-            return True
+        else:
+            self._take_in(planned, logits, began)
+        return True
+
+    def _take_in(self, planned: list[Planned], logits: list[Logits], began: float) -> None:
+        """The batch was computed: what follows from it, and what it cost."""
         n_decode = sum(each.sequence.state is State.DECODE for each in planned)
         n_prefill = sum(each.n_tokens for each in planned) - n_decode
         n_guessed = sum(len(each.guess) for each in planned)
@@ -203,7 +208,6 @@ class Loop:
         )
         for sequence, reason in ended:
             self._end(sequence, reason)
-        return True
 
     def _note_admitted(self, planned: list[Planned], now: float) -> None:
         for each in planned:
