@@ -17,11 +17,12 @@ def subclasses(kind: type[Exception]) -> Iterator[type[Exception]]:
         yield from subclasses(child)
 
 
-# A refused token is the interface's business: it is answered before a service of ours is called.
+# A refused token is the interface's business: it is answered before a service of ours is called. That another process
+# has the card stays within the worker: answers go on on the CPU.
 INFERENCE = [
     kind
     for kind in subclasses(inference.InferenceError)
-    if kind.__module__ == inference.__name__ and kind is not inference.ServiceTokenRefused
+    if kind.__module__ == inference.__name__ and kind not in (inference.ServiceTokenRefused, inference.GpuBusy)
 ]
 CHAT = [kind for kind in subclasses(ChatError) if kind.__module__ == errors.__name__]
 

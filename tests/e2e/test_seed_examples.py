@@ -10,8 +10,9 @@ import pytest
 from tests.live_stack import LiveStack
 
 README = Path(__file__).resolve().parent.parent.parent / "README.md"
-EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 ADDRESS = "http://localhost:8001"
+EVERY = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+EXAMPLES = [code for code in EVERY if ADDRESS in code]
 
 
 def test_the_readme_shows_the_three_examples() -> None:
@@ -20,11 +21,20 @@ def test_the_readme_shows_the_three_examples() -> None:
     assert len(EXAMPLES) == 3
 
 
+def test_the_others_name_what_there_is() -> None:
+    others = [code for code in EVERY if code not in EXAMPLES]
+    assert len(others) == 1
+    for code in others:
+        compile(code, "README.md", "exec")
+        imports = [line for line in code.splitlines() if line.startswith(("import ", "from "))]
+        exec("\n".join(imports), {})  # noqa: S102  our own text
+
+
 @pytest.mark.real_model
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_an_example_prints_real_text(number: int, real_stack: LiveStack) -> None:
     code = EXAMPLES[number]
-    assert ADDRESS in code  # nothing but the port may be changed below
+    # Nothing but the port is changed.
     # One of them goes on from the imports of the one before.
     session = f"import httpx\n{code.replace(ADDRESS, real_stack.url)}"
     run = subprocess.run([sys.executable, "-c", session], capture_output=True, text=True, timeout=110)
