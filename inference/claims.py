@@ -64,6 +64,8 @@ class ClaimRunner:
         except BaseException:
             # The heartbeat stops with the entry below, so that the sweep gives the row to another attempt.
             self._placement.drop(row.pk, row.claim_epoch)
+            # What is not in the log yet would be computed again.
+            self._writer.flush(row.pk, row.claim_epoch, FLUSH_SECS)
             self._writer.forget(row.pk, row.claim_epoch)
             raise
         finally:
