@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from gemma_project.supervisor.tether import tethered
 
 FIRST_DELAY_SECS = 0.5
-LONGEST_DELAY_SECS = 30.0
+# People wait meanwhile: a part that was killed a few times in a row comes back soon, and one that cannot live does not
+# keep the machine busy.
+LONGEST_DELAY_SECS = 5.0
 # A life this long was a success: the next death starts counting anew. What keeps dying later than that does not need
 # a longer pause either.
 STEADY_SECS = 15.0
