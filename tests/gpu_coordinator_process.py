@@ -4,14 +4,15 @@ GENERATION is "v2" or "v1" (answers 404 on everything of v2). It wants a service
 behaves is set over `POST /test`: `{"refuse": "why", "status": 500, "hang_secs": 3, "holder": ["x"], "grant_secs": 1}`.
 """
 
-import json
 import os
 import sys
 import threading
 import time
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
+
+from tests.json_handler import JsonHandler
 
 Json = dict[str, Any]
 Answer = tuple[int, Json]
@@ -81,29 +82,23 @@ def old(method: str, path: str, body: Json) -> Answer:
 GENERATIONS = {"v2": new, "v1": old}
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(JsonHandler):
     generation = "v2"
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:
-        self._serve("GET", {})
-
-    def do_POST(self) -> None:
-        self._serve("POST", json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-
-    def _serve(self, method: str, body: Json) -> None:
+    def serve(self, method: str, body: Json) -> None:
         if self.path == "/test":
-            self._answer(200, self._test(body))
+            self.answer(200, self._test(body))
             return
         with lock:
             asked.append({"method": method, "path": self.path, "body": body})
         time.sleep(mood.get("hang_secs", 0))
         if "status" in mood:
-            self._answer(mood["status"], {"detail": "out of order"})
+            self.answer(mood["status"], {"detail": "out of order"})
         elif os.environ.get("JWT_SECRET") and not self.headers.get("X-Service-Token"):
-            self._answer(401, {"detail": "no service token"})
+            self.answer(401, {"detail": "no service token"})
         else:
-            self._answer(*GENERATIONS[self.generation](method, self.path, body))
+            self.answer(*GENERATIONS[self.generation](method, self.path, body))
 
     @staticmethod
     def _test(body: Json) -> Json:
@@ -113,17 +108,6 @@ class Handler(BaseHTTPRequestHandler):
             if "holder" in body:
                 holder[:] = body["holder"]
             return {"holder": list(holder), "asked": list(asked)}
-
-    def _answer(self, status: int, body: Json) -> None:
-        raw = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name is the base class's
-        return
 
 
 class Server(ThreadingHTTPServer):

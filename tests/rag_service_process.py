@@ -4,11 +4,12 @@ FORM is "new" (answers on /search/semantic) or "old" (knows /search alone). It k
 a service token when JWT_SECRET is set.
 """
 
-import json
 import os
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
+
+from tests.json_handler import JsonHandler
 
 LINES = [
     ("Sarah", "Then we cannot make the deadline on Friday.", "worried", "2026-03-02T10:00:11+00:00"),
@@ -50,32 +51,19 @@ def old_form(asked: dict[str, Any]) -> dict[str, Any]:
 FORMS = {"new": ("/search/semantic", new_form), "old": ("/search", old_form)}
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(JsonHandler):
     form = "new"
 
-    def do_GET(self) -> None:
-        self._answer(200 if self.path == "/health" else 404, {"status": "healthy"})
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    def serve(self, method: str, body: dict[str, Any]) -> None:
         path, answer = FORMS[self.form]
-        if os.environ.get("JWT_SECRET") and not self.headers.get("X-Service-Token"):
-            self._answer(401, {"detail": "no service token"})
+        if method == "GET":
+            self.answer(200 if self.path == "/health" else 404, {"status": "healthy"})
+        elif os.environ.get("JWT_SECRET") and not self.headers.get("X-Service-Token"):
+            self.answer(401, {"detail": "no service token"})
         elif self.path != path:
-            self._answer(404, {"detail": "not found"})
+            self.answer(404, {"detail": "not found"})
         else:
-            self._answer(200, answer(asked))
-
-    def _answer(self, status: int, body: dict[str, Any]) -> None:
-        raw = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name is the base class's
-        return
+            self.answer(200, answer(body))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Knows HTTP and the streams' lines; what a turn is, the services know.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -43,6 +43,13 @@ FAILURE_STATUS = {
 }
 
 
+def wrong_method(methods: Sequence[str]) -> HttpResponseBase:
+    """405, with the methods that there are in ``Allow``."""
+    response = error_response(MethodNotAllowed(f"use {' or '.join(methods)} here"))
+    response.headers["Allow"] = ", ".join(methods)
+    return response
+
+
 def for_callers(*methods: str) -> Callable[[CallerView[P]], View[P]]:
     """An asynchronous view for these methods that gets the caller; what it raises the middleware renders."""
 
@@ -52,9 +59,7 @@ def for_callers(*methods: str) -> Callable[[CallerView[P]], View[P]]:
         @wraps(view)
         async def answer(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             if request.method not in methods:
-                response = error_response(MethodNotAllowed(f"use {' or '.join(methods)} here"))
-                response.headers["Allow"] = ", ".join(methods)
-                return response
+                return wrong_method(methods)
             caller = await in_thread(caller_of, request)
             return await view(request, caller, *args, **kwargs)
 

@@ -9,9 +9,9 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
-from chat.api.asking import View
+from chat.api.asking import View, wrong_method
 from chat.api.auth import caller_of
-from chat.api.errors import Forbidden, MethodNotAllowed, Unauthorized, error_response
+from chat.api.errors import Forbidden, Unauthorized
 from chat.background import in_thread
 from chat.callers import Caller
 from chat.errors import NotFound
@@ -31,9 +31,7 @@ def for_tenants(*methods: str) -> Callable[[TenantView[P]], View[P]]:
         @wraps(view)
         async def answer(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             if request.method not in methods:
-                response = error_response(MethodNotAllowed(f"use {' or '.join(methods)} here"))
-                response.headers["Allow"] = ", ".join(methods)
-                return response
+                return wrong_method(methods)
             if settings.GPU_COORDINATOR_URL is not None:
                 raise NotFound("the GPU is lent by another service", code="no_coordinator")
             await in_thread(check_tenant, request)

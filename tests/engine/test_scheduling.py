@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from inference.engine.backend import Logits, Slice
 from inference.engine.config import Device
-from inference.engine.cost import FIXED_SLICE, MIN_SLICE, StepCost
+from inference.engine.cost import FIRST_SLICE, FIXED_SLICE, MIN_SLICE, StepCost
 from inference.engine.errors import BooksError
 from inference.engine.fake_backend import FakeBackend
 from inference.engine.frames import Held, Step
@@ -80,6 +80,7 @@ def test_a_batch_never_exceeds_its_size() -> None:
 def test_a_slice_follows_the_budget_and_what_steps_really_cost() -> None:
     cost = StepCost(budget_ms=150)
     assert cost.n_prefill_tokens(0) == FIXED_SLICE
+    assert cost.n_prefill_tokens(1) == FIRST_SLICE, "little, as long as nobody knows what it costs"
     cost.observe(0, 64, 64.0)
     assert cost.n_prefill_tokens(1) == 128, "150 ms at 1 ms a token, in whole multiples of 32"
     cost.observe(2, 0, 70.0)

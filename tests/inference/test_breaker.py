@@ -5,13 +5,7 @@ import threading
 import pytest
 
 from inference.breaker import Breaker, State
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import time_machine
 from django.utils import timezone
 
 from inference.deadlines import Deadlines, Row
-from tests.inference.test_sweep import Clock
+from tests.clock import Clock
 
 HOUR = timedelta(hours=1)
 

@@ -23,19 +23,12 @@ from inference.sweep import (
 )
 from inference.token_log_entries import End, Token
 from inference.token_log_store import Append, append
+from tests.clock import Clock
 from tests.inference.making import preparing, queued, tokens
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]
 
 Rings = list[tuple[str, str]]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
