@@ -38,6 +38,7 @@ from chat.admin_lists import (
     sums_of,
 )
 from chat.errors import ChatError
+from chat.local_time import moment_text
 from chat.models import Conversation, Message, Retrieval
 from chat.owners import owners_named
 from chat.transcript import (
@@ -232,7 +233,7 @@ class ConversationAdmin(MachineOwned):
 
     @admin.display(description="last activity", ordering="updated_at")
     def last_activity(self, conversation: Conversation) -> str:
-        return f"{conversation.updated_at:%Y-%m-%d %H:%M}"
+        return moment_text(conversation.updated_at)
 
     @admin.display(description="state")
     def state(self, conversation: Conversation) -> str:
@@ -289,7 +290,7 @@ class MessageAdmin(MachineOwned):
 
     @admin.display(description="when", ordering="created_at")
     def moment(self, message: Message) -> str:
-        return f"{message.created_at:%Y-%m-%d %H:%M:%S}"
+        return moment_text(message.created_at, with_seconds=True)
 
     @admin.display(description="tokens in / out")
     def tokens(self, message: Message) -> str:
@@ -332,7 +333,7 @@ class RetrievalAdmin(MachineOwned):
 
     @admin.display(description="when", ordering="created_at")
     def moment(self, retrieval: Retrieval) -> str:
-        return f"{retrieval.created_at:%Y-%m-%d %H:%M:%S}"
+        return moment_text(retrieval.created_at, with_seconds=True)
 
     @admin.display(description="query")
     def excerpt(self, retrieval: Retrieval) -> str:

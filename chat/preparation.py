@@ -126,7 +126,7 @@ def _search(generation: Generation, preparation: Preparation, said: Sequence[Sai
         top_k=preparation.top_k,
         filters=preparation.filters,
         owner=generation.owner,
-        now=timezone.now(),
+        now=timezone.localtime(),
     )
     search = homes.search(query) if preparation.searches else Search()
     understood = {"refers_to": asked.refers_to, **search.understood} if asked.refers_to else search.understood

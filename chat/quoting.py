@@ -7,6 +7,7 @@ Knows no tokens and no budget; the sources themselves stay as they are, this is 
 import re
 from collections.abc import Sequence
 
+from chat.local_time import moment_text
 from chat.memory.sources import DOCUMENT, Source
 
 # Said here and not only in the system prompt: that may be the user's own, and a base model takes rules there for
@@ -63,7 +64,7 @@ def _heading(source: Source) -> str:
 
 def _when(source: Source) -> str:
     moment = source.moment
-    stamp = f"{moment:%Y-%m-%d %H:%M}" if moment else ""
+    stamp = moment_text(moment) if moment else ""
     if source.start_time is None:
         return stamp
     minutes, seconds = divmod(max(0, int(source.start_time)), 60)

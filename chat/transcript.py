@@ -12,6 +12,8 @@ from django.core.paginator import Page, Paginator
 from django.db.models import QuerySet
 
 from chat.answers import cited_labels
+from chat.local_time import moment_text
+from chat.memory.sources import moment_of
 from chat.models import Conversation, Message, Retrieval, Role
 from inference.models import Generation
 
@@ -230,12 +232,10 @@ def source_line(source: Mapping[str, Any], cited: set[str], scores: object = Non
 
 def source_time(source: Mapping[str, Any]) -> str:
     """The moment it was said: a date when one is known, else the place in the recording."""
-    moment = source.get("time")
-    if isinstance(moment, str) and moment:
-        try:
-            return f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M}"
-        except ValueError:
-            return moment
+    written = source.get("time")
+    if isinstance(written, str) and written:
+        moment = moment_of(written)
+        return moment_text(moment) if moment else written
     start = source.get("start_time")
     if isinstance(start, int | float):
         return f"at {timedelta(seconds=int(start))}"

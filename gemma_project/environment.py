@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -103,6 +104,15 @@ class Environment:
             return kind(value.lower())
         except ValueError:
             raise SettingError(name, value, f"one of {', '.join(kind)}") from None
+
+    def time_zone(self, name: str, default: str) -> str:
+        """The name of a zone in the IANA database."""
+        value = self.text(name, default)
+        # Names of directories and files are read, hence OSError; ValueError is for those that would lead elsewhere.
+        try:
+            return ZoneInfo(value).key
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise SettingError(name, value, "a time zone such as Europe/Berlin or UTC") from None
 
     def one_of(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         value = self.text(name, default).lower()

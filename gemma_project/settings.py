@@ -201,7 +201,8 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 LANGUAGE_CODE = "en-us"
-TIME_ZONE = "UTC"
+# Whose days "yesterday" counts, and what a time without a zone is in.
+TIME_ZONE = env.time_zone("GEMMA_TIME_ZONE", "UTC")
 USE_TZ = True
 STATIC_URL = "/static/"
 # The admin's files are served from where the packages hold them, so that nothing must be collected first.

@@ -1,8 +1,12 @@
-"""Dates and times in ISO 8601 as clients write them; a time without a zone counts as UTC."""
+"""Dates and times in ISO 8601 as clients write them; a time without a zone is in GEMMA_TIME_ZONE."""
 
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime, time
+
+from django.utils import timezone
 
 from chat.api import fields
+
+YEARS = range(2, 9999)  # the first and the last one do not exist in every zone
 
 
 class IsoDate(fields.Text):
@@ -33,13 +37,14 @@ def _at(text: str | None, hour: time) -> datetime | None:
         return None
     # A datetime is a kind of date in Python.
     moment = given if isinstance(given, datetime) else datetime.combine(given, hour)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.get_default_timezone())
 
 
 def _parsed(text: str) -> date | datetime | None:
     for read in (date.fromisoformat, datetime.fromisoformat):
         try:
-            return read(text)
+            found = read(text)
         except ValueError:
             continue
+        return found if found.year in YEARS else None
     return None

@@ -3,6 +3,7 @@
 As everywhere: unknown fields are ignored, null stands for a field that is left out.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,7 +15,13 @@ from chat.api import fields
 from chat.api.bodies import MAX_TOP_K, Body, FiltersBody, checked, source_filters
 from chat.api.dates import IsoDate, first_moment, last_moment
 from chat.memory.incoming import NoteIn, SegmentIn, TranscriptIn
-from chat.memory.limits import MAX_JOB_ID_CHARS, MAX_SEGMENTS, MAX_TEXT_CHARS, MAX_TITLE_CHARS
+from chat.memory.limits import (
+    MAX_JOB_ID_CHARS,
+    MAX_METADATA_CHARS,
+    MAX_SEGMENTS,
+    MAX_TEXT_CHARS,
+    MAX_TITLE_CHARS,
+)
 from chat.memory.sources import MEMORY, SEGMENT
 from chat.requests import SourceFilters
 
@@ -38,6 +45,7 @@ class JsonObject(serializers.Field[Mapping[str, Any], Any, Any, Any]):
     default_error_messages = {
         "invalid": "must be a JSON object",
         "unstorable": "holds numbers or characters that cannot be stored, or is nested too deeply",
+        "too_large": f"has more than {MAX_METADATA_CHARS} characters as JSON",
     }
 
     def to_internal_value(self, data: object) -> Mapping[str, Any]:
@@ -45,6 +53,8 @@ class JsonObject(serializers.Field[Mapping[str, Any], Any, Any, Any]):
             self.fail("invalid")
         if not fields.is_storable(data):
             self.fail("unstorable")
+        if len(json.dumps(data, ensure_ascii=False)) > MAX_METADATA_CHARS:
+            self.fail("too_large")
         return data
 
     def to_representation(self, value: object) -> object:

@@ -188,7 +188,7 @@ def _searched(asked: SearchRequest, caller: Caller) -> Search:
         top_k=asked.top_k,
         filters=asked.filters,
         owner=owner_of(caller),
-        now=timezone.now(),
+        now=timezone.localtime(),
         kind=asked.kind,
         with_neighbours=False,  # a hit is a segment here; chats add the lines around it
         only_related=False,  # who searches asked for so many, and sees their scores

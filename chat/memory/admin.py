@@ -14,6 +14,7 @@ from django.http import HttpRequest
 
 from chat.admin import MachineOwned
 from chat.admin_lists import shortened
+from chat.local_time import moment_text
 from chat.memory import indexing
 from chat.memory.models import SHARED, Note, Transcript
 from chat.owners import owner_labels
@@ -71,7 +72,7 @@ class MemoryAdmin(MachineOwned):
 
     @admin.display(description="when", ordering="created_at")
     def moment(self, memory: Transcript | Note) -> str:
-        return f"{memory.created_at:%Y-%m-%d %H:%M}"
+        return moment_text(memory.created_at)
 
 
 @admin.register(Transcript)

@@ -58,7 +58,8 @@ class SegmentIn:
 
 @dataclass(frozen=True, kw_only=True)
 class TranscriptIn:
-    """One recording. ``recorded_at`` None: now. Segments without text are not indexed."""
+    """One recording. ``recorded_at`` None: when the one it replaces was, else such that it ends now. Segments without
+    text are not indexed."""
 
     job_id: str
     segments: tuple[SegmentIn, ...]

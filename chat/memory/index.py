@@ -21,6 +21,9 @@ VECTOR_BYTES = 2 * DIMENSIONS
 ROWS_PER_FETCH = 5_000
 # Rows of the dead are only marked; this often all is read anew.
 RELOAD_SECS = 86_400.0
+# Or when there are more of them than of the living, and more than this: a recording that is indexed again and again
+# while it goes on leaves all its earlier versions.
+DEAD_KEPT = 10_000
 ROWS_AFTER = (
     "SELECT id, owner, kind, speaker, emotion, transcript_id, {unix_secs}, embedding"
     " FROM memory_passage WHERE id > %s ORDER BY id LIMIT %s"
@@ -38,6 +41,7 @@ class Index:
 
     snapshot: Snapshot = field(default_factory=Snapshot.empty)
     loaded_at: float = -np.inf
+    seen: tuple[int, int] = (0, 0)  # highest ids of changes and passages at the last look
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fresh(self) -> Snapshot:
@@ -47,13 +51,14 @@ class Index:
         with self.lock:
             if time.monotonic() - self.loaded_at > RELOAD_SECS:
                 self._start_anew()
-            last_passage, last_change = _newest()
-            # Lower than seen: this is another database, or an emptied one.
-            if last_passage < self.snapshot.last_passage and last_change == self.snapshot.last_change:
+            last_change, last_passage = newest = _newest()
+            # Fewer passages without a change, or fewer changes: this is another database, or an emptied one.
+            if newest < self.seen:
                 self._start_anew()
+            self.seen = newest
             if last_change != self.snapshot.last_change:
                 self.snapshot = _with_changes(self.snapshot, last_change)
-            if last_passage != self.snapshot.last_passage:
+            if last_passage > self.snapshot.last_passage:
                 self.snapshot = _extended(self.snapshot)
             return self.snapshot
 
@@ -76,14 +81,14 @@ def prune_changes() -> None:
 def _newest() -> tuple[int, int]:
     """Found without a scan."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT (SELECT max(id) FROM memory_passage), (SELECT max(id) FROM memory_change)")
-        last_passage, last_change = cursor.fetchone()
-    return last_passage or 0, last_change or 0
+        cursor.execute("SELECT (SELECT max(id) FROM memory_change), (SELECT max(id) FROM memory_passage)")
+        last_change, last_passage = cursor.fetchone()
+    return last_change or 0, last_passage or 0
 
 
 def _with_changes(before: Snapshot, last_change: int) -> Snapshot:
-    """Without what was deleted since, and with the vectors that were computed since. After any other change, or one of
-    everything, all is read anew."""
+    """Without what was deleted since, and with the vectors that were computed since. After any other change, one of
+    everything, or too many, all is read anew."""
     anew = replace(Snapshot.empty(), last_change=last_change)
     with connection.cursor() as cursor:
         cursor.execute(CHANGED_BETWEEN, [before.last_change, last_change])
@@ -104,6 +109,9 @@ def _with_changes(before: Snapshot, last_change: int) -> Snapshot:
             # Earlier snapshots, which share the buffer, do not look at this row of it.
             before.vectors[row] = np.frombuffer(vector, np.float16)
             has_vector[row] = True
+    n_alive = int(is_alive.sum())
+    if len(before) - n_alive > max(n_alive, DEAD_KEPT):
+        return anew
     return replace(before, columns=replace(columns, is_alive=is_alive, has_vector=has_vector), last_change=last_change)
 
 

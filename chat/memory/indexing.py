@@ -100,7 +100,7 @@ class _Group:
         wanted = {each.job_id: each for each in given}
         self.known = self._known(wanted)
         new = [each for job_id, each in wanted.items() if not self._is_known(each, self.known.get(job_id))]
-        self.rows = {each.job_id: transcript_of(owner, each) for each in new}
+        self.rows = {each.job_id: transcript_of(owner, each, self.known.get(each.job_id)) for each in new}
         self.segments = [one for each in new for one in segments_of(self.rows[each.job_id], each)]
         self.pieces = [piece for one in self.segments for piece in passages.of_segment(one, owner=owner)]
         self.vectors = None if vectors_later else embedding.embed_aside([piece.text for piece in self.pieces])

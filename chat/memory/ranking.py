@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chat.memory.snapshot import Mask, Rows, Scores
-from chat.memory.words import content_words
+from chat.memory.words import FILLERS, words
 
 # Of "Reciprocal Rank Fusion" (Cormack, Clarke, Büttcher 2009): how little the first ranks tower above the next ones.
 # By words they tower more: a few rows that have the rare words decide, hundreds that share a common one say little.
@@ -64,13 +64,15 @@ def join(lists: Sequence[Ranked], n: int) -> Points:
 
 
 class Sayings:
-    """Recognises what was said already: the same words that say something, by the same speaker."""
+    """Recognises what was said already: the same words in the same order, by the same speaker. A "not" more, or two
+    names the other way round, say something else."""
 
     def __init__(self) -> None:
-        self._seen: set[tuple[str, frozenset[str]]] = set()
+        self._seen: set[tuple[str, tuple[str, ...]]] = set()
 
     def is_new(self, speaker: str, text: str) -> bool:
-        key = (speaker, frozenset(content_words(text)))
+        said = words(text)
+        key = (speaker, tuple(word for word in said if word not in FILLERS) or tuple(said))
         is_new = key not in self._seen
         self._seen.add(key)
         return is_new

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from chat.memory.models import Passage, Segment
+from chat.memory.models import Passage
 from chat.memory.ranking import Sayings
 from chat.memory.sources import Source
 from chat.memory.windows import Window, lines_of, text_of, windows
@@ -28,8 +28,9 @@ def sources(hits: Sequence[Hit], top_k: int, *, with_neighbours: bool) -> list[S
     lines = lines_of(found)
     told = []
     for each in found:
-        row = each.hit if isinstance(each, Window) else each
-        told.append(_source(row, by_id[row.pk], lines.get(row.pk, [])))
+        row = each.hits[0] if isinstance(each, Window) else each
+        text = text_of(each, lines[row.pk]) if isinstance(each, Window) and lines[row.pk] else row.text
+        told.append(_source(row, by_id[row.pk], text))
     return told
 
 
@@ -50,12 +51,12 @@ def _different(hits: Sequence[Hit], top_k: int) -> Iterator[Passage]:
                     return
 
 
-def _source(row: Passage, hit: Hit, lines: Sequence[Segment]) -> Source:
+def _source(row: Passage, hit: Hit, text: str) -> Source:
     segment, note, transcript = row.segment, row.note, row.transcript
     holder = note or transcript
     return Source(
         kind=row.kind,
-        text=text_of(row, lines) if lines else row.text,
+        text=text,
         title=holder.title if holder else "",
         speaker=segment.speaker if segment else "",
         time=row.said_at.isoformat(),

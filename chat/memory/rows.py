@@ -8,8 +8,12 @@ from django.utils import timezone
 from chat.memory.incoming import NoteIn, SegmentIn, TranscriptIn, finite, plain, plain_json, short
 from chat.memory.models import Note, Segment, Transcript
 
+# No recording is longer; what says so has its numbers wrong.
+LONGEST_SECS = 86_400.0
 
-def transcript_of(owner: str, given: TranscriptIn) -> Transcript:
+
+def transcript_of(owner: str, given: TranscriptIn, before: Transcript | None = None) -> Transcript:
+    """``before`` is what it replaces."""
     return Transcript(
         owner=owner,
         job_id=given.job_id,
@@ -18,8 +22,15 @@ def transcript_of(owner: str, given: TranscriptIn) -> Transcript:
         full_text=plain(given.full_text),
         duration_secs=finite(given.duration_secs),
         digest=given.digest,
-        created_at=given.recorded_at or timezone.now(),
+        created_at=given.recorded_at or (before.created_at if before else _began(given)),
     )
+
+
+def _began(given: TranscriptIn) -> datetime:
+    """Of a recording that ends now: else its last lines would have been said in the future."""
+    ends = (each.end_secs or each.start_secs or 0.0 for each in given.segments)
+    length = finite(given.duration_secs) or finite(max(ends, default=0.0)) or 0.0
+    return timezone.now() - timedelta(seconds=length if 0 < length <= LONGEST_SECS else 0.0)
 
 
 def segments_of(transcript: Transcript, given: TranscriptIn) -> Iterator[Segment]:

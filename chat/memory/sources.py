@@ -38,12 +38,8 @@ class Source:
 
     @property
     def moment(self) -> datetime | None:
-        """When it was said or written, or None; a time without a zone counts as UTC."""
-        try:
-            moment = datetime.fromisoformat(self.time or "")
-        except ValueError:
-            return None
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        """When it was said or written, or None."""
+        return moment_of(self.time or "")
 
     def as_wire(self) -> dict[str, Any]:
         """As clients see it, but for ``cited``, which the answer decides."""
@@ -63,6 +59,15 @@ class Source:
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "Source":
         return cls(**{name: wire[name] for name in cls.__dataclass_fields__ if name in wire})
+
+
+def moment_of(time: str) -> datetime | None:
+    """A time without a zone counts as UTC, which is what memory services write."""
+    try:
+        moment = datetime.fromisoformat(time)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def from_hit(hit: object) -> Source | None:

@@ -59,7 +59,7 @@ def understand(text: str, *, today: date, speakers: Iterable[str], emotions: Ite
 
 def _only_points(text: str, understood: Understood) -> bool:
     pointing = POINTING.union(*map(words, understood.speakers))
-    subject = [word for word in words(text) if word not in pointing and not word.isdigit()]
+    subject = [word for word in words(text) if word.casefold() not in pointing and not word.isdigit()]
     return bool(understood.as_dict()) and not subject
 
 
@@ -67,10 +67,15 @@ def _named(text: str, speakers: Iterable[str]) -> list[str]:
     """Whose whole name, or a part of it, is among the words; "will" and "mark" are names when written large."""
     written = WORD.findall(text)
     is_shouted_or_whispered = text.islower() or text.isupper()
-    names = {word.casefold() for word in written if word[:1].isupper() or is_shouted_or_whispered}
+    names = {word.casefold() for word in written if _may_be_name(word) or is_shouted_or_whispered}
     # The first word of a sentence is written large whatever it is.
     names -= EMPTY
     return sorted(name for name in speakers if names.intersection(part for part in words(name) if len(part) > 1))
+
+
+def _may_be_name(word: str) -> bool:
+    # Scripts without capitals have no small letters either.
+    return word[0].isalpha() and not word[0].islower()
 
 
 def _felt(text: str, emotions: Iterable[str]) -> list[str]:

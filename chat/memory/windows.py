@@ -17,14 +17,24 @@ MAX_WINDOW_CHARS = 2_000
 
 @dataclass
 class Window:
-    """``first`` and ``last`` are positions in the recording, both included."""
+    """``first`` and ``last`` are positions in the recording, both included; ``hits`` lie within, the best first."""
 
-    hit: Passage
+    hits: list[Passage]
     first: int
     last: int
 
-    def touches(self, other: "Window") -> bool:
-        return self.first <= other.last + 1 and other.first <= self.last + 1
+    def takes_in(self, other: "Window") -> bool:
+        """Whether the other one, which touches it, is part of it now. Not when the hits alone would be too much: those
+        that did not fit would be lost."""
+        touches = self.first <= other.last + 1 and other.first <= self.last + 1
+        if not touches or sum(len(hit.text) for hit in self.hits + other.hits) > MAX_WINDOW_CHARS:
+            return False
+        self.hits += other.hits
+        self.first, self.last = min(self.first, other.first), max(self.last, other.last)
+        return True
+
+    def holds(self, line: Segment) -> bool:
+        return self.first <= line.position <= self.last
 
 
 def windows(hits: Sequence[Passage]) -> list[Window | Passage]:
@@ -36,38 +46,43 @@ def windows(hits: Sequence[Passage]) -> list[Window | Passage]:
         if hit.segment is None or hit.transcript_id is None:
             found.append(hit)
             continue
-        window = Window(hit, hit.segment.position - NEIGHBOURS, hit.segment.position + NEIGHBOURS)
+        window = Window([hit], hit.segment.position - NEIGHBOURS, hit.segment.position + NEIGHBOURS)
         others = by_transcript[hit.transcript_id]
-        touched = next((each for each in others if each.touches(window)), None)
-        if touched:
-            touched.first, touched.last = min(touched.first, window.first), max(touched.last, window.last)
-        else:
+        if not any(each.takes_in(window) for each in others):
             others.append(window)
             found.append(window)
     return found
 
 
 def lines_of(found: Sequence[Window | Passage]) -> Mapping[int, list[Segment]]:
-    """All windows' lines by the id of their hit, in one query."""
+    """All windows' lines by the id of their best hit, in one query."""
     wanted = [each for each in found if isinstance(each, Window)]
     if not wanted:
         return {}
     where = Q(pk__in=[])
     for window in wanted:
-        where |= Q(transcript=window.hit.transcript_id, position__range=(window.first, window.last))
+        where |= Q(transcript=window.hits[0].transcript_id, position__range=(window.first, window.last))
     rows: defaultdict[int, list[Segment]] = defaultdict(list)
     for segment in Segment.objects.filter(where).order_by("position"):
         rows[segment.transcript_id].append(segment)
     return {
-        window.hit.pk: [s for s in rows[window.hit.transcript_id or 0] if window.first <= s.position <= window.last]
+        window.hits[0].pk: [line for line in rows[window.hits[0].transcript_id or 0] if window.holds(line)]
         for window in wanted
     }
 
 
-def text_of(hit: Passage, lines: Sequence[Segment]) -> str:
-    """The lines, with their speakers' names where there are several; of very long ones the hit alone."""
-    if sum(len(line.text) for line in lines) > MAX_WINDOW_CHARS:
-        return hit.text
-    if len({line.speaker for line in lines}) == 1:
-        return "\n".join(line.text for line in lines)
-    return "\n".join(f"{line.speaker or 'unknown'}: {line.text}" for line in lines)
+def text_of(window: Window, lines: Sequence[Segment]) -> str:
+    """The lines, with their speakers' names where there are several; where they are very long the hits alone."""
+    if sum(len(line.text) for line in lines) <= MAX_WINDOW_CHARS:
+        said = [(line.speaker, line.text) for line in lines]
+    else:
+        hits = sorted(window.hits, key=lambda hit: hit.pk)  # as they lie in the recording
+        said = [(hit.segment.speaker if hit.segment else "", hit.text) for hit in hits]
+    has_one_speaker = len({speaker for speaker, _ in said}) == 1
+    return "\n".join(_on_one_line("" if has_one_speaker else speaker or "unknown", text) for speaker, text in said)
+
+
+def _on_one_line(speaker: str, text: str) -> str:
+    # A line break in what was said, or a colon in a name, would let one speaker put words into another's mouth.
+    name = f"{speaker.replace(':', '')}: " if speaker else ""
+    return name + " ".join(text.split())

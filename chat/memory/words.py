@@ -13,11 +13,14 @@ EMPTY = frozenset(
     they thing things think this those to told uh um up us very was we well were what when where which who whom whose
     why will with would yeah yes you your s t re ve ll d m""".split()  # noqa: SIM905  a column of quotes reads worse
 )
+# What opens a sentence and adds nothing to it; unlike the ones above none of them turns it round.
+FILLERS = frozenset("ah oh ok okay so uh um well yeah yes".split())  # noqa: SIM905
 MAX_WORDS = 32  # of a question; more make a search slow and no better
 
 
 def words(text: str) -> list[str]:
-    return WORD.findall(text.casefold())
+    # Not case-folded: the text indexes keep "Straße" as it is. Cut first: lower case of some letters is two.
+    return [word.lower() for word in WORD.findall(text)]
 
 
 def content_words(text: str) -> list[str]:
@@ -31,7 +34,7 @@ def names_in(text: str) -> frozenset[str]:
     of letters and digits, or of three digits and more."""
     if text.isupper():
         return frozenset()
-    found = {match[0].casefold() for match in WORD.finditer(text) if _is_named(match, text)}
+    found = {match[0].lower() for match in WORD.finditer(text) if _is_named(match, text)}
     return frozenset(found - EMPTY)
 
 

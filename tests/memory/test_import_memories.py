@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from pytest_django import Settings
 
 from chat.memory import embedding, indexing
 from chat.memory.importing import run
@@ -199,3 +200,29 @@ def test_a_long_file_is_there_by_parts_when_the_run_is_stopped(tmp_path: Path, m
 def test_escape_sequences_do_not_reach_the_terminal(tmp_path: Path) -> None:
     (tmp_path / "\x1b[31mred.md").write_text("x")
     assert "\x1b" not in imports(tmp_path)[1]
+
+
+def test_a_row_with_more_about_it_than_can_be_kept_is_named(tmp_path: Path) -> None:
+    deep: dict[str, object] = {}
+    for _ in range(500):
+        deep = {"a": deep}
+    notes = [
+        {"title": "deep", "body": "x", "metadata": deep},
+        {"title": "huge", "body": "x", "metadata": {"a": "x" * 20_000}},
+        {"title": "far", "body": "x", "created_at": "9999-12-31T23:59:59-12:00"},
+        {"title": "good", "body": "x", "metadata": {"a": ["b"]}},
+    ]
+    (tmp_path / "notes.jsonl").write_text("\n".join(map(json.dumps, notes)))
+    status, _, err = imports(tmp_path)
+    assert status == 1
+    assert 'line 1: "metadata" is nested too deeply' in err
+    assert 'line 2: "metadata" has 20,009 characters; at most 20,000 are taken' in err
+    assert 'line 3: "created_at" is no date or time' in err
+    assert Note.objects.get().title == "good"
+
+
+def test_a_time_without_a_zone_is_in_ours(tmp_path: Path, settings: Settings) -> None:
+    settings.TIME_ZONE = "America/New_York"
+    (tmp_path / "2026-03-01_0900 standup.srt").write_text(SRT)
+    assert imports(tmp_path)[0] == 0
+    assert Transcript.objects.get().created_at == datetime(2026, 3, 1, 14, tzinfo=UTC)

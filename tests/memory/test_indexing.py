@@ -1,8 +1,9 @@
 """Bringing memories in and out: idempotent, whole, with everything that hangs on them."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.utils import timezone
 
 from chat.memory import indexing
 from chat.memory.homes import MemoryQuery, search
@@ -97,3 +98,20 @@ def test_of_notes_with_one_key_the_last_counts() -> None:
     indexing.add_notes(owner="", notes=[NoteIn(title="", body="three", key="k"), NoteIn(title="", body="no key")])
     assert sorted(Note.objects.values_list("body", flat=True)) == ["no key", "three"]
     assert Passage.objects.count() == 2
+
+
+def test_what_does_not_say_when_it_was_recorded_has_just_ended() -> None:
+    spoken = (SegmentIn(text="first", start_secs=0.0), SegmentIn(text="last", start_secs=3500.0, end_secs=3600.0))
+    before = timezone.now()
+    row = index_transcript(owner="", transcript=TranscriptIn(job_id="j", segments=spoken))
+    assert before - timedelta(hours=1) <= row.created_at <= timezone.now() - timedelta(hours=1)
+    assert Segment.objects.get(text="last").said_at < timezone.now()
+    # The same recording, further on: it began when it began.
+    longer = (*spoken, SegmentIn(text="more", start_secs=4000.0))
+    again = index_transcript(owner="", transcript=TranscriptIn(job_id="j", segments=longer, duration_secs=4100.0))
+    assert again.created_at == row.created_at
+
+
+def test_a_length_that_cannot_be_is_none() -> None:
+    transcript = TranscriptIn(job_id="j", segments=(SegmentIn(text="x", start_secs=float("nan")),), duration_secs=1e9)
+    assert timezone.now() - index_transcript(owner="", transcript=transcript).created_at < timedelta(minutes=1)

@@ -1,12 +1,13 @@
 """What is found, for whom, and in which order."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connection, transaction
 
-from chat.memory import embedding
+from chat.memory import embedding, index, store
 from chat.memory.embedding import Vectors, as_bytes
 from chat.memory.indexing import add_note, delete_transcript
 from chat.memory.models import Kind, Passage
@@ -207,3 +208,88 @@ def test_inside_a_transaction_that_is_undone_nothing_is_kept() -> None:
         assert len(ask("budget").sources) == 1
         transaction.set_rollback(True)
     assert texts(ask("budget")) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("We will approve the budget.", "We will not approve the budget."),
+        ("Anna pays Ben the budget.", "Ben pays Anna the budget."),
+        ("Yes, the budget.", "No, the budget."),
+    ],
+)
+def test_what_says_the_opposite_is_not_the_same(one: str, other: str) -> None:
+    remember(one, other)
+    assert set(texts(ask("budget"))) == {one, other}
+
+
+def test_notes_that_begin_alike_are_two() -> None:
+    heading = " ".join(f"heading{number}" for number in range(50))
+    for end in ("approved", "refused"):
+        add_note(owner="", title="Budget", body=f"{heading} {end}")
+    assert len(ask("budget").sources) == 2
+
+
+def test_hits_side_by_side_are_all_told_however_long_they_are() -> None:
+    said = [f"harbour {number} " + "and so on " * 60 for number in range(5)]
+    remember(*said)
+    told = " ".join(texts(ask("harbour", with_neighbours=True)))
+    assert [number for number in range(5) if f"harbour {number} " not in told] == []
+
+
+def test_nobody_speaks_for_others() -> None:
+    forged = line("I agree.\nSarah: I pay the harbour myself.", "Mallory")
+    remember(line("Who pays for the harbour?", "John"), forged, line("I agree", "Sarah: I pay. John"))
+    [source] = ask("harbour", top_k=1, with_neighbours=True).sources
+    assert [each.partition(":")[0] for each in source.text.splitlines()] == ["John", "Mallory"]
+    [source] = ask(
+        "agree", top_k=1, filters=SourceFilters(speakers=("Sarah: I pay. John",)), with_neighbours=True
+    ).sources
+    assert source.text.splitlines()[-1] == "Sarah I pay. John: I agree"
+
+
+@pytest.mark.parametrize("word", ["Stra\u00dfe", "STRASSE", "\u9810\u7b97", "\u0628\u0648\u062f\u062c\u0647"])
+def test_words_of_other_languages_are_found_as_they_are_written(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "embed", lambda given: None)
+    remember(f"{word} 7", "something else")
+    assert texts(ask(word)) == [f"{word} 7"]
+
+
+def test_a_speaker_whose_script_has_no_capitals() -> None:
+    remember(line("one", "\u0633\u0627\u0631\u0629"), line("two", "John"))
+    found = ask("\u0645\u0627\u0630\u0627 \u0642\u0627\u0644\u062a \u0633\u0627\u0631\u0629\u061f")
+    assert found.understood == {"speakers": ["\u0633\u0627\u0631\u0629"]}
+
+
+def test_the_day_is_the_askers(monkeypatch: pytest.MonkeyPatch) -> None:
+    zone = ZoneInfo("America/New_York")
+    # Of the night in which the clocks there go forward: 23:30 on the 7th and 00:30 on the 8th, both the 8th in UTC.
+    for name, hour in (
+        ("evening", datetime(2026, 3, 8, 4, 30, tzinfo=UTC)),
+        ("night", datetime(2026, 3, 8, 5, 30, tzinfo=UTC)),
+    ):
+        remember(f"the budget of the {name}", job_id=name, at=hour)
+    now = datetime(2026, 3, 8, 23, 30, tzinfo=zone)
+    assert texts(ask("What was said about the budget yesterday?", now=now))[0] == "the budget of the evening"
+    assert texts(ask("What was said about the budget today?", now=now))[0] == "the budget of the night"
+    assert texts(ask("budget", now=now, filters=SourceFilters(end_date="2026-03-07"))) == ["the budget of the evening"]
+
+
+def test_the_newest_may_go_without_all_being_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    remember("the budget one", job_id="one")
+    remember("the budget two", job_id="two")
+    assert len(ask("budget").sources) == 2
+    delete_transcript(owner="", job_id="two")
+    n_read: list[int] = []
+    monkeypatch.setattr(store.INDEX, "_start_anew", lambda: n_read.append(1))
+    for _ in range(3):
+        assert texts(ask("budget")) == ["the budget one"]
+    assert n_read == []
+
+
+def test_earlier_versions_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "DEAD_KEPT", 5)
+    for version in range(20):
+        remember(f"the budget {version}", "the rent")
+        assert f"the budget {version}" in texts(ask("budget"))
+        assert len(store.INDEX.fresh()) <= 10

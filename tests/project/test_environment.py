@@ -1,6 +1,7 @@
 """Parsing of environment variables: what is taken, what is refused, and that a refusal names name and value."""
 
 import ipaddress
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,7 @@ def test_no_text_makes_parsing_fail_with_anything_but_a_setting_error(text: str)
         lambda: env.url("X", ("http",)),
         lambda: env.choice("X", KvType.F16),
         lambda: env.file_text("X"),
+        lambda: env.time_zone("X", "UTC"),
     ):
         try:
             read()
@@ -63,6 +65,13 @@ def test_choices_and_flags_ignore_case() -> None:
     assert env.choice("KV", KvType.F16) is KvType.Q8_0
     assert env.flag("FLAG", False) is True
     assert env.flag("OFF", True) is False
+
+
+@pytest.mark.parametrize("value", ["Europe/Atlantis", "Europe", "../../etc/passwd", "/etc/passwd", "GMT+25", "CEST"])
+def test_a_time_zone_that_is_none_is_named(value: str) -> None:
+    with pytest.raises(SettingError, match=f"GEMMA_TIME_ZONE='{re.escape(value)}': expected a time zone such as"):
+        Environment({"GEMMA_TIME_ZONE": value}).time_zone("GEMMA_TIME_ZONE", "UTC")
+    assert Environment({"GEMMA_TIME_ZONE": "Europe/Berlin"}).time_zone("GEMMA_TIME_ZONE", "UTC") == "Europe/Berlin"
 
 
 def test_a_flag_is_not_just_any_text() -> None:

@@ -1,11 +1,14 @@
-"""When something was recorded or written, from whatever says so; a time without a zone counts as UTC."""
+"""When something was recorded or written, from whatever says so; a time without a zone is in GEMMA_TIME_ZONE."""
 
 import re
 from datetime import UTC, datetime
 
+from django.utils import timezone
+
 EARLIEST_UNIX_SECS = 100_000_000  # smaller numbers are seconds into a recording, which some call a timestamp, too
 EARLIEST_UNIX_MS = 100_000_000_000
 YEARS = range(1970, 2101)
+ALL_YEARS = range(2, 9999)  # the first and the last one do not exist in every zone
 _DATE_IN_NAME = re.compile(
     r"(?<!\d)(\d{4})([-_.]?)(\d{2})\2(\d{2})"  # the same separator twice, or none
     r"(?:[T_ -]+(\d{2})[-:h._]?(\d{2})(?:[-:m._]?(\d{2}))?)?(?!\d)"
@@ -17,7 +20,9 @@ def moment_of(value: object) -> datetime | None:
     try:
         if isinstance(value, str):
             moment = datetime.fromisoformat(value.strip())
-            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            if moment.year not in ALL_YEARS:
+                return None
+            return moment if moment.tzinfo else moment.replace(tzinfo=timezone.get_default_timezone())
         if isinstance(value, int | float) and not isinstance(value, bool) and value > EARLIEST_UNIX_SECS:
             return datetime.fromtimestamp(value / 1000 if value > EARLIEST_UNIX_MS else value, UTC)
     except (ValueError, OverflowError, OSError):
@@ -40,6 +45,6 @@ def moment_in_name(name: str) -> datetime | None:
 
 def _existing(year: int, month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> datetime | None:
     try:
-        return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+        return datetime(year, month, day, hour, minute, second, tzinfo=timezone.get_default_timezone())
     except ValueError:
         return None

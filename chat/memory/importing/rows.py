@@ -1,7 +1,8 @@
 """Rows of JSON -> segments and notes, whatever their writers call the fields: ours, Whisper's or a RAG service's."""
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from chat.memory.importing.moments import moment_of
 from chat.memory.importing.parsed import RowRefused, checked_text
 from chat.memory.incoming import NoteIn, SegmentIn
-from chat.memory.limits import MAX_JOB_ID_CHARS
+from chat.memory.limits import MAX_JOB_ID_CHARS, MAX_METADATA_CHARS, MAX_METADATA_DEPTH
 from chat.memory.sources import MEMORY, SEGMENT
 
 Row = Mapping[str, Any]
@@ -102,7 +103,22 @@ def mapping(facts: Row, name: str) -> Mapping[str, Any]:
     value = facts.get(name)
     if value is not None and not isinstance(value, Mapping):
         raise RowRefused(f'"{name}" must be an object')
+    if _is_deep(value):
+        raise RowRefused(f'"{name}" is nested too deeply')
+    if value and (n_chars := len(json.dumps(value, ensure_ascii=False))) > MAX_METADATA_CHARS:
+        raise RowRefused(f'"{name}" has {n_chars:,} characters; at most {MAX_METADATA_CHARS:,} are taken')
     return value or {}
+
+
+def _is_deep(value: object, n_levels: int = MAX_METADATA_DEPTH) -> bool:
+    match value:
+        case Mapping():
+            parts: Iterable[object] = value.values()
+        case list():
+            parts = value
+        case _:
+            return False
+    return n_levels == 0 or any(_is_deep(part, n_levels - 1) for part in parts)
 
 
 def when(facts: Row) -> datetime | None:
