@@ -1,7 +1,7 @@
 """Fixtures of the fault rows: a running service to break, and a record of what was injected and seen.
 
 ``make test`` runs each quick row once. ``make faults`` sets FAULT_ROUNDS (rows that kill or freeze are run so often)
-and FAULT_RESULTS (where each result is written at once; what has passed there on this commit is not run again).
+and FAULT_RESULTS (where each result is written at once; what has passed there with this code is not run again).
 """
 
 import os
@@ -16,7 +16,7 @@ import pytest
 
 from tests.faults.breaking import FaultStack
 from tests.faults.broker import Broker
-from tests.faults.results import Result, Results
+from tests.faults.results import Result, Results, code_of
 
 Seen = dict[str, Any]
 MakeStack = Callable[..., FaultStack]
@@ -80,7 +80,7 @@ def seen(request: pytest.FixtureRequest, round_number: int) -> Iterator[Seen]:
     if not (fault.quick or IS_WHOLE_RUN):
         pytest.skip("long: `make faults` runs it")
     if RESULTS.has_passed(test, round_number):
-        pytest.skip("has passed on this commit")
+        pytest.skip("has passed with this code")
     found: Seen = {}
     began = time.monotonic()
     yield found
@@ -95,6 +95,7 @@ def seen(request: pytest.FixtureRequest, round_number: int) -> Iterator[Seen]:
             injected=fault.injected,
             expected=fault.expected,
             commit=RESULTS.commit,
+            code=code_of(test),
             seen=found,
         )
     )

@@ -1,17 +1,30 @@
 """What every run of a fault row came to, one JSON line each, written as it comes so that an interrupted run resumes.
 
+A result counts for the code it was found with: a change of a page or of another row's test throws no hours away.
 ``python -m tests.faults.results FILE`` prints a table by row.
 """
 
+import hashlib
 import json
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
+# What a service that is broken on purpose consists of, and what breaks it.
+SERVICE = ("chat", "gemma_project", "inference", "manage.py", "requirements.txt", "constraints.txt")
+BREAKERS = (
+    "tests/faults",
+    "tests/api/live.py",
+    "tests/api/test_stream_faults.py",
+    "tests/live_stack.py",
+    "tests/private_environment.py",
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,7 @@ class Result:
     injected: str
     expected: str
     commit: str
+    code: str = ""
     seen: dict[str, Any] = field(default_factory=dict)
 
 
@@ -35,13 +49,11 @@ class Results:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self.commit = _commit() if path else ""
-        self._passed = {
-            (result.test, result.round) for result in read(path) if result.passed and result.commit == self.commit
-        }
+        self._passed = {(result.test, result.round, result.code) for result in read(path) if result.passed}
 
     def has_passed(self, test: str, round_number: int) -> bool:
-        """Whether an earlier run of this very commit got through it."""
-        return (test, round_number) in self._passed
+        """Whether an earlier run of this very code got through it."""
+        return (test, round_number, code_of(test)) in self._passed
 
     def add(self, result: Result) -> None:
         if self._path is None:
@@ -57,14 +69,37 @@ def read(path: Path | None) -> list[Result]:
     return [Result(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def code_of(test: str) -> str:
+    """What the service, the ways to break it and the file of this test (a pytest id) hold now, as a short digest."""
+    return _digest_of(test.partition("::")[0])
+
+
+@cache
+def _digest_of(test_file: str) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for part in (*SERVICE, *BREAKERS) for path in _files(PROJECT / part)):
+        name = path.relative_to(PROJECT).as_posix()
+        # The tests of other rows do not run in this one.
+        if name == test_file or not name.startswith("tests/faults/test_"):
+            digest.update(f"{name}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _files(path: Path) -> Iterator[Path]:
+    return path.rglob("*.py") if path.is_dir() else iter([path])
+
+
 def table(results: list[Result]) -> str:
-    """One line a row: how often it was run and passed, and the worst that was seen of each number."""
+    """One line a row: how often it passed on this code and on others, and the span of what was measured."""
     by_row: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in results:
         by_row[result.row, result.test.removeprefix("tests/faults/")].append(result)
     lines = ["| row | test | injected | expected | passed | seen |", "|---|---|---|---|---|---|"]
     for (row, test), found in sorted(by_row.items(), key=lambda item: (float(item[0][0]), item[0][1])):
-        passed = f"{sum(result.passed for result in found)} of {len(found)}"
+        here = [result.passed for result in found if result.code == code_of(found[-1].test)]
+        passed = f"{sum(here)} of {len(here)}"
+        if others := len(found) - len(here):
+            passed += f" ({sum(result.passed for result in found) - sum(here)} of {others} on other code)"
         last = found[-1]
         seen = ", ".join(
             f"{name} {_span([each.seen[name] for each in found if name in each.seen])}" for name in last.seen
