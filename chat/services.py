@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from chat.callers import Caller
 from chat.composing import sequence_params, timeout_secs
 from chat.error_border import translated
-from chat.errors import ContextOverflow, ConversationBusy, NotFound
+from chat.errors import ChatError, ContextOverflow, ConversationBusy, NotFound
 from chat.history.long_messages import after_part
 from chat.preparation import prepare
 from chat.requests import ChatRequest, CompletionRequest, RunOptions
@@ -16,7 +16,7 @@ from chat.rules import check_options, read_asked
 from chat.turns import ConversationMoved, plan_turn, store_plan
 from inference import services as generations
 from inference.database import retried
-from inference.errors import KeyTaken, StoreUnavailable
+from inference.errors import InferenceError, KeyTaken, StoreUnavailable
 from inference.models import Generation, Status
 from inference.tokenizer import get_tokenizer
 
@@ -108,6 +108,11 @@ def _once(caller: Caller, key: _Key, start: Callable[[], Generation]) -> Turn:
                 return _turn(retried(start))
             except KeyTaken:
                 continue
+            except (ChatError, InferenceError):
+                # The same request, sent at the same time, may be what it is refused for: it took the last place, or
+                # the conversation is busy with it.
+                if key.find(caller) is None:
+                    raise
         raise StoreUnavailable("another request with this Idempotency-Key does not come to an end")
 
 

@@ -15,6 +15,7 @@ from inference import token_log_store
 from inference.database import persistently
 from inference.deadlines import Deadlines
 from inference.doorbell import ring
+from inference.endings import LOG_PATIENCE_SECS
 from inference.errors import StoreUnavailable
 from inference.lives import Fate, Live, Outcome
 from inference.log_writer import LogWriter
@@ -102,6 +103,7 @@ class ClaimRunner:
         """
         if row.claim_epoch == 1:
             return []
+        unwanted_at: float | None = None
         while True:
             try:
                 return token_log_store.fence(self._client, row.pk, row.claim_epoch)
@@ -111,10 +113,12 @@ class ClaimRunner:
             cancelled = held.values_list("cancel_requested", flat=True).first()
             if cancelled is None:
                 return Outcome(Fate.LOST)
-            if cancelled:
-                return Outcome(Fate.ENDED, CANCELLED)
-            if live.deadline is not None and time.monotonic() >= live.deadline:
-                return Outcome(Fate.ENDED, TIMED_OUT)
+            now = time.monotonic()
+            if cancelled or (live.deadline is not None and now >= live.deadline):
+                # It is to end: with what readers were told, if that can be read within a time.
+                unwanted_at = unwanted_at or now
+                if now - unwanted_at >= LOG_PATIENCE_SECS:
+                    return Outcome(Fate.ENDED, CANCELLED if cancelled else TIMED_OUT)
             if self._stopping.wait(RETRY_SECS):
                 return Outcome(Fate.RELEASED)
 

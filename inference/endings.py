@@ -1,7 +1,8 @@
 """Ending a generation that no worker holds: cancelled while it waited, overdue, or given up.
 
 Fence first, row second, End entry last: a former owner that still lives can write nothing after the fence, and
-readers hear the end only once the row has it.
+readers hear the end only once the row has it. What was said lies in Redis alone until then: while that is away, an end
+that would lose it waits.
 """
 
 import logging
@@ -24,17 +25,27 @@ from inference.tokenizer import known_vocabulary
 log = logging.getLogger(__name__)
 
 NO_PARAMS = SequenceParams(sampling=SamplingParams(seed=0))
+# How long whoever ends one waits for Redis; readers give up after as long.
+LOG_PATIENCE_SECS = 30.0
 
 
-def conclude(generation_id: UUID, ending: Ending) -> bool:
-    """End a waiting generation with what it has said so far; False when it is not waiting any more."""
-    return _conclude(Generation.objects.waiting().filter(pk=generation_id), ending)
+def conclude(generation_id: UUID, ending: Ending, *, without_log: bool = False) -> bool:
+    """End a waiting generation with what it has said so far; False when it is not waiting any more.
+
+    Raises StoreUnavailable when that cannot be read now; ``without_log`` gives it up.
+    """
+    return _conclude(Generation.objects.waiting().filter(pk=generation_id), ending, without_log)
 
 
-def conclude_abandoned(generation_id: UUID, *, epoch: int, heartbeat: int, ending: Ending) -> bool:
-    """End a running generation whose owner's heartbeat has stopped; False when the owner moved after all."""
+def conclude_abandoned(
+    generation_id: UUID, *, epoch: int, heartbeat: int, ending: Ending, without_log: bool = False
+) -> bool:
+    """End a running generation whose owner's heartbeat has stopped; False when the owner moved after all.
+
+    Raises as ``conclude`` does.
+    """
     rows = Generation.objects.held(generation_id=generation_id, epoch=epoch)
-    return _conclude(rows.filter(heartbeat=heartbeat), ending)
+    return _conclude(rows.filter(heartbeat=heartbeat), ending, without_log)
 
 
 def close_log(generation_id: UUID, epoch: int, end: End) -> None:
@@ -45,12 +56,12 @@ def close_log(generation_id: UUID, epoch: int, end: End) -> None:
         log.warning("generation %s: its readers are not told of the end: %s", generation_id, error)
 
 
-def _conclude(rows: GenerationQuerySet, ending: Ending) -> bool:
+def _conclude(rows: GenerationQuerySet, ending: Ending, without_log: bool) -> bool:
     row = rows.only("claim_epoch", "params").first()
     if row is None:
         return False
     epoch = row.claim_epoch + 1
-    tokens = _said_so_far(row, epoch)
+    tokens = _said_so_far(row, epoch, without_log)
     columns = _columns(row, ending, tokens)
     moved = rows.filter(claim_epoch=row.claim_epoch).update(worker="", claim_epoch=F("claim_epoch") + 1, **columns)
     if moved != 1:
@@ -72,12 +83,14 @@ def _columns(row: Generation, ending: Ending, tokens: list[Token]) -> dict[str, 
     return row_columns(ending, tokens, params, vocabulary=vocabulary)
 
 
-def _said_so_far(row: Generation, epoch: int) -> list[Token]:
+def _said_so_far(row: Generation, epoch: int, without_log: bool) -> list[Token]:
     """What former claims have given out; nothing for a row that no worker has had."""
     if row.claim_epoch == 0:
         return []
     try:
         return token_log_store.fence(shared_client(), row.pk, epoch)
     except StoreUnavailable as error:
+        if not without_log:
+            raise
         log.warning("generation %s ends without what it had said: %s", row.pk, error)
         return []

@@ -6,6 +6,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from inference.models import Generation
+from inference.proof_of_life import is_dead
 from inference.redis_client import WORKER_KEY, shared_client
 from inference.step_meter import EngineReport
 
@@ -14,9 +15,10 @@ UNKNOWN_RUN_SECS = 5.0  # before the first run has been measured
 
 
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The worker's word about itself, refreshed every two seconds; gone ten seconds after it fell silent."""
+    """The worker's word about itself, refreshed every two seconds; void ten seconds after it fell silent."""
 
     pid: int
+    name: str = ""  # of the worker, by which others of its machine see it die
     model_name: str = ""
     context_size: int = 0
     trained_context: int = 0
@@ -58,6 +60,12 @@ def withdraw() -> None:
 
 
 def last_report() -> WorkerReport | None:
+    """None too, at once, when the worker that gave it has died on this machine: its word outlives it by seconds."""
+    report = _last_word()
+    return None if report is None or is_dead(report.name) else report
+
+
+def _last_word() -> WorkerReport | None:
     try:
         data = shared_client().get(WORKER_KEY)
     except RedisError:  # the caller tells Redis's own state apart from the worker's
@@ -74,6 +82,6 @@ def snapshot() -> WorkerHealth:
 
 
 def mean_run_secs() -> float:
-    """How long a generation has taken lately."""
-    report = last_report()
+    """How long a generation has taken lately, in the hands of whichever worker."""
+    report = _last_word()
     return report.mean_run_secs if report and report.mean_run_secs else UNKNOWN_RUN_SECS

@@ -18,8 +18,8 @@ from inference import capacity, control
 from inference.doorbell import ring_on_commit
 from inference.endings import close_log, conclude
 from inference.engine.params import SequenceParams
-from inference.errors import AlreadyEnded, KeyReused, KeyTaken
-from inference.models import Generation, Priority, Status
+from inference.errors import AlreadyEnded, KeyReused, KeyTaken, StoreUnavailable
+from inference.models import WAITING, Generation, Priority, Status
 from inference.results import CANCELLED, failed
 from inference.token_ids import pack
 from inference.token_log_entries import End
@@ -146,7 +146,8 @@ def fail(*, generation_id: UUID, code: str, message: str) -> bool:
 def request_cancel(*, generation_id: UUID) -> Status:
     """Stop a generation: at once when it waits, within a step when it runs. Raises AlreadyEnded, DoesNotExist.
 
-    Returns the status it has now: interrupted, or running while its worker is being told.
+    Returns the status it has now: interrupted; running while its worker is being told; queued while what it had said
+    cannot be read.
     """
     while True:
         status = Status(Generation.objects.values_list("status", flat=True).get(pk=generation_id))
@@ -154,9 +155,14 @@ def request_cancel(*, generation_id: UUID) -> Status:
             if Generation.objects.running().filter(pk=generation_id).update(cancel_requested=True):
                 control.tell_to_cancel(generation_id)
                 return status
-        elif status in (Status.PREPARING, Status.QUEUED):
-            if conclude(generation_id, CANCELLED):
-                return CANCELLED.status
+        elif status in WAITING:
+            try:
+                if conclude(generation_id, CANCELLED):
+                    return CANCELLED.status
+            except StoreUnavailable:
+                # The sweep ends it, or whoever claims it.
+                if Generation.objects.waiting().filter(pk=generation_id).update(cancel_requested=True):
+                    return status
         else:
             raise AlreadyEnded(f"the generation is {status} already")
         # It moved between the look and the update; statuses run downwards but for bounded take-overs.

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 from django.conf import settings
@@ -19,7 +20,8 @@ from django.utils import timezone
 from inference import token_log_store
 from inference.deadlines import Deadlines
 from inference.doorbell import ring
-from inference.endings import conclude, conclude_abandoned
+from inference.endings import LOG_PATIENCE_SECS, conclude, conclude_abandoned
+from inference.errors import StoreUnavailable
 from inference.models import Generation
 from inference.proof_of_life import is_dead, tidy
 from inference.querysets import GenerationQuerySet
@@ -66,12 +68,15 @@ class Sweep:
         self._deadlines = deadlines or Deadlines(clock)
         self._looked_at = clock()
         self._looked_at_logs = clock() - LOGS_OF_SECS
+        self._log_awaited: dict[UUID, float] = {}
+        self._log_awaited_before = self._log_awaited
         self._beats: dict[UUID, Beat] = {}
         self._prepare_rung: dict[UUID, float] = {}
         self._follow_up_rung: dict[UUID, float] = {}
 
     def once(self) -> None:
         """One look at everything."""
+        self._log_awaited_before, self._log_awaited = self._log_awaited, {}
         self._take_over_silent()
         self._end_unwanted()
         self._ring_for_queued()
@@ -101,7 +106,8 @@ class Sweep:
     def _take_over(self, generation_id: UUID, beat: Beat, attempt: int) -> None:
         if attempt >= MAX_ATTEMPTS:
             ending = failed("too_many_attempts", f"{attempt} workers were lost while computing this")
-            if conclude_abandoned(generation_id, epoch=beat.epoch, heartbeat=beat.heartbeat, ending=ending):
+            end = partial(conclude_abandoned, epoch=beat.epoch, heartbeat=beat.heartbeat, ending=ending)
+            if self._end(generation_id, end):
                 log.error("generation %s: given up after %d attempts", generation_id, attempt)
         elif Generation.objects.take_over(generation_id=generation_id, epoch=beat.epoch, heartbeat=beat.heartbeat):
             log.warning("generation %s: its worker is gone or silent; back to the queue", generation_id)
@@ -110,10 +116,22 @@ class Sweep:
     def _end_unwanted(self) -> None:
         # A cancel that came while its worker was dying is still wanted.
         for generation_id in _ids(Generation.objects.queued().filter(cancel_requested=True)):
-            conclude(generation_id, CANCELLED)
+            self._end(generation_id, partial(conclude, ending=CANCELLED))
         unfinished = Generation.objects.with_deadline().values_list("pk", "deadline_at", "timeout_secs")
         for generation_id in self._deadlines.overdue(unfinished):
-            conclude(generation_id, TIMED_OUT)  # what runs keeps its own time and is not touched by this
+            # What runs keeps its own time and is not touched by this.
+            self._end(generation_id, partial(conclude, ending=TIMED_OUT))
+
+    def _end(self, generation_id: UUID, end: Callable[..., bool]) -> bool:
+        """Call one of the endings; while Redis is away the next sweep tries again, until it has been away too long."""
+        now = self._clock()
+        awaited_at = self._log_awaited_before.get(generation_id, now)
+        try:
+            return end(generation_id, without_log=now - awaited_at >= LOG_PATIENCE_SECS)
+        except StoreUnavailable as error:
+            self._log_awaited[generation_id] = awaited_at
+            log.info("generation %s: its end waits for what it has said: %s", generation_id, error)
+            return False
 
     def _ring_for_queued(self) -> None:
         """As many rings as this worker can answer; each is answered by whichever row is next."""

@@ -239,6 +239,7 @@ class Worker:
         (then, n_before), self._reported = self._reported, (now, n_tokens)
         return health.WorkerReport(
             pid=os.getpid(),
+            name=self.name,
             model_name=ready.model_name if ready else "",
             context_size=ready.context_size if ready else 0,
             trained_context=ready.trained_context if ready else 0,

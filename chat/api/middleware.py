@@ -15,9 +15,10 @@ from django.http.response import HttpResponseBase
 
 from chat.api.error_views import is_page
 from chat.api.errors import BodyTooLarge, MethodNotAllowed, as_chat_error, error_response
-from chat.errors import ChatError
+from chat.errors import ChatError, InvalidRequest
 
 TRANSCRIPTS_PREFIX = "/index/"
+MAX_LENGTH_DIGITS = 18
 Answer = HttpResponseBase | Awaitable[HttpResponseBase]
 
 
@@ -48,15 +49,18 @@ class JsonErrorMiddleware:
 
 
 def refusal(request: HttpRequest) -> HttpResponse | None:
-    """400 for another host's name, 413 by the announced length: before anything looks at the rest."""
+    """400 for another host's name or a length that is none, 413 by the length: before anything looks at the rest."""
     try:
         request.get_host()
     except DisallowedHost as error:
         # Django would answer with a page when debugging, and log a traceback for every stray scanner.
         return error_response(as_chat_error(error))
     length = request.META.get("CONTENT_LENGTH") or "0"
+    # Of other scripts' digits int() is no friend, and of more than 4,300 neither.
+    if not (length.isascii() and length.isdigit() and len(length) <= MAX_LENGTH_DIGITS):
+        return error_response(InvalidRequest("the Content-Length header is not a length"))
     max_bytes = largest_body(request.path)
-    if not length.isdigit() or int(length) <= max_bytes or is_page(request.path):
+    if int(length) <= max_bytes or is_page(request.path):
         return None
     return error_response(body_too_large(max_bytes))
 

@@ -2,12 +2,13 @@
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.db import OperationalError, connections
 from pytest_django import Settings
 
-from chat import services
+from chat import services, turns
 from chat.errors import (
     ChatError,
     Conflict,
@@ -151,6 +152,34 @@ def test_a_replay_is_not_refused_by_a_full_queue_or_a_busy_conversation(settings
     second = more(first, "more", key="k1")
     settings.QUEUE_MAX = settings.QUEUE_MAX_PER_CALLER = 1
     assert more(first, "more", key="k1").generation_id == second.generation_id
+
+
+@pytest.mark.parametrize("because", ["busy", "QUEUE_MAX", "QUEUE_MAX_PER_CALLER"])
+def test_a_twin_that_comes_first_is_no_reason_to_be_refused(
+    because: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It makes the conversation busy or takes the last place, after the second one has looked for the key."""
+    first = chat("u:hello")
+    finish(first)
+
+    def ask(key: str) -> Turn:
+        return more(first, "more", key=key) if because == "busy" else chat("u:another", key=key)
+
+    if because != "busy":
+        setattr(settings, because, 1)
+    plan, twins = turns.plan_turn, list[Turn]()
+
+    def plan_late(**asked: Any) -> turns.Plan:  # noqa: ANN401
+        if not twins:
+            monkeypatch.setattr(services, "plan_turn", plan)
+            twins.append(ask("k1"))
+        return plan(**asked)
+
+    monkeypatch.setattr(services, "plan_turn", plan_late)
+    second = ask("k1")
+    assert (second.replayed, second.generation_id) == (True, twins[0].generation_id)
+    with pytest.raises(ChatError):
+        ask("k2")
 
 
 @pytest.mark.django_db(transaction=True)

@@ -16,8 +16,8 @@ TEST = f"{WEB}::test_three_kills"
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small project with a page, a service and two files of rows."""
-    files = ["docs/faults.md", "inference/claims.py", WEB, BROKER, "tests/faults/breaking.py", *results.BREAKERS[1:]]
-    for name in [*files, *(part for part in results.SERVICE if "." in part)]:
+    files = [part if "." in part else f"{part}/a.py" for part in (*results.SERVICE, *results.BREAKERS)]
+    for name in [*files, "docs/faults.md", "inference/claims.py", "tests/faults/breaking.py", WEB, BROKER]:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)

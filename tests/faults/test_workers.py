@@ -63,7 +63,7 @@ def test_kills_on_the_real_model(make_stack: MakeStack, seen: Seen, model_path: 
     ]
     answers = Client(stack.url).begin(bodies, n_tokens=20)
     for title in ("gemma-worker", "gemma-runner", "gemma-web"):
-        stack.wait_for(title)  # /health remembers a dead worker's word for ten seconds
+        stack.wait_for(title)
         stack.kill(title)
         stack.wait_until_healthy()
     told = [answer.result() for answer in answers]
@@ -110,6 +110,18 @@ def test_health_tells_the_truth(stack: FaultStack, seen: Seen) -> None:
         seen["noticed_secs"] = round(time.monotonic() - began, 1)
         told = stack.health().json()
         assert (told["status"], told["worker"]["detail"]) == ("unhealthy", "no worker has reported lately")
+    seen["healthy_again_secs"] = round(stack.wait_until_healthy(), 1)
+
+
+@pytest.mark.fault("48", "kill -9 of the worker", "/health says 503 within a second, then 200 again")
+def test_health_of_the_dead(stack: FaultStack, seen: Seen) -> None:
+    stack.kill("gemma-worker")
+    began = time.monotonic()
+    wait_until(lambda: not stack.is_healthy(), timeout_secs=10, what="the dead worker is seen")
+    seen["noticed_secs"] = round(time.monotonic() - began, 2)
+    # No other process has the time to become a worker, and to say that it has no model yet.
+    assert seen["noticed_secs"] < 1
+    assert not stack.health().json()["worker"]["ok"]
     seen["healthy_again_secs"] = round(stack.wait_until_healthy(), 1)
 
 

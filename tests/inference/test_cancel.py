@@ -6,14 +6,16 @@ from uuid import uuid4
 import pytest
 import redis
 
-from inference import endings, services, token_log_store
+from inference import services, token_log_store
+from inference.endings import LOG_PATIENCE_SECS
 from inference.errors import AlreadyEnded, StoreUnavailable
 from inference.models import FinishReason, Generation, Status
 from inference.redis_client import CONTROL_CHANNEL, log_key
-from inference.results import CANCELLED
+from inference.sweep import Sweep
 from inference.token_log_entries import End, Token
 from inference.token_log_store import Append, Verdict
 from inference.tokenizer import get_tokenizer
+from tests.clock import Clock
 from tests.inference.making import preparing, queued
 from tests.inference.test_claim import in_threads
 
@@ -116,17 +118,41 @@ def test_the_lost_worker_can_write_nothing_after_the_cancel(store: "redis.Redis[
     assert token_log_store.append(store, [late])[0].verdict is Verdict.STALE
 
 
-def test_without_redis_a_waiting_row_still_ends(monkeypatch: pytest.MonkeyPatch, store: "redis.Redis[bytes]") -> None:
-    generation = begun_and_lost(store, "ab")
+def test_without_redis_a_row_that_was_begun_ends_later_with_what_was_said(
+    monkeypatch: pytest.MonkeyPatch, store: "redis.Redis[bytes]"
+) -> None:
+    """Readers were told it; a row that ends without it has less than they have."""
+    generation, untouched = begun_and_lost(store, "ab"), queued("user:2")
+    with monkeypatch.context() as patch:
+        redis_is_away(patch)
+        assert services.request_cancel(generation_id=untouched.pk) is Status.INTERRUPTED
+        assert services.request_cancel(generation_id=generation.pk) is Status.QUEUED
+    Sweep(lambda: 0).once()
+    generation.refresh_from_db()
+    assert (generation.status, generation.text, generation.finish_reason) == ("interrupted", "ab", "cancelled")
 
+
+def test_without_redis_for_long_it_ends_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, store: "redis.Redis[bytes]"
+) -> None:
+    generation, clock = begun_and_lost(store, "ab"), Clock()
+    redis_is_away(monkeypatch)
+    services.request_cancel(generation_id=generation.pk)
+    sweep = Sweep(lambda: 0, clock=clock)
+    for secs, status in ((0.0, "queued"), (LOG_PATIENCE_SECS - 1, "queued"), (1.0, "interrupted")):
+        clock.now += secs
+        sweep.once()
+        generation.refresh_from_db()
+        assert generation.status == status
+    assert generation.text == ""
+
+
+def redis_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: object) -> None:
         raise StoreUnavailable("away")
 
     monkeypatch.setattr(token_log_store, "append", away)
     monkeypatch.setattr(token_log_store, "fence", away)
-    assert endings.conclude(generation.pk, CANCELLED)
-    generation.refresh_from_db()
-    assert (generation.status, generation.text) == (Status.INTERRUPTED, "")
 
 
 def test_a_failed_preparation_says_why(store: "redis.Redis[bytes]") -> None:

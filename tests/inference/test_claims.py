@@ -91,13 +91,26 @@ def test_a_wait_ends_with_the_worker(
     assert resume(runner, row) == Outcome(Fate.RELEASED)
 
 
+@pytest.mark.parametrize("wish", [{"cancel_requested": True}, {}])
+def test_a_row_that_is_to_end_waits_for_what_was_said(
+    runner: ClaimRunner, monkeypatch: pytest.MonkeyPatch, store: "redis.Redis[bytes]", wish: dict[str, bool]
+) -> None:
+    """Readers have been told it: without it the row would end with less than they have."""
+    row = claimed_again()
+    token_log_store.append(store, [token_log_store.Append(row.pk, 1, tokens("abc"))])
+    redis_away(monkeypatch, times=5, meanwhile=lambda: Generation.objects.update(**wish))
+    assert resume(runner, row, deadline=None if wish else time.monotonic()) == tokens("abc")
+
+
 def test_a_wait_ends_with_the_deadline(runner: ClaimRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "LOG_PATIENCE_SECS", 0.05)
     row = claimed_again()
     redis_away(monkeypatch, times=9999, meanwhile=lambda: None)
     assert resume(runner, row, deadline=time.monotonic() + 0.05) == Outcome(Fate.ENDED, TIMED_OUT)
 
 
 def test_a_wait_ends_with_a_cancel(runner: ClaimRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "LOG_PATIENCE_SECS", 0.05)
     row = claimed_again()
     redis_away(monkeypatch, times=9999, meanwhile=lambda: Generation.objects.update(cancel_requested=True))
     assert resume(runner, row) == Outcome(Fate.ENDED, CANCELLED)

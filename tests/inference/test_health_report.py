@@ -1,12 +1,18 @@
 """What other processes learn of the worker."""
 
+import os
+import socket
+from pathlib import Path
+
 import pytest
 import redis
 from django.test import override_settings
+from pytest_django import Settings
 
 from inference import health
 from inference.health import WorkerReport
 from inference.models import Generation
+from inference.proof_of_life import ProofOfLife
 from inference.redis_client import WORKER_KEY, shared_client
 from tests.inference.making import preparing, queued
 
@@ -19,6 +25,20 @@ def test_a_silent_worker_is_forgotten_in_time(store: "redis.Redis[bytes]") -> No
     health.publish(report)
     assert health.last_report() == report
     assert 0 < store.ttl(WORKER_KEY) <= health.REPORT_TTL_SECS
+
+
+def test_a_worker_that_died_on_this_machine_is_not_believed(settings: Settings, tmp_path: Path) -> None:
+    """Its word would stand for ten seconds more; how long its answers took stays known."""
+    settings.GEMMA_DATA_DIR = tmp_path
+    worker = ProofOfLife(f"{socket.gethostname()}:7:aa")
+    worker.begin()
+    health.publish(WorkerReport(pid=7, name=f"{socket.gethostname()}:7:aa", model_loaded=True, mean_run_secs=2.5))
+    assert health.last_report() is not None
+    assert worker._descriptor is not None
+    os.close(worker._descriptor)  # as the kernel does it
+    assert health.last_report() is None
+    assert health.snapshot().report is None
+    assert health.mean_run_secs() == 2.5
 
 
 def test_a_worker_that_stops_takes_its_word_back() -> None:

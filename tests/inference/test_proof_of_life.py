@@ -1,5 +1,6 @@
 """Who is dead: only a worker of this machine whose process is gone."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -44,6 +45,16 @@ def test_a_killed_process_is_dead_and_a_stopped_one_is_not(tmp_path: Path) -> No
         holder.communicate()
     assert is_dead(HERE)
     assert is_dead(HERE), "asking changes nothing"
+
+
+def test_who_asks_is_not_taken_for_the_worker(tmp_path: Path) -> None:
+    here = ProofOfLife(HERE)
+    here.begin()
+    assert here._descriptor is not None
+    os.close(here._descriptor)
+    with (tmp_path / "workers" / HERE).open() as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        assert is_dead(HERE)
 
 
 def test_of_workers_elsewhere_and_of_those_that_ended_nothing_is_known() -> None:

@@ -9,6 +9,8 @@ import redis
 from django.conf import settings
 from django.utils import timezone
 
+from inference import token_log_store
+from inference.errors import StoreUnavailable
 from inference.models import Generation, Priority, Status
 from inference.proof_of_life import ProofOfLife
 from inference.redis_client import log_key
@@ -155,6 +157,25 @@ def test_too_many_attempts_end_it_with_what_it_had_said(
     row.refresh_from_db()
     assert (row.status, row.error_code, row.text) == (Status.FAILED, "too_many_attempts", "abc")
     assert store.xlen(log_key(row.pk)) == 4
+
+
+def test_without_redis_the_end_waits_for_what_it_had_said(
+    sweep: Sweep, clock: Clock, store: "redis.Redis[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = running(attempt=MAX_ATTEMPTS)
+    append(store, [Append(row.pk, row.claim_epoch, tokens("abc"))])
+
+    def away(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(token_log_store, "fence", away)
+        watch(sweep, clock, settings.CLAIM_TTL_SECS + 5)
+        row.refresh_from_db()
+        assert row.status == Status.RUNNING
+    sweep.once()
+    row.refresh_from_db()
+    assert (row.status, row.text) == (Status.FAILED, "abc")
 
 
 def test_a_cancel_outlives_the_worker_it_was_meant_for(sweep: Sweep, clock: Clock) -> None:
