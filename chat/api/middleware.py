@@ -15,7 +15,7 @@ from django.http.response import HttpResponseBase
 
 from chat.api.error_views import is_page
 from chat.api.errors import BodyTooLarge, MethodNotAllowed, as_chat_error, error_response
-from chat.errors import ChatError, InvalidRequest
+from chat.errors import ChatError, InvalidRequest, NotFound
 
 TRANSCRIPTS_PREFIX = "/index/"
 MAX_LENGTH_DIGITS = 18
@@ -49,12 +49,21 @@ class JsonErrorMiddleware:
 
 
 def refusal(request: HttpRequest) -> HttpResponse | None:
-    """400 for another host's name or a length that is none, 413 by the length: before anything looks at the rest."""
+    """What is wrong with the outside of a request, before anything looks at the rest: an error, or None."""
     try:
         request.get_host()
     except DisallowedHost as error:
         # Django would answer with a page when debugging, and log a traceback for every stray scanner.
         return error_response(as_chat_error(error))
+    # No database looks for a NUL; a quoted cookie may hide one.
+    if "\0" in request.path:
+        return error_response(NotFound("nothing is served at a path with a NUL"))
+    if any("\0" in value for value in request.COOKIES.values()):
+        return error_response(InvalidRequest("a cookie holds a NUL"))
+    return _wrong_length(request)
+
+
+def _wrong_length(request: HttpRequest) -> HttpResponse | None:
     length = request.META.get("CONTENT_LENGTH") or "0"
     # Of other scripts' digits int() is no friend, and of more than 4,300 neither.
     if not (length.isascii() and length.isdigit() and len(length) <= MAX_LENGTH_DIGITS):

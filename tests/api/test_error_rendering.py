@@ -166,6 +166,28 @@ class TestTheAdminKeepsItsPages:
         assert response["Content-Type"].startswith("text/html")
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.databases
+@pytest.mark.parametrize("path", ["/transcript/%00", "/memory/a%00b", "/gemma/release/%00", "/nothing/%00"])
+def test_a_nul_in_a_path_names_nothing(path: str) -> None:
+    """PostgreSQL would refuse the query."""
+    for method in ("GET", "POST", "DELETE"):
+        assert Api().call(method, path).told == (404, "not_found")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.databases
+def test_a_nul_in_a_cookie_is_no_session() -> None:
+    answer = Api().get("/memory/list", {"Cookie": 'sessionid="aaaaaaaa\\000"'})
+    assert answer.told == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("length", ["\N{SUPERSCRIPT TWO}", "-1", "1_0", "9" * 5000])
+def test_a_length_that_is_none(length: str) -> None:
+    response = Client().post("/chat", b"{}", content_type="application/json", CONTENT_LENGTH=length)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_request")
+
+
 def test_the_root_says_what_is_where() -> None:
     answer = Api("203.0.113.7").get("/")
     assert answer.status == 200
