@@ -11,6 +11,7 @@ InferenceError
 |- ModelUnavailable    the model file cannot be used
 |  |- TooLittleMemory  the model with its context does not fit into RAM or onto the card
 |- GpuBusy             another process of this machine uses the card
+|- CardUnavailable     the card's driver does not answer
 |- ServiceTokenRefused another service's token is not good here
 """
 
@@ -90,6 +91,12 @@ class GpuBusy(InferenceError):
     """The lease is ours, but the card's lock is somebody else's: a process that is ending, or one beside us."""
 
     code = "gpu_busy"
+
+
+class CardUnavailable(InferenceError):
+    """The card's driver does not answer, so that nobody can say what its memory holds."""
+
+    code = "card_unavailable"
 
 
 class ServiceTokenRefused(InferenceError):

@@ -32,7 +32,8 @@ class Runner(Protocol):
     def kill(self) -> None: ...
 
     @property
-    def pid(self) -> int: ...
+    def pid(self) -> int:
+        """Once it was started; also after its end."""
 
 
 OnFrame = Callable[[FromRunner], None]
@@ -56,9 +57,12 @@ class Started:
 
 @dataclass(frozen=True)
 class StartFailed:
+    """``pid`` of the process that has ended; None: there was none."""
+
     number: int
     code: str
     message: str
+    pid: int | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,8 @@ class Launcher:
                 runner.kill()
             return Started(number, runner, runner.start())
         except (EngineError, InferenceError) as error:
-            return StartFailed(number, error.code, str(error))
+            pid = None if self._starting is None else self._starting.pid
+            return StartFailed(number, error.code, str(error), pid)
         except OSError as error:  # no process, no memory, no descriptor: as transient as a model that is missing
             return StartFailed(number, "runner_start", str(error))
         except Exception:

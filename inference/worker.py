@@ -26,7 +26,8 @@ from inference.database import AWAY, retried
 from inference.deadlines import Deadlines
 from inference.engine.config import MEBIBYTE, Backend
 from inference.engine_settings import requested_config
-from inference.errors import StoreUnavailable
+from inference.errors import CardUnavailable, StoreUnavailable
+from inference.gpu.card import Card
 from inference.launcher import MakeRunner, cpu_runner
 from inference.lives import Live
 from inference.log_writer import LogWriter
@@ -255,7 +256,7 @@ class Worker:
             model_on_gpu=self.placement.device == "gpu",
             device=self.placement.device,
             card=placement["card"],
-            vram_used_mb=card.total_mb - card.free_mb if card else None,
+            vram_used_mb=_vram_used_mb(card, self.placement.gpu_pid) if card else None,
             vram_total_mb=card.total_mb if card else None,
             placement=placement,
             coordinator=self.placement.describe_keeper(),
@@ -271,6 +272,15 @@ def _is_held(generation_id: UUID, epoch: int) -> bool:
         raise StoreUnavailable(f"nobody can say whose it is: {error}") from error
     finally:
         connection.close()  # the thread that asks does so once in a blue moon
+
+
+def _vram_used_mb(card: Card, pid: int | None) -> int | None:
+    """By whomever; of a simulated card our runner's memory. None: its driver does not answer."""
+    try:
+        ours_mb = 0 if pid is None else card.vram_used_mb_of([pid])
+        return max(ours_mb, card.total_mb - card.free_mb)
+    except CardUnavailable:
+        return None
 
 
 def _kv_cache_mb() -> float | None:

@@ -13,7 +13,7 @@ from django.http import HttpRequest, JsonResponse
 from chat.api.asking import for_callers
 from chat.api.gpu_access import check_operator
 from chat.api.gpu_bodies import chosen_session
-from chat.api.parsing import read_object
+from chat.api.parsing import read_optional_object
 from chat.background import in_thread
 from chat.callers import Caller
 from chat.errors import Unavailable
@@ -61,15 +61,16 @@ async def move_to_cpu(request: HttpRequest, caller: Caller) -> JsonResponse:
 async def release_session(request: HttpRequest, caller: Caller) -> JsonResponse:
     """A session, or every one when none is named, no longer keeps the GPU."""
     check_operator(caller)
+    session_id = _session(request)
     report = await _report()
     if report.card is not None:
-        await _tell(ReleaseSession(_session(request)))
+        await _tell(ReleaseSession(session_id))
     return JsonResponse({"status": "released" if report.model_on_gpu else "already_on_cpu"})
 
 
 def _session(request: HttpRequest) -> str:
     """The body may be left out altogether, as the callers there are do."""
-    return chosen_session(read_object(request)) if request.headers.get("Content-Length", "0") != "0" else ""
+    return chosen_session(read_optional_object(request))
 
 
 def _is_on_cpu(report: WorkerReport) -> bool:

@@ -39,6 +39,15 @@ def read_object(request: HttpRequest, *, max_bytes: int | None = None) -> dict[s
     return json_object(read_bounded(request, max_bytes or settings.REQUEST_MAX_BYTES))
 
 
+def read_optional_object(request: HttpRequest) -> dict[str, Any]:
+    """As ``read_object``; no body at all is an empty object. A chunked one announces no length, so that it is read."""
+    raw = read_bounded(request, settings.REQUEST_MAX_BYTES)
+    if not raw:
+        return {}
+    _check_content_type(request.content_type or "", dict(request.content_params or {}))
+    return json_object(raw)
+
+
 def _check_content_type(content_type: str, params: Mapping[str, str]) -> None:
     if content_type.lower() != JSON_TYPE:
         raise UnsupportedMediaType(f"send {JSON_TYPE}, not {content_type or 'a body without a Content-Type'}")

@@ -44,8 +44,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answered:
+    """``is_withdrawn``: nobody waited for it any more, so that a denial is no refusal."""
+
     asked: Asked
     answer: Grant | Denial
+    is_withdrawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,13 +101,10 @@ class Asker:
         answer: Grant | Denial
         try:
             # The simulated card's slow neighbour; a real one takes its time by itself.
-            self._is_withdrawn.wait(self._grant_delay_secs)
-            answer = self._coordinator.acquire(
-                session_id=asked.session_id,
-                priority=asked.priority,
-                metadata={"sessions": sorted(asked.served)[:16]},
-                on_wait=lambda reason: self._post(StillWaiting(reason)),
-            )
+            if self._is_withdrawn.wait(self._grant_delay_secs):
+                answer = Denial("nobody needs the card any more")
+            else:
+                answer = self._acquire(asked)
         except CoordinatorFault as error:
             self._breaker.failed(ticket)
             answer = Denial(str(error), in_doubt=True)
@@ -116,4 +116,12 @@ class Asker:
         else:
             self._breaker.succeeded(ticket)
         log.debug("asked for the GPU for %.2f s: %s", time.monotonic() - began, answer)
-        self._post(Answered(asked, answer))
+        self._post(Answered(asked, answer, self._is_withdrawn.is_set()))
+
+    def _acquire(self, asked: Asked) -> Grant | Denial:
+        return self._coordinator.acquire(
+            session_id=asked.session_id,
+            priority=asked.priority,
+            metadata={"sessions": sorted(asked.served)[:16]},
+            on_wait=lambda reason: self._post(StillWaiting(reason)),
+        )

@@ -1,6 +1,5 @@
 """What is known of the card: its name, its memory, and who has how much of it. Knows no lease and no runner."""
 
-import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
@@ -11,7 +10,7 @@ from inference.engine.config import MEBIBYTE
 
 
 class Card(Protocol):
-    """One graphics card."""
+    """One graphics card. What is asked of its driver raises CardUnavailable when that does not answer."""
 
     @property
     def uuid(self) -> str:
@@ -31,27 +30,25 @@ class Card(Protocol):
 
 
 class SimulatedCard:
-    """A card made of RAM: what a process holds in memory counts as its share of the card's."""
+    """A card made of RAM: what a process holds in memory counts as its share of the card's.
+
+    ``free_mb`` counts those that were asked about last: nobody else uses such a card.
+    """
 
     uuid = "GPU-simulated"
     name = "simulated card"
 
     def __init__(self, total_mb: int = 8192) -> None:
         self.total_mb = total_mb
-        self._pids: set[int] = set()  # ever asked about
-        self._lock = threading.Lock()
+        self._pids: frozenset[int] = frozenset()
 
     @property
     def free_mb(self) -> int:
-        with self._lock:
-            pids = set(self._pids)
-        return max(0, self.total_mb - sum(_resident_mb(pid) for pid in pids))
+        return max(0, self.total_mb - sum(map(_resident_mb, self._pids)))
 
     def vram_used_mb_of(self, pids: Iterable[int]) -> int:
-        asked = set(pids)
-        with self._lock:
-            self._pids |= asked
-        return sum(_resident_mb(pid) for pid in asked)
+        self._pids = frozenset(pids)
+        return sum(map(_resident_mb, self._pids))
 
 
 def _resident_mb(pid: int) -> int:

@@ -16,13 +16,13 @@ class FakeKeeper:
     """``grant_after_secs`` None: nothing is granted until somebody calls ``grant``. ``refusing`` refuses instead."""
 
     def __init__(self, post: Post, *, grant_after_secs: float | None = 0.0, retry_secs: float = 1.0) -> None:
+        self.grant_after_secs = grant_after_secs
         self.lease: Lease | None = None  # held, or granted and not released
         self.is_wanted = False
         self.refusing: str | None = None
         self.released: list[tuple[Lease, dict[str, Any]]] = []
         self.wants: list[tuple[int, frozenset[str]]] = []
         self._post = post
-        self._grant_after_secs = grant_after_secs
         self._retry_secs = retry_secs
         self._epoch = 0
         self._wanted_at = 0.0
@@ -43,8 +43,8 @@ class FakeKeeper:
             if self.is_wanted:
                 return
             self.is_wanted, self._wanted_at = True, time.monotonic()
-            if self._grant_after_secs is not None:
-                self._later(self._grant_after_secs)
+            if self.grant_after_secs is not None:
+                self._later(self.grant_after_secs)
 
     def unwant(self) -> None:
         with self._lock:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 @dataclass(frozen=True, kw_only=True)
 class HandOverRecord:
-    """One stay on the card, told when it is over, or when it was asked for in vain.
+    """One grant of the card, told when it is over. Requests that were withdrawn before one are none.
 
     ``waited_ms``: from asking to the grant; ``loaded_ms``: from the grant until the runner was ready; ``moved_ms`` and
     ``moved_bytes``: all moves to the card and back together; ``held_secs``: from grant to release; ``taken_secs``: how

@@ -179,6 +179,8 @@ class Keeper:
                 if self._want is None:
                     self._wanted_at = time.monotonic()
                 self._want = order
+                if self._asker.asked is not None and order.priority < self._asker.asked.priority:
+                    self._asker.withdraw()  # asked again as what it is now: people wait
             case Unwant():
                 self._want, self._refusal, self._n_refusals = None, "", 0
                 # Others who want it later need not wait for as long as the last ones would have.
@@ -223,7 +225,7 @@ class Keeper:
         if isinstance(answer, Denial):
             if answer.in_doubt:
                 self._unsent.append(Unsent(asked.session_id, {}, now, n_tries=RELEASE_TRIES - 1))
-            if self._want is not None:
+            if self._want is not None and not answered.is_withdrawn:
                 self._n_refusals += 1
                 self._refused(answer.reason, self._backoff.secs(self._n_refusals))
         elif self._want is None:

@@ -6,24 +6,18 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from inference.breaker import Breaker
-from inference.gpu.card import Card
 from inference.gpu.clients.builtin import BuiltInCoordinator
 from inference.gpu.clients.outside import OutsideCoordinator
 from inference.gpu.clients.port import Coordinator, CoordinatorFault
 from inference.gpu.coordinator.config import CoordinatorConfig
 from inference.gpu.keeper import Keeper, KeeperOptions
-from inference.gpu.lease import LeaseKeeper, Post
+from inference.gpu.lease import Post
 from inference.gpu.listening import CommandListener, say_freed
 from inference.gpu.watching import watch_loop
 from inference.redis_client import gpu_client, sync_client
 from inference.service_token import mint
 
 COMMAND_REPLY_SECS = 5.0
-
-
-def make_keeper(post: Post, card: Card | None) -> LeaseKeeper | None:
-    """The keeper; None without a card, when there is nothing to lease. ``begin`` starts it."""
-    return WorkerKeeper(post) if card is not None else None
 
 
 class WorkerKeeper(Keeper):

@@ -11,6 +11,7 @@ A *resident* uses the card while nobody asks for it: ``on_resume`` is called whe
 """
 
 import logging
+import math
 import os
 import threading
 import time
@@ -152,10 +153,16 @@ class GpuTenant:
         return lease
 
     def _keep(self, lease: TenantLease, done: threading.Event) -> None:
+        kept_at = time.monotonic()
         while not done.wait(lease.renew_secs):
             if self._lease is not lease:
                 return
-            if self._coordinator.keeps(lease) is False:
+            asked_at = time.monotonic()
+            is_kept = self._coordinator.keeps(lease)
+            kept_at = asked_at if is_kept else kept_at
+            silent_secs = time.monotonic() - kept_at
+            # Who cannot renew has left before the lease ends and somebody else comes.
+            if is_kept is False or silent_secs >= (lease.lost_after_secs or math.inf):
                 log.warning("%s: the lease of the card has ended", self.service)
                 self._give_up(lease)
                 return

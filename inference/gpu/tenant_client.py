@@ -12,6 +12,7 @@ from inference.gpu.channels import STATE_FREE
 from inference.signing import minted, signing_key
 
 SHORT_SECS = 5.0
+RENEWALS_PER_TTL = 4
 DEFAULT_RENEW_SECS = 2.0  # for coordinators that do not say how long a lease lasts
 
 
@@ -21,8 +22,12 @@ class GpuRefused(Exception):
 
 @dataclass(frozen=True)
 class TenantLease:
+    """``lost_after_secs``: so long without an answer, and the card may soon be somebody else's; None: of a coordinator
+    that lends it until the release."""
+
     session_id: str
     renew_secs: float
+    lost_after_secs: float | None = None
 
 
 class TenantClient:
@@ -45,15 +50,19 @@ class TenantClient:
         if told.get("success") is not True:
             raise GpuRefused(str(told.get("error") or "the coordinator refused"))
         within_ms = told.get("renew_within_ms")
-        renew_secs = within_ms / 4000 if isinstance(within_ms, int | float) else DEFAULT_RENEW_SECS
-        return TenantLease(session_id, renew_secs)
+        if not isinstance(within_ms, int | float):
+            return TenantLease(session_id, DEFAULT_RENEW_SECS)
+        renew_secs = within_ms / 1000 / RENEWALS_PER_TTL
+        return TenantLease(session_id, renew_secs, lost_after_secs=within_ms / 1000 - renew_secs)
 
     def keeps(self, lease: TenantLease) -> bool | None:
         """Renew: whether the card is still ours; None when nobody answers."""
+        told = {"session_id": lease.session_id, "requester": self._service}
+        wait_secs = min(SHORT_SECS, lease.renew_secs)
         try:
-            response = self._send("POST", "/gpu/renew", {"session_id": lease.session_id, "requester": self._service})
+            response = self._send("POST", "/gpu/renew", told, wait_secs=wait_secs)
             if response.status_code == HTTPStatus.NOT_FOUND:  # others know no renewal, but say who has it
-                state = self._send("GET", "/gpu/state", None).raise_for_status().json()
+                state = self._send("GET", "/gpu/state", None, wait_secs=wait_secs).raise_for_status().json()
                 return bool(state.get("session_id") == lease.session_id and state.get("state") != STATE_FREE)
             return bool(response.raise_for_status().json().get("success"))
         except (httpx.HTTPError, ValueError, AttributeError, OSError):

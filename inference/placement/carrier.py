@@ -4,6 +4,8 @@ Live sequences are given out by one runner and leave their files with the lives;
 while work goes on, and again at the end.
 """
 
+from pathlib import Path
+
 from inference.engine.frames import CacheExported, Export, ExportCache, Exported, Import
 from inference.placement.roster import Roster
 from inference.placement.runner_slot import RunnerSlot
@@ -45,8 +47,9 @@ class Carrier:
         leaving = self._roster.on(self.source.device)
         for live in leaving:
             live.is_leaving, live.moved_at = True, now
-        self.source.send(Export([live.sequence_id for live in leaving], self._folder))
-        self._n_awaited += 1
+        if self.source.ready is not None:  # else nothing lives there, and nobody would answer
+            self.source.send(Export([live.sequence_id for live in leaving], self._folder))
+            self._n_awaited += 1
         self._copy(budget_ms, own_only=own_only)
 
     def sequences_left(self, frame: Exported) -> None:
@@ -60,11 +63,14 @@ class Carrier:
         if self._is_ahead and not frame.is_all:
             self._copy(AHEAD_BUDGET_MS)
 
-    def deliver_copies(self) -> int:
-        """Give the target what was copied so far; how many. The youngest are first in their round."""
+    def deliver_copies(self) -> None:
+        """Give the target what was copied so far. The youngest are first in their round."""
         paths, self._paths = self._paths, []
-        self.target.send(Import(paths))
-        return len(paths)
+        if self.target.ready is None:  # died meanwhile: nobody reads, and with that removes, them
+            for path in paths:
+                Path(path).unlink(missing_ok=True)
+        else:
+            self.target.send(Import(paths))
 
     def source_gone(self) -> None:
         self._n_awaited = 0

@@ -22,6 +22,7 @@ class RunnerSlot:
         self.device = device
         self.ready: Ready | None = None  # what the runner said of itself; None while there is none
         self.pid: int | None = None
+        self.last_pid: int | None = None  # also after its end
         self.n_failed = 0  # starts, since one succeeded
         self.is_starting = False
         self._launcher = Launcher(make, post)
@@ -59,11 +60,12 @@ class RunnerSlot:
 
     def start(self) -> None:
         self._number = next(self._numbers)
-        self.is_starting, self._died_early = True, None
+        self.is_starting, self._died_early, self.last_pid = True, None, None
         self._launcher.launch(self._number)
 
     def take(self, event: Started, now: float) -> StartFailed | None:
         """The runner is ready, unless its end was told before its start."""
+        self.last_pid = event.runner.pid
         if self._died_early is not None:
             return StartFailed(event.number, "runner_died", self._died_early)
         self._runner, self.ready, self.pid = event.runner, event.ready, event.runner.pid
@@ -74,6 +76,7 @@ class RunnerSlot:
 
     def failed(self, event: StartFailed, now: float) -> None:
         self.is_starting = False
+        self.last_pid = event.pid or self.last_pid
         self.n_failed += 1
         self._start_at = now + min(2.0 ** (self.n_failed - 1), LONGEST_BACKOFF_SECS)
         log.error("%s: the model did not start (%s): %s", self.device, event.code, event.message)

@@ -39,17 +39,24 @@ class StateFolder:
     @property
     def max_bytes(self) -> int:
         """How much of copies there is room for now."""
-        return min(self._wanted_bytes, int(shutil.disk_usage(self.path).free * SHARE_FOR_COPIES))
+        try:
+            free_bytes = shutil.disk_usage(self.path).free
+        except OSError:  # removed from outside, as some systems do when a user logs out
+            return 0
+        return min(self._wanted_bytes, int(free_bytes * SHARE_FOR_COPIES))
 
     def new(self) -> Path:
-        """An empty folder for one move."""
+        """An empty folder for one move; where it cannot be made, no state finds room, and tokens are computed again."""
         folder = self.path / str(next(self._numbers))
-        folder.mkdir(mode=0o700)
+        try:
+            folder.mkdir(mode=0o700)
+        except OSError as error:
+            log.warning("answers move without their states: %s", error)
         return folder
 
     def clear(self) -> None:
         """Remove what no runner took in."""
-        for folder in self.path.iterdir():
+        for folder in self.path.glob("*"):
             if folder.name != LOCK:
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -22,16 +22,13 @@ class Stay:
     ready_at: float | None = None
     leave_at: float | None = None
     ended_because: str = ""
-    is_lost: bool = False
     has_failed: bool = False  # the card's runner died, or did not start
-    pid: int | None = None
     n_sequences: int = 0
     n_snapshots: int = 0
     moved_bytes: int = 0
     moved_ms: float = 0.0
     n_ended_before: int = 0  # answers that had ended when it began to take work
     n_served: int = 0
-    is_vram_free: bool = False
 
     def leave(self, because: str, now: float) -> None:
         """The first reason is the one that counts."""
@@ -57,7 +54,7 @@ class Stay:
             started_at=self.started_at,
             device_from=CPU,
             device_to=CPU if self.ready_at is None else GPU,
-            waited_ms=1000 * ((self.granted_at or now) - self.asked_at),
+            waited_ms=_ms(self.asked_at, self.granted_at) or 0.0,
             loaded_ms=_ms(self.granted_at, self.ready_at),
             moved_ms=self.moved_ms,
             moved_bytes=self.moved_bytes,
@@ -67,7 +64,7 @@ class Stay:
             n_served=self.n_served,
             taken_secs=held_secs,
             ended_because=self.ended_because,
-            yield_ms=_ms(self.leave_at, now) if lease else None,
+            yield_ms=_ms(self.leave_at, now),
             lease_epoch=lease.epoch if lease else 0,
             coordinator=lease.coordinator if lease else "",
             is_simulated=is_simulated,

@@ -13,6 +13,7 @@ from inference.gpu.hand_over import HandOverRecord
 from inference.gpu.lease import LeaseEvent, LeaseGranted, LeaseLost, LeaseRefused, LeaseWanted, Post
 from inference.placement.asking import FOREVER, Asking
 from inference.placement.events import CardOrder, Hold, ReleaseSession, YieldCard
+from inference.placement.giving_back import GivingBack
 from inference.placement.gpu_parts import GpuParts
 from inference.placement.roster import Roster
 from inference.placement.runner_slot import RunnerSlot
@@ -22,7 +23,7 @@ from inference.placement.ways import Ways
 
 log = logging.getLogger(__name__)
 
-VRAM_PATIENCE_SECS = 5.0  # of a process that has ended; the driver frees it on its own
+END_STEP_SECS = 0.01
 
 
 class Tenancy:
@@ -36,8 +37,8 @@ class Tenancy:
         self.asking = Asking(self._keeper, roster, parts.obstacle)
         self._stay = Stay(0.0, 0)
         self._ways = Ways(cpu, gpu, roster, parts.folder)
+        self._back = GivingBack(parts.card, self._keeper, gpu)
         self._idle_since = 0.0
-        self._gone_at = 0.0
 
     @property
     def stage(self) -> Stage:
@@ -64,10 +65,12 @@ class Tenancy:
         """The worker stops: no memory of the card in use, then no lease."""
         self._gpu.stop(0.0)
         self._gpu.end(timeout_secs)
-        if self.stage in WITH_LEASE and self._stay.lease is not None:
+        if self.stage in WITH_LEASE:
             self._stay.leave("the worker stopped", self._stages.since)
-            self._keeper.release(self._stay.lease, {"ended_because": self._stay.ended_because})
-            self._parts.record(self._record(time.monotonic()))
+            self._back.process_gone(time.monotonic())
+            while not self._back.is_done(self._stay, now := time.monotonic()):
+                time.sleep(END_STEP_SECS)
+            self._parts.record(self._record(now))
         self._keeper.end(timeout_secs)
         self._folder.close()
 
@@ -84,7 +87,7 @@ class Tenancy:
                 self.asking.sessions.release("")
                 self.asking.rest(FOREVER)
                 if self.stage is Stage.WAITING:
-                    self._withdraw(reason, now)
+                    self._withdraw(now)
                 self._leave(reason, now)
 
     def lease_event(self, event: LeaseEvent, now: float) -> None:
@@ -103,7 +106,6 @@ class Tenancy:
                 self.asking.rest(now + self._parts.policy.min_hold_secs)
                 self._leave(reason, now)
             case LeaseLost(lease, reason) if lease == self._stay.lease and self.stage in WITH_LEASE:
-                self._stay.is_lost = True
                 self._drop(reason, now)
             case _:
                 log.debug("news of a former lease: %s", event)
@@ -118,13 +120,14 @@ class Tenancy:
             self._gpu.kill("it came too late", is_expected=True)
             return
         stay = self._stay
-        stay.ready_at, stay.pid, stay.n_ended_before = now, self._gpu.pid, self._roster.n_ended
+        stay.ready_at, stay.n_ended_before = now, self._roster.n_ended
         self.asking.pace.note_card(now - stay.asked_at)
         for live in self._roster.lives.values():
             live.gpu_load_ms += 1000 * (now - max(stay.granted_at or now, live.added_at or now))
         self._stages.move(Stage.MOVING, now)
         self.asking.reason = ""
         self._ways.go_up(now)
+        self._look_at_moves(now)
 
     def gpu_gone(self, reason: str, now: float) -> bool:
         """The card's process has ended, or never began; whether nobody here wanted that."""
@@ -134,7 +137,7 @@ class Tenancy:
             self.asking.reason = f"the model on the GPU ended: {reason}"
             self._stay.leave(self.asking.reason, now)
             self._stages.move(Stage.LEAVING, now)
-        self._gone_at = now
+        self._back.process_gone(now)
         return is_failure
 
     def cpu_gone(self, now: float) -> None:
@@ -148,21 +151,22 @@ class Tenancy:
         for session_id in self._roster.take_ended_sessions():
             self.asking.sessions.prolong(session_id, now)
         match self.stage:
-            case Stage.CPU:
+            # Not while the CPU's runner still gives out what a former stay asked of it.
+            case Stage.CPU if self._ways.is_settled:
                 ticket = self.asking.ticket(now)
                 if ticket is not None:
                     self._ask(ticket, now)
             case Stage.WAITING if not self.asking.go_on(now):
-                self._withdraw("the work ended before the card came", now)
-            case Stage.GPU:
+                self._withdraw(now)
+            case Stage.LOADING | Stage.MOVING | Stage.GPU:
                 self._look_for_reason_to_leave(now)
             case Stage.YIELDING if now - self._stages.since > self._parts.policy.yield_patience_secs:
                 self._drop("it did not give its work out in time", now)
-            case Stage.LEAVING if self._gpu.is_empty:
-                self._look_at_memory(now)
+            case Stage.LEAVING if self._gpu.is_empty and self._back.is_done(self._stay, now):
+                self._close(now)
 
     def _look_for_reason_to_leave(self, now: float) -> None:
-        if self._roster.lives:
+        if self._roster.lives or self.stage is not Stage.GPU:
             self._idle_since = now
         reason = self._parts.policy.reason_to_leave(
             held_secs=self._stay.held_secs(now),
@@ -172,25 +176,9 @@ class Tenancy:
         if reason is not None:
             if self._roster.lives:
                 self.asking.rest(now + self._parts.policy.rest_secs)
+            # A load that takes as long as the longest stay would do so again.
+            self._stay.has_failed = self.stage is Stage.LOADING
             self._leave(reason, now)
-
-    def _look_at_memory(self, now: float) -> None:
-        """The card's memory is free when the driver says so; then, and not before, the lease goes back."""
-        stay = self._stay
-        used_mb = self._parts.card.vram_used_mb_of([stay.pid]) if stay.pid is not None else 0
-        stay.is_vram_free = used_mb == 0
-        if not stay.is_vram_free and now - self._gone_at < VRAM_PATIENCE_SECS:
-            return
-        if not stay.is_vram_free:
-            log.error("the card still shows %d MB of a process that has ended", used_mb)
-        if stay.lease is not None:
-            result = {"ended_because": stay.ended_because, "vram_free": stay.is_vram_free, "n_served": stay.n_served}
-            self._keeper.release(stay.lease, result)
-        if stay.has_failed:
-            self.asking.breaker.failed(stay.ticket)
-        elif stay.ready_at is not None:
-            self.asking.breaker.succeeded(stay.ticket)
-        self._close(now)
 
     # ---- moves ----
 
@@ -238,14 +226,18 @@ class Tenancy:
         self._gpu.kill(because, is_expected=True)
         if self.stage is not Stage.LEAVING:
             self._stages.move(Stage.LEAVING, now)
-        self._gone_at = now
+        self._back.process_gone(now)
 
-    def _withdraw(self, because: str, now: float) -> None:
+    def _withdraw(self, now: float) -> None:
+        """The card never came, so that there is nothing to record."""
         self.asking.withdraw()
-        self._stay.leave(because, now)
-        self._close(now)
+        self._stages.move(Stage.CPU, now)
 
     def _close(self, now: float) -> None:
+        if self._stay.has_failed:
+            self.asking.breaker.failed(self._stay.ticket)
+        elif self._stay.ready_at is not None:
+            self.asking.breaker.succeeded(self._stay.ticket)
         self._stages.move(Stage.CPU, now)
         record = self._record(now)
         threading.Thread(target=self._parts.record, args=(record,), name="hand-over record", daemon=True).start()

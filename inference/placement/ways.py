@@ -51,6 +51,11 @@ class Ways:
         if self._up is not None:
             self._up.source_gone()
 
+    @property
+    def is_settled(self) -> bool:
+        """The CPU's runner owes no answer; one that came later would count as the next way's."""
+        return self._up is None or self._up.is_done
+
     def is_up(self) -> bool:
         """Everything has left the CPU; if so, the last copies are on their way, too."""
         return _is_through(self._up)

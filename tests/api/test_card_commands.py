@@ -2,12 +2,15 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from typing import Any
 
 import msgspec
 import pytest
 from django.contrib.auth.models import User
+from django.core.handlers.asgi import ASGIRequest
 
+from chat.api import card_views
 from inference import card_commands, health
 from inference.card_commands import CARD_CHANNEL, CardCommand, HoldCard, ReleaseSession, YieldCard
 from inference.redis_client import shared_client, sync_client
@@ -109,6 +112,26 @@ def test_without_a_card_it_is_ready_on_the_cpu(api: Api, worker: Callable[..., W
     answer = api.post("/warmup").body
     assert (answer["status"], answer["reason"]) == ("ready_cpu", "this service has no GPU")
     assert one.heard == []
+
+
+@pytest.mark.parametrize("path", ["/warmup", "/release-session"])
+@pytest.mark.parametrize("session_id", [7, "", "x" * 129, "a\0b"])
+def test_a_session_that_cannot_be_meant_is_refused_with_its_field(
+    api: Api, worker: Callable[..., Worker], path: str, session_id: object
+) -> None:
+    one = worker(card=None)
+    answer = api.post(path, {"session_id": session_id})
+    assert (answer.status, answer.body["error"]["field"]) == (400, "session_id")
+    assert one.heard == []
+
+
+def test_a_body_that_announces_no_length_is_read_all_the_same() -> None:
+    """Taken for none, it would release everybody's sessions."""
+    scope = {"type": "http", "method": "POST", "path": "/release-session"}
+    headers = [(b"content-type", b"application/json"), (b"transfer-encoding", b"chunked")]
+    request = ASGIRequest({**scope, "headers": headers}, BytesIO(b'{"session_id": "talk"}'))
+    assert card_views._session(request) == "talk"
+    assert card_views._session(ASGIRequest({**scope, "headers": []}, BytesIO())) == ""
 
 
 @pytest.mark.parametrize("path", ROUTES)

@@ -40,6 +40,7 @@ def test_an_answer_moves_to_the_card_and_back_and_every_interface_says_so(
     assert (warm["status"], warm["model_on_gpu"]) == ("ready", True)
     told = health(stack)
     assert told["model_on_gpu"]
+    assert 0 < told["vram_used_mb"] < told["vram_total_mb"], "the simulated runner's process"
     assert told["gpu_layers"] > 0
     assert "simulated" in told["gpu"]["name"]
     answer = httpx.post(f"{stack.url}/chat", json=body("hello"), timeout=60).json()

@@ -19,7 +19,7 @@ from django.conf import settings  # noqa: E402
 
 from inference.gpu.card import SimulatedCard  # noqa: E402
 from inference.gpu.gpu_lock import gpu_lock  # noqa: E402
-from inference.gpu.keepers import make_keeper  # noqa: E402
+from inference.gpu.keepers import WorkerKeeper  # noqa: E402
 from inference.gpu.lease import Lease, LeaseEvent, LeaseGranted, LeaseLost, LeaseWanted  # noqa: E402
 
 
@@ -31,8 +31,7 @@ def say(event: LeaseEvent, **more: object) -> None:
 
 def main() -> None:
     events: queue.SimpleQueue[LeaseEvent] = queue.SimpleQueue()
-    keeper = make_keeper(events.put, SimulatedCard())
-    assert keeper is not None
+    keeper = WorkerKeeper(events.put)
     keeper.begin()
     priority = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     keeper.want(priority=priority, session_ids=frozenset())

@@ -34,6 +34,14 @@ def test_a_living_process_holds_memory_and_an_ended_one_none() -> None:
     assert card.free_mb == 4096
 
 
+def test_a_process_asked_about_long_ago_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number may be somebody else's by now."""
+    monkeypatch.setattr("inference.gpu.card._resident_mb", lambda pid: pid)
+    card = SimulatedCard(total_mb=4096)
+    assert (card.vram_used_mb_of([1000]), card.free_mb) == (1000, 3096)
+    assert (card.vram_used_mb_of([200]), card.free_mb) == (200, 3896)
+
+
 def test_one_holder_of_a_lock_at_a_time(tmp_path: Path) -> None:
     with gpu_lock("GPU-1", tmp_path) as lock:  # type: ignore[union-attr]  # the assertion is that it is held
         assert lock.fd >= 0

@@ -103,9 +103,7 @@ class TestWithTheBuiltIn(KeeperContract):
         assert time.monotonic() - began < QUICK.ttl_secs
 
     def test_one_that_waits_in_the_line_leaves_it_at_once(self, scene: BuiltInScene) -> None:
-        first = asking(scene.wire, "other", renews=False)
-        while first.step() is None:
-            time.sleep(0.01)
+        hold(scene.wire, "other")
         scene.keeper.want(priority=1, session_ids=frozenset())
         until(lambda: len(desk.look(scene.wire).waiting) == 1)
         # Who waits is told for whom, and keeps the place.
@@ -113,6 +111,29 @@ class TestWithTheBuiltIn(KeeperContract):
         scene.keeper.unwant()
         until(lambda: desk.look(scene.wire).waiting == [])
         assert_quiet(scene)
+
+    def test_a_person_who_comes_while_batch_work_waits_does_not_wait_like_it(self, scene: BuiltInScene) -> None:
+        hold(scene.wire, "other")
+        scene.keeper.want(priority=2, session_ids=frozenset())
+        until(lambda: [waiter.priority for waiter in desk.look(scene.wire).waiting] == [2])
+        scene.keeper.want(priority=1, session_ids=frozenset({"talk"}))
+        until(lambda: [waiter.priority for waiter in desk.look(scene.wire).waiting] == [1])
+        desk.release(scene.wire, session_id="other")
+        events = [scene.events.get(timeout=PATIENCE_SECS)]
+        while not isinstance(events[-1], LeaseGranted):
+            events.append(scene.events.get(timeout=PATIENCE_SECS))
+        assert {event.retry_in_secs for event in events if isinstance(event, LeaseRefused)} <= {0.0}
+
+    def test_wanted_again_while_it_is_being_withdrawn_is_no_refusal(self, scene: BuiltInScene) -> None:
+        hold(scene.wire, "other")
+        scene.keeper.want(priority=1, session_ids=frozenset())
+        until(lambda: len(desk.look(scene.wire).waiting) == 1)
+        scene.keeper.unwant()
+        scene.keeper.want(priority=1, session_ids=frozenset())
+        desk.release(scene.wire, session_id="other")
+        while not isinstance(event := scene.events.get(timeout=PATIENCE_SECS), LeaseGranted):
+            assert isinstance(event, LeaseRefused)
+            assert event.reason == "gemma-service holds the GPU"
 
     def test_somebody_more_urgent_gets_the_card_and_hears_when_it_is_free(self, scene: BuiltInScene) -> None:
         scene.keeper.want(priority=2, session_ids=frozenset())
@@ -133,6 +154,13 @@ class TestWithTheBuiltIn(KeeperContract):
         answers.get(timeout=PATIENCE_SECS)
         waiting.join()
         assert desk.look(scene.wire).owner == "ml-service"
+
+
+def hold(wire: Wire, session_id: str) -> None:
+    """Somebody else has the card, until it is released."""
+    acquisition = asking(wire, session_id, renews=False)
+    while acquisition.step() is None:
+        time.sleep(0.01)
 
 
 def _away(*args: object, **options: object) -> None:

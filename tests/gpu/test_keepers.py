@@ -1,23 +1,20 @@
 """The keeper that this installation's settings make."""
 
 import queue
+import time
 
 import pytest
 from pytest_django import Settings
 
-from inference.gpu.card import SimulatedCard
 from inference.gpu.clients.builtin import BuiltInCoordinator
 from inference.gpu.clients.outside import OutsideCoordinator
-from inference.gpu.keepers import make_coordinator, make_keeper
+from inference.gpu.keepers import WorkerKeeper, make_coordinator
 from inference.gpu.lease import LeaseEvent, LeaseGranted, LeaseWanted
+from inference.gpu.models import GpuLedger
 from inference.gpu.watching import watch_loop
 from tests.gpu.keeper_contract import PATIENCE_SECS, until
 from tests.gpu.tenants import Wire
 from tests.gpu.test_acquiring import asking
-
-
-def test_without_a_card_there_is_nothing_to_lease() -> None:
-    assert make_keeper(lambda event: None, None) is None
 
 
 def test_an_address_names_an_outside_coordinator(settings: Settings) -> None:
@@ -29,12 +26,24 @@ def test_an_address_names_an_outside_coordinator(settings: Settings) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
+def test_what_is_withdrawn_while_a_simulated_card_is_late_pauses_nobody(wire: Wire, settings: Settings) -> None:
+    settings.GEMMA_GPU, settings.GEMMA_GPU_GRANT_DELAY_MS = "simulated", 200
+    keeper = WorkerKeeper(lambda event: None)
+    keeper.begin()
+    keeper.want(priority=1, session_ids=frozenset())
+    time.sleep(0.05)
+    keeper.unwant()
+    time.sleep(0.3)
+    keeper.end(5.0)
+    assert GpuLedger.objects.current().epoch == 0
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_simulated_card_is_granted_late_and_asked_back(wire: Wire, settings: Settings) -> None:
     settings.GEMMA_GPU, settings.GEMMA_GPU_GRANT_DELAY_MS = "simulated", 200
     settings.GPU_LEASE_TTL_SECS = 1.0
     events: queue.SimpleQueue[LeaseEvent] = queue.SimpleQueue()
-    keeper = make_keeper(events.put, SimulatedCard())
-    assert keeper is not None
+    keeper = WorkerKeeper(events.put)
     keeper.begin()
     try:
         until(lambda: bool(wire.execute_command("PUBSUB", "NUMPAT")))

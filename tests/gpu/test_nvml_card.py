@@ -7,6 +7,7 @@ import pynvml
 import pytest
 from pytest_django import Settings
 
+from inference.errors import CardUnavailable
 from inference.gpu.card import SimulatedCard
 from inference.gpu.cards import find_card
 from inference.gpu.nvml_card import NvmlCard
@@ -48,6 +49,22 @@ def test_what_a_process_holds_is_counted_once(monkeypatch: pytest.MonkeyPatch) -
     assert card.vram_used_mb_of([8]) == 1  # how much is not known, that it is there is
     assert card.vram_used_mb_of([7, 8, 9]) == 901
     assert card.vram_used_mb_of([9]) == 0
+
+
+def test_a_card_that_is_lost_is_unavailable_and_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(handle: object) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+
+    for name in ("nvmlDeviceGetUUID", "nvmlDeviceGetName"):
+        monkeypatch.setattr(pynvml, name, lambda handle: "a card")
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(total=8 << 30, free=0))
+    card = NvmlCard(object())
+    for name in ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetComputeRunningProcesses"):
+        monkeypatch.setattr(pynvml, name, lost)
+    with pytest.raises(CardUnavailable, match="a card does not answer"):
+        card.vram_used_mb_of([7])
+    with pytest.raises(CardUnavailable):
+        _ = card.free_mb
 
 
 @on_a_card

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 import pytest
 from django.conf import settings
 from django.db import connections
+from pytest_django.fixtures import Settings
 from pytest_django.live_server_helper import LiveServer
 
 from inference.gpu import tenant as tenant_module
 from inference.gpu.coordinator import desk
 from inference.gpu.coordinator.acquiring import Granted, Refused
 from inference.gpu.tenant import GpuRefused, GpuTenant, gpu_tenant
+from inference.gpu.tenant_client import TenantClient
 from tests.gpu.keeper_contract import until
 from tests.gpu.tenants import Wire
 from tests.gpu.test_acquiring import asking, granted, verdict_of
@@ -216,6 +218,17 @@ class TestAsking:
         with tenant.ask(timeout_secs=5):
             assert following.step() is None
         assert isinstance(verdict_of(following), Granted)
+        assert program.calls == ["load", "unload"]
+
+    def test_one_that_cannot_renew_has_left_before_somebody_else_comes(
+        self, wire: Wire, program: Program, begin: Callable[..., GpuTenant], url: str, settings: Settings
+    ) -> None:
+        settings.GPU_LEASE_TTL_SECS = 0.8
+        guest = begin("comfy", url=url, resident=False)
+        with guest.ask(timeout_secs=5) as lease:
+            guest._coordinator = TenantClient("http://127.0.0.1:9", "comfy")
+            until(lambda: not guest.is_allowed)
+            assert desk.look(wire).session_id == lease.session_id, "it has left while the card was still its own"
         assert program.calls == ["load", "unload"]
 
     def test_nobody_there_is_a_refusal(self, begin: Callable[..., GpuTenant]) -> None:

@@ -1,7 +1,7 @@
 """A placement with two stub runners, a keeper that does what the test says, and a clock that stands still."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from inference.engine.frames import (
     Import,
     Imported,
 )
+from inference.errors import CardUnavailable
 from inference.gpu.fake_keeper import FakeKeeper
 from inference.gpu.hand_over import HandOverRecord
 from inference.gpu.lease import LeaseEvent, Post
@@ -43,11 +44,15 @@ class StubCard:
     total_mb: int = 8192
     free_mb: int = 8192
     used_mb: int = 0
+    is_away: bool = False
+    used_by: Callable[[], int] | None = None
     asked: list[list[int]] = field(default_factory=list)
 
     def vram_used_mb_of(self, pids: Iterable[int]) -> int:
         self.asked.append(list(pids))
-        return self.used_mb
+        if self.is_away:
+            raise CardUnavailable("the driver does not answer")
+        return self.used_by() if self.used_by else self.used_mb
 
 
 @dataclass
@@ -136,8 +141,8 @@ class CardBench:
     def gpu_dies(self) -> None:
         self.do(RunnerGone(self._gpu_number, "killed by SIGKILL"))
 
-    def gpu_does_not_start(self) -> None:
-        self.do(StartFailed(self._gpu_number, "runner_died", "killed by SIGKILL"))
+    def gpu_does_not_start(self, pid: int | None = None) -> None:
+        self.do(StartFailed(self._gpu_number, "runner_died", "killed by SIGKILL", pid))
 
     # ---- whole ways ----
 

@@ -1,18 +1,19 @@
 """The card comes, is used and goes back: event by event, with stub runners. Lives never notice but by their devices."""
 
+import shutil
 from pathlib import Path
 from uuid import uuid4
 
 import msgspec
 import pytest
 
-from inference.engine.frames import Cancel, Export, ExportCache, Step, Submit
+from inference.engine.frames import Cancel, Export, ExportCache, Exported, Given, Step, Submit
 from inference.launcher import FrameCame
 from inference.lives import Fate, Live
 from inference.placement.events import Add, Hold, ReleaseSession, StopOne, YieldCard
+from inference.placement.giving_back import VRAM_PATIENCE_SECS
 from inference.placement.stages import Stage
 from inference.placement.stay import GPU
-from inference.placement.tenancy import VRAM_PATIENCE_SECS
 from inference.results import CANCELLED, device_runs
 from inference.states import FinishReason
 from tests.inference.card_bench import POLICY, CardBench
@@ -149,6 +150,52 @@ def test_memory_that_a_dead_process_seems_to_hold_does_not_keep_the_lease_for_ev
     assert bench.keeper.released[-1][1]["vram_free"] is False
 
 
+def test_a_driver_that_says_nothing_keeps_the_lease_no_longer_than_one_that_says_no(bench: CardBench) -> None:
+    lives = bench.reach(Stage.LEAVING)
+    bench.card.is_away = True
+    bench.gpu_dies()
+    bench.wait(VRAM_PATIENCE_SECS - 0.1)
+    assert bench.has_lease()
+    bench.wait(0.2)
+    assert not bench.has_lease()
+    assert bench.keeper.released[-1][1]["vram_free"] is False
+    finish(bench, lives)
+
+
+def test_a_runner_that_died_while_it_loaded_held_memory_too(bench: CardBench) -> None:
+    bench.reach(Stage.LOADING)
+    bench.card.used_mb = 900
+    bench.gpu_does_not_start(pid=2001)
+    bench.do()
+    assert bench.card.asked[-1] == [2001]
+    assert bench.has_lease()
+    bench.card.used_mb = 0
+    bench.do()
+    assert not bench.has_lease()
+
+
+def test_one_that_was_given_up_in_the_moment_it_was_ready_held_memory_too(bench: CardBench) -> None:
+    bench.reach(Stage.LOADING)
+    bench.want_back()
+    bench.card.used_mb = 900
+    bench.start_gpu()
+    assert bench.gpu.killed == 1
+    bench.gpu_dies()
+    assert bench.card.asked[-1] == [2000]
+    assert bench.has_lease()
+
+
+def test_the_worker_that_stops_gives_back_when_the_memory_is_free(bench: CardBench) -> None:
+    bench.reach(Stage.GPU)
+    assert bench.placement._desk.gpu is not None
+    bench.placement._desk.gpu.begin()
+    used = [900, 900, 0]
+    bench.card.used_by = lambda: used.pop(0)
+    bench.tenancy.end(1.0)
+    assert used == []
+    assert bench.keeper.released[-1][1]["vram_free"] is True
+
+
 def test_the_record_says_what_the_stay_was_like(bench: CardBench) -> None:
     bench.add()
     bench.now += 2.0
@@ -214,7 +261,7 @@ def test_when_the_work_ends_first_the_request_is_withdrawn(bench: CardBench) -> 
     finish(bench, lives)
     assert not bench.keeper.is_wanted
     assert bench.at(Stage.CPU)
-    assert bench.record().device_to == "cpu"
+    assert bench.records == [], "the card never changed hands"
 
 
 def test_a_grant_that_crosses_the_withdrawal_goes_back(bench: CardBench) -> None:
@@ -281,6 +328,17 @@ def test_a_long_queue_does_not_keep_the_card_from_the_others(bench: CardBench) -
     assert len(bench.keeper.wants) == n_asked, "the others have it for a while"
     bench.wait(1.5)
     assert len(bench.keeper.wants) == n_asked + 1
+
+
+def test_a_load_that_takes_as_long_as_the_longest_stay_is_given_up(bench: CardBench) -> None:
+    lives = bench.reach(Stage.LOADING)
+    bench.wait(POLICY.max_hold_secs - 0.1)
+    assert bench.at(Stage.LOADING)
+    bench.wait(0.2)
+    assert bench.at(Stage.LEAVING)
+    leave(bench)
+    assert bench.tenancy.asking.breaker.n_failures == 1
+    finish(bench, lives)
 
 
 def test_whoever_wanted_it_back_has_it_for_a_while(bench: CardBench) -> None:
@@ -364,6 +422,7 @@ def test_after_repeated_deaths_it_is_left_alone_and_that_is_said(bench: CardBenc
         assert bench.at(Stage.WAITING)
         bench.grant()
         bench.gpu_does_not_start()
+        bench.cpu_gives_out()
         bench.do()
     n_asked = len(bench.keeper.wants)
     bench.wait(5.0)
@@ -385,6 +444,59 @@ def test_the_cpus_runner_dies_in_each_stage(bench: CardBench, stage: Stage) -> N
         bench.gpu_gives_out()
         assert all(live.device is None and live.state_path for live in lives), "they wait with their states"
     bench.start_cpu()
+    finish(bench, lives)
+
+
+def test_the_cpus_runner_is_away_when_the_cards_is_ready(bench: CardBench) -> None:
+    """Nobody is there to give anything out; waiting for it would keep the card for ever."""
+    lives = bench.reach(Stage.LOADING)
+    bench.cpu_dies()
+    bench.start_gpu()
+    assert bench.at(Stage.GPU)
+    finish(bench, lives)
+    bench.wait(POLICY.min_hold_secs + POLICY.linger_secs)
+    assert bench.at(Stage.YIELDING)
+
+
+def test_copies_for_a_runner_that_died_meanwhile_do_not_stay(bench: CardBench) -> None:
+    lives = bench.reach(Stage.YIELDING)
+    bench.cpu_dies()
+    bench.gpu_gives_out()
+    leave(bench)
+    bench.start_cpu()
+    finish(bench, lives)
+    assert [path for path in bench.files() if path.read_bytes() == b"copy"] == []
+
+
+def test_what_a_former_stay_asked_of_the_cpus_runner_is_no_answer_to_the_next(bench: CardBench) -> None:
+    lives = bench.reach(Stage.MOVING)
+    bench.gpu_dies()  # and the CPU's runner, in the middle of a long step, has not given anything out
+    bench.do()
+    assert not bench.has_lease()
+    assert bench.at(Stage.CPU)
+    bench.wait(0.1)
+    assert bench.at(Stage.CPU)
+    bench.cpu_gives_out()
+    bench.wait(0.1)
+    assert bench.at(Stage.WAITING)
+    bench.grant()
+    bench.cpu_gives_out()
+    bench.start_gpu()
+    bench.cpu_gives_out()
+    assert bench.at(Stage.GPU)
+    finish(bench, lives)
+
+
+def test_a_folder_that_somebody_removed_costs_the_states_alone(bench: CardBench) -> None:
+    lives = bench.reach(Stage.WAITING)
+    shutil.rmtree(bench.tenancy._folder.path)
+    bench.grant()
+    bench.start_gpu()
+    (export,) = [frame for frame in bench.cpu.sent if isinstance(frame, Export)]
+    assert not [frame for frame in bench.cpu.sent if isinstance(frame, ExportCache)], "there is no room for copies"
+    assert bench.cpu.killed == 0
+    bench.cpu_says(Exported([Given(each, "", 0, 0, 1.0, 1.0) for each in export.sequence_ids], 1.0))
+    assert bench.at(Stage.GPU)
     finish(bench, lives)
 
 
