@@ -6,6 +6,7 @@ Every command runs them. What one variable may hold is checked while it is parse
 import difflib
 import ipaddress
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,15 +14,19 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as Caution
 
-from inference.engine.config import Backend, FlashAttention, KvType
+from inference.engine.config import MEBIBYTE, Backend, FlashAttention, KvType
 from inference.engine.errors import ModelFileError
 from inference.engine.model_file import check_model_file
+from inference.engine_settings import requested_config
+from inference.memory_check import kv_bytes
 
 Rule = Callable[[], Iterator[CheckMessage]]
 PREFIX = "GEMMA_"
 MIN_SECRET_BYTES = 32
 # Claims of live workers would be taken over if a heartbeat or two came late.
 HEARTBEATS_PER_CLAIM = 3
+# There when a card is, also in containers that were given one.
+NVIDIA_DEVICE = Path("/dev/nvidiactl")
 RULES: list[Rule] = []
 
 
@@ -197,6 +202,44 @@ def residents_may_pause_in_time() -> Iterator[CheckMessage]:
             hint="Set GPU_FREED_TIMEOUT to GPU_PAUSE_TIMEOUT or more.",
             id="gemma.E033",
         )
+
+
+@rule
+def states_have_a_folder() -> Iterator[CheckMessage]:
+    """W034: answers would stay on the CPU, since nothing could move."""
+    folder: Path = settings.GEMMA_SHM_DIR
+    if _may_use_a_card() and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        yield Caution(
+            f"GEMMA_SHM_DIR={folder} is no folder that can be written: the card is not used.",
+            hint="Set GEMMA_SHM_DIR to a tmpfs, or GEMMA_GPU=off.",
+            id="gemma.W034",
+        )
+
+
+@rule
+def states_fit_their_folder() -> Iterator[CheckMessage]:
+    """W035: what finds no room there is computed again on the other device."""
+    folder: Path = settings.GEMMA_SHM_DIR
+    path: Path = settings.GEMMA_MODEL_FILE
+    if not _may_use_a_card() or not folder.is_dir() or settings.GEMMA_BACKEND is Backend.FAKE or not path.exists():
+        return
+    try:
+        needed = kv_bytes(requested_config()) or 0
+    except ModelFileError:
+        return  # E001 says so
+    size = shutil.disk_usage(folder).total
+    if size < needed:
+        yield Caution(
+            f"GEMMA_SHM_DIR={folder} has {size // MEBIBYTE} MB, but the caches of GEMMA_CONTEXT_SIZE="
+            f"{settings.GEMMA_CONTEXT_SIZE} and GEMMA_PARALLEL={settings.GEMMA_PARALLEL} take up to "
+            f"{needed // MEBIBYTE} MB: what finds no room there is computed again when the card changes hands.",
+            hint="Make that tmpfs larger (containers: shm_size), or choose a smaller context.",
+            id="gemma.W035",
+        )
+
+
+def _may_use_a_card() -> bool:
+    return settings.GEMMA_GPU == "simulated" or (settings.GEMMA_GPU == "auto" and NVIDIA_DEVICE.exists())
 
 
 @rule

@@ -31,6 +31,17 @@ PROJECT = Path(__file__).resolve().parent.parent
 FRAMES_PER_SEC = 8
 WIDTH = 46
 CLEAR = "\x1b[H\x1b[2J"
+RATE_SECS = 2.0  # tokens per second are those of the last
+# What the placement's stages mean for who watches.
+NOW = {
+    "cpu": "the chat's model rests in memory, and computes on the CPU",
+    "waiting": "the chat has asked for the card; meanwhile it answers on the CPU",
+    "loading": "the card is the chat's: its model is loaded there while the answer goes on on the CPU",
+    "moving": "the running answer moves to the card",
+    "gpu": "the chat computes on the card",
+    "yielding": "the running answer moves back to the CPU",
+    "leaving": "the chat's process on the card ends, then the other program may have it",
+}
 QUESTIONS = (
     "Write a long story about a lighthouse keeper and a storm.",
     "And what did the keeper do the next morning?",
@@ -44,11 +55,13 @@ class Tenant:
         self.process = process
         self.line = "starts"
         self.lines: list[str] = []
+        self.has_begun = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         for line in self.process.stdout or ():
             self.line = line.strip()
+            self.has_begun.set()
             if not self.line.startswith("working"):
                 self.lines.append(self.line)
 
@@ -59,6 +72,7 @@ class Chat:
     def __init__(self, url: str, question: str, conversation_id: str | None) -> None:
         self.question = question
         self.pieces: list[str] = []
+        self.times: list[float] = []
         self.state = "asked"
         self.end: dict[str, Any] = {}
         self._body: dict[str, Any] = {"message": question, "max_tokens": 400, "ignore_eos": True}
@@ -83,22 +97,26 @@ class Chat:
     def _take(self, event: dict[str, Any]) -> None:
         if event["token"]:
             self.pieces.append(event["token"])
+            self.times.append(time.monotonic())
         if event.get("status"):
             status = event["status"]
             self.state = status["state"] + (f" ({status['reason']})" if status.get("reason") else "")
         if event["done"]:
             self.end, self.state = event, "complete"
 
+    @property
+    def rate(self) -> float:
+        since = time.monotonic() - RATE_SECS
+        return sum(at >= since for at in self.times) / RATE_SECS
+
 
 def picture(health: dict[str, Any], lease: dict[str, Any], tenant: Tenant, chat: Chat, note: str) -> str:
     """One frame."""
     gpu = health.get("gpu") or {}
-    holder = lease.get("requester") or (lease.get("owner") or "nobody")
-    has_it = {True: "\x1b[42m  THE CARD  \x1b[0m", False: "            "}
-    ours = lease.get("requester") == "gemma-service"
+    has_it = {True: "\x1b[42m  HAS THE CARD  \x1b[0m", False: "without the card"}
     left = [
         "TRANSCRIPTION (another program)",
-        has_it[not ours],
+        has_it[lease.get("state") == "transcription"],
         "",
         *textwrap.wrap(tenant.line, WIDTH),
         "",
@@ -107,22 +125,22 @@ def picture(health: dict[str, Any], lease: dict[str, Any], tenant: Tenant, chat:
     text = "".join(chat.pieces)
     right = [
         f"CHAT: {chat.question}"[:WIDTH],
-        has_it[ours],
-        f"last told: {chat.state}"[:WIDTH],
-        f"{len(chat.pieces)} pieces of text so far",
+        has_it[lease.get("state") == "gemma"],
+        f"the client was told: {chat.state}"[:WIDTH],
+        f"{len(chat.pieces)} pieces of text, {chat.rate:.0f} a second",
         "",
         *textwrap.wrap(text[-420:], WIDTH)[-8:],
     ]
     rows = max(len(left), len(right))
     body = "\n".join(f" {_fit(left, row)} | {_fit(right, row)}" for row in range(rows))
-    head = f"SIMULATED card: {gpu.get('card', '?')}; the lease is with {holder}; {note}"
+    head = f"{note}\nNow: {NOW.get(gpu.get('state', ''), 'the service starts')}. (SIMULATED card)"
     return f"{head}\n{'-' * (2 * WIDTH + 5)}\n{body}\n"
 
 
 def _fit(lines: list[str], row: int) -> str:
     line = lines[row] if row < len(lines) else ""
     shown = line if line.startswith("\x1b") else line[:WIDTH]
-    n_visible = 12 if line.startswith("\x1b") else len(shown)
+    n_visible = 16 if line.startswith("\x1b") else len(shown)
     return shown + " " * (WIDTH - n_visible)
 
 
@@ -160,13 +178,13 @@ class Show:
 def play(url: str, tenant: Tenant, *, is_plain: bool) -> None:
     show = Show(url, tenant, is_plain=is_plain)
     first = Chat(url, QUESTIONS[0], None)
-    show.until(first, "the answer begins on the CPU; the card is asked for")
+    show.until(first, "1 of 4: a question. The answer begins at once, on the CPU, and goes on on the card.")
     runs = ", ".join(f"{run['tokens']} tokens on the {run['device']}" for run in first.end.get("devices", ()))
-    show.rest(first, "nothing to do: the card goes back after the linger", 5.0)
+    show.rest(first, "2 of 4: nobody asks. After a moment the card goes back to the other program.", 5.0)
     second = Chat(url, QUESTIONS[1], first.end.get("conversation_id"))
-    show.until(second, "the next turn", n_pieces=150)
+    show.until(second, "3 of 4: the next question; the card is asked for again.", n_pieces=150)
     httpx.post(f"{url}/move-to-cpu", timeout=30.0).raise_for_status()
-    show.until(second, "the card was wanted back in mid-sentence: the answer goes on on the CPU")
+    show.until(second, "4 of 4: the card has to go back in mid-sentence; the answer goes on on the CPU.")
     more = ", ".join(f"{run['tokens']} tokens on the {run['device']}" for run in second.end.get("devices", ()))
     cached = second.end.get("usage", {}).get("cached_tokens")
     show.rest(second, "over", 2.0)
@@ -224,7 +242,9 @@ def main() -> None:
             tenants = environment | {"GPU_COORDINATOR_URL": url, "PYTHONUNBUFFERED": "1"}
             process = subprocess.Popen(command, env=tenants, stdout=subprocess.PIPE, text=True, cwd=PROJECT)
             try:
-                play(url, Tenant(process), is_plain=arguments.plain or not sys.stdout.isatty())
+                tenant = Tenant(process)
+                tenant.has_begun.wait(30)  # else the first answer would find the card unused
+                play(url, tenant, is_plain=arguments.plain or not sys.stdout.isatty())
             finally:
                 process.terminate()
                 process.wait(10)

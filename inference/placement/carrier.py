@@ -25,7 +25,7 @@ class Carrier:
         self.source, self.target = source, target
         self._n_awaited = 0  # answers of the source
         self._roster = roster
-        self._folder = str(folder.new())
+        self.folder = folder.new()
         self._max_bytes = folder.max_bytes
         self._paths: list[str] = []  # copied, and not yet imported
         self._has_copied = False
@@ -48,7 +48,7 @@ class Carrier:
         for live in leaving:
             live.is_leaving, live.moved_at = True, now
         if self.source.ready is not None:  # else nothing lives there, and nobody would answer
-            self.source.send(Export([live.sequence_id for live in leaving], self._folder))
+            self.source.send(Export([live.sequence_id for live in leaving], str(self.folder)))
             self._n_awaited += 1
         self._copy(budget_ms, own_only=own_only)
 
@@ -80,7 +80,7 @@ class Carrier:
             return
         self.source.send(
             ExportCache(
-                folder=self._folder,
+                folder=str(self.folder),
                 max_bytes=self._max_bytes,
                 budget_ms=budget_ms,
                 is_more=self._has_copied,

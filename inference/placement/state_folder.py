@@ -54,10 +54,10 @@ class StateFolder:
             log.warning("answers move without their states: %s", error)
         return folder
 
-    def clear(self) -> None:
-        """Remove what no runner took in."""
+    def clear(self, *, but: Path | None = None) -> None:
+        """Remove what no runner took in; ``but`` the folder of a move whose reader may not have come to it yet."""
         for folder in self.path.glob("*"):
-            if folder.name != LOCK:
+            if folder.name != LOCK and folder != but:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:

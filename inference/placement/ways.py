@@ -18,7 +18,8 @@ class Ways:
 
     def copy_ahead(self) -> None:
         """While the card's runner loads."""
-        self._folder.clear()
+        # The CPU's runner may not have read yet what came back to it last; everybody else has.
+        self._folder.clear(but=None if self._down is None else self._down.folder)
         self._up, self._down = Carrier(self._cpu, self._gpu, self._roster, self._folder), None
         self._up.copy_ahead()
 
@@ -38,8 +39,6 @@ class Ways:
             case Imported(n_states=n_states):
                 stay.n_snapshots += n_states
                 stay.copied(0, frame.ms)
-                if device == self._cpu.device and not any(live.state_path for live in self._roster.lives.values()):
-                    self._folder.clear()
             case Exported() if carrier is not None:
                 stay.moved(frame)
                 carrier.sequences_left(frame)

@@ -158,18 +158,20 @@ def party(folder: Path, **changes: object) -> Iterator[Party]:
     assert not [thread for thread in threading.enumerate() if thread.name in ("placement", "runner launcher")]
 
 
-def random_hand_overs(there: Party, n_hand_overs: int, seed: int, *, is_done: Callable[[], bool]) -> int:
-    """Granted and wanted back at random moments, in any stage; how many times the card was reached."""
-    draw, n_reached = random.Random(seed), 0
-    for _ in range(n_hand_overs):
+def random_hand_overs(there: Party, n_hand_overs: int, seed: int, *, is_done: Callable[[], bool]) -> tuple[int, int]:
+    """Granted and wanted back at random moments, in any stage; how many there were, and how many reached the card."""
+    draw, n_granted, n_reached = random.Random(seed), 0, 0
+    while n_granted < n_hand_overs:
         there.until(lambda: there.keeper.is_wanted or is_done())
         if is_done():
             break
-        assert there.keeper.grant() is not None
+        if there.keeper.grant() is None:
+            continue  # withdrawn in this moment: the last of them has ended
+        n_granted += 1
         if draw.random() < 0.8:
             there.until(lambda: there.at(Stage.GPU))
             n_reached += 1
         time.sleep(draw.random() * 0.05)
         (there.keeper.lose if draw.random() < 0.15 else there.keeper.want_back)()
         there.until(lambda: there.keeper.lease is None)
-    return n_reached
+    return n_granted, n_reached

@@ -241,6 +241,22 @@ def test_an_answers_timings_say_what_it_waited_for(bench: CardBench) -> None:
     assert outcome.n_cached == 1, "as its first runner found it"
 
 
+def test_a_state_lies_there_until_its_reader_has_come_to_it(bench: CardBench) -> None:
+    """The CPU's runner, in the middle of a long step, has taken in the copies and not yet what was submitted."""
+    lives = bench.reach(Stage.LEAVING)
+    states = [Path(each.state) for each in bench.cpu.submissions[-2:]]
+    bench.cpu_gives_out()
+    assert all(state.exists() for state in states)
+    leave(bench)
+    bench.wait(POLICY.min_hold_secs + 1.0)
+    bench.grant()
+    assert all(state.exists() for state in states), "also when the card comes again"
+    bench.cpu_gives_out()
+    bench.start_gpu()
+    bench.cpu_gives_out()
+    finish(bench, lives)
+
+
 # ---- not granted ----
 
 

@@ -15,6 +15,7 @@ from inference.gpu.gpu_lock import gpu_lock
 from inference.lives import Fate, Live
 from inference.placement.stages import Stage
 from inference.results import device_runs
+from inference.token_log_entries import Waiting
 from tests.inference.card_party import Party, party, random_hand_overs
 
 N_STREAMS = 8
@@ -44,7 +45,7 @@ def test_an_answer_goes_to_the_card_and_back_in_mid_sentence(tmp_path: Path) -> 
         runs = device_runs(live.tokens)
         assert [run["device"] for run in runs] == ["cpu", "gpu", "cpu"]
         assert secs < 5.0
-        record = next(each for each in there.records if each.lease_epoch)
+        (record,) = there.records
         assert (record.n_sequences, record.is_simulated, record.device_to) == (2, True, "gpu")
         assert record.moved_bytes > 0
         timings = there.outcome(live).timings
@@ -52,6 +53,19 @@ def test_an_answer_goes_to_the_card_and_back_in_mid_sentence(tmp_path: Path) -> 
         # Everything that the two runners computed: the prompt once, and each token once.
         report = there.placement.meter.report()
         assert report.n_prefill_tokens + report.n_decode_tokens <= len(live.prompt) + len(live.tokens) + 2
+
+
+def test_the_first_token_does_not_wait_for_a_coordinator_that_takes_its_time(tmp_path: Path) -> None:
+    with party(tmp_path) as there:
+        there.keeper.grant_after_secs = 1.0
+        live = there.ask("[[delay: 10]] [[count: 900]]")
+        there.until(lambda: there.at(Stage.GPU))
+        kinds = [entry.state if isinstance(entry, Waiting) else "token" for entry in there.streams[live]]
+        order = [kinds.index(kind) for kind in ("waiting_for_gpu", "token", "loading")]
+        assert order == sorted(order), kinds[:8]
+        assert len(live.tokens) > 10, "the answer went on meanwhile"
+        there.placement.cancel(live.generation_id)
+        there.outcome(live)
 
 
 @pytest.mark.timeout(120 + 3 * N_HAND_OVERS)
@@ -66,12 +80,13 @@ def test_random_hand_overs_under_eight_streams(tmp_path: Path) -> None:
             def is_done(lives: list[Live] = lives) -> bool:
                 return all(live.wait(0) is not None for live in lives)
 
-            n_before = len(there.records)
-            n_reached += random_hand_overs(there, N_HAND_OVERS - n_done, seed=n_done, is_done=is_done)
+            n_granted, n_there = random_hand_overs(there, N_HAND_OVERS - n_done, seed=n_done, is_done=is_done)
             there.until(is_done)
-            n_done += max(1, len(there.records) - n_before)
+            n_done += n_granted
+            n_reached += n_there
         assert n_reached > N_HAND_OVERS // 3
         assert {there.text(live) == text for live, text in wanted.items()} == {True}
+        there.until(lambda: len(there.records) >= n_reached, 5.0)
 
 
 @pytest.mark.parametrize("stage", [Stage.LOADING, Stage.MOVING, Stage.GPU, Stage.YIELDING])

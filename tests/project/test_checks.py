@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import re
+import shutil
 import struct
 from pathlib import Path
 
@@ -65,6 +66,29 @@ def test_the_card_is_not_held_longer_at_least_than_at_most(settings: Settings) -
 def test_a_word_of_leaving_does_not_take_longer_than_leaving(settings: Settings) -> None:
     settings.GPU_PAUSE_TIMEOUT, settings.GPU_FREED_TIMEOUT = 70.0, 60.0
     assert "GPU_PAUSE_TIMEOUT=70" in found("gemma.E033").msg
+
+
+def test_a_card_without_a_folder_for_states(settings: Settings, tmp_path: Path) -> None:
+    settings.GEMMA_SHM_DIR = tmp_path / "missing"
+    assert check_settings() == [], "there is no card to move to"
+    settings.GEMMA_GPU = "simulated"
+    assert str(settings.GEMMA_SHM_DIR) in found("gemma.W034").msg
+
+
+def test_states_that_do_not_fit_their_folder(
+    settings: Settings, tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.GEMMA_GPU, settings.GEMMA_SHM_DIR = "simulated", tmp_path
+    settings.GEMMA_BACKEND, settings.GEMMA_CONTEXT_SIZE = Backend.LLAMA, 8192
+    settings.GEMMA_MODEL_PATH = settings.GEMMA_MODEL_FILE = model_path
+    usage = shutil.disk_usage(tmp_path)
+    for size, is_told in ((64 << 20, True), (4 << 30, False)):
+        monkeypatch.setattr(
+            "gemma_project.checks.shutil.disk_usage", lambda path, size=size: usage._replace(total=size)
+        )
+        assert [message.id for message in check_settings()] == ["gemma.W035"] * is_told
+    monkeypatch.setattr("gemma_project.checks.shutil.disk_usage", lambda path: usage._replace(total=64 << 20))
+    assert "has 64 MB, but the caches of GEMMA_CONTEXT_SIZE=8192" in found("gemma.W035").msg
 
 
 def test_a_broken_default_model_says_how_to_get_a_new_one(settings: Settings, tmp_path: Path) -> None:
