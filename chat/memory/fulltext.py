@@ -16,6 +16,8 @@ PLACES = {
     "sqlite": ("SELECT rowid FROM memory_text WHERE memory_text MATCH %s", '"{}"'),
     "postgresql": ("SELECT id FROM memory_passage WHERE search @@ to_tsquery('english', %s)", "'{}'"),
 }
+# PostgreSQL takes words of 2,046 bytes and refuses whatever holds a longer one.
+MAX_WORD_CHARS = 500
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def matches(text: str, snapshot: Snapshot, allowed: Mask) -> Matches:
     worth = np.zeros(len(snapshot), np.float32)
     has_name = np.zeros(len(snapshot), np.bool_)
     total = 0.0
-    words, names = content_words(text), names_in(text)
+    words, names = [word for word in content_words(text) if len(word) <= MAX_WORD_CHARS], names_in(text)
     n_allowed = int(allowed.sum())
     for word in words:
         rows, found = snapshot.rows_of(_places(word))

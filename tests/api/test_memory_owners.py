@@ -108,6 +108,17 @@ def test_who_deletes_what(ann: Headers, bob: Headers) -> None:
 
 
 @pytest.mark.usefixtures("filled")
+def test_nobody_is_somebody_else_by_saying_so(ann: Headers, bob: Headers) -> None:
+    owner = Note.objects.get(body__startswith="Private").owner
+    said = {"owner": owner, "user": owner, "user_id": owner, "shared": True}
+    assert "Private" not in str(STRANGER.post("/search/semantic", {"query": "words", "top_k": 50} | said, bob).body)
+    assert STRANGER.post("/memory/add", note("Forged words.") | said, bob).status == 200
+    assert STRANGER.post("/index/transcript", meeting("Private", "Forged too.") | said, bob).status == 200
+    assert "Forged" not in str([read(ann).body for read in READS.values()])
+    assert STRANGER.get("/transcript/Private", ann).body["segments"][0]["text"] == "Private words were said."
+
+
+@pytest.mark.usefixtures("filled")
 def test_staff_may_delete_what_is_shared() -> None:
     boss = make_user("boss")
     boss.is_staff = True

@@ -4,7 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from pytest_django import DjangoAssertNumQueries
 
 from chat.memory import indexing
 from chat.memory.incoming import SegmentIn, TranscriptIn
@@ -65,6 +68,22 @@ class TestMemories:
         common = shown(client, "/admin/memory/note/?owner=shared")
         assert "House rules" in common
         assert "Buy oat milk" not in common
+
+    @pytest.mark.parametrize("kind", LISTS)
+    def test_a_longer_list_asks_the_database_no_more_often(
+        self, client: Client, kind: str, django_assert_num_queries: DjangoAssertNumQueries
+    ) -> None:
+        owners = [f"user:{User.objects.create_user(f'ann{number}').pk}" for number in range(20)]
+        for owner in owners[:2]:
+            transcript(owner)
+            indexing.add_note(owner=owner, title="a", body="b")
+        with CaptureQueriesContext(connection) as few:
+            shown(client, f"/admin/memory/{kind}/")
+        for owner in owners[2:]:
+            transcript(owner)
+            indexing.add_note(owner=owner, title="a", body="b")
+        with django_assert_num_queries(len(few)):
+            assert "ann19" in shown(client, f"/admin/memory/{kind}/")
 
     @pytest.mark.parametrize("kind", LISTS)
     def test_nothing_can_be_added_or_changed(self, client: Client, kind: str) -> None:
