@@ -92,20 +92,8 @@ def row_columns(
     vocabulary: Vocabulary | None,
     last: Flushed | None = None,
 ) -> dict[str, Any]:
-    """Columns of the row's end. ``last`` is what the runner said; without it, it is worked out from the tokens.
-
-    Without a vocabulary (the model file is gone, or is another one now) what was held back is lost and the output
-    is all tokens.
-    """
-    output = [token.token for token in tokens]
-    if vocabulary is not None:
-        try:
-            known = last or flushed(vocabulary, tokens, params)
-            last, output = known, output_ids(vocabulary, tokens, known, params)
-        except ValueError as error:
-            log.warning("an answer ends with tokens that are not of this model: %s", error)
-    if last is None:
-        last = Flushed("", len(tokens))
+    """Columns of the row's end. ``last`` is what the runner said; without it, it is worked out from the tokens."""
+    last, output = _last_and_output(vocabulary, tokens, params, last)
     text = "".join(token.text for token in tokens) + last.text
     return {
         "status": ending.status,
@@ -121,6 +109,20 @@ def row_columns(
         "prompt": b"",
         "finished_at": timezone.now(),
     }
+
+
+def _last_and_output(
+    vocabulary: Vocabulary | None, tokens: Sequence[Token], params: SequenceParams, last: Flushed | None
+) -> tuple[Flushed, list[int]]:
+    """Without a vocabulary (the model file is gone, or is another one now) what was held back is lost and the output
+    is all tokens."""
+    if vocabulary is not None:
+        try:
+            known = last or flushed(vocabulary, tokens, params)
+            return known, output_ids(vocabulary, tokens, known, params)
+        except ValueError as error:
+            log.warning("an answer ends with tokens that are not of this model: %s", error)
+    return last or Flushed("", len(tokens)), [token.token for token in tokens]
 
 
 def end_entry(columns: dict[str, Any], tokens: Sequence[Token]) -> End:

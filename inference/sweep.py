@@ -181,7 +181,6 @@ class Sweep:
         since_secs = now - self._looked_at_logs
         if since_secs < LOGS_EVERY_SECS:
             return
-        self._looked_at_logs = now
         ended = Generation.objects.ended_lately(
             timezone.now(), from_secs=LOG_END_SECS, to_secs=2 * LOG_END_SECS + since_secs
         )
@@ -190,6 +189,8 @@ class Sweep:
         if open_logs:
             log.info("%d logs of ended generations were never ended; removed", len(open_logs))
             token_log_store.forget(shared_client(), open_logs)
+        # Not before: what ended while Redis was away is looked at when it is back.
+        self._looked_at_logs = now
 
 
 def _ids(rows: GenerationQuerySet) -> list[UUID]:

@@ -117,6 +117,9 @@ def check(history: History, stored: Stored) -> list[str]:
             found.append(f"{asked.generation_id}: accepted and lost")
         elif row is not None:
             found += [f"{row.id}: {problem}" for problem in _of_one(asked, row)]
+            # Else triggers that never fired would look like a database in which all is well.
+            if row.status in ENDED and row.id.replace("-", "") not in stored.ends:
+                found.append(f"{row.id}: its end was not seen")
     return found + _doubled(history.asked)
 
 

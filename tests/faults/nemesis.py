@@ -56,7 +56,8 @@ class Nemesis:
         self._faults: dict[str, Callable[[], None]] = {
             "kill -9 worker": lambda: self._kill("gemma-worker"),
             "kill -9 web": lambda: self._kill("gemma-web"),
-            "kill -9 runner": lambda: self._kill("gemma-runner"),
+            "kill -9 runner": lambda: self._kill("gemma-runner cpu"),
+            "kill -9 card's runner": lambda: self._kill("gemma-runner gpu"),
             "kill -9 broker": self._kill_broker,
             "freeze worker": self._freeze_worker,
             "cut broker": lambda: self._around.proxy.cut(),

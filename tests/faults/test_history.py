@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from tests.faults.breaking import Row
+from tests.faults.card import SIMULATED, watched
 from tests.faults.conftest import ENVIRONMENT, SHORT_CLAIMS, Seen
 from tests.faults.history import Asked, History, Outcome, Stored, check, watch
 from tests.faults.nemesis import Nemesis, Surroundings
@@ -74,6 +75,7 @@ def test_a_good_history_has_nothing_to_be_found() -> None:
     [
         ("accepted and lost", [asked()], {"rows": (), "ends": ()}),
         ("still running", [asked()], {"rows": (Row("a1", "running", "", 1, 1, "w", ""),), "ends": ()}),
+        ("its end was not seen", [asked()], {"ends": ()}),
         ("ended 2 times", [asked()], {"ends": ("a1", "a1")}),
         ("changed after its end", [asked()], {"changes": ("a1",)}),
         ("2 generations", [asked(), asked(generation_id="b2", readings=())], {"rows": (GOOD, Row("b2", *GOOD_REST))}),
@@ -100,7 +102,7 @@ def test_what_may_not_happen_is_found(problem: str, askings: list[Asked], rest: 
 )
 @pytest.mark.timeout(NEMESIS_SECS + 300)
 def test_random_blows(seen: Seen, seed: int) -> None:
-    around, history, until = Surroundings(**ENVIRONMENT), History(), threading.Event()
+    around, history, until = Surroundings(**ENVIRONMENT, **SIMULATED), History(), threading.Event()
     try:
         stack = around.start()
         watch(stack.database)
@@ -108,17 +110,21 @@ def test_random_blows(seen: Seen, seed: int) -> None:
         threads = [threading.Thread(target=client.run, args=(until,)) for client in clients]
         for thread in threads:
             thread.start()
-        Nemesis(around, history, seed=seed, claim_ttl_secs=float(SHORT_CLAIMS["CLAIM_TTL_SECS"])).run(NEMESIS_SECS)
+        nemesis = Nemesis(around, history, seed=seed, claim_ttl_secs=float(SHORT_CLAIMS["CLAIM_TTL_SECS"]))
+        with watched(stack, every_secs=0.1) as card:
+            nemesis.run(NEMESIS_SECS)
         until.set()
         for thread in threads:
             thread.join(SETTLE_SECS * 3)
+            assert not thread.is_alive(), "what a client still waits for is in no history"
         wait_until(
             lambda: all(row.status in ("complete", "interrupted", "failed") for row in stack.rows()),
             timeout_secs=SETTLE_SECS,
             what="everything has ended",
         )
-        seen |= history.told() | {"seed": seed}
+        seen |= history.told() | {"seed": seed, "on_the_card": len(card.holders)}
         problems = check(history, Stored.read(stack.rows(), stack.database))
+        problems += [f"on the card at once: {pids}" for pids in card.crowds]
     finally:
         until.set()
         around.clean_up()

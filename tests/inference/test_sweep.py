@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -293,6 +294,29 @@ def test_the_log_of_an_ended_row_that_nobody_ended_is_removed(
     clock.now += LOGS_EVERY_SECS
     sweep.once()
     assert [name for name, row in logged.items() if store.exists(log_key(row.pk))] == ["ended", "running"]
+
+
+def test_logs_of_rows_that_ended_while_redis_was_away_are_removed_when_it_is_back(
+    sweep: Sweep, clock: Clock, store: "redis.Redis[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    row = running()
+    append(store, [Append(row.pk, row.claim_epoch, tokens("ab"))])
+    Generation.objects.filter(pk=row.pk).update(status=Status.COMPLETE, finished_at=timezone.now())
+    sweep.once()
+    with monkeypatch.context() as patch:
+        patch.setattr(token_log_store, "without_end", away)
+        for secs in (LOG_END_SECS + 1, LOGS_EVERY_SECS, LOGS_EVERY_SECS, LOGS_EVERY_SECS):
+            clock.now += secs
+            grow_older(row, clock.now - 1000)
+            with suppress(StoreUnavailable):
+                sweep.once()
+    assert store.exists(log_key(row.pk))
+    clock.now += LOGS_EVERY_SECS
+    sweep.once()
+    assert not store.exists(log_key(row.pk))
 
 
 def test_thousands_of_queued_rows_do_not_slow_the_sweep_into_silence(sweep: Sweep, rings: Rings) -> None:
