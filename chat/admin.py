@@ -315,10 +315,11 @@ class MessageAdmin(MachineOwned):
 
 @admin.register(Retrieval)
 class RetrievalAdmin(MachineOwned):
-    list_display = ("moment", "excerpt", "in_conversation", "n_sources", "n_hits", "latency", "error")
+    list_display = ("moment", "excerpt", "in_conversation", "found", "n_sources", "latency", "error")
     list_filter = ("created_at", RetrievalOutcomeFilter)
     search_fields = ("query", "error", "message__conversation__title")
-    fields = ("in_conversation",)
+    search_help_text = "Words of a question, of an error, or of a conversation's title."
+    fields = ("moment", "in_conversation", "answer")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_queryset(request).select_related("message__conversation", "message__generation")
@@ -335,9 +336,17 @@ class RetrievalAdmin(MachineOwned):
     def moment(self, retrieval: Retrieval) -> str:
         return moment_text(retrieval.created_at, with_seconds=True)
 
+    @admin.display(description="answer")
+    def answer(self, retrieval: Retrieval) -> str:
+        return retrieval.message.text or "-"
+
     @admin.display(description="query")
     def excerpt(self, retrieval: Retrieval) -> str:
         return shortened(retrieval.query)
+
+    @admin.display(description="found", ordering="n_hits")
+    def found(self, retrieval: Retrieval) -> int:
+        return retrieval.n_hits
 
     @admin.display(description="sources given")
     def n_sources(self, retrieval: Retrieval) -> int:

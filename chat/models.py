@@ -155,4 +155,4 @@ class Retrieval(models.Model):
         ordering = ["-created_at"]
 
     def __str__(self) -> str:
-        return f"{len(self.sources)} sources for {self.message_id}"
+        return self.query[:60] or f"sources of {self.message_id}"

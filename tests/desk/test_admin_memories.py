@@ -153,18 +153,22 @@ class TestWhatWasCited:
         scores = {"vector": 0.621, "text": None, "recency": 0.94}
         unseen = SOURCE | {"label": "", "text": "Something long", "scores": {"vector": 0.1}}
         retrieval = add_sources(
-            add_answer(conversation()),
+            add_answer(conversation(), "On the 14th, said Sarah."),
             SOURCE,
+            query="When is the concert?",
             hits=[SOURCE | {"scores": scores}, unseen],
             understood={"refers_to": "Sarah", "speakers": ["Sarah"]},
             note="full text alone",
         )
-        text = words(shown(client, f"/admin/chat/retrieval/{retrieval.pk}/change/"))
+        page = shown(client, f"/admin/chat/retrieval/{retrieval.pk}/change/")
+        assert "On the 14th, said Sarah." in page.partition('<section class="transcript')[0]
+        assert "<h2>When is the concert?</h2>" in page
+        text = words(page)
         assert "understood refers to: Sarah, speakers: Sarah" in text
         assert "score 0.81 (vector 0.62, recency 0.94) We cannot make" in text
         assert "Found, but not shown to the model: Weekly Sarah" in text
         assert "(vector 0.10) Something long" in text
-        assert "full text alone" in text
+        assert "Searched less well than usual: full text alone" in text
 
     @pytest.mark.parametrize("scores", [None, "high", {"vector": "x"}, [], {HOSTILE: 1.0}])
     def test_hits_may_be_anything_and_stay_text(self, client: Client, scores: object) -> None:
