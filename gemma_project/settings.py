@@ -76,9 +76,7 @@ RAG_BREAKER_PAUSE_SECS = env.decimal("RAG_BREAKER_PAUSE_SECS", 30.0, minimum=0.1
 RAG_RECENCY_HALF_LIFE_DAYS = env.decimal("RAG_RECENCY_HALF_LIFE_DAYS", 30.0, minimum=0.01, maximum=36_500.0)
 RAG_MIN_SIMILARITY = env.decimal("RAG_MIN_SIMILARITY", 0.2, minimum=-1.0, maximum=1.0)
 RAG_EMBEDDING_PATH = env.path("RAG_EMBEDDING_PATH")
-RAG_EMBEDDING_THREADS = env.integer(
-    "RAG_EMBEDDING_THREADS", min(4, len(os.sched_getaffinity(0))), minimum=1, maximum=64
-)
+RAG_EMBEDDING_THREADS = env.integer("RAG_EMBEDDING_THREADS", min(4, GEMMA_THREADS), minimum=1, maximum=64)
 
 # Queue, streams and deadlines
 QUEUE_MAX = env.integer("QUEUE_MAX", 256, minimum=1, maximum=1_000_000)
@@ -168,14 +166,14 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "chat.api.middleware.JsonErrorMiddleware",
-    "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "chat.api.loop_middleware.Security",
+    "chat.api.loop_middleware.StaticFiles",
+    "chat.api.loop_middleware.Sessions",
+    "chat.api.loop_middleware.Common",
+    "chat.api.loop_middleware.Csrf",
+    "chat.api.loop_middleware.Authentication",
+    "chat.api.loop_middleware.Messages",
+    "chat.api.loop_middleware.FrameOptions",
 ]
 ROOT_URLCONF = "gemma_project.urls"
 CSRF_FAILURE_VIEW = "chat.api.error_views.csrf_failure"

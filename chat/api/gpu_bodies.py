@@ -6,8 +6,7 @@ from typing import Any
 from rest_framework import serializers
 
 from chat.api import fields
-from chat.api.bodies import Body
-from chat.api.field_paths import invalid_request
+from chat.api.bodies import Body, checked
 from inference.gpu import channels
 
 MAX_SESSION_CHARS = 128
@@ -47,7 +46,7 @@ class AcquireRequest:
 
 
 def acquire_request(data: dict[str, Any]) -> AcquireRequest:
-    given = _valid(AcquireBody(data=data))
+    given = checked(AcquireBody(data=data))
     return AcquireRequest(
         session_id=given["session_id"],
         requester=given.get("requester", channels.US),
@@ -58,23 +57,16 @@ def acquire_request(data: dict[str, Any]) -> AcquireRequest:
 
 
 def session_of(data: dict[str, Any]) -> str:
-    session_id: str = _valid(SessionBody(data=data))["session_id"]
+    session_id: str = checked(SessionBody(data=data))["session_id"]
     return session_id
 
 
 def task_of(data: dict[str, Any]) -> str:
-    task_id: str = _valid(TaskBody(data=data))["task_id"]
+    task_id: str = checked(TaskBody(data=data))["task_id"]
     return task_id
 
 
 def chosen_session(data: dict[str, Any]) -> str:
     """The session a caller names; empty when it names none."""
-    session_id: str = _valid(SessionOnlyBody(data=data)).get("session_id", "")
+    session_id: str = checked(SessionOnlyBody(data=data)).get("session_id", "")
     return session_id
-
-
-def _valid(body: Body) -> dict[str, Any]:
-    if not body.is_valid():
-        raise invalid_request(body.errors)
-    data: dict[str, Any] = body.validated_data
-    return data

@@ -119,7 +119,7 @@ def _worker(seen: Seen) -> str:
 
 
 async def _coordinator() -> Check:
-    """Who lends the card: somebody else's service, or our own; with what the worker's keeper thinks of it."""
+    """Who lends the card: somebody else's service, or our own."""
     if settings.GPU_COORDINATOR_URL is None:
         return await _timed(_own_coordinator)
     return await _remote(settings.GPU_COORDINATOR_URL)

@@ -224,7 +224,7 @@ def _ask(conversation: Conversation, question: Question) -> Generation:
 
 def _advance(summary: Summary, generation: Generation) -> bool:
     """What the end of a piece's generation comes to; True when the summary is made by it."""
-    text, asked = generation.text.strip(), generation.annex["summary"]
+    text, asked = generation.text.strip(), {"n_empty": 0} | generation.annex["summary"]  # older ones have no count
     if generation.status != Status.COMPLETE:
         why = generation.error_code or f"the generation is {generation.status}"
         _settle(summary, generation, state=SummaryState.FAILED, error=why)

@@ -19,9 +19,6 @@ from inference.engine.snapshots import Disk, InCells, Index, Snapshot, Snapshots
 MIN_SHARED = 16
 # To wait for a live sequence, or to save a state, has to spare this many tokens.
 MIN_SAVED = 64
-# Cells of idle sequences beside the youngest. Attention passes over every cell of the pool that is in use, masked or
-# not: 900 cells more make a prompt token 0.04 ms dearer (270M, 2 cores; 1.8 ms without), to save and load 900 takes 6.
-MAX_IDLE_CELLS = 1024
 # Attempts to bring a state into cells, each with less beside it.
 MAX_LOADS = 3
 
@@ -66,9 +63,19 @@ NOTHING = Found()
 class PrefixCache:
     """Idle slots in the order of their last use, oldest first; live ones while they run; snapshots of both."""
 
-    def __init__(self, pool: Pool, memory: Memory, *, ram_bytes: int = 0, disk: Disk | None = None) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        memory: Memory,
+        *,
+        ram_bytes: int = 0,
+        disk: Disk | None = None,
+        max_idle_cells: int | None = None,
+    ) -> None:
+        """``max_idle_cells``: what idle sequences may keep beside the youngest; None: all that nobody needs."""
         self._pool = pool
         self._memory = memory
+        self._max_idle_cells = max_idle_cells
         self._index: Index = PrefixIndex()
         self._idle: dict[int, InCells] = {}
         self._live: dict[int, InCells] = {}
@@ -229,8 +236,18 @@ class PrefixCache:
             self._empty(same)
         self._idle[slot] = entry
         self._index.add(entry.tokens, entry)
-        while self.snapshots.has_ram and len(self._idle) > 1 and self._pool.n_cached > MAX_IDLE_CELLS:
-            self.evict_oldest()
+        if self._max_idle_cells is not None and self.snapshots.has_ram:
+            self._thin_out(entry, self._max_idle_cells)
+
+    def _thin_out(self, youngest: InCells, max_cells: int) -> None:
+        """Bring idle sequences to RAM, oldest first; one that it does not take stays where it is."""
+        for entry in list(self._idle.values()):
+            if self._pool.n_cached - len(youngest.tokens) <= max_cells:
+                return
+            if entry is not youngest and not entry.is_bulky:
+                self._stash(entry, only_ram=True)
+                if not entry.is_bulky:
+                    self._empty(entry)
 
     def worth_keeping(self) -> list[Snapshot]:
         """What could be gone on from, youngest first; idle sequences, still in their cells, without their states."""
@@ -347,11 +364,16 @@ class PrefixCache:
     def _state(self, match: Match | None) -> bytes | None:
         return self.snapshots.state(match.entry) if match and isinstance(match.entry, Snapshot) else None
 
-    def _stash(self, entry: InCells) -> None:
+    def _stash(self, entry: InCells, *, only_ram: bool = False) -> None:
+        """Save its state, if it is worth one and held nowhere yet."""
         tokens = entry.tokens
-        if len(tokens) >= MIN_SAVED and not self.snapshots.is_off and not self.snapshots.holds(tokens):
+        if len(tokens) < MIN_SAVED or self.snapshots.is_off or self.snapshots.holds(tokens):
+            return
+        state = self._memory.save(entry.slot)
+        entry.is_bulky = not self.snapshots.fits(len(state) + tokens.nbytes)
+        if not (only_ram and entry.is_bulky):
             first_position = self._first_saved(entry.slot, len(tokens))
-            self.snapshots.put(tokens, first_position, self._memory.save(entry.slot), ephemeral=entry.ephemeral)
+            self.snapshots.put(tokens, first_position, state, ephemeral=entry.ephemeral)
 
     def _first_saved(self, slot: int, n_tokens: int) -> int:
         """A state leaves out what the next position does not see, whether it was forgotten already or not."""

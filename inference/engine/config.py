@@ -87,6 +87,15 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         return 0 if self.device is Device.CPU else self.gpu_layers
 
     @property
+    def max_idle_cells(self) -> int | None:
+        """Cells that ended sequences keep beside the youngest; None: all that nobody needs.
+
+        Attention passes over every cell in use, masked or not. On a CPU 900 more make a prompt token 0.04 ms dearer,
+        1.81 without any, and a state of 900 is saved and loaded in 6 ms (270M, 2 cores). On a card nobody measured it.
+        """
+        return None if self.device is Device.GPU else 1024
+
+    @property
     def mixes_prompts_and_answers(self) -> bool:
         """Whether one batch holds both.
 

@@ -44,12 +44,14 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
 class FakeBackend:
     """``window`` > 0 forgets like a sliding-window layer: a slot trimmed back beyond it answers garbage."""
 
-    def __init__(self, *, n_cells: int, n_slots: int, batch_size: int, window: int = 0) -> None:
+    def __init__(
+        self, *, n_cells: int, n_slots: int, batch_size: int, window: int = 0, max_outputs: int | None = None
+    ) -> None:
         self.vocabulary: Vocabulary = FakeVocabulary()
         self.n_cells = n_cells
         self.n_slots = n_slots
         self.batch_size = batch_size
-        self.max_outputs = batch_size
+        self.max_outputs = max_outputs or batch_size
         self.window = window
         self._slots = [_Slot() for _ in range(n_slots)]
         self._new_cells = count()
@@ -63,6 +65,9 @@ class FakeBackend:
         n_tokens = sum(len(each.tokens) for each in slices)
         if n_tokens > self.batch_size:
             raise BackendError(f"{n_tokens} tokens in a batch of {self.batch_size}")
+        n_outputs = sum(each.n_outputs for each in slices)
+        if n_outputs > self.max_outputs:
+            raise BackendError(f"{n_outputs} rows of logits of a batch, {self.max_outputs} are reserved")
         if self.n_used_cells + n_tokens > self.n_cells:
             return None
         time.sleep(max(map(self._append, slices), default=0.0) / 1000)

@@ -57,12 +57,18 @@ class Loop:
         self._vocabulary = backend.vocabulary
         self._send = send
         self._cost = StepCost(config.step_budget_ms)
-        self._shapes = ShapeCosts(backend.max_outputs if config.draft_max else 0)
+        self._shapes = ShapeCosts(min(backend.max_outputs, backend.batch_size) if config.draft_max else 0)
         self._candidates = Candidates(backend.vocabulary.n_tokens)
         self._n_arrived = 0
         self._n_cached = 0  # tokens that sequences admitted since the last Step found computed
         self.pool = Pool(backend.n_cells, backend.n_slots)
-        cache = PrefixCache(self.pool, backend, ram_bytes=config.cache_ram_mb * MEBIBYTE, disk=disk)
+        cache = PrefixCache(
+            self.pool,
+            backend,
+            ram_bytes=config.cache_ram_mb * MEBIBYTE,
+            disk=disk,
+            max_idle_cells=config.max_idle_cells,
+        )
         self.scheduler = Scheduler(
             self.pool,
             cache,

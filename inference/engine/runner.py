@@ -125,7 +125,8 @@ def open_backend(config: EngineConfig) -> Backend:
     n_slots = config.parallel * (1 + IDLE_SLOTS_PER_RUNNING)
     if config.backend is BackendName.FAKE:
         batch_size = max(config.batch_size, config.parallel)
-        return FakeBackend(n_cells=config.context_size, n_slots=n_slots, batch_size=batch_size)
+        max_outputs = max(n_slots, 1 + config.draft_max)
+        return FakeBackend(n_cells=config.context_size, n_slots=n_slots, batch_size=batch_size, max_outputs=max_outputs)
     return LlamaBackend(config, n_slots=n_slots)
 
 
@@ -150,7 +151,7 @@ def _load(start: Start) -> tuple[Backend, Ready]:
 
 def _warm_up(backend: Backend) -> None:
     """One real token: the first decode sets up buffers and pages in weights, which no request should pay for."""
-    if backend.decode([Slice(0, 0, [backend.vocabulary.bos or 0], True)]) is None:
+    if backend.decode([Slice(0, 0, [backend.vocabulary.bos or 0], 1)]) is None:
         raise BackendError("an empty memory had no room for one token")
     backend.remove(0)
 

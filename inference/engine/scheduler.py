@@ -262,8 +262,12 @@ class Scheduler:
             [each.lookup.odds ** (n + 1) for n in range(len(guess))]
             for each, guess in zip(longest_waiting, guesses, strict=True)
         ]
-        has_prompts = len(answers) < len(self.running)
-        shares = self._shapes.best_batch(odds, spare_ms=self._cost.spare_ms if has_prompts else None)
+        n_prompts = len(self.running) - len(answers)
+        shares = self._shapes.best_batch(
+            odds,
+            spare_ms=self._cost.spare_ms if n_prompts else None,
+            n_reserved=n_prompts if self._mixes else 0,  # each may end in this batch, and then has a row of logits
+        )
         self.cache.make_room(sum(1 + (share or 0) for share in shares))
         n_free = self.pool.n_free - len(answers)
         planned: dict[Sequence, Planned] = {}

@@ -41,12 +41,14 @@ class ShapeCosts:
             costs = [median(self._seen[n]) for n in self._sizes]
             self.ms = [0.0, *np.interp(range(1, self._sizes[-1] + 1), self._sizes, costs).tolist()]
 
-    def best_batch(self, odds: Sequence[Sequence[float]], *, spare_ms: float | None = None) -> list[int | None]:
+    def best_batch(
+        self, odds: Sequence[Sequence[float]], *, spare_ms: float | None = None, n_reserved: int = 0
+    ) -> list[int | None]:
         """For each answer the number of guessed tokens beside its own row, ``None`` for one that sits this batch out.
 
         ``odds[i][j]``: the probability that the first j + 1 guessed tokens of answer i are all right. Answers sit out
         from the end of the list. With others waiting for the end of the step none sits out, and guesses may cost no
-        more than ``spare_ms``.
+        more than ``spare_ms``. ``n_reserved`` rows are for others in the same batch.
         """
         n_answers = len(odds)
         if not 0 < n_answers < len(self.ms):
@@ -54,7 +56,9 @@ class ShapeCosts:
         most_ms = math.inf if spare_ms is None else self.ms[n_answers] + spare_ms
         best, n_best, best_guesses = n_answers / self.ms[n_answers] * WORTH_IT, n_answers, 0
         for n in range(n_answers, (1 if spare_ms is None else n_answers) - 1, -1):
-            gains = sorted((each for one in odds[:n] for each in one), reverse=True)[: len(self.ms) - 1 - n]
+            gains = sorted((each for one in odds[:n] for each in one), reverse=True)[
+                : max(0, len(self.ms) - 1 - n - n_reserved)
+            ]
             expected = float(n)
             for n_guesses, gain in enumerate([0.0, *gains]):
                 expected += gain

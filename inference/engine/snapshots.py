@@ -22,6 +22,7 @@ class InCells:
     tokens: Tokens
     owner: Sequence | None = None
     ephemeral: bool = False
+    is_bulky: bool = False  # its state is more than the tier in RAM takes
 
     @property
     def n_ready(self) -> int:

@@ -68,6 +68,7 @@ class Harness:
             n_slots=n_slots or 2 * config.parallel,
             batch_size=config.batch_size,
             window=window,
+            max_outputs=max(n_slots or 2 * config.parallel, 1 + config.draft_max),
         )
         return cls(backend, config)
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate, repeat
+from typing import Any
 
 import msgspec
 import pytest
 
-from inference.engine.config import EngineConfig
+from inference.engine.config import Device, EngineConfig
 from inference.engine.frames import Step
 from inference.engine.llama_backend import LlamaBackend
 from inference.engine.lookup import PRIOR, Lookup
@@ -131,9 +132,9 @@ def test_unknown_shapes_mean_one_row_each() -> None:
 # ---- answers ----
 
 
-def guessing(**changes: int) -> Harness:
+def guessing(**changes: Any) -> Harness:  # noqa: ANN401  fields of the configuration
     harness = Harness.fake(draft_max=7, **changes)
-    harness.loop._shapes.ms = [0.0, *[1.0] * 32]
+    harness.loop._shapes.ms = [0.0, *[1.0] * harness.backend.max_outputs]
     return harness
 
 
@@ -208,6 +209,30 @@ def test_shapes_are_measured_while_nothing_runs() -> None:
     assert len(harness.loop._shapes.ms) > 4
     harness.loop.scheduler.check()
     assert harness.backend.n_positions(0) == 0
+
+
+def test_a_batch_no_larger_than_the_answers_is_enough() -> None:
+    """Shapes are measured within what a batch takes, and guesses stay within it."""
+    harness = Harness.fake(batch_size=4, parallel=4, draft_max=7)
+    while harness.loop.tidy():
+        pass
+    assert len(harness.loop._shapes.ms) == 1 + 4
+    harness.ask("a", REPEATING)
+    harness.run()
+    assert harness.text("a") == "to be or not to be or not to be or not to be"
+
+
+def test_guesses_leave_the_prompts_of_their_batch_a_row_each() -> None:
+    """A card computes both in one batch, and more rows of logits than were reserved end the process."""
+    harness = guessing(parallel=4, device=Device.GPU)
+    harness.ask("a", REPEATING)
+    while len(harness.tokens("a")) < 10:
+        harness.loop.step()
+    for name in "bcd":
+        harness.ask(name, f"{name}, short")
+    harness.run()
+    assert any(step.n_guessed and step.n_prefill for step in harness.steps())
+    assert harness.text("a") == "to be or not to be or not to be or not to be"
 
 
 # ---- the real model ----

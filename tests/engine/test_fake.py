@@ -92,20 +92,20 @@ def test_abort_kills_the_process() -> None:
 
 def test_a_gap_in_the_positions_is_an_error() -> None:
     backend = FakeBackend(n_cells=10, n_slots=1, batch_size=10)
-    backend.decode([Slice(0, 0, [5, 6], False)])
+    backend.decode([Slice(0, 0, [5, 6], 0)])
     with pytest.raises(BackendError, match="holds 2 tokens, the batch begins at 3"):
-        backend.decode([Slice(0, 3, [7], True)])
+        backend.decode([Slice(0, 3, [7], 1)])
 
 
 def test_a_batch_beyond_its_size_is_an_error() -> None:
     with pytest.raises(BackendError, match="3 tokens in a batch of 2"):
-        FakeBackend(n_cells=10, n_slots=1, batch_size=2).decode([Slice(0, 0, [5, 6, 7], True)])
+        FakeBackend(n_cells=10, n_slots=1, batch_size=2).decode([Slice(0, 0, [5, 6, 7], 1)])
 
 
 def test_no_room_changes_nothing() -> None:
     backend = FakeBackend(n_cells=3, n_slots=2, batch_size=10)
-    assert backend.decode([Slice(0, 0, [5, 6], True)]) is not None
-    assert backend.decode([Slice(1, 0, [5, 6], True)]) is None
+    assert backend.decode([Slice(0, 0, [5, 6], 1)]) is not None
+    assert backend.decode([Slice(1, 0, [5, 6], 1)]) is None
     assert (backend.n_positions(0), backend.n_positions(1)) == (2, 0)
 
 
@@ -114,9 +114,9 @@ def test_a_memory_trimmed_beyond_its_window_answers_garbage() -> None:
     tokens = vocabulary.encode("[[say: fine]]" + "x" * 60, special=False)
     for window, expected in ((0, "f"), (16, "?")):
         backend = FakeBackend(n_cells=100, n_slots=1, batch_size=100, window=window)
-        backend.decode([Slice(0, 0, tokens, False)])
+        backend.decode([Slice(0, 0, tokens, 0)])
         backend.trim(0, 13)
-        logits = backend.decode([Slice(0, 13, vocabulary.encode("]", special=False), True)])
+        logits = backend.decode([Slice(0, 13, vocabulary.encode("]", special=False), 1)])
         assert logits is not None
         backend_says = vocabulary.text([int(logits[0].argmax())])
         assert backend_says == expected or window == 0

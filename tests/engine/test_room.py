@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from inference.engine.backend import Backend
-from inference.engine.cache import MAX_IDLE_CELLS
-from inference.engine.config import EngineConfig
+from inference.engine.config import Device, EngineConfig
 from inference.engine.fake_backend import FakeBackend
 from inference.engine.frames import Held, Progress
 from inference.engine.llama_backend import LlamaBackend
@@ -232,17 +232,50 @@ def test_idle_conversations_do_not_lie_in_the_way_of_others() -> None:
         harness.ask(str(number), text)
         harness.run()
     pool, cache = harness.loop.pool, harness.loop.scheduler.cache
-    assert pool.n_cached <= MAX_IDLE_CELLS
+    youngest = len(prompt_of(harness, texts[-1])) + len(harness.tokens("7"))
+    assert pool.n_cached - youngest <= (harness.config.max_idle_cells or 0)
     assert len(cache.snapshots) >= 5
-    prompt = turn(harness.backend.vocabulary, texts[0]) + harness.tokens("0")
+    prompt = prompt_of(harness, texts[0]) + harness.tokens("0")
     harness.submit("again", prompt + turn(harness.backend.vocabulary, "and?"))
     harness.run()
     assert harness.ended("again").n_cached >= len(prompt) - 1
 
 
-def test_without_ram_for_states_they_stay_where_they_are() -> None:
-    harness = Harness.fake(context_size=16_384, parallel=8, cache_ram_mb=0)
+@pytest.mark.parametrize("changes", [{"cache_ram_mb": 0}, {"device": Device.GPU}])
+def test_without_ram_for_states_and_on_a_card_they_stay_where_they_are(changes: dict[str, Any]) -> None:
+    harness = Harness.fake(context_size=16_384, parallel=8, **changes)
     for number in range(8):
         harness.ask(str(number), f"{number} " + "x" * 400)
         harness.run()
-    assert harness.loop.pool.n_cached > 2 * MAX_IDLE_CELLS
+    assert harness.loop.pool.n_cached > 3000
+
+
+def test_a_state_that_ram_does_not_take_stays_in_its_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To write it to a disk, or to lose it, would cost more than it spares the others."""
+    harness = Harness.fake(context_size=16_384, parallel=8, batch_size=512)
+    snapshots = harness.loop.scheduler.cache.snapshots
+    monkeypatch.setattr(snapshots, "_max_bytes", 10_000)
+    saved: list[int] = []
+    save = harness.backend.save
+
+    def count(slot: int) -> bytes:
+        saved.append(slot)
+        return save(slot)
+
+    monkeypatch.setattr(harness.backend, "save", count)
+    harness.ask("long", "y" * 4000)
+    harness.run()
+    for number in range(8):
+        harness.ask(str(number), f"{number} " + "x" * 400)
+        harness.run()
+    assert harness.loop.pool.n_cached > 4000
+    assert saved.count(0) == 1, "what does not fit is not saved again and again"
+    n_before = len(harness.steps())
+    harness.submit("again", prompt_of(harness, "y" * 4000) + harness.tokens("long") + [9])
+    harness.run()
+    assert harness.ended("again").n_cached > 4000
+    assert sum(step.n_prefill for step in harness.steps()[n_before:]) <= 2
+
+
+def prompt_of(harness: Harness, text: str) -> list[int]:
+    return turn(harness.backend.vocabulary, text)
