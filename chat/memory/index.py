@@ -117,7 +117,11 @@ def _with_changes(before: Snapshot, last_change: int) -> Snapshot:
 
 def _extended(before: Snapshot) -> Snapshot:
     """With all rows that were added since."""
-    snapshot = before
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM memory_passage WHERE id > %s", [before.last_passage])
+        [n_new] = cursor.fetchone()
+    # Room for all of them at once: a buffer that grows is there twice while it is copied.
+    snapshot = replace(before, vectors=_room(before.vectors, len(before), len(before) + n_new))
     for rows in _rows_after(before.last_passage):
         snapshot = _with(snapshot, rows)
     return snapshot
@@ -168,9 +172,10 @@ def _columns(before: Snapshot, rows: list[Row]) -> Columns:
 
 
 def _room(buffer: Vectors, n_used: int, n_needed: int) -> Vectors:
-    """The buffer, or one half as long again: growing by little steps would copy all of it each time."""
+    """The buffer, or one with half as much to spare: growing by little steps would copy all of it each time. What is
+    spare takes no memory until it is written."""
     if n_needed <= len(buffer):
         return buffer
-    grown = np.empty((max(n_needed, len(buffer) * 3 // 2), DIMENSIONS), np.float32)
+    grown = np.empty((n_needed * 3 // 2, DIMENSIONS), np.float32)
     grown[:n_used] = buffer[:n_used]
     return grown
