@@ -133,6 +133,8 @@ def soak(*, minutes: float, seed: int, n_clients: int) -> dict[str, Any]:
         until.set()
         for thread in threads:
             thread.join(SETTLE_SECS * 3)
+        if any(thread.is_alive() for thread in threads):
+            raise RuntimeError("a client was still waiting for its answers after the faults had ended")
         wait_until(
             lambda: all(row.status in ENDED for row in stack.rows()),
             timeout_secs=SETTLE_SECS,
@@ -179,7 +181,7 @@ def main() -> int:
         arguments.out.write_text(text, encoding="utf-8")
     n_lost, n_doubled, n_leaked = (len(report[name]) for name in ("lost", "doubled", "leaked"))
     n_faults = sum(report["faults"].values())
-    print(f"requests {report['requests']}, kills {n_faults}, lost {n_lost}, doubled {n_doubled}, leaked {n_leaked}")
+    print(f"requests {report['requests']}, faults {n_faults}, lost {n_lost}, doubled {n_doubled}, leaked {n_leaked}")
     return 1 if report["problems"] or report["leaked"] else 0
 
 

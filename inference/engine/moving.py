@@ -16,7 +16,7 @@ from inference.engine.frames import CacheExported, Export, ExportCache, Exported
 from inference.engine.prefix_index import Tokens
 from inference.engine.scheduler import Scheduler
 from inference.engine.sequence import Sequence
-from inference.engine.snapshots import Snapshot
+from inference.engine.snapshots import Snapshot, key_of
 from inference.engine.state_files import SUFFIX, Carried, take_state, write_state
 
 logger = logging.getLogger(__name__)
@@ -33,8 +33,9 @@ class Mover:
         self._cache = cache
         self._settings = settings
         self._numbers = count(1)
+        self._given: set[str] = set()  # keys of the sequences that left last: the receiver has their states
         self._copied: set[str] = set()  # keys that the receiver of the present copies has
-        self._foreign: set[str] = set()  # keys that came from another runner
+        self._foreign: set[str] = set()  # keys that came from another runner, as far as they are here still
 
     # ---- out ----
 
@@ -42,6 +43,7 @@ class Mover:
         """Sequences leave; their cells stay here as those of ended ones do, should they come back."""
         began = time.monotonic()
         given = []
+        self._given.clear()
         for sequence_id in frame.sequence_ids:
             sequence = self._scheduler.find(sequence_id)
             if sequence is not None:
@@ -57,6 +59,8 @@ class Mover:
             n_tokens = sequence.n_computed or sequence.n_parked
             tokens = np.asarray(sequence.tokens[:n_tokens], dtype=np.int32)
             path, n_bytes = self._write(folder, tokens, 0, state, ephemeral=sequence.ephemeral)
+            if path:
+                self._given.add(key_of(tokens))
         return Given(sequence.id, path, n_bytes, sequence.n_cached, *times(sequence))
 
     def export_cache(self, frame: ExportCache) -> CacheExported:
@@ -65,7 +69,7 @@ class Mover:
             self._copied.clear()
         paths: list[str] = []
         n_total = 0
-        left_out = self._foreign if frame.own_only else frozenset()
+        left_out = self._given | self._foreign if frame.own_only else self._given
         for snapshot in self._cache.worth_keeping():
             if snapshot.key in self._copied or snapshot.key in left_out:
                 continue
@@ -115,6 +119,7 @@ class Mover:
     def take_in(self, frame: Import) -> Imported:
         began = time.monotonic()
         n_states = 0
+        self._foreign &= {snapshot.key for snapshot in self._cache.worth_keeping()}
         # The youngest came first, and is to be the youngest here.
         for path in reversed(frame.paths):
             found = self._take(path)

@@ -32,9 +32,12 @@ class Asking:
         """The others have the card until then; with FOREVER, until there is new work."""
         self._rest_until = max(self._rest_until, until)
 
-    def work_came(self) -> None:
+    def work_came(self, now: float) -> None:
+        """New work, or a wish for the card: what spoke against it earlier is asked again."""
         if self._rest_until == FOREVER:
             self._rest_until = 0.0
+        if self._asked is None and now >= self._rest_until:
+            self.reason = ""
 
     def ticket(self, now: float) -> int | None:
         """Of the breaker, when the card is to be asked for now."""
@@ -49,6 +52,8 @@ class Asking:
         ticket = self.breaker.admit()
         if ticket is None:
             self.reason = f"the GPU runner failed {MAX_FAILURES} times; tried again in {self.breaker.wait_secs:.0f} s"
+        else:
+            self.reason = ""
         return ticket
 
     def go_on(self, now: float) -> bool:
@@ -68,7 +73,7 @@ class Asking:
         self._asked = None
 
     def withdraw(self) -> None:
-        self._asked = None
+        self._asked, self.reason = None, ""
         self._keeper.unwant()
 
     def _lives(self) -> list[Live]:

@@ -109,7 +109,7 @@ class Desk:
         if self.place.ready is None:
             self.roster.say(live, "loading")
         if self.tenancy is not None:
-            self.tenancy.asking.work_came()
+            self.tenancy.asking.work_came(now)
 
     # ---- runners ----
 

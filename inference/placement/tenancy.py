@@ -80,7 +80,7 @@ class Tenancy:
         match event:
             case Hold(session_id, secs):
                 self.asking.sessions.hold(session_id, secs, now)
-                self.asking.work_came()
+                self.asking.work_came(now)
             case ReleaseSession(session_id):
                 self.asking.sessions.release(session_id)
             case YieldCard(reason):

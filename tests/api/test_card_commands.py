@@ -9,9 +9,10 @@ import msgspec
 import pytest
 from django.contrib.auth.models import User
 from django.core.handlers.asgi import ASGIRequest
+from pytest_django import Settings
 
 from chat.api import card_views
-from inference import card_commands, health
+from inference import card_commands, health, service_token
 from inference.card_commands import CARD_CHANNEL, CardCommand, HoldCard, ReleaseSession, YieldCard
 from inference.redis_client import shared_client, sync_client
 from tests.api.calling import Api
@@ -159,3 +160,15 @@ def test_what_is_no_command_is_not_obeyed(data: bytes) -> None:
 def test_nobody_listens() -> None:
     assert card_commands.send(ReleaseSession("")) is False
     assert shared_client().get("gemma:worker") is None
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_with_keys_strangers_may_not_move_the_model(
+    api: Api, worker: Callable[..., Worker], settings: Settings, path: str
+) -> None:
+    one = worker()
+    settings.JWT_SECRET = "k" * 32
+    assert api.post(path).status == 401
+    assert one.heard == []
+    token = {"X-Service-Token": service_token.mint("gateway") or ""}
+    assert api.call("POST", path, None, headers=token).status == 200

@@ -351,6 +351,35 @@ def test_only_what_is_new_goes_back_when_the_rest_is_there_still(tmp_path: Path)
     assert len(carried(there, fake_runner(), tmp_path)[0].paths) == 3
 
 
+def test_a_sequence_that_leaves_is_carried_once(tmp_path: Path) -> None:
+    """Its cells stay here, as the youngest of the idle: the receiver has them already."""
+    here = fake_runner()
+    talked(here, "a")
+    here.submit("live", prompt(here, "l" * 100, "[[count: 40]]"))
+    for _ in range(8):
+        here.loop.step()
+    for folder in (ways := [tmp_path / "live", tmp_path / "copies"]):
+        folder.mkdir()
+    here.loop.handle(Export(["live"], str(ways[0])))
+    exported = last(here, Exported)
+    assert isinstance(exported, Exported)
+    assert exported.given[0].path
+    assert len(carried(here, fake_runner(), ways[1])[0].paths) == 1
+    here.loop.handle(Export([], str(ways[0])))
+    assert len(carried(here, fake_runner(), ways[1])[0].paths) == 2, "whoever comes next has none of it"
+
+
+def test_what_came_from_elsewhere_is_not_remembered_for_ever(tmp_path: Path) -> None:
+    here = fake_runner(cache_ram_mb=1)
+    for number in range(30):
+        there = fake_runner()
+        talked(there, f"{number:02d}")
+        carried(there, here, tmp_path)
+        if number == 20:
+            here.loop.scheduler.cache.snapshots._max_bytes = 1
+    assert len(here.loop._mover._foreign) <= 1 + len(here.loop.scheduler.cache.worth_keeping())
+
+
 def test_what_nobody_keeps_stays_in_memory_elsewhere_too(tmp_path: Path) -> None:
     here, there = fake_runner(), fake_runner()
     here.submit("a", prompt(here, "a" * 200, "[[count: 1]]"), ephemeral=True)

@@ -272,6 +272,18 @@ def test_refused_means_answered_on_the_cpu_with_the_reason(bench: CardBench) -> 
     assert {token.device for token in live.tokens} == {"cpu"}
 
 
+def test_a_refusal_says_nothing_once_nobody_asks(bench: CardBench) -> None:
+    """Else it would answer the next /warmup before anybody was asked."""
+    lives = bench.reach(Stage.WAITING)
+    bench.keeper.refusing = "ml-service holds the GPU"
+    bench.keeper.grant()
+    bench.do()
+    assert bench.placement.describe()["reason"] == "ml-service holds the GPU"
+    finish(bench, lives)
+    assert bench.at(Stage.CPU)
+    assert bench.placement.describe()["reason"] == ""
+
+
 def test_when_the_work_ends_first_the_request_is_withdrawn(bench: CardBench) -> None:
     lives = bench.reach(Stage.WAITING)
     finish(bench, lives)
