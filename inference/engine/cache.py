@@ -17,10 +17,8 @@ from inference.engine.snapshots import Disk, InCells, Index, Snapshot, Snapshots
 
 # Fewer common tokens are computed sooner than shared; nearly all prompts begin with the same few.
 MIN_SHARED = 16
-# To wait for a live sequence, or to save a state, has to spare this many tokens.
-MIN_SAVED = 64
-# Attempts to bring a state into cells, each with less beside it.
-MAX_LOADS = 3
+MIN_SAVED = 64  # tokens that to wait for a live sequence, or to save a state, has to spare
+MAX_LOADS = 3  # attempts to bring a state into cells, each with less beside it
 
 
 @dataclass(frozen=True)
