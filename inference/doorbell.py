@@ -1,7 +1,6 @@
 """Ringing: telling Celery that there is work. A ring may be lost or come twice; the rows are the truth."""
 
 import logging
-from functools import partial
 from uuid import UUID
 
 from celery import current_app
@@ -26,4 +25,6 @@ def ring(generation_id: UUID, task: str = GENERATE_TASK) -> bool:
 
 def ring_on_commit(generation_id: UUID, task: str = GENERATE_TASK) -> None:
     """Ring once the current transaction is durable, so that the worker finds the row."""
-    transaction.on_commit(partial(ring, generation_id, task))
+    # Robust: what is accepted is accepted, whatever a broker's client may raise; Django logs it, and the sweep rings.
+    # (By its name, which a partial has not.)
+    transaction.on_commit(lambda: ring(generation_id, task), robust=True)

@@ -108,15 +108,14 @@ def enqueue(
     ``highest_label`` is the parameter of that name, known only now.
     """
     with transaction.atomic():
-        row = (
-            Generation.objects.filter(pk=generation_id, status=Status.PREPARING).only("timeout_secs", "params").first()
-        )
+        preparing = Generation.objects.filter(pk=generation_id, status=Status.PREPARING)
+        row = preparing.only("timeout_secs", "params").first()
         if row is None:
             return False
         now = timezone.now()
         given = {"annex": annex, "follow_up_task": follow_up_task}
         columns: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        moved = Generation.objects.filter(pk=generation_id, status=Status.PREPARING).update(
+        moved = preparing.update(
             status=Status.QUEUED,
             prompt=pack(prompt_ids),
             n_prompt_tokens=len(prompt_ids),

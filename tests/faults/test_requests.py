@@ -137,6 +137,7 @@ def test_requests(run: Run, seen: Seen) -> None:
 
 def assert_told(shot: Shot, answer: Answer) -> None:
     assert answer.headers["content-type"].startswith("application/json"), (shot, answer)
+    assert answer.status != 429 or int(answer.headers["retry-after"]) > 0, (shot, answer)
     if shot.method == "HEAD":
         return
     error = json.loads(answer.body)["error"]

@@ -105,9 +105,14 @@ def test_the_deadline_counts_from_the_queue_not_from_the_preparation() -> None:
     assert generation.deadline_at > first
 
 
-def test_a_broker_that_is_away_costs_no_request(monkeypatch: pytest.MonkeyPatch, rings: Rings) -> None:
+@pytest.mark.parametrize("error", [BrokerError("away"), AttributeError("'NoneType' object has no attribute 'channel'")])
+def test_a_broker_that_is_away_costs_no_request(
+    monkeypatch: pytest.MonkeyPatch, rings: Rings, error: Exception
+) -> None:
+    """Nor does a fault of its client: the row is committed by then."""
+
     def away(*_: object, **__: object) -> None:
-        raise BrokerError("connection refused")
+        raise error
 
     monkeypatch.setattr(current_app, "send_task", away)
     assert queued().status == Status.QUEUED
