@@ -13,10 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from inference.engine import runner
 from inference.engine.client import PROJECT_ROOT, RunnerExit, RunnerProcess, describe_returncode
 from inference.engine.config import EngineConfig
 from inference.engine.errors import RunnerStartError
 from inference.engine.fake import FakeVocabulary
+from inference.engine.fake_backend import FakeBackend
 from inference.engine.frames import Cancel, Emission, Ended, FromRunner, Progress, Ready, Step, Submit
 from inference.engine.vocabulary import Vocabulary
 from tests.engine.harness import fake_config, params, turn
@@ -268,6 +270,13 @@ def test_a_sound_header_over_an_unknown_model_is_refused_by_llama_cpp(model_path
     error = start_error(llama_config(path))
     assert error.code == "model_file"
     assert "refused by llama.cpp" in str(error)
+
+
+def test_the_vocabulary_is_looked_through_before_anybody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(FakeVocabulary, "eog_tokens", property(lambda vocabulary: looks.append(1)))
+    runner._warm_up(FakeBackend(n_cells=64, n_slots=2, batch_size=8))
+    assert looks
 
 
 def test_death_before_ready_names_the_signal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from inference.token_log_entries import Waiting
 from tests.inference.card_party import Party, party, random_hand_overs
 
 N_STREAMS = 8
-N_HAND_OVERS = int(os.environ.get("GEMMA_HAND_OVERS", "20"))
+N_HAND_OVERS = int(os.environ.get("FAULT_HAND_OVERS", "20"))
 
 
 def counted(n: int) -> str:
