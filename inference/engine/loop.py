@@ -79,7 +79,7 @@ class Loop:
             draft_max=config.draft_max,
             mixes=config.mixes_prompts_and_answers,
         )
-        self._mover = Mover(self.scheduler, cache, settings)
+        self._mover = Mover(self.scheduler, cache, settings, maps=config.maps_states)
 
     # ---- frames in ----
 

@@ -26,12 +26,14 @@ Times = Callable[[Sequence], tuple[float, float]]
 
 
 class Mover:
-    """``settings`` is the fingerprint of what makes a state usable; without one only tokens move."""
+    """``settings`` is the fingerprint of what makes a state usable; without one only tokens move. ``maps``: what comes
+    in is not copied."""
 
-    def __init__(self, scheduler: Scheduler, cache: PrefixCache, settings: str) -> None:
+    def __init__(self, scheduler: Scheduler, cache: PrefixCache, settings: str, *, maps: bool) -> None:
         self._scheduler = scheduler
         self._cache = cache
         self._settings = settings
+        self._maps = maps
         self._numbers = count(1)
         self._given: set[str] = set()  # keys of the sequences that left last: the receiver has their states
         self._copied: set[str] = set()  # keys that the receiver of the present copies has
@@ -135,7 +137,7 @@ class Mover:
 
     def _take(self, path: str) -> tuple[Carried, bytes] | None:
         try:
-            return take_state(Path(path), self._settings)
+            return take_state(Path(path), self._settings, maps=self._maps)
         except (OSError, ValueError) as error:
             logger.warning("a state that was to move is of no use: %s", error)
             return None

@@ -6,8 +6,9 @@ whether it is of use to the reader. Knows no sequences and no cells.
 
 import os
 import struct
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import msgspec
 import numpy as np
@@ -48,19 +49,20 @@ def write_state(path: Path, head: Carried, state: bytes) -> int:
     return FRONT.size + len(packed) + len(state)
 
 
-def take_state(path: Path, settings: str) -> tuple[Carried, bytes]:
+def take_state(path: Path, settings: str, *, maps: bool = False) -> tuple[Carried, bytes]:
     """Read a file, which is gone afterwards whatever it held.
 
+    ``maps``: the state stays where it is, in the folder's memory, until nobody holds it any more; nothing is copied.
     Raises ``ValueError`` when it is not whole or of other settings, ``OSError`` when it cannot be read.
     """
     try:
         with path.open("rb") as file:
-            return _read(file, settings)
+            return _read(file, settings, maps=maps)
     finally:
         path.unlink(missing_ok=True)
 
 
-def _read(file: BinaryIO, settings: str) -> tuple[Carried, bytes]:
+def _read(file: BinaryIO, settings: str, *, maps: bool) -> tuple[Carried, bytes]:
     """Part by part: a slice of the whole would copy the state once more, which takes longer than to read it."""
     front = file.read(FRONT.size)
     if len(front) < FRONT.size:
@@ -72,7 +74,9 @@ def _read(file: BinaryIO, settings: str) -> tuple[Carried, bytes]:
         head = msgspec.msgpack.decode(file.read(n_head), type=Carried)
     except msgspec.DecodeError as error:
         raise ValueError(f"its head cannot be read: {error}") from error
-    state = file.read()
+    # Whoever has it measures, reads and drops it: a view does for that.
+    mapped = memoryview(mmap(file.fileno(), 0, access=ACCESS_READ))[file.tell() :] if maps else None
+    state = file.read() if mapped is None else cast("bytes", mapped)
     if len(state) != head.n_bytes:
         raise ValueError(f"it has {len(state)} of {head.n_bytes} bytes")
     if head.settings != settings:

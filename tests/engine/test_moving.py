@@ -7,10 +7,11 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
-from inference.engine.config import EngineConfig
+from inference.engine.config import Device, EngineConfig
 from inference.engine.fake_backend import FakeBackend
 from inference.engine.frames import CacheExported, Export, ExportCache, Exported, Given, Import, Imported, Submit
 from inference.engine.llama_backend import LlamaBackend
@@ -19,7 +20,7 @@ from tests.engine.test_prefix_reuse import tokens_of
 from tests.engine.test_sharing import n_prefilled, prompt
 
 WINDOW = 48
-Make = Callable[[], Harness]
+Make = Callable[..., Harness]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def make(request: pytest.FixtureRequest) -> Make:
         return fake_runner
     config: EngineConfig = request.getfixturevalue("real_config")
     backends = real_backends(request)
-    return lambda: emptied(next(backends), config)
+    return lambda **changes: emptied(next(backends), msgspec.structs.replace(config, **changes))
 
 
 def real_backends(request: pytest.FixtureRequest) -> Iterator[LlamaBackend]:
@@ -300,7 +301,7 @@ def carried(source: Harness, target: Harness, folder: Path, **changes: object) -
 def test_a_conversation_goes_on_elsewhere_and_back_again_without_computing_anything_twice(
     make: Make, tmp_path: Path
 ) -> None:
-    here, there = make(), make()
+    here, there = make(), make(device=Device.SIMULATED)
     history = long_prompt(here, 200)
     here.submit("first", history, max_tokens=6, ignore_eos=True)
     here.run()
@@ -340,6 +341,18 @@ def test_the_youngest_go_first_and_the_rest_later(tmp_path: Path) -> None:
     assert (exported.paths, exported.is_all) == ([], False)
     exported, imported = carried(here, there, tmp_path, is_more=True)
     assert (len(exported.paths), imported.n_states) == (3, 3)
+
+
+def test_on_the_card_a_state_is_used_where_it_lies(tmp_path: Path) -> None:
+    """Reading all of them first would hold up whoever asks there; ``carried`` sees that the folder is empty."""
+    here, there = fake_runner(), fake_runner(device=Device.SIMULATED)
+    talked(here, "a")
+    carried(here, there, tmp_path)
+    (held,) = there.loop.scheduler.cache.snapshots.youngest()
+    (kept,) = here.loop.scheduler.cache.worth_keeping()
+    assert held.state is not None
+    assert type(held.state).__name__ == "memoryview"
+    assert bytes(held.state) == here.loop.scheduler.cache.saved(kept)
 
 
 def test_only_what_is_new_goes_back_when_the_rest_is_there_still(tmp_path: Path) -> None:

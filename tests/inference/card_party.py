@@ -169,8 +169,8 @@ def random_hand_overs(there: Party, n_hand_overs: int, seed: int, *, is_done: Ca
             continue  # withdrawn in this moment: the last of them has ended
         n_granted += 1
         if draw.random() < 0.8:
-            there.until(lambda: there.at(Stage.GPU))
-            n_reached += 1
+            there.until(lambda: there.at(Stage.GPU) or there.keeper.lease is None)
+            n_reached += there.at(Stage.GPU)
         time.sleep(draw.random() * 0.05)
         (there.keeper.lose if draw.random() < 0.15 else there.keeper.want_back)()
         there.until(lambda: there.keeper.lease is None)
