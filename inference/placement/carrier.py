@@ -27,7 +27,9 @@ class Carrier:
         self._roster = roster
         self.folder = folder.new()
         self._max_bytes = folder.max_bytes
-        self._paths: list[str] = []  # copied, and not yet imported
+        self._paths: list[str] = []  # copied, and not yet given to the target
+        self._given: list[str] = []
+        self._is_over = False
         self._has_copied = False
         self._is_ahead = False  # no sequence has left: copies are made while there is time
 
@@ -60,17 +62,26 @@ class Carrier:
         self._n_awaited -= 1
         self._max_bytes -= frame.n_bytes
         self._paths += frame.paths
-        if self._is_ahead and not frame.is_all:
+        if self._is_over:
+            self.stop()
+        elif self._is_ahead and not frame.is_all:
             self._copy(AHEAD_BUDGET_MS)
 
     def deliver_copies(self) -> None:
         """Give the target what was copied so far. The youngest are first in their round."""
-        paths, self._paths = self._paths, []
-        if self.target.ready is None:  # died meanwhile: nobody reads, and with that removes, them
-            for path in paths:
-                Path(path).unlink(missing_ok=True)
-        else:
-            self.target.send(Import(paths))
+        if self.target.ready is None:
+            self.stop()
+            return
+        self.target.send(Import(self._paths))
+        self._given += self._paths
+        self._paths = []
+
+    def stop(self) -> None:
+        """The target has ended: nobody reads copies any more, and with that removes them. Sequences keep theirs."""
+        self._is_over = True
+        for path in (*self._given, *self._paths):
+            Path(path).unlink(missing_ok=True)
+        self._given, self._paths = [], []
 
     def source_gone(self) -> None:
         self._n_awaited = 0

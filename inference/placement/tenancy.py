@@ -151,7 +151,6 @@ class Tenancy:
         for session_id in self._roster.take_ended_sessions():
             self.asking.sessions.prolong(session_id, now)
         match self.stage:
-            # Not while the CPU's runner still gives out what a former stay asked of it.
             case Stage.CPU if self._ways.is_settled:
                 ticket = self.asking.ticket(now)
                 if ticket is not None:
@@ -239,8 +238,9 @@ class Tenancy:
         elif self._stay.ready_at is not None:
             self.asking.breaker.succeeded(self._stay.ticket)
         self._stages.move(Stage.CPU, now)
-        record = self._record(now)
-        threading.Thread(target=self._parts.record, args=(record,), name="hand-over record", daemon=True).start()
+        self._ways.stop()
+        record = [self._record(now)]
+        threading.Thread(target=self._parts.record, args=record, name="hand-over record", daemon=True).start()
 
     def _record(self, now: float) -> HandOverRecord:
         return self._stay.record(now, is_simulated=self._parts.is_simulated)

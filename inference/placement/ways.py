@@ -50,6 +50,11 @@ class Ways:
         if self._up is not None:
             self._up.source_gone()
 
+    def stop(self) -> None:
+        """The card's runner has ended."""
+        if self._up is not None:
+            self._up.stop()
+
     @property
     def is_settled(self) -> bool:
         """The CPU's runner owes no answer; one that came later would count as the next way's."""

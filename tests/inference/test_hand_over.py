@@ -7,7 +7,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from inference.engine.frames import Cancel, Export, ExportCache, Exported, Given, Step, Submit
+from inference.engine.frames import CacheExported, Cancel, Export, ExportCache, Exported, Given, Step, Submit
 from inference.launcher import FrameCame
 from inference.lives import Fate, Live
 from inference.placement.events import Add, Hold, ReleaseSession, StopOne, YieldCard
@@ -494,6 +494,27 @@ def test_copies_for_a_runner_that_died_meanwhile_do_not_stay(bench: CardBench) -
     bench.start_cpu()
     finish(bench, lives)
     assert [path for path in bench.files() if path.read_bytes() == b"copy"] == []
+
+
+def test_a_load_that_came_to_nothing_leaves_no_copy_and_no_copying(bench: CardBench) -> None:
+    """They may be a gigabyte, and the next stay hours away."""
+    lives = bench.add()
+    bench.say(lives)
+    bench.grant()
+    asked = bench.cpu.sent.pop()
+    assert isinstance(asked, ExportCache)
+    copies = [Path(asked.folder) / f"{number}.move" for number in range(2)]
+    for copy in copies:
+        copy.write_bytes(b"copy")
+    bench.cpu_says(CacheExported(paths=[str(copies[0])], n_bytes=4, ms=1.0, is_all=False))
+    assert isinstance(bench.cpu.sent.pop(), ExportCache), "there is more to copy"
+    bench.gpu_does_not_start()
+    bench.do()
+    assert not copies[0].exists()
+    bench.cpu_says(CacheExported(paths=[str(copies[1])], n_bytes=4, ms=1.0, is_all=False))
+    assert not copies[1].exists()
+    assert not [frame for frame in bench.cpu.sent if isinstance(frame, ExportCache)]
+    finish(bench, lives)
 
 
 def test_what_a_former_stay_asked_of_the_cpus_runner_is_no_answer_to_the_next(bench: CardBench) -> None:
