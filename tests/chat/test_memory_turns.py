@@ -1,14 +1,16 @@
 """Turns with memories of our own store: whose they are, what a follow-up finds, what is recorded, what stays."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pytest_django import Settings
 
 from chat import services
 from chat.answers import answer
-from chat.memory import indexing
+from chat.memory import homes, indexing
 from chat.memory.incoming import SegmentIn, TranscriptIn
+from chat.memory.query import MemoryQuery, Search
 from chat.models import Retrieval
 from chat.services import Turn
 from inference.models import Generation
@@ -66,6 +68,22 @@ def test_memories_of_our_own_store_are_shown_and_cited() -> None:
     assert body["rag_context_used"] == 2
     assert [source["label"] for source in body["sources"] if source["cited"]] == [label]
     assert "rag_error" not in body
+
+
+@pytest.mark.usefixtures("weekly")
+def test_days_and_hours_are_those_of_the_house(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.TIME_ZONE = "Pacific/Kiritimati"
+    asked_for: list[MemoryQuery] = []
+    search = homes.search
+
+    def searched(query: MemoryQuery) -> Search:
+        asked_for.append(query)
+        return search(query)
+
+    monkeypatch.setattr(homes, "search", searched)
+    turn = asked(chat("u:When is the deadline?", use_rag=True, rag_top_k=1))
+    assert [query.now.utcoffset() for query in asked_for] == [timedelta(hours=14)]
+    assert "Sarah, 2026-03-02 04:05" in shown(prompt_of(turn))  # said at 14:05 UTC
 
 
 def test_without_any_memory_the_answer_comes_all_the_same() -> None:
