@@ -98,6 +98,7 @@ class Chat:
         if event["token"]:
             self.pieces.append(event["token"])
             self.times.append(time.monotonic())
+            self.state = "answering"
         if event.get("status"):
             status = event["status"]
             self.state = status["state"] + (f" ({status['reason']})" if status.get("reason") else "")
