@@ -52,7 +52,7 @@ lint: setup-dev  ## ruff and mypy (strict)
 	$(BIN)/ruff format --check .
 	GEMMA_DATA_DIR=.mypy_cache/data $(BIN)/mypy .
 
-faults: setup-dev  ## every row of docs/faults.md, those that kill or freeze ROUNDS times (20); goes on where it was
+faults: setup-dev  ## the fault tests of docs/faults.md, those that kill or freeze ROUNDS times (20); goes on where it was
 	failed=0; \
 	XDG_RUNTIME_DIR=$${XDG_RUNTIME_DIR:-/tmp} FAULT_ROUNDS=$${ROUNDS:-20} FAULT_RESULTS=var/faults.jsonl FAULT_NEMESIS_SECS=600 FAULT_SEEDS=1,2,3 FAULT_REQUESTS=5000 \
 		$(BIN)/python -m pytest tests/faults || failed=1; \
