@@ -170,11 +170,12 @@ def test_fifty_megabytes_leave_no_trace(fake_stack: LiveStack, client: httpx.Cli
 
 
 def test_a_transcript_may_be_larger_than_other_bodies(client: httpx.Client) -> None:
-    measured = {"loudness": [0.25] * 300_000}
-    segments = [{"text": "Loud and clear.", "start_time": 0, "end_time": 1, "audio_metrics": measured}]
+    measured = {"loudness": [0.25] * 2500}
+    said = [f"Loud and clear, the {number}th time." for number in range(100)]
+    segments = [{"text": text, "start_time": 0, "end_time": 1, "audio_metrics": measured} for text in said]
     body = {"job_id": "long", "session_id": "s", "full_text": "", "audio_duration": 1, "segments": segments}
     answer = client.post("/index/transcript", json=body)
-    assert (answer.status_code, answer.json()["segments_indexed"]) == (200, 1)
+    assert (answer.status_code, answer.json()["segments_indexed"]) == (200, 100)
     assert len(answer.request.content) > 1_048_576
     assert client.delete("/transcript/long").status_code == 200
 

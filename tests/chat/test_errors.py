@@ -18,11 +18,12 @@ def subclasses(kind: type[Exception]) -> Iterator[type[Exception]]:
 
 
 # A refused token is the interface's business: it is answered before a service of ours is called. That another process
-# has the card stays within the worker: answers go on on the CPU.
+# has the card, or that its driver says nothing, stays within the worker: answers go on on the CPU.
+ELSEWHERE = (inference.ServiceTokenRefused, inference.GpuBusy, inference.CardUnavailable)
 INFERENCE = [
     kind
     for kind in subclasses(inference.InferenceError)
-    if kind.__module__ == inference.__name__ and kind not in (inference.ServiceTokenRefused, inference.GpuBusy)
+    if kind.__module__ == inference.__name__ and kind not in ELSEWHERE
 ]
 CHAT = [kind for kind in subclasses(ChatError) if kind.__module__ == errors.__name__]
 
