@@ -8,6 +8,7 @@ Kill either of them at any time: the other goes on, and this one finds the coord
 
 import argparse
 import signal
+import sys
 import time
 from types import FrameType
 
@@ -35,14 +36,14 @@ class Work:
         if self._paused_at is not None:
             self.paused_secs += time.monotonic() - self._paused_at
             self._paused_at = None
-        print(f"resumed: holding {self.megabytes} MB", flush=True)
+        say(f"resumed: holding {self.megabytes} MB")
 
     def unload(self) -> None:
         """Somebody else needs the card: when this returns, our memory is free."""
         self._memory = bytearray()
         self.n_pauses += 1
         self._paused_at = time.monotonic()
-        print(f"paused after {self.n_done} units: holding 0 MB", flush=True)
+        say(f"paused after {self.n_done} units: holding 0 MB")
 
     def do_one(self) -> None:
         time.sleep(self.unit_secs)
@@ -51,6 +52,12 @@ class Work:
     def __str__(self) -> str:
         held = len(self._memory) // MEGABYTE
         return f"{self.n_done} units, {held} MB, {self.n_pauses} pauses, {self.paused_secs:.1f} s without the card"
+
+
+def say(line: str) -> None:
+    """In one piece: the tenant calls from a thread of its own, and print writes a line and its end one by one."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
@@ -70,9 +77,9 @@ def main() -> None:
                     work.do_one()
                 if time.monotonic() >= next_line_at:
                     next_line_at = time.monotonic() + 1.0
-                    print(f"working: {work}", flush=True)
+                    say(f"working: {work}")
         except KeyboardInterrupt:
-            print(f"ended: {work}", flush=True)
+            say(f"ended: {work}")
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

@@ -20,12 +20,16 @@ lock = threading.Lock()
 holder: list[str] = []
 asked: list[Json] = []
 mood: Json = {}
+restarts: list[None] = []
+serving = threading.local()  # how many restarts there had been when the request of this thread came
 
 
 def acquire(session_id: str) -> str | None:
     """None: granted, else why not."""
     time.sleep(mood.get("grant_secs", 0))
     with lock:
+        if serving.n_restarts != len(restarts):
+            return "it was restarted meanwhile"
         if mood.get("refuse"):
             return str(mood["refuse"])
         if holder and holder != [session_id]:
@@ -91,6 +95,7 @@ class Handler(JsonHandler):
             self.answer(200, self._test(body))
             return
         with lock:
+            serving.n_restarts = len(restarts)
             asked.append({"method": method, "path": self.path, "body": body})
         time.sleep(mood.get("hang_secs", 0))
         if "status" in mood:
@@ -105,7 +110,8 @@ class Handler(JsonHandler):
         with lock:
             mood.clear()
             mood.update(body)
-            if "holder" in body:
+            if "holder" in body:  # as after a restart: who asked before it is granted nothing
+                restarts.append(None)
                 holder[:] = body["holder"]
             return {"holder": list(holder), "asked": list(asked)}
 

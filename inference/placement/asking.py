@@ -52,8 +52,6 @@ class Asking:
         ticket = self.breaker.admit()
         if ticket is None:
             self.reason = f"the GPU runner failed {MAX_FAILURES} times; tried again in {self.breaker.wait_secs:.0f} s"
-        else:
-            self.reason = ""
         return ticket
 
     def go_on(self, now: float) -> bool:

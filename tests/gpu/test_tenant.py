@@ -254,7 +254,7 @@ def test_the_example_counts_its_work_and_leaves_when_asked(wire: Wire) -> None:
         lines = [process.stdout.readline()]
         while "resumed" not in lines[-1]:
             lines.append(process.stdout.readline())
-        assert any(line.startswith("paused after") for line in lines)
+        assert any(line.startswith("paused after") for line in lines), lines
         process.terminate()
         assert "1 pauses" in process.stdout.read()
         assert process.wait(5) == 0
