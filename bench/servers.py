@@ -78,7 +78,8 @@ class Running:
         wait_until_healthy(self.process, self.url)
 
     def server(self) -> Server:
-        limits = httpx.Limits(max_connections=64)
+        # llama-server hangs up on a connection that was idle for five seconds, which may be when it is used again.
+        limits = httpx.Limits(max_connections=64, max_keepalive_connections=0)
         client = httpx.AsyncClient(base_url=self.url, timeout=600, limits=limits)
         self.clients.append(client)
         return OurService(client) if self.name == "ours" else LlamaServer(client)
