@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=4096)
     parser.add_argument("--summary-tokens", type=int, default=128)
     # Without a stop between its turns a conversation leaves its summaries no time, and its oldest turns are left out.
-    parser.add_argument("--pause", type=float, default=0.4, help="seconds between an answer and the next question (0.4)")
+    parser.add_argument("--pause", type=float, default=0.4, help="seconds from an answer to the next question (0.4)")
     parser.add_argument("--parallel", type=int, default=4)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--long", type=int, default=0, help="one prompt of so many tokens instead of the conversation")
