@@ -143,11 +143,12 @@ class Worker:
         2. What runs gets ``drain_secs`` to end by itself.
         3. The rest is let go; each task writes out its log and gives its row back to the queue.
         4. The heartbeat, not earlier: rows without one would be taken over while they are being written.
-        5. The runner, which nobody needs now.
+        5. The runner, which nobody needs now. What is left of ``drain_secs`` it may use to save what it computed.
         6. The log writer: every step before may have left entries to write.
         7. The proof of life last: without it every row still claimed here is another worker's.
         """
         self._stopping.set()
+        drained_by = time.monotonic() + drain_secs
         self._sweeping.end(THREAD_END_SECS)
         self._wait_until_idle(drain_secs)
         self.placement.release_all()
@@ -155,7 +156,7 @@ class Worker:
             log.error("%d generations were not given back; a sweep will find them", len(self._claims.lives))
         for loop in (self._beating, self._listening, self._reporting):
             loop.end(THREAD_END_SECS)
-        self.placement.end(THREAD_END_SECS)
+        self.placement.end(THREAD_END_SECS, spare_secs=max(0.0, drained_by - time.monotonic()))
         self._writer.end(THREAD_END_SECS)
         with suppress(RedisError):  # then it ends by itself
             health.withdraw()

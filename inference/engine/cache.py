@@ -279,7 +279,7 @@ class PrefixCache:
         return True
 
     def tidy(self) -> bool:
-        """Bring the youngest idle sequence that is not on disk there; False when there is nothing to do."""
+        """Bring what is youngest of what is not on disk there, from cells, then from RAM; False when all is done."""
         if not self.snapshots.has_disk:
             return False
         for entry in reversed(self._idle.values()):
@@ -287,7 +287,7 @@ class PrefixCache:
             if is_wanted and not self.snapshots.holds(entry.tokens, on_disk=True):
                 first_position = self._first_saved(entry.slot, len(entry.tokens))
                 return self.snapshots.write(entry.tokens, first_position, self._memory.save(entry.slot))
-        return False
+        return self.snapshots.tidy()
 
     def close(self, timeout_secs: float) -> None:
         """Bring to disk what can be brought there in time."""

@@ -37,6 +37,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 # A large model from a slow disk; a runner that dies is noticed at once, whatever this says.
 START_TIMEOUT_SECS = 900.0
 KILL_WAIT_SECS = 10.0
+EXIT_SECS = 0.5  # of a runner's time to stop, for everything but saving
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class RunnerProcess:
         """Ask the runner to go, wait, and kill it after ``timeout_secs``. Returns when it is gone and told."""
         self._requested = True
         if self.alive:
-            self.send(Stop())
+            self.send(Stop(save_secs=max(0.0, timeout_secs - EXIT_SECS)))
         self._end_process(timeout_secs)
         if self._reader.is_alive() and threading.current_thread() is not self._reader:
             self._reader.join()

@@ -46,8 +46,6 @@ PR_SET_PDEATHSIG = 1
 IDLE_SLOTS_PER_RUNNING = 1
 # Without a frame for so long there is time to save what a SIGKILL would lose.
 QUIET_SECS = 0.2
-# For writing what is only in memory when told to stop; the parent kills after two seconds.
-FLUSH_SECS = 1.5
 
 
 def main(fd: int) -> int:
@@ -72,20 +70,20 @@ def main(fd: int) -> int:
     inbox = _receive(connection)
     send(ready)
     loop = Loop(backend, start.config, send, disk, settings)
-    serve(loop, inbox)
-    loop.close(FLUSH_SECS)
+    stop = serve(loop, inbox)
+    loop.close(stop.save_secs)
     backend.close()
     return 0
 
 
-def serve(loop: Loop, inbox: "queue.SimpleQueue[ToRunner]") -> None:
+def serve(loop: Loop, inbox: "queue.SimpleQueue[ToRunner]") -> Stop:
     """Frames, then one step, until ``Stop``; waits for a frame only when there is nothing to compute."""
     is_busy = False
     while True:
         while not is_busy or not inbox.empty():
             frame = _next_frame(loop, inbox)
             if isinstance(frame, Stop):
-                return
+                return frame
             loop.handle(frame)
             is_busy = True
         is_busy = loop.step()

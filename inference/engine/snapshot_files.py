@@ -82,10 +82,11 @@ class SnapshotFiles:
             logger.warning("dropped %d files of %s: damaged, or of another model or settings", n_dropped, self._folder)
         return snapshots
 
-    def write(self, snapshot: Snapshot, state: bytes) -> bool:
+    def write(self, snapshot: Snapshot, state: bytes, *, is_held: bool = False) -> bool:
         if snapshot.key in self._waiting:
             return True
-        if len(state) > self._max_bytes or sum(map(len, list(self._waiting.values()))) > MAX_WAITING_BYTES:
+        n_waiting = 0 if is_held else sum(map(len, list(self._waiting.values())))
+        if len(state) > self._max_bytes or n_waiting > MAX_WAITING_BYTES:
             return False
         self._waiting[snapshot.key] = state
         self._orders.put(snapshot)

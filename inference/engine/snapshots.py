@@ -48,6 +48,11 @@ class Snapshot:
     def n_bytes(self) -> int:
         return self.tokens.nbytes + len(self.state or b"")
 
+    @property
+    def wants_disk(self) -> bool:
+        """Whether it would be lost with RAM, and should not be."""
+        return not (self.on_disk or self.is_passed or self.ephemeral)
+
 
 def key_of(tokens: Tokens) -> str:
     """Names the tokens, in a file name too."""
@@ -64,8 +69,11 @@ class Disk(Protocol):
         """What a former process left, without states."""
         ...
 
-    def write(self, snapshot: Snapshot, state: bytes) -> bool:
-        """Take a state to be written soon; False when too much waits already."""
+    def write(self, snapshot: Snapshot, state: bytes, *, is_held: bool = False) -> bool:
+        """Take a state to be written soon; False when too much waits already.
+
+        ``is_held``: the caller holds the state until the end anyway, so that to wait costs no memory.
+        """
         ...
 
     def read(self, snapshot: Snapshot) -> bytes | None:
@@ -185,13 +193,24 @@ class Snapshots:
                 snapshot.on_disk = False
                 self._hold(snapshot)
 
+    def tidy(self) -> bool:
+        """Bring the youngest that is in RAM alone to disk as well; False when there is none, or the disk cannot follow.
+
+        What a crash takes is then little, and so is what is left to do at the end.
+        """
+        for snapshot in reversed(self._in_ram.values()):
+            if snapshot.state is not None and snapshot.wants_disk:
+                self._to_disk(snapshot, snapshot.state)
+                return snapshot.on_disk
+        return False
+
     def close(self, timeout_secs: float) -> None:
         """Bring to disk what is in RAM alone, youngest first."""
         if self._disk is None:
             return
         for snapshot in reversed(self._in_ram.values()):
-            if snapshot.state is not None and not snapshot.on_disk and not snapshot.is_passed:
-                self._to_disk(snapshot, snapshot.state)
+            if snapshot.state is not None and snapshot.wants_disk:
+                self._to_disk(snapshot, snapshot.state, is_held=True)
         self._disk.close(timeout_secs)
 
     def _hold(self, snapshot: Snapshot) -> None:
@@ -217,7 +236,7 @@ class Snapshots:
         self.n_bytes += n_bytes
 
     def _overflow(self, snapshot: Snapshot) -> None:
-        if snapshot.state is not None and not snapshot.on_disk and not snapshot.is_passed:
+        if snapshot.state is not None and snapshot.wants_disk:
             self._to_disk(snapshot, snapshot.state)
         self._leave_ram(snapshot)
         self._hold(snapshot)
@@ -227,6 +246,6 @@ class Snapshots:
             self.n_bytes -= snapshot.n_bytes
             snapshot.state = None
 
-    def _to_disk(self, snapshot: Snapshot, state: bytes) -> None:
+    def _to_disk(self, snapshot: Snapshot, state: bytes, *, is_held: bool = False) -> None:
         if self._disk is not None and not snapshot.ephemeral:
-            snapshot.on_disk = snapshot.on_disk or self._disk.write(snapshot, state)
+            snapshot.on_disk = snapshot.on_disk or self._disk.write(snapshot, state, is_held=is_held)

@@ -68,7 +68,9 @@ class Desk:
         """Take in events, look at the clock, give out work; False after Quit."""
         for event in events:
             if isinstance(event, Quit):
-                self.cpu.stop(RUNNER_STOP_SECS)
+                # Somebody may wait for the card, which goes back after this.
+                has_card = self.gpu is not None and not self.gpu.is_empty
+                self.cpu.stop(RUNNER_STOP_SECS + (0.0 if has_card else event.spare_secs))
                 return False
             try:
                 self._handle(event, now)

@@ -56,7 +56,9 @@ class ReleaseAll:
 
 @dataclass(frozen=True)
 class Quit:
-    """The last event."""
+    """The last event. ``spare_secs``: how much longer than usual the runner may save states."""
+
+    spare_secs: float = 0.0
 
 
 CardOrder = Hold | ReleaseSession | YieldCard

@@ -119,12 +119,12 @@ class Placement:
     def release_all(self) -> None:
         self._events.put(ReleaseAll())
 
-    def end(self, timeout_secs: float) -> None:
-        """Stop the runners and the threads; what still lives is released."""
+    def end(self, timeout_secs: float, *, spare_secs: float = 0.0) -> None:
+        """Stop the runners and the threads; what still lives is released. ``spare_secs``: more time to save states."""
         self._events.put(ReleaseAll())
-        self._events.put(Quit())
+        self._events.put(Quit(spare_secs))
         # The launcher's thread last: with it the kernel kills the runner, which is saving what it has computed.
-        self._thread.join(timeout_secs)
+        self._thread.join(timeout_secs + spare_secs)
         self._desk.cpu.end(timeout_secs)
         if self._desk.tenancy is not None:
             self._desk.tenancy.end(timeout_secs)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -169,6 +170,70 @@ def test_ram_overflows_to_disk_and_comes_back(tmp_path: Path) -> None:
         snapshot = store._all[Snapshot(tokens(first), 0).key]
         assert store.state(snapshot) == b"%d" % first * 400
     store.close(10)
+
+
+class SlowFiles(SnapshotFiles):
+    """A disk that nothing reaches before its runner ends."""
+
+    def __init__(self, folder: Path, max_bytes: int, settings: str) -> None:
+        self.may_write = threading.Event()
+        super().__init__(folder, max_bytes, settings)
+
+    def _write(self, snapshot: Snapshot, state: bytes) -> None:
+        self.may_write.wait(30)
+        super()._write(snapshot, state)
+
+    def close(self, timeout_secs: float) -> None:
+        self.may_write.set()
+        super().close(timeout_secs)
+
+
+def on_disk(folder: Path) -> list[int]:
+    """The first tokens of what the next process finds."""
+    disk = files(folder)
+    found = sorted(int(each.tokens[0]) for each in disk.found())
+    disk.close(10)
+    return found
+
+
+def test_all_of_ram_survives_the_end_however_slow_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restart used to lose every conversation in RAM beyond the 256 MB that may wait for the disk."""
+    monkeypatch.setattr("inference.engine.snapshot_files.MAX_WAITING_BYTES", 1000)
+    store = Snapshots(PrefixIndex(), MEBIBYTE, SlowFiles(tmp_path, MEBIBYTE, SETTINGS))
+    for number in range(1, 9):
+        store.put(tokens(number * 1000), 0, b"x" * 600)
+    store.close(10)
+    assert on_disk(tmp_path) == [number * 1000 for number in range(1, 9)]
+
+
+def test_idle_moments_bring_ram_to_disk_the_youngest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inference.engine.snapshot_files.MAX_WAITING_BYTES", 1000)
+    store = Snapshots(PrefixIndex(), MEBIBYTE, SlowFiles(tmp_path, MEBIBYTE, SETTINGS))
+    for number in range(1, 9):
+        store.put(tokens(number * 1000), 0, b"x" * 600, ephemeral=number == 8)
+    store.pass_by(tokens(7000))
+    assert [store.tidy() for _ in range(3)] == [True, True, False], "1,200 bytes wait: the disk cannot follow"
+    assert [number for number in range(1, 9) if store.holds(tokens(number * 1000), on_disk=True)] == [5, 6]
+
+
+@pytest.mark.parametrize("n_conversations", [1, 5])
+def test_what_left_the_cells_for_ram_reaches_the_disk_while_the_runner_is_idle(
+    tmp_path: Path, n_conversations: int
+) -> None:
+    harness = Harness.fake(context_size=4096)
+    disk = files(tmp_path, 100 * MEBIBYTE)
+    harness = Harness(harness.backend, harness.config, disk=disk)
+    for number in range(n_conversations):
+        harness.ask(str(number), f"{number}" * 600)
+        harness.run()
+    assert harness.loop.pool.n_cached < 1024 + 700, "the others are in RAM"
+    while harness.loop.tidy():
+        pass
+    deadline = time.monotonic() + 30
+    while len(list(tmp_path.glob("*.kv"))) < n_conversations:
+        assert time.monotonic() < deadline, "a crash would lose some"
+        time.sleep(0.02)
+    disk.close(10)
 
 
 def test_a_folder_that_takes_no_file_costs_nothing_but_the_cache(tmp_path: Path) -> None:

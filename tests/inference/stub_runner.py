@@ -14,6 +14,7 @@ class StubRunner:
     sent: list[Frame] = field(default_factory=list)
     killed: int = 0
     stopped: int = 0
+    stop_secs: float = 0.0  # that it was given
 
     def start(self) -> Ready:
         return READY
@@ -23,6 +24,7 @@ class StubRunner:
 
     def stop(self, timeout_secs: float) -> None:
         self.stopped += 1
+        self.stop_secs = timeout_secs
 
     def kill(self) -> None:
         self.killed += 1

@@ -14,7 +14,7 @@ from inference.lives import Fate, Live, Outcome
 from inference.placement import Placement
 from inference.placement.desk import STOP_PATIENCE_SECS
 from inference.placement.events import Add, Event, Quit, ReleaseAll, StopOne
-from inference.placement.runner_slot import SILENCE_PATIENCE_SECS
+from inference.placement.runner_slot import RUNNER_STOP_SECS, SILENCE_PATIENCE_SECS
 from inference.results import CANCELLED, TIMED_OUT
 from inference.states import FinishReason, Status
 from inference.token_log_entries import AnyEntry, Token, Waiting
@@ -308,8 +308,8 @@ def test_release_hands_everything_back_and_takes_nothing_more(bench: Bench) -> N
     late = new_live()
     bench.add(late)
     assert outcome_of(late).fate is Fate.RELEASED
-    assert not bench.do(Quit())
-    assert runner.stopped == 1
+    assert not bench.do(Quit(spare_secs=4.0))
+    assert (runner.stopped, runner.stop_secs) == (1, RUNNER_STOP_SECS + 4.0)
 
 
 # ---- runners that die ----
