@@ -4,13 +4,13 @@ from collections.abc import Sequence as Many
 from itertools import pairwise
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from inference.engine.backend import Logits, Slice
 from inference.engine.config import Device
-from inference.engine.cost import FIRST_SLICE, FIXED_SLICE, MIN_SLICE, StepCost
+from inference.engine.cost import FIRST_SLICE, FIXED_SLICE, MIN_SLICE, SIZES, StepCost
 from inference.engine.errors import BooksError
 from inference.engine.fake_backend import FakeBackend
 from inference.engine.frames import Held, Step
@@ -82,7 +82,7 @@ def test_a_slice_follows_the_budget_and_what_steps_really_cost() -> None:
     assert cost.n_prefill_tokens(0) == FIXED_SLICE
     assert cost.n_prefill_tokens(1) == FIRST_SLICE, "little, as long as nobody knows what it costs"
     cost.observe(0, 64, 64.0)
-    assert cost.n_prefill_tokens(1) == 128, "150 ms at 1 ms a token, in whole multiples of 32"
+    assert cost.n_prefill_tokens(1) == 128, "150 ms at 1 ms a token; what lies between 128 and 256 is no better"
     cost.observe(2, 0, 70.0)
     assert cost.n_prefill_tokens(2) == 64, "the answers' own 70 ms come first"
     for _ in range(20):
@@ -90,6 +90,50 @@ def test_a_slice_follows_the_budget_and_what_steps_really_cost() -> None:
     assert cost.n_prefill_tokens(2) == MIN_SLICE, "slow, but never nothing"
     cost.observe(4, 0, 500.0)
     assert cost.n_prefill_tokens(4) == MIN_SLICE
+
+
+def test_a_slice_is_cut_by_what_its_own_size_costs() -> None:
+    """One price per token led to slices of 64, the dearest of all: half a tile of the matrix kernels."""
+    cost = StepCost(budget_ms=320)
+    cost.observe(1, 0, 40.0)
+    cost.observe(0, 64, 180.0)
+    cost.observe(0, 256, 525.0)
+    assert cost.n_prefill_tokens(1) == 128, "never seen, but worth a try: 262 ms, if it is as good as 256"
+    cost.observe(1, 128, 40.0 + 268.0)
+    assert cost.n_prefill_tokens(1) == 128
+    cost.observe(1, 128, 40.0 + 400.0)
+    assert cost.n_prefill_tokens(1) == 64, "it has become too dear"
+    for _ in range(10):
+        cost.observe(1, 64, 40.0 + 150.0)
+    assert cost.n_prefill_tokens(1) == 128, "and cheap again, as the smaller ones tell"
+
+
+def test_what_is_not_near_a_size_tells_nothing_of_it() -> None:
+    cost = StepCost(budget_ms=150)
+    for n_tokens in (1, 20, 45, 96, 90):
+        cost.observe(0, n_tokens, 1e6)
+    assert cost.n_prefill_tokens(1) == FIRST_SLICE
+    cost.observe(0, 126, 126.0)
+    assert cost.n_prefill_tokens(1) == 128
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5000), st.floats(0.0, 1e5)), max_size=30),
+    st.integers(1, 16),
+    st.floats(1.0, 1e4),
+)
+def test_whatever_was_measured_a_larger_slice_is_never_cheaper(
+    seen: list[tuple[int, int, float]], n_decode: int, budget_ms: float
+) -> None:
+    cost = StepCost(budget_ms)
+    for each in seen:
+        cost.observe(*each)
+    n_tokens = cost.n_prefill_tokens(n_decode)
+    assert n_tokens in SIZES
+    if cost._slice_ms:
+        costs = [cost.slice_ms(size) for size in SIZES]
+        assert costs == sorted(costs)
+        assert n_tokens == MIN_SLICE or cost.slice_ms(n_tokens) <= budget_ms - cost.decode_ms(n_decode)
 
 
 def test_the_cost_of_a_step_that_never_was_lies_between_those_that_were() -> None:
