@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
@@ -93,12 +93,15 @@ class Composer:
 
     def history(self, groups: Sequence[Group]) -> History:
         """With as much of the first message as may stay when its turn does not."""
-        remembered = self.remembered
-        if len(groups) > 1 and self.budget.strategy is not Strategy.ERROR:
+
+        def first() -> str:
+            if len(groups) <= 1 or self.budget.strategy is Strategy.ERROR:
+                return ""
             # Not always in the first group: a sent history may begin with a greeting of the assistant's.
-            first = next(said.text for group in groups for said in group.users)
-            remembered = replace(remembered, first=beginning(first, self.budget.first_message_limit, self.count))
-        return History(self.format, self.system, self.budget, remembered)
+            text = next(said.text for group in groups for said in group.users)
+            return beginning(text, self.budget.first_message_limit, self.count)
+
+        return History(self.format, self.system, self.budget, self.remembered, first=first)
 
     def n_alone(self, text: str) -> int:
         """Tokens of a prompt of nothing but the system text and this message."""

@@ -10,8 +10,9 @@ opening were left out earlier and stay out. A new summary is a new head: then, a
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from chat.formats import ChatFormat
 from chat.history.budget import Budget
@@ -51,10 +52,9 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True)
 class Remembered:
-    """What stands in a prompt for turns that are not in it: the first message, as much of it as may stay, and the
-    summary of the first ``n_messages``. Version 0: there is no summary. ``trouble``: how a newer one is doing."""
+    """The summary of the first ``n_messages``, which stands in a prompt for them. Version 0: there is none.
+    ``trouble``: how a newer one is doing."""
 
-    first: str = ""
     summary: str = ""
     n_messages: int = 0
     version: int = 0
@@ -73,17 +73,32 @@ class History:
     """Builds prompts of one format, system prompt and state of what is remembered."""
 
     def __init__(
-        self, chat_format: ChatFormat, system: str, budget: Budget, remembered: Remembered | None = None
+        self,
+        chat_format: ChatFormat,
+        system: str,
+        budget: Budget,
+        remembered: Remembered | None = None,
+        *,
+        first: Callable[[], str] = str,
     ) -> None:
+        """``first``: as much of the first message as may stay when its turn does not; asked for only then, since to
+        cut a long one is 25 ms."""
         self.format = chat_format
         self.budget = budget
         self.remembered = remembered or Remembered()
         self.follow_up_key = chat_format.fingerprint
+        self._system = system
+        self._first = first
         self._whole = self._head(system)
-        self._cut = self._whole
-        if self.remembered.first or self.remembered.summary:
-            block = earlier_block(self.remembered.first, self.remembered.summary)
-            self._cut = self._head(f"{system}\n\n{block}" if system else block)
+
+    @cached_property
+    def _cut(self) -> Head:
+        """What a prompt begins with whose first turns are not in it."""
+        first, summary = self._first(), self.remembered.summary
+        if not (first or summary):
+            return self._whole
+        block = earlier_block(first, summary)
+        return self._head(f"{self._system}\n\n{block}" if self._system else block)
 
     def _head(self, text: str) -> Head:
         covered = f"{self.budget.context_size}\0{text}".encode("utf-8", "surrogatepass")
@@ -148,10 +163,8 @@ class History:
             # From the end: the latest opening counts, and nothing foreign may stand after it.
             if exchange.answer_rendered.key != self.follow_up_key:
                 return None
-            if exchange.user_rendered.key == self._head_at(index).key:
-                return index
             if exchange.user_rendered.key != self.follow_up_key:
-                return None
+                return index if exchange.user_rendered.key == self._head_at(index).key else None
         return None
 
     def _head_at(self, start: int) -> Head:

@@ -52,8 +52,9 @@ def test_sizes_add_up_to_what_the_model_computes(
         "transcript": Transcript(tokenizer),
         "template": FileTemplate(tokenizer, GEMMA_TEMPLATE),
     }
-    remembered = Remembered(first="the first", summary="They talked of 你好.", n_messages=2 * start, version=1)
-    history = History(formats[kind], "You are kind.", Budget(context_size=2048, max_tokens=8), remembered)
+    remembered = Remembered(summary="They talked of 你好.", n_messages=2 * start, version=1)
+    budget = Budget(context_size=2048, max_tokens=8)
+    history = History(formats[kind], "You are kind.", budget, remembered, first=lambda: "the first")
     question = Exchange(user="and now?")
     prompt = history.prompt([*EXCHANGES, question])
     follow_ups = [history.as_follow_up(each) for each in (*EXCHANGES, question)]
