@@ -8,7 +8,6 @@ from functools import lru_cache
 from inference.engine.config import MEBIBYTE, EngineConfig
 from inference.engine.kv_memory import KvShape, kv_shape, sizes_that_fit
 from inference.engine.model_file import ModelHeader, check_model_file
-from inference.engine.runner import IDLE_SLOTS_PER_RUNNING
 from inference.engine_settings import capped_context
 from inference.errors import TooLittleMemory
 from inference.free_memory import Free
@@ -96,7 +95,7 @@ class Need:
 
     @property
     def caches(self) -> int:
-        return self._shape.n_bytes(self.config, self.n_cells, self._n_slots)
+        return self._shape.n_bytes(self.config, self.n_cells, self.config.n_slots)
 
     @property
     def total(self) -> int:
@@ -106,17 +105,13 @@ class Need:
         """For the user: smaller contexts that would fit."""
         for_caches = free_bytes - self.weights - self.overhead
         sizes = sizes_that_fit(
-            self._shape, self.config, n_cells=self.n_cells, n_slots=self._n_slots, free_bytes=for_caches
+            self._shape, self.config, n_cells=self.n_cells, n_slots=self.config.n_slots, free_bytes=for_caches
         )
         return f"sizes that fit: {', '.join(map(str, sizes))}" if sizes else "no size fits; use a smaller model"
 
     @property
     def _shape(self) -> KvShape:
         return self.shape if self.n_layers is None else self.shape.of_last(self.n_layers)
-
-    @property
-    def _n_slots(self) -> int:
-        return self.config.parallel * (1 + IDLE_SLOTS_PER_RUNNING)
 
     def __str__(self) -> str:
         layers = "" if self.n_layers is None else f" GEMMA_GPU_LAYERS={self.n_layers}:"

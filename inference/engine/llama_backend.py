@@ -43,8 +43,9 @@ class LlamaBackend:
         self.n_cells = min(config.context_size, vocabulary.trained_context or config.context_size)
         self.window = self._model.sliding_window
         # One row is 1 MB for Gemma; without a bound llama.cpp reserves one for every token of a batch. It asserts that
-        # every sequence could have one.
-        self.max_outputs = min(max(n_slots, 1 + config.draft_max), max(n_slots, self.batch_size))
+        # every sequence could have one. Of the others, as many again as may run, guesses are made.
+        n_rows = max(n_slots, 2 * config.parallel, 1 + config.draft_max)
+        self.max_outputs = min(n_rows, max(n_slots, self.batch_size))
         params = context_params(config, self.n_cells, n_slots, self.batch_size)
         params.n_outputs_max = self.max_outputs
         self._context = lib.llama_init_from_model(self._model.pointer, params)

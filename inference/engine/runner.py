@@ -42,8 +42,6 @@ from inference.engine.snapshots import Disk
 logger = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
-# Ended conversations that stay in their cells, per sequence that may run.
-IDLE_SLOTS_PER_RUNNING = 1
 # Without a frame for so long there is time to save what a SIGKILL would lose.
 QUIET_SECS = 0.2
 
@@ -120,10 +118,10 @@ def open_disk(config: EngineConfig, settings: str) -> Disk | None:
 
 def open_backend(config: EngineConfig) -> Backend:
     """The backend that the configuration names, loaded; raises ``EngineError``."""
-    n_slots = config.parallel * (1 + IDLE_SLOTS_PER_RUNNING)
+    n_slots = config.n_slots
     if config.backend is BackendName.FAKE:
         batch_size = max(config.batch_size, config.parallel)
-        max_outputs = max(n_slots, 1 + config.draft_max)
+        max_outputs = max(n_slots, 2 * config.parallel, 1 + config.draft_max)
         return FakeBackend(n_cells=config.context_size, n_slots=n_slots, batch_size=batch_size, max_outputs=max_outputs)
     return LlamaBackend(config, n_slots=n_slots)
 

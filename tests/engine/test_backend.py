@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from inference.engine import llama_library
 from inference.engine.backend import Backend, Slice
-from inference.engine.config import MAX_DEVICES, Device, EngineConfig, FlashAttention, KvType
+from inference.engine.config import MAX_DEVICES, N_IDLE_SLOTS, Device, EngineConfig, FlashAttention, KvType
 from inference.engine.config import Backend as BackendName
 from inference.engine.errors import BackendError, ModelFileError
 from inference.engine.fake_backend import FakeBackend
@@ -169,7 +169,16 @@ def test_what_is_said_at_every_load_of_every_gemma_is_no_warning(caplog: pytest.
 def test_a_batch_has_room_for_every_running_sequence() -> None:
     backend = open_backend(fake_config(batch_size=1, parallel=6))
     assert backend.batch_size == 6
-    assert backend.n_slots == 12
+    assert backend.n_slots == 6 + N_IDLE_SLOTS
+
+
+def test_ended_sequences_have_few_slots_only_where_each_is_dear_and_ram_takes_them() -> None:
+    n_slots = {
+        fake_config(parallel=6).n_slots: "on a CPU attention passes over the cells of all",
+        fake_config(parallel=6, device=Device.GPU).n_slots: "a card computes all of it anyway",
+        fake_config(parallel=6, cache_ram_mb=0).n_slots: "there is no other place but the disk",
+    }
+    assert list(n_slots) == [6 + N_IDLE_SLOTS, 12]
 
 
 # ---- configuration and frames ----

@@ -8,7 +8,6 @@ import pytest
 from inference.engine.config import MEBIBYTE, Device, EngineConfig
 from inference.engine.kv_memory import kv_shape
 from inference.engine.model_file import check_model_file
-from inference.engine.runner import IDLE_SLOTS_PER_RUNNING
 from inference.errors import TooLittleMemory
 from inference.free_memory import Free
 from inference.memory_check import CARD_OVERHEAD_BYTES, OVERHEAD_BYTES, card_shortage, check_memory, kv_bytes
@@ -22,13 +21,13 @@ def config(model_path: Path) -> EngineConfig:
 def test_what_fits_passes_and_one_byte_less_does_not(config: EngineConfig) -> None:
     caches = kv_bytes(config)
     assert caches is not None
-    assert caches == pytest.approx(223.5 * MEBIBYTE), "of 32,768 cells: the file knows no more positions"
+    assert caches == pytest.approx(178.5 * MEBIBYTE), "of 32,768 cells: the file knows no more positions"
     needed = caches + check_model_file(config.model_path).data_end + OVERHEAD_BYTES
     check_memory(config, Free(needed, "MemAvailable"))
     with pytest.raises(TooLittleMemory) as caught:
         check_memory(config, Free(needed - 1, "MemAvailable"))
     message = str(caught.value)
-    assert "GEMMA_CONTEXT_SIZE=65536 (32768 used): 224 MB of caches, 242 MB of the model" in message
+    assert "GEMMA_CONTEXT_SIZE=65536 (32768 used): 179 MB of caches, 242 MB of the model" in message
     assert "(MemAvailable); sizes that fit: 16384, 8192, 4096, 2048, 1024, 512." in message
 
 
@@ -45,8 +44,7 @@ class TestTheCard:
     def needed_mb(self, config: EngineConfig) -> int:
         shape = kv_shape(check_model_file(config.model_path))
         assert shape is not None
-        n_slots = config.parallel * (1 + IDLE_SLOTS_PER_RUNNING)
-        caches = shape.of_last(9).n_bytes(config, 32_768, n_slots)
+        caches = shape.of_last(9).n_bytes(config, 32_768, config.n_slots)
         weights = check_model_file(config.model_path).data_end * 9 // 18
         return -(-(caches + weights + CARD_OVERHEAD_BYTES) // MEBIBYTE)
 
