@@ -119,7 +119,7 @@ def test_a_short_outage_costs_nothing(
     assert not tenant.is_allowed
     keeper.release(lease, {})
     until(lambda: tenant.is_allowed)
-    assert GpuLedger.objects.current().is_free
+    until(lambda: GpuLedger.objects.current().is_free)  # its word that it goes on is still on the way
 
 
 def test_after_a_long_one_the_holder_has_left_and_the_tenant_goes_on(
