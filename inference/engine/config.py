@@ -99,6 +99,14 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         return self.parallel + n_idle
 
     @property
+    def n_logit_rows(self) -> int:
+        """Most tokens of a batch that may ask for logits.
+
+        llama.cpp asserts that every sequence could have one; of the others, as many again as may run, guesses are made.
+        """
+        return max(self.n_slots, 2 * self.parallel, 1 + self.draft_max)
+
+    @property
     def max_idle_cells(self) -> int | None:
         """Cells that ended sequences keep beside the youngest; None: all that nobody needs.
 

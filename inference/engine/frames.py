@@ -75,7 +75,7 @@ class Import(Frame, frozen=True, tag=True):
 class Stop(Frame, frozen=True, tag=True):
     """Leave the loop and exit; sequences still alive get no further frame."""
 
-    save_secs: float = 1.5  # for what is only in memory to reach the disk
+    save_secs: float  # for what is only in memory to reach the disk
 
 
 # ---- runner -> parent ----

@@ -42,10 +42,8 @@ class LlamaBackend:
         # llama.cpp rounds its pool up; the books count what was asked for, so that the limit is the same everywhere.
         self.n_cells = min(config.context_size, vocabulary.trained_context or config.context_size)
         self.window = self._model.sliding_window
-        # One row is 1 MB for Gemma; without a bound llama.cpp reserves one for every token of a batch. It asserts that
-        # every sequence could have one. Of the others, as many again as may run, guesses are made.
-        n_rows = max(n_slots, 2 * config.parallel, 1 + config.draft_max)
-        self.max_outputs = min(n_rows, max(n_slots, self.batch_size))
+        # One row is 1 MB for Gemma; without a bound llama.cpp reserves one for every token of a batch.
+        self.max_outputs = min(max(n_slots, config.n_logit_rows), max(n_slots, self.batch_size))
         params = context_params(config, self.n_cells, n_slots, self.batch_size)
         params.n_outputs_max = self.max_outputs
         self._context = lib.llama_init_from_model(self._model.pointer, params)

@@ -121,8 +121,9 @@ def open_backend(config: EngineConfig) -> Backend:
     n_slots = config.n_slots
     if config.backend is BackendName.FAKE:
         batch_size = max(config.batch_size, config.parallel)
-        max_outputs = max(n_slots, 2 * config.parallel, 1 + config.draft_max)
-        return FakeBackend(n_cells=config.context_size, n_slots=n_slots, batch_size=batch_size, max_outputs=max_outputs)
+        return FakeBackend(
+            n_cells=config.context_size, n_slots=n_slots, batch_size=batch_size, max_outputs=config.n_logit_rows
+        )
     return LlamaBackend(config, n_slots=n_slots)
 
 

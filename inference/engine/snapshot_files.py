@@ -52,7 +52,7 @@ class SnapshotFiles:
 
     def __init__(self, folder: Path, max_bytes: int, settings: str) -> None:
         self._folder = folder
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._settings = settings
         self._waiting: dict[str, bytes] = {}  # key -> state, until the file is there
         self._orders: queue.SimpleQueue[Snapshot | None] = queue.SimpleQueue()
@@ -86,7 +86,7 @@ class SnapshotFiles:
         if snapshot.key in self._waiting:
             return True
         n_waiting = 0 if is_held else sum(map(len, list(self._waiting.values())))
-        if len(state) > self._max_bytes or n_waiting > MAX_WAITING_BYTES:
+        if len(state) > self.max_bytes or n_waiting > MAX_WAITING_BYTES:
             return False
         self._waiting[snapshot.key] = state
         self._orders.put(snapshot)
@@ -173,7 +173,7 @@ class SnapshotFiles:
         files = sorted(_sizes(self._folder), key=lambda each: each[1])
         n_held = sum(size for _, _, size in files)
         for path, _, size in files:
-            if n_held + n_bytes <= self._max_bytes:
+            if n_held + n_bytes <= self.max_bytes:
                 return
             path.unlink(missing_ok=True)
             self._gone.put(path.stem)

@@ -65,6 +65,8 @@ Index = PrefixIndex[InCells | Snapshot]
 class Disk(Protocol):
     """Where snapshots outlive the process; nothing here waits for a write."""
 
+    max_bytes: int
+
     def found(self) -> list[Snapshot]:
         """What a former process left, without states."""
         ...
@@ -198,20 +200,35 @@ class Snapshots:
 
         What a crash takes is then little, and so is what is left to do at the end.
         """
-        for snapshot in reversed(self._in_ram.values()):
-            if snapshot.state is not None and snapshot.wants_disk:
-                self._to_disk(snapshot, snapshot.state)
-                return snapshot.on_disk
+        for snapshot, state in self._lost_with_ram():
+            self._to_disk(snapshot, state)
+            if snapshot.on_disk:
+                return True
         return False
 
     def close(self, timeout_secs: float) -> None:
         """Bring to disk what is in RAM alone, youngest first."""
         if self._disk is None:
             return
-        for snapshot in reversed(self._in_ram.values()):
-            if snapshot.state is not None and snapshot.wants_disk:
-                self._to_disk(snapshot, snapshot.state, is_held=True)
+        for snapshot, state in self._lost_with_ram():
+            self._to_disk(snapshot, state, is_held=True)
         self._disk.close(timeout_secs)
+
+    def _lost_with_ram(self) -> list[tuple[Snapshot, bytes]]:
+        """Youngest first, and no more than fill half the disk: one too many would take the place of a younger one.
+
+        The other half is for what is still in cells, and younger than all of these.
+        """
+        found = []
+        n_left = self._disk.max_bytes // 2 if self._disk else 0
+        for snapshot in reversed(self._in_ram.values()):
+            is_kept = not (snapshot.is_passed or snapshot.ephemeral) and snapshot.n_bytes <= n_left
+            if snapshot.state is None or not is_kept:
+                continue
+            n_left -= snapshot.n_bytes
+            if not snapshot.on_disk:
+                found.append((snapshot, snapshot.state))
+        return found
 
     def _hold(self, snapshot: Snapshot) -> None:
         """Make the index say whether the snapshot can be had."""

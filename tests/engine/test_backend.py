@@ -247,7 +247,7 @@ def test_a_runner_on_the_cpu_touches_no_card() -> None:
     [
         Submit(sequence_id="a", prompt=[1, 2], params=params(logit_bias={5: None, 6: 1.5}, stop=["\n"]), emitted=[3]),
         Cancel("a"),
-        Stop(),
+        Stop(save_secs=1.5),
     ],
 )
 def test_frames_to_a_runner_survive_the_way(frame: Frame) -> None:

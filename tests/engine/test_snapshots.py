@@ -216,6 +216,27 @@ def test_idle_moments_bring_ram_to_disk_the_youngest_first(tmp_path: Path, monke
     assert [number for number in range(1, 9) if store.holds(tokens(number * 1000), on_disk=True)] == [5, 6]
 
 
+def settled(disk: SnapshotFiles) -> None:
+    deadline = time.monotonic() + 30
+    while disk._waiting:
+        assert time.monotonic() < deadline, "the disk does not write"
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("is_the_end", [False, True])
+def test_a_disk_smaller_than_ram_gets_the_youngest_that_fit(tmp_path: Path, is_the_end: bool) -> None:
+    """Each one written used to push out a younger one, and one too large for the disk to keep all behind it in RAM."""
+    disk = files(tmp_path, 12_000)
+    store = Snapshots(PrefixIndex(), MEBIBYTE, disk)
+    for number in range(1, 9):
+        store.put(tokens(number * 1000), 0, b"x" * (13_000 if number == 8 else 1000))
+    while not is_the_end and store.tidy():
+        settled(disk)
+        store.forget_gone()
+    store.close(10)
+    assert on_disk(tmp_path) == [4000, 5000, 6000, 7000]
+
+
 @pytest.mark.parametrize("n_conversations", [1, 5])
 def test_what_left_the_cells_for_ram_reaches_the_disk_while_the_runner_is_idle(
     tmp_path: Path, n_conversations: int
