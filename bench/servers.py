@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 
 from bench.streams import LlamaServer, OurService, Server
+from gemma_project.supervisor.tether import tethered
 from tools.install_llama import cmake_arguments
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -73,7 +74,7 @@ class Running:
     def start(self) -> None:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, cwd=PROJECT, env={**os.environ, **self.environment}, stdout=log, stderr=log
+                tethered(self.command), cwd=PROJECT, env={**os.environ, **self.environment}, stdout=log, stderr=log
             )
         wait_until_healthy(self.process, self.url)
 

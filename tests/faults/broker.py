@@ -34,7 +34,16 @@ class Broker:
         if self._port is not None:  # for a proxy in between
             command += ["--port", str(self._port), "--bind", "127.0.0.1"]
         self._process = subprocess.Popen(tethered(command), stdout=subprocess.DEVNULL)
-        wait_until(lambda: valkey.answers(self.socket), timeout_secs=10, what="the broker answers")
+        try:
+            wait_until(self._has_begun, timeout_secs=30, what="the broker answers")
+        except AssertionError as error:
+            error.add_note((self._data / valkey.LOG_NAME).read_text()[-2000:])
+            raise
+
+    def _has_begun(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, "the broker ended while it started"
+        return valkey.answers(self.socket)
 
     def kill(self) -> None:
         assert self._process is not None
