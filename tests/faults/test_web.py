@@ -100,6 +100,7 @@ def test_a_stopped_web_process(stack: FaultStack, seen: Seen) -> None:
     "1",
     "kill -9 of the web process while it looks for memories, before anything is rung",
     "the prompt is built elsewhere, the row ends within 20 s of the restart",
+    repeated=True,
     quick=False,
 )
 def test_killed_while_preparing(make_stack: MakeStack, seen: Seen) -> None:

@@ -101,6 +101,7 @@ def test_a_frozen_worker(stack: FaultStack, seen: Seen) -> None:
     "48",
     "SIGSTOP of the worker",
     "/health says 503 within the time a report lives, and 200 again afterwards",
+    repeated=True,
     quick=False,
 )
 def test_health_tells_the_truth(stack: FaultStack, seen: Seen) -> None:
@@ -113,7 +114,7 @@ def test_health_tells_the_truth(stack: FaultStack, seen: Seen) -> None:
     seen["healthy_again_secs"] = round(stack.wait_until_healthy(), 1)
 
 
-@pytest.mark.fault("48", "kill -9 of the worker", "/health says 503 within a second, then 200 again")
+@pytest.mark.fault("48", "kill -9 of the worker", "/health says 503 within a second, then 200 again", repeated=True)
 def test_health_of_the_dead(stack: FaultStack, seen: Seen) -> None:
     stack.kill("gemma-worker")
     began = time.monotonic()
@@ -189,6 +190,7 @@ def test_cancels(stack: FaultStack, seen: Seen) -> None:
     "44",
     "kill -9 of the supervisor in the middle of 8 answers, started again at once",
     "all 8 end",
+    repeated=True,
     quick=False,
 )
 def test_the_whole_service_killed(make_stack: MakeStack, seen: Seen) -> None:
