@@ -286,9 +286,7 @@ class PrefixCache:
             is_wanted = len(entry.tokens) >= MIN_SAVED and not entry.ephemeral
             if is_wanted and not self.snapshots.holds(entry.tokens, on_disk=True):
                 first_position = self._first_saved(entry.slot, len(entry.tokens))
-                if self.snapshots.write(entry.tokens, first_position, self._memory.save(entry.slot)):
-                    return True
-                break  # it is too long for the disk, or the disk cannot follow
+                return self.snapshots.write(entry.tokens, first_position, self._memory.save(entry.slot))
         return self.snapshots.tidy()
 
     def close(self, timeout_secs: float) -> None:
