@@ -3,6 +3,7 @@
 Knows numbers only.
 """
 
+import math
 from bisect import bisect_right
 
 import numpy as np
@@ -49,6 +50,14 @@ class StepCost:
             return 0.0
         known = sorted(self._decode_ms)
         return float(np.interp(n_decode, known, [self._decode_ms[n] for n in known]))
+
+    def reading_ms(self, n_tokens: int, n_decode: int) -> float:
+        """Of so many prompt tokens, with a step of so many answers after each slice; 0 before a slice was measured."""
+        if not self._slice_ms:
+            return 0.0
+        size = self.n_prefill_tokens(n_decode)
+        n_slices = n_tokens / size
+        return n_slices * self.slice_ms(size) + math.ceil(n_slices) * self.decode_ms(n_decode)
 
     def slice_ms(self, n_tokens: int) -> float:
         """Of a slice of one of the sizes, once one was measured; never less than a smaller one.

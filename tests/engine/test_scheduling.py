@@ -182,6 +182,55 @@ def test_the_long_prompt_goes_on_while_short_ones_come() -> None:
     assert n_steps <= 2 * -(-len(LONG) // 32) + 2, "it gets half of every slice at least"
 
 
+@pytest.mark.parametrize(
+    ("max_tokens", "question", "is_first"),
+    [(8, 3 * LONG, True), (200, 3 * LONG, False), (8, "hi", False)],
+    ids=["short rest", "long rest", "short question"],
+)
+def test_an_answer_near_its_end_goes_first_where_no_prompt_waits_longer_for_it(
+    max_tokens: int, question: str, *, is_first: bool
+) -> None:
+    harness = Harness.fake(batch_size=256, draft_max=0)
+    with_costs(harness, decode_ms={1: 30.0}, slice_ms={64: 160.0, 256: 525.0})
+    harness.ask("answer", "[[count: 300]]", max_tokens=max_tokens)
+    harness.step_until_first_token("answer")
+    n_steps = len(harness.steps())
+    harness.ask("reader", question)
+    harness.step_until_first_token("reader")
+    slices = [step.n_prefill for step in harness.steps()[n_steps:]]
+    if is_first:
+        rest = max_tokens - 1
+        assert slices[:rest] == [0] * rest
+        assert slices[rest:-1] == [FIXED_SLICE] * (len(slices) - rest - 1), "and then the prompt, in large slices"
+    else:
+        assert max(slices[:2]) > 0
+        assert all((one > 0) != (other > 0) for one, other in pairwise(slices)), "a token between any two slices"
+
+
+def with_costs(harness: Harness, *, decode_ms: dict[int, float], slice_ms: dict[int, float]) -> None:
+    """Steps are taken to cost this, whatever they do."""
+    cost = harness.loop.scheduler._cost
+    for n_tokens, ms in slice_ms.items():
+        cost.observe(0, n_tokens, ms)
+    for n_answers, ms in decode_ms.items():
+        cost.observe(n_answers, 0, ms)
+    cost.observe = lambda *_: None  # type: ignore[method-assign]
+
+
+def test_what_a_prompt_takes_beside_answers_counts_their_steps() -> None:
+    cost = StepCost(budget_ms=320)
+    assert cost.reading_ms(900, 1) == 0.0, "nothing is known yet"
+    cost.observe(1, 0, 30.0)
+    cost.observe(0, 128, 290.0)
+    cost.observe(0, 256, 512.0)
+    cost.observe(0, 128, 290.0)  # after the drift
+    small, large = cost.slice_ms(128), cost.slice_ms(256)
+    assert cost.reading_ms(1024, 0) == pytest.approx(4 * large)
+    assert cost.n_prefill_tokens(1) == 128
+    assert cost.reading_ms(1024, 1) == pytest.approx(8 * small + 8 * 30.0)
+    assert cost.reading_ms(1000, 1) == pytest.approx(1000 / 128 * small + 8 * 30.0)
+
+
 # ---- who comes first ----
 
 
