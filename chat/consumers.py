@@ -24,6 +24,7 @@ from chat.api.parsing import json_object
 from chat.api.socket_auth import accepted_subprotocol, credentials_of
 from chat.background import in_thread
 from chat.errors import ChatError, InvalidRequest, TooManyRequests
+from chat.one_at_a_time import one_at_a_time
 from chat.services import Turn
 from chat.streaming import WireLine, lines, resumed, start
 
@@ -76,12 +77,16 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
 
     async def _chat(self, frame: Frame, about: Frame) -> None:
         async with self._told(about):
+            await self._send_lines(await self._begun(frame), about)
+
+    async def _begun(self, frame: Frame) -> Turn:
+        async with one_at_a_time():
             caller, request = self._credentials.caller, await in_thread(chat_request, frame)
             key = read_key(frame.get("idempotency_key"), field="idempotency_key")
             begin = partial(
                 services.start_turn, caller=caller, request=request, idempotency_key=key, request_digest=request.digest
             )
-            await self._send_lines(await start(begin, caller=caller, stops=True), about)
+            return await start(begin, caller=caller, stops=True)
 
     async def _resume(self, frame: Frame, about: Frame) -> None:
         async with self._told(about):

@@ -21,6 +21,7 @@ from chat.api.parsing import read_object
 from chat.background import in_thread
 from chat.callers import Caller
 from chat.errors import ChatError, InvalidRequest, Unavailable
+from chat.one_at_a_time import one_at_a_time
 from chat.services import Turn
 from chat.streaming import lines, start, stops_when_left
 from inference.models import Generation
@@ -78,22 +79,26 @@ class Asked:
 
 async def ask_chat(request: HttpRequest, caller: Caller, *, goes_on_alone: bool = False) -> Asked:
     """Store what a body asks for. ``goes_on_alone``: batch work and what has a key is not stopped without readers."""
-    # Ten thousand messages take a while to check, which the event loop must not wait for.
-    asked = await in_thread(lambda: chat_request(read_object(request)))
-    key = idempotency_key(request)
-    stops = not goes_on_alone or stops_when_left(asked.priority, key)
-    begin = partial(services.start_turn, caller=caller, request=asked, idempotency_key=key, request_digest=asked.digest)
-    return Asked(await start(begin, caller=caller, stops=stops), stops)
+    async with one_at_a_time():
+        # Ten thousand messages take a while to check, which the event loop must not wait for.
+        asked = await in_thread(lambda: chat_request(read_object(request)))
+        key = idempotency_key(request)
+        stops = not goes_on_alone or stops_when_left(asked.priority, key)
+        begin = partial(
+            services.start_turn, caller=caller, request=asked, idempotency_key=key, request_digest=asked.digest
+        )
+        return Asked(await start(begin, caller=caller, stops=stops), stops)
 
 
 async def ask_completion(request: HttpRequest, caller: Caller) -> Asked:
-    asked = await in_thread(lambda: completion_request(read_object(request)))
-    key = idempotency_key(request)
-    stops = stops_when_left(asked.priority, key)
-    begin = partial(
-        services.start_completion, caller=caller, request=asked, idempotency_key=key, request_digest=asked.digest
-    )
-    return Asked(await start(begin, caller=caller, stops=stops), stops)
+    async with one_at_a_time():
+        asked = await in_thread(lambda: completion_request(read_object(request)))
+        key = idempotency_key(request)
+        stops = stops_when_left(asked.priority, key)
+        begin = partial(
+            services.start_completion, caller=caller, request=asked, idempotency_key=key, request_digest=asked.digest
+        )
+        return Asked(await start(begin, caller=caller, stops=stops), stops)
 
 
 def idempotency_key(request: HttpRequest) -> str | None:
