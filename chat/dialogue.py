@@ -10,6 +10,7 @@ from chat.history.prompt import Exchange, Rendered
 from chat.memory.sources import Source
 from chat.models import Message, Role
 from chat.prompts import user_turn
+from inference.models import Status
 from inference.token_ids import pack, unpack
 
 
@@ -25,7 +26,7 @@ class Said:
 
 @dataclass
 class Group:
-    """What the user said in a row, and the answer to it. Answers without text count as none."""
+    """What the user said in a row, and the answer to it. What the model was stopped from saying counts as none."""
 
     users: list[Said] = field(default_factory=list)
     answer: Said | None = None
@@ -60,7 +61,7 @@ def grouped(said: Iterable[Said]) -> list[Group]:
         group.n_messages += 1
         if each.role == Role.USER:
             group.users.append(each)
-        elif each.text.strip():
+        elif each.text.strip() or _is_blank_answer(each.message):
             group.answer = _joined(group.answer, each)
     return groups
 
@@ -78,10 +79,17 @@ def write_renderings(groups: Sequence[Group], exchanges: Sequence[Exchange]) -> 
         *earlier, last = [said.message for said in group.users] or [None]
         # Only the last of several user messages carries the rendering, which is of all of them.
         now = [(message, Rendered()) for message in earlier] + [(last, exchange.user_rendered)]
-        if group.answer:
+        # A blank answer keeps the model's own tokens: under another format there is nothing to keep.
+        if group.answer and exchange.answer_rendered.ids:
             now.append((group.answer.message, exchange.answer_rendered))
         changed += [message for message, rendered in now if message and _set_rendered(message, rendered)]
     return changed
+
+
+def _is_blank_answer(message: Message | None) -> bool:
+    """White space alone, said to the end: the model's memory holds its tokens, so the next prompt has them too."""
+    generation = message.generation if message else None
+    return generation is not None and generation.status == Status.COMPLETE and bool(generation.output_ids)
 
 
 def _joined(first: Said | None, second: Said) -> Said:

@@ -159,6 +159,29 @@ def test_an_answer_without_text_is_no_turn_for_the_model() -> None:
 
 
 @pytest.mark.django_db
+@every_format
+def test_after_an_answer_of_white_space(name: str) -> None:
+    """Nothing to see, but tokens in the model's memory: without them it would read the conversation again."""
+    turn = chat("u:one")
+    so_far = prompt_of(turn) + finish(turn, "", output=TOKENIZERS[name].encode("\n \n"), finish_reason="length")
+    second = next_prompt_begins_with(turn, so_far)
+    so_far = prompt_of(second) + finish(second, "second")
+    next_prompt_begins_with(second, so_far)
+
+
+@pytest.mark.django_db
+def test_another_model_does_not_get_the_tokens_of_white_space(use_tokenizer: Callable[[Tokenizer], None]) -> None:
+    turn = chat("u:one")
+    finish(turn, "", output=[END_OF_TURN] * 3, finish_reason="length")
+    use_tokenizer(TOKENIZERS["transcript"])
+    for text in ("two", "three"):
+        turn = more(turn, text)
+        assert "User: one\nAssistant:\n\nUser: two\nAssistant:" in shown(prompt_of(turn))
+        so_far = prompt_of(turn) + finish(turn, "said")
+    next_prompt_begins_with(turn, so_far)
+
+
+@pytest.mark.django_db
 def test_a_shortened_history_is_repeated_too(use_tokenizer: Callable[[Tokenizer], None]) -> None:
     use_tokenizer(fake_tokenizer(context_size=1000))
     turn = chat("u:" + "q" * 80, max_tokens=20)
