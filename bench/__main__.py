@@ -1,6 +1,6 @@
 """``python -m bench``: the whole product beside llama-server on the same model, threads and context.
 
-The servers run in turn, never at the same time, round after round; nothing but loopback is spoken to.
+The servers run in turn, never at the same time, measure after measure; nothing but loopback is spoken to.
 """
 
 import argparse
@@ -29,7 +29,7 @@ COUNTS = (1, 2, 4, 8, 16)
 RESULTS = Path(__file__).resolve().parent / "results"
 # Both servers, before they are asked: ours measures what batches cost in its first idle moments.
 SETTLE_SECS = 3.0
-PLAIN = ", no guesses"
+OURS, THEIRS, PLAIN = "ours", "llama-server", ", no guesses"
 Measure = Callable[[Running, Server, int], Awaitable[dict[str, float]]]
 
 
@@ -84,22 +84,18 @@ def rows() -> dict[str, Row]:
     return {row.name: row for row in [*streams, *others]}
 
 
-async def play(running: Running, names: list[str], seed: int) -> dict[str, float]:
-    """One server, one round, from its start to its end. A measure that fails is told and left out."""
-    found: dict[str, float] = {}
+async def play(running: Running, name: str, seed: int) -> dict[str, float]:
+    """One measure of one server, from its start to its end. A measure that fails is told and left out."""
     running.start()
     await asyncio.sleep(SETTLE_SECS)
     try:
-        for name in names:
-            try:
-                found |= await MEASURES[name](running, running.server(), seed)
-            except (httpx.HTTPError, RuntimeError) as error:
-                tqdm.write(f"{running.name}: {name} failed: {error!r}", file=sys.stderr)
-            await running.close_clients()
+        return await MEASURES[name](running, running.server(), seed)
+    except (httpx.HTTPError, RuntimeError) as error:
+        tqdm.write(f"{running.name}: {name} failed: {error!r}", file=sys.stderr)
+        return {}
     finally:
         await running.close_clients()
         running.forget()
-    return found
 
 
 def engine_alone(setup: Setup, rounds: int) -> list[Row]:
@@ -116,38 +112,47 @@ def engine_alone(setup: Setup, rounds: int) -> list[Row]:
 async def compare(
     setup: Setup, binary: Path, names: list[str], rounds: int, note: Callable[[list[Row]], None]
 ) -> list[Row]:
-    """Medians need several rounds; the streams are also played with one token a step, since guesses pay by the text.
+    """Both servers at each measure, one right after the other and the other first in the next round: a machine's speed
+    may change within minutes. Medians need several rounds.
 
-    ``note`` is called with what there is after each server, so that a run that is stopped leaves what it found.
+    ``note`` is called with what there is after each measure, so that a run that is stopped leaves what it found.
     """
     table = rows()
-    has_plain = "R2" in names
-    with tqdm(total=rounds * (2 + has_plain), unit="run") as bar:
-        for number in range(rounds):
-            for start in (servers.ours, partial(servers.llama_server, binary=binary)):
-                for parallel, together in _by_parallel(names, setup.parallel).items():
-                    running = start(replace(setup, parallel=parallel))
-                    bar.set_description(f"round {number + 1}, {running.name}")
-                    for name, value in (await play(running, together, seed=number + 1)).items():
-                        (table[name].ours if running.name == "ours" else table[name].theirs).append(value)
-                    note(_complete(table))
-                bar.update()
-            if has_plain:
-                bar.set_description(f"round {number + 1}, ours{PLAIN}")
-                plain = await play(servers.ours(setup, draft_max=0), ["R2"], seed=number + 1)
-                for name in (name for name in plain if name.startswith("R2") and table[name].theirs):
-                    table[name + PLAIN].ours.append(plain[name])
-                    table[name + PLAIN].theirs.append(table[name].theirs[-1])
-                bar.update()
+    with tqdm(total=rounds * sum(len(_sides(setup, binary, name)) for name in names), unit="run") as bar:
+        for number in range(1, rounds + 1):
+            for name in names:
+                found: dict[str, dict[str, float]] = {}
+                sides = list(_sides(setup, binary, name).items())
+                for side, start in sides if number % 2 else reversed(sides):
+                    bar.set_description(f"round {number}, {name}, {side}")
+                    found[side] = await play(start(), name, seed=number)
+                    bar.update()
+                _enter(table, found)
+                note(_complete(table))
     return _complete(table)
 
 
-def _by_parallel(names: list[str], usual: int) -> dict[int, list[str]]:
-    """Measures that may be played at one start of a server."""
-    found: dict[int, list[str]] = {}
-    for name in names:
-        found.setdefault(PARALLEL.get(name, usual), []).append(name)
-    return found
+def _sides(setup: Setup, binary: Path, name: str) -> dict[str, Callable[[], Running]]:
+    """Whom to start for a measure. The streams are also played with one token a step: guesses pay by the text."""
+    setup = replace(setup, parallel=PARALLEL.get(name, setup.parallel))
+    sides: dict[str, Callable[[], Running]] = {
+        OURS: partial(servers.ours, setup),
+        THEIRS: partial(servers.llama_server, setup, binary),
+    }
+    if name == "R2":
+        sides[OURS + PLAIN] = partial(servers.ours, setup, draft_max=0)
+    return sides
+
+
+def _enter(table: dict[str, Row], found: dict[str, dict[str, float]]) -> None:
+    for row, value in found[OURS].items():
+        table[row].ours.append(value)
+    for row, value in found[THEIRS].items():
+        table[row].theirs.append(value)
+    for row, value in found.get(OURS + PLAIN, {}).items():
+        if row + PLAIN in table and row in found[THEIRS]:
+            table[row + PLAIN].ours.append(value)
+            table[row + PLAIN].theirs.append(found[THEIRS][row])
 
 
 def _complete(table: dict[str, Row]) -> list[Row]:

@@ -22,7 +22,8 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        return statistics.median(self.ours) / statistics.median(self.theirs)
+        """Median of the rounds' own: in each, the two were measured one right after the other."""
+        return statistics.median(ratios(self))
 
     @property
     def is_reached(self) -> bool:
