@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chat.memory.importing import json_files, prose
@@ -174,12 +174,13 @@ class TestRows:
             max_size=5,
         )
     )
+    @example(["0\n0"])
     def test_any_rows_are_taken_or_told(self, rows: list[object]) -> None:
         parsed = lines(*rows)
         n_taken = sum(len(each.segments) for each in parsed.transcripts) + len(parsed.notes)
-        assert n_taken + len(parsed.problems) == sum(
-            bool(json.dumps(row).strip()) for row in rows if not isinstance(row, str)
-        ) + sum(bool(row.strip()) for row in rows if isinstance(row, str))
+        # A text is a row as it is, and several where it has line breaks.
+        written = [line for row in rows for line in (row.split("\n") if isinstance(row, str) else [json.dumps(row)])]
+        assert n_taken + len(parsed.problems) == sum(bool(line.strip()) for line in written)
 
 
 class TestMarkdown:
