@@ -79,14 +79,14 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         async with self._told(about):
             await self._send_lines(await self._begun(frame), about)
 
+    @one_at_a_time()
     async def _begun(self, frame: Frame) -> Turn:
-        async with one_at_a_time():
-            caller, request = self._credentials.caller, await in_thread(chat_request, frame)
-            key = read_key(frame.get("idempotency_key"), field="idempotency_key")
-            begin = partial(
-                services.start_turn, caller=caller, request=request, idempotency_key=key, request_digest=request.digest
-            )
-            return await start(begin, caller=caller, stops=True)
+        caller, request = self._credentials.caller, await in_thread(chat_request, frame)
+        key = read_key(frame.get("idempotency_key"), field="idempotency_key")
+        begin = partial(
+            services.start_turn, caller=caller, request=request, idempotency_key=key, request_digest=request.digest
+        )
+        return await start(begin, caller=caller, stops=True)
 
     async def _resume(self, frame: Frame, about: Frame) -> None:
         async with self._told(about):

@@ -77,28 +77,26 @@ class Asked:
     stops: bool
 
 
+@one_at_a_time()
 async def ask_chat(request: HttpRequest, caller: Caller, *, goes_on_alone: bool = False) -> Asked:
     """Store what a body asks for. ``goes_on_alone``: batch work and what has a key is not stopped without readers."""
-    async with one_at_a_time():
-        # Ten thousand messages take a while to check, which the event loop must not wait for.
-        asked = await in_thread(lambda: chat_request(read_object(request)))
-        key = idempotency_key(request)
-        stops = not goes_on_alone or stops_when_left(asked.priority, key)
-        begin = partial(
-            services.start_turn, caller=caller, request=asked, idempotency_key=key, request_digest=asked.digest
-        )
-        return Asked(await start(begin, caller=caller, stops=stops), stops)
+    # Ten thousand messages take a while to check, which the event loop must not wait for.
+    asked = await in_thread(lambda: chat_request(read_object(request)))
+    key = idempotency_key(request)
+    stops = not goes_on_alone or stops_when_left(asked.priority, key)
+    begin = partial(services.start_turn, caller=caller, request=asked, idempotency_key=key, request_digest=asked.digest)
+    return Asked(await start(begin, caller=caller, stops=stops), stops)
 
 
+@one_at_a_time()
 async def ask_completion(request: HttpRequest, caller: Caller) -> Asked:
-    async with one_at_a_time():
-        asked = await in_thread(lambda: completion_request(read_object(request)))
-        key = idempotency_key(request)
-        stops = stops_when_left(asked.priority, key)
-        begin = partial(
-            services.start_completion, caller=caller, request=asked, idempotency_key=key, request_digest=asked.digest
-        )
-        return Asked(await start(begin, caller=caller, stops=stops), stops)
+    asked = await in_thread(lambda: completion_request(read_object(request)))
+    key = idempotency_key(request)
+    stops = stops_when_left(asked.priority, key)
+    begin = partial(
+        services.start_completion, caller=caller, request=asked, idempotency_key=key, request_digest=asked.digest
+    )
+    return Asked(await start(begin, caller=caller, stops=stops), stops)
 
 
 def idempotency_key(request: HttpRequest) -> str | None:

@@ -283,7 +283,10 @@ class Scheduler:
 
         They would go on between its slices anyway; and alone it is read in larger ones, which cost less by the token.
         """
-        n_tokens = min((each.n_pending for each in self._prompts()), default=0)
+        prompts = self._prompts()
+        if not prompts:
+            return False
+        n_tokens = min(each.n_pending for each in prompts)
         n_steps = max(each.max_tokens - each.n_generated for each in answers)
         ends_ms = n_steps * self._cost.decode_ms(len(answers))
         return ends_ms + self._cost.reading_ms(n_tokens, 0) < self._cost.reading_ms(n_tokens, len(answers))
