@@ -145,14 +145,13 @@ def _sides(setup: Setup, binary: Path, name: str) -> dict[str, Callable[[], Runn
 
 
 def _enter(table: dict[str, Row], found: dict[str, dict[str, float]]) -> None:
-    for row, value in found[OURS].items():
-        table[row].ours.append(value)
-    for row, value in found[THEIRS].items():
-        table[row].theirs.append(value)
-    for row, value in found.get(OURS + PLAIN, {}).items():
-        if row + PLAIN in table and row in found[THEIRS]:
-            table[row + PLAIN].ours.append(value)
-            table[row + PLAIN].theirs.append(found[THEIRS][row])
+    """What both sides of a round have; one without the other would shift the pairs of the rounds after it."""
+    theirs = found[THEIRS]
+    for side, suffix in ((OURS, ""), (OURS + PLAIN, PLAIN)):
+        for name, value in found.get(side, {}).items():
+            if name in theirs and name + suffix in table:
+                table[name + suffix].ours.append(value)
+                table[name + suffix].theirs.append(theirs[name])
 
 
 def _complete(table: dict[str, Row]) -> list[Row]:
