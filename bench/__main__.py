@@ -1,6 +1,6 @@
 """``python -m bench``: the whole product beside llama-server on the same model, threads and context.
 
-The servers run in turn, never at the same time, measure after measure; nothing but loopback is spoken to.
+The servers are asked in turn, never at the same time, measure after measure; nothing but loopback is spoken to.
 """
 
 import argparse
@@ -31,15 +31,14 @@ RESULTS = Path(__file__).resolve().parent / "results"
 SETTLE_SECS = 3.0
 OURS, THEIRS, PLAIN = "ours", "llama-server", ", no guesses"
 Measure = Callable[[Running, Server, int], Awaitable[dict[str, float]]]
+Found = dict[str, dict[str, float]]  # by side
 
 
-async def r2_r3(running: Running, server: Server, seed: int) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for n in COUNTS:
-        result = await scenarios.streams(server, n, seed=seed * 100 + n)
-        found[f"R2 {n} streams"] = result.tokens_per_sec
-        found[f"R3 {n} streams"] = result.first_token_ms
-    return {name: value for name, value in found.items() if name.startswith("R2") or name == "R3 16 streams"}
+async def r2_r3(server: Server, n: int, seed: int) -> dict[str, float]:
+    await asyncio.sleep(REST_SECS)
+    result = await scenarios.streams(server, n, seed=seed * 100 + n)
+    found = {f"R2 {n} streams": result.tokens_per_sec}
+    return found | {f"R3 {n} streams": result.first_token_ms} if n == max(COUNTS) else found
 
 
 async def r4(running: Running, server: Server, seed: int) -> dict[str, float]:
@@ -64,7 +63,11 @@ async def r7(running: Running, server: Server, seed: int) -> dict[str, float]:
     return {"R7 return to a long chat": await scenarios.return_to_a_long_chat(server, running.restart, seed=seed)}
 
 
-MEASURES: dict[str, Measure] = {"R2": r2_r3, "R4": r4, "R5": r5, "R6": r6, "R7": r7}
+MEASURES: dict[str, Measure] = {"R4": r4, "R5": r5, "R6": r6, "R7": r7}
+STREAMS = "R2"  # and R3
+# Of the streams in a round: they take seconds each, and a machine's speed changes from one to the next.
+N_PASSES = 3
+REST_SECS = 0.5  # what a server still does after its answers must not slow the next one
 # Fewer sequences than conversations: what ended has to wait elsewhere. The others get ``--parallel``.
 PARALLEL = {"R6": 4}
 
@@ -98,6 +101,28 @@ async def play(running: Running, name: str, seed: int) -> dict[str, float]:
         running.forget()
 
 
+async def play_streams(sides: dict[str, Running], number: int, enter: Callable[[Found], None]) -> None:
+    """R2 and R3 of a round: with all servers up, each number of streams at one right after the other.
+
+    Those that are not asked wait and compute nothing.
+    """
+    try:
+        for running in sides.values():
+            running.start()
+            await asyncio.sleep(SETTLE_SECS)
+        servers = {side: running.server() for side, running in sides.items()}
+        for turn in range((number - 1) * N_PASSES, number * N_PASSES):
+            for n in COUNTS:
+                order = list(servers) if turn % 2 else list(reversed(servers))
+                enter({side: await r2_r3(servers[side], n, turn + 1) for side in order})
+    except (httpx.HTTPError, RuntimeError) as error:
+        tqdm.write(f"{STREAMS} failed: {error!r}", file=sys.stderr)
+    finally:
+        for running in sides.values():
+            await running.close_clients()
+            running.forget()
+
+
 def engine_alone(setup: Setup, rounds: int) -> list[Row]:
     """R1, in a process of its own and before any server runs. ``theirs`` is the bare loop."""
     numbers = (setup.threads, 8192, rounds)
@@ -118,16 +143,18 @@ async def compare(
     ``note`` is called with what there is after each measure, so that a run that is stopped leaves what it found.
     """
     table = rows()
-    with tqdm(total=rounds * sum(len(_sides(setup, binary, name)) for name in names), unit="run") as bar:
+    enter = partial(_enter, table)
+    with tqdm(total=rounds * len(names), unit="measure") as bar:
         for number in range(1, rounds + 1):
             for name in names:
-                found: dict[str, dict[str, float]] = {}
-                sides = list(_sides(setup, binary, name).items())
-                for side, start in sides if number % 2 else reversed(sides):
-                    bar.set_description(f"round {number}, {name}, {side}")
-                    found[side] = await play(start(), name, seed=number)
-                    bar.update()
-                _enter(table, found)
+                bar.set_description(f"round {number}, {name}")
+                sides = _sides(setup, binary, name)
+                if name == STREAMS:
+                    await play_streams({side: start() for side, start in sides.items()}, number, enter)
+                else:
+                    order = list(sides) if number % 2 else list(reversed(sides))
+                    enter({side: await play(sides[side](), name, seed=number) for side in order})
+                bar.update()
                 note(_complete(table))
     return _complete(table)
 
@@ -139,12 +166,12 @@ def _sides(setup: Setup, binary: Path, name: str) -> dict[str, Callable[[], Runn
         OURS: partial(servers.ours, setup),
         THEIRS: partial(servers.llama_server, setup, binary),
     }
-    if name == "R2":
+    if name == STREAMS:
         sides[OURS + PLAIN] = partial(servers.ours, setup, draft_max=0)
     return sides
 
 
-def _enter(table: dict[str, Row], found: dict[str, dict[str, float]]) -> None:
+def _enter(table: dict[str, Row], found: Found) -> None:
     """What both sides of a round have; one without the other would shift the pairs of the rounds after it."""
     theirs = found[THEIRS]
     for side, suffix in ((OURS, ""), (OURS + PLAIN, PLAIN)):
@@ -169,7 +196,7 @@ def default_model() -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--model", type=Path, help="a GGUF file instead of the default model")
-    names = ["R1", *sorted(MEASURES)]
+    names = ["R1", STREAMS, *sorted(MEASURES)]
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--parallel", type=int, default=16)

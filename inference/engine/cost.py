@@ -31,7 +31,7 @@ class StepCost:
 
     @property
     def spare_ms(self) -> float:
-        """What answers may cost beyond one token each while a prompt waits: hardly noticed beside its slices."""
+        """What answers may cost beyond one token each while a long prompt waits: hardly noticed beside its slices."""
         return self._budget_ms / 20
 
     def n_prefill_tokens(self, n_decode: int) -> int:

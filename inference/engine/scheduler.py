@@ -263,11 +263,11 @@ class Scheduler:
             [each.lookup.odds ** (n + 1) for n in range(len(guess))]
             for each, guess in zip(longest_waiting, guesses, strict=True)
         ]
-        n_prompts = len(self.running) - len(answers)
+        prompts = self._prompts()
         shares = self._shapes.best_batch(
             odds,
-            spare_ms=self._cost.spare_ms if n_prompts else None,
-            n_reserved=n_prompts if self._mixes else 0,  # each may end in this batch, and then has a row of logits
+            spare_ms=self._spare_ms(prompts),
+            n_reserved=len(prompts) if self._mixes else 0,  # each may end in this batch, and then has a row of logits
         )
         self.cache.make_room(sum(1 + (share or 0) for share in shares))
         n_free = self.pool.n_free - len(answers)
@@ -277,6 +277,15 @@ class Scheduler:
                 planned[each] = Planned(each, 1, guess[: min(share, n_free)])
                 n_free -= len(planned[each].guess)
         return [planned[each] for each in answers if each in planned]
+
+    def _spare_ms(self, prompts: list[Sequence]) -> float | None:
+        """What guesses may cost beyond one token for each answer; ``None``: as much as they are worth.
+
+        Nothing where a first token is one slice away: of sixteen short prompts at once the median waited 4% longer.
+        """
+        if not prompts:
+            return None
+        return 0.0 if any(each.n_pending <= FIXED_SLICE for each in prompts) else self._cost.spare_ms
 
     def _end_first(self, answers: list[Sequence]) -> bool:
         """Whether the answers can be brought to their ends without a later first token for any prompt.

@@ -236,6 +236,27 @@ def test_guesses_leave_the_prompts_of_their_batch_a_row_each() -> None:
     assert harness.text("a") == "to be or not to be or not to be or not to be"
 
 
+@pytest.mark.parametrize(("n_chars", "at_least"), [(150, 0), (2000, 5)])
+def test_guesses_go_on_beside_a_long_prompt_and_not_beside_short_ones(n_chars: int, at_least: int) -> None:
+    """A short prompt's first token is one slice away; who reads a long one hardly notices a few rows."""
+    harness = guessing(parallel=4, context_size=8192)
+    harness.loop._shapes.ms = [0.0, *(1 + n / 100 for n in range(harness.backend.max_outputs))]
+    harness.ask("a", "[[say: " + "to be or not " * 20 + "]]", max_tokens=200)
+    while len(harness.tokens("a")) < 100:
+        harness.loop.step()
+    for name in "bcd":
+        harness.ask(name, name * n_chars, max_tokens=1)
+    n_guessed = n_beside = 0
+    while not harness.tokens("d"):
+        harness.loop.step()
+        step = harness.steps()[-1]
+        is_beside = step.n_decode > 0 and any(each.n_pending for each in harness.loop.scheduler._prompts())
+        n_beside += is_beside
+        n_guessed += step.n_guessed if is_beside else 0
+    assert n_beside > 0
+    assert n_guessed >= at_least if at_least else n_guessed == 0
+
+
 # ---- the real model ----
 
 LINE = "The caterer wants half of the 4,000 euros in advance, and the hall is taken in April."
