@@ -26,6 +26,7 @@ from bench.servers import Running, Setup
 AT_ONCE = 4
 REACH = 0.02
 SETTLE_SECS = 3.0
+OWN = ", without files"
 SMALL_CACHES = {"GEMMA_CACHE_RAM_MB": "8", "GEMMA_CACHE_DISK_MB": "16", "GEMMA_BATCH_SIZE": "128"}
 
 
@@ -70,7 +71,10 @@ async def ask_many(url: str, numbers: range, title: str) -> None:
 
 
 def resident_mb(running: Running) -> dict[str, float]:
-    """Of runner and worker, once they are quiet: the median of a few readings."""
+    """Of runner and worker, once they are quiet: the median of a few readings; and how much of it is their own.
+
+    The rest are pages of files (weights, libraries), of which a kernel takes back what was not used for a while.
+    """
     assert running.process is not None
     time.sleep(SETTLE_SECS)
     found: dict[str, list[float]] = {}
@@ -80,7 +84,9 @@ def resident_mb(running: Running) -> dict[str, float]:
                 title = " ".join(process.cmdline())
                 name = next((each for each in ("gemma-runner", "gemma-worker") if title.startswith(each)), None)
                 if name:
-                    found.setdefault(name, []).append(process.memory_info().rss / 2**20)
+                    memory = process.memory_info()
+                    found.setdefault(name, []).append(memory.rss / 2**20)
+                    found.setdefault(f"{name}{OWN}", []).append((memory.rss - memory.shared) / 2**20)
         time.sleep(0.2)
     return {name: statistics.median(values) for name, values in found.items()}
 
@@ -106,7 +112,7 @@ def main() -> None:
     print(f"| process | full caches, MiB | {args.requests} requests later | growth |\n|---|---|---|---|")
     for name, growth in grown.items():
         print(f"| {name} | {before[name]:.1f} | {after[name]:.1f} | {growth:+.2%} |")
-    sys.exit(max(grown.values()) > REACH)
+    sys.exit(max(growth for name, growth in grown.items() if not name.endswith(OWN)) > REACH)
 
 
 if __name__ == "__main__":
