@@ -101,7 +101,9 @@ async def play(running: Running, name: str, seed: int) -> dict[str, float]:
         running.forget()
 
 
-async def play_streams(sides: dict[str, Running], number: int, enter: Callable[[Found], None]) -> None:
+async def play_streams(
+    sides: dict[str, Running], number: int, enter: Callable[[Found], None], tell: Callable[[str], None]
+) -> None:
     """R2 and R3 of a round: with all servers up, each number of streams at one right after the other.
 
     Those that are not asked wait and compute nothing.
@@ -113,6 +115,7 @@ async def play_streams(sides: dict[str, Running], number: int, enter: Callable[[
         servers = {side: running.server() for side, running in sides.items()}
         for turn in range((number - 1) * N_PASSES, number * N_PASSES):
             for n in COUNTS:
+                tell(f"pass {turn + 1}, {n} streams")
                 order = list(servers) if turn % 2 else list(reversed(servers))
                 enter({side: await r2_r3(servers[side], n, turn + 1) for side in order})
     except (httpx.HTTPError, RuntimeError) as error:
@@ -150,7 +153,9 @@ async def compare(
                 bar.set_description(f"round {number}, {name}")
                 sides = _sides(setup, binary, name)
                 if name == STREAMS:
-                    await play_streams({side: start() for side, start in sides.items()}, number, enter)
+                    all_sides = {side: start() for side, start in sides.items()}
+                    await play_streams(all_sides, number, enter, bar.set_postfix_str)
+                    bar.set_postfix_str("")
                 else:
                     order = list(sides) if number % 2 else list(reversed(sides))
                     enter({side: await play(sides[side](), name, seed=number) for side in order})

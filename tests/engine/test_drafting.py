@@ -87,8 +87,9 @@ def odds_of(odds: float, n_guessed: int) -> list[float]:
 
 
 def test_every_shape_is_measured_a_few_times_and_the_least_counts() -> None:
-    """Two of four rounds were disturbed, in other places."""
-    times = iter([*[20.0] * 5, 300.0, 300.0, 21.0, 21.0, 300.0, *[22.0] * 5, *[300.0] * 5])
+    """Every round was disturbed, each in other places."""
+    rounds = ([300, 20, 300, 300, 300], [20, 300, 300, 20, 21], [300, 300, 20, 22, 300], [25, 21, 22, 23, 20])
+    times = iter([float(ms) for each in rounds for ms in each])
     shapes = ShapeCosts(5)
     assert shapes.ms == []
     n_measured = 0
