@@ -19,7 +19,8 @@ RUN python3 -m venv /opt/gemma
 WORKDIR /build
 # llama.cpp first: it takes minutes and changes least.
 COPY constraints.txt ./
-COPY tools/install_llama.py tools/llama_without_common.cmake tools/
+COPY tools/install_llama.py tools/
+COPY tools/llama tools/llama/
 RUN /opt/gemma/bin/python tools/install_llama.py --portable
 COPY requirements.txt ./
 RUN /opt/gemma/bin/python -m pip install --no-cache-dir --disable-pip-version-check -r requirements.txt

@@ -1,4 +1,4 @@
-"""Installs llama-cpp-python, built for this machine, into the environment of the Python that runs this.
+"""Installs llama-cpp-python, built for this machine and with our matrix products, into the environment of this Python.
 
 A build takes minutes, so its wheel is kept in a cache of our own: pip's cache ignores both the CMake arguments and
 the CPU, and would hand out a wheel that another machine or another option made. Standard library only.
@@ -26,9 +26,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = PROJECT / "constraints.txt"
 INSTALLED_KEY = Path(sys.prefix) / "llama-cpp-python.key"
 
-# Neither the vision library nor what llama.cpp's command line tools share is used; without them half the build is left.
+# The vision library is not used.
 SMALLER = ["-DLLAVA_BUILD=OFF"]
-WITHOUT_COMMON = PROJECT / "tools" / "llama_without_common.cmake"
+# What the build includes of ours; the reasons are in its files.
+OURS = PROJECT / "tools" / "llama"
 # For images that run elsewhere than where they are built.
 PORTABLE = ["-DGGML_NATIVE=OFF"]
 
@@ -119,10 +120,10 @@ def cpu_identity() -> str:
 
 
 def key(arguments: list[str]) -> str:
-    """Names everything that makes a wheel fit here: version, arguments, machine, C library, CPU."""
+    """Names everything that makes a wheel fit here: version, our sources, arguments, machine, C library, CPU."""
     parts = [
         VERSION,
-        WITHOUT_COMMON.name,
+        *(path.read_text(encoding="utf-8") for path in sorted(OURS.iterdir())),
         *arguments,
         platform.system(),
         platform.machine(),
@@ -145,15 +146,15 @@ def build(arguments: list[str], folder: Path) -> Path:
     """Build the wheel and put it into the cache in one move; ends the program with the log's tail if that fails."""
     folder.mkdir(parents=True, exist_ok=True)
     log_path = folder / "build.log"
-    print(f"building {PACKAGE} {VERSION} for this machine: about 5 minutes on 2 cores (log: {log_path})", flush=True)
+    print(f"building {PACKAGE} {VERSION} for this machine: 1.5 to 5 minutes on 2 cores (log: {log_path})", flush=True)
     print(f"  CMAKE_ARGS={shlex.join(arguments)}", flush=True)
     with tempfile.TemporaryDirectory(dir=folder) as draft:
         # pip's own cache would return a wheel that was built with other arguments.
         command = [*pip(), "wheel", "--verbose", "--no-cache-dir", "--no-deps", "--no-binary", PACKAGE]
         command += ["--wheel-dir", draft, f"{PACKAGE}=={VERSION}"]
         started = time.monotonic()
-        # Not part of the key: it is the same file wherever the project lies.
-        include = f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={WITHOUT_COMMON}"
+        # Its contents are part of the key, its path is not: the project may lie anywhere.
+        include = f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={OURS / 'build.cmake'}"
         status = run_with_progress(command, {**os.environ, "CMAKE_ARGS": shlex.join([include, *arguments])}, log_path)
         wheels = list(Path(draft).glob("*.whl"))
         if status != 0 or len(wheels) != 1:
