@@ -59,7 +59,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     kv_type_k: KvType = KvType.F16
     kv_type_v: KvType = KvType.F16
     mlock: bool = False
-    step_budget_ms: float = 320.0
+    step_budget_ms: float = 200.0
     draft_max: int = 0  # guessed tokens of one answer in one batch
     cache_ram_mb: int = 512
     cache_dir: Path | None = None  # where the prefix cache outlives the process; None: nowhere
