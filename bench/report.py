@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 
+MOST = 4.0  # the end of the plot's scale
+
 
 @dataclass
 class Row:
@@ -30,15 +32,20 @@ class Row:
         return self.ratio >= self.aim if self.at_least else self.ratio <= self.aim
 
 
+def figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.4g} ({min(values):.4g} to {max(values):.4g})"
+    found = figure(statistics.median(values))
+    return found if len(values) == 1 else f"{found} ({figure(min(values))} to {figure(max(values))})"
 
 
 def as_table(rows: list[Row]) -> str:
-    lines = ["| measure | ours | theirs | ratio | aim | |", "|---|---|---|---|---|---|"]
+    lines = ["| measure | ours | theirs | ours / theirs | aim | |", "|---|---|---|---|---|---|"]
     for row in rows:
         sign = ">=" if row.at_least else "<="
-        verdict = "reached" if row.is_reached else "NOT reached"
+        verdict = "reached" if row.is_reached else "not reached"
         cells = [f"{row.name} ({row.unit})", spread(row.ours), spread(row.theirs), f"{row.ratio:.3f}"]
         lines.append("| " + " | ".join([*cells, f"{sign} {row.aim:g}", verdict]) + " |")
     return "\n".join(lines)
@@ -59,7 +66,7 @@ def ratios(row: Row) -> list[float]:
 def as_svg(rows: list[Row]) -> str:
     """One bar a measure on a scale of powers: left of 1 ours is less, right of it more; the whisker is the spread."""
     width, left, right, step = 960, 330, 150, 30
-    low, high = math.log(0.02), math.log(2.5)
+    low, high = math.log(0.02), math.log(MOST)
     scale: Callable[[float], float] = lambda ratio: (  # noqa: E731
         left + (min(max(math.log(ratio), low), high) - low) / (high - low) * (width - left - right)
     )
@@ -70,7 +77,7 @@ def as_svg(rows: list[Row]) -> str:
         '<text x="10" y="20">ours / theirs: bar the median, line the rounds from lowest to highest, black mark the '
         "aim; green is reached</text>",
     ]
-    for tick in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0):
+    for tick in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0):
         x, weight = scale(tick), 2 if tick == 1.0 else 1
         parts += [
             f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{step}" y2="{height - step}" stroke="#ccc" stroke-width="{weight}"/>',
@@ -92,5 +99,5 @@ def _bar(row: Row, y: int, scale: Callable[[float], float]) -> list[str]:
         f'<rect x="{min(one, here):.1f}" y="{y + 3}" width="{abs(here - one):.1f}" height="12" fill="{colour}"/>',
         f'<line x1="{least:.1f}" x2="{most:.1f}" y1="{y + 9}" y2="{y + 9}" stroke="#555" stroke-width="2"/>',
         f'<line x1="{aim:.1f}" x2="{aim:.1f}" y1="{y - 2}" y2="{y + 20}" stroke="black" stroke-width="2"/>',
-        f'<text x="{scale(2.5) + 8:.1f}" y="{y + 14}" fill="{colour}">{escape(verdict)}</text>',
+        f'<text x="{scale(MOST) + 8:.1f}" y="{y + 14}" fill="{colour}">{escape(verdict)}</text>',
     ]
