@@ -26,7 +26,7 @@ class Kind:
     block_bytes: int
 
 
-KINDS = {"Q4_0": Kind(2, 18), "Q5_0": Kind(6, 22), "Q8_0": Kind(8, 34), "IQ4_NL": Kind(20, 18)}
+KINDS = {"Q5_0": Kind(6, 22), "Q8_0": Kind(8, 34)}
 
 
 class ThreadpoolParams(ctypes.Structure):
@@ -68,7 +68,7 @@ class Operands:
 
 
 def blocks(rng: np.random.Generator, rows: int, k: int, n_bytes: int, *, least: int) -> np.ndarray:
-    """Blocks of any bytes (as signed ones at least `least`), each with a scale between 0.001 and 1."""
+    """Blocks of any bytes (as signed ones at least `least`), each with a scale between -1 and 1."""
     found = rng.integers(least, 128, size=(rows, k, n_bytes), dtype=np.int8).view(np.uint8)
     scales = rng.uniform(-1, 1, size=(rows, k)).astype(np.float16)
     found[:, :, :2] = scales.view(np.uint8).reshape(rows, k, 2)
@@ -89,7 +89,7 @@ def operands(kind: Kind, m: int, n: int, k: int, seed: int) -> Operands:
 
 
 class Library:
-    """Calls both products as llama.cpp's threads would, one thread after the other."""
+    """Calls both products as llama.cpp's threads do."""
 
     def __init__(self) -> None:
         self.library = ctypes.CDLL(str(LIBRARY))
@@ -98,24 +98,21 @@ class Library:
         self.pool = self.library.ggml_threadpool_new(ctypes.byref(ThreadpoolParams(n_threads=1, poll=50)))
 
     def product(self, function: str, given: Operands, *, n_threads: int = 1) -> tuple[bool, np.ndarray]:
-        """Whether the function took the product, and (n, m + 3) results; untouched ones are NaN."""
+        """What the first thread of so many does: whether it took the product, and (n, m + 3) results, else NaN."""
         results = np.full((given.n, given.m + 3), np.nan, np.float32)
         call = getattr(self.library, function)
         call.restype = ctypes.c_bool
-        taken = True
-        for thread in range(n_threads):
-            thread_params = ComputeParams(ith=thread, nth=n_threads, threadpool=self.pool)
-            taken &= call(
-                ctypes.byref(thread_params),
-                *(ctypes.c_int64(size) for size in (given.m, given.n, given.k)),
-                ctypes.c_void_p(given.weights.ctypes.data),
-                ctypes.c_int64(given.weights.shape[1]),
-                ctypes.c_void_p(given.tokens.ctypes.data),
-                ctypes.c_int64(given.tokens.shape[1]),
-                ctypes.c_void_p(results.ctypes.data),
-                ctypes.c_int64(results.shape[1]),
-                *(ctypes.c_int(number) for number in (given.kind.ggml_type, Q8_0, F32)),
-            )
+        taken = call(
+            ctypes.byref(ComputeParams(ith=0, nth=n_threads, threadpool=self.pool)),
+            *(ctypes.c_int64(size) for size in (given.m, given.n, given.k)),
+            ctypes.c_void_p(given.weights.ctypes.data),
+            ctypes.c_int64(given.weights.shape[1]),
+            ctypes.c_void_p(given.tokens.ctypes.data),
+            ctypes.c_int64(given.tokens.shape[1]),
+            ctypes.c_void_p(results.ctypes.data),
+            ctypes.c_int64(results.shape[1]),
+            *(ctypes.c_int(number) for number in (given.kind.ggml_type, Q8_0, F32)),
+        )
         return taken, results
 
 

@@ -102,6 +102,16 @@ def compiler_knows(flag: str) -> bool:
         sys.exit(f"error: no C++ compiler ({compiler[0]}); install one (Debian: apt install g++) or set CXX")
 
 
+def compiler_identity() -> list[str]:
+    """What is asked to compile, its version (empty: there is none, which a build says), and its flags."""
+    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    try:
+        version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        version = ""
+    return [version, *(os.environ.get(name, "") for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS"))]
+
+
 def cpu_flags() -> set[str]:
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("flags"):
@@ -120,10 +130,11 @@ def cpu_identity() -> str:
 
 
 def key(arguments: list[str]) -> str:
-    """Names everything that makes a wheel fit here: version, our sources, arguments, machine, C library, CPU."""
+    """Names all that makes a wheel fit here: version, our sources, compiler, arguments, machine, C library, CPU."""
     parts = [
         VERSION,
-        *(path.read_text(encoding="utf-8") for path in sorted(OURS.iterdir())),
+        *(path.read_text(encoding="utf-8") for suffix in ("cmake", "cpp") for path in sorted(OURS.glob(f"*.{suffix}"))),
+        *compiler_identity(),
         *arguments,
         platform.system(),
         platform.machine(),

@@ -140,8 +140,8 @@ class Keeper:
 
     def describe(self) -> dict[str, Any]:
         held, want = self._held, self._want
-        is_asking = self._asker.asked is not None
-        state = "held" if held else "idle" if want is None else "waiting" if is_asking else "refused"
+        is_refused = bool(self._refusal) and self._asker.asked is None
+        state = "held" if held else "idle" if want is None else "refused" if is_refused else "waiting"
         told = {"coordinator": self._coordinator.kind, "state": state, "detail": self._refusal}
         return told | {"breaker": str(self._breaker.state), "lease_epoch": held.lease.epoch if held else None}
 

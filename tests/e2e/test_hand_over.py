@@ -37,7 +37,7 @@ def test_an_answer_moves_to_the_card_and_back_and_every_interface_says_so(
     assert last["timings"]["restore"] > 0
     assert last["timings"]["load"] > 0
     warm = httpx.post(f"{stack.url}/warmup", timeout=60).json()
-    assert (warm["status"], warm["model_on_gpu"]) == ("ready", True)
+    assert (warm["status"], warm["model_on_gpu"]) == ("ready", True), warm
     told = health(stack)
     assert told["model_on_gpu"]
     assert 0 < told["vram_used_mb"] < told["vram_total_mb"], "the simulated runner's process"

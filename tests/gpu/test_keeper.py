@@ -272,6 +272,26 @@ class TestWithAnOutsideOne(KeeperContract):
         scene.process.behave()
         until(lambda: scene.process.holder() == [])
 
+    def test_one_that_has_not_asked_yet_was_not_refused(
+        self, scene: OutsideScene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A wish for the card waits for the release before it; /warmup takes a refusal for the last word."""
+        monkeypatch.setattr("inference.gpu.keeper.RELEASE_AGAIN_SECS", 0.3)
+        lease = granted(scene)
+        scene.process.behave(status=503)
+        scene.keeper.release(lease, {})
+        until(lambda: scene.keeper.describe()["state"] == "idle")
+        scene.process.behave()
+        scene.keeper.want(priority=1, session_ids=frozenset())
+        states: list[str] = []
+
+        def is_held() -> bool:
+            states.append(scene.keeper.describe()["state"])
+            return states[-1] == "held"
+
+        until(is_held)
+        assert set(states) <= {"idle", "waiting", "held"}
+
     def test_a_generation_once_found_is_remembered(self, scene: OutsideScene) -> None:
         before = len(scene.process.behave()["asked"])
         for _ in range(2):

@@ -21,7 +21,8 @@ pytestmark = pytest.mark.real_model
 
 QUESTION = "User: My neighbour has three cats, and every morning one of them\nAssistant:"
 LONG = " ".join(f"{number} geese flew over the {number + 1} hills." for number in range(110))
-SAMPLED: dict[str, Any] = {"temperature": 1.0, "seed": 11, "repeat_penalty": 1.1, "max_tokens": 60, "ignore_eos": True}
+# Longer than a load takes on a machine with a fast CPU.
+SAMPLED: dict[str, Any] = {"temperature": 1.0, "seed": 11, "repeat_penalty": 1.1, "max_tokens": 240, "ignore_eos": True}
 
 
 @pytest.fixture(autouse=True)

@@ -57,7 +57,7 @@ def test_the_users_arguments_come_last(machine: pytest.MonkeyPatch) -> None:
     assert install_llama.cmake_arguments(portable=False)[-2:] == ["-DGGML_CUDA=on", "-DCMAKE_CXX_FLAGS=-O2 -g"]
 
 
-def test_a_key_changes_with_everything_that_makes_a_wheel_fit(machine: pytest.MonkeyPatch) -> None:
+def test_a_key_changes_with_everything_that_makes_a_wheel_fit(machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
     arguments = install_llama.cmake_arguments(portable=False)
     keys = [install_llama.key(arguments), install_llama.key([*arguments, "-DGGML_CUDA=on"])]
     machine.setattr(install_llama, "cpu_identity", lambda: AMX_CPU.replace("amx_tile", ""))
@@ -66,7 +66,14 @@ def test_a_key_changes_with_everything_that_makes_a_wheel_fit(machine: pytest.Mo
     keys.append(install_llama.key(arguments))
     machine.setattr(install_llama, "VERSION", "0.3.37")
     keys.append(install_llama.key(arguments))
-    assert len(set(keys)) == 5
+    machine.setenv("CXXFLAGS", "-flto")
+    keys.append(install_llama.key(arguments))
+    machine.setattr(install_llama, "OURS", tmp_path)
+    keys.append(install_llama.key(arguments))
+    (tmp_path / "product.cpp").write_text("int main() {}")
+    (tmp_path / ".product.cpp.swp").write_bytes(b"\xff")
+    keys.append(install_llama.key(arguments))
+    assert len(set(keys)) == 8
     assert install_llama.key(arguments) == keys[-1]
 
 

@@ -1,11 +1,12 @@
-// Products of 32-wide quantised weights (Q8_0, Q5_0, Q4_0, IQ4_NL) with two or more tokens, for CPUs with AVX-512 VNNI.
+// Products of Q8_0 and Q5_0 weights with two or more tokens, for CPUs with AVX-512 VNNI.
 //
 // llama.cpp hands such products to llamafile_sgemm(). The linker sends those calls here (--wrap, see build.cmake); what
-// this file does not take goes on to the original. Every element of the result is bit for bit the original's: the same
+// this file does not take goes on to the original. (Weights of most other types never come here: llama.cpp reorders
+// them when it loads a model, and has kernels for that.) Every element of the result is bit for bit the original's: the same
 // integers, scales, fused multiply-adds and order of additions. Two things differ:
 //
-//   - a register holds the blocks of two tokens, and weights are unpacked once for all tokens: two to three times as
-//     fast;
+//   - a register holds the blocks of two tokens, and weights are read in their order and unpacked once for all tokens:
+//     two to four times as fast;
 //   - threads take pieces of rows when they are free. The original gives each thread a fixed share, so that one
 //     millisecond which another process takes from one core is lost on all of them.
 
@@ -27,14 +28,18 @@ bool __wrap_llamafile_sgemm(const ggml_compute_params * params, int64_t m, int64
                             int Ctype);
 }
 
-// GCC compiles this for AVX-512 whatever the rest is compiled for; Clang does not know the pragma.
-#if defined(__x86_64__) && defined(__GNUC__) && (!defined(__clang__) || defined(__AVX512VNNI__))
+#if defined(__x86_64__) && defined(__GNUC__)
 #define HAS_PRODUCT
 #include <immintrin.h>
 
-// After the headers: what they define must stay usable on every CPU.
+// For AVX-512, whatever the rest is compiled for. After the headers: what they define must stay usable on every CPU.
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"))), \
+                             apply_to = function)
+#else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+#endif
 
 namespace {
 
@@ -43,7 +48,7 @@ constexpr int64_t MOST_BLOCKS = 1024; // in a row; wider weights go to the origi
 constexpr int ROWS = 8;               // rows of weights in a tile
 constexpr int MOST_PAIRS = 2;         // of tokens in a tile: 16 sums in registers
 constexpr int PIECES_PER_THREAD = 16;
-constexpr int64_t LEAST_PIECE = 64;   // rows
+constexpr int64_t LEAST_PIECE = 16;   // rows
 
 float as_float(uint16_t half) { return _cvtsh_ss(half); }
 
@@ -71,23 +76,6 @@ template <> struct Codes<block_q5_0> {
         std::memcpy(&fifth_bits, block.qh, sizeof fifth_bits);
         const __m256i low = nibbles(block.qs);
         return _mm256_mask_add_epi8(low, fifth_bits, low, _mm256_set1_epi8(16));
-    }
-};
-
-template <> struct Codes<block_q4_0> {
-    static constexpr int ZERO = 8;
-    static __m256i load(const block_q4_0 & block) { return nibbles(block.qs); }
-};
-
-template <> struct Codes<block_iq4_nl> {
-    static constexpr int ZERO = 128;
-    static __m256i load(const block_iq4_nl & block) {
-        // kvalues_iq4nl of ggml-common.h, 128 higher
-        const __m128i values = _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, static_cast<char>(129),
-                                             static_cast<char>(141), static_cast<char>(153), static_cast<char>(166),
-                                             static_cast<char>(181), static_cast<char>(197), static_cast<char>(217),
-                                             static_cast<char>(241));
-        return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), nibbles(block.qs));
     }
 };
 
@@ -202,20 +190,29 @@ bool product(const ggml_compute_params * params, int64_t m, int64_t n, int64_t k
              const Tokens & tokens) {
     const int64_t share = (m / (params->nth * PIECES_PER_THREAD) + ROWS - 1) / ROWS * ROWS;
     const int64_t piece_rows = share > LEAST_PIECE ? share : LEAST_PIECE;
-    const int64_t n_pieces = m < piece_rows ? 1 : m / piece_rows;
+    // What is less than a tile goes with the last piece.
+    const int64_t n_pieces = m < piece_rows ? 1 : (m + piece_rows - ROWS) / piece_rows;
+    const bool shared = params->nth > 1;
     if (params->ith == 0)
         ggml_threadpool_chunk_set(params->threadpool, params->nth);
-    ggml_barrier(params->threadpool);
+    if (shared)
+        ggml_barrier(params->threadpool);
     for (int64_t piece = params->ith; piece < n_pieces; piece = ggml_threadpool_chunk_add(params->threadpool, 1))
         piece_of_product(piece * piece_rows, piece == n_pieces - 1 ? m : (piece + 1) * piece_rows, n, k,
                          static_cast<const T *>(weights), stride, tokens);
-    // Only now may the next product set the counter.
-    ggml_barrier(params->threadpool);
+    // Only when all are through may the next product set the counter.
+    if (shared)
+        ggml_barrier(params->threadpool);
     return true;
 }
 
 } // namespace
+
+#ifdef __clang__
+#pragma clang attribute pop
+#else
 #pragma GCC pop_options
+#endif
 
 static bool cpu_has_avx512_vnni() {
     static const bool has = __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx512f") &&
@@ -235,8 +232,6 @@ extern "C" bool __wrap_llamafile_sgemm(const ggml_compute_params * params, int64
         switch (Atype) {
             case GGML_TYPE_Q8_0: return product<block_q8_0>(params, m, n, k, A, lda, tokens);
             case GGML_TYPE_Q5_0: return product<block_q5_0>(params, m, n, k, A, lda, tokens);
-            case GGML_TYPE_Q4_0: return product<block_q4_0>(params, m, n, k, A, lda, tokens);
-            case GGML_TYPE_IQ4_NL: return product<block_iq4_nl>(params, m, n, k, A, lda, tokens);
             default: break;
         }
     }
