@@ -168,9 +168,8 @@ __attribute__((noinline)) void tile(const Unpacked & weights, int64_t row, const
 
 // Rows `begin` to `end` (at least ROWS) with all n tokens.
 template <typename T>
-__attribute__((noinline)) void piece_of_product(int64_t begin, int64_t end, int64_t n, int64_t k,
+__attribute__((noinline)) void piece_of_product(Unpacked & unpacked, int64_t begin, int64_t end, int64_t n, int64_t k,
                                                 const T * weights, int64_t stride, const Tokens & tokens) {
-    Unpacked unpacked;
     for (int64_t next = begin; next < end; next += ROWS) {
         const int64_t row = next + ROWS > end ? end - ROWS : next; // the last tile may do rows again
         unpacked.fill(weights + row * stride, stride, k);
@@ -193,12 +192,13 @@ bool product(const ggml_compute_params * params, int64_t m, int64_t n, int64_t k
     // What is less than a tile goes with the last piece.
     const int64_t n_pieces = m < piece_rows ? 1 : (m + piece_rows - ROWS) / piece_rows;
     const bool shared = params->nth > 1;
+    Unpacked unpacked; // here, once: some compilers touch every page of a frame when a function begins
     if (params->ith == 0)
         ggml_threadpool_chunk_set(params->threadpool, params->nth);
     if (shared)
         ggml_barrier(params->threadpool);
     for (int64_t piece = params->ith; piece < n_pieces; piece = ggml_threadpool_chunk_add(params->threadpool, 1))
-        piece_of_product(piece * piece_rows, piece == n_pieces - 1 ? m : (piece + 1) * piece_rows, n, k,
+        piece_of_product(unpacked, piece * piece_rows, piece == n_pieces - 1 ? m : (piece + 1) * piece_rows, n, k,
                          static_cast<const T *>(weights), stride, tokens);
     // Only when all are through may the next product set the counter.
     if (shared)
