@@ -1,6 +1,6 @@
 """Which token comes next: llama.cpp's samplers, given only the candidates that can matter.
 
-A chain over all 262,144 tokens of the vocabulary costs up to 17 ms; cut to the candidates first, 0.2 ms. A draw depends
+A chain over all 262,144 tokens of the vocabulary costs up to 17 ms; cut to the candidates first, 0.1 ms. A draw depends
 on the logits, the tokens before and (seed, index) only, so that another runner goes on with the same draws.
 """
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import llama_cpp.llama_cpp as lib
 import numpy as np
+from numpy.typing import NDArray
 
 from inference.engine.backend import Logits
 from inference.engine.errors import BadLogitsError
@@ -21,7 +22,12 @@ BASE_MARGIN = 20.0
 # At a higher temperature, with no filter behind it, this many temperatures: all of them together 1e-6.
 MARGIN_PER_TEMPERATURE = 26.0
 TOP_P_THAT_CUTS = 0.999
+# Token ids that are equal modulo one of these are a group. The second divides the first, so that the maxima of the few
+# come of the maxima of the many, which come of one pass over all: 25 us for 262,144 logits, in 512 groups at once 120.
+N_WIDE = 16_384
 N_GROUPS = 512
+# With candidates in so many of the wide groups, one more pass is cheaper than looking into each.
+MOST_GROUPS = 1024
 
 MASK_64 = (1 << 64) - 1
 # llama.cpp reads this seed as "choose one yourself".
@@ -38,7 +44,7 @@ class Candidates:
         self._data: Any = self._rows.ctypes.data_as(lib.llama_token_data_p)
         self.array = lib.llama_token_data_array()
 
-    def fill(self, ids: np.ndarray[tuple[int], np.dtype[np.intp]], logits: Logits) -> None:
+    def fill(self, ids: NDArray[np.intp], logits: Logits) -> None:
         rows = self._rows[: len(ids)]
         rows["id"] = ids
         rows["logit"] = logits[ids]
@@ -81,22 +87,21 @@ class Sampler:
             self._penalize(logits, history)
         if self._chain is None:
             best = int(logits.argmax())  # a NaN counts as the largest
-            _check_peak(float(logits[best]), logits)
+            _check_peak(float(logits[best]), len(logits))
             return best
-        self._candidates.fill(np.flatnonzero(logits >= self._threshold(logits)), logits)
+        maxima = _maxima(logits, N_WIDE)
+        self._candidates.fill(_at_least(self._threshold(maxima, len(logits)), logits, maxima), logits)
         lib.llama_sampler_apply(self._chain, ctypes.byref(self._candidates.array))
         return self._draw(index)
 
-    def _threshold(self, logits: Logits) -> np.float32:
-        """A logit that every token has that can be drawn, and few others.
+    def _threshold(self, maxima: Logits, n_logits: int) -> np.float32:
+        """A logit that every token has that can be drawn, and few others; ``maxima`` of the wide groups.
 
-        The k-th largest of the maxima of any groups is no larger than the k-th largest of all; the maxima of
-        interleaved groups cost one pass, a tenth of finding the k-th largest itself.
+        The k-th largest of the maxima of any groups is no larger than the k-th largest of all, and costs a tenth.
         """
-        n_grouped = len(logits) - len(logits) % N_GROUPS
-        groups = logits[:n_grouped].reshape(-1, N_GROUPS).max(axis=0, initial=-np.inf)
-        peak = np.maximum(groups.max(), logits[n_grouped:].max(initial=-np.inf))  # a NaN wins
-        _check_peak(float(peak), logits)
+        groups = _maxima(maxima, N_GROUPS)
+        peak: np.float32 = groups.max()  # a NaN wins
+        _check_peak(float(peak), n_logits)
         threshold: np.float32 = peak - np.float32(self._margin)
         if 0 < self._params.top_k <= N_GROUPS:
             threshold = max(threshold, np.partition(groups, -self._params.top_k)[-self._params.top_k])
@@ -120,9 +125,29 @@ class Sampler:
         logits[ids] = values - np.float32(params.presence_penalty)
 
 
-def _check_peak(peak: float, logits: Logits) -> None:
+def _check_peak(peak: float, n_logits: int) -> None:
     if not math.isfinite(peak):
-        raise BadLogitsError(f"the best of {len(logits)} logits is {peak}")
+        raise BadLogitsError(f"the best of {n_logits} logits is {peak}")
+
+
+def _maxima(logits: Logits, n_groups: int) -> Logits:
+    """The largest of every group, by id modulo ``n_groups``; a NaN is the largest, an empty group has -inf."""
+    n_even = len(logits) - len(logits) % n_groups
+    maxima: Logits = logits[:n_even].reshape(-1, n_groups).max(axis=0, initial=-np.inf)
+    rest = logits[n_even:]
+    np.maximum(maxima[: len(rest)], rest, out=maxima[: len(rest)])
+    return maxima
+
+
+def _at_least(threshold: np.float32, logits: Logits, maxima: Logits) -> NDArray[np.intp]:
+    """Ascending ids of all logits that are no smaller; only the wide groups that have one are looked into."""
+    groups = np.flatnonzero(maxima >= threshold)
+    if len(groups) > MOST_GROUPS:
+        return np.flatnonzero(logits >= threshold)
+    ids = (np.arange(0, len(logits), N_WIDE)[:, None] + groups).ravel()
+    if len(logits) % N_WIDE:
+        ids = ids[ids < len(logits)]
+    return ids[logits[ids] >= threshold]
 
 
 def margin(params: SamplingParams) -> float:
