@@ -1,4 +1,5 @@
-"""R1: our loop beside a bare decode-and-sample loop on the same bindings and weights, in one process, in turn.
+"""R1: our loop beside a bare decode-and-sample loop on the same bindings and weights, in one process, step by step in
+turn: what else happens on the machine slows both down.
 
 ``python -m bench.engine_alone`` prints one JSON object; it is a process of its own so that no server runs beside it.
 """
@@ -22,6 +23,7 @@ from inference.engine.params import SamplingParams, SequenceParams
 COUNTS = (1, 4, 8, 16)
 PROMPT_TOKENS = 126
 STEPS = 48  # that are timed, after all prompts are read
+N_PASSES = 3  # of a round, with other prompts each
 
 
 class OurLoop:
@@ -29,6 +31,7 @@ class OurLoop:
 
     def __init__(self, backend: LlamaBackend, config: EngineConfig) -> None:
         self.backend, self.config = backend, config
+        self.loop = Loop(backend, config, self._send)
         self.n_tokens = self.n_begun = self.n_ended = 0
 
     def _send(self, frame: FromRunner) -> None:
@@ -38,23 +41,25 @@ class OurLoop:
             self.n_tokens += len(frame.emissions)
             self.n_begun += sum(each.index == 1 for each in frame.emissions)
 
-    def tokens_per_sec(self, prompts: list[list[int]]) -> float:
+    def begin(self, prompts: list[list[int]]) -> None:
+        """Read them, up to the first token of each."""
         for slot in range(self.backend.n_slots):
             self.backend.remove(slot)
         self.n_begun = self.n_ended = 0
-        loop = Loop(self.backend, self.config, self._send)
+        self.loop = Loop(self.backend, self.config, self._send)
         for number, prompt in enumerate(prompts):
             params = SequenceParams(sampling=SamplingParams(seed=number), max_tokens=10 * STEPS, ignore_eos=True)
-            loop.handle(Submit(sequence_id=str(number), prompt=prompt, params=params))
+            self.loop.handle(Submit(sequence_id=str(number), prompt=prompt, params=params))
         while self.n_begun < len(prompts):
-            loop.step()
-        began, before = time.perf_counter(), self.n_tokens
-        while self.n_tokens - before < STEPS * len(prompts):
-            loop.step()
-        secs = time.perf_counter() - began
+            self.loop.step()
+
+    def step(self) -> int:
+        """One batch; how many tokens came of it."""
+        before = self.n_tokens
+        self.loop.step()
         if self.n_ended:
             raise RuntimeError(f"{self.n_ended} answers ended within the time that was measured")
-        return (self.n_tokens - before) / secs
+        return self.n_tokens - before
 
 
 class BareLoop:
@@ -65,6 +70,9 @@ class BareLoop:
         self.context = lib.llama_init_from_model(model, params)
         self.memory = lib.llama_get_memory(self.context)
         self.batch = lib.llama_batch_init(backend.batch_size, 0, 1)
+        self.chains: list[int] = []
+        self.last: list[int] = []  # token of each sequence, in no cell yet
+        self.n_computed = 0  # tokens of each
 
     def _decode(self, parts: list[tuple[int, int, list[int]]]) -> None:
         """Each part is slot, first position and tokens; logits come of its last token."""
@@ -79,21 +87,22 @@ class BareLoop:
         if lib.llama_decode(self.context, self.batch):
             raise RuntimeError(f"llama_decode failed on a batch of {at}")
 
-    def tokens_per_sec(self, prompts: list[list[int]]) -> float:
+    def begin(self, prompts: list[list[int]]) -> None:
         lib.llama_memory_clear(self.memory, False)
-        chains = [chain_of(number) for number in range(len(prompts))]
-        last = []
+        for chain in self.chains:
+            lib.llama_sampler_free(chain)
+        self.chains = [chain_of(number) for number in range(len(prompts))]
+        self.last = []
         for slot, prompt in enumerate(prompts):
             self._decode([(slot, 0, prompt)])
-            last.append(lib.llama_sampler_sample(chains[slot], self.context, len(prompt) - 1))
-        began = time.perf_counter()
-        for step in range(STEPS):
-            self._decode([(slot, PROMPT_TOKENS + step, [token]) for slot, token in enumerate(last)])
-            last = [lib.llama_sampler_sample(chain, self.context, slot) for slot, chain in enumerate(chains)]
-        secs = time.perf_counter() - began
-        for chain in chains:
-            lib.llama_sampler_free(chain)
-        return STEPS * len(prompts) / secs
+            self.last.append(lib.llama_sampler_sample(self.chains[slot], self.context, len(prompt) - 1))
+        self.n_computed = len(prompts[0])
+
+    def step(self) -> int:
+        self._decode([(slot, self.n_computed, [token]) for slot, token in enumerate(self.last)])
+        self.last = [lib.llama_sampler_sample(chain, self.context, slot) for slot, chain in enumerate(self.chains)]
+        self.n_computed += 1
+        return len(self.last)
 
 
 def chain_of(seed: int) -> int:
@@ -111,25 +120,39 @@ def chain_of(seed: int) -> int:
     return chain
 
 
+def play(players: dict[str, OurLoop | BareLoop], prompts: list[list[int]]) -> dict[str, float]:
+    """Tokens per second of each over as many steps, in turn; who goes first changes with the step."""
+    n_tokens, secs = dict.fromkeys(players, 0), dict.fromkeys(players, 0.0)
+    for player in players.values():
+        player.begin(prompts)
+    order = list(players)
+    for _ in range(STEPS):
+        order.reverse()
+        for name in order:
+            began = time.perf_counter()
+            n_tokens[name] += players[name].step()
+            secs[name] += time.perf_counter() - began
+    return {name: n_tokens[name] / secs[name] for name in players}
+
+
 def measure(config: EngineConfig, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Tokens per second by number of sequences; who goes first changes with the round."""
+    """Tokens per second by number of sequences, of each pass."""
     backend = LlamaBackend(config, n_slots=2 * config.parallel)
     players: dict[str, OurLoop | BareLoop] = {
         "ours": OurLoop(backend, config),
         "theirs": BareLoop(backend, config, backend.model_pointer),
     }
-    found: dict[str, dict[str, list[float]]] = {str(n): {"ours": [], "theirs": []} for n in COUNTS}
-    order = list(players)
-    with tqdm(total=rounds * len(COUNTS) * 2, unit="run", desc="R1, engine alone", disable=None) as bar:
-        for number in range(rounds):
-            order.reverse()
+    found: dict[str, dict[str, list[float]]] = {str(n): {name: [] for name in players} for n in COUNTS}
+    n_passes = rounds * N_PASSES
+    with tqdm(total=n_passes * len(COUNTS), unit="pass", desc="R1, engine alone", disable=None) as bar:
+        for number in range(n_passes):
             for n in COUNTS:
                 seeds = random.Random(number * 100 + n).sample(range(10_000), n)
                 texts = [text_of(2 * PROMPT_TOKENS, seed=seed) for seed in seeds]
                 prompts = [backend.vocabulary.encode(text, special=False)[:PROMPT_TOKENS] for text in texts]
-                for name in order:
-                    found[str(n)][name].append(players[name].tokens_per_sec(prompts))
-                    bar.update()
+                for name, speed in play(players, prompts).items():
+                    found[str(n)][name].append(speed)
+                bar.update()
     return found
 
 

@@ -72,7 +72,7 @@ class LlamaBackend:
     def _logits(self, n_outputs: int) -> list[Logits]:
         """llama.cpp's own rows, not copied; its buffer moves only when it grows."""
         pointer = lib.llama_get_logits(self._context)
-        address = ctypes.cast(pointer, ctypes.c_void_p).value or 0
+        address = ctypes.addressof(pointer.contents)
         if address != self._rows_address or len(self._rows) < n_outputs:
             self._rows = np.ctypeslib.as_array(pointer, shape=(n_outputs, self.vocabulary.n_tokens))
             self._rows_address = address

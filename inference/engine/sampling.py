@@ -22,11 +22,9 @@ BASE_MARGIN = 20.0
 # At a higher temperature, with no filter behind it, this many temperatures: all of them together 1e-6.
 MARGIN_PER_TEMPERATURE = 26.0
 TOP_P_THAT_CUTS = 0.999
-# Token ids that are equal modulo one of these are a group. The second divides the first, so that the maxima of the few
-# come of the maxima of the many, which come of one pass over all: 25 us for 262,144 logits, in 512 groups at once 120.
-N_WIDE = 16_384
-N_GROUPS = 512
-# With candidates in so many of the wide groups, one more pass is cheaper than looking into each.
+# Token ids that are equal modulo this are a group, since such maxima come of one pass over all logits in their order.
+N_GROUPS = 8192
+# With candidates in more groups, one more pass over all is cheaper than looking into each.
 MOST_GROUPS = 1024
 
 MASK_64 = (1 << 64) - 1
@@ -65,7 +63,7 @@ class Sampler:
     def __init__(self, params: SamplingParams, candidates: Candidates, forbidden: Iterable[int] = ()) -> None:
         self._params = params
         self._candidates = candidates
-        self._margin = margin(params)
+        self._margin = np.float32(margin(params))
         self._penalizes = params.repeat_last_n != 0 and (
             params.repeat_penalty != 1.0 or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
         )
@@ -89,23 +87,22 @@ class Sampler:
             best = int(logits.argmax())  # a NaN counts as the largest
             _check_peak(float(logits[best]), len(logits))
             return best
-        maxima = _maxima(logits, N_WIDE)
+        maxima = _maxima(logits)
         self._candidates.fill(_at_least(self._threshold(maxima, len(logits)), logits, maxima), logits)
         lib.llama_sampler_apply(self._chain, ctypes.byref(self._candidates.array))
         return self._draw(index)
 
     def _threshold(self, maxima: Logits, n_logits: int) -> np.float32:
-        """A logit that every token has that can be drawn, and few others; ``maxima`` of the wide groups.
+        """A logit that every token has that can be drawn, and few others.
 
         The k-th largest of the maxima of any groups is no larger than the k-th largest of all, and costs a tenth.
         """
-        groups = _maxima(maxima, N_GROUPS)
-        peak: np.float32 = groups.max()  # a NaN wins
+        cuts_at_k = 0 < self._params.top_k <= N_GROUPS
+        top = np.partition(maxima, -self._params.top_k)[-self._params.top_k :] if cuts_at_k else maxima
+        peak: np.float32 = top.max()  # a NaN wins, and sorts last
         _check_peak(float(peak), n_logits)
-        threshold: np.float32 = peak - np.float32(self._margin)
-        if 0 < self._params.top_k <= N_GROUPS:
-            threshold = max(threshold, np.partition(groups, -self._params.top_k)[-self._params.top_k])
-        return threshold
+        threshold: np.float32 = peak - self._margin
+        return max(threshold, top[0]) if cuts_at_k else threshold
 
     def _draw(self, index: int) -> int:
         dist = lib.llama_sampler_init_dist(draw_seed(self._params.seed, index))
@@ -130,24 +127,26 @@ def _check_peak(peak: float, n_logits: int) -> None:
         raise BadLogitsError(f"the best of {n_logits} logits is {peak}")
 
 
-def _maxima(logits: Logits, n_groups: int) -> Logits:
-    """The largest of every group, by id modulo ``n_groups``; a NaN is the largest, an empty group has -inf."""
-    n_even = len(logits) - len(logits) % n_groups
-    maxima: Logits = logits[:n_even].reshape(-1, n_groups).max(axis=0, initial=-np.inf)
-    rest = logits[n_even:]
-    np.maximum(maxima[: len(rest)], rest, out=maxima[: len(rest)])
+def _maxima(logits: Logits) -> Logits:
+    """The largest of every group; a NaN is the largest, a group without a token has -inf."""
+    n_even = len(logits) - len(logits) % N_GROUPS
+    maxima: Logits = np.maximum.reduce(logits[:n_even].reshape(-1, N_GROUPS), axis=0, initial=-np.inf)
+    if n_even < len(logits):
+        rest = logits[n_even:]
+        np.maximum(maxima[: len(rest)], rest, out=maxima[: len(rest)])
     return maxima
 
 
 def _at_least(threshold: np.float32, logits: Logits, maxima: Logits) -> NDArray[np.intp]:
-    """Ascending ids of all logits that are no smaller; only the wide groups that have one are looked into."""
-    groups = np.flatnonzero(maxima >= threshold)
+    """Ascending ids of all logits that are no smaller; only the groups that have one are looked into."""
+    groups = (maxima >= threshold).nonzero()[0]
     if len(groups) > MOST_GROUPS:
-        return np.flatnonzero(logits >= threshold)
-    ids = (np.arange(0, len(logits), N_WIDE)[:, None] + groups).ravel()
-    if len(logits) % N_WIDE:
+        return (logits >= threshold).nonzero()[0]
+    ids = (np.arange(0, len(logits), N_GROUPS)[:, None] + groups).ravel()
+    if len(logits) % N_GROUPS:
         ids = ids[ids < len(logits)]
-    return ids[logits[ids] >= threshold]
+    found: NDArray[np.intp] = ids[logits[ids] >= threshold]
+    return found
 
 
 def margin(params: SamplingParams) -> float:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from inference.engine.errors import BadLogitsError
 from inference.engine.params import SamplingParams
-from inference.engine.sampling import Candidates, Sampler, draw_seed, margin
+from inference.engine.sampling import N_GROUPS, Candidates, Sampler, draw_seed, margin
 
 N_TOKENS = 5000
-CANDIDATES = Candidates(N_TOKENS)
+N_MANY = 2 * N_GROUPS + 3000  # two tokens in some groups, three in the others
+CANDIDATES = {n_tokens: Candidates(n_tokens) for n_tokens in (N_TOKENS, 2 * N_GROUPS, N_MANY)}
 
 
 def logits_like_a_model(seed: int, n_tokens: int = N_TOKENS, spread: float = 6.0) -> NDArray[np.float32]:
@@ -59,7 +60,7 @@ def full_chain(params: SamplingParams, logits: NDArray[np.float32], history: lis
 
 
 def sampled(params: SamplingParams, logits: NDArray[np.float32], history: list[int], index: int = 1) -> int:
-    return Sampler(params, CANDIDATES).sample(logits.copy(), history, index)
+    return Sampler(params, CANDIDATES[len(logits)]).sample(logits.copy(), history, index)
 
 
 CHAINS = [
@@ -71,18 +72,20 @@ CHAINS = [
     {"temperature": 2.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0},
     {"temperature": 1.3, "top_k": 200, "top_p": 1.0, "min_p": 0.0},
     {"temperature": 1.0, "top_k": 1},
+    {"temperature": 2.0, "top_k": 2, "top_p": 1.0, "min_p": 0.0},
     {"temperature": 1.0, "repeat_penalty": 1.3},
     {"temperature": 1.0, "presence_penalty": 1.5, "frequency_penalty": 0.4},
     {"temperature": 1.0, "repeat_penalty": 0.7, "presence_penalty": -2.0, "repeat_last_n": 5},
 ]
 
 
+@pytest.mark.parametrize("n_tokens", CANDIDATES)
 @pytest.mark.parametrize("chain", CHAINS)
-def test_the_same_draw_as_llama_cpps_full_chain(chain: dict[str, float]) -> None:
+def test_the_same_draw_as_llama_cpps_full_chain(chain: dict[str, float], n_tokens: int) -> None:
     for seed in range(40):
         params = SamplingParams(seed=seed, **chain)  # type: ignore[arg-type]
-        logits = logits_like_a_model(seed)
-        history = np.random.default_rng(seed).integers(0, N_TOKENS, 20).tolist() + [int(logits.argmax())] * 3
+        logits = logits_like_a_model(seed, n_tokens)
+        history = np.random.default_rng(seed).integers(0, n_tokens, 20).tolist() + [int(logits.argmax())] * 3
         assert sampled(params, logits, history, seed) == full_chain(params, logits, history, seed)
 
 
@@ -111,11 +114,18 @@ def test_draws_follow_the_distribution() -> None:
     logits = np.full(N_TOKENS, -50.0, dtype=np.float32)
     logits[[10, 20, 30]] = np.log([0.5, 0.3, 0.2])
     params = SamplingParams(seed=99, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
-    sampler = Sampler(params, CANDIDATES)
+    sampler = Sampler(params, CANDIDATES[N_TOKENS])
     drawn = [sampler.sample(logits.copy(), [], index) for index in range(4000)]
     for token, probability in ((10, 0.5), (20, 0.3), (30, 0.2)):
         error = math.sqrt(probability * (1 - probability) / 4000)
         assert abs(drawn.count(token) / 4000 - probability) < 4 * error
+
+
+@pytest.mark.parametrize("token", [0, N_GROUPS - 1, N_GROUPS, 2 * N_GROUPS - 1, 2 * N_GROUPS, N_MANY - 1])
+def test_a_token_is_found_wherever_it_is(token: int) -> None:
+    logits = np.full(N_MANY, -50.0, dtype=np.float32)
+    logits[token] = 1.0
+    assert sampled(SamplingParams(seed=1, temperature=1.0), logits, []) == token
 
 
 def test_greedy_is_the_largest_logit() -> None:
@@ -188,7 +198,7 @@ def test_logit_bias_adds_and_forbids() -> None:
 def test_forbidden_tokens_are_never_drawn() -> None:
     logits = np.full(N_TOKENS, -20.0, dtype=np.float32)
     logits[[1, 2]] = 10.0, 3.0
-    sampler = Sampler(SamplingParams(seed=3, temperature=1.0), CANDIDATES, forbidden=[1])
+    sampler = Sampler(SamplingParams(seed=3, temperature=1.0), CANDIDATES[N_TOKENS], forbidden=[1])
     assert {sampler.sample(logits.copy(), [], index) for index in range(50)} == {2}
 
 
@@ -210,8 +220,8 @@ def test_everything_forbidden_is_told() -> None:
 def test_a_draw_depends_on_seed_and_index_alone() -> None:
     logits = logits_like_a_model(5)
     params = SamplingParams(seed=77, temperature=2.5, top_k=0, top_p=1.0, min_p=0.0)
-    first = [Sampler(params, CANDIDATES).sample(logits.copy(), [], index) for index in range(30)]
-    sampler = Sampler(params, CANDIDATES)
+    first = [Sampler(params, CANDIDATES[N_TOKENS]).sample(logits.copy(), [], index) for index in range(30)]
+    sampler = Sampler(params, CANDIDATES[N_TOKENS])
     backwards = [sampler.sample(logits.copy(), [], index) for index in reversed(range(30))]
     assert first == backwards[::-1]
     assert len(set(first)) > 5, "and not on nothing at all"
