@@ -16,7 +16,10 @@ import httpx
 
 @dataclass
 class Answer:
-    """Times are monotonic seconds; ``n_computed`` is how many prompt tokens were really computed."""
+    """Times are monotonic seconds; ``n_computed`` is how many prompt tokens were really computed.
+
+    An answer of nothing that shows, white space say, has its end for its first token.
+    """
 
     began: float
     times: list[float] = field(default_factory=list)
@@ -84,7 +87,7 @@ class OurService:
         async for line in data_lines(self.client, "/chat/stream", body):
             if line.get("error"):
                 raise RuntimeError(f"the stream failed: {line['error']}")
-            if line["token"]:
+            if line["token"] or (line["done"] and not answer.times):
                 answer.times.append(time.monotonic())
                 answer.text += line["token"]
             if line["done"]:
@@ -114,9 +117,9 @@ class LlamaServer:
         }
         answer = Answer(began=time.monotonic())
         async for line in data_lines(self.client, "/completion", body):
-            if line.get("content"):
+            if line.get("content") or (line.get("stop") and not answer.times):
                 answer.times.append(time.monotonic())
-                answer.text += line["content"]
+                answer.text += line.get("content", "")
             if line.get("stop"):
                 answer.n_computed = line["timings"]["prompt_n"]
                 answer.n_prompt = line["tokens_evaluated"]
