@@ -92,21 +92,23 @@ def machine_arguments() -> list[str]:
     return ["-DGGML_NATIVE=OFF", f"-DCMAKE_C_FLAGS={flags}", f"-DCMAKE_CXX_FLAGS={flags}", *lacking]
 
 
+def compiler() -> list[str]:
+    return shlex.split(os.environ.get("CXX", "c++"))
+
+
 def compiler_knows(flag: str) -> bool:
     """A compiler too old for the flag is too old for AMX as well."""
-    compiler = shlex.split(os.environ.get("CXX", "c++"))
-    command = [*compiler, "-x", "c++", flag, "-E", "-"]
+    command = [*compiler(), "-x", "c++", flag, "-E", "-"]
     try:
         return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
     except OSError:
-        sys.exit(f"error: no C++ compiler ({compiler[0]}); install one (Debian: apt install g++) or set CXX")
+        sys.exit(f"error: no C++ compiler ({compiler()[0]}); install one (Debian: apt install g++) or set CXX")
 
 
 def compiler_identity() -> list[str]:
     """What is asked to compile, its version (empty: there is none, which a build says), and its flags."""
-    compiler = shlex.split(os.environ.get("CXX", "c++"))
     try:
-        version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False).stdout
+        version = subprocess.run([*compiler(), "--version"], capture_output=True, text=True, check=False).stdout
     except OSError:
         version = ""
     return [version, *(os.environ.get(name, "") for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS"))]

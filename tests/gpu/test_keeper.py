@@ -195,6 +195,13 @@ def process(request: pytest.FixtureRequest) -> Iterator[CoordinatorProcess]:
     process.stop()
 
 
+def release_in_vain(scene: OutsideScene) -> None:
+    """The lease goes, but the coordinator does not take the word for it."""
+    lease = granted(scene)
+    scene.process.behave(status=503)
+    scene.keeper.release(lease, {})
+
+
 class TestWithAnOutsideOne(KeeperContract):
     @pytest.fixture
     def scene(self, wire: Wire, process: CoordinatorProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[OutsideScene]:
@@ -265,9 +272,7 @@ class TestWithAnOutsideOne(KeeperContract):
         self, scene: OutsideScene, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("inference.gpu.keeper.RELEASE_AGAIN_SECS", 0.05)
-        lease = granted(scene)
-        scene.process.behave(status=503)
-        scene.keeper.release(lease, {})
+        release_in_vain(scene)
         time.sleep(0.1)
         scene.process.behave()
         until(lambda: scene.process.holder() == [])
@@ -277,9 +282,7 @@ class TestWithAnOutsideOne(KeeperContract):
     ) -> None:
         """A wish for the card waits for the release before it; /warmup takes a refusal for the last word."""
         monkeypatch.setattr("inference.gpu.keeper.RELEASE_AGAIN_SECS", 0.3)
-        lease = granted(scene)
-        scene.process.behave(status=503)
-        scene.keeper.release(lease, {})
+        release_in_vain(scene)
         until(lambda: scene.keeper.describe()["state"] == "idle")
         scene.process.behave()
         scene.keeper.want(priority=1, session_ids=frozenset())
