@@ -56,7 +56,7 @@ faults: setup-dev  ## the fault tests of docs/faults.md, those that kill or free
 	failed=0; \
 	XDG_RUNTIME_DIR=$${XDG_RUNTIME_DIR:-/tmp} FAULT_ROUNDS=$${ROUNDS:-20} FAULT_RESULTS=var/faults.jsonl FAULT_NEMESIS_SECS=600 FAULT_SEEDS=1,2,3 FAULT_REQUESTS=5000 \
 		$(BIN)/python -m pytest tests/faults || failed=1; \
-	FAULT_HAND_OVERS=200 $(BIN)/python -m pytest tests/inference/test_hand_over_processes.py || failed=1; \
+	FAULT_HAND_OVERS=200 $(BIN)/python -m pytest tests/inference/dispatch/test_hand_over_processes.py || failed=1; \
 	$(BIN)/python -m tests.faults.results var/faults.jsonl && exit $$failed
 
 soak: setup-dev  ## mixed traffic under random kills, what was lost, doubled, leaked (BENCH="--minutes 3" for a short one)

@@ -22,7 +22,7 @@ from bench import scenarios, servers
 from bench.report import Row, as_table, save
 from bench.servers import Running, Setup
 from bench.streams import Server
-from inference.model_files import ensure_default_model
+from inference.config.default_model import ensure_default_model
 from tools.install_llama import cache_folder
 
 COUNTS = (1, 2, 4, 8, 16)

@@ -14,11 +14,11 @@ import llama_cpp.llama_cpp as lib
 from tqdm import tqdm
 
 from bench.prompts import text_of
+from inference.engine.backends.llama_backend import LlamaBackend, context_params
 from inference.engine.config import EngineConfig
-from inference.engine.frames import Ended, FromRunner, Step, Submit, encode
-from inference.engine.llama_backend import LlamaBackend, context_params
-from inference.engine.loop import Loop
+from inference.engine.core.engine_loop import Loop
 from inference.engine.params import SamplingParams, SequenceParams
+from inference.engine.protocol.frames import Ended, FromRunner, Step, Submit, encode
 
 COUNTS = (1, 4, 8, 16)
 PROMPT_TOKENS = 126

@@ -20,20 +20,20 @@ django.setup()
 from django.conf import settings  # noqa: E402  the settings are read by what follows
 
 from bench.prompts import text_of  # noqa: E402
+from inference.config.tokenizer import get_tokenizer  # noqa: E402
+from inference.dispatch import Placement  # noqa: E402
+from inference.dispatch.generation_state import Live  # noqa: E402
+from inference.dispatch.gpu_parts import GpuParts  # noqa: E402
+from inference.dispatch.gpu_runner import GpuRunnerMaker  # noqa: E402
+from inference.dispatch.policy import GpuPolicy  # noqa: E402
+from inference.dispatch.runner_launcher import cpu_runner  # noqa: E402
+from inference.dispatch.state_folder import StateFolder  # noqa: E402
 from inference.engine.params import SamplingParams, SequenceParams  # noqa: E402
-from inference.gpu.card import Card, SimulatedCard  # noqa: E402
-from inference.gpu.cards import find_card  # noqa: E402
-from inference.gpu.fake_keeper import FakeKeeper  # noqa: E402
-from inference.gpu.hand_over import HandOverRecord  # noqa: E402
-from inference.gpu_runner import GpuRunnerMaker  # noqa: E402
-from inference.launcher import cpu_runner  # noqa: E402
-from inference.lives import Live  # noqa: E402
-from inference.placement import Placement  # noqa: E402
-from inference.placement.gpu_parts import GpuParts  # noqa: E402
-from inference.placement.policy import GpuPolicy  # noqa: E402
-from inference.placement.state_folder import StateFolder  # noqa: E402
-from inference.token_log_entries import AnyEntry, Token  # noqa: E402
-from inference.tokenizer import get_tokenizer  # noqa: E402
+from inference.gpu.device.card import Card, SimulatedCard  # noqa: E402
+from inference.gpu.device.discovery import find_card  # noqa: E402
+from inference.gpu.lease.fake import FakeKeeper  # noqa: E402
+from inference.gpu.records.hand_over import HandOverRecord  # noqa: E402
+from inference.token_stream.entries import AnyEntry, Token  # noqa: E402
 
 GRANT_SECS = 3.0
 PATIENCE_SECS = 600.0

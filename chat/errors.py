@@ -1,13 +1,20 @@
-"""What can go wrong with a request, as clients are told.
+"""Errors that clients can receive, one class per reason.
 
 ChatError
-|- InvalidRequest       400  a field, or fields that contradict each other
-|- NotFound             404  no such thing among the caller's own
-|- Conflict             409
-|  |- ConversationBusy       its last answer is not finished
-|- ContextOverflow      413  does not fit into the model's context
-|- TooManyRequests      429  a caller's own limit
-|- Unavailable          503  the queue is full or a dependency is gone
+|- InvalidRequest            400  a field is wrong, or two fields contradict each other
+|  |- InvalidJson            400  the body is not JSON, or is nested too deeply
+|  |- InvalidEncoding        400  the body is not UTF-8
+|- Unauthorized              401  credentials are missing or wrong
+|- Forbidden                 403  credentials do not suffice, a foreign origin, a missing CSRF token
+|- NotFound                  404  the caller owns no such object
+|- MethodNotAllowed          405
+|- Conflict                  409
+|  |- ConversationBusy       409  the conversation's last answer is not finished
+|- BodyTooLarge              413
+|- ContextOverflow           413  the prompt does not fit into the model's context
+|- UnsupportedMediaType      415
+|- TooManyRequests           429  a limit of this caller
+|- Unavailable               503  the queue is full or a dependency is away
 """
 
 from typing import Any
@@ -92,3 +99,36 @@ class Unavailable(ChatError):
 
     code = "unavailable"
     status = 503
+
+
+class InvalidJson(InvalidRequest):
+    code = "invalid_json"
+
+
+class InvalidEncoding(InvalidRequest):
+    code = "invalid_encoding"
+
+
+class Unauthorized(ChatError):
+    code = "not_authenticated"
+    status = 401
+
+
+class Forbidden(ChatError):
+    code = "forbidden"
+    status = 403
+
+
+class MethodNotAllowed(ChatError):
+    code = "method_not_allowed"
+    status = 405
+
+
+class BodyTooLarge(ChatError):
+    code = "body_too_large"
+    status = 413
+
+
+class UnsupportedMediaType(ChatError):
+    code = "unsupported_media_type"
+    status = 415

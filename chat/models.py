@@ -7,8 +7,8 @@ import uuid
 
 from django.db import models
 
+from chat.enums import Strategy
 from chat.querysets import ConversationQuerySet, MessageQuerySet, SummaryQuerySet
-from chat.requests import Strategy
 from inference.models import Generation, Status
 
 

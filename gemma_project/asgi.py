@@ -13,8 +13,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gemma_project.settings")
 # As django.core.asgi.get_asgi_application does; it builds Django's own handler.
 django.setup(set_prefix=False)
 
-if find_spec("chat.routing"):
-    from chat.routing import websocket_urlpatterns
+if find_spec("chat.api.websocket_routes"):
+    from chat.api.websocket_routes import websocket_urlpatterns
 else:
     websocket_urlpatterns = []
 

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from daphne.http_protocol import HTTPFactory, WebRequest
 from twisted.internet.interfaces import IAddress, IProtocol
 
-from chat.api.middleware import largest_body
+from chat.api.middleware.json_errors import largest_body
 
 
 class BoundedRequest(WebRequest):  # type: ignore[misc]

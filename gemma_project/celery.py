@@ -1,4 +1,4 @@
-"""The Celery application. Tasks are found in each app's ``tasks.py``."""
+"""The Celery application. Tasks are found in ``chat/services/tasks.py`` and ``inference/worker/tasks.py``."""
 
 import os
 
@@ -16,4 +16,4 @@ class NoResults(DisabledBackend):
 
 app = Celery("gemma_project")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks()
+app.autodiscover_tasks(["chat.services", "inference.worker"])

@@ -14,11 +14,11 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as Caution
 
+from inference.config.from_settings import requested_config
+from inference.config.memory_budget import kv_bytes
+from inference.engine.backends.gguf_header import check_model_file
 from inference.engine.config import MEBIBYTE, Backend, FlashAttention, KvType
 from inference.engine.errors import ModelFileError
-from inference.engine.model_file import check_model_file
-from inference.engine_settings import requested_config
-from inference.memory_check import kv_bytes
 
 Rule = Callable[[], Iterator[CheckMessage]]
 PREFIX = "GEMMA_"

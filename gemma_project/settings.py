@@ -162,21 +162,21 @@ INSTALLED_APPS = [
     "rest_framework_simplejwt.token_blacklist",
     "inference",
     "chat",
-    "chat.memory",
+    "chat.rag",
 ]
 MIDDLEWARE = [
-    "chat.api.middleware.JsonErrorMiddleware",
-    "chat.api.loop_middleware.Security",
-    "chat.api.loop_middleware.StaticFiles",
-    "chat.api.loop_middleware.Sessions",
-    "chat.api.loop_middleware.Common",
-    "chat.api.loop_middleware.Csrf",
-    "chat.api.loop_middleware.Authentication",
-    "chat.api.loop_middleware.Messages",
-    "chat.api.loop_middleware.FrameOptions",
+    "chat.api.middleware.json_errors.JsonErrorMiddleware",
+    "chat.api.middleware.event_loop.Security",
+    "chat.api.middleware.event_loop.StaticFiles",
+    "chat.api.middleware.event_loop.Sessions",
+    "chat.api.middleware.event_loop.Common",
+    "chat.api.middleware.event_loop.Csrf",
+    "chat.api.middleware.event_loop.Authentication",
+    "chat.api.middleware.event_loop.Messages",
+    "chat.api.middleware.event_loop.FrameOptions",
 ]
 ROOT_URLCONF = "gemma_project.urls"
-CSRF_FAILURE_VIEW = "chat.api.error_views.csrf_failure"
+CSRF_FAILURE_VIEW = "chat.api.middleware.error_views.csrf_failure"
 ASGI_APPLICATION = "gemma_project.asgi.application"
 APPEND_SLASH = True
 TEMPLATES = [

@@ -13,7 +13,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
 ]
 
 # Errors are JSON but in the admin, which the handlers leave to Django.
-handler400 = "chat.api.error_views.bad_request"
-handler403 = "chat.api.error_views.permission_denied"
-handler404 = "chat.api.error_views.not_found"
-handler500 = "chat.api.error_views.server_error"
+handler400 = "chat.api.middleware.error_views.bad_request"
+handler403 = "chat.api.middleware.error_views.permission_denied"
+handler404 = "chat.api.middleware.error_views.not_found"
+handler500 = "chat.api.middleware.error_views.server_error"

@@ -18,7 +18,7 @@ from django.conf import settings  # noqa: E402
 
 django.setup()
 
-from inference.model_files import ensure_default_model  # noqa: E402
+from inference.config.default_model import ensure_default_model  # noqa: E402
 from tests.live_stack import LiveStack  # noqa: E402
 from tools.install_llama import cache_folder  # noqa: E402
 

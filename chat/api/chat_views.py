@@ -9,15 +9,16 @@ from collections.abc import Callable
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 
-from chat import answers, services
-from chat.api.asking import Asked, ask_chat, ask_completion, ended, for_callers
-from chat.api.fields import as_uuid
-from chat.api.patient import Body, patient_json
+from chat.access.callers import Caller
+from chat.api.keepalive import Body, patient_json
 from chat.api.sse import event_stream
-from chat.background import in_thread
-from chat.callers import Caller
+from chat.api.turn_requests import Asked, ask_chat, ask_completion, ended, for_callers
 from chat.errors import InvalidRequest, NotFound
-from chat.streaming import resumed
+from chat.schemas import answers
+from chat.schemas.fields import as_uuid
+from chat.services import turns
+from chat.streaming.background import in_thread
+from chat.streaming.events import resumed
 from inference.models import Generation
 
 MAX_AFTER = 2**31
@@ -48,7 +49,7 @@ async def resume(request: HttpRequest, caller: Caller, generation_id: str) -> Ht
 @for_callers("POST")
 async def cancel(request: HttpRequest, caller: Caller, generation_id: str) -> HttpResponseBase:
     """POST /api/generations/{id}/cancel."""
-    generation = await in_thread(services.cancel, caller=caller, generation_id=existing(generation_id))
+    generation = await in_thread(turns.cancel, caller=caller, generation_id=existing(generation_id))
     return JsonResponse({"generation_id": str(generation.pk), "status": generation.status})
 
 

@@ -8,15 +8,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSetMixin
 
-from chat import answers, conversations
-from chat.api import fields
-from chat.api.bodies import checked
-from chat.api.conversation_bodies import ConversationBody, ConversationSerializer
-from chat.api.pages import page
-from chat.api.rest import JsonApi
-from chat.callers import Caller
+from chat.access.callers import Caller
+from chat.api.drf import JsonApi
+from chat.api.pagination import page
 from chat.errors import InvalidRequest, NotFound
 from chat.models import Conversation
+from chat.schemas import answers, fields
+from chat.schemas.chat_bodies import checked
+from chat.schemas.conversation_bodies import ConversationBody, ConversationSerializer
+from chat.services import conversations
 
 MAX_SEARCH_CHARS = 200
 

@@ -9,13 +9,12 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
-from chat.api.asking import View, wrong_method
-from chat.api.auth import caller_of
-from chat.api.errors import Forbidden, Unauthorized
-from chat.background import in_thread
-from chat.callers import Caller
-from chat.errors import NotFound
-from inference import service_token
+from chat.access.authentication import caller_of
+from chat.access.callers import Caller
+from chat.api.turn_requests import View, wrong_method
+from chat.errors import Forbidden, NotFound, Unauthorized
+from chat.streaming.background import in_thread
+from inference.auth import service_token
 from inference.errors import ServiceTokenRefused
 
 P = ParamSpec("P")

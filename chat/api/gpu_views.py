@@ -10,17 +10,17 @@ from django.http import HttpRequest, JsonResponse
 from django.utils import timezone
 from redis.exceptions import RedisError
 
-from chat.api import gpu_bodies as bodies
+from chat.api.body_parsing import read_object
 from chat.api.gpu_access import for_tenants
-from chat.api.gpu_bodies import AcquireRequest
-from chat.api.parsing import read_object
-from chat.background import in_thread, spawn
-from inference.gpu import channels
-from inference.gpu.coordinator import desk
+from chat.schemas import gpu_bodies as bodies
+from chat.schemas.gpu_bodies import AcquireRequest
+from chat.streaming.background import in_thread, spawn
+from inference.gpu.coordinator import api
 from inference.gpu.coordinator.acquiring import Acquisition, Granted, Verdict
 from inference.gpu.coordinator.config import CoordinatorConfig
-from inference.gpu.coordinator.line import Waiter
-from inference.redis_client import gpu_client
+from inference.gpu.coordinator.wait_queue import Waiter
+from inference.gpu.protocol import channels
+from inference.runtime.redis_client import gpu_client
 
 Json = dict[str, Any]
 
@@ -42,7 +42,7 @@ async def renew(request: HttpRequest) -> JsonResponse:
     """POST /gpu/renew: ours alone; the other coordinators know no renewal."""
     session_id = bodies.session_of(read_object(request))
     config = CoordinatorConfig.from_settings()
-    epoch = await in_thread(partial(desk.renew, gpu_client(), config, session_id=session_id))
+    epoch = await in_thread(partial(api.renew, gpu_client(), config, session_id=session_id))
     told = {"success": epoch is not None, "session_id": session_id, "lease_epoch": epoch}
     return JsonResponse(told | {"renew_within_ms": _renew_within_ms()})
 
@@ -51,7 +51,7 @@ async def renew(request: HttpRequest) -> JsonResponse:
 async def release(request: HttpRequest) -> JsonResponse:
     """POST /gpu/release"""
     session_id = bodies.session_of(read_object(request))
-    held_secs = await in_thread(partial(desk.release, gpu_client(), session_id=session_id))
+    held_secs = await in_thread(partial(api.release, gpu_client(), session_id=session_id))
     told: Json = {"success": held_secs is not None, "session_id": session_id, "released_at": _now()}
     return JsonResponse(told | {"session_duration_ms": round((held_secs or 0.0) * 1000, 1)})
 
@@ -61,7 +61,7 @@ async def state(request: HttpRequest) -> JsonResponse:
     """GET /gpu/state"""
     reached = {"redis_connected": True, "postgres_connected": True}
     try:
-        seen = await in_thread(desk.look, gpu_client())
+        seen = await in_thread(api.look, gpu_client())
     except (RedisError, DatabaseError) as error:
         reached["redis_connected" if isinstance(error, RedisError) else "postgres_connected"] = False
         nothing = dict.fromkeys(("owner", "session_id", "requester", "acquired_at", "state"))
@@ -91,14 +91,14 @@ async def old_request(request: HttpRequest) -> JsonResponse:
 @for_tenants("POST")
 async def old_release(request: HttpRequest, task_id: str) -> JsonResponse:
     """POST /gemma/release/{task_id}"""
-    await in_thread(partial(desk.release, gpu_client(), session_id=task_id))
+    await in_thread(partial(api.release, gpu_client(), session_id=task_id))
     return JsonResponse({"status": "released", "task_id": task_id})
 
 
 @for_tenants("GET")
 async def old_status(request: HttpRequest) -> JsonResponse:
     """GET /status"""
-    seen = await in_thread(desk.look, gpu_client())
+    seen = await in_thread(api.look, gpu_client())
     lock = {"state": seen.state, "current_owner": seen.owner, "current_task": seen.session_id, "timestamp": _now()}
     stats = {"waiting": len(seen.waiting), "granted": seen.epoch}
     return JsonResponse({"lock_status": lock, "gpu_status": {"residents": seen.n_residents}, "task_stats": stats})
@@ -107,7 +107,7 @@ async def old_status(request: HttpRequest) -> JsonResponse:
 @for_tenants("POST")
 async def force_reset(request: HttpRequest) -> JsonResponse:
     """POST /admin/force-reset: whoever has the card loses it, and the transcription service goes on."""
-    epoch = await in_thread(desk.reset, gpu_client())
+    epoch = await in_thread(api.reset, gpu_client())
     return JsonResponse({"status": "reset", "lease_epoch": epoch})
 
 

@@ -12,19 +12,21 @@ from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
 
-from chat.api import memory_bodies as bodies
-from chat.api import memory_wire as wire
-from chat.api.asking import View, for_callers
-from chat.api.errors import Forbidden
-from chat.api.memory_bodies import SearchRequest
-from chat.api.pages import MAX_OFFSET, whole_number
-from chat.api.parsing import read_object
-from chat.background import in_thread
-from chat.callers import Caller
-from chat.errors import NotFound, Unavailable
-from chat.memory import embedding, indexing, reading, store
-from chat.memory.models import SHARED
-from chat.memory.query import MemoryQuery, Search
+from chat.access.callers import Caller
+from chat.api.body_parsing import read_object
+from chat.api.pagination import MAX_OFFSET, whole_number
+from chat.api.turn_requests import View, for_callers
+from chat.errors import Forbidden, NotFound, Unavailable
+from chat.rag import listing
+from chat.rag.indexing import indexer
+from chat.rag.models import SHARED
+from chat.rag.query import MemoryQuery, Search
+from chat.rag.search import engine
+from chat.rag.vectors import embedding
+from chat.schemas import memory_answers as wire
+from chat.schemas import memory_bodies as bodies
+from chat.schemas.memory_bodies import SearchRequest
+from chat.streaming.background import in_thread
 
 P = ParamSpec("P")
 Json = dict[str, Any]
@@ -78,8 +80,8 @@ def index_transcript(request: HttpRequest, caller: Caller) -> Json:
     """POST /index/transcript: again under the same job_id, it replaces. Found by its words from now on; a long one by
     meaning when ``vectors_pending`` has become 0."""
     given = bodies.transcript_in(read_object(request, max_bytes=settings.TRANSCRIPT_MAX_BYTES))
-    later = indexing.is_long(segment.text for segment in given.segments)
-    transcript = indexing.index_transcript(owner=owner_of(caller), transcript=given, vectors_later=later)
+    later = indexer.is_long(segment.text for segment in given.segments)
+    transcript = indexer.index_transcript(owner=owner_of(caller), transcript=given, vectors_later=later)
     named = {"transcript_id": str(transcript.pk), "job_id": transcript.job_id}
     n_pending = transcript.passages.filter(embedding=None).count()
     return {"success": True, **named, "segments_indexed": transcript.segments.count(), "vectors_pending": n_pending}
@@ -89,7 +91,7 @@ def index_transcript(request: HttpRequest, caller: Caller) -> Json:
 def add_note(request: HttpRequest, caller: Caller) -> Json:
     """POST /memory/add"""
     given = bodies.note_in(read_object(request))
-    [note] = indexing.add_notes(owner=owner_of(caller), notes=[given], vectors_later=indexing.is_long([given.body]))
+    [note] = indexer.add_notes(owner=owner_of(caller), notes=[given], vectors_later=indexer.is_long([given.body]))
     return {"success": True, "memory_id": str(note.pk)}
 
 
@@ -98,7 +100,7 @@ def list_notes(request: HttpRequest, caller: Caller) -> Json:
     """GET /memory/list: newest first; ``count`` is how many there are in all."""
     limit = whole_number(request.GET, "limit", 50, smallest=1, largest=MAX_LIMIT)
     offset = whole_number(request.GET, "offset", 0, smallest=0, largest=MAX_OFFSET)
-    notes = reading.notes_of(owner_of(caller))
+    notes = listing.notes_of(owner_of(caller))
     page = [wire.note_json(note) for note in notes[offset : offset + limit]]
     return {"success": True, "memories": page, "count": notes.count()}
 
@@ -106,7 +108,7 @@ def list_notes(request: HttpRequest, caller: Caller) -> Json:
 @served("GET")
 def stats(request: HttpRequest, caller: Caller) -> Json:
     """GET /memory/stats"""
-    counts, problem = reading.counts(owner_of(caller)), embedding.problem()
+    counts, problem = listing.counts(owner_of(caller)), embedding.problem()
     return {
         "success": True,
         "memories": counts.notes,
@@ -120,8 +122,8 @@ def stats(request: HttpRequest, caller: Caller) -> Json:
 def recent_transcripts(request: HttpRequest, caller: Caller) -> Json:
     """GET /transcripts/recent: last recorded first."""
     limit = whole_number(request.GET, "limit", bodies.DEFAULT_LIMIT, smallest=1, largest=MAX_LIMIT)
-    rows = list(reading.transcripts_of(owner_of(caller)).defer("full_text")[:limit])
-    n_segments = reading.segment_counts(rows)
+    rows = list(listing.transcripts_of(owner_of(caller)).defer("full_text")[:limit])
+    n_segments = listing.segment_counts(rows)
     found = [wire.transcript_json(row, n_segments=n_segments.get(row.pk, 0)) for row in rows]
     return {"success": True, "transcripts": found, "count": len(found)}
 
@@ -129,7 +131,7 @@ def recent_transcripts(request: HttpRequest, caller: Caller) -> Json:
 @served("GET")
 def speakers(request: HttpRequest, caller: Caller) -> Json:
     """GET /transcripts/speakers"""
-    names = reading.speakers_of(owner_of(caller))
+    names = listing.speakers_of(owner_of(caller))
     return {"success": True, "speakers": names, "count": len(names)}
 
 
@@ -137,20 +139,20 @@ def speakers(request: HttpRequest, caller: Caller) -> Json:
 def count_transcripts(request: HttpRequest, caller: Caller) -> Json:
     """POST /transcripts/count"""
     span = bodies.count_request(read_object(request))
-    count = reading.recorded(owner_of(caller), speakers=span.speakers, start=span.start, end=span.end).count()
+    count = listing.recorded(owner_of(caller), speakers=span.speakers, start=span.start, end=span.end).count()
     return {"success": True, "count": count if span.last_n is None else min(count, span.last_n)}
 
 
 @served("GET", "DELETE")
 def transcript(request: HttpRequest, caller: Caller, job_id: str) -> Json:
     """/transcript/{job_id}"""
-    row = reading.transcript_of(owner_of(caller), job_id)
+    row = listing.transcript_of(owner_of(caller), job_id)
     # What belongs to others is not there: their names are nobody's business.
     if row is None:
         raise NotFound("no such transcript")
     if request.method == "DELETE":
         check_may_delete(caller, row.owner)
-        indexing.delete_transcript(owner=row.owner, job_id=row.job_id)
+        indexer.delete_transcript(owner=row.owner, job_id=row.job_id)
         return {"success": True, "job_id": row.job_id}
     lines = [wire.segment_json(segment) for segment in row.segments.all()]
     told = wire.transcript_json(row, n_segments=len(lines))
@@ -161,11 +163,11 @@ def transcript(request: HttpRequest, caller: Caller, job_id: str) -> Json:
 def delete_note(request: HttpRequest, caller: Caller, memory_id: str) -> Json:
     """DELETE /memory/{memory_id}. Answers that cite it keep what they were shown."""
     is_number = memory_id.isascii() and memory_id.isdigit() and len(memory_id) <= MAX_ID_DIGITS
-    note = reading.note_of(owner_of(caller), int(memory_id)) if is_number else None
+    note = listing.note_of(owner_of(caller), int(memory_id)) if is_number else None
     if note is None:
         raise NotFound("no such memory")
     check_may_delete(caller, note.owner)
-    indexing.delete_note(owner=note.owner, note_id=note.pk)
+    indexer.delete_note(owner=note.owner, note_id=note.pk)
     return {"success": True, "memory_id": memory_id}
 
 
@@ -193,7 +195,7 @@ def _searched(asked: SearchRequest, caller: Caller) -> Search:
         with_neighbours=False,  # a hit is a segment here; chats add the lines around it
         only_related=False,  # who searches asked for so many, and sees their scores
     )
-    found = store.search(query)
+    found = engine.search(query)
     if found.error:
         raise Unavailable(found.error, code="store_unavailable", retry_after_secs=5)
     return found

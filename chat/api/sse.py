@@ -6,9 +6,9 @@ from contextlib import aclosing
 
 from django.http import StreamingHttpResponse
 
-from chat.callers import Caller
-from chat.services import Turn
-from chat.streaming import WireLine, lines_and_pings
+from chat.access.callers import Caller
+from chat.services.turns import Turn
+from chat.streaming.events import WireLine, lines_and_pings
 
 # A comment needs no blank line behind it, and httpx-sse takes one for an event without data.
 PING = b": ping\n"

@@ -4,12 +4,12 @@ from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.decorators.http import require_safe
 from rest_framework.routers import SimpleRouter
 
-from chat.api import card_views as card
-from chat.api import chat_views, health, root
+from chat.api import chat_views, health_view, index_view
 from chat.api import gpu_views as gpu
 from chat.api import memory_views as memory
+from chat.api import model_placement_views as card
 from chat.api.conversation_views import ConversationViewSet
-from chat.api.tokens import TokenRefreshView, TokenView
+from chat.api.token_views import TokenRefreshView, TokenView
 
 # A closing slash may be left out everywhere: a redirect would lose the body of a POST.
 router = SimpleRouter()
@@ -17,8 +17,8 @@ router.trailing_slash = "/?"
 router.register("conversations", ConversationViewSet, basename="conversation")
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    path("", require_safe(root.view), name="root"),
-    re_path(r"^health/?$", require_safe(health.view), name="health"),
+    path("", require_safe(index_view.view), name="root"),
+    re_path(r"^health/?$", require_safe(health_view.view), name="health"),
     re_path(r"^chat/?$", chat_views.chat, name="chat"),
     re_path(r"^chat/stream/?$", chat_views.stream, name="chat-stream"),
     re_path(r"^chat/stream/(?P<generation_id>[^/]+)/?$", chat_views.resume, name="chat-resume"),

@@ -11,10 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from chat.api.bodies import chat_request
 from chat.batch.errors import InputUnreadable
 from chat.errors import ChatError
-from chat.requests import ChatRequest
+from chat.schemas.chat_bodies import chat_request
+from chat.schemas.requests import ChatRequest
 
 JSONL_SUFFIXES = {".jsonl", ".ndjson"}
 

@@ -14,16 +14,17 @@ from typing import Protocol
 
 from django.db import close_old_connections, connection
 
-from chat import answers, services
+from chat.access.callers import Caller
 from chat.batch.errors import BatchError, ServiceGone
 from chat.batch.inputs import Failure, Prompt, Source
 from chat.batch.outputs import Output
-from chat.callers import Caller
-from chat.error_border import translated
+from chat.error_translation import translated
 from chat.errors import ChatError, Conflict, NotFound
-from chat.services import Turn
-from inference import health
+from chat.schemas import answers
+from chat.services import turns
+from chat.services.turns import Turn
 from inference.models import ENDED, Generation, Status
+from inference.monitoring import worker_report
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ class Batch:
         """Stop what the service has of this run; what ends well meanwhile is kept."""
         for flight in self.flights.values():
             try:
-                services.cancel(caller=self.caller, generation_id=flight.generation_id)
+                turns.cancel(caller=self.caller, generation_id=flight.generation_id)
             except ChatError as error:
                 # It has ended meanwhile, or nobody can be told: the next start finds it again either way.
                 logger.debug("generation %s is not cancelled: %s", flight.generation_id, error)
@@ -152,7 +153,7 @@ class Batch:
         while True:
             # With the digest: a line that failed may have been corrected since.
             key = f"batch:{self.run_name}:{prompt.line}:{prompt.digest}:{attempt}"
-            turn = services.start_turn(
+            turn = turns.start_turn(
                 caller=self.caller, request=prompt.request, idempotency_key=key, request_digest=prompt.digest
             )
             if turn.replayed and self._ended_badly(turn.generation_id):
@@ -207,7 +208,7 @@ class Batch:
         rows = []
         for pk in pks:
             try:
-                rows.append(services.get_generation(caller=self.caller, generation_id=pk))
+                rows.append(turns.get_generation(caller=self.caller, generation_id=pk))
             except NotFound:
                 continue  # gone since: found missing the next time
         return rows
@@ -245,7 +246,7 @@ class Batch:
         if now < self._next_health:
             return
         self._next_health = now + HEALTH_SECS
-        if health.last_report() is not None:
+        if worker_report.last_report() is not None:
             self._heard_at = now
             return
         silent_secs = now - self._heard_at
@@ -261,7 +262,7 @@ def cancel_run(run: str, caller: Caller) -> int:
     count = 0
     for generation_id in list(rows.exclude(status__in=ENDED).values_list("pk", flat=True)):
         try:
-            services.cancel(caller=caller, generation_id=generation_id)
+            turns.cancel(caller=caller, generation_id=generation_id)
             count += 1
         except (Conflict, NotFound):
             continue  # it has just ended
@@ -270,7 +271,7 @@ def cancel_run(run: str, caller: Caller) -> int:
 
 def _prepare_turn(generation_id: uuid.UUID) -> None:
     try:
-        services.prepare_turn(generation_id=generation_id)
+        turns.prepare_turn(generation_id=generation_id)
     except ChatError as error:
         # Its row says why if it failed; if not, the sweep prepares it later.
         logger.warning("generation %s: not prepared: %s", generation_id, error)

@@ -7,7 +7,7 @@ import redis
 from celery import current_app
 from pytest_django import Settings
 
-from chat import presence
+from chat.streaming import disconnect
 from tests.live_stack import LiveStack
 
 
@@ -22,7 +22,7 @@ def no_broker(redis_client: "redis.Redis[str]", monkeypatch: pytest.MonkeyPatch)
     """An empty Redis, nobody to ring, and a process that goes on afterwards."""
     monkeypatch.setattr(current_app, "send_task", lambda *args, **options: None)
     yield
-    presence.closing.begun = False
+    disconnect.closing.begun = False
 
 
 @pytest.fixture(scope="package")

@@ -5,18 +5,19 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from chat import streaming
-from chat.background import in_thread
-from chat.callers import Caller
-from chat.services import Turn
-from chat.streaming import WireLine
-from inference import readers, services, token_log_store
+from chat.access.callers import Caller
+from chat.services.turns import Turn
+from chat.streaming import events
+from chat.streaming.background import in_thread
+from chat.streaming.events import WireLine
 from inference.engine.params import SamplingParams, SequenceParams
+from inference.enums import FinishReason, Status
 from inference.models import Generation, Priority
-from inference.redis_client import shared_client
-from inference.results import Ending, end_entry, row_columns
-from inference.states import FinishReason, Status
-from inference.token_log_entries import AnyEntry, Token, Waiting
+from inference.queue import generations
+from inference.queue.results import Ending, end_entry, row_columns
+from inference.runtime.redis_client import shared_client
+from inference.token_stream import redis_log, subscribers
+from inference.token_stream.entries import AnyEntry, Token, Waiting
 
 PARAMS = SequenceParams(sampling=SamplingParams(seed=7, temperature=0.0))
 LOCAL = Caller.local()
@@ -51,15 +52,15 @@ class ScriptedWorker:
             self._append([end_entry(columns, self.said)])
 
     def _append(self, entries: Sequence[AnyEntry]) -> None:
-        append = token_log_store.Append(self.generation.pk, self.generation.claim_epoch, entries)
-        (result,) = token_log_store.append(shared_client(), [append])
-        assert result.verdict is token_log_store.Verdict.WRITTEN
+        append = redis_log.Append(self.generation.pk, self.generation.claim_epoch, entries)
+        (result,) = redis_log.append(shared_client(), [append])
+        assert result.verdict is redis_log.Verdict.WRITTEN
 
 
 def queued(
     owner: str = "local", *, priority: Priority = Priority.INTERACTIVE, idempotency_key: str | None = None
 ) -> Generation:
-    return services.create(
+    return generations.create(
         owner=owner,
         params=PARAMS,
         prompt_ids=[1, 2, 3],
@@ -78,12 +79,12 @@ async def make(
 
 async def read(turn: Turn, after: int = 0) -> list[WireLine]:
     async with asyncio.timeout(10):
-        return [line async for line in streaming.lines(turn, caller=LOCAL, after=after)]
+        return [line async for line in events.lines(turn, caller=LOCAL, after=after)]
 
 
 async def until_read(turn: Turn) -> None:
     async with asyncio.timeout(5):
-        while not await readers.count(turn.generation_id):  # noqa: ASYNC110  Redis sends no event for it
+        while not await subscribers.count(turn.generation_id):  # noqa: ASYNC110  Redis sends no event for it
             await asyncio.sleep(0.01)
 
 

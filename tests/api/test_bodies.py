@@ -11,9 +11,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from chat.api.bodies import chat_request, completion_request
+from chat.enums import ChatRole, Strategy
 from chat.errors import InvalidRequest, NotFound
-from chat.requests import ChatMessage, ChatRequest, ChatRole, SourceFilters, Strategy
+from chat.rag.query import SourceFilters
+from chat.schemas.chat_bodies import chat_request, completion_request
+from chat.schemas.requests import ChatMessage, ChatRequest
 from inference.models import Priority
 
 HELLO = [{"role": "user", "content": "Hello"}]

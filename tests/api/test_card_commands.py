@@ -11,12 +11,14 @@ from django.contrib.auth.models import User
 from django.core.handlers.asgi import ASGIRequest
 from pytest_django import Settings
 
-from chat.api import card_views
-from inference import card_commands, health, service_token
-from inference.card_commands import CARD_CHANNEL, CardCommand, HoldCard, ReleaseSession, YieldCard
-from inference.redis_client import shared_client, sync_client
+from chat.api import model_placement_views
+from inference.auth import service_token
+from inference.monitoring import worker_report
+from inference.runtime.redis_client import shared_client, sync_client
+from inference.worker import gpu_commands
+from inference.worker.gpu_commands import CARD_CHANNEL, CardCommand, HoldCard, ReleaseSession, YieldCard
 from tests.api.calling import Api
-from tests.gpu.keeper_contract import until
+from tests.gpu.lease_client_contract import until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("redis_client")]
 
@@ -39,7 +41,7 @@ class Worker:
         self._thread.start()
 
     def report(self) -> None:
-        health.publish(health.WorkerReport(pid=1, n_card_commands=len(self.heard), **self.state))
+        worker_report.publish(worker_report.WorkerReport(pid=1, n_card_commands=len(self.heard), **self.state))
 
     def stop(self) -> None:
         self._over.set()
@@ -65,7 +67,7 @@ class Worker:
         while not self._over.is_set():
             message = self._pubsub.get_message(timeout=0.02)
             if message is not None:
-                card_commands.obey(self, message["data"])
+                gpu_commands.obey(self, message["data"])
                 self.heard.append(msgspec.json.decode(message["data"], type=CardCommand))
                 self.report()
 
@@ -131,8 +133,8 @@ def test_a_body_that_announces_no_length_is_read_all_the_same() -> None:
     scope = {"type": "http", "method": "POST", "path": "/release-session"}
     headers = [(b"content-type", b"application/json"), (b"transfer-encoding", b"chunked")]
     request = ASGIRequest({**scope, "headers": headers}, BytesIO(b'{"session_id": "talk"}'))
-    assert card_views._session(request) == "talk"
-    assert card_views._session(ASGIRequest({**scope, "headers": []}, BytesIO())) == ""
+    assert model_placement_views._session(request) == "talk"
+    assert model_placement_views._session(ASGIRequest({**scope, "headers": []}, BytesIO())) == ""
 
 
 @pytest.mark.parametrize("path", ROUTES)
@@ -154,11 +156,11 @@ def test_people_who_only_chat_may_not(api: Api, worker: Callable[..., Worker], p
 @pytest.mark.parametrize("data", [b"{}", b"x", b'{"type":"sell"}'])
 def test_what_is_no_command_is_not_obeyed(data: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        card_commands.obey(Worker.__new__(Worker), data)
+        gpu_commands.obey(Worker.__new__(Worker), data)
 
 
 def test_nobody_listens() -> None:
-    assert card_commands.send(ReleaseSession("")) is False
+    assert gpu_commands.send(ReleaseSession("")) is False
     assert shared_client().get("gemma:worker") is None
 
 

@@ -17,11 +17,12 @@ from django.test import Client
 from pytest_django import Settings
 from rest_framework import exceptions as drf
 
-from chat import conversations
-from chat.api import chat_views, errors
-from chat.api.errors import as_chat_error, error_object, headers_of
-from chat.callers import Caller
+from chat import errors
+from chat.access.callers import Caller
+from chat.api import chat_views
 from chat.errors import ChatError, ContextOverflow, NotFound, TooManyRequests, Unavailable
+from chat.schemas.error_bodies import as_chat_error, error_object, headers_of
+from chat.services import conversations
 from inference import errors as inference
 from inference.models import Generation
 from tests.api.calling import Api
@@ -195,6 +196,11 @@ def test_the_root_says_what_is_where() -> None:
 
 
 def test_every_class_of_this_room_has_a_code_of_its_own() -> None:
-    kinds: list[type[ChatError]] = [errors.InvalidJson, errors.InvalidEncoding, errors.Unauthorized, errors.Forbidden]
+    kinds: list[type[ChatError]] = [
+        errors.InvalidJson,
+        errors.InvalidEncoding,
+        errors.Unauthorized,
+        errors.Forbidden,
+    ]
     kinds += [errors.MethodNotAllowed, errors.BodyTooLarge, errors.UnsupportedMediaType]
     assert len({kind.code for kind in kinds}) == len(kinds)

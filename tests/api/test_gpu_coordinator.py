@@ -8,8 +8,8 @@ import pytest
 from django.contrib.auth.models import User
 from pytest_django import Settings
 
-from inference import service_token
-from inference.redis_client import gpu_client
+from inference.auth import service_token
+from inference.runtime.redis_client import gpu_client
 from tests.api.calling import Api
 from tests.api.live import say
 from tests.gpu.tenants import Transcription

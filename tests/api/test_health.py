@@ -13,13 +13,13 @@ from django.db import OperationalError
 from pytest_django import Settings
 from redis.exceptions import OutOfMemoryError  # type: ignore[attr-defined]
 
-from chat.api import health
-from chat.memory import client
-from chat.memory.incoming import SegmentIn, TranscriptIn
-from chat.memory.indexing import add_note, index_transcript
-from inference import redis_client
-from inference.health import WorkerReport
+from chat.api import health_view
+from chat.rag.incoming import SegmentIn, TranscriptIn
+from chat.rag.indexing.indexer import add_note, index_transcript
+from chat.rag.retrieval import remote
 from inference.models import Generation, Priority, Status
+from inference.monitoring.worker_report import WorkerReport
+from inference.runtime import redis_client
 from tests.api.calling import Answer, Api
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -36,7 +36,7 @@ def get() -> Answer:
 
 @pytest.fixture(autouse=True)
 def report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "last_report", lambda: REPORT)
+    monkeypatch.setattr(health_view, "last_report", lambda: REPORT)
 
 
 def broken(error: Exception) -> object:
@@ -84,9 +84,9 @@ def test_without_the_embedding_model_it_is_said(settings: Settings, tmp_path: Pa
 
 def test_what_the_breaker_thinks_of_the_memory_service(settings: Settings, neighbour: "Neighbour") -> None:
     settings.RAG_SERVICE_URL, settings.RAG_BREAKER_FAILURES = neighbour.url, 1
-    client.breaker_of.cache_clear()
+    remote.breaker_of.cache_clear()
     assert get().body["rag_service"]["breaker"] == "closed"
-    breaker = client.breaker_of(neighbour.url)
+    breaker = remote.breaker_of(neighbour.url)
     breaker.failed(breaker.admit() or 0)
     told = get().body["rag_service"]
     assert (told["ok"], told["breaker"]) == (True, "open")
@@ -112,7 +112,7 @@ def test_a_card_is_told_with_its_memory_and_its_lease(monkeypatch: pytest.Monkey
         placement=told,
         coordinator=keeper,
     )
-    monkeypatch.setattr(health, "last_report", lambda: report)
+    monkeypatch.setattr(health_view, "last_report", lambda: report)
     body = get().body
     assert body["gpu"] == {"name": "a card", "state": "gpu", "card": "a card", "reason": "", "lease": keeper}
     assert (body["vram_used_mb"], body["vram_total_mb"], body["model_on_gpu"]) == (900, 8192, True)
@@ -133,7 +133,7 @@ def test_what_is_needed_decides(database: bool, store: bool, worker: bool, monke
     if not store:
         monkeypatch.setattr(redis_client, "shared_client", lambda: broken(redis.ConnectionError(SECRET)))
     if not worker:
-        monkeypatch.setattr(health, "last_report", lambda: None)
+        monkeypatch.setattr(health_view, "last_report", lambda: None)
     answer = get()
     is_fine = database and store and worker
     assert answer.status == (200 if is_fine else 503)
@@ -145,7 +145,7 @@ def test_what_is_needed_decides(database: bool, store: bool, worker: bool, monke
 
 
 def test_a_worker_without_its_model_cannot_serve(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "last_report", lambda: WorkerReport(pid=1))
+    monkeypatch.setattr(health_view, "last_report", lambda: WorkerReport(pid=1))
     answer = get()
     assert (answer.status, answer.body["model_loaded"]) == (503, False)
     assert answer.body["worker"]["ok"] is False
@@ -219,7 +219,7 @@ class TestNeighbours:
 
 def test_what_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
-    monkeypatch.setattr(health, "last_report", lambda: released.wait(10) and None)
+    monkeypatch.setattr(health_view, "last_report", lambda: released.wait(10) and None)
     began = time.monotonic()
     answer = get()
     released.set()

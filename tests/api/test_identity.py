@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from pytest_django import Settings
 
 from chat.models import Conversation
-from inference import service_token
+from inference.auth import service_token
 from tests.api.calling import Answer, Api
 from tests.api.people import PASSWORD, access_token, bearer, expired, forged, make_user, refresh_token
 

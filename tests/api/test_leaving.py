@@ -9,14 +9,14 @@ import pytest
 import redis
 from pytest_django import Settings
 
-from chat import presence, streaming
-from chat.background import in_thread
-from chat.callers import Caller
+from chat.access.callers import Caller
 from chat.errors import NotFound
-from chat.services import Turn
-from inference import readers
+from chat.services.turns import Turn
+from chat.streaming import disconnect, events
+from chat.streaming.background import in_thread
+from inference.enums import Status
 from inference.models import Generation, Priority
-from inference.states import Status
+from inference.token_stream import subscribers
 from tests.api.script import LOCAL, ScriptedWorker, make, read, text_of, until_read
 from tests.inference.making import joined
 
@@ -34,7 +34,7 @@ class TestLeaving:
         return False
 
     async def leave(self, turn: Turn, *, stops: bool = True) -> None:
-        async with aclosing(streaming.lines(turn, caller=LOCAL, stops=stops)) as lines:
+        async with aclosing(events.lines(turn, caller=LOCAL, stops=stops)) as lines:
             await anext(lines)
             await asyncio.wait_for(anext(lines), 2)
 
@@ -54,7 +54,7 @@ class TestLeaving:
         settings.STREAM_GRACE_SECS = 0.4
         turn, _ = await self.running()
         await self.leave(turn)
-        async with aclosing(streaming.lines(turn, caller=LOCAL, after=1)) as lines:
+        async with aclosing(events.lines(turn, caller=LOCAL, after=1)) as lines:
             await anext(lines)
             pending = asyncio.ensure_future(anext(lines))
             assert not await self.stopped_within(turn, 1)
@@ -77,15 +77,15 @@ class TestLeaving:
     ) -> None:
         settings.STREAM_GRACE_SECS = 0.1
         turn, _ = await self.running()
-        run = readers._run
+        run = subscribers._run
 
         async def slow(script: str, *arguments: Any) -> int:  # noqa: ANN401
-            answer = await run(script, *arguments) if is_counted or script != readers.PRESENT else 0
-            if script == readers.PRESENT:
+            answer = await run(script, *arguments) if is_counted or script != subscribers.PRESENT else 0
+            if script == subscribers.PRESENT:
                 await asyncio.sleep(5)
             return answer
 
-        monkeypatch.setattr(readers, "_run", slow)
+        monkeypatch.setattr(subscribers, "_run", slow)
         reading = asyncio.create_task(read(turn))
         await asyncio.sleep(0.2)
         reading.cancel()
@@ -97,7 +97,7 @@ class TestLeaving:
         other = await joined(turn.generation_id)
         await self.leave(turn)
         assert not await self.stopped_within(turn, 0.5)
-        await readers.leave(turn.generation_id, other)
+        await subscribers.leave(turn.generation_id, other)
 
     async def test_batch_work_goes_on_alone(self, settings: Settings) -> None:
         settings.STREAM_GRACE_SECS = 0
@@ -109,7 +109,7 @@ class TestLeaving:
         settings.STREAM_GRACE_SECS = 0.1
         turn, _ = await self.running()
         await self.leave(turn)
-        presence.closing.begun = True
+        disconnect.closing.begun = True
         assert not await self.stopped_within(turn, 0.6)
 
     async def test_one_that_ended_is_left_in_peace(self, settings: Settings) -> None:
@@ -124,10 +124,10 @@ class TestLeaving:
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         settings.STREAM_GRACE_SECS = 0
-        monkeypatch.setattr(presence, "ARRIVAL_SECS", 0.2)
+        monkeypatch.setattr(disconnect, "ARRIVAL_SECS", 0.2)
         turn, _ = await make()
         # The client goes away while its turn is being stored; the storing is not cut in half.
-        starting = asyncio.create_task(streaming.start(lambda: _slowly(turn), caller=LOCAL, stops=True))
+        starting = asyncio.create_task(events.start(lambda: _slowly(turn), caller=LOCAL, stops=True))
         await asyncio.sleep(0.05)
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -142,7 +142,7 @@ class TestLeaving:
         began = time.monotonic()
         reading.cancel()  # what Django does to the response of a client that left
         await asyncio.gather(reading, return_exceptions=True)
-        while await readers.count(turn.generation_id) or len(redis_client.client_list()) > n_before:
+        while await subscribers.count(turn.generation_id) or len(redis_client.client_list()) > n_before:
             assert time.monotonic() - began < 1
             await asyncio.sleep(0.01)
 
@@ -157,11 +157,11 @@ async def test_a_process_that_ends_says_so_and_gives_no_last_line() -> None:
     await in_thread(worker.says, "a")
     reading = asyncio.create_task(read(turn))
     await until_read(turn)
-    await streaming.close_all(3)
+    await events.close_all(3)
     lines = await asyncio.wait_for(reading, 0.5)
     assert not any(line["done"] for line in lines)
     assert lines[-1]["status"]["state"] == "yielding"
-    presence.closing.begun = False
+    disconnect.closing.begun = False
     await in_thread(worker.says, "b")
     await in_thread(worker.ends)
     assert text_of(lines) + text_of(await read(turn, lines[-1]["id"])) == "ab"
@@ -169,10 +169,10 @@ async def test_a_process_that_ends_says_so_and_gives_no_last_line() -> None:
 
 async def test_nobody_elses_answer_can_be_resumed() -> None:
     turn, _ = await make()
-    resumed, stops = await in_thread(streaming.resumed, caller=LOCAL, generation_id=turn.generation_id)
+    resumed, stops = await in_thread(events.resumed, caller=LOCAL, generation_id=turn.generation_id)
     assert (resumed.generation_id, stops) == (turn.generation_id, True)
     with pytest.raises(NotFound):
-        await in_thread(streaming.resumed, caller=Caller("user:1"), generation_id=turn.generation_id)
+        await in_thread(events.resumed, caller=Caller("user:1"), generation_id=turn.generation_id)
 
 
 @pytest.mark.parametrize(
@@ -183,4 +183,4 @@ async def test_what_somebody_comes_back_for_is_not_stopped_by_leaving(
     priority: Priority, key: str | None, stops: bool
 ) -> None:
     turn, _ = await make(priority=priority, idempotency_key=key)
-    assert (await in_thread(streaming.resumed, caller=LOCAL, generation_id=turn.generation_id))[1] is stops
+    assert (await in_thread(events.resumed, caller=LOCAL, generation_id=turn.generation_id))[1] is stops

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
-from chat.memory.models import Note, Transcript
-from inference import service_token
+from chat.rag.models import Note, Transcript
+from inference.auth import service_token
 from tests.api.calling import Answer, Api
 from tests.api.people import access_token, bearer, make_user
 

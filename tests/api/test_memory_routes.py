@@ -8,9 +8,9 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from chat.api import memory_bodies
-from chat.memory.incoming import TranscriptIn
-from chat.memory.models import Note, Segment, Transcript
+from chat.rag.incoming import TranscriptIn
+from chat.rag.models import Note, Segment, Transcript
+from chat.schemas import memory_bodies
 from tests.api.calling import Api
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]

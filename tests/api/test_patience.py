@@ -10,7 +10,7 @@ import pytest
 from django.http import JsonResponse, StreamingHttpResponse
 from pytest_django import Settings
 
-from chat.api.patient import patient_json
+from chat.api.keepalive import patient_json
 from chat.errors import Unavailable
 from tests.live_stack import LiveStack
 

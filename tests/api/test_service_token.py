@@ -14,7 +14,7 @@ import redis
 from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
-from inference import service_token
+from inference.auth import service_token
 from inference.errors import ServiceTokenRefused, StoreUnavailable
 
 ALLOWED = frozenset({"gateway", "ml-service"})

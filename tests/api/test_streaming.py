@@ -10,14 +10,15 @@ import redis
 from django.db import OperationalError
 from pytest_django import Settings
 
-from chat import streaming
-from chat.background import in_thread
-from chat.services import Turn
-from chat.streaming import WireLine
-from inference import services, token_log
+from chat.services.turns import Turn
+from chat.streaming import events
+from chat.streaming.background import in_thread
+from chat.streaming.events import WireLine
+from inference.enums import FinishReason, Status
 from inference.errors import StoreUnavailable
-from inference.results import CANCELLED, TIMED_OUT, Ending, failed
-from inference.states import FinishReason, Status
+from inference.queue import generations
+from inference.queue.results import CANCELLED, TIMED_OUT, Ending, failed
+from inference.token_stream import reader
 from tests.api.script import LOCAL, STOPPED, make, queued, read, text_of
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_broker")]
@@ -52,10 +53,10 @@ async def test_from_the_first_line_to_the_last() -> None:
 async def test_a_database_that_is_away_while_one_waits_does_not_end_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     turn, worker = await make()
 
-    def away(_: UUID) -> services.QueuePlace:
+    def away(_: UUID) -> generations.QueuePlace:
         raise OperationalError("the server is being restarted")
 
-    monkeypatch.setattr(services, "queue_place", away)
+    monkeypatch.setattr(generations, "queue_place", away)
     reading = asyncio.create_task(read(turn))
     await asyncio.sleep(1.5)  # one look at the queue
     await in_thread(worker.says, "Hello")
@@ -76,7 +77,7 @@ async def test_what_was_held_back_is_in_the_last_line() -> None:
 
 async def test_tokens_come_while_the_answer_is_made() -> None:
     turn, worker = await make()
-    async with aclosing(streaming.lines(turn, caller=LOCAL)) as lines:
+    async with aclosing(events.lines(turn, caller=LOCAL)) as lines:
         assert (await anext(lines))["generation_id"]
         for n, word in enumerate(("a", "b", "c"), start=1):
             await in_thread(worker.says, word)
@@ -141,7 +142,7 @@ async def test_every_outcome_has_one_last_line(name: str, tells_the_log: bool) -
 
 async def test_a_generation_cancelled_before_it_began() -> None:
     generation = await in_thread(queued)
-    await in_thread(services.request_cancel, generation_id=generation.pk)
+    await in_thread(generations.request_cancel, generation_id=generation.pk)
     lines = await read(Turn(generation_id=generation.pk))
     assert_one_end(lines)
     assert lines[-1]["finish_reason"] == "cancelled"
@@ -149,11 +150,11 @@ async def test_a_generation_cancelled_before_it_began() -> None:
 
 async def test_a_generation_deleted_while_it_is_read() -> None:
     turn, worker = await make()
-    async with aclosing(streaming.lines(turn, caller=LOCAL)) as source:
+    async with aclosing(events.lines(turn, caller=LOCAL)) as source:
         lines = [await anext(source)]
         await in_thread(worker.says, "a")
         lines.append(await anext(source))
-        await in_thread(services.delete, generation_ids=[turn.generation_id])
+        await in_thread(generations.delete, generation_ids=[turn.generation_id])
         async with asyncio.timeout(5):
             lines += [line async for line in source]
     assert_one_end(lines)
@@ -166,7 +167,7 @@ async def test_redis_away_for_good_is_the_last_line(monkeypatch: pytest.MonkeyPa
         raise StoreUnavailable("Redis has been away for 30 s")
 
     turn, _ = await make()
-    monkeypatch.setattr(token_log.TokenLogReader, "follow", follow)
+    monkeypatch.setattr(reader.TokenLogReader, "follow", follow)
     lines = await read(turn)
     assert_one_end(lines)
     error = lines[-1]["error"]
@@ -179,7 +180,7 @@ async def test_what_nobody_foresaw_tells_no_details(monkeypatch: pytest.MonkeyPa
         raise ZeroDivisionError("at 10.0.0.3")
 
     turn, _ = await make()
-    monkeypatch.setattr(token_log.TokenLogReader, "follow", follow)
+    monkeypatch.setattr(reader.TokenLogReader, "follow", follow)
     lines = await read(turn)
     assert_one_end(lines)
     assert lines[-1]["error"]["code"] == "internal_error"
@@ -205,11 +206,11 @@ async def test_the_place_in_the_queue_is_told_as_it_changes(settings: Settings) 
     settings.GEMMA_PARALLEL = 2  # no run has been measured: 5 s are assumed
     ahead = await in_thread(queued, owner="user:9")
     generation = await in_thread(queued)
-    async with aclosing(streaming.lines(Turn(generation_id=generation.pk), caller=LOCAL)) as lines:
+    async with aclosing(events.lines(Turn(generation_id=generation.pk), caller=LOCAL)) as lines:
         await anext(lines)
         line = await asyncio.wait_for(anext(lines), 5)
         assert line["status"] == {"state": "queued", "position": 2, "wait_s": 5.0}
-        await in_thread(services.request_cancel, generation_id=ahead.pk)
+        await in_thread(generations.request_cancel, generation_id=ahead.pk)
         line = await asyncio.wait_for(anext(lines), 5)
         assert line["status"] == {"state": "queued", "position": 1, "wait_s": 2.5}
 
@@ -217,7 +218,7 @@ async def test_the_place_in_the_queue_is_told_as_it_changes(settings: Settings) 
 async def test_silence_is_filled_with_pings(settings: Settings) -> None:
     settings.STREAM_PING_SECS = 0.5
     turn, worker = await make()
-    async with aclosing(streaming.lines_and_pings(turn, caller=LOCAL)) as lines:
+    async with aclosing(events.lines_and_pings(turn, caller=LOCAL)) as lines:
         await anext(lines)
         for _ in range(2):
             assert await asyncio.wait_for(anext(lines), 5) is None

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
 
-from chat.api import login_limit
+from chat.access import login_limit
 from chat.errors import TooManyRequests
 from tests.api.calling import Answer, Api
 from tests.api.people import PASSWORD, access_token, bearer, make_user, refresh_token

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from pytest_django import Settings
 
-from chat.memory import client
-from inference import tokenizer
-from inference.tokenizer import Tokenizer
+from chat.rag.retrieval import remote
+from inference.config import tokenizer
+from inference.config.tokenizer import Tokenizer
 from tests.chat.memory_service import MemoryService, memory_service
 from tests.chat.vocabularies import fake_tokenizer
 
@@ -32,7 +32,7 @@ def use_tokenizer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tokenizer], None
 @pytest.fixture
 def rag(settings: Settings) -> Iterator[MemoryService]:
     """A memory service, asked with a limit of one second."""
-    client.breaker_of.cache_clear()  # a port may come again
+    remote.breaker_of.cache_clear()  # a port may come again
     with memory_service() as service:
         settings.RAG_SERVICE_URL = service.url
         settings.RAG_TIMEOUT_SECS = 1.0

@@ -5,12 +5,13 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from chat import services
-from chat.callers import Caller
-from chat.formats import get_format
+from chat.access.callers import Caller
+from chat.enums import ChatRole
 from chat.models import Message
-from chat.requests import ChatMessage, ChatRequest, ChatRole
-from chat.services import Turn
+from chat.prompting.chat_templates import get_format
+from chat.schemas.requests import ChatMessage, ChatRequest
+from chat.services import turns
+from chat.services.turns import Turn
 from inference.models import Generation, Status
 from inference.token_ids import pack
 
@@ -26,7 +27,7 @@ def messages(*texts: str) -> tuple[ChatMessage, ...]:
 def chat(*texts: str, caller: Caller = ANN, key: str | None = None, **fields: Any) -> Turn:  # noqa: ANN401
     """Start a turn with these messages, or with ``message="..."`` and ``conversation_id``."""
     request = ChatRequest(messages=messages(*texts), **fields)
-    return services.start_turn(caller=caller, request=request, idempotency_key=key)
+    return turns.start_turn(caller=caller, request=request, idempotency_key=key)
 
 
 def more(turn: Turn, text: str, **fields: Any) -> Turn:  # noqa: ANN401

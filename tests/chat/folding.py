@@ -3,9 +3,9 @@
 from typing import Any
 from uuid import UUID
 
-from chat.history import summaries
 from chat.models import Conversation, Summary, SummaryState
-from chat.services import Turn
+from chat.services.turns import Turn
+from chat.summarization import rolling
 from inference.models import Generation, Status
 from tests.chat.conversing import chat, finish, generation_of, more, texts_of
 
@@ -30,7 +30,7 @@ def talk(
 
 def follow(turn: Turn) -> None:
     """What the ring at the end of the answer does."""
-    summaries.after_answer(turn.generation_id)
+    rolling.after_answer(turn.generation_id)
 
 
 def _id(turn: Turn) -> UUID:
@@ -55,7 +55,7 @@ def read_piece(turn: Turn, text: str = "They talked.", *, status: Status = Statu
     generation = being_made(turn).generation
     assert generation is not None
     finish(Turn(generation_id=generation.pk), text, status=status)
-    summaries.after_piece(generation.pk)
+    rolling.after_piece(generation.pk)
     return generation
 
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from chat import services
-from chat.answers import answer, cited_labels, completion, final_line, message_body
 from chat.models import Message
-from chat.requests import CompletionRequest, ContextItem
-from chat.services import Turn
+from chat.rag.sources import ContextItem
+from chat.schemas.answers import answer, cited_labels, completion, final_line, message_body
+from chat.schemas.requests import CompletionRequest
+from chat.services import turns
+from chat.services.turns import Turn
 from inference.models import Generation, Status
 from tests.chat.conversing import ANN, chat, finish
 
@@ -17,7 +18,7 @@ TIMINGS = {"queue": 3.0, "gpu_wait": 1200.0, "load": 0.0, "prefill": 400.0, "fir
 
 
 def loaded(turn: Turn) -> Generation:
-    return services.get_generation(caller=ANN, generation_id=turn.generation_id)
+    return turns.get_generation(caller=ANN, generation_id=turn.generation_id)
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_lists_do_not_ask_the_database_per_message(turn: Turn, django_assert_num
 
 @pytest.mark.django_db
 def test_a_completion() -> None:
-    turn = services.start_completion(caller=ANN, request=CompletionRequest(prompt="Once"))
+    turn = turns.start_completion(caller=ANN, request=CompletionRequest(prompt="Once"))
     finish(turn, "upon", devices=[{"device": "cpu", "tokens": 5}], model_name="fake-it")
     body = completion(loaded(turn))
     assert (body["text"], body["tokens_generated"], body["mode"], body["model"]) == ("upon", 4, "cpu", "fake-it")

@@ -6,7 +6,7 @@ import pytest
 from django.db import OperationalError
 
 from chat import errors
-from chat.error_border import translate, translated
+from chat.error_translation import translate, translated
 from chat.errors import ChatError, Conflict, TooManyRequests, Unavailable
 from inference import errors as inference
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from inference.config.tokenizer import Tokenizer
+from inference.engine.backends.fake import CONTROL, FIRST_BYTE, FakeVocabulary
 from inference.engine.config import Backend, EngineConfig
-from inference.engine.fake import CONTROL, FIRST_BYTE, FakeVocabulary
-from inference.tokenizer import Tokenizer
 
 # Shortened from the published files; each in its own way of writing roles, system texts and ends of turns.
 GEMMA_TEMPLATE = """{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}

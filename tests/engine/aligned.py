@@ -13,10 +13,10 @@ from unittest.mock import patch
 import llama_cpp.llama_cpp as lib
 import numpy as np
 
-from inference.engine import llama_backend
-from inference.engine.backend import Logits, Slice
+from inference.engine.backends import llama_backend
+from inference.engine.backends.backend import Logits, Slice
+from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.config import EngineConfig
-from inference.engine.llama_backend import LlamaBackend
 
 WINDOW = 64
 CELLS_PER_SLOT = 256  # more are not needed, and a sequence that is shorter keeps its windowed cells

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from inference.engine.backends.llama_backend import LlamaBackend
+from inference.engine.backends.vocabulary import Vocabulary, open_vocabulary
 from inference.engine.config import EngineConfig, FlashAttention
-from inference.engine.llama_backend import LlamaBackend
-from inference.engine.vocabulary import Vocabulary, open_vocabulary
 from tests.engine.harness import Harness
 
 REAL_CELLS = 4096

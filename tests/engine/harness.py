@@ -4,15 +4,15 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from inference.engine.backend import Backend, Logits, Slice
+from inference.engine.backends.backend import Backend, Logits, Slice
+from inference.engine.backends.fake_backend import FakeBackend
+from inference.engine.backends.vocabulary import Vocabulary
 from inference.engine.config import Backend as BackendName
 from inference.engine.config import EngineConfig
-from inference.engine.fake_backend import FakeBackend
-from inference.engine.frames import Cancel, Emission, Ended, FromRunner, Progress, Rejected, Step, Submit
-from inference.engine.loop import Loop
+from inference.engine.core.engine_loop import Loop
+from inference.engine.kv_cache.snapshots import Disk
 from inference.engine.params import SamplingParams, SequenceParams
-from inference.engine.snapshots import Disk
-from inference.engine.vocabulary import Vocabulary
+from inference.engine.protocol.frames import Cancel, Emission, Ended, FromRunner, Progress, Rejected, Step, Submit
 
 MAX_STEPS = 20_000
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence as Many
 
 import numpy as np
 
-from inference.engine.backend import Backend, Slice
+from inference.engine.backends.backend import Backend, Slice
 
 # Each of two logits may be rounded by 0.8 in either run.
 MAX_MARGIN = 1.6

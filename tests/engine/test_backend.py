@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine import llama_library
-from inference.engine.backend import Backend, Slice
+from inference.engine.backends import llama_library
+from inference.engine.backends.backend import Backend, Slice
+from inference.engine.backends.fake_backend import FakeBackend
+from inference.engine.backends.llama import LlamaModel
+from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.config import MAX_DEVICES, N_IDLE_SLOTS, Device, EngineConfig, FlashAttention, KvType
 from inference.engine.config import Backend as BackendName
 from inference.engine.errors import BackendError, ModelFileError
-from inference.engine.fake_backend import FakeBackend
-from inference.engine.frames import (
+from inference.engine.process.runner import open_backend
+from inference.engine.protocol.frames import (
     Cancel,
     Emission,
     Ended,
@@ -33,9 +36,6 @@ from inference.engine.frames import (
     decode_to_runner,
     encode,
 )
-from inference.engine.llama import LlamaModel
-from inference.engine.llama_backend import LlamaBackend
-from inference.engine.runner import open_backend
 from tests.engine.harness import fake_config, params
 
 TOKENS = [2, 669, 4320, 8426, 33214, 36789]
@@ -150,7 +150,7 @@ def test_settings_reach_llama_cpp(model_path: Path, changes: dict[str, object], 
 
 @pytest.mark.real_model
 def test_only_warnings_of_llama_cpp_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG, logger="inference.engine.llama_library"):
+    with caplog.at_level(logging.DEBUG, logger="inference.engine.backends.llama_library"):
         for level in (1, 2, 3, 4, 5):
             llama_library._log(level, b"message %d\n" % level, None)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
@@ -161,7 +161,7 @@ def test_only_warnings_of_llama_cpp_are_logged(caplog: pytest.LogCaptureFixture)
 
 @pytest.mark.real_model
 def test_what_is_said_at_every_load_of_every_gemma_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG, logger="inference.engine.llama_library"):
+    with caplog.at_level(logging.DEBUG, logger="inference.engine.backends.llama_library"):
         llama_library._log(3, b"load: control-looking token: 212 '</s>' was not control-type\n", None)
     assert [record.levelname for record in caplog.records] == ["DEBUG"]
 

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.config import Device, EngineConfig
-from inference.engine.frames import Step
-from inference.engine.llama_backend import LlamaBackend
-from inference.engine.lookup import PRIOR, Lookup
-from inference.engine.shapes import N_ROUNDS, ROWS, ShapeCosts
+from inference.engine.core.batch_cost import N_ROUNDS, ROWS, ShapeCosts
+from inference.engine.protocol.frames import Step
+from inference.engine.sampling.prompt_lookup import PRIOR, Lookup
 from tests.engine.harness import Harness, turn
 
 END = 1

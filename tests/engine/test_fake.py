@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from inference.engine.backend import Slice
-from inference.engine.client import PROJECT_ROOT
+from inference.engine.backends.backend import Slice
+from inference.engine.backends.fake import FakeVocabulary
+from inference.engine.backends.fake_backend import FakeBackend
 from inference.engine.errors import BackendError
-from inference.engine.fake import FakeVocabulary
-from inference.engine.fake_backend import FakeBackend
+from inference.engine.process.client import PROJECT_ROOT
 from tests.engine.harness import Harness, turn
 
 

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from inference.engine import loop as loop_module
+from inference.engine.backends.fake_backend import CERTAIN
 from inference.engine.config import EngineConfig
-from inference.engine.fake_backend import CERTAIN
-from inference.engine.frames import Emission, Step, Submit, decode_from_runner, encode
-from inference.engine.logprobs import MAX_ALTERNATIVES, TokenLogprobs, token_logprobs
+from inference.engine.core import engine_loop as loop_module
+from inference.engine.protocol.frames import Emission, Step, Submit, decode_from_runner, encode
+from inference.engine.sampling.logprobs import MAX_ALTERNATIVES, TokenLogprobs, token_logprobs
 from tests.engine.harness import Harness, Recording, fake_config, params
-from tests.engine.test_loop import plain
+from tests.engine.test_engine_loop import plain
 from tests.engine.test_runner import Watched
 
 

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from inference.engine import cache as cache_module
-from inference.engine.backend import Slice
-from inference.engine.cache import MIN_SHARED, PrefixCache
+from inference.engine.backends.backend import Slice
+from inference.engine.backends.fake_backend import FakeBackend
+from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.config import EngineConfig
 from inference.engine.errors import BooksError
-from inference.engine.fake_backend import FakeBackend
-from inference.engine.frames import Submit
-from inference.engine.llama_backend import LlamaBackend
-from inference.engine.pool import Pool
-from inference.engine.sequence import Sequence
+from inference.engine.kv_cache import prefix_cache as cache_module
+from inference.engine.kv_cache.prefix_cache import MIN_SHARED, PrefixCache
+from inference.engine.kv_cache.slot_pool import Pool
+from inference.engine.protocol.frames import Submit
+from inference.engine.sequences.sequence import Sequence
 from tests.engine.harness import Harness, Recording, fake_config, params
 
 

@@ -21,14 +21,14 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from inference.engine import cache as cache_module
-from inference.engine.backend import Backend, Logits, Slice
+from inference.engine.backends.backend import Backend, Logits, Slice
+from inference.engine.backends.fake import FIRST_BYTE
+from inference.engine.backends.fake_backend import FakeBackend
 from inference.engine.config import EngineConfig
-from inference.engine.fake import FIRST_BYTE
-from inference.engine.fake_backend import FakeBackend
-from inference.engine.frames import CacheExported, Export, ExportCache, Exported, Held, Import, Submit
-from inference.engine.lookup import Lookup
-from inference.engine.snapshot_files import SnapshotFiles
+from inference.engine.kv_cache import prefix_cache as cache_module
+from inference.engine.kv_cache.disk_store import SnapshotFiles
+from inference.engine.protocol.frames import CacheExported, Export, ExportCache, Exported, Held, Import, Submit
+from inference.engine.sampling.prompt_lookup import Lookup
 from tests.engine.aligned import WINDOW, AlignedBackend
 from tests.engine.harness import Harness, fake_config
 from tests.engine.tracing import History, Reference, Traced, tokens_of

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from inference.engine.backend import Backend
+from inference.engine.backends.backend import Backend
+from inference.engine.backends.fake_backend import FakeBackend
+from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.config import Device, EngineConfig
-from inference.engine.fake_backend import FakeBackend
-from inference.engine.frames import Held, Progress
-from inference.engine.llama_backend import LlamaBackend
-from inference.engine.snapshot_files import SnapshotFiles
+from inference.engine.kv_cache.disk_store import SnapshotFiles
+from inference.engine.protocol.frames import Held, Progress
 from tests.engine.harness import Harness, Recording, fake_config, turn
 from tests.engine.near_ties import assert_same_up_to_rounding
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from inference.engine import runner
-from inference.engine.client import PROJECT_ROOT, RunnerExit, RunnerProcess, describe_returncode
+from inference.engine.backends.fake import FakeVocabulary
+from inference.engine.backends.fake_backend import FakeBackend
+from inference.engine.backends.vocabulary import Vocabulary
 from inference.engine.config import EngineConfig
 from inference.engine.errors import RunnerStartError
-from inference.engine.fake import FakeVocabulary
-from inference.engine.fake_backend import FakeBackend
-from inference.engine.frames import Cancel, Emission, Ended, FromRunner, Progress, Ready, Step, Submit
-from inference.engine.vocabulary import Vocabulary
+from inference.engine.process import runner
+from inference.engine.process.client import PROJECT_ROOT, RunnerExit, RunnerProcess, describe_returncode
+from inference.engine.protocol.frames import Cancel, Emission, Ended, FromRunner, Progress, Ready, Step, Submit
 from tests.engine.harness import fake_config, params, turn
 
 DEADLINE_SECS = 60.0
@@ -202,7 +202,7 @@ def test_a_frame_that_nobody_takes_ends_the_runner() -> None:
 
 PARENT = """
 import sys, threading
-from inference.engine.client import RunnerProcess
+from inference.engine.process.client import RunnerProcess
 from tests.engine.harness import fake_config
 runner = RunnerProcess(fake_config(), on_frame=print, on_exit=print)
 runner.start()
@@ -286,7 +286,7 @@ def test_death_before_ready_names_the_signal(monkeypatch: pytest.MonkeyPatch) ->
     def die(_command: list[str], **options: object) -> "subprocess.Popen[bytes]":
         return popen(["/bin/sh", "-c", "kill -ILL $$"], **options)  # type: ignore[call-overload,no-any-return]
 
-    monkeypatch.setattr("inference.engine.client.subprocess.Popen", die)
+    monkeypatch.setattr("inference.engine.process.client.subprocess.Popen", die)
     with pytest.raises(RunnerStartError, match="built for another CPU; rebuild it") as caught:
         watched.runner.start()
     assert caught.value.code == "runner_died"
@@ -299,7 +299,7 @@ def test_a_start_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch
     def hang(_command: list[str], **options: object) -> "subprocess.Popen[bytes]":
         return popen(["/bin/sleep", "60"], **options)  # type: ignore[call-overload,no-any-return]
 
-    monkeypatch.setattr("inference.engine.client.subprocess.Popen", hang)
+    monkeypatch.setattr("inference.engine.process.client.subprocess.Popen", hang)
     with pytest.raises(RunnerStartError, match=r"not ready after 0 s") as caught:
         watched.runner.start(timeout_secs=0.2)
     assert caught.value.code == "timeout"

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from inference.engine.backend import Slice
-from inference.engine.llama_backend import LlamaBackend
+from inference.engine.backends.backend import Slice
+from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.params import SamplingParams
-from inference.engine.sampling import Candidates, Sampler
+from inference.engine.sampling.sampler import Candidates, Sampler
 from tests.engine.test_sampling import full_chain
 
 pytestmark = pytest.mark.real_model

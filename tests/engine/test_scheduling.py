@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from inference.engine.backend import Logits, Slice
+from inference.engine.backends.backend import Logits, Slice
+from inference.engine.backends.fake_backend import FakeBackend
 from inference.engine.config import Device
-from inference.engine.cost import FIRST_SLICE, FIXED_SLICE, MIN_SLICE, SIZES, StepCost
+from inference.engine.core.scheduler import GAVE_PLACE
+from inference.engine.core.step_cost import FIRST_SLICE, FIXED_SLICE, MIN_SLICE, SIZES, StepCost
 from inference.engine.errors import BooksError
-from inference.engine.fake_backend import FakeBackend
-from inference.engine.frames import Held, Step
-from inference.engine.pool import Pool
-from inference.engine.scheduler import GAVE_PLACE
-from inference.engine.sequence import State
+from inference.engine.kv_cache.slot_pool import Pool
+from inference.engine.protocol.frames import Held, Step
+from inference.engine.sequences.sequence import State
 from tests.engine.harness import Harness, Recording, fake_config, turn
 
 LONG = "x" * 600

@@ -5,11 +5,11 @@ from collections.abc import Sequence as Many
 import numpy as np
 import pytest
 
-from inference.engine import cache as cache_module
-from inference.engine.backend import Backend, Logits, Slice
+from inference.engine.backends.backend import Backend, Logits, Slice
+from inference.engine.backends.fake_backend import FakeBackend
+from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.config import EngineConfig
-from inference.engine.fake_backend import FakeBackend
-from inference.engine.llama_backend import LlamaBackend
+from inference.engine.kv_cache import prefix_cache as cache_module
 from tests.engine.harness import Harness, Recording
 from tests.engine.test_prefix_reuse import feed, tokens_of
 

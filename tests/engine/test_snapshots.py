@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.engine.cache_identity import cache_identity
+from inference.engine.backends.vocabulary import Vocabulary
 from inference.engine.config import EngineConfig, FlashAttention, KvType
-from inference.engine.frames import Submit
-from inference.engine.prefix_index import PrefixIndex, Tokens
-from inference.engine.snapshot_files import SnapshotFiles
-from inference.engine.snapshots import Index, Snapshot, Snapshots
-from inference.engine.vocabulary import Vocabulary
+from inference.engine.kv_cache.disk_store import SnapshotFiles
+from inference.engine.kv_cache.fingerprint import cache_identity
+from inference.engine.kv_cache.radix_tree import PrefixIndex, Tokens
+from inference.engine.kv_cache.snapshots import Index, Snapshot, Snapshots
+from inference.engine.protocol.frames import Submit
 from tests.engine.harness import Harness, fake_config, params
 from tests.engine.test_runner import Watched
 from tests.engine.test_sharing import n_prefilled, prompt
@@ -198,7 +198,7 @@ def on_disk(folder: Path) -> list[int]:
 
 def test_all_of_ram_survives_the_end_however_slow_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A restart used to lose every conversation in RAM beyond the 256 MB that may wait for the disk."""
-    monkeypatch.setattr("inference.engine.snapshot_files.MAX_WAITING_BYTES", 1000)
+    monkeypatch.setattr("inference.engine.kv_cache.disk_store.MAX_WAITING_BYTES", 1000)
     store = Snapshots(PrefixIndex(), MEBIBYTE, SlowFiles(tmp_path, MEBIBYTE, SETTINGS))
     for number in range(1, 9):
         store.put(tokens(number * 1000), 0, b"x" * 600)
@@ -207,7 +207,7 @@ def test_all_of_ram_survives_the_end_however_slow_the_disk(tmp_path: Path, monke
 
 
 def test_idle_moments_bring_ram_to_disk_the_youngest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inference.engine.snapshot_files.MAX_WAITING_BYTES", 1000)
+    monkeypatch.setattr("inference.engine.kv_cache.disk_store.MAX_WAITING_BYTES", 1000)
     store = Snapshots(PrefixIndex(), MEBIBYTE, SlowFiles(tmp_path, MEBIBYTE, SETTINGS))
     for number in range(1, 9):
         store.put(tokens(number * 1000), 0, b"x" * 600, ephemeral=number == 8)

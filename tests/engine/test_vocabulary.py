@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inference.engine.backends.fake import FakeVocabulary
+from inference.engine.backends.vocabulary import Vocabulary, open_vocabulary
 from inference.engine.config import Backend, EngineConfig
-from inference.engine.fake import FakeVocabulary
-from inference.engine.plain_text import encode_plain, fingerprint, is_marker
-from inference.engine.vocabulary import Vocabulary, open_vocabulary
+from inference.engine.text.plain_text import encode_plain, fingerprint, is_marker
 
 
 @pytest.fixture(scope="session", params=["fake", pytest.param("llama", marks=pytest.mark.real_model)])

@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from inference.engine.backend import Backend, Logits, Slice
+from inference.engine.backends.backend import Backend, Logits, Slice
 from tests.engine.harness import Recording
 
 

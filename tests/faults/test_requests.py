@@ -21,15 +21,15 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from pytest_django import Settings
 
-from chat import background, presence, streaming
-from chat.api import login_limit
-from inference.doorbell import GENERATE_TASK
-from inference.endings import conclude
-from inference.gpu.coordinator import desk
-from inference.health import WorkerReport
-from inference.redis_client import WORKER_KEY, gpu_client, shared_client
-from inference.results import Ending
-from inference.states import FinishReason, Status
+from chat.access import login_limit
+from chat.streaming import background, disconnect, events
+from inference.enums import FinishReason, Status
+from inference.gpu.coordinator import api
+from inference.monitoring.worker_report import WorkerReport
+from inference.queue.notify import GENERATE_TASK
+from inference.queue.results import Ending
+from inference.queue.termination import conclude
+from inference.runtime.redis_client import WORKER_KEY, gpu_client, shared_client
 from tests.faults.conftest import IS_WHOLE_RUN, Seen
 from tests.faults.fuzzing import FRAMES, ROUTES, Answer, Shot, Socket, send, shots
 
@@ -64,12 +64,12 @@ def run(redis_client: object, settings: Settings, monkeypatch: pytest.MonkeyPatc
     for name in ("MAX_PER_NAME", "MAX_PER_ADDRESS"):
         monkeypatch.setattr(login_limit, name, 1_000_000)
     monkeypatch.setattr(current_app, "send_task", _end_at_once)
-    monkeypatch.setattr(streaming, "watch_arrival", lambda *_, **__: None)
+    monkeypatch.setattr(events, "watch_arrival", lambda *_, **__: None)
     report = WorkerReport(pid=1, model_name="m", model_loaded=True)
     shared_client().set(WORKER_KEY, msgspec.json.encode(report))
     with asyncio.Runner() as runner:
         yield lambda work: runner.run(_with_rest(work))
-    presence.closing.begun = False
+    disconnect.closing.begun = False
 
 
 def _end_at_once(name: str, args: list[str], **_: object) -> None:
@@ -127,7 +127,7 @@ def test_requests(run: Run, seen: Seen) -> None:
         elif answer.headers.get("content-type", "").startswith("text/event-stream"):
             assert_ended(answer)
         if shot.path.startswith(("/gpu", "/gemma")):
-            desk.reset(gpu_client())  # whoever comes next would wait for who has the card now
+            api.reset(gpu_client())  # whoever comes next would wait for who has the card now
 
     began = time.monotonic()
     one()

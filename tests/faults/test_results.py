@@ -17,7 +17,7 @@ TEST = f"{WEB}::test_three_kills"
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small project with a page, a service and two files of rows."""
     files = [part if "." in part else f"{part}/a.py" for part in (*results.SERVICE, *results.BREAKERS)]
-    for name in [*files, "docs/faults.md", "inference/claims.py", "tests/faults/breaking.py", WEB, BROKER]:
+    for name in [*files, "docs/faults.md", "inference/worker/claim_runner.py", "tests/faults/breaking.py", WEB, BROKER]:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
@@ -37,7 +37,7 @@ def result(**changes: object) -> Result:
         ("docs/faults.md", False),
         (BROKER, False),
         (WEB, True),
-        ("inference/claims.py", True),
+        ("inference/worker/claim_runner.py", True),
         ("requirements.txt", True),
         ("tests/faults/breaking.py", True),
         ("tests/live_stack.py", True),

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import redis
 
-from inference.engine.fake import FakeVocabulary
+from inference.engine.backends.fake import FakeVocabulary
 from inference.token_ids import pack
 from tests.api.live import count, say
 from tests.faults.breaking import FaultStack

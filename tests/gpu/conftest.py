@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from inference.redis_client import gpu_client
+from inference.runtime.redis_client import gpu_client
 from tests.gpu.tenants import Transcription, Wire
 
 

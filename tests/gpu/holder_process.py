@@ -17,10 +17,10 @@ django.setup()
 
 from django.conf import settings  # noqa: E402
 
-from inference.gpu.card import SimulatedCard  # noqa: E402
-from inference.gpu.gpu_lock import gpu_lock  # noqa: E402
-from inference.gpu.keepers import WorkerKeeper  # noqa: E402
-from inference.gpu.lease import Lease, LeaseEvent, LeaseGranted, LeaseLost, LeaseWanted  # noqa: E402
+from inference.gpu.device.card import SimulatedCard  # noqa: E402
+from inference.gpu.device.lock import gpu_lock  # noqa: E402
+from inference.gpu.lease.factory import WorkerKeeper  # noqa: E402
+from inference.gpu.lease.port import Lease, LeaseEvent, LeaseGranted, LeaseLost, LeaseWanted  # noqa: E402
 
 
 def say(event: LeaseEvent, **more: object) -> None:

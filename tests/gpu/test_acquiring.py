@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
-from inference.gpu.coordinator import desk
+from inference.gpu.coordinator import api
 from inference.gpu.coordinator.acquiring import Acquisition, Granted, Refused, Verdict
 from inference.gpu.coordinator.config import CoordinatorConfig
-from inference.gpu.coordinator.line import Waiter
-from inference.gpu.models import GpuLedger, LedgerState
+from inference.gpu.coordinator.wait_queue import Waiter
+from inference.models.gpu import GpuLedger, LedgerState
 from tests.gpu.tenants import Transcription, Wire
 
 pytestmark = [pytest.mark.databases, pytest.mark.django_db]
@@ -56,7 +56,7 @@ def test_with_nobody_there_the_card_is_granted_at_once(wire: Wire) -> None:
     began = time.monotonic()
     assert granted(wire) == 1
     assert time.monotonic() - began < 1
-    seen = desk.look(wire)
+    seen = api.look(wire)
     assert (seen.state, seen.owner, seen.session_id) == ("gemma", "gemma-service", "s1")
     assert wire.get("gpu_state") == b"gemma"
     assert wire.get("gpu_owner") == b"gemma-service"
@@ -70,7 +70,7 @@ def test_the_transcription_service_pauses_leaves_and_is_resumed(
     verdict = verdict_of(asking(wire))
     assert isinstance(verdict, Granted)
     assert verdict.waited_secs >= 0.1
-    assert desk.release(wire, session_id="s1") is not None
+    assert api.release(wire, session_id="s1") is not None
     resident.until_heard("resume")
     assert (resident.n_heard("pause"), resident.n_heard("resume")) == (1, 1)
     assert wire.get("gpu_state") == b"transcription"
@@ -125,7 +125,7 @@ def test_a_freed_that_no_word_of_leaving_came_before_does_not_count(wire: Wire, 
 def test_a_service_that_was_here_a_moment_ago_is_waited_for(wire: Wire, transcription: MakeResident) -> None:
     first = transcription()
     granted(wire)
-    desk.release(wire, session_id="s1")
+    api.release(wire, session_id="s1")
     first.leave()
     assert "cannot be reached" in refusal(asking(wire, "s2"))
     acquisition = asking(wire, "s3")
@@ -134,7 +134,7 @@ def test_a_service_that_was_here_a_moment_ago_is_waited_for(wire: Wire, transcri
     back = transcription()
     assert isinstance(verdict_of(acquisition), Granted)
     assert back.n_heard("pause") == 1
-    desk.release(wire, session_id="s3")
+    api.release(wire, session_id="s3")
     back.leave()
     time.sleep(QUICK.resident_secs)  # by now it is gone for good
     granted(wire, "s4")
@@ -143,7 +143,7 @@ def test_a_service_that_was_here_a_moment_ago_is_waited_for(wire: Wire, transcri
 def test_a_second_one_waits_and_is_told_who_has_it(wire: Wire) -> None:
     granted(wire, "s1", renews=False)
     assert refusal(asking(wire, "s2", timeout_secs=0.2)) == "gemma-service holds the GPU"
-    assert desk.look(wire).waiting == []
+    assert api.look(wire).waiting == []
 
 
 def test_asked_again_by_the_same_session_the_answer_is_the_same(wire: Wire) -> None:
@@ -157,10 +157,10 @@ def test_the_line_goes_by_priority_then_by_age(wire: Wire) -> None:
     )
     for acquisition in (batch, urgent, late_but_urgent):  # each takes its place at its first step
         acquisition.step()
-    order = [waiter.session_id for waiter in desk.look(wire).waiting]
+    order = [waiter.session_id for waiter in api.look(wire).waiting]
     assert order[-1] == "a"
     assert set(order[:2]) == {"b", "c"}
-    desk.release(wire, session_id="holder")
+    api.release(wire, session_id="holder")
     first, second = (urgent, late_but_urgent) if order[0] == "b" else (late_but_urgent, urgent)
     assert batch.step() is None
     assert second.step() is None
@@ -172,20 +172,20 @@ def test_between_two_who_wait_the_residents_stay_away(wire: Wire, transcription:
     granted(wire, "s1")
     second = asking(wire, "s2")
     assert second.step() is None
-    desk.release(wire, session_id="s1")
+    api.release(wire, session_id="s1")
     assert isinstance(verdict_of(second), Granted)
-    desk.release(wire, session_id="s2")
+    api.release(wire, session_id="s2")
     resident.until_heard("resume")
     assert (resident.n_heard("pause"), resident.n_heard("resume")) == (1, 1)
 
 
 def test_who_has_gone_keeps_no_place(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inference.gpu.coordinator.line.ALIVE_MS", 50)
+    monkeypatch.setattr("inference.gpu.coordinator.wait_queue.ALIVE_MS", 50)
     granted(wire, "s1", renews=False)
     asking(wire, "gone").step()
     second = asking(wire, "s2", priority=2)
     second.step()
-    desk.release(wire, session_id="s1")
+    api.release(wire, session_id="s1")
     assert isinstance(verdict_of(second), Granted)
 
 
@@ -197,7 +197,7 @@ def test_cancelled_in_the_line_or_half_way_nothing_stays(wire: Wire, transcripti
     acquisition.cancel()
     resident.until_heard("resume")
     assert GpuLedger.objects.current().is_free
-    assert desk.look(wire).waiting == []
+    assert api.look(wire).waiting == []
 
 
 def test_the_holder_is_asked_to_leave_for_somebody_more_urgent(wire: Wire) -> None:
@@ -217,10 +217,10 @@ def test_the_holder_is_asked_to_leave_for_somebody_more_urgent(wire: Wire) -> No
     # Its word that the memory is free is as good as a release.
     wire.publish("gpu:ack:gemma-service", '{"ack_type":"paused","service":"other","session_id":"batch"}')
     urgent.step()
-    assert desk.look(wire).session_id == "batch"
+    assert api.look(wire).session_id == "batch"
     wire.publish("gpu:ack:gemma-service", '{"ack_type":"paused","service":"gemma-service","session_id":"batch"}')
     assert isinstance(verdict_of(urgent), Granted)
-    assert desk.look(wire).owner == "ml-service"
+    assert api.look(wire).owner == "ml-service"
 
 
 def test_an_equal_is_asked_to_leave_only_after_its_time(wire: Wire) -> None:

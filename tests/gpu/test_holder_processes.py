@@ -17,13 +17,13 @@ import pytest
 from django.conf import settings
 from django.db import connection, connections
 
-from inference.gpu.card import SimulatedCard
-from inference.gpu.coordinator import desk
+from inference.gpu.coordinator import api
 from inference.gpu.coordinator.config import CoordinatorConfig
-from inference.gpu.coordinator.tenancy import Watch
-from inference.gpu.gpu_lock import gpu_lock
-from inference.gpu.models import GpuLedger
-from tests.gpu.keeper_contract import until
+from inference.gpu.coordinator.lease import Watch
+from inference.gpu.device.card import SimulatedCard
+from inference.gpu.device.lock import gpu_lock
+from inference.models.gpu import GpuLedger
+from tests.gpu.lease_client_contract import until
 from tests.gpu.tenants import Transcription, Wire
 from tests.live_stack import PROJECT
 
@@ -149,7 +149,7 @@ def test_a_suspended_holder_comes_back_late_and_touches_nobody_elses_lease(
     late.signal(signal.SIGCONT)
     late.next_word("LeaseLost")
     time.sleep(TTL_SECS)  # its late release, and a few renewals of the other
-    seen = desk.look(wire)
+    seen = api.look(wire)
     assert (seen.epoch, seen.state) == (2, "gemma")
     assert following.said.empty()
 
@@ -161,7 +161,7 @@ def test_five_processes_of_which_the_holder_is_killed_each_time(hold: Callable[.
         until_waiting = len(contenders) - 1
         holder = _holder_of(contenders, epoch)
         deadline = time.monotonic() + START_SECS
-        while len(desk.look(wire).waiting) < until_waiting:
+        while len(api.look(wire).waiting) < until_waiting:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert all(other.said.empty() for other in contenders if other is not holder), "two at a time"

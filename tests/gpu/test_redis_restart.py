@@ -17,17 +17,17 @@ from redis.retry import Retry
 from gemma_project.broker_url import socket_url
 from gemma_project.supervisor import valkey
 from gemma_project.supervisor.tether import tethered
-from inference.gpu import tenant as tenant_module
-from inference.gpu.clients.builtin import BuiltInCoordinator
 from inference.gpu.coordinator.config import CoordinatorConfig
-from inference.gpu.coordinator.tenancy import Watch
-from inference.gpu.keeper import Keeper
-from inference.gpu.lease import Lease, LeaseEvent, LeaseGranted, LeaseLost
-from inference.gpu.listening import say_freed
-from inference.gpu.models import GpuLedger
+from inference.gpu.coordinator.lease import Watch
+from inference.gpu.lease.client import Keeper
+from inference.gpu.lease.listener import say_freed
+from inference.gpu.lease.port import Lease, LeaseEvent, LeaseGranted, LeaseLost
+from inference.gpu.sdk import tenant as tenant_module
 from inference.gpu.tenant import GpuTenant, gpu_tenant
-from inference.loops import Loop
-from tests.gpu.keeper_contract import PATIENCE_SECS, until
+from inference.gpu.transports.builtin import BuiltInCoordinator
+from inference.models.gpu import GpuLedger
+from inference.runtime.loops import Loop
+from tests.gpu.lease_client_contract import PATIENCE_SECS, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

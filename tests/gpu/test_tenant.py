@@ -12,12 +12,12 @@ from django.db import connections
 from pytest_django.fixtures import Settings
 from pytest_django.live_server_helper import LiveServer
 
-from inference.gpu import tenant as tenant_module
-from inference.gpu.coordinator import desk
+from inference.gpu.coordinator import api
 from inference.gpu.coordinator.acquiring import Granted, Refused
+from inference.gpu.sdk import tenant as tenant_module
+from inference.gpu.sdk.client import TenantClient
 from inference.gpu.tenant import GpuRefused, GpuTenant, gpu_tenant
-from inference.gpu.tenant_client import TenantClient
-from tests.gpu.keeper_contract import until
+from tests.gpu.lease_client_contract import until
 from tests.gpu.tenants import Wire
 from tests.gpu.test_acquiring import asking, granted, verdict_of
 from tests.live_stack import PROJECT
@@ -82,7 +82,7 @@ def test_a_resident_leaves_and_comes_back(wire: Wire, program: Program, begin: C
     until(lambda: tenant.is_allowed)
     epoch = granted(wire, "s1")
     assert (epoch, program.calls, tenant.is_allowed) == (1, ["load", "unload"], False)
-    desk.release(wire, session_id="s1")
+    api.release(wire, session_id="s1")
     until(lambda: tenant.is_allowed)
     assert program.calls == ["load", "unload", "load"]
 
@@ -127,7 +127,7 @@ def test_one_that_begins_while_another_has_the_card_waits(
     tenant = begin()
     time.sleep(0.3)
     assert program.calls == []
-    desk.release(wire, session_id="s1")
+    api.release(wire, session_id="s1")
     until(lambda: tenant.is_allowed)
 
 
@@ -181,11 +181,11 @@ class TestAsking:
         guest = begin("comfy", url=url, resident=False)
         with guest.ask(priority=1, timeout_secs=5) as lease, guest.use():
             assert program.holds
-            assert (desk.look(wire).owner, desk.look(wire).session_id) == ("comfy", lease.session_id)
+            assert (api.look(wire).owner, api.look(wire).session_id) == ("comfy", lease.session_id)
             with pytest.raises(GpuRefused, match="comfy holds the GPU"):
                 begin("other", url=url, resident=False)._acquire(1, 1.0)
         assert program.calls == ["load", "unload"]
-        assert desk.look(wire).session_id is None
+        assert api.look(wire).session_id is None
 
     def test_a_guest_gives_way_to_somebody_more_urgent(
         self, wire: Wire, program: Program, begin: Callable[..., GpuTenant], url: str
@@ -195,7 +195,7 @@ class TestAsking:
             assert isinstance(verdict_of(asking(wire, "urgent", priority=1)), Granted)
             assert not guest.is_allowed
         assert program.calls == ["load", "unload"]
-        assert desk.look(wire).session_id == "urgent"
+        assert api.look(wire).session_id == "urgent"
 
     def test_a_resident_may_ask_and_need_not_leave_for_itself(
         self, wire: Wire, program: Program, begin: Callable[..., GpuTenant], url: str
@@ -203,7 +203,7 @@ class TestAsking:
         tenant = begin(url=url)
         until(lambda: tenant.is_allowed)
         with tenant.ask(timeout_secs=5):
-            assert desk.look(wire).owner == "transcription"
+            assert api.look(wire).owner == "transcription"
             assert isinstance(verdict_of(asking(wire, "s2", priority=2, timeout_secs=0.1)), Refused)
         assert program.calls == ["load"]
         assert isinstance(verdict_of(asking(wire, "s3")), Granted)
@@ -228,7 +228,7 @@ class TestAsking:
         with guest.ask(timeout_secs=5) as lease:
             guest._coordinator = TenantClient("http://127.0.0.1:9", "comfy")
             until(lambda: not guest.is_allowed)
-            assert desk.look(wire).session_id == lease.session_id, "it has left while the card was still its own"
+            assert api.look(wire).session_id == lease.session_id, "it has left while the card was still its own"
         assert program.calls == ["load", "unload"]
 
     def test_nobody_there_is_a_refusal(self, begin: Callable[..., GpuTenant]) -> None:
@@ -250,7 +250,7 @@ def test_the_example_counts_its_work_and_leaves_when_asked(wire: Wire) -> None:
     try:
         assert process.stdout.readline() == "resumed: holding 8 MB\n"
         granted(wire, "s1")
-        desk.release(wire, session_id="s1")
+        api.release(wire, session_id="s1")
         lines = [process.stdout.readline()]
         while "resumed" not in lines[-1]:
             lines.append(process.stdout.readline())

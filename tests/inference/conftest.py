@@ -4,7 +4,7 @@ import pytest
 import redis
 from celery import current_app
 
-from inference.redis_client import shared_client
+from inference.runtime.redis_client import shared_client
 
 
 @pytest.fixture(autouse=True)

@@ -6,11 +6,12 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from inference import readers, services
+from inference.config.tokenizer import get_tokenizer
 from inference.engine.params import SamplingParams, SequenceParams
 from inference.models import Generation, Priority
-from inference.token_log_entries import Token
-from inference.tokenizer import get_tokenizer
+from inference.queue import generations
+from inference.token_stream import subscribers
+from inference.token_stream.entries import Token
 
 PARAMS = SequenceParams(sampling=SamplingParams(seed=7, temperature=0.0))
 
@@ -27,7 +28,7 @@ def queued(
     ephemeral: bool = False,
 ) -> Generation:
     """A stored, queued generation that has been waiting for ``waited_secs``; ``say`` is its prompt as text."""
-    generation = services.create(
+    generation = generations.create(
         owner=owner,
         params=params,
         priority=priority,
@@ -46,7 +47,7 @@ def queued(
 def preparing(
     owner: str = "user:1", *, prepare_task: str = "chat.prepare", timeout_secs: float | None = 60.0
 ) -> Generation:
-    return services.create(
+    return generations.create(
         owner=owner,
         params=PARAMS,
         prompt_ids=None,
@@ -65,6 +66,6 @@ def tokens(text: str, *, first: int = 1, device: str = "cpu") -> list[Token]:
 
 async def joined(generation_id: UUID) -> str:
     """The id of a new reader."""
-    reader_id = readers.new_id()
-    await readers.refresh(generation_id, reader_id)
+    reader_id = subscribers.new_id()
+    await subscribers.refresh(generation_id, reader_id)
     return reader_id

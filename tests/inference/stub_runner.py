@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from inference.engine.frames import Cancel, Emission, Ended, Frame, FromRunner, Ready, Step, Submit
-from inference.launcher import OnExit, OnFrame, Runner
+from inference.dispatch.runner_launcher import OnExit, OnFrame, Runner
+from inference.engine.protocol.frames import Cancel, Emission, Ended, Frame, FromRunner, Ready, Step, Submit
 
 READY = Ready(model_name="stub", context_size=1024, trained_context=2048, gpu_layers=0, load_ms=10.0, warmup_ms=1.0)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from django.db import connections
 
 from inference.models import Generation
-from inference.worker import Worker
+from inference.worker.worker import Worker
 
 PATIENCE_SECS = 30.0
 

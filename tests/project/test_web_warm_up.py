@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gemma_project.management.commands import web
-from inference import tokenizer
+from inference.config import tokenizer
 
 
 @pytest.fixture(autouse=True)

@@ -10,16 +10,16 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from chat import services
-from chat.api.bodies import chat_request
-from chat.background import in_thread, spawn
-from chat.callers import Caller
-from chat.command_options import add_request_arguments, caller_of, request_fields, require_service, system_prompt
-from chat.conversations import conversations_of
+from chat.access.callers import Caller
 from chat.errors import ChatError
-from chat.services import Turn
-from chat.streaming import WireLine, lines
-from chat.terminal import AnswerPrinter
+from chat.management.options import add_request_arguments, caller_of, request_fields, require_service, system_prompt
+from chat.management.terminal import AnswerPrinter
+from chat.schemas.chat_bodies import chat_request
+from chat.services import turns
+from chat.services.conversations import conversations_of
+from chat.services.turns import Turn
+from chat.streaming.background import in_thread, spawn
+from chat.streaming.events import WireLine, lines
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -43,7 +43,7 @@ class Command(BaseCommand):
             caller = caller_of(options)
             body = request_body(options, caller)
             require_service()
-            turn = services.start_turn(caller=caller, request=chat_request(body))
+            turn = turns.start_turn(caller=caller, request=chat_request(body))
             status = asyncio.run(Asking(turn, caller).run())
         except KeyboardInterrupt:
             status = INTERRUPTED
@@ -91,7 +91,7 @@ class Asking:
 
     async def cancel(self) -> None:
         try:
-            await in_thread(services.cancel, caller=self.caller, generation_id=self.turn.generation_id)
+            await in_thread(turns.cancel, caller=self.caller, generation_id=self.turn.generation_id)
         except ChatError:
             return  # it has ended: its last line is on the way
 

@@ -15,14 +15,14 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from setproctitle import setproctitle
 
+from chat.access.callers import Caller
 from chat.batch.errors import BatchError
 from chat.batch.inputs import Failure, Format, Options, Source
 from chat.batch.outputs import Output
 from chat.batch.run import Batch, cancel_run
-from chat.callers import Caller
-from chat.command_options import add_request_arguments, caller_of, request_fields, require_service, system_prompt
 from chat.errors import ChatError
-from chat.progress import bar
+from chat.management.options import add_request_arguments, caller_of, request_fields, require_service, system_prompt
+from chat.management.progress import bar
 
 FAILURES_SHOWN = 20
 SAID_AGAIN_SECS = 30.0

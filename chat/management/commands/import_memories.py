@@ -1,4 +1,4 @@
-"""`manage.py import_memories PATH...`: the command line around ``chat.memory.importing``."""
+"""`manage.py import_memories PATH...`: the command line around ``chat.rag.ingest``."""
 
 import argparse
 import json
@@ -14,12 +14,12 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseError
 from tqdm import tqdm
 
-from chat.command_options import caller_of
-from chat.memory.importing.formats import Format
-from chat.memory.importing.moments import moment_of
-from chat.memory.importing.run import Options, Report, files_in, import_file
-from chat.progress import bar
-from chat.terminal import printable
+from chat.management.options import caller_of
+from chat.management.progress import bar
+from chat.management.terminal import printable
+from chat.rag.ingest.dates import moment_of
+from chat.rag.ingest.formats import Format
+from chat.rag.ingest.run import Options, Report, files_in, import_file
 
 PROBLEMS_SHOWN = 20
 FILES_SHOWN = 20

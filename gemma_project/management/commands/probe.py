@@ -9,14 +9,14 @@ import httpx
 from django.core.management.base import BaseCommand, CommandError
 from setproctitle import setproctitle
 
-from inference import services
+from inference.config.tokenizer import get_tokenizer
 from inference.engine.params import SamplingParams, SequenceParams
 from inference.errors import AlreadyEnded, InferenceError
-from inference.health import WorkerReport, last_report
 from inference.models import Generation, Priority
-from inference.token_log import TokenLogReader
-from inference.token_log_entries import End, Token
-from inference.tokenizer import get_tokenizer
+from inference.monitoring.worker_report import WorkerReport, last_report
+from inference.queue import generations
+from inference.token_stream.entries import End, Token
+from inference.token_stream.reader import TokenLogReader
 
 PROMPT = "Hello"
 OWNER = "probe"
@@ -40,7 +40,7 @@ class Command(BaseCommand):
             generation = ask_for_one_token(timeout_secs)
             error = asyncio.run(_first_outcome(generation, timeout_secs))
             with contextlib.suppress(AlreadyEnded):
-                services.request_cancel(generation_id=generation.pk)
+                generations.request_cancel(generation_id=generation.pk)
         except InferenceError as refusal:
             raise CommandError(f"no token: {refusal}") from refusal
         if error is not None:
@@ -54,7 +54,7 @@ class Command(BaseCommand):
 def ask_for_one_token(timeout_secs: float) -> Generation:
     """Queue the smallest generation there is; it leaves no row behind."""
     tokenizer = get_tokenizer()
-    return services.create(
+    return generations.create(
         owner=OWNER,
         params=SequenceParams(sampling=SamplingParams(seed=0, temperature=0.0), max_tokens=1, ignore_eos=True),
         priority=Priority.INTERACTIVE,

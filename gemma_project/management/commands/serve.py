@@ -11,7 +11,7 @@ from setproctitle import setproctitle
 
 from gemma_project.broker_url import valkey_socket
 from gemma_project.environment import without_password
-from gemma_project.preparation import NotReady, migrate, prepare_model, wait_for_redis
+from gemma_project.startup import NotReady, migrate, prepare_model, wait_for_redis
 from gemma_project.supervisor import valkey
 from gemma_project.supervisor.errors import StartupError
 from gemma_project.supervisor.listener import open_listener, reachable_url
@@ -19,8 +19,8 @@ from gemma_project.supervisor.lock import DataDirLock
 from gemma_project.supervisor.part import Part
 from gemma_project.supervisor.signals import SignalPipe
 from gemma_project.supervisor.supervisor import StopRequested, Supervisor
+from inference.engine.backends.gguf_header import check_model_file
 from inference.engine.config import Backend
-from inference.engine.model_file import check_model_file
 
 MANAGE = str(Path(settings.BASE_DIR) / "manage.py")
 VALKEY_START_SECS = 30.0

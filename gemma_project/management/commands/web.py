@@ -16,16 +16,16 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 
-from chat import streaming
-from chat.memory import vectors_later
+from chat.rag.vectors import backfill
+from chat.streaming import events
 from gemma_project.asgi import application
 from gemma_project.bounded_requests import BoundedFactory
-from gemma_project.preparation import NotReady, migrate, prepare_model, wait_for_migrations
+from gemma_project.startup import NotReady, migrate, prepare_model, wait_for_migrations
 from gemma_project.supervisor.errors import AddressInUse
 from gemma_project.supervisor.listener import open_listener
+from inference.config.tokenizer import count_tokens
 from inference.errors import ModelUnavailable
-from inference.gpu.watching import watch_loop
-from inference.tokenizer import count_tokens
+from inference.gpu.coordinator.watcher import watch_loop
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Command(BaseCommand):
         if watching is not None:  # also without a worker: a lease of one that died ends
             watching.begin()
         threading.Thread(target=warm_up, name="warm up", daemon=True).start()
-        vectors_later.begin()  # its work may be cut off at any time
+        backfill.begin()  # its work may be cut off at any time
         build_server(listener).run()
 
 
@@ -113,7 +113,7 @@ def build_server(listener: socket.socket) -> Server:
 
 
 def _tell_readers() -> "Deferred[None]":
-    return Deferred.fromFuture(asyncio.ensure_future(streaming.close_all(TELL_READERS_SECS)))
+    return Deferred.fromFuture(asyncio.ensure_future(events.close_all(TELL_READERS_SECS)))
 
 
 def _adopt(server: Server, listener: socket.socket) -> None:

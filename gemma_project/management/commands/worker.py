@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from setproctitle import setproctitle
 
 from gemma_project.celery import app
-from gemma_project.preparation import NotReady, prepare_model, wait_for_migrations, wait_for_redis
+from gemma_project.startup import NotReady, prepare_model, wait_for_migrations, wait_for_redis
 
 QUEUES = ("gpu", "chat")
 # How long llama.cpp's threads spin at a barrier before they sleep. OpenMP's own choice is milliseconds: when other

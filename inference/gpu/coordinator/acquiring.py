@@ -14,12 +14,12 @@ import redis
 from django.db import DatabaseError
 from django.utils import timezone
 
-from inference.gpu import channels
-from inference.gpu.coordinator import residents, signs, tenancy, tenure
+from inference.gpu.coordinator import broadcast, lease, preemption, ttl
 from inference.gpu.coordinator.config import CoordinatorConfig
-from inference.gpu.coordinator.line import Place, Waiter
-from inference.gpu.coordinator.residents import Answers, Pause
-from inference.gpu.models import GpuLedger, LedgerState
+from inference.gpu.coordinator.preemption import Answers, Pause
+from inference.gpu.coordinator.wait_queue import Place, Waiter
+from inference.gpu.protocol import channels
+from inference.models.gpu import GpuLedger, LedgerState
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Acquisition:
         self._began = clock()
         self._deadline = self._began + timeout_secs
         self._place = Place.new(client, waiter)
-        self._watch = tenancy.Watch(config, clock=clock)
+        self._watch = lease.Watch(config, clock=clock)
         self._answers: Answers | None = None
         self._pause: Pause | None = None
         self._taken: GpuLedger | None = None  # as we left it when our turn came
@@ -116,7 +116,7 @@ class Acquisition:
                 self._answers.close()
         with suppress(redis.RedisError, DatabaseError):
             if gives_back and self._taken is not None:
-                tenancy.finish(self._redis, self._taken, "its request came to nothing")
+                lease.finish(self._redis, self._taken, "its request came to nothing")
 
     # ---- in the line ----
 
@@ -152,10 +152,10 @@ class Acquisition:
             return
         self._taken, self.waits_for = row, f"waiting for {channels.RESIDENT} to leave the GPU"
         row.epoch, row.state, row.session_id, row.requester = (new_epoch, LedgerState.PAUSING, *new.values())
-        tenure.extend(self._redis, row.epoch, self._config.ttl_secs)
+        ttl.extend(self._redis, row.epoch, self._config.ttl_secs)
         self._place.leave()
         # Before the residents are counted: who comes later reads here that the card is not theirs.
-        signs.show(self._redis, row)
+        broadcast.show(self._redis, row)
         if not was_emptied:
             self._pause = Pause(self._redis, self._listening(), self._config, **new, clock=self._clock)
             self._pause.begin()
@@ -171,12 +171,12 @@ class Acquisition:
         for _, message in self._listening().new():
             is_holders = (message.get("service"), message.get("session_id")) == (row.requester, row.session_id)
             if is_holders and message.get("ack_type") == "paused":
-                tenancy.finish(self._redis, row, f"{self._waiter.requester} wanted the card")
+                lease.finish(self._redis, row, f"{self._waiter.requester} wanted the card")
                 return
         if self._clock() - self._asked_holder_at >= ASK_HOLDER_SECS:
             self._asked_holder_at = self._clock()
             timeout_ms = round(self._config.pause_secs * 1000)
-            residents.ask_holder(
+            preemption.ask_holder(
                 self._redis, session_id=row.session_id, requester=self._waiter.requester, timeout_ms=timeout_ms
             )
 
@@ -188,7 +188,7 @@ class Acquisition:
     # ---- with the turn ----
 
     def _empty(self, row: GpuLedger) -> Verdict | None:
-        tenure.extend(self._redis, row.epoch, self._config.ttl_secs)
+        ttl.extend(self._redis, row.epoch, self._config.ttl_secs)
         if self._pause is not None:
             outcome = self._pause.step()
             if outcome is None:
@@ -200,8 +200,8 @@ class Acquisition:
             return self._refused("the lease was reset meanwhile")
         row.state = LedgerState.HELD
         ttl_secs = self._config.ttl_secs if self._renews else self._config.unrenewed_secs
-        tenure.extend(self._redis, row.epoch, ttl_secs)
-        signs.show(self._redis, row)
+        ttl.extend(self._redis, row.epoch, ttl_secs)
+        broadcast.show(self._redis, row)
         log.info("the GPU lease %d goes to %s after %.2f s", row.epoch, row.requester, self.waited_secs)
         return Granted(row.epoch, self.waited_secs)
 

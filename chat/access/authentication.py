@@ -1,0 +1,119 @@
+"""Who asks: credentials of a request -> a Caller. The same rules for views, DRF and WebSocket.
+
+In this order: Bearer JWT, service token, session, none at all from a trusted network. Credentials that are present
+and wrong are refused, never passed over. With JWT_ONLY only the first counts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from django.conf import settings
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.http import HttpRequest, HttpResponse
+from rest_framework.authentication import BaseAuthentication, CSRFCheck
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+from rest_framework_simplejwt.authentication import JWTAuthentication
+from rest_framework_simplejwt.exceptions import TokenError
+
+from chat.access.callers import Caller
+from chat.access.origins import is_anonymous_network, is_own_origin
+from chat.errors import Forbidden, Unauthorized
+from chat.schemas.error_bodies import CHALLENGE
+from inference.auth import service_token
+from inference.errors import ServiceTokenRefused
+
+ALLOWED_SERVICES = frozenset({"gateway", "transcription-service", "ml-service"})
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+class HeaderMap(Protocol):
+    """What HTTP and WebSocket headers have in common; names are looked up in lower case."""
+
+    def get(self, name: str, /) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A proved identity; ``expires_at`` (unix seconds) is when the proof ends, None for as long as the connection."""
+
+    caller: Caller
+    expires_at: float | None = None
+
+
+def caller_of(request: HttpRequest) -> Caller:
+    """The caller of an HTTP request; blocks on the database. Raises Unauthorized, Forbidden."""
+    shown = from_headers(request.headers)
+    if shown is not None:
+        return shown.caller
+    if settings.JWT_ONLY:
+        raise Unauthorized("send an access token as Authorization: Bearer")
+    if request.user.is_authenticated:
+        _check_csrf(request)
+        return Caller.of_user(request.user)
+    origin = request.headers.get("Origin")
+    if request.method not in SAFE_METHODS and origin is not None and not is_own_origin(origin, request.get_host()):
+        raise Forbidden("pages of another origin may not write here without credentials", code="foreign_origin")
+    return anonymous(request.META.get("REMOTE_ADDR"), request.headers)
+
+
+def from_headers(headers: HeaderMap) -> Credentials | None:
+    """The identity that the headers prove, None when they claim none. Raises Unauthorized."""
+    authorization = headers.get("authorization")
+    if authorization is not None:
+        scheme, _, token = authorization.strip().partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthorized("only Authorization: Bearer is understood", code="invalid_token")
+        return from_jwt(token.strip())
+    proof = headers.get("x-service-token")
+    if proof is None or settings.JWT_ONLY:
+        return None
+    try:
+        return Credentials(Caller.of_service(service_token.verify(proof, allowed=ALLOWED_SERVICES)))
+    except ServiceTokenRefused as error:
+        raise Unauthorized(str(error), code=error.code) from error
+
+
+def from_jwt(token: str) -> Credentials:
+    """The user of a valid access token, who is still active and has not changed the password since."""
+    checker = JWTAuthentication()
+    try:
+        access = checker.get_validated_token(token.encode("utf-8", "replace"))
+        user = checker.get_user(access)
+    except (TokenError, AuthenticationFailed, ValueError, TypeError, OverflowError) as error:
+        # One answer for all reasons: which one it was helps only somebody who tries tokens out.
+        raise Unauthorized("the access token is not valid", code="invalid_token") from error
+    return Credentials(Caller.of_user(user), float(access["exp"]))
+
+
+def anonymous(address: str | None, headers: Mapping[str, str]) -> Caller:
+    """The one local identity, for peers from ANONYMOUS_NETWORKS that no proxy stands before."""
+    if settings.JWT_ONLY or not is_anonymous_network(address, headers):
+        raise Unauthorized("credentials are needed from this network")
+    return Caller.local()
+
+
+def _no_view(request: HttpRequest) -> HttpResponse:
+    """Stands for a view that is not exempt."""
+    return HttpResponse()
+
+
+def _check_csrf(request: HttpRequest) -> None:
+    check = CSRFCheck(_no_view)
+    check.process_request(request)
+    reason = check.process_view(request, _no_view, (), {})
+    if reason:
+        raise Forbidden(f"a session needs the CSRF token: {reason}", code="csrf_failed")
+
+
+class ApiAuthentication(BaseAuthentication):
+    """DRF's way to the same rules: ``request.auth`` is the Caller."""
+
+    def authenticate(self, request: Request) -> tuple[AbstractBaseUser | AnonymousUser, Caller]:
+        caller = caller_of(request._request)
+        return caller.user or AnonymousUser(), caller
+
+    def authenticate_header(self, request: Request) -> str:
+        return CHALLENGE

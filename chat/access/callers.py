@@ -1,0 +1,40 @@
+"""Who asks: one key per identity, the owner of conversations and generations.
+
+Knows nothing of how an identity was proved.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+from django.contrib.auth.base_user import AbstractBaseUser
+
+from chat.access.owners import SERVICE_PREFIX
+
+
+@dataclass(frozen=True)
+class Caller:
+    """An identity: a signed-in user, another service, or the one local identity without credentials."""
+
+    key: str
+    user: AbstractBaseUser | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.key) <= 64:
+            raise ValueError(f"a caller's key has 1 to 64 characters, got {self.key!r}")
+
+    @classmethod
+    def of_user(cls, user: AbstractBaseUser) -> Self:
+        return cls(f"user:{user.pk}", user)
+
+    @classmethod
+    def local(cls) -> Self:
+        """Everyone who needs no credentials, and the management commands."""
+        return cls("local")
+
+    @property
+    def is_service(self) -> bool:
+        return self.key.startswith(SERVICE_PREFIX)
+
+    @classmethod
+    def of_service(cls, service_id: str) -> Self:
+        return cls(f"{SERVICE_PREFIX}{service_id}")

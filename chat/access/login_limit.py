@@ -1,0 +1,55 @@
+"""How often somebody may try to log in: counters in Redis, raised and compared in one atomic step.
+
+Only failures are kept: a login that works gives its attempt back.
+"""
+
+import redis
+
+from chat.errors import TooManyRequests, Unavailable
+from inference.runtime.redis_client import shared_client
+
+WINDOW_SECS = 60
+MAX_PER_NAME = 10  # failures of one address for one user name within the window
+MAX_PER_ADDRESS = 60
+_PREFIX = "login:"
+
+# KEYS: counters; ARGV: window in ms, then one limit per counter. Returns ms to wait, 0 when let through. Compared
+# and raised in one script, since parallel attempts would otherwise all read the same count.
+_TAKE = """
+for i, key in ipairs(KEYS) do
+  if tonumber(redis.call('GET', key) or '0') >= tonumber(ARGV[i + 1]) then
+    return math.max(redis.call('PTTL', key), 1)
+  end
+end
+for i, key in ipairs(KEYS) do
+  if redis.call('INCR', key) == 1 then redis.call('PEXPIRE', key, ARGV[1]) end
+end
+return 0
+"""
+_GIVE_BACK = """
+for i, key in ipairs(KEYS) do
+  if tonumber(redis.call('GET', key) or '0') > 0 then redis.call('DECR', key) end
+end
+"""
+
+
+def take(address: str, username: str) -> None:
+    """Count an attempt before the password is looked at. Raises TooManyRequests; Unavailable without Redis."""
+    wait_ms = int(_run(_TAKE, address, username, WINDOW_SECS * 1000, MAX_PER_NAME, MAX_PER_ADDRESS))
+    if wait_ms:
+        secs = -(-wait_ms // 1000)
+        raise TooManyRequests("too many failed logins", code="login_throttled", retry_after_secs=secs)
+
+
+def give_back(address: str, username: str) -> None:
+    """The attempt was right and does not count."""
+    _run(_GIVE_BACK, address, username)
+
+
+def _run(script: str, address: str, username: str, *values: int) -> int:
+    keys = [f"{_PREFIX}name:{address}:{username[:150].casefold()}", f"{_PREFIX}address:{address}"]
+    try:
+        return int(shared_client().eval(script, len(keys), *keys, *values) or 0)  # type: ignore[no-untyped-call]
+    except redis.RedisError as error:
+        # Without the counters a password could be guessed at any speed.
+        raise Unavailable("logins cannot be counted now", code="store_unavailable", retry_after_secs=5) from error

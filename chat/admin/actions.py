@@ -1,0 +1,86 @@
+"""The admin's pages and buttons around one conversation: stop its answer, download it; and how a refusal is shown."""
+
+import uuid
+from collections.abc import Callable
+
+from django.contrib import messages
+from django.contrib.admin.options import ModelAdmin
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.shortcuts import get_object_or_404
+from django.urls import URLPattern, path, reverse
+from django.views.decorators.http import require_GET, require_POST
+
+from chat.errors import ChatError
+from chat.models import Conversation
+from chat.querysets import MessageQuerySet
+from chat.services import operations
+
+Page = Callable[..., HttpResponse]
+
+
+class ConversationPages:
+    """Views below ``admin/chat/conversation/<id>/`` for an admin that says who may look and who may cancel."""
+
+    def __init__(self, model_admin: "ModelAdmin[Conversation]") -> None:
+        self.admin = model_admin
+
+    def urls(self) -> list[URLPattern]:
+        guarded = self.admin.admin_site.admin_view
+        return [
+            path("<uuid:pk>/cancel/", guarded(require_POST(self.cancel)), name="chat_conversation_cancel"),
+            path("<uuid:pk>/export.json", guarded(require_GET(self.as_json)), name="chat_conversation_json"),
+            path("<uuid:pk>/export.md", guarded(require_GET(self.as_markdown)), name="chat_conversation_markdown"),
+        ]
+
+    def cancel(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        conversation = self._visible(request, pk)
+        if not request.user.has_perm("chat.change_conversation"):
+            raise PermissionDenied
+        if n_told := say_cancelled(request, conversation.messages.all()):
+            self.admin.log_change(request, conversation, f"Told {n_told} answers to stop.")
+        return HttpResponseRedirect(reverse("admin:chat_conversation_change", args=[pk]))
+
+    def as_json(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        conversation = self._visible(request, pk)
+        body = operations.export_as_json(conversation)
+        return _download(JsonResponse(body, json_dumps_params={"indent": 2, "ensure_ascii": False}), f"{pk}.json")
+
+    def as_markdown(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        body = operations.export_as_markdown(self._visible(request, pk))
+        return _download(HttpResponse(body, content_type="text/markdown; charset=utf-8"), f"{pk}.md")
+
+    def _visible(self, request: HttpRequest, pk: uuid.UUID) -> Conversation:
+        conversation = get_object_or_404(Conversation, pk=pk)
+        if not self.admin.has_view_or_change_permission(request, conversation):
+            raise PermissionDenied
+        return conversation
+
+
+def say_cancelled(request: HttpRequest, answers: MessageQuerySet) -> int:
+    """Stop the unfinished among the answers and tell the operator what came of it; how many were told to stop."""
+    try:
+        cancelled = operations.cancel_answers(answers)
+    except ChatError as error:
+        say_refused(request, error)
+        return 0
+    if cancelled.n_told:
+        messages.success(request, f"{counted(cancelled.n_told, 'answer')} told to stop.")
+    else:
+        messages.info(request, "No answer was being made.")
+    return cancelled.n_told
+
+
+def say_refused(request: HttpRequest, error: ChatError) -> None:
+    messages.error(request, f"Not done: {error.message}")
+
+
+def counted(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _download(response: HttpResponse, name: str) -> HttpResponse:
+    # Always a file: a browser must not be talked into rendering what a conversation contains.
+    response["Content-Disposition"] = f'attachment; filename="conversation-{name}"'
+    response["X-Content-Type-Options"] = "nosniff"
+    return response

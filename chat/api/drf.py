@@ -1,0 +1,60 @@
+"""DRF with this service's rules: its credentials, its parser, its errors, and JSON whatever Accept says."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import IO, Any
+
+from django.conf import settings
+from django.http import HttpRequest
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from chat.access.authentication import ApiAuthentication
+from chat.api.body_parsing import JSON_TYPE, json_object, read_bounded
+from chat.schemas.error_bodies import drf_exception_handler
+
+
+class JsonParser(BaseParser):
+    media_type = JSON_TYPE
+
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        return json_object(read_bounded(stream, settings.REQUEST_MAX_BYTES))
+
+
+class OnlyJson(BaseContentNegotiation):
+    """DRF's own reads ``?format=`` as a choice of renderers, which is ours for the export, and answers 406."""
+
+    def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
+        # Parameters such as charset do not choose a parser.
+        content_type = (request.content_type or "").partition(";")[0].strip().lower()
+        return next((parser for parser in parsers if parser.media_type == content_type), None)
+
+    def select_renderer(
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        return next(iter(renderers)), JSON_TYPE
+
+
+class JsonApi(APIView):
+    """Base of all DRF views here."""
+
+    authentication_classes: Sequence[type[BaseAuthentication]] = (ApiAuthentication,)
+    permission_classes = ()
+    parser_classes = (JsonParser,)
+    renderer_classes = (JSONRenderer,)
+    content_negotiation_class = OnlyJson
+
+    def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
+        return drf_exception_handler
+
+    def initialize_request(self, request: HttpRequest, *args: object, **kwargs: object) -> Request:
+        # DRF takes a body without an announced length, as chunked requests have, for none at all.
+        if "CONTENT_LENGTH" not in request.META:
+            request.META["CONTENT_LENGTH"] = str(len(request.body))
+        return super().initialize_request(request, *args, **kwargs)

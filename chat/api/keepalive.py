@@ -1,0 +1,60 @@
+"""A whole answer as one JSON body for clients that do not wait long in silence.
+
+Many HTTP clients give up when nothing arrives for five seconds, which is shorter than many an answer. White space
+may stand before a JSON value, so it is sent until the answer is there. The price: the status is out by then, and a
+late failure comes as the error object in a body of status 200.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from django.conf import settings
+from django.http import JsonResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+
+from chat.schemas.error_bodies import as_chat_error, error_object
+
+Body = dict[str, Any]
+SPACE = b" "
+
+
+async def patient_json(answering: Coroutine[Any, Any, Body]) -> HttpResponseBase:
+    """What ``answering`` returns or raises, with its own status if that is known within JSON_PATIENCE_SECS.
+
+    ``answering`` is cancelled when the client leaves, at whatever stage.
+    """
+    task = asyncio.ensure_future(answering)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=settings.JSON_PATIENCE_SECS)
+    except asyncio.CancelledError:
+        await _cancelled(task)
+        raise
+    if done:
+        return JsonResponse(task.result())
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingHttpResponse(_spaced(task), content_type="application/json", headers=headers)
+
+
+async def _spaced(task: "asyncio.Task[Body]") -> AsyncIterator[bytes]:
+    try:
+        while not task.done():
+            yield SPACE
+            await asyncio.wait({task}, timeout=settings.JSON_PATIENCE_SECS)
+        yield json.dumps(_outcome(task)).encode()
+    finally:
+        await _cancelled(task)
+
+
+def _outcome(task: "asyncio.Task[Body]") -> Body:
+    error = task.exception()
+    return task.result() if error is None else {"error": error_object(as_chat_error(error))}
+
+
+async def _cancelled(task: "asyncio.Task[Body]") -> None:
+    """End the waiting for an answer; what it raised by then interests nobody."""
+    task.cancel()
+    with suppress(asyncio.CancelledError, Exception):
+        await task

@@ -1,0 +1,106 @@
+"""The outermost middleware: what is too large is refused unread, and no error leaves as an HTML page.
+
+Knows nothing of what the views do.
+"""
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import cast
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.core.exceptions import DisallowedHost
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+
+from chat.api.middleware.error_views import is_page
+from chat.errors import BodyTooLarge, ChatError, InvalidRequest, MethodNotAllowed, NotFound
+from chat.schemas.error_bodies import as_chat_error, error_response
+
+TRANSCRIPTS_PREFIX = "/index/"
+MAX_LENGTH_DIGITS = 18
+Answer = HttpResponseBase | Awaitable[HttpResponseBase]
+
+
+class JsonErrorMiddleware:
+    """Works in the asynchronous chain without a thread of its own, and in the synchronous one of tests."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Answer]) -> None:
+        self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> Answer:
+        if self.is_async:
+            return self._answer_async(request)
+        return refusal(request) or in_json(request, cast(HttpResponseBase, self.get_response(request)))
+
+    async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
+        refused = refusal(request)
+        return refused or in_json(request, await cast(Awaitable[HttpResponseBase], self.get_response(request)))
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """For views that are not DRF's; also with DEBUG, when Django would show its page with the settings in it."""
+        return None if is_page(request.path) else error_response(as_chat_error(exception))
+
+
+def refusal(request: HttpRequest) -> HttpResponse | None:
+    """What is wrong with the outside of a request, before anything looks at the rest: an error, or None."""
+    try:
+        request.get_host()
+    except DisallowedHost as error:
+        # Django would answer with a page when debugging, and log a traceback for every stray scanner.
+        return error_response(as_chat_error(error))
+    # No database looks for a NUL; a quoted cookie may hide one.
+    if "\0" in request.path:
+        return error_response(NotFound("nothing is served at a path with a NUL"))
+    if any("\0" in value for value in request.COOKIES.values()):
+        return error_response(InvalidRequest("a cookie holds a NUL"))
+    return _wrong_length(request)
+
+
+def _wrong_length(request: HttpRequest) -> HttpResponse | None:
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    # Of other scripts' digits int() is no friend, and of more than 4,300 neither.
+    if not (length.isascii() and length.isdigit() and len(length) <= MAX_LENGTH_DIGITS):
+        return error_response(InvalidRequest("the Content-Length header is not a length"))
+    max_bytes = largest_body(request.path)
+    if int(length) <= max_bytes or is_page(request.path):
+        return None
+    return error_response(body_too_large(max_bytes))
+
+
+def largest_body(path: str) -> int:
+    """Bytes that a request to the path may bring."""
+    # Hours of talk with all that was measured of them come in one piece.
+    return settings.TRANSCRIPT_MAX_BYTES if path.startswith(TRANSCRIPTS_PREFIX) else settings.REQUEST_MAX_BYTES
+
+
+def body_too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than {max_bytes} bytes", extra={"max_bytes": max_bytes})
+
+
+def in_json(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Errors that some other part rendered (405 of Django's decorators, debugging pages) become ours."""
+    is_error = response.status_code >= HTTPStatus.BAD_REQUEST
+    is_json = response.headers.get("Content-Type", "").startswith("application/json")
+    if not is_error or is_json or is_page(request.path):
+        return response
+    error = _of_status(response.status_code)
+    replacement = error_response(error)
+    if "Allow" in response.headers:
+        replacement.headers["Allow"] = response.headers["Allow"]
+    return replacement
+
+
+def _of_status(status: int) -> ChatError:
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        return MethodNotAllowed("this method is not served here")
+    phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "error"
+    error = ChatError(phrase.lower(), code=phrase.lower().replace(" ", "_"))
+    error.status = status
+    return error

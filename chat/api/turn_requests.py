@@ -1,0 +1,143 @@
+"""What the views of the chat share: from a request to an accepted turn, and from a last line to a status.
+
+Knows HTTP and the streams' lines; what a turn is, the services know.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.views.decorators.csrf import csrf_exempt
+
+from chat.access.authentication import caller_of
+from chat.access.callers import Caller
+from chat.api.body_parsing import read_object
+from chat.errors import ChatError, InvalidRequest, MethodNotAllowed, Unavailable
+from chat.schemas.chat_bodies import chat_request, completion_request
+from chat.schemas.error_bodies import error_response
+from chat.services import turns
+from chat.services.turns import Turn
+from chat.streaming.admission import one_at_a_time
+from chat.streaming.background import in_thread
+from chat.streaming.events import lines, start, stops_when_left
+from inference.models import Generation
+
+P = ParamSpec("P")
+View = Callable[Concatenate[HttpRequest, P], Coroutine[Any, Any, HttpResponseBase]]
+CallerView = Callable[Concatenate[HttpRequest, Caller, P], Awaitable[HttpResponseBase]]
+
+MAX_KEY_CHARS = 255
+# How a generation's own failure is told where a status is still to be chosen; everything else is a 500.
+FAILURE_STATUS = {
+    "context_overflow": 413,
+    "log_ended": 503,
+    "model_unavailable": 503,
+    "not_found": 404,
+    "queue_full": 503,
+    "store_unavailable": 503,
+    "timeout": 504,
+    "too_many_attempts": 503,
+}
+
+
+def wrong_method(methods: Sequence[str]) -> HttpResponseBase:
+    """405, with the methods that there are in ``Allow``."""
+    response = error_response(MethodNotAllowed(f"use {' or '.join(methods)} here"))
+    response.headers["Allow"] = ", ".join(methods)
+    return response
+
+
+def for_callers(*methods: str) -> Callable[[CallerView[P]], View[P]]:
+    """An asynchronous view for these methods that gets the caller; what it raises the middleware renders."""
+
+    def decorate(view: CallerView[P]) -> View[P]:
+        # CSRF matters for sessions only, and there caller_of looks at it.
+        @csrf_exempt
+        @wraps(view)
+        async def answer(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+            if request.method not in methods:
+                return wrong_method(methods)
+            caller = await in_thread(caller_of, request)
+            return await view(request, caller, *args, **kwargs)
+
+        return answer
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An accepted turn, and whether it is stopped when nobody reads it."""
+
+    turn: Turn
+    stops: bool
+
+
+@one_at_a_time()
+async def ask_chat(request: HttpRequest, caller: Caller, *, goes_on_alone: bool = False) -> Asked:
+    """Store what a body asks for. ``goes_on_alone``: batch work and what has a key is not stopped without readers."""
+    # Ten thousand messages take a while to check, which the event loop must not wait for.
+    asked = await in_thread(lambda: chat_request(read_object(request)))
+    key = idempotency_key(request)
+    stops = not goes_on_alone or stops_when_left(asked.priority, key)
+    begin = partial(turns.start_turn, caller=caller, request=asked, idempotency_key=key, request_digest=asked.digest)
+    return Asked(await start(begin, caller=caller, stops=stops), stops)
+
+
+@one_at_a_time()
+async def ask_completion(request: HttpRequest, caller: Caller) -> Asked:
+    asked = await in_thread(lambda: completion_request(read_object(request)))
+    key = idempotency_key(request)
+    stops = stops_when_left(asked.priority, key)
+    begin = partial(
+        turns.start_completion, caller=caller, request=asked, idempotency_key=key, request_digest=asked.digest
+    )
+    return Asked(await start(begin, caller=caller, stops=stops), stops)
+
+
+def idempotency_key(request: HttpRequest) -> str | None:
+    return read_key(request.headers.get("Idempotency-Key"))
+
+
+def read_key(key: object, *, field: str | None = None) -> str | None:
+    """An Idempotency-Key as it came, None for none. Raises InvalidRequest."""
+    if key is None:
+        return None
+    if not isinstance(key, str) or not key.isprintable() or not 1 <= len(key) <= MAX_KEY_CHARS:
+        raise InvalidRequest(f"the Idempotency-Key must have 1 to {MAX_KEY_CHARS} printable characters", field=field)
+    return key
+
+
+async def ended(asked: Asked, caller: Caller) -> Generation:
+    """Wait for the end of a turn as a reader does. Raises ChatError when there is no answer to give."""
+    # A reader like any other: the wait ends with the client, and Redis may be away meanwhile.
+    last: dict[str, Any] = {}
+    async with aclosing(lines(asked.turn, caller=caller, stops=asked.stops)) as source:
+        async for line in source:
+            last = line
+    generation_id = str(asked.turn.generation_id)
+    # Nothing is lost: the answer goes on without this process.
+    if not last.get("done"):
+        raise Unavailable(
+            "this process ends; the answer can be read from /chat/stream/{generation_id}",
+            code="restarting",
+            retry_after_secs=1,
+            extra={"generation_id": generation_id},
+        )
+    if "error" in last:
+        raise failure(last["error"], generation_id)
+    return await in_thread(turns.get_generation, caller=caller, generation_id=asked.turn.generation_id)
+
+
+def failure(told: dict[str, Any], generation_id: str) -> ChatError:
+    """The error of a last line as one with a status."""
+    known = ("code", "message", "field")
+    extra = {name: value for name, value in told.items() if name not in known} | {"generation_id": generation_id}
+    error = ChatError(told["message"], code=told["code"], field=told.get("field"), extra=extra)
+    error.status = FAILURE_STATUS.get(error.code, 500)
+    error.retry_after_secs = 5 if error.status == Unavailable.status else None
+    return error

@@ -1,0 +1,170 @@
+"""The WebSocket of the chat: several answers over one socket, each frame one of the stream's lines with a type.
+
+Knows frames and the socket's life; what a line holds, ``streaming`` knows, and who may connect, ``api.socket_auth``.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import Any
+
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from django.conf import settings
+
+from chat.access.websocket_authentication import accepted_subprotocol, credentials_of
+from chat.api.body_parsing import json_object
+from chat.api.chat_views import existing
+from chat.api.middleware.json_errors import body_too_large
+from chat.api.turn_requests import read_key
+from chat.errors import ChatError, InvalidJson, InvalidRequest, TooManyRequests
+from chat.schemas.chat_bodies import chat_request
+from chat.schemas.error_bodies import as_chat_error, error_object
+from chat.services import turns
+from chat.services.turns import Turn
+from chat.streaming.admission import one_at_a_time
+from chat.streaming.background import in_thread
+from chat.streaming.events import WireLine, lines, resumed, start
+
+Frame = dict[str, Any]
+
+MAX_RUNNING = 16  # answers on one socket at a time
+MAX_AFTER = 2**31
+MAX_REQUEST_ID_CHARS = 128
+TOKEN_EXPIRED = 4401
+
+
+class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
+    """One socket of one caller. A frame that cannot be understood is answered; the socket stays open."""
+
+    async def connect(self) -> None:
+        self._running: set[asyncio.Task[None]] = set()
+        self._expiring: asyncio.Task[None] | None = None
+        try:
+            self._credentials = await in_thread(credentials_of, self.scope)
+        except ChatError:
+            # Refused before it is accepted, which the client sees as status 403.
+            await self.close()
+            return
+        await self.accept(subprotocol=accepted_subprotocol(self.scope))
+        if self._credentials.expires_at is not None:
+            self._expiring = asyncio.create_task(self._expire(self._credentials.expires_at))
+
+    async def disconnect(self, code: int) -> None:
+        tasks = [*self._running] + ([self._expiring] if self._expiring else [])
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: object) -> None:
+        async with self._told({}) as about:
+            frame = read_frame(text_data.encode() if text_data is not None else bytes_data or b"")
+            about |= read_request_id(frame)
+            await self._handle(frame, about)
+
+    async def _handle(self, frame: Frame, about: Frame) -> None:
+        match frame.get("type"):
+            case "chat":
+                self._run(self._chat(frame, about))
+            case "resume":
+                self._run(self._resume(frame, about))
+            case "cancel":
+                await self._cancel(frame)
+            case unknown:
+                raise InvalidRequest(f'unknown type {unknown!r}: "chat", "resume" or "cancel"', field="type")
+
+    async def _chat(self, frame: Frame, about: Frame) -> None:
+        async with self._told(about):
+            await self._send_lines(await self._begun(frame), about)
+
+    @one_at_a_time()
+    async def _begun(self, frame: Frame) -> Turn:
+        caller, request = self._credentials.caller, await in_thread(chat_request, frame)
+        key = read_key(frame.get("idempotency_key"), field="idempotency_key")
+        begin = partial(
+            turns.start_turn, caller=caller, request=request, idempotency_key=key, request_digest=request.digest
+        )
+        return await start(begin, caller=caller, stops=True)
+
+    async def _resume(self, frame: Frame, about: Frame) -> None:
+        async with self._told(about):
+            after, generation_id = read_after(frame), existing(str(frame.get("generation_id")))
+            turn, stops = await in_thread(resumed, caller=self._credentials.caller, generation_id=generation_id)
+            await self._send_lines(turn, about, after=after, stops=stops)
+
+    async def _cancel(self, frame: Frame) -> None:
+        generation_id = existing(str(frame.get("generation_id")))
+        await in_thread(turns.cancel, caller=self._credentials.caller, generation_id=generation_id)
+
+    async def _send_lines(self, turn: Turn, about: Frame, *, after: int = 0, stops: bool = True) -> None:
+        source = lines(turn, caller=self._credentials.caller, after=after, stops=stops)
+        about = about | {"generation_id": str(turn.generation_id)}
+        # Several answers share the socket: every frame says which one it is of.
+        async with aclosing(source):
+            async for line in source:
+                await self.send_json({"type": type_of(line)} | line | about)
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        if len(self._running) >= MAX_RUNNING:
+            work.close()
+            raise TooManyRequests(f"{MAX_RUNNING} answers are under way on this socket", code="socket_limit")
+        # Channels hands over one frame at a time: an answer awaited here would keep its own cancel waiting.
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    @asynccontextmanager
+    async def _told(self, about: Frame) -> AsyncIterator[Frame]:
+        """The one place where what went wrong with a frame becomes an error frame."""
+        try:
+            yield about
+        except Exception as error:  # noqa: BLE001
+            told = error_object(as_chat_error(error))
+            await self.send_json({"type": "error", "token": "", "done": True, "error": told} | about)
+
+    async def _expire(self, expires_at: float) -> None:
+        await asyncio.sleep(max(0.0, expires_at - time.time()))
+        await self.close(code=TOKEN_EXPIRED)
+
+    @classmethod
+    async def encode_json(cls, content: Frame) -> str:
+        return json.dumps(content, allow_nan=False)
+
+
+def read_frame(raw: bytes) -> Frame:
+    """A client's frame. Raises BodyTooLarge, InvalidEncoding, InvalidJson, InvalidRequest."""
+    if len(raw) > settings.REQUEST_MAX_BYTES:
+        raise body_too_large(settings.REQUEST_MAX_BYTES)
+    if not raw:
+        raise InvalidJson("the frame is empty")
+    return json_object(raw)
+
+
+def read_request_id(frame: Frame) -> Frame:
+    """What the client calls its frame, to be repeated in everything that is said about it."""
+    request_id = frame.get("request_id")
+    if not isinstance(request_id, str):
+        return {}
+    # It goes out again with every token.
+    if len(request_id) > MAX_REQUEST_ID_CHARS:
+        raise InvalidRequest(f"request_id has at most {MAX_REQUEST_ID_CHARS} characters", field="request_id")
+    return {"request_id": request_id}
+
+
+def read_after(frame: Frame) -> int:
+    after = frame.get("after", 0)
+    if not isinstance(after, int) or isinstance(after, bool) or not 0 <= after <= MAX_AFTER:
+        raise InvalidRequest("after must be the id of a line", field="after")
+    return after
+
+
+def type_of(line: WireLine) -> str:
+    if "error" in line:
+        return "error"
+    if line["done"]:
+        return "done"
+    if "status" in line:
+        return "status"
+    return "started" if "generation_id" in line else "token"

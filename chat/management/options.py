@@ -1,0 +1,88 @@
+"""The options that `ask` and `batch_prompts` share, and their way into the body of a chat request.
+
+Knows no ranges: what is given is checked as any other request is.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import CommandError
+
+from chat.access.callers import Caller
+from inference.monitoring import worker_report
+
+# Field of the wire format -> (type, help). The option is the field's name with hyphens.
+SAMPLING: dict[str, tuple[type[int] | type[float], str]] = {
+    "max_tokens": (int, "most tokens of an answer"),
+    "temperature": (float, "0 takes the likeliest token every time"),
+    "top_p": (float, "keep the likeliest tokens that make up this share"),
+    "top_k": (int, "keep this many of the likeliest tokens; 0: all"),
+    "min_p": (float, "keep tokens at least this likely relative to the likeliest"),
+    "repeat_penalty": (float, "make tokens of the last sentences less likely; 1: off"),
+    "presence_penalty": (float, "make tokens that occurred less likely"),
+    "frequency_penalty": (float, "make tokens less likely the more often they occurred"),
+    "seed": (int, "draw the same tokens each time"),
+    "rag_top_k": (int, "how many memories to search for"),
+}
+
+
+def add_request_arguments(parser: argparse.ArgumentParser) -> None:
+    """System prompt, sampling, memories, deadline and owner."""
+    system = parser.add_mutually_exclusive_group()
+    system.add_argument("--system", help="system prompt instead of the default one")
+    system.add_argument("--system-file", type=Path, help="file that holds the system prompt")
+    for name, (kind, text) in SAMPLING.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
+    parser.add_argument("--stop", action="append", metavar="TEXT", help="end an answer before this text; repeatable")
+    parser.add_argument("--use-rag", action="store_true", default=None, help="search memories for each prompt")
+    parser.add_argument(
+        "--timeout", type=float, dest="timeout_s", metavar="SECS", help="stop an answer after this time"
+    )
+    owner = parser.add_mutually_exclusive_group()
+    owner.add_argument("--user", metavar="NAME", help="ask in the name of this user")
+    owner.add_argument("--owner", metavar="KEY", help='ask in the name of this owner key, such as "service:gateway"')
+
+
+def request_fields(options: dict[str, Any]) -> dict[str, Any]:
+    """What was given, as fields of a request's body, the system prompt not among them."""
+    names = [*SAMPLING, "stop", "use_rag", "timeout_s"]
+    return {name: options[name] for name in names if options.get(name) is not None}
+
+
+def system_prompt(options: dict[str, Any]) -> str | None:
+    """The system prompt that was given. Raises CommandError for a file that cannot be read."""
+    path: Path | None = options.get("system_file")
+    if path is None:
+        return options.get("system")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"--system-file {path}: {error}") from error
+
+
+def caller_of(options: dict[str, Any]) -> Caller:
+    """Who asks: a user, any owner key, or the local identity. Raises CommandError for a user who does not exist."""
+    if name := options.get("user"):
+        users = get_user_model()._default_manager
+        user = users.filter(**{get_user_model().USERNAME_FIELD: name}).first()
+        if user is None:
+            raise CommandError(f"there is no user {name!r}")
+        return Caller.of_user(user)
+    if key := options.get("owner"):
+        try:
+            return Caller(key)
+        except ValueError as error:
+            raise CommandError(f"--owner: {error}") from error
+    return Caller.local()
+
+
+def require_service() -> None:
+    """Raises CommandError when no worker would take the work."""
+    if worker_report.last_report() is None:
+        raise CommandError(
+            "the service is not running: no worker has reported within the last "
+            f"{worker_report.REPORT_TTL_SECS} s. Start it with `manage.py serve`; if it runs, give this "
+            "command the same GEMMA_DATA_DIR (or REDIS_URL and DATABASE_URL)."
+        )

@@ -1,0 +1,114 @@
+"""Transcripts, their segments and notes, as they came in; and passages, the pieces in which both kinds are searched.
+
+Ranking and the two indexes (full text, vectors) are elsewhere; the database's triggers keep them in step with passages.
+"""
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from chat.rag.sources import MEMORY, SEGMENT
+
+SHARED = ""  # the owner of what services index: everybody's
+
+
+class Kind(models.TextChoices):
+    """What a passage was cut from; the values are the RAG protocol's."""
+
+    SEGMENT = SEGMENT
+    MEMORY = MEMORY
+
+
+class Transcript(models.Model):
+    """One recording. ``created_at`` is when it was recorded; ``digest`` covers all of it, so that importing it again
+    is recognised."""
+
+    owner = models.CharField(max_length=64, blank=True, default=SHARED)
+    job_id = models.CharField(max_length=200)
+    session_id = models.CharField(max_length=200, blank=True, default="")
+    title = models.CharField(max_length=300, blank=True, default="")
+    full_text = models.TextField(blank=True, default="")
+    duration_secs = models.FloatField(null=True, blank=True)
+    digest = models.CharField(max_length=64, blank=True, default="", editable=False)
+    created_at = models.DateTimeField(default=timezone.now)
+    indexed_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering: ClassVar = ["-created_at", "-id"]
+        constraints: ClassVar = [models.UniqueConstraint(fields=["owner", "job_id"], name="transcript_owner_job")]
+        indexes: ClassVar = [models.Index(fields=["owner", "-created_at"], name="transcript_owner_created")]
+
+    def __str__(self) -> str:
+        return self.title or self.job_id
+
+
+class Segment(models.Model):
+    """One utterance. ``start_secs`` and ``end_secs`` lie within the recording, ``said_at`` is the hour by the clock."""
+
+    transcript = models.ForeignKey(Transcript, on_delete=models.CASCADE, related_name="segments")
+    position = models.PositiveIntegerField()
+    text = models.TextField()
+    speaker = models.CharField(max_length=200, blank=True, default="")
+    start_secs = models.FloatField(null=True, blank=True)
+    end_secs = models.FloatField(null=True, blank=True)
+    emotion = models.CharField(max_length=100, blank=True, default="")
+    emotion_confidence = models.FloatField(null=True, blank=True)
+    emotion_scores = models.JSONField(default=dict, blank=True)
+    audio_metrics = models.JSONField(default=dict, blank=True)
+    said_at = models.DateTimeField()
+
+    class Meta:
+        ordering: ClassVar = ["transcript", "position"]
+        constraints: ClassVar = [models.UniqueConstraint(fields=["transcript", "position"], name="segment_position")]
+
+    def __str__(self) -> str:
+        return f"{self.speaker}: {self.text[:60]}" if self.speaker else self.text[:60]
+
+
+class Note(models.Model):
+    """Something written down: the RAG protocol's "memory". ``key`` names it at its origin, "" when it has no name."""
+
+    owner = models.CharField(max_length=64, blank=True, default=SHARED)
+    key = models.CharField(max_length=200, blank=True, default="")
+    title = models.CharField(max_length=300, blank=True, default="")
+    body = models.TextField()
+    metadata = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering: ClassVar = ["-created_at", "-id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["owner", "key"], condition=~Q(key=""), name="note_owner_key")
+        ]
+        indexes: ClassVar = [models.Index(fields=["owner", "-created_at"], name="note_owner_created")]
+
+    def __str__(self) -> str:
+        return self.title or self.body[:60]
+
+
+class Passage(models.Model):
+    """One searchable piece of a segment or a note: what filters and ranking need, in one table for both kinds.
+
+    ``speaker`` is case-folded, ``emotion`` in lower case; ``embedding`` is 384 float16 numbers of length 1, None until
+    it is computed (see ``vectors_later``).
+    """
+
+    owner = models.CharField(max_length=64, blank=True, default=SHARED)
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    text = models.TextField()
+    speaker = models.CharField(max_length=200, blank=True, default="")
+    emotion = models.CharField(max_length=100, blank=True, default="")
+    said_at = models.DateTimeField()
+    transcript = models.ForeignKey(Transcript, on_delete=models.CASCADE, null=True, related_name="passages")
+    segment = models.ForeignKey(Segment, on_delete=models.CASCADE, null=True, related_name="passages")
+    note = models.ForeignKey(Note, on_delete=models.CASCADE, null=True, related_name="passages")
+    embedding = models.BinaryField(null=True)
+
+    class Meta:
+        ordering: ClassVar = ["id"]
+        indexes: ClassVar = [models.Index(fields=["id"], condition=Q(embedding=None), name="passage_without_vector")]
+
+    def __str__(self) -> str:
+        return self.text[:60]

@@ -1,0 +1,151 @@
+"""Asks the memory service. It may be absent, slow or broken: that costs the sources and is said, nothing more.
+
+Knows the wire form of its search; what a hit means is ``sources``' business.
+"""
+
+import asyncio
+import functools
+import json
+import logging
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import httpx
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from chat.rag.query import Search, SourceFilters
+from chat.rag.sources import Source, from_hit
+from inference.auth.service_token import mint
+from inference.runtime.circuit_breaker import Breaker
+
+log = logging.getLogger(__name__)
+
+MAX_ANSWER_BYTES = 8 * 1024 * 1024
+MAX_QUERY_CHARS = 2_000
+NOT_CONFIGURED = "no memory service is configured"
+# The second is where services of the older form answer; they understand the same body.
+PATHS = ("/search/semantic", "/search")
+
+Result = TypeVar("Result")
+
+
+class _SearchFailed(Exception):
+    """No usable answer; the text may be shown to a user (no address in it). ``is_sick``: others would fare alike."""
+
+    def __init__(self, text: str, *, is_sick: bool = True) -> None:
+        super().__init__(text)
+        self.is_sick = is_sick
+
+
+def search(*, query: str, top_k: int, filters: SourceFilters, kind: str | None = None) -> Search:
+    """At most ``top_k`` memories, best first. Never raises for anything the service does, and never takes longer
+    than RAG_TIMEOUT_SECS; no time at all while the service is left alone after repeated failures. Must not be called
+    on a thread that runs an event loop."""
+    base = settings.RAG_SERVICE_URL
+    if not base:
+        return Search(error=NOT_CONFIGURED)
+    breaker = breaker_of(base)
+    ticket = breaker.admit()
+    if ticket is None:
+        return Search(error=_left_alone(breaker))
+    started = time.monotonic()
+    body = {"query": query[:MAX_QUERY_CHARS], "top_k": top_k, "doc_type": kind} | _filters(filters)
+    try:
+        sources, error = _within(settings.RAG_TIMEOUT_SECS, _ask(base.rstrip("/"), body)), ""
+        breaker.succeeded(ticket)
+    except (_SearchFailed, httpx.HTTPError, httpx.InvalidURL, OSError, ImproperlyConfigured) as problem:
+        sources, error = [], _said(problem)
+        log.warning("Memory search failed: %s (%r)", error, problem.__cause__ or problem)
+        (breaker.failed if _is_sick(problem) else breaker.succeeded)(ticket)
+    latency_ms = (time.monotonic() - started) * 1000
+    return Search(sources=tuple(sources[:top_k]), error=error, latency_ms=latency_ms)
+
+
+@functools.lru_cache(maxsize=8)
+def breaker_of(base: str) -> Breaker:
+    """This process's own for the service at that address."""
+    return Breaker(max_failures=settings.RAG_BREAKER_FAILURES, pause_secs=settings.RAG_BREAKER_PAUSE_SECS)
+
+
+def _left_alone(breaker: Breaker) -> str:
+    return (
+        f"the memory service failed {breaker.n_failures} times in a row; it is asked again in {breaker.wait_secs:.0f} s"
+    )
+
+
+def _is_sick(problem: Exception) -> bool:
+    # One caller's odd question, or a key of ours that is wrong, must not cost all others their memories.
+    return problem.is_sick if isinstance(problem, _SearchFailed) else not isinstance(problem, ImproperlyConfigured)
+
+
+def _said(problem: Exception) -> str:
+    match problem:
+        case TimeoutError() | httpx.TimeoutException():
+            return f"the memory service did not answer within {settings.RAG_TIMEOUT_SECS:g} s"
+        case _SearchFailed():
+            return str(problem)
+        case _:
+            return "the memory service could not be reached"
+
+
+def _within(timeout_secs: float, work: Coroutine[Any, Any, Result]) -> Result:
+    """Run ``work``, at most so long. HTTP clients only bound single reads, which a dripping server never exceeds."""
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(asyncio.wait_for(work, timeout_secs))
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()  # not asyncio.run: that waits at its end for the thread of a name lookup, which may hang
+
+
+def _filters(filters: SourceFilters) -> dict[str, Any]:
+    return {
+        "start_date": filters.start_date,
+        "end_date": filters.end_date,
+        "last_n_transcripts": filters.last_n_transcripts,
+        "speakers": list(filters.speakers) or None,
+        "bias_emotions": list(filters.bias_emotions) or None,
+    }
+
+
+async def _ask(base: str, body: dict[str, Any]) -> list[Source]:
+    # No proxy from the environment: the service is inside the installation, and so is its token.
+    async with httpx.AsyncClient(timeout=settings.RAG_TIMEOUT_SECS, trust_env=False) as client:
+        for path in PATHS:
+            status, data = await _post(client, base + path, body)
+            if status != httpx.codes.NOT_FOUND:
+                break
+    if status != httpx.codes.OK:
+        raise _SearchFailed(f"the memory service answered {status}", is_sick=status >= 500)
+    return _parse(data)
+
+
+async def _post(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> tuple[int, bytes]:
+    token = mint()  # a new one each time: a token is good for one request
+    headers = {"X-Service-Token": token} if token else {}
+    async with client.stream("POST", url, json=body, headers=headers) as response:
+        data = bytearray()
+        async for part in response.aiter_bytes():
+            data += part
+            if len(data) > MAX_ANSWER_BYTES:
+                raise _SearchFailed("the memory service answered with too much")
+    return response.status_code, bytes(data)
+
+
+def _parse(data: bytes) -> list[Source]:
+    """The sources of an answer; results that make no sense are left out, an answer that makes none is an error."""
+    try:
+        answer = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise _SearchFailed("the memory service answered with something that is not JSON") from error
+    if not isinstance(answer, dict) or not isinstance(answer.get("results"), list):
+        raise _SearchFailed("the memory service answered with something that is no search result")
+    if answer.get("success") is False:
+        raise _SearchFailed("the memory service said that its search failed")
+    hits = [from_hit(hit) for hit in answer["results"]]
+    sources = [hit for hit in hits if hit is not None]
+    if hits and not sources:
+        raise _SearchFailed("the memory service answered with results that have no text")
+    return sorted(sources, key=lambda source: -(source.score or 0.0))

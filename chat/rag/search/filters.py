@@ -1,0 +1,82 @@
+"""Which rows may be found at all: whose they are, and what the query's filters leave. Applied before any ranking."""
+
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+
+import numpy as np
+from django.db import connection
+
+from chat.rag.models import SHARED
+from chat.rag.query import MemoryQuery
+from chat.rag.search.time_expressions import Span
+from chat.rag.vectors.snapshot import Mask, Snapshot
+
+RECENT_TRANSCRIPTS = (
+    "SELECT id FROM memory_transcript WHERE owner IN (%s, %s) ORDER BY created_at DESC, id DESC LIMIT %s"
+)
+
+
+LAST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)  # room for what is added, in every zone
+
+
+class FilterError(Exception):
+    """A filter that cannot be used; the text names it and may be shown to a user."""
+
+
+def allowed_rows(snapshot: Snapshot, query: MemoryQuery) -> Mask:
+    """Raises FilterError."""
+    filters = query.filters
+    allowed = snapshot.columns.is_alive & snapshot.has("owner", {SHARED, query.owner or SHARED})
+    if query.kind is not None:
+        allowed &= snapshot.has("kind", [query.kind])
+    if filters.speakers:
+        allowed &= snapshot.has("speaker", {name.casefold().strip() for name in filters.speakers})
+    zone = query.now.tzinfo or UTC
+    if filters.start_date is not None:
+        allowed &= snapshot.columns.said_at >= _moment("start_date", filters.start_date, zone).timestamp()
+    if filters.end_date is not None:
+        allowed &= snapshot.columns.said_at < _end("end_date", filters.end_date, zone).timestamp()
+    if filters.last_n_transcripts is not None:
+        allowed &= np.isin(snapshot.columns.transcript, _recent(query.owner or SHARED, filters.last_n_transcripts))
+    return allowed
+
+
+def in_span(snapshot: Snapshot, span: Span, zone: tzinfo) -> Mask:
+    """What was said on these days, as they are counted in the zone."""
+    inside = np.ones(len(snapshot), np.bool_)
+    if span.start:
+        inside &= snapshot.columns.said_at >= _midnight(span.start, zone).timestamp()
+    if span.end:
+        inside &= snapshot.columns.said_at < _midnight(_next(span.end), zone).timestamp()
+    return inside
+
+
+def _recent(owner: str, n: int) -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute(RECENT_TRANSCRIPTS, [SHARED, owner, max(0, min(n, 1_000_000))])
+        return [row[0] for row in cursor.fetchall()]
+
+
+def _moment(name: str, text: str, zone: tzinfo) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise FilterError(f"{name}={text[:100]!r} is not an ISO 8601 date") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=zone)
+
+
+def _end(name: str, text: str, zone: tzinfo) -> datetime:
+    """What must lie before it: a day without an hour counts whole."""
+    moment = _moment(name, text, zone)
+    try:
+        date.fromisoformat(text.strip())
+    except ValueError:
+        return min(moment, LAST) + timedelta(microseconds=1)
+    return _midnight(_next(moment.date()), zone)
+
+
+def _midnight(day: date, zone: tzinfo) -> datetime:
+    return datetime.combine(day, time(), zone)
+
+
+def _next(day: date) -> date:
+    return day + timedelta(days=1) if day < date.max else day

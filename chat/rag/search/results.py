@@ -1,0 +1,68 @@
+"""Hits as sources: read from the database, without what was said already, with the lines around them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from chat.rag.models import Passage
+from chat.rag.search.fusion import Sayings
+from chat.rag.search.neighbours import Window, lines_of, text_of, windows
+from chat.rag.sources import Source
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A passage and how it was ranked; a part that did not find it is None."""
+
+    passage_id: int
+    score: float
+    vector: float | None
+    text: float | None
+    recency: float
+
+
+def sources(hits: Sequence[Hit], top_k: int, *, with_neighbours: bool) -> list[Source]:
+    """The first ``top_k`` that say something new, best first; fewer when hits share a window."""
+    by_id = {hit.passage_id: hit for hit in hits}
+    chosen = list(_different(hits, top_k))
+    found: Sequence[Window | Passage] = windows(chosen) if with_neighbours else chosen
+    lines = lines_of(found)
+    told = []
+    for each in found:
+        row = each.hits[0] if isinstance(each, Window) else each
+        text = text_of(each, lines[row.pk]) if isinstance(each, Window) and lines[row.pk] else row.text
+        told.append(_source(row, by_id[row.pk], text))
+    return told
+
+
+def _different(hits: Sequence[Hit], top_k: int) -> Iterator[Passage]:
+    """Reads a few more than are wanted at a time, until there are enough."""
+    sayings = Sayings()
+    n_told = 0
+    size = 2 * top_k
+    for start in range(0, len(hits), size):
+        ids = [hit.passage_id for hit in hits[start : start + size]]
+        rows = Passage.objects.filter(pk__in=ids).select_related("segment", "transcript", "note")
+        by_id = {row.pk: row for row in rows.defer("embedding", "transcript__full_text", "note__body")}
+        for row in (by_id[pk] for pk in ids if pk in by_id):  # a missing one was deleted just now
+            if sayings.is_new(row.speaker, row.text):
+                yield row
+                n_told += 1
+                if n_told == top_k:
+                    return
+
+
+def _source(row: Passage, hit: Hit, text: str) -> Source:
+    segment, note, transcript = row.segment, row.note, row.transcript
+    holder = note or transcript
+    return Source(
+        kind=row.kind,
+        text=text,
+        title=holder.title if holder else "",
+        speaker=segment.speaker if segment else "",
+        time=row.said_at.isoformat(),
+        start_time=segment.start_secs if segment else None,
+        emotion=segment.emotion if segment else "",
+        score=round(hit.score, 6),
+        doc_id=str(row.segment_id or row.note_id),
+        scores={"vector": hit.vector, "text": hit.text, "recency": hit.recency},
+    )

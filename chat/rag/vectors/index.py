@@ -1,0 +1,181 @@
+"""The snapshot of passages that this process searches, brought up to date before each search.
+
+What other processes wrote is noticed by two numbers: the highest ids of passages and of changes (see the migration).
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from django.db import connection
+
+from chat.rag.vectors.embedding import DIMENSIONS, Vectors
+from chat.rag.vectors.snapshot import Columns, Snapshot, columns
+
+Row = tuple[Any, ...]
+VECTOR_BYTES = 2 * DIMENSIONS
+ROWS_PER_FETCH = 5_000
+# Rows of the dead are only marked; this often all is read anew.
+RELOAD_SECS = 86_400.0
+# Or when there are more of them than of the living, and more than this: a recording that is indexed again and again
+# while it goes on leaves all its earlier versions.
+DEAD_KEPT = 10_000
+ROWS_AFTER = (
+    "SELECT id, owner, kind, speaker, emotion, transcript_id, {unix_secs}, embedding"
+    " FROM memory_passage WHERE id > %s ORDER BY id LIMIT %s"
+)
+CHANGED_BETWEEN = (
+    "SELECT c.passage_id, p.id, p.embedding FROM memory_change c LEFT JOIN memory_passage p ON p.id = c.passage_id"
+    " WHERE c.id > %s AND c.id <= %s"
+)
+UNIX_SECS = {"sqlite": "CAST(strftime('%s', said_at) AS INTEGER)", "postgresql": "extract(epoch FROM said_at)::bigint"}
+
+
+@dataclass
+class Index:
+    """One per process; threads share it."""
+
+    snapshot: Snapshot = field(default_factory=Snapshot.empty)
+    loaded_at: float = -np.inf
+    seen: tuple[int, int] = (0, 0)  # highest ids of changes and passages at the last look
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def fresh(self) -> Snapshot:
+        """What the database holds now. Inside a transaction, which may yet be undone, nothing is kept."""
+        if connection.in_atomic_block:
+            return _extended(Snapshot.empty())
+        with self.lock:
+            if time.monotonic() - self.loaded_at > RELOAD_SECS:
+                self._start_anew()
+            last_change, last_passage = newest = _newest()
+            # Fewer passages without a change, or fewer changes: this is another database, or an emptied one.
+            if newest < self.seen:
+                self._start_anew()
+            self.seen = newest
+            if last_change != self.snapshot.last_change:
+                self.snapshot = _with_changes(self.snapshot, last_change)
+            if last_passage > self.snapshot.last_passage:
+                self.snapshot = _extended(self.snapshot)
+            return self.snapshot
+
+    def forget(self) -> None:
+        """Read everything again next time."""
+        with self.lock:
+            self._start_anew()
+
+    def _start_anew(self) -> None:
+        self.snapshot, self.loaded_at = Snapshot.empty(), time.monotonic()
+
+
+def prune_changes() -> None:
+    """Forget changes that every process has seen, or has read everything anew since."""
+    before = datetime.now(UTC) - timedelta(seconds=2 * RELOAD_SECS)
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM memory_change WHERE made_at < %s", [before.strftime("%Y-%m-%d %H:%M:%S")])
+
+
+def _newest() -> tuple[int, int]:
+    """Found without a scan."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT (SELECT max(id) FROM memory_change), (SELECT max(id) FROM memory_passage)")
+        last_change, last_passage = cursor.fetchone()
+    return last_change or 0, last_passage or 0
+
+
+def _with_changes(before: Snapshot, last_change: int) -> Snapshot:
+    """Without what was deleted since, and with the vectors that were computed since. After any other change, one of
+    everything, or too many, all is read anew."""
+    anew = replace(Snapshot.empty(), last_change=last_change)
+    with connection.cursor() as cursor:
+        cursor.execute(CHANGED_BETWEEN, [before.last_change, last_change])
+        changed = cursor.fetchall()
+    if not len(before) or any(passage is None for passage, *_ in changed):
+        return anew
+    columns = before.columns
+    is_alive, has_vector = columns.is_alive.copy(), columns.has_vector.copy()
+    rows, found = before.rows_of(np.array([passage for passage, *_ in changed], np.int64))
+    for row, is_known, (_, living, vector) in zip(rows, found, changed, strict=True):
+        if not is_known:
+            continue
+        if living is None:
+            is_alive[row] = False
+        elif vector is None or columns.has_vector[row]:
+            return anew
+        else:
+            # Earlier snapshots, which share the buffer, do not look at this row of it.
+            before.vectors[row] = np.frombuffer(vector, np.float16)
+            has_vector[row] = True
+    n_alive = int(is_alive.sum())
+    if len(before) - n_alive > max(n_alive, DEAD_KEPT):
+        return anew
+    return replace(before, columns=replace(columns, is_alive=is_alive, has_vector=has_vector), last_change=last_change)
+
+
+def _extended(before: Snapshot) -> Snapshot:
+    """With all rows that were added since."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM memory_passage WHERE id > %s", [before.last_passage])
+        [n_new] = cursor.fetchone()
+    # Room for all of them at once: a buffer that grows is there twice while it is copied.
+    snapshot = replace(before, vectors=_room(before.vectors, len(before), len(before) + n_new))
+    for rows in _rows_after(before.last_passage):
+        snapshot = _with(snapshot, rows)
+    return snapshot
+
+
+def _rows_after(last_passage: int) -> Iterator[list[Row]]:
+    # Django's placeholder would trip over the format of strftime.
+    unix_secs = UNIX_SECS[connection.vendor].replace("%", "%%")
+    sql = ROWS_AFTER.format(unix_secs=unix_secs)
+    while True:
+        with connection.cursor() as cursor:
+            cursor.execute(sql, [last_passage, ROWS_PER_FETCH])
+            rows = cursor.fetchall()
+        if rows:
+            yield rows
+            last_passage = rows[-1][0]
+        if len(rows) < ROWS_PER_FETCH:
+            return
+
+
+def _with(before: Snapshot, rows: list[Row]) -> Snapshot:
+    new = _columns(before, rows)
+    joined = {
+        name: np.concatenate([getattr(before.columns, name), getattr(new, name)])
+        for name in Columns.__dataclass_fields__
+    }
+    vectors = _room(before.vectors, len(before), len(before) + len(rows))
+    held = [row[-1] if has else bytes(VECTOR_BYTES) for row, has in zip(rows, new.has_vector, strict=True)]
+    flat = np.frombuffer(b"".join(held), np.float16)
+    vectors[len(before) : len(before) + len(rows)] = flat.reshape(len(rows), DIMENSIONS)
+    return replace(before, columns=Columns(**joined), vectors=vectors, last_passage=rows[-1][0])
+
+
+def _columns(before: Snapshot, rows: list[Row]) -> Columns:
+    ids, owners, kinds, speakers, emotions, transcripts, said_at, embeddings = zip(*rows, strict=True)
+    code = before.codes.of
+    return columns(
+        id=ids,
+        owner=map(code, owners),
+        kind=map(code, kinds),
+        speaker=map(code, speakers),
+        emotion=map(code, emotions),
+        transcript=[transcript or 0 for transcript in transcripts],
+        said_at=said_at,
+        has_vector=[embedding is not None and len(embedding) == VECTOR_BYTES for embedding in embeddings],
+        is_alive=[True] * len(rows),
+    )
+
+
+def _room(buffer: Vectors, n_used: int, n_needed: int) -> Vectors:
+    """The buffer, or one with half as much to spare: growing by little steps would copy all of it each time. What is
+    spare takes no memory until it is written."""
+    if n_needed <= len(buffer):
+        return buffer
+    grown = np.empty((n_needed * 3 // 2, DIMENSIONS), np.float32)
+    grown[:n_used] = buffer[:n_used]
+    return grown

@@ -1,0 +1,76 @@
+"""What can be asked of us, typed, with the defaults of the wire format.
+
+Shapes and ranges were checked by whoever made the object from foreign input; rules between fields are the
+services'.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from chat.enums import ChatRole, Strategy
+from chat.rag.query import SourceFilters
+from chat.rag.sources import ContextItem
+from inference.models import Priority
+
+
+@dataclass(frozen=True)
+class ChatMessage:
+    role: ChatRole
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How to sample and schedule, for a chat turn and a raw completion alike. ``seed`` None: one is drawn."""
+
+    max_tokens: int = 512
+    temperature: float = 0.7
+    top_p: float = 0.95
+    top_k: int = 40
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float | None] = field(default_factory=dict)
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    cache_prompt: bool = True
+    session_id: str = ""
+    priority: Priority = Priority.INTERACTIVE
+    timeout_s: float | None = None  # None: REQUEST_TIMEOUT_SECS, which is also the most one can ask for
+
+    @property
+    def digest(self) -> str:
+        """The same for equal requests, across processes."""
+        plain = json.dumps(asdict(self), sort_keys=True, default=str)
+        return hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatRequest(RunOptions):
+    """One chat turn. ``message`` is the short form of one user message; ``use_rag`` None: RAG_DEFAULT.
+
+    ``replaces`` is a message of the conversation: the turn takes the place of its question, in a conversation that
+    branches off there; without a message the same is asked again."""
+
+    messages: tuple[ChatMessage, ...] = ()
+    message: str | None = None
+    conversation_id: uuid.UUID | None = None
+    replaces: uuid.UUID | None = None
+    context: tuple[ContextItem, ...] = ()
+    use_rag: bool | None = None
+    rag_top_k: int = 5
+    filters: SourceFilters = field(default_factory=SourceFilters)
+    strategy: Strategy | None = None  # None: the conversation's own
+    store: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionRequest(RunOptions):
+    """A raw prompt: no template, no history, nothing kept."""
+
+    prompt: str

@@ -1,0 +1,140 @@
+"""Stored conversations of a caller: list, create, change, delete, export."""
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from django.db import transaction
+
+from chat.access.callers import Caller
+from chat.enums import Strategy
+from chat.error_translation import translated
+from chat.errors import NotFound
+from chat.models import Conversation, Message, Role
+from chat.querysets import ConversationQuerySet, SummaryQuerySet
+from chat.schemas.answers import message_body, summary_body
+from chat.services.history_matching import digests
+from inference.queue import generations
+
+
+def conversations_of(caller: Caller) -> ConversationQuerySet:
+    """The caller's own, the most recently continued first."""
+    return Conversation.objects.of(caller.key)
+
+
+def get_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> Conversation:
+    """Raises NotFound also for another owner's."""
+    with translated():
+        found = conversations_of(caller).filter(pk=conversation_id).first()
+    if found is None:
+        raise NotFound("there is no such conversation", field="conversation_id")
+    return found
+
+
+def create_conversation(
+    *, caller: Caller, title: str = "", system_prompt: str = "", strategy: Strategy = Strategy.SUMMARIZE
+) -> Conversation:
+    with translated():
+        return Conversation.objects.create(
+            owner=caller.key, title=title, system_prompt=system_prompt, strategy=strategy.value
+        )
+
+
+def update_conversation(
+    *,
+    caller: Caller,
+    conversation_id: uuid.UUID,
+    title: str | None = None,
+    system_prompt: str | None = None,
+    strategy: Strategy | None = None,
+) -> Conversation:
+    """Change what is not None. A new system prompt counts from the next turn on."""
+    with translated(), transaction.atomic():
+        # Locked, so that a turn arriving now is stored under one system prompt, with the digests that belong to it.
+        conversations_of(caller).select_for_update().filter(pk=conversation_id).first()
+        conversation = get_conversation(caller=caller, conversation_id=conversation_id)
+        if title is not None:
+            conversation.title = title
+        if strategy is not None:
+            conversation.strategy = strategy.value
+        if system_prompt is not None and system_prompt != conversation.system_prompt:
+            conversation.system_prompt = system_prompt
+            _renew_digests(conversation)
+        conversation.save(update_fields=["title", "system_prompt", "strategy", "updated_at"])
+        return conversation
+
+
+def summaries_of(*, caller: Caller, conversation_id: uuid.UUID) -> SummaryQuerySet:
+    """All versions, the newest first, failed attempts and the one being made included."""
+    conversation = get_conversation(caller=caller, conversation_id=conversation_id)
+    return conversation.summaries.order_by("-version")
+
+
+def delete_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> None:
+    """Stops what is under way; messages, sources and generations go too."""
+    conversation = get_conversation(caller=caller, conversation_id=conversation_id)
+    with translated(), transaction.atomic():
+        # Locked, so that a turn arriving now either is seen here or finds nothing to continue.
+        Conversation.objects.select_for_update().filter(pk=conversation.pk).first()
+        ids = [*conversation.messages.all().generation_ids(), *conversation.summaries.all().generation_ids()]
+        conversation.delete()
+        generations.delete(generation_ids=ids)
+
+
+def export_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> dict[str, Any]:
+    """Everything a person would want to keep, as JSON values."""
+    conversation = get_conversation(caller=caller, conversation_id=conversation_id)
+    return {
+        "id": str(conversation.pk),
+        "title": conversation.title,
+        "summary": conversation.summary,
+        "summaries": [summary_body(summary) for summary in conversation.summaries.all()],
+        "system_prompt": conversation.system_prompt,
+        "created_at": conversation.created_at.isoformat(),
+        "updated_at": conversation.updated_at.isoformat(),
+        "messages": [message_body(message) for message in conversation.messages.in_order()],
+    }
+
+
+def export_markdown(*, caller: Caller, conversation_id: uuid.UUID) -> str:
+    """The conversation as a page to read: headings for speakers, sources below the answers they belong to."""
+    conversation = get_conversation(caller=caller, conversation_id=conversation_id)
+    parts = [f"# {_one_line(conversation.title) or 'Conversation'}", f"_{conversation.created_at:%Y-%m-%d %H:%M} UTC_"]
+    if conversation.system_prompt:
+        parts += ["## System prompt", _quoted(conversation.system_prompt)]
+    for message in conversation.messages.in_order():
+        parts += _markdown_of(message)
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_of(message: Message) -> Iterator[str]:
+    yield f"## {'You' if message.role == Role.USER else 'Gemma'}"
+    # Quoted: a heading within a message must not look like the beginning of another one.
+    yield _quoted(message.text) if message.role == Role.USER else message.text.strip() or "_(no answer)_"
+    body = message_body(message)
+    if body["status"] not in ("complete", "interrupted"):
+        yield f"_{body['status']}_"
+    sources = [f"- [{source['label']}] {_one_line(_described(source))}" for source in body["sources"]]
+    if sources:
+        yield "Sources:\n\n" + "\n".join(sources)
+
+
+def _described(source: dict[str, Any]) -> str:
+    facts = ", ".join(str(source[name]) for name in ("title", "speaker", "time", "emotion") if source.get(name))
+    return f"{facts}: {source['text']}" if facts else source["text"]
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}" for line in text.splitlines())
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _renew_digests(conversation: Conversation) -> None:
+    """Digests cover the system prompt: a client that sends the new one finds its conversation again."""
+    users = list(conversation.messages.filter(role=Role.USER).order_by("position"))
+    for message, digest in zip(users, digests(conversation.system_prompt, [m.content for m in users]), strict=True):
+        message.history_digest = digest
+    Message.objects.bulk_update(users, ["history_digest"], batch_size=100)

@@ -1,0 +1,195 @@
+"""The lines of a running answer, as every interface sends them: started, statuses, tokens, and one last line.
+
+Knows the wire format's objects, not how they are framed: SSE, WebSocket, /chat and commands do that.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, cast
+from uuid import UUID
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError
+
+from chat.access.callers import Caller
+from chat.errors import ChatError
+from chat.schemas import answers
+from chat.schemas.error_bodies import as_chat_error, error_object
+from chat.services import turns
+from chat.services.turns import Turn
+from chat.streaming.background import in_thread, spawn
+from chat.streaming.disconnect import closing, reading, watch_arrival
+from inference.models import ENDED, Priority
+from inference.queue import generations
+from inference.token_stream.entries import AnyEntry, End, Token, Waiting
+from inference.token_stream.reader import TokenLogReader
+
+WireLine = dict[str, Any]
+
+logger = logging.getLogger(__name__)
+
+LAST_WORDS_SECS = 0.3
+
+
+@dataclass
+class _Open:
+    """How many answers this web process is sending."""
+
+    count: int = 0
+
+
+_open = _Open()
+
+
+@dataclass
+class _Progress:
+    """What one reader was told so far. ``index`` is the last token's, which resuming begins after."""
+
+    index: int
+    position: int | None = None
+    is_claimed: bool = False  # a worker has it: there is no place in the queue to tell
+    is_over: bool = False
+    last_sent: float = field(default_factory=time.monotonic)
+
+    def line(self, **content: Any) -> WireLine:  # noqa: ANN401
+        self.last_sent = time.monotonic()
+        self.is_over = self.is_over or bool(content.get("done"))
+        return {"id": self.index, "token": "", "done": False, **content}
+
+
+async def start(begin: Callable[[], Turn], *, caller: Caller, stops: bool) -> Turn:
+    """Run ``begin`` (which stores a turn) to its end even if the client leaves meanwhile.
+
+    A stored turn that nobody comes to read is stopped like one that everybody has left.
+    """
+    beginning = asyncio.create_task(in_thread(begin))
+    if stops:
+        beginning.add_done_callback(lambda task: _watch(task, caller))
+    return await asyncio.shield(beginning)
+
+
+def _watch(beginning: asyncio.Task[Turn], caller: Caller) -> None:
+    if not beginning.cancelled() and beginning.exception() is None:
+        watch_arrival(beginning.result().generation_id, caller=caller)
+
+
+def resumed(*, caller: Caller, generation_id: UUID) -> tuple[Turn, bool]:
+    """A turn to read again, and whether leaving it stops it. Raises NotFound. Blocks."""
+    generation = turns.get_generation(caller=caller, generation_id=generation_id)
+    message = getattr(generation, "message", None)
+    turn = Turn(
+        generation_id=generation.pk,
+        conversation_id=message.conversation_id if message else None,
+        message_id=message.pk if message else None,
+    )
+    return turn, stops_when_left(generation.priority, generation.idempotency_key)
+
+
+def stops_when_left(priority: int, idempotency_key: str | None) -> bool:
+    """Somebody comes back for batch work and for what has a key: it goes on without readers."""
+    return priority == Priority.INTERACTIVE and idempotency_key is None
+
+
+async def lines(turn: Turn, *, caller: Caller, after: int = 0, stops: bool = True) -> AsyncGenerator[WireLine, None]:
+    """Every line of the answer after token ``after``; the last one, and only that, has ``done``.
+
+    A process that is being closed ends without a last line: the reader resumes elsewhere.
+    """
+    async with aclosing(lines_and_pings(turn, caller=caller, after=after, stops=stops)) as source:
+        async for line in source:
+            if line is not None:
+                yield line
+
+
+async def lines_and_pings(
+    turn: Turn, *, caller: Caller, after: int = 0, stops: bool = True
+) -> AsyncGenerator[WireLine | None, None]:
+    """As ``lines``, with None whenever nothing was sent for STREAM_PING_SECS."""
+    progress = _Progress(after)
+    ids = {"conversation_id": _text(turn.conversation_id), "message_id": _text(turn.message_id)}
+    _open.count += 1
+    try:
+        yield progress.line(generation_id=str(turn.generation_id), **ids)
+        if turn.needs_preparing:
+            spawn(in_thread(turns.prepare_turn, generation_id=turn.generation_id))
+            yield progress.line(status={"state": "retrieving"})
+        presence = reading(turn.generation_id, caller=caller, stops=stops)
+        async with presence as own, aclosing(_followed(turn, caller, progress)) as source:
+            async for line in source:
+                own.is_over = progress.is_over
+                yield line
+    except Exception as error:  # noqa: BLE001  the one place where a stream's failure becomes its last line
+        told = error_object(as_chat_error(error))
+        if not progress.is_over:
+            yield progress.line(done=True, error=told | {"generation_id": str(turn.generation_id)})
+    finally:
+        _open.count -= 1
+
+
+async def _followed(turn: Turn, caller: Caller, progress: _Progress) -> AsyncGenerator[WireLine | None, None]:
+    follow = cast(AsyncGenerator[AnyEntry | None, None], TokenLogReader().follow(turn.generation_id, progress.index))
+    async with aclosing(follow) as entries:
+        async for entry in entries:
+            if isinstance(entry, End):
+                yield await _last(turn, caller, entry, progress)
+                return
+            # After the End, so that an answer that is complete anyway is told whole.
+            if closing.begun:
+                yield progress.line(status={"state": "yielding", "reason": "this process ends; resume by the last id"})
+                return
+            line = await _line(turn, entry, progress)
+            if line is not None or time.monotonic() - progress.last_sent >= settings.STREAM_PING_SECS:
+                progress.last_sent = time.monotonic()
+                yield line
+    raise ChatError("the answer's end is missing", code="log_ended")
+
+
+async def _line(turn: Turn, entry: AnyEntry | None, progress: _Progress) -> WireLine | None:
+    if isinstance(entry, Token):
+        progress.index, progress.is_claimed = entry.index, True
+        return progress.line(token=entry.text)
+    if isinstance(entry, Waiting):
+        progress.is_claimed = True
+        known = {"state": entry.state, "position": entry.position, "progress": entry.progress, "reason": entry.reason}
+        return progress.line(status={name: value for name, value in known.items() if value is not None})
+    # A second of silence. Nobody writes the place in the queue down, because it changes with others.
+    return None if progress.is_claimed else await _queued(turn, progress)
+
+
+async def _queued(turn: Turn, progress: _Progress) -> WireLine | None:
+    try:
+        place = await in_thread(generations.queue_place, turn.generation_id)
+    except (OperationalError, InterfaceError):
+        return None  # a courtesy only: the log says what matters, with or without the database
+    if place is None or place.position == progress.position:
+        return None
+    progress.position = place.position
+    return progress.line(status={"state": "queued", "position": place.position, "wait_s": round(place.wait_secs, 1)})
+
+
+async def _last(turn: Turn, caller: Caller, end: End, progress: _Progress) -> WireLine:
+    generation = await in_thread(turns.get_generation, caller=caller, generation_id=turn.generation_id)
+    if generation.status not in ENDED:
+        logger.error("generation %s: the log has ended, the row says %s", generation.pk, generation.status)
+    # A reader may claim to have more than there is.
+    progress.index = max(progress.index, end.index)
+    extras = await in_thread(answers.final_line, generation)
+    return progress.line(done=True) | extras | {"token": end.text, "done": True}
+
+
+async def close_all(timeout_secs: float) -> None:
+    """Ask all readers to resume elsewhere; returns when they have been told, or after the timeout."""
+    closing.begun = True
+    deadline = time.monotonic() + timeout_secs
+    while _open.count and time.monotonic() < deadline:  # noqa: ASYNC110  once in a process's life
+        await asyncio.sleep(0.02)
+    # An answer that was awaited whole is rendered after its stream has ended.
+    await asyncio.sleep(min(LAST_WORDS_SECS, max(0.0, deadline - time.monotonic())))
+
+
+def _text(value: UUID | None) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,117 @@
+"""Hand-overs for operators: when the card came, what it was good for, why it went. Read-only; newest first."""
+
+from typing import TYPE_CHECKING
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.timezone import localtime
+
+from inference.engine.config import MEBIBYTE
+from inference.models.gpu import HandOver
+
+if TYPE_CHECKING:
+    _ModelAdmin = admin.ModelAdmin[HandOver]
+else:  # not subscriptable when it runs
+    _ModelAdmin = admin.ModelAdmin
+
+
+GROUPS = {
+    "The way to the card": ("when", "way", "waited", "loaded", "moved", "moved_in", "lease"),
+    "On the card": ("held", "served", "taken"),
+    "The way back": ("outcome", "gave_back"),
+}
+
+
+@admin.register(HandOver)
+class HandOverAdmin(_ModelAdmin):
+    """A line says what a person asks first; the page behind it has the rest, in three groups."""
+
+    list_display = ("when", "outcome", "way", "ready_after", "held", "served", "moved", "gave_back")
+    list_display_links = ("when",)
+    list_filter = ("device_to", "coordinator", "is_simulated", "started_at")
+    search_fields = ("ended_because",)
+    date_hierarchy = "started_at"
+    list_per_page = 50
+    show_full_result_count = False
+    fieldsets = [(title, {"fields": names}) for title, names in GROUPS.items()]
+    readonly_fields = tuple(name for names in GROUPS.values() for name in names)
+
+    @admin.display(description="wanted at", ordering="started_at")
+    def when(self, row: HandOver) -> SafeString:
+        at = localtime(row.started_at)
+        return format_html('<span style="white-space: nowrap">{}</span>', f"{at:%d %b %H:%M:%S}")
+
+    # Second, so that a phone shows it without being pushed aside.
+    @admin.display(description="ended because", ordering="ended_because")
+    def outcome(self, row: HandOver) -> str:
+        return row.ended_because
+
+    @admin.display(description="answers", ordering="n_served")
+    def served(self, row: HandOver) -> int:
+        return row.n_served
+
+    @admin.display(description="from, to", ordering="device_to")
+    def way(self, row: HandOver) -> SafeString:
+        way = f"{row.device_from} → {row.device_to}" if row.loaded_ms is not None else "not reached"
+        simulated = "(simulated)" if row.is_simulated else ""
+        return format_html('<span style="white-space: nowrap">{}</span> {}', way, simulated)
+
+    @admin.display(description="waited, loaded")
+    def ready_after(self, row: HandOver) -> str:
+        return f"{self.waited(row)} + {self.loaded(row)}".replace(" ", "\N{NO-BREAK SPACE}")
+
+    @admin.display(description="waited for the lease", ordering="waited_ms")
+    def waited(self, row: HandOver) -> str:
+        return _duration(row.waited_ms)
+
+    @admin.display(description="loaded in", ordering="loaded_ms")
+    def loaded(self, row: HandOver) -> str:
+        return _duration(row.loaded_ms)
+
+    @admin.display(description="answers moved", ordering="moved_bytes")
+    def moved(self, row: HandOver) -> str:
+        if not row.n_sequences and not row.n_snapshots:
+            return "none"
+        saved = f" + {row.n_snapshots} saved" if row.n_snapshots else ""
+        return f"{row.n_sequences}{saved}, {row.moved_bytes / MEBIBYTE:.1f}\N{NO-BREAK SPACE}MB"
+
+    @admin.display(description="moved in", ordering="moved_ms")
+    def moved_in(self, row: HandOver) -> str:
+        return _duration(row.moved_ms)
+
+    @admin.display(description="held", ordering="held_secs")
+    def held(self, row: HandOver) -> str:
+        return _duration(row.held_secs * 1000)
+
+    @admin.display(description="taken from others", ordering="taken_secs")
+    def taken(self, row: HandOver) -> str:
+        return _duration(row.taken_secs * 1000)
+
+    @admin.display(description="left within", ordering="yield_ms")
+    def gave_back(self, row: HandOver) -> str:
+        return _duration(row.yield_ms)
+
+    @admin.display(description="lease")
+    def lease(self, row: HandOver) -> str:
+        number = f"number {row.lease_epoch}" if row.lease_epoch else "without a number"
+        return f"{number}, coordinator: {row.coordinator or 'none'}"
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: HandOver | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: HandOver | None = None) -> bool:
+        return False
+
+
+def _duration(ms: float | None) -> str:
+    """As a person says it, on one line: ms below a second, then seconds, then minutes."""
+    if ms is None:
+        return "–"
+    secs = ms / 1000
+    told = f"{ms:.0f} ms" if secs < 1 else f"{secs:.1f} s" if secs < 60 else f"{secs // 60:.0f} min {secs % 60:.0f} s"
+    return told.replace(" ", "\N{NO-BREAK SPACE}")

@@ -1,9 +1,0 @@
-"""The configuration every runner of this installation is started with."""
-
-from inference.engine.config import EngineConfig
-from inference.tokenizer import get_tokenizer
-
-
-def engine_config() -> EngineConfig:
-    """From the settings, its context capped by what the model file was trained for; raises ModelUnavailable."""
-    return get_tokenizer().config

@@ -1,0 +1,83 @@
+"""The vocabulary of the model in use, one per process, and the engine's configuration that needs it.
+
+Loading takes half a second and 90 MB, so it happens when first asked for. Knows no templates and no prompts.
+"""
+
+import logging
+import threading
+from functools import cached_property
+
+import msgspec
+
+from inference.config.from_settings import capped_context, requested_config
+from inference.engine.backends.vocabulary import Vocabulary, open_vocabulary
+from inference.engine.config import EngineConfig
+from inference.engine.errors import EngineError
+from inference.errors import ModelUnavailable
+
+log = logging.getLogger(__name__)
+
+INSTRUCT_MARKS = ("it", "instruct", "chat")
+
+
+class Tokenizer:
+    """What callers may know of the model without running it. Threads may share one."""
+
+    def __init__(self, vocabulary: Vocabulary, config: EngineConfig) -> None:
+        self.vocabulary = vocabulary
+        self.config = msgspec.structs.replace(config, context_size=capped_context(config, vocabulary.trained_context))
+        self.context_size = self.config.context_size
+        self.trained_context = vocabulary.trained_context
+        self.model_name = vocabulary.model_name
+        self.chat_template = vocabulary.chat_template
+        self.fingerprint = vocabulary.fingerprint
+        self.bos_text = vocabulary.token_text(vocabulary.bos) if vocabulary.bos is not None else ""
+        self.eos_text = vocabulary.token_text(vocabulary.eos) if vocabulary.eos is not None else ""
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Token ids without BOS; with ``special=False`` no control token can come out of the text."""
+        return self.vocabulary.encode(text, special=special)
+
+    def decode(self, token_ids: list[int]) -> str:
+        return self.vocabulary.text(token_ids)
+
+    @cached_property
+    def is_instruct(self) -> bool:
+        """True when the file is made for turns: it brings a template, or its name or finetune says so."""
+        if self.chat_template:
+            return True
+        metadata = self.vocabulary.metadata
+        names = (self.model_name, metadata.get("general.finetune", ""), metadata.get("general.name", ""))
+        words = {word for name in names for word in name.lower().replace("_", "-").replace(" ", "-").split("-")}
+        return not words.isdisjoint(INSTRUCT_MARKS)
+
+
+_lock = threading.Lock()
+_tokenizer: Tokenizer | None = None
+
+
+def get_tokenizer() -> Tokenizer:
+    """This process's tokenizer, loaded on first use; raises ModelUnavailable and tries again at the next call."""
+    global _tokenizer
+    with _lock:
+        if _tokenizer is None:
+            config = requested_config()
+            try:
+                _tokenizer = Tokenizer(open_vocabulary(config), config)
+            except EngineError as error:
+                raise ModelUnavailable(str(error)) from error
+        return _tokenizer
+
+
+def known_vocabulary() -> Vocabulary | None:
+    """The vocabulary for those who can do without, None when the model file cannot be used."""
+    try:
+        return get_tokenizer().vocabulary
+    except ModelUnavailable as error:
+        log.warning("no vocabulary: %s", error)
+        return None
+
+
+def count_tokens(text: str) -> int:
+    """How many tokens ``text`` costs as content."""
+    return len(get_tokenizer().encode(text))

@@ -1,0 +1,46 @@
+"""The last step of a stay: when the driver says that the card's memory is free, and not before, the lease goes back.
+
+Knows no stages, no lives, and not why the stay ended.
+"""
+
+import logging
+
+from inference.dispatch.gpu_session import Stay
+from inference.dispatch.runner_slot import RunnerSlot
+from inference.errors import CardUnavailable
+from inference.gpu.device.card import Card
+from inference.gpu.lease.port import LeaseKeeper
+
+log = logging.getLogger(__name__)
+
+VRAM_PATIENCE_SECS = 5.0  # of a process that has ended; the driver frees it on its own
+
+
+class GivingBack:
+    """Of one stay after the other; asked again and again once the card's process has ended."""
+
+    def __init__(self, card: Card, keeper: LeaseKeeper, gpu: RunnerSlot) -> None:
+        self._card, self._keeper, self._gpu = card, keeper, gpu
+        self._gone_at = 0.0
+
+    def process_gone(self, now: float) -> None:
+        self._gone_at = now
+
+    def is_done(self, stay: Stay, now: float) -> bool:
+        """Whether the lease has gone back, which nobody has to wait for: the keeper sees to it."""
+        is_free = self._is_memory_free()
+        if not is_free and now - self._gone_at < VRAM_PATIENCE_SECS:
+            return False
+        if not is_free:
+            log.error("%s is given back although it is not known to be free of us", self._card.name)
+        if stay.lease is not None:
+            result = {"ended_because": stay.ended_because, "vram_free": is_free, "n_served": stay.n_served}
+            self._keeper.release(stay.lease, result)
+        return True
+
+    def _is_memory_free(self) -> bool:
+        pid = self._gpu.last_pid
+        try:
+            return pid is None or self._card.vram_used_mb_of([pid]) == 0
+        except CardUnavailable:
+            return False

@@ -1,0 +1,143 @@
+"""Starting runner processes, in the one thread that may: a runner dies with the thread that started it.
+
+Loading a model takes seconds; meanwhile the placement goes on answering cancels and deadlines.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from inference.config.engine_config import engine_config
+from inference.engine.errors import EngineError
+from inference.engine.process.client import RunnerExit, RunnerProcess
+from inference.engine.protocol.frames import Frame, FromRunner, Ready
+from inference.errors import InferenceError
+
+log = logging.getLogger(__name__)
+
+
+class Runner(Protocol):
+    """What a placement needs of a runner process."""
+
+    def start(self) -> Ready: ...
+
+    def send(self, frame: Frame) -> None: ...
+
+    def stop(self, timeout_secs: float) -> None: ...
+
+    def kill(self) -> None: ...
+
+    @property
+    def pid(self) -> int:
+        """Once it was started; also after its end."""
+
+
+OnFrame = Callable[[FromRunner], None]
+OnExit = Callable[[RunnerExit], None]
+MakeRunner = Callable[[OnFrame, OnExit], Runner]
+
+
+def cpu_runner(on_frame: OnFrame, on_exit: OnExit) -> Runner:
+    """A runner of the configured model; raises ModelUnavailable."""
+    return RunnerProcess(engine_config(), title="gemma-runner cpu", on_frame=on_frame, on_exit=on_exit)
+
+
+@dataclass(frozen=True)
+class Started:
+    """``number`` tells the runners of one placement apart, here and below."""
+
+    number: int
+    runner: Runner
+    ready: Ready
+
+
+@dataclass(frozen=True)
+class StartFailed:
+    """``pid`` of the process that has ended; None: there was none."""
+
+    number: int
+    code: str
+    message: str
+    pid: int | None = None
+
+
+@dataclass(frozen=True)
+class FrameCame:
+    number: int
+    frame: FromRunner
+
+
+@dataclass(frozen=True)
+class RunnerGone:
+    number: int
+    reason: str
+
+
+LaunchEvent = Started | StartFailed | FrameCame | RunnerGone
+
+
+class Launcher:
+    """Starts one runner at a time and reports everything about it as an event."""
+
+    def __init__(self, make: MakeRunner, post: Callable[[LaunchEvent], None]) -> None:
+        self._make = make
+        self._post = post
+        self._orders: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._starting: Runner | None = None
+        self._abandoned: set[int] = set()
+        self._thread = threading.Thread(target=self._run, name="runner launcher", daemon=True)
+
+    def begin(self) -> None:
+        self._thread.start()
+
+    def launch(self, number: int) -> None:
+        """Start the runner ``number``; Started or StartFailed follows."""
+        self._orders.put(number)
+
+    def abandon(self, number: int) -> None:
+        """Give up a runner that is being started; StartFailed follows, if Started has not come before."""
+        self._abandoned.add(number)
+        starting = self._starting
+        if starting is not None:
+            starting.kill()
+
+    def end(self, timeout_secs: float) -> None:
+        """Take no more orders; a runner that is still loading is killed."""
+        self._orders.put(None)
+        starting = self._starting
+        if starting is not None:
+            starting.kill()
+        self._thread.join(timeout_secs)
+
+    def _run(self) -> None:
+        while (number := self._orders.get()) is not None:
+            self._post(self._start(number))
+
+    def _start(self, number: int) -> Started | StartFailed:
+        try:
+            runner = self._make(partial(self._frame_came, number), partial(self._exited, number))
+            self._starting = runner
+            if number in self._abandoned:
+                runner.kill()
+            return Started(number, runner, runner.start())
+        except (EngineError, InferenceError) as error:
+            pid = None if self._starting is None else self._starting.pid
+            return StartFailed(number, error.code, str(error), pid)
+        except OSError as error:  # no process, no memory, no descriptor: as transient as a model that is missing
+            return StartFailed(number, "runner_start", str(error))
+        except Exception:
+            # Without this thread no runner would ever be started again, and nobody would be told.
+            log.exception("starting a runner failed")
+            return StartFailed(number, "runner_start", "the model process could not be started")
+        finally:
+            self._starting = None
+
+    def _frame_came(self, number: int, frame: FromRunner) -> None:
+        self._post(FrameCame(number, frame))
+
+    def _exited(self, number: int, gone: RunnerExit) -> None:
+        self._post(RunnerGone(number, gone.reason))

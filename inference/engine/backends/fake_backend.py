@@ -1,0 +1,153 @@
+"""The fake model's memory and logits: whatever the script says comes next, with an overwhelming logit.
+
+Its cells, slots and sliding window behave as llama.cpp's do, so that the same contract tests run over both.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from itertools import count, islice
+
+import msgspec
+import numpy as np
+
+from inference.engine.backends.backend import Logits, Slice
+from inference.engine.backends.fake import FIRST_BYTE, N_TOKENS, START_OF_TURN, FakeVocabulary
+from inference.engine.backends.fake_script import DAMAGED, Script, delay_ms, wants_abort, write_script
+from inference.engine.backends.vocabulary import Vocabulary
+from inference.engine.errors import BackendError
+
+CERTAIN, SECOND = 60.0, 30.0
+# What follows when the end of the answer is forbidden (``ignore_eos``).
+FILLER = FIRST_BYTE + ord(" ")
+
+
+class _Slot:
+    """What one sequence holds."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.cells: list[int] = []  # one per token; slots that share a beginning have the same ones in it
+        self.first_position = 0
+        self.is_damaged = False
+        self.script: Script | None = None
+
+
+class _State(msgspec.Struct, frozen=True, array_like=True):
+    """A saved slot."""
+
+    tokens: list[int]
+    first_position: int
+    is_damaged: bool
+
+
+class FakeBackend:
+    """``window`` > 0 forgets like a sliding-window layer: a slot trimmed back beyond it answers garbage."""
+
+    def __init__(
+        self, *, n_cells: int, n_slots: int, batch_size: int, window: int = 0, max_outputs: int | None = None
+    ) -> None:
+        self.vocabulary: Vocabulary = FakeVocabulary()
+        self.n_cells = n_cells
+        self.n_slots = n_slots
+        self.batch_size = batch_size
+        self.max_outputs = max_outputs or batch_size
+        self.window = window
+        self._slots = [_Slot() for _ in range(n_slots)]
+        self._new_cells = count()
+
+    @property
+    def n_used_cells(self) -> int:
+        """Cells that hold something, each counted once."""
+        return len(set().union(*(slot.cells for slot in self._slots)))
+
+    def decode(self, slices: Sequence[Slice]) -> list[Logits] | None:
+        n_tokens = sum(len(each.tokens) for each in slices)
+        if n_tokens > self.batch_size:
+            raise BackendError(f"{n_tokens} tokens in a batch of {self.batch_size}")
+        n_outputs = sum(each.n_outputs for each in slices)
+        if n_outputs > self.max_outputs:
+            raise BackendError(f"{n_outputs} rows of logits of a batch, {self.max_outputs} are reserved")
+        if self.n_used_cells + n_tokens > self.n_cells:
+            return None
+        time.sleep(max(map(self._append, slices), default=0.0) / 1000)
+        return [row for each in slices for row in self._rows(self._slots[each.slot], each.n_outputs)]
+
+    def _append(self, part: Slice) -> float:
+        """Put the tokens into their slot; the ms that its text asks every step to take."""
+        slot = self._slots[part.slot]
+        if part.start != len(slot.tokens):
+            raise BackendError(f"slot {part.slot} holds {len(slot.tokens)} tokens, the batch begins at {part.start}")
+        slot.tokens.extend(part.tokens)
+        slot.cells.extend(islice(self._new_cells, len(part.tokens)))
+        # Like llama.cpp it forgets late, when it wants the cells, and then all that has left the window.
+        if self.window and len(slot.tokens) - slot.first_position > 2 * self.window:
+            slot.first_position = len(slot.tokens) - self.window
+        if len(part.tokens) > max(1, part.n_outputs) or START_OF_TURN in part.tokens:
+            # A further prompt in the same slot: what was scripted for the one before does not hold any more.
+            slot.script = None
+        if slot.script is not None:
+            return slot.script.delay_ms
+        if wants_abort(slot.tokens):
+            os.abort()
+        return delay_ms(slot.tokens)
+
+    def _rows(self, slot: _Slot, n_rows: int) -> list[Logits]:
+        """What follows each of the last ``n_rows`` tokens."""
+        if n_rows and slot.script is None:
+            slot.script = write_script(slot.tokens[: len(slot.tokens) - n_rows + 1])
+        return [self._logits(slot, len(slot.tokens) - n_behind) for n_behind in range(n_rows - 1, -1, -1)]
+
+    def _logits(self, slot: _Slot, n_tokens: int) -> Logits:
+        logits: Logits = np.zeros(N_TOKENS, dtype=np.float32)
+        logits[FILLER] = SECOND
+        script = DAMAGED if slot.is_damaged or slot.script is None else slot.script
+        logits[script.token_after(n_tokens)] = CERTAIN
+        return logits
+
+    def remove(self, slot: int) -> None:
+        self._slots[slot] = _Slot()
+
+    def trim(self, slot: int, length: int) -> None:
+        held = self._slots[slot]
+        held.is_damaged |= self._has_lost(held, length)
+        del held.tokens[length:], held.cells[length:]
+        held.script = None
+
+    def _has_lost(self, held: _Slot, length: int) -> bool:
+        """Whether the position ``length`` cannot follow: something in its window is forgotten."""
+        return bool(self.window) and held.first_position > max(0, length - self.window + 1)
+
+    def first_position(self, slot: int) -> int:
+        return self._slots[slot].first_position
+
+    def n_positions(self, slot: int) -> int:
+        return len(self._slots[slot].tokens)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        held, copied = self._slots[source], _Slot()
+        copied.tokens, copied.cells = held.tokens[:length], held.cells[:length]
+        copied.first_position = held.first_position
+        copied.is_damaged = held.is_damaged or (length < len(held.tokens) and self._has_lost(held, length))
+        self._slots[target] = copied
+
+    def save(self, slot: int) -> bytes:
+        held = self._slots[slot]
+        # What has left the window is not part of a state, forgotten or not.
+        first = max(held.first_position, len(held.tokens) - self.window) if self.window else 0
+        return msgspec.msgpack.encode(_State(held.tokens, first, held.is_damaged))
+
+    def load(self, slot: int, state: bytes) -> bool:
+        try:
+            saved = msgspec.msgpack.decode(state, type=_State)
+        except msgspec.DecodeError:
+            return False
+        if self.n_used_cells + len(saved.tokens) > self.n_cells:
+            return False
+        loaded = self._slots[slot] = _Slot()
+        loaded.tokens, loaded.first_position, loaded.is_damaged = saved.tokens, saved.first_position, saved.is_damaged
+        loaded.cells = list(islice(self._new_cells, len(saved.tokens)))
+        return True
+
+    def close(self) -> None:
+        self._slots.clear()

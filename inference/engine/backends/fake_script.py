@@ -1,0 +1,121 @@
+"""What the fake model answers, worked out from the tokens it was given.
+
+The last user text in the prompt decides:
+    [[say: TEXT]]   answers TEXT
+    [[count: N]]    answers "1 2 3 ... N "
+    [[delay: MS]]   every step takes that long, beside one of the above or none
+    [[abort]]       the process dies while reading the prompt
+    anything else   answers "You said: <last line of it>"
+User text is Gemma's last user turn, else the text between "User:" and "Assistant:", else the whole prompt.
+"""
+
+import re
+from dataclasses import dataclass
+
+from inference.engine.backends.fake import END_OF_TURN, EOS, FIRST_BYTE, START_OF_TURN
+
+# A replayed answer is looked for at the end of a raw prompt, this far back.
+MAX_REPLAYED = 4096
+
+_SAY = re.compile(rb"\[\[say: (.*?)\]\]", re.DOTALL)
+_COUNT = re.compile(rb"\[\[count: (\d{1,6})\]\]")
+_DELAY = re.compile(rb"\[\[delay: (\d{1,6})\]\]")
+_TRANSCRIPT = re.compile(rb"(?:.*\n|^)User:(.*?)\nAssistant:", re.DOTALL)
+_ANY = re.compile(rb"\[\[\w+(?:: .*?)?\]\] ?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Script:
+    """The answer and the number of tokens in front of it."""
+
+    answer: bytes
+    n_prompt: int
+    end_token: int = EOS
+    delay_ms: float = 0.0
+
+    def token_after(self, n_tokens: int) -> int:
+        """The token that follows the first ``n_tokens``."""
+        position = n_tokens - self.n_prompt
+        return FIRST_BYTE + self.answer[position] if position < len(self.answer) else self.end_token
+
+
+class _Damaged(Script):
+    """What a memory says that was trimmed beyond its window."""
+
+    def token_after(self, n_tokens: int) -> int:
+        return FIRST_BYTE + ord("?")
+
+
+DAMAGED: Script = _Damaged(b"", 0)
+
+
+def write_script(tokens: list[int]) -> Script:
+    """The script of a sequence whose known tokens are the prompt and, after a replay, the answer's beginning."""
+    if START_OF_TURN in tokens:
+        return _turn_script(tokens)
+    return _raw_script(_bytes(tokens), len(tokens))
+
+
+def delay_ms(tokens: list[int]) -> float:
+    """What the user text, as far as it is known, asks each step to take."""
+    found = _DELAY.search(_user_text(tokens))
+    return float(found[1]) if found else 0.0
+
+
+def wants_abort(tokens: list[int]) -> bool:
+    return b"[[abort]]" in _user_text(tokens)
+
+
+def _answer(user_text: bytes) -> bytes:
+    if found := _SAY.search(user_text):
+        return found[1]
+    if found := _COUNT.search(user_text):
+        return b"".join(b"%d " % number for number in range(1, int(found[1]) + 1))
+    lines = [line.strip() for line in _ANY.sub(b"", user_text).splitlines() if line.strip()]
+    return b"You said: " + (lines[-1] if lines else b"")
+
+
+def _turn_script(tokens: list[int]) -> Script:
+    user_text = _user_text(tokens)
+    last_turn = _last_index(tokens, START_OF_TURN)
+    opening = b"model\n"
+    n_prompt = min(len(tokens), last_turn + 1 + len(opening))
+    return Script(_answer(user_text), n_prompt, END_OF_TURN, delay_ms(tokens))
+
+
+def _raw_script(text: bytes, n_tokens: int) -> Script:
+    """Without turns nothing marks the end of the prompt: find where the rest is the answer to what stands before."""
+    n_control = n_tokens - len(text)
+    for cut in range(max(1, len(text) - MAX_REPLAYED), len(text)):
+        answer = _answer(_raw_user_text(text[:cut]))
+        if answer.startswith(text[cut:]):
+            break
+    else:
+        cut = len(text)
+        answer = _answer(_raw_user_text(text))
+    found = _DELAY.search(_raw_user_text(text))
+    return Script(answer, n_control + cut, EOS, float(found[1]) if found else 0.0)
+
+
+def _user_text(tokens: list[int]) -> bytes:
+    """The last user turn, closed or not; the whole text when there are no turns."""
+    if START_OF_TURN not in tokens:
+        return _raw_user_text(_bytes(tokens))
+    turns = _bytes(tokens, turn_mark=b"\x00").split(b"\x00")
+    users = [turn for turn in turns if turn.startswith(b"user\n")]
+    return users[-1].removeprefix(b"user\n") if users else b""
+
+
+def _raw_user_text(text: bytes) -> bytes:
+    found = _TRANSCRIPT.match(text)
+    return found[1] if found else text
+
+
+def _bytes(tokens: list[int], turn_mark: bytes = b"") -> bytes:
+    """The bytes of tokens; a turn's control tokens become ``turn_mark``."""
+    marks = {START_OF_TURN: turn_mark, END_OF_TURN: turn_mark}
+    return b"".join(bytes([token - FIRST_BYTE]) if token >= FIRST_BYTE else marks.get(token, b"") for token in tokens)
+
+
+def _last_index(tokens: list[int], wanted: int) -> int:
+    return len(tokens) - 1 - tokens[::-1].index(wanted)

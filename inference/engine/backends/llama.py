@@ -1,0 +1,108 @@
+"""A model file loaded by llama.cpp.
+
+The ctypes border is this module, ``llama_library``, ``llama_vocabulary``, ``llama_backend`` and ``sampling``; nothing
+else imports it.
+"""
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+
+import llama_cpp.llama_cpp as lib
+
+from inference.engine.backends.llama_library import start_library
+from inference.engine.config import Device, EngineConfig
+from inference.engine.errors import ModelFileError
+
+
+class LlamaModel:
+    """Owns one ``llama_model``; freed with this object, so whoever uses the pointer keeps the object."""
+
+    def __init__(self, pointer: int, path: Path) -> None:
+        self.pointer = pointer
+        self.path = path
+        self.vocab = lib.llama_model_get_vocab(pointer)
+        self.metadata = _metadata(pointer)
+
+    def __del__(self) -> None:
+        lib.llama_model_free(self.pointer)
+
+    @classmethod
+    def load_vocabulary(cls, path: Path) -> "LlamaModel":
+        """Tokens and metadata only, a fraction of a second and no weights in memory."""
+        start_library()
+        params = lib.llama_model_default_params()
+        params.vocab_only = True
+        params.n_gpu_layers = 0
+        return cls._load(path, params)
+
+    @classmethod
+    def load(cls, config: EngineConfig) -> "LlamaModel":
+        """The whole model on the device of the configuration."""
+        start_library()
+        params = lib.llama_model_default_params()
+        params.n_gpu_layers = config.layers_on_gpu if config.device is Device.GPU else 0
+        no_devices = (ctypes.c_void_p * 1)(None)
+        # Zeros behind the shares: llama.cpp reads one for every device that it could know.
+        shares = (ctypes.c_float * lib.llama_max_devices())(*config.tensor_split)
+        if config.device is Device.GPU:
+            _choose_cards(params, config, shares)
+        else:
+            # An empty list, not a null pointer: a build with CUDA must not touch a card it holds no lease for.
+            params.devices = ctypes.addressof(no_devices)
+        if config.mlock:
+            params.load_mode = lib.LLAMA_LOAD_MODE_MMAP_MLOCK
+        return cls._load(config.model_path, params)
+
+    @classmethod
+    def _load(cls, path: Path, params: lib.llama_model_params) -> "LlamaModel":
+        pointer = lib.llama_model_load_from_file(str(path).encode(), params)
+        if not pointer:
+            raise ModelFileError(f"model file {path} was refused by llama.cpp (its reason is in the log)")
+        return cls(pointer, path)
+
+    @property
+    def name(self) -> str:
+        return self.metadata.get("general.name") or self.path.stem
+
+    @property
+    def trained_context(self) -> int:
+        """From the file: llama.cpp answers 0 when only the vocabulary is loaded."""
+        return self._number("context_length", 0)
+
+    @property
+    def sliding_window(self) -> int:
+        """How many of the last positions the windowed layers see; 0 when every layer sees all."""
+        return int(lib.llama_model_n_swa(self.pointer))
+
+    def _number(self, key: str, default: int) -> int:
+        architecture = self.metadata.get("general.architecture", "")
+        value = self.metadata.get(f"{architecture}.{key}", "")
+        return int(value) if value.isdecimal() else default
+
+
+def _choose_cards(params: lib.llama_model_params, config: EngineConfig, shares: ctypes.Array[ctypes.c_float]) -> None:
+    """Without shares the model stays on one card: others may be somebody else's. ``shares`` must outlive the load."""
+    params.main_gpu = config.main_gpu
+    params.split_mode = lib.LLAMA_SPLIT_MODE_LAYER if config.tensor_split else lib.LLAMA_SPLIT_MODE_NONE
+    if config.tensor_split:
+        params.tensor_split = shares
+
+
+def _metadata(model: int) -> dict[str, str]:
+    """Every scalar of the file's metadata as text (llama.cpp leaves arrays out)."""
+    values: dict[str, str] = {}
+    for index in range(lib.llama_model_meta_count(model)):
+        key = _string(lib.llama_model_meta_key_by_index, model, index)
+        values[key] = _string(lib.llama_model_meta_val_str_by_index, model, index)
+    return values
+
+
+def _string(function: Callable[..., int], model: int, index: int) -> str:
+    """The answer of one of llama.cpp's snprintf-like functions, however long (a chat template is)."""
+    buffer = ctypes.create_string_buffer(512)
+    length = function(model, index, buffer, len(buffer))
+    if length >= len(buffer):
+        buffer = ctypes.create_string_buffer(length + 1)
+        function(model, index, buffer, len(buffer))
+    return buffer.value.decode("utf-8", "replace")

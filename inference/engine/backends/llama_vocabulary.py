@@ -1,0 +1,109 @@
+"""A GGUF file's vocabulary, by llama.cpp's own tokenizer.
+
+Knows no context and no sequences; works on a model loaded with or without its weights.
+"""
+
+import ctypes
+from collections.abc import Mapping
+from functools import cached_property
+from types import MappingProxyType
+
+import llama_cpp.llama_cpp as lib
+
+from inference.engine.backends.llama import LlamaModel
+from inference.engine.text.plain_text import encode_plain, fingerprint, is_marker
+
+PIECE_BYTES = 256
+
+
+class LlamaVocabulary:
+    """Thread safe: llama.cpp only reads here, and each cache below is filled by single dict operations."""
+
+    def __init__(self, model: LlamaModel) -> None:
+        self._model = model  # keeps the native vocabulary alive
+        self._vocab = model.vocab
+        self._markers: dict[int, str | None] = {}
+        self._pieces: dict[int, bytes] = {}
+        self._eogs: dict[int, bool] = {}
+        self.n_tokens: int = lib.llama_vocab_n_tokens(self._vocab)
+        self.bos: int | None = _present(lib.llama_vocab_bos(self._vocab))
+        self.eos: int | None = _present(lib.llama_vocab_eos(self._vocab))
+        self.metadata: Mapping[str, str] = MappingProxyType(model.metadata)
+        self.model_name: str = model.name
+        self.trained_context: int = model.trained_context
+        self.chat_template: str | None = model.metadata.get("tokenizer.chat_template") or None
+        self.fingerprint: str = fingerprint(self.model_name, self.n_tokens, self.metadata)
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        if special:
+            return self._tokenize(text, parse_special=True)
+        return encode_plain(text, lambda part: self._tokenize(part, parse_special=False), self._marker_text)
+
+    def piece(self, token: int) -> bytes:
+        known = self._pieces.get(token)
+        if known is None:
+            known = self._pieces[token] = self._native_piece(token)
+        return known
+
+    def text(self, ids: list[int]) -> str:
+        return b"".join(map(self.piece, ids)).decode("utf-8", "replace")
+
+    def token_text(self, token: int) -> str:
+        self._check(token)
+        spelling: bytes = lib.llama_vocab_get_text(self._vocab, token)
+        return spelling.decode("utf-8", "replace")
+
+    def is_eog(self, token: int) -> bool:
+        known = self._eogs.get(token)
+        if known is None:
+            self._check(token)
+            known = self._eogs[token] = bool(lib.llama_vocab_is_eog(self._vocab, token))
+        return known
+
+    @cached_property
+    def eog_tokens(self) -> frozenset[int]:
+        return frozenset(token for token in range(self.n_tokens) if self.is_eog(token))
+
+    def marker_texts(self) -> list[str]:
+        return [text for token in range(self.n_tokens) if (text := self._marker_text(token)) is not None]
+
+    def _tokenize(self, text: str, *, parse_special: bool) -> list[int]:
+        # Lone surrogates (possible in JSON strings) have no UTF-8; they become "?".
+        data = text.encode("utf-8", "replace")
+        room = len(data) + 8  # no tokenizer yields more tokens than bytes, but for a prefix
+        tokens = (lib.llama_token * room)()
+        count = lib.llama_tokenize(self._vocab, data, len(data), tokens, room, False, parse_special)
+        if count < 0:
+            tokens = (lib.llama_token * -count)()
+            count = lib.llama_tokenize(self._vocab, data, len(data), tokens, -count, False, parse_special)
+        return tokens[:count]
+
+    def _marker_text(self, token: int) -> str | None:
+        if token not in self._markers:
+            attributes = lib.llama_vocab_get_attr(self._vocab, token)
+            spelling = self.token_text(token)
+            marks = is_marker(
+                spelling,
+                control=bool(attributes & lib.LLAMA_TOKEN_ATTR_CONTROL),
+                user_defined=bool(attributes & lib.LLAMA_TOKEN_ATTR_USER_DEFINED),
+            )
+            self._markers[token] = spelling if marks else None
+        return self._markers[token]
+
+    def _native_piece(self, token: int) -> bytes:
+        self._check(token)
+        buffer = ctypes.create_string_buffer(PIECE_BYTES)
+        length = lib.llama_token_to_piece(self._vocab, token, buffer, PIECE_BYTES, 0, False)
+        if length < 0:
+            buffer = ctypes.create_string_buffer(-length)
+            length = lib.llama_token_to_piece(self._vocab, token, buffer, -length, 0, False)
+        return buffer.raw[:length]
+
+    def _check(self, token: int) -> None:
+        # An index out of range makes llama.cpp abort the whole process.
+        if not 0 <= token < self.n_tokens:
+            raise ValueError(f"token {token} is not one of {self.n_tokens}")
+
+
+def _present(token: int) -> int | None:
+    return None if token < 0 else int(token)

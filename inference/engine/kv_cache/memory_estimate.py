@@ -1,0 +1,87 @@
+"""How much memory a context of some size takes, computed from the model file's header before anything is loaded.
+
+llama.cpp keeps two caches for models with sliding windows: layers that see everything have a cell for each token of the
+pool, the others only their window for each slot, and room for one pass (``llama_kv_cache_iswa``). Knows no machine.
+"""
+
+from dataclasses import dataclass, replace
+
+from inference.engine.backends.gguf_header import ModelHeader
+from inference.engine.config import EngineConfig, KvType
+
+# Of how many layers one sees everything; llama.cpp has it in its code where the file does not say.
+WINDOW_PATTERNS = {"gemma2": 2, "gemma3": 6, "gemma3n": 5}
+CELL_PADDING = 256
+SMALLEST_CONTEXT = 512
+# Value type -> (elements, bytes) of one block.
+KV_BLOCKS = {KvType.F16: (1, 2), KvType.Q8_0: (32, 34), KvType.Q4_0: (32, 18)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class KvShape:
+    """What of a model decides about its caches. Sizes are elements of one token in one layer."""
+
+    n_full_layers: int
+    n_window_layers: int
+    window: int
+    k_size: int
+    v_size: int
+    pattern: int = 1  # the last of so many layers sees everything, and so on
+
+    @property
+    def n_layers(self) -> int:
+        return self.n_full_layers + self.n_window_layers
+
+    def of_last(self, n_layers: int) -> "KvShape":
+        """The caches of the last layers alone, which are those that llama.cpp puts onto a card first."""
+        n_full = self.n_full_layers - (self.n_layers - n_layers) // self.pattern
+        return replace(self, n_full_layers=n_full, n_window_layers=n_layers - n_full)
+
+    def n_bytes(self, config: EngineConfig, n_cells: int, n_slots: int) -> int:
+        """Both caches for a pool of ``n_cells`` and ``n_slots`` sequences in it."""
+        per_layer = _bytes(self.k_size, config.kv_type_k) + _bytes(self.v_size, config.kv_type_v)
+        in_pass = config.ubatch_size or min(config.batch_size, n_cells)
+        windows = _padded(self.window * n_slots + in_pass)
+        return per_layer * (self.n_full_layers * n_cells + self.n_window_layers * min(n_cells, windows))
+
+
+def kv_shape(header: ModelHeader) -> KvShape | None:
+    """None for a file that does not say what is needed; nothing can be promised about it then."""
+    number = {name.partition(".")[2]: value for name, value in header.numbers.items()}
+    n_layers, n_heads = number.get("block_count"), number.get("attention.head_count_kv")
+    size = number.get("attention.key_length")
+    if size is None and number.get("attention.head_count"):
+        size = number.get("embedding_length", 0) // number["attention.head_count"]
+    if not (n_layers and n_heads and size):
+        return None
+    window = number.get("attention.sliding_window", 0)
+    # Without a known pattern every layer is counted as a full one: rather too much than too little.
+    pattern = WINDOW_PATTERNS.get(header.architecture, 1) if window else 1
+    n_full = n_layers // pattern
+    return KvShape(
+        n_full_layers=n_full,
+        n_window_layers=n_layers - n_full,
+        window=window,
+        k_size=n_heads * size,
+        v_size=n_heads * number.get("attention.value_length", size),
+        pattern=pattern,
+    )
+
+
+def sizes_that_fit(shape: KvShape, config: EngineConfig, *, n_cells: int, n_slots: int, free_bytes: int) -> list[int]:
+    """Smaller pools, each half of the one before, whose caches have at most ``free_bytes``; the largest first."""
+    sizes = []
+    size = n_cells
+    while (size := size // 2) >= SMALLEST_CONTEXT:
+        if shape.n_bytes(config, size, n_slots) <= free_bytes:
+            sizes.append(size)
+    return sizes
+
+
+def _padded(n_cells: int) -> int:
+    return -(-n_cells // CELL_PADDING) * CELL_PADDING
+
+
+def _bytes(n_elements: int, kind: KvType) -> int:
+    elements, n_bytes = KV_BLOCKS[kind]
+    return n_elements // elements * n_bytes

@@ -1,0 +1,216 @@
+"""The parent's side of a runner process: start it, talk to it, learn of its end exactly once.
+
+Knows frames and processes; what a frame means for a generation is the caller's affair.
+"""
+
+import logging
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import msgspec
+
+from inference.engine.config import EngineConfig
+from inference.engine.errors import RunnerStartError
+from inference.engine.protocol.frames import (
+    Fatal,
+    Frame,
+    FromRunner,
+    Ready,
+    Start,
+    Stop,
+    decode_from_runner,
+    encode,
+)
+
+logger = logging.getLogger(__name__)
+
+PROJECT_ROOT = Path(__file__).resolve().parents[3]
+# A large model from a slow disk; a runner that dies is noticed at once, whatever this says.
+START_TIMEOUT_SECS = 900.0
+KILL_WAIT_SECS = 10.0
+EXIT_SECS = 0.5  # of a runner's time to stop, for everything but saving
+
+
+@dataclass(frozen=True)
+class RunnerExit:
+    """How a runner that had been ready ended."""
+
+    pid: int
+    returncode: int  # negative: the signal
+    requested: bool  # by ``stop`` or ``kill``
+
+    @property
+    def reason(self) -> str:
+        return describe_returncode(self.returncode)
+
+
+def describe_returncode(returncode: int) -> str:
+    """One line for an operator."""
+    if returncode >= 0:
+        return f"exit status {returncode}"
+    name = signal.Signals(-returncode).name if -returncode in list(signal.Signals) else f"signal {-returncode}"
+    if name == "SIGILL":
+        return f"{name}: llama-cpp-python was built for another CPU; rebuild it"
+    return f"killed by {name}"
+
+
+class RunnerProcess:
+    """One runner, started once.
+
+    ``on_frame`` and ``on_exit`` are called from one reader thread. The kernel kills the runner when the thread that
+    called ``start`` ends: call it from one that lives as long as the process.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        title: str = "gemma-runner cpu",
+        on_frame: Callable[[FromRunner], None],
+        on_exit: Callable[[RunnerExit], None],
+        keep_fds: tuple[int, ...] = (),
+    ) -> None:
+        """``keep_fds`` stay open in the process for as long as it lives."""
+        # The runner works in the project's folder, where a path relative to ours would mean another file.
+        self._config = msgspec.structs.replace(
+            config,
+            model_path=config.model_path.absolute(),
+            cache_dir=config.cache_dir.absolute() if config.cache_dir else None,
+        )
+        self._title = title
+        self._keep_fds = keep_fds
+        self._on_frame = on_frame
+        self._on_exit = on_exit
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+        self._sending = threading.Lock()
+        self._first: queue.SimpleQueue[FromRunner | None] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, name=f"{title} reader", daemon=True)
+        self._requested = False
+
+    @property
+    def pid(self) -> int:
+        return self._started().pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, timeout_secs: float = START_TIMEOUT_SECS) -> Ready:
+        """Start the process and wait until it has produced a token; raises ``RunnerStartError``.
+
+        After an error there is no process and ``on_exit`` is not called.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [
+                sys.executable,
+                "-X",
+                "faulthandler",
+                "-m",
+                "inference.engine.process.runner",
+                str(theirs.fileno()),
+            ]
+            self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(), *self._keep_fds), cwd=PROJECT_ROOT)
+        if self._requested:  # killed before there was a process
+            self._process.kill()
+        self._connection = Connection(ours.detach())
+        self.send(Start(config=self._config, title=self._title, parent_pid=os.getpid()))
+        self._reader.start()
+        try:
+            first = self._first.get(timeout=timeout_secs)
+        except queue.Empty:
+            first = Fatal("timeout", f"the runner was not ready after {timeout_secs:.0f} s")
+        if isinstance(first, Ready):
+            return first
+        raise self._start_error(first)
+
+    def _start_error(self, first: FromRunner | None) -> RunnerStartError:
+        process = self._started()
+        if isinstance(first, Fatal):
+            self._end_process(0.0)
+            return RunnerStartError(first.code, first.message)
+        self._end_process(KILL_WAIT_SECS)
+        reason = describe_returncode(process.returncode)
+        return RunnerStartError("runner_died", f"the runner ended before it was ready: {reason}")
+
+    def send(self, frame: Frame) -> None:
+        """Hand a frame over; to a runner that is gone it is dropped, since ``on_exit`` tells everything."""
+        if self._connection is None:
+            raise RuntimeError("the runner was not started")
+        try:
+            with self._sending:
+                self._connection.send_bytes(encode(frame))
+        except OSError:
+            logger.debug("%s is gone; dropped %s", self._title, type(frame).__name__)
+
+    def stop(self, timeout_secs: float) -> None:
+        """Ask the runner to go, wait, and kill it after ``timeout_secs``. Returns when it is gone and told."""
+        self._requested = True
+        if self.alive:
+            self.send(Stop(save_secs=max(0.0, timeout_secs - EXIT_SECS)))
+        self._end_process(timeout_secs)
+        if self._reader.is_alive() and threading.current_thread() is not self._reader:
+            self._reader.join()
+
+    def kill(self) -> None:
+        """SIGKILL, at once, or as soon as there is a process; ``on_exit`` follows if it was ready."""
+        self._requested = True
+        if self._process is not None:
+            self._process.kill()
+
+    def _end_process(self, timeout_secs: float) -> None:
+        process = self._started()
+        try:
+            process.wait(timeout_secs)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(KILL_WAIT_SECS)
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError("the runner was not started")
+        return self._process
+
+    # ---- reader thread ----
+
+    def _read(self) -> None:
+        first = self._receive()
+        self._first.put(first)
+        if not isinstance(first, Ready):
+            return
+        while (frame := self._receive()) is not None:
+            self._deliver(frame)
+        process = self._started()
+        # The pair is closed, so the process has ended or is about to; one that hangs in its end is of no use.
+        self._end_process(KILL_WAIT_SECS)
+        with self._sending:
+            if self._connection is not None:
+                self._connection.close()
+        self._on_exit(RunnerExit(process.pid, process.returncode, self._requested))
+
+    def _receive(self) -> FromRunner | None:
+        """The next frame; ``None`` when the runner closed its end."""
+        if self._connection is None:
+            return None
+        try:
+            return decode_from_runner(self._connection.recv_bytes())
+        except (EOFError, OSError):
+            return None
+
+    def _deliver(self, frame: FromRunner) -> None:
+        try:
+            self._on_frame(frame)
+        except Exception:
+            # A frame that was not taken is a lost token: end the runner, so that its sequences are replayed whole.
+            logger.exception("a frame of %s was not taken; ending the runner", self._title)
+            self._started().kill()

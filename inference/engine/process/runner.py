@@ -1,0 +1,191 @@
+"""The runner process, ``python -m inference.engine.process.runner <fd>``: one model on one device until it is stopped.
+
+Everything it needs comes over the socket pair ``fd``; it dies with its parent and leaves signals to the group to it.
+"""
+
+import ctypes
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+
+from setproctitle import setproctitle
+
+from inference.engine.backends.backend import Backend, Slice
+from inference.engine.backends.fake_backend import FakeBackend
+from inference.engine.backends.llama_backend import LlamaBackend
+from inference.engine.config import MEBIBYTE, Device, EngineConfig
+from inference.engine.config import Backend as BackendName
+from inference.engine.core.engine_loop import Loop
+from inference.engine.errors import BackendError, EngineError
+from inference.engine.kv_cache.disk_store import SnapshotFiles
+from inference.engine.kv_cache.fingerprint import cache_identity
+from inference.engine.kv_cache.snapshots import Disk
+from inference.engine.protocol.frames import (
+    Fatal,
+    FromRunner,
+    Ready,
+    Start,
+    Stop,
+    ToRunner,
+    decode_start,
+    decode_to_runner,
+    encode,
+)
+
+logger = logging.getLogger(__name__)
+
+PR_SET_PDEATHSIG = 1
+# Without a frame for so long there is time to save what a SIGKILL would lose.
+QUIET_SECS = 0.2
+
+
+def main(fd: int) -> int:
+    """The whole life of a runner; the exit status."""
+    connection = Connection(fd)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Ctrl-C and a service manager's stop reach the whole group; the parent may want to finish answers first.
+        signal.signal(number, signal.SIG_IGN)
+    os.putenv("GGML_NO_BACKTRACE", "1")  # an abort would run a debugger for seconds, and the parent waits for the end
+    start = decode_start(connection.recv_bytes())
+    setproctitle(start.title)
+    logging.basicConfig(level=logging.WARNING, format=f"{start.title}: %(message)s")
+    _die_with_parent(start.parent_pid)
+    send = _sender(connection)
+    try:
+        backend, ready = _load(start)
+    except EngineError as error:
+        send(Fatal(error.code, str(error)))
+        return 1
+    settings = identity(start.config)
+    disk = open_disk(start.config, settings)
+    inbox = _receive(connection)
+    send(ready)
+    loop = Loop(backend, start.config, send, disk, settings)
+    stop = serve(loop, inbox)
+    loop.close(stop.save_secs)
+    backend.close()
+    return 0
+
+
+def serve(loop: Loop, inbox: "queue.SimpleQueue[ToRunner]") -> Stop:
+    """Frames, then one step, until ``Stop``; waits for a frame only when there is nothing to compute."""
+    is_busy = False
+    while True:
+        while not is_busy or not inbox.empty():
+            frame = _next_frame(loop, inbox)
+            if isinstance(frame, Stop):
+                return frame
+            loop.handle(frame)
+            is_busy = True
+        is_busy = loop.step()
+
+
+def _next_frame(loop: Loop, inbox: "queue.SimpleQueue[ToRunner]") -> ToRunner:
+    """Waits for it; once it has been quiet, ended conversations are brought to disk meanwhile, one by one."""
+    with suppress(queue.Empty):
+        return inbox.get(timeout=QUIET_SECS)
+    while inbox.empty() and loop.tidy():
+        pass
+    return inbox.get()
+
+
+def identity(config: EngineConfig) -> str:
+    """What makes states of this runner usable elsewhere; empty when nobody can tell, and then none leave it."""
+    try:
+        return cache_identity(config)
+    except OSError as error:
+        logger.warning("states stay in this process: %s", error)
+        return ""
+
+
+def open_disk(config: EngineConfig, settings: str) -> Disk | None:
+    """Where snapshots outlive this process; without it the runner works as well, so that nothing here is an error."""
+    if config.cache_dir is None or config.cache_disk_mb == 0 or not settings:
+        return None
+    try:
+        return SnapshotFiles(config.cache_dir, config.cache_disk_mb * MEBIBYTE, settings)
+    except OSError as error:
+        logger.warning("no cache on disk: %s", error)
+        return None
+
+
+def open_backend(config: EngineConfig) -> Backend:
+    """The backend that the configuration names, loaded; raises ``EngineError``."""
+    n_slots = config.n_slots
+    if config.backend is BackendName.FAKE:
+        batch_size = max(config.batch_size, config.parallel)
+        return FakeBackend(
+            n_cells=config.context_size, n_slots=n_slots, batch_size=batch_size, max_outputs=config.n_logit_rows
+        )
+    return LlamaBackend(config, n_slots=n_slots)
+
+
+def _load(start: Start) -> tuple[Backend, Ready]:
+    config = start.config
+    began = time.monotonic()
+    if config.device is Device.SIMULATED:
+        time.sleep(config.load_delay_ms / 1000)
+    backend = open_backend(config)
+    loaded = time.monotonic()
+    _warm_up(backend)
+    ready = Ready(
+        model_name=backend.vocabulary.model_name,
+        context_size=backend.n_cells,
+        trained_context=backend.vocabulary.trained_context,
+        gpu_layers=config.layers_on_gpu,
+        load_ms=(loaded - began) * 1000,
+        warmup_ms=(time.monotonic() - loaded) * 1000,
+    )
+    return backend, ready
+
+
+def _warm_up(backend: Backend) -> None:
+    """What the first request would pay for: buffers and weights, with one real token, and a look through the vocabulary
+    for the tokens that end an answer (0.2 s for 262,144)."""
+    if backend.decode([Slice(0, 0, [backend.vocabulary.bos or 0], 1)]) is None:
+        raise BackendError("an empty memory had no room for one token")
+    backend.remove(0)
+    _ = backend.vocabulary.eog_tokens
+
+
+def _die_with_parent(parent_pid: int) -> None:
+    """The kernel kills us when the parent's thread that started us ends; the check closes the gap before the call."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(0)
+
+
+def _sender(connection: Connection) -> Callable[[FromRunner], None]:
+    def send(frame: FromRunner) -> None:
+        try:
+            connection.send_bytes(encode(frame))
+        except (BrokenPipeError, ConnectionResetError):
+            os._exit(0)  # nobody is left to work for
+
+    return send
+
+
+def _receive(connection: Connection) -> "queue.SimpleQueue[ToRunner]":
+    """A thread that reads, so that a long decode never blocks the parent and its end is noticed at once."""
+    inbox: queue.SimpleQueue[ToRunner] = queue.SimpleQueue()
+
+    def read() -> None:
+        try:
+            while True:
+                inbox.put(decode_to_runner(connection.recv_bytes()))
+        except (EOFError, OSError):
+            os._exit(0)  # the parent closed the pair or is gone
+
+    threading.Thread(target=read, name="runner-inbox", daemon=True).start()
+    return inbox
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

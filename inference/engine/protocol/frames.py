@@ -1,0 +1,241 @@
+"""The messages between a runner process and its parent, and how they become bytes.
+
+Every frame is one msgpack map with a ``type`` tag, sent length-prefixed over a socket pair. Token indexes
+count the tokens of one sequence from 1; a taken-over sequence goes on with the next index.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from inference.engine.config import EngineConfig
+from inference.engine.params import SequenceParams
+from inference.engine.sampling.logprobs import TokenLogprobs
+
+
+class Frame(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
+    """Base of all frames; the tag is the class name."""
+
+
+# ---- parent -> runner ----
+
+
+class Start(Frame, frozen=True, tag=True, kw_only=True):
+    """The first frame: what to load, what to be called, and whose death to die with. Answered by Ready or Fatal."""
+
+    config: EngineConfig
+    title: str
+    parent_pid: int
+
+
+class Submit(Frame, frozen=True, tag=True, kw_only=True):
+    """Start a sequence, or go on with one: ``emitted`` are the tokens a former runner has already given out."""
+
+    sequence_id: str
+    prompt: list[int]
+    params: SequenceParams
+    emitted: list[int] = []
+    priority: int = 1
+    timeout_secs: float | None = None  # from its arrival here; the clocks of two processes are never compared
+    state: str = ""  # file with its cells from a former runner; read once and removed
+
+
+class Cancel(Frame, frozen=True, tag=True):
+    """Stop a sequence within one step; answered by ``Ended`` with reason ``cancelled`` if it was alive."""
+
+    sequence_id: str
+
+
+class Export(Frame, frozen=True, tag=True):
+    """Give sequences out to another runner, each as a file in ``folder``; answered by Exported, and by no Ended."""
+
+    sequence_ids: list[str]
+    folder: str
+
+
+class ExportCache(Frame, frozen=True, tag=True, kw_only=True):
+    """Copy what may be gone on from later to files in ``folder``, youngest first; answered by CacheExported.
+
+    At most ``max_bytes`` and about ``budget_ms``. ``is_more``: go on behind what was copied before. ``own_only``: the
+    receiver still has what it gave us."""
+
+    folder: str
+    max_bytes: int
+    budget_ms: float
+    is_more: bool = False
+    own_only: bool = False
+
+
+class Import(Frame, frozen=True, tag=True):
+    """Take states in from files, which are removed; answered by Imported."""
+
+    paths: list[str]
+
+
+class Stop(Frame, frozen=True, tag=True):
+    """Leave the loop and exit; sequences still alive get no further frame."""
+
+    save_secs: float  # for what is only in memory to reach the disk
+
+
+# ---- runner -> parent ----
+
+
+class Ready(Frame, frozen=True, tag=True, kw_only=True):
+    """The model is loaded and has produced its warm-up token."""
+
+    model_name: str
+    context_size: int
+    trained_context: int
+    gpu_layers: int
+    load_ms: float
+    warmup_ms: float
+
+
+class Held(Frame, frozen=True, tag=True):
+    """A sequence waits for room in the model's memory, or gave its own to others; ``reason`` is for its user.
+
+    Told once each time it begins to wait; the next Progress or token says that it goes on."""
+
+    sequence_id: str
+    reason: str
+
+
+class Progress(Frame, frozen=True, tag=True):
+    """Prompt tokens of a sequence computed so far."""
+
+    sequence_id: str
+    n_done: int
+    n_total: int
+
+
+class Emission(msgspec.Struct, frozen=True, array_like=True):
+    """One token: ``text`` is what it released (whole characters; nothing that may begin a stop string).
+
+    ``logprobs`` only for a sequence that asked for them."""
+
+    sequence_id: str
+    index: int
+    token: int
+    text: str
+    logprobs: TokenLogprobs | None = None
+
+
+class Step(Frame, frozen=True, tag=True, kw_only=True):
+    """What one pass of the loop produced, its batch, its cost and the memory after it.
+
+    ``n_cached`` are prompt tokens of sequences that began in this step and found them computed. Cells are counted once,
+    whoever shares them; ``free + used + cached`` is the whole pool."""
+
+    emissions: list[Emission]
+    n_prefill: int
+    n_decode: int
+    step_ms: float
+    n_guessed: int = 0  # of ``n_decode``: tokens that were guessed, and those of them that proved right
+    n_right: int = 0
+    n_sequences: int = 0
+    n_cached: int = 0
+    n_waiting: int = 0
+    cells_free: int = 0
+    cells_used: int = 0
+    cells_cached: int = 0
+
+    @property
+    def n_tokens(self) -> int:
+        """All that was computed in the batch."""
+        return self.n_prefill + self.n_decode
+
+
+class Ended(Frame, frozen=True, tag=True, kw_only=True):
+    """A sequence is over. ``text`` is what was held back until now; ``n_kept`` of its tokens make up the whole text
+    (tokens that only completed a stop string are not kept). Times are ms in this runner."""
+
+    sequence_id: str
+    reason: str  # stop | length | cancelled | timeout
+    text: str = ""
+    n_kept: int = 0
+    n_cached: int = 0
+    prefill_ms: float = 0.0
+    first_token_ms: float = 0.0
+    decode_ms: float = 0.0
+
+
+class Given(msgspec.Struct, frozen=True, array_like=True):
+    """A sequence that has left a runner. ``path`` is empty when there is no state: it is computed from its tokens."""
+
+    sequence_id: str
+    path: str
+    n_bytes: int
+    n_cached: int
+    prefill_ms: float
+    decode_ms: float
+
+
+class Exported(Frame, frozen=True, tag=True):
+    """Who of those asked for has left; the others had ended, and their end was told before."""
+
+    given: list[Given]
+    ms: float
+
+
+class CacheExported(Frame, frozen=True, tag=True, kw_only=True):
+    """``is_all``: nothing is left that would fit."""
+
+    paths: list[str]
+    n_bytes: int
+    ms: float
+    is_all: bool
+
+
+class Imported(Frame, frozen=True, tag=True):
+    """States that are kept now; what did not fit this runner was dropped."""
+
+    n_states: int
+    ms: float
+
+
+class Rejected(Frame, frozen=True, tag=True):
+    """The sequence cannot run here, ever; nobody else is affected."""
+
+    sequence_id: str
+    code: str
+    message: str
+
+
+class Fatal(Frame, frozen=True, tag=True):
+    """The runner cannot start; it exits after this."""
+
+    code: str
+    message: str
+
+
+ToRunner = Submit | Cancel | Export | ExportCache | Import | Stop
+FromRunner = Ready | Held | Progress | Step | Ended | Rejected | Exported | CacheExported | Imported | Fatal
+
+
+def _from_text(kind: type, value: str) -> Path:
+    if kind is not Path:
+        raise NotImplementedError(f"no frame carries a {kind}")
+    return Path(value)
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=str)  # paths are the only foreign type
+_start: msgspec.msgpack.Decoder[Start] = msgspec.msgpack.Decoder(Start, dec_hook=_from_text)
+_to_runner: msgspec.msgpack.Decoder[ToRunner] = msgspec.msgpack.Decoder(ToRunner)
+_from_runner: msgspec.msgpack.Decoder[FromRunner] = msgspec.msgpack.Decoder(FromRunner)
+
+
+def encode(frame: Frame) -> bytes:
+    return _encoder.encode(frame)
+
+
+def decode_start(data: bytes) -> Start:
+    return _start.decode(data)
+
+
+def decode_to_runner(data: bytes) -> ToRunner:
+    return _to_runner.decode(data)
+
+
+def decode_from_runner(data: bytes) -> FromRunner:
+    return _from_runner.decode(data)

@@ -1,0 +1,182 @@
+"""Which token comes next: llama.cpp's samplers, given only the candidates that can matter.
+
+A chain over all 262,144 tokens of the vocabulary costs up to 17 ms; cut to the candidates first, 0.1 to 0.2. A draw
+depends on the logits, the tokens before and (seed, index) only, so that another runner goes on with the same draws.
+"""
+
+import ctypes
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import llama_cpp.llama_cpp as lib
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.engine.backends.backend import Logits
+from inference.engine.errors import BadLogitsError
+from inference.engine.params import SamplingParams
+
+# Below the best logit by this much, a token has less than e^-20 of its probability: all 262,144 together 5e-4.
+BASE_MARGIN = 20.0
+# At a higher temperature, with no filter behind it, this many temperatures: all of them together 1e-6.
+MARGIN_PER_TEMPERATURE = 26.0
+TOP_P_THAT_CUTS = 0.999
+# Token ids that are equal modulo this are a group, since such maxima come of one pass over all logits in their order.
+N_GROUPS = 8192
+# With candidates in more groups, one more pass over all is cheaper than looking into each: 65 us either way at 1,024.
+MOST_GROUPS = 1024
+
+MASK_64 = (1 << 64) - 1
+# llama.cpp reads this seed as "choose one yourself".
+RANDOM_SEED = 0xFFFFFFFF
+
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+
+
+class Candidates:
+    """The array llama.cpp's samplers work on; one per loop, since sequences are sampled one after the other."""
+
+    def __init__(self, n_tokens: int) -> None:
+        self._rows = np.zeros(n_tokens, dtype=_CANDIDATE)
+        self._data: Any = self._rows.ctypes.data_as(lib.llama_token_data_p)
+        self.array = lib.llama_token_data_array()
+
+    def fill(self, ids: NDArray[np.intp], logits: Logits) -> None:
+        rows = self._rows[: len(ids)]
+        rows["id"] = ids
+        rows["logit"] = logits[ids]
+        # Samplers move the pointer and the size: both are set anew each time.
+        self.array.data = self._data
+        self.array.size = len(ids)
+        self.array.selected = -1
+        self.array.sorted = False
+
+    @property
+    def selected(self) -> int:
+        return int(self.array.data[self.array.selected].id)
+
+
+class Sampler:
+    """How one sequence chooses its tokens. Frees its native chain with itself."""
+
+    def __init__(self, params: SamplingParams, candidates: Candidates, forbidden: Iterable[int] = ()) -> None:
+        self._params = params
+        self._candidates = candidates
+        self._margin = np.float32(margin(params))
+        self._penalizes = params.repeat_last_n != 0 and (
+            params.repeat_penalty != 1.0 or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
+        )
+        bias = {token: -math.inf if value is None else value for token, value in params.logit_bias.items()}
+        bias |= dict.fromkeys(forbidden, -math.inf)
+        self._bias_ids = np.fromiter(bias, dtype=np.intp, count=len(bias))
+        self._bias = np.fromiter(bias.values(), dtype=np.float32, count=len(bias))
+        self._chain = None if params.temperature <= 0 else _filters(params)
+
+    def __del__(self) -> None:
+        if getattr(self, "_chain", None) is not None:
+            lib.llama_sampler_free(self._chain)
+
+    def sample(self, logits: Logits, history: Sequence[int], index: int) -> int:
+        """The token that follows ``history``; ``index`` counts a sequence's own tokens from 1. Changes ``logits``."""
+        if len(self._bias_ids):
+            logits[self._bias_ids] += self._bias
+        if self._penalizes:
+            self._penalize(logits, history)
+        if self._chain is None:
+            best = int(logits.argmax())  # a NaN counts as the largest
+            _check_peak(float(logits[best]), len(logits))
+            return best
+        maxima = _maxima(logits)
+        self._candidates.fill(_at_least(self._threshold(maxima, len(logits)), logits, maxima), logits)
+        lib.llama_sampler_apply(self._chain, ctypes.byref(self._candidates.array))
+        return self._draw(index)
+
+    def _threshold(self, maxima: Logits, n_logits: int) -> np.float32:
+        """A logit that every token has that can be drawn, and few others.
+
+        The k-th largest of the maxima of any groups is no larger than the k-th largest of all, and costs a quarter.
+        """
+        cuts_at_k = 0 < self._params.top_k <= N_GROUPS
+        top = np.partition(maxima, -self._params.top_k)[-self._params.top_k :] if cuts_at_k else maxima
+        peak: np.float32 = top.max()  # a NaN wins, and sorts last
+        _check_peak(float(peak), n_logits)
+        threshold: np.float32 = peak - self._margin
+        return max(threshold, top[0]) if cuts_at_k else threshold
+
+    def _draw(self, index: int) -> int:
+        dist = lib.llama_sampler_init_dist(draw_seed(self._params.seed, index))
+        lib.llama_sampler_apply(dist, ctypes.byref(self._candidates.array))
+        lib.llama_sampler_free(dist)
+        return self._candidates.selected
+
+    def _penalize(self, logits: Logits, history: Sequence[int]) -> None:
+        """As llama.cpp's penalties sampler, on the few tokens it concerns; before the cut, for it may raise some."""
+        params = self._params
+        recent = history if params.repeat_last_n < 0 else history[-params.repeat_last_n :]
+        ids, counts = np.unique(np.asarray(recent, dtype=np.intp), return_counts=True)
+        values = logits[ids]
+        repeat = np.float32(params.repeat_penalty)
+        values = np.where(values <= 0, values * repeat, values / repeat)
+        values -= counts.astype(np.float32) * np.float32(params.frequency_penalty)
+        logits[ids] = values - np.float32(params.presence_penalty)
+
+
+def _check_peak(peak: float, n_logits: int) -> None:
+    if not math.isfinite(peak):
+        raise BadLogitsError(f"the best of {n_logits} logits is {peak}")
+
+
+def _maxima(logits: Logits) -> Logits:
+    """The largest of every group; a NaN is the largest, a group without a token has -inf."""
+    n_even = len(logits) - len(logits) % N_GROUPS
+    maxima: Logits = np.maximum.reduce(logits[:n_even].reshape(-1, N_GROUPS), axis=0, initial=-np.inf)
+    if n_even < len(logits):
+        rest = logits[n_even:]
+        np.maximum(maxima[: len(rest)], rest, out=maxima[: len(rest)])
+    return maxima
+
+
+def _at_least(threshold: np.float32, logits: Logits, maxima: Logits) -> NDArray[np.intp]:
+    """Ascending ids of all logits that are no smaller; only the groups that have one are looked into."""
+    groups = (maxima >= threshold).nonzero()[0]
+    if len(groups) > MOST_GROUPS:
+        return (logits >= threshold).nonzero()[0]
+    ids = (np.arange(0, len(logits), N_GROUPS)[:, None] + groups).ravel()
+    if len(logits) % N_GROUPS:
+        ids = ids[ids < len(logits)]
+    found: NDArray[np.intp] = ids[logits[ids] >= threshold]
+    return found
+
+
+def margin(params: SamplingParams) -> float:
+    """How far below the best logit a token can be and still be drawn, for practical purposes."""
+    if params.min_p > 0:
+        return max(BASE_MARGIN, 1.0 - math.log(params.min_p))
+    if params.top_p <= TOP_P_THAT_CUTS:
+        return BASE_MARGIN
+    return max(BASE_MARGIN, MARGIN_PER_TEMPERATURE * params.temperature)
+
+
+def draw_seed(seed: int, index: int) -> int:
+    """A seed for one draw, from (seed, index) alone (the finaliser of splitmix64, Steele et al. 2014)."""
+    z = (seed * 0x9E3779B97F4A7C15 + index * 0xD1B54A32D192ED03) & MASK_64
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK_64
+    mixed = (z ^ (z >> 31)) & 0xFFFFFFFF
+    return 0 if mixed == RANDOM_SEED else mixed
+
+
+def _filters(params: SamplingParams) -> int:
+    """llama.cpp's default order: top-k, top-p, min-p, temperature."""
+    options = lib.llama_sampler_chain_default_params()
+    options.no_perf = True
+    chain: int = lib.llama_sampler_chain_init(options)
+    if params.top_k > 0:
+        lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_top_k(params.top_k))
+    if params.top_p < 1:
+        lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_top_p(params.top_p, 1))
+    if params.min_p > 0:
+        lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_min_p(params.min_p, 1))
+    lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_temp(params.temperature))
+    return chain

@@ -1,0 +1,94 @@
+"""One generation inside the engine: its tokens, how far they are computed, and its state.
+
+Knows no cells but their count, and nothing of batches.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from inference.engine.sampling.prompt_lookup import Lookup
+from inference.engine.sampling.sampler import Sampler
+from inference.engine.text.detokenizer import TextAssembler
+
+
+class State(StrEnum):
+    """Where a sequence is; ``ALLOWED`` has the moves."""
+
+    WAITING = "waiting"  # arrived, or gave its cells to one of higher priority; holds no slot
+    PREFILL = "prefill"  # has a slot; known tokens are being computed
+    DECODE = "decode"  # every token but the last is computed; each step adds one
+    ENDED = "ended"  # said its last; whoever had it takes its slot back
+
+
+ALLOWED = {
+    State.WAITING: (State.PREFILL, State.ENDED),
+    State.PREFILL: (State.DECODE, State.WAITING, State.ENDED),
+    State.DECODE: (State.WAITING, State.ENDED),
+    State.ENDED: (),
+}
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """``tokens`` are prompt, replayed and generated tokens in one list.
+
+    tokens:  [0 ... n_prompt) prompt, [n_prompt ... len) given out, by this runner or a former one
+    cells:   [0 ... n_computed) of them are in the model's memory
+    """
+
+    id: str
+    tokens: list[int]
+    n_prompt: int
+    priority: int
+    arrival: int
+    max_tokens: int
+    cache_prompt: bool
+    sampler: Sampler
+    text: TextAssembler
+    lookup: Lookup
+    arrived_at: float  # seconds on the loop's clock, as every ``_at`` below
+    n_logprobs: int = 0
+    ends_at: float | None = None  # seconds on the same clock: its deadline
+    ephemeral: bool = False  # its tokens and states stay in memory
+    admitted_at: float | None = None
+    first_token_at: float | None = None
+    prefilled_at: float | None = None
+    state: State = State.WAITING
+    slot: int | None = None
+    n_computed: int = 0
+    last_step: int = 0  # the number of the last batch it was in
+    n_cached: int = 0
+    parked: bytes | None = None  # a state of its own: it shares nothing and waits for room, or comes from elsewhere
+    n_parked: int = 0  # tokens in it
+    is_held: bool = False  # waits for room, and its user was told
+    may_share: bool = True  # cells with other sequences
+    # Ends of beginnings that others share: a slice ends there, so that the state can be copied or saved.
+    marks: set[int] = field(default_factory=set)
+
+    def move(self, state: State) -> None:
+        if state not in ALLOWED[self.state]:
+            raise RuntimeError(f"sequence {self.id} cannot go from {self.state} to {state}")
+        self.state = state
+
+    @property
+    def n_generated(self) -> int:
+        return len(self.tokens) - self.n_prompt
+
+    @property
+    def n_pending(self) -> int:
+        return len(self.tokens) - self.n_computed
+
+    @property
+    def n_prefill(self) -> int:
+        """Known tokens that were not found computed."""
+        return len(self.tokens) - self.n_cached
+
+    @property
+    def n_to_mark(self) -> int:
+        """Pending tokens up to the next mark."""
+        return min((mark for mark in self.marks if mark > self.n_computed), default=len(self.tokens)) - self.n_computed
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Lower goes first."""
+        return (self.priority, self.arrival)

@@ -1,0 +1,78 @@
+"""What a tenant asks of the coordinator in one call: renew, release, look, reset. Raises RedisError, DatabaseError."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import redis
+from django.utils import timezone
+
+from inference.gpu.coordinator import broadcast, lease, preemption, ttl, wait_queue
+from inference.gpu.coordinator.config import CoordinatorConfig
+from inference.models.gpu import GpuLedger, LedgerState
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Who has the card, for a page or a program."""
+
+    state: str
+    owner: str
+    session_id: str | None
+    requester: str | None
+    priority: int | None
+    acquired_at: datetime | None
+    epoch: int
+    waiting: list[wait_queue.Waiter]
+    n_residents: int
+
+
+def renew(client: "redis.Redis[bytes]", config: CoordinatorConfig, *, session_id: str) -> int | None:
+    """Keep the lease for another TTL; its epoch, or None: it is over, or somebody else's.
+
+    The row decides, so that a lease outlives a wipe of Redis, and one that was ended is never revived.
+    """
+    row = GpuLedger.objects.current()
+    if not _is_holder(row, session_id):
+        return None
+    ttl.extend(client, row.epoch, config.ttl_secs)
+    # Expired between the two lines above: whoever ended it has told everybody, and what was renewed is nobody's.
+    return row.epoch if _is_holder(GpuLedger.objects.current(), session_id) else None
+
+
+def release(client: "redis.Redis[bytes]", *, session_id: str) -> float | None:
+    """End the lease of this session; how long it was held in seconds, None when it was not held."""
+    row = GpuLedger.objects.current()
+    if not _is_holder(row, session_id):
+        return None
+    held_secs = (timezone.now() - row.acquired_at).total_seconds() if row.acquired_at else 0.0
+    return held_secs if lease.finish(client, row, "released") else None
+
+
+def reset(client: "redis.Redis[bytes]") -> int:
+    """End whatever there is, whoever has it; the epoch that is over."""
+    row = GpuLedger.objects.current()
+    if row.state == LedgerState.RESUMING:
+        lease.give_back(client, row)
+    else:
+        lease.finish(client, row, "reset by hand")
+    return row.epoch
+
+
+def look(client: "redis.Redis[bytes]") -> Seen:
+    row = GpuLedger.objects.current()
+    is_taken = row.state in (LedgerState.PAUSING, LedgerState.HELD)
+    return Seen(
+        state=broadcast.state_of(row),
+        owner=broadcast.owner_of(row),
+        session_id=row.session_id if is_taken else None,
+        requester=row.requester if is_taken else None,
+        priority=row.priority if is_taken else None,
+        acquired_at=row.acquired_at,
+        epoch=row.epoch,
+        waiting=wait_queue.waiting(client),
+        n_residents=max(preemption.count(client)),  # most listen on both sets of channels
+    )
+
+
+def _is_holder(row: GpuLedger, session_id: str) -> bool:
+    return row.state in (LedgerState.PAUSING, LedgerState.HELD) and row.session_id == session_id

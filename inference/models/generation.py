@@ -1,0 +1,119 @@
+"""The generation: one run of the model for one assistant message, and the row that is the truth about it.
+
+Knows nothing of conversations, HTTP or Redis. Columns a worker owns (claim, result) are written only under
+its ``claim_epoch``.
+"""
+
+import uuid
+
+from django.db import models
+
+from inference.enums import ENDED, FinishReason, Priority, Status
+from inference.models.querysets import GenerationQuerySet
+from inference.token_ids import pack, unpack
+
+
+class Generation(models.Model):
+    """One run of the model.
+
+    ``prompt`` and ``output`` hold token ids (int32, little-endian). The prompt is dropped when the generation
+    ends: whoever asked keeps what a turn was rendered to. ``text_ends`` (int32 likewise) says for each token given
+    out how much of ``text`` had been released with it, so that a late reader gets the very pieces of the token log.
+    ``labels`` are those of ``text`` when its labels were to be checked, here for queries.
+    ``annex`` belongs to whoever asked and is not read here. ``prepare_task`` names the Celery task that builds the
+    prompt if the process that should have done it is gone, ``follow_up_task`` the one to ring when it has ended: an
+    outbox of one, emptied by that task together with what it stores, and rung again by the sweep until then.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.CharField(max_length=64)
+    status = models.CharField(max_length=12, choices=Status.choices, default=Status.QUEUED)
+    priority = models.PositiveSmallIntegerField(choices=Priority.choices, default=Priority.INTERACTIVE)
+    params = models.JSONField(default=dict)
+    session_id = models.CharField(max_length=128, blank=True, default="")
+    timeout_secs = models.FloatField(null=True, blank=True)
+    annex = models.JSONField(default=dict, blank=True)
+    prepare_task = models.CharField(max_length=128, blank=True, default="")
+    follow_up_task = models.CharField(max_length=128, blank=True, default="")
+    ephemeral = models.BooleanField(default=False)
+    idempotency_key = models.CharField(max_length=255, null=True, blank=True)
+    request_digest = models.CharField(max_length=64, blank=True, default="")
+
+    prompt = models.BinaryField(default=b"", blank=True)
+    output = models.BinaryField(default=b"", blank=True)
+    text = models.TextField(blank=True, default="")
+    text_ends = models.BinaryField(default=b"", blank=True)
+    labels = models.JSONField(default=list, blank=True)
+    n_prompt_tokens = models.PositiveIntegerField(default=0)
+    n_cached_tokens = models.PositiveIntegerField(default=0)
+    n_completion_tokens = models.PositiveIntegerField(default=0)
+    finish_reason = models.CharField(max_length=12, choices=FinishReason.choices, blank=True, default="")
+    error_code = models.CharField(max_length=64, blank=True, default="")
+    error_message = models.TextField(blank=True, default="")
+    model_name = models.CharField(max_length=128, blank=True, default="")
+    timings = models.JSONField(default=dict, blank=True)  # stage -> ms
+    devices = models.JSONField(default=list, blank=True)  # [{"device": "cpu", "tokens": 12}, ...] in order
+
+    worker = models.CharField(max_length=128, blank=True, default="")
+    attempt = models.PositiveSmallIntegerField(default=0)
+    claim_epoch = models.PositiveBigIntegerField(default=0)
+    heartbeat = models.PositiveBigIntegerField(default=0)
+    cancel_requested = models.BooleanField(default=False)
+
+    created_at = models.DateTimeField(auto_now_add=True)
+    queued_at = models.DateTimeField(null=True, blank=True)
+    deadline_at = models.DateTimeField(null=True, blank=True)  # timeout_secs after it was queued
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = GenerationQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["owner", "idempotency_key"], name="generation_idempotency_key"),
+            models.CheckConstraint(condition=models.Q(priority__in=[1, 2]), name="generation_priority_known"),
+        ]
+        indexes = [
+            # One covering index for "which owners wait", "the oldest of this owner" and "how many of it run".
+            models.Index(fields=["status", "owner", "queued_at", "priority"], name="generation_queue"),
+            models.Index(fields=["owner", "-started_at"], name="generation_owner_started"),
+            models.Index(fields=["status", "deadline_at"], name="generation_deadline"),
+            models.Index(fields=["ephemeral", "finished_at"], name="generation_ephemeral"),
+            # Few rows ever have one, and only those are in it.
+            models.Index(fields=["status"], name="generation_follow_up", condition=~models.Q(follow_up_task="")),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.id} {self.status}"
+
+    @property
+    def is_ended(self) -> bool:
+        return self.status in ENDED
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        return unpack(self.prompt)
+
+    @prompt_ids.setter
+    def prompt_ids(self, token_ids: list[int]) -> None:
+        self.prompt = pack(token_ids)
+        self.n_prompt_tokens = len(token_ids)
+
+    @property
+    def output_ids(self) -> list[int]:
+        return unpack(self.output)
+
+    @property
+    def device(self) -> str:
+        """The device of the last token, or empty before the first."""
+        return self.devices[-1]["device"] if self.devices else ""
+
+    @property
+    def usage(self) -> dict[str, int]:
+        return {
+            "prompt_tokens": self.n_prompt_tokens,
+            "completion_tokens": self.n_completion_tokens,
+            "total_tokens": self.n_prompt_tokens + self.n_completion_tokens,
+            "cached_tokens": self.n_cached_tokens,
+        }

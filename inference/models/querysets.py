@@ -1,0 +1,194 @@
+"""Named queries over generations: who is next, whose claim lives, who waits too long.
+
+Every move is one conditional UPDATE whose count is checked, so that it holds with any number of processes; none of
+them knows Redis, Celery or the engine.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.db import connections, models, transaction
+from django.db.models import Count, F, Min, OuterRef, Q, Subquery
+from django.utils import timezone
+
+from inference.enums import ENDED, WAITING, Priority, Status
+
+if TYPE_CHECKING:
+    from inference.models import Generation
+
+log = logging.getLogger(__name__)
+
+# A batch row that has waited this long is served like an interactive one, and one of each owner in this time: a
+# long batch would otherwise have aged as a whole, and its owner's own questions would wait behind all of it.
+QUEUE_AGEING_SECS = 60.0
+
+
+class GenerationQuerySet(models.QuerySet["Generation"]):
+    """Questions and moves; a move returns whether it happened."""
+
+    def waiting(self) -> "GenerationQuerySet":
+        return self.filter(status__in=WAITING)
+
+    def queued(self) -> "GenerationQuerySet":
+        return self.filter(status=Status.QUEUED)
+
+    def running(self) -> "GenerationQuerySet":
+        return self.filter(status=Status.RUNNING)
+
+    def interactive(self) -> "GenerationQuerySet":
+        """Those that somebody waits for."""
+        return self.filter(priority=Priority.INTERACTIVE)
+
+    def batch(self) -> "GenerationQuerySet":
+        return self.filter(priority=Priority.BATCH)
+
+    def ended(self) -> "GenerationQuerySet":
+        return self.filter(status__in=ENDED)
+
+    def unfinished_of(self, owner: str) -> "GenerationQuerySet":
+        return self.filter(owner=owner, status__in=[*WAITING, Status.RUNNING])
+
+    # ---- the queue ----
+
+    def ahead_of(self, queued_at: datetime, priority: int) -> "GenerationQuerySet":
+        """Queued rows served before such a row, without regard to fairness between owners and to what has aged."""
+        interactive, older = Q(priority=Priority.INTERACTIVE), Q(queued_at__lt=queued_at)
+        if priority == Priority.INTERACTIVE:
+            return self.queued().filter(interactive, older)
+        return self.queued().filter(interactive | older)
+
+    def claim_next(self, *, worker: str) -> "Generation | None":
+        """Claim the row that is next by priority, fairness between owners and age; None when nothing waits."""
+        if not self.queued().exists():  # most rings too many end here, without the write lock
+            return None
+        now = timezone.now()
+        with transaction.atomic(using=self.db):
+            row = self._pick(now)
+            if row is None:
+                return None
+            waited_ms = max(0.0, (now - (row.queued_at or now)).total_seconds() * 1000)
+            claimed = self.filter(pk=row.pk, status=Status.QUEUED, claim_epoch=row.claim_epoch).update(
+                status=Status.RUNNING,
+                worker=worker,
+                attempt=F("attempt") + 1,
+                claim_epoch=F("claim_epoch") + 1,
+                heartbeat=F("heartbeat") + 1,
+                started_at=now,
+                timings=row.timings or {"queue": round(waited_ms, 1)},
+            )
+            if claimed != 1:
+                log.info("generation %s: another worker got there first", row.pk)
+                return None
+        return self.get(pk=row.pk)
+
+    def _pick(self, now: datetime) -> "Generation | None":
+        """The next row, locked where the database can (on SQLite the immediate transaction keeps others out)."""
+        for tier in (self._served_first(now), self.queued()):
+            owner = tier._next_owner()
+            if owner is None:
+                continue
+            # On PostgreSQL a simultaneous claim may hold all rows of the fairest owner: anybody's row is
+            # better then than to leave a ring unanswered.
+            return tier.filter(owner=owner)._first_unlocked() or tier._first_unlocked()
+        return None
+
+    def _served_first(self, now: datetime) -> "GenerationQuerySet":
+        """Rows of the first tier: interactive ones, and batch rows whose turn has come by age."""
+        then = now - timedelta(seconds=QUEUE_AGEING_SECS)
+        aged = Q(priority=Priority.BATCH, queued_at__lte=then)
+        owners = set(self.queued().filter(aged).values_list("owner", flat=True).distinct())
+        if not owners:
+            return self.queued().filter(priority=Priority.INTERACTIVE)
+        started = self.model.objects.using(self.db).filter(priority=Priority.BATCH, started_at__gt=then)
+        owners -= set(started.filter(owner__in=owners).values_list("owner", flat=True).distinct())
+        return self.queued().filter(Q(priority=Priority.INTERACTIVE) | (aged & Q(owner__in=owners)))
+
+    def _next_owner(self) -> str | None:
+        """The owner, of those with a row in this set, with the fewest running, then served longest ago (never is
+        longest), then waiting longest."""
+        mine = self.model.objects.using(self.db).filter(owner=OuterRef("owner"))
+        n_running = mine.running().order_by().values("owner").annotate(n=Count("*")).values("n")
+        last_served = mine.filter(started_at__isnull=False).order_by("-started_at").values("started_at")[:1]
+        # Ordered by the subqueries without selecting them: selected, they would be grouped by, once for every row.
+        owners = (
+            self.order_by()
+            .values("owner")
+            .annotate(oldest=Min("queued_at"))
+            .order_by(
+                Subquery(n_running).asc(nulls_first=True),  # no row: none runs
+                Subquery(last_served).asc(nulls_first=True),
+                "oldest",
+                "owner",
+            )
+        )
+        row = owners.first()
+        return row["owner"] if row else None
+
+    def _first_unlocked(self) -> "Generation | None":
+        rows = self.order_by("queued_at", "pk").only("pk", "claim_epoch", "queued_at", "timings")
+        if connections[self.db].features.has_select_for_update_skip_locked:
+            rows = rows.select_for_update(skip_locked=True)
+        return rows.first()
+
+    # ---- claims ----
+
+    def held(self, *, generation_id: UUID, epoch: int) -> "GenerationQuerySet":
+        """The row, if this claim on it still holds."""
+        return self.filter(pk=generation_id, status=Status.RUNNING, claim_epoch=epoch)
+
+    def beat(self, *, worker: str, generation_ids: Sequence[UUID]) -> int:
+        """Move the heartbeat counter of what this worker has claimed and is really computing."""
+        rows = self.running().filter(worker=worker, pk__in=generation_ids)
+        return rows.update(heartbeat=F("heartbeat") + 1)
+
+    def give_back(self, *, generation_id: UUID, epoch: int, counts_as_attempt: bool) -> bool:
+        """Running -> queued by the owner of the claim itself; its place in the queue is the old one."""
+        attempt = F("attempt") if counts_as_attempt else F("attempt") - 1
+        moved = self.held(generation_id=generation_id, epoch=epoch).update(
+            status=Status.QUEUED, worker="", claim_epoch=F("claim_epoch") + 1, attempt=attempt
+        )
+        return moved == 1
+
+    def take_over(self, *, generation_id: UUID, epoch: int, heartbeat: int) -> bool:
+        """Running -> queued over the head of an owner whose heartbeat counter has stopped at ``heartbeat``."""
+        moved = (
+            self.held(generation_id=generation_id, epoch=epoch)
+            .filter(heartbeat=heartbeat)
+            .update(status=Status.QUEUED, worker="", claim_epoch=F("claim_epoch") + 1)
+        )
+        return moved == 1
+
+    def finish(self, *, generation_id: UUID, epoch: int, columns: dict[str, Any]) -> bool:
+        """Running -> one of the ended states, by the owner of the claim; False when the claim is lost."""
+        return self.held(generation_id=generation_id, epoch=epoch).update(worker="", **columns) == 1
+
+    # ---- what the sweep looks for ----
+
+    def with_deadline(self) -> "GenerationQuerySet":
+        """Unfinished rows that have one."""
+        return self.filter(status__in=[*WAITING, Status.RUNNING], deadline_at__isnull=False)
+
+    def stuck_preparing(self, now: datetime, *, after_secs: float) -> "GenerationQuerySet":
+        return self.filter(status=Status.PREPARING, created_at__lt=now - timedelta(seconds=after_secs))
+
+    def forgettable(self, now: datetime, *, after_secs: float) -> "GenerationQuerySet":
+        """Ended rows that nobody keeps and whose readers have had their time."""
+        past = now - timedelta(seconds=after_secs)
+        return self.ended().filter(ephemeral=True, finished_at__lt=past, follow_up_task="")
+
+    def ended_lately(self, now: datetime, *, from_secs: float, to_secs: float) -> "GenerationQuerySet":
+        """Rows that ended so long ago."""
+        span = (now - timedelta(seconds=to_secs), now - timedelta(seconds=from_secs))
+        # Both values of it, so that the index over the two columns serves.
+        return self.ended().filter(ephemeral__in=[True, False], finished_at__range=span)
+
+    def to_follow_up(self) -> "GenerationQuerySet":
+        """Ended rows whose end something must follow that has not been done."""
+        return self.ended().exclude(follow_up_task="")
+
+    def settle_follow_up(self, *, generation_id: UUID) -> bool:
+        """Empty the outbox of an ended row; False when somebody else did. Within the transaction that does the rest."""
+        return self.to_follow_up().filter(pk=generation_id).update(follow_up_task="") == 1

@@ -1,0 +1,149 @@
+"""Following a generation: its token log while that exists, its row before and after. Any number of readers.
+
+A reader that lost its connection goes on after the last token it has; tokens come once and in order, statuses and
+the end may be told again.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from itertools import chain, pairwise, repeat
+from uuid import UUID
+
+import redis.asyncio
+from django.db import InterfaceError, OperationalError
+
+from inference.errors import StoreUnavailable
+from inference.models import Generation
+from inference.runtime.redis_client import AWAY, async_client, log_key, shared_client
+from inference.runtime.threads import in_thread
+from inference.token_ids import unpack
+from inference.token_stream import redis_log
+from inference.token_stream.entries import AnyEntry, End, Token
+
+log = logging.getLogger(__name__)
+
+__all__ = ["TokenLogReader", "replay", "tail"]
+
+SILENCE_SECS = 1.0  # how long one look at the log waits
+BATCH_ENTRIES = 500
+REDIS_PATIENCE_SECS = 30.0
+RESULT_COLUMNS = ("status", "text", "text_ends", "output", "devices")
+
+
+def tail(generation_id: UUID) -> list[Token]:
+    """The tokens in the log now, for a take-over; raises StoreUnavailable."""
+    return redis_log.tail(shared_client(), generation_id)
+
+
+class TokenLogReader:
+    """Follows generations; keeps nothing between calls, so that one object may serve all."""
+
+    async def follow(self, generation_id: UUID, after: int = 0) -> AsyncIterator[AnyEntry | None]:
+        """Entries behind token ``after``, None for about every second of silence; ends after End.
+
+        Raises Generation.DoesNotExist for an unknown id, StoreUnavailable when Redis stays away too long.
+        """
+        stream = _Stream(generation_id, after)
+        last = after
+        row_ended = False
+        try:
+            while True:
+                entries = await stream.read()
+                for entry in entries:
+                    if isinstance(entry, Token):
+                        last = entry.index
+                    yield entry
+                    if isinstance(entry, End):
+                        return
+                if entries:
+                    continue
+                # Silence: the row tells a slow generation from one that ended without telling the log. The row
+                # is written before the End entry, so an ended row counts at the second look only.
+                row = await _ended_row(generation_id)
+                if row is not None and (row_ended or not await stream.exists()):
+                    for entry in replay(row, last):
+                        yield entry
+                    return
+                row_ended = row is not None
+                yield None
+        finally:
+            await stream.close()
+
+
+class _Stream:
+    """One reader's place in one stream, over a connection that may break."""
+
+    def __init__(self, generation_id: UUID, after: int) -> None:
+        self._key = log_key(generation_id)
+        self._place = f"{after}-0"
+        self._client: redis.asyncio.Redis[bytes] = async_client(reply_timeout_secs=SILENCE_SECS + 2)
+        self._away_since: float | None = None
+        self._looked_once = False
+
+    async def read(self) -> list[AnyEntry]:
+        """What came since the last read, after waiting for it; empty after a second of silence or of no Redis."""
+        # The first look does not wait, so that a reader who comes late is answered from the row at once.
+        block_ms = int(SILENCE_SECS * 1000) if self._looked_once else None
+        self._looked_once = True
+        try:
+            answer = await self._client.xread({self._key: self._place}, count=BATCH_ENTRIES, block=block_ms)
+        except AWAY as error:
+            await self._endure(error)
+            return []
+        self._away_since = None
+        entries: list[AnyEntry] = []
+        for _, messages in answer:
+            for stream_id, fields in messages:
+                self._place = stream_id.decode()
+                entries.append(redis_log.decode(fields[redis_log.FIELD]))
+        return entries
+
+    async def exists(self) -> bool:
+        """Whether the log may still get an End; False too when nobody can say."""
+        try:
+            return bool(await self._client.exists(self._key))
+        except AWAY:
+            return False
+
+    async def close(self) -> None:
+        await self._client.aclose()  # type: ignore[attr-defined]
+
+    async def _endure(self, error: Exception) -> None:
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+            log.warning("%s cannot be read, trying again: %s", self._key, error)
+        if now - self._away_since > REDIS_PATIENCE_SECS:
+            raise StoreUnavailable(f"Redis has been away for {REDIS_PATIENCE_SECS:g} s: {error}") from error
+        await asyncio.sleep(SILENCE_SECS / 2)
+
+
+async def _ended_row(generation_id: UUID) -> Generation | None:
+    """The row when it has ended. None too while the database is away: the log, if it lives, goes on without it."""
+    try:
+        return await in_thread(_look_at_row, generation_id)
+    except (OperationalError, InterfaceError) as error:
+        log.warning("generation %s: its row cannot be looked at, trying again: %s", generation_id, error)
+        return None
+
+
+def _look_at_row(generation_id: UUID) -> Generation | None:
+    row = Generation.objects.only(*RESULT_COLUMNS).get(pk=generation_id)
+    return row if row.is_ended else None
+
+
+def replay(row: Generation, after: int) -> Iterator[AnyEntry]:
+    """The entries of an ended generation as its readers got them while it ran, tokens behind ``after`` only.
+
+    The row no longer knows the ids of tokens that only completed a stop string; they come as 0, without text.
+    """
+    ends = [0, *unpack(row.text_ends)]
+    token_ids = chain(row.output_ids, repeat(0))
+    devices = chain.from_iterable(repeat(run["device"], run["tokens"]) for run in row.devices)
+    pieces = zip(pairwise(ends), token_ids, devices, strict=False)
+    for index, ((start, end), token, device) in enumerate(pieces, start=1):
+        if index > after:
+            yield Token(index=index, token=token, text=row.text[start:end], device=device)
+    yield End(index=len(ends) - 1, status=row.status, text=row.text[ends[-1] :])

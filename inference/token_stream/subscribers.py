@@ -1,0 +1,84 @@
+"""Who is reading a generation right now, so that the last one to leave can be noticed.
+
+A reader that stops refreshing (its web process died) is forgotten after ``READER_TTL_SECS``, by Redis's clock.
+"""
+
+import secrets
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from django.conf import settings
+
+from inference.errors import StoreUnavailable
+from inference.runtime.redis_client import AWAY, async_client, moves_key, readers_key
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    Client = Redis[bytes]
+
+READER_TTL_SECS = 10  # refresh about every two seconds
+MOVES_TTL_SECS = 60  # beyond the grace, within which the count is compared
+
+# KEYS: readers, moves. ARGV: reader, ttl, ttl of moves. A sorted set of readers by when they are forgotten, and a
+# count of how often somebody came or went.
+PRESENT = """
+local now = redis.call('TIME')
+local seconds = tonumber(now[1]) + tonumber(now[2]) / 1e6
+if redis.call('ZADD', KEYS[1], seconds + ARGV[2], ARGV[1]) == 1 then
+  redis.call('INCR', KEYS[2])
+  redis.call('EXPIRE', KEYS[2], ARGV[3])
+end
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return redis.call('ZCARD', KEYS[1])
+"""
+LEAVE = """
+local now = redis.call('TIME')
+if redis.call('ZREM', KEYS[1], ARGV[1]) == 1 then
+  redis.call('INCR', KEYS[2])
+  redis.call('EXPIRE', KEYS[2], ARGV[3])
+end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', tonumber(now[1]) + tonumber(now[2]) / 1e6)
+return redis.call('ZCARD', KEYS[1])
+"""
+MOVES = "return redis.call('GET', KEYS[2]) or 0"
+
+
+def new_id() -> str:
+    """What a reader refreshes and leaves with."""
+    return secrets.token_hex(8)
+
+
+async def refresh(generation_id: UUID, reader_id: str, client: "Client | None" = None) -> None:
+    """Be a reader for READER_TTL_SECS from now on. Raises StoreUnavailable, as all here do.
+
+    Whoever comes again and again brings a ``client`` of the same event loop: connecting costs more than asking.
+    """
+    await _run(PRESENT, generation_id, reader_id, client)
+
+
+async def leave(generation_id: UUID, reader_id: str, client: "Client | None" = None) -> int:
+    """Stop reading; returns how many readers remain."""
+    return await _run(LEAVE, generation_id, reader_id, client)
+
+
+async def count(generation_id: UUID) -> int:
+    return await _run(LEAVE, generation_id, "")
+
+
+async def moves(generation_id: UUID) -> int:
+    """How often somebody came or went until now: as long as it stays the same, the readers did, too."""
+    return await _run(MOVES, generation_id, "")
+
+
+async def _run(script: str, generation_id: UUID, reader_id: str, client: "Client | None" = None) -> int:
+    if client is None:
+        async with async_client() as own:
+            return await _run(script, generation_id, reader_id, own)
+    try:
+        keys = (readers_key(generation_id), moves_key(generation_id))
+        moves_ttl_secs = int(settings.STREAM_GRACE_SECS) + MOVES_TTL_SECS
+        arguments = (reader_id, READER_TTL_SECS, moves_ttl_secs)
+        return int(await client.eval(script, 2, *keys, *arguments))  # type: ignore[no-untyped-call]
+    except AWAY as error:
+        raise StoreUnavailable(f"readers cannot be counted: {error}") from error

@@ -1,0 +1,187 @@
+"""One thread that writes token logs: whatever has come since the last write goes out in one round trip.
+
+Computing never waits for Redis: while that is away entries pile up here, bounded by the answers themselves.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from uuid import UUID
+
+import redis
+
+from inference.errors import StoreUnavailable
+from inference.token_stream import redis_log
+from inference.token_stream.entries import AnyEntry, End, Token
+from inference.token_stream.redis_log import Append, Appended, Verdict
+
+log = logging.getLogger(__name__)
+
+RETRY_SECS = 0.25
+ENTRIES_PER_APPEND = 1000
+# An End that cannot be told in this time is not needed any more: readers find it in the row.
+END_PATIENCE_SECS = 120.0
+
+
+@dataclass(eq=False)
+class _Channel:
+    """One claim's way into its log. ``tokens`` is kept whole, for a Redis that lost what it had."""
+
+    generation_id: UUID
+    epoch: int
+    tokens: list[Token]
+    pending: deque[AnyEntry] = field(default_factory=deque)
+    ended_at: float | None = None
+
+
+class LogWriter:
+    """``on_lost`` is called from the writer's thread when a log is owned by a higher epoch, ``holds`` when Redis has
+    lost a log: with it went the epoch that would have refused a late owner, and the row has to be asked."""
+
+    def __init__(
+        self,
+        client: "redis.Redis[bytes]",
+        on_lost: Callable[[UUID, int], None],
+        holds: Callable[[UUID, int], bool] = lambda *_: True,
+    ) -> None:
+        self._client = client
+        self._on_lost = on_lost
+        self._holds = holds
+        # By claim, not by generation: a worker may hold a new claim before it has learnt that the old one is lost.
+        self._channels: dict[tuple[UUID, int], _Channel] = {}
+        self._changed = threading.Condition()
+        self._is_ending = False
+        self._is_away = False
+        self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
+
+    def begin(self) -> None:
+        self._thread.start()
+
+    def open(self, generation_id: UUID, epoch: int, written: Sequence[Token]) -> None:
+        """Begin a claim's channel; ``written`` are the tokens that former claims left."""
+        with self._changed:
+            self._channels[generation_id, epoch] = _Channel(generation_id, epoch, list(written))
+
+    def put(self, entries: Iterable[tuple[UUID, int, AnyEntry]]) -> None:
+        """Write entries of (generation, epoch) soon, in order. What comes after an End or ``forget`` is dropped."""
+        with self._changed:
+            for generation_id, epoch, entry in entries:
+                channel = self._channels.get((generation_id, epoch))
+                if channel is None or channel.ended_at is not None:
+                    continue
+                channel.pending.append(entry)
+                if isinstance(entry, Token):
+                    channel.tokens.append(entry)
+                elif isinstance(entry, End):
+                    channel.ended_at = time.monotonic()
+            self._changed.notify_all()
+
+    def forget(self, generation_id: UUID, epoch: int) -> None:
+        """Close a channel without an End."""
+        with self._changed:
+            self._channels.pop((generation_id, epoch), None)
+            self._changed.notify_all()
+
+    def flush(self, generation_id: UUID, epoch: int, timeout_secs: float) -> bool:
+        """Wait until everything put so far is written; False when it was not in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._is_written((generation_id, epoch)), timeout_secs)
+
+    def end(self, timeout_secs: float) -> None:
+        """Write what is there and stop."""
+        with self._changed:
+            self._changed.wait_for(lambda: all(map(self._is_written, self._channels)), timeout_secs)
+            self._is_ending = True
+            self._changed.notify_all()
+        self._thread.join(timeout_secs)
+
+    def _is_written(self, claim: tuple[UUID, int]) -> bool:
+        channel = self._channels.get(claim)
+        return channel is None or not channel.pending
+
+    # ---- the writer's thread ----
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_ending or any(c.pending for c in self._channels.values()))
+                if self._is_ending:
+                    return
+            try:
+                is_written = self.write_once()
+            except Exception:
+                # Whatever it was: without this thread every answer would stay silent until its end.
+                log.exception("writing token logs failed; going on")
+                is_written = False
+            if not is_written:
+                time.sleep(RETRY_SECS)
+
+    def write_once(self) -> bool:
+        """Write what is pending in one round trip; False when Redis is away."""
+        with self._changed:
+            channels = [channel for channel in self._channels.values() if channel.pending]
+            appends = [
+                Append(channel.generation_id, channel.epoch, list(islice(channel.pending, ENTRIES_PER_APPEND)))
+                for channel in channels
+            ]
+        try:
+            results = redis_log.append(self._client, appends)
+            results = [self._doubted(append, result) for append, result in zip(appends, results, strict=True)]
+        except StoreUnavailable as error:
+            self._redis_is_away(error)
+            return False
+        self._is_away = False
+        with self._changed:
+            lost = [
+                (channel.generation_id, channel.epoch)
+                for channel, append, result in zip(channels, appends, results, strict=True)
+                if not self._settle(channel, len(append.entries), result)
+            ]
+            self._changed.notify_all()
+        for generation_id, epoch in lost:
+            self._on_lost(generation_id, epoch)
+        return True
+
+    def _doubted(self, append: Append, result: Appended) -> Appended:
+        if result.verdict is Verdict.GAP and not self._holds(append.generation_id, append.epoch):
+            return Appended(Verdict.STALE, result.last)
+        return result
+
+    def _settle(self, channel: _Channel, n_sent: int, result: Appended) -> bool:
+        """Take what was written off the channel; False when its claim is lost."""
+        if result.verdict is Verdict.GAP:
+            log.warning("generation %s: Redis lost its log; writing it again", channel.generation_id)
+            self._begin_again(channel, result.last)
+            return True
+        for _ in range(n_sent):
+            channel.pending.popleft()
+        is_over = channel.ended_at is not None and not channel.pending
+        if is_over or result.verdict is not Verdict.WRITTEN:
+            self._close(channel)
+        if result.verdict is Verdict.STALE:
+            log.warning("generation %s: its log belongs to another worker now", channel.generation_id)
+            return False
+        return True
+
+    def _begin_again(self, channel: _Channel, last: int) -> None:
+        """Put all tokens behind ``last`` in front again; statuses of the past are of no use any more."""
+        ends = [entry for entry in channel.pending if isinstance(entry, End)]
+        channel.pending = deque([*channel.tokens[last:], *ends])
+
+    def _redis_is_away(self, error: StoreUnavailable) -> None:
+        if not self._is_away:
+            self._is_away = True
+            log.warning("tokens wait for Redis: %s", error)
+        now = time.monotonic()
+        with self._changed:
+            for channel in list(self._channels.values()):
+                if channel.ended_at is not None and now - channel.ended_at > END_PATIENCE_SECS:
+                    self._close(channel)
+            self._changed.notify_all()
+
+    def _close(self, channel: _Channel) -> None:
+        self._channels.pop((channel.generation_id, channel.epoch), None)

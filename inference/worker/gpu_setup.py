@@ -1,0 +1,68 @@
+"""What this installation's settings make of the card: the parts that a placement uses it with, or none."""
+
+import logging
+
+from django.conf import settings
+from django.db import connections
+
+from inference.dispatch.gpu_parts import GpuParts
+from inference.dispatch.gpu_runner import GpuRunnerMaker
+from inference.dispatch.policy import GpuPolicy
+from inference.dispatch.state_folder import StateFolder
+from inference.engine.backends.llama_library import has_cuda
+from inference.engine.config import MEBIBYTE
+from inference.gpu.device.card import Card
+from inference.gpu.device.discovery import find_card
+from inference.gpu.lease.factory import WorkerKeeper
+from inference.gpu.records.hand_over import HandOverRecord
+from inference.gpu.records.store import record_hand_over
+
+log = logging.getLogger(__name__)
+
+
+def card_parts() -> GpuParts | None:
+    """None: everything is computed on the CPU, and nothing is asked of anybody."""
+    card = find_card(settings.GEMMA_GPU)
+    is_simulated = settings.GEMMA_GPU == "simulated"
+    if card is None:
+        return None
+    if not is_simulated and not has_cuda():
+        log.warning("%s is not used: llama-cpp-python was built without CUDA", card.name)
+        return None
+    try:
+        folder = StateFolder(settings.GEMMA_SHM_DIR, settings.GEMMA_CACHE_RAM_MB * MEBIBYTE)
+    except OSError as error:
+        log.error("%s is not used, since nothing could move to it: %s", card.name, error)  # noqa: TRY400
+        return None
+    maker = _maker(card, is_simulated=is_simulated)
+    # Looked at here for the first time, where nobody's answer waits for it.
+    log.info("%s may be borrowed for the model: %s", card.name, maker.obstacle() or "it is large enough")
+    return GpuParts(
+        card=card,
+        make_runner=maker,
+        make_keeper=WorkerKeeper,
+        record=_record,
+        folder=folder,
+        obstacle=maker.obstacle,
+        policy=GpuPolicy(
+            min_hold_secs=settings.GPU_MIN_HOLD_SECS,
+            max_hold_secs=settings.GPU_MAX_HOLD_SECS,
+            linger_secs=settings.GPU_LINGER_SECS,
+        ),
+        is_simulated=is_simulated,
+    )
+
+
+def _maker(card: Card, *, is_simulated: bool) -> GpuRunnerMaker:
+    delay_ms = float(settings.GEMMA_GPU_LOAD_DELAY_MS) if is_simulated else None
+    # One lock for all users of a card on this machine; of a simulated one, which every installation has, for this one.
+    folder = settings.GEMMA_DATA_DIR if is_simulated else settings.GEMMA_SHM_DIR
+    return GpuRunnerMaker(card, folder, n_layers=settings.GEMMA_GPU_LAYERS, load_delay_ms=delay_ms)
+
+
+def _record(record: HandOverRecord) -> None:
+    """In a thread of its own, whose connection nobody else closes."""
+    try:
+        record_hand_over(record)
+    finally:
+        connections.close_all()

@@ -1,0 +1,100 @@
+"""What a question is searched with after others: pronouns, joined and empty questions in both languages."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from chat.models import Role
+from chat.prompting.message_groups import Said
+from chat.rag.sources import SEGMENT, Source
+from chat.services.query_rewriting import Earlier, earlier_in, searched
+
+SARAH = Earlier(question="What did Sarah say about the deadline?", cited=("Sarah",), shown=("Tom", "Sarah"))
+FRIST = Earlier(question="Was hat Sarah über die Frist gesagt?", cited=("Sarah",), shown=("Sarah",))
+CITED = Earlier(question="Who was worried about the deadline?", cited=("Priya Nair",), shown=("Tom", "Priya Nair"))
+SERVER = Earlier(question="When was the server moved?")
+
+
+@pytest.mark.parametrize(
+    ("earlier", "question", "text"),
+    [
+        (SARAH, "And what did she say about the budget?", "And what did Sarah say about the budget?"),
+        (SARAH, "and about the budget?", "and about the budget? Sarah"),
+        (SARAH, "What was her opinion of Berlin?", "What was Sarah opinion of Berlin?"),
+        (CITED, "What did she propose instead?", "What did Priya Nair propose instead?"),
+        (FRIST, "Und was hat sie zum Budget gesagt?", "Und was hat Sarah zum Budget gesagt?"),
+        (FRIST, "und zum Budget?", "und zum Budget? Sarah"),
+        (SARAH, "why?", "What did Sarah say about the deadline? why?"),
+        (SARAH, "When was that?", "What did Sarah say about the deadline? When was that?"),
+        (SARAH, "What did she say?", "What did Sarah say about the deadline? What did she say?"),
+        (FRIST, "und wann war das?", "Was hat Sarah über die Frist gesagt? und wann war das?"),
+        (FRIST, "Warum?", "Was hat Sarah über die Frist gesagt? Warum?"),
+        (SERVER, "How long did it take?", "When was the server moved? How long did it take?"),
+        (SERVER, "and the printer?", "When was the server moved? and the printer?"),
+        (
+            SERVER,
+            "what did they say about the printer?",
+            "When was the server moved? what did they say about the printer?",
+        ),
+        (SERVER, "and last month?", "When was the server moved? and last month?"),
+    ],
+)
+def test_a_follow_up_is_searched_with_what_it_refers_to(earlier: Earlier, question: str, text: str) -> None:
+    assert searched(question, [earlier]).text == text
+    assert searched(question, [earlier]).refers_to
+    assert searched(question, []).text == question
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What did Tom promise for the launch in Berlin?",
+        "Wie hoch ist das Budget für den Umzug?",
+        "Können Sie mir sagen, wann der Umzug ist?",
+        "Is it true that the office in Berlin moved?",
+        "What did Sarah think of her flight?",
+        "Summarize: " + "she said that. " * 30,
+    ],
+)
+def test_a_question_that_stands_alone_is_searched_as_it_is(question: str) -> None:
+    assert searched(question, [SARAH]).text == question
+    assert searched(question, [SARAH]).refers_to == ""
+
+
+def test_a_chain_goes_back_to_where_it_began() -> None:
+    chain = [
+        SARAH,
+        Earlier(question="why?"),
+        Earlier(question="and what did she say about the budget?", shown=("Tom",)),
+    ]
+    assert searched("When was that?", chain).text == "and what did Sarah say about the budget? When was that?"
+    long = [SARAH, *[Earlier(question="why?")] * 50]
+    assert len(searched("why?", long).text) < 250
+
+
+def test_another_time_takes_the_place_of_the_first() -> None:
+    asked = Earlier(question="What did we decide last week about the move?")
+    assert searched("and yesterday?", [asked]).text == "What did we decide about the move? and yesterday?"
+
+
+def test_several_people_are_meant_by_they() -> None:
+    asked = Earlier(question="Who was late?", cited=("Tom", "Ana"), shown=("Tom", "Ana", "Sarah"))
+    assert searched("What did they promise?", [asked]).text == "What did Tom Ana promise?"
+    assert searched("What did he promise?", [asked]).text == "What did Tom promise?"
+
+
+def test_earlier_questions_know_whom_their_answers_cited() -> None:
+    shown = tuple(
+        Source(kind=SEGMENT, text="x", speaker=name, label=str(i)) for i, name in enumerate(["A", "", "B"], 1)
+    )
+    said = [Said(Role.USER, "who?", None, shown), Said(Role.ASSISTANT, "It was B [3]."), Said(Role.USER, "why?")]
+    assert earlier_in(said) == [Earlier(question="who?", cited=("B",), shown=("A", "B"))]
+    assert earlier_in(said[:1]) == earlier_in([]) == []
+
+
+@example(" ", [Earlier(question="")])
+@given(st.text(max_size=250), st.lists(st.builds(Earlier, question=st.text(max_size=250)), max_size=8))
+def test_any_words_give_a_text_of_bounded_size(question: str, earlier: list[Earlier]) -> None:
+    found = searched(question, earlier)
+    assert question.strip() in found.text or found.refers_to
+    assert len(found.text) <= len(question) + 400

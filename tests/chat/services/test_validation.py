@@ -1,0 +1,82 @@
+"""Rules between the fields of a request, each named by the field it is about."""
+
+import uuid
+
+import pytest
+
+from chat.enums import ChatRole
+from chat.errors import InvalidRequest
+from chat.models import Role
+from chat.rag.query import SourceFilters
+from chat.schemas.requests import ChatMessage, ChatRequest, CompletionRequest, RunOptions
+from chat.services.validation import check_options, read_asked
+from tests.chat.vocabularies import fake_tokenizer
+
+KNOWN = uuid.uuid4()
+
+
+def said(*messages: str) -> tuple[ChatMessage, ...]:
+    """``said("s:be kind", "u:hello")``"""
+    roles = {"s": ChatRole.SYSTEM, "u": ChatRole.USER, "a": ChatRole.ASSISTANT}
+    return tuple(ChatMessage(roles[message[0]], message[2:]) for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (ChatRequest(), "messages"),
+        (ChatRequest(messages=said("s:be kind")), "messages"),
+        (ChatRequest(messages=said("u:hello", "s:be kind", "u:hello")), "messages"),
+        (ChatRequest(messages=said("s:be kind", "s:be kind", "u:hello")), "messages"),
+        (ChatRequest(messages=said("u:hello", "a:hi")), "messages"),
+        (ChatRequest(messages=said("u:  \n")), "messages"),
+        (ChatRequest(message="hello"), "message"),
+        (ChatRequest(message="hello", messages=said("u:hello")), "message"),
+        (ChatRequest(message="hello", messages=said("u:hello"), conversation_id=KNOWN), "message"),
+        (ChatRequest(conversation_id=KNOWN), "messages"),
+        (ChatRequest(messages=said("u:one", "a:two", "u:three"), conversation_id=KNOWN), "messages"),
+        (ChatRequest(messages=said("s:be kind", "u:one"), conversation_id=KNOWN), "messages"),
+        (ChatRequest(messages=said("a:one"), conversation_id=KNOWN), "messages"),
+        (ChatRequest(message=" ", conversation_id=KNOWN), "message"),
+    ],
+)
+def test_contradictions_are_refused(request_: ChatRequest, field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read_asked(request_)
+    assert (caught.value.status, caught.value.code, caught.value.field) == (400, "invalid_request", field)
+
+
+def test_a_sent_history() -> None:
+    asked = read_asked(ChatRequest(messages=said("s:be kind", "u:one", "a:two", "u: three ")))
+    assert (asked.system, asked.user) == ("be kind", " three ")
+    assert [(each.role, each.text) for each in asked.earlier] == [(Role.USER, "one"), (Role.ASSISTANT, "two")]
+
+
+@pytest.mark.parametrize("fields", [{"message": "more"}, {"messages": said("u:more")}])
+def test_one_new_message_of_a_known_conversation(fields: dict[str, object]) -> None:
+    asked = read_asked(ChatRequest(conversation_id=KNOWN, **fields))  # type: ignore[arg-type]
+    assert (asked.user, asked.earlier, asked.system) == ("more", (), "")
+
+
+def test_what_only_the_model_can_tell() -> None:
+    tokenizer = fake_tokenizer(context_size=500)
+    check_options(RunOptions(max_tokens=500, logit_bias={0: None, 260: 1.5}), tokenizer)
+    with pytest.raises(InvalidRequest) as too_long:
+        check_options(RunOptions(max_tokens=501), tokenizer)
+    assert too_long.value.field == "max_tokens"
+    with pytest.raises(InvalidRequest) as unknown:
+        check_options(RunOptions(max_tokens=9, logit_bias={261: 1.0}), tokenizer)
+    assert unknown.value.field == "logit_bias"
+
+
+def test_digests_tell_requests_apart_and_nothing_else() -> None:
+    base = ChatRequest(messages=said("u:hello"), logit_bias={1: 2.0})
+    assert base.digest == ChatRequest(messages=said("u:hello"), logit_bias={1: 2.0}).digest
+    others = [
+        ChatRequest(messages=said("u:hello!"), logit_bias={1: 2.0}),
+        ChatRequest(messages=said("u:hello")),
+        ChatRequest(messages=said("u:hello"), logit_bias={1: 2.0}, conversation_id=KNOWN),
+        ChatRequest(messages=said("u:hello"), logit_bias={1: 2.0}, filters=SourceFilters(speakers=("Ann",))),
+        CompletionRequest(prompt="hello"),
+    ]
+    assert len({base.digest, *(other.digest for other in others)}) == len(others) + 1

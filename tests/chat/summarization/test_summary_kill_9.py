@@ -1,0 +1,124 @@
+"""Worker processes killed between an answer and its summary, and in the middle of the summary: it is made once."""
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from django.db import connection
+
+from chat.models import Conversation, Summary, SummaryState
+from chat.services.turns import Turn
+from chat.summarization.rolling import AFTER_ANSWER_TASK
+from inference.config.tokenizer import Tokenizer
+from inference.models import Generation, Priority, Status
+from tests.chat.conftest import SYSTEM
+from tests.chat.conversing import chat, finish, generation_of, more
+from tests.chat.vocabularies import fake_tokenizer
+from tests.inference.worker_process import WorkerProcess
+from tests.inference.working import eventually
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(connection.vendor != "sqlite", reason="the processes share a file"),
+]
+
+CONTEXT = 3000
+
+
+class Deaf(WorkerProcess):
+    """One that makes answers and hears nothing of what should follow them."""
+
+    arguments = [
+        "-c",
+        "import sys\n"
+        "from django.core.management import execute_from_command_line\n"
+        "from gemma_project.management.commands import worker\n"
+        "worker.QUEUES = ('gpu',)\n"
+        "execute_from_command_line(['manage.py', 'worker'])\n",
+    ]
+
+
+Start = Callable[[type[WorkerProcess]], WorkerProcess]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    workers: list[WorkerProcess] = []
+
+    def begin(kind: type[WorkerProcess]) -> WorkerProcess:
+        workers.append(kind(tmp_path, GEMMA_CONTEXT_SIZE=str(CONTEXT), GEMMA_SYSTEM_PROMPT=SYSTEM))
+        return workers[-1]
+
+    yield begin
+    for worker in workers:
+        worker.clean_up()
+
+
+@pytest.fixture(autouse=True)
+def _service(redis_client: "redis.Redis[str]", use_tokenizer: Callable[[Tokenizer], None]) -> None:
+    use_tokenizer(fake_tokenizer(context_size=CONTEXT))
+
+
+def long_talk(*, slow: bool) -> Turn:
+    """Up to the question whose answer, which nobody has made yet, makes a summary due."""
+    # What is in it slows down whoever reads it, which is the summariser.
+    turn = chat("u:[[delay: 40]] and so on" if slow else "u:and so on", max_tokens=20)
+    while True:
+        finish(turn, "v" * 150)
+        turn = more(turn, "u" * 150, max_tokens=20)
+        if generation_of(turn).follow_up_task:
+            return turn
+
+
+def answered(turn: Turn) -> bool:
+    return generation_of(turn).status == Status.COMPLETE
+
+
+def state_of_summary() -> str | None:
+    return Summary.objects.values_list("state", flat=True).first()
+
+
+def assert_made_once() -> None:
+    assert eventually(lambda: state_of_summary() == SummaryState.MADE)
+    assert eventually(lambda: not Generation.objects.exclude(follow_up_task="").exists()), "the outbox is empty"
+    summary = Summary.objects.get()
+    assert (summary.version, summary.error) == (1, "")
+    assert summary.text == Conversation.objects.get(pk=summary.conversation_id).summary != ""
+    summaries = Generation.objects.filter(priority=Priority.BATCH, ephemeral=False)
+    assert [row.pk for row in summaries] == [summary.generation_id]
+
+
+@pytest.mark.parametrize("is_ring_lost", [False, True])
+def test_a_worker_killed_after_an_answer_leaves_its_summary_to_the_next(
+    start: Start, redis_client: "redis.Redis[str]", *, is_ring_lost: bool
+) -> None:
+    turn = long_talk(slow=False)
+    first = start(Deaf)
+    assert eventually(lambda: answered(turn))
+    if not is_ring_lost:
+        assert eventually(lambda: redis_client.llen("chat") == 1)
+    first.signal(signal.SIGKILL)
+    first.wait(10)
+    assert generation_of(turn).follow_up_task == AFTER_ANSWER_TASK
+    assert state_of_summary() is None
+    if is_ring_lost:  # perhaps it was not even sent
+        redis_client.delete("chat")
+    second, third = start(WorkerProcess), start(WorkerProcess)
+    assert_made_once()
+    assert second.is_alive
+    assert third.is_alive
+
+
+def test_a_worker_killed_in_the_middle_of_a_summary_leaves_it_to_the_next(start: Start) -> None:
+    turn = long_talk(slow=True)
+    first = start(WorkerProcess)
+    folds = Generation.objects.filter(priority=Priority.BATCH, status=Status.RUNNING, ephemeral=False)
+    assert eventually(lambda: folds.filter(worker__contains=first.name_part).exists())
+    first.signal(signal.SIGKILL)
+    first.wait(10)
+    assert state_of_summary() == SummaryState.MAKING
+    start(WorkerProcess)
+    assert_made_once()
+    assert generation_of(turn).attempt == 1

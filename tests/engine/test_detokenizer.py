@@ -1,0 +1,134 @@
+"""Text that grows token by token: whole characters, stop strings, the same text however it is cut."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference.engine.text.detokenizer import TextAssembler
+
+# Few letters, so that stop strings and their beginnings really occur; and characters of 2, 3 and 4 bytes.
+WORDS = st.text(alphabet="ab\n é漢😀", max_size=30)
+STOPS = st.lists(st.text(alphabet="ab\né😀", min_size=1, max_size=4), max_size=3)
+CUTS = st.lists(st.integers(min_value=0, max_value=200), max_size=12)
+
+
+def pieces_of(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    return [data[start:end] for start, end in pairwise(places)]
+
+
+def assemble(pieces: list[bytes], stop: list[str], *, trim_start: bool = False) -> tuple[str, TextAssembler]:
+    assembler = TextAssembler(stop, trim_start=trim_start)
+    released = "".join(assembler.push(piece) for piece in pieces)
+    return released + assembler.flush(), assembler
+
+
+def up_to_stop(text: str, stop: list[str]) -> str:
+    """The rule, said slowly: read character by character; the first complete stop string ends the text before it."""
+    for end in range(1, len(text) + 1):
+        found = [each for each in stop if text[:end].endswith(each)]
+        if found:
+            return text[: end - max(map(len, found))]
+    return text
+
+
+@given(text=WORDS, stop=STOPS, cuts=CUTS)
+def test_any_cut_gives_the_text_up_to_the_first_stop_string(text: str, stop: list[str], cuts: list[int]) -> None:
+    assert assemble(pieces_of(text.encode(), cuts), stop)[0] == up_to_stop(text, stop)
+
+
+@given(text=WORDS, stop=STOPS, cuts=CUTS)
+def test_what_was_released_is_never_taken_back(text: str, stop: list[str], cuts: list[int]) -> None:
+    assembler = TextAssembler(stop)
+    expected = up_to_stop(text, stop)
+    released = ""
+    for piece in pieces_of(text.encode(), cuts):
+        released += assembler.push(piece)
+        assert expected.startswith(released)
+        assert "�" not in released
+
+
+@given(text=WORDS, stop=STOPS, cuts=CUTS, at=st.integers(0, 20))
+def test_a_replay_goes_on_like_the_uninterrupted_run(text: str, stop: list[str], cuts: list[int], at: int) -> None:
+    pieces = pieces_of(text.encode(), cuts)
+    whole = TextAssembler(stop)
+    parts = [whole.push(piece) for piece in pieces]
+    replayed = TextAssembler(stop)
+    for piece in pieces[:at]:
+        replayed.push(piece)
+    assert [replayed.push(piece) for piece in pieces[at:]] == parts[at:]
+    assert (replayed.flush(), replayed.stopped, replayed.n_kept) == (whole.flush(), whole.stopped, whole.n_kept)
+
+
+@given(text=WORDS, stop=STOPS, cuts=CUTS)
+def test_the_kept_pieces_are_the_beginning_of_the_text(text: str, stop: list[str], cuts: list[int]) -> None:
+    pieces = pieces_of(text.encode(), cuts)
+    final, assembler = assemble(pieces, stop)
+    kept = b"".join(pieces[: assembler.n_kept])
+    assert final.encode().startswith(kept)
+    if assembler.n_kept < len(pieces):
+        following = kept + pieces[assembler.n_kept]
+        assert not final.encode().startswith(following), "one more piece would still be text"
+
+
+@given(text=WORDS, cuts=CUTS)
+def test_trimming_takes_the_white_space_of_the_start_only(text: str, cuts: list[int]) -> None:
+    assert assemble(pieces_of(text.encode(), cuts), [], trim_start=True)[0] == text.lstrip()
+
+
+@given(data=st.binary(max_size=20), cuts=CUTS)
+def test_any_bytes_become_the_text_that_python_makes_of_them(data: bytes, cuts: list[int]) -> None:
+    assert assemble(pieces_of(data, cuts), [])[0] == data.decode("utf-8", "replace")
+
+
+def test_an_emoji_comes_when_its_last_byte_comes() -> None:
+    assembler = TextAssembler()
+    assert [assembler.push(bytes([byte])) for byte in "😀".encode()] == ["", "", "", "😀"]
+
+
+def test_half_a_character_is_told_only_at_the_end() -> None:
+    assembler = TextAssembler()
+    assert assembler.push("a😀".encode()[:-1]) == "a"
+    assert assembler.flush() == "�"
+
+
+def test_a_stop_string_over_three_tokens_is_never_seen() -> None:
+    assembler = TextAssembler(["\nUser:"])
+    assert [assembler.push(piece) for piece in (b"Paris.", b"\n", b"User", b": and")] == ["Paris.", "", "", ""]
+    assert assembler.stopped
+    assert assembler.flush() == ""
+    assert assembler.n_kept == 1
+
+
+def test_what_only_looked_like_a_stop_string_is_released() -> None:
+    assembler = TextAssembler(["\nUser:"])
+    assert [assembler.push(piece) for piece in (b"a\nUse", b"d car")] == ["a", "\nUsed car"]
+    assert not assembler.stopped
+
+
+def test_a_held_beginning_of_a_stop_string_is_text_when_the_answer_ends_there() -> None:
+    assert assemble([b"see the User", b" \nUs"], ["\nUser:"])[0] == "see the User \nUs"
+
+
+def test_the_stop_string_that_is_complete_first_counts() -> None:
+    assert assemble([b"abcd"], ["abcd", "bc"])[0] == "a"
+    assert assemble([b"ab", b"cd"], ["abcd", "bc"])[0] == "a"
+
+
+def test_trimming_does_not_hide_a_stop_string() -> None:
+    final, assembler = assemble([b"\n", b"User:"], ["\nUser:"], trim_start=True)
+    assert (final, assembler.stopped, assembler.n_kept) == ("", True, 0)
+
+
+def test_a_token_cut_by_a_stop_string_is_not_kept() -> None:
+    final, assembler = assemble([b"one", b" two. STOP", b"x"], ["STOP"])
+    assert final == "one two. "
+    assert assembler.n_kept == 1
+
+
+def test_tokens_after_the_stop_add_nothing() -> None:
+    assembler = TextAssembler(["."])
+    assembler.push(b"a.")
+    assert assembler.push(b"more") == ""
+    assert assembler.flush() == ""

@@ -1,0 +1,60 @@
+"""The keeper that this installation's settings make."""
+
+import queue
+import time
+
+import pytest
+from pytest_django import Settings
+
+from inference.gpu.coordinator.watcher import watch_loop
+from inference.gpu.lease.factory import WorkerKeeper, make_coordinator
+from inference.gpu.lease.port import LeaseEvent, LeaseGranted, LeaseWanted
+from inference.gpu.transports.builtin import BuiltInCoordinator
+from inference.gpu.transports.remote import OutsideCoordinator
+from inference.models.gpu import GpuLedger
+from tests.gpu.lease_client_contract import PATIENCE_SECS, until
+from tests.gpu.tenants import Wire
+from tests.gpu.test_acquiring import asking
+
+
+def test_an_address_names_an_outside_coordinator(settings: Settings) -> None:
+    assert isinstance(make_coordinator(), BuiltInCoordinator)
+    assert watch_loop() is not None
+    settings.GPU_COORDINATOR_URL = "http://gpu-coordinator:8002"
+    assert isinstance(make_coordinator(), OutsideCoordinator)
+    assert watch_loop() is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_withdrawn_while_a_simulated_card_is_late_pauses_nobody(wire: Wire, settings: Settings) -> None:
+    settings.GEMMA_GPU, settings.GEMMA_GPU_GRANT_DELAY_MS = "simulated", 200
+    keeper = WorkerKeeper(lambda event: None)
+    keeper.begin()
+    keeper.want(priority=1, session_ids=frozenset())
+    time.sleep(0.05)
+    keeper.unwant()
+    time.sleep(0.3)
+    keeper.end(5.0)
+    assert GpuLedger.objects.current().epoch == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_simulated_card_is_granted_late_and_asked_back(wire: Wire, settings: Settings) -> None:
+    settings.GEMMA_GPU, settings.GEMMA_GPU_GRANT_DELAY_MS = "simulated", 200
+    settings.GPU_LEASE_TTL_SECS = 1.0
+    events: queue.SimpleQueue[LeaseEvent] = queue.SimpleQueue()
+    keeper = WorkerKeeper(events.put)
+    keeper.begin()
+    try:
+        until(lambda: bool(wire.execute_command("PUBSUB", "NUMPAT")))
+        keeper.want(priority=2, session_ids=frozenset())
+        event = events.get(timeout=PATIENCE_SECS)
+        assert isinstance(event, LeaseGranted)
+        assert event.lease.waited_secs >= 0.2
+        urgent = asking(wire, "urgent", priority=1)
+        urgent.step()
+        wanted = events.get(timeout=PATIENCE_SECS)
+        assert isinstance(wanted, LeaseWanted)
+        urgent.cancel()
+    finally:
+        keeper.end(PATIENCE_SECS)

@@ -1,0 +1,242 @@
+"""A placement with two stub runners, a keeper that does what the test says, and a clock that stands still."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from inference.dispatch import Placement
+from inference.dispatch.events import Add, Event
+from inference.dispatch.generation_state import Live
+from inference.dispatch.gpu_parts import GpuParts
+from inference.dispatch.gpu_residency import Tenancy
+from inference.dispatch.gpu_state import Stage
+from inference.dispatch.policy import GpuPolicy
+from inference.dispatch.runner_launcher import FrameCame, RunnerGone, Started, StartFailed
+from inference.dispatch.state_folder import StateFolder
+from inference.engine.protocol.frames import (
+    CacheExported,
+    Export,
+    ExportCache,
+    Exported,
+    FromRunner,
+    Given,
+    Import,
+    Imported,
+)
+from inference.errors import CardUnavailable
+from inference.gpu.lease.fake import FakeKeeper
+from inference.gpu.lease.port import LeaseEvent, Post
+from inference.gpu.records.hand_over import HandOverRecord
+from inference.token_stream.entries import AnyEntry, Token, Waiting
+from tests.inference.making import PARAMS
+from tests.inference.stub_runner import READY, StubRunner, make_stub, step
+
+POLICY = GpuPolicy(min_hold_secs=5.0, max_hold_secs=60.0, linger_secs=3.0)
+
+
+@dataclass
+class StubCard:
+    uuid: str = "GPU-stub"
+    name: str = "stub card"
+    total_mb: int = 8192
+    free_mb: int = 8192
+    used_mb: int = 0
+    is_away: bool = False
+    used_by: Callable[[], int] | None = None
+    asked: list[list[int]] = field(default_factory=list)
+
+    def vram_used_mb_of(self, pids: Iterable[int]) -> int:
+        self.asked.append(list(pids))
+        if self.is_away:
+            raise CardUnavailable("the driver does not answer")
+        return self.used_by() if self.used_by else self.used_mb
+
+
+@dataclass
+class CardBench:
+    """``cpu`` and ``gpu`` are the stub runners that are there now."""
+
+    folder: Path
+    now: float = 100.0
+    card: StubCard = field(default_factory=StubCard)
+    logged: list[tuple[Live, AnyEntry]] = field(default_factory=list)
+    records: list[HandOverRecord] = field(default_factory=list)
+    obstacle: str | None = None
+
+    def __post_init__(self) -> None:
+        self.told: list[LeaseEvent] = []
+        parts = GpuParts(
+            card=self.card,
+            make_runner=make_stub,
+            make_keeper=self._keep,
+            record=self.records.append,
+            folder=StateFolder(self.folder, 1 << 20),
+            policy=POLICY,
+            is_simulated=True,
+            obstacle=lambda: self.obstacle,
+        )
+        self.placement = Placement(make_stub, self.logged.extend, gpu=parts, clock=lambda: self.now)
+        self.cpu = self.gpu = StubRunner()
+        self.do()
+        self.start_cpu()
+
+    def _keep(self, post: Post) -> FakeKeeper:
+        self.keeper = FakeKeeper(self.told.append, grant_after_secs=None)
+        return self.keeper
+
+    # ---- moving it ----
+
+    @property
+    def tenancy(self) -> Tenancy:
+        assert self.placement._desk.tenancy is not None
+        return self.placement._desk.tenancy
+
+    @property
+    def stage(self) -> Stage:
+        return self.tenancy.stage
+
+    def at(self, stage: Stage) -> bool:
+        return self.stage is stage
+
+    def has_lease(self) -> bool:
+        return self.keeper.lease is not None
+
+    def do(self, *events: Event) -> None:
+        told, self.told[:] = list(self.told), []
+        assert self.placement.step([*told, *events])
+
+    def wait(self, secs: float) -> None:
+        self.now += secs
+        self.do()
+
+    def start_cpu(self) -> None:
+        self.cpu = StubRunner(pid=1000)
+        self.do(Started(self._cpu_number, self.cpu, READY))
+
+    def start_gpu(self) -> None:
+        self.gpu = StubRunner(pid=2000)
+        self.do(Started(self._gpu_number, self.gpu, READY))
+
+    @property
+    def _cpu_number(self) -> int:
+        return self.placement._desk.cpu._number
+
+    @property
+    def _gpu_number(self) -> int:
+        assert self.placement._desk.gpu is not None
+        return self.placement._desk.gpu._number
+
+    def cpu_says(self, *frames: FromRunner) -> None:
+        self.do(*[FrameCame(self._cpu_number, frame) for frame in frames])
+
+    def gpu_says(self, *frames: FromRunner) -> None:
+        self.do(*[FrameCame(self._gpu_number, frame) for frame in frames])
+
+    def cpu_dies(self) -> None:
+        self.do(RunnerGone(self._cpu_number, "killed by SIGKILL"))
+
+    def gpu_dies(self) -> None:
+        self.do(RunnerGone(self._gpu_number, "killed by SIGKILL"))
+
+    def gpu_does_not_start(self, pid: int | None = None) -> None:
+        self.do(StartFailed(self._gpu_number, "runner_died", "killed by SIGKILL", pid))
+
+    # ---- whole ways ----
+
+    def add(self, n_lives: int = 1, **changes: object) -> list[Live]:
+        values: dict[str, Any] = {"priority": 1, **changes}
+        lives = [Live(uuid4(), 1, [1, 2, 3], PARAMS, **values) for _ in range(n_lives)]
+        self.do(*map(Add, lives))
+        return lives
+
+    def say(self, lives: list[Live]) -> None:
+        """One more token of each, from where it is."""
+        for live in lives:
+            frame = step((live.sequence_id, len(live.tokens) + 1, "x"))
+            (self.gpu_says if live.device == "gpu" else self.cpu_says)(frame)
+
+    def grant(self) -> None:
+        assert self.keeper.grant() is not None
+        self.do()
+
+    def give_out(self, runner: StubRunner) -> list[FromRunner]:
+        """What a runner answers that was told to give everything out; each state is a file."""
+        answers: list[FromRunner] = []
+        asked = [frame for frame in runner.sent if isinstance(frame, Export | ExportCache | Import)]
+        for frame in asked:
+            runner.sent.remove(frame)
+            if isinstance(frame, Export):
+                answers.append(Exported([self._given(each, Path(frame.folder)) for each in frame.sequence_ids], 2.0))
+            elif isinstance(frame, ExportCache):
+                copy = Path(frame.folder) / "copy.move"
+                copy.write_bytes(b"copy")
+                answers.append(CacheExported(paths=[str(copy)], n_bytes=50, ms=1.0, is_all=True))
+            else:
+                for path in frame.paths:
+                    Path(path).unlink(missing_ok=True)
+                answers.append(Imported(len(frame.paths), 1.0))
+        return answers
+
+    def _given(self, sequence_id: str, folder: Path) -> Given:
+        path = folder / f"{sequence_id.replace('/', '-')}.move"
+        path.write_bytes(b"state")
+        return Given(sequence_id, str(path), 100, 1, 3.0, 4.0)
+
+    def cpu_gives_out(self) -> None:
+        self.cpu_says(*self.give_out(self.cpu))
+
+    def gpu_gives_out(self) -> None:
+        self.gpu_says(*self.give_out(self.gpu))
+
+    def reach(self, stage: Stage, n_lives: int = 2) -> list[Live]:
+        """With so many lives, each with a token; in LEAVING they have moved back."""
+        lives = self.add(n_lives)
+        self.say(lives)
+        if stage is Stage.WAITING:
+            return lives
+        self.grant()
+        self.cpu_gives_out()  # copies ahead
+        if stage is not Stage.LOADING:
+            self.start_gpu()
+        if stage in (Stage.GPU, Stage.YIELDING, Stage.LEAVING):
+            self.cpu_gives_out()
+        if stage in (Stage.YIELDING, Stage.LEAVING):
+            self.want_back()
+        if stage is Stage.LEAVING:
+            self.gpu_gives_out()
+        assert self.stage is stage
+        return lives
+
+    def want_back(self) -> None:
+        self.keeper.want_back("transcription wants the GPU")
+        self.do()
+
+    def lose(self) -> None:
+        self.keeper.lose()
+        self.do()
+
+    # ---- what came of it ----
+
+    def texts(self, live: Live) -> str:
+        return "".join(entry.text for one, entry in self.logged if one is live and isinstance(entry, Token))
+
+    def states(self, live: Live) -> list[str]:
+        return [entry.state for one, entry in self.logged if one is live and isinstance(entry, Waiting)]
+
+    def reasons(self, live: Live) -> list[str]:
+        return [
+            entry.reason for one, entry in self.logged if one is live and isinstance(entry, Waiting) and entry.reason
+        ]
+
+    def record(self) -> HandOverRecord:
+        """The last one; they are written in a thread."""
+        deadline = time.monotonic() + 5
+        while not self.records and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return self.records[-1]
+
+    def files(self) -> list[Path]:
+        return [path for path in self.folder.rglob("*.move") if path.is_file()]

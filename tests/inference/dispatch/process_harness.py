@@ -1,0 +1,177 @@
+"""A placement over real runner processes, with a simulated card and a keeper that does what the test says."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+
+from inference.config.tokenizer import get_tokenizer
+from inference.dispatch import Placement
+from inference.dispatch.generation_state import Live, Outcome
+from inference.dispatch.gpu_parts import GpuParts
+from inference.dispatch.gpu_runner import GpuRunnerMaker
+from inference.dispatch.gpu_state import Stage
+from inference.dispatch.policy import GpuPolicy
+from inference.dispatch.runner_launcher import cpu_runner
+from inference.dispatch.state_folder import StateFolder
+from inference.engine.params import SamplingParams, SequenceParams
+from inference.gpu.device.card import SimulatedCard
+from inference.gpu.lease.fake import FakeKeeper
+from inference.gpu.lease.port import Post
+from inference.gpu.records.hand_over import HandOverRecord
+from inference.token_stream.entries import AnyEntry, Token
+
+PATIENCE_SECS = 60.0
+# Nothing leaves the card by itself: the test says when.
+POLICY = GpuPolicy(min_hold_secs=0.0, max_hold_secs=600.0, linger_secs=600.0, yield_patience_secs=30.0)
+
+
+class Party:
+    """``card_dir`` is the tmpfs; ``streams`` are what readers of the log would have seen."""
+
+    def __init__(self, folder: Path, *, load_delay_ms: float = 0.0, policy: GpuPolicy = POLICY) -> None:
+        self.folder = folder
+        self.records: list[HandOverRecord] = []
+        self.streams: dict[Live, list[AnyEntry]] = {}
+        self.pids: set[int] = set()
+        (folder / "shm").mkdir()
+        self.card = SimulatedCard()
+        self.maker = GpuRunnerMaker(self.card, folder, n_layers=4, load_delay_ms=load_delay_ms)
+        parts = GpuParts(
+            card=self.card,
+            make_runner=self.maker,
+            make_keeper=self._keep,
+            record=self.records.append,
+            folder=StateFolder(folder / "shm", 64 << 20),
+            obstacle=self.maker.obstacle,
+            policy=policy,
+            is_simulated=True,
+        )
+        self.placement = Placement(cpu_runner, self._sink, gpu=parts)
+
+    def _keep(self, post: Post) -> FakeKeeper:
+        self.keeper = FakeKeeper(post, grant_after_secs=None)
+        return self.keeper
+
+    def _sink(self, entries: Sequence[tuple[Live, AnyEntry]]) -> None:
+        for live, entry in entries:
+            self.streams.setdefault(live, []).append(entry)
+
+    # ---- doing ----
+
+    def ask(self, text: str, *, session_id: str = "", **changes: object) -> Live:
+        """``changes`` are of the parameters; greedy with a fixed seed unless told otherwise."""
+        tokenizer = get_tokenizer()
+        prompt = tokenizer.encode(
+            f"<bos><start_of_turn>user\n{text}<end_of_turn>\n<start_of_turn>model\n", special=True
+        )
+        return self.submit(prompt, session_id=session_id, **changes)
+
+    def submit(self, prompt: list[int], *, session_id: str = "", **changes: object) -> Live:
+        sampling = {name: changes.pop(name) for name in list(changes) if name in SamplingParams.__struct_fields__}
+        params = SequenceParams(
+            sampling=SamplingParams(**{"seed": 1, "temperature": 0.0, **sampling}),  # type: ignore[arg-type]
+            **{"max_tokens": 4000, **changes},  # type: ignore[arg-type]
+        )
+        live = Live(uuid4(), 1, prompt, params, 1, session_id=session_id)
+        self.placement.add(live)
+        return live
+
+    def until(self, condition: Callable[[], object], secs: float = PATIENCE_SECS) -> None:
+        deadline = time.monotonic() + secs
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {secs:.0f} s; {self.placement.describe()}"
+            time.sleep(0.002)
+            self.note_pids()
+
+    def note_pids(self) -> None:
+        self.pids |= {pid for pid in (self.placement.runner_pid, self.placement.gpu_pid) if pid is not None}
+
+    @property
+    def stage(self) -> Stage:
+        return Stage(self.placement.describe()["state"])
+
+    def at(self, *stages: Stage) -> bool:
+        return self.stage in stages
+
+    def to_card(self) -> None:
+        """Asked for, granted, loaded, moved."""
+        self.until(lambda: self.keeper.is_wanted)
+        assert self.keeper.grant() is not None
+        self.until(lambda: self.at(Stage.GPU))
+        self.note_pids()
+
+    def to_cpu(self) -> float:
+        """Wanted back; the secs until the lease was released."""
+        began = time.monotonic()
+        self.keeper.want_back("the other program wants it")
+        self.until(lambda: self.keeper.lease is None)
+        return time.monotonic() - began
+
+    # ---- seen ----
+
+    def text(self, live: Live) -> str:
+        """What a reader of the log has at the end; its indexes have no gap and no repetition."""
+        outcome = self.outcome(live)
+        tokens = [entry for entry in self.streams[live] if isinstance(entry, Token)]
+        assert [token.index for token in tokens] == list(range(1, len(tokens) + 1))
+        assert outcome.flushed is not None
+        return "".join(token.text for token in tokens) + outcome.flushed.text
+
+    def outcome(self, live: Live) -> Outcome:
+        outcome = live.wait(PATIENCE_SECS)
+        assert outcome is not None, f"no end; {self.placement.describe()}"
+        return outcome
+
+    def is_clean(self) -> bool:
+        """No state of ours is on its way, and none of our processes is left."""
+        states = [path for path in (self.folder / "shm").rglob("*.move") if path.is_file()]
+        return not states and not any(map(_lives, self.pids))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@contextmanager
+def party(folder: Path, **changes: object) -> Iterator[Party]:
+    """Everything is gone at the end, whatever happened."""
+    there = Party(folder, **changes)  # type: ignore[arg-type]
+    there.placement.begin()
+    try:
+        there.until(lambda: there.placement.ready is not None)
+        yield there
+    finally:
+        there.note_pids()
+        there.placement.end(10.0)
+    there.until(there.is_clean, 5.0)
+    assert there.keeper.lease is None
+    assert list((folder / "shm").glob("gemma-kv-*/*-*")) == []
+    assert not [thread for thread in threading.enumerate() if thread.name in ("placement", "runner launcher")]
+
+
+def random_hand_overs(there: Party, n_hand_overs: int, seed: int, *, is_done: Callable[[], bool]) -> tuple[int, int]:
+    """Granted and wanted back at random moments, in any stage; how many there were, and how many reached the card."""
+    draw, n_granted, n_reached = random.Random(seed), 0, 0
+    while n_granted < n_hand_overs:
+        there.until(lambda: there.keeper.is_wanted or is_done())
+        if is_done():
+            break
+        if there.keeper.grant() is None:
+            continue  # withdrawn in this moment: the last of them has ended
+        n_granted += 1
+        if draw.random() < 0.8:
+            there.until(lambda: there.at(Stage.GPU) or there.keeper.lease is None)
+            n_reached += there.at(Stage.GPU)
+        time.sleep(draw.random() * 0.05)
+        (there.keeper.lose if draw.random() < 0.15 else there.keeper.want_back)()
+        there.until(lambda: there.keeper.lease is None)
+    return n_granted, n_reached

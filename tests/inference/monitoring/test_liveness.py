@@ -1,0 +1,93 @@
+"""Who is dead: only a worker of this machine whose process is gone."""
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pytest_django import Settings
+
+from gemma_project.supervisor.tether import tethered
+from inference.monitoring.liveness import ProofOfLife, is_dead, tidy
+
+HERE = f"{socket.gethostname()}:1:aa"
+HOLDER = """
+import django, sys; django.setup()
+from inference.monitoring.liveness import ProofOfLife
+ProofOfLife(sys.argv[1]).begin(); print("held", flush=True); sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(settings: Settings, tmp_path: Path) -> None:
+    settings.GEMMA_DATA_DIR = tmp_path
+
+
+def test_a_killed_process_is_dead_and_a_stopped_one_is_not(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        tethered([sys.executable, "-c", HOLDER, HERE]),
+        env=os.environ | {"GEMMA_DATA_DIR": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert not is_dead(HERE)
+        holder.send_signal(signal.SIGSTOP)
+        assert not is_dead(HERE)
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert is_dead(HERE)
+    assert is_dead(HERE), "asking changes nothing"
+
+
+def test_who_asks_is_not_taken_for_the_worker(tmp_path: Path) -> None:
+    here = ProofOfLife(HERE)
+    here.begin()
+    assert here._descriptor is not None
+    os.close(here._descriptor)
+    with (tmp_path / "workers" / HERE).open() as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        assert is_dead(HERE)
+
+
+def test_of_workers_elsewhere_and_of_those_that_ended_nothing_is_known() -> None:
+    here = ProofOfLife(HERE)
+    here.begin()
+    here.end()
+    assert not is_dead(HERE)
+    elsewhere = ProofOfLife("elsewhere:2:bb")
+    elsewhere.begin()
+    assert elsewhere._descriptor is not None
+    os.close(elsewhere._descriptor)
+    assert not is_dead("elsewhere:2:bb"), "its locks may not show here"
+    assert not is_dead("")
+
+
+def test_what_the_dead_left_is_removed_once_their_rows_are_nobodys(tmp_path: Path) -> None:
+    folder = tmp_path / "workers"
+    tidy(keep=())
+    alive = ProofOfLife("alive")
+    alive.begin()
+    for name in ("dead", "dead with rows"):
+        (folder / name).touch()
+    tidy(keep={"dead with rows"})
+    assert {path.name for path in folder.iterdir()} == {"alive", "dead with rows"}
+    alive.end()
+    assert {path.name for path in folder.iterdir()} == {"dead with rows"}
+
+
+def test_without_a_place_for_the_file_the_heartbeat_has_to_do(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    settings.GEMMA_DATA_DIR = tmp_path / "file"
+    ProofOfLife(HERE).begin()
+    assert "heartbeat only" in caplog.text
+    assert not is_dead(HERE)

@@ -1,0 +1,109 @@
+"""What the end leaves in a row: for any tokens, stop strings and cuts, row and log tell the same text."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference.engine.backends.fake import FakeVocabulary
+from inference.engine.params import SamplingParams, SequenceParams
+from inference.engine.text.citation_filter import labels_in
+from inference.engine.text.detokenizer import TextAssembler
+from inference.models import Generation
+from inference.queue.results import CANCELLED, Flushed, device_runs, end_entry, flushed, row_columns
+from inference.token_stream.entries import End, Token
+from inference.token_stream.reader import replay
+from tests.inference.making import PARAMS, tokens
+
+VOCABULARY = FakeVocabulary()
+
+
+def answered(data: bytes, params: SequenceParams) -> tuple[list[Token], Flushed]:
+    """The tokens a runner would give out for these bytes, one token each, and its last word."""
+    assembler = TextAssembler.of(params)
+    said: list[Token] = []
+    for index, token in enumerate(VOCABULARY.encode(data.decode("utf-8", "replace"), special=False), start=1):
+        said.append(Token(index=index, token=token, text=assembler.push(VOCABULARY.piece(token))))
+        if assembler.stopped:
+            break
+    return said, Flushed(assembler.flush(), assembler.n_kept)
+
+
+texts = st.text(st.sampled_from("ab é🙂\n")).map(str.encode)
+stops = st.lists(st.text(st.sampled_from("ab é🙂"), min_size=1, max_size=3), max_size=3)
+
+
+def with_stop(stop: list[str], *, trim_start: bool) -> SequenceParams:
+    return SequenceParams(sampling=SamplingParams(seed=1), stop=stop, trim_start=trim_start)
+
+
+@given(texts, stops, st.booleans(), st.integers(0, 40))
+def test_row_and_log_tell_the_same_whatever_was_said(data: bytes, stop: list[str], trim: bool, after: int) -> None:
+    params = with_stop(stop, trim_start=trim)
+    said, last = answered(data, params)
+    columns = row_columns(CANCELLED, said, params, vocabulary=VOCABULARY, last=last)
+    row = Generation(**columns)
+    live: list[Token | End] = [*said, end_entry(columns, said)]
+    assert "".join(entry.text for entry in live) == row.text
+    replayed = [entry for entry in replay(row, 0) if isinstance(entry, Token | End)]
+    assert [entry.text for entry in replayed] == [entry.text for entry in live]
+    late = list(replay(row, after))
+    assert [entry for entry in late if isinstance(entry, Token)] == replayed[after:-1]
+    assert late[-1] == live[-1]
+    decoded = VOCABULARY.text(row.output_ids)
+    assert (decoded.lstrip() if trim else decoded) == row.text
+
+
+labelled = st.lists(st.sampled_from(["[1]", " [7]", "[", "7", "]", "a", " b", "é", "\n"]), max_size=12).map("".join)
+cuts_labels = st.lists(st.sampled_from(["[7", "]", "a", "7] b"]), max_size=2)
+
+
+@given(labelled, cuts_labels)
+def test_labels_taken_out_are_missing_from_every_text_and_from_no_prompt(said_text: str, stop: list[str]) -> None:
+    params = SequenceParams(sampling=SamplingParams(seed=1), stop=stop, highest_label=2)
+    said, last = answered(said_text.encode(), params)
+    columns = row_columns(CANCELLED, said, params, vocabulary=VOCABULARY, last=last)
+    assert columns == row_columns(CANCELLED, said, params, vocabulary=VOCABULARY) | {
+        "finished_at": columns["finished_at"]
+    }
+    row = Generation(**columns)
+    live: list[Token | End] = [*said, end_entry(columns, said)]
+    assert "".join(entry.text for entry in live) == row.text
+    assert [e.text for e in replay(row, 0) if isinstance(e, Token | End)] == [entry.text for entry in live]
+    assert set(row.labels) == labels_in(row.text) <= {1}
+    unlabelled = TextAssembler(stop)
+    raw = "".join(unlabelled.push(VOCABULARY.piece(token.token)) for token in said) + unlabelled.flush()
+    assert VOCABULARY.text(row.output_ids) == raw
+
+
+def test_labels_are_kept_only_of_answers_that_were_checked_for_them() -> None:
+    assert row_columns(CANCELLED, tokens("a [1]"), PARAMS, vocabulary=VOCABULARY)["labels"] == []
+
+
+@given(texts, stops, st.booleans())
+def test_what_no_runner_said_is_worked_out_from_the_tokens(data: bytes, stop: list[str], trim: bool) -> None:
+    params = with_stop(stop, trim_start=trim)
+    said, last = answered(data, params)
+    assert flushed(VOCABULARY, said, params) == last
+
+
+def test_without_a_vocabulary_the_row_holds_what_was_seen() -> None:
+    columns = row_columns(CANCELLED, tokens("abc"), PARAMS, vocabulary=None)
+    row = Generation(**columns)
+    assert (row.text, row.output_ids) == ("abc", [97, 98, 99])
+
+
+def test_devices_are_told_in_order() -> None:
+    said = [*tokens("ab"), *tokens("c", device="gpu"), *tokens("d")]
+    runs = [{"device": "cpu", "tokens": 2}, {"device": "gpu", "tokens": 1}, {"device": "cpu", "tokens": 1}]
+    assert device_runs(said) == runs
+    assert device_runs([]) == []
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\0"])
+def test_a_nul_in_what_was_held_back_can_be_stored(text: str) -> None:
+    params = with_stop([text + "!"], trim_start=False)
+    said = [Token(index=i, token=t, text="") for i, t in enumerate(VOCABULARY.encode(text, special=False), start=1)]
+    columns = row_columns(CANCELLED, said, params, vocabulary=VOCABULARY)
+    assert "\0" not in columns["text"]
+    assert columns["text"] == text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    assert isinstance(end_entry(columns, said), End)

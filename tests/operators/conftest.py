@@ -1,0 +1,27 @@
+"""One running service with scripted answers for all tests of this room's commands."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live_stack import LiveStack
+from tests.operators.driving import Driver
+
+
+@pytest.fixture(scope="package")
+def shared_stack() -> Iterator[LiveStack]:
+    stack = LiveStack(backend="fake", environment={"GEMMA_PARALLEL": "2", "LOG_LEVEL": "warning"})
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.clean_up()
+
+
+@pytest.fixture
+def driver(shared_stack: LiveStack, tmp_path: Path) -> Iterator[Driver]:
+    """The commands against the shared service, as a new owner in a folder of its own."""
+    driver = Driver(shared_stack, tmp_path)
+    yield driver
+    driver.clean_up()

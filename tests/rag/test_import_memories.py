@@ -1,0 +1,229 @@
+"""`manage.py import_memories`: files into the store, again without doubling, and what is said about it."""
+
+import io
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+from pytest_django import Settings
+
+from chat.rag.indexing import indexer
+from chat.rag.ingest import run
+from chat.rag.models import Note, Passage, Segment, Transcript
+from chat.rag.vectors import embedding
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]
+
+SRT = (
+    "1\n00:00:01,000 --> 00:00:02,000\nSarah: The deadline moves.\n\n2\n00:00:03,000 --> 00:00:04,000\nJohn: To when?\n"
+)
+MARKDOWN = "# Budget\napproved\n\n# Dates\nFriday\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "deep" / ".hidden").mkdir(parents=True)
+    (tmp_path / "2026-03-01 standup.srt").write_text(SRT)
+    (tmp_path / "deep" / "notes.md").write_text(MARKDOWN)
+    (tmp_path / "deep" / "recording.mp3").write_bytes(b"\0\1")
+    (tmp_path / "deep" / ".hidden" / "x.md").write_text("hidden")
+    return tmp_path
+
+
+def imports(*args: object) -> tuple[int, str, str]:
+    """Exit status, what was printed, what was complained about."""
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        call_command("import_memories", *map(str, args), stdout=out, stderr=err, no_color=True)
+    except SystemExit as ended:
+        return int(str(ended.code)), out.getvalue(), err.getvalue()
+    return 0, out.getvalue(), err.getvalue()
+
+
+def test_a_folder_and_once_more(folder: Path) -> None:
+    status, out, err = imports(folder)
+    assert (status, err) == (0, "")
+    assert "2 files: 2 segments and 2 notes imported, 0 transcripts and notes unchanged, 0 removed." in out
+    assert "1 files of other kinds were left alone." in out
+    transcript = Transcript.objects.get()
+    assert (transcript.owner, transcript.title) == ("", "2026-03-01 standup")
+    assert transcript.created_at == datetime(2026, 3, 1, tzinfo=UTC)
+    assert list(transcript.segments.values_list("speaker", "text", "start_secs")) == [
+        ("Sarah", "The deadline moves.", 1.0),
+        ("John", "To when?", 3.0),
+    ]
+    assert set(Note.objects.values_list("title", "body")) == {("Budget", "approved"), ("Dates", "Friday")}
+    ids = set(Segment.objects.values_list("pk", flat=True)) | set(Note.objects.values_list("pk", flat=True))
+
+    assert "0 segments and 0 notes imported, 3 transcripts and notes unchanged, 0 removed." in imports(folder)[1]
+    assert ids == set(Segment.objects.values_list("pk", flat=True)) | set(Note.objects.values_list("pk", flat=True))
+
+
+def test_a_file_by_another_way_to_it_is_the_same_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    imports(folder)
+    monkeypatch.chdir(folder / "deep")
+    assert "3 transcripts and notes unchanged" in imports("../2026-03-01 standup.srt", "notes.md", folder)[1]
+
+
+def test_a_changed_file_replaces_what_changed(folder: Path) -> None:
+    imports(folder)
+    kept = Note.objects.get(title="Dates").pk
+    (folder / "2026-03-01 standup.srt").write_text(SRT.replace("moves", "stays"))
+    (folder / "deep" / "notes.md").write_text("# Dates\nFriday\n\n# Cake\nbring one\n")
+    _, out, _ = imports(folder)
+    assert "2 segments and 1 notes imported, 1 transcripts and notes unchanged, 1 removed." in out
+    assert Transcript.objects.count() == 1
+    assert Segment.objects.first().text == "The deadline stays."  # type: ignore[union-attr]
+    assert set(Note.objects.values_list("title", flat=True)) == {"Dates", "Cake"}
+    assert Note.objects.get(title="Dates").pk == kept
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.md", MARKDOWN), ("a.srt", SRT)])
+def test_a_touched_file_is_unchanged(name: str, content: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    imports(path)
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    assert "0 segments and 0 notes imported" in imports(path)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "expected", "told"),
+    [
+        ("2026-03-01.json", '{"segments": [{"text": "x"}], "created_at": "2025-01-02"}', [], "2025-01-02", "its data"),
+        ("2026-03-01.md", "x", ["--date", "2024-05-06"], "2024-05-06", "--date"),
+        ("2026-03-01.md", "x", [], "2026-03-01", "its name"),
+        ("plain.md", "x", [], "2023-11-14", "its modification time"),
+    ],
+)
+def test_when_it_was_recorded(
+    name: str, content: str, options: list[str], expected: str, told: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    _, out, _ = imports(path, *options)
+    assert f"dated by {told}" in out
+    moments = [
+        *Transcript.objects.values_list("created_at", flat=True),
+        *Note.objects.values_list("created_at", flat=True),
+    ]
+    assert [moment.date().isoformat() for moment in moments] == [expected]
+
+
+def test_names_of_speakers(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    segments = [{"text": "one", "speaker": "SPEAKER_00"}, {"text": "two", "speaker": "SPEAKER_01"}]
+    path.write_text(json.dumps({"segments": segments}))
+    names = tmp_path / "names.json"
+    names.write_text('{"SPEAKER_01": "John"}')
+    imports(path, "--speaker-map", "SPEAKER_00=Sarah", "--speaker-map", names)
+    assert list(Segment.objects.values_list("speaker", flat=True)) == ["Sarah", "John"]
+
+
+def test_whose_they_are(folder: Path) -> None:
+    ann = User.objects.create(username="ann")
+    imports(folder, "--owner", "ann")
+    assert set(Transcript.objects.values_list("owner", flat=True)) == {f"user:{ann.pk}"}
+    imports(folder, "--shared")
+    assert Transcript.objects.count() == 2
+
+
+def test_what_cannot_be_taken_in_is_told_and_the_rest_goes_on(folder: Path) -> None:
+    (folder / "bad.jsonl").write_text('{"text": "kept"}\n{"title": "no text"}\n{\n')
+    (folder / "worse.txt").write_bytes(b"\x80")
+    (folder / "empty.vtt").write_text("WEBVTT\n")
+    status, out, err = imports(folder)
+    assert status == 1
+    assert "5 files: 2 segments and 3 notes imported" in out
+    assert "4 problems:" in err
+    for told in (
+        "bad.jsonl: line 2: has no text",
+        "bad.jsonl: line 3: is not JSON",
+        "worse.txt: is not UTF-8 (byte 0)",
+        "empty.vtt: holds nothing to import",
+    ):
+        assert told in err
+
+
+def test_of_many_problems_the_first_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("[]\n" * 30)
+    err = imports(tmp_path)[2]
+    assert "30 problems:" in err
+    assert err.count("is not a JSON object") == 20
+    assert "and 10 more" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["/no/such/file"], "/no/such/file: No such file"),
+        (["--date", "soon", "."], "--date 'soon': expected"),
+        (["--owner", "nobody", "."], "there is no user 'nobody'"),
+        (["--speaker-map", "Sarah", "."], "--speaker-map Sarah: neither FROM=TO nor a file"),
+    ],
+)
+def test_what_is_refused_at_once(args: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CommandError, match=told):
+        imports(*args)
+
+
+def test_a_long_file_is_there_by_parts_when_the_run_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "PART_SEGMENTS", 2)
+    monkeypatch.setattr(indexer, "GROUP_SEGMENTS", 2)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"segments": [{"text": f"line {n}"} for n in range(6)]}))
+    give = indexer._give
+    calls: list[object] = []
+
+    def stopped(pieces: list[Passage], vectors: embedding.Vectors | None) -> None:
+        calls.append(pieces)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        give(pieces, vectors)
+
+    monkeypatch.setattr(indexer, "_give", stopped)
+    status, _, err = imports(path)
+    assert status == 130
+    assert "Start again" in err
+    assert Segment.objects.count() == 4
+    assert "2 segments and 0 notes imported, 2 transcripts and notes unchanged" in imports(path)[1]
+    path.write_text(json.dumps({"segments": [{"text": "line 0"}, {"text": "line 1"}]}))
+    assert "1 transcripts and notes unchanged, 2 removed" in imports(path)[1]
+    assert Segment.objects.count() == 2
+
+
+def test_escape_sequences_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "\x1b[31mred.md").write_text("x")
+    assert "\x1b" not in imports(tmp_path)[1]
+
+
+def test_a_row_with_more_about_it_than_can_be_kept_is_named(tmp_path: Path) -> None:
+    deep: dict[str, object] = {}
+    for _ in range(500):
+        deep = {"a": deep}
+    notes = [
+        {"title": "deep", "body": "x", "metadata": deep},
+        {"title": "huge", "body": "x", "metadata": {"a": "x" * 20_000}},
+        {"title": "far", "body": "x", "created_at": "9999-12-31T23:59:59-12:00"},
+        {"title": "good", "body": "x", "metadata": {"a": ["b"]}},
+    ]
+    (tmp_path / "notes.jsonl").write_text("\n".join(map(json.dumps, notes)))
+    status, _, err = imports(tmp_path)
+    assert status == 1
+    assert 'line 1: "metadata" is nested too deeply' in err
+    assert 'line 2: "metadata" has 20,009 characters; at most 20,000 are taken' in err
+    assert 'line 3: "created_at" is no date or time' in err
+    assert Note.objects.get().title == "good"
+
+
+def test_a_time_without_a_zone_is_in_ours(tmp_path: Path, settings: Settings) -> None:
+    settings.TIME_ZONE = "America/New_York"
+    (tmp_path / "2026-03-01_0900 standup.srt").write_text(SRT)
+    assert imports(tmp_path)[0] == 0
+    assert Transcript.objects.get().created_at == datetime(2026, 3, 1, 14, tzinfo=UTC)
