@@ -47,10 +47,11 @@ test-sqlite: setup-dev
 test-postgres: setup-dev
 	XDG_RUNTIME_DIR=$${XDG_RUNTIME_DIR:-/tmp} $(BIN)/python tools/with_postgres.py $(PYTEST) -m databases
 
-lint: setup-dev  ## ruff and mypy (strict)
+lint: setup-dev  ## ruff, mypy (strict), import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	GEMMA_DATA_DIR=.mypy_cache/data $(BIN)/mypy .
+	$(BIN)/lint-imports --no-cache
 
 faults: setup-dev  ## the fault tests of docs/faults.md, those that kill or freeze ROUNDS times (20); goes on where it was
 	failed=0; \

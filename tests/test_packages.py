@@ -1,0 +1,32 @@
+"""Rules for the packages that no linter checks: module docstrings, and an engine that reads no environment."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+ROOMS = ("gemma_project", "chat", "inference")
+
+
+def python_files(room: str) -> list[Path]:
+    return [p for p in sorted((PROJECT / room).rglob("*.py")) if "migrations" not in p.parts]
+
+
+def test_the_engine_does_not_read_the_environment() -> None:
+    wrong = []
+    for path in python_files("inference/engine"):
+        attributes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
+        reads = [node for node in attributes if node.attr in {"environ", "getenv", "environb"}]
+        wrong += [f"{path.relative_to(PROJECT)}:{node.lineno}" for node in reads]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_module_says_what_it_owns(room: str) -> None:
+    silent = [
+        str(path.relative_to(PROJECT))
+        for path in python_files(room)
+        if path.read_text().strip() and ast.get_docstring(ast.parse(path.read_text())) is None
+    ]
+    assert silent == []
