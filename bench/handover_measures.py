@@ -33,7 +33,7 @@ from inference.gpu.device.card import Card, SimulatedCard  # noqa: E402
 from inference.gpu.device.discovery import find_card  # noqa: E402
 from inference.gpu.lease.fake import FakeKeeper  # noqa: E402
 from inference.gpu.records.hand_over import HandOverRecord  # noqa: E402
-from inference.token_stream.entries import AnyEntry, Token  # noqa: E402
+from inference.token_stream.entries import AnyEntry, TokenEntry  # noqa: E402
 
 GRANT_SECS = 3.0
 PATIENCE_SECS = 600.0
@@ -66,7 +66,7 @@ class Rig:
     def _sink(self, entries: Sequence[tuple[Live, AnyEntry]]) -> None:
         now = time.perf_counter()
         for live, entry in entries:
-            if isinstance(entry, Token):
+            if isinstance(entry, TokenEntry):
                 self.log.setdefault(live, []).append(now)
 
     # ---- doing ----

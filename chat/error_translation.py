@@ -11,7 +11,7 @@ from inference import errors as inference
 _STATUS_CLASS: dict[type[inference.InferenceError], type[ChatError]] = {
     inference.QueueFull: Unavailable,
     inference.CallerLimit: TooManyRequests,
-    inference.Refused: Unavailable,
+    inference.AdmissionRefused: Unavailable,
     inference.KeyReused: Conflict,
     inference.KeyTaken: Conflict,
     inference.AlreadyEnded: Conflict,

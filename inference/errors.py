@@ -23,13 +23,13 @@ class InferenceError(Exception):
     retry_after_secs: int | None = None
 
 
-class Refused(InferenceError):
+class AdmissionRefused(InferenceError):
     """The request was not accepted and left no trace."""
 
     code = "refused"
 
 
-class QueueFull(Refused):
+class QueueFull(AdmissionRefused):
     """The queue of the whole service is at ``QUEUE_MAX``."""
 
     code = "queue_full"
@@ -39,7 +39,7 @@ class QueueFull(Refused):
         self.retry_after_secs = retry_after_secs
 
 
-class CallerLimit(Refused):
+class CallerLimit(AdmissionRefused):
     """One caller has ``QUEUE_MAX_PER_CALLER`` requests waiting or running."""
 
     code = "caller_limit"
@@ -93,7 +93,7 @@ class GpuBusy(InferenceError):
     code = "gpu_busy"
 
 
-class CardUnavailable(InferenceError):
+class GpuUnavailable(InferenceError):
     """The card's driver does not answer, so that nobody can say what its memory holds."""
 
     code = "card_unavailable"

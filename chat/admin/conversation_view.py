@@ -20,7 +20,7 @@ from inference.models import Generation
 MESSAGES_PER_PAGE = 200
 SUMMARIES_SHOWN = 20
 # Token ids and prompts are the bulk of a row and nobody reads them.
-HEAVY_COLUMNS = ("rendered", "generation__prompt", "generation__output", "generation__annex")
+HEAVY_COLUMNS = ("rendered", "generation__prompt", "generation__output", "generation__details")
 
 # In the order in which they pass; names are those of the wire format.
 STAGES = (

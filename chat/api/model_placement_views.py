@@ -20,7 +20,7 @@ from chat.streaming.background import in_thread
 from inference.monitoring import worker_report
 from inference.monitoring.worker_report import WorkerReport
 from inference.worker import gpu_commands
-from inference.worker.gpu_commands import CardCommand, HoldCard, ReleaseSession, YieldCard
+from inference.worker.gpu_commands import GpuCommand, GpuHoldCommand, GpuYieldCommand, SessionReleaseCommand
 
 LOOK_SECS = 0.1
 LEAVE_SECS = 15.0
@@ -35,7 +35,7 @@ async def warmup(request: HttpRequest, caller: Caller) -> JsonResponse:
     session_id = _session(request) or DEFAULT_SESSION
     report = await _report()
     if report.card is not None:
-        await _tell(HoldCard(session_id, settings.GPU_MAX_HOLD_SECS))
+        await _tell(GpuHoldCommand(session_id, settings.GPU_MAX_HOLD_SECS))
         patience_secs = settings.GPU_PAUSE_TIMEOUT + settings.GPU_FREED_TIMEOUT
         report = await _report_when(_is_decided, patience_secs, since=report)
     if not report.model_loaded:
@@ -51,7 +51,7 @@ async def move_to_cpu(request: HttpRequest, caller: Caller) -> JsonResponse:
     report = await _report()
     if not report.model_on_gpu and report.placement.get("state", "") in ON_CPU:
         return JsonResponse({"status": "already_on_cpu", "model_on_gpu": False})
-    await _tell(YieldCard("a caller asked for it"))
+    await _tell(GpuYieldCommand("a caller asked for it"))
     report = await _report_when(_is_on_cpu, LEAVE_SECS, since=report)
     if not _is_on_cpu(report):
         raise Unavailable("the model is still leaving the GPU", code="still_leaving", retry_after_secs=1)
@@ -65,7 +65,7 @@ async def release_session(request: HttpRequest, caller: Caller) -> JsonResponse:
     session_id = _session(request)
     report = await _report()
     if report.card is not None:
-        await _tell(ReleaseSession(session_id))
+        await _tell(SessionReleaseCommand(session_id))
     return JsonResponse({"status": "released" if report.model_on_gpu else "already_on_cpu"})
 
 
@@ -91,7 +91,7 @@ def _reason(report: WorkerReport) -> str | None:
     return report.placement.get("reason") or (None if report.card else "this service has no GPU")
 
 
-async def _tell(command: CardCommand) -> None:
+async def _tell(command: GpuCommand) -> None:
     if not await in_thread(gpu_commands.send, command):
         raise Unavailable("no worker listens", code="no_worker", retry_after_secs=5)
 

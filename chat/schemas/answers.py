@@ -111,8 +111,8 @@ def _outcome(generation: Generation, message: Message | None = None) -> dict[str
     sources, rag_error = _shown(generation, message or _message(generation))
     cited = cited_labels(generation.text)
     usage: dict[str, Any] = dict(generation.usage)
-    if generation.annex.get("history"):
-        usage["history"] = generation.annex["history"]
+    if generation.details.get("history"):
+        usage["history"] = generation.details["history"]
     timings = generation.timings
     outcome: dict[str, Any] = {
         "usage": usage,
@@ -129,9 +129,9 @@ def _outcome(generation: Generation, message: Message | None = None) -> dict[str
 
 
 def _shown(generation: Generation, message: Message | None) -> tuple[list[dict[str, Any]], str]:
-    """The sources an answer was given and what went wrong with them: kept with its message, else in the annex."""
+    """The sources an answer was given and what went wrong with them: kept with its message, else in its details."""
     if message is None:
-        return generation.annex.get("sources", []), generation.annex.get("rag_error", "")
+        return generation.details.get("sources", []), generation.details.get("rag_error", "")
     retrieval = getattr(message, "retrieval", None)
     return (retrieval.sources, retrieval.error) if retrieval else ([], "")
 

@@ -191,7 +191,7 @@ def _create_generation(plan: Plan, idempotency_key: str | None, request_digest: 
         follow_up_task=AFTER_ANSWER_TASK if request.store and not plan.preparation and _is_long(plan) else "",
         timeout_secs=timeout_secs(request),
         session_id=request.session_id,
-        annex=_annex(plan),
+        details=_details(plan),
         ephemeral=not request.store,
         idempotency_key=idempotency_key,
         request_digest=request_digest,
@@ -202,10 +202,10 @@ def _is_long(plan: Plan) -> bool:
     return plan.composer.may_call_for_summary(plan.composition.prompt)
 
 
-def _annex(plan: Plan) -> dict[str, Any]:
+def _details(plan: Plan) -> dict[str, Any]:
     if plan.preparation:
         return {"preparation": plan.preparation.as_json()}
-    annex: dict[str, Any] = {"history": plan.composition.history_note}
+    details: dict[str, Any] = {"history": plan.composition.history_note}
     if not plan.request.store:
-        annex["sources"] = [source.as_wire() for source in plan.composition.sources]
-    return annex
+        details["sources"] = [source.as_wire() for source in plan.composition.sources]
+    return details

@@ -1,6 +1,6 @@
 """The part of a turn that waits for memories: retrieve, render, queue.
 
-Whoever does it, web process or Celery task, finds all it needs in the generation's annex; doing it twice is harmless.
+Whoever does it, web process or Celery task, finds all it needs in the generation's details; doing it twice is harmless.
 """
 
 import logging
@@ -91,7 +91,7 @@ def prepare(generation_id: uuid.UUID) -> None:
         return
     # No transaction around the search: it waits for somebody else's service.
     try:
-        preparation = msgspec.convert(generation.annex["preparation"], Preparation)
+        preparation = msgspec.convert(generation.details["preparation"], Preparation)
         if preparation.is_long and not _is_read(generation, preparation):
             return  # the end of each part calls this again
         said = _said_before(getattr(generation, "message", None), preparation)
@@ -147,12 +147,12 @@ def _finish(
     )
     composition = composer.compose(said, [*preparation.documents, *search.sources])
     with transaction.atomic():
-        annex = _annex(composition, search, is_stored=answer is not None)
+        details = _details(composition, search, is_stored=answer is not None)
         is_long = answer is not None and composer.may_call_for_summary(composition.prompt)
         queued = generations.enqueue(
             generation_id=generation.pk,
             prompt_ids=composition.prompt.ids,
-            annex=annex,
+            details=details,
             highest_label=composition.highest_label,
             follow_up_task=AFTER_ANSWER_TASK if is_long else "",
         )
@@ -180,11 +180,11 @@ def _conversation_of(answer: Message | None, preparation: Preparation) -> Conver
     return Conversation.objects.filter(pk=preparation.conversation_id).first()
 
 
-def _annex(composition: Composition, search: Search, *, is_stored: bool) -> dict[str, Any]:
-    annex: dict[str, Any] = {"history": composition.history_note}
+def _details(composition: Composition, search: Search, *, is_stored: bool) -> dict[str, Any]:
+    details: dict[str, Any] = {"history": composition.history_note}
     if not is_stored:
-        annex |= {"sources": [source.as_wire() for source in composition.sources], "rag_error": search.error}
-    return annex
+        details |= {"sources": [source.as_wire() for source in composition.sources], "rag_error": search.error}
+    return details
 
 
 def _keep(answer: Message, composition: Composition) -> None:

@@ -18,7 +18,7 @@ from inference.config.tokenizer import get_tokenizer
 from inference.errors import InferenceError, KeyTaken, StoreUnavailable
 from inference.models import Generation, Status
 from inference.queue import generations
-from inference.runtime.database import retried
+from inference.runtime.database import retry_transaction
 
 # Two requests with one new Idempotency-Key: the later one finds the row of the earlier at its second look.
 MAX_LOOKS = 3
@@ -82,7 +82,7 @@ def cancel(*, caller: Caller, generation_id: uuid.UUID) -> Generation:
     """Stop a generation of the caller's. Raises NotFound, or Conflict (``already_ended``)."""
     generation = get_generation(caller=caller, generation_id=generation_id)
     with translated():
-        retried(lambda: generations.request_cancel(generation_id=generation.pk))
+        retry_transaction(lambda: generations.request_cancel(generation_id=generation.pk))
     return get_generation(caller=caller, generation_id=generation_id)
 
 
@@ -105,7 +105,7 @@ def _once(caller: Caller, key: _Key, start: Callable[[], Generation]) -> Turn:
             if earlier:
                 return _turn(earlier, replayed=True)
             try:
-                return _turn(retried(start))
+                return _turn(retry_transaction(start))
             except KeyTaken:
                 continue
             except (ChatError, InferenceError):

@@ -25,7 +25,7 @@ from chat.streaming.background import in_thread, spawn
 from chat.streaming.disconnect import closing, reading, watch_arrival
 from inference.models import ENDED, Priority
 from inference.queue import generations
-from inference.token_stream.entries import AnyEntry, End, Token, Waiting
+from inference.token_stream.entries import AnyEntry, EndEntry, StatusEntry, TokenEntry
 from inference.token_stream.reader import TokenLogReader
 
 WireLine = dict[str, Any]
@@ -134,7 +134,7 @@ async def _followed(turn: Turn, caller: Caller, progress: _Progress) -> AsyncGen
     follow = cast(AsyncGenerator[AnyEntry | None, None], TokenLogReader().follow(turn.generation_id, progress.index))
     async with aclosing(follow) as entries:
         async for entry in entries:
-            if isinstance(entry, End):
+            if isinstance(entry, EndEntry):
                 yield await _last(turn, caller, entry, progress)
                 return
             # After the End, so that an answer that is complete anyway is told whole.
@@ -149,10 +149,10 @@ async def _followed(turn: Turn, caller: Caller, progress: _Progress) -> AsyncGen
 
 
 async def _line(turn: Turn, entry: AnyEntry | None, progress: _Progress) -> WireLine | None:
-    if isinstance(entry, Token):
+    if isinstance(entry, TokenEntry):
         progress.index, progress.is_claimed = entry.index, True
         return progress.line(token=entry.text)
-    if isinstance(entry, Waiting):
+    if isinstance(entry, StatusEntry):
         progress.is_claimed = True
         known = {"state": entry.state, "position": entry.position, "progress": entry.progress, "reason": entry.reason}
         return progress.line(status={name: value for name, value in known.items() if value is not None})
@@ -162,7 +162,7 @@ async def _line(turn: Turn, entry: AnyEntry | None, progress: _Progress) -> Wire
 
 async def _queued(turn: Turn, progress: _Progress) -> WireLine | None:
     try:
-        place = await in_thread(generations.queue_place, turn.generation_id)
+        place = await in_thread(generations.queue_position, turn.generation_id)
     except (OperationalError, InterfaceError):
         return None  # a courtesy only: the log says what matters, with or without the database
     if place is None or place.position == progress.position:
@@ -171,7 +171,7 @@ async def _queued(turn: Turn, progress: _Progress) -> WireLine | None:
     return progress.line(status={"state": "queued", "position": place.position, "wait_s": round(place.wait_secs, 1)})
 
 
-async def _last(turn: Turn, caller: Caller, end: End, progress: _Progress) -> WireLine:
+async def _last(turn: Turn, caller: Caller, end: EndEntry, progress: _Progress) -> WireLine:
     generation = await in_thread(turns.get_generation, caller=caller, generation_id=turn.generation_id)
     if generation.status not in ENDED:
         logger.error("generation %s: the log has ended, the row says %s", generation.pk, generation.status)

@@ -20,7 +20,7 @@ from inference.models import Generation, Priority, Status
 from inference.queue import generations
 from inference.runtime.redis_client import shared_client
 from inference.token_stream import redis_log
-from inference.token_stream.entries import Waiting
+from inference.token_stream.entries import StatusEntry
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +73,9 @@ def read_in_parts(generation: Generation, question: Message, composer: Composer)
 def after_part(generation_id: uuid.UUID) -> uuid.UUID | None:
     """The turn to be prepared again because one of its parts has been read."""
     part = Generation.objects.filter(pk=generation_id).first()
-    if part is None or not generations.settle_follow_up(generation_id=generation_id):
+    if part is None or not generations.claim_follow_up(generation_id=generation_id):
         return None
-    return uuid.UUID(part.annex["part_of"])
+    return uuid.UUID(part.details["part_of"])
 
 
 def _notes(generation: Generation, summariser: Summariser, parts: Sequence[str], level: int) -> list[str] | None:
@@ -114,7 +114,7 @@ def _ask(generation: Generation, summariser: Summariser, part: str, key: str) ->
             prompt_ids=prompt_ids,
             follow_up_task=AFTER_PART_TASK,
             timeout_secs=generation.timeout_secs,
-            annex={"part_of": str(generation.pk)},
+            details={"part_of": str(generation.pk)},
             ephemeral=True,
             idempotency_key=key,
             capped=False,
@@ -125,7 +125,7 @@ def _ask(generation: Generation, summariser: Summariser, part: str, key: str) ->
 
 def _tell(generation: Generation, progress: float, level: int) -> None:
     """A status for the readers; a courtesy, which Redis may refuse."""
-    waiting = Waiting(
+    waiting = StatusEntry(
         index=0,
         state="summarizing",
         progress=round(progress, 3),

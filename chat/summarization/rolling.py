@@ -69,7 +69,7 @@ def after_answer(generation_id: uuid.UUID) -> None:
     """Begin a summary if the answer has made one due. Safe to call twice or at the same time."""
     fold = _due_after(generation_id)
     with transaction.atomic():
-        if generations.settle_follow_up(generation_id=generation_id) and fold:
+        if generations.claim_follow_up(generation_id=generation_id) and fold:
             _begin(fold)
 
 
@@ -81,10 +81,10 @@ def after_piece(generation_id: uuid.UUID) -> None:
         return
     summary: Summary | None = getattr(generation, "summary", None)
     if summary is None or summary.state != SummaryState.MAKING:
-        generations.settle_follow_up(generation_id=generation_id)
+        generations.claim_follow_up(generation_id=generation_id)
         return
     if _advance(summary, generation):
-        max_tokens = generation.annex["summary"]["max_tokens"]
+        max_tokens = generation.details["summary"]["max_tokens"]
         fold = _due(summary.conversation, max_tokens)
         if fold is None:
             _read_ahead(summary.conversation, max_tokens)
@@ -217,7 +217,7 @@ def _ask(conversation: Conversation, question: Question) -> Generation:
         prompt_ids=prompt_ids,
         follow_up_task=AFTER_PIECE_TASK,
         timeout_secs=settings.REQUEST_TIMEOUT_SECS,
-        annex={"summary": {"piece": question.piece, "max_tokens": question.max_tokens, "n_empty": question.n_empty}},
+        details={"summary": {"piece": question.piece, "max_tokens": question.max_tokens, "n_empty": question.n_empty}},
         # The answer was let in; what follows from it is not refused for a full queue.
         capped=False,
     )
@@ -225,7 +225,7 @@ def _ask(conversation: Conversation, question: Question) -> Generation:
 
 def _advance(summary: Summary, generation: Generation) -> bool:
     """What the end of a piece's generation comes to; True when the summary is made by it."""
-    text, asked = generation.text.strip(), {"n_empty": 0} | generation.annex["summary"]  # older ones have no count
+    text, asked = generation.text.strip(), {"n_empty": 0} | generation.details["summary"]  # older ones have no count
     if generation.status != Status.COMPLETE:
         why = generation.error_code or f"the generation is {generation.status}"
         _settle(summary, generation, state=SummaryState.FAILED, error=why)
@@ -256,7 +256,7 @@ def _advance(summary: Summary, generation: Generation) -> bool:
 def _settle(summary: Summary, generation: Generation, question: Question | None = None, **columns: object) -> bool:
     """Write a step down, if nobody has; with the next question where there is one."""
     with transaction.atomic():
-        if not generations.settle_follow_up(generation_id=generation.pk):
+        if not generations.claim_follow_up(generation_id=generation.pk):
             return False
         if question:
             columns["generation"] = _ask(summary.conversation, question)

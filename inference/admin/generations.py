@@ -87,7 +87,7 @@ class GenerationAdmin(_ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Generation]:
         # Prompts and outputs are large, and no page here shows them.
-        return super().get_queryset(request).defer("prompt", "output", "text_ends", "annex")
+        return super().get_queryset(request).defer("prompt", "output", "text_ends", "details")
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         """Who may stop generations; nothing else of them can be changed here."""

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from inference.auth import signing
-from inference.auth.signing import AUDIENCE, Key
+from inference.auth.signing import AUDIENCE, SigningKey
 from inference.errors import ServiceTokenRefused, StoreUnavailable
 from inference.runtime.redis_client import shared_client
 
@@ -84,13 +84,13 @@ def _use_up(jti: object, expires_at: float) -> None:
         raise ServiceTokenRefused("the service token was used before")
 
 
-def _keys() -> list[Key]:
+def _keys() -> list[SigningKey]:
     """The key that signs first, then the one still honoured."""
     try:
         first = signing.signing_key(primary=settings.JWT_SECRET_PRIMARY, single=settings.JWT_SECRET)
         keys = [first] if first else []
         if settings.JWT_SECRET_PREVIOUS:
-            keys.append(Key("k0", signing.secret_bytes("JWT_SECRET_PREVIOUS", settings.JWT_SECRET_PREVIOUS)))
+            keys.append(SigningKey("k0", signing.secret_bytes("JWT_SECRET_PREVIOUS", settings.JWT_SECRET_PREVIOUS)))
     except ValueError as error:
         raise ImproperlyConfigured(str(error)) from error
     return keys

@@ -19,12 +19,12 @@ MIN_KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
-class Key:
+class SigningKey:
     kid: str
     secret: bytes
 
 
-def minted(key: Key, service_id: str) -> str:
+def minted(key: SigningKey, service_id: str) -> str:
     """A fresh token for one request."""
     now = int(time.time())
     request_id = str(uuid.uuid4())
@@ -41,11 +41,11 @@ def minted(key: Key, service_id: str) -> str:
     return f"{part}.{signature(key, part)}"
 
 
-def signing_key(*, primary: str | None, single: str | None) -> Key | None:
+def signing_key(*, primary: str | None, single: str | None) -> SigningKey | None:
     """The key that signs, of JWT_SECRET_PRIMARY and JWT_SECRET; None when the installation has none."""
     if primary:
-        return Key("k1", secret_bytes("JWT_SECRET_PRIMARY", primary))
-    return Key("legacy", secret_bytes("JWT_SECRET", single)) if single else None
+        return SigningKey("k1", secret_bytes("JWT_SECRET_PRIMARY", primary))
+    return SigningKey("legacy", secret_bytes("JWT_SECRET", single)) if single else None
 
 
 def secret_bytes(name: str, raw: str) -> bytes:
@@ -66,7 +66,7 @@ def _decoded(raw: str) -> bytes:
     return decoded if len(decoded) >= MIN_KEY_BYTES else raw.encode()
 
 
-def signature(key: Key, part: str) -> str:
+def signature(key: SigningKey, part: str) -> str:
     return to_base64url(hmac.new(key.secret, part.encode("ascii"), hashlib.sha256).digest())
 
 

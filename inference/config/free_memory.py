@@ -12,16 +12,16 @@ MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
-class Free:
+class FreeMemory:
     """Memory that may still be taken, and who says so."""
 
     n_bytes: int
     limit: str
 
 
-def free_ram() -> Free:
+def free_ram() -> FreeMemory:
     """The least of what the machine has available and what the limits of this process's control groups leave."""
-    found = [Free(_available(), "MemAvailable"), *map(_left_in, _own_cgroups())]
+    found = [FreeMemory(_available(), "MemAvailable"), *map(_left_in, _own_cgroups())]
     return min((free for free in found if free), key=lambda free: free.n_bytes)
 
 
@@ -40,7 +40,7 @@ def _own_cgroups() -> list[Path]:
     return [folder for folder in (path, *path.parents) if folder.is_relative_to(CGROUPS)]
 
 
-def _left_in(folder: Path) -> Free | None:
+def _left_in(folder: Path) -> FreeMemory | None:
     try:
         limit, used = (folder / "memory.max").read_text().strip(), int((folder / "memory.current").read_text())
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
@@ -49,4 +49,4 @@ def _left_in(folder: Path) -> Free | None:
     if limit == "max":
         return None
     # Pages of files that nobody has used lately are given up when somebody wants the memory.
-    return Free(max(0, int(limit) - used + int(stat.get("inactive_file", 0))), "limit of the control group")
+    return FreeMemory(max(0, int(limit) - used + int(stat.get("inactive_file", 0))), "limit of the control group")

@@ -5,7 +5,7 @@ anything is loaded. Knows neither the machine nor the card, only what they say i
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from inference.config.free_memory import Free
+from inference.config.free_memory import FreeMemory
 from inference.config.from_settings import capped_context
 from inference.engine.backends.gguf_header import ModelHeader, check_model_file
 from inference.engine.config import MEBIBYTE, EngineConfig
@@ -15,7 +15,7 @@ from inference.errors import TooLittleMemory
 # Buffers of the computation and the process itself, beside weights and caches.
 OVERHEAD_BYTES = 300 * MEBIBYTE
 # On a card the driver's own part for a process comes on top. An estimate: no card has been measured.
-CARD_OVERHEAD_BYTES = 700 * MEBIBYTE
+GPU_OVERHEAD_BYTES = 700 * MEBIBYTE
 
 
 @lru_cache(maxsize=4)
@@ -23,16 +23,16 @@ def kv_bytes(config: EngineConfig) -> int | None:
     """What the caches of this configuration take, its context capped by the file; None if the file does not say."""
     header = check_model_file(config.model_path)
     shape = kv_shape(header)
-    return Need.of(config, header, shape).caches if shape else None
+    return MemoryNeed.of(config, header, shape).caches if shape else None
 
 
-def check_memory(config: EngineConfig, free: Free) -> None:
+def check_memory(config: EngineConfig, free: FreeMemory) -> None:
     """Raises TooLittleMemory, or ModelFileError. A file that does not say enough is not checked."""
     header = check_model_file(config.model_path)
     shape = kv_shape(header)
     if shape is None:
         return
-    need = Need.of(config, header, shape)
+    need = MemoryNeed.of(config, header, shape)
     if need.total <= free.n_bytes:
         return
     raise TooLittleMemory(
@@ -41,14 +41,14 @@ def check_memory(config: EngineConfig, free: Free) -> None:
     )
 
 
-def card_shortage(config: EngineConfig, free_mb: int) -> str:
+def gpu_memory_shortage(config: EngineConfig, free_mb: int) -> str:
     """Why not all layers that ``config`` puts onto a card fit into so much memory of it, and which contexts and numbers
     of layers would; empty when they fit or the file does not say. Raises ModelFileError."""
     header = check_model_file(config.model_path)
     shape = kv_shape(header)
     if shape is None:
         return ""
-    need, free_bytes = Need.of(config, header, shape).on_card(config.layers_on_gpu), free_mb * MEBIBYTE
+    need, free_bytes = MemoryNeed.of(config, header, shape).on_card(config.layers_on_gpu), free_mb * MEBIBYTE
     if need.total <= free_bytes:
         return ""
     layers = layers_that_fit(config, free_mb)
@@ -65,14 +65,14 @@ def layers_that_fit(config: EngineConfig, free_mb: int) -> int:
     shape = kv_shape(header)
     if shape is None:
         return config.layers_on_gpu
-    whole = Need.of(config, header, shape)
+    whole = MemoryNeed.of(config, header, shape)
     # Beyond its last layer llama.cpp takes one for the output, which is among the weights already.
     wanted = min(config.layers_on_gpu, shape.n_layers + 1)
     return next((n for n in range(wanted, 0, -1) if whole.on_card(n).total <= free_mb * MEBIBYTE), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Need:
+class MemoryNeed:
     """What a runner takes of one kind of memory, and what it would with another context. ``n_layers`` None: of RAM."""
 
     config: EngineConfig
@@ -83,15 +83,15 @@ class Need:
     n_layers: int | None = None
 
     @classmethod
-    def of(cls, config: EngineConfig, header: ModelHeader, shape: KvShape) -> "Need":
+    def of(cls, config: EngineConfig, header: ModelHeader, shape: KvShape) -> "MemoryNeed":
         n_cells = capped_context(config, header.trained_context)
         return cls(config=config, shape=shape, n_cells=n_cells, weights=header.data_end)
 
-    def on_card(self, n_layers: int) -> "Need":
+    def on_card(self, n_layers: int) -> "MemoryNeed":
         """The part of so many layers; their share of the weights, which is a little too much."""
         n_layers = min(n_layers, self.shape.n_layers)
         share = self.weights * n_layers // self.shape.n_layers
-        return replace(self, weights=share, overhead=CARD_OVERHEAD_BYTES, n_layers=n_layers)
+        return replace(self, weights=share, overhead=GPU_OVERHEAD_BYTES, n_layers=n_layers)
 
     @property
     def caches(self) -> int:

@@ -14,8 +14,8 @@ from inference.dispatch.generation_state import Fate, Live, Outcome
 from inference.engine.protocol.frames import Cancel, Emission, Ended, Exported, Frame, Held, Progress, Rejected, Step
 from inference.enums import FinishReason, Status
 from inference.monitoring.engine_metrics import StepMeter
-from inference.queue.results import CANCELLED, TIMED_OUT, Ending, Flushed, failed, storable
-from inference.token_stream.entries import Token, Waiting
+from inference.queue.results import CANCELLED, TIMED_OUT, Ending, FinalText, failed, storable
+from inference.token_stream.entries import StatusEntry, TokenEntry
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Roster:
         if outcome.fate is Fate.ENDED:
             self.n_ended += 1
             self._ended_sessions += [live.session_id] if live.session_id else []
-        if live.device is not None and outcome.flushed is None:
+        if live.device is not None and outcome.final_text is None:
             self._send(live.device, Cancel(live.sequence_id))  # to one that has ended by itself this says nothing
         if live.state_path:
             Path(live.state_path).unlink(missing_ok=True)
@@ -141,14 +141,14 @@ class Roster:
         live = self.lives.get(UUID(sequence_id.partition("/")[0]))
         return live if live is not None and live.sequence_id == sequence_id and live.device == device else None
 
-    def _token_came(self, device: str, emission: Emission, now: float) -> tuple[Live, Token] | None:
+    def _token_came(self, device: str, emission: Emission, now: float) -> tuple[Live, TokenEntry] | None:
         live = self._of_sequence(device, emission.sequence_id)
         if live is None:
             return None
         if emission.index != len(live.tokens) + 1:
             raise RuntimeError(f"token {emission.index} of {live.sequence_id} came after {len(live.tokens)}")
         live.note_token(now)
-        token = Token(index=emission.index, token=emission.token, text=storable(emission.text), device=device)
+        token = TokenEntry(index=emission.index, token=emission.token, text=storable(emission.text), device=device)
         live.tokens.append(token)
         crash_attribution.clear(live)
         self.n_tokens += 1
@@ -162,7 +162,7 @@ class Roster:
             self.say(live, "prefill", progress=round(progress, 3))
 
     def say(self, live: Live, state: str, *, progress: float | None = None, reason: str | None = None) -> None:
-        self._sink([(live, Waiting(index=len(live.tokens), state=state, progress=progress, reason=reason))])
+        self._sink([(live, StatusEntry(index=len(live.tokens), state=state, progress=progress, reason=reason))])
 
 
 def _outcome(live: Live, frame: Ended) -> Outcome:
@@ -172,7 +172,7 @@ def _outcome(live: Live, frame: Ended) -> Outcome:
     return Outcome(
         Fate.ENDED,
         Ending(Status.COMPLETE, natural) if natural else stopped,
-        Flushed(storable(frame.text), frame.n_kept),
+        FinalText(storable(frame.text), frame.n_kept),
         n_cached=frame.n_cached if live.n_cached is None else live.n_cached,
         timings=live.timings(prefill_ms=frame.prefill_ms, decode_ms=frame.decode_ms),
     )

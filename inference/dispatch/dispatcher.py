@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from inference.dispatch.event_loop import Desk
-from inference.dispatch.events import Add, Event, Hold, Quit, ReleaseAll, ReleaseSession, Sink, StopOne, YieldCard
+from inference.dispatch.events import Add, Event, Hold, Quit, ReleaseAll, ReleaseSession, Sink, StopOne, YieldGpu
 from inference.dispatch.generation_state import Fate, Live, Outcome
 from inference.dispatch.gpu_parts import GpuParts
 from inference.dispatch.gpu_session import CPU
@@ -114,7 +114,7 @@ class Placement:
 
     def yield_card(self, reason: str) -> None:
         """Leave the card now, drop all holds, and do not ask for it before there is new work."""
-        self._events.put(YieldCard(reason))
+        self._events.put(YieldGpu(reason))
 
     def release_all(self) -> None:
         self._events.put(ReleaseAll())

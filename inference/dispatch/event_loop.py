@@ -6,7 +6,7 @@ from itertools import count
 
 from inference.dispatch import crash_attribution
 from inference.dispatch.active_generations import Roster
-from inference.dispatch.events import Add, Event, Hold, Quit, ReleaseAll, ReleaseSession, Sink, StopOne, YieldCard
+from inference.dispatch.events import Add, Event, Hold, Quit, ReleaseAll, ReleaseSession, Sink, StopOne, YieldGpu
 from inference.dispatch.generation_state import Fate, Live, Outcome
 from inference.dispatch.gpu_parts import GpuParts
 from inference.dispatch.gpu_residency import Tenancy
@@ -98,7 +98,7 @@ class Desk:
                 slot = next((slot for slot in self.slots if slot.owns(event)), None)
                 if slot is not None:
                     self._handle_runner(slot, event, now)
-            case Hold() | ReleaseSession() | YieldCard() if self.tenancy is not None:
+            case Hold() | ReleaseSession() | YieldGpu() if self.tenancy is not None:
                 self.tenancy.order(event, now)
             case LeaseGranted() | LeaseRefused() | LeaseWanted() | LeaseLost() if self.tenancy is not None:
                 self.tenancy.lease_event(event, now)

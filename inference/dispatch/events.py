@@ -43,7 +43,7 @@ class ReleaseSession:
 
 
 @dataclass(frozen=True)
-class YieldCard:
+class YieldGpu:
     """Leave the card now, and do not ask for it before there is new work."""
 
     reason: str
@@ -61,5 +61,5 @@ class Quit:
     spare_secs: float = 0.0
 
 
-CardOrder = Hold | ReleaseSession | YieldCard
+CardOrder = Hold | ReleaseSession | YieldGpu
 Event = Add | StopOne | CardOrder | ReleaseAll | Quit | LaunchEvent | LeaseEvent

@@ -13,8 +13,8 @@ import msgspec
 from inference.engine.params import SequenceParams
 from inference.engine.protocol.frames import Given, Submit
 from inference.models import Generation
-from inference.queue.results import Ending, Flushed
-from inference.token_stream.entries import Token
+from inference.queue.results import Ending, FinalText
+from inference.token_stream.entries import TokenEntry
 
 
 class Fate(StrEnum):
@@ -31,7 +31,7 @@ class Outcome:
 
     fate: Fate
     ending: Ending | None = None
-    flushed: Flushed | None = None
+    final_text: FinalText | None = None
     n_cached: int = 0
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -47,7 +47,7 @@ class Live:
     priority: int
     deadline: float | None = None
     session_id: str = ""
-    tokens: list[Token] = field(default_factory=list)  # all given out, by former workers too; placement appends
+    tokens: list[TokenEntry] = field(default_factory=list)  # all given out, by former workers too; placement appends
 
     # Written by the placement's thread only.
     stopping: Ending | None = None  # asked to stop, and how that will be called

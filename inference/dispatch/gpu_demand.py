@@ -6,7 +6,7 @@ from inference.dispatch.active_generations import Roster
 from inference.dispatch.generation_state import Live
 from inference.dispatch.policy import Pace, Sessions
 from inference.gpu.lease.port import LeaseKeeper
-from inference.runtime.circuit_breaker import Breaker
+from inference.runtime.circuit_breaker import CircuitBreaker
 
 MAX_FAILURES, FAILURE_PAUSE_SECS = 3, 60.0
 OBSTACLE_SECS = 5.0  # until an obstacle is looked at again
@@ -21,7 +21,7 @@ class Asking:
         self.pace = Pace()
         self.sessions = Sessions()
         # Of stays that ended with the death of the card's runner.
-        self.breaker = Breaker(max_failures=MAX_FAILURES, pause_secs=FAILURE_PAUSE_SECS)
+        self.breaker = CircuitBreaker(max_failures=MAX_FAILURES, pause_secs=FAILURE_PAUSE_SECS)
         self._keeper = keeper
         self._roster = roster
         self._obstacle = obstacle

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from inference.dispatch.active_generations import Roster
-from inference.dispatch.events import CardOrder, Hold, ReleaseSession, YieldCard
+from inference.dispatch.events import CardOrder, Hold, ReleaseSession, YieldGpu
 from inference.dispatch.gpu_demand import FOREVER, Asking
 from inference.dispatch.gpu_parts import GpuParts
 from inference.dispatch.gpu_session import Stay
@@ -83,7 +83,7 @@ class Tenancy:
                 self.asking.work_came(now)
             case ReleaseSession(session_id):
                 self.asking.sessions.release(session_id)
-            case YieldCard(reason):
+            case YieldGpu(reason):
                 self.asking.sessions.release("")
                 self.asking.rest(FOREVER)
                 if self.stage is Stage.WAITING:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from inference.config.engine_config import engine_config
-from inference.config.memory_budget import card_shortage, layers_that_fit
+from inference.config.memory_budget import gpu_memory_shortage, layers_that_fit
 from inference.dispatch.runner_launcher import OnExit, OnFrame, Runner
 from inference.engine.config import Backend, Device, EngineConfig
 from inference.engine.errors import BackendError, ModelFileError, RunnerStartError
@@ -70,7 +70,7 @@ class GpuRunnerMaker:
         n_layers = self._fitting(config, free_mb)
         if n_layers == 0:
             raise TooLittleMemory(self._too_small(config, free_mb))
-        if config.backend is not Backend.FAKE and (shortage := card_shortage(config, free_mb)):
+        if config.backend is not Backend.FAKE and (shortage := gpu_memory_shortage(config, free_mb)):
             log.warning("%d layers go onto %s: %s", n_layers, self._card.name, shortage)
         lock = gpu_lock(self._card.uuid, self._lock_folder)
         if lock is None:
@@ -115,6 +115,5 @@ class GpuRunnerMaker:
         return config.gpu_layers if config.backend is Backend.FAKE else layers_that_fit(config, free_mb)
 
     def _too_small(self, config: EngineConfig, free_mb: int) -> str:
-        return (
-            f"not one layer fits onto {self._card.name} of {self._card.total_mb} MB: {card_shortage(config, free_mb)}"
-        )
+        shortage = gpu_memory_shortage(config, free_mb)
+        return f"not one layer fits onto {self._card.name} of {self._card.total_mb} MB: {shortage}"

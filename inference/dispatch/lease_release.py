@@ -7,7 +7,7 @@ import logging
 
 from inference.dispatch.gpu_session import Stay
 from inference.dispatch.runner_slot import RunnerSlot
-from inference.errors import CardUnavailable
+from inference.errors import GpuUnavailable
 from inference.gpu.device.card import Card
 from inference.gpu.lease.port import LeaseKeeper
 
@@ -42,5 +42,5 @@ class GivingBack:
         pid = self._gpu.last_pid
         try:
             return pid is None or self._card.vram_used_mb_of([pid]) == 0
-        except CardUnavailable:
+        except GpuUnavailable:
             return False

@@ -20,7 +20,7 @@ class Generation(models.Model):
     ends: whoever asked keeps what a turn was rendered to. ``text_ends`` (int32 likewise) says for each token given
     out how much of ``text`` had been released with it, so that a late reader gets the very pieces of the token log.
     ``labels`` are those of ``text`` when its labels were to be checked, here for queries.
-    ``annex`` belongs to whoever asked and is not read here. ``prepare_task`` names the Celery task that builds the
+    ``details`` belongs to whoever asked and is not read here. ``prepare_task`` names the Celery task that builds the
     prompt if the process that should have done it is gone, ``follow_up_task`` the one to ring when it has ended: an
     outbox of one, emptied by that task together with what it stores, and rung again by the sweep until then.
     """
@@ -32,7 +32,7 @@ class Generation(models.Model):
     params = models.JSONField(default=dict)
     session_id = models.CharField(max_length=128, blank=True, default="")
     timeout_secs = models.FloatField(null=True, blank=True)
-    annex = models.JSONField(default=dict, blank=True)
+    details = models.JSONField(default=dict, blank=True, db_column="annex")
     prepare_task = models.CharField(max_length=128, blank=True, default="")
     follow_up_task = models.CharField(max_length=128, blank=True, default="")
     ephemeral = models.BooleanField(default=False)

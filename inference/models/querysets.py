@@ -189,6 +189,6 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
         """Ended rows whose end something must follow that has not been done."""
         return self.ended().exclude(follow_up_task="")
 
-    def settle_follow_up(self, *, generation_id: UUID) -> bool:
+    def claim_follow_up(self, *, generation_id: UUID) -> bool:
         """Empty the outbox of an ended row; False when somebody else did. Within the transaction that does the rest."""
         return self.to_follow_up().filter(pk=generation_id).update(follow_up_task="") == 1

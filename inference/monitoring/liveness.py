@@ -20,7 +20,7 @@ def _folder() -> Path:
     return Path(settings.GEMMA_DATA_DIR) / "workers"
 
 
-class ProofOfLife:
+class LivenessLock:
     """Held from ``begin`` to ``end``. Children do not inherit the descriptor: it closes on exec."""
 
     def __init__(self, name: str) -> None:

@@ -23,11 +23,11 @@ def require_store() -> None:
     """Raises StoreUnavailable when Redis takes no write: what is accepted now could not be streamed."""
     try:
         redis_client.probe()
-    except redis_client.AWAY as error:
+    except redis_client.UNAVAILABLE_ERRORS as error:
         raise StoreUnavailable(f"Redis does not answer or is full: {error}") from error
 
 
-def require_room(*, owner: str, priority: Priority) -> None:
+def require_capacity(*, owner: str, priority: Priority) -> None:
     """Raises QueueFull or CallerLimit when one row more would be too many.
 
     Inside a transaction the answer holds until its end: SQLite's immediate transaction keeps other writers out,

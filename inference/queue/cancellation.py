@@ -10,7 +10,7 @@ from inference.runtime.redis_client import CONTROL_CHANNEL, shared_client
 log = logging.getLogger(__name__)
 
 
-def tell_to_cancel(generation_id: UUID) -> None:
+def publish_cancel(generation_id: UUID) -> None:
     try:
         shared_client().publish(CONTROL_CHANNEL, str(generation_id))
     except RedisError as error:

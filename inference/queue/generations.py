@@ -18,11 +18,11 @@ from inference.engine.params import SequenceParams
 from inference.errors import AlreadyEnded, KeyReused, KeyTaken, StoreUnavailable
 from inference.models import WAITING, Generation, Priority, Status
 from inference.queue import admission, cancellation
-from inference.queue.notify import ring_on_commit
+from inference.queue.notify import notify_on_commit
 from inference.queue.results import CANCELLED, failed
-from inference.queue.termination import close_log, conclude
+from inference.queue.termination import close_log, terminate
 from inference.token_ids import pack
-from inference.token_stream.entries import End
+from inference.token_stream.entries import EndEntry
 
 POLL_SECS = 0.1
 
@@ -30,7 +30,7 @@ POLL_SECS = 0.1
 def check_capacity(*, owner: str, priority: Priority) -> None:
     """Raises QueueFull, CallerLimit or StoreUnavailable; cheap, to be asked before any work is done."""
     admission.require_store()
-    admission.require_room(owner=owner, priority=priority)
+    admission.require_capacity(owner=owner, priority=priority)
 
 
 def create(
@@ -43,7 +43,7 @@ def create(
     follow_up_task: str = "",
     timeout_secs: float | None,
     session_id: str = "",
-    annex: dict[str, Any] | None = None,
+    details: dict[str, Any] | None = None,
     ephemeral: bool = False,
     idempotency_key: str | None = None,
     request_digest: str = "",
@@ -56,7 +56,7 @@ def create(
     """
     with transaction.atomic():
         if capped:
-            admission.require_room(owner=owner, priority=priority)
+            admission.require_capacity(owner=owner, priority=priority)
         now = timezone.now()
         generation = Generation(
             owner=owner,
@@ -67,7 +67,7 @@ def create(
             timeout_secs=timeout_secs,
             deadline_at=_deadline(now, timeout_secs),
             session_id=session_id,
-            annex=annex or {},
+            details=details or {},
             ephemeral=ephemeral,
             idempotency_key=idempotency_key,
             request_digest=request_digest,
@@ -76,7 +76,7 @@ def create(
         if prompt_ids is not None:
             generation.prompt_ids = list(prompt_ids)
             generation.status, generation.queued_at = Status.QUEUED, now
-            ring_on_commit(generation.pk)
+            notify_on_commit(generation.pk)
         _insert(generation)
     return generation
 
@@ -99,7 +99,7 @@ def enqueue(
     *,
     generation_id: UUID,
     prompt_ids: Sequence[int],
-    annex: dict[str, Any] | None = None,
+    details: dict[str, Any] | None = None,
     follow_up_task: str | None = None,
     highest_label: int | None = None,
 ) -> bool:
@@ -113,7 +113,7 @@ def enqueue(
         if row is None:
             return False
         now = timezone.now()
-        given = {"annex": annex, "follow_up_task": follow_up_task}
+        given = {"details": details, "follow_up_task": follow_up_task}
         columns: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         moved = preparing.update(
             status=Status.QUEUED,
@@ -125,21 +125,21 @@ def enqueue(
             **columns,
         )
         if moved == 1:
-            ring_on_commit(generation_id)
+            notify_on_commit(generation_id)
         return moved == 1
 
 
-def settle_follow_up(*, generation_id: UUID) -> bool:
+def claim_follow_up(*, generation_id: UUID) -> bool:
     """Take over what must follow an ended generation; False when it is done, not due yet or nobody's business.
 
     To be called first in the transaction that does it: whoever comes at the same time waits, and then finds it done.
     """
-    return Generation.objects.settle_follow_up(generation_id=generation_id)
+    return Generation.objects.claim_follow_up(generation_id=generation_id)
 
 
 def fail(*, generation_id: UUID, code: str, message: str) -> bool:
     """End a generation that cannot be prepared; False when it is no longer waiting."""
-    return conclude(generation_id, failed(code, message))
+    return terminate(generation_id, failed(code, message))
 
 
 def request_cancel(*, generation_id: UUID) -> Status:
@@ -152,11 +152,11 @@ def request_cancel(*, generation_id: UUID) -> Status:
         status = Status(Generation.objects.values_list("status", flat=True).get(pk=generation_id))
         if status is Status.RUNNING:
             if Generation.objects.running().filter(pk=generation_id).update(cancel_requested=True):
-                cancellation.tell_to_cancel(generation_id)
+                cancellation.publish_cancel(generation_id)
                 return status
         elif status in WAITING:
             try:
-                if conclude(generation_id, CANCELLED):
+                if terminate(generation_id, CANCELLED):
                     return CANCELLED.status
             except StoreUnavailable:
                 # The sweep ends it, or whoever claims it.
@@ -168,20 +168,20 @@ def request_cancel(*, generation_id: UUID) -> Status:
 
 
 @dataclass(frozen=True)
-class QueuePlace:
+class QueuePosition:
     """``position`` 1 is next but for fairness between owners; the wait is what the last runs let expect."""
 
     position: int
     wait_secs: float
 
 
-def queue_place(generation_id: UUID) -> QueuePlace | None:
+def queue_position(generation_id: UUID) -> QueuePosition | None:
     """Where in the queue it stands; None when it does not wait there."""
     row = Generation.objects.queued().filter(pk=generation_id).only("queued_at", "priority").first()
     if row is None or row.queued_at is None:
         return None
     position = Generation.objects.ahead_of(row.queued_at, row.priority).count() + 1
-    return QueuePlace(position, admission.expected_wait_secs(position))
+    return QueuePosition(position, admission.expected_wait_secs(position))
 
 
 def find_by_key(*, owner: str, idempotency_key: str, request_digest: str) -> Generation | None:
@@ -214,5 +214,5 @@ def delete(*, generation_ids: Sequence[UUID]) -> None:
 def _let_go(rows: list[tuple[UUID, int, str]]) -> None:
     for generation_id, epoch, status in rows:
         if status == Status.RUNNING:
-            cancellation.tell_to_cancel(generation_id)
-        close_log(generation_id, epoch + 1, End(index=0, status=Status.INTERRUPTED))
+            cancellation.publish_cancel(generation_id)
+        close_log(generation_id, epoch + 1, EndEntry(index=0, status=Status.INTERRUPTED))

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 GENERATE_TASK = "inference.generate"
 
 
-def ring(generation_id: UUID, task: str = GENERATE_TASK) -> bool:
+def notify(generation_id: UUID, task: str = GENERATE_TASK) -> bool:
     """Send ``task``; False when the broker is away, which the sweep makes up for."""
     try:
         current_app.send_task(task, args=[str(generation_id)], retry=False)
@@ -23,8 +23,8 @@ def ring(generation_id: UUID, task: str = GENERATE_TASK) -> bool:
     return True
 
 
-def ring_on_commit(generation_id: UUID, task: str = GENERATE_TASK) -> None:
+def notify_on_commit(generation_id: UUID, task: str = GENERATE_TASK) -> None:
     """Ring once the current transaction is durable, so that the worker finds the row."""
     # Robust: what is accepted is accepted, whatever a broker's client may raise; Django logs it, and the sweep rings.
     # (By its name, which a partial has not.)
-    transaction.on_commit(lambda: ring(generation_id, task), robust=True)
+    transaction.on_commit(lambda: notify(generation_id, task), robust=True)

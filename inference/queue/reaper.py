@@ -22,16 +22,16 @@ from inference.models import Generation
 from inference.models.querysets import GenerationQuerySet
 from inference.monitoring.liveness import is_dead, tidy
 from inference.queue.deadlines import Deadlines
-from inference.queue.notify import ring
+from inference.queue.notify import notify
 from inference.queue.results import CANCELLED, TIMED_OUT, failed
-from inference.queue.termination import LOG_PATIENCE_SECS, conclude, conclude_abandoned
+from inference.queue.termination import LOG_PATIENCE_SECS, terminate, terminate_abandoned
 from inference.runtime.redis_client import shared_client
 from inference.token_stream import redis_log
 
 log = logging.getLogger(__name__)
 
-SWEEP_SECS = 1.0
-LONGEST_LOOK_SECS = 2 * SWEEP_SECS
+REAP_SECS = 1.0
+LONGEST_LOOK_SECS = 2 * REAP_SECS
 MAX_ATTEMPTS = 4
 RING_AGAIN_AFTER_SECS = 2.0
 PREPARE_AGAIN_AFTER_SECS = 10.0
@@ -51,7 +51,7 @@ class Beat:
     silent_secs: float = 0.0
 
 
-class Sweep:
+class Reaper:
     """``free_slots`` says how many rings this worker could answer at once, ``holds`` which claims live in it."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Sweep:
         self._prepare_rung: dict[UUID, float] = {}
         self._follow_up_rung: dict[UUID, float] = {}
 
-    def once(self) -> None:
+    def run_once(self) -> None:
         """One look at everything."""
         self._log_awaited_before, self._log_awaited = self._log_awaited, {}
         self._take_over_silent()
@@ -106,21 +106,21 @@ class Sweep:
     def _take_over(self, generation_id: UUID, beat: Beat, attempt: int) -> None:
         if attempt >= MAX_ATTEMPTS:
             ending = failed("too_many_attempts", f"{attempt} workers were lost while computing this")
-            end = partial(conclude_abandoned, epoch=beat.epoch, heartbeat=beat.heartbeat, ending=ending)
+            end = partial(terminate_abandoned, epoch=beat.epoch, heartbeat=beat.heartbeat, ending=ending)
             if self._end(generation_id, end):
                 log.error("generation %s: given up after %d attempts", generation_id, attempt)
         elif Generation.objects.take_over(generation_id=generation_id, epoch=beat.epoch, heartbeat=beat.heartbeat):
             log.warning("generation %s: its worker is gone or silent; back to the queue", generation_id)
-            ring(generation_id)
+            notify(generation_id)
 
     def _end_unwanted(self) -> None:
         # A cancel that came while its worker was dying is still wanted.
         for generation_id in _ids(Generation.objects.queued().filter(cancel_requested=True)):
-            self._end(generation_id, partial(conclude, ending=CANCELLED))
+            self._end(generation_id, partial(terminate, ending=CANCELLED))
         unfinished = Generation.objects.with_deadline().values_list("pk", "deadline_at", "timeout_secs")
         for generation_id in self._deadlines.overdue(unfinished):
             # What runs keeps its own time and is not touched by this.
-            self._end(generation_id, partial(conclude, ending=TIMED_OUT))
+            self._end(generation_id, partial(terminate, ending=TIMED_OUT))
 
     def _end(self, generation_id: UUID, end: Callable[..., bool]) -> bool:
         """Call one of the endings; while Redis is away the next sweep tries again, until it has been away too long."""
@@ -140,7 +140,7 @@ class Sweep:
             waiting_since = timezone.now() - timedelta(seconds=RING_AGAIN_AFTER_SECS)
             rows = Generation.objects.queued().filter(queued_at__lt=waiting_since)
             for generation_id in rows.order_by("queued_at").values_list("pk", flat=True)[:free]:
-                if not ring(generation_id):  # the broker is away; the next sweep tries again
+                if not notify(generation_id):  # the broker is away; the next sweep tries again
                     return
 
     def _ring_for_preparing(self) -> None:
@@ -149,12 +149,12 @@ class Sweep:
         stuck = Generation.objects.stuck_preparing(timezone.now(), after_secs=PREPARE_AGAIN_AFTER_SECS)
         for generation_id, task in stuck.values_list("pk", "prepare_task")[:BATCH_ROWS]:
             if not task:
-                conclude(generation_id, failed("not_prepared", "whoever should have built the prompt is gone"))
+                terminate(generation_id, failed("not_prepared", "whoever should have built the prompt is gone"))
                 continue
             rung[generation_id] = self._prepare_rung.get(generation_id, now - PREPARE_AGAIN_AFTER_SECS)
             if now - rung[generation_id] >= PREPARE_AGAIN_AFTER_SECS:
                 rung[generation_id] = now
-                ring(generation_id, task)
+                notify(generation_id, task)
         self._prepare_rung = rung
 
     def _ring_for_follow_ups(self) -> None:
@@ -165,7 +165,7 @@ class Sweep:
             rung[generation_id] = self._follow_up_rung.get(generation_id, now)
             if now - rung[generation_id] >= FOLLOW_UP_AGAIN_AFTER_SECS:
                 rung[generation_id] = now
-                ring(generation_id, task)
+                notify(generation_id, task)
         self._follow_up_rung = rung
 
     def _forget_ephemeral(self) -> None:

@@ -14,7 +14,7 @@ from inference.engine.text.citation_filter import labels_in
 from inference.engine.text.detokenizer import TextAssembler
 from inference.enums import FinishReason, Status
 from inference.token_ids import pack
-from inference.token_stream.entries import End, Token
+from inference.token_stream.entries import EndEntry, TokenEntry
 
 log = logging.getLogger(__name__)
 
@@ -38,22 +38,24 @@ def failed(code: str, message: str) -> Ending:
 
 
 @dataclass(frozen=True)
-class Flushed:
+class FinalText:
     """The last word on a text: what was held back until the end, and how many tokens lie wholly within the text."""
 
     text: str
     n_kept: int
 
 
-def flushed(vocabulary: Vocabulary, tokens: Sequence[Token], params: SequenceParams) -> Flushed:
+def final_text(vocabulary: Vocabulary, tokens: Sequence[TokenEntry], params: SequenceParams) -> FinalText:
     """What a runner would have said had the answer ended here: its text is a pure function of the tokens."""
     text = TextAssembler.of(params)
     for token in tokens:
         text.push(vocabulary.piece(token.token))
-    return Flushed(storable(text.flush()), text.n_kept)
+    return FinalText(storable(text.flush()), text.n_kept)
 
 
-def output_ids(vocabulary: Vocabulary, tokens: Sequence[Token], last: Flushed, params: SequenceParams) -> list[int]:
+def output_ids(
+    vocabulary: Vocabulary, tokens: Sequence[TokenEntry], last: FinalText, params: SequenceParams
+) -> list[int]:
     """Token ids of what the model said, however a stop string cut its tokens.
 
     Their text is the answer's text, but for labels that were taken out of that: the next prompt goes on from cells
@@ -73,7 +75,7 @@ def output_ids(vocabulary: Vocabulary, tokens: Sequence[Token], last: Flushed, p
     return kept + vocabulary.encode(text[len(kept_text) :], special=False)
 
 
-def _said(vocabulary: Vocabulary, tokens: Sequence[Token], params: SequenceParams) -> str:
+def _said(vocabulary: Vocabulary, tokens: Sequence[TokenEntry], params: SequenceParams) -> str:
     """The text with all its labels."""
     text = TextAssembler(params.stop, trim_start=params.trim_start)
     return storable("".join(text.push(vocabulary.piece(token.token)) for token in tokens) + text.flush())
@@ -86,11 +88,11 @@ def storable(text: str) -> str:
 
 def row_columns(
     ending: Ending,
-    tokens: Sequence[Token],
+    tokens: Sequence[TokenEntry],
     params: SequenceParams,
     *,
     vocabulary: Vocabulary | None,
-    last: Flushed | None = None,
+    last: FinalText | None = None,
 ) -> dict[str, Any]:
     """Columns of the row's end. ``last`` is what the runner said; without it, it is worked out from the tokens."""
     last, output = _last_and_output(vocabulary, tokens, params, last)
@@ -112,26 +114,26 @@ def row_columns(
 
 
 def _last_and_output(
-    vocabulary: Vocabulary | None, tokens: Sequence[Token], params: SequenceParams, last: Flushed | None
-) -> tuple[Flushed, list[int]]:
+    vocabulary: Vocabulary | None, tokens: Sequence[TokenEntry], params: SequenceParams, last: FinalText | None
+) -> tuple[FinalText, list[int]]:
     """Without a vocabulary (the model file is gone, or is another one now) what was held back is lost and the output
     is all tokens."""
     if vocabulary is not None:
         try:
-            known = last or flushed(vocabulary, tokens, params)
+            known = last or final_text(vocabulary, tokens, params)
             return known, output_ids(vocabulary, tokens, known, params)
         except ValueError as error:
             log.warning("an answer ends with tokens that are not of this model: %s", error)
-    return last or Flushed("", len(tokens)), [token.token for token in tokens]
+    return last or FinalText("", len(tokens)), [token.token for token in tokens]
 
 
-def end_entry(columns: dict[str, Any], tokens: Sequence[Token]) -> End:
+def end_entry(columns: dict[str, Any], tokens: Sequence[TokenEntry]) -> EndEntry:
     """The log's last entry, with the text that no token of it carries."""
     n_released = sum(len(token.text) for token in tokens)
-    return End(index=len(tokens), status=columns["status"], text=columns["text"][n_released:])
+    return EndEntry(index=len(tokens), status=columns["status"], text=columns["text"][n_released:])
 
 
-def device_runs(tokens: Sequence[Token]) -> list[dict[str, Any]]:
+def device_runs(tokens: Sequence[TokenEntry]) -> list[dict[str, Any]]:
     """Which device gave how many tokens, in order."""
     runs = groupby(tokens, key=lambda token: token.device)
     return [{"device": device, "tokens": sum(1 for _ in run)} for device, run in runs]

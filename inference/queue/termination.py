@@ -20,7 +20,7 @@ from inference.models.querysets import GenerationQuerySet
 from inference.queue.results import Ending, end_entry, row_columns
 from inference.runtime.redis_client import shared_client
 from inference.token_stream import redis_log
-from inference.token_stream.entries import End, Token
+from inference.token_stream.entries import EndEntry, TokenEntry
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +29,15 @@ NO_PARAMS = SequenceParams(sampling=SamplingParams(seed=0))
 LOG_PATIENCE_SECS = 30.0
 
 
-def conclude(generation_id: UUID, ending: Ending, *, without_log: bool = False) -> bool:
+def terminate(generation_id: UUID, ending: Ending, *, without_log: bool = False) -> bool:
     """End a waiting generation with what it has said so far; False when it is not waiting any more.
 
     Raises StoreUnavailable when that cannot be read now; ``without_log`` gives it up.
     """
-    return _conclude(Generation.objects.waiting().filter(pk=generation_id), ending, without_log)
+    return _terminate(Generation.objects.waiting().filter(pk=generation_id), ending, without_log)
 
 
-def conclude_abandoned(
+def terminate_abandoned(
     generation_id: UUID, *, epoch: int, heartbeat: int, ending: Ending, without_log: bool = False
 ) -> bool:
     """End a running generation whose owner's heartbeat has stopped; False when the owner moved after all.
@@ -45,10 +45,10 @@ def conclude_abandoned(
     Raises as ``conclude`` does.
     """
     rows = Generation.objects.held(generation_id=generation_id, epoch=epoch)
-    return _conclude(rows.filter(heartbeat=heartbeat), ending, without_log)
+    return _terminate(rows.filter(heartbeat=heartbeat), ending, without_log)
 
 
-def close_log(generation_id: UUID, epoch: int, end: End) -> None:
+def close_log(generation_id: UUID, epoch: int, end: EndEntry) -> None:
     """Tell the readers; without Redis they find the end in the row."""
     try:
         redis_log.close(shared_client(), generation_id, epoch, end)
@@ -56,7 +56,7 @@ def close_log(generation_id: UUID, epoch: int, end: End) -> None:
         log.warning("generation %s: its readers are not told of the end: %s", generation_id, error)
 
 
-def _conclude(rows: GenerationQuerySet, ending: Ending, without_log: bool) -> bool:
+def _terminate(rows: GenerationQuerySet, ending: Ending, without_log: bool) -> bool:
     row = rows.only("claim_epoch", "params").first()
     if row is None:
         return False
@@ -71,7 +71,7 @@ def _conclude(rows: GenerationQuerySet, ending: Ending, without_log: bool) -> bo
     return True
 
 
-def _columns(row: Generation, ending: Ending, tokens: list[Token]) -> dict[str, Any]:
+def _columns(row: Generation, ending: Ending, tokens: list[TokenEntry]) -> dict[str, Any]:
     try:
         params = msgspec.convert(row.params, SequenceParams, strict=False)
     except msgspec.ValidationError as error:
@@ -83,7 +83,7 @@ def _columns(row: Generation, ending: Ending, tokens: list[Token]) -> dict[str, 
     return row_columns(ending, tokens, params, vocabulary=vocabulary)
 
 
-def _said_so_far(row: Generation, epoch: int, without_log: bool) -> list[Token]:
+def _said_so_far(row: Generation, epoch: int, without_log: bool) -> list[TokenEntry]:
     """What former claims have given out; nothing for a row that no worker has had."""
     if row.claim_epoch == 0:
         return []

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-AWAY = (OperationalError, InterfaceError)
+UNAVAILABLE_ERRORS = (OperationalError, InterfaceError)
 RETRY_SECS = 0.5
 MAX_TRIES = 5
 # SQLite has waited for the lock for its whole timeout already when it takes longer than this.
@@ -26,13 +26,13 @@ FIRST_PAUSE_SECS = 0.02
 ROLLED_BACK_STATES = {"40001", "40P01", "55P03"}
 
 
-def persistently(move: Callable[[], T], *, patience_secs: float) -> T:
+def repeat_until_done(move: Callable[[], T], *, patience_secs: float) -> T:
     """Make a conditional move although the database may be locked or away for a while; then raises what it says."""
     deadline = time.monotonic() + patience_secs
     while True:
         try:
             return move()
-        except AWAY as error:
+        except UNAVAILABLE_ERRORS as error:
             if time.monotonic() > deadline:
                 raise
             log.warning("the database does not take a result, trying again: %s", error)
@@ -40,7 +40,7 @@ def persistently(move: Callable[[], T], *, patience_secs: float) -> T:
         time.sleep(RETRY_SECS)
 
 
-def retried(transaction: Callable[[], T]) -> T:
+def retry_transaction(transaction: Callable[[], T]) -> T:
     """Run a whole transaction again that lost against others: it left nothing, and the next try may win."""
     for n_tries in range(1, MAX_TRIES):
         began = time.monotonic()

@@ -23,7 +23,7 @@ REPLY_TIMEOUT_SECS = 1.0
 HEALTH_CHECK_SECS = 15
 
 # Redis is away, starting, or full: worth trying again. Anything else is a fault of ours.
-AWAY = (
+UNAVAILABLE_ERRORS = (
     RedisConnectionError,  # BusyLoadingError is one of these
     RedisTimeoutError,
     ReadOnlyError,

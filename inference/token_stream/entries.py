@@ -7,17 +7,17 @@ index of the last token before it (0 before the first).
 import msgspec
 
 
-class Entry(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True, kw_only=True):
+class LogEntry(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True, kw_only=True):
     index: int
 
 
-class Token(Entry, frozen=True, tag="token", kw_only=True):
+class TokenEntry(LogEntry, frozen=True, tag="token", kw_only=True):
     token: int
     text: str = ""
     device: str = "cpu"
 
 
-class Waiting(Entry, frozen=True, tag="status", kw_only=True):
+class StatusEntry(LogEntry, frozen=True, tag="status", kw_only=True):
     """Where the generation is when no token comes; states as in the wire format."""
 
     state: str  # queued | retrieving | waiting_for_gpu | loading | prefill | generating | yielding
@@ -26,11 +26,11 @@ class Waiting(Entry, frozen=True, tag="status", kw_only=True):
     reason: str | None = None
 
 
-class End(Entry, frozen=True, tag="end", kw_only=True):
+class EndEntry(LogEntry, frozen=True, tag="end", kw_only=True):
     """The last entry. ``text`` is what was held back until the end; the row has everything else."""
 
     status: str  # complete | interrupted | failed
     text: str = ""
 
 
-AnyEntry = Token | Waiting | End
+AnyEntry = TokenEntry | StatusEntry | EndEntry

@@ -16,11 +16,11 @@ from django.db import InterfaceError, OperationalError
 
 from inference.errors import StoreUnavailable
 from inference.models import Generation
-from inference.runtime.redis_client import AWAY, async_client, log_key, shared_client
+from inference.runtime.redis_client import UNAVAILABLE_ERRORS, async_client, log_key, shared_client
 from inference.runtime.threads import in_thread
 from inference.token_ids import unpack
 from inference.token_stream import redis_log
-from inference.token_stream.entries import AnyEntry, End, Token
+from inference.token_stream.entries import AnyEntry, EndEntry, TokenEntry
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ REDIS_PATIENCE_SECS = 30.0
 RESULT_COLUMNS = ("status", "text", "text_ends", "output", "devices")
 
 
-def tail(generation_id: UUID) -> list[Token]:
+def tail(generation_id: UUID) -> list[TokenEntry]:
     """The tokens in the log now, for a take-over; raises StoreUnavailable."""
     return redis_log.tail(shared_client(), generation_id)
 
@@ -52,10 +52,10 @@ class TokenLogReader:
             while True:
                 entries = await stream.read()
                 for entry in entries:
-                    if isinstance(entry, Token):
+                    if isinstance(entry, TokenEntry):
                         last = entry.index
                     yield entry
-                    if isinstance(entry, End):
+                    if isinstance(entry, EndEntry):
                         return
                 if entries:
                     continue
@@ -89,7 +89,7 @@ class _Stream:
         self._looked_once = True
         try:
             answer = await self._client.xread({self._key: self._place}, count=BATCH_ENTRIES, block=block_ms)
-        except AWAY as error:
+        except UNAVAILABLE_ERRORS as error:
             await self._endure(error)
             return []
         self._away_since = None
@@ -104,7 +104,7 @@ class _Stream:
         """Whether the log may still get an End; False too when nobody can say."""
         try:
             return bool(await self._client.exists(self._key))
-        except AWAY:
+        except UNAVAILABLE_ERRORS:
             return False
 
     async def close(self) -> None:
@@ -145,5 +145,5 @@ def replay(row: Generation, after: int) -> Iterator[AnyEntry]:
     pieces = zip(pairwise(ends), token_ids, devices, strict=False)
     for index, ((start, end), token, device) in enumerate(pieces, start=1):
         if index > after:
-            yield Token(index=index, token=token, text=row.text[start:end], device=device)
-    yield End(index=len(ends) - 1, status=row.status, text=row.text[ends[-1] :])
+            yield TokenEntry(index=index, token=token, text=row.text[start:end], device=device)
+    yield EndEntry(index=len(ends) - 1, status=row.status, text=row.text[ends[-1] :])

@@ -19,8 +19,8 @@ from django.conf import settings
 from redis.exceptions import NoScriptError, ResponseError
 
 from inference.errors import StoreUnavailable
-from inference.runtime.redis_client import AWAY, fence_key, log_key
-from inference.token_stream.entries import AnyEntry, End, Token
+from inference.runtime.redis_client import UNAVAILABLE_ERRORS, fence_key, log_key
+from inference.token_stream.entries import AnyEntry, EndEntry, TokenEntry
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def append(client: "redis.Redis[bytes]", appends: Sequence[Append]) -> list[Appe
             return _append(client, appends)
 
 
-def fence(client: "redis.Redis[bytes]", generation_id: UUID, epoch: int) -> list[Token]:
+def fence(client: "redis.Redis[bytes]", generation_id: UUID, epoch: int) -> list[TokenEntry]:
     """Refuse all writers of lower epochs from now on; returns the tokens that were written until then."""
     with _translated("read"):
         keys = (log_key(generation_id), fence_key(generation_id))
@@ -124,7 +124,7 @@ def fence(client: "redis.Redis[bytes]", generation_id: UUID, epoch: int) -> list
         return _tokens(fields[1] for _, fields in stream)
 
 
-def close(client: "redis.Redis[bytes]", generation_id: UUID, epoch: int, end: End) -> None:
+def close(client: "redis.Redis[bytes]", generation_id: UUID, epoch: int, end: EndEntry) -> None:
     """Write the End of a generation that no worker holds.
 
     A log shorter than ``end.index`` has lost its tokens with Redis; it gets no End, since its readers then
@@ -133,7 +133,7 @@ def close(client: "redis.Redis[bytes]", generation_id: UUID, epoch: int, end: En
     append(client, [Append(generation_id, epoch, [end])])
 
 
-def tail(client: "redis.Redis[bytes]", generation_id: UUID) -> list[Token]:
+def tail(client: "redis.Redis[bytes]", generation_id: UUID) -> list[TokenEntry]:
     """The tokens in the log; empty when it is gone."""
     with _translated("read"):
         return _tokens(fields[FIELD] for _, fields in client.xrange(log_key(generation_id)))
@@ -160,12 +160,12 @@ def forget(client: "redis.Redis[bytes]", generation_ids: Sequence[UUID]) -> None
 def _translated(verb: str) -> Iterator[None]:
     try:
         yield
-    except AWAY as error:
+    except UNAVAILABLE_ERRORS as error:
         raise StoreUnavailable(f"the token log cannot be {verb}: {error}") from error
 
 
-def _tokens(payloads: Iterable[bytes]) -> list[Token]:
-    return [entry for entry in map(decode, payloads) if isinstance(entry, Token)]
+def _tokens(payloads: Iterable[bytes]) -> list[TokenEntry]:
+    return [entry for entry in map(decode, payloads) if isinstance(entry, TokenEntry)]
 
 
 def _append(client: "redis.Redis[bytes]", appends: Sequence[Append]) -> list[Appended]:
@@ -175,7 +175,7 @@ def _append(client: "redis.Redis[bytes]", appends: Sequence[Append]) -> list[App
         pipeline.evalsha(_APPEND_SHA, 2, *keys, *_arguments(one))
     answers = pipeline.execute(raise_on_error=False)
     for answer in answers:
-        if isinstance(answer, (NoScriptError, *AWAY)):
+        if isinstance(answer, (NoScriptError, *UNAVAILABLE_ERRORS)):
             raise answer
     return [_judged(one, answer) for one, answer in zip(appends, answers, strict=True)]
 
@@ -192,6 +192,6 @@ def _judged(one: Append, answer: list[Any] | ResponseError) -> Appended:
 def _arguments(one: Append) -> list[int | str | bytes]:
     arguments: list[int | str | bytes] = [one.epoch, LIVE_TTL_SECS, settings.TOKEN_LOG_TTL_SECS, MAX_ENTRIES]
     for entry in one.entries:
-        kind = "t" if isinstance(entry, Token) else "e" if isinstance(entry, End) else "s"
+        kind = "t" if isinstance(entry, TokenEntry) else "e" if isinstance(entry, EndEntry) else "s"
         arguments += [kind, entry.index, _encoder.encode(entry)]
     return arguments

@@ -10,7 +10,7 @@ from uuid import UUID
 from django.conf import settings
 
 from inference.errors import StoreUnavailable
-from inference.runtime.redis_client import AWAY, async_client, moves_key, readers_key
+from inference.runtime.redis_client import UNAVAILABLE_ERRORS, async_client, moves_key, readers_key
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -80,5 +80,5 @@ async def _run(script: str, generation_id: UUID, reader_id: str, client: "Client
         moves_ttl_secs = int(settings.STREAM_GRACE_SECS) + MOVES_TTL_SECS
         arguments = (reader_id, READER_TTL_SECS, moves_ttl_secs)
         return int(await client.eval(script, 2, *keys, *arguments))  # type: ignore[no-untyped-call]
-    except AWAY as error:
+    except UNAVAILABLE_ERRORS as error:
         raise StoreUnavailable(f"readers cannot be counted: {error}") from error

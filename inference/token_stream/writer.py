@@ -16,7 +16,7 @@ import redis
 
 from inference.errors import StoreUnavailable
 from inference.token_stream import redis_log
-from inference.token_stream.entries import AnyEntry, End, Token
+from inference.token_stream.entries import AnyEntry, EndEntry, TokenEntry
 from inference.token_stream.redis_log import Append, Appended, Verdict
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class _Channel:
 
     generation_id: UUID
     epoch: int
-    tokens: list[Token]
+    tokens: list[TokenEntry]
     pending: deque[AnyEntry] = field(default_factory=deque)
     ended_at: float | None = None
 
@@ -61,7 +61,7 @@ class LogWriter:
     def begin(self) -> None:
         self._thread.start()
 
-    def open(self, generation_id: UUID, epoch: int, written: Sequence[Token]) -> None:
+    def open(self, generation_id: UUID, epoch: int, written: Sequence[TokenEntry]) -> None:
         """Begin a claim's channel; ``written`` are the tokens that former claims left."""
         with self._changed:
             self._channels[generation_id, epoch] = _Channel(generation_id, epoch, list(written))
@@ -74,9 +74,9 @@ class LogWriter:
                 if channel is None or channel.ended_at is not None:
                     continue
                 channel.pending.append(entry)
-                if isinstance(entry, Token):
+                if isinstance(entry, TokenEntry):
                     channel.tokens.append(entry)
-                elif isinstance(entry, End):
+                elif isinstance(entry, EndEntry):
                     channel.ended_at = time.monotonic()
             self._changed.notify_all()
 
@@ -169,7 +169,7 @@ class LogWriter:
 
     def _begin_again(self, channel: _Channel, last: int) -> None:
         """Put all tokens behind ``last`` in front again; statuses of the past are of no use any more."""
-        ends = [entry for entry in channel.pending if isinstance(entry, End)]
+        ends = [entry for entry in channel.pending if isinstance(entry, EndEntry)]
         channel.pending = deque([*channel.tokens[last:], *ends])
 
     def _redis_is_away(self, error: StoreUnavailable) -> None:

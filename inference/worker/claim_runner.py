@@ -17,12 +17,12 @@ from inference.dispatch.generation_state import Fate, Live, Outcome
 from inference.errors import StoreUnavailable
 from inference.models import Generation
 from inference.queue.deadlines import Deadlines
-from inference.queue.notify import ring
+from inference.queue.notify import notify
 from inference.queue.results import CANCELLED, TIMED_OUT, end_entry, row_columns
 from inference.queue.termination import LOG_PATIENCE_SECS
-from inference.runtime.database import persistently
+from inference.runtime.database import repeat_until_done
 from inference.token_stream import redis_log
-from inference.token_stream.entries import Token
+from inference.token_stream.entries import TokenEntry
 from inference.token_stream.writer import LogWriter
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class ClaimRunner:
             raise RuntimeError(f"generation {row.pk} was let go without an outcome")
         return outcome
 
-    def _resume(self, row: Generation, live: Live) -> list[Token] | Outcome:
+    def _resume(self, row: Generation, live: Live) -> list[TokenEntry] | Outcome:
         """The tokens that former claims gave out, or how it ends when nobody can say what they were.
 
         Without them nothing is computed: readers may have seen tokens that another run would not repeat.
@@ -138,7 +138,7 @@ class ClaimRunner:
         if outcome.ending is None:
             raise RuntimeError(f"generation {row.pk} ended without an ending")
         columns = row_columns(
-            outcome.ending, live.tokens, live.params, vocabulary=known_vocabulary(), last=outcome.flushed
+            outcome.ending, live.tokens, live.params, vocabulary=known_vocabulary(), last=outcome.final_text
         )
         ready = self._placement.ready
         own: dict[str, Any] = {
@@ -147,13 +147,13 @@ class ClaimRunner:
             "timings": dict.fromkeys(STAGES, 0.0) | row.timings | _rounded(outcome.timings),
         }
         finish = Generation.objects.finish
-        if persistently(
+        if repeat_until_done(
             lambda: finish(generation_id=row.pk, epoch=row.claim_epoch, columns=columns | own),
             patience_secs=DATABASE_PATIENCE_SECS,
         ):
             self._writer.put([(row.pk, row.claim_epoch, end_entry(columns, live.tokens))])
             if row.follow_up_task:
-                ring(row.pk, row.follow_up_task)
+                notify(row.pk, row.follow_up_task)
         else:
             log.warning("generation %s: the claim with epoch %d was lost before its end", row.pk, row.claim_epoch)
             self._writer.forget(row.pk, row.claim_epoch)
@@ -162,7 +162,7 @@ class ClaimRunner:
         """To the queue, with everything said so far in its log, for the next worker to go on."""
         self._writer.flush(row.pk, row.claim_epoch, FLUSH_SECS)
         give_back = Generation.objects.give_back
-        persistently(
+        repeat_until_done(
             lambda: give_back(generation_id=row.pk, epoch=row.claim_epoch, counts_as_attempt=False),
             patience_secs=FLUSH_SECS,
         )

@@ -8,34 +8,34 @@ from typing import Protocol
 import msgspec
 
 from inference.errors import StoreUnavailable
-from inference.runtime.redis_client import AWAY, shared_client
+from inference.runtime.redis_client import UNAVAILABLE_ERRORS, shared_client
 
-CARD_CHANNEL = "gemma:card"
+GPU_COMMAND_CHANNEL = "gemma:card"
 
 
-class HoldCard(msgspec.Struct, frozen=True, tag="hold"):
+class GpuHoldCommand(msgspec.Struct, frozen=True, tag="hold"):
     """Bring the model to the card and keep it there for the session."""
 
     session_id: str
     secs: float
 
 
-class ReleaseSession(msgspec.Struct, frozen=True, tag="release_session"):
+class SessionReleaseCommand(msgspec.Struct, frozen=True, tag="release_session"):
     """The session no longer keeps the card; an empty one means all."""
 
     session_id: str
 
 
-class YieldCard(msgspec.Struct, frozen=True, tag="yield"):
+class GpuYieldCommand(msgspec.Struct, frozen=True, tag="yield"):
     """Leave the card now."""
 
     reason: str
 
 
-CardCommand = HoldCard | ReleaseSession | YieldCard
+GpuCommand = GpuHoldCommand | SessionReleaseCommand | GpuYieldCommand
 
 
-class CardHolder(Protocol):
+class GpuHolder(Protocol):
     """What a placement does with them; returns at once, in any thread."""
 
     def hold(self, session_id: str, secs: float) -> None: ...
@@ -45,20 +45,20 @@ class CardHolder(Protocol):
     def yield_card(self, reason: str) -> None: ...
 
 
-def send(command: CardCommand) -> bool:
+def send(command: GpuCommand) -> bool:
     """False: no worker listens. Raises StoreUnavailable."""
     try:
-        return shared_client().publish(CARD_CHANNEL, msgspec.json.encode(command)) > 0
-    except AWAY as error:
+        return shared_client().publish(GPU_COMMAND_CHANNEL, msgspec.json.encode(command)) > 0
+    except UNAVAILABLE_ERRORS as error:
         raise StoreUnavailable(str(error)) from error
 
 
-def obey(holder: CardHolder, data: bytes) -> None:
+def obey(holder: GpuHolder, data: bytes) -> None:
     """Raises msgspec.DecodeError for what is no command."""
-    match msgspec.json.decode(data, type=CardCommand):
-        case HoldCard(session_id, secs):
+    match msgspec.json.decode(data, type=GpuCommand):
+        case GpuHoldCommand(session_id, secs):
             holder.hold(session_id, secs)
-        case ReleaseSession(session_id):
+        case SessionReleaseCommand(session_id):
             holder.release_session(session_id)
-        case YieldCard(reason):
+        case GpuYieldCommand(reason):
             holder.yield_card(reason)

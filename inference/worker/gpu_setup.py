@@ -20,7 +20,7 @@ from inference.gpu.records.store import record_hand_over
 log = logging.getLogger(__name__)
 
 
-def card_parts() -> GpuParts | None:
+def gpu_parts() -> GpuParts | None:
     """None: everything is computed on the CPU, and nothing is asked of anybody."""
     card = find_card(settings.GEMMA_GPU)
     is_simulated = settings.GEMMA_GPU == "simulated"

@@ -24,21 +24,21 @@ from inference.dispatch import Placement
 from inference.dispatch.generation_state import Live
 from inference.dispatch.runner_launcher import MakeRunner, cpu_runner
 from inference.engine.config import MEBIBYTE, Backend
-from inference.errors import CardUnavailable, StoreUnavailable
+from inference.errors import GpuUnavailable, StoreUnavailable
 from inference.gpu.device.card import Card
 from inference.models import Generation, Priority
 from inference.monitoring import worker_report
-from inference.monitoring.liveness import ProofOfLife
+from inference.monitoring.liveness import LivenessLock
 from inference.queue.deadlines import Deadlines
-from inference.queue.reaper import SWEEP_SECS, Sweep
-from inference.runtime.database import AWAY, retried
-from inference.runtime.loops import Loop
+from inference.queue.reaper import REAP_SECS, Reaper
+from inference.runtime.database import UNAVAILABLE_ERRORS, retry_transaction
 from inference.runtime.redis_client import CONTROL_CHANNEL, sync_client
+from inference.runtime.repeating_thread import RepeatingThread
 from inference.token_stream.entries import AnyEntry
 from inference.token_stream.writer import LogWriter
 from inference.worker.claim_runner import ClaimRunner
-from inference.worker.gpu_commands import CARD_CHANNEL, obey
-from inference.worker.gpu_setup import card_parts
+from inference.worker.gpu_commands import GPU_COMMAND_CHANNEL, obey
+from inference.worker.gpu_setup import gpu_parts
 
 log = logging.getLogger(__name__)
 
@@ -58,20 +58,20 @@ class Worker:
         self._stopping = threading.Event()
         self._taken: list[UUID] = []  # claimed here and not settled; twice what was claimed again meanwhile
         self._writer = LogWriter(self._redis, on_lost=lambda *claim: self.placement.drop(*claim), holds=_is_held)
-        self._gpu = card_parts()
+        self._gpu = gpu_parts()
         self.placement = Placement(make_runner, self._write, gpu=self._gpu)
-        self._alive = ProofOfLife(self.name)
+        self._alive = LivenessLock(self.name)
         deadlines = Deadlines()
         self._claims = ClaimRunner(self.placement, self._writer, self._redis, self._stopping, deadlines)
-        self._sweep = Sweep(self._free_slots, holds=self._holds, deadlines=deadlines)
+        self._reaper = Reaper(self._free_slots, holds=self._holds, deadlines=deadlines)
         self._pubsub: PubSub | None = None
         self._n_card_commands = 0
         self._watched_until = 0.0
         self._reported = (time.monotonic(), 0)
-        self._sweeping = Loop("sweep", SWEEP_SECS, self._sweep.once)
-        self._beating = Loop("heartbeat", settings.HEARTBEAT_SECS, self.beat_once)
-        self._listening = Loop("control", 0.0, self.listen_once)
-        self._reporting = Loop("report", REPORT_SECS, self.report_once)
+        self._sweeping = RepeatingThread("sweep", REAP_SECS, self._reaper.run_once)
+        self._beating = RepeatingThread("heartbeat", settings.HEARTBEAT_SECS, self.beat_once)
+        self._listening = RepeatingThread("control", 0.0, self.listen_once)
+        self._reporting = RepeatingThread("report", REPORT_SECS, self.report_once)
 
     def begin(self) -> None:
         """Start everything; returns before the model is loaded."""
@@ -103,7 +103,7 @@ class Worker:
         if self._stopping.is_set():
             return None
         rows = Generation.objects.all() if self._n_free > 0 else Generation.objects.interactive()
-        row = retried(lambda: rows.claim_next(worker=self.name))
+        row = retry_transaction(lambda: rows.claim_next(worker=self.name))
         if row is not None:
             self._taken.append(row.pk)
         return row
@@ -111,7 +111,7 @@ class Worker:
     def _fill_places(self) -> None:
         """With batch work whose ring came while there was no place."""
         while self._n_free > 0 and not self._stopping.is_set():
-            row = retried(lambda: Generation.objects.batch().claim_next(worker=self.name))
+            row = retry_transaction(lambda: Generation.objects.batch().claim_next(worker=self.name))
             if row is None:
                 return
             self._taken.append(row.pk)
@@ -210,14 +210,14 @@ class Worker:
         try:
             if self._pubsub is None:
                 pubsub = sync_client(reply_timeout_secs=5.0).pubsub(ignore_subscribe_messages=True)
-                pubsub.subscribe(CONTROL_CHANNEL, CARD_CHANNEL)
+                pubsub.subscribe(CONTROL_CHANNEL, GPU_COMMAND_CHANNEL)
                 self._pubsub = pubsub
             message = self._pubsub.get_message(timeout=LISTEN_SECS)
         except RedisError:
             self._pubsub = None
             time.sleep(LISTEN_SECS)  # the loop around this one has no pause of its own
             raise
-        if message is not None and message["channel"] == CARD_CHANNEL.encode():
+        if message is not None and message["channel"] == GPU_COMMAND_CHANNEL.encode():
             self._obey(message["data"])
         elif message is not None:
             self.placement.cancel(UUID(message["data"].decode()))
@@ -269,7 +269,7 @@ def _is_held(generation_id: UUID, epoch: int) -> bool:
     """Whether the row knows of no later claim. Ended by this one it is still this one's to tell."""
     try:
         return Generation.objects.filter(pk=generation_id, claim_epoch=epoch).exists()
-    except AWAY as error:
+    except UNAVAILABLE_ERRORS as error:
         raise StoreUnavailable(f"nobody can say whose it is: {error}") from error
     finally:
         connection.close()  # the thread that asks does so once in a blue moon
@@ -280,7 +280,7 @@ def _vram_used_mb(card: Card, pid: int | None) -> int | None:
     try:
         ours_mb = 0 if pid is None else card.vram_used_mb_of([pid])
         return max(ours_mb, card.total_mb - card.free_mb)
-    except CardUnavailable:
+    except GpuUnavailable:
         return None
 
 

@@ -17,7 +17,7 @@ from inference.queue import generations
 from inference.queue.results import Ending, end_entry, row_columns
 from inference.runtime.redis_client import shared_client
 from inference.token_stream import redis_log, subscribers
-from inference.token_stream.entries import AnyEntry, Token, Waiting
+from inference.token_stream.entries import AnyEntry, StatusEntry, TokenEntry
 
 PARAMS = SequenceParams(sampling=SamplingParams(seed=7, temperature=0.0))
 LOCAL = Caller.local()
@@ -32,16 +32,16 @@ class ScriptedWorker:
         assert claimed is not None
         assert claimed.pk == generation.pk
         self.generation = claimed
-        self.said: list[Token] = []
+        self.said: list[TokenEntry] = []
 
     def says(self, *texts: str) -> None:
         """One token per text."""
-        tokens = [Token(index=len(self.said) + n, token=65, text=text) for n, text in enumerate(texts, start=1)]
+        tokens = [TokenEntry(index=len(self.said) + n, token=65, text=text) for n, text in enumerate(texts, start=1)]
         self.said += tokens
         self._append(tokens)
 
     def waits(self, state: str, **more: Any) -> None:  # noqa: ANN401
-        self._append([Waiting(index=len(self.said), state=state, **more)])
+        self._append([StatusEntry(index=len(self.said), state=state, **more)])
 
     def ends(self, ending: Ending = STOPPED, *, held_back: str = "", tells_the_log: bool = True) -> None:
         columns = row_columns(ending, self.said, PARAMS, vocabulary=None)

@@ -16,7 +16,13 @@ from inference.auth import service_token
 from inference.monitoring import worker_report
 from inference.runtime.redis_client import shared_client, sync_client
 from inference.worker import gpu_commands
-from inference.worker.gpu_commands import CARD_CHANNEL, CardCommand, HoldCard, ReleaseSession, YieldCard
+from inference.worker.gpu_commands import (
+    GPU_COMMAND_CHANNEL,
+    GpuCommand,
+    GpuHoldCommand,
+    GpuYieldCommand,
+    SessionReleaseCommand,
+)
 from tests.api.calling import Api
 from tests.gpu.lease_client_contract import until
 
@@ -31,9 +37,9 @@ class Worker:
     def __init__(self, *, card: str | None = "simulated card", refuses: str = "") -> None:
         self.state: dict[str, Any] = {"model_loaded": True, "card": card, "model_on_gpu": False}
         self.refuses = refuses
-        self.heard: list[CardCommand] = []
+        self.heard: list[GpuCommand] = []
         self._pubsub = sync_client().pubsub(ignore_subscribe_messages=True)
-        self._pubsub.subscribe(CARD_CHANNEL)
+        self._pubsub.subscribe(GPU_COMMAND_CHANNEL)
         self._pubsub.get_message(timeout=1.0)
         self.report()
         self._over = threading.Event()
@@ -68,7 +74,7 @@ class Worker:
             message = self._pubsub.get_message(timeout=0.02)
             if message is not None:
                 gpu_commands.obey(self, message["data"])
-                self.heard.append(msgspec.json.decode(message["data"], type=CardCommand))
+                self.heard.append(msgspec.json.decode(message["data"], type=GpuCommand))
                 self.report()
 
 
@@ -99,9 +105,13 @@ def test_there_and_back(api: Api, worker: Callable[..., Worker]) -> None:
     assert api.post("/release-session").body == {"status": "already_on_cpu"}
     until(lambda: len(one.heard) == 4)  # the last one is not waited for
     hold, release, leave, release_all = one.heard
-    assert isinstance(hold, HoldCard)
-    assert (hold.session_id, release, release_all) == ("warmup", ReleaseSession("talk"), ReleaseSession(""))
-    assert isinstance(leave, YieldCard)
+    assert isinstance(hold, GpuHoldCommand)
+    assert (hold.session_id, release, release_all) == (
+        "warmup",
+        SessionReleaseCommand("talk"),
+        SessionReleaseCommand(""),
+    )
+    assert isinstance(leave, GpuYieldCommand)
 
 
 def test_a_card_that_is_not_lent_leaves_it_ready_on_the_cpu(api: Api, worker: Callable[..., Worker]) -> None:
@@ -160,7 +170,7 @@ def test_what_is_no_command_is_not_obeyed(data: bytes) -> None:
 
 
 def test_nobody_listens() -> None:
-    assert gpu_commands.send(ReleaseSession("")) is False
+    assert gpu_commands.send(SessionReleaseCommand("")) is False
     assert shared_client().get("gemma:worker") is None
 
 

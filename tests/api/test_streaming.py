@@ -53,7 +53,7 @@ async def test_from_the_first_line_to_the_last() -> None:
 async def test_a_database_that_is_away_while_one_waits_does_not_end_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     turn, worker = await make()
 
-    def away(_: UUID) -> generations.QueuePlace:
+    def away(_: UUID) -> generations.QueuePosition:
         raise OperationalError("the server is being restarted")
 
     monkeypatch.setattr(generations, "queue_place", away)

@@ -83,7 +83,7 @@ def summarised(text: str = "They talked.", **options: Any) -> Turn:  # noqa: ANN
 
 
 def note_of(turn: Turn) -> dict[str, object]:
-    note: dict[str, object] = generation_of(turn).annex["history"]
+    note: dict[str, object] = generation_of(turn).details["history"]
     return note
 
 

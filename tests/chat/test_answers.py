@@ -67,7 +67,7 @@ def test_the_last_line_of_a_stream_says_the_same(turn: Turn) -> None:
 
 
 def test_what_was_left_out_is_said(turn: Turn) -> None:
-    Generation.objects.update(annex={"history": {"strategy": "truncate", "messages_left_out": 4}})
+    Generation.objects.update(details={"history": {"strategy": "truncate", "messages_left_out": 4}})
     assert answer(loaded(turn))["usage"]["history"] == {"strategy": "truncate", "messages_left_out": 4}
 
 

@@ -28,7 +28,7 @@ from inference.gpu.coordinator import api
 from inference.monitoring.worker_report import WorkerReport
 from inference.queue.notify import GENERATE_TASK
 from inference.queue.results import Ending
-from inference.queue.termination import conclude
+from inference.queue.termination import terminate
 from inference.runtime.redis_client import WORKER_KEY, gpu_client, shared_client
 from tests.faults.conftest import IS_WHOLE_RUN, Seen
 from tests.faults.fuzzing import FRAMES, ROUTES, Answer, Shot, Socket, send, shots
@@ -74,7 +74,7 @@ def run(redis_client: object, settings: Settings, monkeypatch: pytest.MonkeyPatc
 
 def _end_at_once(name: str, args: list[str], **_: object) -> None:
     if name == GENERATE_TASK:
-        conclude(UUID(args[0]), Ending(Status.COMPLETE, FinishReason.STOP))
+        terminate(UUID(args[0]), Ending(Status.COMPLETE, FinishReason.STOP))
 
 
 async def _with_rest(work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401

@@ -23,7 +23,7 @@ from inference.gpu.lease.port import LeaseEvent, LeaseGranted, LeaseLost, LeaseR
 from inference.gpu.transports.builtin import BuiltInCoordinator
 from inference.gpu.transports.port import Coordinator, CoordinatorFault
 from inference.gpu.transports.remote import OutsideCoordinator
-from inference.runtime.circuit_breaker import Breaker
+from inference.runtime.circuit_breaker import CircuitBreaker
 from tests.gpu.lease_client_contract import PATIENCE_SECS, KeeperContract, assert_quiet, granted, next_event, until
 from tests.gpu.outside import CoordinatorProcess
 from tests.gpu.tenants import Transcription, Wire
@@ -31,7 +31,7 @@ from tests.gpu.test_acquiring import asking
 
 QUICK = CoordinatorConfig(ttl_secs=0.6, pause_secs=0.3, freed_secs=0.6, max_hold_secs=0.2)
 OPTIONS = KeeperOptions(
-    backoff=Backoff(first_secs=0.05, longest_secs=0.1), breaker=lambda: Breaker(max_failures=3, pause_secs=0.5)
+    backoff=Backoff(first_secs=0.05, longest_secs=0.1), breaker=lambda: CircuitBreaker(max_failures=3, pause_secs=0.5)
 )
 
 

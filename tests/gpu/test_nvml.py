@@ -7,7 +7,7 @@ import pynvml
 import pytest
 from pytest_django import Settings
 
-from inference.errors import CardUnavailable
+from inference.errors import GpuUnavailable
 from inference.gpu.device.card import SimulatedCard
 from inference.gpu.device.discovery import find_card
 from inference.gpu.device.nvml import NvmlCard
@@ -61,9 +61,9 @@ def test_a_card_that_is_lost_is_unavailable_and_not_free(monkeypatch: pytest.Mon
     card = NvmlCard(object())
     for name in ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetComputeRunningProcesses"):
         monkeypatch.setattr(pynvml, name, lost)
-    with pytest.raises(CardUnavailable, match="a card does not answer"):
+    with pytest.raises(GpuUnavailable, match="a card does not answer"):
         card.vram_used_mb_of([7])
-    with pytest.raises(CardUnavailable):
+    with pytest.raises(GpuUnavailable):
         _ = card.free_mb
 
 

@@ -26,7 +26,7 @@ from inference.gpu.sdk import tenant as tenant_module
 from inference.gpu.tenant import GpuTenant, gpu_tenant
 from inference.gpu.transports.builtin import BuiltInCoordinator
 from inference.models.gpu import GpuLedger
-from inference.runtime.loops import Loop
+from inference.runtime.repeating_thread import RepeatingThread
 from tests.gpu.lease_client_contract import PATIENCE_SECS, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -89,7 +89,7 @@ def keeper(server: Server, events: "SimpleQueue[LeaseEvent]") -> Iterator[Keeper
     coordinator = BuiltInCoordinator(server.client, CONFIG)
     keeper = Keeper(coordinator, events.put, partial(say_freed, server.client))
     watch = Watch(CONFIG, clock=time.monotonic)
-    watching = Loop("gpu watch", 0.1, lambda: watch.once(server.client))
+    watching = RepeatingThread("gpu watch", 0.1, lambda: watch.once(server.client))
     keeper.begin()
     watching.begin()
     yield keeper

@@ -11,7 +11,7 @@ from inference.engine.params import SamplingParams, SequenceParams
 from inference.models import Generation, Priority
 from inference.queue import generations
 from inference.token_stream import subscribers
-from inference.token_stream.entries import Token
+from inference.token_stream.entries import TokenEntry
 
 PARAMS = SequenceParams(sampling=SamplingParams(seed=7, temperature=0.0))
 
@@ -57,10 +57,11 @@ def preparing(
     )
 
 
-def tokens(text: str, *, first: int = 1, device: str = "cpu") -> list[Token]:
+def tokens(text: str, *, first: int = 1, device: str = "cpu") -> list[TokenEntry]:
     """One token per character, its id the character's number."""
     return [
-        Token(index=index, token=ord(char), text=char, device=device) for index, char in enumerate(text, start=first)
+        TokenEntry(index=index, token=ord(char), text=char, device=device)
+        for index, char in enumerate(text, start=first)
     ]
 
 

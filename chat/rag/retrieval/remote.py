@@ -18,7 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from chat.rag.query import Search, SourceFilters
 from chat.rag.sources import Source, from_hit
 from inference.auth.service_token import mint
-from inference.runtime.circuit_breaker import Breaker
+from inference.runtime.circuit_breaker import CircuitBreaker
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +64,12 @@ def search(*, query: str, top_k: int, filters: SourceFilters, kind: str | None =
 
 
 @functools.lru_cache(maxsize=8)
-def breaker_of(base: str) -> Breaker:
+def breaker_of(base: str) -> CircuitBreaker:
     """This process's own for the service at that address."""
-    return Breaker(max_failures=settings.RAG_BREAKER_FAILURES, pause_secs=settings.RAG_BREAKER_PAUSE_SECS)
+    return CircuitBreaker(max_failures=settings.RAG_BREAKER_FAILURES, pause_secs=settings.RAG_BREAKER_PAUSE_SECS)
 
 
-def _left_alone(breaker: Breaker) -> str:
+def _left_alone(breaker: CircuitBreaker) -> str:
     return (
         f"the memory service failed {breaker.n_failures} times in a row; it is asked again in {breaker.wait_secs:.0f} s"
     )

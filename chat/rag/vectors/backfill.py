@@ -13,7 +13,7 @@ from django.db import connection, transaction
 
 from chat.rag.models import Passage
 from chat.rag.vectors import embedding
-from inference.runtime.loops import Loop
+from inference.runtime.repeating_thread import RepeatingThread
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +23,9 @@ PASSAGES_AT_ONCE = 48
 NICENESS = 10
 
 
-def begin() -> Loop:
+def begin() -> RepeatingThread:
     """Look for such passages as long as this process lives."""
-    loop = Loop("vectors", LOOK_SECS, _look)
+    loop = RepeatingThread("vectors", LOOK_SECS, _look)
     loop.begin()
     return loop
 

@@ -15,7 +15,7 @@ from inference.errors import AlreadyEnded, InferenceError
 from inference.models import Generation, Priority
 from inference.monitoring.worker_report import WorkerReport, last_report
 from inference.queue import generations
-from inference.token_stream.entries import End, Token
+from inference.token_stream.entries import EndEntry, TokenEntry
 from inference.token_stream.reader import TokenLogReader
 
 PROMPT = "Hello"
@@ -81,9 +81,9 @@ async def _first_outcome(generation: Generation, timeout_secs: float) -> str | N
 
 async def _own_token(generation: Generation) -> str | None:
     async for entry in TokenLogReader().follow(generation.id, after=0):
-        if isinstance(entry, Token):
+        if isinstance(entry, TokenEntry):
             return None
-        if isinstance(entry, End):
+        if isinstance(entry, EndEntry):
             await generation.arefresh_from_db()
             return f"{generation.error_code}: {generation.error_message}"
     return "the token log ended"

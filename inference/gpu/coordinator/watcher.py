@@ -6,18 +6,18 @@ from django.conf import settings
 
 from inference.gpu.coordinator.config import CoordinatorConfig
 from inference.gpu.coordinator.lease import Watch
-from inference.runtime.loops import Loop
 from inference.runtime.redis_client import gpu_client
+from inference.runtime.repeating_thread import RepeatingThread
 
 MIN_WATCH_SECS, MAX_WATCH_SECS = 0.05, 1.0
 WATCHES_PER_TTL = 10
 
 
-def watch_loop() -> Loop | None:
+def watch_loop() -> RepeatingThread | None:
     """What ends leases that nobody renews, not begun yet; None when somebody else coordinates."""
     if settings.GPU_COORDINATOR_URL is not None:
         return None
     config = CoordinatorConfig.from_settings()
     watch = Watch(config, clock=time.monotonic)
     interval_secs = min(MAX_WATCH_SECS, max(MIN_WATCH_SECS, config.ttl_secs / WATCHES_PER_TTL))
-    return Loop("gpu watch", interval_secs, lambda: watch.once(gpu_client()))
+    return RepeatingThread("gpu watch", interval_secs, lambda: watch.once(gpu_client()))

@@ -10,7 +10,7 @@ from inference.engine.config import MEBIBYTE
 
 
 class Card(Protocol):
-    """One graphics card. What is asked of its driver raises CardUnavailable when that does not answer."""
+    """One graphics card. What is asked of its driver raises GpuUnavailable when that does not answer."""
 
     @property
     def uuid(self) -> str:

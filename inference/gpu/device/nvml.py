@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pynvml
 
 from inference.engine.config import MEBIBYTE
-from inference.errors import CardUnavailable
+from inference.errors import GpuUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -54,4 +54,4 @@ class NvmlCard:
         try:
             yield
         except pynvml.NVMLError as error:
-            raise CardUnavailable(f"the driver of {self.name} does not answer: {error}") from error
+            raise GpuUnavailable(f"the driver of {self.name} does not answer: {error}") from error

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from inference.gpu.transports.port import Coordinator, CoordinatorFault, Denial, Grant
-from inference.runtime.circuit_breaker import Breaker
+from inference.runtime.circuit_breaker import CircuitBreaker
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Asker:
     def __init__(
         self,
         coordinator: Coordinator,
-        breaker: Breaker,
+        breaker: CircuitBreaker,
         post: Callable[[Answered | StillWaiting], None],
         *,
         grant_delay_secs: float = 0.0,

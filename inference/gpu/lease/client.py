@@ -18,7 +18,7 @@ from typing import Any
 from inference.gpu.lease.acquire import Answered, Asker, Backoff, StillWaiting
 from inference.gpu.lease.port import Lease, LeaseEvent, LeaseGranted, LeaseLost, LeaseRefused, LeaseWanted, Post
 from inference.gpu.transports.port import Coordinator, CoordinatorFault, Denial, Grant
-from inference.runtime.circuit_breaker import Breaker
+from inference.runtime.circuit_breaker import CircuitBreaker
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ Order = Want | Unwant | Release | PauseCame | StillWaiting | Answered | End
 @dataclass(frozen=True)
 class KeeperOptions:
     backoff: Backoff = field(default_factory=Backoff)
-    breaker: Callable[[], Breaker] = lambda: Breaker(max_failures=3, pause_secs=30.0)
+    breaker: Callable[[], CircuitBreaker] = lambda: CircuitBreaker(max_failures=3, pause_secs=30.0)
     grant_delay_secs: float = 0.0
 
 

@@ -14,7 +14,7 @@ from inference.gpu.lease.port import Post
 from inference.gpu.transports.builtin import BuiltInCoordinator
 from inference.gpu.transports.port import Coordinator, CoordinatorFault
 from inference.gpu.transports.remote import OutsideCoordinator
-from inference.runtime.circuit_breaker import Breaker
+from inference.runtime.circuit_breaker import CircuitBreaker
 from inference.runtime.redis_client import gpu_client, sync_client
 
 COMMAND_REPLY_SECS = 5.0
@@ -26,7 +26,7 @@ class WorkerKeeper(Keeper):
     def __init__(self, post: Post) -> None:
         is_simulated = settings.GEMMA_GPU == "simulated"
         options = KeeperOptions(
-            breaker=lambda: Breaker(
+            breaker=lambda: CircuitBreaker(
                 max_failures=settings.GPU_BREAKER_FAILURES, pause_secs=settings.GPU_BREAKER_PAUSE_SECS
             ),
             grant_delay_secs=settings.GEMMA_GPU_GRANT_DELAY_MS / 1000 if is_simulated else 0.0,

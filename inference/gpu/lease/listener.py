@@ -8,7 +8,7 @@ import redis
 from redis.client import PubSub
 
 from inference.gpu.protocol import channels
-from inference.runtime.loops import Loop
+from inference.runtime.repeating_thread import RepeatingThread
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class CommandListener:
         self._redis = client
         self._on_pause = on_pause
         self._pubsub: PubSub | None = None
-        self._loop = Loop("gpu commands", 0.0, self.listen_once)
+        self._loop = RepeatingThread("gpu commands", 0.0, self.listen_once)
 
     def begin(self) -> None:
         self._loop.begin()

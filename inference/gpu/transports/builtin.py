@@ -18,7 +18,7 @@ LOOKS_PER_TTL = 4
 # Whoever leaves the line loses his place: as long as the card is wanted, we stay.
 LONGEST_WAIT_SECS = 3600.0
 TELL_AFTER_SECS = 1.0
-AWAY = "the built-in coordinator cannot reach Redis or its database"
+UNAVAILABLE_ERRORS = "the built-in coordinator cannot reach Redis or its database"
 
 
 class BuiltInCoordinator:
@@ -77,7 +77,7 @@ class BuiltInCoordinator:
         try:
             epoch = api.renew(self._redis, self._config, session_id=session_id)
         except (redis.RedisError, DatabaseError) as error:
-            raise CoordinatorFault(AWAY) from error
+            raise CoordinatorFault(UNAVAILABLE_ERRORS) from error
         finally:
             connections.close_all()
         return None if epoch is not None else "the lease has ended"
@@ -86,7 +86,7 @@ class BuiltInCoordinator:
         try:
             api.release(self._redis, session_id=session_id)
         except (redis.RedisError, DatabaseError) as error:
-            raise CoordinatorFault(AWAY) from error
+            raise CoordinatorFault(UNAVAILABLE_ERRORS) from error
         finally:
             connections.close_all()
 

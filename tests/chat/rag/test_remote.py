@@ -11,7 +11,7 @@ from chat.rag.query import Search, SourceFilters
 from chat.rag.retrieval import remote
 from chat.rag.retrieval.remote import search
 from inference.auth import service_token
-from inference.runtime.circuit_breaker import State
+from inference.runtime.circuit_breaker import BreakerState
 from tests.chat.memory_service import MEMORY, OLD_HIT, SEGMENT, MemoryService
 
 
@@ -233,7 +233,7 @@ class TestBreaker:
         rag.status = 200
         time.sleep(0.25)
         assert ask().sources
-        assert remote.breaker_of(rag.url).state is State.CLOSED
+        assert remote.breaker_of(rag.url).state is BreakerState.CLOSED
 
     @pytest.mark.parametrize("status", [400, 401, 404, 422])
     def test_what_may_be_the_questions_fault_does_not_count(self, rag: MemoryService, status: int) -> None:

@@ -202,4 +202,4 @@ def test_a_turn_that_is_not_stored_keeps_its_question_nowhere() -> None:
     turn = asked(chat("u:What of the deadline?", use_rag=True, store=False))
     assert body_of(turn)["rag_context_used"] == 1
     assert not Retrieval.objects.exists()
-    assert "What of" not in str(Generation.objects.get().annex)
+    assert "What of" not in str(Generation.objects.get().details)

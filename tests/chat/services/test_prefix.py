@@ -18,8 +18,8 @@ from inference.config import tokenizer
 from inference.config.tokenizer import Tokenizer
 from inference.engine.backends.fake import END_OF_TURN
 from inference.models import Generation, Status
-from inference.queue.results import Flushed, output_ids
-from inference.token_stream.entries import Token
+from inference.queue.results import FinalText, output_ids
+from inference.token_stream.entries import TokenEntry
 from tests.chat.conversing import ANN, chat, finish, more, prompt_of
 from tests.chat.vocabularies import CHATML_TEMPLATE, GEMMA_TEMPLATE, REFUSING_TEMPLATE, fake_tokenizer, shown
 from tests.inference.making import PARAMS
@@ -67,12 +67,12 @@ def test_after_a_stop_string_that_cut_a_token(name: str) -> None:
     turn = chat("u:one", stop=("END",))
     vocabulary = TOKENIZERS[name].vocabulary
     tokens = [
-        Token(index=index, token=token, text=text)
+        TokenEntry(index=index, token=token, text=text)
         for index, (token, text) in enumerate(
             zip(vocabulary.encode("seen END", special=False), "seen ", strict=False), 1
         )
     ]
-    ids = output_ids(vocabulary, tokens, Flushed("", 3), PARAMS)
+    ids = output_ids(vocabulary, tokens, FinalText("", 3), PARAMS)
     assert vocabulary.text(ids) == "seen "
     so_far = prompt_of(turn) + finish(turn, "seen ", output=ids)
     next_prompt_begins_with(turn, so_far)
@@ -188,11 +188,11 @@ def test_a_shortened_history_is_repeated_too(use_tokenizer: Callable[[Tokenizer]
     for number in range(8):
         finish(turn, f"answer {number} " + "a" * 60)
         turn = more(turn, f"question {number} " + "q" * 60, max_tokens=20)
-    assert Generation.objects.get(pk=turn.generation_id).annex["history"]["messages_left_out"] > 0
+    assert Generation.objects.get(pk=turn.generation_id).details["history"]["messages_left_out"] > 0
     so_far = prompt_of(turn) + finish(turn, "short")
     following = more(turn, "next", max_tokens=20)
     assert prompt_of(following)[: len(so_far)] == so_far
-    assert Generation.objects.get(pk=following.generation_id).annex["history"]["messages_left_out"] > 0
+    assert Generation.objects.get(pk=following.generation_id).details["history"]["messages_left_out"] > 0
 
 
 class RandomConversations(TestCase):

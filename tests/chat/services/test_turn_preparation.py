@@ -151,7 +151,7 @@ def test_without_store_sources_travel_with_the_generation(rag: MemoryService) ->
     body = body_of(turn)
     assert [source["cited"] for source in body["sources"]] == [True, False]
     assert body["conversation_id"] is None
-    assert "deadline?" not in str(generation_of(turn).annex)
+    assert "deadline?" not in str(generation_of(turn).details)
 
 
 def test_without_store_a_known_conversation_is_still_read(rag: MemoryService) -> None:
@@ -263,7 +263,7 @@ def test_what_cannot_be_prepared_fails_instead_of_being_tried_for_ever(
     rag: MemoryService, caplog: pytest.LogCaptureFixture
 ) -> None:
     turn = chat("u:deadline?", use_rag=True)
-    Generation.objects.update(annex={"preparation": {"query": 5}})
+    Generation.objects.update(details={"preparation": {"query": 5}})
     turns.prepare_turn(generation_id=turn.generation_id)
     generation = generation_of(turn)
     assert (generation.status, generation.error_code) == (Status.FAILED, "internal_error")

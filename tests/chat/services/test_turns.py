@@ -316,7 +316,7 @@ def test_nothing_is_kept_without_store() -> None:
     assert not Retrieval.objects.exists()
     generation = generation_of(turn)
     assert generation.ephemeral
-    assert generation.annex["sources"][0]["text"] == "the document"
+    assert generation.details["sources"][0]["text"] == "the document"
     text = shown(generation.prompt_ids)
     assert "be brief\n\none⟨end_of_turn⟩\n⟨start_of_turn⟩model\nfirst⟨end_of_turn⟩" in text
     assert '[1] document:\n> the document\n"""\n\ntwo⟨end_of_turn⟩' in text

@@ -69,7 +69,7 @@ def test_what_was_left_out_is_said(use_tokenizer: Callable[[Tokenizer], None], s
     use_tokenizer(fake_tokenizer(context_size=600))
     history = [text for turn in range(5) for text in (f"u:q{turn} {'x' * 80}", f"a:a{turn} {'y' * 80}")]
     turn = chat(*history, "u:now", max_tokens=10, strategy=strategy)
-    note = generation_of(turn).annex["history"]
+    note = generation_of(turn).details["history"]
     assert note["strategy"] == "truncate"
     assert note["messages_left_out"] in range(2, 10, 2)
     with pytest.raises(ContextOverflow):

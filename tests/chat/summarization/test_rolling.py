@@ -17,7 +17,7 @@ from chat.summarization import rolling
 from chat.summarization.rolling import LIVELIER, MAX_EMPTY
 from inference.config.tokenizer import Tokenizer
 from inference.models import Generation, Priority, Status
-from inference.queue.reaper import FOLLOW_UP_AGAIN_AFTER_SECS, Sweep
+from inference.queue.reaper import FOLLOW_UP_AGAIN_AFTER_SECS, Reaper
 from tests.chat.conversing import ANN, chat, finish, generation_of, more, prompt_of
 from tests.chat.folding import (
     CONTEXT,
@@ -314,15 +314,15 @@ def test_a_worker_that_dies_between_answer_and_summary_leaves_it_to_the_sweep(
 ) -> None:
     """Nobody heard the ring: the row still names what must follow, and the sweep rings for it."""
     rung: list[tuple[str, str]] = []
-    monkeypatch.setattr("inference.queue.reaper.ring", lambda pk, task: rung.append((task, str(pk))))
+    monkeypatch.setattr("inference.queue.reaper.notify", lambda pk, task: rung.append((task, str(pk))))
     turn = talk(1)
     while not generation_of(turn).follow_up_task:
         turn = talk(1, turn, first=1)
     now = [1000.0]
-    sweep = Sweep(lambda: 0, clock=lambda: now[0])
-    sweep.once()
+    reaper = Reaper(lambda: 0, clock=lambda: now[0])
+    reaper.run_once()
     now[0] += FOLLOW_UP_AGAIN_AFTER_SECS
-    sweep.once()
+    reaper.run_once()
     assert (rolling.AFTER_ANSWER_TASK, str(turn.generation_id)) in rung
 
 

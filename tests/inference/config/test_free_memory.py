@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from inference.config import free_memory
-from inference.config.free_memory import Free, free_ram
+from inference.config.free_memory import FreeMemory, free_ram
 
 
 class TestTheMachine:
@@ -26,13 +26,13 @@ class TestTheMachine:
 
     def test_without_limits_what_the_machine_has_available(self) -> None:
         self.limit(self.root / "service", "max", 500)
-        assert free_ram() == Free(8000 * 1024, "MemAvailable")
+        assert free_ram() == FreeMemory(8000 * 1024, "MemAvailable")
 
     def test_the_narrowest_group_above_the_process_counts_less_what_is_used(self) -> None:
         self.limit(self.root / "service", "5000000", 3_000_000, inactive=400_000)
         self.limit(self.root / "service/worker", "7000000", 1_000_000)
-        assert free_ram() == Free(2_400_000, "limit of the control group")
+        assert free_ram() == FreeMemory(2_400_000, "limit of the control group")
 
     def test_a_container_sees_its_own_group_as_the_root(self) -> None:
         self.limit(self.root, "1000000", 1_500_000)
-        assert free_ram() == Free(0, "limit of the control group")
+        assert free_ram() == FreeMemory(0, "limit of the control group")

@@ -5,8 +5,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from inference.config.free_memory import Free
-from inference.config.memory_budget import CARD_OVERHEAD_BYTES, OVERHEAD_BYTES, card_shortage, check_memory, kv_bytes
+from inference.config.free_memory import FreeMemory
+from inference.config.memory_budget import (
+    GPU_OVERHEAD_BYTES,
+    OVERHEAD_BYTES,
+    check_memory,
+    gpu_memory_shortage,
+    kv_bytes,
+)
 from inference.engine.backends.gguf_header import check_model_file
 from inference.engine.config import MEBIBYTE, Device, EngineConfig
 from inference.engine.kv_cache.memory_estimate import kv_shape
@@ -23,9 +29,9 @@ def test_what_fits_passes_and_one_byte_less_does_not(config: EngineConfig) -> No
     assert caches is not None
     assert caches == pytest.approx(178.5 * MEBIBYTE), "of 32,768 cells: the file knows no more positions"
     needed = caches + check_model_file(config.model_path).data_end + OVERHEAD_BYTES
-    check_memory(config, Free(needed, "MemAvailable"))
+    check_memory(config, FreeMemory(needed, "MemAvailable"))
     with pytest.raises(TooLittleMemory) as caught:
-        check_memory(config, Free(needed - 1, "MemAvailable"))
+        check_memory(config, FreeMemory(needed - 1, "MemAvailable"))
     message = str(caught.value)
     assert "GEMMA_CONTEXT_SIZE=65536 (32768 used): 179 MB of caches, 242 MB of the model" in message
     assert "(MemAvailable); sizes that fit: 16384, 8192, 4096, 2048, 1024, 512." in message
@@ -33,7 +39,7 @@ def test_what_fits_passes_and_one_byte_less_does_not(config: EngineConfig) -> No
 
 def test_when_nothing_fits_it_says_so(config: EngineConfig) -> None:
     with pytest.raises(TooLittleMemory, match="no size fits; use a smaller model"):
-        check_memory(config, Free(10 * MEBIBYTE, "MemAvailable"))
+        check_memory(config, FreeMemory(10 * MEBIBYTE, "MemAvailable"))
 
 
 class TestTheCard:
@@ -46,12 +52,12 @@ class TestTheCard:
         assert shape is not None
         caches = shape.of_last(9).n_bytes(config, 32_768, config.n_slots)
         weights = check_model_file(config.model_path).data_end * 9 // 18
-        return -(-(caches + weights + CARD_OVERHEAD_BYTES) // MEBIBYTE)
+        return -(-(caches + weights + GPU_OVERHEAD_BYTES) // MEBIBYTE)
 
     def test_the_layers_of_the_card_are_counted_alone(self, on_card: EngineConfig) -> None:
         needed = self.needed_mb(on_card)
-        assert card_shortage(on_card, needed) == ""
-        message = card_shortage(on_card, needed - 1)
+        assert gpu_memory_shortage(on_card, needed) == ""
+        message = gpu_memory_shortage(on_card, needed - 1)
         assert "GEMMA_CONTEXT_SIZE=65536 (32768 used): GEMMA_GPU_LAYERS=9:" in message
         assert f"{needed - 1} MB are free" in message
         assert "sizes that fit: 16384, 8192," in message
@@ -61,10 +67,10 @@ class TestTheCard:
         every = msgspec.structs.replace(on_card, gpu_layers=999)
         caches = kv_bytes(every)
         assert caches is not None
-        needed = caches + check_model_file(every.model_path).data_end + CARD_OVERHEAD_BYTES
-        assert card_shortage(every, -(-needed // MEBIBYTE)) == ""
-        assert "GEMMA_GPU_LAYERS=18: 224 MB of caches" in card_shortage(every, needed // MEBIBYTE - 1)
+        needed = caches + check_model_file(every.model_path).data_end + GPU_OVERHEAD_BYTES
+        assert gpu_memory_shortage(every, -(-needed // MEBIBYTE)) == ""
+        assert "GEMMA_GPU_LAYERS=18: 224 MB of caches" in gpu_memory_shortage(every, needed // MEBIBYTE - 1)
 
     def test_a_card_that_is_full_takes_nothing(self, on_card: EngineConfig) -> None:
-        message = card_shortage(on_card, 100)
+        message = gpu_memory_shortage(on_card, 100)
         assert "no size fits; use a smaller model; with this one not even one layer fits" in message

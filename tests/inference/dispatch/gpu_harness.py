@@ -26,11 +26,11 @@ from inference.engine.protocol.frames import (
     Import,
     Imported,
 )
-from inference.errors import CardUnavailable
+from inference.errors import GpuUnavailable
 from inference.gpu.lease.fake import FakeKeeper
 from inference.gpu.lease.port import LeaseEvent, Post
 from inference.gpu.records.hand_over import HandOverRecord
-from inference.token_stream.entries import AnyEntry, Token, Waiting
+from inference.token_stream.entries import AnyEntry, StatusEntry, TokenEntry
 from tests.inference.making import PARAMS
 from tests.inference.stub_runner import READY, StubRunner, make_stub, step
 
@@ -51,7 +51,7 @@ class StubCard:
     def vram_used_mb_of(self, pids: Iterable[int]) -> int:
         self.asked.append(list(pids))
         if self.is_away:
-            raise CardUnavailable("the driver does not answer")
+            raise GpuUnavailable("the driver does not answer")
         return self.used_by() if self.used_by else self.used_mb
 
 
@@ -221,14 +221,16 @@ class CardBench:
     # ---- what came of it ----
 
     def texts(self, live: Live) -> str:
-        return "".join(entry.text for one, entry in self.logged if one is live and isinstance(entry, Token))
+        return "".join(entry.text for one, entry in self.logged if one is live and isinstance(entry, TokenEntry))
 
     def states(self, live: Live) -> list[str]:
-        return [entry.state for one, entry in self.logged if one is live and isinstance(entry, Waiting)]
+        return [entry.state for one, entry in self.logged if one is live and isinstance(entry, StatusEntry)]
 
     def reasons(self, live: Live) -> list[str]:
         return [
-            entry.reason for one, entry in self.logged if one is live and isinstance(entry, Waiting) and entry.reason
+            entry.reason
+            for one, entry in self.logged
+            if one is live and isinstance(entry, StatusEntry) and entry.reason
         ]
 
     def record(self) -> HandOverRecord:

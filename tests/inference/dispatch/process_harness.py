@@ -24,7 +24,7 @@ from inference.gpu.device.card import SimulatedCard
 from inference.gpu.lease.fake import FakeKeeper
 from inference.gpu.lease.port import Post
 from inference.gpu.records.hand_over import HandOverRecord
-from inference.token_stream.entries import AnyEntry, Token
+from inference.token_stream.entries import AnyEntry, TokenEntry
 
 PATIENCE_SECS = 60.0
 # Nothing leaves the card by itself: the test says when.
@@ -118,10 +118,10 @@ class Party:
     def text(self, live: Live) -> str:
         """What a reader of the log has at the end; its indexes have no gap and no repetition."""
         outcome = self.outcome(live)
-        tokens = [entry for entry in self.streams[live] if isinstance(entry, Token)]
+        tokens = [entry for entry in self.streams[live] if isinstance(entry, TokenEntry)]
         assert [token.index for token in tokens] == list(range(1, len(tokens) + 1))
-        assert outcome.flushed is not None
-        return "".join(token.text for token in tokens) + outcome.flushed.text
+        assert outcome.final_text is not None
+        return "".join(token.text for token in tokens) + outcome.final_text.text
 
     def outcome(self, live: Live) -> Outcome:
         outcome = live.wait(PATIENCE_SECS)

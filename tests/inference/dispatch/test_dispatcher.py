@@ -17,7 +17,7 @@ from inference.dispatch.runner_slot import RUNNER_STOP_SECS, SILENCE_PATIENCE_SE
 from inference.engine.protocol.frames import FromRunner, Held, Progress, Ready, Rejected
 from inference.enums import FinishReason, Status
 from inference.queue.results import CANCELLED, TIMED_OUT
-from inference.token_stream.entries import AnyEntry, Token, Waiting
+from inference.token_stream.entries import AnyEntry, StatusEntry, TokenEntry
 from tests.inference.making import PARAMS, tokens
 from tests.inference.stub_runner import READY, StubRunner, ended, make_stub, step
 
@@ -55,13 +55,13 @@ class Bench:
         self.do(*[Add(live) for live in lives])
 
     def texts(self, live: Live) -> str:
-        return "".join(entry.text for one, entry in self.logged if one is live and isinstance(entry, Token))
+        return "".join(entry.text for one, entry in self.logged if one is live and isinstance(entry, TokenEntry))
 
     def states(self, live: Live) -> list[str]:
-        return [entry.state for one, entry in self.logged if one is live and isinstance(entry, Waiting)]
+        return [entry.state for one, entry in self.logged if one is live and isinstance(entry, StatusEntry)]
 
 
-def new_live(*, emitted: Sequence[Token] = (), deadline: float | None = None) -> Live:
+def new_live(*, emitted: Sequence[TokenEntry] = (), deadline: float | None = None) -> Live:
     live = Live(uuid4(), 1, [1, 2, 3], PARAMS, 1, deadline)
     live.tokens = list(emitted)
     return live
@@ -102,8 +102,8 @@ def test_tokens_are_logged_and_the_end_is_the_outcome(bench: Bench) -> None:
     assert bench.texts(live) == "Hi"
     assert outcome.ending is not None
     assert (outcome.ending.status, outcome.ending.finish_reason) == (Status.COMPLETE, FinishReason.LENGTH)
-    assert outcome.flushed is not None
-    assert (outcome.flushed.text, outcome.flushed.n_kept) == ("!", 2)
+    assert outcome.final_text is not None
+    assert (outcome.final_text.text, outcome.final_text.n_kept) == ("!", 2)
     assert outcome.timings["prefill"] == 5.0
 
 
@@ -132,7 +132,7 @@ def test_progress_is_told_now_and_then(bench: Bench) -> None:
     for n_done in range(10):
         bench.now += 0.05
         bench.frames(Progress(live.sequence_id, n_done, 100))
-    told = [entry.progress for _, entry in bench.logged if isinstance(entry, Waiting) and entry.state == "prefill"]
+    told = [entry.progress for _, entry in bench.logged if isinstance(entry, StatusEntry) and entry.state == "prefill"]
     assert 2 <= len(told) <= 4
 
 
@@ -218,7 +218,7 @@ def test_who_waits_for_room_is_told_why(bench: Bench) -> None:
     bench.add(live)
     bench.frames(Held(live.sequence_id, "the memory is full"), Progress(live.sequence_id, 1, 4))
     assert bench.states(live)[-2:] == ["queued", "prefill"]
-    held = [entry for _, entry in bench.logged if isinstance(entry, Waiting) and entry.state == "queued"]
+    held = [entry for _, entry in bench.logged if isinstance(entry, StatusEntry) and entry.state == "queued"]
     assert [entry.reason for entry in held] == ["the memory is full"]
 
 

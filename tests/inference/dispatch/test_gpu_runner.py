@@ -94,7 +94,7 @@ def test_a_card_that_another_process_uses_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["off", "auto", "simulated"])
 def test_which_card_the_settings_mean(settings: Settings, tmp_path: Path, mode: str) -> None:
     settings.GEMMA_GPU, settings.GEMMA_SHM_DIR, settings.GEMMA_GPU_LOAD_DELAY_MS = mode, tmp_path, 70
-    parts = gpu_setup.card_parts()
+    parts = gpu_setup.gpu_parts()
     if mode != "simulated":
         assert parts is None
         return
@@ -111,5 +111,5 @@ def test_without_a_place_for_states_there_is_no_card(
     settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.GEMMA_GPU, settings.GEMMA_SHM_DIR = "simulated", tmp_path / "missing"
-    assert gpu_setup.card_parts() is None
+    assert gpu_setup.gpu_parts() is None
     assert "nothing could move to it" in caplog.text

@@ -7,7 +7,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from inference.dispatch.events import Add, Hold, Quit, ReleaseSession, StopOne, YieldCard
+from inference.dispatch.events import Add, Hold, Quit, ReleaseSession, StopOne, YieldGpu
 from inference.dispatch.generation_state import Fate, Live
 from inference.dispatch.gpu_session import GPU
 from inference.dispatch.gpu_state import Stage
@@ -621,7 +621,7 @@ def test_a_session_brings_the_model_to_the_card_and_keeps_it(bench: CardBench) -
 
 def test_move_to_cpu_leaves_and_does_not_ask_again_before_there_is_new_work(bench: CardBench) -> None:
     lives = bench.reach(Stage.GPU)
-    bench.do(Hold("s", 1000.0), YieldCard("somebody asked for it"))
+    bench.do(Hold("s", 1000.0), YieldGpu("somebody asked for it"))
     assert bench.at(Stage.YIELDING)
     leave(bench)
     n_asked = len(bench.keeper.wants)

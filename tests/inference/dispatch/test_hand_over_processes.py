@@ -15,7 +15,7 @@ from inference.dispatch.generation_state import Fate, Live
 from inference.dispatch.gpu_state import Stage
 from inference.gpu.device.lock import gpu_lock
 from inference.queue.results import device_runs
-from inference.token_stream.entries import Waiting
+from inference.token_stream.entries import StatusEntry
 from tests.inference.dispatch.process_harness import Party, party, random_hand_overs
 
 N_STREAMS = 8
@@ -60,7 +60,7 @@ def test_the_first_token_does_not_wait_for_a_coordinator_that_takes_its_time(tmp
         there.keeper.grant_after_secs = 1.0
         live = there.ask("[[delay: 10]] [[count: 900]]")
         there.until(lambda: there.at(Stage.GPU))
-        kinds = [entry.state if isinstance(entry, Waiting) else "token" for entry in there.streams[live]]
+        kinds = [entry.state if isinstance(entry, StatusEntry) else "token" for entry in there.streams[live]]
         order = [kinds.index(kind) for kind in ("waiting_for_gpu", "token", "loading")]
         assert order == sorted(order), kinds[:8]
         assert len(live.tokens) > 10, "the answer went on meanwhile"

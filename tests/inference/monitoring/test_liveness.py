@@ -12,7 +12,7 @@ import pytest
 from pytest_django import Settings
 
 from gemma_project.supervisor.tether import tethered
-from inference.monitoring.liveness import ProofOfLife, is_dead, tidy
+from inference.monitoring.liveness import LivenessLock, is_dead, tidy
 
 HERE = f"{socket.gethostname()}:1:aa"
 HOLDER = """
@@ -48,7 +48,7 @@ def test_a_killed_process_is_dead_and_a_stopped_one_is_not(tmp_path: Path) -> No
 
 
 def test_who_asks_is_not_taken_for_the_worker(tmp_path: Path) -> None:
-    here = ProofOfLife(HERE)
+    here = LivenessLock(HERE)
     here.begin()
     assert here._descriptor is not None
     os.close(here._descriptor)
@@ -58,11 +58,11 @@ def test_who_asks_is_not_taken_for_the_worker(tmp_path: Path) -> None:
 
 
 def test_of_workers_elsewhere_and_of_those_that_ended_nothing_is_known() -> None:
-    here = ProofOfLife(HERE)
+    here = LivenessLock(HERE)
     here.begin()
     here.end()
     assert not is_dead(HERE)
-    elsewhere = ProofOfLife("elsewhere:2:bb")
+    elsewhere = LivenessLock("elsewhere:2:bb")
     elsewhere.begin()
     assert elsewhere._descriptor is not None
     os.close(elsewhere._descriptor)
@@ -73,7 +73,7 @@ def test_of_workers_elsewhere_and_of_those_that_ended_nothing_is_known() -> None
 def test_what_the_dead_left_is_removed_once_their_rows_are_nobodys(tmp_path: Path) -> None:
     folder = tmp_path / "workers"
     tidy(keep=())
-    alive = ProofOfLife("alive")
+    alive = LivenessLock("alive")
     alive.begin()
     for name in ("dead", "dead with rows"):
         (folder / name).touch()
@@ -88,6 +88,6 @@ def test_without_a_place_for_the_file_the_heartbeat_has_to_do(
 ) -> None:
     (tmp_path / "file").touch()
     settings.GEMMA_DATA_DIR = tmp_path / "file"
-    ProofOfLife(HERE).begin()
+    LivenessLock(HERE).begin()
     assert "heartbeat only" in caplog.text
     assert not is_dead(HERE)

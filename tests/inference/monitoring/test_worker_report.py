@@ -11,7 +11,7 @@ from pytest_django import Settings
 
 from inference.models import Generation
 from inference.monitoring import worker_report
-from inference.monitoring.liveness import ProofOfLife
+from inference.monitoring.liveness import LivenessLock
 from inference.monitoring.worker_report import WorkerReport
 from inference.runtime.redis_client import WORKER_KEY, shared_client
 from tests.inference.making import preparing, queued
@@ -30,7 +30,7 @@ def test_a_silent_worker_is_forgotten_in_time(store: "redis.Redis[bytes]") -> No
 def test_a_worker_that_died_on_this_machine_is_not_believed(settings: Settings, tmp_path: Path) -> None:
     """Its word would stand for ten seconds more; how long its answers took stays known."""
     settings.GEMMA_DATA_DIR = tmp_path
-    worker = ProofOfLife(f"{socket.gethostname()}:7:aa")
+    worker = LivenessLock(f"{socket.gethostname()}:7:aa")
     worker.begin()
     worker_report.publish(
         WorkerReport(pid=7, name=f"{socket.gethostname()}:7:aa", model_loaded=True, mean_run_secs=2.5)

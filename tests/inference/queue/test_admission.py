@@ -4,7 +4,7 @@ import pytest
 import redis
 from django.test import override_settings
 
-from inference.errors import CallerLimit, QueueFull, Refused, StoreUnavailable
+from inference.errors import AdmissionRefused, CallerLimit, QueueFull, StoreUnavailable
 from inference.models import Generation, Priority, Status
 from inference.monitoring import worker_report
 from inference.queue import admission, generations
@@ -57,7 +57,7 @@ def test_rows_of_a_batch_command_keep_nobody_out() -> None:
     for _ in range(10):
         queued("local", priority=BATCH)
     generations.check_capacity(owner="local", priority=INTERACTIVE)
-    with pytest.raises(Refused):
+    with pytest.raises(AdmissionRefused):
         generations.check_capacity(owner="local", priority=BATCH)
 
 

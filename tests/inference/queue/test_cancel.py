@@ -10,11 +10,11 @@ from inference.config.tokenizer import get_tokenizer
 from inference.errors import AlreadyEnded, StoreUnavailable
 from inference.models import FinishReason, Generation, Status
 from inference.queue import generations
-from inference.queue.reaper import Sweep
+from inference.queue.reaper import Reaper
 from inference.queue.termination import LOG_PATIENCE_SECS
 from inference.runtime.redis_client import CONTROL_CHANNEL, log_key
 from inference.token_stream import redis_log
-from inference.token_stream.entries import End, Token
+from inference.token_stream.entries import EndEntry, TokenEntry
 from inference.token_stream.redis_log import Append, Verdict
 from tests.clock import Clock
 from tests.inference.making import preparing, queued
@@ -40,7 +40,7 @@ def test_what_waits_ends_at_once(store: "redis.Redis[bytes]", make: object) -> N
     generation.refresh_from_db()
     assert (generation.status, generation.finish_reason) == (Status.INTERRUPTED, FinishReason.CANCELLED)
     assert generation.finished_at is not None
-    assert entries(store, generation) == [End(index=0, status="interrupted")]
+    assert entries(store, generation) == [EndEntry(index=0, status="interrupted")]
     assert Generation.objects.claim_next(worker="w") is None
 
 
@@ -95,7 +95,7 @@ def begun_and_lost(store: "redis.Redis[bytes]", say: str) -> Generation:
     row = Generation.objects.claim_next(worker="lost")
     assert row is not None
     said = [
-        Token(index=index, token=token, text=char)
+        TokenEntry(index=index, token=token, text=char)
         for index, (token, char) in enumerate(zip(get_tokenizer().encode(say), say, strict=True), start=1)
     ]
     redis_log.append(store, [Append(row.pk, row.claim_epoch, said)])
@@ -109,13 +109,13 @@ def test_what_a_lost_worker_had_said_is_kept(store: "redis.Redis[bytes]") -> Non
     generation.refresh_from_db()
     assert (generation.text, generation.n_completion_tokens) == ("half an ans", 11)
     assert get_tokenizer().decode(generation.output_ids) == "half an ans"
-    assert entries(store, generation)[-1] == End(index=11, status="interrupted")
+    assert entries(store, generation)[-1] == EndEntry(index=11, status="interrupted")
 
 
 def test_the_lost_worker_can_write_nothing_after_the_cancel(store: "redis.Redis[bytes]") -> None:
     generation = begun_and_lost(store, "ab")
     generations.request_cancel(generation_id=generation.pk)
-    late = Append(generation.pk, 1, [Token(index=3, token=9, text="zombie")])
+    late = Append(generation.pk, 1, [TokenEntry(index=3, token=9, text="zombie")])
     assert redis_log.append(store, [late])[0].verdict is Verdict.STALE
 
 
@@ -128,7 +128,7 @@ def test_without_redis_a_row_that_was_begun_ends_later_with_what_was_said(
         redis_is_away(patch)
         assert generations.request_cancel(generation_id=untouched.pk) is Status.INTERRUPTED
         assert generations.request_cancel(generation_id=generation.pk) is Status.QUEUED
-    Sweep(lambda: 0).once()
+    Reaper(lambda: 0).run_once()
     generation.refresh_from_db()
     assert (generation.status, generation.text, generation.finish_reason) == ("interrupted", "ab", "cancelled")
 
@@ -139,10 +139,10 @@ def test_without_redis_for_long_it_ends_all_the_same(
     generation, clock = begun_and_lost(store, "ab"), Clock()
     redis_is_away(monkeypatch)
     generations.request_cancel(generation_id=generation.pk)
-    sweep = Sweep(lambda: 0, clock=clock)
+    reaper = Reaper(lambda: 0, clock=clock)
     for secs, status in ((0.0, "queued"), (LOG_PATIENCE_SECS - 1, "queued"), (1.0, "interrupted")):
         clock.now += secs
-        sweep.once()
+        reaper.run_once()
         generation.refresh_from_db()
         assert generation.status == status
     assert generation.text == ""
@@ -163,4 +163,4 @@ def test_a_failed_preparation_says_why(store: "redis.Redis[bytes]") -> None:
     generation.refresh_from_db()
     assert (generation.status, generation.error_code, generation.error_message) == ("failed", "rag", "no memories")
     assert json.loads(json.dumps(generation.usage))["completion_tokens"] == 0
-    assert entries(store, generation) == [End(index=0, status="failed")]
+    assert entries(store, generation) == [EndEntry(index=0, status="failed")]

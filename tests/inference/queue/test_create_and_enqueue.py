@@ -69,9 +69,9 @@ def test_nothing_is_rung_before_the_commit_and_nothing_after_a_rollback(rings: R
 def test_without_a_prompt_it_is_prepared_first(rings: Rings) -> None:
     generation = preparing()
     assert (generation.status, generation.queued_at, rings) == (Status.PREPARING, None, [])
-    assert generations.enqueue(generation_id=generation.pk, prompt_ids=[1, 2], annex={"sources": 3})
+    assert generations.enqueue(generation_id=generation.pk, prompt_ids=[1, 2], details={"sources": 3})
     generation.refresh_from_db()
-    assert (generation.status, generation.prompt_ids, generation.annex) == (Status.QUEUED, [1, 2], {"sources": 3})
+    assert (generation.status, generation.prompt_ids, generation.details) == (Status.QUEUED, [1, 2], {"sources": 3})
     assert rings == [("inference.generate", str(generation.pk))]
 
 

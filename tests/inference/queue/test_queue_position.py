@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]
 
 
 def position(row: Generation) -> int | None:
-    place = generations.queue_place(row.pk)
+    place = generations.queue_position(row.pk)
     return place.position if place else None
 
 
@@ -36,12 +36,12 @@ def test_batch_stands_behind_interactive() -> None:
 def test_the_wait_is_what_the_last_runs_let_expect() -> None:
     rows = [queued(waited_secs=waited) for waited in (30, 20)]
     worker_report.publish(worker_report.WorkerReport(pid=1, mean_run_secs=8.0))
-    places = [generations.queue_place(row.pk) for row in rows]
+    places = [generations.queue_position(row.pk) for row in rows]
     assert [place.wait_secs for place in places if place] == [2.0, 4.0]
 
 
 def test_what_does_not_wait_in_the_queue_has_no_place() -> None:
-    assert generations.queue_place(preparing().pk) is None
+    assert generations.queue_position(preparing().pk) is None
     generation = queued()
     generations.request_cancel(generation_id=generation.pk)
-    assert generations.queue_place(generation.pk) is None
+    assert generations.queue_position(generation.pk) is None

@@ -9,23 +9,23 @@ from inference.engine.params import SamplingParams, SequenceParams
 from inference.engine.text.citation_filter import labels_in
 from inference.engine.text.detokenizer import TextAssembler
 from inference.models import Generation
-from inference.queue.results import CANCELLED, Flushed, device_runs, end_entry, flushed, row_columns
-from inference.token_stream.entries import End, Token
+from inference.queue.results import CANCELLED, FinalText, device_runs, end_entry, final_text, row_columns
+from inference.token_stream.entries import EndEntry, TokenEntry
 from inference.token_stream.reader import replay
 from tests.inference.making import PARAMS, tokens
 
 VOCABULARY = FakeVocabulary()
 
 
-def answered(data: bytes, params: SequenceParams) -> tuple[list[Token], Flushed]:
+def answered(data: bytes, params: SequenceParams) -> tuple[list[TokenEntry], FinalText]:
     """The tokens a runner would give out for these bytes, one token each, and its last word."""
     assembler = TextAssembler.of(params)
-    said: list[Token] = []
+    said: list[TokenEntry] = []
     for index, token in enumerate(VOCABULARY.encode(data.decode("utf-8", "replace"), special=False), start=1):
-        said.append(Token(index=index, token=token, text=assembler.push(VOCABULARY.piece(token))))
+        said.append(TokenEntry(index=index, token=token, text=assembler.push(VOCABULARY.piece(token))))
         if assembler.stopped:
             break
-    return said, Flushed(assembler.flush(), assembler.n_kept)
+    return said, FinalText(assembler.flush(), assembler.n_kept)
 
 
 texts = st.text(st.sampled_from("ab é🙂\n")).map(str.encode)
@@ -42,12 +42,12 @@ def test_row_and_log_tell_the_same_whatever_was_said(data: bytes, stop: list[str
     said, last = answered(data, params)
     columns = row_columns(CANCELLED, said, params, vocabulary=VOCABULARY, last=last)
     row = Generation(**columns)
-    live: list[Token | End] = [*said, end_entry(columns, said)]
+    live: list[TokenEntry | EndEntry] = [*said, end_entry(columns, said)]
     assert "".join(entry.text for entry in live) == row.text
-    replayed = [entry for entry in replay(row, 0) if isinstance(entry, Token | End)]
+    replayed = [entry for entry in replay(row, 0) if isinstance(entry, TokenEntry | EndEntry)]
     assert [entry.text for entry in replayed] == [entry.text for entry in live]
     late = list(replay(row, after))
-    assert [entry for entry in late if isinstance(entry, Token)] == replayed[after:-1]
+    assert [entry for entry in late if isinstance(entry, TokenEntry)] == replayed[after:-1]
     assert late[-1] == live[-1]
     decoded = VOCABULARY.text(row.output_ids)
     assert (decoded.lstrip() if trim else decoded) == row.text
@@ -66,9 +66,9 @@ def test_labels_taken_out_are_missing_from_every_text_and_from_no_prompt(said_te
         "finished_at": columns["finished_at"]
     }
     row = Generation(**columns)
-    live: list[Token | End] = [*said, end_entry(columns, said)]
+    live: list[TokenEntry | EndEntry] = [*said, end_entry(columns, said)]
     assert "".join(entry.text for entry in live) == row.text
-    assert [e.text for e in replay(row, 0) if isinstance(e, Token | End)] == [entry.text for entry in live]
+    assert [e.text for e in replay(row, 0) if isinstance(e, TokenEntry | EndEntry)] == [entry.text for entry in live]
     assert set(row.labels) == labels_in(row.text) <= {1}
     unlabelled = TextAssembler(stop)
     raw = "".join(unlabelled.push(VOCABULARY.piece(token.token)) for token in said) + unlabelled.flush()
@@ -83,7 +83,7 @@ def test_labels_are_kept_only_of_answers_that_were_checked_for_them() -> None:
 def test_what_no_runner_said_is_worked_out_from_the_tokens(data: bytes, stop: list[str], trim: bool) -> None:
     params = with_stop(stop, trim_start=trim)
     said, last = answered(data, params)
-    assert flushed(VOCABULARY, said, params) == last
+    assert final_text(VOCABULARY, said, params) == last
 
 
 def test_without_a_vocabulary_the_row_holds_what_was_seen() -> None:
@@ -102,8 +102,10 @@ def test_devices_are_told_in_order() -> None:
 @pytest.mark.parametrize("text", ["a\0b", "\0"])
 def test_a_nul_in_what_was_held_back_can_be_stored(text: str) -> None:
     params = with_stop([text + "!"], trim_start=False)
-    said = [Token(index=i, token=t, text="") for i, t in enumerate(VOCABULARY.encode(text, special=False), start=1)]
+    said = [
+        TokenEntry(index=i, token=t, text="") for i, t in enumerate(VOCABULARY.encode(text, special=False), start=1)
+    ]
     columns = row_columns(CANCELLED, said, params, vocabulary=VOCABULARY)
     assert "\0" not in columns["text"]
     assert columns["text"] == text.replace("\0", "\N{REPLACEMENT CHARACTER}")
-    assert isinstance(end_entry(columns, said), End)
+    assert isinstance(end_entry(columns, said), EndEntry)

@@ -61,28 +61,28 @@ def locked(folder: Path) -> OperationalError:
 
 def test_a_move_is_tried_until_the_database_takes_it() -> None:
     answers: list[Exception | bool] = [OperationalError("locked"), InterfaceError("gone"), True]
-    assert database.persistently(answering(answers), patience_secs=10)
+    assert database.repeat_until_done(answering(answers), patience_secs=10)
     assert answers == []
 
 
 def test_a_database_that_stays_away_is_given_up() -> None:
     with pytest.raises(OperationalError):
-        database.persistently(answering([OperationalError("gone")] * 1000), patience_secs=0.05)
+        database.repeat_until_done(answering([OperationalError("gone")] * 1000), patience_secs=0.05)
 
 
 @pytest.mark.parametrize("state", sorted(database.ROLLED_BACK_STATES))
 def test_a_transaction_that_lost_is_run_again(state: str) -> None:
-    assert database.retried(answering([failed_with(Refused(state)), True]))
+    assert database.retry_transaction(answering([failed_with(Refused(state)), True]))
 
 
 def test_a_lock_that_was_not_waited_for_is_tried_again(tmp_path: Path) -> None:
-    assert database.retried(answering([locked(tmp_path), True]))
+    assert database.retry_transaction(answering([locked(tmp_path), True]))
 
 
 def test_a_transaction_that_loses_again_and_again_says_so() -> None:
     answers: list[Exception | bool] = [failed_with(Refused("40001"))] * (database.MAX_TRIES + 1)
     with pytest.raises(OperationalError):
-        database.retried(answering(answers))
+        database.retry_transaction(answering(answers))
     assert len(answers) == 1
 
 
@@ -90,11 +90,11 @@ def test_what_may_have_been_stored_is_not_run_again() -> None:
     """A connection that breaks at the commit does not say what became of it."""
     answers: list[Exception | bool] = [failed_with(Refused("08006")), True]
     with pytest.raises(OperationalError):
-        database.retried(answering(answers))
+        database.retry_transaction(answering(answers))
     assert answers == [True]
 
 
 def test_a_lock_that_was_waited_for_is_not_waited_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "QUICK_SECS", 0.0)
     with pytest.raises(OperationalError):
-        database.retried(answering([locked(tmp_path), True]))
+        database.retry_transaction(answering([locked(tmp_path), True]))

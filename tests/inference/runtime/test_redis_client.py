@@ -7,7 +7,7 @@ import pytest
 from django.test import override_settings
 
 from inference.runtime import redis_client
-from inference.runtime.redis_client import AWAY, async_client
+from inference.runtime.redis_client import UNAVAILABLE_ERRORS, async_client
 
 # Enough of the event loop's turns to connect, to write and to wait for the reply.
 TURNS = 30
@@ -44,7 +44,7 @@ async def test_waiting_for_a_reply_has_an_end(monkeypatch: pytest.MonkeyPatch) -
         with override_settings(REDIS_URL=f"redis://127.0.0.1:{port}/0?socket_timeout=60"):
             began = time.monotonic()
             async with async_client(reply_timeout_secs=0.1) as client:
-                with pytest.raises(AWAY):
+                with pytest.raises(UNAVAILABLE_ERRORS):
                     await client.ping()
             assert time.monotonic() - began < 1
         hushed.set()

@@ -14,11 +14,11 @@ from inference.enums import FinishReason, Status
 from inference.errors import StoreUnavailable
 from inference.models import Generation
 from inference.queue import generations
-from inference.queue.results import CANCELLED, Ending, Flushed, end_entry, row_columns
-from inference.queue.termination import conclude
+from inference.queue.results import CANCELLED, Ending, FinalText, end_entry, row_columns
+from inference.queue.termination import terminate
 from inference.runtime.redis_client import log_key
 from inference.token_stream import reader, redis_log
-from inference.token_stream.entries import AnyEntry, End, Token, Waiting
+from inference.token_stream.entries import AnyEntry, EndEntry, StatusEntry, TokenEntry
 from inference.token_stream.reader import TokenLogReader, replay
 from inference.token_stream.redis_log import Append
 from tests.inference.making import PARAMS, queued, tokens
@@ -37,11 +37,11 @@ async def collect(generation_id: UUID, after: int = 0, *, limit_secs: float = 20
 
 
 def text_of(entries: Sequence[AnyEntry]) -> str:
-    return "".join(entry.text for entry in entries if isinstance(entry, Token | End))
+    return "".join(entry.text for entry in entries if isinstance(entry, TokenEntry | EndEntry))
 
 
 def indexes(entries: Sequence[AnyEntry]) -> list[int]:
-    return [entry.index for entry in entries if isinstance(entry, Token)]
+    return [entry.index for entry in entries if isinstance(entry, TokenEntry)]
 
 
 def claimed() -> Generation:
@@ -55,10 +55,10 @@ def write(store: "redis.Redis[bytes]", row: Generation, *entries: AnyEntry) -> N
     redis_log.append(store, [Append(row.pk, row.claim_epoch, entries)])
 
 
-def finish_row(row: Generation, text: str, *, held_back: str = "") -> End:
+def finish_row(row: Generation, text: str, *, held_back: str = "") -> EndEntry:
     """Write the row's end only; returns the End entry that the log has yet to get."""
     said = tokens(text)
-    columns = row_columns(COMPLETE, said, PARAMS, vocabulary=None, last=Flushed(held_back, len(said)))
+    columns = row_columns(COMPLETE, said, PARAMS, vocabulary=None, last=FinalText(held_back, len(said)))
     assert Generation.objects.finish(generation_id=row.pk, epoch=row.claim_epoch, columns=columns)
     return end_entry(columns, said)
 
@@ -79,8 +79,8 @@ async def test_a_reader_goes_on_after_any_token(store: "redis.Redis[bytes]", sou
         entries = await collect(row.pk, after)
         assert indexes(entries) == list(range(after + 1, len(TEXT) + 1))
         assert TEXT[:after] + text_of(entries) == TEXT + " END"
-        assert isinstance(entries[-1], End)
-        assert sum(isinstance(entry, End) for entry in entries) == 1
+        assert isinstance(entries[-1], EndEntry)
+        assert sum(isinstance(entry, EndEntry) for entry in entries) == 1
 
 
 async def test_a_reader_that_leaves_after_every_token_misses_nothing(store: "redis.Redis[bytes]") -> None:
@@ -97,11 +97,11 @@ async def test_a_reader_that_leaves_after_every_token_misses_nothing(store: "red
     async with asyncio.timeout(20):
         while not is_over:
             async for entry in TokenLogReader().follow(row.pk, after):
-                if isinstance(entry, Token):
+                if isinstance(entry, TokenEntry):
                     assert entry.index == after + 1
                     got, after = got + entry.text, entry.index
                     break
-                if isinstance(entry, End):
+                if isinstance(entry, EndEntry):
                     got, is_over = got + entry.text, True
     await writing
     assert got == TEXT
@@ -109,9 +109,9 @@ async def test_a_reader_that_leaves_after_every_token_misses_nothing(store: "red
 
 async def test_statuses_and_the_end_are_told_again_tokens_are_not(store: "redis.Redis[bytes]") -> None:
     row = await database_sync_to_async(claimed)()
-    write(store, row, *tokens("ab"), Waiting(index=2, state="loading"), End(index=2, status="complete"))
+    write(store, row, *tokens("ab"), StatusEntry(index=2, state="loading"), EndEntry(index=2, status="complete"))
     entries = await collect(row.pk, 2)
-    assert [type(entry) for entry in entries] == [Waiting, End]
+    assert [type(entry) for entry in entries] == [StatusEntry, EndEntry]
 
 
 async def test_silence_is_told_about_every_second() -> None:
@@ -157,7 +157,7 @@ async def test_an_end_entry_that_comes_just_after_the_row_is_not_overtaken(store
     write(store, row, end)
     entries = await reading
     assert text_of(entries) == "ab"
-    assert sum(isinstance(entry, End) for entry in entries) == 1
+    assert sum(isinstance(entry, EndEntry) for entry in entries) == 1
 
 
 async def test_a_log_that_redis_lost_and_got_again_has_no_repetition(store: "redis.Redis[bytes]") -> None:
@@ -178,9 +178,9 @@ async def test_a_generation_cancelled_in_the_queue_ends_its_readers() -> None:
     row = await database_sync_to_async(queued)()
     reading = asyncio.create_task(collect(row.pk))
     await asyncio.sleep(0.2)
-    assert await database_sync_to_async(conclude)(row.pk, CANCELLED)
+    assert await database_sync_to_async(terminate)(row.pk, CANCELLED)
     entries = await reading
-    assert entries == [End(index=0, status="interrupted")]
+    assert entries == [EndEntry(index=0, status="interrupted")]
 
 
 async def test_a_deleted_generation_ends_its_readers(store: "redis.Redis[bytes]") -> None:
@@ -191,7 +191,7 @@ async def test_a_deleted_generation_ends_its_readers(store: "redis.Redis[bytes]"
     await database_sync_to_async(generations.delete)(generation_ids=[row.pk])
     entries = await reading
     assert text_of(entries) == "ab"
-    assert isinstance(entries[-1], End)
+    assert isinstance(entries[-1], EndEntry)
     # The worker that still computes it is refused.
     assert redis_log.append(store, [Append(row.pk, row.claim_epoch, tokens("c", first=3))])[0].verdict == "stale"
 
@@ -210,9 +210,9 @@ async def test_a_log_without_a_reader_leaves_no_connection_behind(store: "redis.
 
 def test_replay_tells_devices_and_keeps_the_pieces() -> None:
     said = [*tokens("ab"), *tokens("cd", first=3, device="gpu")]
-    row = Generation(**row_columns(COMPLETE, said, PARAMS, vocabulary=None, last=Flushed("e", 4)))
-    assert list(replay(row, 0)) == [*said, End(index=4, status="complete", text="e")]
-    assert list(replay(row, 9)) == [End(index=4, status="complete", text="e")]
+    row = Generation(**row_columns(COMPLETE, said, PARAMS, vocabulary=None, last=FinalText("e", 4)))
+    assert list(replay(row, 0)) == [*said, EndEntry(index=4, status="complete", text="e")]
+    assert list(replay(row, 9)) == [EndEntry(index=4, status="complete", text="e")]
 
 
 async def test_redis_away_for_too_long_is_an_error_and_an_ended_row_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,5 +250,5 @@ async def test_a_database_that_is_away_for_a_while_ends_no_reader(
     monkeypatch.setattr(reader, "_look_at_row", look_or_fail)
     reading = asyncio.create_task(collect(row.pk))
     await asyncio.sleep(1.5)
-    await asyncio.to_thread(write, store, row, *tokens("ab"), End(index=2, status=Status.COMPLETE))
+    await asyncio.to_thread(write, store, row, *tokens("ab"), EndEntry(index=2, status=Status.COMPLETE))
     assert text_of(await reading) == "ab"

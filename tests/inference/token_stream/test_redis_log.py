@@ -9,7 +9,7 @@ from django.conf import settings
 from inference.errors import StoreUnavailable
 from inference.runtime.redis_client import fence_key, log_key
 from inference.token_stream import redis_log
-from inference.token_stream.entries import AnyEntry, End, Waiting
+from inference.token_stream.entries import AnyEntry, EndEntry, StatusEntry
 from inference.token_stream.redis_log import Append, Appended, Verdict
 from tests.inference.making import tokens
 
@@ -46,7 +46,7 @@ def test_a_writer_with_a_lower_epoch_is_refused(store: "redis.Redis[bytes]") -> 
     append(store, 1, *tokens("ab"))
     append(store, 2, *tokens("c", first=3))
     assert append(store, 1, *tokens("X", first=4)).verdict is Verdict.STALE
-    assert append(store, 1, End(index=3, status="complete")).verdict is Verdict.STALE
+    assert append(store, 1, EndEntry(index=3, status="complete")).verdict is Verdict.STALE
     assert written(store) == "abc"
 
 
@@ -74,28 +74,28 @@ def test_two_writers_interleaved_leave_one_text(store: "redis.Redis[bytes]") -> 
 
 
 def test_statuses_and_the_end_lie_between_the_tokens(store: "redis.Redis[bytes]") -> None:
-    append(store, 1, Waiting(index=0, state="loading"), Waiting(index=0, state="prefill"), *tokens("a"))
-    append(store, 1, Waiting(index=1, state="loading"), End(index=1, status="complete"))
+    append(store, 1, StatusEntry(index=0, state="loading"), StatusEntry(index=0, state="prefill"), *tokens("a"))
+    append(store, 1, StatusEntry(index=1, state="loading"), EndEntry(index=1, status="complete"))
     ids = [stream_id for stream_id, _ in store.xrange(log_key(GENERATION))]
     assert ids == [b"0-1", b"0-2", b"1-0", b"1-1", b"1-2"]
 
 
 def test_nothing_follows_the_end(store: "redis.Redis[bytes]") -> None:
-    append(store, 1, *tokens("a"), End(index=1, status="complete"))
-    assert append(store, 1, End(index=1, status="failed")).verdict is Verdict.ENDED
+    append(store, 1, *tokens("a"), EndEntry(index=1, status="complete"))
+    assert append(store, 1, EndEntry(index=1, status="failed")).verdict is Verdict.ENDED
     assert append(store, 2, *tokens("b", first=2)).verdict is Verdict.ENDED
     assert store.xlen(log_key(GENERATION)) == 2
 
 
 def test_an_end_beyond_a_lost_log_is_not_written(store: "redis.Redis[bytes]") -> None:
-    redis_log.close(store, GENERATION, 3, End(index=12, status="interrupted"))
+    redis_log.close(store, GENERATION, 3, EndEntry(index=12, status="interrupted"))
     assert store.xlen(log_key(GENERATION)) == 0
 
 
 def test_the_log_expires_some_time_after_its_end(store: "redis.Redis[bytes]") -> None:
     append(store, 1, *tokens("a"))
     assert store.ttl(log_key(GENERATION)) > settings.TOKEN_LOG_TTL_SECS
-    append(store, 1, End(index=1, status="complete"))
+    append(store, 1, EndEntry(index=1, status="complete"))
     for key in (log_key(GENERATION), fence_key(GENERATION)):
         assert 0 < store.ttl(key) <= settings.TOKEN_LOG_TTL_SECS
 

@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError
 from inference.runtime.redis_client import log_key
 from inference.token_stream import redis_log
 from inference.token_stream import writer as log_writer
-from inference.token_stream.entries import End, Token, Waiting
+from inference.token_stream.entries import EndEntry, StatusEntry, TokenEntry
 from inference.token_stream.writer import LogWriter
 from tests.inference.making import tokens
 
@@ -66,7 +66,7 @@ def writer(store: "redis.Redis[bytes]", lost: list[Claim]) -> Iterator[LogWriter
     writer.end(5.0)
 
 
-def put(writer: LogWriter, generation_id: UUID, *entries: Token | End | Waiting, epoch: int = 1) -> None:
+def put(writer: LogWriter, generation_id: UUID, *entries: TokenEntry | EndEntry | StatusEntry, epoch: int = 1) -> None:
     writer.put([(generation_id, epoch, entry) for entry in entries])
 
 
@@ -118,7 +118,7 @@ def test_entries_wait_for_a_redis_that_is_away(writer: LogWriter, store: "redis.
     outage.is_on = True
     put(writer, generation, *tokens("abc"))
     assert eventually(lambda: outage.n_failed >= 2)
-    put(writer, generation, *tokens("d", first=4), End(index=4, status="complete"))
+    put(writer, generation, *tokens("d", first=4), EndEntry(index=4, status="complete"))
     assert not writer.flush(generation, 1, 0.05)
     outage.is_on = False
     assert writer.flush(generation, 1, PATIENCE_SECS)
@@ -132,12 +132,12 @@ def test_a_log_that_redis_lost_is_written_again(writer: LogWriter, store: "redis
     put(writer, generation, *tokens("c", first=3), epoch=2)
     assert writer.flush(generation, 2, PATIENCE_SECS)
     store.flushall()
-    put(writer, generation, Waiting(index=3, state="loading"), *tokens("d", first=4), epoch=2)
-    put(writer, generation, End(index=4, status="complete"), epoch=2)
+    put(writer, generation, StatusEntry(index=3, state="loading"), *tokens("d", first=4), epoch=2)
+    put(writer, generation, EndEntry(index=4, status="complete"), epoch=2)
     assert writer.flush(generation, 2, PATIENCE_SECS)
     assert text(store, generation) == "abcd"
     _, fields = store.xrevrange(log_key(generation), count=1)[0]
-    assert isinstance(redis_log.decode(fields[b"e"]), End)
+    assert isinstance(redis_log.decode(fields[b"e"]), EndEntry)
 
 
 def test_a_lost_log_is_not_written_by_a_late_owner(store: "redis.Redis[bytes]", lost: list[Claim]) -> None:
@@ -162,7 +162,7 @@ def test_a_status_alone_after_a_loss_brings_the_tokens_back(writer: LogWriter, s
     put(writer, generation, *tokens("ab"))
     assert writer.flush(generation, 1, PATIENCE_SECS)
     store.flushall()
-    put(writer, generation, Waiting(index=2, state="loading"))
+    put(writer, generation, StatusEntry(index=2, state="loading"))
     assert writer.flush(generation, 1, PATIENCE_SECS)
     assert text(store, generation) == "ab"
 
@@ -192,7 +192,7 @@ def test_a_later_claim_of_the_same_generation_has_its_own_channel(
     put(writer, generation, *tokens("ab"))
     assert writer.flush(generation, 1, PATIENCE_SECS)
     writer.open(generation, 3, redis_log.fence(store, generation, 3))
-    put(writer, generation, *tokens("c", first=3), End(index=3, status="complete"), epoch=3)
+    put(writer, generation, *tokens("c", first=3), EndEntry(index=3, status="complete"), epoch=3)
     put(writer, generation, *tokens("x", first=3))
     assert writer.flush(generation, 3, PATIENCE_SECS)
     assert text(store, generation) == "abc"
@@ -223,7 +223,7 @@ def test_a_fault_that_nobody_foresaw_does_not_end_the_writing(
 def test_nothing_is_written_behind_an_end(writer: LogWriter, store: "redis.Redis[bytes]") -> None:
     generation = uuid4()
     writer.open(generation, 1, [])
-    put(writer, generation, *tokens("a"), End(index=1, status="complete"), End(index=1, status="failed"))
+    put(writer, generation, *tokens("a"), EndEntry(index=1, status="complete"), EndEntry(index=1, status="failed"))
     assert writer.flush(generation, 1, PATIENCE_SECS)
     put(writer, generation, *tokens("b", first=2))
     assert writer.flush(generation, 1, PATIENCE_SECS)
@@ -237,7 +237,7 @@ def test_an_end_that_can_not_be_told_is_given_up(
     generation = uuid4()
     writer.open(generation, 1, [])
     outage.is_on = True
-    put(writer, generation, *tokens("a"), End(index=1, status="complete"))
+    put(writer, generation, *tokens("a"), EndEntry(index=1, status="complete"))
     assert writer.flush(generation, 1, PATIENCE_SECS)  # nothing is pending any more
     outage.is_on = False
 

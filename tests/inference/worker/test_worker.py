@@ -24,7 +24,7 @@ from inference.monitoring.worker_report import last_report
 from inference.queue import generations as services
 from inference.runtime.redis_client import log_key
 from inference.token_stream import redis_log
-from inference.token_stream.entries import AnyEntry, End, Token
+from inference.token_stream.entries import AnyEntry, EndEntry, TokenEntry
 from inference.token_stream.reader import replay
 from inference.worker import claim_runner
 from inference.worker.worker import Worker
@@ -44,17 +44,17 @@ def logged(store: "redis.Redis[bytes]", generation: Generation) -> list[AnyEntry
 def assert_one_end(store: "redis.Redis[bytes]", generation: Generation) -> None:
     """Exactly one End, the last entry, of the row's status; log and row tell the same text by the same pieces."""
     generation.refresh_from_db()
-    assert eventually(lambda: any(isinstance(entry, End) for entry in logged(store, generation)))
+    assert eventually(lambda: any(isinstance(entry, EndEntry) for entry in logged(store, generation)))
     entries = logged(store, generation)
-    ends = [entry for entry in entries if isinstance(entry, End)]
+    ends = [entry for entry in entries if isinstance(entry, EndEntry)]
     assert len(ends) == 1
     assert entries[-1] == ends[0]
     assert ends[0].status == generation.status
-    text = "".join(entry.text for entry in entries if isinstance(entry, Token | End))
+    text = "".join(entry.text for entry in entries if isinstance(entry, TokenEntry | EndEntry))
     assert text == generation.text
     replayed = list(replay(generation, 0))
-    pieces = [(entry.index, entry.text, entry.device) for entry in entries if isinstance(entry, Token)]
-    assert [(entry.index, entry.text, entry.device) for entry in replayed if isinstance(entry, Token)] == pieces
+    pieces = [(entry.index, entry.text, entry.device) for entry in entries if isinstance(entry, TokenEntry)]
+    assert [(entry.index, entry.text, entry.device) for entry in replayed if isinstance(entry, TokenEntry)] == pieces
     assert replayed[-1] == ends[0]
 
 
@@ -337,7 +337,7 @@ def test_an_answer_that_could_not_be_stored_is_stored_later_from_its_log(
             worker.run_next()
         row = Generation.objects.get(pk=generation.pk)
         assert (row.status, row.text) == (Status.RUNNING, "")
-        said = [entry.text for entry in logged(store, generation) if isinstance(entry, Token)]
+        said = [entry.text for entry in logged(store, generation) if isinstance(entry, TokenEntry)]
         assert "".join(said) == "kept"
         assert not worker._holds(row.pk, row.claim_epoch), "its sweep will take it over"
         assert Generation.objects.take_over(generation_id=row.pk, epoch=row.claim_epoch, heartbeat=row.heartbeat)

@@ -19,7 +19,7 @@ from inference.queue import notify
 from inference.runtime import redis_client
 from inference.runtime.redis_client import log_key
 from inference.token_stream import redis_log
-from inference.token_stream.entries import End, Token
+from inference.token_stream.entries import EndEntry, TokenEntry
 from tests.inference.making import queued
 from tests.inference.worker_process import WorkerProcess
 from tests.inference.working import eventually, is_ended
@@ -75,15 +75,15 @@ def assert_told_once(generation: Generation) -> None:
     client = redis_client.shared_client()
     assert eventually(lambda: _ends(client, generation) == 1)
     entries = [redis_log.decode(fields[redis_log.FIELD]) for _, fields in client.xrange(log_key(generation.pk))]
-    said = [entry for entry in entries if isinstance(entry, Token)]
+    said = [entry for entry in entries if isinstance(entry, TokenEntry)]
     assert [token.index for token in said] == list(range(1, len(said) + 1))
-    assert "".join(entry.text for entry in entries if isinstance(entry, Token | End)) == generation.text
-    assert isinstance(entries[-1], End)
+    assert "".join(entry.text for entry in entries if isinstance(entry, TokenEntry | EndEntry)) == generation.text
+    assert isinstance(entries[-1], EndEntry)
 
 
 def _ends(client: "redis.Redis[bytes]", generation: Generation) -> int:
     entries = [redis_log.decode(fields[b"e"]) for _, fields in client.xrange(log_key(generation.pk))]
-    return sum(isinstance(entry, End) for entry in entries)
+    return sum(isinstance(entry, EndEntry) for entry in entries)
 
 
 def test_a_killed_worker_loses_nothing(start_worker: MakeWorker) -> None:
@@ -118,7 +118,7 @@ def test_a_paused_worker_can_write_nothing_when_it_comes_back(start_worker: Make
 def test_five_rings_are_one_run(start_worker: MakeWorker) -> None:
     generation = queued(say="[[delay: 10]] [[count: 30]]")
     for _ in range(5):
-        assert notify.ring(generation.pk)
+        assert notify.notify(generation.pk)
     start_worker()
     assert eventually(lambda: is_ended(generation))
     assert (generation.attempt, generation.claim_epoch) == (1, 1)

@@ -12,7 +12,7 @@ from inference.errors import InferenceError
 log = logging.getLogger(__name__)
 
 
-class Loop:
+class RepeatingThread:
     """Does ``unit`` at once and then every ``interval_secs``."""
 
     def __init__(self, name: str, interval_secs: float, unit: Callable[[], object]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from django.db import OperationalError
 
 from inference.errors import StoreUnavailable
-from inference.runtime.loops import Loop
+from inference.runtime.repeating_thread import RepeatingThread
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_a_unit_that_fails_is_done_again(error: Exception) -> None:
             raise error
         recovered.set()
 
-    loop = Loop("test", 0.01, unit)
+    loop = RepeatingThread("test", 0.01, unit)
     loop.begin()
     assert recovered.wait(10)
     loop.end(10)
@@ -37,7 +37,7 @@ def test_the_first_unit_is_done_at_once_and_none_after_the_end() -> None:
         calls.append(1)
         first.set()
 
-    loop = Loop("test", 3600.0, unit)
+    loop = RepeatingThread("test", 3600.0, unit)
     loop.begin()
     assert first.wait(10)
     loop.end(10)
@@ -45,4 +45,4 @@ def test_the_first_unit_is_done_at_once_and_none_after_the_end() -> None:
 
 
 def test_a_loop_that_never_began_can_be_ended() -> None:
-    Loop("test", 1.0, lambda: None).end(1.0)
+    RepeatingThread("test", 1.0, lambda: None).end(1.0)
