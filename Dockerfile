@@ -41,6 +41,7 @@ COPY manage.py pyproject.toml ./
 COPY gemma_project gemma_project/
 COPY inference inference/
 COPY chat chat/
+COPY compat compat/
 ENV PATH=/opt/gemma/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

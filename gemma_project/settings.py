@@ -167,7 +167,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "chat.api.middleware.json_errors.JsonErrorMiddleware",
     "chat.api.middleware.event_loop.Security",
-    "chat.api.middleware.event_loop.StaticFiles",
+    "compat.whitenoise_files.StaticFiles",
     "chat.api.middleware.event_loop.Sessions",
     "chat.api.middleware.event_loop.Common",
     "chat.api.middleware.event_loop.Csrf",
@@ -244,7 +244,8 @@ CELERY_TASK_SERIALIZER = "json"
 CELERY_RESULT_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_IGNORE_RESULT = True
-CELERY_RESULT_BACKEND = "gemma_project.celery:NoResults"
+CELERY_RESULT_BACKEND = "disabled"
+CELERY_RESULT_BACKEND_THREAD_SAFE = True  # else Celery searches all packages for a backend, once per thread
 CELERY_TASK_ACKS_LATE = False
 # A ring that cannot be delivered is left to the sweep; a request does not wait for a broker that is away.
 CELERY_TASK_PUBLISH_RETRY = False

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
-ROOMS = ("gemma_project", "chat", "inference")
+ROOMS = ("gemma_project", "chat", "inference", "compat")
 
 
 def python_files(room: str) -> list[Path]:

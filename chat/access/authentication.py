@@ -22,6 +22,7 @@ from chat.access.callers import Caller
 from chat.access.origins import is_anonymous_network, is_own_origin
 from chat.errors import Forbidden, Unauthorized
 from chat.schemas.error_bodies import CHALLENGE
+from compat.drf_requests import django_request
 from inference.auth import service_token
 from inference.errors import ServiceTokenRefused
 
@@ -112,7 +113,7 @@ class ApiAuthentication(BaseAuthentication):
     """DRF's way to the same rules: ``request.auth`` is the Caller."""
 
     def authenticate(self, request: Request) -> tuple[AbstractBaseUser | AnonymousUser, Caller]:
-        caller = caller_of(request._request)
+        caller = caller_of(django_request(request))
         return caller.user or AnonymousUser(), caller
 
     def authenticate_header(self, request: Request) -> str:

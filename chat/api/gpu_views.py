@@ -15,6 +15,7 @@ from chat.api.gpu_access import for_tenants
 from chat.schemas import gpu_bodies as bodies
 from chat.schemas.gpu_bodies import AcquireRequest
 from chat.streaming.background import in_thread, spawn
+from compat.django_http import without_log_line
 from inference.gpu.coordinator import api
 from inference.gpu.coordinator.acquiring import Acquisition, Granted, Verdict
 from inference.gpu.coordinator.config import CoordinatorConfig
@@ -82,10 +83,8 @@ async def old_request(request: HttpRequest) -> JsonResponse:
     if isinstance(verdict, Granted):
         return JsonResponse({"task_id": task_id, "status": "gpu_acquired", "message": "the GPU is yours"})
     told = {"error": {"code": "gpu_refused", "message": verdict.reason}, "detail": verdict.reason}
-    response = JsonResponse(told, status=500)
-    # Refusing is what it is asked to do; Django would log it as a fault.
-    response._has_been_logged = True  # type: ignore[attr-defined]
-    return response
+    # A refusal is a normal outcome; Django would log the status as a fault.
+    return without_log_line(JsonResponse(told, status=500))
 
 
 @for_tenants("POST")

@@ -18,6 +18,7 @@ from chat.rag import listing
 from chat.rag.retrieval import remote
 from chat.rag.vectors import embedding
 from chat.streaming.background import in_thread
+from compat.django_http import without_log_line
 from inference.gpu.coordinator import api
 from inference.models import Generation
 from inference.monitoring.worker_report import WorkerReport, last_report
@@ -75,10 +76,8 @@ async def view(request: HttpRequest) -> JsonResponse:
     told: dict[str, Any] = (
         {"status": status} | _numbers(seen) | {name: check.as_json() for name, check in found.items()}
     )
-    response = JsonResponse(told, status=200 if can_serve else 503, headers={"Cache-Control": "no-store"})
-    # Whoever watches asks every few seconds; Django would log each 503 as an error of this request.
-    response._has_been_logged = True  # type: ignore[attr-defined]
-    return response
+    # Monitors call this every few seconds; Django would log each 503 as an error of this request.
+    return without_log_line(JsonResponse(told, status=200 if can_serve else 503, headers={"Cache-Control": "no-store"}))
 
 
 async def _timed(check: Callable[[], str]) -> Check:

@@ -24,6 +24,7 @@ from chat.api.drf import JsonApi
 from chat.errors import Unauthorized
 from chat.schemas import fields
 from chat.schemas.chat_bodies import Body, checked
+from compat.drf_requests import django_request
 
 
 class FamilyToken(RefreshToken):
@@ -83,7 +84,7 @@ def log_in(request: Request, username: str, password: str) -> dict[str, str]:
     # Behind a proxy this is the proxy: its own limit has to tell people apart then.
     address = request.META.get("REMOTE_ADDR") or "socket"
     login_limit.take(address, username)
-    user = authenticate(request._request, username=username, password=password)
+    user = authenticate(django_request(request), username=username, password=password)
     if user is None:
         raise Unauthorized("no active account has this name and password", code="wrong_credentials")
     login_limit.give_back(address, username)

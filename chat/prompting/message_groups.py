@@ -10,6 +10,7 @@ from chat.models import Message, Role
 from chat.prompting.context_window import Exchange, Rendered
 from chat.prompting.system_prompt import user_turn
 from chat.rag.sources import Source
+from compat.django_http import is_loaded
 from inference.models import Status
 from inference.token_ids import pack, unpack
 
@@ -120,7 +121,7 @@ def _answer_rendered(message: Message | None) -> Rendered:
 
 def _sources_of(answer: Message | None) -> tuple[Source, ...]:
     # What is not stored yet has what it was given, and asking the database for more would be a query for each.
-    if answer is None or (answer._state.adding and "retrieval" not in answer._state.fields_cache):
+    if answer is None or (answer._state.adding and not is_loaded(answer, "retrieval")):
         return ()
     retrieval = getattr(answer, "retrieval", None)
     return tuple(Source.from_wire(wire) for wire in retrieval.sources) if retrieval else ()

