@@ -36,11 +36,11 @@ from bench import memory_data, memory_turns  # noqa: E402
 from bench.memory_data import NOW, Data, Question  # noqa: E402
 from chat.rag.indexing.indexer import index_transcripts  # noqa: E402
 from chat.rag.models import Passage  # noqa: E402
-from chat.rag.query import MemoryQuery, SourceFilters  # noqa: E402
-from chat.rag.retrieval import router  # noqa: E402
-from chat.rag.search import engine, fulltext  # noqa: E402
+from chat.rag.query import RetrievalQuery, SourceFilters  # noqa: E402
+from chat.rag.retrieval import retriever  # noqa: E402
+from chat.rag.search import fulltext, hybrid  # noqa: E402
 from chat.rag.search.fulltext import Matches  # noqa: E402
-from chat.rag.search.query_understanding import Understood  # noqa: E402
+from chat.rag.search.query_understanding import QueryHints  # noqa: E402
 from chat.rag.vectors import embedding  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -54,9 +54,9 @@ COLUMNS = {
     "words, nothing understood": ("vectors", "understanding"),
 }
 SWITCHES = {
-    "words": (fulltext, "matches", lambda text, snapshot, _: Matches(engine.NOTHING, np.zeros(len(snapshot), bool))),
+    "words": (fulltext, "matches", lambda text, snapshot, _: Matches(hybrid.NOTHING, np.zeros(len(snapshot), bool))),
     "vectors": (embedding, "embed", lambda texts: None),
-    "understanding": (engine, "understand", lambda *args, **kwargs: Understood()),
+    "understanding": (hybrid, "understand_query", lambda *args, **kwargs: QueryHints()),
 }
 
 
@@ -97,13 +97,13 @@ def load(report: Report) -> None:
     """What the first search of a process pays, in time and memory."""
     process = psutil.Process()
     before, started = process.memory_info().rss, time.monotonic()
-    engine.INDEX.fresh()
+    hybrid.INDEX.fresh()
     report.load_ms = (time.monotonic() - started) * 1000
     report.index_ram_mb = (process.memory_info().rss - before) / 1e6
 
 
-def asked(question: Question, *, with_neighbours: bool) -> MemoryQuery:
-    return MemoryQuery(
+def asked(question: Question, *, with_neighbours: bool) -> RetrievalQuery:
+    return RetrievalQuery(
         text=question.text, top_k=TOP_K, filters=SourceFilters(), owner="", now=NOW, with_neighbours=with_neighbours
     )
 
@@ -116,7 +116,7 @@ def recall(data: Data, report: Report) -> None:
             for name in switched_off:
                 stack.enter_context(mock.patch.object(*SWITCHES[name]))
             for question in tqdm(data.questions, desc=column, leave=False, mininterval=2):
-                sources = router.search(asked(question, with_neighbours=False)).sources
+                sources = retriever.retrieve(asked(question, with_neighbours=False)).sources
                 found[question.kind].append(question.answer in [source.text for source in sources])
                 if column == "joined" and not found[question.kind][-1]:
                     report.missed.append(f"{question.text} -> {question.answer}")
@@ -128,7 +128,7 @@ def speed(data: Data, report: Report) -> None:
     took_ms = []
     for question in tqdm(data.questions * 2, desc="search", leave=False, mininterval=2):
         started = time.monotonic()
-        router.search(asked(question, with_neighbours=True))
+        retriever.retrieve(asked(question, with_neighbours=True))
         took_ms.append((time.monotonic() - started) * 1000)
     warm = took_ms[len(data.questions) :]
     report.search_p50_ms, report.search_p95_ms = (float(np.percentile(warm, share)) for share in (50, 95))

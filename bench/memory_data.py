@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from chat.rag.incoming import SegmentIn, TranscriptIn
+from chat.rag.records import SegmentIn, TranscriptIn
 
 NOW = datetime(2026, 3, 11, 12, tzinfo=UTC)  # a Wednesday
 DAYS = 400

@@ -15,7 +15,7 @@ from django.http import HttpRequest
 
 from chat.access.owners import owner_labels
 from chat.admin.changelists import shortened
-from chat.admin.site import MachineOwned
+from chat.admin.site import ReadOnlyAdmin
 from chat.local_time import moment_text
 from chat.rag import listing
 from chat.rag.indexing import indexer
@@ -60,7 +60,7 @@ class MemoryChangeList(ChangeList):
         self.result_list = rows
 
 
-class MemoryAdmin(MachineOwned):
+class MemoryAdmin(ReadOnlyAdmin):
     """What both kinds have in common."""
 
     date_hierarchy = "created_at"

@@ -68,7 +68,7 @@ admin.site.site_url = None  # there are no pages beside the admin
 admin.site.enable_nav_sidebar = False
 
 
-class MachineOwned(AnyModelAdmin):
+class ReadOnlyAdmin(AnyModelAdmin):
     """Rows that only the service writes: to be looked at."""
 
     actions_on_bottom = False
@@ -110,7 +110,7 @@ class MachineOwned(AnyModelAdmin):
 
 
 @admin.register(Conversation)
-class ConversationAdmin(MachineOwned):
+class ConversationAdmin(ReadOnlyAdmin):
     list_display = (
         "heading",
         "state",
@@ -245,7 +245,7 @@ class ConversationAdmin(MachineOwned):
 
 
 @admin.register(Message)
-class MessageAdmin(MachineOwned):
+class MessageAdmin(ReadOnlyAdmin):
     list_display = (
         "moment",
         "role",
@@ -314,7 +314,7 @@ class MessageAdmin(MachineOwned):
 
 
 @admin.register(Retrieval)
-class RetrievalAdmin(MachineOwned):
+class RetrievalAdmin(ReadOnlyAdmin):
     list_display = ("moment", "excerpt", "in_conversation", "found", "n_sources", "latency", "error")
     list_filter = ("created_at", RetrievalOutcomeFilter)
     search_fields = ("query", "error", "message__conversation__title")

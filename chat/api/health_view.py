@@ -137,13 +137,13 @@ async def _memories() -> Check:
     url = settings.RAG_SERVICE_URL
     if url is None:
         return await _timed(_own_memories)
-    return replace(await _remote(url), more={"breaker": remote.breaker_of(url).state})
+    return replace(await _remote(url), more={"breaker": remote.breaker_for(url).state})
 
 
 def _own_memories() -> str:
     found = listing.counts()
     told = f"built in: {found.transcripts} transcripts, {found.segments} segments, {found.notes} notes"
-    if problem := embedding.seen_problem():
+    if problem := embedding.unavailable_reason_without_loading():
         raise NotServing(f"{told}; found by their words alone: {problem}")
     waiting = f"; {found.without_vector} texts wait for their vectors" if found.without_vector else ""
     return f"{told}; found by meaning and words{waiting}"

@@ -20,8 +20,8 @@ from chat.errors import Forbidden, NotFound, Unavailable
 from chat.rag import listing
 from chat.rag.indexing import indexer
 from chat.rag.models import SHARED
-from chat.rag.query import MemoryQuery, Search
-from chat.rag.search import engine
+from chat.rag.query import RetrievalQuery, RetrievalResult
+from chat.rag.search import hybrid
 from chat.rag.vectors import embedding
 from chat.schemas import memory_answers as wire
 from chat.schemas import memory_bodies as bodies
@@ -80,8 +80,8 @@ def index_transcript(request: HttpRequest, caller: Caller) -> Json:
     """POST /index/transcript: again under the same job_id, it replaces. Found by its words from now on; a long one by
     meaning when ``vectors_pending`` has become 0."""
     given = bodies.transcript_in(read_object(request, max_bytes=settings.TRANSCRIPT_MAX_BYTES))
-    later = indexer.is_long(segment.text for segment in given.segments)
-    transcript = indexer.index_transcript(owner=owner_of(caller), transcript=given, vectors_later=later)
+    later = indexer.is_long_to_embed(segment.text for segment in given.segments)
+    transcript = indexer.index_transcript(owner=owner_of(caller), transcript=given, defer_embedding=later)
     named = {"transcript_id": str(transcript.pk), "job_id": transcript.job_id}
     n_pending = transcript.passages.filter(embedding=None).count()
     return {"success": True, **named, "segments_indexed": transcript.segments.count(), "vectors_pending": n_pending}
@@ -91,7 +91,9 @@ def index_transcript(request: HttpRequest, caller: Caller) -> Json:
 def add_note(request: HttpRequest, caller: Caller) -> Json:
     """POST /memory/add"""
     given = bodies.note_in(read_object(request))
-    [note] = indexer.add_notes(owner=owner_of(caller), notes=[given], vectors_later=indexer.is_long([given.body]))
+    [note] = indexer.add_notes(
+        owner=owner_of(caller), notes=[given], defer_embedding=indexer.is_long_to_embed([given.body])
+    )
     return {"success": True, "memory_id": str(note.pk)}
 
 
@@ -108,7 +110,7 @@ def list_notes(request: HttpRequest, caller: Caller) -> Json:
 @served("GET")
 def stats(request: HttpRequest, caller: Caller) -> Json:
     """GET /memory/stats"""
-    counts, problem = listing.counts(owner_of(caller)), embedding.problem()
+    counts, problem = listing.counts(owner_of(caller)), embedding.unavailable_reason()
     return {
         "success": True,
         "memories": counts.notes,
@@ -139,7 +141,9 @@ def speakers(request: HttpRequest, caller: Caller) -> Json:
 def count_transcripts(request: HttpRequest, caller: Caller) -> Json:
     """POST /transcripts/count"""
     span = bodies.count_request(read_object(request))
-    count = listing.recorded(owner_of(caller), speakers=span.speakers, start=span.start, end=span.end).count()
+    count = listing.transcripts_between(
+        owner_of(caller), speakers=span.speakers, start=span.start, end=span.end
+    ).count()
     return {"success": True, "count": count if span.last_n is None else min(count, span.last_n)}
 
 
@@ -183,9 +187,9 @@ def check_may_delete(caller: Caller, owner: str) -> None:
         raise Forbidden("shared memories are deleted by services and staff", code="shared_memory")
 
 
-def _searched(asked: SearchRequest, caller: Caller) -> Search:
+def _searched(asked: SearchRequest, caller: Caller) -> RetrievalResult:
     """Raises Unavailable. Always the built-in store: who asks here wants what was brought in here."""
-    query = MemoryQuery(
+    query = RetrievalQuery(
         text=asked.query,
         top_k=asked.top_k,
         filters=asked.filters,
@@ -195,7 +199,7 @@ def _searched(asked: SearchRequest, caller: Caller) -> Search:
         with_neighbours=False,  # a hit is a segment here; chats add the lines around it
         only_related=False,  # who searches asked for so many, and sees their scores
     )
-    found = engine.search(query)
+    found = hybrid.search(query)
     if found.error:
         raise Unavailable(found.error, code="store_unavailable", retry_after_secs=5)
     return found

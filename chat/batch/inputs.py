@@ -19,14 +19,14 @@ from chat.schemas.requests import ChatRequest
 JSONL_SUFFIXES = {".jsonl", ".ndjson"}
 
 
-class Format(StrEnum):
+class PromptFormat(StrEnum):
     AUTO = "auto"  # by the file's name, else by its first line
     JSONL = "jsonl"  # one JSON object a line
     PLAIN = "plain"  # one prompt a line
 
 
 @dataclass(frozen=True)
-class RawLine:
+class InputLine:
     """One line that is not blank; ``number`` counts from 1 with blank lines included. ``data`` None: too long."""
 
     number: int
@@ -34,7 +34,7 @@ class RawLine:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class BatchPrompt:
     """A line that can be asked; ``prompt_id`` is the line's own name for it, any JSON value."""
 
     line: int
@@ -44,7 +44,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Failure:
+class LineFailure:
     """A line without an answer, and why."""
 
     line: int
@@ -54,7 +54,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Options:
+class BatchOptions:
     """What the command line says about every prompt: fields of a request's body, which a line's own override."""
 
     fields: dict[str, Any]
@@ -71,10 +71,10 @@ class Options:
         return hashlib.sha256(json.dumps(self.named, sort_keys=True).encode()).digest()
 
 
-class Source:
+class BatchInput:
     """The input file. It is opened once, so that one run sees one file even if another takes its name."""
 
-    def __init__(self, path: Path, form: Format, options: Options, max_line_bytes: int) -> None:
+    def __init__(self, path: Path, form: PromptFormat, options: BatchOptions, max_line_bytes: int) -> None:
         """Raises InputUnreadable."""
         self.path = path
         self.max_line_bytes = max_line_bytes
@@ -86,12 +86,12 @@ class Source:
             self._file.seek(0)
         except OSError as error:
             raise InputUnreadable(f"cannot read {path}: {error.strerror or error}") from error
-        self.form = self._detected() if form is Format.AUTO else form
+        self.form = self._detected() if form is PromptFormat.AUTO else form
 
     def close(self) -> None:
         self._file.close()
 
-    def lines(self) -> Iterator[RawLine]:
+    def lines(self) -> Iterator[InputLine]:
         """All lines from the beginning that are not blank, one in memory at a time."""
         self._file.seek(0)
         number = 0
@@ -99,31 +99,31 @@ class Source:
             number += 1
             if len(data) > self.max_line_bytes and not data.endswith(b"\n"):
                 self._skip_rest()
-                yield RawLine(number, None)
+                yield InputLine(number, None)
             elif data.strip():
-                yield RawLine(number, data.rstrip(b"\r\n"))
+                yield InputLine(number, data.rstrip(b"\r\n"))
 
-    def digest(self, raw: RawLine) -> str:
+    def digest(self, raw: InputLine) -> str:
         """The same for the same line and options. Of the bytes: a million lines are checked in seconds."""
         return hashlib.blake2b(raw.data or b"", digest_size=16, key=self._salt).hexdigest()
 
-    def parse(self, raw: RawLine) -> Prompt | Failure:
+    def parse(self, raw: InputLine) -> BatchPrompt | LineFailure:
         prompt_id: Any = None
         try:
             if raw.data is None:
-                return Failure(raw.number, None, "too_long", f"the line has more than {self.max_line_bytes} bytes")
+                return LineFailure(raw.number, None, "too_long", f"the line has more than {self.max_line_bytes} bytes")
             given = self._given(raw.data)
             prompt_id = given.pop("id", None)
             request = chat_request(self._body(given))
         except (ValueError, RecursionError) as error:
-            return Failure(raw.number, prompt_id, "invalid_line", str(error))
+            return LineFailure(raw.number, prompt_id, "invalid_line", str(error))
         except ChatError as error:
-            return Failure(raw.number, prompt_id, error.code, error.message)
-        return Prompt(raw.number, prompt_id, request, self.digest(raw))
+            return LineFailure(raw.number, prompt_id, error.code, error.message)
+        return BatchPrompt(raw.number, prompt_id, request, self.digest(raw))
 
     def _given(self, data: bytes) -> dict[str, Any]:
         text = data.decode("utf-8-sig" if data.startswith(b"\xef\xbb\xbf") else "utf-8")
-        if self.form is Format.PLAIN:
+        if self.form is PromptFormat.PLAIN:
             return {"prompt": text}
         given = json.loads(text, parse_constant=_refuse_constant)
         if not isinstance(given, dict):
@@ -142,16 +142,16 @@ class Source:
             messages = [{"role": "system", "content": system}, *messages]
         return {**self._fields, **given, "messages": messages, "priority": "batch"}
 
-    def _detected(self) -> Format:
+    def _detected(self) -> PromptFormat:
         if self.path.suffix.lower() in JSONL_SUFFIXES:
-            return Format.JSONL
+            return PromptFormat.JSONL
         first = next(self.lines(), None)
         if first is None or first.data is None:
-            return Format.PLAIN
+            return PromptFormat.PLAIN
         try:
-            return Format.JSONL if isinstance(json.loads(first.data), dict) else Format.PLAIN
+            return PromptFormat.JSONL if isinstance(json.loads(first.data), dict) else PromptFormat.PLAIN
         except (ValueError, RecursionError):
-            return Format.PLAIN
+            return PromptFormat.PLAIN
 
     def _skip_rest(self) -> None:
         while (more := self._file.readline(self.max_line_bytes)) and not more.endswith(b"\n"):

@@ -15,7 +15,7 @@ from typing import Any, Self
 import msgspec
 
 from chat.batch.errors import BatchError, InputChanged, OutputBusy, OutputForeign
-from chat.batch.inputs import Failure, Options, Source
+from chat.batch.inputs import BatchInput, BatchOptions, LineFailure
 
 # 8 bytes of memory for each; a number beyond it was not written here.
 MOST_LINES = 1_000_000_000
@@ -29,14 +29,14 @@ class ResultMark(msgspec.Struct, frozen=True):
     digest: str
 
 
-class State(msgspec.Struct, frozen=True):
+class RunState(msgspec.Struct, frozen=True):
     """The run a file of results belongs to; ``run`` is part of the idempotency keys of its prompts."""
 
     run: str
     options: dict[str, Any]
 
 
-class Done:
+class CompletedLines:
     """Which lines have an answer, and the beginning of their digests: 8 bytes a line, however long the file."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Done:
         return self._marks[line - 1] == _short(digest)
 
 
-class Output:
+class BatchOutput:
     """An open, locked file of results. ``with`` it; the lock goes with the process."""
 
     def __init__(self, path: Path) -> None:
@@ -65,7 +65,7 @@ class Output:
         self.path = path
         self.state_path = path.with_name(path.name + ".state")
         self.failed_path = path.with_name(path.name + ".failed")
-        self.done = Done()
+        self.done = CompletedLines()
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -113,16 +113,16 @@ class Output:
         os.ftruncate(self._fd, end)
         os.fsync(self._fd)
 
-    def state(self) -> State | None:
+    def state(self) -> RunState | None:
         """The run that this file belongs to; None before the first and after a complete one."""
         try:
-            return msgspec.json.decode(self.state_path.read_bytes(), type=State)
+            return msgspec.json.decode(self.state_path.read_bytes(), type=RunState)
         except FileNotFoundError:
             return None
         except (msgspec.DecodeError, OSError) as error:
             raise OutputForeign(f"{self.state_path} cannot be read ({error}); --restart begins anew") from error
 
-    def check_options(self, options: Options) -> None:
+    def check_options(self, options: BatchOptions) -> None:
         """Raises InputChanged when the run was begun with other options than these."""
         state = self.state()
         before, now = state.options if state else options.named, options.named
@@ -132,15 +132,15 @@ class Output:
                 "Give the same ones to go on, or --restart to begin anew."
             )
 
-    def begin(self, options: Options) -> str:
+    def begin(self, options: BatchOptions) -> str:
         """The name of the run to go on with, stored before anything is asked."""
         state = self.state()
         if state is None:
-            state = State(run=uuid.uuid4().hex, options=options.named)
+            state = RunState(run=uuid.uuid4().hex, options=options.named)
             self._write_state(state)
         return state.run
 
-    def check_input(self, source: Source) -> int:
+    def check_input(self, source: BatchInput) -> int:
         """How many prompts the input has. Raises InputChanged when a line that is done reads differently now."""
         count = n_found = 0
         for raw in source.lines():
@@ -184,7 +184,7 @@ class Output:
         """They are tried again now."""
         self.failed_path.unlink(missing_ok=True)
 
-    def append_failure(self, failure: Failure) -> None:
+    def append_failure(self, failure: LineFailure) -> None:
         record = {
             "line": failure.line,
             "id": failure.prompt_id,
@@ -193,7 +193,7 @@ class Output:
         with self.failed_path.open("a", encoding="utf-8", errors="replace") as file:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
-    def _write_state(self, state: State) -> None:
+    def _write_state(self, state: RunState) -> None:
         temporary = self.state_path.with_name(self.state_path.name + ".new")
         with temporary.open("wb") as file:
             file.write(msgspec.json.encode(state))

@@ -3,7 +3,7 @@
 from django.apps import AppConfig
 
 
-class MemoryConfig(AppConfig):
+class RagConfig(AppConfig):
     name = "chat.rag"
     label = "memory"
     default_auto_field = "django.db.models.BigAutoField"

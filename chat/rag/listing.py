@@ -10,25 +10,25 @@ from chat.rag.models import SHARED, Note, Passage, Segment, Transcript
 
 
 @dataclass(frozen=True)
-class Counts:
+class StoreCounts:
     transcripts: int
     segments: int
     notes: int
     without_vector: int  # passages of all owners
 
 
-def mine_or_shared(owner: str) -> Q:
+def own_or_shared(owner: str) -> Q:
     return Q(owner__in=[owner, SHARED])
 
 
 def notes_of(owner: str) -> QuerySet[Note]:
     """Newest first."""
-    return Note.objects.filter(mine_or_shared(owner))
+    return Note.objects.filter(own_or_shared(owner))
 
 
 def transcripts_of(owner: str) -> QuerySet[Transcript]:
     """Last recorded first."""
-    return Transcript.objects.filter(mine_or_shared(owner))
+    return Transcript.objects.filter(own_or_shared(owner))
 
 
 def segment_counts(transcripts: Iterable[Transcript]) -> dict[int, int]:
@@ -52,11 +52,11 @@ def speakers_of(owner: str) -> list[str]:
     return list(lines.order_by("speaker").values_list("speaker", flat=True).distinct())
 
 
-def recorded(
+def transcripts_between(
     owner: str, *, speakers: Iterable[str] = (), start: datetime | None = None, end: datetime | None = None
 ) -> QuerySet[Transcript]:
     """Transcripts in which one of ``speakers`` (all when empty) speaks, recorded between the moments."""
-    found = Transcript.objects.filter(mine_or_shared(owner))
+    found = Transcript.objects.filter(own_or_shared(owner))
     names = [name.casefold() for name in speakers]  # as passages keep them
     if names:
         found = found.filter(passages__speaker__in=names).distinct()
@@ -65,11 +65,11 @@ def recorded(
     return found.filter(created_at__lte=end) if end else found
 
 
-def counts(owner: str | None = None) -> Counts:
+def counts(owner: str | None = None) -> StoreCounts:
     """Of what the owner may read; None: of all there is."""
-    whose = Q() if owner is None else mine_or_shared(owner)
+    whose = Q() if owner is None else own_or_shared(owner)
     segments = Q() if owner is None else Q(transcript__owner__in=[owner, SHARED])
-    return Counts(
+    return StoreCounts(
         transcripts=Transcript.objects.filter(whose).count(),
         segments=Segment.objects.filter(segments).count(),
         notes=Note.objects.filter(whose).count(),

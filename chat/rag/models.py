@@ -92,7 +92,7 @@ class Passage(models.Model):
     """One searchable piece of a segment or a note: what filters and ranking need, in one table for both kinds.
 
     ``speaker`` is case-folded, ``emotion`` in lower case; ``embedding`` is 384 float16 numbers of length 1, None until
-    it is computed (see ``vectors_later``).
+    it is computed (see ``defer_embedding``).
     """
 
     owner = models.CharField(max_length=64, blank=True, default=SHARED)

@@ -19,7 +19,7 @@ class SourceFilters:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemoryQuery:
+class RetrievalQuery:
     """``owner``: whose own memories are searched beside the shared ones; None or "" for the shared ones alone.
 
     ``now`` is what "yesterday" in ``text`` is relative to; ``kind`` one of ``sources.KINDS``, None for all;
@@ -38,7 +38,7 @@ class MemoryQuery:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class RetrievalResult:
     """What came back. ``error`` is for the user's eyes and empty when all went well; ``understood`` are the filters
     that were read from the words, in the names of SourceFilters; ``note`` says what was searched less well than usual.
     """

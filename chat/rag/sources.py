@@ -76,7 +76,7 @@ def moment_of(time: str) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def from_hit(hit: object) -> Source | None:
+def source_from_hit(hit: object) -> Source | None:
     """A source of one search result, new form or old; None when it has no text to show."""
     if not isinstance(hit, Mapping):
         return None
@@ -90,7 +90,7 @@ def from_hit(hit: object) -> Source | None:
     return _described({**metadata, **_named(hit, "speaker", "score", "id", "doc_id")}, kind, text)
 
 
-def from_context(item: ContextItem) -> Source:
+def source_from_context(item: ContextItem) -> Source:
     """A source of a document that came with the request."""
     return _described(item.metadata, DOCUMENT, _text(item.text, MAX_TEXT_CHARS))
 

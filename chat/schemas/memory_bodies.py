@@ -11,7 +11,6 @@ from typing import Any
 
 from rest_framework import serializers
 
-from chat.rag.incoming import NoteIn, SegmentIn, TranscriptIn
 from chat.rag.limits import (
     MAX_JOB_ID_CHARS,
     MAX_METADATA_CHARS,
@@ -20,6 +19,7 @@ from chat.rag.limits import (
     MAX_TITLE_CHARS,
 )
 from chat.rag.query import SourceFilters
+from chat.rag.records import NoteIn, SegmentIn, TranscriptIn
 from chat.rag.sources import MEMORY, SEGMENT
 from chat.schemas import fields
 from chat.schemas.chat_bodies import MAX_TOP_K, Body, FiltersBody, checked, source_filters

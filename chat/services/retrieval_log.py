@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from chat.rag.query import MemoryQuery, Search
+from chat.rag.query import RetrievalQuery, RetrievalResult
 from chat.rag.sources import Source
 
 # Of what was not shown a beginning is enough to recognise it; what was shown is kept whole, as a source.
@@ -15,7 +15,7 @@ MAX_HIT_CHARS = 300
 CUT_MARK = " …"
 
 
-def record(query: MemoryQuery, search: Search, shown: Sequence[Source]) -> dict[str, Any]:
+def record(query: RetrievalQuery, search: RetrievalResult, shown: Sequence[Source]) -> dict[str, Any]:
     """Columns of a ``Retrieval``. ``shown`` are the sources of the prompt, documents of the client among them."""
     return {
         "query": query.text,

@@ -14,7 +14,7 @@ from chat.enums import Strategy
 from chat.models import Conversation, Message, Retrieval, Role
 from chat.prompting.builder import Composer, Composition, sequence_params, timeout_secs
 from chat.prompting.message_groups import Said, said_in, write_renderings
-from chat.rag.sources import Source, from_context
+from chat.rag.sources import Source, source_from_context
 from chat.schemas.requests import ChatRequest
 from chat.services.history_matching import digests
 from chat.services.turn_context import Ground, find_ground
@@ -59,7 +59,7 @@ def plan_turn(*, caller: Caller, request: ChatRequest, asked: Asked, may_continu
         said[-1] = replace(said[-1], text=stand_in(composer, question))
     preparation = Preparation.wanted_by(request, ground, composer.budget.strategy, is_long=is_long)
     # With a search to come this prompt is only a proof that the dialogue fits; documents are chosen with the memories.
-    documents: list[Source] = [] if preparation else [from_context(item) for item in request.context]
+    documents: list[Source] = [] if preparation else [source_from_context(item) for item in request.context]
     return Plan(
         caller=caller,
         request=request,

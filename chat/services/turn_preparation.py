@@ -18,9 +18,9 @@ from chat.error_translation import translate
 from chat.models import Conversation, Message, Retrieval, Role
 from chat.prompting.builder import Composer, Composition, wants_memories
 from chat.prompting.message_groups import Said, said_in, write_renderings
-from chat.rag.query import MemoryQuery, Search, SourceFilters
-from chat.rag.retrieval import router
-from chat.rag.sources import Source, from_context
+from chat.rag.query import RetrievalQuery, RetrievalResult, SourceFilters
+from chat.rag.retrieval import retriever
+from chat.rag.sources import Source, source_from_context
 from chat.schemas.requests import ChatRequest
 from chat.services.query_rewriting import earlier_in, searched
 from chat.services.retrieval_log import record
@@ -69,7 +69,7 @@ class Preparation:
             query=asked.user,
             top_k=request.rag_top_k,
             filters=request.filters,
-            documents=tuple(from_context(item) for item in request.context),
+            documents=tuple(source_from_context(item) for item in request.context),
             max_tokens=request.max_tokens,
             strategy=strategy,
             system=ground.system,
@@ -119,23 +119,29 @@ def _is_read(generation: Generation, preparation: Preparation) -> bool:
     return read_in_parts(generation, question, composer)
 
 
-def _search(generation: Generation, preparation: Preparation, said: Sequence[Said]) -> tuple[MemoryQuery, Search]:
+def _search(
+    generation: Generation, preparation: Preparation, said: Sequence[Said]
+) -> tuple[RetrievalQuery, RetrievalResult]:
     """The memories of the question, taken with what it refers to; and how they were asked for."""
     asked = searched(preparation.query, earlier_in(said))
-    query = MemoryQuery(
+    query = RetrievalQuery(
         text=asked.text[:MAX_QUERY_CHARS],
         top_k=preparation.top_k,
         filters=preparation.filters,
         owner=generation.owner,
         now=timezone.localtime(),
     )
-    search = router.search(query) if preparation.searches else Search()
+    search = retriever.retrieve(query) if preparation.searches else RetrievalResult()
     understood = {"refers_to": asked.refers_to, **search.understood} if asked.refers_to else search.understood
     return query, replace(search, understood=understood)
 
 
 def _finish(
-    generation: Generation, preparation: Preparation, said: Sequence[Said], query: MemoryQuery, search: Search
+    generation: Generation,
+    preparation: Preparation,
+    said: Sequence[Said],
+    query: RetrievalQuery,
+    search: RetrievalResult,
 ) -> None:
     answer: Message | None = getattr(generation, "message", None)
     own_system = answer.conversation.system_prompt if answer else preparation.system
@@ -180,7 +186,7 @@ def _conversation_of(answer: Message | None, preparation: Preparation) -> Conver
     return Conversation.objects.filter(pk=preparation.conversation_id).first()
 
 
-def _details(composition: Composition, search: Search, *, is_stored: bool) -> dict[str, Any]:
+def _details(composition: Composition, search: RetrievalResult, *, is_stored: bool) -> dict[str, Any]:
     details: dict[str, Any] = {"history": composition.history_note}
     if not is_stored:
         details |= {"sources": [source.as_wire() for source in composition.sources], "rag_error": search.error}

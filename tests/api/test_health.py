@@ -14,8 +14,8 @@ from pytest_django import Settings
 from redis.exceptions import OutOfMemoryError  # type: ignore[attr-defined]
 
 from chat.api import health_view
-from chat.rag.incoming import SegmentIn, TranscriptIn
 from chat.rag.indexing.indexer import add_note, index_transcript
+from chat.rag.records import SegmentIn, TranscriptIn
 from chat.rag.retrieval import remote
 from inference.models import Generation, Priority, Status
 from inference.monitoring.worker_report import WorkerReport
@@ -84,9 +84,9 @@ def test_without_the_embedding_model_it_is_said(settings: Settings, tmp_path: Pa
 
 def test_what_the_breaker_thinks_of_the_memory_service(settings: Settings, neighbour: "Neighbour") -> None:
     settings.RAG_SERVICE_URL, settings.RAG_BREAKER_FAILURES = neighbour.url, 1
-    remote.breaker_of.cache_clear()
+    remote.breaker_for.cache_clear()
     assert get().body["rag_service"]["breaker"] == "closed"
-    breaker = remote.breaker_of(neighbour.url)
+    breaker = remote.breaker_for(neighbour.url)
     breaker.failed(breaker.admit() or 0)
     told = get().body["rag_service"]
     assert (told["ok"], told["breaker"]) == (True, "open")

@@ -8,8 +8,8 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from chat.rag.incoming import TranscriptIn
 from chat.rag.models import Note, Segment, Transcript
+from chat.rag.records import TranscriptIn
 from chat.schemas import memory_bodies
 from tests.api.calling import Api
 

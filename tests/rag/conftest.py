@@ -2,14 +2,14 @@
 
 import pytest
 
-from chat.rag.search import engine
+from chat.rag.search import hybrid
 from chat.rag.vectors import embedding
-from tests.rag.making import word_vectors
+from tests.rag.builders import word_vectors
 
 
 @pytest.fixture(autouse=True)
 def _own_index() -> None:
-    engine.INDEX.forget()
+    hybrid.INDEX.forget()
 
 
 @pytest.fixture

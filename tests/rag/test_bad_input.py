@@ -2,10 +2,10 @@
 
 import pytest
 
-from chat.rag.incoming import SegmentIn, TranscriptIn
 from chat.rag.indexing.indexer import add_note, index_transcript
 from chat.rag.models import Segment
-from tests.rag.making import NOW, ask, remember, texts
+from chat.rag.records import SegmentIn, TranscriptIn
+from tests.rag.builders import NOW, ask, remember, texts
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat.rag.incoming import SegmentIn
 from chat.rag.ingest.captions import parse
-from chat.rag.ingest.parsed import Parsed
+from chat.rag.ingest.parsed_file import ParsedFile
+from chat.rag.records import SegmentIn
 
 TIMES = "00:00:01,000 --> 00:00:02,500"
 
@@ -18,7 +18,7 @@ def said(text: str) -> list[tuple[str, str]]:
     return [(each.speaker, each.text) for each in segments(parsed)]
 
 
-def segments(parsed: Parsed) -> list[SegmentIn]:
+def segments(parsed: ParsedFile) -> list[SegmentIn]:
     return [each for transcript in parsed.transcripts for each in transcript.segments]
 
 

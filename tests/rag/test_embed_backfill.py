@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from chat.rag.incoming import NoteIn, TranscriptIn
 from chat.rag.indexing import indexer
 from chat.rag.indexing.indexer import delete_transcript, index_transcript
 from chat.rag.models import Passage, Transcript
-from chat.rag.search import engine
+from chat.rag.records import NoteIn, TranscriptIn
+from chat.rag.search import hybrid
 from chat.rag.vectors import backfill, embedding
-from tests.rag.making import NOW, ask, line, texts, word_vectors
+from tests.rag.builders import NOW, ask, line, texts, word_vectors
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -20,13 +20,13 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def _quick_vectors_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "embed_on_this_thread", word_vectors)
+    monkeypatch.setattr(embedding, "embed_single_threaded", word_vectors)
 
 
 def stored(n_lines: int, job_id: str = "long") -> Transcript:
     lines = tuple(line(f"budget item {number}") for number in range(n_lines))
     given = TranscriptIn(job_id=job_id, segments=lines, recorded_at=NOW)
-    return index_transcript(owner="", transcript=given, vectors_later=True)
+    return index_transcript(owner="", transcript=given, defer_embedding=True)
 
 
 def parts_of_scores() -> list[bool]:
@@ -47,13 +47,13 @@ def test_found_by_words_at_once_and_by_meaning_afterwards() -> None:
 def test_the_index_takes_vectors_up_without_reading_everything_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     stored(9)
     assert ask("budget").sources
-    earlier = engine.INDEX.snapshot
+    earlier = hybrid.INDEX.snapshot
     backfill.embed_some()
     assert parts_of_scores() == [True] * 5
-    assert engine.INDEX.snapshot.vectors is earlier.vectors
+    assert hybrid.INDEX.snapshot.vectors is earlier.vectors
     assert not earlier.columns.has_vector.any()
     [expected] = word_vectors(["budget item 0"])
-    assert np.allclose(engine.INDEX.snapshot.vectors[0], expected, atol=1e-3)
+    assert np.allclose(hybrid.INDEX.snapshot.vectors[0], expected, atol=1e-3)
 
 
 def test_a_killed_process_left_the_rest_to_do() -> None:
@@ -72,7 +72,7 @@ def test_what_is_deleted_while_it_is_embedded_stays_deleted(monkeypatch: pytest.
         delete_transcript(owner="", job_id="long")
         return word_vectors(given)
 
-    monkeypatch.setattr(embedding, "embed_on_this_thread", deleting)
+    monkeypatch.setattr(embedding, "embed_single_threaded", deleting)
     backfill.embed_some()
     assert texts(ask("budget")) == []
     assert not Passage.objects.exists()
@@ -80,15 +80,15 @@ def test_what_is_deleted_while_it_is_embedded_stays_deleted(monkeypatch: pytest.
 
 def test_without_the_model_nothing_is_tried_and_with_it_all_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "embed", lambda given: None)
-    monkeypatch.setattr(embedding, "problem", lambda: "the embedding model cannot be read")
+    monkeypatch.setattr(embedding, "unavailable_reason", lambda: "the embedding model cannot be read")
     indexer.add_notes(owner="", notes=[NoteIn(title="", body="the budget")])
     backfill.embed_all()
     assert Passage.objects.filter(embedding=None).count() == 1
-    monkeypatch.setattr(embedding, "problem", lambda: "")
+    monkeypatch.setattr(embedding, "unavailable_reason", lambda: "")
     backfill.embed_all()
     assert not Passage.objects.filter(embedding=None).exists()
 
 
 def test_only_long_texts_are_put_off() -> None:
-    assert not indexer.is_long(["x" * 5_000] * 2)
-    assert indexer.is_long(["x" * 5_000] * 2 + ["x"])
+    assert not indexer.is_long_to_embed(["x" * 5_000] * 2)
+    assert indexer.is_long_to_embed(["x" * 5_000] * 2 + ["x"])

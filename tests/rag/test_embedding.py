@@ -7,7 +7,7 @@ import pytest
 from pytest_django import Settings
 
 from chat.rag.vectors import embedding
-from tests.rag.making import ask, remember, texts
+from tests.rag.builders import ask, remember, texts
 
 ALIKE = [
     ("How much does the flat cost?", "The rent of the apartment is 900 euros."),
@@ -66,6 +66,6 @@ def test_without_a_model_words_are_searched(caplog: pytest.LogCaptureFixture) ->
     assert texts(found) == ["The deadline moved to Friday."]
     assert found.note.startswith("the embedding model can")
     assert found.sources[0].scores["vector"] is None
-    assert embedding.problem() == found.note
+    assert embedding.unavailable_reason() == found.note
     assert "/" not in found.note
     assert len([record for record in caplog.records if record.name == embedding.log.name]) == 1

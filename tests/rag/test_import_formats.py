@@ -10,21 +10,21 @@ from hypothesis import strategies as st
 
 from chat.rag.ingest import json_files, prose
 from chat.rag.ingest.dates import moment_in_name, moment_of
-from chat.rag.ingest.formats import Format, detected, parse, read
-from chat.rag.ingest.parsed import Parsed, Unreadable
+from chat.rag.ingest.formats import FileFormat, detected, parse, read
+from chat.rag.ingest.parsed_file import FileUnreadable, ParsedFile
 
 MARCH = datetime(2026, 3, 1, 14, 5, tzinfo=UTC)
 
 
-def lines(*rows: object) -> Parsed:
+def lines(*rows: object) -> ParsedFile:
     return json_files.parse_lines("\n".join(each if isinstance(each, str) else json.dumps(each) for each in rows))
 
 
-def one_object(data: object) -> Parsed:
+def one_object(data: object) -> ParsedFile:
     return json_files.parse_object(json.dumps(data))
 
 
-def problems(parsed: Parsed) -> list[str]:
+def problems(parsed: ParsedFile) -> list[str]:
     return [str(problem) for problem in parsed.problems]
 
 
@@ -87,7 +87,7 @@ class TestWhisper:
         "text", ["", "{", "7", '"x"', '{"segments": 7}', '{"segments": [{"text": "x"}], "date": "x"}']
     )
     def test_what_is_no_recording(self, text: str) -> None:
-        with pytest.raises(Unreadable):
+        with pytest.raises(FileUnreadable):
             json_files.parse_object(text)
 
 
@@ -231,24 +231,24 @@ SRT = "1\n00:00:01,000 --> 00:00:02,000\nHello.\n"
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("a.srt", SRT, Format.SRT),
-        ("a.txt", SRT, Format.SRT),
-        ("a", "\ufeffWEBVTT\n\n", Format.VTT),
-        ("a.srt", "WEBVTT\n\n", Format.VTT),
-        ("a.md", "1. --> x", Format.MARKDOWN),
-        ("a.MARKDOWN", "# x", Format.MARKDOWN),
-        ("a.json", '{"segments": []}', Format.JSON),
-        ("a.json", '{"text": "x"}\n{"text": "y"}', Format.JSONL),
-        ("a.jsonl", '{"text": "x"}', Format.JSONL),
-        ("a.jsonl", '{\n  "segments": []\n}', Format.JSON),
-        ("a.ndjson", "rubbish", Format.JSONL),
-        ("a", '{"text": "x"}\n{"text": "y"}\n', Format.JSONL),
-        ("a", "[\n{}\n]", Format.JSON),
-        ("a.log", "Hello.", Format.TEXT),
-        ("a.txt", "", Format.TEXT),
+        ("a.srt", SRT, FileFormat.SRT),
+        ("a.txt", SRT, FileFormat.SRT),
+        ("a", "\ufeffWEBVTT\n\n", FileFormat.VTT),
+        ("a.srt", "WEBVTT\n\n", FileFormat.VTT),
+        ("a.md", "1. --> x", FileFormat.MARKDOWN),
+        ("a.MARKDOWN", "# x", FileFormat.MARKDOWN),
+        ("a.json", '{"segments": []}', FileFormat.JSON),
+        ("a.json", '{"text": "x"}\n{"text": "y"}', FileFormat.JSONL),
+        ("a.jsonl", '{"text": "x"}', FileFormat.JSONL),
+        ("a.jsonl", '{\n  "segments": []\n}', FileFormat.JSON),
+        ("a.ndjson", "rubbish", FileFormat.JSONL),
+        ("a", '{"text": "x"}\n{"text": "y"}\n', FileFormat.JSONL),
+        ("a", "[\n{}\n]", FileFormat.JSON),
+        ("a.log", "Hello.", FileFormat.TEXT),
+        ("a.txt", "", FileFormat.TEXT),
     ],
 )
-def test_which_format(name: str, text: str, expected: Format) -> None:
+def test_which_format(name: str, text: str, expected: FileFormat) -> None:
     assert detected(text, Path(name)) is expected
 
 
@@ -263,7 +263,7 @@ def test_which_format(name: str, text: str, expected: Format) -> None:
 def test_what_is_no_text(data: bytes, told: str, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(data)
-    with pytest.raises(Unreadable, match=told.replace("(", r"\(").replace(")", r"\)")):
+    with pytest.raises(FileUnreadable, match=told.replace("(", r"\(").replace(")", r"\)")):
         read(path)
 
 
@@ -275,8 +275,8 @@ def test_marks_of_unicode_are_understood(tmp_path: Path) -> None:
 
 
 def test_nothing_in_it() -> None:
-    for form in Format:
-        with pytest.raises(Unreadable):
+    for form in FileFormat:
+        with pytest.raises(FileUnreadable):
             parse("\n", Path("a"), form)
 
 

@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
 from chat.rag.indexing import indexer
-from chat.rag.ingest import run
+from chat.rag.ingest import importer
 from chat.rag.models import Note, Passage, Segment, Transcript
 from chat.rag.vectors import embedding
 
@@ -174,7 +174,7 @@ def test_what_is_refused_at_once(args: list[str], told: str, tmp_path: Path, mon
 
 
 def test_a_long_file_is_there_by_parts_when_the_run_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "PART_SEGMENTS", 2)
+    monkeypatch.setattr(importer, "PART_SEGMENTS", 2)
     monkeypatch.setattr(indexer, "GROUP_SEGMENTS", 2)
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"segments": [{"text": f"line {n}"} for n in range(6)]}))

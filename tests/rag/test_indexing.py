@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from chat.rag.incoming import NoteIn, SegmentIn, TranscriptIn
 from chat.rag.indexing import indexer
 from chat.rag.indexing.indexer import add_note, delete_note, delete_transcript, index_transcript
 from chat.rag.models import Note, Passage, Segment, Transcript
 from chat.rag.query import SourceFilters
-from chat.rag.retrieval.router import MemoryQuery, search
+from chat.rag.records import NoteIn, SegmentIn, TranscriptIn
+from chat.rag.retrieval.retriever import RetrievalQuery, retrieve
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
@@ -24,8 +24,8 @@ def a_transcript(job_id: str = "job-1", *texts: str) -> TranscriptIn:
 
 
 def found(text: str, *, owner: str = "") -> list[str]:
-    query = MemoryQuery(text=text, top_k=5, filters=SourceFilters(), owner=owner, now=NOW)
-    return [source.text for source in search(query).sources]
+    query = RetrievalQuery(text=text, top_k=5, filters=SourceFilters(), owner=owner, now=NOW)
+    return [source.text for source in retrieve(query).sources]
 
 
 def test_what_was_indexed_is_found() -> None:

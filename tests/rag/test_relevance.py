@@ -6,7 +6,7 @@ from django.test import override_settings
 from chat.rag.indexing.indexer import add_note
 from chat.rag.search.terms import names_in
 from chat.rag.vectors import embedding
-from tests.rag.making import ask, line, remember, texts
+from tests.rag.builders import ask, line, remember, texts
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]
 

@@ -10,11 +10,11 @@ from django.db import connection, transaction
 from chat.rag.indexing.indexer import add_note, delete_transcript
 from chat.rag.models import Kind, Passage
 from chat.rag.query import SourceFilters
-from chat.rag.search import engine
+from chat.rag.search import hybrid
 from chat.rag.sources import MEMORY, SEGMENT
 from chat.rag.vectors import embedding, index
 from chat.rag.vectors.embedding import Vectors, as_bytes
-from tests.rag.making import NOW, ask, line, remember, texts, word_vectors
+from tests.rag.builders import NOW, ask, line, remember, texts, word_vectors
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -282,7 +282,7 @@ def test_the_newest_may_go_without_all_being_read_again(monkeypatch: pytest.Monk
     assert len(ask("budget").sources) == 2
     delete_transcript(owner="", job_id="two")
     n_read: list[int] = []
-    monkeypatch.setattr(engine.INDEX, "_start_anew", lambda: n_read.append(1))
+    monkeypatch.setattr(hybrid.INDEX, "_start_anew", lambda: n_read.append(1))
     for _ in range(3):
         assert texts(ask("budget")) == ["the budget one"]
     assert n_read == []
@@ -293,4 +293,4 @@ def test_earlier_versions_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> Non
     for version in range(20):
         remember(f"the budget {version}", "the rent")
         assert f"the budget {version}" in texts(ask("budget"))
-        assert len(engine.INDEX.fresh()) <= 10
+        assert len(hybrid.INDEX.fresh()) <= 10

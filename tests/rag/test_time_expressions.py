@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from chat.rag.search.time_expressions import Span, is_about_the_latest, span_in
+from chat.rag.search.time_expressions import DateSpan, is_about_the_latest, span_in
 
 TODAY = date(2026, 3, 11)
 
@@ -47,7 +47,7 @@ TODAY = date(2026, 3, 11)
     ],
 )
 def test_a_time_that_is_named(text: str, start: str | None, end: str | None) -> None:
-    expected = Span(start and date.fromisoformat(start), end and date.fromisoformat(end))  # type: ignore[arg-type]
+    expected = DateSpan(start and date.fromisoformat(start), end and date.fromisoformat(end))  # type: ignore[arg-type]
     assert span_in(f"What was said {text}?", TODAY) == expected
 
 

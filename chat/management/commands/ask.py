@@ -44,7 +44,7 @@ class Command(BaseCommand):
             body = request_body(options, caller)
             require_service()
             turn = turns.start_turn(caller=caller, request=chat_request(body))
-            status = asyncio.run(Asking(turn, caller).run())
+            status = asyncio.run(AnswerReader(turn, caller).run())
         except KeyboardInterrupt:
             status = INTERRUPTED
         except ChatError as error:
@@ -53,7 +53,7 @@ class Command(BaseCommand):
             sys.exit(status)
 
 
-class Asking:
+class AnswerReader:
     """One answer being read; Ctrl-C stops it, a second Ctrl-C leaves without waiting for its end."""
 
     def __init__(self, turn: Turn, caller: Caller) -> None:

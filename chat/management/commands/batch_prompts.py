@@ -17,9 +17,9 @@ from setproctitle import setproctitle
 
 from chat.access.callers import Caller
 from chat.batch.errors import BatchError
-from chat.batch.inputs import Failure, Format, Options, Source
-from chat.batch.outputs import Output
-from chat.batch.run import Batch, cancel_run
+from chat.batch.inputs import BatchInput, BatchOptions, LineFailure, PromptFormat
+from chat.batch.outputs import BatchOutput
+from chat.batch.runner import Batch, cancel_run
 from chat.errors import ChatError
 from chat.management.options import add_request_arguments, caller_of, request_fields, require_service, system_prompt
 from chat.management.progress import bar
@@ -45,7 +45,9 @@ class Command(BaseCommand):
             "option of POST /chat; or plain text",
         )
         parser.add_argument("output", type=Path, metavar="OUT", help="file for the answers; one process at a time")
-        parser.add_argument("--format", choices=list(Format), default=Format.AUTO, help="of IN; auto looks at it")
+        parser.add_argument(
+            "--format", choices=list(PromptFormat), default=PromptFormat.AUTO, help="of IN; auto looks at it"
+        )
         parser.add_argument(
             "--concurrency",
             type=int,
@@ -80,12 +82,12 @@ class Command(BaseCommand):
     def run_batch(self, options: dict[str, Any]) -> None:
         caller = caller_of(options)
         fields = {**request_fields(options), "store": options["store"]}
-        asked = Options(fields=fields, system=system_prompt(options), owner=caller.key)
-        source = Source(options["input"], Format(options["format"]), asked, settings.REQUEST_MAX_BYTES)
+        asked = BatchOptions(fields=fields, system=system_prompt(options), owner=caller.key)
+        source = BatchInput(options["input"], PromptFormat(options["format"]), asked, settings.REQUEST_MAX_BYTES)
         if options["output"].exists() and options["output"].samefile(options["input"]):
             raise CommandError("IN and OUT are the same file")
         require_service()
-        with Output(options["output"]) as output:
+        with BatchOutput(options["output"]) as output:
             if options["restart"]:
                 self.give_up_former_run(output)
             output.load()
@@ -102,8 +104,8 @@ class Command(BaseCommand):
             output.forget_failures()
             self.work(batch, output, n_prompts)
 
-    def work(self, batch: Batch, output: Output, n_prompts: int) -> None:
-        with Progress(n_prompts, output.done.count) as progress, interruptible(batch) as interrupt:
+    def work(self, batch: Batch, output: BatchOutput, n_prompts: int) -> None:
+        with BatchProgressBar(n_prompts, output.done.count) as progress, interruptible(batch) as interrupt:
             batch.run(progress)
             if batch.stopping.is_set():
                 progress.say("stopping; press Ctrl-C again to leave at once")
@@ -117,7 +119,7 @@ class Command(BaseCommand):
             sys.exit(1)
         self.stderr.write(f"All {n_prompts} lines answered.")
 
-    def report(self, failures: list[Failure], n_failed: int, output: Output) -> None:
+    def report(self, failures: list[LineFailure], n_failed: int, output: BatchOutput) -> None:
         self.stderr.write(f"{n_failed} lines failed:")
         for failure in failures:
             self.stderr.write(f"  line {failure.line}: {failure.code}: {failure.message}")
@@ -125,23 +127,23 @@ class Command(BaseCommand):
             self.stderr.write(f"  and {n_failed - len(failures)} more")
         self.stderr.write(f"All of them are in {output.failed_path}. Start again to try them again.")
 
-    def give_up_former_run(self, output: Output) -> None:
+    def give_up_former_run(self, output: BatchOutput) -> None:
         if state := output.state():
             cancel_run(state.run, Caller(state.options["owner"]))
         output.wipe()
 
 
-class Progress:
+class BatchProgressBar:
     """The bar, the first failures, and what is worth saying, on stderr; OUT alone has the answers."""
 
     def __init__(self, n_prompts: int, n_done: int) -> None:
-        self.failures: list[Failure] = []
+        self.failures: list[LineFailure] = []
         self._n_failed = 0
         self._n_tokens = 0
         self._said: dict[str, float] = {}
         self._bar = bar(total=n_prompts, initial=n_done, unit="prompt")
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "BatchProgressBar":
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -152,7 +154,7 @@ class Progress:
         self._bar.set_postfix(tokens=self._n_tokens, failed=self._n_failed, refresh=False)
         self._bar.update()
 
-    def failed(self, failure: Failure) -> None:
+    def failed(self, failure: LineFailure) -> None:
         self._n_failed += 1
         if len(self.failures) < FAILURES_SHOWN:
             self.failures.append(failure)

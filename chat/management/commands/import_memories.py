@@ -18,8 +18,8 @@ from chat.management.options import caller_of
 from chat.management.progress import bar
 from chat.management.terminal import printable
 from chat.rag.ingest.dates import moment_of
-from chat.rag.ingest.formats import Format
-from chat.rag.ingest.run import Options, Report, files_in, import_file
+from chat.rag.ingest.formats import FileFormat
+from chat.rag.ingest.importer import FileReport, ImportOptions, files_in, import_file
 
 PROBLEMS_SHOWN = 20
 FILES_SHOWN = 20
@@ -40,7 +40,7 @@ class Command(BaseCommand):
         owner = parser.add_mutually_exclusive_group()
         owner.add_argument("--owner", dest="user", metavar="NAME", help="memories of this user alone")
         owner.add_argument("--shared", action="store_true", help="memories of everybody (the default)")
-        parser.add_argument("--format", choices=list(Format), help="of all files; else each is looked at")
+        parser.add_argument("--format", choices=list(FileFormat), help="of all files; else each is looked at")
         parser.add_argument(
             "--date",
             metavar="WHEN",
@@ -56,9 +56,9 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: object, **options: Any) -> None:  # noqa: ANN401  argparse's values
-        asked = Options(
+        asked = ImportOptions(
             owner=caller_of(options).key if options["user"] else "",
-            form=Format(options["format"]) if options["format"] else None,
+            form=FileFormat(options["format"]) if options["format"] else None,
             date=_date(options["date"]),
             speakers=_speakers(options["speaker_map"]),
         )
@@ -76,7 +76,7 @@ class Command(BaseCommand):
         if any(report.problems for report in reports):
             sys.exit(1)
 
-    def import_all(self, files: list[Path], asked: Options) -> list[Report]:
+    def import_all(self, files: list[Path], asked: ImportOptions) -> list[FileReport]:
         sizes = [max(1, path.stat().st_size) for path in files]
         reports = []
         done = 0
@@ -89,7 +89,7 @@ class Command(BaseCommand):
                 progress.update(done - progress.n)
         return reports
 
-    def tell(self, reports: list[Report], n_others: int, *, shows_files: bool) -> None:
+    def tell(self, reports: list[FileReport], n_others: int, *, shows_files: bool) -> None:
         for report in reports if shows_files else ():
             self.stdout.write(printable(f"{report.path}: {_told(report)}"))
         total = Counter[str]()
@@ -115,7 +115,7 @@ def _advance(progress: tqdm, size: int, share: float) -> None:
     progress.update(share * size)
 
 
-def _told(report: Report) -> str:
+def _told(report: FileReport) -> str:
     counted = {
         "segments": report.n_segments,
         "notes": report.n_notes,

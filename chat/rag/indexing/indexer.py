@@ -9,11 +9,11 @@ from typing import Any
 
 from django.db import transaction
 
-from chat.rag.incoming import NoteIn, TranscriptIn
 from chat.rag.indexing import chunking
 from chat.rag.indexing.ordering import writing_in_order
-from chat.rag.indexing.rows import note_of, segments_of, transcript_of
+from chat.rag.indexing.row_builders import note_of, segments_of, transcript_of
 from chat.rag.models import Note, Passage, Segment, Transcript
+from chat.rag.records import NoteIn, TranscriptIn
 from chat.rag.vectors import embedding
 from chat.rag.vectors.index import prune_changes
 
@@ -24,24 +24,24 @@ ROWS_PER_INSERT = 500
 CHARS_AT_ONCE = 10_000
 
 
-def is_long(texts: Iterable[str]) -> bool:
+def is_long_to_embed(texts: Iterable[str]) -> bool:
     """Too long for a request to wait until the vectors are computed."""
     return sum(map(len, texts)) > CHARS_AT_ONCE
 
 
-def index_transcript(*, owner: str, transcript: TranscriptIn, vectors_later: bool = False) -> Transcript:
+def index_transcript(*, owner: str, transcript: TranscriptIn, defer_embedding: bool = False) -> Transcript:
     """Store and index a recording; one with the same ``job_id`` is replaced, an equal one left as it is."""
-    return next(index_transcripts(owner=owner, transcripts=[transcript], vectors_later=vectors_later))
+    return next(index_transcripts(owner=owner, transcripts=[transcript], defer_embedding=defer_embedding))
 
 
 def index_transcripts(
-    *, owner: str, transcripts: Iterable[TranscriptIn], vectors_later: bool = False
+    *, owner: str, transcripts: Iterable[TranscriptIn], defer_embedding: bool = False
 ) -> Iterator[Transcript]:
     """The same for many, lazily: each group is committed before its transcripts are yielded, in their order."""
     before: _Group | None = None
     for given in _groups(transcripts):
         # While a group is written, the next one is embedded.
-        group = _Group(owner, given, vectors_later=vectors_later)
+        group = _Group(owner, given, defer_embedding=defer_embedding)
         if before:
             yield from before.store()
         before = group
@@ -62,11 +62,11 @@ def add_note(
     return add_notes(owner=owner, notes=[note])[0]
 
 
-def add_notes(*, owner: str, notes: Iterable[NoteIn], vectors_later: bool = False) -> list[Note]:
+def add_notes(*, owner: str, notes: Iterable[NoteIn], defer_embedding: bool = False) -> list[Note]:
     """Store and index notes; one with the ``key`` of an older one replaces it."""
     made = _last_of_each_key(note_of(owner, note) for note in notes)
     pieces = [piece for note in made for piece in chunking.of_note(note)]
-    _give(pieces, None if vectors_later else embedding.embed([piece.text for piece in pieces]))
+    _give(pieces, None if defer_embedding else embedding.embed([piece.text for piece in pieces]))
     keys = [note.key for note in made if note.key]
     with writing_in_order():
         Note.objects.filter(owner=owner, key__in=keys).delete()
@@ -96,7 +96,7 @@ def delete_note(*, owner: str, note_id: int) -> bool:
 class _Group:
     """Transcripts that are embedded and stored together. Of two with the same name the later one counts."""
 
-    def __init__(self, owner: str, given: list[TranscriptIn], *, vectors_later: bool) -> None:
+    def __init__(self, owner: str, given: list[TranscriptIn], *, defer_embedding: bool) -> None:
         self.owner, self.job_ids = owner, [each.job_id for each in given]
         wanted = {each.job_id: each for each in given}
         self.known = self._known(wanted)
@@ -104,7 +104,7 @@ class _Group:
         self.rows = {each.job_id: transcript_of(owner, each, self.known.get(each.job_id)) for each in new}
         self.segments = [one for each in new for one in segments_of(self.rows[each.job_id], each)]
         self.pieces = [piece for one in self.segments for piece in chunking.of_segment(one, owner=owner)]
-        self.vectors = None if vectors_later else embedding.embed_aside([piece.text for piece in self.pieces])
+        self.vectors = None if defer_embedding else embedding.embed_in_background([piece.text for piece in self.pieces])
 
     def store(self) -> list[Transcript]:
         _give(self.pieces, self.vectors.result() if self.vectors else None)

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from chat.rag.incoming import SegmentIn
-from chat.rag.ingest.parsed import Parsed, RowRefused, checked_text, line
-from chat.rag.ingest.speakers import Labels
+from chat.rag.ingest.parsed_file import ParsedFile, RowRejected, checked_text, line
+from chat.rag.ingest.speaker_labels import SpeakerLabels
+from chat.rag.records import SegmentIn
 
 _TIME = r"(?:(\d{1,6}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
 _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
@@ -37,17 +37,17 @@ class Block:
     lines: list[str]
 
 
-def parse(text: str) -> Parsed:
+def parse(text: str) -> ParsedFile:
     """One transcript, and a problem per cue that cannot be taken in."""
-    parsed = Parsed()
+    parsed = ParsedFile()
     cues = list(_cues(_blocks(text), parsed))
     plain = [clean(each) for cue in cues for each in cue.lines if not _VOICE.search(each)]
-    labels = Labels(each for each in plain if each)
+    labels = SpeakerLabels(each for each in plain if each)
     segments: list[SegmentIn] = []
     for cue in cues:
         try:
             segments += _segments(cue, labels)
-        except RowRefused as refused:
+        except RowRejected as refused:
             parsed.refuse(line(cue.number), f"the cue {refused}")
     parsed.add_spoken(segments)
     return parsed
@@ -72,7 +72,7 @@ def _blocks(text: str) -> Iterator[Block]:
             block.lines.append(each)
 
 
-def _cues(blocks: Iterator[Block], parsed: Parsed) -> Iterator[Cue]:
+def _cues(blocks: Iterator[Block], parsed: ParsedFile) -> Iterator[Cue]:
     cue: Cue | None = None
     for number, each in _lines(blocks):
         if _ARROW.search(each):
@@ -108,7 +108,7 @@ def _without_counters(block: Block) -> list[tuple[int, str]]:
     return kept
 
 
-def _begun(number: int, times: str, parsed: Parsed) -> Cue | None:
+def _begun(number: int, times: str, parsed: ParsedFile) -> Cue | None:
     """The cue that these times begin; None, with a problem noted, drops the text that follows."""
     found = _TIMES.fullmatch(times)
     if found is None:
@@ -125,8 +125,8 @@ def _secs(hours: str | None, minutes: str, secs: str, fraction: str | None) -> f
     return int(hours or 0) * 3600 + int(minutes) * 60 + int(secs) + float(f"0.{fraction or 0}")
 
 
-def _segments(cue: Cue, labels: Labels) -> list[SegmentIn]:
-    """One segment per speaker. Raises RowRefused when nobody says anything."""
+def _segments(cue: Cue, labels: SpeakerLabels) -> list[SegmentIn]:
+    """One segment per speaker. Raises RowRejected when nobody says anything."""
     before, *voiced = _VOICE.split("\n".join(cue.lines))
     said = labels.utterances(clean(before)) if clean(before).strip() else []
     voices = zip(voiced[::2], voiced[1::2], strict=True)

@@ -6,13 +6,13 @@ from enum import StrEnum
 from pathlib import Path
 
 from chat.rag.ingest import captions, json_files, prose
-from chat.rag.ingest.parsed import Parsed, Unreadable
+from chat.rag.ingest.parsed_file import FileUnreadable, ParsedFile
 
 _CAPTION_TIMES = re.compile(r"(?m)^\s*(?:\d+:)?\d{1,2}:\d{2}[.,]\d{1,3}\s*-->\s*\d")
 SNIFFED_CHARS = 4096
 
 
-class Format(StrEnum):
+class FileFormat(StrEnum):
     JSONL = "jsonl"  # a memory or segment a line
     JSON = "json"  # Whisper, WhisperX, or a list of memories
     SRT = "srt"
@@ -22,67 +22,67 @@ class Format(StrEnum):
 
 
 BY_SUFFIX = {
-    ".jsonl": Format.JSONL,
-    ".ndjson": Format.JSONL,
-    ".json": Format.JSON,
-    ".srt": Format.SRT,
-    ".vtt": Format.VTT,
-    ".md": Format.MARKDOWN,
-    ".markdown": Format.MARKDOWN,
-    ".txt": Format.TEXT,
-    ".text": Format.TEXT,
+    ".jsonl": FileFormat.JSONL,
+    ".ndjson": FileFormat.JSONL,
+    ".json": FileFormat.JSON,
+    ".srt": FileFormat.SRT,
+    ".vtt": FileFormat.VTT,
+    ".md": FileFormat.MARKDOWN,
+    ".markdown": FileFormat.MARKDOWN,
+    ".txt": FileFormat.TEXT,
+    ".text": FileFormat.TEXT,
 }
-PARSERS: dict[Format, Callable[[str], Parsed]] = {
-    Format.JSONL: json_files.parse_lines,
-    Format.JSON: json_files.parse_object,
-    Format.SRT: captions.parse,
-    Format.VTT: captions.parse,
-    Format.MARKDOWN: prose.parse_markdown,
-    Format.TEXT: prose.parse_text,
+PARSERS: dict[FileFormat, Callable[[str], ParsedFile]] = {
+    FileFormat.JSONL: json_files.parse_lines,
+    FileFormat.JSON: json_files.parse_object,
+    FileFormat.SRT: captions.parse,
+    FileFormat.VTT: captions.parse,
+    FileFormat.MARKDOWN: prose.parse_markdown,
+    FileFormat.TEXT: prose.parse_text,
 }
 
 
 def read(path: Path) -> str:
-    """The file's text. Raises Unreadable."""
+    """The file's text. Raises FileUnreadable."""
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise Unreadable(f"cannot be read: {error.strerror or error}") from error
+        raise FileUnreadable(f"cannot be read: {error.strerror or error}") from error
     # Windows' editors write UTF-16 with a mark in front.
     name, codec = ("UTF-16", "utf-16") if data.startswith((b"\xff\xfe", b"\xfe\xff")) else ("UTF-8", "utf-8-sig")
     try:
         text = data.decode(codec)
     except UnicodeDecodeError as error:
-        raise Unreadable(f"is not {name} (byte {error.start})") from error
+        raise FileUnreadable(f"is not {name} (byte {error.start})") from error
     if "\0" in text:
-        raise Unreadable("is no text file")
+        raise FileUnreadable("is no text file")
     return text
 
 
-def parse(text: str, path: Path, forced: Format | None = None) -> Parsed:
-    """Raises Unreadable, also for a file in which there is nothing."""
+def parse(text: str, path: Path, forced: FileFormat | None = None) -> ParsedFile:
+    """Raises FileUnreadable, also for a file in which there is nothing."""
     parsed = PARSERS[forced or detected(text, path)](text)
     if not (parsed.transcripts or parsed.notes or parsed.problems):
-        raise Unreadable("holds nothing to import")
+        raise FileUnreadable("holds nothing to import")
     return parsed
 
 
-def detected(text: str, path: Path) -> Format:
+def detected(text: str, path: Path) -> FileFormat:
     named = BY_SUFFIX.get(path.suffix.lower())
     beginning = text[:SNIFFED_CHARS].lstrip("\ufeff \t\r\n")
     if beginning.startswith("WEBVTT"):
-        return Format.VTT
-    if named in (Format.JSON, Format.JSONL) or (named is None and beginning.startswith(("{", "["))):
+        return FileFormat.VTT
+    if named in (FileFormat.JSON, FileFormat.JSONL) or (named is None and beginning.startswith(("{", "["))):
         return _kind_of_json(text, named)
-    if named in (Format.TEXT, None) and _CAPTION_TIMES.search(beginning):
-        return Format.SRT
-    return named or Format.TEXT
+    if named in (FileFormat.TEXT, None) and _CAPTION_TIMES.search(beginning):
+        return FileFormat.SRT
+    return named or FileFormat.TEXT
 
 
-def _kind_of_json(text: str, named: Format | None) -> Format:
+def _kind_of_json(text: str, named: FileFormat | None) -> FileFormat:
     """Whole objects line by line are JSONL whatever the file is called; one that goes over several lines is not."""
     first, *others = [each.strip() for each in text.split("\n", 64) if each.strip()] or [""]
     if first in ("{", "["):
-        return Format.JSON
+        return FileFormat.JSON
     is_row_by_row = first.startswith("{") and first.endswith("}") and bool(others)
-    return Format.JSONL if named is Format.JSONL or is_row_by_row else Format.JSON
+    return FileFormat.JSONL if named is FileFormat.JSONL or is_row_by_row else FileFormat.JSON

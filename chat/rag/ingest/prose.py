@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from chat.rag.incoming import NoteIn, SegmentIn
 from chat.rag.ingest.dates import moment_of
-from chat.rag.ingest.parsed import Parsed, RowRefused, checked_text, line
-from chat.rag.ingest.speakers import Labels
+from chat.rag.ingest.parsed_file import ParsedFile, RowRejected, checked_text, line
+from chat.rag.ingest.speaker_labels import SpeakerLabels
+from chat.rag.records import NoteIn, SegmentIn
 
 _HEADING = re.compile(r" {0,3}(#{1,6})\s+(.*?)(?:\s+#+)?\s*")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
@@ -29,22 +29,22 @@ class Piece:
         return "\n".join(self.lines).strip()
 
 
-def parse_markdown(text: str) -> Parsed:
+def parse_markdown(text: str) -> ParsedFile:
     """A note per heading that has text below it; ``title`` and ``date`` of a front matter hold for all of them."""
     lines = re.split(r"\r\n|\n|\r", text)
     facts, begin = _front_matter(lines)
-    parsed = Parsed()
+    parsed = ParsedFile()
     for piece in _sections(lines, begin, facts.get("title", "")):
         _add_note(parsed, piece, facts.get("date"))
     return parsed
 
 
-def parse_text(text: str) -> Parsed:
+def parse_text(text: str) -> ParsedFile:
     """A note per paragraph; a text in which most lines begin with a speaker is a transcript without times."""
-    parsed = Parsed()
+    parsed = ParsedFile()
     pieces = list(_paragraphs(re.split(r"\r\n|\n|\r", text)))
     lines = [each for piece in pieces for each in piece.lines]
-    labels = Labels(lines)
+    labels = SpeakerLabels(lines)
     # One line with a colon is a note more often than a conversation.
     if len(lines) > 1 and labels.are_rule and labels.names:
         parsed.add_spoken(_segments(parsed, pieces, labels))
@@ -54,22 +54,22 @@ def parse_text(text: str) -> Parsed:
     return parsed
 
 
-def _add_note(parsed: Parsed, piece: Piece, date: str | None) -> None:
+def _add_note(parsed: ParsedFile, piece: Piece, date: str | None) -> None:
     if not piece.text:
         return  # a heading that only holds other headings
     try:
         parsed.notes.append(NoteIn(title=piece.title, body=checked_text(piece.text), created_at=moment_of(date)))
-    except RowRefused as refused:
+    except RowRejected as refused:
         parsed.refuse(line(piece.number), f"the note {refused}")
 
 
-def _segments(parsed: Parsed, pieces: list[Piece], labels: Labels) -> list[SegmentIn]:
+def _segments(parsed: ParsedFile, pieces: list[Piece], labels: SpeakerLabels) -> list[SegmentIn]:
     segments = []
     for piece in pieces:
         for speaker, said in labels.utterances(piece.text):
             try:
                 segments.append(SegmentIn(text=checked_text(said), speaker=speaker))
-            except RowRefused as refused:
+            except RowRejected as refused:
                 parsed.refuse(line(piece.number), f"the paragraph {refused}")
     return segments
 

@@ -15,8 +15,8 @@ import httpx
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from chat.rag.query import Search, SourceFilters
-from chat.rag.sources import Source, from_hit
+from chat.rag.query import RetrievalResult, SourceFilters
+from chat.rag.sources import Source, source_from_hit
 from inference.auth.service_token import mint
 from inference.runtime.circuit_breaker import CircuitBreaker
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 MAX_QUERY_CHARS = 2_000
 NOT_CONFIGURED = "no memory service is configured"
-# The second is where services of the older form answer; they understand the same body.
+# The second is where services of the older form answer; they understand_query the same body.
 PATHS = ("/search/semantic", "/search")
 
 Result = TypeVar("Result")
@@ -39,17 +39,17 @@ class _SearchFailed(Exception):
         self.is_sick = is_sick
 
 
-def search(*, query: str, top_k: int, filters: SourceFilters, kind: str | None = None) -> Search:
+def search(*, query: str, top_k: int, filters: SourceFilters, kind: str | None = None) -> RetrievalResult:
     """At most ``top_k`` memories, best first. Never raises for anything the service does, and never takes longer
     than RAG_TIMEOUT_SECS; no time at all while the service is left alone after repeated failures. Must not be called
     on a thread that runs an event loop."""
     base = settings.RAG_SERVICE_URL
     if not base:
-        return Search(error=NOT_CONFIGURED)
-    breaker = breaker_of(base)
+        return RetrievalResult(error=NOT_CONFIGURED)
+    breaker = breaker_for(base)
     ticket = breaker.admit()
     if ticket is None:
-        return Search(error=_left_alone(breaker))
+        return RetrievalResult(error=_left_alone(breaker))
     started = time.monotonic()
     body = {"query": query[:MAX_QUERY_CHARS], "top_k": top_k, "doc_type": kind} | _filters(filters)
     try:
@@ -60,11 +60,11 @@ def search(*, query: str, top_k: int, filters: SourceFilters, kind: str | None =
         log.warning("Memory search failed: %s (%r)", error, problem.__cause__ or problem)
         (breaker.failed if _is_sick(problem) else breaker.succeeded)(ticket)
     latency_ms = (time.monotonic() - started) * 1000
-    return Search(sources=tuple(sources[:top_k]), error=error, latency_ms=latency_ms)
+    return RetrievalResult(sources=tuple(sources[:top_k]), error=error, latency_ms=latency_ms)
 
 
 @functools.lru_cache(maxsize=8)
-def breaker_of(base: str) -> CircuitBreaker:
+def breaker_for(base: str) -> CircuitBreaker:
     """This process's own for the service at that address."""
     return CircuitBreaker(max_failures=settings.RAG_BREAKER_FAILURES, pause_secs=settings.RAG_BREAKER_PAUSE_SECS)
 
@@ -144,7 +144,7 @@ def _parse(data: bytes) -> list[Source]:
         raise _SearchFailed("the memory service answered with something that is no search result")
     if answer.get("success") is False:
         raise _SearchFailed("the memory service said that its search failed")
-    hits = [from_hit(hit) for hit in answer["results"]]
+    hits = [source_from_hit(hit) for hit in answer["results"]]
     sources = [hit for hit in hits if hit is not None]
     if hits and not sources:
         raise _SearchFailed("the memory service answered with results that have no text")

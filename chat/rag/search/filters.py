@@ -6,9 +6,9 @@ import numpy as np
 from django.db import connection
 
 from chat.rag.models import SHARED
-from chat.rag.query import MemoryQuery
-from chat.rag.search.time_expressions import Span
-from chat.rag.vectors.snapshot import Mask, Snapshot
+from chat.rag.query import RetrievalQuery
+from chat.rag.search.time_expressions import DateSpan
+from chat.rag.vectors.snapshot import Mask, VectorSnapshot
 
 RECENT_TRANSCRIPTS = (
     "SELECT id FROM memory_transcript WHERE owner IN (%s, %s) ORDER BY created_at DESC, id DESC LIMIT %s"
@@ -22,7 +22,7 @@ class FilterError(Exception):
     """A filter that cannot be used; the text names it and may be shown to a user."""
 
 
-def allowed_rows(snapshot: Snapshot, query: MemoryQuery) -> Mask:
+def allowed_rows(snapshot: VectorSnapshot, query: RetrievalQuery) -> Mask:
     """Raises FilterError."""
     filters = query.filters
     allowed = snapshot.columns.is_alive & snapshot.has("owner", {SHARED, query.owner or SHARED})
@@ -40,7 +40,7 @@ def allowed_rows(snapshot: Snapshot, query: MemoryQuery) -> Mask:
     return allowed
 
 
-def in_span(snapshot: Snapshot, span: Span, zone: tzinfo) -> Mask:
+def in_span(snapshot: VectorSnapshot, span: DateSpan, zone: tzinfo) -> Mask:
     """What was said on these days, as they are counted in the zone."""
     inside = np.ones(len(snapshot), np.bool_)
     if span.start:

@@ -9,7 +9,7 @@ import numpy as np
 from django.db import connection
 
 from chat.rag.search.terms import content_words, names_in
-from chat.rag.vectors.snapshot import Ids, Mask, Rows, Scores, Snapshot
+from chat.rag.vectors.snapshot import Ids, Mask, Rows, Scores, VectorSnapshot
 
 # A word is quoted, so that none can be an operator of the query language.
 PLACES = {
@@ -31,7 +31,7 @@ class Matches:
     has_name: Mask
 
 
-def matches(text: str, snapshot: Snapshot, allowed: Mask) -> Matches:
+def matches(text: str, snapshot: VectorSnapshot, allowed: Mask) -> Matches:
     """Among the allowed rows.
 
     A word is worth the more the fewer rows have it (the inverse document frequency of BM25). One that none has counts

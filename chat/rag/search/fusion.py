@@ -19,7 +19,7 @@ Points = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedRows:
     """Some rows with the points that they get; the first of a list gets ``weight``, or less when it matches poorly."""
 
     rows: Rows
@@ -27,22 +27,22 @@ class Ranked:
     weight: float
 
 
-def by_order(rows: Rows, scores: Scores | Points, depth: int, *, weight: float) -> Ranked:
+def by_order(rows: Rows, scores: Scores | Points, depth: int, *, weight: float) -> RankedRows:
     """The best ``depth`` rows, each with its own rank; of equal scores the later row is better."""
     if len(rows) > depth:
         chosen = np.argpartition(-scores, depth - 1)[:depth]
         rows, scores = rows[chosen], scores[chosen]
     rows = rows[np.lexsort((-rows, -scores))]
-    return Ranked(rows, weight * _share(np.arange(1.0, len(rows) + 1), BY_ORDER), weight)
+    return RankedRows(rows, weight * _share(np.arange(1.0, len(rows) + 1), BY_ORDER), weight)
 
 
-def by_level(rows: Rows, scores: Scores, *, weight: float) -> Ranked:
+def by_level(rows: Rows, scores: Scores, *, weight: float) -> RankedRows:
     """All rows, weighted by the score itself (0 to 1); equal scores share the mean of their ranks: one row that has a
     name is its best match, thousands that have one common word are a poor match each."""
     _, level, n_equal = np.unique(scores, return_inverse=True, return_counts=True)
     n_better = len(rows) - np.cumsum(n_equal)
     rank = n_better + (n_equal + 1) / 2
-    return Ranked(rows, weight * scores * _share(rank, BY_LEVEL)[level], weight)
+    return RankedRows(rows, weight * scores * _share(rank, BY_LEVEL)[level], weight)
 
 
 def _share(rank: Points, constant: int) -> Points:
@@ -55,7 +55,7 @@ def among(rows: Rows, scores: Scores, mask: Mask) -> tuple[Rows, Scores]:
     return rows[chosen], scores[chosen]
 
 
-def join(lists: Sequence[Ranked], n: int) -> Points:
+def join(lists: Sequence[RankedRows], n: int) -> Points:
     """For each of ``n`` rows the sum of its points, as a share of what the first of every list would have."""
     points = np.zeros(n)
     for ranked in lists:
@@ -63,7 +63,7 @@ def join(lists: Sequence[Ranked], n: int) -> Points:
     return points / (sum(ranked.weight for ranked in lists) or 1.0)
 
 
-class Sayings:
+class DuplicateFilter:
     """Recognises what was said already: the same words in the same order, by the same speaker. A "not" more, or two
     names the other way round, say something else."""
 

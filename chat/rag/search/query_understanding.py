@@ -7,7 +7,7 @@ from typing import Any
 
 from chat.rag.search.terms import EMPTY, WORD, words
 from chat.rag.search.time_expressions import WORDS as TIME_WORDS
-from chat.rag.search.time_expressions import Span, is_about_the_latest, span_in
+from chat.rag.search.time_expressions import DateSpan, is_about_the_latest, span_in
 
 # What speakers' feelings are called by those who label them, and by those who ask.
 FEELINGS = {
@@ -23,11 +23,11 @@ POINTING = EMPTY.union(TIME_WORDS, *FEELINGS.values(), ("sound", "sounded", "fee
 
 
 @dataclass(frozen=True)
-class Understood:
+class QueryHints:
     """``speakers`` and ``emotions`` are as the index holds them, in lower case. ``only_points``: nothing else is said,
     no subject ("What did Sarah say yesterday?")."""
 
-    span: Span | None = None
+    span: DateSpan | None = None
     is_latest: bool = False
     speakers: tuple[str, ...] = ()
     emotions: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Understood:
 
     def as_dict(self) -> dict[str, Any]:
         """In the names of SourceFilters, and ``latest``; only what there is."""
-        span = self.span or Span(None, None)
+        span = self.span or DateSpan(None, None)
         facts = {
             "speakers": list(self.speakers),
             "start_date": span.start and span.start.isoformat(),
@@ -46,9 +46,9 @@ class Understood:
         return {name: value for name, value in facts.items() if value}
 
 
-def understand(text: str, *, today: date, speakers: Iterable[str], emotions: Iterable[str]) -> Understood:
+def understand_query(text: str, *, today: date, speakers: Iterable[str], emotions: Iterable[str]) -> QueryHints:
     """``speakers`` and ``emotions`` are the ones that can be found at all."""
-    understood = Understood(
+    understood = QueryHints(
         span=span_in(text, today),
         is_latest=is_about_the_latest(text),
         speakers=tuple(_named(text, speakers)),
@@ -57,7 +57,7 @@ def understand(text: str, *, today: date, speakers: Iterable[str], emotions: Ite
     return replace(understood, only_points=_only_points(text, understood))
 
 
-def _only_points(text: str, understood: Understood) -> bool:
+def _only_points(text: str, understood: QueryHints) -> bool:
     pointing = POINTING.union(*map(words, understood.speakers))
     subject = [word for word in words(text) if word.casefold() not in pointing and not word.isdigit()]
     return bool(understood.as_dict()) and not subject

@@ -7,14 +7,14 @@ import numpy as np
 from django.conf import settings
 
 from chat.rag.search.fulltext import Matches
-from chat.rag.search.query_understanding import Understood
+from chat.rag.search.query_understanding import QueryHints
 from chat.rag.vectors.snapshot import Mask, Rows, Scores
 
 # A row with this share of what the question's words are worth is about it, however different it sounds as a whole.
 MIN_SHARE = 0.5
 
 
-def related(n_rows: int, vector: tuple[Rows, Scores], text: Matches, understood: Understood, meant: list[Mask]) -> Mask:
+def related(n_rows: int, vector: tuple[Rows, Scores], text: Matches, understood: QueryHints, meant: list[Mask]) -> Mask:
     """Near in meaning, or with half of the words, or with a name of the question, or where a question points that does
     nothing but point ("What did Sarah say yesterday?")."""
     mask, is_compared = np.zeros(n_rows, np.bool_), np.zeros(n_rows, np.bool_)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from chat.rag.models import Passage
-from chat.rag.search.fusion import Sayings
+from chat.rag.search.fusion import DuplicateFilter
 from chat.rag.search.neighbours import Window, lines_of, text_of, windows
 from chat.rag.sources import Source
 
@@ -36,7 +36,7 @@ def sources(hits: Sequence[Hit], top_k: int, *, with_neighbours: bool) -> list[S
 
 def _different(hits: Sequence[Hit], top_k: int) -> Iterator[Passage]:
     """Reads a few more than are wanted at a time, until there are enough."""
-    sayings = Sayings()
+    sayings = DuplicateFilter()
     n_told = 0
     size = 2 * top_k
     for start in range(0, len(hits), size):

@@ -29,7 +29,7 @@ LATEST = re.compile(
 
 
 @dataclass(frozen=True)
-class Span:
+class DateSpan:
     """Days from ``start`` to ``end``; None: open."""
 
     start: date | None
@@ -37,14 +37,14 @@ class Span:
 
 
 OPENER = re.compile(r"\b(since|after|from|before|until|till)\s+(?:the\s+)?$", re.IGNORECASE)
-Reading = Callable[[re.Match[str], date], Span]
+Reading = Callable[[re.Match[str], date], DateSpan]
 
 
 def is_about_the_latest(text: str) -> bool:
     return bool(LATEST.search(text))
 
 
-def span_in(text: str, today: date) -> Span | None:
+def span_in(text: str, today: date) -> DateSpan | None:
     """The days that the text speaks of, None when it names none."""
     for pattern, reading in READINGS:
         for match in pattern.finditer(text):
@@ -57,39 +57,39 @@ def span_in(text: str, today: date) -> Span | None:
     return None
 
 
-def _opened(span: Span, text: str) -> Span:
+def _opened(span: DateSpan, text: str) -> DateSpan:
     """Words like "since" and "before" open one end of what follows."""
     word = OPENER.search(text)
     match word and word[1].lower():
         case "since" | "after" | "from":
-            return Span(span.start, None)
+            return DateSpan(span.start, None)
         case "before" if span.start and span.start > date.min:
-            return Span(None, span.start - timedelta(days=1))
+            return DateSpan(None, span.start - timedelta(days=1))
         case "until" | "till":
-            return Span(None, span.end)
+            return DateSpan(None, span.end)
     return span
 
 
-def _day(day: date) -> Span:
-    return Span(day, day)
+def _day(day: date) -> DateSpan:
+    return DateSpan(day, day)
 
 
-def _month(year: int, month: int) -> Span:
+def _month(year: int, month: int) -> DateSpan:
     following = date(year + month // 12, month % 12 + 1, 1)
-    return Span(date(year, month, 1), following - timedelta(days=1))
+    return DateSpan(date(year, month, 1), following - timedelta(days=1))
 
 
-def _months_before(today: date, n_months: int) -> Span:
+def _months_before(today: date, n_months: int) -> DateSpan:
     number = today.year * 12 + today.month - 1 - n_months
     return _month(number // 12, number % 12 + 1)
 
 
-def _iso(match: re.Match[str], today: date) -> Span:
+def _iso(match: re.Match[str], today: date) -> DateSpan:
     first = date.fromisoformat(match["iso"])
-    return Span(first, date.fromisoformat(match["until"]) if match["until"] else first)
+    return DateSpan(first, date.fromisoformat(match["until"]) if match["until"] else first)
 
 
-def _named_day(match: re.Match[str], today: date) -> Span:
+def _named_day(match: re.Match[str], today: date) -> DateSpan:
     """ "3 March", "March 3rd, 2026"; without a year the last one that was."""
     month = MONTHS.index((match["month"] or match["month2"]).lower()) + 1
     day = int(match["day"] or match["day2"])
@@ -99,14 +99,14 @@ def _named_day(match: re.Match[str], today: date) -> Span:
     return _day(found if found <= today else date(today.year - 1, month, day))
 
 
-def _named_month(match: re.Match[str], today: date) -> Span:
+def _named_month(match: re.Match[str], today: date) -> DateSpan:
     month = MONTHS.index(match["month"].lower()) + 1
     if match["year"]:
         return _month(int(match["year"]), month)
     return _month(today.year if month <= today.month else today.year - 1, month)
 
 
-def _weekday(match: re.Match[str], today: date) -> Span:
+def _weekday(match: re.Match[str], today: date) -> DateSpan:
     """The last such day before today."""
     back = (today.weekday() - WEEKDAYS.index(match["weekday"].lower())) % 7 or 7
     return _day(today - timedelta(days=back))
@@ -116,31 +116,31 @@ def _count(word: str) -> int:
     return int(word) if word.isdigit() else COUNTS.get(word.lower(), 2 if word.lower() == "couple of" else 3)
 
 
-def _ago(match: re.Match[str], today: date) -> Span:
+def _ago(match: re.Match[str], today: date) -> DateSpan:
     n, unit = _count(match["n"]), match["unit"].lower()
     if unit == "month":
         return _months_before(today, n)
     if unit == "week":
         monday = today - timedelta(days=today.weekday() + 7 * n)
-        return Span(monday, monday + timedelta(days=6))
-    return _day(today - timedelta(days=n)) if unit == "day" else Span(*_year(today.year - n))
+        return DateSpan(monday, monday + timedelta(days=6))
+    return _day(today - timedelta(days=n)) if unit == "day" else DateSpan(*_year(today.year - n))
 
 
-def _past(match: re.Match[str], today: date) -> Span:
+def _past(match: re.Match[str], today: date) -> DateSpan:
     days = _count(match["n"]) * {"day": 1, "week": 7, "month": 30, "year": 365}[match["unit"].lower()]
-    return Span(today - timedelta(days=days), today)
+    return DateSpan(today - timedelta(days=days), today)
 
 
-def _unit(match: re.Match[str], today: date) -> Span:
+def _unit(match: re.Match[str], today: date) -> DateSpan:
     """ "this week", "last month"; a week begins on Monday."""
     back = 0 if match["which"].lower() == "this" else 1
     match match["unit"].lower():
         case "week":
             monday = today - timedelta(days=today.weekday() + 7 * back)
-            return Span(monday, monday + timedelta(days=6))
+            return DateSpan(monday, monday + timedelta(days=6))
         case "month":
             return _months_before(today, back)
-    return Span(*_year(today.year - back))
+    return DateSpan(*_year(today.year - back))
 
 
 def _year(year: int) -> tuple[date, date]:
@@ -173,6 +173,6 @@ READINGS: list[tuple[re.Pattern[str], Reading]] = [
     (_pattern(rf"(?:(?:in|during|last|this)\s+|{OPENED})(?P<month>{MONTH})(?P<year>)"), _named_month),
     (
         _pattern(rf"(?:(?:in|during)\s+|{OPENED})(?P<year>20\d\d)"),
-        lambda match, _: Span(*_year(int(match["year"]))),
+        lambda match, _: DateSpan(*_year(int(match["year"]))),
     ),
 ]

@@ -23,7 +23,7 @@ PASSAGES_AT_ONCE = 48
 NICENESS = 10
 
 
-def begin() -> RepeatingThread:
+def start() -> RepeatingThread:
     """Look for such passages as long as this process lives."""
     loop = RepeatingThread("vectors", LOOK_SECS, _look)
     loop.begin()
@@ -38,7 +38,7 @@ def _look() -> None:
 
 def embed_all() -> None:
     """All there are; none when there is no model."""
-    if Passage.objects.filter(embedding=None).exists() and not embedding.problem():
+    if Passage.objects.filter(embedding=None).exists() and not embedding.unavailable_reason():
         while embed_some():
             pass
 
@@ -50,7 +50,7 @@ def embed_some() -> int:
     with transaction.atomic() if is_locking else nullcontext():
         rows = Passage.objects.filter(embedding=None).order_by("pk").select_for_update(skip_locked=True)
         found = list(rows.values_list("pk", "text")[:PASSAGES_AT_ONCE])
-        vectors = embedding.embed_on_this_thread([text for _, text in found])
+        vectors = embedding.embed_single_threaded([text for _, text in found])
         if vectors is None:
             return 0
         with transaction.atomic():

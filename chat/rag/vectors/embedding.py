@@ -41,18 +41,18 @@ def embed(texts: Sequence[str]) -> Vectors | None:
     return None if isinstance(model, str) else model.embed(texts)
 
 
-def embed_aside(texts: Sequence[str]) -> "Future[Vectors | None]":
+def embed_in_background(texts: Sequence[str]) -> "Future[Vectors | None]":
     """The same, on threads of its own."""
     return _aside().submit(embed, texts)
 
 
-def embed_on_this_thread(texts: Sequence[str]) -> Vectors | None:
+def embed_single_threaded(texts: Sequence[str]) -> Vectors | None:
     """The same, on no other."""
     model = _model(settings.RAG_EMBEDDING_PATH)
     return None if isinstance(model, str) else model.embed(texts, side_by_side=False)
 
 
-def problem() -> str:
+def unavailable_reason() -> str:
     """Why there are no vectors, fit for strangers; "" when there are."""
     model = _model(settings.RAG_EMBEDDING_PATH)
     return model if isinstance(model, str) else ""
@@ -63,10 +63,10 @@ def mean_tokens(texts: Sequence[str]) -> float:
     return float(np.mean([len(code.ids) for code in _tokenizer().encode_batch(list(texts))]))
 
 
-def seen_problem() -> str:
+def unavailable_reason_without_loading() -> str:
     """The same, as far as it can be told without loading the model, which takes 0.3 s and 200 MB."""
     if _model.cache_info().currsize:
-        return problem()
+        return unavailable_reason()
     path: Path = settings.RAG_EMBEDDING_PATH or package.model_path()
     return "" if os.access(path, os.R_OK) else "the embedding model cannot be read"
 

@@ -14,7 +14,7 @@ import numpy as np
 from django.db import connection
 
 from chat.rag.vectors.embedding import DIMENSIONS, Vectors
-from chat.rag.vectors.snapshot import Columns, Snapshot, columns
+from chat.rag.vectors.snapshot import Columns, VectorSnapshot, columns
 
 Row = tuple[Any, ...]
 VECTOR_BYTES = 2 * DIMENSIONS
@@ -36,18 +36,18 @@ UNIX_SECS = {"sqlite": "CAST(strftime('%s', said_at) AS INTEGER)", "postgresql":
 
 
 @dataclass
-class Index:
+class VectorIndex:
     """One per process; threads share it."""
 
-    snapshot: Snapshot = field(default_factory=Snapshot.empty)
+    snapshot: VectorSnapshot = field(default_factory=VectorSnapshot.empty)
     loaded_at: float = -np.inf
     seen: tuple[int, int] = (0, 0)  # highest ids of changes and passages at the last look
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def fresh(self) -> Snapshot:
+    def fresh(self) -> VectorSnapshot:
         """What the database holds now. Inside a transaction, which may yet be undone, nothing is kept."""
         if connection.in_atomic_block:
-            return _extended(Snapshot.empty())
+            return _extended(VectorSnapshot.empty())
         with self.lock:
             if time.monotonic() - self.loaded_at > RELOAD_SECS:
                 self._start_anew()
@@ -68,7 +68,7 @@ class Index:
             self._start_anew()
 
     def _start_anew(self) -> None:
-        self.snapshot, self.loaded_at = Snapshot.empty(), time.monotonic()
+        self.snapshot, self.loaded_at = VectorSnapshot.empty(), time.monotonic()
 
 
 def prune_changes() -> None:
@@ -86,10 +86,10 @@ def _newest() -> tuple[int, int]:
     return last_change or 0, last_passage or 0
 
 
-def _with_changes(before: Snapshot, last_change: int) -> Snapshot:
+def _with_changes(before: VectorSnapshot, last_change: int) -> VectorSnapshot:
     """Without what was deleted since, and with the vectors that were computed since. After any other change, one of
     everything, or too many, all is read anew."""
-    anew = replace(Snapshot.empty(), last_change=last_change)
+    anew = replace(VectorSnapshot.empty(), last_change=last_change)
     with connection.cursor() as cursor:
         cursor.execute(CHANGED_BETWEEN, [before.last_change, last_change])
         changed = cursor.fetchall()
@@ -115,7 +115,7 @@ def _with_changes(before: Snapshot, last_change: int) -> Snapshot:
     return replace(before, columns=replace(columns, is_alive=is_alive, has_vector=has_vector), last_change=last_change)
 
 
-def _extended(before: Snapshot) -> Snapshot:
+def _extended(before: VectorSnapshot) -> VectorSnapshot:
     """With all rows that were added since."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM memory_passage WHERE id > %s", [before.last_passage])
@@ -142,7 +142,7 @@ def _rows_after(last_passage: int) -> Iterator[list[Row]]:
             return
 
 
-def _with(before: Snapshot, rows: list[Row]) -> Snapshot:
+def _with(before: VectorSnapshot, rows: list[Row]) -> VectorSnapshot:
     new = _columns(before, rows)
     joined = {
         name: np.concatenate([getattr(before.columns, name), getattr(new, name)])
@@ -155,7 +155,7 @@ def _with(before: Snapshot, rows: list[Row]) -> Snapshot:
     return replace(before, columns=Columns(**joined), vectors=vectors, last_passage=rows[-1][0])
 
 
-def _columns(before: Snapshot, rows: list[Row]) -> Columns:
+def _columns(before: VectorSnapshot, rows: list[Row]) -> Columns:
     ids, owners, kinds, speakers, emotions, transcripts, said_at, embeddings = zip(*rows, strict=True)
     code = before.codes.of
     return columns(

@@ -62,7 +62,7 @@ NO_COLUMNS = columns(**dict.fromkeys(Columns.__dataclass_fields__, ()))
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class VectorSnapshot:
     """Rows ascend by id. ``vectors`` is a buffer that may be longer: a later snapshot's rows follow in it."""
 
     columns: Columns
@@ -72,7 +72,7 @@ class Snapshot:
     last_change: int = 0
 
     @classmethod
-    def empty(cls) -> "Snapshot":
+    def empty(cls) -> "VectorSnapshot":
         return cls(NO_COLUMNS, np.zeros((0, DIMENSIONS), np.float32), Codes())
 
     def __len__(self) -> int:

@@ -65,7 +65,7 @@ class Command(BaseCommand):
         if watching is not None:  # also without a worker: a lease of one that died ends
             watching.begin()
         threading.Thread(target=warm_up, name="warm up", daemon=True).start()
-        backfill.begin()  # its work may be cut off at any time
+        backfill.start()  # its work may be cut off at any time
         build_server(listener).run()
 
 

@@ -7,7 +7,7 @@ import time
 import pytest
 from pytest_django import Settings
 
-from chat.rag.query import Search, SourceFilters
+from chat.rag.query import RetrievalResult, SourceFilters
 from chat.rag.retrieval import remote
 from chat.rag.retrieval.remote import search
 from inference.auth import service_token
@@ -15,7 +15,7 @@ from inference.runtime.circuit_breaker import BreakerState
 from tests.chat.memory_service import MEMORY, OLD_HIT, SEGMENT, MemoryService
 
 
-def ask(query: str = "deadline", *, top_k: int = 5, filters: SourceFilters | None = None) -> Search:
+def ask(query: str = "deadline", *, top_k: int = 5, filters: SourceFilters | None = None) -> RetrievalResult:
     return search(query=query, top_k=top_k, filters=filters or SourceFilters())
 
 
@@ -97,7 +97,7 @@ def test_without_a_key_no_token_is_sent(rag: MemoryService) -> None:
 
 
 def test_no_service_is_configured() -> None:
-    assert ask() == Search(error="no memory service is configured")
+    assert ask() == RetrievalResult(error="no memory service is configured")
 
 
 def test_a_slash_at_the_end_of_the_address(rag: MemoryService, settings: Settings) -> None:
@@ -233,7 +233,7 @@ class TestBreaker:
         rag.status = 200
         time.sleep(0.25)
         assert ask().sources
-        assert remote.breaker_of(rag.url).state is BreakerState.CLOSED
+        assert remote.breaker_for(rag.url).state is BreakerState.CLOSED
 
     @pytest.mark.parametrize("status", [400, 401, 404, 422])
     def test_what_may_be_the_questions_fault_does_not_count(self, rag: MemoryService, status: int) -> None:

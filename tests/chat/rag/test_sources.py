@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat.rag.sources import DOCUMENT, MEMORY, SEGMENT, ContextItem, Source, from_context, from_hit
+from chat.rag.sources import DOCUMENT, MEMORY, SEGMENT, ContextItem, Source, source_from_context, source_from_hit
 
 json_values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
@@ -35,7 +35,7 @@ hits = st.dictionaries(
 
 @given(hits)
 def test_any_hit_is_a_clean_source_or_none(hit: dict[str, Any]) -> None:
-    source = from_hit(hit)
+    source = source_from_hit(hit)
     if source is None:
         return
     assert source.text
@@ -50,21 +50,21 @@ def test_any_hit_is_a_clean_source_or_none(hit: dict[str, Any]) -> None:
 def test_a_number_that_no_float_can_hold_is_none(name: str) -> None:
     """JSON may have it, and what the memory service says must never cost the answer."""
     for number in (10**400, -(10**400)):
-        source = from_hit({"text": "x", name: number, "metadata": {name: number}})
+        source = source_from_hit({"text": "x", name: number, "metadata": {name: number}})
         assert source
         assert (source.score, source.start_time, source.time) == (None, None, None)
 
 
 @pytest.mark.parametrize("time", ["2026-03-01", "2026-03-01T10:00:00+02:00", "2026-03-01T10:00:00Z"])
 def test_times(time: str) -> None:
-    source = from_hit({"text": "x", "metadata": {"created_at": time}})
+    source = source_from_hit({"text": "x", "metadata": {"created_at": time}})
     assert source
     assert source.moment
     assert source.moment.year == 2026
 
 
 def test_unix_seconds_are_a_time_and_seconds_into_a_recording_are_not() -> None:
-    late, early = (from_hit({"text": "x", "metadata": {"timestamp": stamp}}) for stamp in (1_767_225_600, 12.5))
+    late, early = (source_from_hit({"text": "x", "metadata": {"timestamp": stamp}}) for stamp in (1_767_225_600, 12.5))
     assert late
     assert early
     assert late.time == "2026-01-01T00:00:00+00:00"
@@ -82,19 +82,19 @@ def test_unix_seconds_are_a_time_and_seconds_into_a_recording_are_not() -> None:
     ],
 )
 def test_kinds(hit: dict[str, Any], kind: str) -> None:
-    source = from_hit({"text": "x"} | hit)
+    source = source_from_hit({"text": "x"} | hit)
     assert source
     assert source.kind == kind
 
 
 def test_a_memory_with_a_body_only() -> None:
-    source = from_hit({"metadata": {"body": "remember the milk", "memory_id": 5}})
+    source = source_from_hit({"metadata": {"body": "remember the milk", "memory_id": 5}})
     assert source
     assert (source.text, source.doc_id) == ("remember the milk", "5")
 
 
 def test_a_document_of_the_request() -> None:
-    source = from_context(
+    source = source_from_context(
         ContextItem(" text ", {"title": "Minutes", "speaker": "Ann", "time": "2026-03-01", "id": 9, "other": [1]})
     )
     assert source.as_wire() == {

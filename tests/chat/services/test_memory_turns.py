@@ -7,10 +7,10 @@ import pytest
 from pytest_django import Settings
 
 from chat.models import Retrieval
-from chat.rag.incoming import SegmentIn, TranscriptIn
 from chat.rag.indexing import indexer
-from chat.rag.query import MemoryQuery, Search
-from chat.rag.retrieval import router
+from chat.rag.query import RetrievalQuery, RetrievalResult
+from chat.rag.records import SegmentIn, TranscriptIn
+from chat.rag.retrieval import retriever
 from chat.schemas.answers import answer
 from chat.services import turns
 from chat.services.turns import Turn
@@ -74,14 +74,14 @@ def test_memories_of_our_own_store_are_shown_and_cited() -> None:
 @pytest.mark.usefixtures("weekly")
 def test_days_and_hours_are_those_of_the_house(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.TIME_ZONE = "Pacific/Kiritimati"
-    asked_for: list[MemoryQuery] = []
-    search = router.search
+    asked_for: list[RetrievalQuery] = []
+    search = retriever.retrieve
 
-    def searched(query: MemoryQuery) -> Search:
+    def searched(query: RetrievalQuery) -> RetrievalResult:
         asked_for.append(query)
         return search(query)
 
-    monkeypatch.setattr(router, "search", searched)
+    monkeypatch.setattr(retriever, "retrieve", searched)
     turn = asked(chat("u:When is the deadline?", use_rag=True, rag_top_k=1))
     assert [query.now.utcoffset() for query in asked_for] == [timedelta(hours=14)]
     assert "Sarah, 2026-03-02 04:05" in shown(prompt_of(turn))  # said at 14:05 UTC

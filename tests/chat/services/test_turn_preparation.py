@@ -11,8 +11,8 @@ from chat.enums import Strategy
 from chat.errors import ChatError, ContextOverflow
 from chat.models import Message, Retrieval
 from chat.prompting.source_block import FENCE, HEAD
-from chat.rag.query import MemoryQuery, Search, SourceFilters
-from chat.rag.retrieval import router
+from chat.rag.query import RetrievalQuery, RetrievalResult, SourceFilters
+from chat.rag.retrieval import retriever
 from chat.rag.sources import ContextItem
 from chat.schemas.answers import answer
 from chat.services import tasks, turns
@@ -229,13 +229,13 @@ def test_two_preparing_at_the_same_time(rag: MemoryService) -> None:
 
 def test_cancelled_while_being_prepared(rag: MemoryService, monkeypatch: pytest.MonkeyPatch) -> None:
     turn = chat("u:deadline?", use_rag=True)
-    search = router.search
+    search = retriever.retrieve
 
-    def cancelled_meanwhile(query: MemoryQuery) -> Search:
+    def cancelled_meanwhile(query: RetrievalQuery) -> RetrievalResult:
         turns.cancel(caller=ANN, generation_id=turn.generation_id)
         return search(query)
 
-    monkeypatch.setattr(router, "search", cancelled_meanwhile)
+    monkeypatch.setattr(retriever, "retrieve", cancelled_meanwhile)
     turns.prepare_turn(generation_id=turn.generation_id)
     assert generation_of(turn).status == Status.INTERRUPTED
     assert not Retrieval.objects.exists()
@@ -243,14 +243,14 @@ def test_cancelled_while_being_prepared(rag: MemoryService, monkeypatch: pytest.
 
 def test_deleted_while_being_prepared(rag: MemoryService, monkeypatch: pytest.MonkeyPatch) -> None:
     turn = chat("u:deadline?", use_rag=True)
-    search = router.search
+    search = retriever.retrieve
 
-    def deleted_meanwhile(query: MemoryQuery) -> Search:
+    def deleted_meanwhile(query: RetrievalQuery) -> RetrievalResult:
         assert turn.conversation_id
         delete_conversation(caller=ANN, conversation_id=turn.conversation_id)
         return search(query)
 
-    monkeypatch.setattr(router, "search", deleted_meanwhile)
+    monkeypatch.setattr(retriever, "retrieve", deleted_meanwhile)
     turns.prepare_turn(generation_id=turn.generation_id)
     assert not Generation.objects.exists()
 

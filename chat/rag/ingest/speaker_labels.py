@@ -12,7 +12,7 @@ PARTICLES = {"al", "bin", "da", "de", "den", "der", "di", "du", "la", "le", "van
 _LABEL = re.compile(r"\s*(?:[-\u2013>]+\s*)?(?:\[([^\[\]\n]{1,60})\]:?|([^:\uff1a\n]{1,60})[:\uff1a])\s+(?=\S)")
 
 
-class Labels:
+class SpeakerLabels:
     """The speakers' names in the lines of one file."""
 
     def __init__(self, lines: Iterable[str]) -> None:

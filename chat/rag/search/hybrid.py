@@ -13,17 +13,17 @@ from django.conf import settings
 from django.db import DatabaseError
 from numpy.typing import NDArray
 
-from chat.rag.query import MemoryQuery, Search
+from chat.rag.query import RetrievalQuery, RetrievalResult
 from chat.rag.search import fulltext, results
 from chat.rag.search.filters import FilterError, allowed_rows, in_span
 from chat.rag.search.fulltext import Matches
-from chat.rag.search.fusion import Points, Ranked, among, by_level, by_order, join
-from chat.rag.search.query_understanding import Understood, understand
+from chat.rag.search.fusion import Points, RankedRows, among, by_level, by_order, join
+from chat.rag.search.query_understanding import QueryHints, understand_query
 from chat.rag.search.relevance import related
 from chat.rag.search.results import Hit
 from chat.rag.vectors import embedding
-from chat.rag.vectors.index import Index
-from chat.rag.vectors.snapshot import Mask, Rows, Scores, Snapshot
+from chat.rag.vectors.index import VectorIndex
+from chat.rag.vectors.snapshot import Mask, Rows, Scores, VectorSnapshot
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ RECENCY_SHARE = 0.1  # what being of now adds to a score, at most
 ALIKE, ALIKE_IN_WORDS = 0.2, 0.05
 DAY_SECS = 86_400.0
 NOTHING = (np.zeros(0, np.intp), np.zeros(0, np.float32))
-INDEX = Index()
+INDEX = VectorIndex()
 
 
 @dataclass(frozen=True)
@@ -60,27 +60,27 @@ class Rankings:
         return replace(self, vector=among(*self.vector, mask), words=words)
 
 
-def search(query: MemoryQuery) -> Search:
+def search(query: RetrievalQuery) -> RetrievalResult:
     """Never raises for what the database, the model or a filter does; ``error`` says it."""
     started = time.monotonic()
     try:
         found = _search(replace(query, text=query.text[:MAX_QUERY_CHARS]))
     except FilterError as error:
-        found = Search(error=str(error))
+        found = RetrievalResult(error=str(error))
     except DatabaseError:
         log.exception("The memories could not be searched")
-        found = Search(error="the memories could not be searched")
+        found = RetrievalResult(error="the memories could not be searched")
     return replace(found, latency_ms=(time.monotonic() - started) * 1000)
 
 
-def _search(query: MemoryQuery) -> Search:
+def _search(query: RetrievalQuery) -> RetrievalResult:
     top_k = max(0, min(query.top_k, MAX_TOP_K))
     snapshot = INDEX.fresh()
     allowed = allowed_rows(snapshot, query)
     understood = _understood(query, snapshot, allowed)
-    note = embedding.problem()
+    note = embedding.unavailable_reason()
     if not top_k or not allowed.any():
-        return Search(understood=understood.as_dict(), note=note)
+        return RetrievalResult(understood=understood.as_dict(), note=note)
     rankings = _rankings(query, snapshot, allowed)
     meant = _meant(query, snapshot, allowed, understood)
     depth = max(MIN_DEPTH, 2 * top_k)
@@ -92,12 +92,12 @@ def _search(query: MemoryQuery) -> Search:
     # Twice the depth: some say the same, and fall away.
     order = by_order(rows, scores[rows], 2 * depth, weight=1.0).rows
     sources = results.sources(_hits(snapshot, rankings, scores, order), top_k, with_neighbours=query.with_neighbours)
-    return Search(sources=tuple(sources), understood=understood.as_dict(), note=note)
+    return RetrievalResult(sources=tuple(sources), understood=understood.as_dict(), note=note)
 
 
-def _understood(query: MemoryQuery, snapshot: Snapshot, allowed: Mask) -> Understood:
+def _understood(query: RetrievalQuery, snapshot: VectorSnapshot, allowed: Mask) -> QueryHints:
     """Only what the asker may see is known: not even names of others are given away."""
-    return understand(
+    return understand_query(
         query.text,
         today=query.now.date(),
         speakers=snapshot.texts("speaker", allowed),
@@ -105,7 +105,7 @@ def _understood(query: MemoryQuery, snapshot: Snapshot, allowed: Mask) -> Unders
     )
 
 
-def _rankings(query: MemoryQuery, snapshot: Snapshot, allowed: Mask) -> Rankings:
+def _rankings(query: RetrievalQuery, snapshot: VectorSnapshot, allowed: Mask) -> Rankings:
     vectors = embedding.embed([query.text]) if any(map(str.isalnum, query.text)) else None
     age_days = (query.now.timestamp() - snapshot.columns.said_at) / DAY_SECS
     return Rankings(
@@ -118,8 +118,8 @@ def _rankings(query: MemoryQuery, snapshot: Snapshot, allowed: Mask) -> Rankings
 
 
 def _lists(
-    snapshot: Snapshot, found: Rankings, understood: Understood, meant: list[Mask], *, depth: int
-) -> list[Ranked]:
+    snapshot: VectorSnapshot, found: Rankings, understood: QueryHints, meant: list[Mask], *, depth: int
+) -> list[RankedRows]:
     if not len(found.vector[0]) and not len(found.text[0]):
         # A question without words: the newest is all that can be said.
         return [_newest(snapshot, np.flatnonzero(found.allowed), depth)]
@@ -131,11 +131,11 @@ def _lists(
     return lists
 
 
-def _both(found: Rankings, depth: int, weight: float) -> list[Ranked]:
+def _both(found: Rankings, depth: int, weight: float) -> list[RankedRows]:
     return [by_order(*found.vector, depth, weight=weight), by_level(*found.text, weight=BY_WORDS * weight)]
 
 
-def _meant(query: MemoryQuery, snapshot: Snapshot, allowed: Mask, understood: Understood) -> list[Mask]:
+def _meant(query: RetrievalQuery, snapshot: VectorSnapshot, allowed: Mask, understood: QueryHints) -> list[Mask]:
     """Where the words of the question point: to all of it at once when there is such a place, else to each."""
     masks = []
     if understood.speakers:
@@ -150,7 +150,7 @@ def _meant(query: MemoryQuery, snapshot: Snapshot, allowed: Mask, understood: Un
     return [together] if (together & allowed).any() else masks
 
 
-def _newest(snapshot: Snapshot, rows: Rows, depth: int) -> Ranked:
+def _newest(snapshot: VectorSnapshot, rows: Rows, depth: int) -> RankedRows:
     return by_order(rows, snapshot.columns.said_at[rows].astype(np.float64), depth, weight=NEWEST)
 
 
@@ -163,7 +163,7 @@ def _near_the_best(rows: Rows, scores: Scores, distance: float) -> Rows:
     return rows[scores >= scores.max() - distance] if len(rows) else rows
 
 
-def _hits(snapshot: Snapshot, found: Rankings, scores: Points, rows: Rows) -> list[Hit]:
+def _hits(snapshot: VectorSnapshot, found: Rankings, scores: Points, rows: Rows) -> list[Hit]:
     ids, recency = snapshot.columns.id[rows].tolist(), found.recency[rows].tolist()
     vector, text = (_scores_of(part, rows, len(snapshot)) for part in (found.vector, found.text))
     return [Hit(*each) for each in zip(ids, scores[rows].tolist(), vector, text, recency, strict=True)]

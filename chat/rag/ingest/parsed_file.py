@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from chat.rag.incoming import NoteIn, SegmentIn, TranscriptIn
 from chat.rag.limits import MAX_TEXT_CHARS
+from chat.rag.records import NoteIn, SegmentIn, TranscriptIn
 
 
 @dataclass(frozen=True)
-class Problem:
+class ImportProblem:
     """Something in a file that could not be taken in; ``where`` is a line, an entry or nothing for the whole file."""
 
     where: str
@@ -17,22 +17,22 @@ class Problem:
         return f"{self.where}: {self.text}" if self.where else self.text
 
 
-class Unreadable(Exception):
+class FileUnreadable(Exception):
     """Nothing of the file can be taken in; the text says why."""
 
 
-class RowRefused(Exception):
+class RowRejected(Exception):
     """One row cannot be taken in; the text says why. The others can."""
 
 
 @dataclass
-class Parsed:
+class ParsedFile:
     transcripts: list[TranscriptIn] = field(default_factory=list)
     notes: list[NoteIn] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[ImportProblem] = field(default_factory=list)
 
     def refuse(self, where: str, text: str) -> None:
-        self.problems.append(Problem(where, text))
+        self.problems.append(ImportProblem(where, text))
 
     def add_spoken(self, segments: list[SegmentIn]) -> None:
         """A transcript of which nothing but its lines is known."""
@@ -41,12 +41,12 @@ class Parsed:
 
 
 def checked_text(text: str) -> str:
-    """``text`` without blanks around it. Raises RowRefused when nothing or too much is left."""
+    """``text`` without blanks around it. Raises RowRejected when nothing or too much is left."""
     text = text.strip()
     if not text:
-        raise RowRefused("has no text")
+        raise RowRejected("has no text")
     if len(text) > MAX_TEXT_CHARS:
-        raise RowRefused(f"has {len(text):,} characters; at most {MAX_TEXT_CHARS:,} are taken")
+        raise RowRejected(f"has {len(text):,} characters; at most {MAX_TEXT_CHARS:,} are taken")
     return text
 
 

@@ -6,28 +6,28 @@ from pathlib import Path
 import pytest
 
 from chat.batch.errors import InputUnreadable
-from chat.batch.inputs import Failure, Format, Options, Prompt, Source
+from chat.batch.inputs import BatchInput, BatchOptions, BatchPrompt, LineFailure, PromptFormat
 from inference.models import Priority
 
-OPTIONS = Options(fields={"store": False}, system=None, owner="local")
+OPTIONS = BatchOptions(fields={"store": False}, system=None, owner="local")
 
 
 def source(
-    path: Path, data: bytes, options: Options = OPTIONS, form: Format = Format.AUTO, limit: int = 1000
-) -> Source:
+    path: Path, data: bytes, options: BatchOptions = OPTIONS, form: PromptFormat = PromptFormat.AUTO, limit: int = 1000
+) -> BatchInput:
     path.write_bytes(data)
-    return Source(path, form, options, limit)
+    return BatchInput(path, form, options, limit)
 
 
-def parsed(opened: Source) -> list[Prompt | Failure]:
+def parsed(opened: BatchInput) -> list[BatchPrompt | LineFailure]:
     return [opened.parse(raw) for raw in opened.lines()]
 
 
-def texts(found: list[Prompt | Failure]) -> list[str]:
-    return [prompt.request.messages[-1].content for prompt in found if isinstance(prompt, Prompt)]
+def texts(found: list[BatchPrompt | LineFailure]) -> list[str]:
+    return [prompt.request.messages[-1].content for prompt in found if isinstance(prompt, BatchPrompt)]
 
 
-def one(path: Path, line: object, options: Options = OPTIONS) -> Prompt | Failure:
+def one(path: Path, line: object, options: BatchOptions = OPTIONS) -> BatchPrompt | LineFailure:
     (only,) = parsed(source(path, json.dumps(line).encode() + b"\n", options))
     return only
 
@@ -41,7 +41,7 @@ class TestForms:
     def test_plain_lines_are_prompts_and_blank_ones_count_as_lines(self, tmp_path: Path) -> None:
         found = parsed(source(tmp_path / "in.txt", b"first\n\n  \nsecond \xc3\xa9\r\nlast without end"))
         assert [
-            (prompt.line, prompt.request.messages[-1].content) for prompt in found if isinstance(prompt, Prompt)
+            (prompt.line, prompt.request.messages[-1].content) for prompt in found if isinstance(prompt, BatchPrompt)
         ] == [
             (1, "first"),
             (4, "second é"),
@@ -49,24 +49,24 @@ class TestForms:
         ]
 
     def test_a_first_line_that_is_an_object_makes_it_jsonl(self, tmp_path: Path) -> None:
-        assert source(tmp_path / "in.txt", b'\n{"prompt": "x"}\n').form is Format.JSONL
+        assert source(tmp_path / "in.txt", b'\n{"prompt": "x"}\n').form is PromptFormat.JSONL
 
     def test_a_first_line_that_is_other_json_is_plain(self, tmp_path: Path) -> None:
-        assert source(tmp_path / "in.txt", b"42\n").form is Format.PLAIN
+        assert source(tmp_path / "in.txt", b"42\n").form is PromptFormat.PLAIN
 
     def test_the_name_decides_before_the_content(self, jsonl: Path) -> None:
         (found,) = parsed(source(jsonl, b"not json\n"))
-        assert isinstance(found, Failure)
+        assert isinstance(found, LineFailure)
         assert found.code == "invalid_line"
 
     def test_plain_can_be_forced_on_text_that_looks_like_json(self, tmp_path: Path) -> None:
-        (found,) = parsed(source(tmp_path / "in.txt", b'{"prompt": 1}\n', form=Format.PLAIN))
-        assert isinstance(found, Prompt)
+        (found,) = parsed(source(tmp_path / "in.txt", b'{"prompt": 1}\n', form=PromptFormat.PLAIN))
+        assert isinstance(found, BatchPrompt)
         assert found.request.messages[-1].content == '{"prompt": 1}'
 
     def test_a_byte_order_mark_is_not_part_of_the_first_prompt(self, tmp_path: Path) -> None:
         (found,) = parsed(source(tmp_path / "in.txt", b"\xef\xbb\xbfhello\n"))
-        assert isinstance(found, Prompt)
+        assert isinstance(found, BatchPrompt)
         assert found.request.messages[-1].content == "hello"
 
     def test_an_empty_file_has_no_prompts(self, tmp_path: Path) -> None:
@@ -74,30 +74,30 @@ class TestForms:
 
     def test_a_missing_file_says_which(self, tmp_path: Path) -> None:
         with pytest.raises(InputUnreadable, match=r"nothing\.txt"):
-            Source(tmp_path / "nothing.txt", Format.AUTO, OPTIONS, 1000)
+            BatchInput(tmp_path / "nothing.txt", PromptFormat.AUTO, OPTIONS, 1000)
 
     def test_a_folder_is_no_input(self, tmp_path: Path) -> None:
         with pytest.raises(InputUnreadable, match="directory"):
-            Source(tmp_path, Format.AUTO, OPTIONS, 1000)
+            BatchInput(tmp_path, PromptFormat.AUTO, OPTIONS, 1000)
 
 
 class TestRequests:
     def test_everything_runs_at_batch_priority_even_if_a_line_says_otherwise(self, jsonl: Path) -> None:
         found = one(jsonl, {"prompt": "x", "priority": "interactive"})
-        assert isinstance(found, Prompt)
+        assert isinstance(found, BatchPrompt)
         assert found.request.priority == Priority.BATCH
 
     def test_a_line_overrides_the_command_line(self, jsonl: Path) -> None:
-        options = Options(fields={"max_tokens": 5, "temperature": 0.1}, system="Be terse.", owner="local")
+        options = BatchOptions(fields={"max_tokens": 5, "temperature": 0.1}, system="Be terse.", owner="local")
         found = one(jsonl, {"prompt": "x", "max_tokens": 9, "system": "Be long."}, options)
-        assert isinstance(found, Prompt)
+        assert isinstance(found, BatchPrompt)
         assert (found.request.max_tokens, found.request.temperature) == (9, 0.1)
         assert [message.content for message in found.request.messages] == ["Be long.", "x"]
 
     def test_messages_with_a_system_message_keep_it(self, jsonl: Path) -> None:
         messages = [{"role": "system", "content": "Mine."}, {"role": "user", "content": "x"}]
-        found = one(jsonl, {"messages": messages}, Options(fields={}, system="Yours.", owner="local"))
-        assert isinstance(found, Prompt)
+        found = one(jsonl, {"messages": messages}, BatchOptions(fields={}, system="Yours.", owner="local"))
+        assert isinstance(found, BatchPrompt)
         assert [message.content for message in found.request.messages] == ["Mine.", "x"]
 
     @pytest.mark.parametrize("name", [7, "a", None, {"doc": 3}, [1, 2]])
@@ -126,9 +126,9 @@ class TestBadLines:
     )
     def test_a_line_that_cannot_be_meant_fails_alone(self, jsonl: Path, line: object, words: str) -> None:
         found = parsed(source(jsonl, json.dumps(line).encode() + b'\n{"prompt": "fine"}\n'))
-        assert isinstance(found[0], Failure)
+        assert isinstance(found[0], LineFailure)
         assert words in found[0].message
-        assert isinstance(found[1], Prompt)
+        assert isinstance(found[1], BatchPrompt)
 
     @pytest.mark.parametrize(
         "line",
@@ -143,7 +143,7 @@ class TestBadLines:
     )
     def test_bytes_that_are_no_json_for_us_fail_alone(self, jsonl: Path, line: bytes) -> None:
         found = parsed(source(jsonl, line + b'\n{"prompt": "fine"}\n', limit=1_000_000))
-        assert [type(item) for item in found] == [Failure, Prompt]
+        assert [type(item) for item in found] == [LineFailure, BatchPrompt]
 
     def test_the_id_of_a_bad_line_is_kept_for_the_report(self, jsonl: Path) -> None:
         assert one(jsonl, {"id": "doc-7", "prompt": "x", "max_tokens": -1}).prompt_id == "doc-7"
@@ -151,14 +151,14 @@ class TestBadLines:
     def test_a_line_beyond_the_limit_fails_without_being_read_whole(self, jsonl: Path) -> None:
         long = b'{"prompt": "' + b"x" * 5000 + b'"}\n'
         found = parsed(source(jsonl, long + b'{"prompt": "fine"}\n', limit=100))
-        assert isinstance(found[0], Failure)
+        assert isinstance(found[0], LineFailure)
         assert found[0].code == "too_long"
-        assert isinstance(found[1], Prompt)
+        assert isinstance(found[1], BatchPrompt)
         assert found[1].line == 2
 
     def test_a_line_of_just_the_limit_is_taken(self, tmp_path: Path) -> None:
         (found,) = parsed(source(tmp_path / "in.txt", b"x" * 100 + b"\n", limit=100))
-        assert isinstance(found, Prompt)
+        assert isinstance(found, BatchPrompt)
 
 
 class TestDigests:
@@ -170,12 +170,12 @@ class TestDigests:
     @pytest.mark.parametrize(
         "options",
         [
-            Options(fields={"store": False, "temperature": 0.2}, system=None, owner="local"),
-            Options(fields={"store": False}, system="Be terse.", owner="local"),
-            Options(fields={"store": False}, system=None, owner="user:1"),
+            BatchOptions(fields={"store": False, "temperature": 0.2}, system=None, owner="local"),
+            BatchOptions(fields={"store": False}, system="Be terse.", owner="local"),
+            BatchOptions(fields={"store": False}, system=None, owner="user:1"),
         ],
     )
-    def test_every_option_counts(self, tmp_path: Path, options: Options) -> None:
+    def test_every_option_counts(self, tmp_path: Path, options: BatchOptions) -> None:
         plain = source(tmp_path / "a.txt", b"x\n")
         other = source(tmp_path / "b.txt", b"x\n", options)
         assert plain.digest(next(plain.lines())) != other.digest(next(other.lines()))

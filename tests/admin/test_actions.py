@@ -10,7 +10,7 @@ from chat.errors import Unavailable
 from chat.models import Conversation, Message, Retrieval
 from chat.services import conversations, turns
 from inference.models import Generation, Status
-from tests.operators.making import (
+from tests.admin.builders import (
     SOURCE,
     add_answer,
     add_question,

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from chat.rag.incoming import NoteIn, TranscriptIn
 from chat.rag.indexing import indexer
 from chat.rag.ingest.dates import moment_in_name
-from chat.rag.ingest.formats import BY_SUFFIX, Format, parse, read
-from chat.rag.ingest.parsed import Parsed, Problem, Unreadable
+from chat.rag.ingest.formats import BY_SUFFIX, FileFormat, parse, read
+from chat.rag.ingest.parsed_file import FileUnreadable, ImportProblem, ParsedFile
 from chat.rag.models import Note, Transcript
+from chat.rag.records import NoteIn, TranscriptIn
 
 # A file that names no recordings is taken in by parts: each is there for good when it is in, whatever ends the run.
 PART_SEGMENTS = 2_000
@@ -25,17 +25,17 @@ IN_DATA, IN_OPTION, IN_NAME, IN_FILE = "its data", "--date", "its name", "its mo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class ImportOptions:
     """``owner`` "" is everybody; ``speakers`` gives the names in files others; ``form`` None: each file's own."""
 
     owner: str = ""
-    form: Format | None = None
+    form: FileFormat | None = None
     date: datetime | None = None
     speakers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
-class Report:
+class FileReport:
     """What became of one file."""
 
     path: Path
@@ -44,7 +44,7 @@ class Report:
     n_unchanged: int = 0  # transcripts and notes
     n_removed: int = 0  # notes and parts that the file does not hold any more
     dated_by: tuple[str, ...] = ()
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[ImportProblem] = field(default_factory=list)
 
 
 def files_in(paths: Iterable[Path]) -> tuple[list[Path], int]:
@@ -64,14 +64,14 @@ def files_in(paths: Iterable[Path]) -> tuple[list[Path], int]:
     return list(found.values()), n_others
 
 
-def import_file(path: Path, options: Options, advance: Callable[[float], None]) -> Report:
+def import_file(path: Path, options: ImportOptions, advance: Callable[[float], None]) -> FileReport:
     """Bring one file in; ``advance`` hears how much of it is, from 0 to 1. What is wrong with it is in the report."""
-    report = Report(path)
+    report = FileReport(path)
     try:
         parsed = parse(read(path), path, options.form)
         dated = _Dated(path, options.date)
-    except (Unreadable, OSError) as error:
-        report.problems.append(Problem("", str(error)))
+    except (FileUnreadable, OSError) as error:
+        report.problems.append(ImportProblem("", str(error)))
         return report
     report.problems += parsed.problems
     n_in_all = max(1, sum(len(each.segments) for each in parsed.transcripts) + len(parsed.notes))
@@ -114,7 +114,7 @@ class _Taking:
     """The way of one parsed file into the store."""
 
     def __init__(
-        self, options: Options, report: Report, dated: _Dated, name: str, advance: Callable[[int], None]
+        self, options: ImportOptions, report: FileReport, dated: _Dated, name: str, advance: Callable[[int], None]
     ) -> None:
         self.options = options
         self.report = report
@@ -122,7 +122,7 @@ class _Taking:
         self.name = name
         self.advance = advance
 
-    def take(self, parsed: Parsed) -> None:
+    def take(self, parsed: ParsedFile) -> None:
         if not self.dated.is_of_content:
             # A copy or a checkout gives a file a new time; it was recorded when it was.
             before = Transcript.objects.filter(owner=self.options.owner, job_id=self.name).first()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands.driver import Driver, finished, interrupt
 from tests.live_stack import LiveStack, free_port, wait_until
-from tests.operators.driving import Driver, finished, interrupt
 
 
 def ask(driver: Driver, prompt: str, *options: str, stdin: str | None = None) -> tuple[int, str, str]:

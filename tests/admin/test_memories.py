@@ -10,11 +10,11 @@ from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoAssertNumQueries
 
 from chat.models import Retrieval
-from chat.rag.incoming import SegmentIn, TranscriptIn
 from chat.rag.indexing import indexer
 from chat.rag.models import Note, Passage, Transcript
-from tests.operators.making import SOURCE, add_answer, add_sources, conversation, operator, page_of, unfinished
-from tests.operators.test_admin_conversation import HOSTILE, shown, words
+from chat.rag.records import SegmentIn, TranscriptIn
+from tests.admin.builders import SOURCE, add_answer, add_sources, conversation, operator, page_of, unfinished
+from tests.admin.test_conversation_page import HOSTILE, shown, words
 
 pytestmark = [pytest.mark.django_db, pytest.mark.databases]
 

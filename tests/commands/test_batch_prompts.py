@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.commands.driver import Driver, finished, interrupt
 from tests.live_stack import LiveStack, wait_until
-from tests.operators.driving import Driver, finished, interrupt
 
 UNFINISHED = "status IN ('preparing', 'queued', 'running')"
 

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection
 
-from chat.rag.incoming import TranscriptIn
 from chat.rag.indexing.indexer import delete_transcript, index_transcripts
 from chat.rag.models import Passage, Segment, Transcript
-from chat.rag.search import engine
-from tests.rag.making import NOW, ask, line
+from chat.rag.records import TranscriptIn
+from chat.rag.search import hybrid
+from tests.rag.builders import NOW, ask, line
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -83,7 +83,7 @@ def test_searching_while_all_is_deleted_and_comes_back() -> None:
         f"budget {n} second" for n in range(N_RECORDINGS)
     }
     # The index that went through all this holds what one that begins now would hold.
-    held = engine.INDEX.fresh()
-    engine.INDEX.forget()
-    anew = engine.INDEX.fresh()
+    held = hybrid.INDEX.fresh()
+    hybrid.INDEX.forget()
+    anew = hybrid.INDEX.fresh()
     assert held.columns.id[held.columns.is_alive].tolist() == anew.columns.id.tolist()

@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 
 from django.utils import timezone
 
-from chat.rag.incoming import NoteIn, SegmentIn, TranscriptIn, finite, plain, plain_json, short
 from chat.rag.models import Note, Segment, Transcript
+from chat.rag.records import NoteIn, SegmentIn, TranscriptIn, finite, plain, plain_json, short
 
 # No recording is longer; what says so has its numbers wrong.
 LONGEST_SECS = 86_400.0

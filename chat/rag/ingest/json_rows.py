@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from chat.rag.incoming import NoteIn, SegmentIn
 from chat.rag.ingest.dates import moment_of
-from chat.rag.ingest.parsed import RowRefused, checked_text
+from chat.rag.ingest.parsed_file import RowRejected, checked_text
 from chat.rag.limits import MAX_JOB_ID_CHARS, MAX_METADATA_CHARS, MAX_METADATA_DEPTH
+from chat.rag.records import NoteIn, SegmentIn
 from chat.rag.sources import MEMORY, SEGMENT
 
 Row = Mapping[str, Any]
@@ -21,7 +21,7 @@ JOB = ("job_id", "transcript_id", "session_id")
 
 
 @dataclass(frozen=True)
-class Spoken:
+class SegmentRow:
     """A segment, the recording it names (empty: the file is the recording), and the moment it gives, if any."""
 
     segment: SegmentIn
@@ -31,18 +31,18 @@ class Spoken:
     moment: datetime | None
 
 
-def take(row: object) -> Spoken | NoteIn:
-    """Raises RowRefused."""
+def take(row: object) -> SegmentRow | NoteIn:
+    """Raises RowRejected."""
     if not isinstance(row, Mapping):
-        raise RowRefused("is not a JSON object")
+        raise RowRejected("is not a JSON object")
     # Search results keep what is known about a hit one level further down.
     nested = row.get("metadata")
     facts = {**nested, **row} if isinstance(nested, Mapping) else row
     return spoken(facts) if _is_spoken(row, facts) else _note(row, facts)
 
 
-def spoken(facts: Row) -> Spoken:
-    """Raises RowRefused."""
+def spoken(facts: Row) -> SegmentRow:
+    """Raises RowRejected."""
     start, moment = number(facts, "start", "start_time"), when(facts)
     segment = SegmentIn(
         text=checked_text(text(facts, "text", "content", "body")),
@@ -56,7 +56,7 @@ def spoken(facts: Row) -> Spoken:
         # Beside a place in the recording a moment is the recording's, alone it is the line's own.
         said_at=moment if start is None else None,
     )
-    return Spoken(
+    return SegmentRow(
         segment, text(facts, *JOB)[:MAX_JOB_ID_CHARS], text(facts, "session_id"), text(facts, "title"), moment
     )
 
@@ -78,35 +78,35 @@ def _is_spoken(row: Row, facts: Row) -> bool:
 
 
 def text(facts: Row, *names: str) -> str:
-    """The first of these fields that is there; numbers are names, too. Raises RowRefused."""
+    """The first of these fields that is there; numbers are names, too. Raises RowRejected."""
     name, value = _first(facts, names)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if value is not None and not isinstance(value, str):
-        raise RowRefused(f'"{name}" must be a string')
+        raise RowRejected(f'"{name}" must be a string')
     return value or ""
 
 
 def number(facts: Row, *names: str) -> float | None:
-    """Raises RowRefused for what is no finite number; null and nothing are None."""
+    """Raises RowRejected for what is no finite number; null and nothing are None."""
     name, value = _first(facts, names)
     if value is None:
         return None
     # A whole number of 400 digits is no float at all.
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
     if not is_number or not math.isfinite(value):
-        raise RowRefused(f'"{name}" must be a number')
+        raise RowRejected(f'"{name}" must be a number')
     return float(value)
 
 
 def mapping(facts: Row, name: str) -> Mapping[str, Any]:
     value = facts.get(name)
     if value is not None and not isinstance(value, Mapping):
-        raise RowRefused(f'"{name}" must be an object')
+        raise RowRejected(f'"{name}" must be an object')
     if _is_deep(value):
-        raise RowRefused(f'"{name}" is nested too deeply')
+        raise RowRejected(f'"{name}" is nested too deeply')
     if value and (n_chars := len(json.dumps(value, ensure_ascii=False))) > MAX_METADATA_CHARS:
-        raise RowRefused(f'"{name}" has {n_chars:,} characters; at most {MAX_METADATA_CHARS:,} are taken')
+        raise RowRejected(f'"{name}" has {n_chars:,} characters; at most {MAX_METADATA_CHARS:,} are taken')
     return value or {}
 
 
@@ -122,7 +122,7 @@ def _is_deep(value: object, n_levels: int = MAX_METADATA_DEPTH) -> bool:
 
 
 def when(facts: Row) -> datetime | None:
-    """The moment that the row gives. Raises RowRefused for a text that is no date."""
+    """The moment that the row gives. Raises RowRejected for a text that is no date."""
     for name in WHEN:
         value = facts.get(name)
         moment = moment_of(value)
@@ -130,7 +130,7 @@ def when(facts: Row) -> datetime | None:
             return moment
         # Small numbers are seconds into a recording under the same names.
         if isinstance(value, str) and value.strip():
-            raise RowRefused(f'"{name}" is no date or time: {value[:40]!r}')
+            raise RowRejected(f'"{name}" is no date or time: {value[:40]!r}')
     return None
 
 

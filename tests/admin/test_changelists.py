@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from chat.models import Conversation
-from tests.operators.making import (
+from tests.admin.builders import (
     SOURCE,
     add_answer,
     add_question,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands.driver import Driver
 from tests.live_stack import LiveStack
-from tests.operators.driving import Driver
 
 
 @pytest.fixture(scope="package")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from chat.access.callers import Caller
-from chat.batch import run as batch_run
+from chat.batch import runner
 from chat.batch.errors import BatchError, ServiceGone
-from chat.batch.inputs import Failure, Format, Options, Source
-from chat.batch.outputs import Output
-from chat.batch.run import Batch, cancel_run
+from chat.batch.inputs import BatchInput, BatchOptions, LineFailure, PromptFormat
+from chat.batch.outputs import BatchOutput
+from chat.batch.runner import Batch, cancel_run
 from chat.errors import Unavailable
 from chat.services import turns
 from inference.models import Generation, Status
@@ -19,7 +19,7 @@ from inference.monitoring import worker_report
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]
 
-OPTIONS = Options(fields={"store": False}, system="Be terse.", owner="local")
+OPTIONS = BatchOptions(fields={"store": False}, system="Be terse.", owner="local")
 REPORT = worker_report.WorkerReport(pid=1)
 
 
@@ -28,13 +28,13 @@ class Notes:
 
     def __init__(self) -> None:
         self.n_answered = 0
-        self.failures: list[Failure] = []
+        self.failures: list[LineFailure] = []
         self.said: list[str] = []
 
     def answered(self, n_tokens: int) -> None:
         self.n_answered += 1
 
-    def failed(self, failure: Failure) -> None:
+    def failed(self, failure: LineFailure) -> None:
         self.failures.append(failure)
 
     def say(self, text: str) -> None:
@@ -46,11 +46,11 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         (folder / "in.txt").write_text("".join(f"prompt {number}\n" for number in range(1, 6)))
-        self.source = Source(folder / "in.txt", Format.AUTO, OPTIONS, 1000)
+        self.source = BatchInput(folder / "in.txt", PromptFormat.AUTO, OPTIONS, 1000)
         self.path = folder / "out.jsonl"
         self.notes = Notes()
 
-    def batch(self, output: Output, concurrency: int = 2, patience_secs: float = 60.0) -> Batch:
+    def batch(self, output: BatchOutput, concurrency: int = 2, patience_secs: float = 60.0) -> Batch:
         output.load()
         made = Batch(
             caller=Caller.local(),
@@ -78,8 +78,8 @@ def _worker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def output(bench: Bench) -> Iterator[Output]:
-    with Output(bench.path) as output:
+def output(bench: Bench) -> Iterator[BatchOutput]:
+    with BatchOutput(bench.path) as output:
         yield output
 
 
@@ -89,7 +89,7 @@ def end(n: int = 1, status: str = Status.COMPLETE, **columns: str) -> None:
     Generation.objects.filter(pk__in=list(waiting.values_list("pk", flat=True))).update(status=status, **columns)
 
 
-def test_it_keeps_as_many_under_way_as_asked_for(bench: Bench, output: Output) -> None:
+def test_it_keeps_as_many_under_way_as_asked_for(bench: Bench, output: BatchOutput) -> None:
     batch = bench.batch(output, concurrency=2)
     assert batch.do_one_unit()
     assert Generation.objects.count() == 2
@@ -102,7 +102,7 @@ def test_it_keeps_as_many_under_way_as_asked_for(bench: Bench, output: Output) -
     assert bench.notes.n_answered == 1
 
 
-def test_nothing_is_left_when_all_have_ended(bench: Bench, output: Output) -> None:
+def test_nothing_is_left_when_all_have_ended(bench: Bench, output: BatchOutput) -> None:
     batch = bench.batch(output, concurrency=9)
     assert batch.do_one_unit()
     end(9)
@@ -110,14 +110,14 @@ def test_nothing_is_left_when_all_have_ended(bench: Bench, output: Output) -> No
     assert output.done.count == 5
 
 
-def test_a_person_who_asks_is_not_counted_against_it(bench: Bench, output: Output) -> None:
+def test_a_person_who_asks_is_not_counted_against_it(bench: Bench, output: BatchOutput) -> None:
     bench.batch(output).do_one_unit()
     assert set(Generation.objects.values_list("priority", "ephemeral")) == {(2, True)}
 
 
 @pytest.mark.parametrize("code", ["queue_full", "caller_limit", "store_unavailable"])
 def test_a_passing_refusal_makes_it_wait(
-    bench: Bench, output: Output, monkeypatch: pytest.MonkeyPatch, code: str
+    bench: Bench, output: BatchOutput, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     batch = bench.batch(output, concurrency=3)
     batch.do_one_unit()
@@ -140,7 +140,7 @@ def test_a_passing_refusal_makes_it_wait(
 
 
 def test_a_service_without_a_model_ends_the_batch(
-    bench: Bench, output: Output, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, output: BatchOutput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(**arguments: object) -> None:
         raise Unavailable("the model file is truncated", code="model_unavailable")
@@ -150,7 +150,7 @@ def test_a_service_without_a_model_ends_the_batch(
         bench.batch(output).do_one_unit()
 
 
-def test_answers_that_end_badly_are_failures_of_their_line(bench: Bench, output: Output) -> None:
+def test_answers_that_end_badly_are_failures_of_their_line(bench: Bench, output: BatchOutput) -> None:
     batch = bench.batch(output, concurrency=9)
     batch.do_one_unit()
     end(1, Status.FAILED, error_code="runner_crashed", error_message="thrice")
@@ -162,7 +162,7 @@ def test_answers_that_end_badly_are_failures_of_their_line(bench: Bench, output:
     assert output.done.count == 2
 
 
-def test_work_of_a_killed_run_is_found_again(bench: Bench, output: Output) -> None:
+def test_work_of_a_killed_run_is_found_again(bench: Bench, output: BatchOutput) -> None:
     bench.batch(output, concurrency=3).do_one_unit()
     end(1)
     second = bench.batch(output, concurrency=5)
@@ -174,7 +174,7 @@ def test_work_of_a_killed_run_is_found_again(bench: Bench, output: Output) -> No
     assert output.done.count == 5
 
 
-def test_work_that_was_cut_with_its_run_is_asked_anew(bench: Bench, output: Output) -> None:
+def test_work_that_was_cut_with_its_run_is_asked_anew(bench: Bench, output: BatchOutput) -> None:
     bench.batch(output, concurrency=2).do_one_unit()
     end(1, Status.INTERRUPTED)
     second = bench.batch(output, concurrency=2)
@@ -189,7 +189,7 @@ def test_work_that_was_cut_with_its_run_is_asked_anew(bench: Bench, output: Outp
     assert len(bench.failures()) == 1, "the second time it is the prompt's own"
 
 
-def test_a_failed_line_is_asked_once_per_start(bench: Bench, output: Output) -> None:
+def test_a_failed_line_is_asked_once_per_start(bench: Bench, output: BatchOutput) -> None:
     for start in range(1, 4):
         batch = bench.batch(output, concurrency=5)
         batch.do_one_unit()
@@ -200,7 +200,7 @@ def test_a_failed_line_is_asked_once_per_start(bench: Bench, output: Output) -> 
         assert Generation.objects.count() == 4 + start
 
 
-def test_a_row_that_vanished_is_asked_again_once(bench: Bench, output: Output) -> None:
+def test_a_row_that_vanished_is_asked_again_once(bench: Bench, output: BatchOutput) -> None:
     batch = bench.batch(output, concurrency=1)
     batch.do_one_unit()
     Generation.objects.all().delete()
@@ -211,8 +211,10 @@ def test_a_row_that_vanished_is_asked_again_once(bench: Bench, output: Output) -
     assert bench.failures() == [(1, "deleted")]
 
 
-def test_it_waits_for_a_worker_and_then_gives_up(bench: Bench, output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_run, "HEALTH_SECS", 0.0)
+def test_it_waits_for_a_worker_and_then_gives_up(
+    bench: Bench, output: BatchOutput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "HEALTH_SECS", 0.0)
     batch = bench.batch(output, patience_secs=60.0)
     batch.do_one_unit()
     monkeypatch.setattr(worker_report, "last_report", lambda: None)
@@ -224,8 +226,8 @@ def test_it_waits_for_a_worker_and_then_gives_up(bench: Bench, output: Output, m
     assert Generation.objects.filter(status=Status.QUEUED).count() == 2, "what was asked stays for the next start"
 
 
-def test_a_worker_that_comes_back_is_heard(bench: Bench, output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_run, "HEALTH_SECS", 0.0)
+def test_a_worker_that_comes_back_is_heard(bench: Bench, output: BatchOutput, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "HEALTH_SECS", 0.0)
     batch = bench.batch(output, patience_secs=60.0)
     monkeypatch.setattr(worker_report, "last_report", lambda: None)
     batch.do_one_unit()
@@ -235,7 +237,7 @@ def test_a_worker_that_comes_back_is_heard(bench: Bench, output: Output, monkeyp
     assert batch._heard_at > silent_since
 
 
-def test_stopping_cancels_what_waits_and_keeps_what_ended(bench: Bench, output: Output) -> None:
+def test_stopping_cancels_what_waits_and_keeps_what_ended(bench: Bench, output: BatchOutput) -> None:
     batch = bench.batch(output, concurrency=3)
     batch.do_one_unit()
     end(1)
@@ -245,7 +247,7 @@ def test_stopping_cancels_what_waits_and_keeps_what_ended(bench: Bench, output: 
     assert batch.flights == {}
 
 
-def test_giving_up_a_run_touches_no_other(bench: Bench, output: Output) -> None:
+def test_giving_up_a_run_touches_no_other(bench: Bench, output: BatchOutput) -> None:
     batch = bench.batch(output, concurrency=3)
     batch.do_one_unit()
     end(1)
@@ -257,8 +259,8 @@ def test_giving_up_a_run_touches_no_other(bench: Bench, output: Output) -> None:
 
 def test_a_hundred_thousand_lines_take_no_room(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("".join(f"prompt number {number} of many\n" for number in range(100_000)))
-    source = Source(tmp_path / "in.txt", Format.AUTO, OPTIONS, 1000)
-    with Output(tmp_path / "out.jsonl") as output:
+    source = BatchInput(tmp_path / "in.txt", PromptFormat.AUTO, OPTIONS, 1000)
+    with BatchOutput(tmp_path / "out.jsonl") as output:
         tracemalloc.start()
         assert output.check_input(source) == 100_000
         _, peak_bytes = tracemalloc.get_traced_memory()

@@ -16,8 +16,8 @@ from django.db import close_old_connections, connection
 
 from chat.access.callers import Caller
 from chat.batch.errors import BatchError, ServiceGone
-from chat.batch.inputs import Failure, Prompt, Source
-from chat.batch.outputs import Output
+from chat.batch.inputs import BatchInput, BatchPrompt, LineFailure
+from chat.batch.outputs import BatchOutput
 from chat.error_translation import translated
 from chat.errors import ChatError, Conflict, NotFound
 from chat.schemas import answers
@@ -39,21 +39,21 @@ PREPARING_THREADS = 8
 DELETED = "deleted"
 
 
-class Watcher(Protocol):
+class ProgressListener(Protocol):
     """Who is told what happens."""
 
     def answered(self, n_tokens: int) -> None: ...
 
-    def failed(self, failure: Failure) -> None: ...
+    def failed(self, failure: LineFailure) -> None: ...
 
     def say(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True)
-class Flight:
+class PendingPrompt:
     """A prompt that the service has. ``is_new``: asked by this process, not found from a former one."""
 
-    prompt: Prompt
+    prompt: BatchPrompt
     generation_id: uuid.UUID
     attempt: int
     is_new: bool
@@ -63,7 +63,14 @@ class Batch:
     """One run over the lines that have no answer yet."""
 
     def __init__(
-        self, *, caller: Caller, source: Source, output: Output, run: str, concurrency: int, patience_secs: float
+        self,
+        *,
+        caller: Caller,
+        source: BatchInput,
+        output: BatchOutput,
+        run: str,
+        concurrency: int,
+        patience_secs: float,
     ) -> None:
         self.caller = caller
         self.source = source
@@ -71,18 +78,18 @@ class Batch:
         self.run_name = run
         self.concurrency = concurrency
         self.patience_secs = patience_secs
-        self.flights: dict[uuid.UUID, Flight] = {}
+        self.flights: dict[uuid.UUID, PendingPrompt] = {}
         self.stopping = threading.Event()
         self.n_failed = 0
         self._todo = self._remaining()
-        self._held: Prompt | None = None  # refused for now; it is next
+        self._held: BatchPrompt | None = None  # refused for now; it is next
         self._not_before = 0.0
         self._poll_secs = SHORTEST_POLL_SECS
         self._heard_at = time.monotonic()
         self._next_health = 0.0
         self._threads = ThreadPoolExecutor(min(concurrency, PREPARING_THREADS), thread_name_prefix="prepare")
 
-    def run(self, watcher: Watcher) -> None:
+    def run(self, watcher: ProgressListener) -> None:
         """Until every line was tried or ``stopping`` is set. Raises BatchError; answers so far are kept."""
         self.watcher = watcher
         try:
@@ -117,7 +124,7 @@ class Batch:
 
     # ---- asking ----
 
-    def _remaining(self) -> Iterator[Prompt | Failure]:
+    def _remaining(self) -> Iterator[BatchPrompt | LineFailure]:
         return (self.source.parse(raw) for raw in self.source.lines() if raw.number not in self.output.done)
 
     def _fill(self) -> bool:
@@ -129,13 +136,13 @@ class Batch:
             self._held = None
             if item is None:
                 return False
-            if isinstance(item, Failure):
+            if isinstance(item, LineFailure):
                 self._fail(item)
             else:
                 self._ask(item)
         return True
 
-    def _ask(self, prompt: Prompt, attempt: int = 0) -> None:
+    def _ask(self, prompt: BatchPrompt, attempt: int = 0) -> None:
         try:
             flight = self._begun(prompt, attempt)
         except ChatError as error:
@@ -144,11 +151,11 @@ class Batch:
             elif error.status >= 500:
                 raise BatchError(f"the service cannot take prompts: {error.message}") from error
             else:
-                self._fail(Failure(prompt.line, prompt.prompt_id, error.code, error.message))
+                self._fail(LineFailure(prompt.line, prompt.prompt_id, error.code, error.message))
             return
         self.flights[flight.generation_id] = flight
 
-    def _begun(self, prompt: Prompt, attempt: int) -> Flight:
+    def _begun(self, prompt: BatchPrompt, attempt: int) -> PendingPrompt:
         """The prompt's generation: one that a former process asked for, unless it ended badly, else a new one."""
         while True:
             # With the digest: a line that failed may have been corrected since.
@@ -160,7 +167,7 @@ class Batch:
                 attempt += 1
                 continue
             self._prepare(turn)
-            return Flight(prompt, turn.generation_id, attempt, is_new=not turn.replayed)
+            return PendingPrompt(prompt, turn.generation_id, attempt, is_new=not turn.replayed)
 
     def _ended_badly(self, generation_id: uuid.UUID) -> bool:
         with translated():
@@ -172,7 +179,7 @@ class Batch:
         if turn.needs_preparing:
             self._threads.submit(_prepare_turn, turn.generation_id)
 
-    def _hold(self, prompt: Prompt, error: ChatError) -> None:
+    def _hold(self, prompt: BatchPrompt, error: ChatError) -> None:
         self._held = prompt
         self._not_before = time.monotonic() + min(error.retry_after_secs or 1, LONGEST_WAIT_SECS)
         if error.code == "store_unavailable":
@@ -213,27 +220,27 @@ class Batch:
                 continue  # gone since: found missing the next time
         return rows
 
-    def _take_in(self, flight: Flight, row: Generation) -> None:
+    def _take_in(self, flight: PendingPrompt, row: Generation) -> None:
         if row.status == Status.COMPLETE:
             self._keep(flight.prompt, row)
         else:
             code = row.error_code or row.finish_reason or str(row.status)
             self._again(flight, code, row.error_message or f"the answer was {row.status}")
 
-    def _keep(self, prompt: Prompt, row: Generation) -> None:
+    def _keep(self, prompt: BatchPrompt, row: Generation) -> None:
         body = answers.answer(row)
         self.output.append({"line": prompt.line, "id": prompt.prompt_id, **body, "digest": prompt.digest})
         self.watcher.answered(row.n_completion_tokens)
 
-    def _again(self, flight: Flight, code: str, message: str) -> None:
+    def _again(self, flight: PendingPrompt, code: str, message: str) -> None:
         """Work of a killed run may have been cut with it: that is no verdict on the prompt, so it is asked anew."""
         was_lost = code == DELETED and flight.attempt == 0
         if flight.is_new and not was_lost:
-            self._fail(Failure(flight.prompt.line, flight.prompt.prompt_id, code, message))
+            self._fail(LineFailure(flight.prompt.line, flight.prompt.prompt_id, code, message))
         else:
             self._ask(flight.prompt, flight.attempt + 1)
 
-    def _fail(self, failure: Failure) -> None:
+    def _fail(self, failure: LineFailure) -> None:
         self.n_failed += 1
         self.output.append_failure(failure)
         self.watcher.failed(failure)

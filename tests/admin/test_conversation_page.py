@@ -11,7 +11,7 @@ from django.utils.html import escape, strip_tags
 
 from chat.admin.conversation_view import SUMMARIES_SHOWN
 from chat.models import Message, Role, Summary
-from tests.operators.making import (
+from tests.admin.builders import (
     SOURCE,
     add_answer,
     add_question,

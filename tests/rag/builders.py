@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from chat.rag.incoming import SegmentIn, TranscriptIn
 from chat.rag.indexing.indexer import index_transcript
 from chat.rag.models import Transcript
 from chat.rag.query import SourceFilters
-from chat.rag.retrieval.router import MemoryQuery, Search, search
+from chat.rag.records import SegmentIn, TranscriptIn
+from chat.rag.retrieval.retriever import RetrievalQuery, RetrievalResult, retrieve
 from chat.rag.search.terms import words
 from chat.rag.vectors.embedding import DIMENSIONS, Vectors
 
@@ -38,9 +38,9 @@ def ask(
     now: datetime = NOW,
     with_neighbours: bool = False,
     only_related: bool = True,
-) -> Search:
-    return search(
-        MemoryQuery(
+) -> RetrievalResult:
+    return retrieve(
+        RetrievalQuery(
             text=text,
             top_k=top_k,
             filters=filters or SourceFilters(),
@@ -53,7 +53,7 @@ def ask(
     )
 
 
-def texts(found: Search) -> list[str]:
+def texts(found: RetrievalResult) -> list[str]:
     assert found.error == ""
     return [source.text for source in found.sources]
 
