@@ -16,7 +16,7 @@ from tqdm import tqdm
 from bench.prompts import text_of
 from inference.engine.backends.llama_backend import LlamaBackend, context_params
 from inference.engine.config import EngineConfig
-from inference.engine.core.engine_loop import Loop
+from inference.engine.core.engine_loop import EngineLoop
 from inference.engine.params import SamplingParams, SequenceParams
 from inference.engine.protocol.frames import Ended, FromRunner, Step, Submit, encode
 
@@ -31,7 +31,7 @@ class OurLoop:
 
     def __init__(self, backend: LlamaBackend, config: EngineConfig) -> None:
         self.backend, self.config = backend, config
-        self.loop = Loop(backend, config, self._send)
+        self.loop = EngineLoop(backend, config, self._send)
         self.n_tokens = self.n_begun = self.n_ended = 0
 
     def _send(self, frame: FromRunner) -> None:
@@ -46,7 +46,7 @@ class OurLoop:
         for slot in range(self.backend.n_slots):
             self.backend.remove(slot)
         self.n_begun = self.n_ended = 0
-        self.loop = Loop(self.backend, self.config, self._send)
+        self.loop = EngineLoop(self.backend, self.config, self._send)
         for number, prompt in enumerate(prompts):
             params = SequenceParams(sampling=SamplingParams(seed=number), max_tokens=10 * STEPS, ignore_eos=True)
             self.loop.handle(Submit(sequence_id=str(number), prompt=prompt, params=params))

@@ -17,7 +17,7 @@ from django.core.checks import Warning as Caution
 from inference.config.from_settings import requested_config
 from inference.config.memory_budget import kv_bytes
 from inference.engine.backends.gguf_header import check_model_file
-from inference.engine.config import MEBIBYTE, Backend, FlashAttention, KvType
+from inference.engine.config import MEBIBYTE, BackendKind, FlashAttention, KvType
 from inference.engine.errors import ModelFileError
 
 Rule = Callable[[], Iterator[CheckMessage]]
@@ -44,7 +44,7 @@ def check_settings(**kwargs: object) -> list[CheckMessage]:
 def model_file() -> Iterator[CheckMessage]:
     """E001, W002. The default model may be missing: it is put together when the service starts."""
     path: Path = settings.GEMMA_MODEL_FILE
-    if settings.GEMMA_BACKEND is Backend.FAKE or (settings.GEMMA_MODEL_PATH is None and not path.exists()):
+    if settings.GEMMA_BACKEND is BackendKind.FAKE or (settings.GEMMA_MODEL_PATH is None and not path.exists()):
         return
     try:
         trained = check_model_file(path).trained_context
@@ -221,7 +221,7 @@ def states_fit_their_folder() -> Iterator[CheckMessage]:
     """W035: what finds no room there is computed again on the other device."""
     folder: Path = settings.GEMMA_SHM_DIR
     path: Path = settings.GEMMA_MODEL_FILE
-    if not _may_use_a_card() or not folder.is_dir() or settings.GEMMA_BACKEND is Backend.FAKE or not path.exists():
+    if not _may_use_a_card() or not folder.is_dir() or settings.GEMMA_BACKEND is BackendKind.FAKE or not path.exists():
         return
     try:
         needed = kv_bytes(requested_config()) or 0

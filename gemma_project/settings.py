@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from gemma_project.broker_url import for_celery, socket_url, valkey_socket
 from gemma_project.environment import Environment, SettingError, without_password
 from gemma_project.secret_files import read_or_create
-from inference.engine.config import MAX_DEVICES, Backend, FlashAttention, KvType
+from inference.engine.config import MAX_DEVICES, BackendKind, FlashAttention, KvType
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 ENVIRONMENT = env = Environment(dict(os.environ))
@@ -29,7 +29,7 @@ GEMMA_SHM_DIR = env.path("GEMMA_SHM_DIR") or Path("/dev/shm")  # noqa: S108  a t
 DEFAULT_MODEL_NAME = "gemma-3-270m-q4_k_m.gguf"
 GEMMA_MODEL_PATH = env.path("GEMMA_MODEL_PATH")
 GEMMA_MODEL_FILE = GEMMA_MODEL_PATH or GEMMA_DATA_DIR / "models" / DEFAULT_MODEL_NAME
-GEMMA_BACKEND = env.choice("GEMMA_BACKEND", Backend.LLAMA)
+GEMMA_BACKEND = env.choice("GEMMA_BACKEND", BackendKind.LLAMA)
 GEMMA_GPU_LAYERS = env.integer("GEMMA_GPU_LAYERS", 25, minimum=0, maximum=10_000)
 GEMMA_MAIN_GPU = env.integer("GEMMA_MAIN_GPU", 0, minimum=0, maximum=15)
 GEMMA_TENSOR_SPLIT = env.proportions("GEMMA_TENSOR_SPLIT", at_most=MAX_DEVICES)

@@ -19,7 +19,7 @@ from inference.config.free_memory import free_ram
 from inference.config.from_settings import requested_config
 from inference.config.memory_budget import check_memory
 from inference.engine.backends.gguf_header import check_model_file
-from inference.engine.config import Backend
+from inference.engine.config import BackendKind
 from inference.engine.errors import ModelFileError
 from inference.errors import TooLittleMemory
 
@@ -32,7 +32,7 @@ class NotReady(Exception):
 
 def prepare_model() -> None:
     """The model file exists, looks like a whole GGUF and fits into memory; the default one is put together first."""
-    if settings.GEMMA_BACKEND is Backend.FAKE:
+    if settings.GEMMA_BACKEND is BackendKind.FAKE:
         return
     try:
         if settings.GEMMA_MODEL_PATH is None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from chat.models import Message, Summary
-from inference.engine.text.citation_filter import labels_in
+from inference.engine.text.citation_filter import citation_labels
 from inference.models import FinishReason, Generation, Status
 
 
@@ -95,7 +95,7 @@ def finish_reason(generation: Generation) -> str | None:
 
 def cited_labels(text: str) -> set[str]:
     """Labels that the text names outside of code: ``[1]``, ``[1, 3]``, ``[2-4]``."""
-    return {str(number) for number in labels_in(text)}
+    return {str(number) for number in citation_labels(text)}
 
 
 def _ids(generation: Generation) -> dict[str, str | None]:

@@ -11,7 +11,17 @@ from uuid import UUID
 from inference.dispatch import crash_attribution
 from inference.dispatch.events import Sink
 from inference.dispatch.generation_state import Fate, Live, Outcome
-from inference.engine.protocol.frames import Cancel, Emission, Ended, Exported, Frame, Held, Progress, Rejected, Step
+from inference.engine.protocol.frames import (
+    Cancel,
+    Deferred,
+    Emission,
+    Ended,
+    Exported,
+    Frame,
+    PrefillProgress,
+    Rejected,
+    Step,
+)
 from inference.enums import FinishReason, Status
 from inference.monitoring.engine_metrics import StepMeter
 from inference.queue.results import CANCELLED, TIMED_OUT, Ending, FinalText, failed, storable
@@ -86,7 +96,7 @@ class Roster:
 
     def has_left(self, device: str, exported: Exported) -> None:
         """Those that were to move are in no runner; whoever takes them goes on from their states, or tokens."""
-        given = {each.sequence_id: each for each in exported.given}
+        given = {each.sequence_id: each for each in exported.sequences}
         for live in self.on(device):
             if not live.is_leaving:
                 continue
@@ -116,7 +126,7 @@ class Roster:
 
     # ---- frames ----
 
-    def handle(self, device: str, frame: Step | Held | Progress | Ended | Rejected, now: float) -> None:
+    def handle(self, device: str, frame: Step | Deferred | PrefillProgress | Ended | Rejected, now: float) -> None:
         if isinstance(frame, Step):
             self.meter.add(frame)
             entries = [self._token_came(device, emission, now) for emission in frame.emissions]
@@ -126,10 +136,10 @@ class Roster:
         if live is None:
             return
         match frame:
-            case Held(reason=reason):
+            case Deferred(reason=reason):
                 live.last_progress_at = 0.0  # that it goes on again is told at once
                 self.say(live, "queued", reason=reason)
-            case Progress(n_done=n_done, n_total=n_total):
+            case PrefillProgress(n_done=n_done, n_total=n_total):
                 self._progress_came(live, n_done, n_total, now)
             case Ended():
                 self.let_go(live, _outcome(live, frame))

@@ -15,13 +15,13 @@ from inference.dispatch.runner_launcher import FrameCame, LaunchEvent, MakeRunne
 from inference.dispatch.runner_slot import RUNNER_STOP_SECS, RunnerSlot
 from inference.engine.protocol.frames import (
     CacheExported,
+    Deferred,
     Ended,
     Exported,
     Frame,
     FromRunner,
-    Held,
     Imported,
-    Progress,
+    PrefillProgress,
     Rejected,
     Step,
 )
@@ -153,7 +153,7 @@ class Desk:
 
     def _handle_frame(self, slot: RunnerSlot, frame: FromRunner, now: float) -> None:
         match frame:
-            case Step() | Held() | Progress() | Ended() | Rejected():
+            case Step() | Deferred() | PrefillProgress() | Ended() | Rejected():
                 self.roster.handle(slot.device, frame, now)
                 if isinstance(frame, Step) and slot is self.cpu and self.tenancy is not None:
                     self.tenancy.asking.pace.note_step(frame)

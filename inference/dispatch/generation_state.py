@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from inference.engine.params import SequenceParams
-from inference.engine.protocol.frames import Given, Submit
+from inference.engine.protocol.frames import ExportedSequence, Submit
 from inference.models import Generation
 from inference.queue.results import Ending, FinalText
 from inference.token_stream.entries import TokenEntry
@@ -105,7 +105,7 @@ class Live:
             state=self.state_path,
         )
 
-    def carry(self, given: Given) -> None:
+    def carry(self, given: ExportedSequence) -> None:
         """What a runner says of it in giving it out."""
         self.state_path = given.path
         prefill_ms, decode_ms = self.carried_ms

@@ -12,7 +12,7 @@ import msgspec
 from inference.config.engine_config import engine_config
 from inference.config.memory_budget import gpu_memory_shortage, layers_that_fit
 from inference.dispatch.runner_launcher import OnExit, OnFrame, Runner
-from inference.engine.config import Backend, Device, EngineConfig
+from inference.engine.config import BackendKind, Device, EngineConfig
 from inference.engine.errors import BackendError, ModelFileError, RunnerStartError
 from inference.engine.process.client import START_TIMEOUT_SECS, RunnerProcess
 from inference.engine.protocol.frames import Ready
@@ -70,7 +70,7 @@ class GpuRunnerMaker:
         n_layers = self._fitting(config, free_mb)
         if n_layers == 0:
             raise TooLittleMemory(self._too_small(config, free_mb))
-        if config.backend is not Backend.FAKE and (shortage := gpu_memory_shortage(config, free_mb)):
+        if config.backend is not BackendKind.FAKE and (shortage := gpu_memory_shortage(config, free_mb)):
             log.warning("%d layers go onto %s: %s", n_layers, self._card.name, shortage)
         lock = gpu_lock(self._card.uuid, self._lock_folder)
         if lock is None:
@@ -112,7 +112,7 @@ class GpuRunnerMaker:
         log.warning("%d layers did not fit onto %s; %d are tried next", n_layers, self._card.name, self._n_layers)
 
     def _fitting(self, config: EngineConfig, free_mb: int) -> int:
-        return config.gpu_layers if config.backend is Backend.FAKE else layers_that_fit(config, free_mb)
+        return config.gpu_layers if config.backend is BackendKind.FAKE else layers_that_fit(config, free_mb)
 
     def _too_small(self, config: EngineConfig, free_mb: int) -> str:
         shortage = gpu_memory_shortage(config, free_mb)

@@ -36,8 +36,8 @@ class Stay:
             self.leave_at, self.ended_because = now, because
 
     def moved(self, exported: Exported) -> None:
-        self.n_sequences += len(exported.given)
-        self.moved_bytes += sum(each.n_bytes for each in exported.given)
+        self.n_sequences += len(exported.sequences)
+        self.moved_bytes += sum(each.n_bytes for each in exported.sequences)
         self.moved_ms += exported.ms
 
     def copied(self, n_bytes: int, ms: float) -> None:

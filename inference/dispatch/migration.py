@@ -30,7 +30,7 @@ class Ways:
 
     def go_down(self, now: float) -> None:
         self._down = Carrier(self._gpu, self._cpu, self._roster, self._folder)
-        self._down.move(now, budget_ms=BACK_BUDGET_MS, own_only=True)
+        self._down.move(now, budget_ms=BACK_BUDGET_MS, excludes_imported=True)
 
     def answered(self, device: str, frame: Exported | CacheExported | Imported, stay: Stay) -> None:
         """A runner has given out, or taken in, what it was asked to."""

@@ -43,7 +43,7 @@ class Carrier:
         self._is_ahead = True
         self._copy(AHEAD_BUDGET_MS)
 
-    def move(self, now: float, *, budget_ms: float, own_only: bool = False) -> None:
+    def move(self, now: float, *, budget_ms: float, excludes_imported: bool = False) -> None:
         """Everything that lives in the source, then what else may be gone on from."""
         self._is_ahead = False
         leaving = self._roster.on(self.source.device)
@@ -52,7 +52,7 @@ class Carrier:
         if self.source.ready is not None:  # else nothing lives there, and nobody would answer
             self.source.send(Export([live.sequence_id for live in leaving], str(self.folder)))
             self._n_awaited += 1
-        self._copy(budget_ms, own_only=own_only)
+        self._copy(budget_ms, excludes_imported=excludes_imported)
 
     def sequences_left(self, frame: Exported) -> None:
         self._n_awaited -= 1
@@ -64,7 +64,7 @@ class Carrier:
         self._paths += frame.paths
         if self._is_over:
             self.stop()
-        elif self._is_ahead and not frame.is_all:
+        elif self._is_ahead and not frame.is_complete:
             self._copy(AHEAD_BUDGET_MS)
 
     def deliver_copies(self) -> None:
@@ -86,7 +86,7 @@ class Carrier:
     def source_gone(self) -> None:
         self._n_awaited = 0
 
-    def _copy(self, budget_ms: float, *, own_only: bool = False) -> None:
+    def _copy(self, budget_ms: float, *, excludes_imported: bool = False) -> None:
         if self._max_bytes <= 0 or self.source.ready is None:
             return
         self.source.send(
@@ -94,8 +94,8 @@ class Carrier:
                 folder=str(self.folder),
                 max_bytes=self._max_bytes,
                 budget_ms=budget_ms,
-                is_more=self._has_copied,
-                own_only=own_only,
+                is_continuation=self._has_copied,
+                excludes_imported=excludes_imported,
             )
         )
         self._has_copied = True

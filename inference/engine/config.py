@@ -13,7 +13,7 @@ N_IDLE_SLOTS = 2  # for ended sequences on a CPU; more where fewer run than may
 MAX_DEVICES = 16  # of llama.cpp, however it was built
 
 
-class Backend(StrEnum):
+class BackendKind(StrEnum):
     """Which implementation of the model computes logits."""
 
     LLAMA = "llama"  # llama.cpp on a GGUF file
@@ -45,7 +45,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     model_path: Path
-    backend: Backend = Backend.LLAMA
+    backend: BackendKind = BackendKind.LLAMA
     device: Device = Device.CPU
     context_size: int = 65_536
     batch_size: int = 512
@@ -124,7 +124,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         return self.device is not Device.CPU
 
     @property
-    def mixes_prompts_and_answers(self) -> bool:
+    def mixes_prefill_and_decode(self) -> bool:
         """Whether one batch holds both.
 
         On a CPU that is dear: rows of one tile attend to the union of what each may see. Measured (270M, 2 cores):

@@ -27,7 +27,7 @@ class BackendError(EngineError):
     code = "backend"
 
 
-class BooksError(EngineError):
+class AccountingError(EngineError):
     """Free, used and cached cells do not add up to the pool; the message carries all the numbers."""
 
     code = "books"

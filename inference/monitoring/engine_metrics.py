@@ -41,8 +41,8 @@ class _Sums:
     n_prefill: int = 0
     n_decode: int = 0
     n_cached: int = 0
-    n_guessed: int = 0
-    n_right: int = 0
+    n_drafted: int = 0
+    n_accepted: int = 0
     n_sequences: int = 0
     step_ms: float = 0.0
 
@@ -68,8 +68,8 @@ class StepMeter:
             sums.n_prefill += step.n_prefill
             sums.n_decode += step.n_decode
             sums.n_cached += step.n_cached
-            sums.n_guessed += step.n_guessed
-            sums.n_right += step.n_right
+            sums.n_drafted += step.n_drafted
+            sums.n_accepted += step.n_accepted
             sums.n_sequences += step.n_sequences
             sums.step_ms += step.step_ms
             self._last = step
@@ -89,8 +89,8 @@ class StepMeter:
             n_prefill_tokens=total.n_prefill,
             n_decode_tokens=total.n_decode,
             n_cached_tokens=total.n_cached,
-            n_guessed_tokens=total.n_guessed,
-            n_right_tokens=total.n_right,
+            n_guessed_tokens=total.n_drafted,
+            n_right_tokens=total.n_accepted,
             mean_step_ms=round(late.step_ms / n_steps, 2),
             mean_step_sequences=round(late.n_sequences / n_steps, 2),
             mean_step_tokens=round(n_tokens / n_steps, 2),

@@ -10,8 +10,8 @@ from django.utils import timezone
 
 from inference.engine.backends.vocabulary import Vocabulary
 from inference.engine.params import SequenceParams
-from inference.engine.text.citation_filter import labels_in
-from inference.engine.text.detokenizer import TextAssembler
+from inference.engine.text.citation_filter import citation_labels
+from inference.engine.text.detokenizer import Detokenizer
 from inference.enums import FinishReason, Status
 from inference.token_ids import pack
 from inference.token_stream.entries import EndEntry, TokenEntry
@@ -47,7 +47,7 @@ class FinalText:
 
 def final_text(vocabulary: Vocabulary, tokens: Sequence[TokenEntry], params: SequenceParams) -> FinalText:
     """What a runner would have said had the answer ended here: its text is a pure function of the tokens."""
-    text = TextAssembler.of(params)
+    text = Detokenizer.of(params)
     for token in tokens:
         text.push(vocabulary.piece(token.token))
     return FinalText(storable(text.flush()), text.n_kept)
@@ -77,7 +77,7 @@ def output_ids(
 
 def _said(vocabulary: Vocabulary, tokens: Sequence[TokenEntry], params: SequenceParams) -> str:
     """The text with all its labels."""
-    text = TextAssembler(params.stop, trim_start=params.trim_start)
+    text = Detokenizer(params.stop, trim_start=params.trim_start)
     return storable("".join(text.push(vocabulary.piece(token.token)) for token in tokens) + text.flush())
 
 
@@ -103,7 +103,7 @@ def row_columns(
         "error_code": ending.error_code,
         "error_message": ending.error_message,
         "text": text,
-        "labels": sorted(labels_in(text)) if params.highest_label is not None else [],
+        "labels": sorted(citation_labels(text)) if params.highest_label is not None else [],
         "text_ends": pack(list(accumulate(len(token.text) for token in tokens))),
         "output": pack(output),
         "n_completion_tokens": len(tokens),

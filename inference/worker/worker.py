@@ -23,7 +23,7 @@ from inference.config.memory_budget import kv_bytes
 from inference.dispatch import Placement
 from inference.dispatch.generation_state import Live
 from inference.dispatch.runner_launcher import MakeRunner, cpu_runner
-from inference.engine.config import MEBIBYTE, Backend
+from inference.engine.config import MEBIBYTE, BackendKind
 from inference.errors import GpuUnavailable, StoreUnavailable
 from inference.gpu.device.card import Card
 from inference.models import Generation, Priority
@@ -285,7 +285,7 @@ def _vram_used_mb(card: Card, pid: int | None) -> int | None:
 
 
 def _kv_cache_mb() -> float | None:
-    if settings.GEMMA_BACKEND is Backend.FAKE:
+    if settings.GEMMA_BACKEND is BackendKind.FAKE:
         return None
     n_bytes = kv_bytes(requested_config())
     return n_bytes and round(n_bytes / MEBIBYTE, 1)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from inference.config.tokenizer import Tokenizer
 from inference.engine.backends.fake import CONTROL, FIRST_BYTE, FakeVocabulary
-from inference.engine.config import Backend, EngineConfig
+from inference.engine.config import BackendKind, EngineConfig
 
 # Shortened from the published files; each in its own way of writing roles, system texts and ends of turns.
 GEMMA_TEMPLATE = """{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}
@@ -60,7 +60,7 @@ class BaseVocabulary(FakeVocabulary):
 
 
 def fake_tokenizer(*, template: str | None = None, context_size: int = 8192, is_base: bool = False) -> Tokenizer:
-    config = EngineConfig(model_path=Path("none.gguf"), backend=Backend.FAKE, context_size=context_size)
+    config = EngineConfig(model_path=Path("none.gguf"), backend=BackendKind.FAKE, context_size=context_size)
     return Tokenizer(BaseVocabulary() if is_base else TemplatedVocabulary(template), config)
 
 

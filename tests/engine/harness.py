@@ -7,12 +7,20 @@ from pathlib import Path
 from inference.engine.backends.backend import Backend, Logits, Slice
 from inference.engine.backends.fake_backend import FakeBackend
 from inference.engine.backends.vocabulary import Vocabulary
-from inference.engine.config import Backend as BackendName
-from inference.engine.config import EngineConfig
-from inference.engine.core.engine_loop import Loop
-from inference.engine.kv_cache.snapshots import Disk
+from inference.engine.config import BackendKind, EngineConfig
+from inference.engine.core.engine_loop import EngineLoop
+from inference.engine.kv_cache.snapshots import SnapshotDisk
 from inference.engine.params import SamplingParams, SequenceParams
-from inference.engine.protocol.frames import Cancel, Emission, Ended, FromRunner, Progress, Rejected, Step, Submit
+from inference.engine.protocol.frames import (
+    Cancel,
+    Emission,
+    Ended,
+    FromRunner,
+    PrefillProgress,
+    Rejected,
+    Step,
+    Submit,
+)
 
 MAX_STEPS = 20_000
 
@@ -20,7 +28,7 @@ MAX_STEPS = 20_000
 def fake_config(**changes: object) -> EngineConfig:
     values: dict[str, object] = {
         "model_path": Path("/nowhere.gguf"),
-        "backend": BackendName.FAKE,
+        "backend": BackendKind.FAKE,
         "context_size": 4096,
         "batch_size": 64,
         **changes,
@@ -54,11 +62,11 @@ class Harness:
     frames: list[FromRunner] = field(default_factory=list)
     submitted: list[Submit] = field(default_factory=list)
 
-    disk: Disk | None = None
+    disk: SnapshotDisk | None = None
     settings: str = "same"
 
     def __post_init__(self) -> None:
-        self.loop = Loop(self.backend, self.config, self.frames.append, self.disk, self.settings)
+        self.loop = EngineLoop(self.backend, self.config, self.frames.append, self.disk, self.settings)
 
     @classmethod
     def fake(cls, *, window: int = 0, n_slots: int | None = None, **changes: object) -> "Harness":
@@ -128,7 +136,7 @@ class Harness:
         return [
             (frame.n_done, frame.n_total)
             for frame in self.frames
-            if isinstance(frame, Progress) and frame.sequence_id == sequence_id
+            if isinstance(frame, PrefillProgress) and frame.sequence_id == sequence_id
         ]
 
     def ends(self, sequence_id: str) -> list[Ended | Rejected]:
@@ -152,7 +160,7 @@ class Harness:
         return "".join(each.text for each in self.emissions(sequence_id)) + self.ended(sequence_id).text
 
 
-class Recording:
+class RecordingBackend:
     """A backend that keeps what was decoded and which logits came; everything else is the backend's it wraps."""
 
     def __init__(self, inner: Backend) -> None:

@@ -14,8 +14,7 @@ from inference.engine.backends.backend import Backend, Slice
 from inference.engine.backends.fake_backend import FakeBackend
 from inference.engine.backends.llama import LlamaModel
 from inference.engine.backends.llama_backend import LlamaBackend
-from inference.engine.config import MAX_DEVICES, N_IDLE_SLOTS, Device, EngineConfig, FlashAttention, KvType
-from inference.engine.config import Backend as BackendName
+from inference.engine.config import MAX_DEVICES, N_IDLE_SLOTS, BackendKind, Device, EngineConfig, FlashAttention, KvType
 from inference.engine.errors import BackendError, ModelFileError
 from inference.engine.process.runner import open_backend
 from inference.engine.protocol.frames import (
@@ -24,7 +23,7 @@ from inference.engine.protocol.frames import (
     Ended,
     Fatal,
     Frame,
-    Progress,
+    PrefillProgress,
     Ready,
     Rejected,
     Start,
@@ -258,7 +257,7 @@ def test_frames_to_a_runner_survive_the_way(frame: Frame) -> None:
     "frame",
     [
         Ready(model_name="m", context_size=1, trained_context=2, gpu_layers=3, load_ms=4.5, warmup_ms=5.5),
-        Progress("a", 1, 2),
+        PrefillProgress("a", 1, 2),
         Step(emissions=[Emission("a", 1, 2, "é")], n_prefill=1, n_decode=0, step_ms=1.5),
         Ended(sequence_id="a", reason="stop", text="x", n_kept=3),
         Rejected("a", "code", "message"),
@@ -270,7 +269,7 @@ def test_frames_from_a_runner_survive_the_way(frame: Frame) -> None:
 
 
 def test_the_start_carries_the_whole_configuration() -> None:
-    config = fake_config(backend=BackendName.FAKE, flash_attention=FlashAttention.OFF, step_budget_ms=12.5)
+    config = fake_config(backend=BackendKind.FAKE, flash_attention=FlashAttention.OFF, step_budget_ms=12.5)
     start = Start(config=config, title="gemma-runner cpu", parent_pid=7)
     assert decode_start(encode(start)) == start
     assert isinstance(decode_start(encode(start)).config.model_path, Path)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine.text.citation_filter import LabelFilter, labels_in
-from inference.engine.text.detokenizer import TextAssembler
+from inference.engine.text.citation_filter import CitationFilter, citation_labels
+from inference.engine.text.detokenizer import Detokenizer
 from tests.engine.test_detokenizer import CUTS, pieces_of
 
 TEXTS = st.lists(
@@ -24,7 +24,7 @@ STOPS = st.lists(st.sampled_from(["]", "[7", "a", " [", "7]", "\n"]), max_size=2
 
 
 def filtered(text: str, highest: int = 2) -> str:
-    labels = LabelFilter(highest)
+    labels = CitationFilter(highest)
     return labels.push(text) + labels.flush()
 
 
@@ -69,7 +69,7 @@ def test_what_is_no_label_is_left_alone(text: str) -> None:
 
 
 def test_an_index_cites_nothing() -> None:
-    labels = LabelFilter(2)
+    labels = CitationFilter(2)
     assert labels.push("list[1] said so [2].") == "list[1] said so [2]."
     assert labels.found == {2}
 
@@ -88,17 +88,17 @@ def test_an_answer_that_ends_within_a_bracket(text: str, expected: str) -> None:
 
 
 def test_only_a_bracket_that_may_become_a_label_is_waited_for() -> None:
-    labels = LabelFilter(2)
+    labels = CitationFilter(2)
     parts = [labels.push(part) for part in ("said", " [", "1", "]", " and", " [", "a", "]", " [7", "]", ".", " ", "x")]
     assert parts == ["said", "", "", " [1]", " and", "", " [a", "]", "", "", ".", "", " x"]
 
 
 @given(text=MARKED | TEXTS, cuts=CUTS, stop=STOPS)
 def test_any_cut_gives_the_same_text(text: str, cuts: list[int], stop: list[str]) -> None:
-    whole = TextAssembler(stop, highest_label=2)
+    whole = Detokenizer(stop, highest_label=2)
     expected = whole.push(text.encode()) + whole.flush()
     assert stop or expected == filtered(text)
-    assembler = TextAssembler(stop, highest_label=2)
+    assembler = Detokenizer(stop, highest_label=2)
     released = ""
     for piece in pieces_of(text.encode(), cuts):
         released += assembler.push(piece)
@@ -108,9 +108,9 @@ def test_any_cut_gives_the_same_text(text: str, cuts: list[int], stop: list[str]
 
 @given(text=TEXTS)
 def test_no_unknown_label_shows_and_what_was_found_is_there(text: str) -> None:
-    labels = LabelFilter(2)
+    labels = CitationFilter(2)
     final = labels.push(text) + labels.flush()
-    assert labels_in(final) == labels.found <= {1, 2}
+    assert citation_labels(final) == labels.found <= {1, 2}
     # After "a" or "a1" it is an index, and after an index another one.
     assert not re.search(r"(?<![\w\]])\[[ ]*(?:7|12)[ ]*\](?!\()", final)
     assert filtered(final) == final
@@ -119,7 +119,7 @@ def test_no_unknown_label_shows_and_what_was_found_is_there(text: str) -> None:
 @given(text=TEXTS, cuts=CUTS, stop=STOPS, at=st.integers(0, 20))
 def test_a_replay_goes_on_like_the_uninterrupted_run(text: str, cuts: list[int], stop: list[str], at: int) -> None:
     pieces = pieces_of(text.encode(), cuts)
-    whole, replayed = TextAssembler(stop, highest_label=2), TextAssembler(stop, highest_label=2)
+    whole, replayed = Detokenizer(stop, highest_label=2), Detokenizer(stop, highest_label=2)
     parts = [whole.push(piece) for piece in pieces]
     for piece in pieces[:at]:
         replayed.push(piece)
@@ -129,12 +129,12 @@ def test_a_replay_goes_on_like_the_uninterrupted_run(text: str, cuts: list[int],
 
 @given(text=MARKED | TEXTS)
 def test_without_a_highest_label_nothing_is_touched(text: str) -> None:
-    assembler = TextAssembler()
+    assembler = Detokenizer()
     assert assembler.push(text.encode()) + assembler.flush() == text
 
 
 def test_stop_strings_are_looked_for_in_what_the_model_said() -> None:
-    assembler = TextAssembler(["[7] end"], highest_label=2)
+    assembler = Detokenizer(["[7] end"], highest_label=2)
     assert [assembler.push(piece) for piece in (b"so [1] ", b"[7]", b" end", b"x")] == ["so [1]", "", " ", ""]
     assert assembler.stopped
     assert assembler.flush() == ""
@@ -143,4 +143,4 @@ def test_stop_strings_are_looked_for_in_what_the_model_said() -> None:
 @given(st.text(), st.integers(1, 99))
 def test_labels_of_a_whole_text(text: str, label: int) -> None:
     plain = text.replace("`", "").replace("[", "")
-    assert label in labels_in(f"{plain} [{label}]{plain}")
+    assert label in citation_labels(f"{plain} [{label}]{plain}")

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine.text.detokenizer import TextAssembler
+from inference.engine.text.detokenizer import Detokenizer
 
 # Few letters, so that stop strings and their beginnings really occur; and characters of 2, 3 and 4 bytes.
 WORDS = st.text(alphabet="ab\n é漢😀", max_size=30)
@@ -18,8 +18,8 @@ def pieces_of(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(places)]
 
 
-def assemble(pieces: list[bytes], stop: list[str], *, trim_start: bool = False) -> tuple[str, TextAssembler]:
-    assembler = TextAssembler(stop, trim_start=trim_start)
+def assemble(pieces: list[bytes], stop: list[str], *, trim_start: bool = False) -> tuple[str, Detokenizer]:
+    assembler = Detokenizer(stop, trim_start=trim_start)
     released = "".join(assembler.push(piece) for piece in pieces)
     return released + assembler.flush(), assembler
 
@@ -40,7 +40,7 @@ def test_any_cut_gives_the_text_up_to_the_first_stop_string(text: str, stop: lis
 
 @given(text=WORDS, stop=STOPS, cuts=CUTS)
 def test_what_was_released_is_never_taken_back(text: str, stop: list[str], cuts: list[int]) -> None:
-    assembler = TextAssembler(stop)
+    assembler = Detokenizer(stop)
     expected = up_to_stop(text, stop)
     released = ""
     for piece in pieces_of(text.encode(), cuts):
@@ -52,9 +52,9 @@ def test_what_was_released_is_never_taken_back(text: str, stop: list[str], cuts:
 @given(text=WORDS, stop=STOPS, cuts=CUTS, at=st.integers(0, 20))
 def test_a_replay_goes_on_like_the_uninterrupted_run(text: str, stop: list[str], cuts: list[int], at: int) -> None:
     pieces = pieces_of(text.encode(), cuts)
-    whole = TextAssembler(stop)
+    whole = Detokenizer(stop)
     parts = [whole.push(piece) for piece in pieces]
-    replayed = TextAssembler(stop)
+    replayed = Detokenizer(stop)
     for piece in pieces[:at]:
         replayed.push(piece)
     assert [replayed.push(piece) for piece in pieces[at:]] == parts[at:]
@@ -83,18 +83,18 @@ def test_any_bytes_become_the_text_that_python_makes_of_them(data: bytes, cuts: 
 
 
 def test_an_emoji_comes_when_its_last_byte_comes() -> None:
-    assembler = TextAssembler()
+    assembler = Detokenizer()
     assert [assembler.push(bytes([byte])) for byte in "😀".encode()] == ["", "", "", "😀"]
 
 
 def test_half_a_character_is_told_only_at_the_end() -> None:
-    assembler = TextAssembler()
+    assembler = Detokenizer()
     assert assembler.push("a😀".encode()[:-1]) == "a"
     assert assembler.flush() == "�"
 
 
 def test_a_stop_string_over_three_tokens_is_never_seen() -> None:
-    assembler = TextAssembler(["\nUser:"])
+    assembler = Detokenizer(["\nUser:"])
     assert [assembler.push(piece) for piece in (b"Paris.", b"\n", b"User", b": and")] == ["Paris.", "", "", ""]
     assert assembler.stopped
     assert assembler.flush() == ""
@@ -102,7 +102,7 @@ def test_a_stop_string_over_three_tokens_is_never_seen() -> None:
 
 
 def test_what_only_looked_like_a_stop_string_is_released() -> None:
-    assembler = TextAssembler(["\nUser:"])
+    assembler = Detokenizer(["\nUser:"])
     assert [assembler.push(piece) for piece in (b"a\nUse", b"d car")] == ["a", "\nUsed car"]
     assert not assembler.stopped
 
@@ -128,7 +128,7 @@ def test_a_token_cut_by_a_stop_string_is_not_kept() -> None:
 
 
 def test_tokens_after_the_stop_add_nothing() -> None:
-    assembler = TextAssembler(["."])
+    assembler = Detokenizer(["."])
     assembler.push(b"a.")
     assert assembler.push(b"more") == ""
     assert assembler.flush() == ""

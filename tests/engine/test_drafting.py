@@ -9,9 +9,9 @@ import pytest
 
 from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.config import Device, EngineConfig
-from inference.engine.core.batch_cost import N_ROUNDS, ROWS, ShapeCosts
+from inference.engine.core.batch_cost import N_ROUNDS, ROWS, BatchCost
 from inference.engine.protocol.frames import Step
-from inference.engine.sampling.prompt_lookup import PRIOR, Lookup
+from inference.engine.sampling.prompt_lookup import PRIOR, PromptLookup
 from tests.engine.harness import Harness, turn
 
 END = 1
@@ -35,62 +35,62 @@ END = 1
     ],
 )
 def test_what_followed_the_same_tokens_is_guessed(tokens: list[int], guess: list[int]) -> None:
-    assert Lookup({END}).guess(tokens, 3) == guess
+    assert PromptLookup({END}).draft(tokens, 3) == guess
 
 
 def test_a_growing_sequence_is_searched_to_its_end() -> None:
-    lookup, tokens = Lookup(()), [1000 + n for n in range(700)]
+    lookup, tokens = PromptLookup(()), [1000 + n for n in range(700)]
     for token in [*range(20), *range(20)]:
         tokens.append(token)
-        guess = lookup.guess(tokens, 4)
+        guess = lookup.draft(tokens, 4)
     assert guess == [0, 1, 2, 3]
-    assert lookup.guess([*tokens, 0, 1], 4) == [2, 3, 4, 5]
+    assert lookup.draft([*tokens, 0, 1], 4) == [2, 3, 4, 5]
 
 
 def test_nothing_is_guessed_where_no_token_is_wanted() -> None:
-    assert Lookup(()).guess([5, 6, 7, 5, 6], 0) == []
+    assert PromptLookup(()).draft([5, 6, 7, 5, 6], 0) == []
 
 
 @pytest.mark.parametrize("at_most", [0, 3])
 def test_odds_follow_what_came_of_guesses_tried_or_not(at_most: int) -> None:
-    lookup, tokens = Lookup(()), [5, 6, 7, 8, 5, 6, 7]
-    lookup.guess(tokens, at_most)
+    lookup, tokens = PromptLookup(()), [5, 6, 7, 8, 5, 6, 7]
+    lookup.draft(tokens, at_most)
     before = lookup.odds
     assert before == PRIOR[3]
-    lookup.guess([*tokens, 8], at_most)  # right
-    lookup.guess([*tokens, 8, 0, 5, 6, 7], at_most)  # 5 was guessed behind four of the same
+    lookup.draft([*tokens, 8], at_most)  # right
+    lookup.draft([*tokens, 8, 0, 5, 6, 7], at_most)  # 5 was guessed behind four of the same
     assert lookup.odds == pytest.approx(before + 0.2 * (1 - before))
 
 
 def test_wrong_guesses_lower_the_odds_of_their_kind_alone() -> None:
-    lookup, tokens = Lookup(()), [5, 6, 100, 0, 5, 6]
+    lookup, tokens = PromptLookup(()), [5, 6, 100, 0, 5, 6]
     for token in range(100, 120):
-        assert lookup.guess(tokens, 1) == [token]
+        assert lookup.draft(tokens, 1) == [token]
         tokens = [*tokens, token + 1, -token, 5, 6]
     assert lookup.odds < 0.02
-    lookup.guess([*tokens, 1, 2, 3, 7, 1, 2, 3], 1)
+    lookup.draft([*tokens, 1, 2, 3, 7, 1, 2, 3], 1)
     assert lookup.odds == PRIOR[3]
 
 
 # ---- when it pays ----
 
 
-def measured(cost: Callable[[int], float], max_rows: int = 32) -> ShapeCosts:
-    shapes = ShapeCosts(max_rows)
+def measured(cost: Callable[[int], float], max_rows: int = 32) -> BatchCost:
+    shapes = BatchCost(max_rows)
     while (n_rows := shapes.next_wanted) is not None:
         shapes.observe(cost(n_rows))
     return shapes
 
 
-def odds_of(odds: float, n_guessed: int) -> list[float]:
-    return list(accumulate(repeat(odds, n_guessed), lambda one, other: one * other))
+def odds_of(odds: float, n_drafted: int) -> list[float]:
+    return list(accumulate(repeat(odds, n_drafted), lambda one, other: one * other))
 
 
 def test_every_shape_is_measured_a_few_times_and_the_least_counts() -> None:
     """Every round was disturbed, each in other places."""
     rounds = ([300, 20, 300, 300, 300], [20, 300, 300, 20, 21], [300, 300, 20, 22, 300], [25, 21, 22, 23, 20])
     times = iter([float(ms) for each in rounds for ms in each])
-    shapes = ShapeCosts(5)
+    shapes = BatchCost(5)
     assert shapes.ms == []
     n_measured = 0
     while shapes.next_wanted is not None:
@@ -127,7 +127,7 @@ def test_guesses_beside_a_waiting_prompt_cost_little() -> None:
 
 
 def test_unknown_shapes_mean_one_row_each() -> None:
-    assert ShapeCosts(32).best_batch([odds_of(0.9, 3)]) == [0]
+    assert BatchCost(32).best_batch([odds_of(0.9, 3)]) == [0]
     assert measured(lambda _: 30.0, max_rows=2).best_batch([[0.9]] * 3) == [0, 0, 0]
 
 
@@ -156,8 +156,8 @@ def test_an_answer_that_repeats_itself_takes_fewer_steps_and_is_the_same() -> No
     assert harness.tokens("a") == plain.tokens("a")
     assert len(decode_steps(harness)) < len(decode_steps(plain)) / 2
     steps = decode_steps(harness)
-    assert sum(step.n_right for step in steps) > 20
-    assert sum(step.n_guessed for step in steps) >= sum(step.n_right for step in steps)
+    assert sum(step.n_accepted for step in steps) > 20
+    assert sum(step.n_drafted for step in steps) >= sum(step.n_accepted for step in steps)
 
 
 @pytest.mark.parametrize("n_out", [1, 2, 5, 9, 30, 31])
@@ -233,7 +233,7 @@ def test_guesses_leave_the_prompts_of_their_batch_a_row_each() -> None:
     for name in "bcd":
         harness.ask(name, f"{name}, short")
     harness.run()
-    assert any(step.n_guessed and step.n_prefill for step in harness.steps())
+    assert any(step.n_drafted and step.n_prefill for step in harness.steps())
     assert harness.text("a") == "to be or not to be or not to be or not to be"
 
 
@@ -247,15 +247,15 @@ def test_guesses_go_on_beside_a_long_prompt_and_not_beside_short_ones(n_chars: i
         harness.loop.step()
     for name in "bcd":
         harness.ask(name, name * n_chars, max_tokens=1)
-    n_guessed = n_beside = 0
+    n_drafted = n_beside = 0
     while not harness.tokens("d"):
         harness.loop.step()
         step = harness.steps()[-1]
         is_beside = step.n_decode > 0 and any(each.n_pending for each in harness.loop.scheduler._prompts())
         n_beside += is_beside
-        n_guessed += step.n_guessed if is_beside else 0
+        n_drafted += step.n_drafted if is_beside else 0
     assert n_beside > 0
-    assert n_guessed >= at_least if at_least else n_guessed == 0
+    assert n_drafted >= at_least if at_least else n_drafted == 0
 
 
 # ---- the real model ----
@@ -287,8 +287,8 @@ def test_the_real_model_says_the_same_with_guesses(real_config: EngineConfig) ->
 @pytest.mark.real_model
 def test_cells_taken_back_leave_the_window_whole(real_config: EngineConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every guess is wrong, beyond the point where the windowed cells are reused: all the window sees stays."""
-    monkeypatch.setattr(Lookup, "guess", lambda _, tokens, at_most: [7, 8, 9][:at_most])
-    monkeypatch.setattr(Lookup, "odds", 0.9)
+    monkeypatch.setattr(PromptLookup, "guess", lambda _, tokens, at_most: [7, 8, 9][:at_most])
+    monkeypatch.setattr(PromptLookup, "odds", 0.9)
     config = msgspec.structs.replace(
         real_config, context_size=4096, parallel=1, batch_size=64, draft_max=3, cache_ram_mb=0
     )
@@ -303,7 +303,7 @@ def test_cells_taken_back_leave_the_window_whole(real_config: EngineConfig, monk
         n_held = backend.n_positions(0)
         assert backend.first_position(0) <= max(0, n_held - backend.window + 1)
     steps = decode_steps(harness)
-    assert sum(step.n_guessed for step in steps) > 100
-    assert sum(step.n_right for step in steps) < 5
+    assert sum(step.n_drafted for step in steps) > 100
+    assert sum(step.n_accepted for step in steps) < 5
     assert n_before > 0, "windowed cells were reused"
     backend.close()

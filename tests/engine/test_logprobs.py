@@ -13,7 +13,7 @@ from inference.engine.config import EngineConfig
 from inference.engine.core import engine_loop as loop_module
 from inference.engine.protocol.frames import Emission, Step, Submit, decode_from_runner, encode
 from inference.engine.sampling.logprobs import MAX_ALTERNATIVES, TokenLogprobs, token_logprobs
-from tests.engine.harness import Harness, Recording, fake_config, params
+from tests.engine.harness import Harness, RecordingBackend, fake_config, params
 from tests.engine.test_engine_loop import plain
 from tests.engine.test_runner import Watched
 
@@ -57,7 +57,7 @@ def test_forbidden_and_far_away_tokens_are_no_trouble() -> None:
 
 
 def test_each_token_of_who_asked_has_them_and_nobody_elses(harness: Harness) -> None:
-    recording = Recording(harness.backend)
+    recording = RecordingBackend(harness.backend)
     harness = Harness(recording, harness.config)
     harness.submit("asked", plain(harness), max_tokens=4, ignore_eos=True, n_logprobs=3)
     harness.run()

@@ -19,12 +19,12 @@ from inference.engine.protocol.frames import (
     Export,
     ExportCache,
     Exported,
-    Given,
+    ExportedSequence,
     Import,
     Imported,
     Submit,
 )
-from tests.engine.harness import Harness, Recording, fake_config, params, turn
+from tests.engine.harness import Harness, RecordingBackend, fake_config, params, turn
 from tests.engine.test_prefix_reuse import tokens_of
 from tests.engine.test_sharing import n_prefilled, prompt
 
@@ -42,7 +42,7 @@ def second_backend(real_config: EngineConfig) -> Iterator[LlamaBackend]:
 def fake_runner(**changes: object) -> Harness:
     config = fake_config(**changes)
     backend = FakeBackend(n_cells=config.context_size, n_slots=8, batch_size=config.batch_size, window=WINDOW)
-    return Harness(Recording(backend), config)
+    return Harness(RecordingBackend(backend), config)
 
 
 @pytest.fixture(params=["fake", pytest.param("llama", marks=pytest.mark.real_model)])
@@ -63,11 +63,11 @@ def real_backends(request: pytest.FixtureRequest) -> Iterator[LlamaBackend]:
 def emptied(backend: LlamaBackend, config: EngineConfig) -> Harness:
     for slot in range(backend.n_slots):
         backend.remove(slot)
-    return Harness(Recording(backend), config)
+    return Harness(RecordingBackend(backend), config)
 
 
 def rows(harness: Harness) -> list[np.ndarray]:
-    assert isinstance(harness.backend, Recording)
+    assert isinstance(harness.backend, RecordingBackend)
     return list(harness.backend.rows)
 
 
@@ -86,7 +86,7 @@ class Journey:
         self.text = ""
         self.rows: list[np.ndarray] = []
         self.n_computed = 0
-        self.given: list[Given] = []
+        self.given: list[ExportedSequence] = []
         self.harness = make()
         self.harness.submit("one", prompt, **changes)  # type: ignore[arg-type]
 
@@ -101,7 +101,7 @@ class Journey:
         self.harness.loop.handle(Export(["one"], str(folder)))
         exported = last(self.harness, Exported)
         assert isinstance(exported, Exported)
-        (given,) = exported.given
+        (given,) = exported.sequences
         assert self.harness.ends("one") == []
         self._note()
         self.given.append(given)
@@ -133,7 +133,7 @@ class Journey:
 
 
 def long_prompt(harness: Harness, n_tokens: int) -> list[int]:
-    assert isinstance(harness.backend, Recording)
+    assert isinstance(harness.backend, RecordingBackend)
     inner = harness.backend.inner
     if isinstance(inner, LlamaBackend):
         return tokens_of(inner, n_tokens)
@@ -243,7 +243,7 @@ def test_a_folder_that_takes_no_file_costs_the_state_only(tmp_path: Path, caplog
     harness.loop.handle(Export(["one"], str(tmp_path / "gone")))
     exported = last(harness, Exported)
     assert isinstance(exported, Exported)
-    assert (exported.given[0].path, exported.given[0].n_bytes) == ("", 0)
+    assert (exported.sequences[0].path, exported.sequences[0].n_bytes) == ("", 0)
     assert "without their state" in caplog.text
     assert not harness.loop.step()
 
@@ -253,7 +253,7 @@ def test_what_has_ended_or_was_never_there_is_not_given(tmp_path: Path) -> None:
     harness.ask("one", "[[count: 2]]")
     harness.run()
     harness.loop.handle(Export(["one", "two"], str(tmp_path)))
-    assert last(harness, Exported).given == []  # type: ignore[attr-defined]
+    assert last(harness, Exported).sequences == []  # type: ignore[attr-defined]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -264,7 +264,7 @@ def test_one_that_waits_for_room_moves_with_what_it_has(tmp_path: Path) -> None:
         harness.ask(name, "[[count: 45]]", priority=priority, cache_prompt=False)
     while not harness.loop.scheduler.waiting or not harness.tokens("batch"):
         assert harness.loop.step()
-    assert harness.loop.scheduler.waiting[0].parked is not None
+    assert harness.loop.scheduler.waiting[0].swapped_state is not None
     harness.loop.handle(Export(["batch"], str(tmp_path)))
     exported = last(harness, Exported)
     assert isinstance(exported, Exported)
@@ -277,7 +277,7 @@ def test_one_that_waits_for_room_moves_with_what_it_has(tmp_path: Path) -> None:
             prompt=tokens,
             params=params(cache_prompt=False),
             emitted=said,
-            state=exported.given[0].path,
+            state=exported.sequences[0].path,
         )
     )
     there.run()
@@ -320,7 +320,7 @@ def test_a_conversation_goes_on_elsewhere_and_back_again_without_computing_anyth
     there.run()
     # The last token of an answer is never computed: nothing followed it.
     assert (there.ended("second").n_cached, n_prefilled(there)) == (205, 4)
-    carried(there, here, tmp_path, own_only=True)
+    carried(there, here, tmp_path, excludes_imported=True)
     history = history + there.tokens("second") + [33]
     before = n_prefilled(here)
     here.submit("third", history, max_tokens=2, ignore_eos=True)
@@ -341,14 +341,14 @@ def test_the_youngest_go_first_and_the_rest_later(tmp_path: Path) -> None:
     here, there = fake_runner(), fake_runner()
     talked(here, "a", "b", "c")
     exported, imported = carried(here, there, tmp_path, max_bytes=900)
-    assert (len(exported.paths), imported.n_states, exported.is_all) == (1, 1, True)
+    assert (len(exported.paths), imported.n_states, exported.is_complete) == (1, 1, True)
     (held,) = there.loop.scheduler.cache.snapshots.youngest()
     assert held.tokens[1] == prompt(here, "c", "")[1]
-    exported, imported = carried(here, there, tmp_path, is_more=True)
+    exported, imported = carried(here, there, tmp_path, is_continuation=True)
     assert exported.paths == [], "what did not fit is not tried again"
     exported, imported = carried(here, there, tmp_path, budget_ms=-1.0)
-    assert (exported.paths, exported.is_all) == ([], False)
-    exported, imported = carried(here, there, tmp_path, is_more=True)
+    assert (exported.paths, exported.is_complete) == ([], False)
+    exported, imported = carried(here, there, tmp_path, is_continuation=True)
     assert (len(exported.paths), imported.n_states) == (3, 3)
 
 
@@ -369,7 +369,7 @@ def test_only_what_is_new_goes_back_when_the_rest_is_there_still(tmp_path: Path)
     talked(here, "a", "b")
     carried(here, there, tmp_path)
     talked(there, "c")
-    assert len(carried(there, here, tmp_path, own_only=True)[0].paths) == 1
+    assert len(carried(there, here, tmp_path, excludes_imported=True)[0].paths) == 1
     assert len(carried(there, fake_runner(), tmp_path)[0].paths) == 3
 
 
@@ -385,7 +385,7 @@ def test_a_sequence_that_leaves_is_carried_once(tmp_path: Path) -> None:
     here.loop.handle(Export(["live"], str(ways[0])))
     exported = last(here, Exported)
     assert isinstance(exported, Exported)
-    assert exported.given[0].path
+    assert exported.sequences[0].path
     assert len(carried(here, fake_runner(), ways[1])[0].paths) == 1
     here.loop.handle(Export([], str(ways[0])))
     assert len(carried(here, fake_runner(), ways[1])[0].paths) == 2, "whoever comes next has none of it"

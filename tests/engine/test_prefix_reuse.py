@@ -7,13 +7,13 @@ from inference.engine.backends.backend import Slice
 from inference.engine.backends.fake_backend import FakeBackend
 from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.config import EngineConfig
-from inference.engine.errors import BooksError
+from inference.engine.errors import AccountingError
 from inference.engine.kv_cache import prefix_cache as cache_module
 from inference.engine.kv_cache.prefix_cache import MIN_SHARED, PrefixCache
-from inference.engine.kv_cache.slot_pool import Pool
+from inference.engine.kv_cache.slot_pool import SlotPool
 from inference.engine.protocol.frames import Submit
 from inference.engine.sequences.sequence import Sequence
-from tests.engine.harness import Harness, Recording, fake_config, params
+from tests.engine.harness import Harness, RecordingBackend, fake_config, params
 
 
 class CountingMemory:
@@ -50,10 +50,10 @@ class CountingMemory:
         return True
 
 
-def cached(*sequences: list[int], window: int = 0) -> tuple[PrefixCache, Pool, CountingMemory]:
+def cached(*sequences: list[int], window: int = 0) -> tuple[PrefixCache, SlotPool, CountingMemory]:
     """A cache that holds the given token lists, the first one oldest."""
     memory = CountingMemory(window)
-    pool = Pool(10_000, len(sequences) + 1)
+    pool = SlotPool(10_000, len(sequences) + 1)
     cache = PrefixCache(pool, memory)
     for tokens in sequences:
         slot = pool.take_slot()
@@ -164,16 +164,16 @@ def test_a_cell_the_model_does_not_hold_is_told() -> None:
     cache, _, memory = cached(A)
     cache.check()
     memory.lengths[0] = 99
-    with pytest.raises(BooksError, match=r"idle slot 0: \(100, 100, 99\)"):
+    with pytest.raises(AccountingError, match=r"idle slot 0: \(100, 100, 99\)"):
         cache.check()
 
 
 # ---- through the loop ----
 
 
-def windowed(window: int = 48) -> tuple[Harness, Recording]:
+def windowed(window: int = 48) -> tuple[Harness, RecordingBackend]:
     harness = Harness.fake(window=window)
-    backend = Recording(harness.backend)
+    backend = RecordingBackend(harness.backend)
     return Harness(backend, harness.config), backend
 
 
@@ -237,7 +237,7 @@ def test_a_continued_conversation_has_bit_identical_logits(
     real_backend: LlamaBackend, real_config: EngineConfig
 ) -> None:
     """Through the loop with reuse, against the same chunks fed to an empty slot: no difference at all."""
-    recording = Recording(real_backend)
+    recording = RecordingBackend(real_backend)
     harness = Harness(recording, real_config)
     prompt = tokens_of(real_backend, 150)
     harness.submit("first", prompt, max_tokens=5, ignore_eos=True)
@@ -293,7 +293,7 @@ def test_the_sliding_window_trap_is_real_and_guarded(real_config: EngineConfig) 
     assert backend.window == 512
     tokens = tokens_of(backend, 1100)
     feed(backend, 0, tokens, [256, 256, 256, 256, 76])
-    pool = Pool(backend.n_cells, 1)
+    pool = SlotPool(backend.n_cells, 1)
     slot = pool.take_slot()
     assert slot == 0
     pool.fill(0, 1100)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine.kv_cache.radix_tree import PrefixIndex, Tokens, n_common
+from inference.engine.kv_cache.radix_tree import RadixTree, Tokens, n_common
 
 TOKENS = st.lists(st.integers(min_value=0, max_value=2), max_size=8)
 
@@ -18,7 +18,7 @@ def array(tokens: list[int]) -> Tokens:
 def test_every_value_is_found_with_what_it_has_in_common(
     held: list[list[int]], removed: set[int], wanted: list[int]
 ) -> None:
-    index: PrefixIndex[list[int]] = PrefixIndex()
+    index: RadixTree[list[int]] = RadixTree()
     for each in held:
         index.add(array(each), each)
     left = [each for number, each in enumerate(held) if number not in removed]
@@ -32,7 +32,7 @@ def test_every_value_is_found_with_what_it_has_in_common(
 
 
 def test_what_is_not_there_cannot_be_removed() -> None:
-    index: PrefixIndex[str] = PrefixIndex()
+    index: RadixTree[str] = RadixTree()
     index.add(array([1, 2, 3]), "a")
     for tokens, value in (([1, 2], "a"), ([1, 2, 3], "b"), ([1, 2, 3, 4], "a"), ([9], "a")):
         with pytest.raises(KeyError):

@@ -26,12 +26,12 @@ from inference.engine.backends.fake import FIRST_BYTE
 from inference.engine.backends.fake_backend import FakeBackend
 from inference.engine.config import EngineConfig
 from inference.engine.kv_cache import prefix_cache as cache_module
-from inference.engine.kv_cache.disk_store import SnapshotFiles
-from inference.engine.protocol.frames import CacheExported, Export, ExportCache, Exported, Held, Import, Submit
-from inference.engine.sampling.prompt_lookup import Lookup
+from inference.engine.kv_cache.disk_store import DiskStore
+from inference.engine.protocol.frames import CacheExported, Deferred, Export, ExportCache, Exported, Import, Submit
+from inference.engine.sampling.prompt_lookup import PromptLookup
 from tests.engine.aligned import WINDOW, AlignedBackend
 from tests.engine.harness import Harness, fake_config
-from tests.engine.tracing import History, Reference, Traced, tokens_of
+from tests.engine.tracing import History, Reference, TracedBackend, tokens_of
 
 N_CELLS = 180
 PARALLEL = 3
@@ -46,8 +46,8 @@ class Playground:
         for slot in range(backend.n_slots):
             backend.remove(slot)
             other.remove(slot)
-        self.traced, self.reference, self.config = Traced(backend), reference, config
-        self.other = Traced(other, self.traced)
+        self.traced, self.reference, self.config = TracedBackend(backend), reference, config
+        self.other = TracedBackend(other, self.traced)
         self.folder = Path(tempfile.mkdtemp(prefix="gemma-random-"))
         self.prompts: dict[str, list[int]] = {}
         self.ended: dict[str, list[int]] = {}
@@ -56,7 +56,7 @@ class Playground:
         self.begin()
 
     def begin(self) -> None:
-        self.harness = Harness(self.traced, self.config, disk=SnapshotFiles(self.folder, 1 << 30, "random"))
+        self.harness = Harness(self.traced, self.config, disk=DiskStore(self.folder, 1 << 30, "random"))
         # As many guesses as may be: their rows cost nothing.
         self.harness.loop._shapes.ms = [0.0, *[1.0] * self.traced.max_outputs]
 
@@ -105,7 +105,7 @@ class Playground:
         *_, cache, exported = frames
         assert isinstance(cache, CacheExported)
         assert isinstance(exported, Exported)
-        for given in exported.given:
+        for given in exported.sequences:
             self.ended[given.sequence_id] = self.said(given.sequence_id)
         loop.close(10)
         for slot in range(self.traced.n_slots):
@@ -114,11 +114,11 @@ class Playground:
         self.begin()
         self.harness.frames += frames
         self.harness.loop.handle(Import(cache.paths[:n_states]))
-        for given in exported.given:
+        for given in exported.sequences:
             emitted = self.harness.tokens(given.sequence_id)
             changed = {"emitted": emitted, "state": given.path}
             self.harness.loop.handle(msgspec.structs.replace(self.submitted[given.sequence_id], **changed))
-        self.n_moved += len(exported.given)
+        self.n_moved += len(exported.sequences)
 
     def check_books(self) -> None:
         pool, scheduler = self.harness.loop.pool, self.harness.loop.scheduler
@@ -169,7 +169,7 @@ def real_playground(real_config: EngineConfig) -> Iterator[Make]:
     reference.close()
 
 
-def nearly_right(_: Lookup, tokens: list[int], at_most: int) -> list[int]:
+def nearly_right(_: PromptLookup, tokens: list[int], at_most: int) -> list[int]:
     """Two right tokens and a wrong one: what the fake model says repeats nothing."""
     answer = [FIRST_BYTE + byte for byte in b"You said: "]
     n_said = next(n for n in range(len(answer), -1, -1) if tokens[len(tokens) - n :] == answer[:n])
@@ -240,7 +240,7 @@ class Anything(RuleBasedStateMachine):
         self.done["trims"] += len(traced.trims)
         self.done["loads"] += traced.n_loaded
         self.done["moved"] += self.ground.n_moved
-        self.done["gave way"] += sum(isinstance(frame, Held) for frame in self.ground.harness.frames)
+        self.done["gave way"] += sum(isinstance(frame, Deferred) for frame in self.ground.harness.frames)
 
 
 def run_anything(make: Make, n_examples: int) -> Counter[str]:
@@ -264,7 +264,7 @@ def run_anything(make: Make, n_examples: int) -> Counter[str]:
 
 
 def test_anything_on_the_fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Lookup, "guess", nearly_right)
+    monkeypatch.setattr(PromptLookup, "guess", nearly_right)
     done = run_anything(fake_playground, n_examples=130)
     assert min(done[what] for what in ("rows", "copies", "loads", "moved", "gave way", "guessed", "wrong")) > 10, done
 

@@ -12,9 +12,9 @@ from inference.engine.backends.backend import Backend
 from inference.engine.backends.fake_backend import FakeBackend
 from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.config import Device, EngineConfig
-from inference.engine.kv_cache.disk_store import SnapshotFiles
-from inference.engine.protocol.frames import Held, Progress
-from tests.engine.harness import Harness, Recording, fake_config, turn
+from inference.engine.kv_cache.disk_store import DiskStore
+from inference.engine.protocol.frames import Deferred, PrefillProgress
+from tests.engine.harness import Harness, RecordingBackend, fake_config, turn
 from tests.engine.near_ties import assert_same_up_to_rounding
 
 N_CELLS = 300
@@ -35,8 +35,8 @@ class Small:
         for slot in range(self.backend.n_slots):
             self.backend.remove(slot)
         config = msgspec.structs.replace(self.config, cache_ram_mb=cache_ram_mb)
-        files = SnapshotFiles(self.folder, 1 << 30, "small") if disk else None
-        return Harness(Recording(self.backend), config, disk=files)
+        files = DiskStore(self.folder, 1 << 30, "small") if disk else None
+        return Harness(RecordingBackend(self.backend), config, disk=files)
 
     def prompt(self, name: str) -> list[int]:
         text = f"The {name} of the house said that " * 20
@@ -59,8 +59,8 @@ def small(request: pytest.FixtureRequest, tmp_path: Path) -> Small:
     return Small(backend, config, tmp_path)
 
 
-def held(harness: Harness, name: str) -> list[Held]:
-    return [frame for frame in harness.frames if isinstance(frame, Held) and frame.sequence_id == name]
+def held(harness: Harness, name: str) -> list[Deferred]:
+    return [frame for frame in harness.frames if isinstance(frame, Deferred) and frame.sequence_id == name]
 
 
 def fill_beyond(small: Small, *, cache_prompt: bool, cache_ram_mb: int, disk: bool) -> Harness:
@@ -136,7 +136,7 @@ def test_what_gave_way_and_is_cancelled_keeps_nothing(tmp_path: Path) -> None:
         assert harness.loop.step()
     sequence = harness.loop.scheduler.find("master")
     assert sequence is not None
-    assert sequence.parked is not None
+    assert sequence.swapped_state is not None
     assert len(harness.loop.scheduler.cache.snapshots) == 0, "nobody else can find it"
     harness.cancel("master")
     harness.run()
@@ -157,7 +157,7 @@ def test_who_does_not_fit_is_told_once_and_that_it_goes_on(small: Small) -> None
     assert held(harness, "first") == []
     harness.run()
     told = [type(frame) for frame in harness.frames if getattr(frame, "sequence_id", None) == "second"]
-    assert told.index(Held) < told.index(Progress)
+    assert told.index(Deferred) < told.index(PrefillProgress)
     assert harness.ended("second").reason == "length"
     assert len(harness.tokens("second")) == 5
 

@@ -20,7 +20,7 @@ from inference.engine.config import EngineConfig
 from inference.engine.errors import RunnerStartError
 from inference.engine.process import runner
 from inference.engine.process.client import PROJECT_ROOT, RunnerExit, RunnerProcess, describe_returncode
-from inference.engine.protocol.frames import Cancel, Emission, Ended, FromRunner, Progress, Ready, Step, Submit
+from inference.engine.protocol.frames import Cancel, Emission, Ended, FromRunner, PrefillProgress, Ready, Step, Submit
 from tests.engine.harness import fake_config, params, turn
 
 DEADLINE_SECS = 60.0
@@ -130,7 +130,7 @@ def test_a_cancel_takes_effect_within_a_step(watched: Watched) -> None:
 
 def test_a_cancel_in_the_middle_of_a_prompt(watched: Watched) -> None:
     watched.ask("a", "[[delay: 20]]" + "x" * 3000)
-    watched.wait(lambda: any(isinstance(frame, Progress) for frame in watched.frames))
+    watched.wait(lambda: any(isinstance(frame, PrefillProgress) for frame in watched.frames))
     watched.runner.send(Cancel("a"))
     watched.wait(lambda: watched.ended("a") is not None)
     assert not watched.has_tokens("a")

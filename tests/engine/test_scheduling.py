@@ -13,19 +13,19 @@ from inference.engine.backends.fake_backend import FakeBackend
 from inference.engine.config import Device
 from inference.engine.core.scheduler import GAVE_PLACE
 from inference.engine.core.step_cost import FIRST_SLICE, FIXED_SLICE, MIN_SLICE, SIZES, StepCost
-from inference.engine.errors import BooksError
-from inference.engine.kv_cache.slot_pool import Pool
-from inference.engine.protocol.frames import Held, Step
-from inference.engine.sequences.sequence import State
-from tests.engine.harness import Harness, Recording, fake_config, turn
+from inference.engine.errors import AccountingError
+from inference.engine.kv_cache.slot_pool import SlotPool
+from inference.engine.protocol.frames import Deferred, Step
+from inference.engine.sequences.sequence import SequenceState
+from tests.engine.harness import Harness, RecordingBackend, fake_config, turn
 
 LONG = "x" * 600
 
 
-def recorded(**changes: object) -> tuple[Harness, Recording]:
+def recorded(**changes: object) -> tuple[Harness, RecordingBackend]:
     config = fake_config(**changes)
     inner = FakeBackend(n_cells=config.context_size, n_slots=2 * config.parallel, batch_size=config.batch_size)
-    backend = Recording(inner)
+    backend = RecordingBackend(inner)
     return Harness(backend, config), backend
 
 
@@ -267,7 +267,7 @@ def test_batch_work_gives_its_place_and_goes_on_where_it_was(*, is_reading: bool
         len(turn(harness.backend.vocabulary, text)) for text in ("[[count: 30]]" + "x" * 200, "[[say: at once]]")
     )
     assert n_tokens <= n_prompts + len(harness.tokens("batch")) + len(harness.tokens("person")) + 1, "nothing twice"
-    told = [frame.reason for frame in harness.frames if isinstance(frame, Held)]
+    told = [frame.reason for frame in harness.frames if isinstance(frame, Deferred)]
     assert told == [GAVE_PLACE]
 
 
@@ -395,7 +395,7 @@ def test_idle_slots_make_room() -> None:
     assert harness.text("5") == "You said: 5 question"
 
 
-class Fragmented(Recording):
+class Fragmented(RecordingBackend):
     """A model that has no room now and then although the books say there is."""
 
     refusals = 2
@@ -421,11 +421,11 @@ def test_no_room_against_the_books_costs_cache_first_and_nobodys_answer() -> Non
 
 def test_no_room_for_a_single_sequence_is_a_bug_that_says_its_numbers() -> None:
     config = fake_config()
-    backend = Recording(FakeBackend(n_cells=10, n_slots=2, batch_size=64))
+    backend = RecordingBackend(FakeBackend(n_cells=10, n_slots=2, batch_size=64))
     backend.n_cells = 4096  # the books believe in cells that are not there
     harness = Harness(backend, config)
     harness.ask("a", LONG)
-    with pytest.raises(BooksError, match="no room for a single sequence; 4096 cells"):
+    with pytest.raises(AccountingError, match="no room for a single sequence; 4096 cells"):
         harness.run()
 
 
@@ -437,7 +437,7 @@ def test_lost_cells_are_found_when_idle() -> None:
     harness.ask("a", "hello")
     harness.run()
     harness.loop.pool.n_free -= 1
-    with pytest.raises(BooksError, match="do not balance: 4096 cells"):
+    with pytest.raises(AccountingError, match="do not balance: 4096 cells"):
         harness.loop.step()
 
 
@@ -446,16 +446,16 @@ def test_cells_that_the_model_lost_are_found_when_idle() -> None:
     harness.ask("a", "hello")
     harness.run()
     harness.backend.remove(next(iter(harness.loop.pool.cached)))
-    with pytest.raises(BooksError, match="tokens, cells and positions"):
+    with pytest.raises(AccountingError, match="tokens, cells and positions"):
         harness.loop.step()
 
 
 def test_the_pool_refuses_to_fill_what_it_does_not_have() -> None:
-    pool = Pool(10, 1)
+    pool = SlotPool(10, 1)
     slot = pool.take_slot()
     assert slot == 0
     assert pool.take_slot() is None
-    with pytest.raises(BooksError, match="filled 11 cells"):
+    with pytest.raises(AccountingError, match="filled 11 cells"):
         pool.fill(slot, 11)
 
 
@@ -465,7 +465,7 @@ def test_an_impossible_move_is_named() -> None:
     sequence = harness.loop.scheduler.find("a")
     assert sequence is not None
     with pytest.raises(RuntimeError, match="sequence a cannot go from waiting to decode"):
-        sequence.move(State.DECODE)
+        sequence.move(SequenceState.DECODE)
 
 
 class Arrivals(RuleBasedStateMachine):

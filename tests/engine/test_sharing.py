@@ -10,7 +10,7 @@ from inference.engine.backends.fake_backend import FakeBackend
 from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.config import EngineConfig
 from inference.engine.kv_cache import prefix_cache as cache_module
-from tests.engine.harness import Harness, Recording
+from tests.engine.harness import Harness, RecordingBackend
 from tests.engine.test_prefix_reuse import feed, tokens_of
 
 N_COMMON = 900
@@ -25,9 +25,9 @@ def prompt(harness: Harness, beginning: str, end: str) -> list[int]:
     return [vocabulary.bos or 0, *vocabulary.encode(beginning, special=False), *vocabulary.encode(end, special=False)]
 
 
-def windowed(window: int = 48, **changes: object) -> tuple[Harness, Recording]:
+def windowed(window: int = 48, **changes: object) -> tuple[Harness, RecordingBackend]:
     harness = Harness.fake(window=window, **changes)  # type: ignore[arg-type]
-    backend = Recording(harness.backend)
+    backend = RecordingBackend(harness.backend)
     return Harness(backend, harness.config), backend
 
 
@@ -90,7 +90,7 @@ def test_interactive_work_does_not_wait_for_batch_work() -> None:
     assert harness.progress("interactive") != []
 
 
-class PinnedCells(Recording):
+class PinnedCells(RecordingBackend):
     """A model whose windowed layers have no cells left as long as two slots share some."""
 
     shared: set[int]

@@ -11,10 +11,10 @@ import pytest
 
 from inference.engine.backends.vocabulary import Vocabulary
 from inference.engine.config import EngineConfig, FlashAttention, KvType
-from inference.engine.kv_cache.disk_store import SnapshotFiles
-from inference.engine.kv_cache.fingerprint import cache_identity
-from inference.engine.kv_cache.radix_tree import PrefixIndex, Tokens
-from inference.engine.kv_cache.snapshots import Index, Snapshot, Snapshots
+from inference.engine.kv_cache.disk_store import DiskStore
+from inference.engine.kv_cache.fingerprint import state_fingerprint
+from inference.engine.kv_cache.radix_tree import RadixTree, Tokens
+from inference.engine.kv_cache.snapshots import Index, KVSnapshot, SnapshotStore
 from inference.engine.protocol.frames import Submit
 from tests.engine.harness import Harness, fake_config, params
 from tests.engine.test_runner import Watched
@@ -28,14 +28,14 @@ def tokens(first: int, n_tokens: int = 100) -> Tokens:
     return np.arange(first, first + n_tokens, dtype=np.int32)
 
 
-def files(folder: Path, max_bytes: int = MEBIBYTE, settings: str = SETTINGS) -> SnapshotFiles:
-    return SnapshotFiles(folder, max_bytes, settings)
+def files(folder: Path, max_bytes: int = MEBIBYTE, settings: str = SETTINGS) -> DiskStore:
+    return DiskStore(folder, max_bytes, settings)
 
 
 def written(folder: Path, *snapshots: tuple[Tokens, bytes], max_bytes: int = MEBIBYTE) -> None:
     disk = files(folder, max_bytes)
     for held, state in snapshots:
-        assert disk.write(Snapshot(held, 0), state)
+        assert disk.write(KVSnapshot(held, 0), state)
         while disk._waiting:
             time.sleep(0.001)
     disk.close(10)
@@ -45,8 +45,8 @@ def written(folder: Path, *snapshots: tuple[Tokens, bytes], max_bytes: int = MEB
 
 
 def test_ram_never_holds_more_than_its_cap() -> None:
-    index: Index = PrefixIndex()
-    store = Snapshots(index, 5000)
+    index: Index = RadixTree()
+    store = SnapshotStore(index, 5000)
     for number in range(20):
         store.put(tokens(1000 * number), 0, b"x" * (400 + 50 * number))
         assert store.n_bytes <= 5000
@@ -58,16 +58,16 @@ def test_ram_never_holds_more_than_its_cap() -> None:
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    store = Snapshots(PrefixIndex(), 3 * 1400)
+    store = SnapshotStore(RadixTree(), 3 * 1400)
     for first in (1, 1001, 2001):
         store.put(tokens(first), 0, b"x" * 1000)
-    assert store.state(store._all[Snapshot(tokens(1), 0).key]) == b"x" * 1000
+    assert store.state(store._all[KVSnapshot(tokens(1), 0).key]) == b"x" * 1000
     store.put(tokens(3001), 0, b"x" * 1000)
     assert [store.holds(tokens(first)) for first in (1, 1001, 2001, 3001)] == [True, False, True, True]
 
 
 def test_what_a_conversation_has_passed_goes_before_the_ends_of_others() -> None:
-    store = Snapshots(PrefixIndex(), 3 * 1400)
+    store = SnapshotStore(RadixTree(), 3 * 1400)
     for first in (1, 1001, 2001):
         store.put(tokens(first), 0, b"x" * 1000)
     store.pass_by(tokens(2001))
@@ -145,8 +145,8 @@ def test_a_damaged_state_is_noticed_when_it_is_wanted(tmp_path: Path, caplog: py
     data = bytearray(path.read_bytes())
     data[-7] ^= 1
     path.write_bytes(data)
-    index: Index = PrefixIndex()
-    store = Snapshots(index, MEBIBYTE, files(tmp_path))
+    index: Index = RadixTree()
+    store = SnapshotStore(index, MEBIBYTE, files(tmp_path))
     assert len(index) == 1
     assert store.state(next(iter(store._all.values()))) is None
     assert (len(index), len(store), list(tmp_path.iterdir())) == (0, 0, [])
@@ -162,24 +162,24 @@ def test_files_never_take_more_than_the_cap_and_the_oldest_goes(tmp_path: Path) 
 
 
 def test_ram_overflows_to_disk_and_comes_back(tmp_path: Path) -> None:
-    store = Snapshots(PrefixIndex(), 2500, files(tmp_path))
+    store = SnapshotStore(RadixTree(), 2500, files(tmp_path))
     for first in (1, 1001, 2001):
         store.put(tokens(first), 0, b"%d" % first * 400)
     assert store.n_bytes <= 2500
     for first in (1, 1001, 2001):
-        snapshot = store._all[Snapshot(tokens(first), 0).key]
+        snapshot = store._all[KVSnapshot(tokens(first), 0).key]
         assert store.state(snapshot) == b"%d" % first * 400
     store.close(10)
 
 
-class SlowFiles(SnapshotFiles):
+class SlowFiles(DiskStore):
     """A disk that nothing reaches before its runner ends."""
 
     def __init__(self, folder: Path, max_bytes: int, settings: str) -> None:
         self.may_write = threading.Event()
         super().__init__(folder, max_bytes, settings)
 
-    def _write(self, snapshot: Snapshot, state: bytes) -> None:
+    def _write(self, snapshot: KVSnapshot, state: bytes) -> None:
         self.may_write.wait(30)
         super()._write(snapshot, state)
 
@@ -199,7 +199,7 @@ def on_disk(folder: Path) -> list[int]:
 def test_all_of_ram_survives_the_end_however_slow_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A restart used to lose every conversation in RAM beyond the 256 MB that may wait for the disk."""
     monkeypatch.setattr("inference.engine.kv_cache.disk_store.MAX_WAITING_BYTES", 1000)
-    store = Snapshots(PrefixIndex(), MEBIBYTE, SlowFiles(tmp_path, MEBIBYTE, SETTINGS))
+    store = SnapshotStore(RadixTree(), MEBIBYTE, SlowFiles(tmp_path, MEBIBYTE, SETTINGS))
     for number in range(1, 9):
         store.put(tokens(number * 1000), 0, b"x" * 600)
     store.close(10)
@@ -208,7 +208,7 @@ def test_all_of_ram_survives_the_end_however_slow_the_disk(tmp_path: Path, monke
 
 def test_idle_moments_bring_ram_to_disk_the_youngest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inference.engine.kv_cache.disk_store.MAX_WAITING_BYTES", 1000)
-    store = Snapshots(PrefixIndex(), MEBIBYTE, SlowFiles(tmp_path, MEBIBYTE, SETTINGS))
+    store = SnapshotStore(RadixTree(), MEBIBYTE, SlowFiles(tmp_path, MEBIBYTE, SETTINGS))
     for number in range(1, 9):
         store.put(tokens(number * 1000), 0, b"x" * 600, ephemeral=number == 8)
     store.pass_by(tokens(7000))
@@ -216,7 +216,7 @@ def test_idle_moments_bring_ram_to_disk_the_youngest_first(tmp_path: Path, monke
     assert [number for number in range(1, 9) if store.holds(tokens(number * 1000), on_disk=True)] == [5, 6]
 
 
-def settled(disk: SnapshotFiles) -> None:
+def settled(disk: DiskStore) -> None:
     deadline = time.monotonic() + 30
     while disk._waiting:
         assert time.monotonic() < deadline, "the disk does not write"
@@ -227,7 +227,7 @@ def settled(disk: SnapshotFiles) -> None:
 def test_a_disk_smaller_than_ram_gets_the_youngest_that_fit(tmp_path: Path, is_the_end: bool) -> None:
     """Each one written used to push out a younger one, and one too large for the disk to keep all behind it in RAM."""
     disk = files(tmp_path, 12_000)
-    store = Snapshots(PrefixIndex(), MEBIBYTE, disk)
+    store = SnapshotStore(RadixTree(), MEBIBYTE, disk)
     for number in range(1, 9):
         store.put(tokens(number * 1000), 0, b"x" * (13_000 if number == 8 else 1000))
     while not is_the_end and store.tidy():
@@ -258,7 +258,7 @@ def test_what_left_the_cells_for_ram_reaches_the_disk_while_the_runner_is_idle(
 
 
 def test_a_folder_that_takes_no_file_costs_nothing_but_the_cache(tmp_path: Path) -> None:
-    store = Snapshots(PrefixIndex(), 0, files(tmp_path))
+    store = SnapshotStore(RadixTree(), 0, files(tmp_path))
     tmp_path.rename(tmp_path.with_name("away"))
     store.put(tokens(1), 0, b"x" * 100)
     store.close(10)
@@ -271,15 +271,15 @@ def test_what_changes_a_state_changes_the_identity(tmp_path: Path) -> None:
     path.write_bytes(b"a" * 100_000)
     config = EngineConfig(model_path=path)
     same = EngineConfig(model_path=path, threads=7, context_size=100, batch_size=9)
-    assert cache_identity(config) == cache_identity(same)
+    assert state_fingerprint(config) == state_fingerprint(same)
     others = [
         EngineConfig(model_path=path, kv_type_k=KvType.Q8_0),
         EngineConfig(model_path=path, kv_type_v=KvType.Q8_0),
         EngineConfig(model_path=path, flash_attention=FlashAttention.OFF),
     ]
-    identities = {cache_identity(each) for each in (config, *others)}
+    identities = {state_fingerprint(each) for each in (config, *others)}
     path.write_bytes(b"a" * 99_999 + b"b")
-    identities.add(cache_identity(config))
+    identities.add(state_fingerprint(config))
     assert len(identities) == 5
 
 
@@ -337,7 +337,7 @@ def test_what_nobody_keeps_reaches_no_disk(tmp_path: Path) -> None:
 
 
 def test_the_same_tokens_are_kept_once_somebody_wants_them_kept(tmp_path: Path) -> None:
-    store = Snapshots(PrefixIndex(), 10_000, files(tmp_path))
+    store = SnapshotStore(RadixTree(), 10_000, files(tmp_path))
     store.put(tokens(1), 0, b"state", ephemeral=True)
     store.put(tokens(1000), 0, b"state", ephemeral=True)
     store.put(tokens(1), 0, b"state")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from inference.engine.backends.fake import FakeVocabulary
 from inference.engine.backends.vocabulary import Vocabulary, open_vocabulary
-from inference.engine.config import Backend, EngineConfig
+from inference.engine.config import BackendKind, EngineConfig
 from inference.engine.text.plain_text import encode_plain, fingerprint, is_marker
 
 
@@ -128,7 +128,7 @@ def test_the_fingerprint_tells_vocabularies_apart(vocabulary: Vocabulary) -> Non
 
 
 def test_the_fake_is_opened_without_a_file() -> None:
-    vocabulary = open_vocabulary(EngineConfig(model_path=None, backend=Backend.FAKE))  # type: ignore[arg-type]
+    vocabulary = open_vocabulary(EngineConfig(model_path=None, backend=BackendKind.FAKE))  # type: ignore[arg-type]
     assert (vocabulary.model_name, vocabulary.chat_template) == ("fake-it", None)
 
 

@@ -14,7 +14,7 @@ from hashlib import blake2b
 import numpy as np
 
 from inference.engine.backends.backend import Backend, Logits, Slice
-from tests.engine.harness import Recording
+from tests.engine.harness import RecordingBackend
 
 
 @dataclass(frozen=True, order=True)
@@ -50,10 +50,10 @@ def cut(history: History, length: int) -> History:
     return tuple(kept)
 
 
-class Traced(Recording):
+class TracedBackend(RecordingBackend):
     """Passes everything on, and knows the history of every slot, every saved state and every row of logits."""
 
-    def __init__(self, inner: Backend, beside: "Traced | None" = None) -> None:
+    def __init__(self, inner: Backend, beside: "TracedBackend | None" = None) -> None:
         """States of the one ``beside`` may come here, and its rows are ours."""
         super().__init__(inner)
         self.histories: dict[int, History] = dict.fromkeys(range(inner.n_slots), ())

@@ -14,7 +14,7 @@ from pytest_django.fixtures import Settings
 from gemma_project.checks import RULES, check_settings
 from gemma_project.environment import Environment
 from gemma_project.management.commands.serve import context_text
-from inference.engine.config import Backend, FlashAttention, KvType
+from inference.engine.config import BackendKind, FlashAttention, KvType
 from tests.live_stack import PROJECT
 
 HERE = [ipaddress.ip_network("127.0.0.0/8")]
@@ -45,7 +45,7 @@ def test_the_tests_own_settings_yield_nothing() -> None:
 
 
 def test_a_missing_model_file_is_an_error(settings: Settings, tmp_path: Path) -> None:
-    settings.GEMMA_BACKEND = Backend.LLAMA
+    settings.GEMMA_BACKEND = BackendKind.LLAMA
     settings.GEMMA_MODEL_PATH = settings.GEMMA_MODEL_FILE = tmp_path / "gone.gguf"
     message = found("gemma.E001")
     assert message.is_serious()
@@ -53,7 +53,7 @@ def test_a_missing_model_file_is_an_error(settings: Settings, tmp_path: Path) ->
 
 
 def test_a_default_model_that_is_not_there_yet_is_none(settings: Settings, tmp_path: Path) -> None:
-    settings.GEMMA_BACKEND = Backend.LLAMA
+    settings.GEMMA_BACKEND = BackendKind.LLAMA
     settings.GEMMA_MODEL_PATH, settings.GEMMA_MODEL_FILE = None, tmp_path / "default.gguf"
     assert check_settings() == []
 
@@ -79,7 +79,7 @@ def test_states_that_do_not_fit_their_folder(
     settings: Settings, tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.GEMMA_GPU, settings.GEMMA_SHM_DIR = "simulated", tmp_path
-    settings.GEMMA_BACKEND, settings.GEMMA_CONTEXT_SIZE = Backend.LLAMA, 8192
+    settings.GEMMA_BACKEND, settings.GEMMA_CONTEXT_SIZE = BackendKind.LLAMA, 8192
     settings.GEMMA_MODEL_PATH = settings.GEMMA_MODEL_FILE = model_path
     usage = shutil.disk_usage(tmp_path)
     for size, is_told in ((64 << 20, True), (4 << 30, False)):
@@ -92,14 +92,14 @@ def test_states_that_do_not_fit_their_folder(
 
 
 def test_a_broken_default_model_says_how_to_get_a_new_one(settings: Settings, tmp_path: Path) -> None:
-    settings.GEMMA_BACKEND = Backend.LLAMA
+    settings.GEMMA_BACKEND = BackendKind.LLAMA
     settings.GEMMA_MODEL_PATH, settings.GEMMA_MODEL_FILE = None, tmp_path / "default.gguf"
     settings.GEMMA_MODEL_FILE.write_bytes(b"nonsense")
     assert "Remove" in (found("gemma.E001").hint or "")
 
 
 def test_a_context_beyond_the_trained_one_is_told(settings: Settings, tmp_path: Path) -> None:
-    settings.GEMMA_BACKEND = Backend.LLAMA
+    settings.GEMMA_BACKEND = BackendKind.LLAMA
     settings.GEMMA_MODEL_PATH = settings.GEMMA_MODEL_FILE = tiny_model(tmp_path / "m.gguf", trained_context=8192)
     settings.GEMMA_CONTEXT_SIZE = 10_000
     settings.ENVIRONMENT = Environment({"GEMMA_CONTEXT_SIZE": "10000"})
@@ -110,7 +110,7 @@ def test_a_context_beyond_the_trained_one_is_told(settings: Settings, tmp_path: 
 
 
 def test_the_start_says_which_context_there_is(settings: Settings, tmp_path: Path) -> None:
-    settings.GEMMA_BACKEND = Backend.LLAMA
+    settings.GEMMA_BACKEND = BackendKind.LLAMA
     settings.GEMMA_MODEL_FILE = tiny_model(tmp_path / "m.gguf", trained_context=8192)
     settings.GEMMA_CONTEXT_SIZE = 65_536
     assert context_text() == "8192 tokens, not GEMMA_CONTEXT_SIZE=65536: the model was trained for no more"
@@ -119,7 +119,7 @@ def test_the_start_says_which_context_there_is(settings: Settings, tmp_path: Pat
 
 
 def test_the_default_context_is_no_warning(settings: Settings, tmp_path: Path) -> None:
-    settings.GEMMA_BACKEND = Backend.LLAMA
+    settings.GEMMA_BACKEND = BackendKind.LLAMA
     settings.GEMMA_MODEL_PATH = settings.GEMMA_MODEL_FILE = tiny_model(tmp_path / "m.gguf", trained_context=8192)
     settings.ENVIRONMENT = Environment({})
     assert check_settings() == []

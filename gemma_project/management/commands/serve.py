@@ -20,7 +20,7 @@ from gemma_project.supervisor.part import Part
 from gemma_project.supervisor.signals import SignalPipe
 from gemma_project.supervisor.supervisor import StopRequested, Supervisor
 from inference.engine.backends.gguf_header import check_model_file
-from inference.engine.config import Backend
+from inference.engine.config import BackendKind
 
 MANAGE = str(Path(settings.BASE_DIR) / "manage.py")
 VALKEY_START_SECS = 30.0
@@ -112,7 +112,7 @@ class Command(BaseCommand):
 def context_text() -> str:
     """How many tokens the answers share, and why they are fewer than was asked for."""
     wanted = settings.GEMMA_CONTEXT_SIZE
-    is_fake = settings.GEMMA_BACKEND is Backend.FAKE
+    is_fake = settings.GEMMA_BACKEND is BackendKind.FAKE
     trained = 0 if is_fake else check_model_file(settings.GEMMA_MODEL_FILE).trained_context
     if 0 < trained < wanted:
         return f"{trained} tokens, not GEMMA_CONTEXT_SIZE={wanted}: the model was trained for no more"

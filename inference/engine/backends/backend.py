@@ -26,7 +26,7 @@ class Slice:
     n_outputs: int  # how many of its last tokens give logits
 
 
-class Memory(Protocol):
+class KVCache(Protocol):
     """The cells of a model's context."""
 
     window: int  # positions a sliding-window layer looks back, its own included; 0 without such layers
@@ -64,7 +64,7 @@ class Memory(Protocol):
         ...
 
 
-class Backend(Memory, Protocol):
+class Backend(KVCache, Protocol):
     """One model on one device."""
 
     vocabulary: Vocabulary

@@ -82,12 +82,12 @@ class LlamaVocabulary:
         if token not in self._markers:
             attributes = lib.llama_vocab_get_attr(self._vocab, token)
             spelling = self.token_text(token)
-            marks = is_marker(
+            checkpoints = is_marker(
                 spelling,
                 control=bool(attributes & lib.LLAMA_TOKEN_ATTR_CONTROL),
                 user_defined=bool(attributes & lib.LLAMA_TOKEN_ATTR_USER_DEFINED),
             )
-            self._markers[token] = spelling if marks else None
+            self._markers[token] = spelling if checkpoints else None
         return self._markers[token]
 
     def _native_piece(self, token: int) -> bytes:

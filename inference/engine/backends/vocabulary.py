@@ -10,7 +10,7 @@ from inference.engine.backends.fake import FakeVocabulary
 from inference.engine.backends.gguf_header import check_model_file
 from inference.engine.backends.llama import LlamaModel
 from inference.engine.backends.llama_vocabulary import LlamaVocabulary
-from inference.engine.config import Backend, EngineConfig
+from inference.engine.config import BackendKind, EngineConfig
 
 
 class Vocabulary(Protocol):
@@ -57,7 +57,7 @@ class Vocabulary(Protocol):
 
 def open_vocabulary(config: EngineConfig) -> Vocabulary:
     """The vocabulary alone, without weights; raises ``ModelFileError``."""
-    if config.backend is Backend.FAKE:
+    if config.backend is BackendKind.FAKE:
         return FakeVocabulary()
     check_model_file(config.model_path)
     return LlamaVocabulary(LlamaModel.load_vocabulary(config.model_path))

@@ -16,7 +16,7 @@ WORTH_IT = 1.05
 SPLIT_WORTH_IT = 1.1  # for some answers to wait for others as well
 
 
-class ShapeCosts:
+class BatchCost:
     """Measured in the first idle moments, one batch at a time, then fixed: a lone answer is cut alike from run to run.
 
     Usable after the first round. The least of the rounds counts: what else a machine does while a service

@@ -10,39 +10,39 @@ from itertools import zip_longest
 
 from inference.engine.backends.backend import Backend, Logits, Slice
 from inference.engine.config import MEBIBYTE, EngineConfig
-from inference.engine.core.batch_cost import ShapeCosts
-from inference.engine.core.migration import Mover
+from inference.engine.core.batch_cost import BatchCost
+from inference.engine.core.migration import SequenceMigrator
 from inference.engine.core.request_validation import refusal
-from inference.engine.core.scheduler import Planned, Scheduler
+from inference.engine.core.scheduler import PlannedSlice, Scheduler
 from inference.engine.core.step_cost import StepCost
 from inference.engine.errors import BackendError, BadLogitsError
 from inference.engine.kv_cache.prefix_cache import PrefixCache
-from inference.engine.kv_cache.slot_pool import Pool
-from inference.engine.kv_cache.snapshots import Disk
+from inference.engine.kv_cache.slot_pool import SlotPool
+from inference.engine.kv_cache.snapshots import SnapshotDisk
 from inference.engine.protocol.frames import (
     Cancel,
+    Deferred,
     Emission,
     Ended,
     Export,
     ExportCache,
     FromRunner,
-    Held,
     Import,
-    Progress,
+    PrefillProgress,
     Rejected,
     Step,
     Submit,
 )
 from inference.engine.sampling.logprobs import TokenLogprobs, token_logprobs
-from inference.engine.sampling.prompt_lookup import Lookup
+from inference.engine.sampling.prompt_lookup import PromptLookup
 from inference.engine.sampling.sampler import Candidates, Sampler
-from inference.engine.sequences.sequence import Sequence, State
-from inference.engine.text.detokenizer import TextAssembler
+from inference.engine.sequences.sequence import Sequence, SequenceState
+from inference.engine.text.detokenizer import Detokenizer
 
 logger = logging.getLogger(__name__)
 
 
-class Loop:
+class EngineLoop:
     """Not thread safe: one thread calls everything."""
 
     def __init__(
@@ -50,18 +50,18 @@ class Loop:
         backend: Backend,
         config: EngineConfig,
         send: Callable[[FromRunner], None],
-        disk: Disk | None = None,
+        disk: SnapshotDisk | None = None,
         settings: str = "",
     ) -> None:
         self._backend = backend
         self._vocabulary = backend.vocabulary
         self._send = send
         self._cost = StepCost(config.step_budget_ms)
-        self._shapes = ShapeCosts(min(backend.max_outputs, backend.batch_size) if config.draft_max else 0)
+        self._shapes = BatchCost(min(backend.max_outputs, backend.batch_size) if config.draft_max else 0)
         self._candidates = Candidates(backend.vocabulary.n_tokens)
         self._n_arrived = 0
         self._n_cached = 0  # tokens that sequences admitted since the last Step found computed
-        self.pool = Pool(backend.n_cells, backend.n_slots)
+        self.pool = SlotPool(backend.n_cells, backend.n_slots)
         cache = PrefixCache(
             self.pool,
             backend,
@@ -77,9 +77,9 @@ class Loop:
             parallel=config.parallel,
             batch_size=backend.batch_size,
             draft_max=config.draft_max,
-            mixes=config.mixes_prompts_and_answers,
+            mixes=config.mixes_prefill_and_decode,
         )
-        self._mover = Mover(self.scheduler, cache, settings, maps=config.maps_states)
+        self._mover = SequenceMigrator(self.scheduler, cache, settings, maps=config.maps_states)
 
     # ---- frames in ----
 
@@ -129,8 +129,8 @@ class Loop:
             cache_prompt=params.cache_prompt,
             ephemeral=params.ephemeral,
             sampler=Sampler(params.sampling, self._candidates, forbidden),
-            text=TextAssembler.of(params),
-            lookup=Lookup(self._vocabulary.eog_tokens),
+            text=Detokenizer.of(params),
+            lookup=PromptLookup(self._vocabulary.eog_tokens),
             n_logprobs=params.n_logprobs,
             arrived_at=now,
             ends_at=None if submit.timeout_secs is None else now + submit.timeout_secs,
@@ -173,8 +173,8 @@ class Loop:
         for overdue in self.scheduler.overdue(began):
             self._end(overdue, "timeout")
         planned = self.scheduler.plan()
-        for held, reason in self.scheduler.take_held():
-            self._send(Held(held.id, reason))
+        for held, reason in self.scheduler.take_deferred():
+            self._send(Deferred(held.id, reason))
         if not planned:
             self.scheduler.check()
             return False
@@ -186,15 +186,15 @@ class Loop:
             self._take_in(planned, logits, began)
         return True
 
-    def _take_in(self, planned: list[Planned], logits: list[Logits], began: float) -> None:
+    def _take_in(self, planned: list[PlannedSlice], logits: list[Logits], began: float) -> None:
         """The batch was computed: what follows from it, and what it cost."""
-        n_decode = sum(each.sequence.state is State.DECODE for each in planned)
+        n_decode = sum(each.sequence.state is SequenceState.DECODE for each in planned)
         n_prefill = sum(each.n_tokens for each in planned) - n_decode
-        n_guessed = sum(len(each.guess) for each in planned)
-        n_decode += n_guessed
+        n_drafted = sum(len(each.draft) for each in planned)
+        n_decode += n_drafted
         self.scheduler.done(planned)
-        reading = [each.sequence for each in planned if each.sequence.state is State.PREFILL]
-        progress = [Progress(each.id, each.n_computed, len(each.tokens)) for each in reading]
+        reading = [each.sequence for each in planned if each.sequence.state is SequenceState.PREFILL]
+        progress = [PrefillProgress(each.id, each.n_computed, len(each.tokens)) for each in reading]
         emissions, ended = self._sample(planned, logits)
         step_ms = (time.monotonic() - began) * 1000
         self._cost.observe(n_decode, n_prefill, step_ms)
@@ -206,8 +206,8 @@ class Loop:
                 n_prefill=n_prefill,
                 n_decode=n_decode,
                 step_ms=step_ms,
-                n_guessed=n_guessed,
-                n_right=self.scheduler.n_right,
+                n_drafted=n_drafted,
+                n_accepted=self.scheduler.n_accepted,
                 n_sequences=len(planned),
                 **self._memory_told(),
             )
@@ -215,7 +215,7 @@ class Loop:
         for sequence, reason in ended:
             self._end(sequence, reason)
 
-    def _note_admitted(self, planned: list[Planned], now: float) -> None:
+    def _note_admitted(self, planned: list[PlannedSlice], now: float) -> None:
         for each in planned:
             if each.sequence.admitted_at is None:
                 each.sequence.admitted_at = now
@@ -234,20 +234,20 @@ class Loop:
         }
 
     def _sample(
-        self, planned: list[Planned], logits: list[Logits]
+        self, planned: list[PlannedSlice], logits: list[Logits]
     ) -> tuple[list[Emission], list[tuple[Sequence, str]]]:
         """What follows the known tokens of every sequence that has them all computed, and which of them end by it."""
         emissions: list[Emission] = []
         ended: list[tuple[Sequence, str]] = []
         completed = [each for each in planned if each.sequence.n_pending == 0]
-        n_wanted = sum(1 + len(each.guess) for each in completed)
+        n_wanted = sum(1 + len(each.draft) for each in completed)
         if n_wanted != len(logits):
             raise BackendError(f"{n_wanted} rows of logits are waited for, {len(logits)} came")
         rows = iter(logits)
         for each in completed:
             sequence = each.sequence
             try:
-                reason = self._go_on(each, [next(rows) for _ in range(1 + len(each.guess))], emissions)
+                reason = self._go_on(each, [next(rows) for _ in range(1 + len(each.draft))], emissions)
             except BadLogitsError as error:
                 # One sequence's numbers are broken: it alone ends, the others go on.
                 logger.error("sequence %s: %s", sequence.id, error)  # noqa: TRY400  the trace says nothing more
@@ -256,13 +256,13 @@ class Loop:
                 ended.append((sequence, reason))
         return emissions, ended
 
-    def _go_on(self, planned: Planned, rows: list[Logits], emissions: list[Emission]) -> str | None:
+    def _go_on(self, planned: PlannedSlice, rows: list[Logits], emissions: list[Emission]) -> str | None:
         """One token, and another one as long as the guess was right; the reason, if the sequence ends by them."""
         sequence = planned.sequence
-        n_right = 0
+        n_accepted = 0
         reason: str | None = None
         try:
-            for row, guessed in zip_longest(rows, planned.guess):
+            for row, guessed in zip_longest(rows, planned.draft):
                 raw = row.copy() if sequence.n_logprobs else None  # the sampler changes them
                 token = sequence.sampler.sample(row, sequence.tokens, sequence.n_generated + 1)
                 told = None if raw is None else token_logprobs(raw, token, sequence.n_logprobs)
@@ -271,9 +271,9 @@ class Loop:
                     emissions.append(emission)
                 if reason is not None or token != guessed:
                     break
-                n_right += 1
+                n_accepted += 1
         finally:
-            self.scheduler.settle(planned, n_right)
+            self.scheduler.settle(planned, n_accepted)
         return reason
 
     def _accept(
@@ -281,8 +281,8 @@ class Loop:
     ) -> tuple[Emission | None, str | None]:
         """Append a drawn token: its emission, unless it only says "the end"; the reason, if the sequence ends by it."""
         now = time.monotonic()
-        if sequence.state is State.PREFILL:
-            sequence.move(State.DECODE)
+        if sequence.state is SequenceState.PREFILL:
+            sequence.move(SequenceState.DECODE)
             sequence.prefilled_at = sequence.prefilled_at or now
         if self._vocabulary.is_eog(token):
             return None, "stop"

@@ -14,14 +14,14 @@ import numpy as np
 from inference.engine.core.scheduler import Scheduler
 from inference.engine.kv_cache.prefix_cache import PrefixCache
 from inference.engine.kv_cache.radix_tree import Tokens
-from inference.engine.kv_cache.snapshots import Snapshot, key_of
-from inference.engine.kv_cache.state_files import SUFFIX, Carried, take_state, write_state
+from inference.engine.kv_cache.snapshots import KVSnapshot, key_of
+from inference.engine.kv_cache.state_files import SUFFIX, StateHeader, take_state, write_state
 from inference.engine.protocol.frames import (
     CacheExported,
     Export,
     ExportCache,
     Exported,
-    Given,
+    ExportedSequence,
     Import,
     Imported,
     Submit,
@@ -31,10 +31,10 @@ from inference.engine.sequences.sequence import Sequence
 logger = logging.getLogger(__name__)
 
 # From a sequence: how many ms it has read its prompt, and answered.
-Times = Callable[[Sequence], tuple[float, float]]
+SequenceTimes = Callable[[Sequence], tuple[float, float]]
 
 
-class Mover:
+class SequenceMigrator:
     """``settings`` is the fingerprint of what makes a state usable; without one only tokens move. ``maps``: what comes
     in is not copied."""
 
@@ -50,7 +50,7 @@ class Mover:
 
     # ---- out ----
 
-    def export(self, frame: Export, times: Times) -> Exported:
+    def export(self, frame: Export, times: SequenceTimes) -> Exported:
         """Sequences leave; their cells stay here as those of ended ones do, should they come back."""
         began = time.monotonic()
         given = []
@@ -62,37 +62,37 @@ class Mover:
                 self._scheduler.end(sequence)
         return Exported(given, _ms_since(began))
 
-    def _give(self, sequence: Sequence, folder: Path, times: Times) -> Given:
+    def _give(self, sequence: Sequence, folder: Path, times: SequenceTimes) -> ExportedSequence:
         state = self._cache.state_of(sequence)
         path, n_bytes = "", 0
         if state is not None:
             # One that waits with a state of its own has that much computed, whatever its count says.
-            n_tokens = sequence.n_computed or sequence.n_parked
+            n_tokens = sequence.n_computed or sequence.n_swapped
             tokens = np.asarray(sequence.tokens[:n_tokens], dtype=np.int32)
             path, n_bytes = self._write(folder, tokens, 0, state, ephemeral=sequence.ephemeral)
             if path:
                 self._given.add(key_of(tokens))
-        return Given(sequence.id, path, n_bytes, sequence.n_cached, *times(sequence))
+        return ExportedSequence(sequence.id, path, n_bytes, sequence.n_cached, *times(sequence))
 
     def export_cache(self, frame: ExportCache) -> CacheExported:
         began = time.monotonic()
-        if not frame.is_more:
+        if not frame.is_continuation:
             self._copied.clear()
         paths: list[str] = []
         n_total = 0
-        left_out = self._given | self._foreign if frame.own_only else self._given
+        left_out = self._given | self._foreign if frame.excludes_imported else self._given
         for snapshot in self._cache.worth_keeping():
             if snapshot.key in self._copied or snapshot.key in left_out:
                 continue
             if _ms_since(began) > frame.budget_ms:
-                return CacheExported(paths=paths, n_bytes=n_total, ms=_ms_since(began), is_all=False)
+                return CacheExported(paths=paths, n_bytes=n_total, ms=_ms_since(began), is_complete=False)
             self._copied.add(snapshot.key)
             path, n_bytes = self._copy(snapshot, Path(frame.folder), frame.max_bytes - n_total)
             n_total += n_bytes
             paths += [path] if path else []
-        return CacheExported(paths=paths, n_bytes=n_total, ms=_ms_since(began), is_all=True)
+        return CacheExported(paths=paths, n_bytes=n_total, ms=_ms_since(began), is_complete=True)
 
-    def _copy(self, snapshot: Snapshot, folder: Path, max_bytes: int) -> tuple[str, int]:
+    def _copy(self, snapshot: KVSnapshot, folder: Path, max_bytes: int) -> tuple[str, int]:
         state = self._cache.saved(snapshot)
         if state is None or len(state) > max_bytes:
             return "", 0
@@ -105,7 +105,7 @@ class Mover:
         if not self._settings:
             return "", 0
         path = folder / f"{next(self._numbers)}{SUFFIX}"
-        head = Carried(self._settings, tokens.tobytes(), first_position, ephemeral, len(state))
+        head = StateHeader(self._settings, tokens.tobytes(), first_position, ephemeral, len(state))
         try:
             return str(path), write_state(path, head, state)
         except OSError as error:
@@ -123,7 +123,7 @@ class Mover:
         n_tokens = len(head.tokens)
         # At least one token has to be computed: the logits after the last one did not come along.
         if n_tokens < len(sequence.tokens) and head.tokens.tolist() == sequence.tokens[:n_tokens]:
-            sequence.parked, sequence.n_parked = state, n_tokens
+            sequence.swapped_state, sequence.n_swapped = state, n_tokens
         else:
             logger.warning("the state of %s has other tokens than the sequence", sequence.id)
 
@@ -137,14 +137,14 @@ class Mover:
             if found is None:
                 continue
             head, state = found
-            snapshot = Snapshot(head.tokens, head.first_position)
+            snapshot = KVSnapshot(head.tokens, head.first_position)
             self._foreign.add(snapshot.key)
             if not self._cache.snapshots.holds(head.tokens):
                 self._cache.snapshots.put(head.tokens, head.first_position, state, ephemeral=head.ephemeral)
             n_states += self._cache.snapshots.holds(head.tokens)
         return Imported(n_states, _ms_since(began))
 
-    def _take(self, path: str) -> tuple[Carried, bytes] | None:
+    def _take(self, path: str) -> tuple[StateHeader, bytes] | None:
         try:
             return take_state(Path(path), self._settings, maps=self._maps)
         except (OSError, ValueError) as error:

@@ -8,12 +8,12 @@ from bisect import insort
 from dataclasses import dataclass, field
 
 from inference.engine.backends.backend import Slice
-from inference.engine.core.batch_cost import ShapeCosts
+from inference.engine.core.batch_cost import BatchCost
 from inference.engine.core.step_cost import FIXED_SLICE, StepCost
-from inference.engine.errors import BooksError
-from inference.engine.kv_cache.prefix_cache import MIN_SAVED, NOTHING, Found, PrefixCache
-from inference.engine.kv_cache.slot_pool import Pool
-from inference.engine.sequences.sequence import Sequence, State
+from inference.engine.errors import AccountingError
+from inference.engine.kv_cache.prefix_cache import MIN_SAVED, NOTHING, PrefixCache, PrefixLookup
+from inference.engine.kv_cache.slot_pool import SlotPool
+from inference.engine.sequences.sequence import Sequence, SequenceState
 
 # For the user who waits.
 NO_ROOM = "the model's memory is full; the answers before this one go first"
@@ -24,12 +24,12 @@ LONG_PROMPT_STEPS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedSlice:
     """The next ``n_tokens`` of a sequence are in the coming batch, and a guess at those that follow."""
 
     sequence: Sequence
     n_tokens: int
-    guess: list[int] = field(default_factory=list)
+    draft: list[int] = field(default_factory=list)
 
     @property
     def completes(self) -> bool:
@@ -38,15 +38,15 @@ class Planned:
 
     @property
     def n_rows(self) -> int:
-        return self.n_tokens + len(self.guess)
+        return self.n_tokens + len(self.draft)
 
     def as_slice(self) -> Slice:
         sequence = self.sequence
         if sequence.slot is None:
-            raise BooksError(f"sequence {sequence.id} is planned without a slot")
+            raise AccountingError(f"sequence {sequence.id} is planned without a slot")
         start = sequence.n_computed
         tokens = sequence.tokens[start : start + self.n_tokens]
-        return Slice(sequence.slot, start, tokens + self.guess, 1 + len(self.guess) if self.completes else 0)
+        return Slice(sequence.slot, start, tokens + self.draft, 1 + len(self.draft) if self.completes else 0)
 
 
 class Scheduler:
@@ -54,10 +54,10 @@ class Scheduler:
 
     def __init__(
         self,
-        pool: Pool,
+        pool: SlotPool,
         cache: PrefixCache,
         cost: StepCost,
-        shapes: ShapeCosts,
+        shapes: BatchCost,
         *,
         parallel: int,
         batch_size: int,
@@ -74,7 +74,7 @@ class Scheduler:
         self._draft_max = draft_max
         self._n_steps = 0
         self._may_guess = True  # in the coming batch
-        self.n_right = 0  # guessed tokens of the last batch that were
+        self.n_accepted = 0  # guessed tokens of the last batch that were
         self._parallel = parallel
         self._batch_size = batch_size
         self._mixes = mixes
@@ -91,16 +91,16 @@ class Scheduler:
         everyone = (*self.running, *self.waiting)
         return [each for each in everyone if each.ends_at is not None and now >= each.ends_at]
 
-    def take_held(self) -> list[tuple[Sequence, str]]:
+    def take_deferred(self) -> list[tuple[Sequence, str]]:
         """Who began to wait for room since the last call, and why."""
         held, self._held = self._held, []
         return held
 
-    def plan(self) -> list[Planned]:
+    def plan(self) -> list[PlannedSlice]:
         """The next batch; empty when there is nothing to do."""
         for each in self.running:
-            if each.n_computed in each.marks:
-                self.cache.reach_mark(each)
+            if each.n_computed in each.checkpoints:
+                self.cache.take_checkpoint(each)
         self._admit()
         while not self.cache.make_room(len(self._answers())):
             self._preempt()
@@ -114,34 +114,34 @@ class Scheduler:
         return prompts or self._plan_answers()
 
     def _answers(self) -> list[Sequence]:
-        return [each for each in self.running if each.state is State.DECODE]
+        return [each for each in self.running if each.state is SequenceState.DECODE]
 
-    def done(self, planned: list[Planned]) -> None:
+    def done(self, planned: list[PlannedSlice]) -> None:
         """The batch was decoded: its tokens are in their cells."""
         self._n_steps += 1
-        self.n_right = 0
+        self.n_accepted = 0
         self._may_guess = True
         for each in planned:
             sequence = each.sequence
             if sequence.slot is None:
-                raise BooksError(f"sequence {sequence.id} was decoded without a slot")
+                raise AccountingError(f"sequence {sequence.id} was decoded without a slot")
             self.pool.fill(sequence.slot, each.n_rows)
             sequence.n_computed += each.n_tokens
             sequence.last_step = self._n_steps
 
-    def settle(self, planned: Planned, n_right: int) -> None:
+    def settle(self, planned: PlannedSlice, n_accepted: int) -> None:
         """The first ``n_right`` tokens of a guess have become the sequence's own; the cells of the others go back."""
-        n_guessed = len(planned.guess)
-        if not n_guessed:
+        n_drafted = len(planned.draft)
+        if not n_drafted:
             return
-        self.n_right += n_right
-        planned.sequence.n_computed += n_right
-        if n_right < n_guessed:
-            self.cache.shorten(planned.sequence, n_guessed - n_right)
+        self.n_accepted += n_accepted
+        planned.sequence.n_computed += n_accepted
+        if n_accepted < n_drafted:
+            self.cache.shorten(planned.sequence, n_drafted - n_accepted)
 
     def end(self, sequence: Sequence, *, keep: bool = True) -> None:
         """Take a sequence out, waiting or running; its cells stay for the next turn if they may."""
-        sequence.move(State.ENDED)
+        sequence.move(SequenceState.ENDED)
         if sequence.slot is None:
             self.waiting.remove(sequence)
             return
@@ -154,15 +154,15 @@ class Scheduler:
             self.end(sequence)
         self.cache.close(timeout_secs)
 
-    def relieve(self, planned: list[Planned]) -> None:
+    def relieve(self, planned: list[PlannedSlice]) -> None:
         """The model had no cells for a batch that fits by the books: ask for less, or give it some room."""
-        if any(each.guess for each in planned):
+        if any(each.draft for each in planned):
             self._may_guess = False
             return
         if self.cache.evict_oldest():
             return
         if len(self.running) < 2:
-            raise BooksError(f"the model has no room for a single sequence; {self.pool}")
+            raise AccountingError(f"the model has no room for a single sequence; {self.pool}")
         # llama.cpp takes no cell of a window back that several sequences hold: this one comes back with its own.
         self._preempt().may_share = False
 
@@ -171,7 +171,7 @@ class Scheduler:
         self.pool.check()
         self.cache.check()
         if self.pool.used:
-            raise BooksError(f"nothing runs, but slots are in use; {self.pool}")
+            raise AccountingError(f"nothing runs, but slots are in use; {self.pool}")
 
     # ---- admission ----
 
@@ -186,20 +186,20 @@ class Scheduler:
             if found.coming is not None:
                 # Its beginning is being computed by another: that one stops there, and this one goes on from it.
                 leader, n_common = found.coming
-                leader.marks.add(n_common)
+                leader.checkpoints.add(n_common)
                 n_coming += 1
             elif not (self._try_admit(sequence, found) or self._admit_before_others(sequence, GAVE_WAY)):
                 for held in self.waiting[self.waiting.index(sequence) :]:
                     self._hold(held, NO_ROOM)
                 return
 
-    def _look_up(self, sequence: Sequence) -> Found:
+    def _look_up(self, sequence: Sequence) -> PrefixLookup:
         # One with a state of its own goes on from that: elsewhere the same tokens may have other numbers.
-        if not sequence.cache_prompt or sequence.parked is not None:
+        if not sequence.cache_prompt or sequence.swapped_state is not None:
             return NOTHING
         return self.cache.find(sequence.tokens, sequence.priority, may_share=sequence.may_share)
 
-    def _try_admit(self, sequence: Sequence, found: Found) -> bool:
+    def _try_admit(self, sequence: Sequence, found: PrefixLookup) -> bool:
         """Give it a slot if all its known tokens, and one more, will find cells beside the others' known tokens."""
         n_promised = sum(each.n_pending for each in self.running)
         n_room = self.pool.n_free + self.pool.n_cached - n_promised
@@ -209,12 +209,12 @@ class Scheduler:
             return False
         self.waiting.remove(sequence)
         self.running.append(sequence)
-        sequence.move(State.PREFILL)
-        sequence.is_held = False
+        sequence.move(SequenceState.PREFILL)
+        sequence.is_deferred = False
         if sequence.admitted_at is None:
             sequence.n_cached = sequence.n_computed
         if found.n_known >= sequence.n_computed + MIN_SAVED:
-            sequence.marks.add(found.n_known)
+            sequence.checkpoints.add(found.n_known)
         return True
 
     def _admit_before_others(self, sequence: Sequence, reason: str) -> bool:
@@ -240,28 +240,28 @@ class Scheduler:
         self.cache.leave(victim, keep=False)
         self.running.remove(victim)
         victim.n_computed = 0
-        victim.move(State.WAITING)
+        victim.move(SequenceState.WAITING)
         self.add(victim)
         self._hold(victim, reason)
         return victim
 
     def _hold(self, sequence: Sequence, reason: str) -> None:
-        if not sequence.is_held:
-            sequence.is_held = True
+        if not sequence.is_deferred:
+            sequence.is_deferred = True
             self._held.append((sequence, reason))
 
     # ---- answers ----
 
-    def _plan_answers(self) -> list[Planned]:
+    def _plan_answers(self) -> list[PlannedSlice]:
         """The next token of every answer, with guesses or in turns where that gives more tokens for the time."""
         answers = self._answers()
         if not answers or not self._shapes.ms:
-            return [Planned(each, 1) for each in answers]
+            return [PlannedSlice(each, 1) for each in answers]
         longest_waiting = sorted(answers, key=lambda each: each.last_step)
-        guesses = [each.lookup.guess(each.tokens, self._most_guessed(each)) for each in longest_waiting]
+        guesses = [each.lookup.draft(each.tokens, self._most_guessed(each)) for each in longest_waiting]
         odds = [
-            [each.lookup.odds ** (n + 1) for n in range(len(guess))]
-            for each, guess in zip(longest_waiting, guesses, strict=True)
+            [each.lookup.odds ** (n + 1) for n in range(len(draft))]
+            for each, draft in zip(longest_waiting, guesses, strict=True)
         ]
         prompts = self._prompts()
         shares = self._shapes.best_batch(
@@ -271,11 +271,11 @@ class Scheduler:
         )
         self.cache.make_room(sum(1 + (share or 0) for share in shares))
         n_free = self.pool.n_free - len(answers)
-        planned: dict[Sequence, Planned] = {}
-        for each, guess, share in zip(longest_waiting, guesses, shares, strict=True):
+        planned: dict[Sequence, PlannedSlice] = {}
+        for each, draft, share in zip(longest_waiting, guesses, shares, strict=True):
             if share is not None:
-                planned[each] = Planned(each, 1, guess[: min(share, n_free)])
-                n_free -= len(planned[each].guess)
+                planned[each] = PlannedSlice(each, 1, draft[: min(share, n_free)])
+                n_free -= len(planned[each].draft)
         return [planned[each] for each in answers if each in planned]
 
     def _spare_ms(self, prompts: list[Sequence]) -> float | None:
@@ -311,20 +311,22 @@ class Scheduler:
     # ---- prompts ----
 
     def _prompts(self) -> list[Sequence]:
-        return sorted((each for each in self.running if each.state is State.PREFILL), key=lambda each: each.rank)
+        return sorted(
+            (each for each in self.running if each.state is SequenceState.PREFILL), key=lambda each: each.rank
+        )
 
-    def _plan_prefill(self, n_decode: int) -> list[Planned]:
+    def _plan_prefill(self, n_decode: int) -> list[PlannedSlice]:
         """Slices of prompts within the step's budget, see ``_shares``."""
         prompts = self._prompts()
         if not prompts:
             return []
         budget = max(self._cost.n_prefill_tokens(n_decode), _n_short(prompts))
         budget = min(budget, self._batch_size - n_decode)
-        n_wanted = n_decode + min(budget, sum(each.n_to_mark for each in prompts))
+        n_wanted = n_decode + min(budget, sum(each.n_to_checkpoint for each in prompts))
         self.cache.make_room(n_wanted)
         budget = min(budget, self.pool.n_free - n_decode)
         shares = _shares(prompts, budget)
-        return [Planned(each, n_tokens) for each, n_tokens in zip(prompts, shares, strict=True) if n_tokens > 0]
+        return [PlannedSlice(each, n_tokens) for each, n_tokens in zip(prompts, shares, strict=True) if n_tokens > 0]
 
 
 def _n_short(prompts: list[Sequence]) -> int:
@@ -336,9 +338,9 @@ def _n_short(prompts: list[Sequence]) -> int:
     """
     n_tokens = 0
     for each in prompts:
-        if each.n_prefill > FIXED_SLICE or n_tokens + each.n_to_mark > FIXED_SLICE:
+        if each.n_prefill > FIXED_SLICE or n_tokens + each.n_to_checkpoint > FIXED_SLICE:
             break
-        n_tokens += each.n_to_mark
+        n_tokens += each.n_to_checkpoint
     return n_tokens
 
 
@@ -352,10 +354,10 @@ def _shares(prompts: list[Sequence], budget: int) -> list[int]:
     short = [index for index in range(len(prompts)) if not is_long[index]]
     shares = [0] * len(prompts)
     if is_long[0] and short:
-        shares[0] = min(prompts[0].n_to_mark, (budget + 1) // 2)
+        shares[0] = min(prompts[0].n_to_checkpoint, (budget + 1) // 2)
     left = budget - shares[0]
     for index in [*(short if is_long[0] else ()), *range(len(prompts))]:
-        extra = min(prompts[index].n_to_mark - shares[index], left)
+        extra = min(prompts[index].n_to_checkpoint - shares[index], left)
         shares[index] += extra
         left -= extra
     return shares

@@ -20,7 +20,7 @@ from typing import BinaryIO
 import msgspec
 import numpy as np
 
-from inference.engine.kv_cache.snapshots import Snapshot
+from inference.engine.kv_cache.snapshots import KVSnapshot
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class _Head(msgspec.Struct, frozen=True):
     checksum: bytes  # of the body
 
 
-class SnapshotFiles:
+class DiskStore:
     """The ``Disk`` of one runner. The folder is the truth: its times of change say what was used last.
 
     Several runners may use one folder; each finds what was there when it began.
@@ -55,7 +55,7 @@ class SnapshotFiles:
         self.max_bytes = max_bytes
         self._settings = settings
         self._waiting: dict[str, bytes] = {}  # key -> state, until the file is there
-        self._orders: queue.SimpleQueue[Snapshot | None] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[KVSnapshot | None] = queue.SimpleQueue()
         self._gone: queue.SimpleQueue[str] = queue.SimpleQueue()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
@@ -67,7 +67,7 @@ class SnapshotFiles:
 
     # ---- the loop's side ----
 
-    def found(self) -> list[Snapshot]:
+    def found(self) -> list[KVSnapshot]:
         """Reads heads only."""
         n_dropped = 0
         snapshots = []
@@ -82,7 +82,7 @@ class SnapshotFiles:
             logger.warning("dropped %d files of %s: damaged, or of another model or settings", n_dropped, self._folder)
         return snapshots
 
-    def write(self, snapshot: Snapshot, state: bytes, *, is_held: bool = False) -> bool:
+    def write(self, snapshot: KVSnapshot, state: bytes, *, is_held: bool = False) -> bool:
         if snapshot.key in self._waiting:
             return True
         n_waiting = 0 if is_held else sum(map(len, list(self._waiting.values())))
@@ -92,7 +92,7 @@ class SnapshotFiles:
         self._orders.put(snapshot)
         return True
 
-    def read(self, snapshot: Snapshot) -> bytes | None:
+    def read(self, snapshot: KVSnapshot) -> bytes | None:
         waiting = self._waiting.get(snapshot.key)
         if waiting is not None:
             return waiting
@@ -106,7 +106,7 @@ class SnapshotFiles:
             return None
         return state
 
-    def age(self, snapshot: Snapshot) -> None:
+    def age(self, snapshot: KVSnapshot) -> None:
         with suppress(OSError):
             os.utime(self._path(snapshot.key), (0, 0))
 
@@ -120,7 +120,7 @@ class SnapshotFiles:
         self._orders.put(None)
         self._thread.join(timeout_secs)
 
-    def _look(self, path: Path) -> Snapshot | None:
+    def _look(self, path: Path) -> KVSnapshot | None:
         """The snapshot in a file, if it is whole and ours as far as its head tells."""
         try:
             with path.open("rb") as file:
@@ -130,7 +130,7 @@ class SnapshotFiles:
             return None
         if not is_whole or head.settings != self._settings:
             return None
-        snapshot = Snapshot(np.frombuffer(head.tokens, dtype=np.int32), head.first_position)
+        snapshot = KVSnapshot(np.frombuffer(head.tokens, dtype=np.int32), head.first_position)
         return snapshot if snapshot.key == path.stem else None
 
     def _path(self, key: str) -> Path:
@@ -149,7 +149,7 @@ class SnapshotFiles:
             finally:
                 self._waiting.pop(snapshot.key, None)
 
-    def _write(self, snapshot: Snapshot, state: bytes) -> None:
+    def _write(self, snapshot: KVSnapshot, state: bytes) -> None:
         """Under another name first: a file under its own is whole. What a crash tears, the checksum finds."""
         tokens = np.ascontiguousarray(snapshot.tokens, dtype=np.int32).tobytes()
         head = msgspec.msgpack.encode(

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 
-from inference.engine.config import Backend, EngineConfig
+from inference.engine.config import BackendKind, EngineConfig
 
 # Bytes read from the model file: its beginning, which describes it, and samples of its weights.
 HEAD_BYTES = 4 << 20
@@ -15,7 +15,7 @@ SAMPLE_BYTES = 64 << 10
 N_SAMPLES = 32
 
 
-def cache_identity(config: EngineConfig) -> str:
+def state_fingerprint(config: EngineConfig) -> str:
     """Hexadecimal; raises ``OSError`` when the model file cannot be read.
 
     Threads, batch and context sizes are not in it: they do not change what a state means.
@@ -29,7 +29,7 @@ def cache_identity(config: EngineConfig) -> str:
         "window only",  # swa_full is off
     )
     digest = blake2b(repr(settings).encode(), digest_size=16)
-    if config.backend is not Backend.FAKE:
+    if config.backend is not BackendKind.FAKE:
         _add_file(digest, config.model_path)
     return digest.hexdigest()
 

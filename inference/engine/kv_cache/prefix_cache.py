@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inference.engine.backends.backend import Memory
-from inference.engine.errors import BooksError
-from inference.engine.kv_cache.radix_tree import PrefixIndex
-from inference.engine.kv_cache.slot_pool import Pool
-from inference.engine.kv_cache.snapshots import Disk, InCells, Index, Snapshot, Snapshots
-from inference.engine.sequences.sequence import Sequence, State
+from inference.engine.backends.backend import KVCache
+from inference.engine.errors import AccountingError
+from inference.engine.kv_cache.radix_tree import RadixTree
+from inference.engine.kv_cache.slot_pool import SlotPool
+from inference.engine.kv_cache.snapshots import CellEntry, Index, KVSnapshot, SnapshotDisk, SnapshotStore
+from inference.engine.sequences.sequence import Sequence, SequenceState
 
 # Fewer common tokens are computed sooner than shared; nearly all prompts begin with the same few.
 MIN_SHARED = 16
@@ -22,40 +22,40 @@ MAX_LOADS = 3  # attempts to bring a state into cells, each with less beside it
 
 
 @dataclass(frozen=True)
-class Match:
+class PrefixMatch:
     """The first ``n_tokens`` of a prompt, which ``entry`` holds."""
 
-    entry: InCells | Snapshot
+    entry: CellEntry | KVSnapshot
     n_tokens: int
 
     @property
     def slot(self) -> int | None:
-        return self.entry.slot if isinstance(self.entry, InCells) else None
+        return self.entry.slot if isinstance(self.entry, CellEntry) else None
 
     @property
     def in_place(self) -> bool:
         """Whether an idle sequence is continued at its very end: it needs no other slot."""
         entry = self.entry
-        return isinstance(entry, InCells) and entry.owner is None and self.n_tokens == len(entry.tokens)
+        return isinstance(entry, CellEntry) and entry.owner is None and self.n_tokens == len(entry.tokens)
 
     @property
     def worth(self) -> tuple[int, bool, bool, bool]:
         """More tokens first; of equals, what costs less."""
         entry = self.entry
-        in_ram = isinstance(entry, Snapshot) and entry.state is not None
-        return (self.n_tokens, self.in_place, isinstance(entry, InCells), in_ram)
+        in_ram = isinstance(entry, KVSnapshot) and entry.state is not None
+        return (self.n_tokens, self.in_place, isinstance(entry, CellEntry), in_ram)
 
 
 @dataclass(frozen=True)
-class Found:
+class PrefixLookup:
     """What there is for a prompt."""
 
-    match: Match | None = None  # usable now
+    match: PrefixMatch | None = None  # usable now
     coming: tuple[Sequence, int] | None = None  # a live sequence is on its way to that many common tokens
     n_known: int = 0  # common tokens with anything, usable or not
 
 
-NOTHING = Found()
+NOTHING = PrefixLookup()
 
 
 class PrefixCache:
@@ -63,53 +63,53 @@ class PrefixCache:
 
     def __init__(
         self,
-        pool: Pool,
-        memory: Memory,
+        pool: SlotPool,
+        memory: KVCache,
         *,
         ram_bytes: int = 0,
-        disk: Disk | None = None,
+        disk: SnapshotDisk | None = None,
         max_idle_cells: int | None = None,
     ) -> None:
         """``max_idle_cells``: what idle sequences may keep beside the youngest; None: all that nobody needs."""
         self._pool = pool
         self._memory = memory
         self._max_idle_cells = max_idle_cells
-        self._index: Index = PrefixIndex()
-        self._idle: dict[int, InCells] = {}
-        self._live: dict[int, InCells] = {}
-        self.snapshots = Snapshots(self._index, ram_bytes, disk)
+        self._index: Index = RadixTree()
+        self._idle: dict[int, CellEntry] = {}
+        self._live: dict[int, CellEntry] = {}
+        self.snapshots = SnapshotStore(self._index, ram_bytes, disk)
 
     # ---- looking ----
 
-    def find(self, prompt: Many[int], priority: int = 0, *, may_share: bool = True) -> Found:
+    def find(self, prompt: Many[int], priority: int = 0, *, may_share: bool = True) -> PrefixLookup:
         """The longest usable beginning, in snapshots alone unless cells may be shared, and what will soon be longer."""
         self.snapshots.forget_gone()
         wanted = np.asarray(prompt, dtype=np.int32)
-        best: Match | None = None
+        best: PrefixMatch | None = None
         coming: tuple[Sequence, int] | None = None
         n_known = 0
         for n_common, entry in self._index.matches(wanted):
-            if isinstance(entry, InCells) and not may_share:
+            if isinstance(entry, CellEntry) and not may_share:
                 continue
             # At least one token has to be computed: the logits after the prompt are not kept.
             n_tokens = min(n_common, len(wanted) - 1)
             if best is not None and n_tokens < best.n_tokens:
                 break
             n_known = max(n_known, n_tokens)
-            match = Match(entry, self._n_usable(entry, n_tokens))
+            match = PrefixMatch(entry, self._n_usable(entry, n_tokens))
             if match.n_tokens and (best is None or match.worth > best.worth):
                 best = match
             if coming is None and (leader := _on_its_way(entry, n_tokens, priority)):
                 coming = (leader, n_tokens)
         n_usable = best.n_tokens if best else 0
         # Once somebody waits for a mark, the last few tokens before it are not computed twice either.
-        if coming and coming[1] < n_usable + MIN_SAVED and coming[1] not in coming[0].marks:
+        if coming and coming[1] < n_usable + MIN_SAVED and coming[1] not in coming[0].checkpoints:
             coming = None
-        return Found(best, coming, n_known)
+        return PrefixLookup(best, coming, n_known)
 
-    def _n_usable(self, entry: InCells | Snapshot, n_tokens: int) -> int:
+    def _n_usable(self, entry: CellEntry | KVSnapshot, n_tokens: int) -> int:
         """How many of the common tokens can be gone on from."""
-        if isinstance(entry, Snapshot):
+        if isinstance(entry, KVSnapshot):
             if len(entry.tokens) > self._pool.n_cells:
                 return 0  # saved by a process with a larger pool
             at_end, first_position = n_tokens == len(entry.tokens), entry.first_position
@@ -133,7 +133,7 @@ class PrefixCache:
         window = self._memory.window
         return first_position <= (max(0, n_tokens - window + 1) if window else 0)
 
-    def n_new_cells(self, match: Match | None, n_tokens: int) -> int:
+    def n_new_cells(self, match: PrefixMatch | None, n_tokens: int) -> int:
         """Of ``n_tokens`` cells for a sequence that begins with the match, those to be found elsewhere.
 
         Cells that only idle sequences hold are no room any more once they are shared: they count too.
@@ -146,7 +146,7 @@ class PrefixCache:
 
     # ---- live sequences ----
 
-    def admit(self, sequence: Sequence, match: Match | None) -> bool:
+    def admit(self, sequence: Sequence, match: PrefixMatch | None) -> bool:
         """Give the sequence a slot that holds the match already; False when no slot can be had."""
         if match and match.in_place:
             slot = self._continue(match)
@@ -164,13 +164,13 @@ class PrefixCache:
         sequence.slot = slot
         sequence.n_computed = match.n_tokens if match else self._unpark(sequence, slot)
         if sequence.cache_prompt:
-            self._live[slot] = InCells(slot, np.asarray(sequence.tokens, dtype=np.int32), sequence)
+            self._live[slot] = CellEntry(slot, np.asarray(sequence.tokens, dtype=np.int32), sequence)
             self._index.add(self._live[slot].tokens, self._live[slot])
         return True
 
     def _unpark(self, sequence: Sequence, slot: int) -> int:
         """Bring what a sequence kept to itself back into its empty slot; how many tokens that were."""
-        state, sequence.parked = sequence.parked, None
+        state, sequence.swapped_state = sequence.swapped_state, None
         if state is None or not self.make_room(len(sequence.tokens)) or not self._memory.load(slot, state):
             return 0
         n_tokens = self._memory.n_positions(slot)
@@ -194,16 +194,16 @@ class PrefixCache:
         """A snapshot of a live sequence where it is now; one that shares nothing keeps its state to itself."""
         if not sequence.cache_prompt:
             state = self._memory.save(_slot_of(sequence))
-            sequence.parked = state if self.snapshots.fits(len(state)) else None
-            sequence.n_parked = sequence.n_computed
+            sequence.swapped_state = state if self.snapshots.fits(len(state)) else None
+            sequence.n_swapped = sequence.n_computed
         else:
             tokens = np.asarray(sequence.tokens[: sequence.n_computed], dtype=np.int32)
-            self._stash(InCells(_slot_of(sequence), tokens, ephemeral=sequence.ephemeral))
+            self._stash(CellEntry(_slot_of(sequence), tokens, ephemeral=sequence.ephemeral))
 
     def state_of(self, sequence: Sequence) -> bytes | None:
         """Its cells, to go on from elsewhere; None while it has none."""
         if sequence.slot is None or sequence.n_computed == 0:
-            return sequence.parked
+            return sequence.swapped_state
         return self._memory.save(sequence.slot)
 
     def shorten(self, sequence: Sequence, n_tokens: int) -> None:
@@ -216,9 +216,9 @@ class PrefixCache:
         self._memory.trim(slot, self._pool.used[slot] - n_tokens)
         self._pool.drain(slot, n_tokens)
 
-    def reach_mark(self, sequence: Sequence) -> None:
+    def take_checkpoint(self, sequence: Sequence) -> None:
         """The end of a common beginning is computed. With a window it cannot be gone back to later: save it."""
-        sequence.marks.discard(sequence.n_computed)
+        sequence.checkpoints.discard(sequence.n_computed)
         if self._memory.window:
             self.save(sequence)
 
@@ -227,7 +227,7 @@ class PrefixCache:
     def keep(self, slot: int, tokens: Many[int], *, ephemeral: bool = False) -> None:
         """Make a live slot idle; ``tokens`` are those in its cells."""
         self._pool.shelve(slot)
-        entry = InCells(slot, np.asarray(tokens, dtype=np.int32), ephemeral=ephemeral)
+        entry = CellEntry(slot, np.asarray(tokens, dtype=np.int32), ephemeral=ephemeral)
         same = next((each for each in self._idle.values() if np.array_equal(each.tokens, entry.tokens)), None)
         if same is not None:
             entry.ephemeral &= same.ephemeral
@@ -237,7 +237,7 @@ class PrefixCache:
         if self._max_idle_cells is not None and self.snapshots.has_ram:
             self._thin_out(entry, self._max_idle_cells)
 
-    def _thin_out(self, youngest: InCells, max_cells: int) -> None:
+    def _thin_out(self, youngest: CellEntry, max_cells: int) -> None:
         """Bring idle sequences to RAM, oldest first; one that it does not take stays where it is."""
         for entry in list(self._idle.values()):
             if self._pool.n_cached - len(youngest.tokens) <= max_cells:
@@ -247,17 +247,17 @@ class PrefixCache:
                 if not entry.is_bulky:
                     self._empty(entry)
 
-    def worth_keeping(self) -> list[Snapshot]:
+    def worth_keeping(self) -> list[KVSnapshot]:
         """What could be gone on from, youngest first; idle sequences, still in their cells, without their states."""
         idle = [
-            Snapshot(entry.tokens, self._first_saved(entry.slot, len(entry.tokens)), ephemeral=entry.ephemeral)
+            KVSnapshot(entry.tokens, self._first_saved(entry.slot, len(entry.tokens)), ephemeral=entry.ephemeral)
             for entry in reversed(self._idle.values())
             if len(entry.tokens) >= MIN_SAVED
         ]
         keys = {snapshot.key for snapshot in idle}
         return idle + [snapshot for snapshot in self.snapshots.youngest() if snapshot.key not in keys]
 
-    def saved(self, snapshot: Snapshot) -> bytes | None:
+    def saved(self, snapshot: KVSnapshot) -> bytes | None:
         """The state of one that is worth keeping, wherever it is; None when it is gone."""
         entry = next((each for each in self._idle.values() if np.array_equal(each.tokens, snapshot.tokens)), None)
         return snapshot.state if entry is None else self._memory.save(entry.slot)
@@ -300,9 +300,9 @@ class PrefixCache:
         for slot, entry in self._idle.items():
             counts = (len(entry.tokens), self._pool.cached.get(slot), self._memory.n_positions(slot))
             if len(set(counts)) != 1:
-                raise BooksError(f"idle slot {slot}: {counts} tokens, cells and positions; {self._pool}")
+                raise AccountingError(f"idle slot {slot}: {counts} tokens, cells and positions; {self._pool}")
         if set(self._idle) != set(self._pool.cached):
-            raise BooksError(f"idle slots {sorted(self._idle)} are cached; {self._pool}")
+            raise AccountingError(f"idle slots {sorted(self._idle)} are cached; {self._pool}")
 
     # ---- slots ----
 
@@ -311,7 +311,7 @@ class PrefixCache:
             return None
         return self._pool.take_slot()
 
-    def _continue(self, match: Match) -> int:
+    def _continue(self, match: PrefixMatch) -> int:
         """Make the matched idle slot live, trimmed to the common tokens."""
         entry = self._idle.pop(match.slot if match.slot is not None else -1)
         self._index.remove(entry.tokens, entry)
@@ -322,10 +322,10 @@ class PrefixCache:
             self._pool.drain(entry.slot, len(entry.tokens) - match.n_tokens)
         return entry.slot
 
-    def _fill(self, slot: int, match: Match, state: bytes | None) -> bool:
+    def _fill(self, slot: int, match: PrefixMatch, state: bytes | None) -> bool:
         """Bring the matched tokens into an empty live slot; False when that failed and it is empty still."""
         entry = match.entry
-        if isinstance(entry, InCells):
+        if isinstance(entry, CellEntry):
             self._memory.copy(entry.slot, slot, match.n_tokens)
             self._pool.share(entry.slot, slot, match.n_tokens)
             if entry.slot in self._idle:
@@ -335,7 +335,7 @@ class PrefixCache:
             return False
         self._pool.fill(slot, len(entry.tokens))
         # What was really brought back decides, not what was written down about it.
-        if self._n_usable(InCells(slot, entry.tokens), match.n_tokens) < match.n_tokens:
+        if self._n_usable(CellEntry(slot, entry.tokens), match.n_tokens) < match.n_tokens:
             self._memory.remove(slot)
             self._pool.drain(slot, len(entry.tokens))
             return False
@@ -345,7 +345,7 @@ class PrefixCache:
         self.snapshots.pass_by(entry.tokens)
         return True
 
-    def _load(self, slot: int, snapshot: Snapshot, state: bytes) -> bool:
+    def _load(self, slot: int, snapshot: KVSnapshot, state: bytes) -> bool:
         """Into cells that are made free for it; by the books there may be some where the model has none left."""
         n_tokens = len(snapshot.tokens)
         for _ in range(MAX_LOADS):
@@ -359,10 +359,10 @@ class PrefixCache:
         self.snapshots.drop(snapshot)
         return False
 
-    def _state(self, match: Match | None) -> bytes | None:
-        return self.snapshots.state(match.entry) if match and isinstance(match.entry, Snapshot) else None
+    def _state(self, match: PrefixMatch | None) -> bytes | None:
+        return self.snapshots.state(match.entry) if match and isinstance(match.entry, KVSnapshot) else None
 
-    def _stash(self, entry: InCells, *, only_ram: bool = False) -> None:
+    def _stash(self, entry: CellEntry, *, only_ram: bool = False) -> None:
         """Save its state, if it is worth one and held nowhere yet."""
         tokens = entry.tokens
         if len(tokens) < MIN_SAVED or self.snapshots.is_off or self.snapshots.holds(tokens):
@@ -378,22 +378,22 @@ class PrefixCache:
         window = self._memory.window
         return max(self._memory.first_position(slot), n_tokens - window + 1) if window else 0
 
-    def _empty(self, entry: InCells) -> None:
+    def _empty(self, entry: CellEntry) -> None:
         del self._idle[entry.slot]
         self._index.remove(entry.tokens, entry)
         self._memory.remove(entry.slot)
         self._pool.release(entry.slot)
 
 
-def _on_its_way(entry: InCells | Snapshot, n_tokens: int, priority: int) -> Sequence | None:
+def _on_its_way(entry: CellEntry | KVSnapshot, n_tokens: int, priority: int) -> Sequence | None:
     """The live sequence, if it is one and need not wait for us, that is still computing the common tokens."""
-    owner = entry.owner if isinstance(entry, InCells) else None
-    if owner is None or owner.state is not State.PREFILL or owner.priority > priority:
+    owner = entry.owner if isinstance(entry, CellEntry) else None
+    if owner is None or owner.state is not SequenceState.PREFILL or owner.priority > priority:
         return None
     return owner if owner.n_computed < n_tokens else None
 
 
 def _slot_of(sequence: Sequence) -> int:
     if sequence.slot is None:
-        raise BooksError(f"sequence {sequence.id} runs without a slot")
+        raise AccountingError(f"sequence {sequence.id} runs without a slot")
     return sequence.slot

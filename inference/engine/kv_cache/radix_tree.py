@@ -34,7 +34,7 @@ class _Node(Generic[V]):
             nodes += [child for child in node.children.values() if child is not but]
 
 
-class PrefixIndex(Generic[V]):
+class RadixTree(Generic[V]):
     """Several values may have the same tokens; values are told apart by identity."""
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ Counts only; the cells themselves are the backend's.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from inference.engine.errors import BooksError
+from inference.engine.errors import AccountingError
 
 
 @dataclass(eq=False, slots=True)
@@ -17,7 +17,7 @@ class _Run:
     slots: set[int]
 
 
-class Pool:
+class SlotPool:
     """``n_free`` is kept by its own additions, so that ``check`` compares two independent counts.
 
     slot 0:  [ run a: 900 cells, slots 0 1 2 ][ run b: 80 cells, slot 0 ]
@@ -71,7 +71,7 @@ class Pool:
     def fill(self, slot: int, n_cells: int) -> None:
         """A live slot has been decoded, or loaded, ``n_cells`` further."""
         if n_cells > self.n_free:
-            raise BooksError(f"slot {slot} filled {n_cells} cells of {self}")
+            raise AccountingError(f"slot {slot} filled {n_cells} cells of {self}")
         self.n_free -= n_cells
         self.used[slot] += n_cells
         runs = self._runs[slot]
@@ -83,7 +83,7 @@ class Pool:
     def share(self, source: int, target: int, n_cells: int) -> None:
         """An empty live slot holds the first ``n_cells`` of another one as well."""
         if self.used[target] or n_cells > self._holds(source):
-            raise BooksError(f"slot {target} cannot share {n_cells} cells of slot {source}: {self}")
+            raise AccountingError(f"slot {target} cannot share {n_cells} cells of slot {source}: {self}")
         shared = self._cut(source, n_cells)
         for run in shared:
             run.slots.add(target)
@@ -120,7 +120,7 @@ class Pool:
             or sorted(slots) != list(range(self._n_slots))
             or holdings != self.used | self.cached
         ):
-            raise BooksError(f"the books do not balance: {self}")
+            raise AccountingError(f"the books do not balance: {self}")
 
     def __str__(self) -> str:
         return (

@@ -10,12 +10,12 @@ from typing import Protocol
 
 import numpy as np
 
-from inference.engine.kv_cache.radix_tree import PrefixIndex, Tokens
+from inference.engine.kv_cache.radix_tree import RadixTree, Tokens
 from inference.engine.sequences.sequence import Sequence
 
 
 @dataclass(eq=False, slots=True)
-class InCells:
+class CellEntry:
     """The tokens of a slot. While a sequence owns it, it is live, and only some of them may be computed."""
 
     slot: int
@@ -30,7 +30,7 @@ class InCells:
 
 
 @dataclass(eq=False, slots=True)
-class Snapshot:
+class KVSnapshot:
     """A state saved at the end of ``tokens``; in RAM, on disk, or both."""
 
     tokens: Tokens
@@ -59,30 +59,30 @@ def key_of(tokens: Tokens) -> str:
     return blake2b(np.ascontiguousarray(tokens).tobytes(), digest_size=16).hexdigest()
 
 
-Index = PrefixIndex[InCells | Snapshot]
+Index = RadixTree[CellEntry | KVSnapshot]
 
 
-class Disk(Protocol):
+class SnapshotDisk(Protocol):
     """Where snapshots outlive the process; nothing here waits for a write."""
 
     max_bytes: int
 
-    def found(self) -> list[Snapshot]:
+    def found(self) -> list[KVSnapshot]:
         """What a former process left, without states."""
         ...
 
-    def write(self, snapshot: Snapshot, state: bytes, *, is_held: bool = False) -> bool:
+    def write(self, snapshot: KVSnapshot, state: bytes, *, is_held: bool = False) -> bool:
         """Take a state to be written soon; False when too much waits already.
 
         ``is_held``: the caller holds the state until the end anyway, so that to wait costs no memory.
         """
         ...
 
-    def read(self, snapshot: Snapshot) -> bytes | None:
+    def read(self, snapshot: KVSnapshot) -> bytes | None:
         """A state that was found or written; ``None`` when it is gone or damaged."""
         ...
 
-    def age(self, snapshot: Snapshot) -> None:
+    def age(self, snapshot: KVSnapshot) -> None:
         """Let it be the first to go when room is needed."""
         ...
 
@@ -95,15 +95,15 @@ class Disk(Protocol):
         ...
 
 
-class Snapshots:
+class SnapshotStore:
     """``n_bytes`` of states and tokens stay at or below ``max_bytes``. Whatever is held is in the index, once."""
 
-    def __init__(self, index: Index, max_bytes: int, disk: Disk | None = None) -> None:
+    def __init__(self, index: Index, max_bytes: int, disk: SnapshotDisk | None = None) -> None:
         self._index = index
         self._max_bytes = max_bytes
         self._disk = disk
-        self._all: dict[str, Snapshot] = {}
-        self._in_ram: OrderedDict[str, Snapshot] = OrderedDict()  # oldest first
+        self._all: dict[str, KVSnapshot] = {}
+        self._in_ram: OrderedDict[str, KVSnapshot] = OrderedDict()  # oldest first
         self.n_bytes = 0
         for snapshot in disk.found() if disk else ():
             snapshot.on_disk = True
@@ -134,13 +134,13 @@ class Snapshots:
         found = self._all.get(key_of(tokens))
         return found is not None and (found.on_disk or not on_disk)
 
-    def youngest(self) -> list[Snapshot]:
+    def youngest(self) -> list[KVSnapshot]:
         """Those in RAM that nobody has gone on from, youngest first."""
         return [snapshot for snapshot in reversed(self._in_ram.values()) if not snapshot.is_passed]
 
     def put(self, tokens: Tokens, first_position: int, state: bytes, *, ephemeral: bool = False) -> None:
         """Keep a state, as the youngest."""
-        snapshot = self._all.get(key_of(tokens)) or Snapshot(tokens, first_position, ephemeral=ephemeral)
+        snapshot = self._all.get(key_of(tokens)) or KVSnapshot(tokens, first_position, ephemeral=ephemeral)
         snapshot.ephemeral &= ephemeral
         snapshot.first_position = first_position
         self._to_ram(snapshot, state)
@@ -150,13 +150,13 @@ class Snapshots:
 
     def write(self, tokens: Tokens, first_position: int, state: bytes) -> bool:
         """Put a state on disk only, where it survives this process; False when the disk cannot follow."""
-        snapshot = self._all.get(key_of(tokens)) or Snapshot(tokens, first_position)
+        snapshot = self._all.get(key_of(tokens)) or KVSnapshot(tokens, first_position)
         snapshot.ephemeral = False  # somebody else, who wants it kept, has come to the same tokens
         self._to_disk(snapshot, state)
         self._hold(snapshot)
         return snapshot.on_disk
 
-    def state(self, snapshot: Snapshot) -> bytes | None:
+    def state(self, snapshot: KVSnapshot) -> bytes | None:
         """The saved state, from RAM or disk; ``None`` when it could not be read, and then it is not held any more."""
         if snapshot.state is not None:
             self._in_ram.move_to_end(snapshot.key)
@@ -181,7 +181,7 @@ class Snapshots:
         if self._disk is not None and snapshot.on_disk:
             self._disk.age(snapshot)
 
-    def drop(self, snapshot: Snapshot) -> None:
+    def drop(self, snapshot: KVSnapshot) -> None:
         """Forget it everywhere."""
         self._leave_ram(snapshot)
         snapshot.on_disk = False
@@ -214,7 +214,7 @@ class Snapshots:
             self._to_disk(snapshot, state, is_held=True)
         self._disk.close(timeout_secs)
 
-    def _lost_with_ram(self) -> list[tuple[Snapshot, bytes]]:
+    def _lost_with_ram(self) -> list[tuple[KVSnapshot, bytes]]:
         """Youngest first, and no more than fill half the disk: one too many would take the place of a younger one.
 
         The other half is for what is still in cells, and younger than all of these.
@@ -230,7 +230,7 @@ class Snapshots:
                 found.append((snapshot, snapshot.state))
         return found
 
-    def _hold(self, snapshot: Snapshot) -> None:
+    def _hold(self, snapshot: KVSnapshot) -> None:
         """Make the index say whether the snapshot can be had."""
         is_held = snapshot.key in self._all
         is_here = snapshot.state is not None or snapshot.on_disk
@@ -241,7 +241,7 @@ class Snapshots:
             del self._all[snapshot.key]
             self._index.remove(snapshot.tokens, snapshot)
 
-    def _to_ram(self, snapshot: Snapshot, state: bytes) -> None:
+    def _to_ram(self, snapshot: KVSnapshot, state: bytes) -> None:
         self._leave_ram(snapshot)
         n_bytes = snapshot.tokens.nbytes + len(state)
         if n_bytes > self._max_bytes:
@@ -252,17 +252,17 @@ class Snapshots:
         self._in_ram[snapshot.key] = snapshot
         self.n_bytes += n_bytes
 
-    def _overflow(self, snapshot: Snapshot) -> None:
+    def _overflow(self, snapshot: KVSnapshot) -> None:
         if snapshot.state is not None and snapshot.wants_disk:
             self._to_disk(snapshot, snapshot.state)
         self._leave_ram(snapshot)
         self._hold(snapshot)
 
-    def _leave_ram(self, snapshot: Snapshot) -> None:
+    def _leave_ram(self, snapshot: KVSnapshot) -> None:
         if self._in_ram.pop(snapshot.key, None) is not None:
             self.n_bytes -= snapshot.n_bytes
             snapshot.state = None
 
-    def _to_disk(self, snapshot: Snapshot, state: bytes, *, is_held: bool = False) -> None:
+    def _to_disk(self, snapshot: KVSnapshot, state: bytes, *, is_held: bool = False) -> None:
         if self._disk is not None and not snapshot.ephemeral:
             snapshot.on_disk = snapshot.on_disk or self._disk.write(snapshot, state, is_held=is_held)

@@ -21,7 +21,7 @@ SUFFIX = ".move"
 MAX_HEAD_BYTES = 64 << 20
 
 
-class Carried(msgspec.Struct, frozen=True, array_like=True):
+class StateHeader(msgspec.Struct, frozen=True, array_like=True):
     """What a file says of its state, which is behind it."""
 
     settings: str  # fingerprint of all that makes a state usable
@@ -35,7 +35,7 @@ class Carried(msgspec.Struct, frozen=True, array_like=True):
         return np.frombuffer(self.token_bytes, dtype=np.int32)
 
 
-def write_state(path: Path, head: Carried, state: bytes) -> int:
+def write_state(path: Path, head: StateHeader, state: bytes) -> int:
     """Readable by nobody else; returns the file's size. Raises ``OSError``, and then there is no file."""
     packed = msgspec.msgpack.encode(head)
     try:
@@ -49,7 +49,7 @@ def write_state(path: Path, head: Carried, state: bytes) -> int:
     return FRONT.size + len(packed) + len(state)
 
 
-def take_state(path: Path, settings: str, *, maps: bool = False) -> tuple[Carried, bytes]:
+def take_state(path: Path, settings: str, *, maps: bool = False) -> tuple[StateHeader, bytes]:
     """Read a file, which is gone afterwards whatever it held.
 
     ``maps``: the state stays where it is, in the folder's memory, until nobody holds it any more; nothing is copied.
@@ -62,7 +62,7 @@ def take_state(path: Path, settings: str, *, maps: bool = False) -> tuple[Carrie
         path.unlink(missing_ok=True)
 
 
-def _read(file: BinaryIO, settings: str, *, maps: bool) -> tuple[Carried, bytes]:
+def _read(file: BinaryIO, settings: str, *, maps: bool) -> tuple[StateHeader, bytes]:
     """Part by part: a slice of the whole would copy the state once more, which takes longer than to read it."""
     front = file.read(FRONT.size)
     if len(front) < FRONT.size:
@@ -71,7 +71,7 @@ def _read(file: BinaryIO, settings: str, *, maps: bool) -> tuple[Carried, bytes]
     if magic != MAGIC or n_head > MAX_HEAD_BYTES:
         raise ValueError("it is no state of this version")
     try:
-        head = msgspec.msgpack.decode(file.read(n_head), type=Carried)
+        head = msgspec.msgpack.decode(file.read(n_head), type=StateHeader)
     except msgspec.DecodeError as error:
         raise ValueError(f"its head cannot be read: {error}") from error
     # Whoever has it measures, reads and drops it: a view does for that.

@@ -20,13 +20,12 @@ from setproctitle import setproctitle
 from inference.engine.backends.backend import Backend, Slice
 from inference.engine.backends.fake_backend import FakeBackend
 from inference.engine.backends.llama_backend import LlamaBackend
-from inference.engine.config import MEBIBYTE, Device, EngineConfig
-from inference.engine.config import Backend as BackendName
-from inference.engine.core.engine_loop import Loop
+from inference.engine.config import MEBIBYTE, BackendKind, Device, EngineConfig
+from inference.engine.core.engine_loop import EngineLoop
 from inference.engine.errors import BackendError, EngineError
-from inference.engine.kv_cache.disk_store import SnapshotFiles
-from inference.engine.kv_cache.fingerprint import cache_identity
-from inference.engine.kv_cache.snapshots import Disk
+from inference.engine.kv_cache.disk_store import DiskStore
+from inference.engine.kv_cache.fingerprint import state_fingerprint
+from inference.engine.kv_cache.snapshots import SnapshotDisk
 from inference.engine.protocol.frames import (
     Fatal,
     FromRunner,
@@ -67,14 +66,14 @@ def main(fd: int) -> int:
     disk = open_disk(start.config, settings)
     inbox = _receive(connection)
     send(ready)
-    loop = Loop(backend, start.config, send, disk, settings)
+    loop = EngineLoop(backend, start.config, send, disk, settings)
     stop = serve(loop, inbox)
     loop.close(stop.save_secs)
     backend.close()
     return 0
 
 
-def serve(loop: Loop, inbox: "queue.SimpleQueue[ToRunner]") -> Stop:
+def serve(loop: EngineLoop, inbox: "queue.SimpleQueue[ToRunner]") -> Stop:
     """Frames, then one step, until ``Stop``; waits for a frame only when there is nothing to compute."""
     is_busy = False
     while True:
@@ -87,7 +86,7 @@ def serve(loop: Loop, inbox: "queue.SimpleQueue[ToRunner]") -> Stop:
         is_busy = loop.step()
 
 
-def _next_frame(loop: Loop, inbox: "queue.SimpleQueue[ToRunner]") -> ToRunner:
+def _next_frame(loop: EngineLoop, inbox: "queue.SimpleQueue[ToRunner]") -> ToRunner:
     """Waits for it; once it has been quiet, ended conversations are brought to disk meanwhile, one by one."""
     with suppress(queue.Empty):
         return inbox.get(timeout=QUIET_SECS)
@@ -99,18 +98,18 @@ def _next_frame(loop: Loop, inbox: "queue.SimpleQueue[ToRunner]") -> ToRunner:
 def identity(config: EngineConfig) -> str:
     """What makes states of this runner usable elsewhere; empty when nobody can tell, and then none leave it."""
     try:
-        return cache_identity(config)
+        return state_fingerprint(config)
     except OSError as error:
         logger.warning("states stay in this process: %s", error)
         return ""
 
 
-def open_disk(config: EngineConfig, settings: str) -> Disk | None:
+def open_disk(config: EngineConfig, settings: str) -> SnapshotDisk | None:
     """Where snapshots outlive this process; without it the runner works as well, so that nothing here is an error."""
     if config.cache_dir is None or config.cache_disk_mb == 0 or not settings:
         return None
     try:
-        return SnapshotFiles(config.cache_dir, config.cache_disk_mb * MEBIBYTE, settings)
+        return DiskStore(config.cache_dir, config.cache_disk_mb * MEBIBYTE, settings)
     except OSError as error:
         logger.warning("no cache on disk: %s", error)
         return None
@@ -119,7 +118,7 @@ def open_disk(config: EngineConfig, settings: str) -> Disk | None:
 def open_backend(config: EngineConfig) -> Backend:
     """The backend that the configuration names, loaded; raises ``EngineError``."""
     n_slots = config.n_slots
-    if config.backend is BackendName.FAKE:
+    if config.backend is BackendKind.FAKE:
         batch_size = max(config.batch_size, config.parallel)
         return FakeBackend(
             n_cells=config.context_size, n_slots=n_slots, batch_size=batch_size, max_outputs=config.n_logit_rows

@@ -62,8 +62,8 @@ class ExportCache(Frame, frozen=True, tag=True, kw_only=True):
     folder: str
     max_bytes: int
     budget_ms: float
-    is_more: bool = False
-    own_only: bool = False
+    is_continuation: bool = False
+    excludes_imported: bool = False
 
 
 class Import(Frame, frozen=True, tag=True):
@@ -92,7 +92,7 @@ class Ready(Frame, frozen=True, tag=True, kw_only=True):
     warmup_ms: float
 
 
-class Held(Frame, frozen=True, tag=True):
+class Deferred(Frame, frozen=True, tag=True):
     """A sequence waits for room in the model's memory, or gave its own to others; ``reason`` is for its user.
 
     Told once each time it begins to wait; the next Progress or token says that it goes on."""
@@ -101,7 +101,7 @@ class Held(Frame, frozen=True, tag=True):
     reason: str
 
 
-class Progress(Frame, frozen=True, tag=True):
+class PrefillProgress(Frame, frozen=True, tag=True):
     """Prompt tokens of a sequence computed so far."""
 
     sequence_id: str
@@ -131,8 +131,8 @@ class Step(Frame, frozen=True, tag=True, kw_only=True):
     n_prefill: int
     n_decode: int
     step_ms: float
-    n_guessed: int = 0  # of ``n_decode``: tokens that were guessed, and those of them that proved right
-    n_right: int = 0
+    n_drafted: int = 0  # of ``n_decode``: tokens that were guessed, and those of them that proved right
+    n_accepted: int = 0
     n_sequences: int = 0
     n_cached: int = 0
     n_waiting: int = 0
@@ -160,7 +160,7 @@ class Ended(Frame, frozen=True, tag=True, kw_only=True):
     decode_ms: float = 0.0
 
 
-class Given(msgspec.Struct, frozen=True, array_like=True):
+class ExportedSequence(msgspec.Struct, frozen=True, array_like=True):
     """A sequence that has left a runner. ``path`` is empty when there is no state: it is computed from its tokens."""
 
     sequence_id: str
@@ -174,7 +174,7 @@ class Given(msgspec.Struct, frozen=True, array_like=True):
 class Exported(Frame, frozen=True, tag=True):
     """Who of those asked for has left; the others had ended, and their end was told before."""
 
-    given: list[Given]
+    sequences: list[ExportedSequence]
     ms: float
 
 
@@ -184,7 +184,7 @@ class CacheExported(Frame, frozen=True, tag=True, kw_only=True):
     paths: list[str]
     n_bytes: int
     ms: float
-    is_all: bool
+    is_complete: bool
 
 
 class Imported(Frame, frozen=True, tag=True):
@@ -210,7 +210,7 @@ class Fatal(Frame, frozen=True, tag=True):
 
 
 ToRunner = Submit | Cancel | Export | ExportCache | Import | Stop
-FromRunner = Ready | Held | Progress | Step | Ended | Rejected | Exported | CacheExported | Imported | Fatal
+FromRunner = Ready | Deferred | PrefillProgress | Step | Ended | Rejected | Exported | CacheExported | Imported | Fatal
 
 
 def _from_text(kind: type, value: str) -> Path:

@@ -19,7 +19,7 @@ WEIGHT = 0.2  # of the newest observation
 MOST = 31  # rows that a batch may have for one answer, beside its own
 
 
-class Lookup:
+class PromptLookup:
     """One sequence's tokens, searchable, and how often guesses at it would have been right of late."""
 
     def __init__(self, ends: Container[int]) -> None:
@@ -35,7 +35,7 @@ class Lookup:
         """The probability that a token of the last guess is right, if those before it were."""
         return self._odds[self._length]
 
-    def guess(self, tokens: Sequence[int], at_most: int) -> list[int]:
+    def draft(self, tokens: Sequence[int], at_most: int) -> list[int]:
         """Up to ``at_most`` tokens that may follow; ``tokens`` is the whole sequence, longer than at the last call."""
         self._learn(tokens[self._n_tokens :])
         self._follow(tokens)

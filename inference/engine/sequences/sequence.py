@@ -6,12 +6,12 @@ Knows no cells but their count, and nothing of batches.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from inference.engine.sampling.prompt_lookup import Lookup
+from inference.engine.sampling.prompt_lookup import PromptLookup
 from inference.engine.sampling.sampler import Sampler
-from inference.engine.text.detokenizer import TextAssembler
+from inference.engine.text.detokenizer import Detokenizer
 
 
-class State(StrEnum):
+class SequenceState(StrEnum):
     """Where a sequence is; ``ALLOWED`` has the moves."""
 
     WAITING = "waiting"  # arrived, or gave its cells to one of higher priority; holds no slot
@@ -21,10 +21,10 @@ class State(StrEnum):
 
 
 ALLOWED = {
-    State.WAITING: (State.PREFILL, State.ENDED),
-    State.PREFILL: (State.DECODE, State.WAITING, State.ENDED),
-    State.DECODE: (State.WAITING, State.ENDED),
-    State.ENDED: (),
+    SequenceState.WAITING: (SequenceState.PREFILL, SequenceState.ENDED),
+    SequenceState.PREFILL: (SequenceState.DECODE, SequenceState.WAITING, SequenceState.ENDED),
+    SequenceState.DECODE: (SequenceState.WAITING, SequenceState.ENDED),
+    SequenceState.ENDED: (),
 }
 
 
@@ -44,8 +44,8 @@ class Sequence:
     max_tokens: int
     cache_prompt: bool
     sampler: Sampler
-    text: TextAssembler
-    lookup: Lookup
+    text: Detokenizer
+    lookup: PromptLookup
     arrived_at: float  # seconds on the loop's clock, as every ``_at`` below
     n_logprobs: int = 0
     ends_at: float | None = None  # seconds on the same clock: its deadline
@@ -53,19 +53,19 @@ class Sequence:
     admitted_at: float | None = None
     first_token_at: float | None = None
     prefilled_at: float | None = None
-    state: State = State.WAITING
+    state: SequenceState = SequenceState.WAITING
     slot: int | None = None
     n_computed: int = 0
     last_step: int = 0  # the number of the last batch it was in
     n_cached: int = 0
-    parked: bytes | None = None  # a state of its own: it shares nothing and waits for room, or comes from elsewhere
-    n_parked: int = 0  # tokens in it
-    is_held: bool = False  # waits for room, and its user was told
+    swapped_state: bytes | None = None  # private KV state while it holds no slot, or from another runner
+    n_swapped: int = 0  # tokens in it
+    is_deferred: bool = False  # waits for room, and its user was told
     may_share: bool = True  # cells with other sequences
     # Ends of beginnings that others share: a slice ends there, so that the state can be copied or saved.
-    marks: set[int] = field(default_factory=set)
+    checkpoints: set[int] = field(default_factory=set)
 
-    def move(self, state: State) -> None:
+    def move(self, state: SequenceState) -> None:
         if state not in ALLOWED[self.state]:
             raise RuntimeError(f"sequence {self.id} cannot go from {self.state} to {state}")
         self.state = state
@@ -84,9 +84,12 @@ class Sequence:
         return len(self.tokens) - self.n_cached
 
     @property
-    def n_to_mark(self) -> int:
+    def n_to_checkpoint(self) -> int:
         """Pending tokens up to the next mark."""
-        return min((mark for mark in self.marks if mark > self.n_computed), default=len(self.tokens)) - self.n_computed
+        return (
+            min((mark for mark in self.checkpoints if mark > self.n_computed), default=len(self.tokens))
+            - self.n_computed
+        )
 
     @property
     def rank(self) -> tuple[int, int]:

@@ -62,7 +62,7 @@ class _Code:
             self._n_opening = {0: n_ticks, n_ticks: 0}.get(self._n_opening, self._n_opening)
 
 
-class LabelFilter:
+class CitationFilter:
     """Takes text in pieces of any size and releases it without the labels above ``highest``.
 
     The text released is the same however it was cut. ``found`` are the numbers of the labels released.
@@ -185,10 +185,10 @@ class LabelFilter:
         return text
 
 
-def labels_in(text: str) -> set[int]:
+def citation_labels(text: str) -> set[int]:
     """The numbers of all labels of a whole text."""
     if "[" not in text:
         return set()
-    whole = LabelFilter(MAX_LABEL)
+    whole = CitationFilter(MAX_LABEL)
     whole.push(text)
     return whole.found

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Self
 
 from inference.engine.params import SequenceParams
-from inference.engine.text.citation_filter import LabelFilter
+from inference.engine.text.citation_filter import CitationFilter
 
 
-class TextAssembler:
+class Detokenizer:
     """Takes the bytes of one token after the other and releases what can no longer change.
 
     Stop strings are looked for in what the model said; labels above ``highest_label`` go after that.
@@ -19,7 +19,7 @@ class TextAssembler:
 
     def __init__(self, stop: Sequence[str] = (), *, trim_start: bool = False, highest_label: int | None = None) -> None:
         self._stop = tuple(stop)
-        self._labels = None if highest_label is None else LabelFilter(highest_label)
+        self._labels = None if highest_label is None else CitationFilter(highest_label)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""  # decoded, but it may begin a stop string
         self._trimming = trim_start

@@ -13,7 +13,7 @@ from chat.prompting.source_block import FENCE, HEAD, memory_block, quotation
 from chat.prompting.system_prompt import choose_sources, user_turn
 from chat.rag.sources import DOCUMENT, MEMORY, SEGMENT, Source
 from inference.engine.backends.fake import CONTROL, FIRST_BYTE
-from inference.engine.text.citation_filter import labels_in
+from inference.engine.text.citation_filter import citation_labels
 from tests.chat.vocabularies import fake_tokenizer
 
 ATTACKS = [
@@ -50,7 +50,7 @@ def test_every_line_is_the_heads_the_fences_the_headings_or_a_marked_one(source:
 def test_the_only_label_is_the_headings(source: Source) -> None:
     block = memory_block([source]).removeprefix(HEAD)
     assert re.findall(r"\[[\d ,;-]+\]", block) == ["[1]"]
-    assert labels_in(block.replace("`", "")) == {1}
+    assert citation_labels(block.replace("`", "")) == {1}
 
 
 @given(source=sources)

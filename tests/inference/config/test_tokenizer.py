@@ -13,7 +13,7 @@ from inference.config.from_settings import capped_context, requested_config
 from inference.config.tokenizer import Tokenizer, count_tokens, get_tokenizer, known_vocabulary
 from inference.engine.backends.fake import FakeVocabulary
 from inference.engine.backends.vocabulary import open_vocabulary
-from inference.engine.config import Backend
+from inference.engine.config import BackendKind
 from inference.errors import ModelUnavailable
 
 
@@ -75,7 +75,7 @@ def test_the_engine_is_told_the_capped_size() -> None:
 @pytest.mark.usefixtures("unloaded")
 def test_a_missing_model_is_unavailable_and_tried_again() -> None:
     missing = Path("/nonexistent/model.gguf")
-    with override_settings(GEMMA_BACKEND=Backend.LLAMA, GEMMA_MODEL_FILE=missing):
+    with override_settings(GEMMA_BACKEND=BackendKind.LLAMA, GEMMA_MODEL_FILE=missing):
         with pytest.raises(ModelUnavailable, match=r"model\.gguf"):
             get_tokenizer()
         assert known_vocabulary() is None
@@ -103,7 +103,7 @@ def test_threads_load_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.real_model
 @pytest.mark.usefixtures("unloaded")
 def test_the_real_models_vocabulary(model_path: Path) -> None:
-    with override_settings(GEMMA_BACKEND=Backend.LLAMA, GEMMA_MODEL_FILE=model_path):
+    with override_settings(GEMMA_BACKEND=BackendKind.LLAMA, GEMMA_MODEL_FILE=model_path):
         real = get_tokenizer()
         assert real.trained_context == 32_768
         assert real.context_size == 32_768

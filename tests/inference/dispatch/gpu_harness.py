@@ -21,8 +21,8 @@ from inference.engine.protocol.frames import (
     Export,
     ExportCache,
     Exported,
+    ExportedSequence,
     FromRunner,
-    Given,
     Import,
     Imported,
 )
@@ -173,17 +173,17 @@ class CardBench:
             elif isinstance(frame, ExportCache):
                 copy = Path(frame.folder) / "copy.move"
                 copy.write_bytes(b"copy")
-                answers.append(CacheExported(paths=[str(copy)], n_bytes=50, ms=1.0, is_all=True))
+                answers.append(CacheExported(paths=[str(copy)], n_bytes=50, ms=1.0, is_complete=True))
             else:
                 for path in frame.paths:
                     Path(path).unlink(missing_ok=True)
                 answers.append(Imported(len(frame.paths), 1.0))
         return answers
 
-    def _given(self, sequence_id: str, folder: Path) -> Given:
+    def _given(self, sequence_id: str, folder: Path) -> ExportedSequence:
         path = folder / f"{sequence_id.replace('/', '-')}.move"
         path.write_bytes(b"state")
-        return Given(sequence_id, str(path), 100, 1, 3.0, 4.0)
+        return ExportedSequence(sequence_id, str(path), 100, 1, 3.0, 4.0)
 
     def cpu_gives_out(self) -> None:
         self.cpu_says(*self.give_out(self.cpu))

@@ -14,7 +14,7 @@ from inference.dispatch.events import Add, Event, Quit, ReleaseAll, StopOne
 from inference.dispatch.generation_state import Fate, Live, Outcome
 from inference.dispatch.runner_launcher import FrameCame, RunnerGone, Started, StartFailed
 from inference.dispatch.runner_slot import RUNNER_STOP_SECS, SILENCE_PATIENCE_SECS
-from inference.engine.protocol.frames import FromRunner, Held, Progress, Ready, Rejected
+from inference.engine.protocol.frames import Deferred, FromRunner, PrefillProgress, Ready, Rejected
 from inference.enums import FinishReason, Status
 from inference.queue.results import CANCELLED, TIMED_OUT
 from inference.token_stream.entries import AnyEntry, StatusEntry, TokenEntry
@@ -131,7 +131,7 @@ def test_progress_is_told_now_and_then(bench: Bench) -> None:
     bench.add(live)
     for n_done in range(10):
         bench.now += 0.05
-        bench.frames(Progress(live.sequence_id, n_done, 100))
+        bench.frames(PrefillProgress(live.sequence_id, n_done, 100))
     told = [entry.progress for _, entry in bench.logged if isinstance(entry, StatusEntry) and entry.state == "prefill"]
     assert 2 <= len(told) <= 4
 
@@ -216,7 +216,7 @@ def test_who_waits_for_room_is_told_why(bench: Bench) -> None:
     bench.start()
     live = new_live()
     bench.add(live)
-    bench.frames(Held(live.sequence_id, "the memory is full"), Progress(live.sequence_id, 1, 4))
+    bench.frames(Deferred(live.sequence_id, "the memory is full"), PrefillProgress(live.sequence_id, 1, 4))
     assert bench.states(live)[-2:] == ["queued", "prefill"]
     held = [entry for _, entry in bench.logged if isinstance(entry, StatusEntry) and entry.state == "queued"]
     assert [entry.reason for entry in held] == ["the memory is full"]

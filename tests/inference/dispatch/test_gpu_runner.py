@@ -9,7 +9,7 @@ from pytest_django.fixtures import Settings
 from inference.config import memory_budget
 from inference.dispatch import gpu_runner
 from inference.dispatch.gpu_runner import GpuRunnerMaker, LockedRunner
-from inference.engine.config import Backend, Device, EngineConfig
+from inference.engine.config import BackendKind, Device, EngineConfig
 from inference.errors import GpuBusy, TooLittleMemory
 from inference.gpu.device.lock import gpu_lock
 from inference.worker import gpu_setup
@@ -28,7 +28,7 @@ class Card:
 
 @pytest.fixture
 def _real_file(monkeypatch: pytest.MonkeyPatch, model_path: Path) -> None:
-    config = EngineConfig(model_path=model_path, backend=Backend.LLAMA, context_size=8192)
+    config = EngineConfig(model_path=model_path, backend=BackendKind.LLAMA, context_size=8192)
     monkeypatch.setattr(gpu_runner, "engine_config", lambda: config)
 
 

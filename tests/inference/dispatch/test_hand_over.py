@@ -14,7 +14,16 @@ from inference.dispatch.gpu_state import Stage
 from inference.dispatch.lease_release import VRAM_PATIENCE_SECS
 from inference.dispatch.runner_launcher import FrameCame
 from inference.dispatch.runner_slot import RUNNER_STOP_SECS
-from inference.engine.protocol.frames import CacheExported, Cancel, Export, ExportCache, Exported, Given, Step, Submit
+from inference.engine.protocol.frames import (
+    CacheExported,
+    Cancel,
+    Export,
+    ExportCache,
+    Exported,
+    ExportedSequence,
+    Step,
+    Submit,
+)
 from inference.enums import FinishReason
 from inference.queue.results import CANCELLED, device_runs
 from tests.inference.dispatch.gpu_harness import POLICY, CardBench
@@ -92,12 +101,12 @@ def test_what_may_be_gone_on_from_is_copied_while_the_model_loads_and_again_at_t
     bench.add()
     bench.grant()
     (ahead,) = [frame for frame in bench.cpu.sent if isinstance(frame, ExportCache)]
-    assert not ahead.is_more
+    assert not ahead.is_continuation
     bench.cpu_gives_out()
     bench.start_gpu()
     assert [type(frame).__name__ for frame in bench.gpu.sent] == ["Import"]
     (again,) = [frame for frame in bench.cpu.sent if isinstance(frame, ExportCache)]
-    assert again.is_more
+    assert again.is_continuation
     bench.cpu_gives_out()
     assert [type(frame).__name__ for frame in bench.gpu.sent].count("Import") == 2
 
@@ -513,12 +522,12 @@ def test_a_load_that_came_to_nothing_leaves_no_copy_and_no_copying(bench: CardBe
     copies = [Path(asked.folder) / f"{number}.move" for number in range(2)]
     for copy in copies:
         copy.write_bytes(b"copy")
-    bench.cpu_says(CacheExported(paths=[str(copies[0])], n_bytes=4, ms=1.0, is_all=False))
+    bench.cpu_says(CacheExported(paths=[str(copies[0])], n_bytes=4, ms=1.0, is_complete=False))
     assert isinstance(bench.cpu.sent.pop(), ExportCache), "there is more to copy"
     bench.gpu_does_not_start()
     bench.do()
     assert not copies[0].exists()
-    bench.cpu_says(CacheExported(paths=[str(copies[1])], n_bytes=4, ms=1.0, is_all=False))
+    bench.cpu_says(CacheExported(paths=[str(copies[1])], n_bytes=4, ms=1.0, is_complete=False))
     assert not copies[1].exists()
     assert not [frame for frame in bench.cpu.sent if isinstance(frame, ExportCache)]
     finish(bench, lives)
@@ -551,7 +560,7 @@ def test_a_folder_that_somebody_removed_costs_the_states_alone(bench: CardBench)
     (export,) = [frame for frame in bench.cpu.sent if isinstance(frame, Export)]
     assert not [frame for frame in bench.cpu.sent if isinstance(frame, ExportCache)], "there is no room for copies"
     assert bench.cpu.killed == 0
-    bench.cpu_says(Exported([Given(each, "", 0, 0, 1.0, 1.0) for each in export.sequence_ids], 1.0))
+    bench.cpu_says(Exported([ExportedSequence(each, "", 0, 0, 1.0, 1.0) for each in export.sequence_ids], 1.0))
     assert bench.at(Stage.GPU)
     finish(bench, lives)
 

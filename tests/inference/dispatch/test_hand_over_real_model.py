@@ -13,7 +13,7 @@ from django.conf import settings
 from inference.config import tokenizer
 from inference.dispatch.generation_state import Live
 from inference.dispatch.gpu_state import Stage
-from inference.engine.config import Backend, FlashAttention
+from inference.engine.config import BackendKind, FlashAttention
 from inference.queue.results import device_runs
 from tests.inference.dispatch.process_harness import Party, party
 
@@ -28,7 +28,7 @@ SAMPLED: dict[str, Any] = {"temperature": 1.0, "seed": 11, "repeat_penalty": 1.1
 @pytest.fixture(autouse=True)
 def _real_model(monkeypatch: pytest.MonkeyPatch, model_path: Path) -> None:
     values = {
-        "GEMMA_BACKEND": Backend.LLAMA,
+        "GEMMA_BACKEND": BackendKind.LLAMA,
         "GEMMA_MODEL_FILE": model_path,
         "GEMMA_CONTEXT_SIZE": 4096,
         "GEMMA_THREADS": 1,

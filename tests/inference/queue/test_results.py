@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from inference.engine.backends.fake import FakeVocabulary
 from inference.engine.params import SamplingParams, SequenceParams
-from inference.engine.text.citation_filter import labels_in
-from inference.engine.text.detokenizer import TextAssembler
+from inference.engine.text.citation_filter import citation_labels
+from inference.engine.text.detokenizer import Detokenizer
 from inference.models import Generation
 from inference.queue.results import CANCELLED, FinalText, device_runs, end_entry, final_text, row_columns
 from inference.token_stream.entries import EndEntry, TokenEntry
@@ -19,7 +19,7 @@ VOCABULARY = FakeVocabulary()
 
 def answered(data: bytes, params: SequenceParams) -> tuple[list[TokenEntry], FinalText]:
     """The tokens a runner would give out for these bytes, one token each, and its last word."""
-    assembler = TextAssembler.of(params)
+    assembler = Detokenizer.of(params)
     said: list[TokenEntry] = []
     for index, token in enumerate(VOCABULARY.encode(data.decode("utf-8", "replace"), special=False), start=1):
         said.append(TokenEntry(index=index, token=token, text=assembler.push(VOCABULARY.piece(token))))
@@ -69,8 +69,8 @@ def test_labels_taken_out_are_missing_from_every_text_and_from_no_prompt(said_te
     live: list[TokenEntry | EndEntry] = [*said, end_entry(columns, said)]
     assert "".join(entry.text for entry in live) == row.text
     assert [e.text for e in replay(row, 0) if isinstance(e, TokenEntry | EndEntry)] == [entry.text for entry in live]
-    assert set(row.labels) == labels_in(row.text) <= {1}
-    unlabelled = TextAssembler(stop)
+    assert set(row.labels) == citation_labels(row.text) <= {1}
+    unlabelled = Detokenizer(stop)
     raw = "".join(unlabelled.push(VOCABULARY.piece(token.token)) for token in said) + unlabelled.flush()
     assert VOCABULARY.text(row.output_ids) == raw
 

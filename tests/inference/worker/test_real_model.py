@@ -9,7 +9,7 @@ from django.test import override_settings
 
 from inference.config import tokenizer
 from inference.config.tokenizer import get_tokenizer
-from inference.engine.config import Backend
+from inference.engine.config import BackendKind
 from inference.engine.params import SamplingParams, SequenceParams
 from inference.models import FinishReason, Generation, Status
 from tests.inference.making import queued
@@ -25,7 +25,7 @@ N_TOKENS = 16
 def _real_model(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(tokenizer, "_tokenizer", None)
     with override_settings(
-        GEMMA_BACKEND=Backend.LLAMA,
+        GEMMA_BACKEND=BackendKind.LLAMA,
         GEMMA_MODEL_FILE=model_path,
         GEMMA_CONTEXT_SIZE=2048,
         GEMMA_THREADS=1,
