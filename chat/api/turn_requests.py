@@ -21,7 +21,7 @@ from chat.schemas.chat_bodies import chat_request, completion_request
 from chat.schemas.error_bodies import error_response
 from chat.services import turns
 from chat.services.turns import Turn
-from chat.streaming.admission import one_at_a_time
+from chat.streaming.admission import in_arrival_order
 from chat.streaming.background import in_thread
 from chat.streaming.events import lines, start, stops_when_left
 from inference.models import Generation
@@ -77,7 +77,7 @@ class Asked:
     stops: bool
 
 
-@one_at_a_time()
+@in_arrival_order()
 async def ask_chat(request: HttpRequest, caller: Caller, *, goes_on_alone: bool = False) -> Asked:
     """Store what a body asks for. ``goes_on_alone``: batch work and what has a key is not stopped without readers."""
     # Ten thousand messages take a while to check, which the event loop must not wait for.
@@ -88,7 +88,7 @@ async def ask_chat(request: HttpRequest, caller: Caller, *, goes_on_alone: bool 
     return Asked(await start(begin, caller=caller, stops=stops), stops)
 
 
-@one_at_a_time()
+@in_arrival_order()
 async def ask_completion(request: HttpRequest, caller: Caller) -> Asked:
     asked = await in_thread(lambda: completion_request(read_object(request)))
     key = idempotency_key(request)

@@ -24,7 +24,7 @@ from chat.schemas.chat_bodies import chat_request
 from chat.schemas.error_bodies import as_chat_error, error_object
 from chat.services import turns
 from chat.services.turns import Turn
-from chat.streaming.admission import one_at_a_time
+from chat.streaming.admission import in_arrival_order
 from chat.streaming.background import in_thread
 from chat.streaming.events import WireLine, lines, resumed, start
 
@@ -79,7 +79,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         async with self._told(about):
             await self._send_lines(await self._begun(frame), about)
 
-    @one_at_a_time()
+    @in_arrival_order()
     async def _begun(self, frame: Frame) -> Turn:
         caller, request = self._credentials.caller, await in_thread(chat_request, frame)
         key = read_key(frame.get("idempotency_key"), field="idempotency_key")

@@ -176,7 +176,7 @@ class Batch:
 
     def _prepare(self, turn: Turn) -> None:
         # Memories take a second or three; in this thread they would hold up all other prompts.
-        if turn.needs_preparing:
+        if turn.needs_preparation:
             self._threads.submit(_prepare_turn, turn.generation_id)
 
     def _hold(self, prompt: BatchPrompt, error: ChatError) -> None:

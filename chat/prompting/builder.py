@@ -10,11 +10,11 @@ from django.conf import settings
 from chat.enums import Strategy
 from chat.errors import ContextOverflow
 from chat.prompting.chat_templates import ChatFormat, get_format
-from chat.prompting.context_window import History, Prompt, Remembered
-from chat.prompting.message_groups import Group, Said, grouped, shown_before_last
+from chat.prompting.context_window import ContextWindow, HistorySummary, RenderedPrompt
+from chat.prompting.message_groups import DialogueMessage, MessageGroup, group_messages, with_sources
 from chat.prompting.system_prompt import choose_sources, system_prompt
 from chat.prompting.text_splitter import beginning
-from chat.prompting.token_budget import Budget
+from chat.prompting.token_budget import TokenBudget
 from chat.rag.sources import Source
 from chat.schemas.requests import ChatRequest, RunOptions
 from inference.engine.params import SamplingParams, SequenceParams
@@ -24,14 +24,14 @@ SOURCES_SHARE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class Composition:
+class BuiltPrompt:
     """A prompt with what it was made of. ``answer_key`` is the key of the tokens that will answer it."""
 
-    prompt: Prompt
-    groups: list[Group]
+    prompt: RenderedPrompt
+    groups: list[MessageGroup]
     sources: tuple[Source, ...]
     answer_key: str
-    remembered: Remembered
+    history_summary: HistorySummary
 
     @property
     def highest_label(self) -> int | None:
@@ -49,50 +49,52 @@ class Composition:
             note |= {
                 "strategy": Strategy.SUMMARIZE.value,
                 "messages_summarized": prompt.n_summarized,
-                "summary_version": self.remembered.version,
+                "summary_version": self.history_summary.version,
             }
-        if prompt.n_left_out and self.remembered.trouble:
-            note["summary"] = self.remembered.trouble
+        if prompt.n_left_out and self.history_summary.trouble:
+            note["summary"] = self.history_summary.trouble
         return note
 
 
-class Composer:
+class PromptBuilder:
     """Puts prompts together under one system text and strategy. ``own_system`` empty: the default."""
 
     def __init__(
-        self, *, own_system: str, max_tokens: int, strategy: Strategy, remembered: Remembered | None = None
+        self, *, own_system: str, max_tokens: int, strategy: Strategy, history_summary: HistorySummary | None = None
     ) -> None:
         self.format: ChatFormat = get_format()
-        self.budget = Budget(context_size=self.format.tokenizer.context_size, max_tokens=max_tokens, strategy=strategy)
-        self.remembered = remembered or Remembered()
+        self.budget = TokenBudget(
+            context_size=self.format.tokenizer.context_size, max_tokens=max_tokens, strategy=strategy
+        )
+        self.history_summary = history_summary or HistorySummary()
         self.system = system_prompt(own_system, plain_model=self.format.plain_model)
 
-    def compose(self, said: Sequence[Said], candidates: Sequence[Source] = ()) -> Composition:
+    def build(self, said: Sequence[DialogueMessage], candidates: Sequence[Source] = ()) -> BuiltPrompt:
         """Raises ContextOverflow only for what the dialogue itself needs: sources that do not fit are not shown."""
-        without = self._compose(said, ())  # may refuse
+        without = self._build(said, ())  # may refuse
         if not candidates:
             return without
         chosen = choose_sources(candidates, budget=self._sources_budget(without), count_tokens=self.count)
         if not chosen:
             return without
         try:
-            return self._compose(said, chosen)
+            return self._build(said, chosen)
         except ContextOverflow:
             # Tokens of a text and of its parts differ by a few; at the very edge the sources give way.
             return without
 
-    def _compose(self, said: Sequence[Said], sources: tuple[Source, ...]) -> Composition:
-        groups = grouped(shown_before_last(said, sources) if sources else said)
+    def _build(self, said: Sequence[DialogueMessage], sources: tuple[Source, ...]) -> BuiltPrompt:
+        groups = group_messages(with_sources(said, sources) if sources else said)
         prompt = self.history(groups).prompt([group.as_exchange() for group in groups])
-        return Composition(
+        return BuiltPrompt(
             prompt=prompt,
             groups=groups,
             sources=sources,
             answer_key=self.format.fingerprint,
-            remembered=self.remembered,
+            history_summary=self.history_summary,
         )
 
-    def history(self, groups: Sequence[Group]) -> History:
+    def history(self, groups: Sequence[MessageGroup]) -> ContextWindow:
         """With as much of the first message as may stay when its turn does not."""
 
         def first() -> str:
@@ -102,29 +104,29 @@ class Composer:
             text = next(said.text for group in groups for said in group.users)
             return beginning(text, self.budget.first_message_limit, self.count)
 
-        return History(self.format, self.system, self.budget, self.remembered, first=first)
+        return ContextWindow(self.format, self.system, self.budget, self.history_summary, first=first)
 
-    def n_alone(self, text: str) -> int:
+    def n_tokens_alone(self, text: str) -> int:
         """Tokens of a prompt of nothing but the system text and this message."""
         return len(self.format.opening(self.system, text))
 
     def count(self, text: str) -> int:
         return len(self.format.tokenizer.encode(text))
 
-    def may_call_for_summary(self, prompt: Prompt) -> bool:
+    def may_call_for_summary(self, prompt: RenderedPrompt) -> bool:
         """Whether turns will have to be folded after the answer, however long it becomes."""
         if self.budget.strategy is not Strategy.SUMMARIZE:
             return False
         longest = len(prompt.ids) + self.budget.max_tokens
-        return prompt.n_left_out > 0 or longest > self.budget.summary_due_at
+        return prompt.n_left_out > 0 or longest > self.budget.summary_trigger
 
-    def _sources_budget(self, without: Composition) -> int:
+    def _sources_budget(self, without: BuiltPrompt) -> int:
         """Old turns may be left out for the sake of memories, unless the client wants an error instead."""
         if self.budget.strategy is Strategy.ERROR:
             needed = len(without.prompt.ids)
         else:
-            needed = self.history(without.groups).n_alone(without.groups[-1].as_exchange().user)
-        return min(int(self.budget.context_size * SOURCES_SHARE), self.budget.wanted_limit - needed)
+            needed = self.history(without.groups).n_tokens_alone(without.groups[-1].as_exchange().user)
+        return min(int(self.budget.context_size * SOURCES_SHARE), self.budget.soft_limit - needed)
 
 
 def sequence_params(

@@ -16,26 +16,26 @@ from typing import NamedTuple
 
 from django.conf import settings
 
-from chat.prompting.jinja_sandbox import Conversation, Rendering, TemplateUnusable, render
+from chat.prompting.jinja_sandbox import Conversation, TemplateRendering, TemplateUnusable, render
 from inference.config.tokenizer import Tokenizer, get_tokenizer
 from inference.errors import ModelUnavailable
 
 log = logging.getLogger(__name__)
 
 
-class Segment(NamedTuple):
+class PromptSegment(NamedTuple):
     """A stretch of prompt text. Only scaffolding (``special``) may name control tokens."""
 
     text: str
     special: bool
 
 
-def scaffold(text: str) -> Segment:
-    return Segment(text, True)
+def scaffold(text: str) -> PromptSegment:
+    return PromptSegment(text, True)
 
 
-def content(text: str) -> Segment:
-    return Segment(text, False)
+def content(text: str) -> PromptSegment:
+    return PromptSegment(text, False)
 
 
 class ChatFormat(ABC):
@@ -52,10 +52,10 @@ class ChatFormat(ABC):
         self.fingerprint = hashlib.sha256(parts.encode()).hexdigest()[:32]
 
     @abstractmethod
-    def opening_segments(self, system: str, user: str) -> list[Segment]: ...
+    def opening_segments(self, system: str, user: str) -> list[PromptSegment]: ...
 
     @abstractmethod
-    def follow_up_segments(self, user: str) -> list[Segment]: ...
+    def follow_up_segments(self, user: str) -> list[PromptSegment]: ...
 
     def opening(self, system: str, user: str) -> list[int]:
         """From the first token to where the first answer begins."""
@@ -69,7 +69,7 @@ class ChatFormat(ABC):
         """An answer that was not generated here."""
         return self._encode([content(text.strip())])
 
-    def _encode(self, segments: Sequence[Segment]) -> list[int]:
+    def _encode(self, segments: Sequence[PromptSegment]) -> list[int]:
         ids: list[int] = []
         for segment in segments:
             if segment.text:
@@ -77,23 +77,23 @@ class ChatFormat(ABC):
         return ids
 
 
-class GemmaTurns(ChatFormat):
+class GemmaFormat(ChatFormat):
     """Gemma's own: two roles, the system text at the head of the first user turn."""
 
     name = "gemma"
 
-    def opening_segments(self, system: str, user: str) -> list[Segment]:
+    def opening_segments(self, system: str, user: str) -> list[PromptSegment]:
         head = [content(f"{system}\n\n")] if system else []
         return [scaffold(f"{self.tokenizer.bos_text}<start_of_turn>user\n"), *head, *self._rest(user)]
 
-    def follow_up_segments(self, user: str) -> list[Segment]:
+    def follow_up_segments(self, user: str) -> list[PromptSegment]:
         return [scaffold("<end_of_turn>\n<start_of_turn>user\n"), *self._rest(user)]
 
-    def _rest(self, user: str) -> list[Segment]:
+    def _rest(self, user: str) -> list[PromptSegment]:
         return [content(user), scaffold("<end_of_turn>\n<start_of_turn>model\n")]
 
 
-class Transcript(ChatFormat):
+class TranscriptFormat(ChatFormat):
     """For a base model, which knows no turns: a dialogue as it may stand on a page.
 
     Contents begin with their space, since that is how words are cut into tokens.
@@ -107,17 +107,17 @@ class Transcript(ChatFormat):
 
     _speaker_at_line_start = re.compile(r"^(?=(?:User|Assistant)[^\S\n]*:)", re.MULTILINE | re.IGNORECASE)
 
-    def opening_segments(self, system: str, user: str) -> list[Segment]:
+    def opening_segments(self, system: str, user: str) -> list[PromptSegment]:
         head = [content(f"{system}\n\n")] if system else []
         return [scaffold(self.tokenizer.bos_text), *head, content("User:"), *self._rest(user)]
 
-    def follow_up_segments(self, user: str) -> list[Segment]:
+    def follow_up_segments(self, user: str) -> list[PromptSegment]:
         return [content("\n\nUser:"), *self._rest(user)]
 
     def answer(self, text: str) -> list[int]:
         return self._encode([content(f" {self._defused(text.strip())}")])
 
-    def _rest(self, user: str) -> list[Segment]:
+    def _rest(self, user: str) -> list[PromptSegment]:
         return [content(f" {self._defused(user)}"), content("\nAssistant:")]
 
     def _defused(self, text: str) -> str:
@@ -131,7 +131,7 @@ MARKS = (SYSTEM, USER, ANSWER, NEXT_USER)
 _BETWEEN_MARKS = re.compile(f"([{''.join(MARKS)}])")
 
 
-class FileTemplate(ChatFormat):
+class TemplateFormat(ChatFormat):
     """The Jinja template of the model file, rendered once with marks in place of contents and cut at the marks."""
 
     name = "template"
@@ -157,18 +157,18 @@ class FileTemplate(ChatFormat):
         self._alone = _cut(alone, USER)
         self._follow_up = _cut(_after_answer(longer), NEXT_USER)
 
-    def opening_segments(self, system: str, user: str) -> list[Segment]:
+    def opening_segments(self, system: str, user: str) -> list[PromptSegment]:
         return _filled(self._with_system if system else self._alone, {SYSTEM: system, USER: user})
 
-    def follow_up_segments(self, user: str) -> list[Segment]:
+    def follow_up_segments(self, user: str) -> list[PromptSegment]:
         return _filled(self._follow_up, {NEXT_USER: user})
 
 
-def _shows(rendering: Rendering, *marks: str) -> bool:
+def _shows(rendering: TemplateRendering, *marks: str) -> bool:
     return not rendering.refusal and all(rendering.text.count(mark) == 1 for mark in marks)
 
 
-def _cut(rendering: Rendering, *marks: str) -> list[str]:
+def _cut(rendering: TemplateRendering, *marks: str) -> list[str]:
     """Scaffolding and marks in turn."""
     if not _shows(rendering, *marks):
         raise TemplateUnusable(
@@ -177,12 +177,12 @@ def _cut(rendering: Rendering, *marks: str) -> list[str]:
     return _BETWEEN_MARKS.split(rendering.text)
 
 
-def _after_answer(rendering: Rendering) -> Rendering:
+def _after_answer(rendering: TemplateRendering) -> TemplateRendering:
     before, mark, after = rendering.text.partition(ANSWER)
-    return Rendering(text=after if mark else before, refusal=rendering.refusal)
+    return TemplateRendering(text=after if mark else before, refusal=rendering.refusal)
 
 
-def _filled(pieces: list[str], contents: dict[str, str]) -> list[Segment]:
+def _filled(pieces: list[str], contents: dict[str, str]) -> list[PromptSegment]:
     return [content(contents[piece]) if piece in contents else scaffold(piece) for piece in pieces]
 
 
@@ -191,14 +191,14 @@ def choose_format(tokenizer: Tokenizer, wanted: str) -> ChatFormat:
     template = tokenizer.chat_template
     if wanted == "template" or (wanted == "auto" and template):
         try:
-            return FileTemplate(tokenizer, template or "")
+            return TemplateFormat(tokenizer, template or "")
         except TemplateUnusable as error:
             if wanted == "template":
                 raise ModelUnavailable(f"GEMMA_CHAT_FORMAT=template cannot be followed: {error}") from error
             log.warning("The model file's chat template is not used: %s", error)
     if wanted == "gemma" or (wanted == "auto" and tokenizer.is_instruct and _knows_gemma_turns(tokenizer)):
-        return GemmaTurns(tokenizer)
-    return Transcript(tokenizer)
+        return GemmaFormat(tokenizer)
+    return TranscriptFormat(tokenizer)
 
 
 def _knows_gemma_turns(tokenizer: Tokenizer) -> bool:

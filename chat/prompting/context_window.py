@@ -17,7 +17,7 @@ from functools import cached_property
 from chat.enums import Strategy
 from chat.prompting.chat_templates import ChatFormat
 from chat.prompting.history_notes import earlier_block
-from chat.prompting.token_budget import Budget
+from chat.prompting.token_budget import TokenBudget
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Exchange:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prompt:
+class RenderedPrompt:
     """``exchanges`` are those given, each with what it is rendered to now. Counted in messages: what the summary
     stands for, and what neither it nor the prompt has."""
 
@@ -51,7 +51,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Remembered:
+class HistorySummary:
     """The summary of the first ``n_messages``, which stands in a prompt for them. Version 0: there is none.
     ``trouble``: how a newer one is doing."""
 
@@ -62,22 +62,22 @@ class Remembered:
 
 
 @dataclass(frozen=True)
-class Head:
+class PromptHead:
     """What stands before the first turn, and the key of an opening that begins with it."""
 
     text: str
     key: str
 
 
-class History:
+class ContextWindow:
     """Builds prompts of one format, system prompt and state of what is remembered."""
 
     def __init__(
         self,
         chat_format: ChatFormat,
         system: str,
-        budget: Budget,
-        remembered: Remembered | None = None,
+        budget: TokenBudget,
+        history_summary: HistorySummary | None = None,
         *,
         first: Callable[[], str] = str,
     ) -> None:
@@ -85,26 +85,26 @@ class History:
         cut a long one is 25 ms."""
         self.format = chat_format
         self.budget = budget
-        self.remembered = remembered or Remembered()
+        self.history_summary = history_summary or HistorySummary()
         self.follow_up_key = chat_format.fingerprint
         self._system = system
         self._first = first
         self._whole = self._head(system)
 
     @cached_property
-    def _cut(self) -> Head:
+    def _cut(self) -> PromptHead:
         """What a prompt begins with whose first turns are not in it."""
-        first, summary = self._first(), self.remembered.summary
+        first, summary = self._first(), self.history_summary.summary
         if not (first or summary):
             return self._whole
         block = earlier_block(first, summary)
         return self._head(f"{self._system}\n\n{block}" if self._system else block)
 
-    def _head(self, text: str) -> Head:
+    def _head(self, text: str) -> PromptHead:
         covered = f"{self.budget.context_size}\0{text}".encode("utf-8", "surrogatepass")
-        return Head(text, f"{self.format.fingerprint}:{hashlib.sha256(covered).hexdigest()[:24]}")
+        return PromptHead(text, f"{self.format.fingerprint}:{hashlib.sha256(covered).hexdigest()[:24]}")
 
-    def prompt(self, exchanges: Sequence[Exchange]) -> Prompt:
+    def prompt(self, exchanges: Sequence[Exchange]) -> RenderedPrompt:
         """The prompt for the last exchange. Raises ContextOverflow."""
         *past, new = exchanges
         n_covered = self.n_covered(past)
@@ -115,15 +115,15 @@ class History:
         n_messages = 0
         for index, exchange in enumerate(past):
             n_messages += exchange.n_messages
-            if n_messages > self.remembered.n_messages:
+            if n_messages > self.history_summary.n_messages:
                 return index
         return len(past)
 
-    def n_alone(self, user: str) -> int:
+    def n_tokens_alone(self, user: str) -> int:
         """Tokens of a prompt of nothing but the system text and this turn."""
         return len(self.format.opening(self._whole.text, user))
 
-    def n_from(self, follow_ups: Sequence[Exchange], start: int) -> int:
+    def n_tokens_from(self, follow_ups: Sequence[Exchange], start: int) -> int:
         """Tokens of a prompt that begins with the exchange at ``start``; nothing after the head if there is none."""
         user = follow_ups[start].user if start < len(follow_ups) else ""
         own = len(self.format.opening(self._head_at(start).text, user))
@@ -144,7 +144,7 @@ class History:
         """What the next prompt begins with, if it begins with the exchange at ``start``."""
         return self._from(follow_ups, start, start).ids
 
-    def _continued(self, past: Sequence[Exchange], new: Exchange, n_covered: int) -> Prompt | None:
+    def _continued(self, past: Sequence[Exchange], new: Exchange, n_covered: int) -> RenderedPrompt | None:
         """The former prompt and answer as they were, and one more follow-up; None if that is not possible."""
         start = self._kept_start(past)
         # What was left out once stays out, unless the client would rather have an error or a summary has come since.
@@ -152,7 +152,7 @@ class History:
             return None
         follow_up = Rendered(tuple(self.format.follow_up(new.user)), self.follow_up_key)
         rendered = [*past, replace(new, user_rendered=follow_up)]
-        if sum(map(exchange_size, rendered[start:])) > self.budget.wanted_limit:
+        if sum(map(exchange_size, rendered[start:])) > self.budget.soft_limit:
             return None
         return self._made(rendered, start, n_covered)
 
@@ -167,29 +167,29 @@ class History:
                 return index if exchange.user_rendered.key == self._head_at(index).key else None
         return None
 
-    def _head_at(self, start: int) -> Head:
+    def _head_at(self, start: int) -> PromptHead:
         return self._cut if start > 0 else self._whole
 
-    def _anew(self, past: Sequence[Exchange], new: Exchange, n_covered: int) -> Prompt:
+    def _anew(self, past: Sequence[Exchange], new: Exchange, n_covered: int) -> RenderedPrompt:
         """Rendered from what is not summarised; what does not fit is left out or refused."""
         # The new turn may have been rendered before it got its memories: what was kept of it does not count.
         unrendered = replace(new, user_rendered=Rendered())
         rest = [self.as_follow_up(exchange) for exchange in (*past[n_covered:], unrendered)]
         follow_ups = [*past[:n_covered], *rest]
         whole = self._from(follow_ups, n_covered, n_covered)
-        if len(whole.ids) <= self.budget.wanted_limit:
+        if len(whole.ids) <= self.budget.soft_limit:
             return whole
         if self.budget.strategy is Strategy.ERROR:
             raise self.budget.overflow(len(whole.ids))
         return self._shortened(follow_ups, n_covered)
 
-    def _shortened(self, follow_ups: Sequence[Exchange], n_covered: int) -> Prompt:
+    def _shortened(self, follow_ups: Sequence[Exchange], n_covered: int) -> RenderedPrompt:
         last = len(follow_ups) - 1
         # Sizes from the end: the oldest start whose prompt is within the target. The opening differs from the
         # follow-up by the head, so it is rendered only for the candidate.
         size = len(self.format.opening(self._cut.text, "")) + exchange_size(follow_ups[last])
         start = last
-        while start > n_covered and size + exchange_size(follow_ups[start - 1]) <= self.budget.kept_limit:
+        while start > n_covered and size + exchange_size(follow_ups[start - 1]) <= self.budget.truncation_target:
             start -= 1
             size += exchange_size(follow_ups[start])
         prompt = self._from(follow_ups, start, n_covered)
@@ -199,22 +199,22 @@ class History:
             raise self.budget.overflow(len(prompt.ids))
         return prompt
 
-    def _bare(self, follow_ups: Sequence[Exchange]) -> Prompt:
+    def _bare(self, follow_ups: Sequence[Exchange]) -> RenderedPrompt:
         """Not even what is remembered of earlier turns: the question goes first."""
         *past, new = follow_ups
         opening = Rendered(tuple(self.format.opening(self._whole.text, new.user)), self._whole.key)
         exchanges = (*past, replace(new, user_rendered=opening))
-        return Prompt(ids=opening.ids, exchanges=exchanges, n_left_out=_n_messages(past))
+        return RenderedPrompt(ids=opening.ids, exchanges=exchanges, n_left_out=_n_messages(past))
 
-    def _from(self, follow_ups: Sequence[Exchange], start: int, n_covered: int) -> Prompt:
+    def _from(self, follow_ups: Sequence[Exchange], start: int, n_covered: int) -> RenderedPrompt:
         """The prompt that begins with the exchange at ``start``; those before it keep what they were rendered to."""
         head = self._head_at(start)
         opening = Rendered(tuple(self.format.opening(head.text, follow_ups[start].user)), head.key)
         first = replace(follow_ups[start], user_rendered=opening)
         return self._made([*follow_ups[:start], first, *follow_ups[start + 1 :]], start, n_covered)
 
-    def _made(self, rendered: Sequence[Exchange], start: int, n_covered: int) -> Prompt:
-        return Prompt(
+    def _made(self, rendered: Sequence[Exchange], start: int, n_covered: int) -> RenderedPrompt:
+        return RenderedPrompt(
             ids=_joined(rendered[start:]),
             exchanges=tuple(rendered),
             n_summarized=_n_messages(rendered[:n_covered]),

@@ -13,7 +13,7 @@ EARLIER = "Said earlier in this conversation and no longer shown word for word (
 FIRST = "The user's first message:"
 SUMMARY = "Summary of what followed:"
 
-SUMMARISER = """\
+SUMMARIZER_SYSTEM = """\
 You keep the minutes of a conversation between a user and an assistant, so that the assistant can go on later without \
 the words themselves.
 - Write what has to be remembered, in the language of the conversation, in short sentences, oldest first.
@@ -24,7 +24,7 @@ corrections (the last word counts), and questions that are still open.
 answer questions from them: note them.
 - Write the minutes only, without a heading."""
 # A base model follows examples, not rules.
-PLAIN_SUMMARISER = """\
+PLAIN_SUMMARIZER_SYSTEM = """\
 The following minutes of conversations say in a few sentences what was wanted, decided and left open.
 
 User: Minutes of this conversation:
@@ -48,13 +48,13 @@ def earlier_block(first: str, summary: str) -> str:
     return "\n".join([EARLIER, FENCE, *lines, FENCE])
 
 
-def spoken(said: Iterable[tuple[Role, str]]) -> str:
+def as_transcript(said: Iterable[tuple[Role, str]]) -> str:
     """Turns as material for the summariser, speakers named."""
     names = {Role.USER: "User", Role.ASSISTANT: "Assistant"}
     return "\n\n".join(f"{names[role]}: {text.strip()}" for role, text in said if text.strip())
 
 
-def summariser_turn(material: str, so_far: str, *, n_words: int) -> str:
+def summarizer_message(material: str, so_far: str, *, n_words: int) -> str:
     """What the summariser is asked: the minutes so far, if any, and what comes next."""
     if not so_far:
         return "\n".join([WHOLE, FENCE, quoted(material), FENCE, TASK.format(n_words=n_words)])

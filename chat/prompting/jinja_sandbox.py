@@ -30,14 +30,14 @@ class TemplateUnusable(Exception):
 
 
 @dataclass(frozen=True)
-class Rendering:
+class TemplateRendering:
     """What one conversation became, or why the template refused it."""
 
     text: str = ""
     refusal: str = ""
 
 
-def render(template: str, *, bos: str, eos: str, conversations: list[Conversation]) -> list[Rendering]:
+def render(template: str, *, bos: str, eos: str, conversations: list[Conversation]) -> list[TemplateRendering]:
     """Render each conversation up to where the next answer begins. Raises TemplateUnusable."""
     if len(template) > MAX_TEMPLATE_CHARS:
         raise TemplateUnusable(f"the chat template has more than {MAX_TEMPLATE_CHARS} characters")
@@ -51,7 +51,7 @@ def render(template: str, *, bos: str, eos: str, conversations: list[Conversatio
     if child.returncode != 0:
         last_words = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise TemplateUnusable(f"rendering the chat template ended with {child.returncode}: {last_words[:300]}")
-    return [Rendering(**answer) for answer in json.loads(child.stdout)]
+    return [TemplateRendering(**answer) for answer in json.loads(child.stdout)]
 
 
 # ---- the child ----

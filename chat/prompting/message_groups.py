@@ -16,7 +16,7 @@ from inference.token_ids import pack, unpack
 
 
 @dataclass(frozen=True)
-class Said:
+class DialogueMessage:
     """One message, stored (or to be) as ``message``, or only passing through."""
 
     role: Role
@@ -26,11 +26,11 @@ class Said:
 
 
 @dataclass
-class Group:
+class MessageGroup:
     """What the user said in a row, and the answer to it. What the model was stopped from saying counts as none."""
 
-    users: list[Said] = field(default_factory=list)
-    answer: Said | None = None
+    users: list[DialogueMessage] = field(default_factory=list)
+    answer: DialogueMessage | None = None
     n_messages: int = 0
 
     def as_exchange(self) -> Exchange:
@@ -43,21 +43,23 @@ class Group:
         )
 
 
-def said_in(messages: Sequence[Message]) -> list[Said]:
+def dialogue_of(messages: Sequence[Message]) -> list[DialogueMessage]:
     """Stored messages, in order; a user's get the sources that the answer after them was given."""
     following = [*messages[1:], None] if messages else []
     return [
-        Said(Role(message.role), message.shown, message, _sources_of(after) if message.role == Role.USER else ())
+        DialogueMessage(
+            Role(message.role), message.shown, message, _sources_of(after) if message.role == Role.USER else ()
+        )
         for message, after in zip(messages, following, strict=True)
     ]
 
 
-def grouped(said: Iterable[Said]) -> list[Group]:
+def group_messages(said: Iterable[DialogueMessage]) -> list[MessageGroup]:
     """Exchanges; what was said ends with a user's message, so the last one has no answer yet."""
-    groups = [Group()]
+    groups = [MessageGroup()]
     for each in said:
         if each.role == Role.USER and groups[-1].answer:
-            groups.append(Group())
+            groups.append(MessageGroup())
         group = groups[-1]
         group.n_messages += 1
         if each.role == Role.USER:
@@ -67,13 +69,13 @@ def grouped(said: Iterable[Said]) -> list[Group]:
     return groups
 
 
-def shown_before_last(said: Sequence[Said], sources: tuple[Source, ...]) -> list[Said]:
+def with_sources(said: Sequence[DialogueMessage], sources: tuple[Source, ...]) -> list[DialogueMessage]:
     """The same with ``sources`` put before the last user message."""
     last = max(index for index, each in enumerate(said) if each.role == Role.USER)
     return [*said[:last], replace(said[last], sources=sources), *said[last + 1 :]]
 
 
-def write_renderings(groups: Sequence[Group], exchanges: Sequence[Exchange]) -> list[Message]:
+def update_renderings(groups: Sequence[MessageGroup], exchanges: Sequence[Exchange]) -> list[Message]:
     """Put onto the message rows what they are rendered to now; returns those that changed, unsaved."""
     changed: list[Message] = []
     for group, exchange in zip(groups, exchanges, strict=True):
@@ -93,9 +95,9 @@ def _is_blank_answer(message: Message | None) -> bool:
     return generation is not None and generation.status == Status.COMPLETE and bool(generation.output_ids)
 
 
-def _joined(first: Said | None, second: Said) -> Said:
+def _joined(first: DialogueMessage | None, second: DialogueMessage) -> DialogueMessage:
     """Two answers in a row, as only a sent history has them, are one for the prompt."""
-    return second if first is None else Said(Role.ASSISTANT, f"{first.text}\n\n{second.text}")
+    return second if first is None else DialogueMessage(Role.ASSISTANT, f"{first.text}\n\n{second.text}")
 
 
 def _set_rendered(message: Message, rendered: Rendered) -> bool:

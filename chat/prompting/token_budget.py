@@ -35,7 +35,7 @@ TAIL_SHARE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class TokenBudget:
     """How many tokens a prompt and its parts may have."""
 
     context_size: int
@@ -48,7 +48,7 @@ class Budget:
         return self.context_size - 1
 
     @property
-    def wanted_limit(self) -> int:
+    def soft_limit(self) -> int:
         """Leaves room for the answer, at the cost of old turns if the strategy allows it."""
         if self.strategy is Strategy.ERROR:
             return self.hard_limit
@@ -56,18 +56,18 @@ class Budget:
         return self.context_size - max(1, reserve)
 
     @property
-    def kept_limit(self) -> int:
+    def truncation_target(self) -> int:
         """What a prompt is shortened to when it must be."""
-        return int(self.wanted_limit * KEEP_SHARE)
+        return int(self.soft_limit * KEEP_SHARE)
 
     @property
-    def summary_due_at(self) -> int:
+    def summary_trigger(self) -> int:
         """A prompt with its answer beyond this has its oldest turns folded."""
-        return int(self.wanted_limit * settings.HISTORY_SUMMARY_AT)
+        return int(self.soft_limit * settings.HISTORY_SUMMARY_AT)
 
     @property
     def tail_limit(self) -> int:
-        return int(self.wanted_limit * TAIL_SHARE)
+        return int(self.soft_limit * TAIL_SHARE)
 
     @property
     def first_message_limit(self) -> int:

@@ -13,7 +13,7 @@ from inference.token_ids import pack
 
 
 @dataclass(frozen=True, kw_only=True)
-class Branch:
+class Fork:
     """Unsaved rows, all of the new conversation but ``source``. ``messages`` are as ``in_order`` loads them."""
 
     source: Conversation
@@ -23,7 +23,7 @@ class Branch:
     summary: Summary | None
 
 
-def branch_off(source: Conversation, shared: Sequence[Message]) -> Branch:
+def fork_conversation(source: Conversation, shared: Sequence[Message]) -> Fork:
     """A conversation that begins with ``shared``, the first messages of ``source``, all of their answers ended."""
     summary = _inherited(source, shared)
     conversation = Conversation(
@@ -37,7 +37,7 @@ def branch_off(source: Conversation, shared: Sequence[Message]) -> Branch:
         summary.conversation = conversation
     copies = [_copy(message, conversation) for message in shared]
     retrievals = [found for pair in zip(shared, copies, strict=True) if (found := _copy_of_retrieval(*pair))]
-    return Branch(source=source, conversation=conversation, messages=copies, retrievals=retrievals, summary=summary)
+    return Fork(source=source, conversation=conversation, messages=copies, retrievals=retrievals, summary=summary)
 
 
 def _inherited(source: Conversation, shared: Sequence[Message]) -> Summary | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from chat.models import Conversation, Message, Role
-from chat.prompting.message_groups import Said
+from chat.prompting.message_groups import DialogueMessage
 
 # Conversations that begin alike (the same question asked again and again) are compared from the newest.
 MAX_CANDIDATES = 20
@@ -19,7 +19,7 @@ MAX_BRANCHED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Branched:
+class HistoryMatch:
     """A conversation whose first messages, ``shared``, say what the first ``n_sent`` of a sent history say."""
 
     conversation: Conversation
@@ -37,7 +37,7 @@ def digests(system: str, user_texts: Sequence[str], *, after: str | None = None)
     return found
 
 
-def find_continued(*, owner: str, system: str, earlier: Sequence[Said]) -> Conversation | None:
+def find_continued_conversation(*, owner: str, system: str, earlier: Sequence[DialogueMessage]) -> Conversation | None:
     """The owner's latest conversation that consists of exactly these messages, all answers finished."""
     user_texts = [said.text for said in earlier if said.role == Role.USER]
     if not user_texts:
@@ -55,7 +55,7 @@ def find_continued(*, owner: str, system: str, earlier: Sequence[Said]) -> Conve
     return None
 
 
-def find_branched(*, owner: str, system: str, earlier: Sequence[Said]) -> Branched | None:
+def find_shared_history(*, owner: str, system: str, earlier: Sequence[DialogueMessage]) -> HistoryMatch | None:
     """The owner's conversation that has most messages in common with these from the start, one answer at least."""
     user_texts = [said.text for said in earlier if said.role == Role.USER]
     codes = digests(system, user_texts)
@@ -66,7 +66,7 @@ def find_branched(*, owner: str, system: str, earlier: Sequence[Said]) -> Branch
     for conversation_id, position in rows.values_list("conversation_id", "position")[: MAX_BRANCHED * MAX_CANDIDATES]:
         ends.setdefault(conversation_id, position)
     conversations = Conversation.objects.in_bulk(list(ends)[:MAX_BRANCHED])
-    best: Branched | None = None
+    best: HistoryMatch | None = None
     for conversation_id, conversation in conversations.items():
         messages = list(conversation.messages.in_order().filter(position__lte=ends[conversation_id] + 1))
         n_stored, n_sent = _n_in_common(
@@ -75,7 +75,7 @@ def find_branched(*, owner: str, system: str, earlier: Sequence[Said]) -> Branch
         shared = messages[:n_stored]
         has_answer = any(message.role == Role.ASSISTANT for message in shared)
         if has_answer and (best is None or n_sent > best.n_sent):
-            best = Branched(conversation=conversation, shared=shared, n_sent=n_sent)
+            best = HistoryMatch(conversation=conversation, shared=shared, n_sent=n_sent)
     return best
 
 

@@ -18,7 +18,7 @@ from chat.services import turns
 
 
 @dataclass(frozen=True)
-class Cancelled:
+class CancelCounts:
     """How many answers were told to stop, and how many had ended before they could be told."""
 
     n_told: int
@@ -29,7 +29,7 @@ def messages_in(conversations: QuerySet[Conversation]) -> MessageQuerySet:
     return Message.objects.filter(conversation__in=conversations.order_by().values("pk"))
 
 
-def cancel_answers(messages: MessageQuerySet) -> Cancelled:
+def cancel_answers(messages: MessageQuerySet) -> CancelCounts:
     """Stop every answer among the messages that is still being made. Raises Unavailable if the store is away."""
     n_told = n_ended = 0
     for generation_id, owner in list(messages.unfinished().values_list("generation_id", "generation__owner")):
@@ -39,7 +39,7 @@ def cancel_answers(messages: MessageQuerySet) -> Cancelled:
         except Conflict:
             # It ended between the query and now: what was wanted has happened.
             n_ended += 1
-    return Cancelled(n_told, n_ended)
+    return CancelCounts(n_told, n_ended)
 
 
 def rename_conversation(conversation: Conversation, title: str) -> None:

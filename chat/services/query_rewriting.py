@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from chat.models import Role
-from chat.prompting.message_groups import Said
+from chat.prompting.message_groups import DialogueMessage
 from chat.schemas.answers import cited_labels
 from chat.services.referring_words import CONNECTIVES, EMPTY, MANY, PERSONS, THINGS, TIMES
 
@@ -25,7 +25,7 @@ _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Earlier:
+class EarlierQuestion:
     """A question asked before; ``cited`` are the speakers its answer quoted, ``shown`` all that it could."""
 
     question: str
@@ -34,23 +34,23 @@ class Earlier:
 
 
 @dataclass(frozen=True)
-class Searched:
+class RewrittenQuery:
     """``refers_to`` is what was put in, empty for a question that stands alone."""
 
     text: str
     refers_to: str = ""
 
 
-def earlier_in(said: Sequence[Said]) -> list[Earlier]:
+def earlier_questions(said: Sequence[DialogueMessage]) -> list[EarlierQuestion]:
     """The questions before the last, with the speakers of what they were shown."""
     asked = [_earlier(each, after) for each, after in pairwise(said) if each.role == Role.USER]
     return asked if said and said[-1].role == Role.USER else asked[:-1]
 
 
-def searched(question: str, earlier: Sequence[Earlier]) -> Searched:
+def rewrite_query(question: str, earlier: Sequence[EarlierQuestion]) -> RewrittenQuery:
     """The text to search with."""
     if not earlier or len(question) > MAX_QUESTION_CHARS:
-        return Searched(question)
+        return RewrittenQuery(question)
     words = _WORD.findall(question)
     own = [word for word in words if not _is_in(word, EMPTY, CONNECTIVES, PERSONS, THINGS, TIMES)]
     # "Sie" and "Ihr" are how one speaks to strangers.
@@ -58,24 +58,24 @@ def searched(question: str, earlier: Sequence[Earlier]) -> Searched:
     points_back = any(_is_thing(word, after) for word, after in pairwise([*words, ""]))
     is_joined = bool(words) and _is_in(words[0], CONNECTIVES)
     if own and not (is_joined or persons or (points_back and len(own) <= MAX_OWN_WORDS)):
-        return Searched(question)
+        return RewrittenQuery(question)
     *before, last = earlier[-MAX_EARLIER:]
     # The question before may be a follow-up itself: what it was searched with is what this one goes on from.
-    topic = searched(last.question, before).text[:MAX_QUESTION_CHARS]
+    topic = rewrite_query(last.question, before).text[:MAX_QUESTION_CHARS]
     names = _names(topic, earlier)
     if not own or (points_back and not persons) or not names:
-        return Searched(f"{_without_times(topic, words)} {question}".strip(), topic)
+        return RewrittenQuery(f"{_without_times(topic, words)} {question}".strip(), topic)
     if _named(question, names):
-        return Searched(question)
+        return RewrittenQuery(question)
     if persons:
         meant = " ".join(names if _is_in(persons[0], MANY) else names[:1])
-        return Searched(re.sub(rf"\b{re.escape(persons[0])}\b", lambda _: meant, question, count=1), meant)
-    return Searched(f"{question} {' '.join(names)}", " ".join(names))
+        return RewrittenQuery(re.sub(rf"\b{re.escape(persons[0])}\b", lambda _: meant, question, count=1), meant)
+    return RewrittenQuery(f"{question} {' '.join(names)}", " ".join(names))
 
 
-def _earlier(asked: Said, answer: Said) -> Earlier:
+def _earlier(asked: DialogueMessage, answer: DialogueMessage) -> EarlierQuestion:
     labels = cited_labels(answer.text) if answer.role == Role.ASSISTANT else set()
-    return Earlier(
+    return EarlierQuestion(
         question=asked.text,
         cited=_speakers(source.speaker for source in asked.sources if source.label in labels),
         shown=_speakers(source.speaker for source in asked.sources),
@@ -86,7 +86,7 @@ def _speakers(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
 
 
-def _names(topic: str, earlier: Sequence[Earlier]) -> list[str]:
+def _names(topic: str, earlier: Sequence[EarlierQuestion]) -> list[str]:
     """Who is talked about: those the topic names, else those whom the latest answer that cites anybody quotes."""
     known = [name for each in reversed(earlier) for name in (*each.cited, *each.shown)]
     named = _named(topic, known)

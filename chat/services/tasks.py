@@ -29,4 +29,4 @@ def after_piece(generation_id: str) -> None:
 @shared_task(name=long_input.AFTER_PART_TASK)
 def after_part(generation_id: str) -> None:
     """Go on with the turn whose message this generation has read a part of."""
-    turns.part_was_read(generation_id=uuid.UUID(generation_id))
+    turns.continue_long_input(generation_id=uuid.UUID(generation_id))

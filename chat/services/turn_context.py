@@ -10,39 +10,39 @@ from chat.access.callers import Caller
 from chat.enums import Strategy
 from chat.errors import ConversationBusy, InvalidRequest, NotFound
 from chat.models import Conversation, Message, Role
-from chat.prompting.context_window import Remembered
-from chat.prompting.message_groups import Said
+from chat.prompting.context_window import HistorySummary
+from chat.prompting.message_groups import DialogueMessage
 from chat.schemas.requests import ChatRequest
-from chat.services.forking import Branch, branch_off
-from chat.services.history_matching import find_branched, find_continued
-from chat.services.validation import Asked
-from chat.summarization.rolling import remembered, remembered_by
+from chat.services.forking import Fork, fork_conversation
+from chat.services.history_matching import find_continued_conversation, find_shared_history
+from chat.services.validation import ValidatedRequest
+from chat.summarization.rolling import history_summary, history_summary_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground:
+class TurnContext:
     """``before``: the conversation's messages, stored ones or a branch's copies. ``unsaid``: what comes after them, the
     question last. ``conversation`` is None where nothing is kept. ``condensed``: of a long question asked again."""
 
-    asked: Asked
+    asked: ValidatedRequest
     before: list[Message]
-    unsaid: list[Said]
+    incoming: list[DialogueMessage]
     conversation: Conversation | None
-    branch: Branch | None = None
+    fork: Fork | None = None
     condensed: str = ""
 
     @property
     def system(self) -> str:
         return self.conversation.system_prompt if self.conversation else self.asked.system
 
-    def remembered(self, strategy: Strategy) -> Remembered:
+    def history_summary(self, strategy: Strategy) -> HistorySummary:
         """What the summary has of ``before``."""
-        if self.branch:
-            return remembered_by(self.branch.summary, strategy)
-        return remembered(self.conversation, strategy)
+        if self.fork:
+            return history_summary_of(self.fork.summary, strategy)
+        return history_summary(self.conversation, strategy)
 
 
-def find_ground(*, caller: Caller, request: ChatRequest, asked: Asked, may_continue: bool) -> Ground:
+def load_context(*, caller: Caller, request: ChatRequest, asked: ValidatedRequest, may_continue: bool) -> TurnContext:
     """Raises NotFound, ConversationBusy, InvalidRequest. Without ``may_continue`` a sent history begins anew."""
     if request.conversation_id:
         conversation = _own(caller, request.conversation_id)
@@ -64,50 +64,52 @@ def _own(caller: Caller, conversation_id: uuid.UUID) -> Conversation:
     return found
 
 
-def _going_on(asked: Asked, conversation: Conversation, messages: list[Message]) -> Ground:
-    unsaid = [Said(Role.USER, asked.user)]
-    return Ground(asked=asked, before=messages, unsaid=unsaid, conversation=conversation)
+def _going_on(asked: ValidatedRequest, conversation: Conversation, messages: list[Message]) -> TurnContext:
+    incoming = [DialogueMessage(Role.USER, asked.user)]
+    return TurnContext(asked=asked, before=messages, incoming=incoming, conversation=conversation)
 
 
-def _of_sent_history(caller: Caller, asked: Asked) -> Ground:
+def _of_sent_history(caller: Caller, asked: ValidatedRequest) -> TurnContext:
     """Exactly a stored conversation, or the way that one has taken up to some point, or something new."""
-    same = find_continued(owner=caller.key, system=asked.system, earlier=asked.earlier)
+    same = find_continued_conversation(owner=caller.key, system=asked.system, earlier=asked.earlier)
     if same:
         return _going_on(asked, same, list(same.messages.in_order()))
-    found = find_branched(owner=caller.key, system=asked.system, earlier=asked.earlier)
+    found = find_shared_history(owner=caller.key, system=asked.system, earlier=asked.earlier)
     if found is None:
         return _new(caller, asked, is_kept=True)
-    branch = branch_off(found.conversation, found.shared)
-    unsaid = [*asked.earlier[found.n_sent :], Said(Role.USER, asked.user)]
-    return Ground(asked=asked, before=branch.messages, unsaid=unsaid, conversation=branch.conversation, branch=branch)
+    fork = fork_conversation(found.conversation, found.shared)
+    incoming = [*asked.earlier[found.n_sent :], DialogueMessage(Role.USER, asked.user)]
+    return TurnContext(asked=asked, before=fork.messages, incoming=incoming, conversation=fork.conversation, fork=fork)
 
 
-def _new(caller: Caller, asked: Asked, *, is_kept: bool) -> Ground:
+def _new(caller: Caller, asked: ValidatedRequest, *, is_kept: bool) -> TurnContext:
     conversation = Conversation(owner=caller.key, system_prompt=asked.system) if is_kept else None
-    unsaid = [*asked.earlier, Said(Role.USER, asked.user)]
-    return Ground(asked=asked, before=[], unsaid=unsaid, conversation=conversation)
+    incoming = [*asked.earlier, DialogueMessage(Role.USER, asked.user)]
+    return TurnContext(asked=asked, before=[], incoming=incoming, conversation=conversation)
 
 
-def _instead(request: ChatRequest, asked: Asked, conversation: Conversation, messages: list[Message]) -> Ground:
+def _instead(
+    request: ChatRequest, asked: ValidatedRequest, conversation: Conversation, messages: list[Message]
+) -> TurnContext:
     """Another question, or the same one again, in the place of one that was asked."""
     question = _question_at(request, messages)
     shared = [message for message in messages if message.position < question.position]
     if not all(map(_is_ended, shared)):
         raise ConversationBusy("an answer before this question is not finished")
-    branch = branch_off(conversation, shared)
+    fork = fork_conversation(conversation, shared)
     is_same = not asked.user or asked.user == question.content
     asked = replace(
         asked,
         user=question.content if is_same else asked.user,
-        earlier=tuple(Said(Role(message.role), message.shown) for message in shared),
+        earlier=tuple(DialogueMessage(Role(message.role), message.shown) for message in shared),
         system=conversation.system_prompt,
     )
-    return Ground(
+    return TurnContext(
         asked=asked,
-        before=branch.messages,
-        unsaid=[Said(Role.USER, asked.user)],
-        conversation=branch.conversation,
-        branch=branch,
+        before=fork.messages,
+        incoming=[DialogueMessage(Role.USER, asked.user)],
+        conversation=fork.conversation,
+        fork=fork,
         condensed=question.condensed if is_same else "",
     )
 

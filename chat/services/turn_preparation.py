@@ -16,17 +16,17 @@ from django.utils import timezone
 from chat.enums import Strategy
 from chat.error_translation import translate
 from chat.models import Conversation, Message, Retrieval, Role
-from chat.prompting.builder import Composer, Composition, wants_memories
-from chat.prompting.message_groups import Said, said_in, write_renderings
+from chat.prompting.builder import BuiltPrompt, PromptBuilder, wants_memories
+from chat.prompting.message_groups import DialogueMessage, dialogue_of, update_renderings
 from chat.rag.query import RetrievalQuery, RetrievalResult, SourceFilters
 from chat.rag.retrieval import retriever
 from chat.rag.sources import Source, source_from_context
 from chat.schemas.requests import ChatRequest
-from chat.services.query_rewriting import earlier_in, searched
+from chat.services.query_rewriting import earlier_questions, rewrite_query
 from chat.services.retrieval_log import record
-from chat.services.turn_context import Ground
+from chat.services.turn_context import TurnContext
 from chat.summarization.long_input import read_in_parts
-from chat.summarization.rolling import AFTER_ANSWER_TASK, remembered
+from chat.summarization.rolling import AFTER_ANSWER_TASK, history_summary
 from inference.errors import StoreUnavailable
 from inference.models import Generation, Status
 from inference.queue import generations
@@ -56,13 +56,13 @@ class Preparation:
 
     @classmethod
     def wanted_by(
-        cls, request: ChatRequest, ground: Ground, strategy: Strategy, *, is_long: bool = False
+        cls, request: ChatRequest, context: TurnContext, strategy: Strategy, *, is_long: bool = False
     ) -> Self | None:
         """None when the request wants no memories and its message can be read at once."""
         if not (wants_memories(request) or is_long):
             return None
-        asked = ground.asked
-        passing = () if request.store else (*asked.earlier, Said(Role.USER, asked.user))
+        asked = context.asked
+        passing = () if request.store else (*asked.earlier, DialogueMessage(Role.USER, asked.user))
         # What branches off and is not stored has its history with it.
         is_known = request.conversation_id is not None and request.replaces is None
         return cls(
@@ -72,7 +72,7 @@ class Preparation:
             documents=tuple(source_from_context(item) for item in request.context),
             max_tokens=request.max_tokens,
             strategy=strategy,
-            system=ground.system,
+            system=context.system,
             conversation_id=str(request.conversation_id) if is_known and not request.store else None,
             said=tuple((str(said.role), said.text) for said in passing),
             searches=wants_memories(request),
@@ -111,19 +111,19 @@ def prepare(generation_id: uuid.UUID) -> None:
 def _is_read(generation: Generation, preparation: Preparation) -> bool:
     answer: Message = generation.message
     question = answer.conversation.messages.get(position=answer.position - 1)
-    composer = Composer(
+    builder = PromptBuilder(
         own_system=answer.conversation.system_prompt,
         max_tokens=preparation.max_tokens,
         strategy=preparation.strategy,
     )
-    return read_in_parts(generation, question, composer)
+    return read_in_parts(generation, question, builder)
 
 
 def _search(
-    generation: Generation, preparation: Preparation, said: Sequence[Said]
+    generation: Generation, preparation: Preparation, said: Sequence[DialogueMessage]
 ) -> tuple[RetrievalQuery, RetrievalResult]:
     """The memories of the question, taken with what it refers to; and how they were asked for."""
-    asked = searched(preparation.query, earlier_in(said))
+    asked = rewrite_query(preparation.query, earlier_questions(said))
     query = RetrievalQuery(
         text=asked.text[:MAX_QUERY_CHARS],
         top_k=preparation.top_k,
@@ -139,43 +139,43 @@ def _search(
 def _finish(
     generation: Generation,
     preparation: Preparation,
-    said: Sequence[Said],
+    said: Sequence[DialogueMessage],
     query: RetrievalQuery,
     search: RetrievalResult,
 ) -> None:
     answer: Message | None = getattr(generation, "message", None)
     own_system = answer.conversation.system_prompt if answer else preparation.system
-    composer = Composer(
+    builder = PromptBuilder(
         own_system=own_system,
         max_tokens=preparation.max_tokens,
         strategy=preparation.strategy,
-        remembered=remembered(_conversation_of(answer, preparation), preparation.strategy),
+        history_summary=history_summary(_conversation_of(answer, preparation), preparation.strategy),
     )
-    composition = composer.compose(said, [*preparation.documents, *search.sources])
+    built = builder.build(said, [*preparation.documents, *search.sources])
     with transaction.atomic():
-        details = _details(composition, search, is_stored=answer is not None)
-        is_long = answer is not None and composer.may_call_for_summary(composition.prompt)
+        details = _details(built, search, is_stored=answer is not None)
+        is_long = answer is not None and builder.may_call_for_summary(built.prompt)
         queued = generations.enqueue(
             generation_id=generation.pk,
-            prompt_ids=composition.prompt.ids,
+            prompt_ids=built.prompt.ids,
             details=details,
-            highest_label=composition.highest_label,
+            highest_label=built.highest_label,
             follow_up_task=AFTER_ANSWER_TASK if is_long else "",
         )
         # Not queued: somebody else was faster, or it was cancelled. Theirs is the rendering that counts.
         if queued and answer:
-            _keep(answer, composition)
-            if preparation.searches or composition.sources:
-                kept = record(query, search, composition.sources)
+            _keep(answer, built)
+            if preparation.searches or built.sources:
+                kept = record(query, search, built.sources)
                 Retrieval.objects.update_or_create(message=answer, defaults=kept)
 
 
-def _said_before(answer: Message | None, preparation: Preparation) -> list[Said]:
+def _said_before(answer: Message | None, preparation: Preparation) -> list[DialogueMessage]:
     if answer:
-        return said_in(list(answer.conversation.messages.in_order().filter(position__lt=answer.position)))
-    passing = [Said(Role(role), text) for role, text in preparation.said]
+        return dialogue_of(list(answer.conversation.messages.in_order().filter(position__lt=answer.position)))
+    passing = [DialogueMessage(Role(role), text) for role, text in preparation.said]
     conversation = _conversation_of(answer, preparation)
-    return [*(said_in(list(conversation.messages.in_order())) if conversation else []), *passing]
+    return [*(dialogue_of(list(conversation.messages.in_order())) if conversation else []), *passing]
 
 
 def _conversation_of(answer: Message | None, preparation: Preparation) -> Conversation | None:
@@ -186,15 +186,15 @@ def _conversation_of(answer: Message | None, preparation: Preparation) -> Conver
     return Conversation.objects.filter(pk=preparation.conversation_id).first()
 
 
-def _details(composition: Composition, search: RetrievalResult, *, is_stored: bool) -> dict[str, Any]:
-    details: dict[str, Any] = {"history": composition.history_note}
+def _details(built: BuiltPrompt, search: RetrievalResult, *, is_stored: bool) -> dict[str, Any]:
+    details: dict[str, Any] = {"history": built.history_note}
     if not is_stored:
-        details |= {"sources": [source.as_wire() for source in composition.sources], "rag_error": search.error}
+        details |= {"sources": [source.as_wire() for source in built.sources], "rag_error": search.error}
     return details
 
 
-def _keep(answer: Message, composition: Composition) -> None:
+def _keep(answer: Message, built: BuiltPrompt) -> None:
     """What the turn was rendered to."""
-    changed = write_renderings(composition.groups, composition.prompt.exchanges)
+    changed = update_renderings(built.groups, built.prompt.exchanges)
     Message.objects.bulk_update(changed, ["rendered", "rendered_with"], batch_size=100)
-    Message.objects.filter(pk=answer.pk).update(rendered_with=composition.answer_key)
+    Message.objects.filter(pk=answer.pk).update(rendered_with=built.answer_key)

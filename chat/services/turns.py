@@ -10,9 +10,9 @@ from chat.error_translation import translated
 from chat.errors import ChatError, ContextOverflow, ConversationBusy, NotFound
 from chat.prompting.builder import sequence_params, timeout_secs
 from chat.schemas.requests import ChatRequest, CompletionRequest, RunOptions
-from chat.services.turn_plan import ConversationMoved, plan_turn, store_plan
+from chat.services.turn_plan import ConversationChanged, plan_turn, store_turn
 from chat.services.turn_preparation import prepare
-from chat.services.validation import check_options, read_asked
+from chat.services.validation import check_options, validate_request
 from chat.summarization.long_input import after_part
 from inference.config.tokenizer import get_tokenizer
 from inference.errors import InferenceError, KeyTaken, StoreUnavailable
@@ -31,7 +31,7 @@ class Turn:
     generation_id: uuid.UUID
     conversation_id: uuid.UUID | None = None
     message_id: uuid.UUID | None = None
-    needs_preparing: bool = False
+    needs_preparation: bool = False
     replayed: bool = False
 
 
@@ -70,7 +70,7 @@ def prepare_turn(*, generation_id: uuid.UUID) -> None:
         prepare(generation_id)
 
 
-def part_was_read(*, generation_id: uuid.UUID) -> None:
+def continue_long_input(*, generation_id: uuid.UUID) -> None:
     """The next step of a turn whose message is read in parts. Safe to call twice."""
     with translated():
         turn = after_part(generation_id)
@@ -117,13 +117,13 @@ def _once(caller: Caller, key: _Key, start: Callable[[], Generation]) -> Turn:
 
 
 def _start_chat(caller: Caller, request: ChatRequest, key: _Key) -> Generation:
-    asked = read_asked(request)
+    asked = validate_request(request)
     _check(caller, request)
     for may_continue in (True, False):
         plan = plan_turn(caller=caller, request=request, asked=asked, may_continue=may_continue)
         try:
-            return store_plan(plan, idempotency_key=key.key, request_digest=key.digest)
-        except ConversationMoved:
+            return store_turn(plan, idempotency_key=key.key, request_digest=key.digest)
+        except ConversationChanged:
             # Found by its texts, it is not the same conversation any more: a new one begins.
             continue
     raise ConversationBusy("another message of this conversation came first")
@@ -159,6 +159,6 @@ def _turn(generation: Generation, *, replayed: bool = False) -> Turn:
         generation_id=generation.pk,
         conversation_id=message.conversation_id if message else None,
         message_id=message.pk if message else None,
-        needs_preparing=generation.status == Status.PREPARING,
+        needs_preparation=generation.status == Status.PREPARING,
         replayed=replayed,
     )

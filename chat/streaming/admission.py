@@ -16,7 +16,7 @@ _places: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDic
 
 
 @asynccontextmanager
-async def one_at_a_time() -> AsyncIterator[None]:
+async def in_arrival_order() -> AsyncIterator[None]:
     """Runs its body alone on this event loop, in order of arrival; after PATIENCE_SECS beside others."""
     place = _places.setdefault(asyncio.get_running_loop(), asyncio.Lock())
     is_alone = await _taken(place)

@@ -40,7 +40,7 @@ _awaited: set[UUID] = set()
 
 
 @dataclass
-class Reading:
+class ReaderHandle:
     """One reader's visit. ``is_over``: it has seen the end, so that its leaving stops nothing."""
 
     generation_id: UUID
@@ -50,10 +50,10 @@ class Reading:
 
 
 @asynccontextmanager
-async def reading(generation_id: UUID, *, caller: Caller, stops: bool) -> AsyncIterator[Reading]:
+async def reading(generation_id: UUID, *, caller: Caller, stops: bool) -> AsyncIterator[ReaderHandle]:
     """Counts as a reader inside; ``stops``: nobody left after the grace means that nobody wants the answer."""
     _awaited.discard(generation_id)
-    own = Reading(generation_id, subscribers.new_id(), async_client())
+    own = ReaderHandle(generation_id, subscribers.new_id(), async_client())
     refreshing: asyncio.Task[None] | None = None
     # From here on, as the client may leave while it is being counted: nobody else would stop its answer.
     try:
@@ -73,7 +73,7 @@ def watch_arrival(generation_id: UUID, *, caller: Caller) -> None:
     spawn(_stop_unless_awaited(generation_id, caller))
 
 
-async def _join(own: Reading) -> None:
+async def _join(own: ReaderHandle) -> None:
     try:
         await subscribers.refresh(own.generation_id, own.reader_id, own.client)
     except StoreUnavailable as error:
@@ -81,14 +81,14 @@ async def _join(own: Reading) -> None:
         logger.warning("reader of %s is not counted yet: %s", own.generation_id, error)
 
 
-async def _refresh(own: Reading) -> None:
+async def _refresh(own: ReaderHandle) -> None:
     while True:
         await asyncio.sleep(REFRESH_SECS)
         with suppress(StoreUnavailable):  # tried again before it expires
             await subscribers.refresh(own.generation_id, own.reader_id, own.client)
 
 
-async def _leave(own: Reading, caller: Caller, stops: bool) -> None:
+async def _leave(own: ReaderHandle, caller: Caller, stops: bool) -> None:
     async with own.client:
         with suppress(StoreUnavailable):  # it expires by itself
             await subscribers.leave(own.generation_id, own.reader_id, own.client)

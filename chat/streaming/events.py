@@ -114,7 +114,7 @@ async def lines_and_pings(
     _open.count += 1
     try:
         yield progress.line(generation_id=str(turn.generation_id), **ids)
-        if turn.needs_preparing:
+        if turn.needs_preparation:
             spawn(in_thread(turns.prepare_turn, generation_id=turn.generation_id))
             yield progress.line(status={"state": "retrieving"})
         presence = reading(turn.generation_id, caller=caller, stops=stops)

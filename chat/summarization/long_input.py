@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from chat.errors import ContextOverflow
 from chat.models import Message
-from chat.prompting.builder import Composer, sequence_params
+from chat.prompting.builder import PromptBuilder, sequence_params
 from chat.prompting.history_notes import condensed_message
 from chat.prompting.text_splitter import beginning, pieces
-from chat.summarization.summarizer import Summariser
+from chat.summarization.summarizer import Summarizer
 from inference.errors import KeyTaken, StoreUnavailable
 from inference.models import Generation, Priority, Status
 from inference.queue import generations
@@ -31,40 +31,40 @@ EDGE_SHARE = 1 / 16
 MAX_PARTS = 200
 
 
-def is_too_long(composer: Composer, text: str) -> bool:
+def is_too_long(builder: PromptBuilder, text: str) -> bool:
     """Whether the message would not even fit alone."""
-    return composer.n_alone(text) > composer.budget.hard_limit
+    return builder.n_tokens_alone(text) > builder.budget.hard_limit
 
 
-def stand_in(composer: Composer, text: str) -> str:
+def placeholder(builder: PromptBuilder, text: str) -> str:
     """Something as long as the notes will be at most, to see whether the rest of the turn fits. Raises
     ContextOverflow for what is too long to be read in parts."""
-    n_parts = len(Summariser(composer.format, composer.budget).parts(text))
+    n_parts = len(Summarizer(builder.format, builder.budget).parts(text))
     if n_parts > MAX_PARTS:
-        raise ContextOverflow(prompt_tokens=composer.n_alone(text), context_size=composer.budget.context_size)
-    return beginning(text, int(composer.budget.context_size * (NOTES_SHARE + 2 * EDGE_SHARE)), composer.count)
+        raise ContextOverflow(prompt_tokens=builder.n_tokens_alone(text), context_size=builder.budget.context_size)
+    return beginning(text, int(builder.budget.context_size * (NOTES_SHARE + 2 * EDGE_SHARE)), builder.count)
 
 
-def read_in_parts(generation: Generation, question: Message, composer: Composer) -> bool:
+def read_in_parts(generation: Generation, question: Message, builder: PromptBuilder) -> bool:
     """True when the message's notes are there; else what is missing has been asked for."""
     if question.condensed:
         return True
-    limit = int(composer.budget.context_size * NOTES_SHARE)
-    summariser = Summariser(composer.format, composer.budget)
+    limit = int(builder.budget.context_size * NOTES_SHARE)
+    summarizer = Summarizer(builder.format, builder.budget)
     text, level = question.content, 0
     while True:
-        parts = summariser.parts(text)
-        notes = _notes(generation, summariser, parts, level)
+        parts = summarizer.parts(text)
+        notes = _notes(generation, summarizer, parts, level)
         if notes is None:
             return False
         text, level = "\n\n".join(notes), level + 1
         # A single part is not made shorter by being read again.
-        if composer.count(text) <= limit or len(parts) == 1:
+        if builder.count(text) <= limit or len(parts) == 1:
             break
-    edge = int(composer.budget.context_size * EDGE_SHARE)
-    tail = pieces(question.content[::-1], edge, composer.count)[0][::-1]
+    edge = int(builder.budget.context_size * EDGE_SHARE)
+    tail = pieces(question.content[::-1], edge, builder.count)[0][::-1]
     question.condensed = condensed_message(
-        beginning(question.content, edge, composer.count), beginning(text, limit, composer.count), tail
+        beginning(question.content, edge, builder.count), beginning(text, limit, builder.count), tail
     )
     Message.objects.filter(pk=question.pk).update(condensed=question.condensed)
     return True
@@ -78,16 +78,16 @@ def after_part(generation_id: uuid.UUID) -> uuid.UUID | None:
     return uuid.UUID(part.details["part_of"])
 
 
-def _notes(generation: Generation, summariser: Summariser, parts: Sequence[str], level: int) -> list[str] | None:
+def _notes(generation: Generation, summarizer: Summarizer, parts: Sequence[str], level: int) -> list[str] | None:
     """The notes of all parts of one level; None while some are missing. Raises PartFailed."""
     keys = [f"part:{generation.pk}:{level}:{number}" for number in range(len(parts))]
     rows = {row.idempotency_key: row for row in Generation.objects.filter(idempotency_key__in=keys)}
     failed = next((row for row in rows.values() if row.is_ended and row.status != Status.COMPLETE), None)
     if failed:
-        raise PartFailed(f"a part of the message could not be read: {failed.error_code or failed.status}")
+        raise MessagePartFailed(f"a part of the message could not be read: {failed.error_code or failed.status}")
     for key, part in zip(keys, parts, strict=True):
         if key not in rows:
-            _ask(generation, summariser, part, key)
+            _ask(generation, summarizer, part, key)
     done = [rows[key].text.strip() for key in keys if key in rows and rows[key].is_ended]
     if len(done) == len(parts):
         return done
@@ -95,20 +95,20 @@ def _notes(generation: Generation, summariser: Summariser, parts: Sequence[str],
     return None
 
 
-class PartFailed(Exception):
+class MessagePartFailed(Exception):
     """One of the parts has no notes, so that the answer would rest on a message with a hole in it."""
 
 
-def _ask(generation: Generation, summariser: Summariser, part: str, key: str) -> None:
-    prompt_ids = summariser.prompt(part)
+def _ask(generation: Generation, summarizer: Summarizer, part: str, key: str) -> None:
+    prompt_ids = summarizer.prompt(part)
     try:
         generations.create(
             owner=generation.owner,
             params=sequence_params(
-                summariser.options,
-                summariser.format,
+                summarizer.options,
+                summarizer.format,
                 n_prompt=len(prompt_ids),
-                context_size=summariser.budget.context_size,
+                context_size=summarizer.budget.context_size,
             ),
             priority=Priority(generation.priority),  # somebody waits for it
             prompt_ids=prompt_ids,

@@ -17,12 +17,12 @@ from django.utils import timezone
 
 from chat.enums import Strategy
 from chat.models import Conversation, Message, Role, Summary, SummaryState
-from chat.prompting.builder import Composer, sequence_params
-from chat.prompting.context_window import Exchange, History, Remembered
-from chat.prompting.message_groups import Group, grouped, said_in
+from chat.prompting.builder import PromptBuilder, sequence_params
+from chat.prompting.context_window import ContextWindow, Exchange, HistorySummary
+from chat.prompting.message_groups import MessageGroup, dialogue_of, group_messages
 from chat.schemas.requests import RunOptions
-from chat.summarization.policy import end_of_fold
-from chat.summarization.summarizer import Summariser
+from chat.summarization.policy import end_of_summarized
+from chat.summarization.summarizer import Summarizer
 from inference.models import Generation, Priority, Status
 from inference.queue import generations
 
@@ -35,7 +35,7 @@ MAX_EMPTY, LIVELIER = 3, 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fold:
+class PendingSummary:
     """A summary to be begun, with the prompt of its first piece."""
 
     conversation: Conversation
@@ -43,34 +43,34 @@ class Fold:
     covers_until: int
     max_tokens: int  # of the answers in this conversation, on which its budget depends
     prompt_ids: list[int]
-    summariser: Summariser
+    summarizer: Summarizer
 
 
-def remembered(conversation: Conversation | None, strategy: Strategy) -> Remembered:
+def history_summary(conversation: Conversation | None, strategy: Strategy) -> HistorySummary:
     """What the conversation's summary has of it; nothing for strategies that know none."""
     if conversation is None or conversation._state.adding or strategy is not Strategy.SUMMARIZE:
-        return Remembered()
+        return HistorySummary()
     latest = conversation.summaries.order_by("-version").first()
     if latest is None:
-        return Remembered()
+        return HistorySummary()
     trouble = "" if latest.state == SummaryState.MADE else f"{latest.state}: {latest.error}".rstrip(": ")
     made = latest if latest.state == SummaryState.MADE else conversation.summaries.made().first()
-    return replace(remembered_by(made, strategy), trouble=trouble)
+    return replace(history_summary_of(made, strategy), trouble=trouble)
 
 
-def remembered_by(made: Summary | None, strategy: Strategy) -> Remembered:
+def history_summary_of(made: Summary | None, strategy: Strategy) -> HistorySummary:
     """What this summary has of its conversation."""
     if made is None or strategy is not Strategy.SUMMARIZE:
-        return Remembered()
-    return Remembered(summary=made.text, n_messages=made.covers_until + 1, version=made.version)
+        return HistorySummary()
+    return HistorySummary(summary=made.text, n_messages=made.covers_until + 1, version=made.version)
 
 
 def after_answer(generation_id: uuid.UUID) -> None:
     """Begin a summary if the answer has made one due. Safe to call twice or at the same time."""
-    fold = _due_after(generation_id)
+    pending = _due_after(generation_id)
     with transaction.atomic():
-        if generations.claim_follow_up(generation_id=generation_id) and fold:
-            _begin(fold)
+        if generations.claim_follow_up(generation_id=generation_id) and pending:
+            _begin(pending)
 
 
 def after_piece(generation_id: uuid.UUID) -> None:
@@ -85,15 +85,15 @@ def after_piece(generation_id: uuid.UUID) -> None:
         return
     if _advance(summary, generation):
         max_tokens = generation.details["summary"]["max_tokens"]
-        fold = _due(summary.conversation, max_tokens)
-        if fold is None:
+        pending = _due(summary.conversation, max_tokens)
+        if pending is None:
             _read_ahead(summary.conversation, max_tokens)
             return
         with transaction.atomic():
-            _begin(fold)
+            _begin(pending)
 
 
-def _due_after(generation_id: uuid.UUID) -> Fold | None:
+def _due_after(generation_id: uuid.UUID) -> PendingSummary | None:
     row = Generation.objects.select_related("message__conversation").filter(pk=generation_id).first()
     message: Message | None = getattr(row, "message", None)
     if row is None or message is None:
@@ -102,47 +102,50 @@ def _due_after(generation_id: uuid.UUID) -> Fold | None:
 
 
 @dataclass(frozen=True)
-class State:
+class ConversationState:
     """A conversation as a prompt would see it now, exchanges rendered as follow-ups."""
 
-    composer: Composer
-    former: Remembered
-    groups: list[Group]
-    history: History
+    builder: PromptBuilder
+    former: HistorySummary
+    groups: list[MessageGroup]
+    history: ContextWindow
     exchanges: list[Exchange]
 
 
-def _state(conversation: Conversation, max_tokens: int) -> State:
-    former = remembered(conversation, Strategy.SUMMARIZE)
-    composer = Composer(
-        own_system=conversation.system_prompt, max_tokens=max_tokens, strategy=Strategy.SUMMARIZE, remembered=former
+def _state(conversation: Conversation, max_tokens: int) -> ConversationState:
+    former = history_summary(conversation, Strategy.SUMMARIZE)
+    builder = PromptBuilder(
+        own_system=conversation.system_prompt,
+        max_tokens=max_tokens,
+        strategy=Strategy.SUMMARIZE,
+        history_summary=former,
     )
-    groups = grouped(said_in(list(conversation.messages.in_order())))
-    history = composer.history(groups)
+    groups = group_messages(dialogue_of(list(conversation.messages.in_order())))
+    history = builder.history(groups)
     exchanges = [group.as_exchange() for group in groups]
     n_covered = history.n_covered(exchanges)
     exchanges[n_covered:] = [history.as_follow_up(exchange) for exchange in exchanges[n_covered:]]
-    return State(composer, former, groups, history, exchanges)
+    return ConversationState(builder, former, groups, history, exchanges)
 
 
-def _due(conversation: Conversation, max_tokens: int) -> Fold | None:
+def _due(conversation: Conversation, max_tokens: int) -> PendingSummary | None:
     """Worked out before a transaction is begun: counting a long conversation must keep no other writer waiting."""
     if conversation.summaries.making().exists():
         return None
     state = _state(conversation, max_tokens)
-    end = end_of_fold(state.history, state.exchanges)
+    end = end_of_summarized(state.history, state.exchanges)
     if end is None:
         return None
     n_messages = sum(group.n_messages for group in state.groups[:end])
-    summariser = Summariser(state.composer.format, state.composer.budget)
-    first_piece = summariser.pieces(_texts(conversation, state.former.n_messages, n_messages))[0]
-    return Fold(
+    summarizer = Summarizer(state.builder.format, state.builder.budget)
+    first_piece = summarizer.pieces(_texts(conversation, state.former.n_messages, n_messages))[0]
+    return PendingSummary(
         conversation=conversation,
         former_version=state.former.version,
         covers_until=n_messages - 1,
         max_tokens=max_tokens,
-        prompt_ids=summariser.prompt(first_piece, state.former.summary),
-        summariser=summariser,
+        prompt_ids=summarizer.prompt(first_piece, state.former.summary),
+        summarizer=summarizer,
     )
 
 
@@ -156,13 +159,13 @@ def _read_ahead(conversation: Conversation, max_tokens: int) -> None:
     if not (0 < n_covered < len(state.exchanges) and state.exchanges[-1].answer):
         return
     ids = state.history.beginning(state.exchanges, n_covered)
-    if len(ids) > state.composer.budget.hard_limit:
+    if len(ids) > state.builder.budget.hard_limit:
         return
     options = RunOptions(max_tokens=1, temperature=0.0)
     generations.create(
         owner=conversation.owner,
         params=sequence_params(
-            options, state.composer.format, n_prompt=len(ids), context_size=state.composer.budget.context_size
+            options, state.builder.format, n_prompt=len(ids), context_size=state.builder.budget.context_size
         ),
         priority=Priority.BATCH,
         prompt_ids=ids,
@@ -172,46 +175,46 @@ def _read_ahead(conversation: Conversation, max_tokens: int) -> None:
     )
 
 
-def _begin(fold: Fold) -> None:
+def _begin(pending: PendingSummary) -> None:
     """Make the rows. Whoever comes second at the same time finds one being made, or made meanwhile."""
-    conversation = Conversation.objects.select_for_update().filter(pk=fold.conversation.pk).first()
+    conversation = Conversation.objects.select_for_update().filter(pk=pending.conversation.pk).first()
     if conversation is None:
         return
     made = conversation.summaries.made().first()
-    if conversation.summaries.making().exists() or (made.version if made else 0) != fold.former_version:
+    if conversation.summaries.making().exists() or (made.version if made else 0) != pending.former_version:
         log.info("conversation %s: somebody else began its summary", conversation.pk)
         return
     Summary.objects.create(
         conversation=conversation,
         version=(conversation.summaries.aggregate(last=Max("version"))["last"] or 0) + 1,
-        covers_until=fold.covers_until,
+        covers_until=pending.covers_until,
         generation=_ask(
             conversation,
-            Question(summariser=fold.summariser, prompt_ids=fold.prompt_ids, max_tokens=fold.max_tokens),
+            PieceRequest(summarizer=pending.summarizer, prompt_ids=pending.prompt_ids, max_tokens=pending.max_tokens),
         ),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class PieceRequest:
     """What the summariser is asked next: which piece, and how often that one has come to nothing."""
 
-    summariser: Summariser
+    summarizer: Summarizer
     prompt_ids: list[int]
     max_tokens: int
     piece: int = 0
     n_empty: int = 0
 
 
-def _ask(conversation: Conversation, question: Question) -> Generation:
+def _ask(conversation: Conversation, question: PieceRequest) -> Generation:
     """A generation that reads one piece, behind everybody's answers."""
-    summariser, prompt_ids = question.summariser, question.prompt_ids
+    summarizer, prompt_ids = question.summarizer, question.prompt_ids
     # A small model may begin with its end; less likely words get it going.
-    options = replace(summariser.options, temperature=LIVELIER) if question.n_empty else summariser.options
+    options = replace(summarizer.options, temperature=LIVELIER) if question.n_empty else summarizer.options
     return generations.create(
         owner=conversation.owner,
         params=sequence_params(
-            options, summariser.format, n_prompt=len(prompt_ids), context_size=summariser.budget.context_size
+            options, summarizer.format, n_prompt=len(prompt_ids), context_size=summarizer.budget.context_size
         ),
         priority=Priority.BATCH,
         prompt_ids=prompt_ids,
@@ -233,18 +236,18 @@ def _advance(summary: Summary, generation: Generation) -> bool:
     if not text and asked["n_empty"] >= MAX_EMPTY:
         _settle(summary, generation, state=SummaryState.FAILED, error="the summary is empty")
         return False
-    summariser = _summariser(asked["max_tokens"])
+    summarizer = _summarizer(asked["max_tokens"])
     former = summary.conversation.summaries.made().filter(version__lt=summary.version).first()
     start = former.covers_until + 1 if former else 0
-    pieces = summariser.pieces(_texts(summary.conversation, start, summary.covers_until + 1))
+    pieces = summarizer.pieces(_texts(summary.conversation, start, summary.covers_until + 1))
     piece = asked["piece"] + 1 if text else asked["piece"]
     if piece >= len(pieces):
-        n_tokens, now = summariser.count(text), timezone.now()
+        n_tokens, now = summarizer.count(text), timezone.now()
         return _settle(summary, generation, state=SummaryState.MADE, text=text, n_tokens=n_tokens, made_at=now)
     so_far = text or summary.text or (former.text if former else "")
-    question = Question(
-        summariser=summariser,
-        prompt_ids=summariser.prompt(pieces[piece], so_far),
+    question = PieceRequest(
+        summarizer=summarizer,
+        prompt_ids=summarizer.prompt(pieces[piece], so_far),
         max_tokens=asked["max_tokens"],
         piece=piece,
         n_empty=0 if text else asked["n_empty"] + 1,
@@ -253,7 +256,7 @@ def _advance(summary: Summary, generation: Generation) -> bool:
     return False
 
 
-def _settle(summary: Summary, generation: Generation, question: Question | None = None, **columns: object) -> bool:
+def _settle(summary: Summary, generation: Generation, question: PieceRequest | None = None, **columns: object) -> bool:
     """Write a step down, if nobody has; with the next question where there is one."""
     with transaction.atomic():
         if not generations.claim_follow_up(generation_id=generation.pk):
@@ -271,9 +274,9 @@ def _settle(summary: Summary, generation: Generation, question: Question | None 
     return True
 
 
-def _summariser(max_tokens: int) -> Summariser:
-    composer = Composer(own_system="", max_tokens=max_tokens, strategy=Strategy.SUMMARIZE)
-    return Summariser(composer.format, composer.budget)
+def _summarizer(max_tokens: int) -> Summarizer:
+    builder = PromptBuilder(own_system="", max_tokens=max_tokens, strategy=Strategy.SUMMARIZE)
+    return Summarizer(builder.format, builder.budget)
 
 
 def _texts(conversation: Conversation, start: int, end: int) -> list[tuple[Role, str]]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from chat.models import Role
 from chat.prompting.chat_templates import ChatFormat
-from chat.prompting.history_notes import PLAIN_SUMMARISER, SUMMARISER, spoken, summariser_turn
+from chat.prompting.history_notes import PLAIN_SUMMARIZER_SYSTEM, SUMMARIZER_SYSTEM, as_transcript, summarizer_message
 from chat.prompting.source_block import FENCE, quoted
 from chat.prompting.text_splitter import beginning, pieces
-from chat.prompting.token_budget import Budget
+from chat.prompting.token_budget import TokenBudget
 from chat.schemas.requests import RunOptions
 
 # Of the context: a piece beyond this is read in several steps even where it would fit into one. When a summary is due
@@ -23,11 +23,11 @@ WORDS_PER_TOKEN = 0.6
 
 
 @dataclass(frozen=True)
-class Summariser:
+class Summarizer:
     """Asks for minutes of at most ``budget.summary_limit`` tokens."""
 
     format: ChatFormat
-    budget: Budget
+    budget: TokenBudget
 
     @property
     def options(self) -> RunOptions:
@@ -37,7 +37,7 @@ class Summariser:
 
     def pieces(self, said: Sequence[tuple[Role, str]]) -> list[str]:
         """What was said, in parts that can be read one at a time beside the minutes of those before."""
-        return pieces(spoken(said), self._piece_limit(), self._count_quoted)
+        return pieces(as_transcript(said), self._piece_limit(), self._count_quoted)
 
     def parts(self, text: str) -> list[str]:
         """One text in parts, as large as can be read at once."""
@@ -63,9 +63,9 @@ class Summariser:
         return max(MIN_PIECE_TOKENS, min(free, int(self.budget.context_size * PIECE_SHARE)))
 
     def _prompt(self, piece: str, so_far: str) -> list[int]:
-        system = PLAIN_SUMMARISER if self.format.plain_model else SUMMARISER
+        system = PLAIN_SUMMARIZER_SYSTEM if self.format.plain_model else SUMMARIZER_SYSTEM
         n_words = max(10, int(self.budget.summary_limit * WORDS_PER_TOKEN))
-        return self.format.opening(system, summariser_turn(piece, so_far, n_words=n_words))
+        return self.format.opening(system, summarizer_message(piece, so_far, n_words=n_words))
 
     def _count_quoted(self, text: str) -> int:
         return self.count(quoted(text))

@@ -75,7 +75,7 @@ def talk_until_due(**options: Any) -> Turn:  # noqa: ANN401
     raise AssertionError("no summary was due after 40 turns")
 
 
-def summarised(text: str = "They talked.", **options: Any) -> Turn:  # noqa: ANN401
+def summarized(text: str = "They talked.", **options: Any) -> Turn:  # noqa: ANN401
     """A conversation with a summary."""
     turn = talk_until_due(**options)
     read_all(turn, text)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat.prompting import jinja_sandbox
-from chat.prompting.chat_templates import ChatFormat, FileTemplate, GemmaTurns, Transcript, choose_format
+from chat.prompting.chat_templates import ChatFormat, GemmaFormat, TemplateFormat, TranscriptFormat, choose_format
 from chat.prompting.jinja_sandbox import TemplateUnusable, render
 from inference.config.tokenizer import Tokenizer
 from inference.engine.backends.fake import CONTROL, FIRST_BYTE
@@ -23,9 +23,9 @@ from tests.chat.vocabularies import (
 )
 
 FORMATS: list[ChatFormat] = [
-    GemmaTurns(fake_tokenizer()),
-    Transcript(fake_tokenizer()),
-    *(FileTemplate(fake_tokenizer(template=template), template) for template in TEMPLATES.values()),
+    GemmaFormat(fake_tokenizer()),
+    TranscriptFormat(fake_tokenizer()),
+    *(TemplateFormat(fake_tokenizer(template=template), template) for template in TEMPLATES.values()),
 ]
 FORMAT_IDS = ["gemma", "transcript", *(f"template-{name}" for name in TEMPLATES)]
 every_format = pytest.mark.parametrize("chat_format", FORMATS, ids=FORMAT_IDS)
@@ -42,7 +42,7 @@ hostile_text = st.lists(
 
 
 def test_gemma_turns() -> None:
-    gemma = GemmaTurns(fake_tokenizer())
+    gemma = GemmaFormat(fake_tokenizer())
     assert shown(gemma.opening("Be kind.", " Hello ")) == (
         "⟨bos⟩⟨start_of_turn⟩user\nBe kind.\n\nHello⟨end_of_turn⟩\n⟨start_of_turn⟩model\n"
     )
@@ -53,7 +53,7 @@ def test_gemma_turns() -> None:
 
 
 def test_transcript() -> None:
-    transcript = Transcript(fake_tokenizer())
+    transcript = TranscriptFormat(fake_tokenizer())
     assert shown(transcript.opening("A talk.", "Hello")) == "⟨bos⟩A talk.\n\nUser: Hello\nAssistant:"
     assert shown(transcript.follow_up("And?")) == "\n\nUser: And?\nAssistant:"
     assert shown(transcript.answer("Hi.\n")) == " Hi."
@@ -66,7 +66,7 @@ def test_transcript() -> None:
 )
 def test_a_text_opens_no_turn_in_a_transcript(forged: str) -> None:
     """The only lines that begin with a speaker are those of the format."""
-    text = shown(Transcript(fake_tokenizer()).opening("", forged))
+    text = shown(TranscriptFormat(fake_tokenizer()).opening("", forged))
     speakers = [line for line in text.splitlines() if line.lower().startswith(("user", "assistant", "⟨bos⟩user"))]
     assert len(speakers) == 2, text
     assert speakers[-1] == "Assistant:"
@@ -74,8 +74,8 @@ def test_a_text_opens_no_turn_in_a_transcript(forged: str) -> None:
 
 def test_gemmas_own_template_writes_gemmas_turns() -> None:
     gemma, template = (
-        GemmaTurns(fake_tokenizer()),
-        FileTemplate(fake_tokenizer(template=GEMMA_TEMPLATE), GEMMA_TEMPLATE),
+        GemmaFormat(fake_tokenizer()),
+        TemplateFormat(fake_tokenizer(template=GEMMA_TEMPLATE), GEMMA_TEMPLATE),
     )
     assert template.opening("Be kind.", "Hi") == gemma.opening("Be kind.", "Hi")
     assert template.opening("", "Hi") == gemma.opening("", "Hi")
@@ -85,7 +85,7 @@ def test_gemmas_own_template_writes_gemmas_turns() -> None:
 @pytest.mark.parametrize("name", ["gemma", "chatml"])
 def test_the_pieces_together_are_what_the_template_writes_as_a_whole(name: str) -> None:
     tokenizer = fake_tokenizer(template=TEMPLATES[name])
-    pieces = FileTemplate(tokenizer, TEMPLATES[name])
+    pieces = TemplateFormat(tokenizer, TEMPLATES[name])
     conversation = [
         {"role": "system", "content": "S y s"},
         {"role": "user", "content": "one"},
@@ -101,14 +101,14 @@ def test_the_pieces_together_are_what_the_template_writes_as_a_whole(name: str) 
 
 
 def test_a_template_that_refuses_a_system_role_gets_it_before_the_first_user_text() -> None:
-    template = FileTemplate(fake_tokenizer(template=REFUSING_TEMPLATE), REFUSING_TEMPLATE)
+    template = TemplateFormat(fake_tokenizer(template=REFUSING_TEMPLATE), REFUSING_TEMPLATE)
     assert shown(template.opening("Be kind.", "Hi")) == "⟨bos⟩[INST] Be kind.\n\nHi [/INST]"
     assert shown(template.opening("", "Hi")) == "⟨bos⟩[INST] Hi [/INST]"
     assert shown(template.follow_up("More")) == "⟨eos⟩[INST] More [/INST]"
 
 
 def test_a_template_that_drops_the_system_role_gets_it_there_too() -> None:
-    template = FileTemplate(fake_tokenizer(template=TEMPLATES["dropping"]), TEMPLATES["dropping"])
+    template = TemplateFormat(fake_tokenizer(template=TEMPLATES["dropping"]), TEMPLATES["dropping"])
     assert shown(template.opening("Be kind.", "Hi")) == "⟨bos⟩<|user|>Be kind.\n\nHi⟨end_of_turn⟩<|assistant|>"
 
 
@@ -132,20 +132,20 @@ def test_a_text_of_one_line_stands_in_the_prompt_as_it_is(chat_format: ChatForma
 def test_fingerprints_tell_formats_and_templates_apart() -> None:
     assert len({chat_format.fingerprint for chat_format in FORMATS}) == len(FORMATS)
     assert all(len(chat_format.fingerprint) == 32 for chat_format in FORMATS)
-    same = [GemmaTurns(fake_tokenizer()).fingerprint for _ in range(2)]
+    same = [GemmaFormat(fake_tokenizer()).fingerprint for _ in range(2)]
     assert all(one == other for one, other in pairwise(same))
 
 
 @pytest.mark.parametrize(
     ("wanted", "tokenizer", "expected"),
     [
-        ("auto", fake_tokenizer(template=CHATML_TEMPLATE), FileTemplate),
-        ("auto", fake_tokenizer(), GemmaTurns),
-        ("auto", fake_tokenizer(is_base=True), Transcript),
-        ("gemma", fake_tokenizer(template=CHATML_TEMPLATE), GemmaTurns),
-        ("gemma", fake_tokenizer(is_base=True), GemmaTurns),
-        ("transcript", fake_tokenizer(template=CHATML_TEMPLATE), Transcript),
-        ("template", fake_tokenizer(template=CHATML_TEMPLATE), FileTemplate),
+        ("auto", fake_tokenizer(template=CHATML_TEMPLATE), TemplateFormat),
+        ("auto", fake_tokenizer(), GemmaFormat),
+        ("auto", fake_tokenizer(is_base=True), TranscriptFormat),
+        ("gemma", fake_tokenizer(template=CHATML_TEMPLATE), GemmaFormat),
+        ("gemma", fake_tokenizer(is_base=True), GemmaFormat),
+        ("transcript", fake_tokenizer(template=CHATML_TEMPLATE), TranscriptFormat),
+        ("template", fake_tokenizer(template=CHATML_TEMPLATE), TemplateFormat),
     ],
 )
 def test_choice(wanted: str, tokenizer: Tokenizer, expected: type[ChatFormat]) -> None:
@@ -155,7 +155,7 @@ def test_choice(wanted: str, tokenizer: Tokenizer, expected: type[ChatFormat]) -
 def test_gemmas_turns_are_not_picked_for_a_vocabulary_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = fake_tokenizer()
     monkeypatch.setattr(tokenizer, "encode", lambda text, *, special=False: list(text.encode()))
-    assert type(choose_format(tokenizer, "auto")) is Transcript
+    assert type(choose_format(tokenizer, "auto")) is TranscriptFormat
 
 
 BAD_TEMPLATES = {
@@ -175,7 +175,7 @@ BAD_TEMPLATES = {
 @pytest.mark.parametrize("template", BAD_TEMPLATES.values(), ids=BAD_TEMPLATES.keys())
 def test_an_unusable_template_is_passed_over_or_refused(template: str, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer = fake_tokenizer(template=template)
-    assert type(choose_format(tokenizer, "auto")) is GemmaTurns
+    assert type(choose_format(tokenizer, "auto")) is GemmaFormat
     assert "template is not used" in caplog.text
     with pytest.raises(ModelUnavailable, match="GEMMA_CHAT_FORMAT=template"):
         choose_format(tokenizer, "template")

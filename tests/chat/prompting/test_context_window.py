@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 
 from chat.enums import Strategy
 from chat.errors import ContextOverflow
-from chat.prompting.chat_templates import ChatFormat, FileTemplate, GemmaTurns, Transcript
-from chat.prompting.context_window import Exchange, History, Prompt, Rendered
-from chat.prompting.token_budget import Budget
+from chat.prompting.chat_templates import ChatFormat, GemmaFormat, TemplateFormat, TranscriptFormat
+from chat.prompting.context_window import ContextWindow, Exchange, Rendered, RenderedPrompt
+from chat.prompting.token_budget import TokenBudget
 from tests.chat.vocabularies import GEMMA_TEMPLATE, REFUSING_TEMPLATE, fake_tokenizer, shown
 
 SYSTEM = "You are kind."
 FORMATS: list[ChatFormat] = [
-    GemmaTurns(fake_tokenizer()),
-    Transcript(fake_tokenizer()),
-    FileTemplate(fake_tokenizer(template=GEMMA_TEMPLATE), GEMMA_TEMPLATE),
-    FileTemplate(fake_tokenizer(template=REFUSING_TEMPLATE), REFUSING_TEMPLATE),
+    GemmaFormat(fake_tokenizer()),
+    TranscriptFormat(fake_tokenizer()),
+    TemplateFormat(fake_tokenizer(template=GEMMA_TEMPLATE), GEMMA_TEMPLATE),
+    TemplateFormat(fake_tokenizer(template=REFUSING_TEMPLATE), REFUSING_TEMPLATE),
 ]
 every_format = pytest.mark.parametrize("chat_format", FORMATS, ids=["gemma", "transcript", "template", "refusing"])
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).filter(str.strip)
@@ -31,8 +31,10 @@ def history(
     context_size: int = 8192,
     max_tokens: int = 64,
     strategy: Strategy = Strategy.SUMMARIZE,
-) -> History:
-    return History(chat_format, system, Budget(context_size=context_size, max_tokens=max_tokens, strategy=strategy))
+) -> ContextWindow:
+    return ContextWindow(
+        chat_format, system, TokenBudget(context_size=context_size, max_tokens=max_tokens, strategy=strategy)
+    )
 
 
 def asked(*texts: str) -> list[Exchange]:
@@ -48,7 +50,7 @@ class Chat:
     format: ChatFormat
     exchanges: tuple[Exchange, ...] = ()
 
-    def ask(self, user: str, **options: object) -> Prompt:
+    def ask(self, user: str, **options: object) -> RenderedPrompt:
         prompt = history(self.format, **options).prompt([*self.exchanges, Exchange(user=user)])  # type: ignore[arg-type]
         self.exchanges = prompt.exchanges
         return prompt
@@ -205,7 +207,7 @@ def test_a_single_message_that_does_not_fit_is_refused(strategy: Strategy) -> No
 
 def test_a_message_that_fits_barely_goes_alone() -> None:
     """Old turns give way before the new message is refused, even if hardly any answer fits."""
-    alone = history().n_alone("x" * 400)
+    alone = history().n_tokens_alone("x" * 400)
     prompt = history(context_size=alone + 1).prompt([*long_history(3)[:-1], Exchange(user="x" * 400)])
     assert len(prompt.ids) == alone
     assert prompt.n_left_out == 6
@@ -233,7 +235,7 @@ def test_a_prompt_always_leaves_room_for_one_token_or_is_refused(
     exchanges = [*(Exchange(user="u" * size, answer="a" * size) for size in sizes), Exchange(user="new" * sizes[0])]
     built = history(context_size=context_size, max_tokens=max_tokens, strategy=strategy)
     whole = len(history(context_size=1_000_000).prompt(exchanges).ids)
-    alone = built.n_alone(exchanges[-1].user)
+    alone = built.n_tokens_alone(exchanges[-1].user)
     needed = whole if strategy is Strategy.ERROR else alone
     if needed >= context_size:
         with pytest.raises(ContextOverflow) as caught:

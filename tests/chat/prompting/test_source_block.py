@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat.prompting.chat_templates import GemmaTurns, Transcript
+from chat.prompting.chat_templates import GemmaFormat, TranscriptFormat
 from chat.prompting.source_block import FENCE, HEAD, memory_block, quotation
 from chat.prompting.system_prompt import choose_sources, user_turn
 from chat.rag.sources import DOCUMENT, MEMORY, SEGMENT, Source
@@ -61,7 +61,7 @@ def test_nothing_that_nobody_sees_is_left(source: Source) -> None:
 
 @given(source=sources, question=hostile)
 def test_no_special_text_becomes_a_control_token(source: Source, question: str) -> None:
-    for made in (GemmaTurns(fake_tokenizer()), Transcript(fake_tokenizer(is_base=True))):
+    for made in (GemmaFormat(fake_tokenizer()), TranscriptFormat(fake_tokenizer(is_base=True))):
         plain = [token for token in made.opening("be kind", "hello") if token < FIRST_BYTE]
         shown = user_turn(question, [source])
         assert [token for token in made.opening(shown, shown) if token < FIRST_BYTE] == plain
@@ -70,7 +70,7 @@ def test_no_special_text_becomes_a_control_token(source: Source, question: str) 
 @given(source=sources)
 def test_in_a_transcript_no_line_of_a_memory_begins_a_turn(source: Source) -> None:
     tokenizer = fake_tokenizer(is_base=True)
-    text = tokenizer.decode(Transcript(tokenizer).opening("", user_turn("And?", [source])))
+    text = tokenizer.decode(TranscriptFormat(tokenizer).opening("", user_turn("And?", [source])))
     assert re.findall(r"^(?:User|Assistant)\s*:", text, re.MULTILINE) == ["User:", "Assistant:"]
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from chat.prompting.chat_templates import ChatFormat, FileTemplate, GemmaTurns, Transcript
-from chat.prompting.context_window import Exchange, History, Remembered
-from chat.prompting.token_budget import Budget
+from chat.prompting.chat_templates import ChatFormat, GemmaFormat, TemplateFormat, TranscriptFormat
+from chat.prompting.context_window import ContextWindow, Exchange, HistorySummary
+from chat.prompting.token_budget import TokenBudget
 from inference.config.tokenizer import Tokenizer
 from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.backends.vocabulary import open_vocabulary
@@ -48,17 +48,17 @@ def test_sizes_add_up_to_what_the_model_computes(
     # As the web process counts: of the vocabulary alone, never of the loaded model.
     tokenizer = Tokenizer(open_vocabulary(config), config)
     formats: dict[str, ChatFormat] = {
-        "gemma": GemmaTurns(tokenizer),
-        "transcript": Transcript(tokenizer),
-        "template": FileTemplate(tokenizer, GEMMA_TEMPLATE),
+        "gemma": GemmaFormat(tokenizer),
+        "transcript": TranscriptFormat(tokenizer),
+        "template": TemplateFormat(tokenizer, GEMMA_TEMPLATE),
     }
-    remembered = Remembered(summary="They talked of 你好.", n_messages=2 * start, version=1)
-    budget = Budget(context_size=2048, max_tokens=8)
-    history = History(formats[kind], "You are kind.", budget, remembered, first=lambda: "the first")
+    history_summary = HistorySummary(summary="They talked of 你好.", n_messages=2 * start, version=1)
+    budget = TokenBudget(context_size=2048, max_tokens=8)
+    history = ContextWindow(formats[kind], "You are kind.", budget, history_summary, first=lambda: "the first")
     question = Exchange(user="and now?")
     prompt = history.prompt([*EXCHANGES, question])
     follow_ups = [history.as_follow_up(each) for each in (*EXCHANGES, question)]
-    assert history.n_from(follow_ups, start) == len(prompt.ids)
+    assert history.n_tokens_from(follow_ups, start) == len(prompt.ids)
     harness = Harness(backend, config)
     harness.submit("counted", list(prompt.ids), max_tokens=1, cache_prompt=False)
     harness.run()

@@ -25,7 +25,7 @@ from tests.chat.folding import (
     pieces_left,
     read_all,
     sent_history,
-    summarised,
+    summarized,
     talk,
 )
 from tests.chat.vocabularies import fake_tokenizer, shown
@@ -50,7 +50,7 @@ def instead(turn: Turn, position: int, text: str | None = None, **fields: Any) -
 
 
 def folded_twice() -> Turn:
-    turn = summarised("The first summary.")
+    turn = summarized("The first summary.")
     number = 100
     while not pieces_left(turn):
         turn = talk(1, turn, first=number)
@@ -106,9 +106,9 @@ def test_sources_and_settings_of_the_conversation_come_along() -> None:
     turn = more(turn, "two", max_tokens=60)
     finish(turn)
     again = instead(turn, -1)
-    branch = conversation_of(again)
-    assert (branch.strategy, branch.system_prompt) == (Strategy.ERROR, "be kind")
-    assert Retrieval.objects.get(message__conversation=branch).sources[0]["text"] == "The key is under the pot."
+    fork = conversation_of(again)
+    assert (fork.strategy, fork.system_prompt) == (Strategy.ERROR, "be kind")
+    assert Retrieval.objects.get(message__conversation=fork).sources[0]["text"] == "The key is under the pot."
     assert "The key is under the pot." in shown(prompt_of(again))
     assert "be kind" in shown(prompt_of(again))
     finish(again)
@@ -133,24 +133,24 @@ def test_a_branch_has_the_newest_summary_that_covers_none_but_its_own_messages()
     assert "summary." not in shown(prompt_of(early))
     assert conversation_of(early).summary == ""
     assert Summary.objects.filter(conversation=conversation_of(early)).count() == 0
-    for branch in (late, middle, early):
-        summary = Summary.objects.filter(conversation=conversation_of(branch)).first()
-        n_before = conversation_of(branch).messages.count() - 2
+    for fork in (late, middle, early):
+        summary = Summary.objects.filter(conversation=conversation_of(fork)).first()
+        n_before = conversation_of(fork).messages.count() - 2
         assert summary is None or summary.covers_until < n_before
-        assert message_at(branch, 0).text.startswith("question 0 ")
+        assert message_at(fork, 0).text.startswith("question 0 ")
 
 
 def test_a_branch_is_folded_by_itself() -> None:
     turn = folded_twice()
-    branch = instead(turn, Summary.objects.get(version=1).covers_until + 2, "question of the branch")
-    finish(branch, "w" * 150)
+    fork = instead(turn, Summary.objects.get(version=1).covers_until + 2, "question of the branch")
+    finish(fork, "w" * 150)
     number = 200
-    while not pieces_left(branch):
-        branch = talk(1, branch, first=number)
-        follow(branch)
+    while not pieces_left(fork):
+        fork = talk(1, fork, first=number)
+        follow(fork)
         number += 1
-    read_all(branch, "Of the branch.")
-    made = list(Summary.objects.filter(conversation=conversation_of(branch)).order_by("version"))
+    read_all(fork, "Of the branch.")
+    made = list(Summary.objects.filter(conversation=conversation_of(fork)).order_by("version"))
     assert [each.text for each in made] == ["The first summary.", "Of the branch."]
     assert conversation_of(turn).summary == "The second summary."
 
@@ -174,7 +174,7 @@ def test_an_edited_question_of_a_running_answer_does_not_wait_for_it() -> None:
 
 
 def test_what_is_not_stored_can_be_asked_again() -> None:
-    turn = summarised("They talked.")
+    turn = summarized("They talked.")
     n_rows = (Conversation.objects.count(), Message.objects.count(), Summary.objects.count())
     again = instead(turn, -1, store=False)
     assert "> They talked." in shown(prompt_of(again))
@@ -185,9 +185,9 @@ def test_what_is_not_stored_can_be_asked_again() -> None:
 @pytest.mark.parametrize("store", [True, False])
 def test_a_search_before_the_answer_sees_the_branch_alone(*, store: bool) -> None:
     turn = talk(3)
-    branch = instead(turn, 2, "edited", use_rag=True, store=store)
-    turns.prepare_turn(generation_id=branch.generation_id)
-    prompt = shown(prompt_of(branch))
+    fork = instead(turn, 2, "edited", use_rag=True, store=store)
+    turns.prepare_turn(generation_id=fork.generation_id)
+    prompt = shown(prompt_of(fork))
     assert "question 0 " in prompt
     assert "edited" in prompt
     assert "question 1 " not in prompt
@@ -235,35 +235,35 @@ def test_an_answer_to_nothing_cannot_be_made_again() -> None:
 
 @pytest.mark.parametrize("edited", [False, True])
 def test_a_sent_history_that_takes_another_way_has_the_summary_of_the_common_one(*, edited: bool) -> None:
-    turn = summarised("They talked.")
+    turn = summarized("They talked.")
     turn = talk(3, turn, first=70)
     before = texts_of(turn.conversation_id)
     *earlier, last = sent_history(turn, drop=1)
-    branch = chat(*earlier, "u:something else" if edited else last, max_tokens=60)
-    assert branch.conversation_id != turn.conversation_id
-    assert "> They talked." in shown(prompt_of(branch))
-    assert note_of(branch)["messages_left_out"] == 0
+    fork = chat(*earlier, "u:something else" if edited else last, max_tokens=60)
+    assert fork.conversation_id != turn.conversation_id
+    assert "> They talked." in shown(prompt_of(fork))
+    assert note_of(fork)["messages_left_out"] == 0
     assert texts_of(turn.conversation_id) == before
-    finish(branch, "Well.")
-    follow(branch)
-    read_all(branch, "The branch.")
+    finish(fork, "Well.")
+    follow(fork)
+    read_all(fork, "The branch.")
     assert conversation_of(turn).summary == "They talked."
     # The client goes on with it by its texts.
-    assert chat(*sent_history(branch), "u:more", max_tokens=60).conversation_id == branch.conversation_id
+    assert chat(*sent_history(fork), "u:more", max_tokens=60).conversation_id == fork.conversation_id
 
 
 @pytest.mark.parametrize(("at", "what"), [(2, "u:edited question"), (3, "a:edited answer"), (0, "u:another beginning")])
 def test_a_history_that_was_edited_within_the_summary_does_not_have_it(at: int, what: str) -> None:
-    turn = summarised("They talked.")
+    turn = summarized("They talked.")
     history = sent_history(turn)
     history[at] = what
-    branch = chat(*history, "u:and now?", max_tokens=60)
-    assert "They talked" not in shown(prompt_of(branch))
-    assert conversation_of(branch).summary == ""
-    assert texts_of(branch.conversation_id)[at][1] == what[2:]
-    prompt = shown(prompt_of(branch))
+    fork = chat(*history, "u:and now?", max_tokens=60)
+    assert "They talked" not in shown(prompt_of(fork))
+    assert conversation_of(fork).summary == ""
+    assert texts_of(fork.conversation_id)[at][1] == what[2:]
+    prompt = shown(prompt_of(fork))
     n_shown = sum(text[2:] in prompt for text in history)
-    assert n_shown + int(str(note_of(branch).get("messages_left_out", 0))) >= len(history), "nothing goes silently"
+    assert n_shown + int(str(note_of(fork).get("messages_left_out", 0))) >= len(history), "nothing goes silently"
 
 
 def test_of_several_the_one_with_most_in_common_counts() -> None:
@@ -272,23 +272,23 @@ def test_of_several_the_one_with_most_in_common_counts() -> None:
     finish(other, "answer of the other")
     other = talk(1, other, first=9)
     history = sent_history(other, drop=2)
-    branch = chat(*history, "u:question 9 again", max_tokens=60)
-    keys = {message.rendered_with for message in conversation_of(branch).messages.filter(role="assistant")}
+    fork = chat(*history, "u:question 9 again", max_tokens=60)
+    keys = {message.rendered_with for message in conversation_of(fork).messages.filter(role="assistant")}
     assert len(keys) == 1, "all answers before are copies with their tokens"
-    assert "question of the other" in shown(prompt_of(branch))
-    assert "question 2 " not in shown(prompt_of(branch))
+    assert "question of the other" in shown(prompt_of(fork))
+    assert "question 2 " not in shown(prompt_of(fork))
 
 
 def test_what_others_said_alike_is_not_taken_from_them() -> None:
-    turn = summarised("Ann's summary.")
-    branch = chat(*sent_history(turn, drop=1)[:-1], "u:something else", caller=BOB, max_tokens=60)
-    assert "Ann's summary" not in shown(prompt_of(branch))
-    assert conversation_of(branch).owner == BOB.key
-    assert not Summary.objects.filter(conversation=conversation_of(branch)).exists()
+    turn = summarized("Ann's summary.")
+    fork = chat(*sent_history(turn, drop=1)[:-1], "u:something else", caller=BOB, max_tokens=60)
+    assert "Ann's summary" not in shown(prompt_of(fork))
+    assert conversation_of(fork).owner == BOB.key
+    assert not Summary.objects.filter(conversation=conversation_of(fork)).exists()
 
 
 def test_a_conversation_deleted_meanwhile_leaves_nothing_in_the_branch(monkeypatch: pytest.MonkeyPatch) -> None:
-    turn = summarised("They talked.")
+    turn = summarized("They talked.")
     history = sent_history(turn, drop=1)[:-1]
     conversation = conversation_of(turn)
 
@@ -299,10 +299,10 @@ def test_a_conversation_deleted_meanwhile_leaves_nothing_in_the_branch(monkeypat
         return plan
 
     monkeypatch.setattr("chat.services.turns.plan_turn", slow_plan)
-    branch = chat(*history, "u:something else", max_tokens=60)
-    assert "They talked" not in shown(prompt_of(branch))
+    fork = chat(*history, "u:something else", max_tokens=60)
+    assert "They talked" not in shown(prompt_of(fork))
     assert not Summary.objects.exists()
-    assert [text for _, text in texts_of(branch.conversation_id)][:-2] == [text[2:] for text in history]
+    assert [text for _, text in texts_of(fork.conversation_id)][:-2] == [text[2:] for text in history]
 
 
 def test_a_long_sent_history_costs_few_queries() -> None:

@@ -33,7 +33,7 @@ TOKENIZERS = {
 }
 every_format = pytest.mark.parametrize("name", TOKENIZERS)
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
-spoken = texts.filter(str.strip)
+as_transcript = texts.filter(str.strip)
 
 
 @pytest.fixture(autouse=True)
@@ -200,7 +200,7 @@ class RandomConversations(TestCase):
 
     @given(
         name=st.sampled_from(list(TOKENIZERS)),
-        turns=st.lists(st.tuples(spoken, spoken, st.one_of(st.none(), texts)), min_size=2, max_size=4),
+        turns=st.lists(st.tuples(as_transcript, as_transcript, st.one_of(st.none(), texts)), min_size=2, max_size=4),
     )
     @settings(max_examples=40, deadline=None)
     def test_any_conversation(self, name: str, turns: list[tuple[str, str, str | None]]) -> None:

@@ -5,14 +5,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chat.models import Role
-from chat.prompting.message_groups import Said
+from chat.prompting.message_groups import DialogueMessage
 from chat.rag.sources import SEGMENT, Source
-from chat.services.query_rewriting import Earlier, earlier_in, searched
+from chat.services.query_rewriting import EarlierQuestion, earlier_questions, rewrite_query
 
-SARAH = Earlier(question="What did Sarah say about the deadline?", cited=("Sarah",), shown=("Tom", "Sarah"))
-FRIST = Earlier(question="Was hat Sarah über die Frist gesagt?", cited=("Sarah",), shown=("Sarah",))
-CITED = Earlier(question="Who was worried about the deadline?", cited=("Priya Nair",), shown=("Tom", "Priya Nair"))
-SERVER = Earlier(question="When was the server moved?")
+SARAH = EarlierQuestion(question="What did Sarah say about the deadline?", cited=("Sarah",), shown=("Tom", "Sarah"))
+FRIST = EarlierQuestion(question="Was hat Sarah über die Frist gesagt?", cited=("Sarah",), shown=("Sarah",))
+CITED = EarlierQuestion(
+    question="Who was worried about the deadline?", cited=("Priya Nair",), shown=("Tom", "Priya Nair")
+)
+SERVER = EarlierQuestion(question="When was the server moved?")
 
 
 @pytest.mark.parametrize(
@@ -39,10 +41,10 @@ SERVER = Earlier(question="When was the server moved?")
         (SERVER, "and last month?", "When was the server moved? and last month?"),
     ],
 )
-def test_a_follow_up_is_searched_with_what_it_refers_to(earlier: Earlier, question: str, text: str) -> None:
-    assert searched(question, [earlier]).text == text
-    assert searched(question, [earlier]).refers_to
-    assert searched(question, []).text == question
+def test_a_follow_up_is_searched_with_what_it_refers_to(earlier: EarlierQuestion, question: str, text: str) -> None:
+    assert rewrite_query(question, [earlier]).text == text
+    assert rewrite_query(question, [earlier]).refers_to
+    assert rewrite_query(question, []).text == question
 
 
 @pytest.mark.parametrize(
@@ -57,44 +59,48 @@ def test_a_follow_up_is_searched_with_what_it_refers_to(earlier: Earlier, questi
     ],
 )
 def test_a_question_that_stands_alone_is_searched_as_it_is(question: str) -> None:
-    assert searched(question, [SARAH]).text == question
-    assert searched(question, [SARAH]).refers_to == ""
+    assert rewrite_query(question, [SARAH]).text == question
+    assert rewrite_query(question, [SARAH]).refers_to == ""
 
 
 def test_a_chain_goes_back_to_where_it_began() -> None:
     chain = [
         SARAH,
-        Earlier(question="why?"),
-        Earlier(question="and what did she say about the budget?", shown=("Tom",)),
+        EarlierQuestion(question="why?"),
+        EarlierQuestion(question="and what did she say about the budget?", shown=("Tom",)),
     ]
-    assert searched("When was that?", chain).text == "and what did Sarah say about the budget? When was that?"
-    long = [SARAH, *[Earlier(question="why?")] * 50]
-    assert len(searched("why?", long).text) < 250
+    assert rewrite_query("When was that?", chain).text == "and what did Sarah say about the budget? When was that?"
+    long = [SARAH, *[EarlierQuestion(question="why?")] * 50]
+    assert len(rewrite_query("why?", long).text) < 250
 
 
 def test_another_time_takes_the_place_of_the_first() -> None:
-    asked = Earlier(question="What did we decide last week about the move?")
-    assert searched("and yesterday?", [asked]).text == "What did we decide about the move? and yesterday?"
+    asked = EarlierQuestion(question="What did we decide last week about the move?")
+    assert rewrite_query("and yesterday?", [asked]).text == "What did we decide about the move? and yesterday?"
 
 
 def test_several_people_are_meant_by_they() -> None:
-    asked = Earlier(question="Who was late?", cited=("Tom", "Ana"), shown=("Tom", "Ana", "Sarah"))
-    assert searched("What did they promise?", [asked]).text == "What did Tom Ana promise?"
-    assert searched("What did he promise?", [asked]).text == "What did Tom promise?"
+    asked = EarlierQuestion(question="Who was late?", cited=("Tom", "Ana"), shown=("Tom", "Ana", "Sarah"))
+    assert rewrite_query("What did they promise?", [asked]).text == "What did Tom Ana promise?"
+    assert rewrite_query("What did he promise?", [asked]).text == "What did Tom promise?"
 
 
 def test_earlier_questions_know_whom_their_answers_cited() -> None:
     shown = tuple(
         Source(kind=SEGMENT, text="x", speaker=name, label=str(i)) for i, name in enumerate(["A", "", "B"], 1)
     )
-    said = [Said(Role.USER, "who?", None, shown), Said(Role.ASSISTANT, "It was B [3]."), Said(Role.USER, "why?")]
-    assert earlier_in(said) == [Earlier(question="who?", cited=("B",), shown=("A", "B"))]
-    assert earlier_in(said[:1]) == earlier_in([]) == []
+    said = [
+        DialogueMessage(Role.USER, "who?", None, shown),
+        DialogueMessage(Role.ASSISTANT, "It was B [3]."),
+        DialogueMessage(Role.USER, "why?"),
+    ]
+    assert earlier_questions(said) == [EarlierQuestion(question="who?", cited=("B",), shown=("A", "B"))]
+    assert earlier_questions(said[:1]) == earlier_questions([]) == []
 
 
-@example(" ", [Earlier(question="")])
-@given(st.text(max_size=250), st.lists(st.builds(Earlier, question=st.text(max_size=250)), max_size=8))
-def test_any_words_give_a_text_of_bounded_size(question: str, earlier: list[Earlier]) -> None:
-    found = searched(question, earlier)
+@example(" ", [EarlierQuestion(question="")])
+@given(st.text(max_size=250), st.lists(st.builds(EarlierQuestion, question=st.text(max_size=250)), max_size=8))
+def test_any_words_give_a_text_of_bounded_size(question: str, earlier: list[EarlierQuestion]) -> None:
+    found = rewrite_query(question, earlier)
     assert question.strip() in found.text or found.refers_to
     assert len(found.text) <= len(question) + 400

@@ -10,7 +10,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from chat.prompting.chat_templates import ChatFormat, FileTemplate, GemmaTurns, Transcript, choose_format
+from chat.prompting.chat_templates import ChatFormat, GemmaFormat, TemplateFormat, TranscriptFormat, choose_format
 from chat.prompting.system_prompt import PLAIN_SYSTEM_PROMPT, SYSTEM_PROMPT, user_turn
 from chat.rag.sources import MEMORY, Source
 from inference.config.tokenizer import Tokenizer
@@ -37,14 +37,14 @@ def real(model_path: Path) -> Tokenizer:
 @pytest.fixture
 def formats(real: Tokenizer) -> dict[str, ChatFormat]:
     return {
-        "gemma": GemmaTurns(real),
-        "transcript": Transcript(real),
-        "template": FileTemplate(real, GEMMA_TEMPLATE),
+        "gemma": GemmaFormat(real),
+        "transcript": TranscriptFormat(real),
+        "template": TemplateFormat(real, GEMMA_TEMPLATE),
     }
 
 
 def test_the_default_file_gets_a_transcript(real: Tokenizer) -> None:
-    assert type(choose_format(real, "auto")) is Transcript
+    assert type(choose_format(real, "auto")) is TranscriptFormat
 
 
 def test_gemmas_control_tokens_come_from_the_scaffold_alone(formats: dict[str, ChatFormat]) -> None:
@@ -70,7 +70,7 @@ def test_no_special_text_of_a_memory_becomes_a_control_token(data: st.DataObject
     hostile = st.lists(some | st.text(max_size=3), min_size=1, max_size=6).map("".join)
     text, title, speaker = (data.draw(hostile) for _ in range(3))
     source = Source(kind=MEMORY, text=text, title=title, speaker=speaker, label="1")
-    for made in (GemmaTurns(real), Transcript(real)):
+    for made in (GemmaFormat(real), TranscriptFormat(real)):
         plain = [token for token in made.opening("be kind", "hello") if token in control]
         assert plain
         shown = made.opening("be kind", user_turn("hello", [source]))
@@ -87,7 +87,7 @@ def test_gemma_and_its_template_are_one(formats: dict[str, ChatFormat]) -> None:
 @examples(max_examples=60, deadline=None)
 def test_an_answer_reads_back_as_it_was(text: str, real: Tokenizer) -> None:
     stripped = text.strip()
-    assert real.decode(GemmaTurns(real).answer(text)) == stripped
+    assert real.decode(GemmaFormat(real).answer(text)) == stripped
 
 
 def test_what_the_system_prompts_cost(real: Tokenizer) -> None:

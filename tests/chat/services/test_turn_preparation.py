@@ -33,7 +33,7 @@ BLOCK = (
 
 
 def prepared(turn: Turn) -> Turn:
-    assert turn.needs_preparing
+    assert turn.needs_preparation
     assert generation_of(turn).status == Status.PREPARING
     turns.prepare_turn(generation_id=turn.generation_id)
     return turn
@@ -101,8 +101,8 @@ def test_trouble_costs_the_sources_never_the_answer(rag: MemoryService, settings
 
 def test_the_installations_default(rag: MemoryService, settings: Settings) -> None:
     settings.RAG_DEFAULT = True
-    assert chat("u:deadline?").needs_preparing
-    assert not chat("u:deadline?", use_rag=False).needs_preparing
+    assert chat("u:deadline?").needs_preparation
+    assert not chat("u:deadline?", use_rag=False).needs_preparation
 
 
 def test_nothing_found_is_recorded_as_such(rag: MemoryService) -> None:
@@ -298,9 +298,9 @@ def test_a_passing_trouble_leaves_the_turn_to_be_prepared_again(
 def test_a_repeated_request_prepares_what_the_first_left(rag: MemoryService) -> None:
     first = chat("u:deadline?", use_rag=True, key="k")
     again = chat("u:deadline?", use_rag=True, key="k")
-    assert again.needs_preparing
+    assert again.needs_preparation
     assert prepared(again).generation_id == first.generation_id
-    assert not chat("u:deadline?", use_rag=True, key="k").needs_preparing
+    assert not chat("u:deadline?", use_rag=True, key="k").needs_preparation
 
 
 def test_the_row_names_the_task_that_prepares_it(rag: MemoryService) -> None:

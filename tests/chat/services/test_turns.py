@@ -42,7 +42,7 @@ def test_a_first_turn_makes_a_conversation_with_both_messages() -> None:
     generation = generation_of(turn)
     assert generation.message.pk == turn.message_id
     assert (generation.status, generation.owner, generation.ephemeral) == (Status.QUEUED, ANN.key, False)
-    assert not turn.needs_preparing
+    assert not turn.needs_preparation
     assert shown(prompt_of(turn)) == (
         f"⟨bos⟩⟨start_of_turn⟩user\n{SYSTEM}\n\nHello  there⟨end_of_turn⟩\n⟨start_of_turn⟩model\n"
     )
@@ -210,16 +210,16 @@ def test_a_conversation_takes_one_turn_at_a_time(status: Status) -> None:
 def test_a_conversation_that_moved_meanwhile_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     first = chat("u:one")
     finish(first)
-    store = turn_plan.store_plan
+    store = turn_plan.store_turn
     others: list[bool] = []
 
-    def somebody_is_faster(plan: turn_plan.Plan, **key: Any) -> Generation:  # noqa: ANN401
+    def somebody_is_faster(plan: turn_plan.TurnPlan, **key: Any) -> Generation:  # noqa: ANN401
         if not others:
             others.append(True)
             more(first, "theirs")
         return store(plan, **key)
 
-    monkeypatch.setattr(services, "store_plan", somebody_is_faster)
+    monkeypatch.setattr(services, "store_turn", somebody_is_faster)
     with pytest.raises(ConversationBusy):
         more(first, "mine")
     assert [text for _, text in texts_of(first.conversation_id)] == ["one", "Fine.", "theirs", ""]
@@ -228,16 +228,16 @@ def test_a_conversation_that_moved_meanwhile_is_busy(monkeypatch: pytest.MonkeyP
 def test_a_found_conversation_that_moved_meanwhile_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     first = chat("u:one")
     finish(first, "first")
-    store = turn_plan.store_plan
+    store = turn_plan.store_turn
     others: list[bool] = []
 
-    def somebody_is_faster(plan: turn_plan.Plan, **key: Any) -> Generation:  # noqa: ANN401
+    def somebody_is_faster(plan: turn_plan.TurnPlan, **key: Any) -> Generation:  # noqa: ANN401
         if not others:
             others.append(True)
             more(first, "theirs")
         return store(plan, **key)
 
-    monkeypatch.setattr(services, "store_plan", somebody_is_faster)
+    monkeypatch.setattr(services, "store_turn", somebody_is_faster)
     turn = chat("u:one", "a:first", "u:mine")
     assert turn.conversation_id != first.conversation_id
     assert [text for _, text in texts_of(turn.conversation_id)] == ["one", "first", "mine", ""]
@@ -248,15 +248,15 @@ def test_what_its_owner_changes_meanwhile_is_kept_and_counts(monkeypatch: pytest
     first = chat("u:one")
     finish(first)
     conversation_id = conversation_of(first).pk
-    store, plans = turn_plan.store_plan, list[turn_plan.Plan]()
+    store, plans = turn_plan.store_turn, list[turn_plan.TurnPlan]()
 
-    def meanwhile(plan: turn_plan.Plan, **key: Any) -> Generation:  # noqa: ANN401
+    def meanwhile(plan: turn_plan.TurnPlan, **key: Any) -> Generation:  # noqa: ANN401
         if not plans:
             update_conversation(caller=ANN, conversation_id=conversation_id, title="Mine", system_prompt="Be brief.")
         plans.append(plan)
         return store(plan, **key)
 
-    monkeypatch.setattr(services, "store_plan", meanwhile)
+    monkeypatch.setattr(services, "store_turn", meanwhile)
     turn = more(first, "two")
     assert conversation_of(turn).title == "Mine"
     assert "Be brief." in shown(prompt_of(turn))
@@ -268,13 +268,13 @@ def test_what_its_owner_changes_meanwhile_is_kept_and_counts(monkeypatch: pytest
 def test_a_found_conversation_that_was_deleted_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     first = chat("u:one")
     finish(first, "first")
-    store = turn_plan.store_plan
+    store = turn_plan.store_turn
 
-    def somebody_deletes(plan: turn_plan.Plan, **key: Any) -> Generation:  # noqa: ANN401
+    def somebody_deletes(plan: turn_plan.TurnPlan, **key: Any) -> Generation:  # noqa: ANN401
         Conversation.objects.filter(pk=str(first.conversation_id)).delete()
         return store(plan, **key)
 
-    monkeypatch.setattr(services, "store_plan", somebody_deletes)
+    monkeypatch.setattr(services, "store_turn", somebody_deletes)
     turn = chat("u:one", "a:first", "u:mine")
     assert [text for _, text in texts_of(turn.conversation_id)] == ["one", "first", "mine", ""]
     with pytest.raises(NotFound):

@@ -171,7 +171,7 @@ def test_a_twin_that_comes_first_is_no_reason_to_be_refused(
         setattr(settings, because, 1)
     plan, twins = turn_plan.plan_turn, list[Turn]()
 
-    def plan_late(**asked: Any) -> turn_plan.Plan:  # noqa: ANN401
+    def plan_late(**asked: Any) -> turn_plan.TurnPlan:  # noqa: ANN401
         if not twins:
             monkeypatch.setattr(services, "plan_turn", plan)
             twins.append(ask("k1"))

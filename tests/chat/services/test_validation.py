@@ -9,7 +9,7 @@ from chat.errors import InvalidRequest
 from chat.models import Role
 from chat.rag.query import SourceFilters
 from chat.schemas.requests import ChatMessage, ChatRequest, CompletionRequest, RunOptions
-from chat.services.validation import check_options, read_asked
+from chat.services.validation import check_options, validate_request
 from tests.chat.vocabularies import fake_tokenizer
 
 KNOWN = uuid.uuid4()
@@ -42,19 +42,19 @@ def said(*messages: str) -> tuple[ChatMessage, ...]:
 )
 def test_contradictions_are_refused(request_: ChatRequest, field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        read_asked(request_)
+        validate_request(request_)
     assert (caught.value.status, caught.value.code, caught.value.field) == (400, "invalid_request", field)
 
 
 def test_a_sent_history() -> None:
-    asked = read_asked(ChatRequest(messages=said("s:be kind", "u:one", "a:two", "u: three ")))
+    asked = validate_request(ChatRequest(messages=said("s:be kind", "u:one", "a:two", "u: three ")))
     assert (asked.system, asked.user) == ("be kind", " three ")
     assert [(each.role, each.text) for each in asked.earlier] == [(Role.USER, "one"), (Role.ASSISTANT, "two")]
 
 
 @pytest.mark.parametrize("fields", [{"message": "more"}, {"messages": said("u:more")}])
 def test_one_new_message_of_a_known_conversation(fields: dict[str, object]) -> None:
-    asked = read_asked(ChatRequest(conversation_id=KNOWN, **fields))  # type: ignore[arg-type]
+    asked = validate_request(ChatRequest(conversation_id=KNOWN, **fields))  # type: ignore[arg-type]
     assert (asked.user, asked.earlier, asked.system) == ("more", (), "")
 
 

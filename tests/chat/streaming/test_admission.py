@@ -17,7 +17,7 @@ from chat.api.websocket import ChatConsumer
 from chat.errors import Unavailable
 from chat.services import turns
 from chat.streaming import admission as module
-from chat.streaming.admission import one_at_a_time
+from chat.streaming.admission import in_arrival_order
 
 ANN = Caller("user:1")
 
@@ -30,7 +30,7 @@ class Busy:
         self.order: list[int] = []
 
     async def work(self, number: int, secs: float = 0.001) -> None:
-        async with one_at_a_time():
+        async with in_arrival_order():
             self.order.append(number)
             self.now += 1
             self.most = max(self.most, self.now)

@@ -31,7 +31,7 @@ def _small_context(use_tokenizer: Callable[[Tokenizer], None]) -> None:
 
 def asked_for() -> Turn:
     turn = chat(f"u:{LONG}", strategy=Strategy.SUMMARIZE, max_tokens=60)
-    assert turn.needs_preparing
+    assert turn.needs_preparation
     turns.prepare_turn(generation_id=turn.generation_id)
     return turn
 
@@ -42,7 +42,7 @@ def parts_waiting() -> list[Generation]:
 
 def read(part: Generation, text: str, *, status: Status = Status.COMPLETE) -> None:
     finish(Turn(generation_id=part.pk), text, status=status)
-    turns.part_was_read(generation_id=part.pk)
+    turns.continue_long_input(generation_id=part.pk)
 
 
 @pytest.mark.parametrize("strategy", [None, Strategy.TRUNCATE, Strategy.ERROR])

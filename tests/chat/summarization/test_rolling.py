@@ -29,7 +29,7 @@ from tests.chat.folding import (
     read_all,
     read_piece,
     sent_history,
-    summarised,
+    summarized,
     talk,
     talk_until_due,
 )
@@ -93,7 +93,7 @@ def test_what_does_not_fit_into_one_question_is_read_piece_by_piece() -> None:
 
 
 def test_the_next_prompt_has_first_message_summary_and_tail() -> None:
-    turn = summarised("Ann likes pears.")
+    turn = summarized("Ann likes pears.")
     summary = Summary.objects.get()
     assert (summary.state, summary.text, summary.version) == (SummaryState.MADE, "Ann likes pears.", 1)
     assert summary.n_tokens == len("Ann likes pears.")
@@ -114,7 +114,7 @@ def test_the_next_prompt_has_first_message_summary_and_tail() -> None:
 
 
 def test_after_a_fold_the_prompt_is_far_below_the_trigger_and_begins_the_same_for_many_turns() -> None:
-    turn = summarised("They talked about pears. " * 5)
+    turn = summarized("They talked about pears. " * 5)
     before: tuple[int, ...] = ()
     n_new, n_folds = 0, 0
     for number in range(100, 140):
@@ -147,7 +147,7 @@ def test_while_a_summary_is_made_turns_go_on_with_the_old_beginning() -> None:
 
 
 def test_the_summary_goes_on_from_the_former_one() -> None:
-    turn = summarised("first minutes")
+    turn = summarized("first minutes")
     first = Summary.objects.get()
     number = 100
     while not pieces_left(turn):
@@ -166,7 +166,7 @@ def test_the_summary_goes_on_from_the_former_one() -> None:
 
 
 def test_the_new_beginning_is_computed_before_anybody_waits_for_it() -> None:
-    turn = summarised("They talked.")
+    turn = summarized("They talked.")
     ahead = Generation.objects.get(ephemeral=True)
     assert (ahead.priority, ahead.params["max_tokens"], ahead.status) == (Priority.BATCH, 1, Status.QUEUED)
     ids = prompt_of(more(turn, "and now?", max_tokens=60))
@@ -216,7 +216,7 @@ def test_the_next_long_turn_tries_again() -> None:
 
 @pytest.mark.parametrize("strategy", [Strategy.TRUNCATE, Strategy.ERROR])
 def test_other_strategies_make_and_use_no_summary(strategy: Strategy) -> None:
-    turn = summarised("They talked.")
+    turn = summarized("They talked.")
     number = 80
     try:
         for number in range(80, 100):
@@ -247,8 +247,8 @@ def test_of_two_answers_that_end_together_one_begins_the_summary() -> None:
     turn = talk_until_due()
     again = talk(1, turn, first=41)
     Generation.objects.filter(pk=turn.generation_id).update(follow_up_task=rolling.AFTER_ANSWER_TASK)
-    fold = rolling._due_after
-    assert fold(turn.generation_id) is None
+    pending = rolling._due_after
+    assert pending(turn.generation_id) is None
     follow(turn)
     follow(again)
     assert Summary.objects.count() == 1
@@ -345,7 +345,7 @@ def test_an_answer_deleted_before_its_ring_is_nothing() -> None:
 
 
 def test_a_client_that_sends_everything_goes_on_with_the_summary() -> None:
-    turn = summarised("They talked.")
+    turn = summarized("They talked.")
     following = chat(*sent_history(turn), "u:and now?", max_tokens=60)
     assert following.conversation_id == turn.conversation_id
     assert "> They talked." in short_of(following)
