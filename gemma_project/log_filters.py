@@ -1,13 +1,54 @@
-"""What is not worth a line in the log."""
+"""Filters and the formatter of the log: which records are written, the ids they carry, and how a value is escaped."""
 
 import logging
+import re
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from uuid import UUID
+
+from inference.runtime import log_context
+
+# C0 and C1 control characters, and the two separators that some viewers break lines at.
+CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class UnexpectedOnly(logging.Filter):
-    """Drops what is an answer and no fault: a refusal that may be retried (503), a caller's time that is over (504)."""
+    """Drops regular answers with a 5xx status: a refusal that may be retried (503), a request out of time (504)."""
 
     answers = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
 
     def filter(self, record: logging.LogRecord) -> bool:
         return getattr(record, "status_code", None) not in self.answers
+
+
+class RequestContext(logging.Filter):
+    """Adds ``record.context``: the request and the generation of the line, as key=value."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        generation = log_context.generation_id()
+        request = log_context.request_id() or _request_of_arguments(record)
+        fields = {"request": request} if request else {}
+        if generation and "generation=" not in str(record.msg):
+            fields["generation"] = generation
+        record.context = "".join(f" {key}={value}" for key, value in fields.items())
+        return True
+
+
+def _request_of_arguments(record: logging.LogRecord) -> str:
+    arguments: Iterable[object] = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
+    generations = (str(argument) for argument in arguments if isinstance(argument, UUID | str))
+    return next(filter(None, map(log_context.request_of, generations)), "")
+
+
+class OneLineFormatter(logging.Formatter):
+    """Escapes control characters of the message, so that no value can begin a line or move a terminal's cursor.
+
+    A traceback follows on lines of its own.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        return CONTROL_CHARACTERS.sub(_escaped, super().formatMessage(record))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")

@@ -230,7 +230,7 @@ SIMPLE_JWT = {
 
 # No CHANNEL_LAYERS: the token log carries everything; with a layer every idle socket would poll Redis and end with it.
 
-# Celery: a doorbell. The database row is the truth, so messages are acknowledged early and may be lost.
+# Celery carries wake-up messages only. The row is the truth, so a message is acknowledged early and may be lost.
 CELERY_BROKER_URL = for_celery(REDIS_URL)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {
@@ -247,7 +247,7 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_RESULT_BACKEND = "disabled"
 CELERY_RESULT_BACKEND_THREAD_SAFE = True  # else Celery searches all packages for a backend, once per thread
 CELERY_TASK_ACKS_LATE = False
-# A ring that cannot be delivered is left to the sweep; a request does not wait for a broker that is away.
+# The reaper repeats a wake-up message that was not delivered; a request does not wait for an unavailable broker.
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_WORKER_POOL = "threads"
 CELERY_WORKER_CONCURRENCY = GEMMA_PARALLEL
@@ -262,13 +262,22 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "line": {"format": "{asctime} {levelname:<7} {name}: {message}", "style": "{"},
+        "line": {
+            "()": "gemma_project.log_filters.OneLineFormatter",
+            "fmt": "{asctime} {levelname:<7} {name}: {message}{context}",
+            "style": "{",
+            # For records of a handler without the filter.
+            "defaults": {"context": ""},
+        },
     },
-    "filters": {"unexpected": {"()": "gemma_project.log_filters.UnexpectedOnly"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {
+        "context": {"()": "gemma_project.log_filters.RequestContext"},
+        "unexpected": {"()": "gemma_project.log_filters.UnexpectedOnly"},
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["context"]}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL.upper()},
     "loggers": {
-        # One line per request or per ring says nothing that the rows do not say.
+        # A line per request or per wake-up message would repeat the rows.
         "daphne": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},

@@ -27,6 +27,7 @@ from chat.services.turns import Turn
 from chat.streaming.admission import in_arrival_order
 from chat.streaming.background import in_thread
 from chat.streaming.events import WireLine, lines, resumed, start
+from inference.runtime import log_context
 
 Frame = dict[str, Any]
 
@@ -59,6 +60,8 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: object) -> None:
+        # Channels handles one frame after the other; the task of an answer keeps the id that it was started with.
+        log_context.bind(request=log_context.new_request_id())
         async with self._told({}) as about:
             frame = read_frame(text_data.encode() if text_data is not None else bytes_data or b"")
             about |= read_request_id(frame)

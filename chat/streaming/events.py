@@ -25,6 +25,7 @@ from chat.streaming.background import in_thread, spawn
 from chat.streaming.disconnect import closing, reading, watch_arrival
 from inference.models import ENDED, Priority
 from inference.queue import generations
+from inference.runtime import log_context
 from inference.token_stream.entries import AnyEntry, EndEntry, StatusEntry, TokenEntry
 from inference.token_stream.reader import TokenLogReader
 
@@ -69,7 +70,9 @@ async def start(begin: Callable[[], Turn], *, caller: Caller, stops: bool) -> Tu
     beginning = asyncio.create_task(in_thread(begin))
     if stops:
         beginning.add_done_callback(lambda task: _watch(task, caller))
-    return await asyncio.shield(beginning)
+    turn = await asyncio.shield(beginning)
+    log_context.bind(generation=turn.generation_id)
+    return turn
 
 
 def _watch(beginning: asyncio.Task[Turn], caller: Caller) -> None:
@@ -109,6 +112,7 @@ async def lines_and_pings(
     turn: Turn, *, caller: Caller, after: int = 0, stops: bool = True
 ) -> AsyncGenerator[WireLine | None, None]:
     """As ``lines``, with None whenever nothing was sent for STREAM_PING_SECS."""
+    log_context.bind(generation=turn.generation_id)
     progress = _Progress(after)
     ids = {"conversation_id": _text(turn.conversation_id), "message_id": _text(turn.message_id)}
     _open.count += 1

@@ -3,8 +3,10 @@
 Knows neither conversations nor HTTP. The row is the truth; a ring that fails is made up for by the sweep.
 """
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,8 +23,12 @@ from inference.queue import admission, cancellation
 from inference.queue.notify import notify_on_commit
 from inference.queue.results import CANCELLED, failed
 from inference.queue.termination import close_log, terminate
+from inference.runtime import log_context
+from inference.runtime.log_context import DETAILS_KEY
 from inference.token_ids import pack
 from inference.token_stream.entries import EndEntry
+
+log = logging.getLogger(__name__)
 
 POLL_SECS = 0.1
 
@@ -54,6 +60,7 @@ def create(
     ``capped`` counts the queue again, inside the transaction, so that simultaneous requests cannot overshoot it;
     raises QueueFull or CallerLimit. Raises KeyTaken when the idempotency key was stored a moment ago.
     """
+    request_id = log_context.request_id() or log_context.new_request_id()
     with transaction.atomic():
         if capped:
             admission.require_capacity(owner=owner, priority=priority)
@@ -67,7 +74,7 @@ def create(
             timeout_secs=timeout_secs,
             deadline_at=_deadline(now, timeout_secs),
             session_id=session_id,
-            details=details or {},
+            details=(details or {}) | {DETAILS_KEY: request_id},
             ephemeral=ephemeral,
             idempotency_key=idempotency_key,
             request_digest=request_digest,
@@ -78,6 +85,8 @@ def create(
             generation.status, generation.queued_at = Status.QUEUED, now
             notify_on_commit(generation.pk)
         _insert(generation)
+    log_context.remember(generation.pk, request_id)
+    log.debug("generation stored generation=%s owner=%s status=%s", generation.pk, owner, generation.status)
     return generation
 
 
@@ -109,12 +118,13 @@ def enqueue(
     """
     with transaction.atomic():
         preparing = Generation.objects.filter(pk=generation_id, status=Status.PREPARING)
-        row = preparing.only("timeout_secs", "params").first()
+        row = preparing.only("timeout_secs", "params", "details").first()
         if row is None:
             return False
         now = timezone.now()
-        given = {"details": details, "follow_up_task": follow_up_task}
-        columns: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        columns: dict[str, Any] = {} if follow_up_task is None else {"follow_up_task": follow_up_task}
+        if details is not None:
+            columns["details"] = details | {DETAILS_KEY: log_context.stored_request_id(row)}
         moved = preparing.update(
             status=Status.QUEUED,
             prompt=pack(prompt_ids),
@@ -127,6 +137,14 @@ def enqueue(
         if moved == 1:
             notify_on_commit(generation_id)
         return moved == 1
+
+
+@contextmanager
+def log_lines_of(generation_id: UUID) -> Iterator[None]:
+    """``log_context.bound_to`` for a row that has not been loaded."""
+    row = Generation.objects.filter(pk=generation_id).only("details").first()
+    with log_context.bound(request=log_context.stored_request_id(row) if row else "", generation=generation_id):
+        yield
 
 
 def claim_follow_up(*, generation_id: UUID) -> bool:

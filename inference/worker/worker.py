@@ -31,6 +31,7 @@ from inference.monitoring import worker_report
 from inference.monitoring.liveness import LivenessLock
 from inference.queue.deadlines import Deadlines
 from inference.queue.reaper import REAP_SECS, Reaper
+from inference.runtime import log_context
 from inference.runtime.database import UNAVAILABLE_ERRORS, retry_transaction
 from inference.runtime.redis_client import CONTROL_CHANNEL, sync_client
 from inference.runtime.repeating_thread import RepeatingThread
@@ -130,11 +131,12 @@ class Worker:
     def _run(self, row: Generation) -> None:
         # The ordinary case is one line per answer that the row says as well; that work moved is worth telling.
         level = logging.DEBUG if row.claim_epoch == 1 else logging.INFO
-        log.log(level, "generation %s: claimed, attempt %d, epoch %d", row.pk, row.attempt, row.claim_epoch)
-        try:
-            self._claims.run(row)
-        finally:
-            self._taken.remove(row.pk)
+        with log_context.bound_to(row):
+            log.log(level, "claimed generation=%s attempt=%d epoch=%d", row.pk, row.attempt, row.claim_epoch)
+            try:
+                self._claims.run(row)
+            finally:
+                self._taken.remove(row.pk)
 
     def stop(self, drain_secs: float) -> None:
         """Stop everything, in this order:

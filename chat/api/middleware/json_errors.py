@@ -16,9 +16,11 @@ from django.http.response import HttpResponseBase
 from chat.api.middleware.error_views import is_page
 from chat.errors import BodyTooLarge, ChatError, InvalidRequest, MethodNotAllowed, NotFound
 from chat.schemas.error_bodies import as_chat_error, error_response
+from inference.runtime import log_context
 
 TRANSCRIPTS_PREFIX = "/index/"
 MAX_LENGTH_DIGITS = 18
+REQUEST_ID_HEADER = "X-Request-ID"
 Answer = HttpResponseBase | Awaitable[HttpResponseBase]
 
 
@@ -35,13 +37,21 @@ class JsonErrorMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> Answer:
+        request_id = log_context.safe_request_id(request.headers.get(REQUEST_ID_HEADER))
         if self.is_async:
-            return self._answer_async(request)
-        return refusal(request) or in_json(request, cast(HttpResponseBase, self.get_response(request)))
+            return self._answer_async(request, request_id)
+        with log_context.bound(request=request_id):
+            response = refusal(request) or in_json(request, cast(HttpResponseBase, self.get_response(request)))
+        response.headers[REQUEST_ID_HEADER] = request_id
+        return response
 
-    async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
-        refused = refusal(request)
-        return refused or in_json(request, await cast(Awaitable[HttpResponseBase], self.get_response(request)))
+    async def _answer_async(self, request: HttpRequest, request_id: str) -> HttpResponseBase:
+        # For the rest of the task, which is this request's own: a stream's body is produced after this has returned.
+        log_context.bind(request=request_id)
+        response: HttpResponseBase | None = refusal(request)
+        response = response or in_json(request, await cast(Awaitable[HttpResponseBase], self.get_response(request)))
+        response.headers[REQUEST_ID_HEADER] = request_id
+        return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """For views that are not DRF's; also with DEBUG, when Django would show its page with the settings in it."""

@@ -17,8 +17,8 @@ from inference.monitoring.liveness import LivenessLock, is_dead, tidy
 HERE = f"{socket.gethostname()}:1:aa"
 HOLDER = """
 import django, sys; django.setup()
-from inference.monitoring.liveness import ProofOfLife
-ProofOfLife(sys.argv[1]).begin(); print("held", flush=True); sys.stdin.read()
+from inference.monitoring.liveness import LivenessLock
+LivenessLock(sys.argv[1]).begin(); print("held", flush=True); sys.stdin.read()
 """
 
 
