@@ -32,6 +32,7 @@ class SequenceParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     ignore_eos: bool = False
     cache_prompt: bool = True
     ephemeral: bool = False  # nothing of it may reach a disk
+    cache_tags: list[str] = []  # whom its KV states belong to, see ``kv_cache/purging.py``
     n_logprobs: int = 0  # alternatives to tell with each token's own log-probability; 0: tell none
     trim_start: bool = False  # the transcript format's answers begin with a space that is not text
     highest_label: int | None = None  # labels such as [7] above it are taken out of the text (``labels.py``)

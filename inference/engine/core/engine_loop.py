@@ -29,6 +29,8 @@ from inference.engine.protocol.frames import (
     FromRunner,
     Import,
     PrefillProgress,
+    Purge,
+    Purged,
     Rejected,
     Step,
     Submit,
@@ -83,7 +85,7 @@ class EngineLoop:
 
     # ---- frames in ----
 
-    def handle(self, frame: Submit | Cancel | Export | ExportCache | Import) -> None:
+    def handle(self, frame: Submit | Cancel | Export | ExportCache | Import | Purge) -> None:
         match frame:
             case Submit():
                 self._submit(frame)
@@ -98,6 +100,10 @@ class EngineLoop:
                 self._send(self._mover.export_cache(frame))
             case Import():
                 self._send(self._mover.take_in(frame))
+            case Purge(number, tags):
+                n_states = self.scheduler.cache.purge(tags)
+                is_complete = self.scheduler.cache.snapshots.has_removed_all
+                self._send(Purged(number, n_states, is_complete))
 
     def _submit(self, submit: Submit) -> None:
         if self.scheduler.find(submit.sequence_id) is not None:
@@ -128,6 +134,7 @@ class EngineLoop:
             max_tokens=params.max_tokens,
             cache_prompt=params.cache_prompt,
             ephemeral=params.ephemeral,
+            tags=frozenset(params.cache_tags),
             sampler=Sampler(params.sampling, self._candidates, forbidden),
             text=Detokenizer.of(params),
             lookup=PromptLookup(self._vocabulary.eog_tokens),

@@ -13,7 +13,6 @@ import numpy as np
 
 from inference.engine.core.scheduler import Scheduler
 from inference.engine.kv_cache.prefix_cache import PrefixCache
-from inference.engine.kv_cache.radix_tree import Tokens
 from inference.engine.kv_cache.snapshots import KVSnapshot, key_of
 from inference.engine.kv_cache.state_files import SUFFIX, StateHeader, take_state, write_state
 from inference.engine.protocol.frames import (
@@ -69,7 +68,8 @@ class SequenceMigrator:
             # One that waits with a state of its own has that much computed, whatever its count says.
             n_tokens = sequence.n_computed or sequence.n_swapped
             tokens = np.asarray(sequence.tokens[:n_tokens], dtype=np.int32)
-            path, n_bytes = self._write(folder, tokens, 0, state, ephemeral=sequence.ephemeral)
+            carried = KVSnapshot(tokens, 0, ephemeral=sequence.ephemeral, tags=sequence.tags)
+            path, n_bytes = self._write(folder, carried, state)
             if path:
                 self._given.add(key_of(tokens))
         return ExportedSequence(sequence.id, path, n_bytes, sequence.n_cached, *times(sequence))
@@ -96,20 +96,25 @@ class SequenceMigrator:
         state = self._cache.saved(snapshot)
         if state is None or len(state) > max_bytes:
             return "", 0
-        return self._write(folder, snapshot.tokens, snapshot.first_position, state, ephemeral=snapshot.ephemeral)
+        return self._write(folder, snapshot, state)
 
-    def _write(
-        self, folder: Path, tokens: Tokens, first_position: int, state: bytes, *, ephemeral: bool
-    ) -> tuple[str, int]:
+    def _write(self, folder: Path, snapshot: KVSnapshot, state: bytes) -> tuple[str, int]:
         """Path and size; no path when there is no room for it, or nobody could tell that it fits."""
         if not self._settings:
             return "", 0
         path = folder / f"{next(self._numbers)}{SUFFIX}"
-        head = StateHeader(self._settings, tokens.tobytes(), first_position, ephemeral, len(state))
+        head = StateHeader(
+            self._settings,
+            snapshot.tokens.tobytes(),
+            snapshot.first_position,
+            snapshot.ephemeral,
+            len(state),
+            sorted(snapshot.tags),
+        )
         try:
             return str(path), write_state(path, head, state)
         except OSError as error:
-            logger.warning("%d tokens move without their state: %s", len(tokens), error)
+            logger.warning("%d tokens move without their state: %s", len(snapshot.tokens), error)
             return "", 0
 
     # ---- in ----
@@ -140,7 +145,9 @@ class SequenceMigrator:
             snapshot = KVSnapshot(head.tokens, head.first_position)
             self._foreign.add(snapshot.key)
             if not self._cache.snapshots.holds(head.tokens):
-                self._cache.snapshots.put(head.tokens, head.first_position, state, ephemeral=head.ephemeral)
+                self._cache.snapshots.put(
+                    head.tokens, head.first_position, state, ephemeral=head.ephemeral, tags=frozenset(head.tags)
+                )
             n_states += self._cache.snapshots.holds(head.tokens)
         return Imported(n_states, _ms_since(began))
 

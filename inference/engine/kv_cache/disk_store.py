@@ -24,7 +24,7 @@ from inference.engine.kv_cache.snapshots import KVSnapshot
 
 logger = logging.getLogger(__name__)
 
-MAGIC = b"GEMMAKV1"
+MAGIC = b"GEMMAKV2"
 FRONT = struct.Struct("<8sI16s")
 SUFFIX = ".kv"
 TEMPORARY = ".tmp"
@@ -42,6 +42,7 @@ class _Head(msgspec.Struct, frozen=True):
     first_position: int
     n_bytes: int  # of the body
     checksum: bytes  # of the body
+    tags: list[str]  # owners when it was written, see ``purging``
 
 
 class DiskStore:
@@ -57,6 +58,7 @@ class DiskStore:
         self._waiting: dict[str, bytes] = {}  # key -> state, until the file is there
         self._orders: queue.SimpleQueue[KVSnapshot | None] = queue.SimpleQueue()
         self._gone: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._removed: set[str] = set()  # keys that the writer has under its hands, and nobody wants any more
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         for left in folder.glob(f"*{TEMPORARY}"):
@@ -110,6 +112,15 @@ class DiskStore:
         with suppress(OSError):
             os.utime(self._path(snapshot.key), (0, 0))
 
+    def remove(self, snapshot: KVSnapshot) -> None:
+        if snapshot.key in self._waiting:
+            self._removed.add(snapshot.key)
+        self._path(snapshot.key).unlink(missing_ok=True)
+
+    @property
+    def has_removed_all(self) -> bool:
+        return self._removed.isdisjoint(list(self._waiting))
+
     def gone(self) -> list[str]:
         keys = []
         while not self._gone.empty():
@@ -130,7 +141,8 @@ class DiskStore:
             return None
         if not is_whole or head.settings != self._settings:
             return None
-        snapshot = KVSnapshot(np.frombuffer(head.tokens, dtype=np.int32), head.first_position)
+        tokens = np.frombuffer(head.tokens, dtype=np.int32)
+        snapshot = KVSnapshot(tokens, head.first_position, tags=frozenset(head.tags))
         return snapshot if snapshot.key == path.stem else None
 
     def _path(self, key: str) -> Path:
@@ -142,18 +154,24 @@ class DiskStore:
         while (snapshot := self._orders.get()) is not None:
             state = self._waiting[snapshot.key]
             try:
-                self._write(snapshot, state)
+                if snapshot.key not in self._removed:
+                    self._write(snapshot, state)
             except OSError as error:
                 logger.warning("snapshot %s was not written: %s", snapshot.key, error)
                 self._gone.put(snapshot.key)
             finally:
+                # Removed while it was written: the file goes before anybody is told that nothing waits.
+                if snapshot.key in self._removed:
+                    self._path(snapshot.key).unlink(missing_ok=True)
+                    self._gone.put(snapshot.key)
                 self._waiting.pop(snapshot.key, None)
+                self._removed.discard(snapshot.key)
 
     def _write(self, snapshot: KVSnapshot, state: bytes) -> None:
         """Under another name first: a file under its own is whole. What a crash tears, the checksum finds."""
         tokens = np.ascontiguousarray(snapshot.tokens, dtype=np.int32).tobytes()
         head = msgspec.msgpack.encode(
-            _Head(self._settings, tokens, snapshot.first_position, len(state), _checksum(state))
+            _Head(self._settings, tokens, snapshot.first_position, len(state), _checksum(state), sorted(snapshot.tags))
         )
         front = FRONT.pack(MAGIC, len(head), _checksum(head))
         self._make_room(len(front) + len(head) + len(state))

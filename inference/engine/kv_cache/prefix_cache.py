@@ -3,6 +3,7 @@
 Decides what can be continued and what goes when room is needed; knows no scheduling.
 """
 
+from collections.abc import Iterable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from inference.engine.backends.backend import KVCache
 from inference.engine.errors import AccountingError
+from inference.engine.kv_cache.purging import NO_TAGS, Tags
 from inference.engine.kv_cache.radix_tree import RadixTree
 from inference.engine.kv_cache.slot_pool import SlotPool
 from inference.engine.kv_cache.snapshots import CellEntry, Index, KVSnapshot, SnapshotDisk, SnapshotStore
@@ -164,7 +166,9 @@ class PrefixCache:
         sequence.slot = slot
         sequence.n_computed = match.n_tokens if match else self._unpark(sequence, slot)
         if sequence.cache_prompt:
-            self._live[slot] = CellEntry(slot, np.asarray(sequence.tokens, dtype=np.int32), sequence)
+            self._live[slot] = CellEntry(
+                slot, np.asarray(sequence.tokens, dtype=np.int32), sequence, tags=sequence.tags
+            )
             self._index.add(self._live[slot].tokens, self._live[slot])
         return True
 
@@ -183,8 +187,10 @@ class PrefixCache:
         live = self._live.pop(slot, None)
         if live is not None:
             self._index.remove(live.tokens, live)
-        if keep and live is not None and sequence.n_computed > 0:
-            self.keep(slot, sequence.tokens[: sequence.n_computed], ephemeral=sequence.ephemeral)
+        is_purged = self.snapshots.purged.covers(sequence.tags)
+        if keep and live is not None and sequence.n_computed > 0 and not is_purged:
+            tokens = sequence.tokens[: sequence.n_computed]
+            self.keep(slot, tokens, ephemeral=sequence.ephemeral, tags=sequence.tags)
         else:
             self._memory.remove(slot)
             self._pool.release(slot)
@@ -198,7 +204,8 @@ class PrefixCache:
             sequence.n_swapped = sequence.n_computed
         else:
             tokens = np.asarray(sequence.tokens[: sequence.n_computed], dtype=np.int32)
-            self._stash(CellEntry(_slot_of(sequence), tokens, ephemeral=sequence.ephemeral))
+            entry = CellEntry(_slot_of(sequence), tokens, ephemeral=sequence.ephemeral, tags=sequence.tags)
+            self._stash(entry)
 
     def state_of(self, sequence: Sequence) -> bytes | None:
         """Its cells, to go on from elsewhere; None while it has none."""
@@ -224,13 +231,14 @@ class PrefixCache:
 
     # ---- idle sequences ----
 
-    def keep(self, slot: int, tokens: Many[int], *, ephemeral: bool = False) -> None:
+    def keep(self, slot: int, tokens: Many[int], *, ephemeral: bool = False, tags: Tags = NO_TAGS) -> None:
         """Make a live slot idle; ``tokens`` are those in its cells."""
         self._pool.shelve(slot)
-        entry = CellEntry(slot, np.asarray(tokens, dtype=np.int32), ephemeral=ephemeral)
+        entry = CellEntry(slot, np.asarray(tokens, dtype=np.int32), ephemeral=ephemeral, tags=tags)
         same = next((each for each in self._idle.values() if np.array_equal(each.tokens, entry.tokens)), None)
         if same is not None:
             entry.ephemeral &= same.ephemeral
+            entry.tags |= same.tags
             self._empty(same)
         self._idle[slot] = entry
         self._index.add(entry.tokens, entry)
@@ -250,7 +258,12 @@ class PrefixCache:
     def worth_keeping(self) -> list[KVSnapshot]:
         """What could be gone on from, youngest first; idle sequences, still in their cells, without their states."""
         idle = [
-            KVSnapshot(entry.tokens, self._first_saved(entry.slot, len(entry.tokens)), ephemeral=entry.ephemeral)
+            KVSnapshot(
+                entry.tokens,
+                self._first_saved(entry.slot, len(entry.tokens)),
+                ephemeral=entry.ephemeral,
+                tags=entry.tags,
+            )
             for entry in reversed(self._idle.values())
             if len(entry.tokens) >= MIN_SAVED
         ]
@@ -286,8 +299,13 @@ class PrefixCache:
             is_wanted = len(entry.tokens) >= MIN_SAVED and not entry.ephemeral
             if is_wanted and not self.snapshots.holds(entry.tokens, on_disk=True):
                 first_position = self._first_saved(entry.slot, len(entry.tokens))
-                return self.snapshots.write(entry.tokens, first_position, self._memory.save(entry.slot))
+                state = self._memory.save(entry.slot)
+                return self.snapshots.write(entry.tokens, first_position, state, entry.tags)
         return self.snapshots.tidy()
+
+    def purge(self, tags: Iterable[str]) -> int:
+        """Remove what belongs to these owners alone, see ``purging``; the number of states removed."""
+        return self.snapshots.purge(tags, self._empty)
 
     def close(self, timeout_secs: float) -> None:
         """Bring to disk what can be brought there in time."""
@@ -365,13 +383,16 @@ class PrefixCache:
     def _stash(self, entry: CellEntry, *, only_ram: bool = False) -> None:
         """Save its state, if it is worth one and held nowhere yet."""
         tokens = entry.tokens
-        if len(tokens) < MIN_SAVED or self.snapshots.is_off or self.snapshots.holds(tokens):
+        if len(tokens) < MIN_SAVED or self.snapshots.is_off:
+            return
+        if self.snapshots.holds(tokens):
+            self.snapshots.add_tags(tokens, entry.tags)
             return
         state = self._memory.save(entry.slot)
         entry.is_bulky = not self.snapshots.fits(len(state) + tokens.nbytes)
         if not (only_ram and entry.is_bulky):
             first_position = self._first_saved(entry.slot, len(tokens))
-            self.snapshots.put(tokens, first_position, state, ephemeral=entry.ephemeral)
+            self.snapshots.put(tokens, first_position, state, ephemeral=entry.ephemeral, tags=entry.tags)
 
     def _first_saved(self, slot: int, n_tokens: int) -> int:
         """A state leaves out what the next position does not see, whether it was forgotten already or not."""

@@ -87,8 +87,12 @@ class RadixTree(Generic[V]):
                 yield n_tokens, value
             seen = node
 
+    def values(self) -> Iterator[V]:
+        """Every value; the index must not change meanwhile."""
+        return self._root.below()
+
     def __len__(self) -> int:
-        return sum(1 for _ in self._root.below())
+        return sum(1 for _ in self.values())
 
 
 def n_common(held: Tokens, wanted: Tokens) -> int:

@@ -4,12 +4,14 @@ Knows bytes and tokens; when to save, and into which cells a state comes back, i
 """
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Protocol
 
 import numpy as np
 
+from inference.engine.kv_cache.purging import NO_TAGS, PurgedTags, Tags, losses
 from inference.engine.kv_cache.radix_tree import RadixTree, Tokens
 from inference.engine.sequences.sequence import Sequence
 
@@ -22,7 +24,12 @@ class CellEntry:
     tokens: Tokens
     owner: Sequence | None = None
     ephemeral: bool = False
+    tags: Tags = NO_TAGS
     is_bulky: bool = False  # its state is more than the tier in RAM takes
+
+    @property
+    def is_running(self) -> bool:
+        return self.owner is not None
 
     @property
     def n_ready(self) -> int:
@@ -38,11 +45,16 @@ class KVSnapshot:
     state: bytes | None = None
     on_disk: bool = False
     ephemeral: bool = False  # for RAM alone: who asked wants nothing kept
+    tags: Tags = NO_TAGS  # owners, see ``purging``
     is_passed: bool = False  # a conversation went on from here: the end it comes to is worth more
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.key = key_of(self.tokens)
+
+    @property
+    def is_running(self) -> bool:
+        return False
 
     @property
     def n_bytes(self) -> int:
@@ -86,6 +98,15 @@ class SnapshotDisk(Protocol):
         """Let it be the first to go when room is needed."""
         ...
 
+    def remove(self, snapshot: KVSnapshot) -> None:
+        """Delete its file, also one that waits to be written."""
+        ...
+
+    @property
+    def has_removed_all(self) -> bool:
+        """Whether no removed file waits for the writer any more."""
+        ...
+
     def gone(self) -> list[str]:
         """Keys that left the disk since the last call."""
         ...
@@ -105,6 +126,7 @@ class SnapshotStore:
         self._all: dict[str, KVSnapshot] = {}
         self._in_ram: OrderedDict[str, KVSnapshot] = OrderedDict()  # oldest first
         self.n_bytes = 0
+        self.purged = PurgedTags()
         for snapshot in disk.found() if disk else ():
             snapshot.on_disk = True
             self._hold(snapshot)
@@ -138,19 +160,25 @@ class SnapshotStore:
         """Those in RAM that nobody has gone on from, youngest first."""
         return [snapshot for snapshot in reversed(self._in_ram.values()) if not snapshot.is_passed]
 
-    def put(self, tokens: Tokens, first_position: int, state: bytes, *, ephemeral: bool = False) -> None:
-        """Keep a state, as the youngest."""
+    def put(
+        self, tokens: Tokens, first_position: int, state: bytes, *, ephemeral: bool = False, tags: Tags = NO_TAGS
+    ) -> None:
+        """Keep a state, as the youngest; one whose tags are all purged is not kept."""
+        if self.purged.covers(tags):
+            return
         snapshot = self._all.get(key_of(tokens)) or KVSnapshot(tokens, first_position, ephemeral=ephemeral)
         snapshot.ephemeral &= ephemeral
+        snapshot.tags |= self.purged.remaining(tags)
         snapshot.first_position = first_position
         self._to_ram(snapshot, state)
         if snapshot.state is None and not snapshot.on_disk:
             self._to_disk(snapshot, state)
         self._hold(snapshot)
 
-    def write(self, tokens: Tokens, first_position: int, state: bytes) -> bool:
+    def write(self, tokens: Tokens, first_position: int, state: bytes, tags: Tags = NO_TAGS) -> bool:
         """Put a state on disk only, where it survives this process; False when the disk cannot follow."""
         snapshot = self._all.get(key_of(tokens)) or KVSnapshot(tokens, first_position)
+        snapshot.tags |= tags
         snapshot.ephemeral = False  # somebody else, who wants it kept, has come to the same tokens
         self._to_disk(snapshot, state)
         self._hold(snapshot)
@@ -186,6 +214,42 @@ class SnapshotStore:
         self._leave_ram(snapshot)
         snapshot.on_disk = False
         self._hold(snapshot)
+
+    def add_tags(self, tokens: Tokens, tags: Tags) -> None:
+        """Another owner has come to exactly these tokens."""
+        snapshot = self._all.get(key_of(tokens))
+        if snapshot is not None:
+            snapshot.tags |= self.purged.remaining(tags)
+
+    def purge(self, tags: Iterable[str], empty: Callable[[CellEntry], None]) -> int:
+        """Remove the states of these owners from everywhere, those in cells by ``empty``; the number removed."""
+        self.purged.add(tags)
+        n_removed = 0
+        for entry, owners in list(losses(self._index, self.purged)):
+            n_removed += not owners
+            if isinstance(entry, CellEntry):
+                entry.tags = owners
+                if not owners:
+                    empty(entry)
+            elif owners:
+                self._relabel(entry, owners)
+            else:
+                self.drop(entry)
+                if self._disk is not None:
+                    self._disk.remove(entry)
+        return n_removed
+
+    def _relabel(self, snapshot: KVSnapshot, tags: Tags) -> None:
+        """Give it other owners. A file names the former ones: its state goes to RAM, and from there to disk again."""
+        snapshot.tags = tags
+        if self._disk is not None and snapshot.on_disk and self.state(snapshot) is not None:
+            self._disk.remove(snapshot)
+            snapshot.on_disk = False
+            self._hold(snapshot)
+
+    @property
+    def has_removed_all(self) -> bool:
+        return self._disk is None or self._disk.has_removed_all
 
     def forget_gone(self) -> None:
         """Take note of what left the disk."""

@@ -29,6 +29,7 @@ class StateHeader(msgspec.Struct, frozen=True, array_like=True):
     first_position: int  # that every layer still remembers
     ephemeral: bool
     n_bytes: int  # of the state
+    tags: list[str] = []  # owners, see ``purging``
 
     @property
     def tokens(self) -> Tokens:

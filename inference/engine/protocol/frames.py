@@ -72,6 +72,13 @@ class Import(Frame, frozen=True, tag=True):
     paths: list[str]
 
 
+class Purge(Frame, frozen=True, tag=True):
+    """Remove the states of these owners, and keep none of them from now on; answered by Purged with the number."""
+
+    number: int
+    tags: list[str]
+
+
 class Stop(Frame, frozen=True, tag=True):
     """Leave the loop and exit; sequences still alive get no further frame."""
 
@@ -194,6 +201,14 @@ class Imported(Frame, frozen=True, tag=True):
     ms: float
 
 
+class Purged(Frame, frozen=True, tag=True):
+    """States removed from cells, RAM and disk; ``is_complete``: no file of them waits to be written any more."""
+
+    number: int
+    n_states: int
+    is_complete: bool
+
+
 class Rejected(Frame, frozen=True, tag=True):
     """The sequence cannot run here, ever; nobody else is affected."""
 
@@ -209,8 +224,10 @@ class Fatal(Frame, frozen=True, tag=True):
     message: str
 
 
-ToRunner = Submit | Cancel | Export | ExportCache | Import | Stop
-FromRunner = Ready | Deferred | PrefillProgress | Step | Ended | Rejected | Exported | CacheExported | Imported | Fatal
+ToRunner = Submit | Cancel | Export | ExportCache | Import | Purge | Stop
+FromRunner = (
+    Ready | Deferred | PrefillProgress | Step | Ended | Rejected | Exported | CacheExported | Imported | Purged | Fatal
+)
 
 
 def _from_text(kind: type, value: str) -> Path:

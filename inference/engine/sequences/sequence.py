@@ -50,6 +50,7 @@ class Sequence:
     n_logprobs: int = 0
     ends_at: float | None = None  # seconds on the same clock: its deadline
     ephemeral: bool = False  # its tokens and states stay in memory
+    tags: frozenset[str] = frozenset()  # owners of its states
     admitted_at: float | None = None
     first_token_at: float | None = None
     prefilled_at: float | None = None
