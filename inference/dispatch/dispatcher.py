@@ -12,8 +12,20 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
+from inference.dispatch.cache_purge import PurgeOrder
 from inference.dispatch.event_loop import Desk
-from inference.dispatch.events import Add, Event, Hold, Quit, ReleaseAll, ReleaseSession, Sink, StopOne, YieldGpu
+from inference.dispatch.events import (
+    Add,
+    Event,
+    Hold,
+    PurgeStates,
+    Quit,
+    ReleaseAll,
+    ReleaseSession,
+    Sink,
+    StopOne,
+    YieldGpu,
+)
 from inference.dispatch.generation_state import Fate, Live, Outcome
 from inference.dispatch.gpu_parts import GpuParts
 from inference.dispatch.gpu_session import CPU
@@ -115,6 +127,12 @@ class Placement:
     def yield_card(self, reason: str) -> None:
         """Leave the card now, drop all holds, and do not ask for it before there is new work."""
         self._events.put(YieldGpu(reason))
+
+    def purge(self, tags: Sequence[str]) -> PurgeOrder:
+        """Have all runners remove the KV states of these owners; those that start later begin with it."""
+        order = PurgeOrder(tags)
+        self._events.put(PurgeStates(order))
+        return order
 
     def release_all(self) -> None:
         self._events.put(ReleaseAll())

@@ -6,7 +6,19 @@ from itertools import count
 
 from inference.dispatch import crash_attribution
 from inference.dispatch.active_generations import Roster
-from inference.dispatch.events import Add, Event, Hold, Quit, ReleaseAll, ReleaseSession, Sink, StopOne, YieldGpu
+from inference.dispatch.cache_purge import CachePurges
+from inference.dispatch.events import (
+    Add,
+    Event,
+    Hold,
+    PurgeStates,
+    Quit,
+    ReleaseAll,
+    ReleaseSession,
+    Sink,
+    StopOne,
+    YieldGpu,
+)
 from inference.dispatch.generation_state import Fate, Live, Outcome
 from inference.dispatch.gpu_parts import GpuParts
 from inference.dispatch.gpu_residency import Tenancy
@@ -22,6 +34,7 @@ from inference.engine.protocol.frames import (
     FromRunner,
     Imported,
     PrefillProgress,
+    Purged,
     Rejected,
     Step,
 )
@@ -47,6 +60,7 @@ class Desk:
         self.tenancy: Tenancy | None = None
         if gpu is not None and self.gpu is not None:
             self.tenancy = Tenancy(gpu, self.roster, self.cpu, self.gpu, post)
+        self._purges = CachePurges(self.slots)
         self._is_releasing = False
 
     @property
@@ -98,6 +112,8 @@ class Desk:
                 slot = next((slot for slot in self.slots if slot.owns(event)), None)
                 if slot is not None:
                     self._handle_runner(slot, event, now)
+            case PurgeStates(order):
+                self._purges.begin(order)
             case Hold() | ReleaseSession() | YieldGpu() if self.tenancy is not None:
                 self.tenancy.order(event, now)
             case LeaseGranted() | LeaseRefused() | LeaseWanted() | LeaseLost() if self.tenancy is not None:
@@ -121,7 +137,9 @@ class Desk:
                 late = slot.take(event, now)
                 if late is not None:
                     self._did_not_start(slot, late, now)
-                elif slot is self.gpu and self.tenancy is not None:
+                    return
+                self._purges.runner_started(slot)
+                if slot is self.gpu and self.tenancy is not None:
                     self.tenancy.gpu_ready(now)
             case StartFailed():
                 self._did_not_start(slot, event, now)
@@ -129,10 +147,12 @@ class Desk:
                 slot.heard(now)
                 self._handle_frame(slot, frame, now)
             case RunnerGone(reason=reason) if slot.gone(reason, now):
+                self._purges.runner_gone(slot)
                 self._died(slot, reason, now)
 
     def _did_not_start(self, slot: RunnerSlot, event: StartFailed, now: float) -> None:
         slot.failed(event, now)
+        self._purges.runner_gone(slot)
         if self.tenancy is not None and slot is self.gpu:
             self.tenancy.gpu_gone(event.message, now)
         elif slot.n_failed >= STARTS_BEFORE_FAILING:
@@ -157,6 +177,8 @@ class Desk:
                 self.roster.handle(slot.device, frame, now)
                 if isinstance(frame, Step) and slot is self.cpu and self.tenancy is not None:
                     self.tenancy.asking.pace.note_step(frame)
+            case Purged():
+                self._purges.answered(slot, frame)
             case Exported() | CacheExported() | Imported() if self.tenancy is not None:
                 self.tenancy.moved(slot.device, frame, now)
             case _:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from inference.dispatch.cache_purge import PurgeOrder
 from inference.dispatch.generation_state import Live
 from inference.dispatch.runner_launcher import LaunchEvent
 from inference.gpu.lease.port import LeaseEvent
@@ -61,5 +62,12 @@ class Quit:
     spare_secs: float = 0.0
 
 
+@dataclass(frozen=True)
+class PurgeStates:
+    """No runner may keep states of the order's owners."""
+
+    order: PurgeOrder
+
+
 CardOrder = Hold | ReleaseSession | YieldGpu
-Event = Add | StopOne | CardOrder | ReleaseAll | Quit | LaunchEvent | LeaseEvent
+Event = Add | StopOne | CardOrder | PurgeStates | ReleaseAll | Quit | LaunchEvent | LeaseEvent

@@ -165,10 +165,12 @@ class PrefixCache:
             slot = taken
         sequence.slot = slot
         sequence.n_computed = match.n_tokens if match else self._unpark(sequence, slot)
+        if match:
+            # A turn that nobody stores has no owner; what it goes on from tells when it has to go.
+            sequence.tags = sequence.tags or match.entry.tags
         if sequence.cache_prompt:
-            self._live[slot] = CellEntry(
-                slot, np.asarray(sequence.tokens, dtype=np.int32), sequence, tags=sequence.tags
-            )
+            tokens = np.asarray(sequence.tokens, dtype=np.int32)
+            self._live[slot] = CellEntry(slot, tokens, sequence, sequence.ephemeral, sequence.tags)
             self._index.add(self._live[slot].tokens, self._live[slot])
         return True
 

@@ -40,6 +40,7 @@ class Tagged(Protocol):
 
     tokens: Tokens
     tags: Tags
+    ephemeral: bool
 
     @property
     def is_running(self) -> bool:
@@ -59,7 +60,10 @@ def losses(index: RadixTree[E], purged: PurgedTags) -> Iterator[tuple[E, Tags]]:
     orphans: dict[int, E] = {}
     for entry in affected:
         sharing = _beginning_with(index, entry)
-        owners = purged.remaining(entry.tags) or purged.remaining(tag for each in sharing for tag in each.tags)
+        owners = purged.remaining(entry.tags)
+        if not owners:
+            # A turn that nobody stores keeps nothing of others alive.
+            owners = purged.remaining(tag for each in sharing if not each.ephemeral for tag in each.tags)
         if not owners:
             orphans |= {id(each): each for each in sharing if not each.tags}
         if not entry.is_running:

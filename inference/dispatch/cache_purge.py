@@ -1,0 +1,79 @@
+"""Purging the KV states of owners in all runners and in the folder of states that move. Knows no rows.
+
+Every runner is sent the tags, and each later one all tags so far before its first sequence: states that were on their
+way to it meanwhile are refused there.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+from inference.dispatch.runner_slot import RunnerSlot
+from inference.engine.protocol.frames import Purge, Purged
+
+
+@dataclass(eq=False)
+class PurgeOrder:
+    """One purge, waited for by the thread that ordered it."""
+
+    tags: Sequence[str]
+    _done: threading.Event = field(default_factory=threading.Event)
+
+    def is_done_within(self, timeout_secs: float) -> bool:
+        """Whether no runner holds a state of these owners, or a file of one that waits to be written."""
+        return self._done.wait(timeout_secs)
+
+    def finish(self) -> None:
+        self._done.set()
+
+
+class CachePurges:
+    """Purges under way and all tags of the past; one thread calls everything."""
+
+    def __init__(self, slots: Sequence[RunnerSlot]) -> None:
+        self._slots = slots
+        self._tags: dict[str, None] = {}  # in order, each once
+        self._numbers = count(1)
+        self._awaited: dict[int, tuple[PurgeOrder, set[str]]] = {}
+
+    def begin(self, order: PurgeOrder) -> None:
+        """A runner that is being started takes part: it has read from disk what is there, and begins with this."""
+        self._tags.update(dict.fromkeys(order.tags))
+        number = next(self._numbers)
+        devices = {slot.device for slot in self._slots if not slot.is_empty}
+        if not devices:
+            order.finish()
+            return
+        self._awaited[number] = (order, devices)
+        for slot in self._slots:
+            if slot.ready is not None:
+                slot.send(Purge(number, list(order.tags)))
+
+    def runner_started(self, slot: RunnerSlot) -> None:
+        """Before anything else is sent to it."""
+        if not self._tags:
+            return
+        slot.send(Purge(0, list(self._tags)))
+        for number, (order, devices) in self._awaited.items():
+            if slot.device in devices:
+                slot.send(Purge(number, list(order.tags)))
+
+    def runner_gone(self, slot: RunnerSlot) -> None:
+        """Its cells and its RAM went with it; files that it was writing are looked for by whoever ordered the purge."""
+        for number in list(self._awaited):
+            self._settle(number, slot.device)
+
+    def answered(self, slot: RunnerSlot, frame: Purged) -> None:
+        if frame.is_complete:
+            self._settle(frame.number, slot.device)
+        else:
+            # The order runs out of time and is given again, until the writer has come to the files.
+            self._awaited.pop(frame.number, None)
+
+    def _settle(self, number: int, device: str) -> None:
+        order, devices = self._awaited.get(number, (None, set()))
+        devices.discard(device)
+        if order is not None and not devices:
+            del self._awaited[number]
+            order.finish()
