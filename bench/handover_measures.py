@@ -21,17 +21,17 @@ from django.conf import settings  # noqa: E402  the settings are read by what fo
 
 from bench.prompts import text_of  # noqa: E402
 from inference.config.tokenizer import get_tokenizer  # noqa: E402
-from inference.dispatch import Placement  # noqa: E402
-from inference.dispatch.generation_state import Live  # noqa: E402
+from inference.dispatch import Dispatcher  # noqa: E402
+from inference.dispatch.generation_state import ActiveGeneration  # noqa: E402
 from inference.dispatch.gpu_parts import GpuParts  # noqa: E402
 from inference.dispatch.gpu_runner import GpuRunnerMaker  # noqa: E402
 from inference.dispatch.policy import GpuPolicy  # noqa: E402
 from inference.dispatch.runner_launcher import cpu_runner  # noqa: E402
 from inference.dispatch.state_folder import StateFolder  # noqa: E402
 from inference.engine.params import SamplingParams, SequenceParams  # noqa: E402
-from inference.gpu.device.card import Card, SimulatedCard  # noqa: E402
-from inference.gpu.device.discovery import find_card  # noqa: E402
-from inference.gpu.lease.fake import FakeKeeper  # noqa: E402
+from inference.gpu.device.discovery import find_gpu  # noqa: E402
+from inference.gpu.device.port import GpuDevice, SimulatedGpu  # noqa: E402
+from inference.gpu.lease.fake import FakeLeaseClient  # noqa: E402
 from inference.gpu.records.hand_over import HandOverRecord  # noqa: E402
 from inference.token_stream.entries import AnyEntry, TokenEntry  # noqa: E402
 
@@ -45,107 +45,107 @@ class Rig:
 
     def __init__(self, folder: Path, *, is_simulated: bool) -> None:
         self.tokenizer = get_tokenizer()
-        self.log: dict[Live, list[float]] = {}
+        self.log: dict[ActiveGeneration, list[float]] = {}
         self.began = 0.0
         self.records: list[HandOverRecord] = []
-        self.card: Card = SimulatedCard(total_mb=65_536) if is_simulated else _card()
-        self.keeper = FakeKeeper(lambda event: self.placement._events.put(event), grant_after_secs=None)
+        self.card: GpuDevice = SimulatedGpu(total_mb=65_536) if is_simulated else _card()
+        self.lease_client = FakeLeaseClient(lambda event: self.dispatcher._events.put(event), grant_after_secs=None)
         delay_ms = 0.0 if is_simulated else None
         maker = GpuRunnerMaker(self.card, folder, n_layers=999, load_delay_ms=delay_ms)
         parts = GpuParts(
             card=self.card,
             make_runner=maker,
-            make_keeper=lambda post: self.keeper,
+            make_lease_client=lambda post: self.lease_client,
             record=self.records.append,
             folder=StateFolder(settings.GEMMA_SHM_DIR, 1 << 30),
             policy=GpuPolicy(min_hold_secs=0.0, max_hold_secs=PATIENCE_SECS, linger_secs=PATIENCE_SECS),
             is_simulated=is_simulated,
         )
-        self.placement = Placement(cpu_runner, self._sink, gpu=parts)
+        self.dispatcher = Dispatcher(cpu_runner, self._sink, gpu=parts)
 
-    def _sink(self, entries: Sequence[tuple[Live, AnyEntry]]) -> None:
+    def _sink(self, entries: Sequence[tuple[ActiveGeneration, AnyEntry]]) -> None:
         now = time.perf_counter()
-        for live, entry in entries:
+        for generation, entry in entries:
             if isinstance(entry, TokenEntry):
-                self.log.setdefault(live, []).append(now)
+                self.log.setdefault(generation, []).append(now)
 
     # ---- doing ----
 
-    def ask(self, n_words: int, seed: int, max_tokens: int) -> Live:
+    def ask(self, n_words: int, seed: int, max_tokens: int) -> ActiveGeneration:
         return self.submit(self.tokenizer.encode(text_of(n_words, seed=seed)), max_tokens)
 
-    def submit(self, prompt: list[int], max_tokens: int) -> Live:
+    def submit(self, prompt: list[int], max_tokens: int) -> ActiveGeneration:
         params = SequenceParams(sampling=SamplingParams(seed=7), max_tokens=max_tokens, ignore_eos=True)
-        live = Live(uuid4(), 1, prompt, params, 1)
+        generation = ActiveGeneration(uuid4(), 1, prompt, params, 1)
         self.began = time.perf_counter()
-        self.placement.add(live)
-        return live
+        self.dispatcher.add(generation)
+        return generation
 
     def until(self, condition: Callable[[], object]) -> float:
         began = time.perf_counter()
         while not condition():
             if time.perf_counter() - began > PATIENCE_SECS:
-                raise TimeoutError(f"nothing for {PATIENCE_SECS:.0f} s; {self.placement.describe()}")
+                raise TimeoutError(f"nothing for {PATIENCE_SECS:.0f} s; {self.dispatcher.describe()}")
             time.sleep(0.0005)
         return time.perf_counter() - began
 
-    def first_token_ms(self, live: Live) -> float:
+    def first_token_ms(self, generation: ActiveGeneration) -> float:
         began = self.began
-        self.until(lambda: self.log.get(live))
-        return (self.log[live][0] - began) * 1000
+        self.until(lambda: self.log.get(generation))
+        return (self.log[generation][0] - began) * 1000
 
-    def end(self, live: Live) -> None:
-        self.until(lambda: live.wait(0) is not None)
+    def end(self, generation: ActiveGeneration) -> None:
+        self.until(lambda: generation.wait(0) is not None)
 
     def is_at(self, state: str) -> bool:
-        return bool(self.placement.describe()["state"] == state)
+        return bool(self.dispatcher.describe()["state"] == state)
 
     def grant(self) -> None:
-        self.until(lambda: self.keeper.is_wanted)
-        self.keeper.grant()
+        self.until(lambda: self.lease_client.is_wanted)
+        self.lease_client.grant()
 
     def to_card(self) -> None:
-        self.placement.hold("bench", PATIENCE_SECS)
+        self.dispatcher.hold("bench", PATIENCE_SECS)
         self.grant()
         self.until(lambda: self.is_at("gpu"))
 
     def to_cpu(self) -> float:
         """The other tenant wants it; ms until our process had ended, its memory was free and the lease given back."""
         n_records = len(self.records)
-        self.placement.release_session("")
+        self.dispatcher.release_session("")
         began = time.perf_counter()
-        self.keeper.want_back("the bench wants it back")
-        self.until(lambda: self.keeper.lease is None)
+        self.lease_client.recall("the bench wants it back")
+        self.until(lambda: self.lease_client.lease is None)
         yield_ms = (time.perf_counter() - began) * 1000
         self.until(lambda: len(self.records) > n_records)
         return yield_ms
 
-    def stop(self, *lives: Live) -> None:
-        for live in lives:
-            self.placement.cancel(live.generation_id)
-        for live in lives:
-            self.end(live)
+    def stop(self, *generations: ActiveGeneration) -> None:
+        for generation in generations:
+            self.dispatcher.cancel(generation.generation_id)
+        for generation in generations:
+            self.end(generation)
 
     @property
     def n_read(self) -> int:
         """Tokens of prompts that either runner has computed."""
-        return self.placement.meter.report().n_prefill_tokens
+        return self.dispatcher.meter.report().n_prefill_tokens
 
     @property
     def used_mb(self) -> int:
-        pid = self.placement.gpu_pid
+        pid = self.dispatcher.gpu_pid
         return 0 if pid is None else self.card.vram_used_mb_of([pid])
 
 
 @contextmanager
 def rig(folder: Path, *, is_simulated: bool) -> Iterator[Rig]:
     there = Rig(folder, is_simulated=is_simulated)
-    there.placement.begin()
+    there.dispatcher.begin()
     try:
-        there.until(lambda: there.placement.ready is not None)
+        there.until(lambda: there.dispatcher.ready is not None)
         yield there
     finally:
-        there.placement.end(10.0)
+        there.dispatcher.end(10.0)
 
 
 def first_tokens(there: Rig, n_words: int) -> Iterator[tuple[str, str]]:
@@ -153,19 +153,19 @@ def first_tokens(there: Rig, n_words: int) -> Iterator[tuple[str, str]]:
     alone, waiting, loading = [], [], []
     n_before_grant = 0
     for number in range(ROUNDS):
-        live = there.ask(n_words, seed=100 + number, max_tokens=1)  # too short to ask for the card
-        alone.append(there.first_token_ms(live))
-        there.end(live)
-        there.keeper.grant_after_secs = GRANT_SECS
-        live = there.ask(n_words, seed=200 + number, max_tokens=100_000)
-        waiting.append(there.first_token_ms(live))
-        n_before_grant += there.keeper.lease is None
+        generation = there.ask(n_words, seed=100 + number, max_tokens=1)  # too short to ask for the card
+        alone.append(there.first_token_ms(generation))
+        there.end(generation)
+        there.lease_client.grant_after_secs = GRANT_SECS
+        generation = there.ask(n_words, seed=200 + number, max_tokens=100_000)
+        waiting.append(there.first_token_ms(generation))
+        n_before_grant += there.lease_client.lease is None
         there.until(lambda: there.is_at("loading"))
-        there.keeper.grant_after_secs = None
+        there.lease_client.grant_after_secs = None
         late = there.ask(n_words, seed=300 + number, max_tokens=100_000)
         loading.append(there.first_token_ms(late))
         there.until(lambda: there.is_at("gpu"))
-        there.stop(live, late)
+        there.stop(generation, late)
         there.to_cpu()
     yield "first token, CPU only", spread(alone, "ms")
     yield f"first token, lease granted after {GRANT_SECS:.0f} s", spread(waiting, "ms")
@@ -178,13 +178,13 @@ def first_tokens(there: Rig, n_words: int) -> Iterator[tuple[str, str]]:
 def in_mid_sentence(there: Rig, n_words: int, max_tokens: int) -> Iterator[tuple[str, str]]:
     """One answer goes to the card and back, again and again; its speed on both, and the gaps between its tokens."""
     before = there.card.free_mb
-    live = there.ask(n_words, seed=1, max_tokens=100_000)
+    generation = there.ask(n_words, seed=1, max_tokens=100_000)
     loads, yields, speeds = [], [], {"CPU": [0.0], "card": [0.0]}
 
     def answer(where: str) -> None:
-        n_before = len(there.log.get(live, []))
-        there.until(lambda: len(there.log.get(live, [])) >= n_before + max_tokens)
-        speeds[where].append(speed(there.log[live][n_before + 1 :]))
+        n_before = len(there.log.get(generation, []))
+        there.until(lambda: len(there.log.get(generation, [])) >= n_before + max_tokens)
+        speeds[where].append(speed(there.log[generation][n_before + 1 :]))
 
     answer("CPU")
     during = 0
@@ -196,8 +196,8 @@ def in_mid_sentence(there: Rig, n_words: int, max_tokens: int) -> Iterator[tuple
         yields.append(there.to_cpu())
         loads.append(there.records[-1].loaded_ms or 0.0)
         answer("CPU")
-    gaps = [(later - earlier) * 1000 for earlier, later in itertools.pairwise(there.log[live])]
-    there.stop(live)
+    gaps = [(later - earlier) * 1000 for earlier, later in itertools.pairwise(there.log[generation])]
+    there.stop(generation)
     for where, found in speeds.items():
         yield f"tokens/s on the {where}", spread(found[1:], "")
     yield "grant to ready (load)", spread(loads, "ms")
@@ -214,20 +214,20 @@ def in_mid_sentence(there: Rig, n_words: int, max_tokens: int) -> Iterator[tuple
 def long_chat(there: Rig, n_tokens: int) -> Iterator[tuple[str, str]]:
     """The next turn of a long chat: never moved, on the card after a move, and on the CPU after the way back."""
     prompt = there.tokenizer.encode(text_of(2 * n_tokens, seed=5))[:n_tokens]
-    live = there.submit(prompt, 4)
-    yield f"first token of {n_tokens} tokens, cold, CPU", f"{there.first_token_ms(live):.0f} ms"
+    generation = there.submit(prompt, 4)
+    yield f"first token of {n_tokens} tokens, cold, CPU", f"{there.first_token_ms(generation):.0f} ms"
     ways = (("stayed", None), ("on the card", there.to_card), ("back on the CPU", there.to_cpu))
     found: dict[str, list[tuple[float, int, int]]] = {}
     for name, move in ways[:1] * ROUNDS + ways[1:] * ROUNDS:
-        there.end(live)
-        n_known = len(prompt) + len(live.tokens)
-        prompt = prompt + [token.token for token in live.tokens] + there.tokenizer.encode(" And then?")
+        there.end(generation)
+        n_known = len(prompt) + len(generation.tokens)
+        prompt = prompt + [token.token for token in generation.tokens] + there.tokenizer.encode(" And then?")
         if move is not None:
             move()
         n_read = there.n_read
-        live = there.submit(prompt, 4)
-        first_ms = there.first_token_ms(live)
-        there.end(live)
+        generation = there.submit(prompt, 4)
+        first_ms = there.first_token_ms(generation)
+        there.end(generation)
         found.setdefault(name, []).append((first_ms, there.n_read - n_read, len(prompt) - n_known))
     for name, turns in found.items():
         n_read, n_new = max(each[1] for each in turns), max(each[2] for each in turns)
@@ -241,10 +241,10 @@ def long_chat(there: Rig, n_tokens: int) -> Iterator[tuple[str, str]]:
     told = f"{last.moved_bytes / 1e6:.1f} MB, {last.n_snapshots} saved states, in {last.moved_ms:.0f} ms of the runners"
     yield "moved in the last of these stays, both ways", told
     there.to_card()
-    live = there.submit(prompt, 100_000)
-    there.first_token_ms(live)
+    generation = there.submit(prompt, 100_000)
+    there.first_token_ms(generation)
     yield f"wanted back in an answer to {len(prompt)} tokens, to free", f"{there.to_cpu():.0f} ms"
-    there.stop(live)
+    there.stop(generation)
 
 
 def speed(times: Sequence[float]) -> float:
@@ -255,8 +255,8 @@ def spread(values: Sequence[float], unit: str) -> str:
     return f"{statistics.median(values):.0f} {unit} ({min(values):.0f} to {max(values):.0f})"
 
 
-def _card() -> Card:
-    card = find_card("auto")
+def _card() -> GpuDevice:
+    card = find_gpu("auto")
     if card is None:
         raise SystemExit("nvidia-smi lists a card, but NVML does not: is nvidia-ml-py installed?")
     return card

@@ -11,7 +11,7 @@ InferenceError
 |- ModelUnavailable    the model file cannot be used
 |  |- TooLittleMemory  the model with its context does not fit into RAM or onto the card
 |- GpuBusy             another process of this machine uses the card
-|- CardUnavailable     the card's driver does not answer
+|- GpuUnavailable     the card's driver does not answer
 |- ServiceTokenRefused another service's token is not good here
 """
 

@@ -17,7 +17,7 @@ from chat.schemas.gpu_bodies import AcquireRequest
 from chat.streaming.background import in_thread, spawn
 from compat.django_http import without_log_line
 from inference.gpu.coordinator import api
-from inference.gpu.coordinator.acquiring import Acquisition, Granted, Verdict
+from inference.gpu.coordinator.acquiring import Acquisition, AcquisitionGranted, Verdict
 from inference.gpu.coordinator.config import CoordinatorConfig
 from inference.gpu.coordinator.wait_queue import Waiter
 from inference.gpu.protocol import channels
@@ -32,7 +32,7 @@ async def acquire(request: HttpRequest) -> JsonResponse:
     asked = bodies.acquire_request(read_object(request))
     verdict = await _verdict(asked)
     told: Json = {"session_id": asked.session_id, "wait_time_ms": round(verdict.waited_secs * 1000, 1)}
-    if isinstance(verdict, Granted):
+    if isinstance(verdict, AcquisitionGranted):
         told |= {"success": True, "acquired_at": _now(), "error": None, "lease_epoch": verdict.epoch}
         return JsonResponse(told | {"renew_within_ms": _renew_within_ms() if asked.renews else None})
     return JsonResponse(told | {"success": False, "acquired_at": None, "error": verdict.reason})
@@ -62,7 +62,7 @@ async def state(request: HttpRequest) -> JsonResponse:
     """GET /gpu/state"""
     reached = {"redis_connected": True, "postgres_connected": True}
     try:
-        seen = await in_thread(api.look, gpu_client())
+        seen = await in_thread(api.status, gpu_client())
     except (RedisError, DatabaseError) as error:
         reached["redis_connected" if isinstance(error, RedisError) else "postgres_connected"] = False
         nothing = dict.fromkeys(("owner", "session_id", "requester", "acquired_at", "state"))
@@ -80,7 +80,7 @@ async def old_request(request: HttpRequest) -> JsonResponse:
     config = CoordinatorConfig.from_settings()
     asked = AcquireRequest(task_id, channels.US, 1, config.pause_secs + config.freed_secs, renews=False)
     verdict = await _verdict(asked)
-    if isinstance(verdict, Granted):
+    if isinstance(verdict, AcquisitionGranted):
         return JsonResponse({"task_id": task_id, "status": "gpu_acquired", "message": "the GPU is yours"})
     told = {"error": {"code": "gpu_refused", "message": verdict.reason}, "detail": verdict.reason}
     # A refusal is a normal outcome; Django would log the status as a fault.
@@ -97,7 +97,7 @@ async def old_release(request: HttpRequest, task_id: str) -> JsonResponse:
 @for_tenants("GET")
 async def old_status(request: HttpRequest) -> JsonResponse:
     """GET /status"""
-    seen = await in_thread(api.look, gpu_client())
+    seen = await in_thread(api.status, gpu_client())
     lock = {"state": seen.state, "current_owner": seen.owner, "current_task": seen.session_id, "timestamp": _now()}
     stats = {"waiting": len(seen.waiting), "granted": seen.epoch}
     return JsonResponse({"lock_status": lock, "gpu_status": {"residents": seen.n_residents}, "task_stats": stats})

@@ -50,7 +50,7 @@ class NotServing(Exception):
 
 
 @dataclass
-class Seen:
+class CoordinatorStatus:
     """What the checks found on their way; a check that failed leaves its part None."""
 
     queue_depth: int | None = None
@@ -60,7 +60,7 @@ class Seen:
 
 async def view(request: HttpRequest) -> JsonResponse:
     """200 when chat can be served, 503 when not."""
-    seen = Seen()
+    seen = CoordinatorStatus()
     # At the same time, so that the slowest decides how long an answer takes, not their sum.
     checks = await asyncio.gather(
         _timed(lambda: _database(seen)),
@@ -96,7 +96,7 @@ async def _timed(check: Callable[[], str]) -> Check:
     return Check(True, detail, _ms(began))
 
 
-def _database(seen: Seen) -> str:
+def _database(seen: CoordinatorStatus) -> str:
     seen.queue_depth = Generation.objects.waiting().count()
     seen.active = Generation.objects.running().count()
     return "answers"
@@ -110,7 +110,7 @@ def _redis() -> str:
     return "answers"
 
 
-def _worker(seen: Seen) -> str:
+def _worker(seen: CoordinatorStatus) -> str:
     report = seen.report = last_report()
     if report is None:
         raise NotServing("no worker has reported lately")
@@ -127,7 +127,7 @@ async def _coordinator() -> Check:
 
 
 def _own_coordinator() -> str:
-    seen = api.look(redis_client.gpu_client())
+    seen = api.status(redis_client.gpu_client())
     holder = f"{seen.requester} has the card" if seen.requester else "the card is free"
     return f"built in: {holder}, {len(seen.waiting)} waiting, tenants: {seen.n_residents}"
 
@@ -165,7 +165,7 @@ async def _remote(url: str | None) -> Check:
     return Check(is_ok, "answers" if is_ok else f"answers with status {response.status_code}", _ms(began))
 
 
-def _numbers(seen: Seen) -> dict[str, Any]:
+def _numbers(seen: CoordinatorStatus) -> dict[str, Any]:
     """What is known of the model and the queue, with the same fields when nothing is."""
     report = seen.report
     return {

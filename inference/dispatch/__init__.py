@@ -1,8 +1,8 @@
-"""Which runner, on which device, computes which live generation, and how all of them move when the card changes hands.
+"""Assignment of active generations to runner processes, and their migration between the CPU and the GPU.
 
-events -> placement (one thread) -> roster (lives), runner_slot (a process), tenancy (the card: stages, lease, moves)
+Dispatcher (thread, queue) -> EventLoop -> ActiveGenerations, RunnerSlot (one process each), GpuResidency (GPU sessions)
 """
 
-from inference.dispatch.dispatcher import Placement
+from inference.dispatch.dispatcher import Dispatcher
 
-__all__ = ["Placement"]
+__all__ = ["Dispatcher"]

@@ -13,23 +13,23 @@ from typing import Any
 from uuid import UUID
 
 from inference.dispatch.cache_purge import PurgeOrder
-from inference.dispatch.event_loop import Desk
+from inference.dispatch.event_loop import EventLoop
 from inference.dispatch.events import (
-    Add,
+    AddGeneration,
     Event,
-    Hold,
+    HoldGpu,
     PurgeStates,
-    Quit,
     ReleaseAll,
-    ReleaseSession,
+    ReleaseHold,
+    Shutdown,
     Sink,
-    StopOne,
+    StopGeneration,
     YieldGpu,
 )
-from inference.dispatch.generation_state import Fate, Live, Outcome
+from inference.dispatch.generation_state import ActiveGeneration, ClaimState, Outcome
 from inference.dispatch.gpu_parts import GpuParts
 from inference.dispatch.gpu_session import CPU
-from inference.dispatch.runner_launcher import MakeRunner
+from inference.dispatch.runner_launcher import RunnerFactory
 from inference.engine.protocol.frames import Ready
 from inference.monitoring.engine_metrics import StepMeter
 from inference.queue.results import CANCELLED
@@ -40,12 +40,12 @@ TICK_SECS = 0.1  # how late a deadline may be noticed
 BUSY_TICK_SECS = 0.01  # while the card is being left
 
 
-class Placement:
+class Dispatcher:
     """Public methods may be called from any thread; ``sink`` is called from the placement's own."""
 
     def __init__(
         self,
-        make_runner: MakeRunner,
+        make_runner: RunnerFactory,
         sink: Sink,
         *,
         gpu: GpuParts | None = None,
@@ -53,7 +53,7 @@ class Placement:
     ) -> None:
         self._clock = clock
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._desk = Desk(make_runner, sink, self._events.put, gpu)
+        self._loop = EventLoop(make_runner, sink, self._events.put, gpu)
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="placement", daemon=True)
 
@@ -62,69 +62,69 @@ class Placement:
     @property
     def ready(self) -> Ready | None:
         """What the runner that new work goes to said of itself; None while there is none."""
-        return self._desk.place.ready or self._desk.cpu.ready
+        return self._loop.place.ready or self._loop.cpu.ready
 
     @property
     def runner_pid(self) -> int | None:
-        return self._desk.cpu.pid
+        return self._loop.cpu.pid
 
     @property
     def gpu_pid(self) -> int | None:
-        return None if self._desk.gpu is None else self._desk.gpu.pid
+        return None if self._loop.gpu is None else self._loop.gpu.pid
 
     @property
     def device(self) -> str:
         """Where new work goes."""
-        return self._desk.place.device
+        return self._loop.place.device
 
     @property
     def n_tokens(self) -> int:
         """Given out since the start."""
-        return self._desk.roster.n_tokens
+        return self._loop.generations.n_tokens
 
     @property
     def meter(self) -> StepMeter:
-        return self._desk.roster.meter
+        return self._loop.generations.meter
 
     def describe(self) -> dict[str, Any]:
         """For /health: where we are with the card, and why not further."""
-        return self._desk.tenancy.describe() if self._desk.tenancy else {"state": CPU, "card": None, "reason": ""}
+        return self._loop.residency.describe() if self._loop.residency else {"state": CPU, "card": None, "reason": ""}
 
-    def describe_keeper(self) -> dict[str, Any]:
-        """What the lease's keeper says of itself and its coordinator."""
-        return self._desk.tenancy.describe_keeper() if self._desk.tenancy else {}
+    def describe_lease_client(self) -> dict[str, Any]:
+        """What the lease's lease_client says of itself and its coordinator."""
+        return self._loop.residency.describe_lease_client() if self._loop.residency else {}
 
     def begin(self) -> None:
         """Start the runner; returns at once."""
-        for slot in self._desk.slots:
+        for slot in self._loop.slots:
             slot.begin()
-        if self._desk.tenancy is not None:
-            self._desk.tenancy.begin()
+        if self._loop.residency is not None:
+            self._loop.residency.begin()
         self._thread.start()
 
-    def add(self, live: Live) -> None:
+    def add(self, generation: ActiveGeneration) -> None:
         """Compute a generation; its ``wait`` returns when that is over."""
-        self._events.put(Add(live))
+        self._events.put(AddGeneration(generation))
         if self._is_over.is_set():  # nobody takes it any more
             self._release_untaken()
 
     def cancel(self, generation_id: UUID) -> None:
         """Stop one as cancelled, if it is here."""
-        self._events.put(StopOne(generation_id, CANCELLED))
+        self._events.put(StopGeneration(generation_id, CANCELLED))
 
     def drop(self, generation_id: UUID, epoch: int) -> None:
         """Stop one whose claim is lost, if it is here."""
-        self._events.put(StopOne(generation_id, None, epoch))
+        self._events.put(StopGeneration(generation_id, None, epoch))
 
     def hold(self, session_id: str, secs: float) -> None:
         """Bring the model to the card, and keep it there for the session, ``secs`` from now or its last answer."""
-        self._events.put(Hold(session_id, secs))
+        self._events.put(HoldGpu(session_id, secs))
 
     def release_session(self, session_id: str) -> None:
         """It (all of them when empty) no longer keeps the card; what runs there goes on."""
-        self._events.put(ReleaseSession(session_id))
+        self._events.put(ReleaseHold(session_id))
 
-    def yield_card(self, reason: str) -> None:
+    def yield_gpu(self, reason: str) -> None:
         """Leave the card now, drop all holds, and do not ask for it before there is new work."""
         self._events.put(YieldGpu(reason))
 
@@ -138,14 +138,14 @@ class Placement:
         self._events.put(ReleaseAll())
 
     def end(self, timeout_secs: float, *, spare_secs: float = 0.0) -> None:
-        """Stop the runners and the threads; what still lives is released. ``spare_secs``: more time to save states."""
+        """Release what is active and stop the runners and threads. ``spare_secs``: extra time to save states."""
         self._events.put(ReleaseAll())
-        self._events.put(Quit(spare_secs))
+        self._events.put(Shutdown(spare_secs))
         # The launcher's thread last: with it the kernel kills the runner, which is saving what it has computed.
         self._thread.join(timeout_secs + spare_secs)
-        self._desk.cpu.end(timeout_secs)
-        if self._desk.tenancy is not None:
-            self._desk.tenancy.end(timeout_secs)
+        self._loop.cpu.end(timeout_secs)
+        if self._loop.residency is not None:
+            self._loop.residency.end(timeout_secs)
 
     # ---- the placement's thread ----
 
@@ -157,7 +157,7 @@ class Placement:
                 goes_on = self.step(events)
             except Exception:
                 log.exception("giving out work failed")
-                self._desk.kill_runners("work could not be given out")
+                self._loop.kill_runners("work could not be given out")
                 time.sleep(1.0)  # whatever it was, it may come again at once
         self._is_over.set()
         self._release_untaken()
@@ -167,12 +167,12 @@ class Placement:
         with suppress(queue.Empty):
             while True:
                 event = self._events.get_nowait()
-                if isinstance(event, Add):
-                    event.live.end(Outcome(Fate.RELEASED))
+                if isinstance(event, AddGeneration):
+                    event.generation.end(Outcome(ClaimState.RELEASED))
 
     def _next_events(self) -> list[Event]:
         events: list[Event] = []
-        is_leaving = self._desk.tenancy is not None and self._desk.tenancy.is_leaving
+        is_leaving = self._loop.residency is not None and self._loop.residency.is_leaving
         try:
             events.append(self._events.get(timeout=BUSY_TICK_SECS if is_leaving else TICK_SECS))
             while True:
@@ -181,5 +181,5 @@ class Placement:
             return events
 
     def step(self, events: Sequence[Event]) -> bool:
-        """One step of the desk; False after Quit."""
-        return self._desk.step(events, self._clock())
+        """One step of the desk; False after Shutdown."""
+        return self._loop.step(events, self._clock())

@@ -1,26 +1,26 @@
-"""What the placement's thread is told: by tasks, by the threads of runners, by the lease's keeper."""
+"""What the placement's thread is told: by tasks, by the threads of runners, by the lease's lease_client."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from inference.dispatch.cache_purge import PurgeOrder
-from inference.dispatch.generation_state import Live
+from inference.dispatch.generation_state import ActiveGeneration
 from inference.dispatch.runner_launcher import LaunchEvent
 from inference.gpu.lease.port import LeaseEvent
 from inference.queue.results import Ending
 from inference.token_stream.entries import AnyEntry
 
-Sink = Callable[[Sequence[tuple[Live, AnyEntry]]], None]  # entries of one step, in order
+Sink = Callable[[Sequence[tuple[ActiveGeneration, AnyEntry]]], None]  # entries of one step, in order
 
 
 @dataclass(frozen=True)
-class Add:
-    live: Live
+class AddGeneration:
+    generation: ActiveGeneration
 
 
 @dataclass(frozen=True)
-class StopOne:
+class StopGeneration:
     """``ending`` None means that the claim with ``epoch`` is lost; without an epoch it is about any claim."""
 
     generation_id: UUID
@@ -29,7 +29,7 @@ class StopOne:
 
 
 @dataclass(frozen=True)
-class Hold:
+class HoldGpu:
     """A session wants the card for ``secs`` from now, and from each of its generations' ends."""
 
     session_id: str
@@ -37,7 +37,7 @@ class Hold:
 
 
 @dataclass(frozen=True)
-class ReleaseSession:
+class ReleaseHold:
     """That session (all of them when empty) no longer keeps the card."""
 
     session_id: str
@@ -52,11 +52,11 @@ class YieldGpu:
 
 @dataclass(frozen=True)
 class ReleaseAll:
-    """This worker stops: hand back whatever lives, and take nothing more."""
+    """This worker stops: hand back whatever generations, and take nothing more."""
 
 
 @dataclass(frozen=True)
-class Quit:
+class Shutdown:
     """The last event. ``spare_secs``: how much longer than usual the runner may save states."""
 
     spare_secs: float = 0.0
@@ -69,5 +69,5 @@ class PurgeStates:
     order: PurgeOrder
 
 
-CardOrder = Hold | ReleaseSession | YieldGpu
-Event = Add | StopOne | CardOrder | PurgeStates | ReleaseAll | Quit | LaunchEvent | LeaseEvent
+GpuCommand = HoldGpu | ReleaseHold | YieldGpu
+Event = AddGeneration | StopGeneration | GpuCommand | PurgeStates | ReleaseAll | Shutdown | LaunchEvent | LeaseEvent

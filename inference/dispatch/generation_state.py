@@ -17,7 +17,7 @@ from inference.queue.results import Ending, FinalText
 from inference.token_stream.entries import TokenEntry
 
 
-class Fate(StrEnum):
+class ClaimState(StrEnum):
     """What becomes of the claim."""
 
     ENDED = "ended"  # the generation is over; the row is to say so
@@ -29,7 +29,7 @@ class Fate(StrEnum):
 class Outcome:
     """``flushed`` is None when no runner could say it; times are ms."""
 
-    fate: Fate
+    claim: ClaimState
     ending: Ending | None = None
     final_text: FinalText | None = None
     n_cached: int = 0
@@ -37,7 +37,7 @@ class Outcome:
 
 
 @dataclass(eq=False)
-class Live:
+class ActiveGeneration:
     """``deadline`` and all ``_at`` are on the monotonic clock of this process."""
 
     generation_id: UUID
@@ -75,7 +75,7 @@ class Live:
         self._outcome: Outcome | None = None
 
     @classmethod
-    def of(cls, row: Generation, *, deadline: float | None) -> "Live":
+    def of(cls, row: Generation, *, deadline: float | None) -> "ActiveGeneration":
         params = msgspec.convert(row.params, SequenceParams, strict=False)
         return cls(row.pk, row.claim_epoch, row.prompt_ids, params, row.priority, deadline, row.session_id)
 

@@ -1,11 +1,11 @@
-"""Whether to ask for the card, and for whom. Tells the keeper; what comes of it is the tenancy's affair."""
+"""Whether to ask for the card, and for whom. Tells the keeper; what comes of it is the residency's affair."""
 
 from collections.abc import Callable
 
-from inference.dispatch.active_generations import Roster
-from inference.dispatch.generation_state import Live
-from inference.dispatch.policy import Pace, Sessions
-from inference.gpu.lease.port import LeaseKeeper
+from inference.dispatch.active_generations import ActiveGenerations
+from inference.dispatch.generation_state import ActiveGeneration
+from inference.dispatch.policy import SessionHolds, SpeedEstimate
+from inference.gpu.lease.port import LeaseClient
 from inference.runtime.circuit_breaker import CircuitBreaker
 
 MAX_FAILURES, FAILURE_PAUSE_SECS = 3, 60.0
@@ -13,17 +13,19 @@ OBSTACLE_SECS = 5.0  # until an obstacle is looked at again
 FOREVER = float("inf")
 
 
-class Asking:
+class GpuDemand:
     """``reason`` is why the card is not used, for users; empty when nothing speaks against it."""
 
-    def __init__(self, keeper: LeaseKeeper, roster: Roster, obstacle: Callable[[], str | None]) -> None:
+    def __init__(
+        self, lease_client: LeaseClient, generations: ActiveGenerations, obstacle: Callable[[], str | None]
+    ) -> None:
         self.reason = ""
-        self.pace = Pace()
-        self.sessions = Sessions()
+        self.pace = SpeedEstimate()
+        self.sessions = SessionHolds()
         # Of stays that ended with the death of the card's runner.
         self.breaker = CircuitBreaker(max_failures=MAX_FAILURES, pause_secs=FAILURE_PAUSE_SECS)
-        self._keeper = keeper
-        self._roster = roster
+        self._lease_client = lease_client
+        self._generations = generations
         self._obstacle = obstacle
         self._asked: tuple[int, frozenset[str]] | None = None
         self._rest_until = 0.0
@@ -32,7 +34,7 @@ class Asking:
         """The others have the card until then; with FOREVER, until there is new work."""
         self._rest_until = max(self._rest_until, until)
 
-    def work_came(self, now: float) -> None:
+    def work_arrived(self, now: float) -> None:
         """New work, or a wish for the card: what spoke against it earlier is asked again."""
         if self._rest_until == FOREVER:
             self._rest_until = 0.0
@@ -55,15 +57,15 @@ class Asking:
         return ticket
 
     def go_on(self, now: float) -> bool:
-        """Tell the keeper for whom the card is wanted, when that has changed; False when nobody wants it any more."""
-        lives, sessions = self._lives(), self.sessions.present(now)
-        if not lives and not sessions:
+        """Update the lease request when its priority or sessions changed; False when nothing needs the GPU any more."""
+        generations, sessions = self._lives(), self.sessions.present(now)
+        if not generations and not sessions:
             return False
-        priority = min((live.priority for live in lives), default=1)
-        asked = (priority, sessions | {live.session_id for live in lives if live.session_id})
+        priority = min((generation.priority for generation in generations), default=1)
+        asked = (priority, sessions | {generation.session_id for generation in generations if generation.session_id})
         if asked != self._asked:
             self._asked = asked
-            self._keeper.want(priority=priority, session_ids=asked[1])
+            self._lease_client.request(priority=priority, session_ids=asked[1])
         return True
 
     def granted(self) -> None:
@@ -72,7 +74,7 @@ class Asking:
 
     def withdraw(self) -> None:
         self._asked, self.reason = None, ""
-        self._keeper.unwant()
+        self._lease_client.withdraw()
 
-    def _lives(self) -> list[Live]:
-        return [live for live in self._roster.lives.values() if live.stopping is None]
+    def _lives(self) -> list[ActiveGeneration]:
+        return [generation for generation in self._generations.by_id.values() if generation.stopping is None]

@@ -8,17 +8,17 @@ import threading
 import time
 from typing import Any
 
-from inference.dispatch.active_generations import Roster
-from inference.dispatch.events import CardOrder, Hold, ReleaseSession, YieldGpu
-from inference.dispatch.gpu_demand import FOREVER, Asking
+from inference.dispatch.active_generations import ActiveGenerations
+from inference.dispatch.events import GpuCommand, HoldGpu, ReleaseHold, YieldGpu
+from inference.dispatch.gpu_demand import FOREVER, GpuDemand
 from inference.dispatch.gpu_parts import GpuParts
-from inference.dispatch.gpu_session import Stay
-from inference.dispatch.gpu_state import TAKES_WORK, WITH_LEASE, Stage, Stages
-from inference.dispatch.lease_release import GivingBack
-from inference.dispatch.migration import Ways
+from inference.dispatch.gpu_session import GpuSession
+from inference.dispatch.gpu_state import ACCEPTS_WORK, WITH_LEASE, GpuState, GpuStateMachine
+from inference.dispatch.lease_release import LeaseRelease
+from inference.dispatch.migration import Migration
 from inference.dispatch.runner_slot import RunnerSlot
 from inference.engine.protocol.frames import CacheExported, Exported, Imported
-from inference.gpu.lease.port import LeaseEvent, LeaseGranted, LeaseLost, LeaseRefused, LeaseWanted, Post
+from inference.gpu.lease.port import LeaseEvent, LeaseGranted, LeaseLost, LeaseRecalled, LeaseRefused, Post
 from inference.gpu.records.hand_over import HandOverRecord
 
 log = logging.getLogger(__name__)
@@ -26,40 +26,42 @@ log = logging.getLogger(__name__)
 END_STEP_SECS = 0.01
 
 
-class Tenancy:
+class GpuResidency:
     """One thread calls everything but ``describe``."""
 
-    def __init__(self, parts: GpuParts, roster: Roster, cpu: RunnerSlot, gpu: RunnerSlot, post: Post) -> None:
-        self._parts, self._roster, self._gpu = parts, roster, gpu
-        self._stages = Stages()
-        self._keeper = parts.make_keeper(post)
+    def __init__(
+        self, parts: GpuParts, generations: ActiveGenerations, cpu: RunnerSlot, gpu: RunnerSlot, post: Post
+    ) -> None:
+        self._parts, self._generations, self._gpu = parts, generations, gpu
+        self._stages = GpuStateMachine()
+        self._lease_client = parts.make_lease_client(post)
         self._folder = parts.folder
-        self.asking = Asking(self._keeper, roster, parts.obstacle)
-        self._stay = Stay(0.0, 0)
-        self._ways = Ways(cpu, gpu, roster, parts.folder)
-        self._back = GivingBack(parts.card, self._keeper, gpu)
+        self.asking = GpuDemand(self._lease_client, generations, parts.obstacle)
+        self._stay = GpuSession(0.0, 0)
+        self._ways = Migration(cpu, gpu, generations, parts.folder)
+        self._back = LeaseRelease(parts.card, self._lease_client, gpu)
         self._idle_since = 0.0
 
     @property
-    def stage(self) -> Stage:
+    def stage(self) -> GpuState:
         return self._stages.now
 
     @property
-    def takes_work(self) -> bool:
-        return self.stage in TAKES_WORK
+    def accepts_work(self) -> bool:
+        return self.stage in ACCEPTS_WORK
 
     @property
     def is_leaving(self) -> bool:
-        return self.stage is Stage.LEAVING
+        return self.stage is GpuState.LEAVING
 
     def describe(self) -> dict[str, Any]:
         return {"state": self.stage.value, "card": self._parts.card.name, "reason": self.asking.reason}
 
-    def describe_keeper(self) -> dict[str, Any]:
-        return self._keeper.describe()
+    def describe_lease_client(self) -> dict[str, Any]:
+        return self._lease_client.describe()
 
     def begin(self) -> None:
-        self._keeper.begin()
+        self._lease_client.begin()
 
     def end(self, timeout_secs: float) -> None:
         """The worker stops: no memory of the card in use, then no lease."""
@@ -71,38 +73,38 @@ class Tenancy:
             while not self._back.is_done(self._stay, now := time.monotonic()):
                 time.sleep(END_STEP_SECS)
             self._parts.record(self._record(now))
-        self._keeper.end(timeout_secs)
+        self._lease_client.end(timeout_secs)
         self._folder.close()
 
     # ---- what others say ----
 
-    def order(self, event: CardOrder, now: float) -> None:
+    def handle_command(self, event: GpuCommand, now: float) -> None:
         match event:
-            case Hold(session_id, secs):
+            case HoldGpu(session_id, secs):
                 self.asking.sessions.hold(session_id, secs, now)
-                self.asking.work_came(now)
-            case ReleaseSession(session_id):
+                self.asking.work_arrived(now)
+            case ReleaseHold(session_id):
                 self.asking.sessions.release(session_id)
             case YieldGpu(reason):
                 self.asking.sessions.release("")
                 self.asking.rest(FOREVER)
-                if self.stage is Stage.WAITING:
+                if self.stage is GpuState.WAITING:
                     self._withdraw(now)
                 self._leave(reason, now)
 
-    def lease_event(self, event: LeaseEvent, now: float) -> None:
+    def handle_lease_event(self, event: LeaseEvent, now: float) -> None:
         match event:
             case LeaseGranted(lease):
-                if self.stage is Stage.WAITING:
+                if self.stage is GpuState.WAITING:
                     self._granted(event, now)
                 else:  # withdrawn while it was granted
-                    self._keeper.release(lease, {"ended_because": "nothing needs it any more"})
+                    self._lease_client.release(lease, {"ended_because": "nothing needs it any more"})
             case LeaseRefused(reason, retry_in_secs):
-                if self.stage is Stage.WAITING:
+                if self.stage is GpuState.WAITING:
                     log.info("the card was refused, next try in %.1f s: %s", retry_in_secs, reason)
                     self.asking.reason = reason
                     self._say_to_all("waiting_for_gpu", reason)
-            case LeaseWanted(lease, reason) if lease == self._stay.lease:
+            case LeaseRecalled(lease, reason) if lease == self._stay.lease:
                 self.asking.rest(now + self._parts.policy.min_hold_secs)
                 self._leave(reason, now)
             case LeaseLost(lease, reason) if lease == self._stay.lease and self.stage in WITH_LEASE:
@@ -116,56 +118,56 @@ class Tenancy:
         self._look_at_moves(now)
 
     def gpu_ready(self, now: float) -> None:
-        if self.stage is not Stage.LOADING:  # given up, and ready in the same moment
+        if self.stage is not GpuState.LOADING:  # given up, and ready in the same moment
             self._gpu.kill("it came too late", is_expected=True)
             return
         stay = self._stay
-        stay.ready_at, stay.n_ended_before = now, self._roster.n_ended
+        stay.ready_at, stay.n_ended_before = now, self._generations.n_ended
         self.asking.pace.note_card(now - stay.asked_at)
-        for live in self._roster.lives.values():
-            live.gpu_load_ms += 1000 * (now - max(stay.granted_at or now, live.added_at or now))
-        self._stages.move(Stage.MOVING, now)
+        for generation in self._generations.by_id.values():
+            generation.gpu_load_ms += 1000 * (now - max(stay.granted_at or now, generation.added_at or now))
+        self._stages.move(GpuState.MOVING, now)
         self.asking.reason = ""
         self._ways.go_up(now)
         self._look_at_moves(now)
 
-    def gpu_gone(self, reason: str, now: float) -> bool:
+    def gpu_exited(self, reason: str, now: float) -> bool:
         """The card's process has ended, or never began; whether nobody here wanted that."""
-        is_failure = self.stage not in (Stage.LEAVING, Stage.CPU)
+        is_failure = self.stage not in (GpuState.LEAVING, GpuState.CPU)
         if is_failure:
             self._stay.has_failed = True
             self.asking.reason = f"the model on the GPU ended: {reason}"
             self._stay.leave(self.asking.reason, now)
-            self._stages.move(Stage.LEAVING, now)
+            self._stages.move(GpuState.LEAVING, now)
         self._back.process_gone(now)
         return is_failure
 
-    def cpu_gone(self, now: float) -> None:
-        self._ways.cpu_gone()
+    def cpu_exited(self, now: float) -> None:
+        self._ways.cpu_exited()
         self._look_at_moves(now)
 
     # ---- the clock ----
 
-    def look(self, now: float) -> None:
-        """Whatever follows from the time that has passed, or from what lives here."""
-        for session_id in self._roster.take_ended_sessions():
+    def tick(self, now: float) -> None:
+        """Whatever follows from the time that has passed, or from what generations here."""
+        for session_id in self._generations.take_ended_sessions():
             self.asking.sessions.prolong(session_id, now)
         match self.stage:
-            case Stage.CPU if self._ways.is_settled:
+            case GpuState.CPU if self._ways.is_settled:
                 ticket = self.asking.ticket(now)
                 if ticket is not None:
                     self._ask(ticket, now)
-            case Stage.WAITING if not self.asking.go_on(now):
+            case GpuState.WAITING if not self.asking.go_on(now):
                 self._withdraw(now)
-            case Stage.LOADING | Stage.MOVING | Stage.GPU:
+            case GpuState.LOADING | GpuState.MOVING | GpuState.GPU:
                 self._look_for_reason_to_leave(now)
-            case Stage.YIELDING if now - self._stages.since > self._parts.policy.yield_patience_secs:
+            case GpuState.YIELDING if now - self._stages.since > self._parts.policy.yield_patience_secs:
                 self._drop("it did not give its work out in time", now)
-            case Stage.LEAVING if self._gpu.is_empty and self._back.is_done(self._stay, now):
+            case GpuState.LEAVING if self._gpu.is_empty and self._back.is_done(self._stay, now):
                 self._close(now)
 
     def _look_for_reason_to_leave(self, now: float) -> None:
-        if self._roster.lives or self.stage is not Stage.GPU:
+        if self._generations.by_id or self.stage is not GpuState.GPU:
             self._idle_since = now
         reason = self._parts.policy.reason_to_leave(
             held_secs=self._stay.held_secs(now),
@@ -173,17 +175,17 @@ class Tenancy:
             is_held=bool(self.asking.sessions.present(now)),
         )
         if reason is not None:
-            if self._roster.lives:
+            if self._generations.by_id:
                 self.asking.rest(now + self._parts.policy.rest_secs)
             # A load that takes as long as the longest stay would do so again.
-            self._stay.has_failed = self.stage is Stage.LOADING
+            self._stay.has_failed = self.stage is GpuState.LOADING
             self._leave(reason, now)
 
     # ---- moves ----
 
     def _ask(self, ticket: int, now: float) -> None:
-        self._stay = Stay(now, ticket)
-        self._stages.move(Stage.WAITING, now)
+        self._stay = GpuSession(now, ticket)
+        self._stages.move(GpuState.WAITING, now)
         self.asking.go_on(now)
         self._say_to_all("waiting_for_gpu", None)
 
@@ -191,53 +193,53 @@ class Tenancy:
         stay = self._stay
         stay.lease, stay.granted_at = event.lease, now
         self.asking.granted()
-        for live in self._roster.lives.values():
-            live.gpu_wait_ms += 1000 * (now - max(stay.asked_at, live.added_at or now))
-        self._stages.move(Stage.LOADING, now)
+        for generation in self._generations.by_id.values():
+            generation.gpu_wait_ms += 1000 * (now - max(stay.asked_at, generation.added_at or now))
+        self._stages.move(GpuState.LOADING, now)
         self._say_to_all("loading", None)
         self._gpu.start()
         self._ways.copy_ahead()
 
     def _look_at_moves(self, now: float) -> None:
-        if self.stage is Stage.MOVING and self._ways.is_up():
-            self._stages.move(Stage.GPU, now)
+        if self.stage is GpuState.MOVING and self._ways.is_up():
+            self._stages.move(GpuState.GPU, now)
             self._idle_since = now
-        elif self.stage is Stage.YIELDING and self._ways.is_down():
+        elif self.stage is GpuState.YIELDING and self._ways.is_down():
             self._gpu.kill(self._stay.ended_because, is_expected=True)
-            self._stages.move(Stage.LEAVING, now)
+            self._stages.move(GpuState.LEAVING, now)
 
     def _leave(self, because: str, now: float) -> None:
         """With everything that is there, as soon as there is something to save."""
-        if self.stage is Stage.LOADING:
+        if self.stage is GpuState.LOADING:
             self._drop(because, now)
-        elif self.stage in TAKES_WORK:
+        elif self.stage in ACCEPTS_WORK:
             log.info("leaving the card: %s", because)
             self._stay.leave(because, now)
-            self._stay.n_served = self._roster.n_ended - self._stay.n_ended_before
-            self._stages.move(Stage.YIELDING, now)
-            for live in self._roster.on(self._gpu.device):
-                self._roster.say(live, "yielding", reason=because)
+            self._stay.n_served = self._generations.n_ended - self._stay.n_ended_before
+            self._stages.move(GpuState.YIELDING, now)
+            for generation in self._generations.on(self._gpu.device):
+                self._generations.say(generation, "yielding", reason=because)
             self._ways.go_down(now)
 
     def _drop(self, because: str, now: float) -> None:
-        """At once, and without what is there: its lives go on from their tokens."""
+        """At once, and without what is there: its generations go on from their tokens."""
         self._stay.leave(because, now)
         self._gpu.kill(because, is_expected=True)
-        if self.stage is not Stage.LEAVING:
-            self._stages.move(Stage.LEAVING, now)
+        if self.stage is not GpuState.LEAVING:
+            self._stages.move(GpuState.LEAVING, now)
         self._back.process_gone(now)
 
     def _withdraw(self, now: float) -> None:
         """The card never came, so that there is nothing to record."""
         self.asking.withdraw()
-        self._stages.move(Stage.CPU, now)
+        self._stages.move(GpuState.CPU, now)
 
     def _close(self, now: float) -> None:
         if self._stay.has_failed:
             self.asking.breaker.failed(self._stay.ticket)
         elif self._stay.ready_at is not None:
             self.asking.breaker.succeeded(self._stay.ticket)
-        self._stages.move(Stage.CPU, now)
+        self._stages.move(GpuState.CPU, now)
         self._ways.stop()
         record = [self._record(now)]
         threading.Thread(target=self._parts.record, args=record, name="hand-over record", daemon=True).start()
@@ -246,5 +248,5 @@ class Tenancy:
         return self._stay.record(now, is_simulated=self._parts.is_simulated)
 
     def _say_to_all(self, state: str, reason: str | None) -> None:
-        for live in self._roster.lives.values():
-            self._roster.say(live, state, reason=reason)
+        for generation in self._generations.by_id.values():
+            self._generations.say(generation, state, reason=reason)

@@ -17,8 +17,8 @@ from inference.engine.errors import BackendError, ModelFileError, RunnerStartErr
 from inference.engine.process.client import START_TIMEOUT_SECS, RunnerProcess
 from inference.engine.protocol.frames import Ready
 from inference.errors import GpuBusy, ModelUnavailable, TooLittleMemory
-from inference.gpu.device.card import Card
 from inference.gpu.device.lock import GpuLock, gpu_lock
+from inference.gpu.device.port import GpuDevice
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ TITLES = {Device.GPU: "gemma-runner gpu", Device.SIMULATED: "gemma-runner gpu (s
 
 
 class LockedRunner(RunnerProcess):
-    """Its process holds the card's lock as long as it lives, whoever is killed first."""
+    """Its process holds the card's lock as long as it generations, whoever is killed first."""
 
     def __init__(
         self,
@@ -54,7 +54,9 @@ class LockedRunner(RunnerProcess):
 class GpuRunnerMaker:
     """Makes runners for one card. ``n_layers`` are wanted; when they find no room on it, fewer are tried."""
 
-    def __init__(self, card: Card, lock_folder: Path, *, n_layers: int, load_delay_ms: float | None = None) -> None:
+    def __init__(
+        self, card: GpuDevice, lock_folder: Path, *, n_layers: int, load_delay_ms: float | None = None
+    ) -> None:
         """``load_delay_ms`` is for a simulated card; None means a real one."""
         self._card = card
         self._lock_folder = lock_folder

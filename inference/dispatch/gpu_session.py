@@ -1,4 +1,4 @@
-"""What one stay on the card was like, from asking for it to its end, and its record. Knows no lives and no rows."""
+"""One session of the model on the GPU, from the lease request to the release, and its record. Knows no rows."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ CPU, GPU = "cpu", "gpu"
 
 
 @dataclass
-class Stay:
+class GpuSession:
     """Every ``_at`` is on the placement's clock."""
 
     asked_at: float

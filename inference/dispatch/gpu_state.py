@@ -16,11 +16,11 @@ Work goes on in every stage: until GPU on the CPU's runner, from YIELDING on aga
 from enum import StrEnum
 
 
-class Stage(StrEnum):
+class GpuState(StrEnum):
     """How one gets there is said beside each."""
 
     CPU = "cpu"  # at first; when the lease is released
-    WAITING = "waiting"  # there is work for the card, and its keeper was told so
+    WAITING = "waiting"  # there is work for the card, and its lease_client was told so
     LOADING = "loading"  # the lease was granted: the card's runner is being started
     MOVING = "moving"  # that runner is ready: sequences and saved states are on their way to it
     GPU = "gpu"  # all of them are there
@@ -28,34 +28,34 @@ class Stage(StrEnum):
     LEAVING = "leaving"  # nothing is left there: its process is being ended, its memory looked at
 
 
-MOVES: dict[Stage, tuple[Stage, ...]] = {
-    Stage.CPU: (Stage.WAITING,),
-    Stage.WAITING: (Stage.LOADING, Stage.CPU),
-    Stage.LOADING: (Stage.MOVING, Stage.LEAVING),
-    Stage.MOVING: (Stage.GPU, Stage.YIELDING, Stage.LEAVING),
-    Stage.GPU: (Stage.YIELDING, Stage.LEAVING),
-    Stage.YIELDING: (Stage.LEAVING,),
-    Stage.LEAVING: (Stage.CPU,),
+TRANSITIONS: dict[GpuState, tuple[GpuState, ...]] = {
+    GpuState.CPU: (GpuState.WAITING,),
+    GpuState.WAITING: (GpuState.LOADING, GpuState.CPU),
+    GpuState.LOADING: (GpuState.MOVING, GpuState.LEAVING),
+    GpuState.MOVING: (GpuState.GPU, GpuState.YIELDING, GpuState.LEAVING),
+    GpuState.GPU: (GpuState.YIELDING, GpuState.LEAVING),
+    GpuState.YIELDING: (GpuState.LEAVING,),
+    GpuState.LEAVING: (GpuState.CPU,),
 }
 # In these the card's memory may be in use, and the lease must be ours.
-WITH_LEASE = (Stage.LOADING, Stage.MOVING, Stage.GPU, Stage.YIELDING, Stage.LEAVING)
+WITH_LEASE = (GpuState.LOADING, GpuState.MOVING, GpuState.GPU, GpuState.YIELDING, GpuState.LEAVING)
 # In these new work begins on the card.
-TAKES_WORK = (Stage.MOVING, Stage.GPU)
+ACCEPTS_WORK = (GpuState.MOVING, GpuState.GPU)
 
 
-class IllegalMove(RuntimeError):
+class IllegalTransition(RuntimeError):
     """The message says from where, to where, and where one may go."""
 
 
-class Stages:
+class GpuStateMachine:
     """The present stage; ``move`` is the only way to another."""
 
     def __init__(self) -> None:
-        self.now = Stage.CPU
+        self.now = GpuState.CPU
         self.since = 0.0  # on the placement's clock
 
-    def move(self, to: Stage, at: float) -> None:
-        if to not in MOVES[self.now]:
-            allowed = " or ".join(MOVES[self.now])
-            raise IllegalMove(f"expected a move from {self.now} to {allowed}, got {to}")
+    def move(self, to: GpuState, at: float) -> None:
+        if to not in TRANSITIONS[self.now]:
+            allowed = " or ".join(TRANSITIONS[self.now])
+            raise IllegalTransition(f"expected a move from {self.now} to {allowed}, got {to}")
         self.now, self.since = to, at

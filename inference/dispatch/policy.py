@@ -10,7 +10,7 @@ other program has made room already, and the next question of a conversation com
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from inference.dispatch.generation_state import Live
+from inference.dispatch.generation_state import ActiveGeneration
 from inference.engine.protocol.frames import Step
 
 WEIGHT = 0.2  # of the newest measurement
@@ -42,7 +42,7 @@ class GpuPolicy:
         return None
 
 
-class Pace:
+class SpeedEstimate:
     """How fast the CPU is, and how long the card takes to come; means in which the newest counts a fifth."""
 
     def __init__(self) -> None:
@@ -59,20 +59,20 @@ class Pace:
     def note_card(self, secs: float) -> None:
         self._to_card_secs = _mixed(self._to_card_secs, secs)
 
-    def is_worth_it(self, lives: Collection[Live]) -> bool:
+    def is_worth_it(self, generations: Collection[ActiveGeneration]) -> bool:
         """Whether any of them may still run on the CPU when the card could be there."""
         to_card_secs = UNKNOWN_CARD_SECS if self._to_card_secs is None else self._to_card_secs
-        return any(self._secs_left(live) > to_card_secs for live in lives)
+        return any(self._secs_left(generation) > to_card_secs for generation in generations)
 
-    def _secs_left(self, live: Live) -> float:
+    def _secs_left(self, generation: ActiveGeneration) -> float:
         """At most."""
         read_ms, answer_ms = self._read_ms or UNKNOWN_READ_MS, self._answer_ms or UNKNOWN_ANSWER_MS
-        n_known = len(live.prompt) + len(live.tokens)
-        n_to_answer = live.params.max_tokens - len(live.tokens)
-        return (max(0, n_known - live.n_read) * read_ms + n_to_answer * answer_ms) / 1000
+        n_known = len(generation.prompt) + len(generation.tokens)
+        n_to_answer = generation.params.max_tokens - len(generation.tokens)
+        return (max(0, n_known - generation.n_read) * read_ms + n_to_answer * answer_ms) / 1000
 
 
-class Sessions:
+class SessionHolds:
     """Which sessions keep the card between their requests, and until when."""
 
     def __init__(self) -> None:

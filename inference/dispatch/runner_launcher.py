@@ -38,7 +38,7 @@ class Runner(Protocol):
 
 OnFrame = Callable[[FromRunner], None]
 OnExit = Callable[[RunnerExit], None]
-MakeRunner = Callable[[OnFrame, OnExit], Runner]
+RunnerFactory = Callable[[OnFrame, OnExit], Runner]
 
 
 def cpu_runner(on_frame: OnFrame, on_exit: OnExit) -> Runner:
@@ -47,7 +47,7 @@ def cpu_runner(on_frame: OnFrame, on_exit: OnExit) -> Runner:
 
 
 @dataclass(frozen=True)
-class Started:
+class RunnerStarted:
     """``number`` tells the runners of one placement apart, here and below."""
 
     number: int
@@ -56,7 +56,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class StartFailed:
+class RunnerStartFailed:
     """``pid`` of the process that has ended; None: there was none."""
 
     number: int
@@ -66,24 +66,24 @@ class StartFailed:
 
 
 @dataclass(frozen=True)
-class FrameCame:
+class FrameReceived:
     number: int
     frame: FromRunner
 
 
 @dataclass(frozen=True)
-class RunnerGone:
+class RunnerExited:
     number: int
     reason: str
 
 
-LaunchEvent = Started | StartFailed | FrameCame | RunnerGone
+LaunchEvent = RunnerStarted | RunnerStartFailed | FrameReceived | RunnerExited
 
 
-class Launcher:
+class RunnerLauncher:
     """Starts one runner at a time and reports everything about it as an event."""
 
-    def __init__(self, make: MakeRunner, post: Callable[[LaunchEvent], None]) -> None:
+    def __init__(self, make: RunnerFactory, post: Callable[[LaunchEvent], None]) -> None:
         self._make = make
         self._post = post
         self._orders: queue.SimpleQueue[int | None] = queue.SimpleQueue()
@@ -95,11 +95,11 @@ class Launcher:
         self._thread.start()
 
     def launch(self, number: int) -> None:
-        """Start the runner ``number``; Started or StartFailed follows."""
+        """Start the runner ``number``; RunnerStarted or RunnerStartFailed follows."""
         self._orders.put(number)
 
     def abandon(self, number: int) -> None:
-        """Give up a runner that is being started; StartFailed follows, if Started has not come before."""
+        """Give up a runner that is being started; RunnerStartFailed follows, if RunnerStarted has not come before."""
         self._abandoned.add(number)
         starting = self._starting
         if starting is not None:
@@ -117,27 +117,27 @@ class Launcher:
         while (number := self._orders.get()) is not None:
             self._post(self._start(number))
 
-    def _start(self, number: int) -> Started | StartFailed:
+    def _start(self, number: int) -> RunnerStarted | RunnerStartFailed:
         try:
             runner = self._make(partial(self._frame_came, number), partial(self._exited, number))
             self._starting = runner
             if number in self._abandoned:
                 runner.kill()
-            return Started(number, runner, runner.start())
+            return RunnerStarted(number, runner, runner.start())
         except (EngineError, InferenceError) as error:
             pid = None if self._starting is None else self._starting.pid
-            return StartFailed(number, error.code, str(error), pid)
+            return RunnerStartFailed(number, error.code, str(error), pid)
         except OSError as error:  # no process, no memory, no descriptor: as transient as a model that is missing
-            return StartFailed(number, "runner_start", str(error))
+            return RunnerStartFailed(number, "runner_start", str(error))
         except Exception:
             # Without this thread no runner would ever be started again, and nobody would be told.
             log.exception("starting a runner failed")
-            return StartFailed(number, "runner_start", "the model process could not be started")
+            return RunnerStartFailed(number, "runner_start", "the model process could not be started")
         finally:
             self._starting = None
 
     def _frame_came(self, number: int, frame: FromRunner) -> None:
-        self._post(FrameCame(number, frame))
+        self._post(FrameReceived(number, frame))
 
     def _exited(self, number: int, gone: RunnerExit) -> None:
-        self._post(RunnerGone(number, gone.reason))
+        self._post(RunnerExited(number, gone.reason))

@@ -3,7 +3,14 @@
 import logging
 from collections.abc import Callable, Iterator
 
-from inference.dispatch.runner_launcher import Launcher, LaunchEvent, MakeRunner, Runner, Started, StartFailed
+from inference.dispatch.runner_launcher import (
+    LaunchEvent,
+    Runner,
+    RunnerFactory,
+    RunnerLauncher,
+    RunnerStarted,
+    RunnerStartFailed,
+)
 from inference.engine.protocol.frames import Frame, Ready
 
 log = logging.getLogger(__name__)
@@ -17,7 +24,7 @@ class RunnerSlot:
     """``device`` is what its tokens are labelled with. One thread calls everything but ``begin`` and ``end``."""
 
     def __init__(
-        self, device: str, make: MakeRunner, post: Callable[[LaunchEvent], None], numbers: Iterator[int]
+        self, device: str, make: RunnerFactory, post: Callable[[LaunchEvent], None], numbers: Iterator[int]
     ) -> None:
         self.device = device
         self.ready: Ready | None = None  # what the runner said of itself; None while there is none
@@ -25,7 +32,7 @@ class RunnerSlot:
         self.last_pid: int | None = None  # also after its end
         self.n_failed = 0  # starts, since one succeeded
         self.is_starting = False
-        self._launcher = Launcher(make, post)
+        self._launcher = RunnerLauncher(make, post)
         self._numbers = numbers
         self._number = 0
         self._runner: Runner | None = None
@@ -63,18 +70,18 @@ class RunnerSlot:
         self.is_starting, self._died_early, self.last_pid = True, None, None
         self._launcher.launch(self._number)
 
-    def take(self, event: Started, now: float) -> StartFailed | None:
+    def take(self, event: RunnerStarted, now: float) -> RunnerStartFailed | None:
         """The runner is ready, unless its end was told before its start."""
         self.last_pid = event.runner.pid
         if self._died_early is not None:
-            return StartFailed(event.number, "runner_died", self._died_early)
+            return RunnerStartFailed(event.number, "runner_died", self._died_early)
         self._runner, self.ready, self.pid = event.runner, event.ready, event.runner.pid
         self.is_starting, self._is_killed, self.n_failed, self._heard_at = False, False, 0, now
         ready = event.ready
         log.info("%s: %s is ready after %.0f ms", self.device, ready.model_name, ready.load_ms + ready.warmup_ms)
         return None
 
-    def failed(self, event: StartFailed, now: float) -> None:
+    def failed(self, event: RunnerStartFailed, now: float) -> None:
         self.is_starting = False
         self.last_pid = event.pid or self.last_pid
         self.n_failed += 1
@@ -105,7 +112,7 @@ class RunnerSlot:
             self._runner.send(frame)
 
     def kill(self, why: str, *, is_expected: bool = False) -> None:
-        """Its death brings everything else about: RunnerGone, or StartFailed for one that is loading."""
+        """Its death brings everything else about: RunnerExited, or RunnerStartFailed for one that is loading."""
         if self.is_starting:
             self._launcher.abandon(self._number)
         elif self._runner is not None and not self._is_killed:

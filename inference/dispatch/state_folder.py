@@ -1,6 +1,6 @@
 """A private folder in a tmpfs for states that move: its room, and that nothing stays in it. Knows no sequences.
 
-<GEMMA_SHM_DIR>/gemma-kv-<user>/<process>/<move>/<number>.move      ``lock`` beside the moves says that its owner lives
+<GEMMA_SHM_DIR>/gemma-kv-<user>/<process>/<move>/<number>.move      ``lock`` is held while the process runs
 """
 
 import fcntl
@@ -19,7 +19,7 @@ LOCK = "lock"
 
 
 class StateFolder:
-    """``wanted_bytes`` bounds the copies of one move; live sequences are moved whatever they take."""
+    """``wanted_bytes`` bounds the copies of one move; generation sequences are moved whatever they take."""
 
     def __init__(self, base: Path, wanted_bytes: int) -> None:
         """Raises OSError: the folder cannot be made, or is somebody else's."""

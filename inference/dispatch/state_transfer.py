@@ -1,12 +1,12 @@
-"""Carrying sequences and saved states between two runners, as files in a folder of RAM. Knows no lease and no stages.
+"""Transfer of sequences and checkpoints between two runners, as files in a tmpfs. Knows no lease and no GPU states.
 
-Live sequences are given out by one runner and leave their files with the lives; saved states are copied ahead of them,
-while work goes on, and again at the end.
+Active sequences are exported by their runner, and their files stay with the generations; checkpoints are copied ahead
+of them, while decoding goes on, and once more at the end.
 """
 
 from pathlib import Path
 
-from inference.dispatch.active_generations import Roster
+from inference.dispatch.active_generations import ActiveGenerations
 from inference.dispatch.runner_slot import RunnerSlot
 from inference.dispatch.state_folder import StateFolder
 from inference.engine.protocol.frames import CacheExported, Export, ExportCache, Exported, Import
@@ -18,13 +18,15 @@ LAST_BUDGET_MS = 60.0
 BACK_BUDGET_MS = 250.0
 
 
-class Carrier:
+class StateTransfer:
     """One way, from one runner to another; a new one for the way back."""
 
-    def __init__(self, source: RunnerSlot, target: RunnerSlot, roster: Roster, folder: StateFolder) -> None:
+    def __init__(
+        self, source: RunnerSlot, target: RunnerSlot, generations: ActiveGenerations, folder: StateFolder
+    ) -> None:
         self.source, self.target = source, target
         self._n_awaited = 0  # answers of the source
-        self._roster = roster
+        self._generations = generations
         self.folder = folder.new()
         self._max_bytes = folder.max_bytes
         self._paths: list[str] = []  # copied, and not yet given to the target
@@ -44,19 +46,19 @@ class Carrier:
         self._copy(AHEAD_BUDGET_MS)
 
     def move(self, now: float, *, budget_ms: float, excludes_imported: bool = False) -> None:
-        """Everything that lives in the source, then what else may be gone on from."""
+        """Everything that generations in the source, then what else may be gone on from."""
         self._is_ahead = False
-        leaving = self._roster.on(self.source.device)
-        for live in leaving:
-            live.is_leaving, live.moved_at = True, now
-        if self.source.ready is not None:  # else nothing lives there, and nobody would answer
-            self.source.send(Export([live.sequence_id for live in leaving], str(self.folder)))
+        leaving = self._generations.on(self.source.device)
+        for generation in leaving:
+            generation.is_leaving, generation.moved_at = True, now
+        if self.source.ready is not None:  # else nothing generations there, and nobody would answer
+            self.source.send(Export([generation.sequence_id for generation in leaving], str(self.folder)))
             self._n_awaited += 1
         self._copy(budget_ms, excludes_imported=excludes_imported)
 
     def sequences_left(self, frame: Exported) -> None:
         self._n_awaited -= 1
-        self._roster.has_left(self.source.device, frame)
+        self._generations.exported(self.source.device, frame)
 
     def copies_made(self, frame: CacheExported) -> None:
         self._n_awaited -= 1

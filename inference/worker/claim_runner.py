@@ -12,8 +12,8 @@ from uuid import UUID
 import redis
 
 from inference.config.tokenizer import known_vocabulary
-from inference.dispatch import Placement
-from inference.dispatch.generation_state import Fate, Live, Outcome
+from inference.dispatch import Dispatcher
+from inference.dispatch.generation_state import ActiveGeneration, ClaimState, Outcome
 from inference.errors import StoreUnavailable
 from inference.models import Generation
 from inference.queue.deadlines import Deadlines
@@ -40,15 +40,15 @@ class ClaimRunner:
 
     def __init__(
         self,
-        placement: Placement,
+        dispatcher: Dispatcher,
         writer: LogWriter,
         client: "redis.Redis[bytes]",
         stopping: threading.Event,
         deadlines: Deadlines,
     ) -> None:
-        self.lives: dict[UUID, Live] = {}
+        self.lives: dict[UUID, ActiveGeneration] = {}
         self.mean_run_secs: float | None = None
-        self._placement = placement
+        self._dispatcher = dispatcher
         self._writer = writer
         self._client = client
         self._stopping = stopping
@@ -56,7 +56,7 @@ class ClaimRunner:
 
     def run(self, row: Generation) -> None:
         """Compute ``row``, which this worker has just claimed, and settle its claim."""
-        live = Live.of(row, deadline=self._deadlines.of((row.pk, row.deadline_at, row.timeout_secs)))
+        live = ActiveGeneration.of(row, deadline=self._deadlines.of((row.pk, row.deadline_at, row.timeout_secs)))
         self.lives[row.pk] = live
         started = time.monotonic()
         try:
@@ -64,7 +64,7 @@ class ClaimRunner:
             self._settle(row, live, outcome)
         except BaseException:
             # The heartbeat stops with the entry below, so that the sweep gives the row to another attempt.
-            self._placement.drop(row.pk, row.claim_epoch)
+            self._dispatcher.drop(row.pk, row.claim_epoch)
             # What is not in the log yet would be computed again.
             self._writer.flush(row.pk, row.claim_epoch, FLUSH_SECS)
             self._writer.forget(row.pk, row.claim_epoch)
@@ -73,7 +73,7 @@ class ClaimRunner:
             # This worker may have claimed the row again already, after somebody took it from this claim.
             if self.lives.get(row.pk) is live:
                 del self.lives[row.pk]
-        if outcome.fate is Fate.ENDED:
+        if outcome.claim is ClaimState.ENDED:
             self._measure(time.monotonic() - started)
 
     def _measure(self, run_secs: float) -> None:
@@ -82,21 +82,21 @@ class ClaimRunner:
 
     # ---- computing ----
 
-    def _compute(self, row: Generation, live: Live) -> Outcome:
+    def _compute(self, row: Generation, live: ActiveGeneration) -> Outcome:
         tokens = self._resume(row, live)
         if isinstance(tokens, Outcome):
             return tokens
         live.tokens = tokens
         self._writer.open(row.pk, row.claim_epoch, tokens)
         if row.cancel_requested:
-            return Outcome(Fate.ENDED, CANCELLED)
-        self._placement.add(live)
+            return Outcome(ClaimState.ENDED, CANCELLED)
+        self._dispatcher.add(live)
         outcome = live.wait()
         if outcome is None:
             raise RuntimeError(f"generation {row.pk} was let go without an outcome")
         return outcome
 
-    def _resume(self, row: Generation, live: Live) -> list[TokenEntry] | Outcome:
+    def _resume(self, row: Generation, live: ActiveGeneration) -> list[TokenEntry] | Outcome:
         """The tokens that former claims gave out, or how it ends when nobody can say what they were.
 
         Without them nothing is computed: readers may have seen tokens that another run would not repeat.
@@ -112,35 +112,35 @@ class ClaimRunner:
             held = Generation.objects.held(generation_id=row.pk, epoch=row.claim_epoch)
             cancelled = held.values_list("cancel_requested", flat=True).first()
             if cancelled is None:
-                return Outcome(Fate.LOST)
+                return Outcome(ClaimState.LOST)
             now = time.monotonic()
             if cancelled or (live.deadline is not None and now >= live.deadline):
                 # It is to end: with what readers were told, if that can be read within a time.
                 unwanted_at = unwanted_at or now
                 if now - unwanted_at >= LOG_PATIENCE_SECS:
-                    return Outcome(Fate.ENDED, CANCELLED if cancelled else TIMED_OUT)
+                    return Outcome(ClaimState.ENDED, CANCELLED if cancelled else TIMED_OUT)
             if self._stopping.wait(RETRY_SECS):
-                return Outcome(Fate.RELEASED)
+                return Outcome(ClaimState.RELEASED)
 
     # ---- settling ----
 
-    def _settle(self, row: Generation, live: Live, outcome: Outcome) -> None:
-        match outcome.fate:
-            case Fate.ENDED:
+    def _settle(self, row: Generation, live: ActiveGeneration, outcome: Outcome) -> None:
+        match outcome.claim:
+            case ClaimState.ENDED:
                 self._finish(row, live, outcome)
-            case Fate.RELEASED:
+            case ClaimState.RELEASED:
                 self._give_back(row)
-            case Fate.LOST:
+            case ClaimState.LOST:
                 log.warning("generation %s: the claim with epoch %d is lost", row.pk, row.claim_epoch)
                 self._writer.forget(row.pk, row.claim_epoch)
 
-    def _finish(self, row: Generation, live: Live, outcome: Outcome) -> None:
+    def _finish(self, row: Generation, live: ActiveGeneration, outcome: Outcome) -> None:
         if outcome.ending is None:
             raise RuntimeError(f"generation {row.pk} ended without an ending")
         columns = row_columns(
             outcome.ending, live.tokens, live.params, vocabulary=known_vocabulary(), last=outcome.final_text
         )
-        ready = self._placement.ready
+        ready = self._dispatcher.ready
         own: dict[str, Any] = {
             "n_cached_tokens": outcome.n_cached,
             "model_name": ready.model_name if ready else "",

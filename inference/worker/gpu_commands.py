@@ -42,7 +42,7 @@ class GpuHolder(Protocol):
 
     def release_session(self, session_id: str) -> None: ...
 
-    def yield_card(self, reason: str) -> None: ...
+    def yield_gpu(self, reason: str) -> None: ...
 
 
 def send(command: GpuCommand) -> bool:
@@ -61,4 +61,4 @@ def obey(holder: GpuHolder, data: bytes) -> None:
         case SessionReleaseCommand(session_id):
             holder.release_session(session_id)
         case GpuYieldCommand(reason):
-            holder.yield_card(reason)
+            holder.yield_gpu(reason)

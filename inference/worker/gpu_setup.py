@@ -11,9 +11,9 @@ from inference.dispatch.policy import GpuPolicy
 from inference.dispatch.state_folder import StateFolder
 from inference.engine.backends.llama_library import has_cuda
 from inference.engine.config import MEBIBYTE
-from inference.gpu.device.card import Card
-from inference.gpu.device.discovery import find_card
-from inference.gpu.lease.factory import WorkerKeeper
+from inference.gpu.device.discovery import find_gpu
+from inference.gpu.device.port import GpuDevice
+from inference.gpu.lease.factory import WorkerLeaseClient
 from inference.gpu.records.hand_over import HandOverRecord
 from inference.gpu.records.store import record_hand_over
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def gpu_parts() -> GpuParts | None:
     """None: everything is computed on the CPU, and nothing is asked of anybody."""
-    card = find_card(settings.GEMMA_GPU)
+    card = find_gpu(settings.GEMMA_GPU)
     is_simulated = settings.GEMMA_GPU == "simulated"
     if card is None:
         return None
@@ -40,7 +40,7 @@ def gpu_parts() -> GpuParts | None:
     return GpuParts(
         card=card,
         make_runner=maker,
-        make_keeper=WorkerKeeper,
+        make_lease_client=WorkerLeaseClient,
         record=_record,
         folder=folder,
         obstacle=maker.obstacle,
@@ -53,7 +53,7 @@ def gpu_parts() -> GpuParts | None:
     )
 
 
-def _maker(card: Card, *, is_simulated: bool) -> GpuRunnerMaker:
+def _maker(card: GpuDevice, *, is_simulated: bool) -> GpuRunnerMaker:
     delay_ms = float(settings.GEMMA_GPU_LOAD_DELAY_MS) if is_simulated else None
     # One lock for all users of a card on this machine; of a simulated one, which every installation has, for this one.
     folder = settings.GEMMA_DATA_DIR if is_simulated else settings.GEMMA_SHM_DIR

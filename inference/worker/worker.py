@@ -20,12 +20,12 @@ from redis.exceptions import RedisError
 
 from inference.config.from_settings import requested_config
 from inference.config.memory_budget import kv_bytes
-from inference.dispatch import Placement
-from inference.dispatch.generation_state import Live
-from inference.dispatch.runner_launcher import MakeRunner, cpu_runner
+from inference.dispatch import Dispatcher
+from inference.dispatch.generation_state import ActiveGeneration
+from inference.dispatch.runner_launcher import RunnerFactory, cpu_runner
 from inference.engine.config import MEBIBYTE, BackendKind
 from inference.errors import GpuUnavailable, StoreUnavailable
-from inference.gpu.device.card import Card
+from inference.gpu.device.port import GpuDevice
 from inference.models import Generation, Priority
 from inference.monitoring import worker_report
 from inference.monitoring.liveness import LivenessLock
@@ -53,17 +53,17 @@ THREAD_END_SECS = 3.0
 class Worker:
     """One per process. ``begin`` and ``stop`` are called once, ``run_next`` from any number of threads."""
 
-    def __init__(self, make_runner: MakeRunner = cpu_runner) -> None:
+    def __init__(self, make_runner: RunnerFactory = cpu_runner) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._redis = sync_client()
         self._stopping = threading.Event()
         self._taken: list[UUID] = []  # claimed here and not settled; twice what was claimed again meanwhile
-        self._writer = LogWriter(self._redis, on_lost=lambda *claim: self.placement.drop(*claim), holds=_is_held)
+        self._writer = LogWriter(self._redis, on_lost=lambda *claim: self.dispatcher.drop(*claim), holds=_is_held)
         self._gpu = gpu_parts()
-        self.placement = Placement(make_runner, self._write, gpu=self._gpu)
+        self.dispatcher = Dispatcher(make_runner, self._write, gpu=self._gpu)
         self._alive = LivenessLock(self.name)
         deadlines = Deadlines()
-        self._claims = ClaimRunner(self.placement, self._writer, self._redis, self._stopping, deadlines)
+        self._claims = ClaimRunner(self.dispatcher, self._writer, self._redis, self._stopping, deadlines)
         self._reaper = Reaper(self._free_slots, holds=self._holds, deadlines=deadlines)
         self._pubsub: PubSub | None = None
         self._n_card_commands = 0
@@ -78,7 +78,7 @@ class Worker:
         """Start everything; returns before the model is loaded."""
         self._alive.begin()
         self._writer.begin()
-        self.placement.begin()
+        self.dispatcher.begin()
         for loop in (self._beating, self._sweeping, self._listening, self._reporting):
             loop.begin()
         log.info("worker %s begins", self.name)
@@ -153,12 +153,12 @@ class Worker:
         drained_by = time.monotonic() + drain_secs
         self._sweeping.end(THREAD_END_SECS)
         self._wait_until_idle(drain_secs)
-        self.placement.release_all()
+        self.dispatcher.release_all()
         if not self._wait_until_idle(SETTLE_SECS):
             log.error("%d generations were not given back; a sweep will find them", len(self._claims.lives))
         for loop in (self._beating, self._listening, self._reporting):
             loop.end(THREAD_END_SECS)
-        self.placement.end(THREAD_END_SECS, spare_secs=max(0.0, drained_by - time.monotonic()))
+        self.dispatcher.end(THREAD_END_SECS, spare_secs=max(0.0, drained_by - time.monotonic()))
         self._writer.end(THREAD_END_SECS)
         with suppress(RedisError):  # then it ends by itself
             worker_report.withdraw()
@@ -187,7 +187,7 @@ class Worker:
         live = self._claims.lives.get(generation_id)
         return live is not None and live.epoch == epoch
 
-    def _write(self, entries: Sequence[tuple[Live, AnyEntry]]) -> None:
+    def _write(self, entries: Sequence[tuple[ActiveGeneration, AnyEntry]]) -> None:
         self._writer.put([(live.generation_id, live.epoch, entry) for live, entry in entries])
 
     # ---- units of the threads ----
@@ -203,9 +203,9 @@ class Worker:
         for generation_id, live in lives.items():
             epoch, cancel_requested = found.get(generation_id, (None, False))
             if epoch != live.epoch:
-                self.placement.drop(generation_id, live.epoch)
+                self.dispatcher.drop(generation_id, live.epoch)
             elif cancel_requested:
-                self.placement.cancel(generation_id)
+                self.dispatcher.cancel(generation_id)
 
     def listen_once(self) -> None:
         """Wait a little for a cancel that need not wait for the heartbeat, or a word about the card."""
@@ -222,7 +222,7 @@ class Worker:
         if message is not None and message["channel"] == GPU_COMMAND_CHANNEL.encode():
             self._obey(message["data"])
         elif message is not None:
-            self.placement.cancel(UUID(message["data"].decode()))
+            self.dispatcher.cancel(UUID(message["data"].decode()))
         if time.monotonic() < self._watched_until:
             self.report_once()
 
@@ -230,16 +230,16 @@ class Worker:
         """Whoever sent it waits for a report that shows what came of it."""
         self._n_card_commands += 1
         self._watched_until = time.monotonic() + WATCHED_SECS
-        obey(self.placement, command)
+        obey(self.dispatcher, command)
 
     def report_once(self) -> None:
         """Tell other processes how this one is."""
         worker_report.publish(self.report())
 
     def report(self) -> worker_report.WorkerReport:
-        ready, placement = self.placement.ready, self.placement.describe()
+        ready, placement = self.dispatcher.ready, self.dispatcher.describe()
         card = self._gpu.card if self._gpu else None
-        now, n_tokens = time.monotonic(), self.placement.n_tokens
+        now, n_tokens = time.monotonic(), self.dispatcher.n_tokens
         (then, n_before), self._reported = self._reported, (now, n_tokens)
         return worker_report.WorkerReport(
             pid=os.getpid(),
@@ -250,19 +250,19 @@ class Worker:
             kv_cache_mb=_kv_cache_mb() if ready else None,
             gpu_layers=ready.gpu_layers if ready else 0,
             model_loaded=ready is not None,
-            runner_pid=self.placement.runner_pid,
+            runner_pid=self.dispatcher.runner_pid,
             active=len(self._claims.lives),
             n_tokens=n_tokens,
             tokens_per_second=round((n_tokens - n_before) / max(0.001, now - then), 1),
             mean_run_secs=self._claims.mean_run_secs,
-            engine=self.placement.meter.report(),
-            model_on_gpu=self.placement.device == "gpu",
-            device=self.placement.device,
+            engine=self.dispatcher.meter.report(),
+            model_on_gpu=self.dispatcher.device == "gpu",
+            device=self.dispatcher.device,
             card=placement["card"],
-            vram_used_mb=_vram_used_mb(card, self.placement.gpu_pid) if card else None,
+            vram_used_mb=_vram_used_mb(card, self.dispatcher.gpu_pid) if card else None,
             vram_total_mb=card.total_mb if card else None,
             placement=placement,
-            coordinator=self.placement.describe_keeper(),
+            coordinator=self.dispatcher.describe_lease_client(),
             n_card_commands=self._n_card_commands,
         )
 
@@ -277,7 +277,7 @@ def _is_held(generation_id: UUID, epoch: int) -> bool:
         connection.close()  # the thread that asks does so once in a blue moon
 
 
-def _vram_used_mb(card: Card, pid: int | None) -> int | None:
+def _vram_used_mb(card: GpuDevice, pid: int | None) -> int | None:
     """By whomever; of a simulated card our runner's memory. None: its driver does not answer."""
     try:
         ours_mb = 0 if pid is None else card.vram_used_mb_of([pid])

@@ -66,7 +66,7 @@ class Worker:
     def release_session(self, session_id: str) -> None:
         """The linger decides."""
 
-    def yield_card(self, reason: str) -> None:
+    def yield_gpu(self, reason: str) -> None:
         self.state |= {"model_on_gpu": False, "placement": {"state": "cpu", "reason": ""}}
 
     def _run(self) -> None:

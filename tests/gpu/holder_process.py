@@ -1,7 +1,7 @@
-"""A process that wants the card and says what it hears, a JSON line each: `python -m tests.gpu.holder_process`.
+"""A process that requests the GPU and prints its lease events as JSON lines: `python -m tests.gpu.holder_process`.
 
-It uses the service's own keeper, the lock of the card, and releases when it is asked to or has lost it. What becomes of
-it is the test's affair. With an argument it first says how many others it saw holding the lock.
+It uses the service's own lease client and GPU lock, and releases when the lease is recalled or lost. With an argument
+it first prints how many other processes held the lock.
 """
 
 import json
@@ -17,10 +17,10 @@ django.setup()
 
 from django.conf import settings  # noqa: E402
 
-from inference.gpu.device.card import SimulatedCard  # noqa: E402
 from inference.gpu.device.lock import gpu_lock  # noqa: E402
-from inference.gpu.lease.factory import WorkerKeeper  # noqa: E402
-from inference.gpu.lease.port import Lease, LeaseEvent, LeaseGranted, LeaseLost, LeaseWanted  # noqa: E402
+from inference.gpu.device.port import SimulatedGpu  # noqa: E402
+from inference.gpu.lease.factory import WorkerLeaseClient  # noqa: E402
+from inference.gpu.lease.port import Lease, LeaseEvent, LeaseGranted, LeaseLost, LeaseRecalled  # noqa: E402
 
 
 def say(event: LeaseEvent, **more: object) -> None:
@@ -31,23 +31,23 @@ def say(event: LeaseEvent, **more: object) -> None:
 
 def main() -> None:
     events: queue.SimpleQueue[LeaseEvent] = queue.SimpleQueue()
-    keeper = WorkerKeeper(events.put)
-    keeper.begin()
+    lease_client = WorkerLeaseClient(events.put)
+    lease_client.begin()
     priority = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    keeper.want(priority=priority, session_ids=frozenset())
+    lease_client.request(priority=priority, session_ids=frozenset())
     lease: Lease | None = None
     lock = None
     while True:
         event = events.get()
         if isinstance(event, LeaseGranted):
             lease = event.lease
-            lock = gpu_lock(SimulatedCard.uuid, Path(settings.GEMMA_SHM_DIR))
+            lock = gpu_lock(SimulatedGpu.uuid, Path(settings.GEMMA_SHM_DIR))
             say(event, has_lock=lock is not None)
-        elif isinstance(event, LeaseLost | LeaseWanted) and lease is not None:
+        elif isinstance(event, LeaseLost | LeaseRecalled) and lease is not None:
             say(event)
             if lock is not None:
                 lock.close()
-            keeper.release(lease, {})
+            lease_client.release(lease, {})
             lease = None
         else:
             say(event)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from inference.gpu.coordinator import api
-from inference.gpu.coordinator.acquiring import Acquisition, Granted, Refused, Verdict
+from inference.gpu.coordinator.acquiring import Acquisition, AcquisitionGranted, AcquisitionRefused, Verdict
 from inference.gpu.coordinator.config import CoordinatorConfig
 from inference.gpu.coordinator.wait_queue import Waiter
 from inference.models.gpu import GpuLedger, LedgerState
@@ -15,7 +15,7 @@ from tests.gpu.tenants import Transcription, Wire
 pytestmark = [pytest.mark.databases, pytest.mark.django_db]
 
 MakeResident = Callable[..., Transcription]
-QUICK = CoordinatorConfig(ttl_secs=0.3, pause_secs=0.2, freed_secs=0.5, max_hold_secs=0.2, resident_secs=0.3)
+QUICK = CoordinatorConfig(ttl_secs=0.3, pause_secs=0.2, freed_secs=0.5, max_hold_secs=0.2, resident_secs=1.0)
 
 
 def asking(
@@ -42,13 +42,13 @@ def verdict_of(acquisition: Acquisition, *, while_waiting: Callable[[], None] = 
 
 def granted(wire: Wire, session_id: str = "s1", **options: object) -> int:
     verdict = verdict_of(asking(wire, session_id, **options))  # type: ignore[arg-type]
-    assert isinstance(verdict, Granted), verdict
+    assert isinstance(verdict, AcquisitionGranted), verdict
     return verdict.epoch
 
 
 def refusal(acquisition: Acquisition) -> str:
     verdict = verdict_of(acquisition)
-    assert isinstance(verdict, Refused), verdict
+    assert isinstance(verdict, AcquisitionRefused), verdict
     return verdict.reason
 
 
@@ -56,7 +56,7 @@ def test_with_nobody_there_the_card_is_granted_at_once(wire: Wire) -> None:
     began = time.monotonic()
     assert granted(wire) == 1
     assert time.monotonic() - began < 1
-    seen = api.look(wire)
+    seen = api.status(wire)
     assert (seen.state, seen.owner, seen.session_id) == ("gemma", "gemma-service", "s1")
     assert wire.get("gpu_state") == b"gemma"
     assert wire.get("gpu_owner") == b"gemma-service"
@@ -68,7 +68,7 @@ def test_the_transcription_service_pauses_leaves_and_is_resumed(
 ) -> None:
     resident = transcription(old=generation == "old", new=generation == "new", frees_after_secs=0.1)
     verdict = verdict_of(asking(wire))
-    assert isinstance(verdict, Granted)
+    assert isinstance(verdict, AcquisitionGranted)
     assert verdict.waited_secs >= 0.1
     assert api.release(wire, session_id="s1") is not None
     resident.until_heard("resume")
@@ -112,14 +112,14 @@ def test_words_from_before_the_request_do_not_count(wire: Wire, transcription: M
         resident.say_old("vram_freed", age_secs=30)
 
     verdict = verdict_of(asking(wire), while_waiting=late)
-    assert isinstance(verdict, Refused), verdict
+    assert isinstance(verdict, AcquisitionRefused), verdict
 
 
 def test_a_freed_that_no_word_of_leaving_came_before_does_not_count(wire: Wire, transcription: MakeResident) -> None:
     """The end of an earlier offload, written just now, while the service has not even seen this pause."""
     resident = transcription(answers=False)
     verdict = verdict_of(asking(wire), while_waiting=lambda: resident.say_old("vram_freed"))
-    assert isinstance(verdict, Refused), verdict
+    assert isinstance(verdict, AcquisitionRefused), verdict
 
 
 def test_a_service_that_was_here_a_moment_ago_is_waited_for(wire: Wire, transcription: MakeResident) -> None:
@@ -132,7 +132,7 @@ def test_a_service_that_was_here_a_moment_ago_is_waited_for(wire: Wire, transcri
     acquisition.step()
     acquisition.step()
     back = transcription()
-    assert isinstance(verdict_of(acquisition), Granted)
+    assert isinstance(verdict_of(acquisition), AcquisitionGranted)
     assert back.n_heard("pause") == 1
     api.release(wire, session_id="s3")
     back.leave()
@@ -143,7 +143,7 @@ def test_a_service_that_was_here_a_moment_ago_is_waited_for(wire: Wire, transcri
 def test_a_second_one_waits_and_is_told_who_has_it(wire: Wire) -> None:
     granted(wire, "s1", renews=False)
     assert refusal(asking(wire, "s2", timeout_secs=0.2)) == "gemma-service holds the GPU"
-    assert api.look(wire).waiting == []
+    assert api.status(wire).waiting == []
 
 
 def test_asked_again_by_the_same_session_the_answer_is_the_same(wire: Wire) -> None:
@@ -157,14 +157,14 @@ def test_the_line_goes_by_priority_then_by_age(wire: Wire) -> None:
     )
     for acquisition in (batch, urgent, late_but_urgent):  # each takes its place at its first step
         acquisition.step()
-    order = [waiter.session_id for waiter in api.look(wire).waiting]
+    order = [waiter.session_id for waiter in api.status(wire).waiting]
     assert order[-1] == "a"
     assert set(order[:2]) == {"b", "c"}
     api.release(wire, session_id="holder")
     first, second = (urgent, late_but_urgent) if order[0] == "b" else (late_but_urgent, urgent)
     assert batch.step() is None
     assert second.step() is None
-    assert isinstance(verdict_of(first), Granted)
+    assert isinstance(verdict_of(first), AcquisitionGranted)
 
 
 def test_between_two_who_wait_the_residents_stay_away(wire: Wire, transcription: MakeResident) -> None:
@@ -173,7 +173,7 @@ def test_between_two_who_wait_the_residents_stay_away(wire: Wire, transcription:
     second = asking(wire, "s2")
     assert second.step() is None
     api.release(wire, session_id="s1")
-    assert isinstance(verdict_of(second), Granted)
+    assert isinstance(verdict_of(second), AcquisitionGranted)
     api.release(wire, session_id="s2")
     resident.until_heard("resume")
     assert (resident.n_heard("pause"), resident.n_heard("resume")) == (1, 1)
@@ -186,7 +186,7 @@ def test_who_has_gone_keeps_no_place(wire: Wire, monkeypatch: pytest.MonkeyPatch
     second = asking(wire, "s2", priority=2)
     second.step()
     api.release(wire, session_id="s1")
-    assert isinstance(verdict_of(second), Granted)
+    assert isinstance(verdict_of(second), AcquisitionGranted)
 
 
 def test_cancelled_in_the_line_or_half_way_nothing_stays(wire: Wire, transcription: MakeResident) -> None:
@@ -197,7 +197,7 @@ def test_cancelled_in_the_line_or_half_way_nothing_stays(wire: Wire, transcripti
     acquisition.cancel()
     resident.until_heard("resume")
     assert GpuLedger.objects.current().is_free
-    assert api.look(wire).waiting == []
+    assert api.status(wire).waiting == []
 
 
 def test_the_holder_is_asked_to_leave_for_somebody_more_urgent(wire: Wire) -> None:
@@ -217,10 +217,10 @@ def test_the_holder_is_asked_to_leave_for_somebody_more_urgent(wire: Wire) -> No
     # Its word that the memory is free is as good as a release.
     wire.publish("gpu:ack:gemma-service", '{"ack_type":"paused","service":"other","session_id":"batch"}')
     urgent.step()
-    assert api.look(wire).session_id == "batch"
+    assert api.status(wire).session_id == "batch"
     wire.publish("gpu:ack:gemma-service", '{"ack_type":"paused","service":"gemma-service","session_id":"batch"}')
-    assert isinstance(verdict_of(urgent), Granted)
-    assert api.look(wire).owner == "ml-service"
+    assert isinstance(verdict_of(urgent), AcquisitionGranted)
+    assert api.status(wire).owner == "ml-service"
 
 
 def test_an_equal_is_asked_to_leave_only_after_its_time(wire: Wire) -> None:

@@ -10,8 +10,8 @@ import redis
 from django.db import connections
 
 from inference.gpu.coordinator import api
-from inference.gpu.coordinator.acquiring import Granted
-from inference.gpu.coordinator.lease import Watch
+from inference.gpu.coordinator.acquiring import AcquisitionGranted
+from inference.gpu.coordinator.lease import LeaseWatcher
 from inference.models.gpu import GpuLedger, LedgerState
 from tests.gpu.tenants import Transcription, Wire
 from tests.gpu.test_acquiring import QUICK, MakeResident, asking, granted, verdict_of
@@ -19,9 +19,9 @@ from tests.gpu.test_acquiring import QUICK, MakeResident, asking, granted, verdi
 pytestmark = [pytest.mark.databases, pytest.mark.django_db]
 
 
-def watch_until(wire: Wire, condition: Callable[[], bool], *, watch: Watch | None = None) -> float:
+def watch_until(wire: Wire, condition: Callable[[], bool], *, watch: LeaseWatcher | None = None) -> float:
     """Look again and again, as a process of ours does; how long it took."""
-    watch = watch or Watch(QUICK, clock=time.monotonic)
+    watch = watch or LeaseWatcher(QUICK, clock=time.monotonic)
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < 10, "it never came about"
@@ -39,7 +39,7 @@ def test_a_dead_owner_loses_it_within_the_ttl_and_the_transcription_goes_on(
 ) -> None:
     resident = transcription()
     granted(wire)
-    watch = Watch(QUICK, clock=time.monotonic)
+    watch = LeaseWatcher(QUICK, clock=time.monotonic)
     watch.once(wire)  # somebody has seen it alive
     assert watch_until(wire, is_free, watch=watch) < QUICK.ttl_secs + 0.3
     resident.until_heard("resume")
@@ -48,22 +48,22 @@ def test_a_dead_owner_loses_it_within_the_ttl_and_the_transcription_goes_on(
 
 def test_a_renewed_lease_stays(wire: Wire) -> None:
     granted(wire)
-    watch = Watch(QUICK, clock=time.monotonic)
+    watch = LeaseWatcher(QUICK, clock=time.monotonic)
     for _ in range(8):
         assert api.renew(wire, QUICK, session_id="s1") == 1
         watch.once(wire)
         time.sleep(QUICK.ttl_secs / 4)
-    assert api.look(wire).session_id == "s1"
+    assert api.status(wire).session_id == "s1"
 
 
 def test_callers_of_the_old_protocols_need_not_renew(wire: Wire) -> None:
     granted(wire, "s1", renews=False)
-    watch = Watch(QUICK, clock=time.monotonic)
+    watch = LeaseWatcher(QUICK, clock=time.monotonic)
     deadline = time.monotonic() + 2 * QUICK.ttl_secs
     while time.monotonic() < deadline:
         watch.once(wire)
         time.sleep(0.02)
-    assert api.look(wire).session_id == "s1"
+    assert api.status(wire).session_id == "s1"
 
 
 def test_a_late_worker_touches_nobody_elses_lease(wire: Wire) -> None:
@@ -72,7 +72,7 @@ def test_a_late_worker_touches_nobody_elses_lease(wire: Wire) -> None:
     epoch = granted(wire, "next")
     assert api.renew(wire, QUICK, session_id="late") is None
     assert api.release(wire, session_id="late") is None
-    seen = api.look(wire)
+    seen = api.status(wire)
     assert (seen.session_id, seen.epoch, epoch) == ("next", 2, 2)
 
 
@@ -87,7 +87,7 @@ def test_the_epoch_survives_a_wipe_of_redis(wire: Wire) -> None:
 
 def test_a_lease_survives_a_wipe_of_redis_and_nobody_else_gets_the_card(wire: Wire) -> None:
     granted(wire, "s1")
-    watch = Watch(QUICK, clock=time.monotonic)
+    watch = LeaseWatcher(QUICK, clock=time.monotonic)
     watch.once(wire)
     wire.flushall()
     other = asking(wire, "s2")
@@ -149,7 +149,7 @@ def test_a_reset_half_way_grants_nothing(wire: Wire, transcription: MakeResident
     acquisition.step()
     api.reset(wire)
     resident.until_heard("pause")
-    assert not isinstance(verdict_of(acquisition), Granted)
+    assert not isinstance(verdict_of(acquisition), AcquisitionGranted)
     assert is_free()
 
 
@@ -165,7 +165,7 @@ def test_five_contenders_have_it_one_after_the_other(wire: Wire, transcription: 
             epochs = []
             for turn in range(3):
                 verdict = verdict_of(asking(wire, f"{name}-{turn}", timeout_secs=30, renews=False))
-                assert isinstance(verdict, Granted), verdict
+                assert isinstance(verdict, AcquisitionGranted), verdict
                 with lock:
                     holders.append(name)
                     most[0] = max(most[0], len(holders))
@@ -201,5 +201,5 @@ def test_a_redis_that_is_away_refuses(wire: Wire, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(wire, "zrange", away)
     verdict = verdict_of(acquisition)
-    assert not isinstance(verdict, Granted)
+    assert not isinstance(verdict, AcquisitionGranted)
     assert "cannot reach Redis" in verdict.reason

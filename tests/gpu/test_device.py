@@ -7,14 +7,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from inference.gpu.device.card import SimulatedCard
 from inference.gpu.device.lock import gpu_lock
+from inference.gpu.device.port import SimulatedGpu
 
 SLEEP = [sys.executable, "-c", "import sys; sys.stdin.read()"]
 
 
 def test_a_living_process_holds_memory_and_an_ended_one_none() -> None:
-    card = SimulatedCard(total_mb=4096)
+    card = SimulatedGpu(total_mb=4096)
     process = subprocess.Popen(SLEEP, stdin=subprocess.PIPE)
     try:
         # Until it has become Python it has the size of an empty program.
@@ -36,8 +36,8 @@ def test_a_living_process_holds_memory_and_an_ended_one_none() -> None:
 
 def test_a_process_asked_about_long_ago_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its number may be somebody else's by now."""
-    monkeypatch.setattr("inference.gpu.device.card._resident_mb", lambda pid: pid)
-    card = SimulatedCard(total_mb=4096)
+    monkeypatch.setattr("inference.gpu.device.port._resident_mb", lambda pid: pid)
+    card = SimulatedGpu(total_mb=4096)
     assert (card.vram_used_mb_of([1000]), card.free_mb) == (1000, 3096)
     assert (card.vram_used_mb_of([200]), card.free_mb) == (200, 3896)
 

@@ -19,9 +19,9 @@ from django.db import connection, connections
 
 from inference.gpu.coordinator import api
 from inference.gpu.coordinator.config import CoordinatorConfig
-from inference.gpu.coordinator.lease import Watch
-from inference.gpu.device.card import SimulatedCard
+from inference.gpu.coordinator.lease import LeaseWatcher
 from inference.gpu.device.lock import gpu_lock
+from inference.gpu.device.port import SimulatedGpu
 from inference.models.gpu import GpuLedger
 from tests.gpu.lease_client_contract import until
 from tests.gpu.tenants import Transcription, Wire
@@ -100,7 +100,7 @@ def hold(tmp_path: Path) -> Iterator[Callable[..., Holder]]:
 def _watched(wire: Wire) -> Iterator[None]:
     """A web process of ours, as far as the card is concerned."""
     over = threading.Event()
-    watch = Watch(CoordinatorConfig(ttl_secs=TTL_SECS), clock=time.monotonic)
+    watch = LeaseWatcher(CoordinatorConfig(ttl_secs=TTL_SECS), clock=time.monotonic)
 
     def look() -> None:
         while not over.wait(0.05):
@@ -121,12 +121,12 @@ def test_a_killed_holder_loses_it_and_the_transcription_goes_on(
     resident = transcription()
     holder = hold()
     assert holder.next_word("LeaseGranted") == {"event": "LeaseGranted", "epoch": 1, "has_lock": True}
-    assert gpu_lock(SimulatedCard.uuid, tmp_path) is None
+    assert gpu_lock(SimulatedGpu.uuid, tmp_path) is None
     assert resident.n_heard("resume") == 0
     killed_at = time.monotonic()
     holder.signal(signal.SIGKILL)
     lock = None
-    while (lock := gpu_lock(SimulatedCard.uuid, tmp_path)) is None:
+    while (lock := gpu_lock(SimulatedGpu.uuid, tmp_path)) is None:
         assert time.monotonic() - killed_at < 1.0, "the kernel frees the lock of a process that has ended"
     lock.close()
     resident.until_heard("resume")
@@ -149,7 +149,7 @@ def test_a_suspended_holder_comes_back_late_and_touches_nobody_elses_lease(
     late.signal(signal.SIGCONT)
     late.next_word("LeaseLost")
     time.sleep(TTL_SECS)  # its late release, and a few renewals of the other
-    seen = api.look(wire)
+    seen = api.status(wire)
     assert (seen.epoch, seen.state) == (2, "gemma")
     assert following.said.empty()
 
@@ -161,7 +161,7 @@ def test_five_processes_of_which_the_holder_is_killed_each_time(hold: Callable[.
         until_waiting = len(contenders) - 1
         holder = _holder_of(contenders, epoch)
         deadline = time.monotonic() + START_SECS
-        while len(api.look(wire).waiting) < until_waiting:
+        while len(api.status(wire).waiting) < until_waiting:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert all(other.said.empty() for other in contenders if other is not holder), "two at a time"

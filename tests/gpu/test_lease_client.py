@@ -1,4 +1,4 @@
-"""The lease keeper over the built-in coordinator, and over an outside one in both generations of the protocol."""
+"""The lease client over the built-in coordinator, and over an outside one in both generations of the protocol."""
 
 import json
 import queue
@@ -17,33 +17,33 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from inference.gpu.coordinator import api
 from inference.gpu.coordinator.config import CoordinatorConfig
 from inference.gpu.lease.acquire import Backoff
-from inference.gpu.lease.client import Keeper, KeeperOptions
-from inference.gpu.lease.listener import CommandListener, say_freed
-from inference.gpu.lease.port import LeaseEvent, LeaseGranted, LeaseLost, LeaseRefused, LeaseWanted
+from inference.gpu.lease.client import CoordinatorLeaseClient, LeaseClientOptions
+from inference.gpu.lease.listener import CommandListener, publish_freed
+from inference.gpu.lease.port import LeaseEvent, LeaseGranted, LeaseLost, LeaseRecalled, LeaseRefused
 from inference.gpu.transports.builtin import BuiltInCoordinator
 from inference.gpu.transports.port import Coordinator, CoordinatorFault
 from inference.gpu.transports.remote import OutsideCoordinator
 from inference.runtime.circuit_breaker import CircuitBreaker
-from tests.gpu.lease_client_contract import PATIENCE_SECS, KeeperContract, assert_quiet, granted, next_event, until
+from tests.gpu.lease_client_contract import PATIENCE_SECS, LeaseClientContract, assert_quiet, granted, next_event, until
 from tests.gpu.outside import CoordinatorProcess
 from tests.gpu.tenants import Transcription, Wire
 from tests.gpu.test_acquiring import asking
 
 QUICK = CoordinatorConfig(ttl_secs=0.6, pause_secs=0.3, freed_secs=0.6, max_hold_secs=0.2)
-OPTIONS = KeeperOptions(
+OPTIONS = LeaseClientOptions(
     backoff=Backoff(first_secs=0.05, longest_secs=0.1), breaker=lambda: CircuitBreaker(max_failures=3, pause_secs=0.5)
 )
 
 
-class KeeperScene:
-    """A real keeper with its listener; what the world behind it does is the subclass's affair."""
+class LeaseClientScene:
+    """A real lease_client with its listener; what the world behind it does is the subclass's affair."""
 
-    def __init__(self, wire: Wire, coordinator: Coordinator, options: KeeperOptions = OPTIONS) -> None:
+    def __init__(self, wire: Wire, coordinator: Coordinator, options: LeaseClientOptions = OPTIONS) -> None:
         self.wire = wire
         self.events: queue.SimpleQueue[LeaseEvent] = queue.SimpleQueue()
-        self.keeper = Keeper(coordinator, self.events.put, partial(say_freed, wire), options)
-        self.listener = CommandListener(wire, self.keeper.pause_came)
-        self.keeper.begin()
+        self.lease_client = CoordinatorLeaseClient(coordinator, self.events.put, partial(publish_freed, wire), options)
+        self.listener = CommandListener(wire, self.lease_client.pause_received)
+        self.lease_client.begin()
         self.listener.begin()
         until(lambda: bool(wire.execute_command("PUBSUB", "NUMPAT")))
 
@@ -52,11 +52,11 @@ class KeeperScene:
         self.wire.publish("gpu:command", told)
 
     def end(self) -> None:
-        self.keeper.end(PATIENCE_SECS)
+        self.lease_client.end(PATIENCE_SECS)
         self.listener.end(PATIENCE_SECS)
 
 
-class BuiltInScene(KeeperScene):
+class BuiltInScene(LeaseClientScene):
     def __init__(self, wire: Wire) -> None:
         super().__init__(wire, BuiltInCoordinator(wire, QUICK))
         self._resident: Transcription | None = None
@@ -67,15 +67,15 @@ class BuiltInScene(KeeperScene):
         elif self._resident is not None:
             self._resident.error = None
 
-    def want_back(self) -> None:
-        seen = api.look(self.wire)
+    def recall(self) -> None:
+        seen = api.status(self.wire)
         self.pause(str(seen.session_id))
 
     def take_away(self) -> None:
         api.reset(self.wire)
 
     def n_held(self) -> int:
-        return int(api.look(self.wire).session_id is not None)
+        return int(api.status(self.wire).session_id is not None)
 
     def end(self) -> None:
         super().end()
@@ -85,7 +85,7 @@ class BuiltInScene(KeeperScene):
 
 
 @pytest.mark.django_db(transaction=True)
-class TestWithTheBuiltIn(KeeperContract):
+class TestWithTheBuiltIn(LeaseClientContract):
     @pytest.fixture
     def scene(self, wire: Wire) -> Iterator[BuiltInScene]:
         scene = BuiltInScene(wire)
@@ -104,20 +104,20 @@ class TestWithTheBuiltIn(KeeperContract):
 
     def test_one_that_waits_in_the_line_leaves_it_at_once(self, scene: BuiltInScene) -> None:
         hold(scene.wire, "other")
-        scene.keeper.want(priority=1, session_ids=frozenset())
-        until(lambda: len(api.look(scene.wire).waiting) == 1)
+        scene.lease_client.request(priority=1, session_ids=frozenset())
+        until(lambda: len(api.status(scene.wire).waiting) == 1)
         # Who waits is told for whom, and keeps the place.
         assert next_event(scene, LeaseRefused) == LeaseRefused("gemma-service holds the GPU", 0.0)
-        scene.keeper.unwant()
-        until(lambda: api.look(scene.wire).waiting == [])
+        scene.lease_client.withdraw()
+        until(lambda: api.status(scene.wire).waiting == [])
         assert_quiet(scene)
 
     def test_a_person_who_comes_while_batch_work_waits_does_not_wait_like_it(self, scene: BuiltInScene) -> None:
         hold(scene.wire, "other")
-        scene.keeper.want(priority=2, session_ids=frozenset())
-        until(lambda: [waiter.priority for waiter in api.look(scene.wire).waiting] == [2])
-        scene.keeper.want(priority=1, session_ids=frozenset({"talk"}))
-        until(lambda: [waiter.priority for waiter in api.look(scene.wire).waiting] == [1])
+        scene.lease_client.request(priority=2, session_ids=frozenset())
+        until(lambda: [waiter.priority for waiter in api.status(scene.wire).waiting] == [2])
+        scene.lease_client.request(priority=1, session_ids=frozenset({"talk"}))
+        until(lambda: [waiter.priority for waiter in api.status(scene.wire).waiting] == [1])
         api.release(scene.wire, session_id="other")
         events = [scene.events.get(timeout=PATIENCE_SECS)]
         while not isinstance(events[-1], LeaseGranted):
@@ -126,17 +126,17 @@ class TestWithTheBuiltIn(KeeperContract):
 
     def test_wanted_again_while_it_is_being_withdrawn_is_no_refusal(self, scene: BuiltInScene) -> None:
         hold(scene.wire, "other")
-        scene.keeper.want(priority=1, session_ids=frozenset())
-        until(lambda: len(api.look(scene.wire).waiting) == 1)
-        scene.keeper.unwant()
-        scene.keeper.want(priority=1, session_ids=frozenset())
+        scene.lease_client.request(priority=1, session_ids=frozenset())
+        until(lambda: len(api.status(scene.wire).waiting) == 1)
+        scene.lease_client.withdraw()
+        scene.lease_client.request(priority=1, session_ids=frozenset())
         api.release(scene.wire, session_id="other")
         while not isinstance(event := scene.events.get(timeout=PATIENCE_SECS), LeaseGranted):
             assert isinstance(event, LeaseRefused)
             assert event.reason == "gemma-service holds the GPU"
 
     def test_somebody_more_urgent_gets_the_card_and_hears_when_it_is_free(self, scene: BuiltInScene) -> None:
-        scene.keeper.want(priority=2, session_ids=frozenset())
+        scene.lease_client.request(priority=2, session_ids=frozenset())
         lease = next_event(scene, LeaseGranted).lease
         urgent = asking(scene.wire, "urgent", requester="ml-service", priority=1)
         answers: queue.SimpleQueue[object] = queue.SimpleQueue()
@@ -150,10 +150,10 @@ class TestWithTheBuiltIn(KeeperContract):
         waiting = threading.Thread(target=wait)
         waiting.start()
         assert "ml-service" in str(scene.events.get(timeout=PATIENCE_SECS))
-        scene.keeper.release(lease, {"n_served": 1})
+        scene.lease_client.release(lease, {"n_served": 1})
         answers.get(timeout=PATIENCE_SECS)
         waiting.join()
-        assert api.look(scene.wire).owner == "ml-service"
+        assert api.status(scene.wire).owner == "ml-service"
 
 
 def hold(wire: Wire, session_id: str) -> None:
@@ -167,7 +167,7 @@ def _away(*args: object, **options: object) -> None:
     raise RedisConnectionError("away")
 
 
-class OutsideScene(KeeperScene):
+class OutsideScene(LeaseClientScene):
     """Over a process of its own, which uses nothing of ours."""
 
     def __init__(self, wire: Wire, process: CoordinatorProcess) -> None:
@@ -178,7 +178,7 @@ class OutsideScene(KeeperScene):
     def refuse(self, reason: str | None) -> None:
         self.process.behave(refuse=reason)
 
-    def want_back(self) -> None:
+    def recall(self) -> None:
         self.pause(self.process.holder()[0])
 
     def take_away(self) -> None:
@@ -199,13 +199,13 @@ def release_in_vain(scene: OutsideScene) -> None:
     """The lease goes, but the coordinator does not take the word for it."""
     lease = granted(scene)
     scene.process.behave(status=503)
-    scene.keeper.release(lease, {})
+    scene.lease_client.release(lease, {})
 
 
-class TestWithAnOutsideOne(KeeperContract):
+class TestWithAnOutsideOne(LeaseClientContract):
     @pytest.fixture
     def scene(self, wire: Wire, process: CoordinatorProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[OutsideScene]:
-        monkeypatch.setattr(OutsideCoordinator, "look_secs", 0.1)
+        monkeypatch.setattr(OutsideCoordinator, "renew_secs", 0.1)
         process.behave(holder=[])
         scene = OutsideScene(wire, process)
         yield scene
@@ -215,7 +215,7 @@ class TestWithAnOutsideOne(KeeperContract):
         lease = granted(scene)
         scene.process.behave(holder=["somebody-else"])
         assert next_event(scene, LeaseLost).reason == "another session has the card"
-        scene.keeper.release(lease, {})
+        scene.lease_client.release(lease, {})
         assert_quiet(scene)
         assert scene.process.holder() == ["somebody-else"]  # a late release touches nobody else's
 
@@ -227,10 +227,10 @@ class TestWithAnOutsideOne(KeeperContract):
         assert_quiet(scene)  # not ours
         scene.pause(lease.session_id)
         scene.pause(lease.session_id)
-        assert next_event(scene, LeaseWanted).reason == "ml-service wants the GPU"
+        assert next_event(scene, LeaseRecalled).reason == "ml-service wants the GPU"
         assert_quiet(scene)  # said twice, told once; and not acknowledged while the card is in use
         assert heard.get_message(timeout=0.0) is None
-        scene.keeper.release(lease, {"freed_mb": 900})
+        scene.lease_client.release(lease, {"freed_mb": 900})
         message = _next(heard)
         assert (message["ack_type"], message["service"], message["session_id"]) == (
             "paused",
@@ -251,19 +251,19 @@ class TestWithAnOutsideOne(KeeperContract):
         monkeypatch.setattr("inference.gpu.transports.remote.SHORT_SECS", 0.1)
         monkeypatch.setattr("inference.gpu.transports.remote.MIN_TIMEOUT_MS", 100)
         scene.process.behave(**mood)
-        scene.keeper.want(priority=1, session_ids=frozenset())
+        scene.lease_client.request(priority=1, session_ids=frozenset())
         reasons = [next_event(scene, LeaseRefused).reason for _ in range(4)]
         assert "left alone" in reasons[-1]
-        assert scene.keeper.describe()["breaker"] == "open"
+        assert scene.lease_client.describe()["breaker"] == "open"
         scene.process.behave()
         until(lambda: isinstance(scene.events.get(timeout=PATIENCE_SECS), LeaseGranted))
-        assert scene.keeper.describe()["breaker"] == "closed"
+        assert scene.lease_client.describe()["breaker"] == "closed"
 
     def test_what_is_granted_when_nobody_needs_it_any_more_goes_back(self, scene: OutsideScene) -> None:
         scene.process.behave(grant_secs=0.3)
-        scene.keeper.want(priority=1, session_ids=frozenset())
+        scene.lease_client.request(priority=1, session_ids=frozenset())
         time.sleep(0.1)
-        scene.keeper.unwant()
+        scene.lease_client.withdraw()
         time.sleep(0.4)
         until(lambda: scene.process.holder() == [])
         assert_quiet(scene)
@@ -283,13 +283,13 @@ class TestWithAnOutsideOne(KeeperContract):
         """A wish for the card waits for the release before it; /warmup takes a refusal for the last word."""
         monkeypatch.setattr("inference.gpu.lease.client.RELEASE_AGAIN_SECS", 0.3)
         release_in_vain(scene)
-        until(lambda: scene.keeper.describe()["state"] == "idle")
+        until(lambda: scene.lease_client.describe()["state"] == "idle")
         scene.process.behave()
-        scene.keeper.want(priority=1, session_ids=frozenset())
+        scene.lease_client.request(priority=1, session_ids=frozenset())
         states: list[str] = []
 
         def is_held() -> bool:
-            states.append(scene.keeper.describe()["state"])
+            states.append(scene.lease_client.describe()["state"])
             return states[-1] == "held"
 
         until(is_held)
@@ -298,7 +298,7 @@ class TestWithAnOutsideOne(KeeperContract):
     def test_a_generation_once_found_is_remembered(self, scene: OutsideScene) -> None:
         before = len(scene.process.behave()["asked"])
         for _ in range(2):
-            scene.keeper.release(granted(scene), {})
+            scene.lease_client.release(granted(scene), {})
             until(lambda: scene.n_held() == 0)
         asked = [
             (call["method"], call["path"].rsplit("/gemma-")[0]) for call in scene.process.behave()["asked"][before:]
@@ -320,9 +320,9 @@ def test_a_service_token_is_sent_when_there_is_a_key() -> None:
     try:
         without = OutsideCoordinator(process.url, acquire_secs=1.0, mint=lambda: None)
         with pytest.raises(CoordinatorFault, match="401"):
-            without.look("s1")
+            without.renew("s1")
         with_token = OutsideCoordinator(process.url, acquire_secs=1.0, mint=lambda: "a.b")
-        assert with_token.look("s1") == "the coordinator knows nothing of our lease"
+        assert with_token.renew("s1") == "the coordinator knows nothing of our lease"
     finally:
         process.stop()
 

@@ -1,4 +1,4 @@
-"""The keeper that this installation's settings make."""
+"""The lease_client that this installation's settings make."""
 
 import queue
 import time
@@ -7,8 +7,8 @@ import pytest
 from pytest_django import Settings
 
 from inference.gpu.coordinator.watcher import watch_loop
-from inference.gpu.lease.factory import WorkerKeeper, make_coordinator
-from inference.gpu.lease.port import LeaseEvent, LeaseGranted, LeaseWanted
+from inference.gpu.lease.factory import WorkerLeaseClient, make_coordinator
+from inference.gpu.lease.port import LeaseEvent, LeaseGranted, LeaseRecalled
 from inference.gpu.transports.builtin import BuiltInCoordinator
 from inference.gpu.transports.remote import OutsideCoordinator
 from inference.models.gpu import GpuLedger
@@ -28,13 +28,13 @@ def test_an_address_names_an_outside_coordinator(settings: Settings) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_what_is_withdrawn_while_a_simulated_card_is_late_pauses_nobody(wire: Wire, settings: Settings) -> None:
     settings.GEMMA_GPU, settings.GEMMA_GPU_GRANT_DELAY_MS = "simulated", 200
-    keeper = WorkerKeeper(lambda event: None)
-    keeper.begin()
-    keeper.want(priority=1, session_ids=frozenset())
+    lease_client = WorkerLeaseClient(lambda event: None)
+    lease_client.begin()
+    lease_client.request(priority=1, session_ids=frozenset())
     time.sleep(0.05)
-    keeper.unwant()
+    lease_client.withdraw()
     time.sleep(0.3)
-    keeper.end(5.0)
+    lease_client.end(5.0)
     assert GpuLedger.objects.current().epoch == 0
 
 
@@ -43,18 +43,18 @@ def test_a_simulated_card_is_granted_late_and_asked_back(wire: Wire, settings: S
     settings.GEMMA_GPU, settings.GEMMA_GPU_GRANT_DELAY_MS = "simulated", 200
     settings.GPU_LEASE_TTL_SECS = 1.0
     events: queue.SimpleQueue[LeaseEvent] = queue.SimpleQueue()
-    keeper = WorkerKeeper(events.put)
-    keeper.begin()
+    lease_client = WorkerLeaseClient(events.put)
+    lease_client.begin()
     try:
         until(lambda: bool(wire.execute_command("PUBSUB", "NUMPAT")))
-        keeper.want(priority=2, session_ids=frozenset())
+        lease_client.request(priority=2, session_ids=frozenset())
         event = events.get(timeout=PATIENCE_SECS)
         assert isinstance(event, LeaseGranted)
         assert event.lease.waited_secs >= 0.2
         urgent = asking(wire, "urgent", priority=1)
         urgent.step()
         wanted = events.get(timeout=PATIENCE_SECS)
-        assert isinstance(wanted, LeaseWanted)
+        assert isinstance(wanted, LeaseRecalled)
         urgent.cancel()
     finally:
-        keeper.end(PATIENCE_SECS)
+        lease_client.end(PATIENCE_SECS)

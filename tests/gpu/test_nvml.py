@@ -8,19 +8,19 @@ import pytest
 from pytest_django import Settings
 
 from inference.errors import GpuUnavailable
-from inference.gpu.device.card import SimulatedCard
-from inference.gpu.device.discovery import find_card
-from inference.gpu.device.nvml import NvmlCard
+from inference.gpu.device.discovery import find_gpu
+from inference.gpu.device.nvml import NvmlGpu
+from inference.gpu.device.port import SimulatedGpu
 
-CARD = NvmlCard.open(0)
+CARD = NvmlGpu.open(0)
 on_a_card = pytest.mark.skipif(CARD is None, reason="no NVIDIA card here: what the driver says of VRAM is not tested")
 
 
 def test_the_modes_find_what_they_say(settings: Settings) -> None:
-    assert find_card("off") is None
-    assert isinstance(find_card("simulated"), SimulatedCard)
+    assert find_gpu("off") is None
+    assert isinstance(find_gpu("simulated"), SimulatedGpu)
     settings.GEMMA_MAIN_GPU = 15  # on a machine with fewer cards there is none with this number
-    assert find_card("auto") is None
+    assert find_gpu("auto") is None
 
 
 def test_without_a_driver_there_is_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,7 +28,7 @@ def test_without_a_driver_there_is_no_card(monkeypatch: pytest.MonkeyPatch) -> N
         raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 
     monkeypatch.setattr(pynvml, "nvmlInit", absent)
-    assert NvmlCard.open(0) is None
+    assert NvmlGpu.open(0) is None
 
 
 def test_what_a_process_holds_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +43,7 @@ def test_what_a_process_holds_is_counted_once(monkeypatch: pytest.MonkeyPatch) -
         "nvmlDeviceGetGraphicsRunningProcesses": listed[:1],
     }.items():
         monkeypatch.setattr(pynvml, name, lambda handle, value=value: value)
-    card = NvmlCard(object())
+    card = NvmlGpu(object())
     assert (card.uuid, card.name, card.total_mb, card.free_mb) == ("GPU-1", "a card", 8192, 7168)
     assert card.vram_used_mb_of([7]) == 900
     assert card.vram_used_mb_of([8]) == 1  # how much is not known, that it is there is
@@ -58,7 +58,7 @@ def test_a_card_that_is_lost_is_unavailable_and_not_free(monkeypatch: pytest.Mon
     for name in ("nvmlDeviceGetUUID", "nvmlDeviceGetName"):
         monkeypatch.setattr(pynvml, name, lambda handle: "a card")
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(total=8 << 30, free=0))
-    card = NvmlCard(object())
+    card = NvmlGpu(object())
     for name in ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetComputeRunningProcesses"):
         monkeypatch.setattr(pynvml, name, lost)
     with pytest.raises(GpuUnavailable, match="a card does not answer"):

@@ -18,9 +18,9 @@ from gemma_project.broker_url import socket_url
 from gemma_project.supervisor import valkey
 from gemma_project.supervisor.tether import tethered
 from inference.gpu.coordinator.config import CoordinatorConfig
-from inference.gpu.coordinator.lease import Watch
-from inference.gpu.lease.client import Keeper
-from inference.gpu.lease.listener import say_freed
+from inference.gpu.coordinator.lease import LeaseWatcher
+from inference.gpu.lease.client import CoordinatorLeaseClient
+from inference.gpu.lease.listener import publish_freed
 from inference.gpu.lease.port import Lease, LeaseEvent, LeaseGranted, LeaseLost
 from inference.gpu.sdk import tenant as tenant_module
 from inference.gpu.tenant import GpuTenant, gpu_tenant
@@ -84,25 +84,25 @@ def events() -> "SimpleQueue[LeaseEvent]":
 
 
 @pytest.fixture
-def keeper(server: Server, events: "SimpleQueue[LeaseEvent]") -> Iterator[Keeper]:
+def lease_client(server: Server, events: "SimpleQueue[LeaseEvent]") -> Iterator[CoordinatorLeaseClient]:
     """The worker's side, and a web process's watch beside it."""
     coordinator = BuiltInCoordinator(server.client, CONFIG)
-    keeper = Keeper(coordinator, events.put, partial(say_freed, server.client))
-    watch = Watch(CONFIG, clock=time.monotonic)
+    lease_client = CoordinatorLeaseClient(coordinator, events.put, partial(publish_freed, server.client))
+    watch = LeaseWatcher(CONFIG, clock=time.monotonic)
     watching = RepeatingThread("gpu watch", 0.1, lambda: watch.once(server.client))
-    keeper.begin()
+    lease_client.begin()
     watching.begin()
-    yield keeper
-    keeper.end(PATIENCE_SECS)
+    yield lease_client
+    lease_client.end(PATIENCE_SECS)
     watching.end(PATIENCE_SECS)
     connections.close_all()
 
 
 @pytest.fixture
-def lease(keeper: Keeper, tenant: GpuTenant, events: "SimpleQueue[LeaseEvent]") -> Lease:
+def lease(lease_client: CoordinatorLeaseClient, tenant: GpuTenant, events: "SimpleQueue[LeaseEvent]") -> Lease:
     """The card is ours, and the tenant has left it."""
     until(lambda: tenant.is_allowed)
-    keeper.want(priority=1, session_ids=frozenset())
+    lease_client.request(priority=1, session_ids=frozenset())
     granted = events.get(timeout=PATIENCE_SECS)
     assert isinstance(granted, LeaseGranted), granted
     assert not tenant.is_allowed
@@ -111,26 +111,35 @@ def lease(keeper: Keeper, tenant: GpuTenant, events: "SimpleQueue[LeaseEvent]") 
 
 @pytest.mark.parametrize("wiped", [False, True])
 def test_a_short_outage_costs_nothing(
-    server: Server, keeper: Keeper, tenant: GpuTenant, lease: Lease, events: "SimpleQueue[LeaseEvent]", wiped: bool
+    server: Server,
+    lease_client: CoordinatorLeaseClient,
+    tenant: GpuTenant,
+    lease: Lease,
+    events: "SimpleQueue[LeaseEvent]",
+    wiped: bool,
 ) -> None:
     server.kill_for(0.3, wiped=wiped)
     time.sleep(CONFIG.ttl_secs)
     assert events.empty()
     assert not tenant.is_allowed
-    keeper.release(lease, {})
+    lease_client.release(lease, {})
     until(lambda: tenant.is_allowed)
     until(lambda: GpuLedger.objects.current().is_free)  # its word that it goes on is still on the way
 
 
 def test_after_a_long_one_the_holder_has_left_and_the_tenant_goes_on(
-    server: Server, keeper: Keeper, tenant: GpuTenant, lease: Lease, events: "SimpleQueue[LeaseEvent]"
+    server: Server,
+    lease_client: CoordinatorLeaseClient,
+    tenant: GpuTenant,
+    lease: Lease,
+    events: "SimpleQueue[LeaseEvent]",
 ) -> None:
     killed_at = time.monotonic()
     server.kill()
     lost = events.get(timeout=PATIENCE_SECS)
     assert isinstance(lost, LeaseLost)
     assert time.monotonic() - killed_at < CONFIG.ttl_secs + 0.5
-    keeper.release(lost.lease, {})
+    lease_client.release(lost.lease, {})
     server.start()
     until(lambda: tenant.is_allowed)
     until(lambda: GpuLedger.objects.current().is_free)

@@ -13,7 +13,7 @@ from pytest_django.fixtures import Settings
 from pytest_django.live_server_helper import LiveServer
 
 from inference.gpu.coordinator import api
-from inference.gpu.coordinator.acquiring import Granted, Refused
+from inference.gpu.coordinator.acquiring import AcquisitionGranted, AcquisitionRefused
 from inference.gpu.sdk import tenant as tenant_module
 from inference.gpu.sdk.client import TenantClient
 from inference.gpu.tenant import GpuRefused, GpuTenant, gpu_tenant
@@ -106,7 +106,7 @@ def test_a_use_is_not_interrupted(wire: Wire, program: Program, begin: Callable[
         time.sleep(0.02)
     assert program.holds
     go_on.set()
-    assert isinstance(verdict_of(acquisition), Granted)
+    assert isinstance(verdict_of(acquisition), AcquisitionGranted)
     using.join()
     assert not program.holds
 
@@ -116,7 +116,7 @@ def test_one_that_cannot_leave_keeps_the_card(wire: Wire, program: Program, begi
     until(lambda: tenant.is_allowed)
     program.error = RuntimeError("no")
     verdict = verdict_of(asking(wire))
-    assert isinstance(verdict, Refused)
+    assert isinstance(verdict, AcquisitionRefused)
     assert "transcription could not leave" in verdict.reason
 
 
@@ -181,21 +181,21 @@ class TestAsking:
         guest = begin("comfy", url=url, resident=False)
         with guest.ask(priority=1, timeout_secs=5) as lease, guest.use():
             assert program.holds
-            assert (api.look(wire).owner, api.look(wire).session_id) == ("comfy", lease.session_id)
+            assert (api.status(wire).owner, api.status(wire).session_id) == ("comfy", lease.session_id)
             with pytest.raises(GpuRefused, match="comfy holds the GPU"):
                 begin("other", url=url, resident=False)._acquire(1, 1.0)
         assert program.calls == ["load", "unload"]
-        assert api.look(wire).session_id is None
+        assert api.status(wire).session_id is None
 
     def test_a_guest_gives_way_to_somebody_more_urgent(
         self, wire: Wire, program: Program, begin: Callable[..., GpuTenant], url: str
     ) -> None:
         guest = begin("comfy", url=url, resident=False)
         with guest.ask(priority=2, timeout_secs=5):
-            assert isinstance(verdict_of(asking(wire, "urgent", priority=1)), Granted)
+            assert isinstance(verdict_of(asking(wire, "urgent", priority=1)), AcquisitionGranted)
             assert not guest.is_allowed
         assert program.calls == ["load", "unload"]
-        assert api.look(wire).session_id == "urgent"
+        assert api.status(wire).session_id == "urgent"
 
     def test_a_resident_may_ask_and_need_not_leave_for_itself(
         self, wire: Wire, program: Program, begin: Callable[..., GpuTenant], url: str
@@ -203,10 +203,10 @@ class TestAsking:
         tenant = begin(url=url)
         until(lambda: tenant.is_allowed)
         with tenant.ask(timeout_secs=5):
-            assert api.look(wire).owner == "transcription"
-            assert isinstance(verdict_of(asking(wire, "s2", priority=2, timeout_secs=0.1)), Refused)
+            assert api.status(wire).owner == "transcription"
+            assert isinstance(verdict_of(asking(wire, "s2", priority=2, timeout_secs=0.1)), AcquisitionRefused)
         assert program.calls == ["load"]
-        assert isinstance(verdict_of(asking(wire, "s3")), Granted)
+        assert isinstance(verdict_of(asking(wire, "s3")), AcquisitionGranted)
         assert program.calls == ["load", "unload"]
 
     def test_a_resident_that_asked_leaves_before_the_next_in_line_has_the_card(
@@ -217,7 +217,7 @@ class TestAsking:
         following = asking(wire, "s2")
         with tenant.ask(timeout_secs=5):
             assert following.step() is None
-        assert isinstance(verdict_of(following), Granted)
+        assert isinstance(verdict_of(following), AcquisitionGranted)
         assert program.calls == ["load", "unload"]
 
     def test_one_that_cannot_renew_has_left_before_somebody_else_comes(
@@ -228,7 +228,7 @@ class TestAsking:
         with guest.ask(timeout_secs=5) as lease:
             guest._coordinator = TenantClient("http://127.0.0.1:9", "comfy")
             until(lambda: not guest.is_allowed)
-            assert api.look(wire).session_id == lease.session_id, "it has left while the card was still its own"
+            assert api.status(wire).session_id == lease.session_id, "it has left while the card was still its own"
         assert program.calls == ["load", "unload"]
 
     def test_nobody_there_is_a_refusal(self, begin: Callable[..., GpuTenant]) -> None:

@@ -16,8 +16,8 @@ from django.utils import timezone
 
 from inference.gpu.coordinator import broadcast, lease, preemption, ttl
 from inference.gpu.coordinator.config import CoordinatorConfig
-from inference.gpu.coordinator.preemption import Answers, Pause
-from inference.gpu.coordinator.wait_queue import Place, Waiter
+from inference.gpu.coordinator.preemption import ResidentPause, TenantReplies
+from inference.gpu.coordinator.wait_queue import QueueEntry, Waiter
 from inference.gpu.protocol import channels
 from inference.models.gpu import GpuLedger, LedgerState
 
@@ -31,18 +31,18 @@ MIN_STEP_SECS, MAX_STEP_SECS = 0.05, 0.5
 
 
 @dataclass(frozen=True)
-class Granted:
+class AcquisitionGranted:
     epoch: int
     waited_secs: float
 
 
 @dataclass(frozen=True)
-class Refused:
+class AcquisitionRefused:
     reason: str
     waited_secs: float
 
 
-Verdict = Granted | Refused
+Verdict = AcquisitionGranted | AcquisitionRefused
 
 
 class Acquisition:
@@ -65,10 +65,10 @@ class Acquisition:
         self._clock = clock
         self._began = clock()
         self._deadline = self._began + timeout_secs
-        self._place = Place.new(client, waiter)
-        self._watch = lease.Watch(config, clock=clock)
-        self._answers: Answers | None = None
-        self._pause: Pause | None = None
+        self._place = QueueEntry.new(client, waiter)
+        self._watch = lease.LeaseWatcher(config, clock=clock)
+        self._answers: TenantReplies | None = None
+        self._pause: ResidentPause | None = None
         self._taken: GpuLedger | None = None  # as we left it when our turn came
         self._asked_holder_at = float("-inf")
         self.waits_for = ""  # for users
@@ -104,7 +104,7 @@ class Acquisition:
             log.warning("a request of %s for the GPU failed: %s", self._waiter.requester, error)
             verdict = self._refused("the coordinator cannot reach Redis or its database")
         if verdict is not None:
-            self._leave(gives_back=isinstance(verdict, Refused))
+            self._leave(gives_back=isinstance(verdict, AcquisitionRefused))
         return verdict
 
     def _leave(self, *, gives_back: bool) -> None:
@@ -123,7 +123,9 @@ class Acquisition:
     def _wait(self) -> Verdict | None:
         row = GpuLedger.objects.current()
         if row.state == LedgerState.HELD and row.session_id == self._waiter.session_id:
-            return Granted(row.epoch, self.waited_secs)  # asked again by somebody who did not hear the answer
+            return AcquisitionGranted(
+                row.epoch, self.waited_secs
+            )  # asked again by somebody who did not hear the answer
         self.waits_for = f"{row.requester} holds the GPU" if row.requester else ""
         if self._clock() >= self._deadline:
             return self._refused(self.waits_for or "another program holds the GPU")
@@ -157,7 +159,7 @@ class Acquisition:
         # Before the residents are counted: who comes later reads here that the card is not theirs.
         broadcast.show(self._redis, row)
         if not was_emptied:
-            self._pause = Pause(self._redis, self._listening(), self._config, **new, clock=self._clock)
+            self._pause = ResidentPause(self._redis, self._listening(), self._config, **new, clock=self._clock)
             self._pause.begin()
 
     def _ask_for_leave(self, row: GpuLedger) -> None:
@@ -180,9 +182,9 @@ class Acquisition:
                 self._redis, session_id=row.session_id, requester=self._waiter.requester, timeout_ms=timeout_ms
             )
 
-    def _listening(self) -> Answers:
+    def _listening(self) -> TenantReplies:
         if self._answers is None:
-            self._answers = Answers(self._redis)
+            self._answers = TenantReplies(self._redis)
         return self._answers
 
     # ---- with the turn ----
@@ -203,7 +205,7 @@ class Acquisition:
         ttl.extend(self._redis, row.epoch, ttl_secs)
         broadcast.show(self._redis, row)
         log.info("the GPU lease %d goes to %s after %.2f s", row.epoch, row.requester, self.waited_secs)
-        return Granted(row.epoch, self.waited_secs)
+        return AcquisitionGranted(row.epoch, self.waited_secs)
 
-    def _refused(self, reason: str) -> Refused:
-        return Refused(reason, self.waited_secs)
+    def _refused(self, reason: str) -> AcquisitionRefused:
+        return AcquisitionRefused(reason, self.waited_secs)

@@ -12,7 +12,7 @@ from inference.models.gpu import GpuLedger, LedgerState
 
 
 @dataclass(frozen=True)
-class Seen:
+class CoordinatorStatus:
     """Who has the card, for a page or a program."""
 
     state: str
@@ -58,10 +58,10 @@ def reset(client: "redis.Redis[bytes]") -> int:
     return row.epoch
 
 
-def look(client: "redis.Redis[bytes]") -> Seen:
+def status(client: "redis.Redis[bytes]") -> CoordinatorStatus:
     row = GpuLedger.objects.current()
     is_taken = row.state in (LedgerState.PAUSING, LedgerState.HELD)
-    return Seen(
+    return CoordinatorStatus(
         state=broadcast.state_of(row),
         owner=broadcast.owner_of(row),
         session_id=row.session_id if is_taken else None,

@@ -51,13 +51,13 @@ def give_back(client: "redis.Redis[bytes]", row: GpuLedger) -> None:
         broadcast.show(client, row)
 
 
-class Watch:
+class LeaseWatcher:
     """Looks after the card: expired leases, residents that nobody told, signs that were lost. Any number may watch."""
 
     def __init__(self, config: CoordinatorConfig, *, clock: Callable[[], float]) -> None:
         self._config = config
         self._clock = clock
-        self._expiry = ttl.Expiry(config.ttl_secs, clock=clock)
+        self._expiry = ttl.LeaseExpiry(config.ttl_secs, clock=clock)
         self._resuming: tuple[int, float] = (-1, 0.0)
 
     def look(self, client: "redis.Redis[bytes]", row: GpuLedger) -> None:

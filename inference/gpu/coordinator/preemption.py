@@ -19,7 +19,7 @@ SEEN = "gpu:resident"
 SUBSCRIBE_SECS = 1.0
 
 
-class Answers:
+class TenantReplies:
     """What tenants say, from the moment this exists: a subscription of its own."""
 
     def __init__(self, client: "redis.Redis[bytes]") -> None:
@@ -45,19 +45,19 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Emptied:
+class PauseOutcome:
     """``refusal`` None: the card is free."""
 
     refusal: str | None = None
 
 
-class Pause:
+class ResidentPause:
     """Asking the residents once to leave. ``begin`` once, then ``step`` until it does not return None."""
 
     def __init__(
         self,
         client: "redis.Redis[bytes]",
-        answers: Answers,
+        answers: TenantReplies,
         config: CoordinatorConfig,
         *,
         session_id: str,
@@ -83,7 +83,7 @@ class Pause:
         self._began = self._clock()
         self._ask()
 
-    def step(self) -> Emptied | None:
+    def step(self) -> PauseOutcome | None:
         for channel, message in self._answers.new():
             if self._asked_at is not None and channels.is_fresh(message, self._asked_at):
                 self._take(channel, message)
@@ -91,14 +91,14 @@ class Pause:
         if self._asked_at is None:
             return self._nobody(waited_secs)
         if self._refusal is not None:
-            return Emptied(self._refusal)
+            return PauseOutcome(self._refusal)
         if self._n_freed >= self._n_old and len(self._freed) >= self._n_new:
-            return Emptied()
+            return PauseOutcome()
         has_word = self._n_paused >= self._n_old and len(self._acked) >= self._n_new
         if not has_word and waited_secs >= self._config.pause_secs:
-            return Emptied(f"the transcription service did not answer within {self._config.pause_secs:g} s")
+            return PauseOutcome(f"the transcription service did not answer within {self._config.pause_secs:g} s")
         if waited_secs >= self._config.freed_secs:
-            return Emptied(f"the transcription service did not free the card within {self._config.freed_secs:g} s")
+            return PauseOutcome(f"the transcription service did not free the card within {self._config.freed_secs:g} s")
         return None
 
     def _ask(self) -> None:
@@ -119,12 +119,12 @@ class Pause:
         pipe.publish(channels.COMMAND, new)
         pipe.execute()
 
-    def _nobody(self, waited_secs: float) -> Emptied | None:
+    def _nobody(self, waited_secs: float) -> PauseOutcome | None:
         """Free at once when nobody uses the card through us; but one that was here just now may be connecting again."""
         if not self._redis.exists(SEEN):
-            return Emptied()
+            return PauseOutcome()
         if waited_secs >= self._config.pause_secs:
-            return Emptied("the transcription service was here a moment ago and cannot be reached")
+            return PauseOutcome("the transcription service was here a moment ago and cannot be reached")
         self._ask()
         return None
 

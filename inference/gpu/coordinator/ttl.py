@@ -19,7 +19,7 @@ def end(client: "redis.Redis[bytes]", epoch: int) -> None:
     client.delete(f"{KEY}{epoch}")
 
 
-class Expiry:
+class LeaseExpiry:
     """One process's view of the lease that it last looked at."""
 
     def __init__(self, ttl_secs: float, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -22,7 +22,7 @@ class Waiter(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Place:
+class QueueEntry:
     """One place in the line; ``keep`` it at least every ALIVE_MS."""
 
     client: "redis.Redis[bytes]"
@@ -31,7 +31,7 @@ class Place:
     score: float
 
     @classmethod
-    def new(cls, client: "redis.Redis[bytes]", waiter: Waiter) -> "Place":
+    def new(cls, client: "redis.Redis[bytes]", waiter: Waiter) -> "QueueEntry":
         score = waiter.priority * PRIORITY_WEIGHT + time.time() * 1000
         return cls(client, waiter, secrets.token_hex(8), score)
 

@@ -5,7 +5,7 @@ import time
 from django.conf import settings
 
 from inference.gpu.coordinator.config import CoordinatorConfig
-from inference.gpu.coordinator.lease import Watch
+from inference.gpu.coordinator.lease import LeaseWatcher
 from inference.runtime.redis_client import gpu_client
 from inference.runtime.repeating_thread import RepeatingThread
 
@@ -18,6 +18,6 @@ def watch_loop() -> RepeatingThread | None:
     if settings.GPU_COORDINATOR_URL is not None:
         return None
     config = CoordinatorConfig.from_settings()
-    watch = Watch(config, clock=time.monotonic)
+    watch = LeaseWatcher(config, clock=time.monotonic)
     interval_secs = min(MAX_WATCH_SECS, max(MIN_WATCH_SECS, config.ttl_secs / WATCHES_PER_TTL))
     return RepeatingThread("gpu watch", interval_secs, lambda: watch.once(gpu_client()))

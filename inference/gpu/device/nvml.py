@@ -12,7 +12,7 @@ from inference.errors import GpuUnavailable
 log = logging.getLogger(__name__)
 
 
-class NvmlCard:
+class NvmlGpu:
     """One card. The numbers are the driver's, and it is asked anew each time."""
 
     def __init__(self, handle: object) -> None:
@@ -22,7 +22,7 @@ class NvmlCard:
         self.total_mb = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) // MEBIBYTE
 
     @classmethod
-    def open(cls, index: int) -> "NvmlCard | None":
+    def open(cls, index: int) -> "NvmlGpu | None":
         """The card with this number, or None: no driver, or no such card."""
         try:
             pynvml.nvmlInit()

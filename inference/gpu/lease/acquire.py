@@ -1,6 +1,6 @@
 """One request for the card at a time, in a thread of its own: waiting for a coordinator may take a minute.
 
-Knows the breaker and how long to leave a coordinator in peace; what an answer means for the lease, the keeper knows.
+Knows the circuit breaker and the backoff; the lease client decides what an answer means.
 """
 
 import logging
@@ -33,7 +33,7 @@ class Backoff:
 
 
 @dataclass(frozen=True)
-class Asked:
+class LeaseRequest:
     """What is being asked for; ``began`` is when it was first wanted."""
 
     session_id: str
@@ -43,29 +43,29 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answered:
+class RequestAnswered:
     """``is_withdrawn``: nobody waited for it any more, so that a denial is no refusal."""
 
-    asked: Asked
+    asked: LeaseRequest
     answer: Grant | Denial
     is_withdrawn: bool = False
 
 
 @dataclass(frozen=True)
-class StillWaiting:
+class RequestWaiting:
     """No answer yet; what it waits for."""
 
     reason: str
 
 
-class Asker:
+class LeaseRequester:
     """``ask`` returns at once; ``post`` is called with what comes of it, the answer last, from another thread."""
 
     def __init__(
         self,
         coordinator: Coordinator,
         breaker: CircuitBreaker,
-        post: Callable[[Answered | StillWaiting], None],
+        post: Callable[[RequestAnswered | RequestWaiting], None],
         *,
         grant_delay_secs: float = 0.0,
     ) -> None:
@@ -74,7 +74,7 @@ class Asker:
         self._post = post
         self._grant_delay_secs = grant_delay_secs
         self._is_withdrawn = threading.Event()
-        self.asked: Asked | None = None  # on its way
+        self.asked: LeaseRequest | None = None  # on its way
 
     @property
     def pause_secs(self) -> float:
@@ -87,7 +87,7 @@ class Asker:
         if ticket is None:
             return False
         self._is_withdrawn.clear()
-        asked = self.asked = Asked(f"gemma-{uuid.uuid4().hex}", priority, served, began)
+        asked = self.asked = LeaseRequest(f"gemma-{uuid.uuid4().hex}", priority, served, began)
         threading.Thread(target=self._run, args=(asked, ticket), name="gpu asker", daemon=True).start()
         return True
 
@@ -96,7 +96,7 @@ class Asker:
             self._is_withdrawn.set()
             self._coordinator.withdraw(self.asked.session_id)
 
-    def _run(self, asked: Asked, ticket: int) -> None:
+    def _run(self, asked: LeaseRequest, ticket: int) -> None:
         began = time.monotonic()
         answer: Grant | Denial
         try:
@@ -109,19 +109,19 @@ class Asker:
             self._breaker.failed(ticket)
             answer = Denial(str(error), in_doubt=True)
         except Exception:
-            # Without an answer the keeper would wait for ever and the card never be asked for again.
+            # Without an answer the lease_client would wait for ever and the card never be asked for again.
             log.exception("asking for the GPU failed")
             self._breaker.failed(ticket)
             answer = Denial("asking for the GPU failed", in_doubt=True)
         else:
             self._breaker.succeeded(ticket)
         log.debug("asked for the GPU for %.2f s: %s", time.monotonic() - began, answer)
-        self._post(Answered(asked, answer, self._is_withdrawn.is_set()))
+        self._post(RequestAnswered(asked, answer, self._is_withdrawn.is_set()))
 
-    def _acquire(self, asked: Asked) -> Grant | Denial:
+    def _acquire(self, asked: LeaseRequest) -> Grant | Denial:
         return self._coordinator.acquire(
             session_id=asked.session_id,
             priority=asked.priority,
             metadata={"sessions": sorted(asked.served)[:16]},
-            on_wait=lambda reason: self._post(StillWaiting(reason)),
+            on_wait=lambda reason: self._post(RequestWaiting(reason)),
         )

@@ -1,4 +1,4 @@
-"""The lease keeper: asks for the card, watches over the lease while it is held, gives it back.
+"""The lease client: asks for the card, watches over the lease while it is held, gives it back.
 
 One thread owns all state here; everybody else posts orders. Knows neither runners nor how a coordinator is spoken to.
 
@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from inference.gpu.lease.acquire import Answered, Asker, Backoff, StillWaiting
-from inference.gpu.lease.port import Lease, LeaseEvent, LeaseGranted, LeaseLost, LeaseRefused, LeaseWanted, Post
+from inference.gpu.lease.acquire import Backoff, LeaseRequester, RequestAnswered, RequestWaiting
+from inference.gpu.lease.port import Lease, LeaseEvent, LeaseGranted, LeaseLost, LeaseRecalled, LeaseRefused, Post
 from inference.gpu.transports.port import Coordinator, CoordinatorFault, Denial, Grant
 from inference.runtime.circuit_breaker import CircuitBreaker
 
@@ -56,7 +56,7 @@ class End:
 
 
 @dataclass
-class Unsent:
+class UnsentRelease:
     """A release that the coordinator has not taken yet."""
 
     session_id: str
@@ -66,7 +66,7 @@ class Unsent:
 
 
 @dataclass
-class Held:
+class HeldLease:
     """The lease, and when what about it is due."""
 
     lease: Lease
@@ -76,61 +76,63 @@ class Held:
     is_lost: bool = False
 
 
-Order = Want | Unwant | Release | PauseCame | StillWaiting | Answered | End
+Order = Want | Unwant | Release | PauseCame | RequestWaiting | RequestAnswered | End
 
 
 @dataclass(frozen=True)
-class KeeperOptions:
+class LeaseClientOptions:
     backoff: Backoff = field(default_factory=Backoff)
     breaker: Callable[[], CircuitBreaker] = lambda: CircuitBreaker(max_failures=3, pause_secs=30.0)
     grant_delay_secs: float = 0.0
 
 
-class Keeper:
-    """Obeys ``lease.LeaseKeeper``. ``say_freed`` tells the other tenants that what one of them wanted is free."""
+class CoordinatorLeaseClient:
+    """Obeys ``lease.LeaseClient``. ``publish_freed`` tells the other tenants that what one of them wanted is free."""
 
     def __init__(
         self,
         coordinator: Coordinator,
         post: Post,
-        say_freed: Callable[[str, Mapping[str, object]], None],
-        options: KeeperOptions | None = None,
+        publish_freed: Callable[[str, Mapping[str, object]], None],
+        options: LeaseClientOptions | None = None,
     ) -> None:
-        options = options or KeeperOptions()
+        options = options or LeaseClientOptions()
         self._coordinator = coordinator
         self._post = post
-        self._say_freed = say_freed
+        self._publish_freed = publish_freed
         self._backoff = options.backoff
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._breaker = options.breaker()
-        self._asker = Asker(coordinator, self._breaker, self._orders.put, grant_delay_secs=options.grant_delay_secs)
+        self._asker = LeaseRequester(
+            coordinator, self._breaker, self._orders.put, grant_delay_secs=options.grant_delay_secs
+        )
         self._want: Want | None = None
         self._wanted_at = 0.0
-        self._held: Held | None = None
-        self._unsent: list[Unsent] = []
+        self._held: HeldLease | None = None
+        self._unsent: list[UnsentRelease] = []
         self._ask_at = 0.0
         self._n_refusals = 0
         self._refusal = ""
         self._freed = ""  # the session that was given back last
         self._given_back = ""  # the same, known at once in every thread
-        self._thread = threading.Thread(target=self._run, name="gpu keeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="gpu lease client", daemon=True)
 
     # ---- for any thread ----
 
     def begin(self) -> None:
         self._thread.start()
 
-    def want(self, *, priority: int, session_ids: frozenset[str]) -> None:
+    def request(self, *, priority: int, session_ids: frozenset[str]) -> None:
         self._orders.put(Want(priority, session_ids))
 
-    def unwant(self) -> None:
+    def withdraw(self) -> None:
         self._orders.put(Unwant())
 
     def release(self, lease: Lease, result: Mapping[str, Any]) -> None:
         self._given_back = lease.session_id
         self._orders.put(Release(lease.session_id, result))
 
-    def pause_came(self, session_id: str, requester: str) -> None:
+    def pause_received(self, session_id: str, requester: str) -> None:
         """Somebody said on the common channel that this session should leave the card."""
         self._orders.put(PauseCame(session_id, requester))
 
@@ -190,11 +192,11 @@ class Keeper:
                 self._released(session_id, result)
             case PauseCame(session_id, requester):
                 self._asked_back(session_id, requester)
-            case StillWaiting(reason) if self._want is not None:
+            case RequestWaiting(reason) if self._want is not None:
                 # Not refused for good, but whoever waits for the answer should know why it is not faster.
                 self._refusal = reason
                 self._post(LeaseRefused(reason, 0.0))
-            case Answered():
+            case RequestAnswered():
                 self._answered(order)
 
     def _do_what_is_due(self, now: float) -> None:
@@ -219,23 +221,23 @@ class Keeper:
         if not self._asker.ask(priority=want.priority, served=want.session_ids, began=self._wanted_at):
             self._refused("the GPU coordinator fails and is left alone for a while", self._asker.pause_secs)
 
-    def _answered(self, answered: Answered) -> None:
+    def _answered(self, answered: RequestAnswered) -> None:
         self._asker.asked = None
         asked, answer, now = answered.asked, answered.answer, time.monotonic()
         if isinstance(answer, Denial):
             if answer.in_doubt:
-                self._unsent.append(Unsent(asked.session_id, {}, now, n_tries=RELEASE_TRIES - 1))
+                self._unsent.append(UnsentRelease(asked.session_id, {}, now, n_tries=RELEASE_TRIES - 1))
             if self._want is not None and not answered.is_withdrawn:
                 self._n_refusals += 1
                 self._refused(answer.reason, self._backoff.secs(self._n_refusals))
         elif self._want is None:
-            self._unsent.append(Unsent(asked.session_id, {}, now))
+            self._unsent.append(UnsentRelease(asked.session_id, {}, now))
         else:
             self._granted(asked.session_id, answer, now - asked.began, now)
 
     def _granted(self, session_id: str, grant: Grant, waited_secs: float, now: float) -> None:
         lease = Lease(session_id, grant.epoch, now, waited_secs, grant.coordinator)
-        self._held = Held(lease, look_at=now + self._coordinator.look_secs, seen_at=now)
+        self._held = HeldLease(lease, look_at=now + self._coordinator.renew_secs, seen_at=now)
         self._want, self._refusal, self._n_refusals = None, "", 0
         self._post(LeaseGranted(lease))
 
@@ -246,20 +248,20 @@ class Keeper:
 
     # ---- holding ----
 
-    def _look(self, held: Held) -> None:
+    def _look(self, held: HeldLease) -> None:
         try:
-            taken_by = self._coordinator.look(held.lease.session_id)
+            taken_by = self._coordinator.renew(held.lease.session_id)
         except CoordinatorFault as error:
             taken_by = self._cannot_look(held, str(error))
         else:
             held.seen_at = time.monotonic()
-        held.look_at = time.monotonic() + self._coordinator.look_secs
+        held.look_at = time.monotonic() + self._coordinator.renew_secs
         if taken_by is not None:
             log.warning("the GPU lease %d is lost: %s", held.lease.epoch, taken_by)
             held.is_lost = True
             self._tell(held, LeaseLost(held.lease, taken_by))
 
-    def _cannot_look(self, held: Held, why: str) -> str | None:
+    def _cannot_look(self, held: HeldLease, why: str) -> str | None:
         patience_secs = self._coordinator.lost_after_secs
         if patience_secs is None or time.monotonic() - held.seen_at < patience_secs:
             log.debug("the GPU lease %d could not be looked at: %s", held.lease.epoch, why)
@@ -271,11 +273,11 @@ class Keeper:
         if held is not None and held.lease.session_id == session_id:
             if not held.was_asked_back:
                 held.was_asked_back = True
-                self._tell(held, LeaseWanted(held.lease, f"{requester} wants the GPU"))
+                self._tell(held, LeaseRecalled(held.lease, f"{requester} wants the GPU"))
         elif session_id == self._freed:
-            self._say_freed(session_id, {})  # who asks again has not heard it
+            self._publish_freed(session_id, {})  # who asks again has not heard it
 
-    def _tell(self, held: Held, event: LeaseEvent) -> None:
+    def _tell(self, held: HeldLease, event: LeaseEvent) -> None:
         if held.lease.session_id != self._given_back:
             self._post(event)
 
@@ -288,12 +290,12 @@ class Keeper:
         self._held = None
         self._freed = session_id
         # At once and not when it is due: others wait for the card.
-        self._unsent.append(Unsent(session_id, result, time.monotonic()))
+        self._unsent.append(UnsentRelease(session_id, result, time.monotonic()))
         self._send_release(self._unsent[-1])
         if held.was_asked_back:
-            self._say_freed(session_id, result)
+            self._publish_freed(session_id, result)
 
-    def _send_release(self, unsent: Unsent) -> None:
+    def _send_release(self, unsent: UnsentRelease) -> None:
         unsent.n_tries += 1
         try:
             self._coordinator.release(unsent.session_id, unsent.result)
@@ -309,9 +311,9 @@ class Keeper:
         self._want = None
         if self._asker.asked is not None:
             self._asker.withdraw()
-            self._unsent.append(Unsent(self._asker.asked.session_id, {}, 0.0))
+            self._unsent.append(UnsentRelease(self._asker.asked.session_id, {}, 0.0))
         if self._held is not None:
-            self._unsent.append(Unsent(self._held.lease.session_id, {}, 0.0))
+            self._unsent.append(UnsentRelease(self._held.lease.session_id, {}, 0.0))
             self._held = None
         for unsent in list(self._unsent):
             unsent.n_tries = RELEASE_TRIES

@@ -1,4 +1,4 @@
-"""The keeper of this installation: which coordinator it speaks to, and the threads around it."""
+"""The lease_client of this installation: which coordinator it speaks to, and the threads around it."""
 
 import functools
 
@@ -8,8 +8,8 @@ from django.core.exceptions import ImproperlyConfigured
 from inference.auth.service_token import mint
 from inference.gpu.coordinator.config import CoordinatorConfig
 from inference.gpu.coordinator.watcher import watch_loop
-from inference.gpu.lease.client import Keeper, KeeperOptions
-from inference.gpu.lease.listener import CommandListener, say_freed
+from inference.gpu.lease.client import CoordinatorLeaseClient, LeaseClientOptions
+from inference.gpu.lease.listener import CommandListener, publish_freed
 from inference.gpu.lease.port import Post
 from inference.gpu.transports.builtin import BuiltInCoordinator
 from inference.gpu.transports.port import Coordinator, CoordinatorFault
@@ -20,20 +20,20 @@ from inference.runtime.redis_client import gpu_client, sync_client
 COMMAND_REPLY_SECS = 5.0
 
 
-class WorkerKeeper(Keeper):
-    """A keeper with ears; with the built-in coordinator also with eyes on the card, as every process of ours has."""
+class WorkerLeaseClient(CoordinatorLeaseClient):
+    """Lease client with its command listener, and with the lease watcher of the built-in coordinator."""
 
     def __init__(self, post: Post) -> None:
         is_simulated = settings.GEMMA_GPU == "simulated"
-        options = KeeperOptions(
+        options = LeaseClientOptions(
             breaker=lambda: CircuitBreaker(
                 max_failures=settings.GPU_BREAKER_FAILURES, pause_secs=settings.GPU_BREAKER_PAUSE_SECS
             ),
             grant_delay_secs=settings.GEMMA_GPU_GRANT_DELAY_MS / 1000 if is_simulated else 0.0,
         )
-        super().__init__(make_coordinator(), post, functools.partial(say_freed, gpu_client()), options)
+        super().__init__(make_coordinator(), post, functools.partial(publish_freed, gpu_client()), options)
         self._listener = CommandListener(
-            sync_client(url=settings.GPU_REDIS_URL, reply_timeout_secs=COMMAND_REPLY_SECS), self.pause_came
+            sync_client(url=settings.GPU_REDIS_URL, reply_timeout_secs=COMMAND_REPLY_SECS), self.pause_received
         )
         self._watching = watch_loop()
 
@@ -44,7 +44,7 @@ class WorkerKeeper(Keeper):
             self._watching.begin()
 
     def end(self, timeout_secs: float) -> None:
-        """The keeper first: until it has given back, somebody has to look after the lease."""
+        """The lease_client first: until it has given back, somebody has to look after the lease."""
         super().end(timeout_secs)
         self._listener.end(timeout_secs)
         if self._watching is not None:

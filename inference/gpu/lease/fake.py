@@ -1,4 +1,4 @@
-"""A keeper without a coordinator: grants, refuses, wants back and loses when it is told to.
+"""A lease_client without a coordinator: grants, refuses, wants back and loses when it is told to.
 
 For tests of the placement, and for whoever wants to see a hand-over without a neighbour.
 """
@@ -9,10 +9,10 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from inference.gpu.lease.port import Lease, LeaseEvent, LeaseGranted, LeaseLost, LeaseRefused, LeaseWanted, Post
+from inference.gpu.lease.port import Lease, LeaseEvent, LeaseGranted, LeaseLost, LeaseRecalled, LeaseRefused, Post
 
 
-class FakeKeeper:
+class FakeLeaseClient:
     """``grant_after_secs`` None: nothing is granted until somebody calls ``grant``. ``refusing`` refuses instead."""
 
     def __init__(self, post: Post, *, grant_after_secs: float | None = 0.0, retry_secs: float = 1.0) -> None:
@@ -35,7 +35,7 @@ class FakeKeeper:
     def begin(self) -> None:
         """There is no thread to start."""
 
-    def want(self, *, priority: int, session_ids: frozenset[str]) -> None:
+    def request(self, *, priority: int, session_ids: frozenset[str]) -> None:
         with self._lock:
             if self.lease is not None or self._is_over:
                 return
@@ -46,7 +46,7 @@ class FakeKeeper:
             if self.grant_after_secs is not None:
                 self._later(self.grant_after_secs)
 
-    def unwant(self) -> None:
+    def withdraw(self) -> None:
         with self._lock:
             self.is_wanted = False
             self._stop_timer()
@@ -60,7 +60,7 @@ class FakeKeeper:
     def end(self, timeout_secs: float) -> None:
         with self._lock:
             self._is_over = True
-            self.unwant()
+            self.withdraw()
             if self.lease is not None:
                 self.release(self.lease, {})
 
@@ -87,10 +87,10 @@ class FakeKeeper:
             self._tell(LeaseGranted(self.lease))
             return self.lease
 
-    def want_back(self, reason: str = "another program wants the GPU") -> None:
+    def recall(self, reason: str = "another program wants the GPU") -> None:
         with self._lock:
             if self.lease is not None:
-                self._tell(LeaseWanted(self.lease, reason))
+                self._tell(LeaseRecalled(self.lease, reason))
 
     def lose(self, reason: str = "the lease has expired") -> None:
         with self._lock:

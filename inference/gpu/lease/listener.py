@@ -51,7 +51,7 @@ class CommandListener:
             self._on_pause(told["session_id"], str(told.get("requester") or "another program"))
 
 
-def say_freed(client: "redis.Redis[bytes]", session_id: str, result: Mapping[str, object]) -> None:
+def publish_freed(client: "redis.Redis[bytes]", session_id: str, result: Mapping[str, object]) -> None:
     """The card is really free. One that cannot be told looks at /gpu/state, which says so as well."""
     try:
         told = channels.ack("paused", service=channels.US, session_id=session_id, metadata=result)

@@ -1,4 +1,4 @@
-"""The lease: the right to use the GPU for a while, and what its keeper tells the placement about it.
+"""The lease: the right to use the GPU for a while, and what its lease_client tells the placement about it.
 
 Knows no coordinator, no Django and no runner. ``fake_keeper`` obeys the same contract without a coordinator.
 """
@@ -28,15 +28,15 @@ class LeaseGranted:
 
 @dataclass(frozen=True)
 class LeaseRefused:
-    """Not now. The keeper asks again by itself after ``retry_in_secs`` while the card is still wanted; 0: it is in
-    the line and stays there."""
+    """Not granted yet. The client asks again after ``retry_in_secs`` while the request stands; 0: it waits in the
+    coordinator's queue."""
 
     reason: str  # for users: "the transcription service did not give the GPU free"
     retry_in_secs: float
 
 
 @dataclass(frozen=True)
-class LeaseWanted:
+class LeaseRecalled:
     """Somebody else wants the card: yield now, then ``release``."""
 
     lease: Lease
@@ -51,11 +51,11 @@ class LeaseLost:
     reason: str
 
 
-LeaseEvent = LeaseGranted | LeaseRefused | LeaseWanted | LeaseLost
+LeaseEvent = LeaseGranted | LeaseRefused | LeaseRecalled | LeaseLost
 Post = Callable[[LeaseEvent], None]  # called from the keeper's thread; must not block
 
 
-class LeaseKeeper(Protocol):
+class LeaseClient(Protocol):
     """Speaks to the coordinator in a thread of its own and posts events; every method returns at once, in any thread.
 
     At most one lease is held or asked for at a time. Between ``LeaseGranted`` and ``release`` nothing more is granted,
@@ -64,7 +64,7 @@ class LeaseKeeper(Protocol):
 
     def begin(self) -> None: ...
 
-    def want(self, *, priority: int, session_ids: frozenset[str]) -> None:
+    def request(self, *, priority: int, session_ids: frozenset[str]) -> None:
         """Ask for the card (1: people wait for it, 2: batch work), until ``unwant`` or a grant.
 
         ``session_ids`` are those of the callers that it is for, so that a coordinator's list shows whom it serves.
@@ -72,7 +72,7 @@ class LeaseKeeper(Protocol):
         must be wanted anew.
         """
 
-    def unwant(self) -> None:
+    def withdraw(self) -> None:
         """Nothing needs the card any more. A request on its way is withdrawn: what it may yet be granted goes back."""
 
     def release(self, lease: Lease, result: Mapping[str, Any]) -> None:

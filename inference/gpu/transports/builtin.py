@@ -8,7 +8,7 @@ import redis
 from django.db import DatabaseError, connections
 
 from inference.gpu.coordinator import api
-from inference.gpu.coordinator.acquiring import Acquisition, Granted
+from inference.gpu.coordinator.acquiring import Acquisition, AcquisitionGranted
 from inference.gpu.coordinator.config import CoordinatorConfig
 from inference.gpu.coordinator.wait_queue import Waiter
 from inference.gpu.protocol import channels
@@ -36,13 +36,13 @@ class BuiltInCoordinator:
         self._withdrawing = threading.Event()
 
     @property
-    def look_secs(self) -> float:
+    def renew_secs(self) -> float:
         return self._config.ttl_secs / LOOKS_PER_TTL
 
     @property
     def lost_after_secs(self) -> float | None:
         # One look less than the others wait: we have left before somebody else comes.
-        return self._config.ttl_secs - self.look_secs
+        return self._config.ttl_secs - self.renew_secs
 
     def acquire(
         self, *, session_id: str, priority: int, metadata: Mapping[str, Any], on_wait: OnWait = lambda reason: None
@@ -67,13 +67,13 @@ class BuiltInCoordinator:
                 self._withdrawing.clear()
         finally:
             connections.close_all()
-        return Grant(verdict.epoch, self.kind) if isinstance(verdict, Granted) else Denial(verdict.reason)
+        return Grant(verdict.epoch, self.kind) if isinstance(verdict, AcquisitionGranted) else Denial(verdict.reason)
 
     def withdraw(self, session_id: str) -> None:
         self._withdrawn = session_id
         self._withdrawing.set()
 
-    def look(self, session_id: str) -> str | None:
+    def renew(self, session_id: str) -> str | None:
         try:
             epoch = api.renew(self._redis, self._config, session_id=session_id)
         except (redis.RedisError, DatabaseError) as error:

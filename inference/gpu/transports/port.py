@@ -1,4 +1,4 @@
-"""What a lease keeper needs of a coordinator. Every call blocks; one call at a time but for ``withdraw``.
+"""What a lease client needs of a coordinator. Every call blocks; one call at a time but for ``withdraw``.
 
 CoordinatorFault      nothing was granted, and the coordinator is at fault: down, hanging, garbage
 """
@@ -31,7 +31,7 @@ OnWait = Callable[[str], None]
 
 class Coordinator(Protocol):
     @property
-    def look_secs(self) -> float:
+    def renew_secs(self) -> float:
         """How often to ``look`` while the card is held."""
 
     @property
@@ -46,7 +46,7 @@ class Coordinator(Protocol):
     def withdraw(self, session_id: str) -> None:
         """From another thread: nobody waits for ``acquire`` any more. It may go on until its own timeout."""
 
-    def look(self, session_id: str) -> str | None:
+    def renew(self, session_id: str) -> str | None:
         """Whether the card is still ours, renewing that where it can be renewed: None, or who else has it.
         Raises CoordinatorFault."""
 

@@ -1,6 +1,6 @@
 """A coordinator of somebody else, over HTTP: the second generation of its protocol, the first where that is a 404.
 
-Knows paths and bodies; when to ask and what a grant means, the keeper knows.
+Knows paths and bodies; when to ask and what a grant means, the lease_client knows.
 """
 
 import logging
@@ -27,7 +27,7 @@ Json = dict[str, Any]
 class OutsideCoordinator:
     """``acquire_secs`` is what the coordinator is given to empty the card; ``mint`` makes a service token per call."""
 
-    look_secs = LOOK_SECS
+    renew_secs = LOOK_SECS
     # It can grant the card to nobody else while it is away.
     lost_after_secs = None
 
@@ -89,7 +89,7 @@ class OutsideCoordinator:
     def withdraw(self, session_id: str) -> None:
         """Neither protocol has a word for it; what is granted late is released."""
 
-    def look(self, session_id: str) -> str | None:
+    def renew(self, session_id: str) -> str | None:
         told = self._object(self._send("GET", "/status" if self._is_old else "/gpu/state", None))
         if self._is_old:
             lock = told.get("lock_status")

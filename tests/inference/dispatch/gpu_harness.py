@@ -1,4 +1,4 @@
-"""A placement with two stub runners, a keeper that does what the test says, and a clock that stands still."""
+"""A placement with two stub runners, a lease_client that does what the test says, and a clock that stands still."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from inference.dispatch import Placement
-from inference.dispatch.events import Add, Event
-from inference.dispatch.generation_state import Live
+from inference.dispatch import Dispatcher
+from inference.dispatch.events import AddGeneration, Event
+from inference.dispatch.generation_state import ActiveGeneration
 from inference.dispatch.gpu_parts import GpuParts
-from inference.dispatch.gpu_residency import Tenancy
-from inference.dispatch.gpu_state import Stage
+from inference.dispatch.gpu_residency import GpuResidency
+from inference.dispatch.gpu_state import GpuState
 from inference.dispatch.policy import GpuPolicy
-from inference.dispatch.runner_launcher import FrameCame, RunnerGone, Started, StartFailed
+from inference.dispatch.runner_launcher import FrameReceived, RunnerExited, RunnerStarted, RunnerStartFailed
 from inference.dispatch.state_folder import StateFolder
 from inference.engine.protocol.frames import (
     CacheExported,
@@ -27,7 +27,7 @@ from inference.engine.protocol.frames import (
     Imported,
 )
 from inference.errors import GpuUnavailable
-from inference.gpu.lease.fake import FakeKeeper
+from inference.gpu.lease.fake import FakeLeaseClient
 from inference.gpu.lease.port import LeaseEvent, Post
 from inference.gpu.records.hand_over import HandOverRecord
 from inference.token_stream.entries import AnyEntry, StatusEntry, TokenEntry
@@ -38,7 +38,7 @@ POLICY = GpuPolicy(min_hold_secs=5.0, max_hold_secs=60.0, linger_secs=3.0)
 
 
 @dataclass
-class StubCard:
+class StubGpu:
     uuid: str = "GPU-stub"
     name: str = "stub card"
     total_mb: int = 8192
@@ -56,13 +56,13 @@ class StubCard:
 
 
 @dataclass
-class CardBench:
+class GpuHarness:
     """``cpu`` and ``gpu`` are the stub runners that are there now."""
 
     folder: Path
     now: float = 100.0
-    card: StubCard = field(default_factory=StubCard)
-    logged: list[tuple[Live, AnyEntry]] = field(default_factory=list)
+    card: StubGpu = field(default_factory=StubGpu)
+    logged: list[tuple[ActiveGeneration, AnyEntry]] = field(default_factory=list)
     records: list[HandOverRecord] = field(default_factory=list)
     obstacle: str | None = None
 
@@ -71,42 +71,42 @@ class CardBench:
         parts = GpuParts(
             card=self.card,
             make_runner=make_stub,
-            make_keeper=self._keep,
+            make_lease_client=self._keep,
             record=self.records.append,
             folder=StateFolder(self.folder, 1 << 20),
             policy=POLICY,
             is_simulated=True,
             obstacle=lambda: self.obstacle,
         )
-        self.placement = Placement(make_stub, self.logged.extend, gpu=parts, clock=lambda: self.now)
+        self.dispatcher = Dispatcher(make_stub, self.logged.extend, gpu=parts, clock=lambda: self.now)
         self.cpu = self.gpu = StubRunner()
         self.do()
         self.start_cpu()
 
-    def _keep(self, post: Post) -> FakeKeeper:
-        self.keeper = FakeKeeper(self.told.append, grant_after_secs=None)
-        return self.keeper
+    def _keep(self, post: Post) -> FakeLeaseClient:
+        self.lease_client = FakeLeaseClient(self.told.append, grant_after_secs=None)
+        return self.lease_client
 
     # ---- moving it ----
 
     @property
-    def tenancy(self) -> Tenancy:
-        assert self.placement._desk.tenancy is not None
-        return self.placement._desk.tenancy
+    def residency(self) -> GpuResidency:
+        assert self.dispatcher._loop.residency is not None
+        return self.dispatcher._loop.residency
 
     @property
-    def stage(self) -> Stage:
-        return self.tenancy.stage
+    def stage(self) -> GpuState:
+        return self.residency.stage
 
-    def at(self, stage: Stage) -> bool:
+    def at(self, stage: GpuState) -> bool:
         return self.stage is stage
 
     def has_lease(self) -> bool:
-        return self.keeper.lease is not None
+        return self.lease_client.lease is not None
 
     def do(self, *events: Event) -> None:
         told, self.told[:] = list(self.told), []
-        assert self.placement.step([*told, *events])
+        assert self.dispatcher.step([*told, *events])
 
     def wait(self, secs: float) -> None:
         self.now += secs
@@ -114,52 +114,52 @@ class CardBench:
 
     def start_cpu(self) -> None:
         self.cpu = StubRunner(pid=1000)
-        self.do(Started(self._cpu_number, self.cpu, READY))
+        self.do(RunnerStarted(self._cpu_number, self.cpu, READY))
 
     def start_gpu(self) -> None:
         self.gpu = StubRunner(pid=2000)
-        self.do(Started(self._gpu_number, self.gpu, READY))
+        self.do(RunnerStarted(self._gpu_number, self.gpu, READY))
 
     @property
     def _cpu_number(self) -> int:
-        return self.placement._desk.cpu._number
+        return self.dispatcher._loop.cpu._number
 
     @property
     def _gpu_number(self) -> int:
-        assert self.placement._desk.gpu is not None
-        return self.placement._desk.gpu._number
+        assert self.dispatcher._loop.gpu is not None
+        return self.dispatcher._loop.gpu._number
 
     def cpu_says(self, *frames: FromRunner) -> None:
-        self.do(*[FrameCame(self._cpu_number, frame) for frame in frames])
+        self.do(*[FrameReceived(self._cpu_number, frame) for frame in frames])
 
     def gpu_says(self, *frames: FromRunner) -> None:
-        self.do(*[FrameCame(self._gpu_number, frame) for frame in frames])
+        self.do(*[FrameReceived(self._gpu_number, frame) for frame in frames])
 
     def cpu_dies(self) -> None:
-        self.do(RunnerGone(self._cpu_number, "killed by SIGKILL"))
+        self.do(RunnerExited(self._cpu_number, "killed by SIGKILL"))
 
     def gpu_dies(self) -> None:
-        self.do(RunnerGone(self._gpu_number, "killed by SIGKILL"))
+        self.do(RunnerExited(self._gpu_number, "killed by SIGKILL"))
 
     def gpu_does_not_start(self, pid: int | None = None) -> None:
-        self.do(StartFailed(self._gpu_number, "runner_died", "killed by SIGKILL", pid))
+        self.do(RunnerStartFailed(self._gpu_number, "runner_died", "killed by SIGKILL", pid))
 
     # ---- whole ways ----
 
-    def add(self, n_lives: int = 1, **changes: object) -> list[Live]:
+    def add(self, n_generations: int = 1, **changes: object) -> list[ActiveGeneration]:
         values: dict[str, Any] = {"priority": 1, **changes}
-        lives = [Live(uuid4(), 1, [1, 2, 3], PARAMS, **values) for _ in range(n_lives)]
-        self.do(*map(Add, lives))
-        return lives
+        generations = [ActiveGeneration(uuid4(), 1, [1, 2, 3], PARAMS, **values) for _ in range(n_generations)]
+        self.do(*map(AddGeneration, generations))
+        return generations
 
-    def say(self, lives: list[Live]) -> None:
+    def say(self, generations: list[ActiveGeneration]) -> None:
         """One more token of each, from where it is."""
-        for live in lives:
-            frame = step((live.sequence_id, len(live.tokens) + 1, "x"))
-            (self.gpu_says if live.device == "gpu" else self.cpu_says)(frame)
+        for generation in generations:
+            frame = step((generation.sequence_id, len(generation.tokens) + 1, "x"))
+            (self.gpu_says if generation.device == "gpu" else self.cpu_says)(frame)
 
     def grant(self) -> None:
-        assert self.keeper.grant() is not None
+        assert self.lease_client.grant() is not None
         self.do()
 
     def give_out(self, runner: StubRunner) -> list[FromRunner]:
@@ -191,46 +191,46 @@ class CardBench:
     def gpu_gives_out(self) -> None:
         self.gpu_says(*self.give_out(self.gpu))
 
-    def reach(self, stage: Stage, n_lives: int = 2) -> list[Live]:
-        """With so many lives, each with a token; in LEAVING they have moved back."""
-        lives = self.add(n_lives)
-        self.say(lives)
-        if stage is Stage.WAITING:
-            return lives
+    def reach(self, stage: GpuState, n_generations: int = 2) -> list[ActiveGeneration]:
+        """With so many generations, each with a token; in LEAVING they have moved back."""
+        generations = self.add(n_generations)
+        self.say(generations)
+        if stage is GpuState.WAITING:
+            return generations
         self.grant()
         self.cpu_gives_out()  # copies ahead
-        if stage is not Stage.LOADING:
+        if stage is not GpuState.LOADING:
             self.start_gpu()
-        if stage in (Stage.GPU, Stage.YIELDING, Stage.LEAVING):
+        if stage in (GpuState.GPU, GpuState.YIELDING, GpuState.LEAVING):
             self.cpu_gives_out()
-        if stage in (Stage.YIELDING, Stage.LEAVING):
-            self.want_back()
-        if stage is Stage.LEAVING:
+        if stage in (GpuState.YIELDING, GpuState.LEAVING):
+            self.recall()
+        if stage is GpuState.LEAVING:
             self.gpu_gives_out()
         assert self.stage is stage
-        return lives
+        return generations
 
-    def want_back(self) -> None:
-        self.keeper.want_back("transcription wants the GPU")
+    def recall(self) -> None:
+        self.lease_client.recall("transcription wants the GPU")
         self.do()
 
     def lose(self) -> None:
-        self.keeper.lose()
+        self.lease_client.lose()
         self.do()
 
     # ---- what came of it ----
 
-    def texts(self, live: Live) -> str:
-        return "".join(entry.text for one, entry in self.logged if one is live and isinstance(entry, TokenEntry))
+    def texts(self, generation: ActiveGeneration) -> str:
+        return "".join(entry.text for one, entry in self.logged if one is generation and isinstance(entry, TokenEntry))
 
-    def states(self, live: Live) -> list[str]:
-        return [entry.state for one, entry in self.logged if one is live and isinstance(entry, StatusEntry)]
+    def states(self, generation: ActiveGeneration) -> list[str]:
+        return [entry.state for one, entry in self.logged if one is generation and isinstance(entry, StatusEntry)]
 
-    def reasons(self, live: Live) -> list[str]:
+    def reasons(self, generation: ActiveGeneration) -> list[str]:
         return [
             entry.reason
             for one, entry in self.logged
-            if one is live and isinstance(entry, StatusEntry) and entry.reason
+            if one is generation and isinstance(entry, StatusEntry) and entry.reason
         ]
 
     def record(self) -> HandOverRecord:

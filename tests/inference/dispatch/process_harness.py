@@ -1,4 +1,4 @@
-"""A placement over real runner processes, with a simulated card and a keeper that does what the test says."""
+"""A placement over real runner processes, with a simulated card and a lease_client that does what the test says."""
 
 import random
 import threading
@@ -11,17 +11,17 @@ from uuid import uuid4
 import psutil
 
 from inference.config.tokenizer import get_tokenizer
-from inference.dispatch import Placement
-from inference.dispatch.generation_state import Live, Outcome
+from inference.dispatch import Dispatcher
+from inference.dispatch.generation_state import ActiveGeneration, Outcome
 from inference.dispatch.gpu_parts import GpuParts
 from inference.dispatch.gpu_runner import GpuRunnerMaker
-from inference.dispatch.gpu_state import Stage
+from inference.dispatch.gpu_state import GpuState
 from inference.dispatch.policy import GpuPolicy
 from inference.dispatch.runner_launcher import cpu_runner
 from inference.dispatch.state_folder import StateFolder
 from inference.engine.params import SamplingParams, SequenceParams
-from inference.gpu.device.card import SimulatedCard
-from inference.gpu.lease.fake import FakeKeeper
+from inference.gpu.device.port import SimulatedGpu
+from inference.gpu.lease.fake import FakeLeaseClient
 from inference.gpu.lease.port import Post
 from inference.gpu.records.hand_over import HandOverRecord
 from inference.token_stream.entries import AnyEntry, TokenEntry
@@ -37,34 +37,34 @@ class Party:
     def __init__(self, folder: Path, *, load_delay_ms: float = 0.0, policy: GpuPolicy = POLICY) -> None:
         self.folder = folder
         self.records: list[HandOverRecord] = []
-        self.streams: dict[Live, list[AnyEntry]] = {}
+        self.streams: dict[ActiveGeneration, list[AnyEntry]] = {}
         self.pids: set[int] = set()
         (folder / "shm").mkdir()
-        self.card = SimulatedCard()
+        self.card = SimulatedGpu()
         self.maker = GpuRunnerMaker(self.card, folder, n_layers=4, load_delay_ms=load_delay_ms)
         parts = GpuParts(
             card=self.card,
             make_runner=self.maker,
-            make_keeper=self._keep,
+            make_lease_client=self._keep,
             record=self.records.append,
             folder=StateFolder(folder / "shm", 64 << 20),
             obstacle=self.maker.obstacle,
             policy=policy,
             is_simulated=True,
         )
-        self.placement = Placement(cpu_runner, self._sink, gpu=parts)
+        self.dispatcher = Dispatcher(cpu_runner, self._sink, gpu=parts)
 
-    def _keep(self, post: Post) -> FakeKeeper:
-        self.keeper = FakeKeeper(post, grant_after_secs=None)
-        return self.keeper
+    def _keep(self, post: Post) -> FakeLeaseClient:
+        self.lease_client = FakeLeaseClient(post, grant_after_secs=None)
+        return self.lease_client
 
-    def _sink(self, entries: Sequence[tuple[Live, AnyEntry]]) -> None:
-        for live, entry in entries:
-            self.streams.setdefault(live, []).append(entry)
+    def _sink(self, entries: Sequence[tuple[ActiveGeneration, AnyEntry]]) -> None:
+        for generation, entry in entries:
+            self.streams.setdefault(generation, []).append(entry)
 
     # ---- doing ----
 
-    def ask(self, text: str, *, session_id: str = "", **changes: object) -> Live:
+    def ask(self, text: str, *, session_id: str = "", **changes: object) -> ActiveGeneration:
         """``changes`` are of the parameters; greedy with a fixed seed unless told otherwise."""
         tokenizer = get_tokenizer()
         prompt = tokenizer.encode(
@@ -72,60 +72,60 @@ class Party:
         )
         return self.submit(prompt, session_id=session_id, **changes)
 
-    def submit(self, prompt: list[int], *, session_id: str = "", **changes: object) -> Live:
+    def submit(self, prompt: list[int], *, session_id: str = "", **changes: object) -> ActiveGeneration:
         sampling = {name: changes.pop(name) for name in list(changes) if name in SamplingParams.__struct_fields__}
         params = SequenceParams(
             sampling=SamplingParams(**{"seed": 1, "temperature": 0.0, **sampling}),  # type: ignore[arg-type]
             **{"max_tokens": 4000, **changes},  # type: ignore[arg-type]
         )
-        live = Live(uuid4(), 1, prompt, params, 1, session_id=session_id)
-        self.placement.add(live)
-        return live
+        generation = ActiveGeneration(uuid4(), 1, prompt, params, 1, session_id=session_id)
+        self.dispatcher.add(generation)
+        return generation
 
     def until(self, condition: Callable[[], object], secs: float = PATIENCE_SECS) -> None:
         deadline = time.monotonic() + secs
         while not condition():
-            assert time.monotonic() < deadline, f"not within {secs:.0f} s; {self.placement.describe()}"
+            assert time.monotonic() < deadline, f"not within {secs:.0f} s; {self.dispatcher.describe()}"
             time.sleep(0.002)
             self.note_pids()
 
     def note_pids(self) -> None:
-        self.pids |= {pid for pid in (self.placement.runner_pid, self.placement.gpu_pid) if pid is not None}
+        self.pids |= {pid for pid in (self.dispatcher.runner_pid, self.dispatcher.gpu_pid) if pid is not None}
 
     @property
-    def stage(self) -> Stage:
-        return Stage(self.placement.describe()["state"])
+    def stage(self) -> GpuState:
+        return GpuState(self.dispatcher.describe()["state"])
 
-    def at(self, *stages: Stage) -> bool:
+    def at(self, *stages: GpuState) -> bool:
         return self.stage in stages
 
     def to_card(self) -> None:
         """Asked for, granted, loaded, moved."""
-        self.until(lambda: self.keeper.is_wanted)
-        assert self.keeper.grant() is not None
-        self.until(lambda: self.at(Stage.GPU))
+        self.until(lambda: self.lease_client.is_wanted)
+        assert self.lease_client.grant() is not None
+        self.until(lambda: self.at(GpuState.GPU))
         self.note_pids()
 
     def to_cpu(self) -> float:
         """Wanted back; the secs until the lease was released."""
         began = time.monotonic()
-        self.keeper.want_back("the other program wants it")
-        self.until(lambda: self.keeper.lease is None)
+        self.lease_client.recall("the other program wants it")
+        self.until(lambda: self.lease_client.lease is None)
         return time.monotonic() - began
 
     # ---- seen ----
 
-    def text(self, live: Live) -> str:
+    def text(self, generation: ActiveGeneration) -> str:
         """What a reader of the log has at the end; its indexes have no gap and no repetition."""
-        outcome = self.outcome(live)
-        tokens = [entry for entry in self.streams[live] if isinstance(entry, TokenEntry)]
+        outcome = self.outcome(generation)
+        tokens = [entry for entry in self.streams[generation] if isinstance(entry, TokenEntry)]
         assert [token.index for token in tokens] == list(range(1, len(tokens) + 1))
         assert outcome.final_text is not None
         return "".join(token.text for token in tokens) + outcome.final_text.text
 
-    def outcome(self, live: Live) -> Outcome:
-        outcome = live.wait(PATIENCE_SECS)
-        assert outcome is not None, f"no end; {self.placement.describe()}"
+    def outcome(self, generation: ActiveGeneration) -> Outcome:
+        outcome = generation.wait(PATIENCE_SECS)
+        assert outcome is not None, f"no end; {self.dispatcher.describe()}"
         return outcome
 
     def is_clean(self) -> bool:
@@ -145,15 +145,15 @@ def _lives(pid: int) -> bool:
 def party(folder: Path, **changes: object) -> Iterator[Party]:
     """Everything is gone at the end, whatever happened."""
     there = Party(folder, **changes)  # type: ignore[arg-type]
-    there.placement.begin()
+    there.dispatcher.begin()
     try:
-        there.until(lambda: there.placement.ready is not None)
+        there.until(lambda: there.dispatcher.ready is not None)
         yield there
     finally:
         there.note_pids()
-        there.placement.end(10.0)
+        there.dispatcher.end(10.0)
     there.until(there.is_clean, 5.0)
-    assert there.keeper.lease is None
+    assert there.lease_client.lease is None
     assert list((folder / "shm").glob("gemma-kv-*/*-*")) == []
     assert not [thread for thread in threading.enumerate() if thread.name in ("placement", "runner launcher")]
 
@@ -162,16 +162,16 @@ def random_hand_overs(there: Party, n_hand_overs: int, seed: int, *, is_done: Ca
     """Granted and wanted back at random moments, in any stage; how many there were, and how many reached the card."""
     draw, n_granted, n_reached = random.Random(seed), 0, 0
     while n_granted < n_hand_overs:
-        there.until(lambda: there.keeper.is_wanted or is_done())
+        there.until(lambda: there.lease_client.is_wanted or is_done())
         if is_done():
             break
-        if there.keeper.grant() is None:
+        if there.lease_client.grant() is None:
             continue  # withdrawn in this moment: the last of them has ended
         n_granted += 1
         if draw.random() < 0.8:
-            there.until(lambda: there.at(Stage.GPU) or there.keeper.lease is None)
-            n_reached += there.at(Stage.GPU)
+            there.until(lambda: there.at(GpuState.GPU) or there.lease_client.lease is None)
+            n_reached += there.at(GpuState.GPU)
         time.sleep(draw.random() * 0.05)
-        (there.keeper.lose if draw.random() < 0.15 else there.keeper.want_back)()
-        there.until(lambda: there.keeper.lease is None)
+        (there.lease_client.lose if draw.random() < 0.15 else there.lease_client.recall)()
+        there.until(lambda: there.lease_client.lease is None)
     return n_granted, n_reached

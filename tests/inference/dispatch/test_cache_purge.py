@@ -4,14 +4,14 @@ from pathlib import Path
 
 from inference.dispatch.cache_purge import PurgeOrder
 from inference.dispatch.events import PurgeStates
-from inference.dispatch.gpu_state import Stage
+from inference.dispatch.gpu_state import GpuState
 from inference.engine.protocol.frames import Frame, Import, Purge, Purged, Submit
-from tests.inference.dispatch.gpu_harness import CardBench
-from tests.inference.dispatch.test_dispatcher import Bench, new_live
+from tests.inference.dispatch.gpu_harness import GpuHarness
+from tests.inference.dispatch.test_dispatcher import DispatchHarness, new_generation
 from tests.inference.stub_runner import StubRunner
 
 
-def order(bench: Bench | CardBench, *tags: str) -> PurgeOrder:
+def order(bench: DispatchHarness | GpuHarness, *tags: str) -> PurgeOrder:
     made = PurgeOrder(list(tags))
     bench.do(PurgeStates(made))
     return made
@@ -34,7 +34,7 @@ def kinds(frames: list[Frame]) -> list[type]:
 
 
 def test_it_is_done_when_the_runner_says_so() -> None:
-    bench = Bench()
+    bench = DispatchHarness()
     runner = bench.start()
     made = order(bench, "a", "b/0")
     assert [frame.tags for frame in purges(runner)] == [["a", "b/0"]]
@@ -44,7 +44,7 @@ def test_it_is_done_when_the_runner_says_so() -> None:
 
 
 def test_a_file_that_waits_to_be_written_leaves_it_undone() -> None:
-    bench = Bench()
+    bench = DispatchHarness()
     runner = bench.start()
     made = order(bench, "a")
     bench.frames(answer(runner, is_complete=False))
@@ -55,9 +55,9 @@ def test_a_file_that_waits_to_be_written_leaves_it_undone() -> None:
 
 
 def test_a_runner_that_is_being_started_begins_with_all_purges_so_far() -> None:
-    bench = Bench()
+    bench = DispatchHarness()
     first, second = order(bench, "a"), order(bench, "b")
-    bench.add(new_live())
+    bench.add(new_generation())
     runner = bench.start()
     assert kinds(runner.sent) == [Purge, Purge, Purge, Submit]
     assert [frame.tags for frame in purges(runner)] == [["a", "b"], ["a"], ["b"]]
@@ -69,7 +69,7 @@ def test_a_runner_that_is_being_started_begins_with_all_purges_so_far() -> None:
 
 
 def test_the_next_runner_knows_what_the_former_one_was_told() -> None:
-    bench = Bench()
+    bench = DispatchHarness()
     bench.start()
     made = order(bench, "a")
     bench.die()
@@ -80,12 +80,12 @@ def test_the_next_runner_knows_what_the_former_one_was_told() -> None:
 
 
 def test_without_purges_nothing_is_sent() -> None:
-    assert kinds(list(Bench().start().sent)) == []
+    assert kinds(list(DispatchHarness().start().sent)) == []
 
 
 def test_both_runners_have_to_answer(tmp_path: Path) -> None:
-    bench = CardBench(tmp_path)
-    bench.reach(Stage.GPU)
+    bench = GpuHarness(tmp_path)
+    bench.reach(GpuState.GPU)
     made = order(bench, "a")
     bench.cpu_says(answer(bench.cpu))
     assert not is_done(made)
@@ -94,8 +94,8 @@ def test_both_runners_have_to_answer(tmp_path: Path) -> None:
 
 
 def test_the_end_of_the_gpu_runner_answers_for_it(tmp_path: Path) -> None:
-    bench = CardBench(tmp_path)
-    bench.reach(Stage.GPU)
+    bench = GpuHarness(tmp_path)
+    bench.reach(GpuState.GPU)
     made = order(bench, "a")
     bench.cpu_says(answer(bench.cpu))
     bench.gpu_dies()
@@ -104,8 +104,8 @@ def test_the_end_of_the_gpu_runner_answers_for_it(tmp_path: Path) -> None:
 
 def test_states_copied_before_the_purge_meet_a_runner_that_refuses_them(tmp_path: Path) -> None:
     """Copies wait while the GPU's runner loads; it is told of the purge before they are given to it."""
-    bench = CardBench(tmp_path)
-    bench.reach(Stage.LOADING)
+    bench = GpuHarness(tmp_path)
+    bench.reach(GpuState.LOADING)
     made = order(bench, "a")
     bench.cpu_says(answer(bench.cpu))
     assert not is_done(made), "the other one is on its way"

@@ -8,11 +8,11 @@ from uuid import uuid4
 
 import pytest
 
-from inference.dispatch import Placement
+from inference.dispatch import Dispatcher
 from inference.dispatch.event_loop import STOP_PATIENCE_SECS
-from inference.dispatch.events import Add, Event, Quit, ReleaseAll, StopOne
-from inference.dispatch.generation_state import Fate, Live, Outcome
-from inference.dispatch.runner_launcher import FrameCame, RunnerGone, Started, StartFailed
+from inference.dispatch.events import AddGeneration, Event, ReleaseAll, Shutdown, StopGeneration
+from inference.dispatch.generation_state import ActiveGeneration, ClaimState, Outcome
+from inference.dispatch.runner_launcher import FrameReceived, RunnerExited, RunnerStarted, RunnerStartFailed
 from inference.dispatch.runner_slot import RUNNER_STOP_SECS, SILENCE_PATIENCE_SECS
 from inference.engine.protocol.frames import Deferred, FromRunner, PrefillProgress, Ready, Rejected
 from inference.enums import FinishReason, Status
@@ -23,83 +23,83 @@ from tests.inference.stub_runner import READY, StubRunner, ended, make_stub, ste
 
 
 @dataclass
-class Bench:
+class DispatchHarness:
     """A placement moved by hand, with a clock that stands still."""
 
     now: float = 100.0
     number: int = 0
     runner: StubRunner = field(default_factory=StubRunner)
-    logged: list[tuple[Live, AnyEntry]] = field(default_factory=list)
+    logged: list[tuple[ActiveGeneration, AnyEntry]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.placement = Placement(make_stub, self.logged.extend, clock=lambda: self.now)
+        self.dispatcher = Dispatcher(make_stub, self.logged.extend, clock=lambda: self.now)
         self.do()  # orders the first runner
 
     def do(self, *events: Event) -> bool:
-        return self.placement.step(events)
+        return self.dispatcher.step(events)
 
     def start(self) -> StubRunner:
         """The runner that was ordered is ready."""
         self.number += 1
         self.runner = StubRunner(pid=1000 + self.number)
-        self.do(Started(self.number, self.runner, READY))
+        self.do(RunnerStarted(self.number, self.runner, READY))
         return self.runner
 
     def frames(self, *frames: FromRunner) -> None:
-        self.do(*[FrameCame(self.number, frame) for frame in frames])
+        self.do(*[FrameReceived(self.number, frame) for frame in frames])
 
     def die(self, reason: str = "killed by SIGABRT") -> None:
-        self.do(RunnerGone(self.number, reason))
+        self.do(RunnerExited(self.number, reason))
 
-    def add(self, *lives: Live) -> None:
-        self.do(*[Add(live) for live in lives])
+    def add(self, *generations: ActiveGeneration) -> None:
+        self.do(*[AddGeneration(generation) for generation in generations])
 
-    def texts(self, live: Live) -> str:
-        return "".join(entry.text for one, entry in self.logged if one is live and isinstance(entry, TokenEntry))
+    def texts(self, generation: ActiveGeneration) -> str:
+        return "".join(entry.text for one, entry in self.logged if one is generation and isinstance(entry, TokenEntry))
 
-    def states(self, live: Live) -> list[str]:
-        return [entry.state for one, entry in self.logged if one is live and isinstance(entry, StatusEntry)]
-
-
-def new_live(*, emitted: Sequence[TokenEntry] = (), deadline: float | None = None) -> Live:
-    live = Live(uuid4(), 1, [1, 2, 3], PARAMS, 1, deadline)
-    live.tokens = list(emitted)
-    return live
+    def states(self, generation: ActiveGeneration) -> list[str]:
+        return [entry.state for one, entry in self.logged if one is generation and isinstance(entry, StatusEntry)]
 
 
-def outcome_of(live: Live) -> Outcome:
-    outcome = live.wait(0)
+def new_generation(*, emitted: Sequence[TokenEntry] = (), deadline: float | None = None) -> ActiveGeneration:
+    generation = ActiveGeneration(uuid4(), 1, [1, 2, 3], PARAMS, 1, deadline)
+    generation.tokens = list(emitted)
+    return generation
+
+
+def outcome_of(generation: ActiveGeneration) -> Outcome:
+    outcome = generation.wait(0)
     assert outcome is not None
     return outcome
 
 
-def is_over(live: Live) -> bool:
-    return live.wait(0) is not None
+def is_over(generation: ActiveGeneration) -> bool:
+    return generation.wait(0) is not None
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def bench() -> DispatchHarness:
+    return DispatchHarness()
 
 
-def test_work_waits_for_the_model_and_says_so(bench: Bench) -> None:
-    live = new_live()
-    bench.add(live)
-    assert bench.states(live) == ["loading"]
+def test_work_waits_for_the_model_and_says_so(bench: DispatchHarness) -> None:
+    generation = new_generation()
+    bench.add(generation)
+    assert bench.states(generation) == ["loading"]
     runner = bench.start()
-    assert [submission.sequence_id for submission in runner.submissions] == [live.sequence_id]
-    assert bench.states(live) == ["loading", "prefill"]
+    assert [submission.sequence_id for submission in runner.submissions] == [generation.sequence_id]
+    assert bench.states(generation) == ["loading", "prefill"]
 
 
-def test_tokens_are_logged_and_the_end_is_the_outcome(bench: Bench) -> None:
+def test_tokens_are_logged_and_the_end_is_the_outcome(bench: DispatchHarness) -> None:
     bench.start()
-    live = new_live()
-    bench.add(live)
-    bench.frames(step((live.sequence_id, 1, "H"), (live.sequence_id, 2, "i")))
+    generation = new_generation()
+    bench.add(generation)
+    bench.frames(step((generation.sequence_id, 1, "H"), (generation.sequence_id, 2, "i")))
     bench.now += 2
-    bench.frames(ended(live.sequence_id, "length", text="!", n_kept=2))
-    outcome = outcome_of(live)
-    assert bench.texts(live) == "Hi"
+    bench.frames(ended(generation.sequence_id, "length", text="!", n_kept=2))
+    outcome = outcome_of(generation)
+    assert bench.texts(generation) == "Hi"
     assert outcome.ending is not None
     assert (outcome.ending.status, outcome.ending.finish_reason) == (Status.COMPLETE, FinishReason.LENGTH)
     assert outcome.final_text is not None
@@ -107,38 +107,38 @@ def test_tokens_are_logged_and_the_end_is_the_outcome(bench: Bench) -> None:
     assert outcome.timings["prefill"] == 5.0
 
 
-def test_a_resumed_sequence_is_submitted_with_what_it_has_said(bench: Bench) -> None:
+def test_a_resumed_sequence_is_submitted_with_what_it_has_said(bench: DispatchHarness) -> None:
     runner = bench.start()
-    live = new_live(emitted=tokens("abc"))
-    bench.add(live)
+    generation = new_generation(emitted=tokens("abc"))
+    bench.add(generation)
     assert runner.submissions[0].emitted == [ord(char) for char in "abc"]
-    bench.frames(step((live.sequence_id, 4, "d")))
-    assert [token.text for token in live.tokens] == ["a", "b", "c", "d"]
-    assert bench.texts(live) == "d"
+    bench.frames(step((generation.sequence_id, 4, "d")))
+    assert [token.text for token in generation.tokens] == ["a", "b", "c", "d"]
+    assert bench.texts(generation) == "d"
 
 
-def test_a_nul_character_is_not_passed_on(bench: Bench) -> None:
+def test_a_nul_character_is_not_passed_on(bench: DispatchHarness) -> None:
     bench.start()
-    live = new_live()
-    bench.add(live)
-    bench.frames(step((live.sequence_id, 1, "a\0b")))
-    assert bench.texts(live) == "a\N{REPLACEMENT CHARACTER}b"
+    generation = new_generation()
+    bench.add(generation)
+    bench.frames(step((generation.sequence_id, 1, "a\0b")))
+    assert bench.texts(generation) == "a\N{REPLACEMENT CHARACTER}b"
 
 
-def test_progress_is_told_now_and_then(bench: Bench) -> None:
+def test_progress_is_told_now_and_then(bench: DispatchHarness) -> None:
     bench.start()
-    live = new_live()
-    bench.add(live)
+    generation = new_generation()
+    bench.add(generation)
     for n_done in range(10):
         bench.now += 0.05
-        bench.frames(PrefillProgress(live.sequence_id, n_done, 100))
+        bench.frames(PrefillProgress(generation.sequence_id, n_done, 100))
     told = [entry.progress for _, entry in bench.logged if isinstance(entry, StatusEntry) and entry.state == "prefill"]
     assert 2 <= len(told) <= 4
 
 
-def test_a_rejected_sequence_fails_alone(bench: Bench) -> None:
+def test_a_rejected_sequence_fails_alone(bench: DispatchHarness) -> None:
     bench.start()
-    bad, good = new_live(), new_live()
+    bad, good = new_generation(), new_generation()
     bench.add(bad, good)
     bench.frames(Rejected(bad.sequence_id, "context_overflow", "too long"))
     ending = outcome_of(bad).ending
@@ -150,46 +150,46 @@ def test_a_rejected_sequence_fails_alone(bench: Bench) -> None:
 # ---- stopping ----
 
 
-def test_a_cancel_goes_to_the_runner_and_its_answer_ends_it(bench: Bench) -> None:
+def test_a_cancel_goes_to_the_runner_and_its_answer_ends_it(bench: DispatchHarness) -> None:
     runner = bench.start()
-    live = new_live()
-    bench.add(live)
+    generation = new_generation()
+    bench.add(generation)
     for _ in range(3):
-        bench.do(StopOne(live.generation_id, CANCELLED))
-    assert runner.cancelled == [live.sequence_id]
-    assert not is_over(live)
-    bench.frames(step((live.sequence_id, 1, "x")), ended(live.sequence_id, "cancelled"))
-    assert outcome_of(live).ending == CANCELLED
-    assert bench.texts(live) == "x"
+        bench.do(StopGeneration(generation.generation_id, CANCELLED))
+    assert runner.cancelled == [generation.sequence_id]
+    assert not is_over(generation)
+    bench.frames(step((generation.sequence_id, 1, "x")), ended(generation.sequence_id, "cancelled"))
+    assert outcome_of(generation).ending == CANCELLED
+    assert bench.texts(generation) == "x"
 
 
-def test_an_answer_that_was_faster_than_the_cancel_is_complete(bench: Bench) -> None:
+def test_an_answer_that_was_faster_than_the_cancel_is_complete(bench: DispatchHarness) -> None:
     bench.start()
-    live = new_live()
-    bench.add(live)
-    bench.do(StopOne(live.generation_id, CANCELLED))
-    bench.frames(ended(live.sequence_id, "stop"))
-    ending = outcome_of(live).ending
+    generation = new_generation()
+    bench.add(generation)
+    bench.do(StopGeneration(generation.generation_id, CANCELLED))
+    bench.frames(ended(generation.sequence_id, "stop"))
+    ending = outcome_of(generation).ending
     assert ending is not None
     assert ending.status is Status.COMPLETE
 
 
-def test_what_is_not_in_a_runner_is_cancelled_at_once(bench: Bench) -> None:
-    live = new_live()
-    bench.add(live)
-    bench.do(StopOne(live.generation_id, CANCELLED))
-    assert outcome_of(live).ending == CANCELLED
+def test_what_is_not_in_a_runner_is_cancelled_at_once(bench: DispatchHarness) -> None:
+    generation = new_generation()
+    bench.add(generation)
+    bench.do(StopGeneration(generation.generation_id, CANCELLED))
+    assert outcome_of(generation).ending == CANCELLED
     assert bench.start().submissions == []
 
 
-def test_a_deadline_stops_it_in_and_outside_the_runner(bench: Bench) -> None:
-    waiting = new_live(deadline=bench.now + 1)
+def test_a_deadline_stops_it_in_and_outside_the_runner(bench: DispatchHarness) -> None:
+    waiting = new_generation(deadline=bench.now + 1)
     bench.add(waiting)
     bench.now += 1
     bench.do()
     assert outcome_of(waiting).ending == TIMED_OUT
     runner = bench.start()
-    running = new_live(deadline=bench.now + 5)
+    running = new_generation(deadline=bench.now + 5)
     bench.add(running)
     bench.now += 4.9
     bench.do()
@@ -201,77 +201,77 @@ def test_a_deadline_stops_it_in_and_outside_the_runner(bench: Bench) -> None:
     assert outcome_of(running).ending == TIMED_OUT
 
 
-def test_the_runner_knows_the_deadline_too_and_may_be_the_first_to_tell(bench: Bench) -> None:
+def test_the_runner_knows_the_deadline_too_and_may_be_the_first_to_tell(bench: DispatchHarness) -> None:
     runner = bench.start()
-    live, endless = new_live(deadline=bench.now + 5), new_live()
+    generation, endless = new_generation(deadline=bench.now + 5), new_generation()
     bench.now += 2
-    bench.add(live, endless)
+    bench.add(generation, endless)
     assert [submission.timeout_secs for submission in runner.submissions] == [3.0, None]
-    bench.frames(ended(live.sequence_id, "timeout"))
-    assert outcome_of(live).ending == TIMED_OUT
+    bench.frames(ended(generation.sequence_id, "timeout"))
+    assert outcome_of(generation).ending == TIMED_OUT
     assert runner.cancelled == []
 
 
-def test_who_waits_for_room_is_told_why(bench: Bench) -> None:
+def test_who_waits_for_room_is_told_why(bench: DispatchHarness) -> None:
     bench.start()
-    live = new_live()
-    bench.add(live)
-    bench.frames(Deferred(live.sequence_id, "the memory is full"), PrefillProgress(live.sequence_id, 1, 4))
-    assert bench.states(live)[-2:] == ["queued", "prefill"]
+    generation = new_generation()
+    bench.add(generation)
+    bench.frames(Deferred(generation.sequence_id, "the memory is full"), PrefillProgress(generation.sequence_id, 1, 4))
+    assert bench.states(generation)[-2:] == ["queued", "prefill"]
     held = [entry for _, entry in bench.logged if isinstance(entry, StatusEntry) and entry.state == "queued"]
     assert [entry.reason for entry in held] == ["the memory is full"]
 
 
-def test_steps_are_counted(bench: Bench) -> None:
+def test_steps_are_counted(bench: DispatchHarness) -> None:
     bench.start()
-    live = new_live()
-    bench.add(live)
-    bench.frames(step((live.sequence_id, 1, "H")), step((live.sequence_id, 2, "i")))
-    assert bench.placement.meter.report().n_decode_tokens == 2
+    generation = new_generation()
+    bench.add(generation)
+    bench.frames(step((generation.sequence_id, 1, "H")), step((generation.sequence_id, 2, "i")))
+    assert bench.dispatcher.meter.report().n_decode_tokens == 2
 
 
-def test_a_lost_claim_is_let_go_at_once_and_its_late_tokens_are_ignored(bench: Bench) -> None:
+def test_a_lost_claim_is_let_go_at_once_and_its_late_tokens_are_ignored(bench: DispatchHarness) -> None:
     runner = bench.start()
-    live = new_live()
-    bench.add(live)
-    bench.do(StopOne(live.generation_id, None))
-    assert outcome_of(live).fate is Fate.LOST
-    assert runner.cancelled == [live.sequence_id]
-    bench.frames(step((live.sequence_id, 1, "late")), ended(live.sequence_id, "cancelled"))
-    assert bench.texts(live) == ""
+    generation = new_generation()
+    bench.add(generation)
+    bench.do(StopGeneration(generation.generation_id, None))
+    assert outcome_of(generation).claim is ClaimState.LOST
+    assert runner.cancelled == [generation.sequence_id]
+    bench.frames(step((generation.sequence_id, 1, "late")), ended(generation.sequence_id, "cancelled"))
+    assert bench.texts(generation) == ""
 
 
-def test_frames_of_a_former_claim_do_not_reach_the_present_one(bench: Bench) -> None:
+def test_frames_of_a_former_claim_do_not_reach_the_present_one(bench: DispatchHarness) -> None:
     bench.start()
-    former = new_live()
+    former = new_generation()
     bench.add(former)
-    bench.do(StopOne(former.generation_id, None))
-    again = Live(former.generation_id, 3, [1], PARAMS, 1)
+    bench.do(StopGeneration(former.generation_id, None))
+    again = ActiveGeneration(former.generation_id, 3, [1], PARAMS, 1)
     bench.add(again)
     bench.frames(step((former.sequence_id, 1, "old"), (again.sequence_id, 1, "n")))
     assert bench.texts(again) == "n"
 
 
-def test_a_row_claimed_here_again_ends_its_former_claim(bench: Bench) -> None:
+def test_a_row_claimed_here_again_ends_its_former_claim(bench: DispatchHarness) -> None:
     """After a suspension longer than CLAIM_TTL_SECS nobody may have told us of the loss yet."""
     runner = bench.start()
-    former = new_live()
+    former = new_generation()
     bench.add(former)
-    again = Live(former.generation_id, 3, [1], PARAMS, 1)
+    again = ActiveGeneration(former.generation_id, 3, [1], PARAMS, 1)
     bench.add(again)
-    assert outcome_of(former).fate is Fate.LOST
+    assert outcome_of(former).claim is ClaimState.LOST
     assert runner.cancelled == [former.sequence_id]
-    bench.do(StopOne(former.generation_id, None, former.epoch))  # the late news is not about the present claim
+    bench.do(StopGeneration(former.generation_id, None, former.epoch))  # the late news is not about the present claim
     bench.frames(step((again.sequence_id, 1, "n")))
     assert not is_over(again)
     assert bench.texts(again) == "n"
 
 
-def test_a_runner_that_does_not_answer_a_cancel_is_killed(bench: Bench) -> None:
+def test_a_runner_that_does_not_answer_a_cancel_is_killed(bench: DispatchHarness) -> None:
     runner = bench.start()
-    stuck, other = new_live(), new_live()
+    stuck, other = new_generation(), new_generation()
     bench.add(stuck, other)
-    bench.do(StopOne(stuck.generation_id, CANCELLED))
+    bench.do(StopGeneration(stuck.generation_id, CANCELLED))
     bench.now += STOP_PATIENCE_SECS + 0.1
     bench.do()
     bench.do()
@@ -282,12 +282,12 @@ def test_a_runner_that_does_not_answer_a_cancel_is_killed(bench: Bench) -> None:
     assert [one.sequence_id for one in bench.start().submissions] == [other.sequence_id]
 
 
-def test_a_runner_that_has_work_and_says_nothing_is_killed(bench: Bench) -> None:
+def test_a_runner_that_has_work_and_says_nothing_is_killed(bench: DispatchHarness) -> None:
     runner = bench.start()
     bench.now += SILENCE_PATIENCE_SECS * 2
     bench.do()
     assert runner.killed == 0  # idle
-    bench.add(new_live())
+    bench.add(new_generation())
     bench.now += SILENCE_PATIENCE_SECS / 2
     bench.frames(step())
     bench.now += SILENCE_PATIENCE_SECS - 1
@@ -298,63 +298,67 @@ def test_a_runner_that_has_work_and_says_nothing_is_killed(bench: Bench) -> None
     assert runner.killed == 1
 
 
-def test_release_hands_everything_back_and_takes_nothing_more(bench: Bench) -> None:
+def test_release_hands_everything_back_and_takes_nothing_more(bench: DispatchHarness) -> None:
     runner = bench.start()
-    live = new_live()
-    bench.add(live)
+    generation = new_generation()
+    bench.add(generation)
     bench.do(ReleaseAll())
-    assert outcome_of(live).fate is Fate.RELEASED
-    assert runner.cancelled == [live.sequence_id]
-    late = new_live()
+    assert outcome_of(generation).claim is ClaimState.RELEASED
+    assert runner.cancelled == [generation.sequence_id]
+    late = new_generation()
     bench.add(late)
-    assert outcome_of(late).fate is Fate.RELEASED
-    assert not bench.do(Quit(spare_secs=4.0))
+    assert outcome_of(late).claim is ClaimState.RELEASED
+    assert not bench.do(Shutdown(spare_secs=4.0))
     assert (runner.stopped, runner.stop_secs) == (1, RUNNER_STOP_SECS + 4.0)
 
 
 # ---- runners that die ----
 
 
-def test_every_sequence_goes_on_in_the_next_runner(bench: Bench) -> None:
+def test_every_sequence_goes_on_in_the_next_runner(bench: DispatchHarness) -> None:
     bench.start()
-    lives = [new_live() for _ in range(3)]
-    bench.add(*lives)
-    bench.frames(step(*[(live.sequence_id, 1, "a") for live in lives]))
+    generations = [new_generation() for _ in range(3)]
+    bench.add(*generations)
+    bench.frames(step(*[(generation.sequence_id, 1, "a") for generation in generations]))
     bench.die()
-    assert all(bench.states(live)[-1] == "loading" for live in lives)
+    assert all(bench.states(generation)[-1] == "loading" for generation in generations)
     runner = bench.start()
-    assert {one.sequence_id for one in runner.submissions} == {live.sequence_id for live in lives}
+    assert {one.sequence_id for one in runner.submissions} == {generation.sequence_id for generation in generations}
     assert all(one.emitted == [ord("a")] for one in runner.submissions)
-    bench.frames(step(*[(live.sequence_id, 2, "b") for live in lives]))
-    assert [bench.texts(live) for live in lives] == ["ab"] * 3
+    bench.frames(step(*[(generation.sequence_id, 2, "b") for generation in generations]))
+    assert [bench.texts(generation) for generation in generations] == ["ab"] * 3
 
 
-def test_a_frame_that_breaks_the_count_ends_the_runner(bench: Bench) -> None:
+def test_a_frame_that_breaks_the_count_ends_the_runner(bench: DispatchHarness) -> None:
     runner = bench.start()
-    live = new_live()
-    bench.add(live)
-    bench.frames(step((live.sequence_id, 5, "x")))
+    generation = new_generation()
+    bench.add(generation)
+    bench.frames(step((generation.sequence_id, 5, "x")))
     assert runner.killed == 1
-    assert not is_over(live)
+    assert not is_over(generation)
     bench.die()
     assert bench.start().submissions[0].emitted == []
 
 
-def run_poisoned(bench: Bench, poison: Live, others: list[Live], *, poison_at: int) -> int:
+def run_poisoned(
+    bench: DispatchHarness, poison: ActiveGeneration, others: list[ActiveGeneration], *, poison_at: int
+) -> int:
     """Play runners that die whenever they hold ``poison`` and it has said ``poison_at`` tokens; returns the deaths."""
     deaths = 0
     while not is_over(poison) or not all(map(is_over, others)):
         runner = bench.start()
         assert deaths < 20
         for _ in range(50):
-            inside = [live for live in (*others, poison) if live.is_in_runner and not is_over(live)]
+            inside = [
+                generation for generation in (*others, poison) if generation.is_in_runner and not is_over(generation)
+            ]
             if poison in inside and len(poison.tokens) >= poison_at:
                 bench.die()
                 deaths += 1
                 break
             assert inside or not runner.submissions or all(map(is_over, (*others, poison)))
-            bench.frames(step(*[(live.sequence_id, len(live.tokens) + 1, "x") for live in inside]))
-            bench.frames(*[ended(live.sequence_id) for live in inside if len(live.tokens) >= 6])
+            bench.frames(step(*[(generation.sequence_id, len(generation.tokens) + 1, "x") for generation in inside]))
+            bench.frames(*[ended(generation.sequence_id) for generation in inside if len(generation.tokens) >= 6])
             if is_over(poison) and all(map(is_over, others)):
                 break
     return deaths
@@ -362,9 +366,9 @@ def run_poisoned(bench: Bench, poison: Live, others: list[Live], *, poison_at: i
 
 @pytest.mark.parametrize("poison_at", [0, 3])
 @pytest.mark.parametrize("position", [0, 1, 3])
-def test_the_sequence_that_kills_runners_fails_alone(bench: Bench, poison_at: int, position: int) -> None:
-    others = [new_live() for _ in range(3)]
-    poison = new_live()
+def test_the_sequence_that_kills_runners_fails_alone(bench: DispatchHarness, poison_at: int, position: int) -> None:
+    others = [new_generation() for _ in range(3)]
+    poison = new_generation()
     everyone = list(others)
     everyone.insert(position, poison)
     bench.add(*everyone)
@@ -373,55 +377,55 @@ def test_the_sequence_that_kills_runners_fails_alone(bench: Bench, poison_at: in
     assert ending is not None
     assert (ending.status, ending.error_code) == (Status.FAILED, "runner_crashed")
     assert deaths <= 6
-    for live in others:
-        end = outcome_of(live).ending
+    for generation in others:
+        end = outcome_of(generation).ending
         assert end is not None
         assert end.status is Status.COMPLETE
-        assert bench.texts(live) == "x" * 6
+        assert bench.texts(generation) == "x" * 6
 
 
-def test_two_poisoned_sequences_both_fail_and_the_rest_completes(bench: Bench) -> None:
-    first, second, good = new_live(), new_live(), new_live()
+def test_two_poisoned_sequences_both_fail_and_the_rest_completes(bench: DispatchHarness) -> None:
+    first, second, good = new_generation(), new_generation(), new_generation()
     bench.add(first, good, second)
     for _ in range(12):
         runner = bench.start()
-        while not any(live.is_in_runner and not is_over(live) for live in (first, second)):
-            inside = [live for live in (good,) if live.is_in_runner and not is_over(live)]
+        while not any(generation.is_in_runner and not is_over(generation) for generation in (first, second)):
+            inside = [generation for generation in (good,) if generation.is_in_runner and not is_over(generation)]
             if not inside:
                 break
-            bench.frames(step(*[(live.sequence_id, len(live.tokens) + 1, "x") for live in inside]))
-            bench.frames(*[ended(live.sequence_id) for live in inside if len(live.tokens) >= 3])
+            bench.frames(step(*[(generation.sequence_id, len(generation.tokens) + 1, "x") for generation in inside]))
+            bench.frames(*[ended(generation.sequence_id) for generation in inside if len(generation.tokens) >= 3])
         if all(map(is_over, (first, second, good))):
             break
         assert runner.submissions
         bench.die()
-    assert [outcome_of(live).ending.error_code for live in (first, second)] == ["runner_crashed"] * 2  # type: ignore[union-attr]
+    assert [outcome_of(generation).ending.error_code for generation in (first, second)] == ["runner_crashed"] * 2  # type: ignore[union-attr]
     assert outcome_of(good).ending.status is Status.COMPLETE  # type: ignore[union-attr]
 
 
-def test_a_sequence_that_clears_itself_each_time_is_given_up_in_the_end(bench: Bench) -> None:
-    live = new_live()
-    bench.add(live)
+def test_a_sequence_that_clears_itself_each_time_is_given_up_in_the_end(bench: DispatchHarness) -> None:
+    generation = new_generation()
+    bench.add(generation)
     deaths = 0
-    while not is_over(live):
+    while not is_over(generation):
         bench.start()
-        bench.frames(step((live.sequence_id, len(live.tokens) + 1, "x")))
+        bench.frames(step((generation.sequence_id, len(generation.tokens) + 1, "x")))
         bench.die()
         deaths += 1
         assert deaths <= 10
-    ending = outcome_of(live).ending
+    ending = outcome_of(generation).ending
     assert ending is not None
     assert ending.error_code == "runner_crashed"
 
 
-def test_newcomers_wait_while_a_suspect_is_tried(bench: Bench) -> None:
-    suspect = new_live()
+def test_newcomers_wait_while_a_suspect_is_tried(bench: DispatchHarness) -> None:
+    suspect = new_generation()
     bench.add(suspect)
     for _ in range(2):
         bench.start()
         bench.die()
     runner = bench.start()
-    newcomer = new_live()
+    newcomer = new_generation()
     bench.add(newcomer)
     assert [one.sequence_id for one in runner.submissions] == [suspect.sequence_id]
     bench.frames(step((suspect.sequence_id, 1, "x")))
@@ -431,73 +435,73 @@ def test_newcomers_wait_while_a_suspect_is_tried(bench: Bench) -> None:
 # ---- runners that do not start ----
 
 
-def fail_start(bench: Bench) -> None:
+def fail_start(bench: DispatchHarness) -> None:
     bench.number += 1
-    bench.do(StartFailed(bench.number, "model_file", "the file is truncated"))
+    bench.do(RunnerStartFailed(bench.number, "model_file", "the file is truncated"))
 
 
-def test_a_start_that_fails_is_tried_again_later(bench: Bench) -> None:
-    live = new_live()
-    bench.add(live)
+def test_a_start_that_fails_is_tried_again_later(bench: DispatchHarness) -> None:
+    generation = new_generation()
+    bench.add(generation)
     fail_start(bench)
-    assert not is_over(live)
+    assert not is_over(generation)
     bench.now += 0.5
     bench.do()
-    assert bench.placement._desk.cpu._number == 1
+    assert bench.dispatcher._loop.cpu._number == 1
     bench.now += 0.6
     bench.do()
-    assert bench.placement._desk.cpu._number == 2
-    assert [one.sequence_id for one in bench.start().submissions] == [live.sequence_id]
+    assert bench.dispatcher._loop.cpu._number == 2
+    assert [one.sequence_id for one in bench.start().submissions] == [generation.sequence_id]
 
 
-def test_after_three_failed_starts_what_waits_is_told(bench: Bench) -> None:
-    live = new_live()
-    bench.add(live)
+def test_after_three_failed_starts_what_waits_is_told(bench: DispatchHarness) -> None:
+    generation = new_generation()
+    bench.add(generation)
     for _ in range(3):
-        assert not is_over(live)
+        assert not is_over(generation)
         fail_start(bench)
         bench.now += 60
         bench.do()
-    ending = outcome_of(live).ending
+    ending = outcome_of(generation).ending
     assert ending is not None
     assert (ending.status, ending.error_code) == (Status.FAILED, "model_unavailable")
     assert "truncated" in ending.error_message
 
 
-def test_a_runner_whose_end_is_told_before_its_start_is_not_used(bench: Bench) -> None:
-    live = new_live()
-    bench.add(live)
+def test_a_runner_whose_end_is_told_before_its_start_is_not_used(bench: DispatchHarness) -> None:
+    generation = new_generation()
+    bench.add(generation)
     bench.number = 1
     dead = StubRunner()
-    bench.do(RunnerGone(1, "killed by SIGSEGV"), Started(1, dead, READY))
+    bench.do(RunnerExited(1, "killed by SIGSEGV"), RunnerStarted(1, dead, READY))
     assert dead.submissions == []
-    assert bench.placement.ready is None
+    assert bench.dispatcher.ready is None
     bench.now += 2
     bench.do()
-    assert [one.sequence_id for one in bench.start().submissions] == [live.sequence_id]
+    assert [one.sequence_id for one in bench.start().submissions] == [generation.sequence_id]
 
 
-def test_events_of_a_former_runner_are_ignored(bench: Bench) -> None:
+def test_events_of_a_former_runner_are_ignored(bench: DispatchHarness) -> None:
     bench.start()
-    live = new_live()
-    bench.add(live)
+    generation = new_generation()
+    bench.add(generation)
     bench.die()
     bench.start()
-    bench.do(FrameCame(1, step((live.sequence_id, 1, "x"))), RunnerGone(1, "again"))
-    assert bench.placement.ready is not None
-    assert live.tokens == []
+    bench.do(FrameReceived(1, step((generation.sequence_id, 1, "x"))), RunnerExited(1, "again"))
+    assert bench.dispatcher.ready is not None
+    assert generation.tokens == []
 
 
 def test_what_comes_after_the_end_is_given_back() -> None:
     """A claim that waited for the database may come when the worker has stopped; its thread must not wait for ever."""
-    placement = Placement(make_stub, lambda _: None)
-    placement.begin()
-    placement.end(5.0)
-    late = new_live()
-    placement.add(late)
+    dispatcher = Dispatcher(make_stub, lambda _: None)
+    dispatcher.begin()
+    dispatcher.end(5.0)
+    late = new_generation()
+    dispatcher.add(late)
     outcome = late.wait(2.0)
     assert outcome is not None
-    assert outcome.fate is Fate.RELEASED
+    assert outcome.claim is ClaimState.RELEASED
 
 
 def test_a_runner_that_is_told_to_stop_outlives_nothing_it_needs() -> None:
@@ -514,11 +518,11 @@ def test_a_runner_that_is_told_to_stop_outlives_nothing_it_needs() -> None:
             starters[0].join(0.3)  # what it takes to save
             lived_through.append(starters[0].is_alive())
 
-    placement = Placement(lambda on_frame, on_exit: SavingRunner(), lambda _: None)
-    placement.begin()
+    dispatcher = Dispatcher(lambda on_frame, on_exit: SavingRunner(), lambda _: None)
+    dispatcher.begin()
     deadline = time.monotonic() + 10.0
-    while placement.ready is None and time.monotonic() < deadline:
+    while dispatcher.ready is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    placement.end(5.0)
+    dispatcher.end(5.0)
     assert lived_through == [True]
     assert not starters[0].is_alive(), "and no longer than that"

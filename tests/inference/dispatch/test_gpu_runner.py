@@ -16,7 +16,7 @@ from inference.worker import gpu_setup
 
 
 @dataclass
-class Card:
+class GpuDevice:
     total_mb: int
     free_mb: int
     uuid: str = "GPU-test"
@@ -32,7 +32,7 @@ def _real_file(monkeypatch: pytest.MonkeyPatch, model_path: Path) -> None:
     monkeypatch.setattr(gpu_runner, "engine_config", lambda: config)
 
 
-def made(card: Card, folder: Path, n_layers: int = 25) -> LockedRunner:
+def made(card: GpuDevice, folder: Path, n_layers: int = 25) -> LockedRunner:
     runner = GpuRunnerMaker(card, folder, n_layers=n_layers)(lambda _: None, lambda _: None)
     assert isinstance(runner, LockedRunner)
     runner._lock.close()
@@ -42,7 +42,7 @@ def made(card: Card, folder: Path, n_layers: int = 25) -> LockedRunner:
 @pytest.mark.usefixtures("_real_file")
 @pytest.mark.parametrize(("free_mb", "n_layers"), [(8000, 19), (900, (5, 18)), (100, 0)])
 def test_a_small_card_gets_fewer_layers(tmp_path: Path, free_mb: int, n_layers: int | tuple[int, int]) -> None:
-    card = Card(8000, free_mb)
+    card = GpuDevice(8000, free_mb)
     if n_layers == 0:
         with pytest.raises(TooLittleMemory, match="8000 MB: GEMMA_CONTEXT_SIZE=8192 .* 100 MB are free"):
             made(card, tmp_path)
@@ -56,8 +56,8 @@ def test_a_small_card_gets_fewer_layers(tmp_path: Path, free_mb: int, n_layers: 
 
 @pytest.mark.usefixtures("_real_file")
 def test_a_card_that_is_too_small_is_an_obstacle_and_one_that_is_full_now_is_not(tmp_path: Path) -> None:
-    assert GpuRunnerMaker(Card(8000, 10), tmp_path, n_layers=25).obstacle() is None, "others make room"
-    obstacle = GpuRunnerMaker(Card(200, 200), tmp_path, n_layers=25).obstacle()
+    assert GpuRunnerMaker(GpuDevice(8000, 10), tmp_path, n_layers=25).obstacle() is None, "others make room"
+    obstacle = GpuRunnerMaker(GpuDevice(200, 200), tmp_path, n_layers=25).obstacle()
     assert obstacle is not None
     assert "not one layer fits" in obstacle
     assert "no size fits; use a smaller model" in obstacle
@@ -68,7 +68,7 @@ def test_a_card_that_is_too_small_is_an_obstacle_and_one_that_is_full_now_is_not
 def test_which_sizes_would_fit_is_said_when_some_layers_do_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, free_mb: int, says: str
 ) -> None:
-    made(Card(8000, free_mb), tmp_path)
+    made(GpuDevice(8000, free_mb), tmp_path)
     told = [record.getMessage() for record in caplog.records if "layers go onto test card" in record.getMessage()]
     assert len(told) == bool(says)
     assert all(says in message and "with this one GEMMA_GPU_LAYERS=" in message for message in told)
@@ -76,7 +76,7 @@ def test_which_sizes_would_fit_is_said_when_some_layers_do_not(
 
 @pytest.mark.usefixtures("_real_file")
 def test_after_a_load_that_found_no_room_half_as_many_are_tried(tmp_path: Path) -> None:
-    maker = GpuRunnerMaker(Card(8000, 8000), tmp_path, n_layers=16)
+    maker = GpuRunnerMaker(GpuDevice(8000, 8000), tmp_path, n_layers=16)
     runner = maker(lambda _: None, lambda _: None)
     assert isinstance(runner, LockedRunner)
     runner._on_no_room()
@@ -88,7 +88,7 @@ def test_a_card_that_another_process_uses_is_left_alone(tmp_path: Path) -> None:
     held = gpu_lock("GPU-test", tmp_path)
     assert held is not None
     with held, pytest.raises(GpuBusy, match="test card"):
-        made(Card(8000, 8000), tmp_path)
+        made(GpuDevice(8000, 8000), tmp_path)
 
 
 @pytest.mark.parametrize("mode", ["off", "auto", "simulated"])

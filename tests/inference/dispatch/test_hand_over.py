@@ -7,12 +7,12 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from inference.dispatch.events import Add, Hold, Quit, ReleaseSession, StopOne, YieldGpu
-from inference.dispatch.generation_state import Fate, Live
+from inference.dispatch.events import AddGeneration, HoldGpu, ReleaseHold, Shutdown, StopGeneration, YieldGpu
+from inference.dispatch.generation_state import ActiveGeneration, ClaimState
 from inference.dispatch.gpu_session import GPU
-from inference.dispatch.gpu_state import Stage
+from inference.dispatch.gpu_state import GpuState
 from inference.dispatch.lease_release import VRAM_PATIENCE_SECS
-from inference.dispatch.runner_launcher import FrameCame
+from inference.dispatch.runner_launcher import FrameReceived
 from inference.dispatch.runner_slot import RUNNER_STOP_SECS
 from inference.engine.protocol.frames import (
     CacheExported,
@@ -26,78 +26,78 @@ from inference.engine.protocol.frames import (
 )
 from inference.enums import FinishReason
 from inference.queue.results import CANCELLED, device_runs
-from tests.inference.dispatch.gpu_harness import POLICY, CardBench
+from tests.inference.dispatch.gpu_harness import POLICY, GpuHarness
 from tests.inference.making import PARAMS
 from tests.inference.stub_runner import StubRunner, ended, step
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> CardBench:
-    return CardBench(tmp_path)
+def bench(tmp_path: Path) -> GpuHarness:
+    return GpuHarness(tmp_path)
 
 
-def finish(bench: CardBench, lives: list[Live]) -> None:
+def finish(bench: GpuHarness, generations: list[ActiveGeneration]) -> None:
     """Two more tokens of each, wherever it is, and its end; the text is whole."""
     for _ in range(2):
-        bench.say(lives)
-    for live in lives:
-        assert [token.index for token in live.tokens] == list(range(1, len(live.tokens) + 1))
-        frame = ended(live.sequence_id, "length", n_kept=len(live.tokens))
-        (bench.gpu_says if live.device == GPU else bench.cpu_says)(frame)
-        outcome = live.wait(0)
+        bench.say(generations)
+    for generation in generations:
+        assert [token.index for token in generation.tokens] == list(range(1, len(generation.tokens) + 1))
+        frame = ended(generation.sequence_id, "length", n_kept=len(generation.tokens))
+        (bench.gpu_says if generation.device == GPU else bench.cpu_says)(frame)
+        outcome = generation.wait(0)
         assert outcome is not None
         assert outcome.ending is not None
         assert outcome.ending.finish_reason is FinishReason.LENGTH
-        assert bench.texts(live) == "x" * len(live.tokens)
+        assert bench.texts(generation) == "x" * len(generation.tokens)
 
 
-def leave(bench: CardBench) -> None:
+def leave(bench: GpuHarness) -> None:
     """From anywhere with a lease: the process ends, the memory is free, the lease is back."""
-    if bench.at(Stage.YIELDING):
+    if bench.at(GpuState.YIELDING):
         bench.gpu_gives_out()
-    if bench.at(Stage.LEAVING):
-        if bench.placement._desk.gpu is not None and bench.placement._desk.gpu.is_starting:
+    if bench.at(GpuState.LEAVING):
+        if bench.dispatcher._loop.gpu is not None and bench.dispatcher._loop.gpu.is_starting:
             bench.gpu_does_not_start()
-        elif bench.placement.gpu_pid is not None:
+        elif bench.dispatcher.gpu_pid is not None:
             bench.gpu_dies()
     bench.cpu_gives_out()
     bench.do()
-    assert not bench.at(Stage.LEAVING)
+    assert not bench.at(GpuState.LEAVING)
     assert not bench.has_lease()
 
 
 # ---- there and back ----
 
 
-def test_an_answer_begins_on_the_cpu_at_once_and_the_card_is_asked_for_meanwhile(bench: CardBench) -> None:
-    (live,) = bench.add()
-    assert [each.sequence_id for each in bench.cpu.submissions] == [live.sequence_id]
-    assert bench.keeper.wants == [(1, frozenset())]
-    assert bench.at(Stage.WAITING)
-    assert bench.states(live) == ["waiting_for_gpu", "prefill"]
-    bench.say([live])
-    assert live.tokens[0].device == "cpu"
+def test_an_answer_begins_on_the_cpu_at_once_and_the_card_is_asked_for_meanwhile(bench: GpuHarness) -> None:
+    (generation,) = bench.add()
+    assert [each.sequence_id for each in bench.cpu.submissions] == [generation.sequence_id]
+    assert bench.lease_client.wants == [(1, frozenset())]
+    assert bench.at(GpuState.WAITING)
+    assert bench.states(generation) == ["waiting_for_gpu", "prefill"]
+    bench.say([generation])
+    assert generation.tokens[0].device == "cpu"
 
 
-def test_live_sequences_move_to_the_card_with_their_state_and_go_on(bench: CardBench) -> None:
-    lives = bench.reach(Stage.MOVING)
+def test_live_sequences_move_to_the_card_with_their_state_and_go_on(bench: GpuHarness) -> None:
+    generations = bench.reach(GpuState.MOVING)
     (export,) = [frame for frame in bench.cpu.sent if isinstance(frame, Export)]
-    assert export.sequence_ids == [live.sequence_id for live in lives]
+    assert export.sequence_ids == [generation.sequence_id for generation in generations]
     assert bench.gpu.submissions == []
     bench.cpu_gives_out()
-    assert bench.at(Stage.GPU)
+    assert bench.at(GpuState.GPU)
     assert [(each.sequence_id, each.emitted) for each in bench.gpu.submissions] == [
-        (live.sequence_id, [ord("x")]) for live in lives
+        (generation.sequence_id, [ord("x")]) for generation in generations
     ]
     assert all(Path(each.state).read_bytes() == b"state" for each in bench.gpu.submissions)
-    bench.say(lives)
-    assert [device_runs(live.tokens) for live in lives] == [
+    bench.say(generations)
+    assert [device_runs(generation.tokens) for generation in generations] == [
         [{"device": "cpu", "tokens": 1}, {"device": "gpu", "tokens": 1}]
     ] * 2
-    finish(bench, lives)
+    finish(bench, generations)
 
 
-def test_what_may_be_gone_on_from_is_copied_while_the_model_loads_and_again_at_the_move(bench: CardBench) -> None:
+def test_what_may_be_gone_on_from_is_copied_while_the_model_loads_and_again_at_the_move(bench: GpuHarness) -> None:
     bench.add()
     bench.grant()
     (ahead,) = [frame for frame in bench.cpu.sent if isinstance(frame, ExportCache)]
@@ -112,25 +112,25 @@ def test_what_may_be_gone_on_from_is_copied_while_the_model_loads_and_again_at_t
 
 
 def test_where_new_work_begins_in_each_stage(tmp_path: Path) -> None:
-    for stage in Stage:
+    for stage in GpuState:
         folder = tmp_path / stage
         folder.mkdir()
-        bench = CardBench(folder)
-        if stage is not Stage.CPU:
+        bench = GpuHarness(folder)
+        if stage is not GpuState.CPU:
             bench.reach(stage)
         (late,) = bench.add()
-        assert late.device == ("gpu" if stage in (Stage.MOVING, Stage.GPU) else "cpu"), stage
+        assert late.device == ("gpu" if stage in (GpuState.MOVING, GpuState.GPU) else "cpu"), stage
 
 
-def test_the_card_is_wanted_back_and_everything_goes_on_on_the_cpu(bench: CardBench) -> None:
-    lives = bench.reach(Stage.GPU)
-    bench.say(lives)
-    bench.want_back()
-    assert bench.at(Stage.YIELDING)
-    assert all("yielding" in bench.states(live) for live in lives)
+def test_the_card_is_wanted_back_and_everything_goes_on_on_the_cpu(bench: GpuHarness) -> None:
+    generations = bench.reach(GpuState.GPU)
+    bench.say(generations)
+    bench.recall()
+    assert bench.at(GpuState.YIELDING)
+    assert all("yielding" in bench.states(generation) for generation in generations)
     before = len(bench.cpu.submissions)
     bench.gpu_gives_out()
-    assert bench.at(Stage.LEAVING)
+    assert bench.at(GpuState.LEAVING)
     assert bench.gpu.killed == 1
     again = bench.cpu.submissions[before:]
     assert [len(each.emitted) for each in again] == [2, 2]
@@ -143,37 +143,37 @@ def test_the_card_is_wanted_back_and_everything_goes_on_on_the_cpu(bench: CardBe
     bench.do()
     assert not bench.has_lease()
     assert bench.card.asked[-1] == [2000]
-    finish(bench, lives)
-    (_, result) = bench.keeper.released[-1]
+    finish(bench, generations)
+    (_, result) = bench.lease_client.released[-1]
     assert (result["ended_because"], result["vram_free"]) == ("transcription wants the GPU", True)
     assert bench.record().n_sequences == 4
 
 
-def dies_and_goes_without_proof(bench: CardBench) -> None:
+def dies_and_goes_without_proof(bench: GpuHarness) -> None:
     """Nobody says that the memory is free: the lease goes back after a while all the same, and says so."""
     bench.gpu_dies()
     bench.wait(VRAM_PATIENCE_SECS - 0.1)
     assert bench.has_lease()
     bench.wait(0.2)
     assert not bench.has_lease()
-    assert bench.keeper.released[-1][1]["vram_free"] is False
+    assert bench.lease_client.released[-1][1]["vram_free"] is False
 
 
-def test_memory_that_a_dead_process_seems_to_hold_does_not_keep_the_lease_for_ever(bench: CardBench) -> None:
-    bench.reach(Stage.LEAVING)
+def test_memory_that_a_dead_process_seems_to_hold_does_not_keep_the_lease_for_ever(bench: GpuHarness) -> None:
+    bench.reach(GpuState.LEAVING)
     bench.card.used_mb = 900
     dies_and_goes_without_proof(bench)
 
 
-def test_a_driver_that_says_nothing_keeps_the_lease_no_longer_than_one_that_says_no(bench: CardBench) -> None:
-    lives = bench.reach(Stage.LEAVING)
+def test_a_driver_that_says_nothing_keeps_the_lease_no_longer_than_one_that_says_no(bench: GpuHarness) -> None:
+    generations = bench.reach(GpuState.LEAVING)
     bench.card.is_away = True
     dies_and_goes_without_proof(bench)
-    finish(bench, lives)
+    finish(bench, generations)
 
 
-def test_a_runner_that_died_while_it_loaded_held_memory_too(bench: CardBench) -> None:
-    bench.reach(Stage.LOADING)
+def test_a_runner_that_died_while_it_loaded_held_memory_too(bench: GpuHarness) -> None:
+    bench.reach(GpuState.LOADING)
     bench.card.used_mb = 900
     bench.gpu_does_not_start(pid=2001)
     bench.do()
@@ -184,9 +184,9 @@ def test_a_runner_that_died_while_it_loaded_held_memory_too(bench: CardBench) ->
     assert not bench.has_lease()
 
 
-def test_one_that_was_given_up_in_the_moment_it_was_ready_held_memory_too(bench: CardBench) -> None:
-    bench.reach(Stage.LOADING)
-    bench.want_back()
+def test_one_that_was_given_up_in_the_moment_it_was_ready_held_memory_too(bench: GpuHarness) -> None:
+    bench.reach(GpuState.LOADING)
+    bench.recall()
     bench.card.used_mb = 900
     bench.start_gpu()
     assert bench.gpu.killed == 1
@@ -195,24 +195,24 @@ def test_one_that_was_given_up_in_the_moment_it_was_ready_held_memory_too(bench:
     assert bench.has_lease()
 
 
-def test_the_worker_that_stops_gives_back_when_the_memory_is_free(bench: CardBench) -> None:
-    bench.reach(Stage.GPU)
-    assert bench.placement._desk.gpu is not None
-    bench.placement._desk.gpu.begin()
+def test_the_worker_that_stops_gives_back_when_the_memory_is_free(bench: GpuHarness) -> None:
+    bench.reach(GpuState.GPU)
+    assert bench.dispatcher._loop.gpu is not None
+    bench.dispatcher._loop.gpu.begin()
     used = [900, 900, 0]
     bench.card.used_by = lambda: used.pop(0)
-    bench.tenancy.end(1.0)
+    bench.residency.end(1.0)
     assert used == []
-    assert bench.keeper.released[-1][1]["vram_free"] is True
+    assert bench.lease_client.released[-1][1]["vram_free"] is True
 
 
-def test_who_waits_for_the_card_does_not_wait_for_states_to_be_saved(bench: CardBench) -> None:
-    bench.reach(Stage.GPU)
-    assert not bench.placement.step([Quit(spare_secs=4.0)])
+def test_who_waits_for_the_card_does_not_wait_for_states_to_be_saved(bench: GpuHarness) -> None:
+    bench.reach(GpuState.GPU)
+    assert not bench.dispatcher.step([Shutdown(spare_secs=4.0)])
     assert bench.cpu.stop_secs == RUNNER_STOP_SECS
 
 
-def test_the_record_says_what_the_stay_was_like(bench: CardBench) -> None:
+def test_the_record_says_what_the_stay_was_like(bench: GpuHarness) -> None:
     bench.add()
     bench.now += 2.0
     bench.grant()
@@ -221,10 +221,10 @@ def test_the_record_says_what_the_stay_was_like(bench: CardBench) -> None:
     bench.start_gpu()
     bench.cpu_gives_out()
     bench.gpu_says(*bench.give_out(bench.gpu))
-    (live,) = bench.placement._desk.roster.lives.values()
-    finish(bench, [live])
+    (generation,) = bench.dispatcher._loop.generations.by_id.values()
+    finish(bench, [generation])
     bench.now += 0.5
-    bench.want_back()
+    bench.recall()
     bench.now += 0.25
     leave(bench)
     record = bench.record()
@@ -236,9 +236,9 @@ def test_the_record_says_what_the_stay_was_like(bench: CardBench) -> None:
     assert record.ended_because == "transcription wants the GPU"
 
 
-def test_an_answers_timings_say_what_it_waited_for(bench: CardBench) -> None:
-    (live,) = bench.add()
-    bench.say([live])
+def test_an_answers_timings_say_what_it_waited_for(bench: GpuHarness) -> None:
+    (generation,) = bench.add()
+    bench.say([generation])
     bench.now += 2.0
     bench.grant()
     bench.now += 1.0
@@ -246,9 +246,9 @@ def test_an_answers_timings_say_what_it_waited_for(bench: CardBench) -> None:
     bench.now += 0.05
     bench.cpu_gives_out()
     bench.now += 0.05
-    bench.say([live])
-    bench.gpu_says(ended(live.sequence_id, n_kept=2))
-    outcome = live.wait(0)
+    bench.say([generation])
+    bench.gpu_says(ended(generation.sequence_id, n_kept=2))
+    outcome = generation.wait(0)
     assert outcome is not None
     timings = outcome.timings
     assert (timings["gpu_wait"], timings["load"]) == (2000.0, 1000.0)
@@ -257,9 +257,9 @@ def test_an_answers_timings_say_what_it_waited_for(bench: CardBench) -> None:
     assert outcome.n_cached == 1, "as its first runner found it"
 
 
-def test_a_state_lies_there_until_its_reader_has_come_to_it(bench: CardBench) -> None:
+def test_a_state_lies_there_until_its_reader_has_come_to_it(bench: GpuHarness) -> None:
     """The CPU's runner, in the middle of a long step, has taken in the copies and not yet what was submitted."""
-    lives = bench.reach(Stage.LEAVING)
+    generations = bench.reach(GpuState.LEAVING)
     states = [Path(each.state) for each in bench.cpu.submissions[-2:]]
     bench.cpu_gives_out()
     assert all(state.exists() for state in states)
@@ -270,187 +270,191 @@ def test_a_state_lies_there_until_its_reader_has_come_to_it(bench: CardBench) ->
     bench.cpu_gives_out()
     bench.start_gpu()
     bench.cpu_gives_out()
-    finish(bench, lives)
+    finish(bench, generations)
 
 
 # ---- not granted ----
 
 
-def test_refused_means_answered_on_the_cpu_with_the_reason(bench: CardBench) -> None:
-    (live,) = bench.add()
-    bench.keeper.refusing = "the coordinator does not answer"
-    bench.keeper.grant()
+def test_refused_means_answered_on_the_cpu_with_the_reason(bench: GpuHarness) -> None:
+    (generation,) = bench.add()
+    bench.lease_client.refusing = "the coordinator does not answer"
+    bench.lease_client.grant()
     bench.do()
-    assert bench.reasons(live) == ["the coordinator does not answer"]
+    assert bench.reasons(generation) == ["the coordinator does not answer"]
     (late,) = bench.add()
     assert bench.reasons(late) == ["the coordinator does not answer"], "also for who comes later"
-    finish(bench, [live, late])
-    assert {token.device for token in live.tokens} == {"cpu"}
+    finish(bench, [generation, late])
+    assert {token.device for token in generation.tokens} == {"cpu"}
 
 
-def test_a_refusal_says_nothing_once_nobody_asks(bench: CardBench) -> None:
+def test_a_refusal_says_nothing_once_nobody_asks(bench: GpuHarness) -> None:
     """Else it would answer the next /warmup before anybody was asked."""
-    lives = bench.reach(Stage.WAITING)
-    bench.keeper.refusing = "ml-service holds the GPU"
-    bench.keeper.grant()
+    generations = bench.reach(GpuState.WAITING)
+    bench.lease_client.refusing = "ml-service holds the GPU"
+    bench.lease_client.grant()
     bench.do()
-    assert bench.placement.describe()["reason"] == "ml-service holds the GPU"
-    finish(bench, lives)
-    assert bench.at(Stage.CPU)
-    assert bench.placement.describe()["reason"] == ""
+    assert bench.dispatcher.describe()["reason"] == "ml-service holds the GPU"
+    finish(bench, generations)
+    assert bench.at(GpuState.CPU)
+    assert bench.dispatcher.describe()["reason"] == ""
 
 
-def test_when_the_work_ends_first_the_request_is_withdrawn(bench: CardBench) -> None:
-    lives = bench.reach(Stage.WAITING)
-    finish(bench, lives)
-    assert not bench.keeper.is_wanted
-    assert bench.at(Stage.CPU)
+def test_when_the_work_ends_first_the_request_is_withdrawn(bench: GpuHarness) -> None:
+    generations = bench.reach(GpuState.WAITING)
+    finish(bench, generations)
+    assert not bench.lease_client.is_wanted
+    assert bench.at(GpuState.CPU)
     assert bench.records == [], "the card never changed hands"
 
 
-def test_a_grant_that_crosses_the_withdrawal_goes_back(bench: CardBench) -> None:
-    lives = bench.reach(Stage.WAITING)
-    lease = bench.keeper.grant()
+def test_a_grant_that_crosses_the_withdrawal_goes_back(bench: GpuHarness) -> None:
+    generations = bench.reach(GpuState.WAITING)
+    lease = bench.lease_client.grant()
     told, bench.told[:] = list(bench.told), []
-    finish(bench, lives)
+    finish(bench, generations)
     bench.told += told
     bench.do()
-    assert bench.keeper.released[0][0] == lease
-    assert bench.at(Stage.CPU)
+    assert bench.lease_client.released[0][0] == lease
+    assert bench.at(GpuState.CPU)
 
 
-def test_when_the_work_ends_during_the_load_the_card_is_kept_for_the_linger(bench: CardBench) -> None:
-    lives = bench.reach(Stage.LOADING)
-    finish(bench, lives)
+def test_when_the_work_ends_during_the_load_the_card_is_kept_for_the_linger(bench: GpuHarness) -> None:
+    generations = bench.reach(GpuState.LOADING)
+    finish(bench, generations)
     bench.start_gpu()
     bench.cpu_gives_out()
-    assert bench.at(Stage.GPU)
-    (live,) = bench.add()
-    assert live.device == "gpu"
+    assert bench.at(GpuState.GPU)
+    (generation,) = bench.add()
+    assert generation.device == "gpu"
 
 
 @pytest.mark.parametrize(("max_tokens", "n_prompt", "asks"), [(40, 3, False), (400, 3, True), (40, 4000, True)])
 def test_an_answer_that_is_over_before_the_card_could_come_does_not_ask(
-    bench: CardBench, max_tokens: int, n_prompt: int, asks: bool
+    bench: GpuHarness, max_tokens: int, n_prompt: int, asks: bool
 ) -> None:
     """At 20 ms a token and 2 ms a token of the prompt, and 3 s until the card comes."""
-    pace = bench.tenancy.asking.pace
+    pace = bench.residency.asking.pace
     pace.note_step(Step(emissions=[], n_prefill=100, n_decode=0, step_ms=200.0))
     pace.note_step(Step(emissions=[], n_prefill=0, n_decode=4, step_ms=20.0))
     pace.note_card(3.0)
     params = msgspec.structs.replace(PARAMS, max_tokens=max_tokens)
-    live = Live(uuid4(), 1, [1] * n_prompt, params, 1)
-    bench.do(Add(live))
-    assert live.device == "cpu"
-    assert bench.keeper.is_wanted is asks
+    generation = ActiveGeneration(uuid4(), 1, [1] * n_prompt, params, 1)
+    bench.do(AddGeneration(generation))
+    assert generation.device == "cpu"
+    assert bench.lease_client.is_wanted is asks
 
 
 # ---- leaving ----
 
 
-def test_without_work_the_card_is_left_after_the_linger_but_not_before_the_shortest_hold(bench: CardBench) -> None:
-    lives = bench.reach(Stage.GPU)
-    finish(bench, lives)
+def test_without_work_the_card_is_left_after_the_linger_but_not_before_the_shortest_hold(bench: GpuHarness) -> None:
+    generations = bench.reach(GpuState.GPU)
+    finish(bench, generations)
     bench.wait(POLICY.linger_secs + 0.1)
-    assert bench.at(Stage.GPU), "held for too short a time"
+    assert bench.at(GpuState.GPU), "held for too short a time"
     bench.wait(POLICY.min_hold_secs)
-    assert bench.at(Stage.YIELDING)
+    assert bench.at(GpuState.YIELDING)
     leave(bench)
     bench.wait(1.0)
-    assert bench.at(Stage.CPU), "nothing asks for it"
+    assert bench.at(GpuState.CPU), "nothing asks for it"
 
 
-def test_a_long_queue_does_not_keep_the_card_from_the_others(bench: CardBench) -> None:
-    lives = bench.reach(Stage.GPU)
+def test_a_long_queue_does_not_keep_the_card_from_the_others(bench: GpuHarness) -> None:
+    generations = bench.reach(GpuState.GPU)
     for _ in range(6):
         bench.now += POLICY.max_hold_secs / 6 + 0.1
-        bench.say(lives)
-    assert bench.at(Stage.YIELDING)
+        bench.say(generations)
+    assert bench.at(GpuState.YIELDING)
     leave(bench)
-    n_asked = len(bench.keeper.wants)
+    n_asked = len(bench.lease_client.wants)
     bench.wait(POLICY.rest_secs - 1.0)
-    assert len(bench.keeper.wants) == n_asked, "the others have it for a while"
+    assert len(bench.lease_client.wants) == n_asked, "the others have it for a while"
     bench.wait(1.5)
-    assert len(bench.keeper.wants) == n_asked + 1
+    assert len(bench.lease_client.wants) == n_asked + 1
 
 
-def test_a_load_that_takes_as_long_as_the_longest_stay_is_given_up(bench: CardBench) -> None:
-    lives = bench.reach(Stage.LOADING)
+def test_a_load_that_takes_as_long_as_the_longest_stay_is_given_up(bench: GpuHarness) -> None:
+    generations = bench.reach(GpuState.LOADING)
     bench.wait(POLICY.max_hold_secs - 0.1)
-    assert bench.at(Stage.LOADING)
+    assert bench.at(GpuState.LOADING)
     bench.wait(0.2)
-    assert bench.at(Stage.LEAVING)
+    assert bench.at(GpuState.LEAVING)
     leave(bench)
-    assert bench.tenancy.asking.breaker.n_failures == 1
-    finish(bench, lives)
+    assert bench.residency.asking.breaker.n_failures == 1
+    finish(bench, generations)
 
 
-def test_whoever_wanted_it_back_has_it_for_a_while(bench: CardBench) -> None:
-    lives = bench.reach(Stage.LEAVING)
+def test_whoever_wanted_it_back_has_it_for_a_while(bench: GpuHarness) -> None:
+    generations = bench.reach(GpuState.LEAVING)
     leave(bench)
-    n_asked = len(bench.keeper.wants)
+    n_asked = len(bench.lease_client.wants)
     bench.wait(POLICY.min_hold_secs - 1.0)
-    assert len(bench.keeper.wants) == n_asked
+    assert len(bench.lease_client.wants) == n_asked
     bench.wait(1.5)
-    assert len(bench.keeper.wants) == n_asked + 1
-    finish(bench, lives)
+    assert len(bench.lease_client.wants) == n_asked + 1
+    finish(bench, generations)
 
 
-@pytest.mark.parametrize("stage", [Stage.LOADING, Stage.MOVING, Stage.GPU, Stage.YIELDING, Stage.LEAVING])
-def test_a_lease_that_is_lost_means_to_stop_using_the_card_at_once(bench: CardBench, stage: Stage) -> None:
-    lives = bench.reach(stage)
+@pytest.mark.parametrize(
+    "stage", [GpuState.LOADING, GpuState.MOVING, GpuState.GPU, GpuState.YIELDING, GpuState.LEAVING]
+)
+def test_a_lease_that_is_lost_means_to_stop_using_the_card_at_once(bench: GpuHarness, stage: GpuState) -> None:
+    generations = bench.reach(stage)
     bench.lose()
-    assert bench.at(Stage.LEAVING)
-    assert bench.gpu.killed == (stage is not Stage.LOADING)
-    if stage is Stage.MOVING:
+    assert bench.at(GpuState.LEAVING)
+    assert bench.gpu.killed == (stage is not GpuState.LOADING)
+    if stage is GpuState.MOVING:
         bench.cpu_gives_out()
     leave(bench)
-    finish(bench, lives)
-    assert all(live.total_blames == 0 for live in lives), "it was no fault of theirs"
+    finish(bench, generations)
+    assert all(generation.total_blames == 0 for generation in generations), "it was no fault of theirs"
 
 
-@pytest.mark.parametrize("stage", [Stage.LOADING, Stage.MOVING, Stage.GPU])
-def test_wanted_back_at_any_time(bench: CardBench, stage: Stage) -> None:
-    lives = bench.reach(stage)
-    bench.want_back()
-    if stage is Stage.MOVING:
+@pytest.mark.parametrize("stage", [GpuState.LOADING, GpuState.MOVING, GpuState.GPU])
+def test_wanted_back_at_any_time(bench: GpuHarness, stage: GpuState) -> None:
+    generations = bench.reach(stage)
+    bench.recall()
+    if stage is GpuState.MOVING:
         bench.cpu_gives_out()
-        assert all(live.device == "cpu" for live in lives), "they never got there"
+        assert all(generation.device == "cpu" for generation in generations), "they never got there"
     leave(bench)
-    finish(bench, lives)
+    finish(bench, generations)
 
 
-def test_a_runner_that_does_not_give_its_work_out_in_time_is_ended(bench: CardBench) -> None:
-    lives = bench.reach(Stage.YIELDING)
+def test_a_runner_that_does_not_give_its_work_out_in_time_is_ended(bench: GpuHarness) -> None:
+    generations = bench.reach(GpuState.YIELDING)
     bench.wait(POLICY.yield_patience_secs + 0.1)
-    assert bench.at(Stage.LEAVING)
+    assert bench.at(GpuState.LEAVING)
     assert bench.gpu.killed == 1
     leave(bench)
     assert [each.state for each in bench.cpu.submissions[-2:]] == ["", ""]
-    finish(bench, lives)
+    finish(bench, generations)
 
 
 # ---- deaths ----
 
 
-@pytest.mark.parametrize("stage", [Stage.LOADING, Stage.MOVING, Stage.GPU, Stage.YIELDING, Stage.LEAVING])
-def test_the_cards_runner_dies_in_each_stage(bench: CardBench, stage: Stage) -> None:
-    lives = bench.reach(stage)
-    if stage is Stage.LOADING:
+@pytest.mark.parametrize(
+    "stage", [GpuState.LOADING, GpuState.MOVING, GpuState.GPU, GpuState.YIELDING, GpuState.LEAVING]
+)
+def test_the_cards_runner_dies_in_each_stage(bench: GpuHarness, stage: GpuState) -> None:
+    generations = bench.reach(stage)
+    if stage is GpuState.LOADING:
         bench.gpu_does_not_start()
     else:
         bench.gpu_dies()
-    if stage is Stage.MOVING:
+    if stage is GpuState.MOVING:
         bench.cpu_gives_out()
     bench.do()
     assert not bench.has_lease()
-    assert all(live.device == "cpu" for live in lives)
-    finish(bench, lives)
+    assert all(generation.device == "cpu" for generation in generations)
+    finish(bench, generations)
 
 
-def test_it_dies_half_way_with_some_of_its_work_given_out(bench: CardBench) -> None:
-    first, second = bench.reach(Stage.GPU)
-    bench.want_back()
+def test_it_dies_half_way_with_some_of_its_work_given_out(bench: GpuHarness) -> None:
+    first, second = bench.reach(GpuState.GPU)
+    bench.recall()
     (export,) = [frame for frame in bench.gpu.sent if isinstance(frame, Export)]
     bench.gpu_says(step((second.sequence_id, 2, "x")))  # on its way when the order came
     bench.gpu_dies()
@@ -460,62 +464,66 @@ def test_it_dies_half_way_with_some_of_its_work_given_out(bench: CardBench) -> N
     finish(bench, [first, second])
 
 
-def test_after_repeated_deaths_it_is_left_alone_and_that_is_said(bench: CardBench) -> None:
-    (live,) = bench.add()
+def test_after_repeated_deaths_it_is_left_alone_and_that_is_said(bench: GpuHarness) -> None:
+    (generation,) = bench.add()
     for _ in range(3):
-        assert bench.at(Stage.WAITING)
+        assert bench.at(GpuState.WAITING)
         bench.grant()
         bench.gpu_does_not_start()
         bench.cpu_gives_out()
         bench.do()
-    n_asked = len(bench.keeper.wants)
+    n_asked = len(bench.lease_client.wants)
     bench.wait(5.0)
-    assert len(bench.keeper.wants) == n_asked
+    assert len(bench.lease_client.wants) == n_asked
     (late,) = bench.add()
     assert "failed 3 times" in bench.reasons(late)[-1]
-    assert "failed 3 times" in str(bench.placement.describe()["reason"])
-    finish(bench, [live, late])
+    assert "failed 3 times" in str(bench.dispatcher.describe()["reason"])
+    finish(bench, [generation, late])
 
 
-@pytest.mark.parametrize("stage", [Stage.WAITING, Stage.LOADING, Stage.MOVING, Stage.GPU, Stage.YIELDING])
-def test_the_cpus_runner_dies_in_each_stage(bench: CardBench, stage: Stage) -> None:
-    lives = bench.reach(stage)
+@pytest.mark.parametrize(
+    "stage", [GpuState.WAITING, GpuState.LOADING, GpuState.MOVING, GpuState.GPU, GpuState.YIELDING]
+)
+def test_the_cpus_runner_dies_in_each_stage(bench: GpuHarness, stage: GpuState) -> None:
+    generations = bench.reach(stage)
     bench.cpu_dies()
-    if stage is Stage.MOVING:
-        assert bench.at(Stage.GPU)
+    if stage is GpuState.MOVING:
+        assert bench.at(GpuState.GPU)
         assert [each.state for each in bench.gpu.submissions] == ["", ""], "from their tokens"
-    if stage is Stage.YIELDING:
+    if stage is GpuState.YIELDING:
         bench.gpu_gives_out()
-        assert all(live.device is None and live.state_path for live in lives), "they wait with their states"
+        assert all(generation.device is None and generation.state_path for generation in generations), (
+            "they wait with their states"
+        )
     bench.start_cpu()
-    finish(bench, lives)
+    finish(bench, generations)
 
 
-def test_the_cpus_runner_is_away_when_the_cards_is_ready(bench: CardBench) -> None:
+def test_the_cpus_runner_is_away_when_the_cards_is_ready(bench: GpuHarness) -> None:
     """Nobody is there to give anything out; waiting for it would keep the card for ever."""
-    lives = bench.reach(Stage.LOADING)
+    generations = bench.reach(GpuState.LOADING)
     bench.cpu_dies()
     bench.start_gpu()
-    assert bench.at(Stage.GPU)
-    finish(bench, lives)
+    assert bench.at(GpuState.GPU)
+    finish(bench, generations)
     bench.wait(POLICY.min_hold_secs + POLICY.linger_secs)
-    assert bench.at(Stage.YIELDING)
+    assert bench.at(GpuState.YIELDING)
 
 
-def test_copies_for_a_runner_that_died_meanwhile_do_not_stay(bench: CardBench) -> None:
-    lives = bench.reach(Stage.YIELDING)
+def test_copies_for_a_runner_that_died_meanwhile_do_not_stay(bench: GpuHarness) -> None:
+    generations = bench.reach(GpuState.YIELDING)
     bench.cpu_dies()
     bench.gpu_gives_out()
     leave(bench)
     bench.start_cpu()
-    finish(bench, lives)
+    finish(bench, generations)
     assert [path for path in bench.files() if path.read_bytes() == b"copy"] == []
 
 
-def test_a_load_that_came_to_nothing_leaves_no_copy_and_no_copying(bench: CardBench) -> None:
+def test_a_load_that_came_to_nothing_leaves_no_copy_and_no_copying(bench: GpuHarness) -> None:
     """They may be a gigabyte, and the next stay hours away."""
-    lives = bench.add()
-    bench.say(lives)
+    generations = bench.add()
+    bench.say(generations)
     bench.grant()
     asked = bench.cpu.sent.pop()
     assert isinstance(asked, ExportCache)
@@ -530,48 +538,48 @@ def test_a_load_that_came_to_nothing_leaves_no_copy_and_no_copying(bench: CardBe
     bench.cpu_says(CacheExported(paths=[str(copies[1])], n_bytes=4, ms=1.0, is_complete=False))
     assert not copies[1].exists()
     assert not [frame for frame in bench.cpu.sent if isinstance(frame, ExportCache)]
-    finish(bench, lives)
+    finish(bench, generations)
 
 
-def test_what_a_former_stay_asked_of_the_cpus_runner_is_no_answer_to_the_next(bench: CardBench) -> None:
-    lives = bench.reach(Stage.MOVING)
+def test_what_a_former_stay_asked_of_the_cpus_runner_is_no_answer_to_the_next(bench: GpuHarness) -> None:
+    generations = bench.reach(GpuState.MOVING)
     bench.gpu_dies()  # and the CPU's runner, in the middle of a long step, has not given anything out
     bench.do()
     assert not bench.has_lease()
-    assert bench.at(Stage.CPU)
+    assert bench.at(GpuState.CPU)
     bench.wait(0.1)
-    assert bench.at(Stage.CPU)
+    assert bench.at(GpuState.CPU)
     bench.cpu_gives_out()
     bench.wait(0.1)
-    assert bench.at(Stage.WAITING)
+    assert bench.at(GpuState.WAITING)
     bench.grant()
     bench.cpu_gives_out()
     bench.start_gpu()
     bench.cpu_gives_out()
-    assert bench.at(Stage.GPU)
-    finish(bench, lives)
+    assert bench.at(GpuState.GPU)
+    finish(bench, generations)
 
 
-def test_a_folder_that_somebody_removed_costs_the_states_alone(bench: CardBench) -> None:
-    lives = bench.reach(Stage.WAITING)
-    shutil.rmtree(bench.tenancy._folder.path)
+def test_a_folder_that_somebody_removed_costs_the_states_alone(bench: GpuHarness) -> None:
+    generations = bench.reach(GpuState.WAITING)
+    shutil.rmtree(bench.residency._folder.path)
     bench.grant()
     bench.start_gpu()
     (export,) = [frame for frame in bench.cpu.sent if isinstance(frame, Export)]
     assert not [frame for frame in bench.cpu.sent if isinstance(frame, ExportCache)], "there is no room for copies"
     assert bench.cpu.killed == 0
     bench.cpu_says(Exported([ExportedSequence(each, "", 0, 0, 1.0, 1.0) for each in export.sequence_ids], 1.0))
-    assert bench.at(Stage.GPU)
-    finish(bench, lives)
+    assert bench.at(GpuState.GPU)
+    finish(bench, generations)
 
 
 # ---- crossings ----
 
 
-def test_one_that_is_cancelled_or_ends_while_it_leaves(bench: CardBench) -> None:
-    cancelled, whole, gone = bench.reach(Stage.GPU, n_lives=3)
-    bench.want_back()
-    bench.do(StopOne(cancelled.generation_id, CANCELLED), StopOne(gone.generation_id, None))
+def test_one_that_is_cancelled_or_ends_while_it_leaves(bench: GpuHarness) -> None:
+    cancelled, whole, gone = bench.reach(GpuState.GPU, n_generations=3)
+    bench.recall()
+    bench.do(StopGeneration(cancelled.generation_id, CANCELLED), StopGeneration(gone.generation_id, None))
     assert [frame.sequence_id for frame in bench.gpu.sent if isinstance(frame, Cancel)] == [
         cancelled.sequence_id,
         gone.sequence_id,
@@ -580,24 +588,24 @@ def test_one_that_is_cancelled_or_ends_while_it_leaves(bench: CardBench) -> None
     outcome = cancelled.wait(0)
     assert outcome is not None
     assert outcome.ending == CANCELLED
-    assert gone.wait(0).fate is Fate.LOST  # type: ignore[union-attr]
+    assert gone.wait(0).claim is ClaimState.LOST  # type: ignore[union-attr]
     assert bench.cpu.submissions[-1].sequence_id == whole.sequence_id
     leave(bench)
     finish(bench, [whole])
     bench.do()
-    bench.tenancy._folder.clear()
+    bench.residency._folder.clear()
     assert bench.files() == []
 
 
-def test_frames_of_a_runner_that_it_has_left_are_not_taken(bench: CardBench) -> None:
-    (live,) = bench.reach(Stage.GPU, n_lives=1)
-    bench.cpu_says(step((live.sequence_id, 2, "y")), ended(live.sequence_id))
-    assert (bench.texts(live), live.wait(0)) == ("x", None)
+def test_frames_of_a_runner_that_it_has_left_are_not_taken(bench: GpuHarness) -> None:
+    (generation,) = bench.reach(GpuState.GPU, n_generations=1)
+    bench.cpu_says(step((generation.sequence_id, 2, "y")), ended(generation.sequence_id))
+    assert (bench.texts(generation), generation.wait(0)) == ("x", None)
 
 
-def test_news_of_a_former_lease_say_nothing(bench: CardBench) -> None:
-    bench.reach(Stage.GPU)
-    bench.keeper.want_back("old")
+def test_news_of_a_former_lease_say_nothing(bench: GpuHarness) -> None:
+    bench.reach(GpuState.GPU)
+    bench.lease_client.recall("old")
     old = list(bench.told)
     bench.do()
     leave(bench)
@@ -605,74 +613,74 @@ def test_news_of_a_former_lease_say_nothing(bench: CardBench) -> None:
     bench.grant()
     bench.told += old
     bench.do()
-    assert bench.at(Stage.LOADING)
+    assert bench.at(GpuState.LOADING)
 
 
 # ---- sessions and orders ----
 
 
-def test_a_session_brings_the_model_to_the_card_and_keeps_it(bench: CardBench) -> None:
-    bench.do(Hold("s", 30.0))
-    assert bench.keeper.wants == [(1, frozenset({"s"}))]
+def test_a_session_brings_the_model_to_the_card_and_keeps_it(bench: GpuHarness) -> None:
+    bench.do(HoldGpu("s", 30.0))
+    assert bench.lease_client.wants == [(1, frozenset({"s"}))]
     bench.grant()
     bench.start_gpu()
     bench.cpu_gives_out()
     bench.wait(POLICY.min_hold_secs + POLICY.linger_secs)
-    assert bench.at(Stage.GPU)
-    (live,) = bench.add(session_id="s")
+    assert bench.at(GpuState.GPU)
+    (generation,) = bench.add(session_id="s")
     bench.now += 20.0
-    finish(bench, [live])
+    finish(bench, [generation])
     bench.wait(29.0)
-    assert bench.at(Stage.GPU), "from its last answer on"
-    bench.do(ReleaseSession("s"))
-    assert bench.at(Stage.YIELDING)
+    assert bench.at(GpuState.GPU), "from its last answer on"
+    bench.do(ReleaseHold("s"))
+    assert bench.at(GpuState.YIELDING)
 
 
-def test_move_to_cpu_leaves_and_does_not_ask_again_before_there_is_new_work(bench: CardBench) -> None:
-    lives = bench.reach(Stage.GPU)
-    bench.do(Hold("s", 1000.0), YieldGpu("somebody asked for it"))
-    assert bench.at(Stage.YIELDING)
+def test_move_to_cpu_leaves_and_does_not_ask_again_before_there_is_new_work(bench: GpuHarness) -> None:
+    generations = bench.reach(GpuState.GPU)
+    bench.do(HoldGpu("s", 1000.0), YieldGpu("somebody asked for it"))
+    assert bench.at(GpuState.YIELDING)
     leave(bench)
-    n_asked = len(bench.keeper.wants)
+    n_asked = len(bench.lease_client.wants)
     bench.wait(1000.0)
-    assert len(bench.keeper.wants) == n_asked
+    assert len(bench.lease_client.wants) == n_asked
     more = bench.add()
-    assert len(bench.keeper.wants) == n_asked + 1
-    finish(bench, [*lives, *more])
+    assert len(bench.lease_client.wants) == n_asked + 1
+    finish(bench, [*generations, *more])
 
 
-def test_batch_work_asks_with_its_own_priority_until_a_person_comes(bench: CardBench) -> None:
+def test_batch_work_asks_with_its_own_priority_until_a_person_comes(bench: GpuHarness) -> None:
     bench.add(priority=2)
     bench.add(priority=1, session_id="s")
     bench.wait(1.0)
-    assert bench.keeper.wants == [(2, frozenset()), (1, frozenset({"s"}))]
+    assert bench.lease_client.wants == [(2, frozenset()), (1, frozenset({"s"}))]
 
 
-def test_a_card_that_is_too_small_is_not_asked_for(bench: CardBench) -> None:
+def test_a_card_that_is_too_small_is_not_asked_for(bench: GpuHarness) -> None:
     bench.obstacle = "the card has 100 MB free, one layer needs 900"
-    (live,) = bench.add()
-    assert bench.keeper.wants == []
-    assert bench.placement.describe()["reason"] == bench.obstacle
-    finish(bench, [live])
+    (generation,) = bench.add()
+    assert bench.lease_client.wants == []
+    assert bench.dispatcher.describe()["reason"] == bench.obstacle
+    finish(bench, [generation])
     bench.obstacle = None
-    bench.tenancy.asking.pace.note_card(0.1)
+    bench.residency.asking.pace.note_card(0.1)
     bench.wait(10.0)
     bench.add()
-    assert len(bench.keeper.wants) == 1
+    assert len(bench.lease_client.wants) == 1
 
 
-def test_events_of_the_cards_former_runner_are_ignored(bench: CardBench) -> None:
-    (live,) = bench.reach(Stage.GPU, n_lives=1)
+def test_events_of_the_cards_former_runner_are_ignored(bench: GpuHarness) -> None:
+    (generation,) = bench.reach(GpuState.GPU, n_generations=1)
     number = bench._gpu_number
     bench.gpu_dies()
     bench.do()
-    bench.do(FrameCame(number, step((live.sequence_id, 2, "y"))))
-    assert bench.texts(live) == "x"
+    bench.do(FrameReceived(number, step((generation.sequence_id, 2, "y"))))
+    assert bench.texts(generation) == "x"
 
 
-def test_submissions_carry_a_state_once(bench: CardBench) -> None:
-    (live,) = bench.reach(Stage.GPU, n_lives=1)
+def test_submissions_carry_a_state_once(bench: GpuHarness) -> None:
+    (generation,) = bench.reach(GpuState.GPU, n_generations=1)
     assert isinstance(bench.gpu, StubRunner)
     (submit,) = [frame for frame in bench.gpu.sent if isinstance(frame, Submit)]
     assert submit.state
-    assert live.state_path == ""
+    assert generation.state_path == ""

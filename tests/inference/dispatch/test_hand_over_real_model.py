@@ -11,8 +11,8 @@ import pytest
 from django.conf import settings
 
 from inference.config import tokenizer
-from inference.dispatch.generation_state import Live
-from inference.dispatch.gpu_state import Stage
+from inference.dispatch.generation_state import ActiveGeneration
+from inference.dispatch.gpu_state import GpuState
 from inference.engine.config import BackendKind, FlashAttention
 from inference.queue.results import device_runs
 from tests.inference.dispatch.process_harness import Party, party
@@ -47,12 +47,12 @@ def encoded(text: str) -> list[int]:
 
 
 def n_computed(there: Party) -> int:
-    report = there.placement.meter.report()
+    report = there.dispatcher.meter.report()
     return report.n_prefill_tokens + report.n_decode_tokens
 
 
-def ids(live: Live) -> list[int]:
-    return [token.token for token in live.tokens]
+def ids(generation: ActiveGeneration) -> list[int]:
+    return [token.token for token in generation.tokens]
 
 
 def test_a_hand_over_there_and_back_changes_no_token_and_computes_none_twice(tmp_path: Path) -> None:
@@ -66,13 +66,13 @@ def test_a_hand_over_there_and_back_changes_no_token_and_computes_none_twice(tmp
         there.to_card()
         n_there = len(moved.tokens)
         there.until(lambda: len(moved.tokens) >= n_there + 8)
-        there.keeper.want_back()
+        there.lease_client.recall()
         there.outcome(moved)
         assert there.text(moved) == there.text(stayed)
         assert ids(moved) == ids(stayed)
         assert [run["device"] for run in device_runs(moved.tokens)][:2] == ["cpu", "gpu"]
         assert n_computed(there) - before == before, "as many as without a move"
-        there.until(lambda: there.keeper.lease is None)
+        there.until(lambda: there.lease_client.lease is None)
         assert max(record.moved_bytes for record in there.records) > 100_000
 
 
@@ -83,7 +83,7 @@ def test_a_long_chat_goes_on_after_a_move_without_being_read_again(tmp_path: Pat
         assert len(prompt) > 1000
         first = there.submit(prompt, max_tokens=3)
         there.outcome(first)
-        there.placement.hold("s", 600.0)
+        there.dispatcher.hold("s", 600.0)
         for move in (there.to_card, there.to_cpu):
             move()
             prompt = [*prompt, *ids(first), *encoded(" And then?")[1:]]
@@ -91,5 +91,5 @@ def test_a_long_chat_goes_on_after_a_move_without_being_read_again(tmp_path: Pat
             first = there.submit(prompt, max_tokens=3)
             assert there.outcome(first).n_cached >= n_known - 1
             assert there.text(first) is not None
-        assert there.at(Stage.CPU, Stage.WAITING)
+        assert there.at(GpuState.CPU, GpuState.WAITING)
         assert {token.device for token in first.tokens} == {"cpu"}

@@ -52,11 +52,11 @@ def answered(*, kill: bool) -> list[Generation]:
         if kill:
             for generation in generations:
                 assert eventually(has_tokens(generation, N_TOKENS // 4, worker), secs=60)
-            first = worker.placement.runner_pid
+            first = worker.dispatcher.runner_pid
             assert first is not None
             os.kill(first, signal.SIGKILL)
         rings.join()
-        assert not kill or worker.placement.runner_pid not in (None, first)
+        assert not kill or worker.dispatcher.runner_pid not in (None, first)
     for generation in generations:
         generation.refresh_from_db()
     return generations

@@ -5,7 +5,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from inference.dispatch.runner_launcher import Launcher, LaunchEvent, OnExit, OnFrame, Runner, Started, StartFailed
+from inference.dispatch.runner_launcher import (
+    LaunchEvent,
+    OnExit,
+    OnFrame,
+    Runner,
+    RunnerLauncher,
+    RunnerStarted,
+    RunnerStartFailed,
+)
 from inference.engine.errors import EngineError
 from tests.inference.stub_runner import READY, StubRunner
 
@@ -24,13 +32,13 @@ def faults() -> list[Exception]:
 
 
 @pytest.fixture
-def launcher(events: "queue.SimpleQueue[LaunchEvent]", faults: list[Exception]) -> Iterator[Launcher]:
+def launcher(events: "queue.SimpleQueue[LaunchEvent]", faults: list[Exception]) -> Iterator[RunnerLauncher]:
     def make(on_frame: OnFrame, on_exit: OnExit) -> Runner:
         if faults:
             raise faults.pop(0)
         return StubRunner()
 
-    launcher = Launcher(make, events.put)
+    launcher = RunnerLauncher(make, events.put)
     launcher.begin()
     yield launcher
     launcher.end(PATIENCE_SECS)
@@ -38,14 +46,14 @@ def launcher(events: "queue.SimpleQueue[LaunchEvent]", faults: list[Exception]) 
 
 @pytest.mark.parametrize("fault", [EngineError("no model"), OSError("no process"), RuntimeError("a bug")])
 def test_a_start_that_fails_is_told_and_the_next_one_works(
-    launcher: Launcher, events: "queue.SimpleQueue[LaunchEvent]", faults: list[Exception], fault: Exception
+    launcher: RunnerLauncher, events: "queue.SimpleQueue[LaunchEvent]", faults: list[Exception], fault: Exception
 ) -> None:
     faults.append(fault)
     launcher.launch(1)
     failed = events.get(timeout=PATIENCE_SECS)
-    assert isinstance(failed, StartFailed)
+    assert isinstance(failed, RunnerStartFailed)
     assert failed.number == 1
     launcher.launch(2)
     started = events.get(timeout=PATIENCE_SECS)
-    assert isinstance(started, Started)
+    assert isinstance(started, RunnerStarted)
     assert (started.number, started.ready) == (2, READY)

@@ -5,7 +5,7 @@ from celery import current_app
 from django.db import IntegrityError, transaction
 from kombu.exceptions import OperationalError as BrokerError
 
-from inference.dispatch.generation_state import Live
+from inference.dispatch.generation_state import ActiveGeneration
 from inference.engine.params import SamplingParams, SequenceParams
 from inference.errors import KeyReused, KeyTaken
 from inference.models import Generation, Priority, Status
@@ -46,12 +46,12 @@ def test_parameters_come_back_as_they_were() -> None:
     )
     generation = queued(params=params)
     generation.refresh_from_db()
-    assert Live.of(generation, deadline=None).params == params
+    assert ActiveGeneration.of(generation, deadline=None).params == params
 
 
 @pytest.mark.parametrize("ephemeral", [False, True])
 def test_the_engine_is_told_what_may_reach_no_disk(ephemeral: bool) -> None:
-    assert Live.of(queued(ephemeral=ephemeral), deadline=None).params.ephemeral is ephemeral
+    assert ActiveGeneration.of(queued(ephemeral=ephemeral), deadline=None).params.ephemeral is ephemeral
 
 
 def test_nothing_is_rung_before_the_commit_and_nothing_after_a_rollback(rings: Rings) -> None:

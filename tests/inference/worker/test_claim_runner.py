@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from inference.dispatch import Placement
-from inference.dispatch.generation_state import Fate, Live, Outcome
+from inference.dispatch import Dispatcher
+from inference.dispatch.generation_state import ActiveGeneration, ClaimState, Outcome
 from inference.errors import StoreUnavailable
 from inference.models import Generation
 from inference.queue.deadlines import Deadlines
@@ -32,7 +32,7 @@ def stopping() -> threading.Event:
 def runner(store: "redis.Redis[bytes]", stopping: threading.Event, monkeypatch: pytest.MonkeyPatch) -> ClaimRunner:
     monkeypatch.setattr(claim_runner, "RETRY_SECS", 0.01)
     return ClaimRunner(
-        Placement(make_stub, lambda _: None), LogWriter(store, lambda *_: None), store, stopping, Deadlines()
+        Dispatcher(make_stub, lambda _: None), LogWriter(store, lambda *_: None), store, stopping, Deadlines()
     )
 
 
@@ -64,7 +64,7 @@ def redis_away(monkeypatch: pytest.MonkeyPatch, *, times: int, meanwhile: Callab
 
 
 def resume(runner: ClaimRunner, row: Generation, *, deadline: float | None = None) -> object:
-    return runner._resume(row, Live.of(row, deadline=deadline))
+    return runner._resume(row, ActiveGeneration.of(row, deadline=deadline))
 
 
 def test_a_first_claim_needs_no_log(runner: ClaimRunner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_a_wait_ends_with_the_worker(
 ) -> None:
     row = claimed_again()
     redis_away(monkeypatch, times=9999, meanwhile=stopping.set)
-    assert resume(runner, row) == Outcome(Fate.RELEASED)
+    assert resume(runner, row) == Outcome(ClaimState.RELEASED)
 
 
 @pytest.mark.parametrize("wish", [{"cancel_requested": True}, {}])
@@ -107,20 +107,20 @@ def test_a_wait_ends_with_the_deadline(runner: ClaimRunner, monkeypatch: pytest.
     monkeypatch.setattr(claim_runner, "LOG_PATIENCE_SECS", 0.05)
     row = claimed_again()
     redis_away(monkeypatch, times=9999, meanwhile=lambda: None)
-    assert resume(runner, row, deadline=time.monotonic() + 0.05) == Outcome(Fate.ENDED, TIMED_OUT)
+    assert resume(runner, row, deadline=time.monotonic() + 0.05) == Outcome(ClaimState.ENDED, TIMED_OUT)
 
 
 def test_a_wait_ends_with_a_cancel(runner: ClaimRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claim_runner, "LOG_PATIENCE_SECS", 0.05)
     row = claimed_again()
     redis_away(monkeypatch, times=9999, meanwhile=lambda: Generation.objects.update(cancel_requested=True))
-    assert resume(runner, row) == Outcome(Fate.ENDED, CANCELLED)
+    assert resume(runner, row) == Outcome(ClaimState.ENDED, CANCELLED)
 
 
 def test_a_wait_ends_with_the_claim(runner: ClaimRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     row = claimed_again()
     redis_away(monkeypatch, times=9999, meanwhile=lambda: Generation.objects.update(claim_epoch=99))
-    assert resume(runner, row) == Outcome(Fate.LOST)
+    assert resume(runner, row) == Outcome(ClaimState.LOST)
 
 
 def test_a_row_that_can_not_be_computed_is_let_go(runner: ClaimRunner) -> None:
@@ -129,7 +129,7 @@ def test_a_row_that_can_not_be_computed_is_let_go(runner: ClaimRunner) -> None:
     row = Generation.objects.claim_next(worker="w")
     assert row is not None
 
-    def broken(row: Generation, live: Live) -> Outcome:
+    def broken(row: Generation, live: ActiveGeneration) -> Outcome:
         raise RuntimeError("a bug")
 
     runner._compute = broken  # type: ignore[method-assign]

@@ -235,8 +235,8 @@ def test_a_killed_runner_costs_a_pause_and_no_token(store: "redis.Redis[bytes]")
         rings.ring()
         for at in (10, 60):
             assert eventually(has_tokens(generation, at, worker))
-            assert worker.placement.runner_pid is not None
-            os.kill(worker.placement.runner_pid, signal.SIGKILL)
+            assert worker.dispatcher.runner_pid is not None
+            os.kill(worker.dispatcher.runner_pid, signal.SIGKILL)
         rings.join()
     generation.refresh_from_db()
     assert generation.text == "".join(f"{number} " for number in range(1, 61))
@@ -341,9 +341,9 @@ def test_an_answer_that_could_not_be_stored_is_stored_later_from_its_log(
         assert "".join(said) == "kept"
         assert not worker._holds(row.pk, row.claim_epoch), "its sweep will take it over"
         assert Generation.objects.take_over(generation_id=row.pk, epoch=row.claim_epoch, heartbeat=row.heartbeat)
-        n_before = worker.placement.n_tokens
+        n_before = worker.dispatcher.n_tokens
         assert worker.run_next()
-        assert worker.placement.n_tokens == n_before, "nothing is computed that was said already"
+        assert worker.dispatcher.n_tokens == n_before, "nothing is computed that was said already"
     generation.refresh_from_db()
     assert (generation.status, generation.text, generation.attempt) == (Status.COMPLETE, "kept", 2)
     assert_one_end(store, generation)
@@ -410,8 +410,8 @@ def test_a_stop_while_the_model_loads_gives_work_back() -> None:
 def test_a_stopped_worker_leaves_no_thread_and_no_process() -> None:
     before = threading.active_count()
     with running_worker() as (worker, _):
-        assert eventually(lambda: worker.placement.runner_pid is not None)
-        pid = worker.placement.runner_pid
+        assert eventually(lambda: worker.dispatcher.runner_pid is not None)
+        pid = worker.dispatcher.runner_pid
         assert pid is not None
     assert eventually(lambda: threading.active_count() <= before, secs=5)
     with pytest.raises(ProcessLookupError):
@@ -420,7 +420,7 @@ def test_a_stopped_worker_leaves_no_thread_and_no_process() -> None:
 
 def test_the_worker_reports_itself() -> None:
     with running_worker() as (worker, _):
-        assert eventually(lambda: worker.placement.ready is not None)
+        assert eventually(lambda: worker.dispatcher.ready is not None)
         worker.report_once()
         report = last_report()
     assert report is not None

@@ -38,8 +38,8 @@ def test_a_runner_that_dies_within_a_bracket_changes_nothing(store: "redis.Redis
     with running_worker() as (worker, work):
         work.ring()
         assert eventually(has_tokens(generation, within, worker))
-        assert worker.placement.runner_pid is not None
-        os.kill(worker.placement.runner_pid, signal.SIGKILL)
+        assert worker.dispatcher.runner_pid is not None
+        os.kill(worker.dispatcher.runner_pid, signal.SIGKILL)
         assert eventually(lambda: is_ended(generation))
         work.join()
     assert (generation.text, generation.labels) == (SHOWN, [1, 2])

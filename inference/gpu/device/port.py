@@ -9,7 +9,7 @@ import psutil
 from inference.engine.config import MEBIBYTE
 
 
-class Card(Protocol):
+class GpuDevice(Protocol):
     """One graphics card. What is asked of its driver raises GpuUnavailable when that does not answer."""
 
     @property
@@ -29,7 +29,7 @@ class Card(Protocol):
         """What these processes hold of the card's memory together; 0 once they have ended and it is really free."""
 
 
-class SimulatedCard:
+class SimulatedGpu:
     """A card made of RAM: what a process holds in memory counts as its share of the card's.
 
     ``free_mb`` counts those that were asked about last: nobody else uses such a card.
