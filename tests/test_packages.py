@@ -1,6 +1,8 @@
 """Rules for the packages that no linter checks: module docstrings, and an engine that reads no environment."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,10 @@ def test_every_module_says_what_it_owns(room: str) -> None:
         if path.read_text().strip() and ast.get_docstring(ast.parse(path.read_text())) is None
     ]
     assert silent == []
+
+
+def test_llama_cpp_is_not_loaded_before_a_model_is() -> None:
+    """Else neither the web process with the fake model nor `make test-fast` would do without a build of it."""
+    modules = "inference.worker.worker, inference.engine.process.runner, chat.services.turns"
+    code = f"import sys, django; django.setup(); import {modules}; sys.exit('llama_cpp' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0

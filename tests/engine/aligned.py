@@ -10,10 +10,10 @@ is in a batch. Loop, scheduler, cache, books and states are the service's, uncha
 from collections.abc import Sequence as Many
 from unittest.mock import patch
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 
 from inference.engine.backends import llama_backend
+from inference.engine.backends import llama_cpp_api as lib
 from inference.engine.backends.backend import Logits, Slice
 from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.config import EngineConfig
@@ -41,7 +41,7 @@ class AlignedBackend(LlamaBackend):
         overrides = (lib.llama_model_kv_override * 2)()  # the empty second one ends the list
         overrides[0].key = b"gemma3.attention.sliding_window"
         overrides[0].tag = lib.LLAMA_KV_OVERRIDE_TYPE_INT
-        overrides[0].value.val_i64 = WINDOW  # type: ignore[union-attr]
+        overrides[0].value.val_i64 = WINDOW
         with (
             patch.object(llama_backend, "context_params", context_params),
             patch.object(lib, "llama_model_default_params", model_params),

@@ -3,12 +3,12 @@
 import logging
 from pathlib import Path
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference.engine.backends import llama_cpp_api as lib
 from inference.engine.backends import llama_library
 from inference.engine.backends.backend import Backend, Slice
 from inference.engine.backends.fake_backend import FakeBackend

@@ -3,13 +3,13 @@
 import ctypes
 import math
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from inference.engine.backends import llama_cpp_api as lib
 from inference.engine.errors import BadLogitsError
 from inference.engine.params import SamplingParams
 from inference.engine.sampling.sampler import N_GROUPS, Candidates, Sampler, draw_seed, margin
@@ -50,7 +50,7 @@ def full_chain(params: SamplingParams, logits: NDArray[np.float32], history: lis
         lib.llama_sampler_accept(chain, token)
     rows = (lib.llama_token_data * len(logits))()
     layout = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-    view = np.frombuffer(rows, dtype=layout)  # type: ignore[call-overload]
+    view = np.frombuffer(rows, dtype=layout)
     view["id"], view["logit"] = np.arange(len(logits)), logits
     array = lib.llama_token_data_array(data=rows, size=len(logits), selected=-1, sorted=False)
     lib.llama_sampler_apply(chain, ctypes.byref(array))

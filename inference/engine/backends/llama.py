@@ -8,8 +8,7 @@ import ctypes
 from collections.abc import Callable
 from pathlib import Path
 
-import llama_cpp.llama_cpp as lib
-
+from inference.engine.backends import llama_cpp_api as lib
 from inference.engine.backends.llama_library import start_library
 from inference.engine.config import Device, EngineConfig
 from inference.engine.errors import ModelFileError
@@ -55,7 +54,7 @@ class LlamaModel:
         return cls._load(config.model_path, params)
 
     @classmethod
-    def _load(cls, path: Path, params: lib.llama_model_params) -> "LlamaModel":
+    def _load(cls, path: Path, params: "lib.llama_model_params") -> "LlamaModel":
         pointer = lib.llama_model_load_from_file(str(path).encode(), params)
         if not pointer:
             raise ModelFileError(f"model file {path} was refused by llama.cpp (its reason is in the log)")
@@ -81,7 +80,7 @@ class LlamaModel:
         return int(value) if value.isdecimal() else default
 
 
-def _choose_cards(params: lib.llama_model_params, config: EngineConfig, shares: ctypes.Array[ctypes.c_float]) -> None:
+def _choose_cards(params: "lib.llama_model_params", config: EngineConfig, shares: ctypes.Array[ctypes.c_float]) -> None:
     """Without shares the model stays on one card: others may be somebody else's. ``shares`` must outlive the load."""
     params.main_gpu = config.main_gpu
     params.split_mode = lib.LLAMA_SPLIT_MODE_LAYER if config.tensor_split else lib.LLAMA_SPLIT_MODE_NONE

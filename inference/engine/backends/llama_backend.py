@@ -7,10 +7,10 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.engine.backends import llama_cpp_api as lib
 from inference.engine.backends.backend import Logits, Slice
 from inference.engine.backends.gguf_header import check_model_file
 from inference.engine.backends.llama import LlamaModel
@@ -19,12 +19,13 @@ from inference.engine.backends.vocabulary import Vocabulary
 from inference.engine.config import Device, EngineConfig, FlashAttention, KvType
 from inference.engine.errors import BackendError
 
+# Names in llama.cpp's interface, which is loaded when a model is.
 FLASH_ATTENTION = {
-    FlashAttention.AUTO: lib.LLAMA_FLASH_ATTN_TYPE_AUTO,
-    FlashAttention.ON: lib.LLAMA_FLASH_ATTN_TYPE_ENABLED,
-    FlashAttention.OFF: lib.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+    FlashAttention.AUTO: "LLAMA_FLASH_ATTN_TYPE_AUTO",
+    FlashAttention.ON: "LLAMA_FLASH_ATTN_TYPE_ENABLED",
+    FlashAttention.OFF: "LLAMA_FLASH_ATTN_TYPE_DISABLED",
 }
-KV_TYPE = {KvType.F16: lib.GGML_TYPE_F16, KvType.Q8_0: lib.GGML_TYPE_Q8_0, KvType.Q4_0: lib.GGML_TYPE_Q4_0}
+KV_TYPE = {KvType.F16: "GGML_TYPE_F16", KvType.Q8_0: "GGML_TYPE_Q8_0", KvType.Q4_0: "GGML_TYPE_Q4_0"}
 
 NO_ROOM = 1
 
@@ -130,8 +131,8 @@ def context_params(config: EngineConfig, n_cells: int, n_slots: int, batch_size:
     params.n_batch, params.n_ubatch = batch_size, config.ubatch_size or batch_size
     params.n_seq_max = n_slots
     params.n_threads = params.n_threads_batch = config.threads
-    params.flash_attn_type = FLASH_ATTENTION[config.flash_attention]
-    params.type_k, params.type_v = KV_TYPE[config.kv_type_k], KV_TYPE[config.kv_type_v]
+    params.flash_attn_type = getattr(lib, FLASH_ATTENTION[config.flash_attention])
+    params.type_k, params.type_v = (getattr(lib, KV_TYPE[kind]) for kind in (config.kv_type_k, config.kv_type_v))
     params.kv_unified = True
     params.swa_full = False
     params.no_perf = True

@@ -2,9 +2,8 @@
 
 import logging
 from functools import cache
-from pathlib import Path
 
-import llama_cpp.llama_cpp as lib
+from inference.engine.backends import llama_cpp_api as lib
 
 logger = logging.getLogger(__name__)
 
@@ -14,17 +13,21 @@ CONTROL_LOOKING = "control-looking token"
 
 def has_cuda() -> bool:
     """Whether the installed build can use an NVIDIA card; its files say so, without loading what would look at one."""
-    return any((Path(lib.__file__).parent / "lib").glob("*ggml-cuda*"))
+    return any(lib.library_folder().glob("*ggml-cuda*"))
 
 
 @cache
-def start_library() -> None:
-    """Once per process: send llama.cpp's log to ours, warnings and errors only, and initialise its back ends."""
-    lib.llama_log_set(_log, None)
+def start_library() -> object:
+    """Send llama.cpp's warnings and errors to our log and initialise its back ends, once per process.
+
+    Returns the callback: it is freed with its last reference, and the cache holds one.
+    """
+    callback = lib.llama_log_callback(_log)
+    lib.llama_log_set(callback, None)
     lib.llama_backend_init()
+    return callback
 
 
-@lib.llama_log_callback  # type: ignore[untyped-decorator]
 def _log(level: int, text: bytes, _data: object) -> None:
     # Continuation lines carry no level of their own; they belong to information we do not show.
     if level not in (LOG_WARN, LOG_ERROR):

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
 
-import llama_cpp.llama_cpp as lib
-
+from inference.engine.backends import llama_cpp_api as lib
 from inference.engine.backends.llama import LlamaModel
 from inference.engine.text.plain_text import encode_plain, fingerprint, is_marker
 
@@ -76,7 +75,7 @@ class LlamaVocabulary:
         if count < 0:
             tokens = (lib.llama_token * -count)()
             count = lib.llama_tokenize(self._vocab, data, len(data), tokens, -count, False, parse_special)
-        return tokens[:count]
+        return list(tokens[:count])
 
     def _marker_text(self, token: int) -> str | None:
         if token not in self._markers:

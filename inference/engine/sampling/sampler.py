@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.engine.backends import llama_cpp_api as lib
 from inference.engine.backends.backend import Logits
 from inference.engine.errors import BadLogitsError
 from inference.engine.params import SamplingParams
