@@ -54,7 +54,7 @@ COLUMNS = {
     "words, nothing understood": ("vectors", "understanding"),
 }
 SWITCHES = {
-    "words": (fulltext, "matches", lambda text, snapshot, _: Matches(hybrid.NOTHING, np.zeros(len(snapshot), bool))),
+    "words": (fulltext, "matches", lambda text, snapshot, _: Matches(hybrid.NO_HITS, np.zeros(len(snapshot), bool))),
     "vectors": (embedding, "embed", lambda texts: None),
     "understanding": (hybrid, "understand_query", lambda *args, **kwargs: QueryHints()),
 }

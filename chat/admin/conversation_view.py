@@ -13,7 +13,7 @@ from django.db.models import QuerySet
 
 from chat.local_time import moment_text
 from chat.models import Conversation, Message, Retrieval, Role
-from chat.rag.sources import moment_of
+from chat.rag.sources import parse_time
 from chat.schemas.answers import cited_labels
 from inference.models import Generation
 
@@ -234,7 +234,7 @@ def source_time(source: Mapping[str, Any]) -> str:
     """The moment it was said: a date when one is known, else the place in the recording."""
     written = source.get("time")
     if isinstance(written, str) and written:
-        moment = moment_of(written)
+        moment = parse_time(written)
         return moment_text(moment) if moment else written
     start = source.get("start_time")
     if isinstance(start, int | float):

@@ -1,4 +1,4 @@
-"""The Django application of memories: an app of its own, so that its tables and migrations are its own."""
+"""Django application of the built-in memory store; separate, so that its tables and migrations are too."""
 
 from django.apps import AppConfig
 

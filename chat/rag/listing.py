@@ -1,4 +1,4 @@
-"""What there is to read: single memories, lists and counts, of what is the reader's own or everybody's."""
+"""Queries over stored memories that an owner may read: their own and the shared ones."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ from chat.rag.models import SHARED, Note, Passage, Segment, Transcript
 
 @dataclass(frozen=True)
 class StoreCounts:
+    """Numbers of stored rows that an owner may read."""
+
     transcripts: int
     segments: int
     notes: int
@@ -18,27 +20,28 @@ class StoreCounts:
 
 
 def own_or_shared(owner: str) -> Q:
+    """Return the condition for rows that ``owner`` may read."""
     return Q(owner__in=[owner, SHARED])
 
 
 def notes_of(owner: str) -> QuerySet[Note]:
-    """Newest first."""
+    """Return readable notes, newest first."""
     return Note.objects.filter(own_or_shared(owner))
 
 
 def transcripts_of(owner: str) -> QuerySet[Transcript]:
-    """Last recorded first."""
+    """Return readable transcripts, most recently recorded first."""
     return Transcript.objects.filter(own_or_shared(owner))
 
 
 def segment_counts(transcripts: Iterable[Transcript]) -> dict[int, int]:
-    """By the transcript's id; without an entry there are none."""
-    lines = Segment.objects.filter(transcript__in=[each.pk for each in transcripts]).order_by()
+    """Count segments by transcript id; a transcript without segments has no entry."""
+    lines = Segment.objects.filter(transcript__in=[transcript.pk for transcript in transcripts]).order_by()
     return dict(lines.values_list("transcript_id").annotate(Count("pk")))
 
 
 def transcript_of(owner: str, job_id: str) -> Transcript | None:
-    """One's own goes before the shared one of the same name."""
+    """Return the transcript with this job id; the owner's own takes precedence over a shared one."""
     return transcripts_of(owner).filter(job_id=job_id).order_by("-owner").first()
 
 
@@ -47,7 +50,7 @@ def note_of(owner: str, note_id: int) -> Note | None:
 
 
 def speakers_of(owner: str) -> list[str]:
-    """In alphabetical order."""
+    """Return the names of all speakers, sorted."""
     lines = Segment.objects.filter(transcript__owner__in=[owner, SHARED]).exclude(speaker="")
     return list(lines.order_by("speaker").values_list("speaker", flat=True).distinct())
 
@@ -55,23 +58,23 @@ def speakers_of(owner: str) -> list[str]:
 def transcripts_between(
     owner: str, *, speakers: Iterable[str] = (), start: datetime | None = None, end: datetime | None = None
 ) -> QuerySet[Transcript]:
-    """Transcripts in which one of ``speakers`` (all when empty) speaks, recorded between the moments."""
-    found = Transcript.objects.filter(own_or_shared(owner))
-    names = [name.casefold() for name in speakers]  # as passages keep them
+    """Return transcripts recorded from ``start`` to ``end`` in which one of ``speakers`` (any when empty) speaks."""
+    transcripts = Transcript.objects.filter(own_or_shared(owner))
+    names = [name.casefold() for name in speakers]  # as passages store them
     if names:
-        found = found.filter(passages__speaker__in=names).distinct()
+        transcripts = transcripts.filter(passages__speaker__in=names).distinct()
     if start:
-        found = found.filter(created_at__gte=start)
-    return found.filter(created_at__lte=end) if end else found
+        transcripts = transcripts.filter(created_at__gte=start)
+    return transcripts.filter(created_at__lte=end) if end else transcripts
 
 
 def counts(owner: str | None = None) -> StoreCounts:
-    """Of what the owner may read; None: of all there is."""
-    whose = Q() if owner is None else own_or_shared(owner)
+    """Count the rows that ``owner`` may read; all rows when None."""
+    readable = Q() if owner is None else own_or_shared(owner)
     segments = Q() if owner is None else Q(transcript__owner__in=[owner, SHARED])
     return StoreCounts(
-        transcripts=Transcript.objects.filter(whose).count(),
+        transcripts=Transcript.objects.filter(readable).count(),
         segments=Segment.objects.filter(segments).count(),
-        notes=Note.objects.filter(whose).count(),
+        notes=Note.objects.filter(readable).count(),
         without_vector=Passage.objects.filter(embedding=None).count(),
     )

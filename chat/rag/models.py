@@ -1,6 +1,6 @@
-"""Transcripts, their segments and notes, as they came in; and passages, the pieces in which both kinds are searched.
+"""Transcripts with their segments, notes, and the passages into which both are cut for search.
 
-Ranking and the two indexes (full text, vectors) are elsewhere; the database's triggers keep them in step with passages.
+Database triggers keep the full-text index and the change list in step with the passages (migration 0002).
 """
 
 from typing import ClassVar
@@ -11,19 +11,18 @@ from django.utils import timezone
 
 from chat.rag.sources import MEMORY, SEGMENT
 
-SHARED = ""  # the owner of what services index: everybody's
+SHARED = ""  # owner of rows that every caller may read; services index under it
 
 
 class Kind(models.TextChoices):
-    """What a passage was cut from; the values are the RAG protocol's."""
+    """Origin of a passage; the values are those of the RAG protocol."""
 
     SEGMENT = SEGMENT
     MEMORY = MEMORY
 
 
 class Transcript(models.Model):
-    """One recording. ``created_at`` is when it was recorded; ``digest`` covers all of it, so that importing it again
-    is recognised."""
+    """One recording, made at ``created_at``; ``digest`` covers all fields, to recognise an identical import."""
 
     owner = models.CharField(max_length=64, blank=True, default=SHARED)
     job_id = models.CharField(max_length=200)
@@ -45,7 +44,7 @@ class Transcript(models.Model):
 
 
 class Segment(models.Model):
-    """One utterance. ``start_secs`` and ``end_secs`` lie within the recording, ``said_at`` is the hour by the clock."""
+    """One utterance; ``start_secs`` and ``end_secs`` are offsets in the recording, ``said_at`` is wall-clock time."""
 
     transcript = models.ForeignKey(Transcript, on_delete=models.CASCADE, related_name="segments")
     position = models.PositiveIntegerField()
@@ -68,7 +67,7 @@ class Segment(models.Model):
 
 
 class Note(models.Model):
-    """Something written down: the RAG protocol's "memory". ``key`` names it at its origin, "" when it has no name."""
+    """A written text: the RAG protocol's "memory". ``key`` identifies it at its origin, or is empty."""
 
     owner = models.CharField(max_length=64, blank=True, default=SHARED)
     key = models.CharField(max_length=200, blank=True, default="")
@@ -89,10 +88,10 @@ class Note(models.Model):
 
 
 class Passage(models.Model):
-    """One searchable piece of a segment or a note: what filters and ranking need, in one table for both kinds.
+    """A searchable piece of a segment or note, with the columns that filters and ranking need.
 
-    ``speaker`` is case-folded, ``emotion`` in lower case; ``embedding`` is 384 float16 numbers of length 1, None until
-    it is computed (see ``defer_embedding``).
+    ``speaker`` is case-folded, ``emotion`` in lower case; ``embedding`` is a unit vector of 384 float16 numbers, or
+    None until the backfill has computed it.
     """
 
     owner = models.CharField(max_length=64, blank=True, default=SHARED)

@@ -1,4 +1,4 @@
-"""What can be asked of memories, and what comes back, whichever home they have."""
+"""Query and result of a retrieval, the same for the built-in store and an external service."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,7 +9,7 @@ from chat.rag.sources import Source
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFilters:
-    """Which memories may be searched; dates are ISO 8601 texts as the memory service takes them."""
+    """Restrictions on the memories to search; dates are ISO 8601 strings, as in the RAG protocol."""
 
     speakers: tuple[str, ...] = ()
     start_date: str | None = None
@@ -20,11 +20,12 @@ class SourceFilters:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalQuery:
-    """``owner``: whose own memories are searched beside the shared ones; None or "" for the shared ones alone.
+    """A question and its search options.
 
-    ``now`` is what "yesterday" in ``text`` is relative to; ``kind`` one of ``sources.KINDS``, None for all;
-    ``with_neighbours``: a line of a recording comes with the lines around it. ``only_related``: what has nothing to do
-    with ``text`` is left out, also when there is nothing better.
+    ``owner``: also search this owner's memories beside the shared ones; None or "" searches the shared ones alone.
+    ``now``: reference time of relative dates such as "yesterday". ``kind``: one of ``sources.KINDS``, None for all.
+    ``with_neighbours``: extend a segment by the lines around it. ``only_related``: drop passages below the relevance
+    threshold even when nothing better exists.
     """
 
     text: str
@@ -39,8 +40,10 @@ class RetrievalQuery:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalResult:
-    """What came back. ``error`` is for the user's eyes and empty when all went well; ``understood`` are the filters
-    that were read from the words, in the names of SourceFilters; ``note`` says what was searched less well than usual.
+    """Retrieved sources, best first.
+
+    ``error`` may be shown to users and is empty on success. ``understood`` holds the hints read from the question, by
+    the field names of SourceFilters. ``note`` describes a degraded search (no embeddings).
     """
 
     sources: tuple[Source, ...] = ()

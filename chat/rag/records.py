@@ -1,4 +1,4 @@
-"""What comes in to be remembered, typed and cut to what the tables hold. Knows no wire form and no file format."""
+"""Typed input of the indexer, and the cleaning that makes it fit the tables. Knows no wire form and no file format."""
 
 import hashlib
 import json
@@ -13,11 +13,12 @@ Json = dict[str, Any] | list[Any] | str | int | float | bool | None
 
 
 def plain(text: str) -> str:
-    """Without NUL, which databases refuse, and with lone surrogates replaced, which none can encode."""
+    """Remove NUL, which databases refuse, and replace lone surrogates, which cannot be encoded."""
     return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def short(text: str, limit: int = MAX_NAME_CHARS) -> str:
+    """Collapse white space and cut to ``limit`` characters."""
     return " ".join(plain(text[: 4 * limit]).split())[:limit]
 
 
@@ -26,7 +27,7 @@ def finite(number: float | None) -> float | None:
 
 
 def plain_json(value: object) -> Json:
-    """``value`` as every JSON column takes it: clean texts, no NaN."""
+    """Return ``value`` as every JSON column accepts it: clean texts, no NaN."""
     match value:
         case str():
             return plain(value)
@@ -43,7 +44,7 @@ def plain_json(value: object) -> Json:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentIn:
-    """One utterance. ``said_at`` None: when the recording began, plus ``start_secs``."""
+    """One utterance; without ``said_at`` its time is the start of the recording plus ``start_secs``."""
 
     text: str
     speaker: str = ""
@@ -58,8 +59,10 @@ class SegmentIn:
 
 @dataclass(frozen=True, kw_only=True)
 class TranscriptIn:
-    """One recording. ``recorded_at`` None: when the one it replaces was, else such that it ends now. Segments without
-    text are not indexed."""
+    """One recording; segments without text are not indexed.
+
+    Without ``recorded_at`` it keeps the time of the transcript that it replaces, else it ends now.
+    """
 
     job_id: str
     segments: tuple[SegmentIn, ...]
@@ -71,14 +74,14 @@ class TranscriptIn:
 
     @property
     def digest(self) -> str:
-        """The same for equal recordings, across processes."""
+        """Hash of all fields, stable across processes."""
         facts = json.dumps(asdict(self), sort_keys=True, default=str)
         return hashlib.sha256(facts.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoteIn:
-    """Something written down. ``key`` names it at its origin: a second note with it replaces the first."""
+    """A written text; ``key`` identifies it at its origin, and a second note with the same key replaces the first."""
 
     title: str
     body: str

@@ -1,6 +1,6 @@
-"""A source: a memory or document that may be shown to the model, and later to the user.
+"""Sources: retrieved memories and documents of the request, shown to the model and listed for the user.
 
-Knows the two forms in which memory services describe their hits, and none of how they are asked.
+Reads both forms in which RAG services describe a hit; does no retrieval.
 """
 
 import math
@@ -17,7 +17,7 @@ MAX_NAME_CHARS = 200
 
 @dataclass(frozen=True)
 class ContextItem:
-    """A document that the client wants the model to see."""
+    """A document that the client sent with the request."""
 
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -25,9 +25,9 @@ class ContextItem:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """``time`` is ISO 8601, ``start_time`` seconds into a recording, ``label`` what the model writes in brackets.
+    """``time`` is ISO 8601, ``start_time`` seconds into a recording, ``label`` the number that a citation names.
 
-    ``scores`` are the parts of ``score`` by name (vector, text, recency); they are recorded, not sent to clients.
+    ``scores`` are the parts of ``score`` (vector, text, recency); they are stored, not sent to clients.
     """
 
     kind: str
@@ -44,11 +44,11 @@ class Source:
 
     @property
     def moment(self) -> datetime | None:
-        """When it was said or written, or None."""
-        return moment_of(self.time or "")
+        """Time at which it was said or written, or None."""
+        return parse_time(self.time or "")
 
     def as_wire(self) -> dict[str, Any]:
-        """As clients see it, but for ``cited``, which the answer decides."""
+        """Return the wire form without ``cited``, which depends on the answer."""
         times = {"time": self.time} if self.start_time is None else {"time": self.time, "start_time": self.start_time}
         return {
             "label": self.label,
@@ -67,8 +67,8 @@ class Source:
         return cls(**{name: wire[name] for name in cls.__dataclass_fields__ if name in wire})
 
 
-def moment_of(time: str) -> datetime | None:
-    """A time without a zone counts as UTC, which is what memory services write."""
+def parse_time(time: str) -> datetime | None:
+    """Parse ISO 8601; a time without a zone is UTC, as RAG services write it. None when it is no time."""
     try:
         moment = datetime.fromisoformat(time)
     except ValueError:
@@ -77,7 +77,7 @@ def moment_of(time: str) -> datetime | None:
 
 
 def source_from_hit(hit: object) -> Source | None:
-    """A source of one search result, new form or old; None when it has no text to show."""
+    """Build a source from one search result, in the new or the old form; None when it has no text."""
     if not isinstance(hit, Mapping):
         return None
     metadata = _mapping(hit.get("metadata"))
@@ -91,12 +91,11 @@ def source_from_hit(hit: object) -> Source | None:
 
 
 def source_from_context(item: ContextItem) -> Source:
-    """A source of a document that came with the request."""
+    """Build a source from a document of the request."""
     return _described(item.metadata, DOCUMENT, _text(item.text, MAX_TEXT_CHARS))
 
 
 def _described(facts: Mapping[str, Any], kind: str, text: str) -> Source:
-    """A source with all that both origins say about it."""
     doc_ids = (facts.get(name) for name in ("id", "doc_id", "memory_id", "segment_id"))
     return Source(
         kind=kind,
@@ -120,7 +119,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _text(value: object, limit: int = MAX_NAME_CHARS) -> str:
-    """A usable string of foreign data: no other types, no NUL or lone surrogates (databases refuse both)."""
+    """Return foreign data as a string, "" for other types; without NUL and lone surrogates, which databases refuse."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
     return str(value).replace("\0", "").encode("utf-8", "replace").decode().strip()[:limit]
@@ -131,15 +130,15 @@ def _number(value: object) -> float | None:
         return None
     try:
         number = float(value)
-    except OverflowError:  # a whole number of hundreds of digits
+    except OverflowError:  # an integer of hundreds of digits
         return None
     return number if math.isfinite(number) else None
 
 
 def _time(value: object) -> str | None:
-    """ISO 8601 of an ISO text or of unix seconds; anything else is no time."""
+    """Return ISO 8601 for ISO 8601 text or unix seconds, None for anything else."""
     try:
-        # Smaller numbers are seconds into a recording, which some services also call a timestamp.
+        # Smaller numbers are offsets into a recording, which some services also call a timestamp.
         if isinstance(value, int | float) and not isinstance(value, bool) and value > 100_000_000:
             return datetime.fromtimestamp(value, UTC).isoformat()
         return datetime.fromisoformat(value).isoformat() if isinstance(value, str) else None

@@ -9,7 +9,7 @@ from tests.rag.builders import word_vectors
 
 @pytest.fixture(autouse=True)
 def _own_index() -> None:
-    hybrid.INDEX.forget()
+    hybrid.INDEX.clear()
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_what_cannot_be_taken_in_is_told_by_its_line_and_the_rest_goes_on() -> N
     parsed = parse(text + f"4\n{TIMES}\nkept\n")
     assert [each.where for each in parsed.problems] == ["line 2", "line 6", "line 10"]
     assert [each.text for each in parsed.problems] == [
-        "these are no times: '00:00:xx,000 --> 00:00:02,000'",
+        "invalid times: '00:00:xx,000 --> 00:00:02,000'",
         "the cue ends before it begins: '00:00:05,000 --> 00:00:01,000'",
         "the cue has no text",
     ]
@@ -103,7 +103,7 @@ def test_what_cannot_be_taken_in_is_told_by_its_line_and_the_rest_goes_on() -> N
 
 def test_a_megabyte_in_one_cue() -> None:
     assert problems(f"1\n{TIMES}\n{'x' * 1_000_000}\n") == [
-        "line 2: the cue has 1,000,000 characters; at most 100,000 are taken"
+        "line 2: the cue has 1,000,000 characters; at most 100,000 are allowed"
     ]
 
 

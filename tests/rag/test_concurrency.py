@@ -84,6 +84,6 @@ def test_searching_while_all_is_deleted_and_comes_back() -> None:
     }
     # The index that went through all this holds what one that begins now would hold.
     held = hybrid.INDEX.fresh()
-    hybrid.INDEX.forget()
+    hybrid.INDEX.clear()
     anew = hybrid.INDEX.fresh()
     assert held.columns.id[held.columns.is_alive].tolist() == anew.columns.id.tolist()

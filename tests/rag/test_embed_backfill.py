@@ -57,8 +57,8 @@ def test_the_index_takes_vectors_up_without_reading_everything_anew(monkeypatch:
 
 
 def test_a_killed_process_left_the_rest_to_do() -> None:
-    stored(backfill.PASSAGES_AT_ONCE + 5)
-    assert backfill.embed_some() == backfill.PASSAGES_AT_ONCE
+    stored(backfill.BATCH_PASSAGES + 5)
+    assert backfill.embed_some() == backfill.BATCH_PASSAGES
     # Whoever starts next finds what is left in the table, and nothing else.
     assert Passage.objects.filter(embedding=None).count() == 5
     backfill.embed_all()

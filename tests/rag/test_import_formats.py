@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chat.rag.ingest import json_files, prose
 from chat.rag.ingest.dates import moment_in_name, moment_of
-from chat.rag.ingest.formats import FileFormat, detected, parse, read
+from chat.rag.ingest.formats import FileFormat, detect, parse, read
 from chat.rag.ingest.parsed_file import FileUnreadable, ParsedFile
 
 MARCH = datetime(2026, 3, 1, 14, 5, tzinfo=UTC)
@@ -221,7 +221,7 @@ class TestText:
 
     def test_a_megabyte_is_told(self) -> None:
         parsed = prose.parse_text(f"one\n\n{'x' * 1_000_000}\n\ntwo")
-        assert problems(parsed) == ["line 3: the note has 1,000,000 characters; at most 100,000 are taken"]
+        assert problems(parsed) == ["line 3: the note has 1,000,000 characters; at most 100,000 are allowed"]
         assert len(parsed.notes) == 2
 
 
@@ -249,14 +249,14 @@ SRT = "1\n00:00:01,000 --> 00:00:02,000\nHello.\n"
     ],
 )
 def test_which_format(name: str, text: str, expected: FileFormat) -> None:
-    assert detected(text, Path(name)) is expected
+    assert detect(text, Path(name)) is expected
 
 
 @pytest.mark.parametrize(
     ("data", "told"),
     [
         (b"\x80abc", "is not UTF-8 (byte 0)"),
-        (b"PK\x03\x04\0\0", "is no text file"),
+        (b"PK\x03\x04\0\0", "is not a text file"),
         (b"\xff\xfea", "is not UTF-16 (byte 2)"),
     ],
 )

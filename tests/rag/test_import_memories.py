@@ -48,7 +48,7 @@ def test_a_folder_and_once_more(folder: Path) -> None:
     status, out, err = imports(folder)
     assert (status, err) == (0, "")
     assert "2 files: 2 segments and 2 notes imported, 0 transcripts and notes unchanged, 0 removed." in out
-    assert "1 files of other kinds were left alone." in out
+    assert "1 files of other formats were skipped." in out
     transcript = Transcript.objects.get()
     assert (transcript.owner, transcript.title) == ("", "2026-03-01 standup")
     assert transcript.created_at == datetime(2026, 3, 1, tzinfo=UTC)
@@ -178,7 +178,7 @@ def test_a_long_file_is_there_by_parts_when_the_run_is_stopped(tmp_path: Path, m
     monkeypatch.setattr(indexer, "GROUP_SEGMENTS", 2)
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"segments": [{"text": f"line {n}"} for n in range(6)]}))
-    give = indexer._give
+    give = indexer._set_embeddings
     calls: list[object] = []
 
     def stopped(pieces: list[Passage], vectors: embedding.Vectors | None) -> None:
@@ -187,7 +187,7 @@ def test_a_long_file_is_there_by_parts_when_the_run_is_stopped(tmp_path: Path, m
             raise KeyboardInterrupt
         give(pieces, vectors)
 
-    monkeypatch.setattr(indexer, "_give", stopped)
+    monkeypatch.setattr(indexer, "_set_embeddings", stopped)
     status, _, err = imports(path)
     assert status == 130
     assert "Start again" in err
@@ -217,8 +217,8 @@ def test_a_row_with_more_about_it_than_can_be_kept_is_named(tmp_path: Path) -> N
     status, _, err = imports(tmp_path)
     assert status == 1
     assert 'line 1: "metadata" is nested too deeply' in err
-    assert 'line 2: "metadata" has 20,009 characters; at most 20,000 are taken' in err
-    assert 'line 3: "created_at" is no date or time' in err
+    assert 'line 2: "metadata" has 20,009 characters; at most 20,000 are allowed' in err
+    assert 'line 3: "created_at" is not a date or time' in err
     assert Note.objects.get().title == "good"
 
 

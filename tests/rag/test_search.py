@@ -282,14 +282,14 @@ def test_the_newest_may_go_without_all_being_read_again(monkeypatch: pytest.Monk
     assert len(ask("budget").sources) == 2
     delete_transcript(owner="", job_id="two")
     n_read: list[int] = []
-    monkeypatch.setattr(hybrid.INDEX, "_start_anew", lambda: n_read.append(1))
+    monkeypatch.setattr(hybrid.INDEX, "_reset", lambda: n_read.append(1))
     for _ in range(3):
         assert texts(ask("budget")) == ["the budget one"]
     assert n_read == []
 
 
 def test_earlier_versions_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "DEAD_KEPT", 5)
+    monkeypatch.setattr(index, "MAX_DELETED", 5)
     for version in range(20):
         remember(f"the budget {version}", "the rent")
         assert f"the budget {version}" in texts(ask("budget"))

@@ -18,8 +18,9 @@ from chat.management.options import caller_of
 from chat.management.progress import bar
 from chat.management.terminal import printable
 from chat.rag.ingest.dates import moment_of
+from chat.rag.ingest.file_discovery import find_files
 from chat.rag.ingest.formats import FileFormat
-from chat.rag.ingest.importer import FileReport, ImportOptions, files_in, import_file
+from chat.rag.ingest.importer import FileReport, ImportOptions, import_file
 
 PROBLEMS_SHOWN = 20
 FILES_SHOWN = 20
@@ -27,20 +28,22 @@ FILES_SHOWN = 20
 
 class Command(BaseCommand):
     help = (
-        "Brings transcripts and notes into the built-in store of memories: JSONL (a memory or segment a line), JSON of "
+        "Imports transcripts and notes into the built-in memory store: JSONL (one memory or segment per line), JSON of "
         "Whisper and WhisperX, SubRip and WebVTT with speakers, Markdown (a note per heading), plain text (a note per "
-        "paragraph, or a transcript when lines begin with names). Run again it imports nothing twice; of changed files "
-        "it replaces what changed. Exit status: 0 all was taken in, 1 something was not, 130 stopped by Ctrl-C."
+        "paragraph, or a transcript when lines begin with names). A second run imports nothing twice; of changed files "
+        "it replaces the changed parts. Exit status: 0 all imported, 1 some were not, 130 stopped by Ctrl-C."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "paths", nargs="+", type=Path, metavar="PATH", help="a file, or a directory with all below it"
+            "paths", nargs="+", type=Path, metavar="PATH", help="a file, or a directory with everything below it"
         )
         owner = parser.add_mutually_exclusive_group()
-        owner.add_argument("--owner", dest="user", metavar="NAME", help="memories of this user alone")
-        owner.add_argument("--shared", action="store_true", help="memories of everybody (the default)")
-        parser.add_argument("--format", choices=list(FileFormat), help="of all files; else each is looked at")
+        owner.add_argument("--owner", dest="user", metavar="NAME", help="store as memories of this user alone")
+        owner.add_argument("--shared", action="store_true", help="store as memories of all users (the default)")
+        parser.add_argument(
+            "--format", choices=list(FileFormat), help="format of all files; else it is detected for each"
+        )
         parser.add_argument(
             "--date",
             metavar="WHEN",
@@ -56,42 +59,41 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: object, **options: Any) -> None:  # noqa: ANN401  argparse's values
-        asked = ImportOptions(
+        import_options = ImportOptions(
             owner=caller_of(options).key if options["user"] else "",
             form=FileFormat(options["format"]) if options["format"] else None,
             date=_date(options["date"]),
             speakers=_speakers(options["speaker_map"]),
         )
         try:
-            files, n_others = files_in(options["paths"])
-            reports = self.import_all(files, asked)
+            files, n_skipped = find_files(options["paths"])
+            reports = self.import_all(files, import_options)
         except KeyboardInterrupt:
-            self.stderr.write("Stopped; what is in stays. Start again to go on.")
+            self.stderr.write("Stopped; the imported part stays. Start again to continue.")
             sys.exit(128 + signal.SIGINT)
         except OSError as error:
             raise CommandError(f"{error.filename}: {error.strerror}") from error
         except DatabaseError as error:
-            raise CommandError(f"the database refuses: {error}. Start again to go on.") from error
-        self.tell(reports, n_others, shows_files=options["verbosity"] > 1 or len(files) <= FILES_SHOWN)
+            raise CommandError(f"the database failed: {error}. Start again to continue.") from error
+        self.print_reports(reports, n_skipped, shows_files=options["verbosity"] > 1 or len(files) <= FILES_SHOWN)
         if any(report.problems for report in reports):
             sys.exit(1)
 
-    def import_all(self, files: list[Path], asked: ImportOptions) -> list[FileReport]:
+    def import_all(self, files: list[Path], options: ImportOptions) -> list[FileReport]:
         sizes = [max(1, path.stat().st_size) for path in files]
         reports = []
         done = 0
         with bar(total=sum(sizes), unit="B", unit_scale=True) as progress:
             for path, size in zip(files, sizes, strict=True):
-                advance = partial(_advance, progress, size)
-                reports.append(import_file(path, asked, advance))
-                # What was left out, or was refused, is done with as well.
+                reports.append(import_file(path, options, partial(_advance, progress, size)))
+                # Unchanged and rejected parts are done, too.
                 done += size
                 progress.update(done - progress.n)
         return reports
 
-    def tell(self, reports: list[FileReport], n_others: int, *, shows_files: bool) -> None:
+    def print_reports(self, reports: list[FileReport], n_skipped: int, *, shows_files: bool) -> None:
         for report in reports if shows_files else ():
-            self.stdout.write(printable(f"{report.path}: {_told(report)}"))
+            self.stdout.write(printable(f"{report.path}: {_summary(report)}"))
         total = Counter[str]()
         for report in reports:
             total.update(segments=report.n_segments, notes=report.n_notes)
@@ -100,8 +102,8 @@ class Command(BaseCommand):
             f"{len(reports)} files: {total['segments']} segments and {total['notes']} notes imported, "
             f"{total['unchanged']} transcripts and notes unchanged, {total['removed']} removed."
         )
-        if n_others:
-            self.stdout.write(f"{n_others} files of other kinds were left alone.")
+        if n_skipped:
+            self.stdout.write(f"{n_skipped} files of other formats were skipped.")
         problems = [f"{report.path}: {problem}" for report in reports for problem in report.problems]
         if problems:
             self.stderr.write(f"{len(problems)} problems:")
@@ -115,15 +117,15 @@ def _advance(progress: tqdm, size: int, share: float) -> None:
     progress.update(share * size)
 
 
-def _told(report: FileReport) -> str:
-    counted = {
+def _summary(report: FileReport) -> str:
+    counts = {
         "segments": report.n_segments,
         "notes": report.n_notes,
         "unchanged": report.n_unchanged,
         "removed": report.n_removed,
         "problems": len(report.problems),
     }
-    parts = [f"{n} {what}" for what, n in counted.items() if n]
+    parts = [f"{n} {noun}" for noun, n in counts.items() if n]
     return ", ".join(parts) + (f"; dated by {' and '.join(report.dated_by)}" if report.dated_by else "")
 
 
@@ -136,14 +138,14 @@ def _date(text: str | None) -> datetime | None:
     return moment
 
 
-def _speakers(given: list[str]) -> dict[str, str]:
+def _speakers(arguments: list[str]) -> dict[str, str]:
     names: dict[str, str] = {}
-    for each in given:
-        before, equals, after = each.partition("=")
+    for argument in arguments:
+        before, equals, after = argument.partition("=")
         if equals and before and after:
             names[before.strip()] = after.strip()
         else:
-            names |= _speakers_in(Path(each))
+            names |= _speakers_in(Path(argument))
     return names
 
 

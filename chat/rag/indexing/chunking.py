@@ -1,16 +1,16 @@
-"""Cuts what is remembered into passages: pieces short enough that the embedding model reads all of each."""
+"""Chunking of segments and notes into passages that fit the embedding model's input."""
 
 from collections.abc import Iterator
 
 from chat.rag.models import Kind, Note, Passage, Segment
 
-# The model reads 256 tokens, of English text about this many characters.
+# The model reads 256 tokens, about this many characters of English text.
 MAX_CHARS = 1_000
 SENTENCE_ENDS = (". ", "? ", "! ", "\n")
 
 
-def cut(text: str) -> Iterator[str]:
-    """Pieces of at most MAX_CHARS, cut after a sentence where one ends in the second half, else between words."""
+def split(text: str) -> Iterator[str]:
+    """Yield pieces of at most MAX_CHARS, split after a sentence where possible, else between words."""
     start = 0
     while len(text) - start > MAX_CHARS:
         window = text[start : start + MAX_CHARS]
@@ -23,8 +23,8 @@ def cut(text: str) -> Iterator[str]:
     yield text[start:].strip()
 
 
-def of_segment(segment: Segment, *, owner: str) -> Iterator[Passage]:
-    for text in filter(None, cut(segment.text)):
+def segment_passages(segment: Segment, *, owner: str) -> Iterator[Passage]:
+    for text in filter(None, split(segment.text)):
         yield Passage(
             owner=owner,
             kind=Kind.SEGMENT,
@@ -37,8 +37,8 @@ def of_segment(segment: Segment, *, owner: str) -> Iterator[Passage]:
         )
 
 
-def of_note(note: Note) -> Iterator[Passage]:
-    """Each piece of a long note begins with the title, which says what the piece is about."""
-    for text in filter(None, cut(note.body)):
+def note_passages(note: Note) -> Iterator[Passage]:
+    """Yield the passages of a note; each begins with the title, so that its embedding carries the subject."""
+    for text in filter(None, split(note.body)):
         titled = f"{note.title}\n{text}" if note.title else text
         yield Passage(owner=note.owner, kind=Kind.MEMORY, text=titled, said_at=note.created_at, note=note)

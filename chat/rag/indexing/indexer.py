@@ -1,6 +1,6 @@
-"""Brings memories in and takes them out, whole and in one transaction each; both indexes follow.
+"""Adds and deletes memories, each whole and in one transaction; the text and vector indexes follow.
 
-Knows no wire form; the callers have parsed and authorised.
+Knows no wire form; callers have parsed and authorised.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,43 +10,43 @@ from typing import Any
 from django.db import transaction
 
 from chat.rag.indexing import chunking
-from chat.rag.indexing.ordering import writing_in_order
-from chat.rag.indexing.row_builders import note_of, segments_of, transcript_of
+from chat.rag.indexing.ordering import serialised_insert
+from chat.rag.indexing.row_builders import note_row, segment_rows, transcript_row
 from chat.rag.models import Note, Passage, Segment, Transcript
 from chat.rag.records import NoteIn, TranscriptIn
 from chat.rag.vectors import embedding
 from chat.rag.vectors.index import prune_changes
 
-# How much is embedded and stored together: enough to sort by length, little enough that an interruption costs little.
+# Segments embedded and stored together: enough to batch by length, few enough that an interruption loses little.
 GROUP_SEGMENTS = 1_024
 ROWS_PER_INSERT = 500
-# What is embedded while whoever brought it waits: about two seconds' work. The rest gets its vectors afterwards.
-CHARS_AT_ONCE = 10_000
+# A request waits for the embedding of at most this much text (about 2 s); the backfill embeds longer ones.
+MAX_INLINE_CHARS = 10_000
 
 
 def is_long_to_embed(texts: Iterable[str]) -> bool:
-    """Too long for a request to wait until the vectors are computed."""
-    return sum(map(len, texts)) > CHARS_AT_ONCE
+    """Tell whether a request should leave the embedding of ``texts`` to the backfill."""
+    return sum(map(len, texts)) > MAX_INLINE_CHARS
 
 
 def index_transcript(*, owner: str, transcript: TranscriptIn, defer_embedding: bool = False) -> Transcript:
-    """Store and index a recording; one with the same ``job_id`` is replaced, an equal one left as it is."""
+    """Store and index a recording; replace one with the same ``job_id``, keep an identical one."""
     return next(index_transcripts(owner=owner, transcripts=[transcript], defer_embedding=defer_embedding))
 
 
 def index_transcripts(
     *, owner: str, transcripts: Iterable[TranscriptIn], defer_embedding: bool = False
 ) -> Iterator[Transcript]:
-    """The same for many, lazily: each group is committed before its transcripts are yielded, in their order."""
-    before: _Group | None = None
-    for given in _groups(transcripts):
-        # While a group is written, the next one is embedded.
-        group = _Group(owner, given, defer_embedding=defer_embedding)
-        if before:
-            yield from before.store()
-        before = group
-    if before:
-        yield from before.store()
+    """Index lazily: each group is committed before its transcripts are yielded, in input order."""
+    previous: _Group | None = None
+    for group_transcripts in _groups(transcripts):
+        # The next group is embedded in the background while the previous one is written.
+        group = _Group(owner, group_transcripts, defer_embedding=defer_embedding)
+        if previous:
+            yield from previous.store()
+        previous = group
+    if previous:
+        yield from previous.store()
 
 
 def add_note(
@@ -63,70 +63,73 @@ def add_note(
 
 
 def add_notes(*, owner: str, notes: Iterable[NoteIn], defer_embedding: bool = False) -> list[Note]:
-    """Store and index notes; one with the ``key`` of an older one replaces it."""
-    made = _last_of_each_key(note_of(owner, note) for note in notes)
-    pieces = [piece for note in made for piece in chunking.of_note(note)]
-    _give(pieces, None if defer_embedding else embedding.embed([piece.text for piece in pieces]))
-    keys = [note.key for note in made if note.key]
-    with writing_in_order():
+    """Store and index notes; one with the ``key`` of an older one replaces it, also within ``notes``."""
+    by_key = {note.key or id(note): note for note in [note_row(owner, note) for note in notes]}
+    rows = list(by_key.values())
+    passages = [passage for note in rows for passage in chunking.note_passages(note)]
+    if not defer_embedding:
+        _set_embeddings(passages, embedding.embed([passage.text for passage in passages]))
+    keys = [note.key for note in rows if note.key]
+    with serialised_insert():
         Note.objects.filter(owner=owner, key__in=keys).delete()
-        Note.objects.bulk_create(made, batch_size=ROWS_PER_INSERT)
-        Passage.objects.bulk_create(pieces, batch_size=ROWS_PER_INSERT)
-    return made
-
-
-def _last_of_each_key(notes: Iterable[Note]) -> list[Note]:
-    return list({note.key or id(note): note for note in notes}.values())
+        Note.objects.bulk_create(rows, batch_size=ROWS_PER_INSERT)
+        Passage.objects.bulk_create(passages, batch_size=ROWS_PER_INSERT)
+    return rows
 
 
 def delete_transcript(*, owner: str, job_id: str) -> bool:
-    """Whether there was one. Answers that cite it keep their own copy of what they were shown."""
+    """Delete a transcript and return whether it existed; answers that cite it keep their copy of the source."""
     with transaction.atomic():
         prune_changes()
         return bool(Transcript.objects.filter(owner=owner, job_id=job_id).delete()[0])
 
 
 def delete_note(*, owner: str, note_id: int) -> bool:
-    """Whether there was one."""
+    """Delete a note and return whether it existed."""
     with transaction.atomic():
         prune_changes()
         return bool(Note.objects.filter(owner=owner, pk=note_id).delete()[0])
 
 
 class _Group:
-    """Transcripts that are embedded and stored together. Of two with the same name the later one counts."""
+    """Transcripts that are embedded and stored together; of two with the same job id the later one counts."""
 
-    def __init__(self, owner: str, given: list[TranscriptIn], *, defer_embedding: bool) -> None:
-        self.owner, self.job_ids = owner, [each.job_id for each in given]
-        wanted = {each.job_id: each for each in given}
-        self.known = self._known(wanted)
-        new = [each for job_id, each in wanted.items() if not self._is_known(each, self.known.get(job_id))]
-        self.rows = {each.job_id: transcript_of(owner, each, self.known.get(each.job_id)) for each in new}
-        self.segments = [one for each in new for one in segments_of(self.rows[each.job_id], each)]
-        self.pieces = [piece for one in self.segments for piece in chunking.of_segment(one, owner=owner)]
-        self.vectors = None if defer_embedding else embedding.embed_in_background([piece.text for piece in self.pieces])
+    def __init__(self, owner: str, transcripts: list[TranscriptIn], *, defer_embedding: bool) -> None:
+        self.owner = owner
+        self.job_ids = [transcript.job_id for transcript in transcripts]
+        by_job = {transcript.job_id: transcript for transcript in transcripts}
+        self.stored = self._stored(by_job)
+        changed = [t for job_id, t in by_job.items() if not self._is_stored(t, self.stored.get(job_id))]
+        self.rows = {t.job_id: transcript_row(owner, t, self.stored.get(t.job_id)) for t in changed}
+        self.segments = [row for t in changed for row in segment_rows(self.rows[t.job_id], t)]
+        self.passages = [
+            passage for segment in self.segments for passage in chunking.segment_passages(segment, owner=owner)
+        ]
+        texts = [passage.text for passage in self.passages]
+        self.vectors = None if defer_embedding else embedding.embed_in_background(texts)
 
     def store(self) -> list[Transcript]:
-        _give(self.pieces, self.vectors.result() if self.vectors else None)
-        with writing_in_order():
-            # Asked again: somebody may have stored one of them meanwhile.
-            for job_id, before in self._known(self.rows).items():
-                Segment.objects.filter(transcript=before).delete()
-                self.rows[job_id].pk = before.pk
+        if self.vectors:
+            _set_embeddings(self.passages, self.vectors.result())
+        with serialised_insert():
+            # Queried again inside the transaction: another process may have stored one of them meanwhile.
+            for job_id, previous in self._stored(self.rows).items():
+                Segment.objects.filter(transcript=previous).delete()
+                self.rows[job_id].pk = previous.pk
                 self.rows[job_id].save(force_update=True)
             Transcript.objects.bulk_create([row for row in self.rows.values() if row.pk is None])
             Segment.objects.bulk_create(self.segments, batch_size=ROWS_PER_INSERT)
-            Passage.objects.bulk_create(self.pieces, batch_size=ROWS_PER_INSERT)
-        stored = self.known | self.rows
-        return [stored[job_id] for job_id in self.job_ids]
+            Passage.objects.bulk_create(self.passages, batch_size=ROWS_PER_INSERT)
+        by_job = self.stored | self.rows
+        return [by_job[job_id] for job_id in self.job_ids]
 
-    def _known(self, job_ids: Iterable[str]) -> dict[str, Transcript]:
-        found = Transcript.objects.filter(owner=self.owner, job_id__in=list(job_ids))
-        return {row.job_id: row for row in found}
+    def _stored(self, job_ids: Iterable[str]) -> dict[str, Transcript]:
+        rows = Transcript.objects.filter(owner=self.owner, job_id__in=list(job_ids))
+        return {row.job_id: row for row in rows}
 
     @staticmethod
-    def _is_known(given: TranscriptIn, row: Transcript | None) -> bool:
-        return row is not None and row.digest == given.digest
+    def _is_stored(transcript: TranscriptIn, row: Transcript | None) -> bool:
+        return row is not None and row.digest == transcript.digest
 
 
 def _groups(transcripts: Iterable[TranscriptIn]) -> Iterator[list[TranscriptIn]]:
@@ -142,9 +145,9 @@ def _groups(transcripts: Iterable[TranscriptIn]) -> Iterator[list[TranscriptIn]]
         yield group
 
 
-def _give(pieces: list[Passage], vectors: embedding.Vectors | None) -> None:
-    """None: there is no model or no time; until there is, the pieces are found by their words alone."""
+def _set_embeddings(passages: list[Passage], vectors: embedding.Vectors | None) -> None:
+    """Without vectors (no model) the passages are found by their words until the backfill embeds them."""
     if vectors is None:
         return
-    for piece, vector in zip(pieces, vectors, strict=True):
-        piece.embedding = embedding.as_bytes(vector)
+    for passage, vector in zip(passages, vectors, strict=True):
+        passage.embedding = embedding.as_bytes(vector)

@@ -1,7 +1,6 @@
-"""Transactions that add passages, one after the other, so that ids become visible in the order of their numbers.
+"""Serialised transactions for adding passages, so that ids become visible in ascending order.
 
-Processes that keep vectors in memory read "everything after the last id that I know"; an id that is committed after a
-higher one would never be seen.
+A vector index reads all rows after the highest id it knows; an id committed after a higher one would be missed.
 """
 
 from collections.abc import Iterator
@@ -13,8 +12,8 @@ LOCK_KEY = 0x6D656D6F7279  # "memory"; one number per purpose in the whole datab
 
 
 @contextmanager
-def writing_in_order() -> Iterator[None]:
-    """A transaction that waits for other ones of this kind. SQLite's are immediate and wait anyway."""
+def serialised_insert() -> Iterator[None]:
+    """Open a transaction that excludes others of its kind; SQLite's immediate transactions already do."""
     with transaction.atomic():
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""What comes in, as rows of the database: cleaned, cut to their columns, not yet saved."""
+"""Unsaved database rows from indexer input, cleaned and cut to their columns."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -8,68 +8,69 @@ from django.utils import timezone
 from chat.rag.models import Note, Segment, Transcript
 from chat.rag.records import NoteIn, SegmentIn, TranscriptIn, finite, plain, plain_json, short
 
-# No recording is longer; what says so has its numbers wrong.
+# No recording is longer; a greater length is an error of its writer.
 LONGEST_SECS = 86_400.0
 
 
-def transcript_of(owner: str, given: TranscriptIn, before: Transcript | None = None) -> Transcript:
-    """``before`` is what it replaces."""
+def transcript_row(owner: str, transcript: TranscriptIn, previous: Transcript | None = None) -> Transcript:
+    """Build the row; without a time of its own it takes that of ``previous``, the row it replaces."""
     return Transcript(
         owner=owner,
-        job_id=given.job_id,
-        session_id=short(given.session_id),
-        title=short(given.title, 300),
-        full_text=plain(given.full_text),
-        duration_secs=finite(given.duration_secs),
-        digest=given.digest,
-        created_at=given.recorded_at or (before.created_at if before else _began(given)),
+        job_id=transcript.job_id,
+        session_id=short(transcript.session_id),
+        title=short(transcript.title, 300),
+        full_text=plain(transcript.full_text),
+        duration_secs=finite(transcript.duration_secs),
+        digest=transcript.digest,
+        created_at=transcript.recorded_at or (previous.created_at if previous else _start_if_ends_now(transcript)),
     )
 
 
-def _began(given: TranscriptIn) -> datetime:
-    """Of a recording that ends now: else its last lines would have been said in the future."""
-    ends = (each.end_secs or each.start_secs or 0.0 for each in given.segments)
-    length = finite(given.duration_secs) or finite(max(ends, default=0.0)) or 0.0
+def _start_if_ends_now(transcript: TranscriptIn) -> datetime:
+    # A recording that began now would have its last lines in the future.
+    ends = (segment.end_secs or segment.start_secs or 0.0 for segment in transcript.segments)
+    length = finite(transcript.duration_secs) or finite(max(ends, default=0.0)) or 0.0
     return timezone.now() - timedelta(seconds=length if 0 < length <= LONGEST_SECS else 0.0)
 
 
-def segments_of(transcript: Transcript, given: TranscriptIn) -> Iterator[Segment]:
-    for position, each in enumerate(given.segments):
-        text = plain(each.text).strip()
+def segment_rows(row: Transcript, transcript: TranscriptIn) -> Iterator[Segment]:
+    """Build the rows of all segments with text; ``position`` counts the others, too."""
+    for position, segment in enumerate(transcript.segments):
+        text = plain(segment.text).strip()
         if text:
-            yield _segment(transcript, position, each, text)
+            yield _segment_row(row, position, segment, text)
 
 
-def _segment(transcript: Transcript, position: int, given: SegmentIn, text: str) -> Segment:
-    start = finite(given.start_secs)
+def _segment_row(transcript: Transcript, position: int, segment: SegmentIn, text: str) -> Segment:
+    start = finite(segment.start_secs)
     return Segment(
         transcript=transcript,
         position=position,
         text=text,
-        speaker=short(given.speaker),
+        speaker=short(segment.speaker),
         start_secs=start,
-        end_secs=finite(given.end_secs),
-        emotion=short(given.emotion, 100),
-        emotion_confidence=finite(given.emotion_confidence),
-        emotion_scores=plain_json(given.emotion_scores),
-        audio_metrics=plain_json(given.audio_metrics),
-        said_at=given.said_at or _after(transcript.created_at, start or 0.0),
+        end_secs=finite(segment.end_secs),
+        emotion=short(segment.emotion, 100),
+        emotion_confidence=finite(segment.emotion_confidence),
+        emotion_scores=plain_json(segment.emotion_scores),
+        audio_metrics=plain_json(segment.audio_metrics),
+        said_at=segment.said_at or _after(transcript.created_at, start or 0.0),
     )
 
 
 def _after(moment: datetime, secs: float) -> datetime:
     try:
         return moment + timedelta(seconds=secs)
-    except OverflowError:  # a start of thousands of years is no time
+    except OverflowError:  # an offset of thousands of years is an error of its writer
         return moment
 
 
-def note_of(owner: str, given: NoteIn) -> Note:
+def note_row(owner: str, note: NoteIn) -> Note:
     return Note(
         owner=owner,
-        key=short(given.key),
-        title=short(given.title, 300),
-        body=plain(given.body).strip(),
-        metadata=plain_json(given.metadata),
-        created_at=given.created_at or timezone.now(),
+        key=short(note.key),
+        title=short(note.title, 300),
+        body=plain(note.body).strip(),
+        metadata=plain_json(note.metadata),
+        created_at=note.created_at or timezone.now(),
     )

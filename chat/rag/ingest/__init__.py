@@ -1,1 +1,1 @@
-"""Files of transcripts and notes -> memories: one module per family of formats, and the run over many files."""
+"""Import of transcript and note files: one parser per family of formats, and the importer."""

@@ -1,7 +1,7 @@
-"""SubRip (.srt) and WebVTT (.vtt) files, as strictly as their writers allow.
+"""Parser of SubRip (.srt) and WebVTT (.vtt) captions, https://www.w3.org/TR/webvtt1/.
 
-Files in the wild lack counters and blank lines, have blank lines inside a text, or mix both formats; a line with
-an arrow between times is what they agree on. WebVTT: https://www.w3.org/TR/webvtt1/
+Tolerant: real files lack counters and blank lines, have blank lines inside a text, or mix both formats. Only the line
+with an arrow between two times is reliable.
 """
 
 import html
@@ -15,7 +15,7 @@ from chat.rag.records import SegmentIn
 
 _TIME = r"(?:(\d{1,6}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
 _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
-_ARROW = re.compile(r"\d\s*-->|-->\s*\d")  # an arrow alone is somebody's text
+_ARROW = re.compile(r"\d\s*-->|-->\s*\d")  # an arrow alone is part of a text
 _VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+([^<>]+)>", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")
 _HEADER_BLOCK = re.compile(r"\ufeff?(WEBVTT|NOTE|STYLE|REGION)(\s|$)")
@@ -23,7 +23,9 @@ _HEADER_BLOCK = re.compile(r"\ufeff?(WEBVTT|NOTE|STYLE|REGION)(\s|$)")
 
 @dataclass
 class Cue:
-    number: int  # of the line with the times
+    """One caption; ``number`` is the line of its times."""
+
+    number: int
     start: float
     end: float
     lines: list[str] = field(default_factory=list)
@@ -31,92 +33,92 @@ class Cue:
 
 @dataclass
 class Block:
-    """Lines without a blank one between them; ``number`` is the first one's."""
+    """Consecutive non-blank lines; ``number`` is that of the first."""
 
     number: int
     lines: list[str]
 
 
 def parse(text: str) -> ParsedFile:
-    """One transcript, and a problem per cue that cannot be taken in."""
+    """Parse one transcript; each unusable cue becomes a problem."""
     parsed = ParsedFile()
     cues = list(_cues(_blocks(text), parsed))
-    plain = [clean(each) for cue in cues for each in cue.lines if not _VOICE.search(each)]
-    labels = SpeakerLabels(each for each in plain if each)
+    plain = [clean(text) for cue in cues for text in cue.lines if not _VOICE.search(text)]
+    labels = SpeakerLabels(filter(None, plain))
     segments: list[SegmentIn] = []
     for cue in cues:
         try:
             segments += _segments(cue, labels)
-        except RowRejected as refused:
-            parsed.refuse(line(cue.number), f"the cue {refused}")
-    parsed.add_spoken(segments)
+        except RowRejected as error:
+            parsed.reject(line(cue.number), f"the cue {error}")
+    parsed.add_recording(segments)
     return parsed
 
 
 def clean(text: str) -> str:
-    """Without tags, positions and entities, in one line each."""
+    """Remove tags and positions, decode entities and collapse white space within each line."""
     without_tags = _TAG.sub("", text)
-    return "\n".join(" ".join(html.unescape(each).split()) for each in without_tags.split("\n"))
+    return "\n".join(" ".join(html.unescape(part).split()) for part in without_tags.split("\n"))
 
 
 def _blocks(text: str) -> Iterator[Block]:
     block: Block | None = None
-    # Not splitlines: other characters at which that splits would shift the numbers of lines.
-    for number, each in enumerate(re.split(r"\r\n|\n|\r", text), start=1):
-        if not each.strip():
+    # Not splitlines, which splits at more characters and so shifts the line numbers.
+    for number, content in enumerate(re.split(r"\r\n|\n|\r", text), start=1):
+        if not content.strip():
             block = None
         elif block is None:
-            block = Block(number, [each])
+            block = Block(number, [content])
             yield block
         else:
-            block.lines.append(each)
+            block.lines.append(content)
 
 
 def _cues(blocks: Iterator[Block], parsed: ParsedFile) -> Iterator[Cue]:
     cue: Cue | None = None
-    for number, each in _lines(blocks):
-        if _ARROW.search(each):
+    for number, content in _lines(blocks):
+        if _ARROW.search(content):
             if cue is not None:
                 yield cue
-            cue = _begun(number, each, parsed)
+            cue = _new_cue(number, content, parsed)
         elif cue is not None:
-            # Also after a blank line: some writers leave them inside a text.
-            cue.lines.append(each)
+            # Also after a blank line, which some writers leave inside a text.
+            cue.lines.append(content)
     if cue is not None:
         yield cue
 
 
 def _lines(blocks: Iterator[Block]) -> Iterator[tuple[int, str]]:
-    """The numbered lines that are times or texts."""
-    # The blocks fill while they are read ahead of: all of them first.
+    """Yield the numbered lines that are times or texts."""
+    # Blocks are filled after they are yielded, so read all of them first.
     for block in list(blocks):
         if not _HEADER_BLOCK.match(block.lines[0]):
             yield from _without_counters(block)
 
 
 def _without_counters(block: Block) -> list[tuple[int, str]]:
-    """The numbered lines but for counters and identifiers, which stand directly before the times."""
+    """Return the numbered lines without counters and identifiers, which precede the times."""
     numbered = list(enumerate(block.lines, start=block.number))
-    # A counter with a blank line behind it.
-    if all(each.strip().isdigit() for each in block.lines):
+    # A counter followed by a blank line is a block of its own.
+    if all(content.strip().isdigit() for content in block.lines):
         return []
-    kept = []
-    for index, (number, each) in enumerate(numbered):
+    remaining = []
+    for index, (number, content) in enumerate(numbered):
         is_before_times = index + 1 < len(numbered) and _ARROW.search(numbered[index + 1][1])
-        if not (is_before_times and (index == 0 or each.strip().isdigit())):
-            kept.append((number, each))
-    return kept
+        if not (is_before_times and (index == 0 or content.strip().isdigit())):
+            remaining.append((number, content))
+    return remaining
 
 
-def _begun(number: int, times: str, parsed: ParsedFile) -> Cue | None:
-    """The cue that these times begin; None, with a problem noted, drops the text that follows."""
-    found = _TIMES.fullmatch(times)
-    if found is None:
-        parsed.refuse(line(number), f"these are no times: {times.strip()[:80]!r}")
+def _new_cue(number: int, times: str, parsed: ParsedFile) -> Cue | None:
+    """Return the cue that begins with ``times``; record unusable times as a problem and return None."""
+    match = _TIMES.fullmatch(times)
+    if match is None:
+        parsed.reject(line(number), f"invalid times: {times.strip()[:80]!r}")
         return None
-    start, end = _secs(*found.groups()[:4]), _secs(*found.groups()[4:])
+    start, end = _secs(*match.groups()[:4]), _secs(*match.groups()[4:])
     if end < start:
-        parsed.refuse(line(number), f"the cue ends before it begins: {times.strip()[:80]!r}")
+        parsed.reject(line(number), f"the cue ends before it begins: {times.strip()[:80]!r}")
         return None
     return Cue(number, start, end)
 
@@ -126,12 +128,13 @@ def _secs(hours: str | None, minutes: str, secs: str, fraction: str | None) -> f
 
 
 def _segments(cue: Cue, labels: SpeakerLabels) -> list[SegmentIn]:
-    """One segment per speaker. Raises RowRejected when nobody says anything."""
+    """Return one segment per speaker. Raises RowRejected for a cue without text."""
     before, *voiced = _VOICE.split("\n".join(cue.lines))
-    said = labels.utterances(clean(before)) if clean(before).strip() else []
+    utterances = labels.utterances(clean(before)) if clean(before).strip() else []
     voices = zip(voiced[::2], voiced[1::2], strict=True)
-    said += [(" ".join(html.unescape(name).split()), " ".join(clean(text).split())) for name, text in voices]
-    said = [(name, text) for name, text in said if text] or [("", "")]
+    utterances += [(" ".join(html.unescape(name).split()), " ".join(clean(text).split())) for name, text in voices]
+    utterances = [(name, text) for name, text in utterances if text] or [("", "")]
     return [
-        SegmentIn(text=checked_text(text), speaker=name, start_secs=cue.start, end_secs=cue.end) for name, text in said
+        SegmentIn(text=checked_text(text), speaker=name, start_secs=cue.start, end_secs=cue.end)
+        for name, text in utterances
     ]

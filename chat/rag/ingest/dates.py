@@ -1,14 +1,14 @@
-"""When something was recorded or written, from whatever says so; a time without a zone is in GEMMA_TIME_ZONE."""
+"""Dates and times in imported files and in their names; a time without a zone is in GEMMA_TIME_ZONE."""
 
 import re
 from datetime import UTC, datetime
 
 from django.utils import timezone
 
-EARLIEST_UNIX_SECS = 100_000_000  # smaller numbers are seconds into a recording, which some call a timestamp, too
+EARLIEST_UNIX_SECS = 100_000_000  # smaller numbers are offsets into a recording
 EARLIEST_UNIX_MS = 100_000_000_000
 YEARS = range(1970, 2101)
-ALL_YEARS = range(2, 9999)  # the first and the last one do not exist in every zone
+ALL_YEARS = range(2, 9999)  # the first and the last year do not exist in every zone
 _DATE_IN_NAME = re.compile(
     r"(?<!\d)(\d{4})([-_.]?)(\d{2})\2(\d{2})"  # the same separator twice, or none
     r"(?:[T_ -]+(\d{2})[-:h._]?(\d{2})(?:[-:m._]?(\d{2}))?)?(?!\d)"
@@ -16,7 +16,7 @@ _DATE_IN_NAME = re.compile(
 
 
 def moment_of(value: object) -> datetime | None:
-    """Of an ISO 8601 text or unix seconds (or milliseconds); None when it is neither."""
+    """Parse ISO 8601 text, unix seconds or milliseconds; None for anything else."""
     try:
         if isinstance(value, str):
             moment = datetime.fromisoformat(value.strip())
@@ -31,19 +31,19 @@ def moment_of(value: object) -> datetime | None:
 
 
 def moment_in_name(name: str) -> datetime | None:
-    """``2026-03-01 standup``, ``20260301_1405``: the first date in a file's name that exists."""
-    for found in _DATE_IN_NAME.finditer(name):
-        year, _, month, day, hour, minute, second = found.groups()
+    """Return the first valid date in a file name such as ``2026-03-01 standup`` or ``20260301_1405``."""
+    for match in _DATE_IN_NAME.finditer(name):
+        year, _, month, day, hour, minute, second = match.groups()
         if int(year) not in YEARS:
             continue
-        date = _existing(int(year), int(month), int(day))
-        timed = date and hour and _existing(date.year, date.month, date.day, int(hour), int(minute), int(second or 0))
+        date = _valid(int(year), int(month), int(day))
+        timed = date and hour and _valid(date.year, date.month, date.day, int(hour), int(minute), int(second or 0))
         if date:
             return timed or date
     return None
 
 
-def _existing(year: int, month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> datetime | None:
+def _valid(year: int, month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> datetime | None:
     try:
         return datetime(year, month, day, hour, minute, second, tzinfo=timezone.get_default_timezone())
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which format a file has, by its content where that is plain and else by its name, and what is in it."""
+"""Detects the format of a file, by content where that is unambiguous and else by name, and parses it."""
 
 import re
 from collections.abc import Callable
@@ -13,7 +13,9 @@ SNIFFED_CHARS = 4096
 
 
 class FileFormat(StrEnum):
-    JSONL = "jsonl"  # a memory or segment a line
+    """Formats of the importer, by the value of ``--format``."""
+
+    JSONL = "jsonl"  # one memory or segment per line
     JSON = "json"  # Whisper, WhisperX, or a list of memories
     SRT = "srt"
     VTT = "vtt"
@@ -43,46 +45,47 @@ PARSERS: dict[FileFormat, Callable[[str], ParsedFile]] = {
 
 
 def read(path: Path) -> str:
-    """The file's text. Raises FileUnreadable."""
+    """Return the file's text. Raises FileUnreadable."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise FileUnreadable(f"cannot be read: {error.strerror or error}") from error
-    # Windows' editors write UTF-16 with a mark in front.
+    # Windows editors write UTF-16 with a byte order mark.
     name, codec = ("UTF-16", "utf-16") if data.startswith((b"\xff\xfe", b"\xfe\xff")) else ("UTF-8", "utf-8-sig")
     try:
         text = data.decode(codec)
     except UnicodeDecodeError as error:
         raise FileUnreadable(f"is not {name} (byte {error.start})") from error
     if "\0" in text:
-        raise FileUnreadable("is no text file")
+        raise FileUnreadable("is not a text file")
     return text
 
 
 def parse(text: str, path: Path, forced: FileFormat | None = None) -> ParsedFile:
-    """Raises FileUnreadable, also for a file in which there is nothing."""
-    parsed = PARSERS[forced or detected(text, path)](text)
+    """Parse ``text``. Raises FileUnreadable, also when it holds nothing to import."""
+    parsed = PARSERS[forced or detect(text, path)](text)
     if not (parsed.transcripts or parsed.notes or parsed.problems):
         raise FileUnreadable("holds nothing to import")
     return parsed
 
 
-def detected(text: str, path: Path) -> FileFormat:
+def detect(text: str, path: Path) -> FileFormat:
+    """Return the format of ``text``; ``path`` decides where the content is ambiguous."""
     named = BY_SUFFIX.get(path.suffix.lower())
     beginning = text[:SNIFFED_CHARS].lstrip("\ufeff \t\r\n")
     if beginning.startswith("WEBVTT"):
         return FileFormat.VTT
     if named in (FileFormat.JSON, FileFormat.JSONL) or (named is None and beginning.startswith(("{", "["))):
-        return _kind_of_json(text, named)
+        return _json_format(text, named)
     if named in (FileFormat.TEXT, None) and _CAPTION_TIMES.search(beginning):
         return FileFormat.SRT
     return named or FileFormat.TEXT
 
 
-def _kind_of_json(text: str, named: FileFormat | None) -> FileFormat:
-    """Whole objects line by line are JSONL whatever the file is called; one that goes over several lines is not."""
-    first, *others = [each.strip() for each in text.split("\n", 64) if each.strip()] or [""]
+def _json_format(text: str, named: FileFormat | None) -> FileFormat:
+    """Distinguish one object per line (JSONL, whatever the suffix) from an object over several lines."""
+    first, *rest = [line.strip() for line in text.split("\n", 64) if line.strip()] or [""]
     if first in ("{", "["):
         return FileFormat.JSON
-    is_row_by_row = first.startswith("{") and first.endswith("}") and bool(others)
+    is_row_by_row = first.startswith("{") and first.endswith("}") and bool(rest)
     return FileFormat.JSONL if named is FileFormat.JSONL or is_row_by_row else FileFormat.JSON

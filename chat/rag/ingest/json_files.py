@@ -1,4 +1,4 @@
-"""JSON files: one row a line (JSONL), and the objects that Whisper, WhisperX and RAG services write."""
+"""Parser of JSON files: one row per line (JSONL), and the objects of Whisper, WhisperX and RAG services."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -11,25 +11,25 @@ from chat.rag.ingest.parsed_file import FileUnreadable, ParsedFile, RowRejected,
 from chat.rag.limits import MAX_JOB_ID_CHARS
 from chat.rag.records import SegmentIn, TranscriptIn
 
-# Fields of an object that may hold its rows; the second are what answers of a RAG service list.
+# Fields that may hold the rows of an object; the last two occur in responses of RAG services.
 LISTS = ("segments", "memories", "results")
 
 
 def parse_lines(text: str) -> ParsedFile:
-    """One memory or segment a line; segments that name the same recording become one transcript."""
+    """Parse one memory or segment per line; segments of the same recording become one transcript."""
     parsed = ParsedFile()
-    # Line ends alone: other characters at which splitlines splits may stand inside a JSON text.
-    lines = ((line(n), each) for n, each in enumerate(text.split("\n"), start=1) if each.strip())
-    _take_all(((where, _loaded_row(each)) for where, each in lines), parsed)
+    # Not splitlines: JSON strings may contain other characters at which it splits.
+    lines = ((line(n), row) for n, row in enumerate(text.split("\n"), start=1) if row.strip())
+    _add_rows(((where, _load_row(row)) for where, row in lines), parsed)
     return parsed
 
 
 def parse_object(text: str) -> ParsedFile:
-    """One recording with ``segments``, or a list of rows. Raises FileUnreadable."""
+    """Parse one recording with ``segments``, or a list of rows. Raises FileUnreadable."""
     try:
-        data = loaded(text)
-    except RowRejected as refused:
-        raise FileUnreadable(str(refused)) from refused
+        data = load_json(text)
+    except RowRejected as error:
+        raise FileUnreadable(str(error)) from error
     if isinstance(data, list):
         return _listed("", data)
     if not isinstance(data, Mapping):
@@ -42,8 +42,8 @@ def parse_object(text: str) -> ParsedFile:
     return _recording(data, data[name]) if name == "segments" else _listed(name, data[name])
 
 
-def loaded(text: str) -> Any:  # noqa: ANN401
-    """Raises RowRejected, which says where it stops being JSON."""
+def load_json(text: str) -> Any:  # noqa: ANN401
+    """Decode JSON. Raises RowRejected with the position of the error."""
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except RecursionError as error:
@@ -56,25 +56,25 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number")
 
 
-def _loaded_row(text: str) -> object:
-    """The row, or what is wrong with it, for ``_take_all`` to note in its place."""
+def _load_row(text: str) -> object:
+    """Return the row, or its error for ``_add_rows`` to record in order."""
     try:
-        return loaded(text)
-    except RowRejected as refused:
-        return refused
+        return load_json(text)
+    except RowRejected as error:
+        return error
 
 
 def _recording(data: Mapping[str, Any], entries: list[Any]) -> ParsedFile:
-    """One recording, told as Whisper or as the body of POST /index/transcript does; words within are not kept."""
+    """Parse a recording of Whisper, or a body of POST /index/transcript; word timings are dropped."""
     parsed = ParsedFile()
     segments: list[SegmentIn] = []
     for n, entry in enumerate(entries):
         try:
             if not isinstance(entry, Mapping):
                 raise RowRejected("is not a JSON object")  # noqa: TRY301
-            segments.append(json_rows.spoken(entry).segment)
-        except RowRejected as refused:
-            parsed.refuse(f"segments[{n}]", str(refused))
+            segments.append(json_rows.parse_segment(entry).segment)
+        except RowRejected as error:
+            parsed.reject(f"segments[{n}]", str(error))
     try:
         facts = TranscriptIn(
             job_id=json_rows.text(data, "job_id", "transcript_id")[:MAX_JOB_ID_CHARS],
@@ -82,11 +82,11 @@ def _recording(data: Mapping[str, Any], entries: list[Any]) -> ParsedFile:
             title=json_rows.text(data, "title"),
             full_text=json_rows.text(data, "full_text", "text"),
             duration_secs=json_rows.number(data, "audio_duration", "duration"),
-            recorded_at=json_rows.when(data),
+            recorded_at=json_rows.time_field(data),
             segments=tuple(segments),
         )
-    except RowRejected as refused:
-        raise FileUnreadable(str(refused)) from refused
+    except RowRejected as error:
+        raise FileUnreadable(str(error)) from error
     if segments:
         parsed.transcripts.append(facts)
     return parsed
@@ -94,44 +94,44 @@ def _recording(data: Mapping[str, Any], entries: list[Any]) -> ParsedFile:
 
 def _listed(name: str, entries: list[Any]) -> ParsedFile:
     parsed = ParsedFile()
-    _take_all(((f"{name}[{n}]", entry) for n, entry in enumerate(entries)), parsed)
+    _add_rows(((f"{name}[{n}]", entry) for n, entry in enumerate(entries)), parsed)
     return parsed
 
 
-def _take_all(entries: Iterable[tuple[str, object]], parsed: ParsedFile) -> None:
-    # Rows of several recordings may lie mixed up in one file.
+def _add_rows(entries: Iterable[tuple[str, object]], parsed: ParsedFile) -> None:
+    # Rows of several recordings may be interleaved in one file.
     by_job: dict[str, list[SegmentRow]] = {}
     for where, entry in entries:
         try:
             if isinstance(entry, RowRejected):
                 raise entry
-            taken = json_rows.take(entry)
-        except RowRejected as refused:
-            parsed.refuse(where, str(refused))
+            row = json_rows.parse_row(entry)
+        except RowRejected as error:
+            parsed.reject(where, str(error))
             continue
-        if isinstance(taken, SegmentRow):
-            by_job.setdefault(taken.job_id, []).append(taken)
+        if isinstance(row, SegmentRow):
+            by_job.setdefault(row.job_id, []).append(row)
         else:
-            parsed.notes.append(taken)
-    parsed.transcripts += [_joined(job_id, spoken) for job_id, spoken in by_job.items()]
+            parsed.notes.append(row)
+    parsed.transcripts += [_transcript(job_id, segments) for job_id, segments in by_job.items()]
 
 
-def _joined(job_id: str, spoken: list[SegmentRow]) -> TranscriptIn:
-    """One transcript of its rows, in their order."""
-    moments = [each.moment for each in spoken if each.moment is not None]
+def _transcript(job_id: str, segments: list[SegmentRow]) -> TranscriptIn:
+    """Join the rows of one recording, in file order."""
+    moments = [row.moment for row in segments if row.moment is not None]
     recorded_at = min(moments, default=None)
-    first = spoken[0]
+    first = segments[0]
     return TranscriptIn(
         job_id=job_id,
         session_id=first.session_id,
         title=first.title,
         recorded_at=recorded_at,
-        segments=tuple(_placed(each.segment, each.moment, recorded_at) for each in spoken),
+        segments=tuple(_with_offset(row.segment, row.moment, recorded_at) for row in segments),
     )
 
 
-def _placed(segment: SegmentIn, moment: Any, recorded_at: Any) -> SegmentIn:  # noqa: ANN401
-    """A line with an hour but no place in the recording gets the place that follows from the first line's hour."""
+def _with_offset(segment: SegmentIn, moment: Any, recorded_at: Any) -> SegmentIn:  # noqa: ANN401
+    """Give a segment with a time but no offset the offset from the first segment's time."""
     if segment.start_secs is not None or moment is None:
         return segment
     return replace(segment, start_secs=(moment - recorded_at).total_seconds())

@@ -1,4 +1,4 @@
-"""Rows of JSON -> segments and notes, whatever their writers call the fields: ours, Whisper's or a RAG service's."""
+"""Parses JSON rows into segments and notes, with the field names of this service, Whisper and RAG services."""
 
 import json
 import math
@@ -14,15 +14,25 @@ from chat.rag.records import NoteIn, SegmentIn
 from chat.rag.sources import MEMORY, SEGMENT
 
 Row = Mapping[str, Any]
-WRITTEN = ("body", "title", "memory_id", "content")
-SPOKEN = ("speaker", "start", "start_time", "end", "end_time", "emotion", "job_id", "transcript_id", "segment_id")
-WHEN = ("created_at", "recorded_at", "said_at", "timestamp", "time", "date")
-JOB = ("job_id", "transcript_id", "session_id")
+NOTE_FIELDS = ("body", "title", "memory_id", "content")
+SEGMENT_FIELDS = (
+    "speaker",
+    "start",
+    "start_time",
+    "end",
+    "end_time",
+    "emotion",
+    "job_id",
+    "transcript_id",
+    "segment_id",
+)
+TIME_FIELDS = ("created_at", "recorded_at", "said_at", "timestamp", "time", "date")
+JOB_FIELDS = ("job_id", "transcript_id", "session_id")
 
 
 @dataclass(frozen=True)
 class SegmentRow:
-    """A segment, the recording it names (empty: the file is the recording), and the moment it gives, if any."""
+    """A segment with the job id that it names (empty: the file is the recording) and its time, if any."""
 
     segment: SegmentIn
     job_id: str
@@ -31,19 +41,19 @@ class SegmentRow:
     moment: datetime | None
 
 
-def take(row: object) -> SegmentRow | NoteIn:
-    """Raises RowRejected."""
+def parse_row(row: object) -> SegmentRow | NoteIn:
+    """Parse a segment or a note. Raises RowRejected."""
     if not isinstance(row, Mapping):
         raise RowRejected("is not a JSON object")
-    # Search results keep what is known about a hit one level further down.
+    # Search results hold the fields of a hit in "metadata".
     nested = row.get("metadata")
     facts = {**nested, **row} if isinstance(nested, Mapping) else row
-    return spoken(facts) if _is_spoken(row, facts) else _note(row, facts)
+    return parse_segment(facts) if _is_segment(row, facts) else _note(row, facts)
 
 
-def spoken(facts: Row) -> SegmentRow:
-    """Raises RowRejected."""
-    start, moment = number(facts, "start", "start_time"), when(facts)
+def parse_segment(facts: Row) -> SegmentRow:
+    """Parse a segment. Raises RowRejected."""
+    start, moment = number(facts, "start", "start_time"), time_field(facts)
     segment = SegmentIn(
         text=checked_text(text(facts, "text", "content", "body")),
         speaker=text(facts, "speaker", "speaker_name"),
@@ -53,11 +63,11 @@ def spoken(facts: Row) -> SegmentRow:
         emotion_confidence=number(facts, "emotion_confidence"),
         emotion_scores=mapping(facts, "emotion_scores"),
         audio_metrics=mapping(facts, "audio_metrics"),
-        # Beside a place in the recording a moment is the recording's, alone it is the line's own.
+        # Beside an offset the time is that of the recording, alone it is that of the segment.
         said_at=moment if start is None else None,
     )
     return SegmentRow(
-        segment, text(facts, *JOB)[:MAX_JOB_ID_CHARS], text(facts, "session_id"), text(facts, "title"), moment
+        segment, text(facts, *JOB_FIELDS)[:MAX_JOB_ID_CHARS], text(facts, "session_id"), text(facts, "title"), moment
     )
 
 
@@ -66,19 +76,19 @@ def _note(row: Row, facts: Row) -> NoteIn:
         title=text(facts, "title"),
         body=checked_text(text(facts, "body", "text", "content")),
         metadata=mapping(row, "metadata"),
-        created_at=when(facts),
+        created_at=time_field(facts),
     )
 
 
-def _is_spoken(row: Row, facts: Row) -> bool:
-    said = row.get("type") or row.get("doc_type")
-    if said in (SEGMENT, MEMORY):
-        return bool(said == SEGMENT)
-    return not any(name in row for name in WRITTEN) and any(facts.get(name) is not None for name in SPOKEN)
+def _is_segment(row: Row, facts: Row) -> bool:
+    kind = row.get("type") or row.get("doc_type")
+    if kind in (SEGMENT, MEMORY):
+        return bool(kind == SEGMENT)
+    return not any(name in row for name in NOTE_FIELDS) and any(facts.get(name) is not None for name in SEGMENT_FIELDS)
 
 
 def text(facts: Row, *names: str) -> str:
-    """The first of these fields that is there; numbers are names, too. Raises RowRejected."""
+    """Return the first present field as text; integers are accepted as names. Raises RowRejected."""
     name, value = _first(facts, names)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -88,11 +98,11 @@ def text(facts: Row, *names: str) -> str:
 
 
 def number(facts: Row, *names: str) -> float | None:
-    """Raises RowRejected for what is no finite number; null and nothing are None."""
+    """Return the first present field as a finite number, None without one. Raises RowRejected."""
     name, value = _first(facts, names)
     if value is None:
         return None
-    # A whole number of 400 digits is no float at all.
+    # An integer of 400 digits does not convert to float.
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
     if not is_number or not math.isfinite(value):
         raise RowRejected(f'"{name}" must be a number')
@@ -100,13 +110,14 @@ def number(facts: Row, *names: str) -> float | None:
 
 
 def mapping(facts: Row, name: str) -> Mapping[str, Any]:
+    """Return an object within the metadata limits. Raises RowRejected."""
     value = facts.get(name)
     if value is not None and not isinstance(value, Mapping):
         raise RowRejected(f'"{name}" must be an object')
     if _is_deep(value):
         raise RowRejected(f'"{name}" is nested too deeply')
     if value and (n_chars := len(json.dumps(value, ensure_ascii=False))) > MAX_METADATA_CHARS:
-        raise RowRejected(f'"{name}" has {n_chars:,} characters; at most {MAX_METADATA_CHARS:,} are taken')
+        raise RowRejected(f'"{name}" has {n_chars:,} characters; at most {MAX_METADATA_CHARS:,} are allowed')
     return value or {}
 
 
@@ -121,19 +132,19 @@ def _is_deep(value: object, n_levels: int = MAX_METADATA_DEPTH) -> bool:
     return n_levels == 0 or any(_is_deep(part, n_levels - 1) for part in parts)
 
 
-def when(facts: Row) -> datetime | None:
-    """The moment that the row gives. Raises RowRejected for a text that is no date."""
-    for name in WHEN:
+def time_field(facts: Row) -> datetime | None:
+    """Return the time of the row, None without one. Raises RowRejected for a text that is no date."""
+    for name in TIME_FIELDS:
         value = facts.get(name)
         moment = moment_of(value)
         if moment is not None:
             return moment
-        # Small numbers are seconds into a recording under the same names.
+        # Under the same names small numbers are offsets into a recording.
         if isinstance(value, str) and value.strip():
-            raise RowRejected(f'"{name}" is no date or time: {value[:40]!r}')
+            raise RowRejected(f'"{name}" is not a date or time: {value[:40]!r}')
     return None
 
 
 def _first(facts: Row, names: tuple[str, ...]) -> tuple[str, Any]:
-    """The first of the fields that is neither missing nor null, with its name."""
+    """Return name and value of the first field that is neither missing nor null."""
     return next(((name, facts[name]) for name in names if facts.get(name) is not None), (names[0], None))

@@ -1,4 +1,4 @@
-"""What a parser makes of one file. Where the file gives no date, title or id, the run fills the fields."""
+"""Result of a parser. The importer fills in dates, titles and ids that the file does not give."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from chat.rag.records import NoteIn, SegmentIn, TranscriptIn
 
 @dataclass(frozen=True)
 class ImportProblem:
-    """Something in a file that could not be taken in; ``where`` is a line, an entry or nothing for the whole file."""
+    """A part of a file that was not imported; ``where`` names a line or an entry, or is empty for the whole file."""
 
     where: str
     text: str
@@ -18,35 +18,37 @@ class ImportProblem:
 
 
 class FileUnreadable(Exception):
-    """Nothing of the file can be taken in; the text says why."""
+    """Nothing of the file can be imported, for the reason in the text."""
 
 
 class RowRejected(Exception):
-    """One row cannot be taken in; the text says why. The others can."""
+    """One row cannot be imported, for the reason in the text; other rows can."""
 
 
 @dataclass
 class ParsedFile:
+    """Content of one file, and the problems of what could not be parsed."""
+
     transcripts: list[TranscriptIn] = field(default_factory=list)
     notes: list[NoteIn] = field(default_factory=list)
     problems: list[ImportProblem] = field(default_factory=list)
 
-    def refuse(self, where: str, text: str) -> None:
+    def reject(self, where: str, text: str) -> None:
         self.problems.append(ImportProblem(where, text))
 
-    def add_spoken(self, segments: list[SegmentIn]) -> None:
-        """A transcript of which nothing but its lines is known."""
+    def add_recording(self, segments: list[SegmentIn]) -> None:
+        """Add a transcript of which only the segments are known."""
         if segments:
             self.transcripts.append(TranscriptIn(job_id="", segments=tuple(segments)))
 
 
 def checked_text(text: str) -> str:
-    """``text`` without blanks around it. Raises RowRejected when nothing or too much is left."""
+    """Return ``text`` stripped. Raises RowRejected when it is then empty or too long."""
     text = text.strip()
     if not text:
         raise RowRejected("has no text")
     if len(text) > MAX_TEXT_CHARS:
-        raise RowRejected(f"has {len(text):,} characters; at most {MAX_TEXT_CHARS:,} are taken")
+        raise RowRejected(f"has {len(text):,} characters; at most {MAX_TEXT_CHARS:,} are allowed")
     return text
 
 

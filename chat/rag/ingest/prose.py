@@ -1,4 +1,4 @@
-"""Markdown and plain text: what is written becomes notes, what is said line by line a transcript."""
+"""Parser of Markdown and plain text: prose becomes notes, lines with speaker labels become a transcript."""
 
 import re
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ _HEADING = re.compile(r" {0,3}(#{1,6})\s+(.*?)(?:\s+#+)?\s*")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
 _FACT = re.compile(r"(title|date|created(?:_at)?)\s*:\s*(.+)", re.IGNORECASE)
 _FRONT_MATTER_END = ("---", "...")
-MOST_FRONT_MATTER_LINES = 100
+MAX_FRONT_MATTER_LINES = 100
 
 
 @dataclass
 class Piece:
-    """Lines that belong together, from line ``number`` on; ``title`` is made of the headings above them."""
+    """Consecutive lines from line ``number`` on; ``title`` joins the headings above them."""
 
     number: int
     title: str = ""
@@ -30,7 +30,7 @@ class Piece:
 
 
 def parse_markdown(text: str) -> ParsedFile:
-    """A note per heading that has text below it; ``title`` and ``date`` of a front matter hold for all of them."""
+    """Parse a note per heading with text; ``title`` and ``date`` of the front matter apply to all of them."""
     lines = re.split(r"\r\n|\n|\r", text)
     facts, begin = _front_matter(lines)
     parsed = ParsedFile()
@@ -40,14 +40,14 @@ def parse_markdown(text: str) -> ParsedFile:
 
 
 def parse_text(text: str) -> ParsedFile:
-    """A note per paragraph; a text in which most lines begin with a speaker is a transcript without times."""
+    """Parse a note per paragraph, or a transcript without times when most lines begin with a speaker."""
     parsed = ParsedFile()
     pieces = list(_paragraphs(re.split(r"\r\n|\n|\r", text)))
-    lines = [each for piece in pieces for each in piece.lines]
+    lines = [content for piece in pieces for content in piece.lines]
     labels = SpeakerLabels(lines)
-    # One line with a colon is a note more often than a conversation.
+    # A single line with a colon is more often a note than a conversation.
     if len(lines) > 1 and labels.are_rule and labels.names:
-        parsed.add_spoken(_segments(parsed, pieces, labels))
+        parsed.add_recording(_segments(parsed, pieces, labels))
     else:
         for piece in pieces:
             _add_note(parsed, piece, None)
@@ -56,47 +56,47 @@ def parse_text(text: str) -> ParsedFile:
 
 def _add_note(parsed: ParsedFile, piece: Piece, date: str | None) -> None:
     if not piece.text:
-        return  # a heading that only holds other headings
+        return  # a heading that contains only further headings
     try:
         parsed.notes.append(NoteIn(title=piece.title, body=checked_text(piece.text), created_at=moment_of(date)))
-    except RowRejected as refused:
-        parsed.refuse(line(piece.number), f"the note {refused}")
+    except RowRejected as error:
+        parsed.reject(line(piece.number), f"the note {error}")
 
 
 def _segments(parsed: ParsedFile, pieces: list[Piece], labels: SpeakerLabels) -> list[SegmentIn]:
     segments = []
     for piece in pieces:
-        for speaker, said in labels.utterances(piece.text):
+        for speaker, utterance in labels.utterances(piece.text):
             try:
-                segments.append(SegmentIn(text=checked_text(said), speaker=speaker))
-            except RowRejected as refused:
-                parsed.refuse(line(piece.number), f"the paragraph {refused}")
+                segments.append(SegmentIn(text=checked_text(utterance), speaker=speaker))
+            except RowRejected as error:
+                parsed.reject(line(piece.number), f"the paragraph {error}")
     return segments
 
 
 def _front_matter(lines: list[str]) -> tuple[dict[str, str], int]:
-    """What a ``---`` block at the very beginning says of title and date, and where the text begins."""
+    """Return title and date of a leading ``---`` block, and the index of the first line after it."""
     if not lines or lines[0].strip() != "---":
         return {}, 0
-    ends = (n for n, each in enumerate(lines[1:MOST_FRONT_MATTER_LINES], start=1) if each.strip() in _FRONT_MATTER_END)
-    end = next(ends, None)
+    head = enumerate(lines[1:MAX_FRONT_MATTER_LINES], start=1)
+    end = next((n for n, content in head if content.strip() in _FRONT_MATTER_END), None)
     if end is None:
         return {}, 0
-    found = (_FACT.fullmatch(each.strip()) for each in lines[1:end])
-    facts = {("title" if m[1].lower() == "title" else "date"): m[2].strip().strip("\"'") for m in found if m}
+    matches = (_FACT.fullmatch(content.strip()) for content in lines[1:end])
+    facts = {("title" if m[1].lower() == "title" else "date"): m[2].strip().strip("\"'") for m in matches if m}
     return facts, end + 1
 
 
 def _sections(lines: list[str], begin: int, title: str) -> Iterator[Piece]:
     piece, above, fence = Piece(begin + 1, title), [title], ""
-    for number, each in enumerate(lines[begin:], start=begin + 1):
-        fenced = _FENCE.match(each)
+    for number, content in enumerate(lines[begin:], start=begin + 1):
+        fenced = _FENCE.match(content)
         if fenced and fence in ("", fenced[1]):
             fence = "" if fence else fenced[1]
-        # A hash inside a block of code is a comment, no heading.
-        heading = None if fence or fenced else _HEADING.fullmatch(each)
+        # A hash inside a code block is a comment, not a heading.
+        heading = None if fence or fenced else _HEADING.fullmatch(content)
         if heading is None:
-            piece.lines.append(each)
+            piece.lines.append(content)
             continue
         yield piece
         level = len(heading[1])
@@ -107,14 +107,14 @@ def _sections(lines: list[str], begin: int, title: str) -> Iterator[Piece]:
 
 def _paragraphs(lines: list[str]) -> Iterator[Piece]:
     piece: Piece | None = None
-    for number, each in enumerate(lines, start=1):
-        if not each.strip():
+    for number, content in enumerate(lines, start=1):
+        if not content.strip():
             if piece:
                 yield piece
             piece = None
         elif piece is None:
-            piece = Piece(number, lines=[each])
+            piece = Piece(number, lines=[content])
         else:
-            piece.lines.append(each)
+            piece.lines.append(content)
     if piece:
         yield piece

@@ -1,6 +1,6 @@
-"""Who says a line, when the line itself says so: ``Sarah: text`` and ``[Sarah] text``.
+"""Speaker labels at the beginning of lines: ``Sarah: text`` and ``[Sarah] text``.
 
-A colon is not always a label ("Note: bring cake"); a name counts when it comes back, or when most lines have one.
+A colon is not always a label ("Note: bring cake"): a name counts when it occurs again, or when most lines have one.
 """
 
 import re
@@ -13,35 +13,35 @@ _LABEL = re.compile(r"\s*(?:[-\u2013>]+\s*)?(?:\[([^\[\]\n]{1,60})\]:?|([^:\uff1
 
 
 class SpeakerLabels:
-    """The speakers' names in the lines of one file."""
+    """Names of the speakers in the lines of one file."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         names = [_name(line) for line in lines]
         counts = Counter(name for name in names if name)
-        # In a file of a single line, that line's label is all there is to go by.
+        # Also true for a file of a single line, whose label is the only evidence.
         self.are_rule = 2 * counts.total() >= len(names) > 0
         self.names = {name for name, n in counts.items() if n > 1 or self.are_rule}
 
     def utterances(self, text: str) -> list[tuple[str, str]]:
-        """(speaker, text) of each utterance; lines without a label go on with what was being said."""
-        found: list[tuple[str, list[str]]] = []
+        """Return (speaker, text) of each utterance; lines without a label continue the previous one."""
+        utterances: list[tuple[str, list[str]]] = []
         for line in text.split("\n"):
             name = _name(line)
             if name in self.names:
-                found.append((name, [_LABEL.sub("", line, count=1)]))
-            elif found:
-                found[-1][1].append(line)
+                utterances.append((name, [_LABEL.sub("", line, count=1)]))
+            elif utterances:
+                utterances[-1][1].append(line)
             else:
-                found.append(("", [line]))
-        return [(name, " ".join(" ".join(lines).split())) for name, lines in found]
+                utterances.append(("", [line]))
+        return [(name, " ".join(" ".join(lines).split())) for name, lines in utterances]
 
 
 def _name(line: str) -> str:
-    """The name that the line begins with, or an empty text."""
-    found = _LABEL.match(line)
-    if found is None:
+    """Return the name that labels the line, "" without one."""
+    match = _LABEL.match(line)
+    if match is None:
         return ""
-    name = " ".join((found[1] or found[2]).split())
+    name = " ".join((match[1] or match[2]).split())
     return name if _looks_like_a_name(name) else ""
 
 
@@ -51,5 +51,5 @@ def _looks_like_a_name(name: str) -> bool:
         return False
     if re.fullmatch(r"(?i)speaker[ _-]?\w{1,3}", name):
         return True
-    # Scripts without capitals have no lower case either.
+    # Scripts without upper case have no lower case either.
     return all(not word[0].islower() or word in PARTICLES for word in words) and not words[-1][0].islower()

@@ -1,6 +1,6 @@
-"""Asks the memory service. It may be absent, slow or broken: that costs the sources and is said, nothing more.
+"""Client of the external RAG service. A missing, slow or broken service costs the sources, never the answer.
 
-Knows the wire form of its search; what a hit means is ``sources``' business.
+Knows the wire form of the search; ``chat.rag.sources`` reads the hits.
 """
 
 import asyncio
@@ -25,62 +25,67 @@ log = logging.getLogger(__name__)
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 MAX_QUERY_CHARS = 2_000
 NOT_CONFIGURED = "no memory service is configured"
-# The second is where services of the older form answer; they understand_query the same body.
+# Services of the older form answer at the second path, with the same body.
 PATHS = ("/search/semantic", "/search")
 
 Result = TypeVar("Result")
 
 
 class _SearchFailed(Exception):
-    """No usable answer; the text may be shown to a user (no address in it). ``is_sick``: others would fare alike."""
+    """No usable response. The text may be shown to users (it names no address).
 
-    def __init__(self, text: str, *, is_sick: bool = True) -> None:
+    ``counts``: whether the circuit breaker counts it, since other queries would fail alike.
+    """
+
+    def __init__(self, text: str, *, counts: bool = True) -> None:
         super().__init__(text)
-        self.is_sick = is_sick
+        self.counts = counts
 
 
 def search(*, query: str, top_k: int, filters: SourceFilters, kind: str | None = None) -> RetrievalResult:
-    """At most ``top_k`` memories, best first. Never raises for anything the service does, and never takes longer
-    than RAG_TIMEOUT_SECS; no time at all while the service is left alone after repeated failures. Must not be called
-    on a thread that runs an event loop."""
+    """Search for at most ``top_k`` memories, best first; failures of the service are in ``error``.
+
+    Takes at most RAG_TIMEOUT_SECS, and no time while the circuit breaker is open. Must not be called on a thread that
+    runs an event loop.
+    """
     base = settings.RAG_SERVICE_URL
     if not base:
         return RetrievalResult(error=NOT_CONFIGURED)
     breaker = breaker_for(base)
     ticket = breaker.admit()
     if ticket is None:
-        return RetrievalResult(error=_left_alone(breaker))
+        return RetrievalResult(error=_open_breaker_text(breaker))
     started = time.monotonic()
     body = {"query": query[:MAX_QUERY_CHARS], "top_k": top_k, "doc_type": kind} | _filters(filters)
     try:
-        sources, error = _within(settings.RAG_TIMEOUT_SECS, _ask(base.rstrip("/"), body)), ""
+        sources, error = _within(settings.RAG_TIMEOUT_SECS, _post_search(base.rstrip("/"), body)), ""
         breaker.succeeded(ticket)
     except (_SearchFailed, httpx.HTTPError, httpx.InvalidURL, OSError, ImproperlyConfigured) as problem:
-        sources, error = [], _said(problem)
-        log.warning("Memory search failed: %s (%r)", error, problem.__cause__ or problem)
-        (breaker.failed if _is_sick(problem) else breaker.succeeded)(ticket)
+        sources, error = [], _error_text(problem)
+        log.warning("memory search failed: %s (%r)", error, problem.__cause__ or problem)
+        (breaker.failed if _counts(problem) else breaker.succeeded)(ticket)
     latency_ms = (time.monotonic() - started) * 1000
     return RetrievalResult(sources=tuple(sources[:top_k]), error=error, latency_ms=latency_ms)
 
 
 @functools.lru_cache(maxsize=8)
 def breaker_for(base: str) -> CircuitBreaker:
-    """This process's own for the service at that address."""
+    """Return this process's circuit breaker for the service at ``base``."""
     return CircuitBreaker(max_failures=settings.RAG_BREAKER_FAILURES, pause_secs=settings.RAG_BREAKER_PAUSE_SECS)
 
 
-def _left_alone(breaker: CircuitBreaker) -> str:
+def _open_breaker_text(breaker: CircuitBreaker) -> str:
     return (
-        f"the memory service failed {breaker.n_failures} times in a row; it is asked again in {breaker.wait_secs:.0f} s"
+        f"the memory service failed {breaker.n_failures} times in a row; it is tried again in {breaker.wait_secs:.0f} s"
     )
 
 
-def _is_sick(problem: Exception) -> bool:
-    # One caller's odd question, or a key of ours that is wrong, must not cost all others their memories.
-    return problem.is_sick if isinstance(problem, _SearchFailed) else not isinstance(problem, ImproperlyConfigured)
+def _counts(problem: Exception) -> bool:
+    # A rejected query, or a wrong key in our settings, must not open the breaker for all other callers.
+    return problem.counts if isinstance(problem, _SearchFailed) else not isinstance(problem, ImproperlyConfigured)
 
 
-def _said(problem: Exception) -> str:
+def _error_text(problem: Exception) -> str:
     match problem:
         case TimeoutError() | httpx.TimeoutException():
             return f"the memory service did not answer within {settings.RAG_TIMEOUT_SECS:g} s"
@@ -91,13 +96,13 @@ def _said(problem: Exception) -> str:
 
 
 def _within(timeout_secs: float, work: Coroutine[Any, Any, Result]) -> Result:
-    """Run ``work``, at most so long. HTTP clients only bound single reads, which a dripping server never exceeds."""
+    """Run ``work`` with a total time limit; HTTP clients bound single reads, which a slow trickle never exceeds."""
     loop = asyncio.new_event_loop()
     try:
         return loop.run_until_complete(asyncio.wait_for(work, timeout_secs))
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()  # not asyncio.run: that waits at its end for the thread of a name lookup, which may hang
+        loop.close()  # not asyncio.run, which waits for the thread of a name lookup that may hang
 
 
 def _filters(filters: SourceFilters) -> dict[str, Any]:
@@ -110,7 +115,7 @@ def _filters(filters: SourceFilters) -> dict[str, Any]:
     }
 
 
-async def _ask(base: str, body: dict[str, Any]) -> list[Source]:
+async def _post_search(base: str, body: dict[str, Any]) -> list[Source]:
     # No proxy from the environment: the service is inside the installation, and so is its token.
     async with httpx.AsyncClient(timeout=settings.RAG_TIMEOUT_SECS, trust_env=False) as client:
         for path in PATHS:
@@ -118,12 +123,12 @@ async def _ask(base: str, body: dict[str, Any]) -> list[Source]:
             if status != httpx.codes.NOT_FOUND:
                 break
     if status != httpx.codes.OK:
-        raise _SearchFailed(f"the memory service answered {status}", is_sick=status >= 500)
+        raise _SearchFailed(f"the memory service answered {status}", counts=status >= 500)
     return _parse(data)
 
 
 async def _post(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> tuple[int, bytes]:
-    token = mint()  # a new one each time: a token is good for one request
+    token = mint()  # minted per request: a token is valid once
     headers = {"X-Service-Token": token} if token else {}
     async with client.stream("POST", url, json=body, headers=headers) as response:
         data = bytearray()
@@ -135,7 +140,7 @@ async def _post(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> tu
 
 
 def _parse(data: bytes) -> list[Source]:
-    """The sources of an answer; results that make no sense are left out, an answer that makes none is an error."""
+    """Parse the response; unusable hits are dropped, a response of nothing but such hits is an error."""
     try:
         answer = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -143,7 +148,7 @@ def _parse(data: bytes) -> list[Source]:
     if not isinstance(answer, dict) or not isinstance(answer.get("results"), list):
         raise _SearchFailed("the memory service answered with something that is no search result")
     if answer.get("success") is False:
-        raise _SearchFailed("the memory service said that its search failed")
+        raise _SearchFailed("the memory service reported that its search failed")
     hits = [source_from_hit(hit) for hit in answer["results"]]
     sources = [hit for hit in hits if hit is not None]
     if hits and not sources:

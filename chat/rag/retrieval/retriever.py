@@ -1,4 +1,4 @@
-"""The one door to memories: asks the external service when there is one, else the store in our own database."""
+"""Retrieval: from the external RAG service when one is configured, else from the built-in store."""
 
 from django.conf import settings
 
@@ -10,8 +10,10 @@ __all__ = ["RetrievalQuery", "RetrievalResult", "retrieve"]
 
 
 def retrieve(query: RetrievalQuery) -> RetrievalResult:
-    """At most ``top_k`` memories, best first. Never raises for what a service or the index does: that is told in
-    ``error``. Must not be called on a thread that runs an event loop."""
+    """Retrieve at most ``top_k`` sources, best first; failures of the service or the store are in ``error``.
+
+    Must not be called on a thread that runs an event loop.
+    """
     if settings.RAG_SERVICE_URL:
         return remote.search(query=query.text, top_k=query.top_k, filters=query.filters, kind=query.kind)
     return hybrid.search(query)

@@ -1,4 +1,4 @@
-"""Which rows may be found at all: whose they are, and what the query's filters leave. Applied before any ranking."""
+"""Row filters, applied before any ranking: owner, kind, speakers, dates and recent transcripts."""
 
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
@@ -15,15 +15,15 @@ RECENT_TRANSCRIPTS = (
 )
 
 
-LAST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)  # room for what is added, in every zone
+LAST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)  # leaves room for an addition in every zone
 
 
 class FilterError(Exception):
-    """A filter that cannot be used; the text names it and may be shown to a user."""
+    """An invalid filter; the text names it and may be shown to users."""
 
 
 def allowed_rows(snapshot: VectorSnapshot, query: RetrievalQuery) -> Mask:
-    """Raises FilterError."""
+    """Return the rows that ``query`` may retrieve. Raises FilterError."""
     filters = query.filters
     allowed = snapshot.columns.is_alive & snapshot.has("owner", {SHARED, query.owner or SHARED})
     if query.kind is not None:
@@ -41,7 +41,7 @@ def allowed_rows(snapshot: VectorSnapshot, query: RetrievalQuery) -> Mask:
 
 
 def in_span(snapshot: VectorSnapshot, span: DateSpan, zone: tzinfo) -> Mask:
-    """What was said on these days, as they are counted in the zone."""
+    """Return the rows said on the days of ``span`` in ``zone``."""
     inside = np.ones(len(snapshot), np.bool_)
     if span.start:
         inside &= snapshot.columns.said_at >= _midnight(span.start, zone).timestamp()
@@ -65,7 +65,7 @@ def _moment(name: str, text: str, zone: tzinfo) -> datetime:
 
 
 def _end(name: str, text: str, zone: tzinfo) -> datetime:
-    """What must lie before it: a day without an hour counts whole."""
+    """Return the exclusive upper bound; a date without a time includes the whole day."""
     moment = _moment(name, text, zone)
     try:
         date.fromisoformat(text.strip())

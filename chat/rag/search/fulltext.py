@@ -1,6 +1,6 @@
-"""Finds passages by their words: FTS5 on SQLite, tsvector on PostgreSQL. Both only say where each word is.
+"""Full-text search: FTS5 on SQLite, tsvector on PostgreSQL. Both only return the rows that contain a word.
 
-What the words are worth is counted alike for both, and over what may be seen: others' passages change no score.
+Weights are computed here, alike for both and over the allowed rows, so that passages of other owners change no score.
 """
 
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from django.db import connection
 from chat.rag.search.terms import content_words, names_in
 from chat.rag.vectors.snapshot import Ids, Mask, Rows, Scores, VectorSnapshot
 
-# A word is quoted, so that none can be an operator of the query language.
-PLACES = {
+# Words are quoted, so that none is read as an operator of the query language.
+WORD_QUERIES = {
     "sqlite": ("SELECT rowid FROM memory_text WHERE memory_text MATCH %s", '"{}"'),
     "postgresql": ("SELECT id FROM memory_passage WHERE search @@ to_tsquery('english', %s)", "'{}'"),
 }
-# PostgreSQL takes words of 2,046 bytes and refuses whatever holds a longer one.
+# PostgreSQL rejects queries with a word of more than 2,046 bytes.
 MAX_WORD_CHARS = 500
 
 
 @dataclass(frozen=True)
 class Matches:
-    """``hits``: the rows with one of the words, and the share of what all words are worth that each has.
+    """``hits``: rows with one of the words, and the share of the total word weight that each matches.
 
-    ``has_name`` is a mask over all rows: which have a word that the question writes as a name.
+    ``has_name``: mask over all rows that contain a word which the question writes as a name.
     """
 
     hits: tuple[Rows, Scores]
@@ -32,31 +32,31 @@ class Matches:
 
 
 def matches(text: str, snapshot: VectorSnapshot, allowed: Mask) -> Matches:
-    """Among the allowed rows.
+    """Match the words of ``text`` among the allowed rows.
 
-    A word is worth the more the fewer rows have it (the inverse document frequency of BM25). One that none has counts
-    like one that a single row has: it makes all matches poorer and none better.
+    A word weighs its inverse document frequency (BM25). A word in no row weighs like one in a single row: it lowers
+    the share of all matches.
     """
-    worth = np.zeros(len(snapshot), np.float32)
+    weights = np.zeros(len(snapshot), np.float32)
     has_name = np.zeros(len(snapshot), np.bool_)
     total = 0.0
     words, names = [word for word in content_words(text) if len(word) <= MAX_WORD_CHARS], names_in(text)
     n_allowed = int(allowed.sum())
     for word in words:
-        rows, found = snapshot.rows_of(_places(word))
-        rows = rows[found]
+        rows, is_present = snapshot.rows_of(_passage_ids(word))
+        rows = rows[is_present]
         rows = rows[allowed[rows]]
         n_rows = max(1, len(rows))
         value = float(np.log1p((n_allowed - n_rows + 0.5) / (n_rows + 0.5)))
         total += value
-        worth[rows] += value
+        weights[rows] += value
         has_name[rows] |= word in names
-    hits = np.flatnonzero(worth)
-    return Matches((hits, worth[hits] / np.float32(total or 1.0)), has_name)
+    hits = np.flatnonzero(weights)
+    return Matches((hits, weights[hits] / np.float32(total or 1.0)), has_name)
 
 
-def _places(word: str) -> Ids:
-    sql, quoted = PLACES[connection.vendor]
+def _passage_ids(word: str) -> Ids:
+    sql, quoted = WORD_QUERIES[connection.vendor]
     with connection.cursor() as cursor:
         cursor.execute(sql, [quoted.format(word)])
         rows = cursor.fetchall()

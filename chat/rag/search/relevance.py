@@ -1,7 +1,4 @@
-"""Which of the allowed rows have to do with the question at all. From a small store even the best may have nothing.
-
-Knows cosines, shares of words and where a question points; ranks nothing.
-"""
+"""Relevance threshold: drops rows unrelated to the question, which in a small store may be the best ones."""
 
 import numpy as np
 from django.conf import settings
@@ -10,22 +7,24 @@ from chat.rag.search.fulltext import Matches
 from chat.rag.search.query_understanding import QueryHints
 from chat.rag.vectors.snapshot import Mask, Rows, Scores
 
-# A row with this share of what the question's words are worth is about it, however different it sounds as a whole.
+# A row that matches this share of the question's word weight is related, whatever its similarity.
 MIN_SHARE = 0.5
 
 
-def related(n_rows: int, vector: tuple[Rows, Scores], text: Matches, understood: QueryHints, meant: list[Mask]) -> Mask:
-    """Near in meaning, or with half of the words, or with a name of the question, or where a question points that does
-    nothing but point ("What did Sarah say yesterday?")."""
+def related(n_rows: int, vector: tuple[Rows, Scores], text: Matches, hints: QueryHints, hinted: list[Mask]) -> Mask:
+    """Return the rows that are similar, match half of the word weight, or contain a name of the question.
+
+    For a question without a subject ("What did Sarah say yesterday?") all rows that its hints point to are related.
+    """
     mask, is_compared = np.zeros(n_rows, np.bool_), np.zeros(n_rows, np.bool_)
     rows, similarities = vector
     mask[rows] = similarities >= settings.RAG_MIN_SIMILARITY
     is_compared[rows] = True
-    found, shares = text.hits
-    enough = (shares >= MIN_SHARE) | text.has_name[found]
-    # What has no vector yet cannot be near: its words have to do.
-    enough |= ~is_compared[found]
-    mask[found[enough]] = True
-    if understood.only_points:
-        mask |= np.logical_or.reduce(meant) if meant else True
+    matched, shares = text.hits
+    enough = (shares >= MIN_SHARE) | text.has_name[matched]
+    # Rows without a vector have no similarity; a matching word suffices.
+    enough |= ~is_compared[matched]
+    mask[matched[enough]] = True
+    if hints.has_no_subject:
+        mask |= np.logical_or.reduce(hinted) if hinted else True
     return mask

@@ -1,4 +1,4 @@
-"""Hits as sources: read from the database, without what was said already, with the lines around them."""
+"""Builds sources from hits: loads the passages, drops duplicates, adds the lines around them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from chat.rag.sources import Source
 
 @dataclass(frozen=True)
 class Hit:
-    """A passage and how it was ranked; a part that did not find it is None."""
+    """A passage with its scores; ``vector`` or ``text`` is None when that search did not return it."""
 
     passage_id: int
     score: float
@@ -21,33 +21,33 @@ class Hit:
 
 
 def sources(hits: Sequence[Hit], top_k: int, *, with_neighbours: bool) -> list[Source]:
-    """The first ``top_k`` that say something new, best first; fewer when hits share a window."""
+    """Return sources of the first ``top_k`` distinct hits, best first; fewer when hits share a window."""
     by_id = {hit.passage_id: hit for hit in hits}
-    chosen = list(_different(hits, top_k))
-    found: Sequence[Window | Passage] = windows(chosen) if with_neighbours else chosen
-    lines = lines_of(found)
-    told = []
-    for each in found:
-        row = each.hits[0] if isinstance(each, Window) else each
-        text = text_of(each, lines[row.pk]) if isinstance(each, Window) and lines[row.pk] else row.text
-        told.append(_source(row, by_id[row.pk], text))
-    return told
+    chosen = list(_distinct(hits, top_k))
+    results: Sequence[Window | Passage] = windows(chosen) if with_neighbours else chosen
+    lines = lines_of(results)
+    built = []
+    for result in results:
+        row = result.hits[0] if isinstance(result, Window) else result
+        text = text_of(result, lines[row.pk]) if isinstance(result, Window) and lines[row.pk] else row.text
+        built.append(_source(row, by_id[row.pk], text))
+    return built
 
 
-def _different(hits: Sequence[Hit], top_k: int) -> Iterator[Passage]:
-    """Reads a few more than are wanted at a time, until there are enough."""
-    sayings = DuplicateFilter()
-    n_told = 0
+def _distinct(hits: Sequence[Hit], top_k: int) -> Iterator[Passage]:
+    """Load passages in groups until ``top_k`` distinct ones were yielded."""
+    duplicates = DuplicateFilter()
+    n_yielded = 0
     size = 2 * top_k
     for start in range(0, len(hits), size):
         ids = [hit.passage_id for hit in hits[start : start + size]]
         rows = Passage.objects.filter(pk__in=ids).select_related("segment", "transcript", "note")
         by_id = {row.pk: row for row in rows.defer("embedding", "transcript__full_text", "note__body")}
-        for row in (by_id[pk] for pk in ids if pk in by_id):  # a missing one was deleted just now
-            if sayings.is_new(row.speaker, row.text):
+        for row in (by_id[pk] for pk in ids if pk in by_id):  # a missing one was deleted meanwhile
+            if duplicates.is_new(row.speaker, row.text):
                 yield row
-                n_told += 1
-                if n_told == top_k:
+                n_yielded += 1
+                if n_yielded == top_k:
                     return
 
 

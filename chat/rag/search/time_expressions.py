@@ -1,6 +1,6 @@
-"""Dates in a question, relative to a given day: "yesterday", "last week", "on Monday", "in October", "2026-03-01".
+"""Time expressions of a question, relative to a given day: "yesterday", "last week", "in October", "2026-03-01".
 
-Spans are whole days, both ends included. Knows English, and no database.
+English only. Spans are whole days, both ends included.
 """
 
 import re
@@ -12,10 +12,10 @@ MONTHS = "january february march april may june july august september october no
 WEEKDAYS = "monday tuesday wednesday thursday friday saturday sunday".split()  # noqa: SIM905
 COUNTS = dict(zip("a one two three four five six seven eight nine ten".split(), [1, *range(1, 11)], strict=True))  # noqa: SIM905
 MONTH, WEEKDAY = "|".join(MONTHS), "|".join(WEEKDAYS)
-# Looked back at, not taken: what opens an end is read from the text before the match.
+# A look-behind, since ``_opened`` reads these words from the text before the match.
 OPENED = "|".join(f"(?<={word} )" for word in ("since", "before", "until", "after", "from"))
 COUNT = rf"(?P<n>\d{{1,3}}|{'|'.join(COUNTS)}|couple of|few)"
-# Words that say when, and of no subject.
+# Words of time expressions, which name no subject.
 WORDS = frozenset(
     """ago before until till after from since during between today tonight yesterday morning afternoon evening night day
     days week weeks month months year years last past previous latest newest recent recently lately current currently
@@ -30,7 +30,7 @@ LATEST = re.compile(
 
 @dataclass(frozen=True)
 class DateSpan:
-    """Days from ``start`` to ``end``; None: open."""
+    """Days from ``start`` to ``end``; None is an open end."""
 
     start: date | None
     end: date | None
@@ -45,20 +45,20 @@ def is_about_the_latest(text: str) -> bool:
 
 
 def span_in(text: str, today: date) -> DateSpan | None:
-    """The days that the text speaks of, None when it names none."""
+    """Return the days that the text names, None when it names none."""
     for pattern, reading in READINGS:
         for match in pattern.finditer(text):
             try:
                 span = reading(match, today)
-            except (ValueError, OverflowError):  # 30 February, or a count that leaves the calendar
+            except (ValueError, OverflowError):  # 30 February, or a count beyond the calendar
                 continue
-            # "from ... to ..." has both its ends.
+            # "from ... to ..." already has both ends.
             return span if match.groupdict().get("until") else _opened(span, text[: match.start()])
     return None
 
 
 def _opened(span: DateSpan, text: str) -> DateSpan:
-    """Words like "since" and "before" open one end of what follows."""
+    """Open one end of ``span`` when a word such as "since" or "before" precedes it."""
     word = OPENER.search(text)
     match word and word[1].lower():
         case "since" | "after" | "from":
@@ -90,13 +90,13 @@ def _iso(match: re.Match[str], today: date) -> DateSpan:
 
 
 def _named_day(match: re.Match[str], today: date) -> DateSpan:
-    """ "3 March", "March 3rd, 2026"; without a year the last one that was."""
+    """ "3 March", "March 3rd, 2026"; without a year the most recent one."""
     month = MONTHS.index((match["month"] or match["month2"]).lower()) + 1
     day = int(match["day"] or match["day2"])
     if match["year"]:
         return _day(date(int(match["year"]), month, day))
-    found = date(today.year, month, day)
-    return _day(found if found <= today else date(today.year - 1, month, day))
+    this_year = date(today.year, month, day)
+    return _day(this_year if this_year <= today else date(today.year - 1, month, day))
 
 
 def _named_month(match: re.Match[str], today: date) -> DateSpan:
@@ -107,7 +107,7 @@ def _named_month(match: re.Match[str], today: date) -> DateSpan:
 
 
 def _weekday(match: re.Match[str], today: date) -> DateSpan:
-    """The last such day before today."""
+    """Return the most recent such weekday before today."""
     back = (today.weekday() - WEEKDAYS.index(match["weekday"].lower())) % 7 or 7
     return _day(today - timedelta(days=back))
 
@@ -151,7 +151,7 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(rf"\b{text}\b", re.IGNORECASE)
 
 
-# In order: what is more exact comes first.
+# In order of precision: the first match counts.
 READINGS: list[tuple[re.Pattern[str], Reading]] = [
     (_pattern(r"(?P<iso>\d{4}-\d\d-\d\d)(?:\s*(?:to|and|until|till|through|-|–)\s*(?P<until>\d{4}-\d\d-\d\d))?"), _iso),
     (
@@ -169,7 +169,7 @@ READINGS: list[tuple[re.Pattern[str], Reading]] = [
     (_pattern(rf"(?:last|past|previous)\s+{COUNT}\s+(?P<unit>day|week|month|year)s?"), _past),
     (_pattern(r"(?P<which>this|last|past|previous)\s+(?P<unit>week|month|year)"), _unit),
     (_pattern(rf"(?:(?:on|last|this)\s+|{OPENED})(?P<weekday>{WEEKDAY})"), _weekday),
-    # A month alone may be a name or a verb; with a word of time before it it is a month.
+    # A month alone may be a name or a verb ("May", "march"); a preposition of time makes it a month.
     (_pattern(rf"(?:(?:in|during|last|this)\s+|{OPENED})(?P<month>{MONTH})(?P<year>)"), _named_month),
     (
         _pattern(rf"(?:(?:in|during)\s+|{OPENED})(?P<year>20\d\d)"),

@@ -1,6 +1,6 @@
-"""Texts as vectors: all-MiniLM-L6-v2 in int8, by ONNX Runtime, loaded once per process when first needed.
+"""Text embeddings: all-MiniLM-L6-v2 in int8 on ONNX Runtime, loaded once per process on first use.
 
-Without a usable model file there are no vectors, which is told (``problem``), not raised.
+A missing model file raises nothing: the functions return None, and ``unavailable_reason`` names the cause.
 """
 
 import functools
@@ -22,9 +22,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 log = logging.getLogger(__name__)
 
 DIMENSIONS = 384
-MAX_TOKENS = 256  # what the model was trained to read; the rest of a text is cut off
+MAX_TOKENS = 256  # the model's training length; longer texts are truncated
 BATCH = 16
-# What the library fuses to one operation that takes longer than its parts: 170 texts a second on one core, not 189.
+# This fusion is slower than its parts: 170 texts/s on one core instead of 189.
 SLOWER_FUSED = ["SkipLayerNormFusion"]
 VOCABULARY = Path(__file__).parent / "data" / "vocab.txt"
 UNKNOWN, PADDING_ID = "[UNK]", 0
@@ -32,39 +32,39 @@ Vectors = NDArray[np.float32]
 
 
 class ModelMissing(Exception):
-    """No usable model file; the text names no path."""
+    """No usable model file; the text names no path, so that it may be shown to users."""
 
 
 def embed(texts: Sequence[str]) -> Vectors | None:
-    """One row of length 1 for each text, (n, 384); None when there is no model."""
+    """Return unit vectors of shape (n, 384); None when there is no model."""
     model = _model(settings.RAG_EMBEDDING_PATH)
     return None if isinstance(model, str) else model.embed(texts)
 
 
 def embed_in_background(texts: Sequence[str]) -> "Future[Vectors | None]":
-    """The same, on threads of its own."""
-    return _aside().submit(embed, texts)
+    """Submit ``embed`` to a background thread."""
+    return _background().submit(embed, texts)
 
 
 def embed_single_threaded(texts: Sequence[str]) -> Vectors | None:
-    """The same, on no other."""
+    """Return the same vectors, computed on the calling thread alone."""
     model = _model(settings.RAG_EMBEDDING_PATH)
-    return None if isinstance(model, str) else model.embed(texts, side_by_side=False)
+    return None if isinstance(model, str) else model.embed(texts, parallel=False)
 
 
 def unavailable_reason() -> str:
-    """Why there are no vectors, fit for strangers; "" when there are."""
+    """Return why there are no embeddings, "" when there are; the text may be shown to users."""
     model = _model(settings.RAG_EMBEDDING_PATH)
     return model if isinstance(model, str) else ""
 
 
 def mean_tokens(texts: Sequence[str]) -> float:
-    """How much the model reads of a text, on average."""
+    """Return the mean number of tokens that the model reads of ``texts``."""
     return float(np.mean([len(code.ids) for code in _tokenizer().encode_batch(list(texts))]))
 
 
 def unavailable_reason_without_loading() -> str:
-    """The same, as far as it can be told without loading the model, which takes 0.3 s and 200 MB."""
+    """Return the same as far as it is known without loading the model, which takes 0.3 s and 200 MB."""
     if _model.cache_info().currsize:
         return unavailable_reason()
     path: Path = settings.RAG_EMBEDDING_PATH or package.model_path()
@@ -80,7 +80,7 @@ def _model(path: Path | None) -> "_Model | str":
     try:
         return _Model.load(path or package.model_path(), expected=None if path else package.SHA256)
     except ModelMissing as error:
-        log.warning("Memories are found by their words alone: %s (%s)", error, path or package.model_path())
+        log.warning("no embeddings, full-text search only: %s (%s)", error, path or package.model_path())
         return str(error)
 
 
@@ -91,7 +91,7 @@ class _Model:
 
     @classmethod
     def load(cls, path: Path, *, expected: str | None) -> "_Model":
-        """Raises ModelMissing. ``expected`` is the file's SHA-256, None for a file that the operator chose."""
+        """Load the file; ``expected`` is its SHA-256, None for an operator's own file. Raises ModelMissing."""
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -99,36 +99,35 @@ class _Model:
         if expected and hashlib.sha256(data).hexdigest() != expected:
             raise ModelMissing("the embedding model is damaged")
         options = onnxruntime.SessionOptions()
-        # One thread a run, and several runs side by side: 266 texts a second instead of 229 by splitting each run.
+        # One thread per run and several runs in parallel: 266 texts/s, against 229 with several threads per run.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         try:
             session = onnxruntime.InferenceSession(
                 data, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER_FUSED
             )
-        except Exception as error:  # the library's errors have no common class
+        except Exception as error:  # ONNX Runtime's errors have no common base class
             raise ModelMissing("the embedding model cannot be used") from error
         return cls(session, _tokenizer())
 
-    def embed(self, texts: Sequence[str], *, side_by_side: bool = True) -> Vectors:
+    def embed(self, texts: Sequence[str], *, parallel: bool = True) -> Vectors:
         codes = [code.ids for code in self.tokenizer.encode_batch(list(texts))]
-        # Neighbours in length share a batch: what fills up the shorter ones is computed like words. The longest come
-        # first, so that no thread is left with them at the end.
+        # Sorted by length, since padding costs as much as words; longest first, so that no thread ends with it.
         order = sorted(range(len(codes)), key=lambda number: -len(codes[number]))
         batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
-        found = np.empty((len(texts), DIMENSIONS), np.float32)
-        # A question is a batch by itself and needs no other thread.
-        run = _threads().map if side_by_side and len(batches) > 1 else map
+        result = np.empty((len(texts), DIMENSIONS), np.float32)
+        # A single batch, such as a question, needs no thread pool.
+        run = _threads().map if parallel and len(batches) > 1 else map
         for batch, vectors in zip(
             batches, run(self._run, ([codes[n] for n in batch] for batch in batches)), strict=True
         ):
-            found[batch] = vectors
-        return found
+            result[batch] = vectors
+        return result
 
     def _run(self, codes: list[list[int]]) -> Vectors:
         width = max(map(len, codes))
-        ids = np.array([each + [PADDING_ID] * (width - len(each)) for each in codes], np.int64)
-        mask = np.array([[1] * len(each) + [0] * (width - len(each)) for each in codes], np.int64)
-        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        input_ids = np.array([ids + [PADDING_ID] * (width - len(ids)) for ids in codes], np.int64)
+        mask = np.array([[1] * len(ids) + [0] * (width - len(ids)) for ids in codes], np.int64)
+        inputs = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": np.zeros_like(input_ids)}
         [hidden] = self.session.run(["last_hidden_state"], inputs)
         weights = mask[:, :, None].astype(np.float32)
         means: Vectors = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
@@ -137,9 +136,9 @@ class _Model:
 
 
 @functools.cache
-def _aside() -> ThreadPoolExecutor:
-    """Waits for the other threads, so that whoever asked can do something else."""
-    return ThreadPoolExecutor(1, thread_name_prefix="embedding-aside")
+def _background() -> ThreadPoolExecutor:
+    """One thread that waits for the pool, so that the caller does not."""
+    return ThreadPoolExecutor(1, thread_name_prefix="embedding-background")
 
 
 @functools.cache
@@ -148,7 +147,7 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def _tokenizer() -> Tokenizer:
-    """BERT's, uncased, as the model was trained with."""
+    """Return the uncased BERT tokenizer of the model."""
     words = {word: number for number, word in enumerate(VOCABULARY.read_text(encoding="utf-8").split("\n")) if word}
     tokenizer = Tokenizer(models.WordPiece(words, unk_token=UNKNOWN, max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)

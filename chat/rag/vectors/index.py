@@ -1,6 +1,6 @@
-"""The snapshot of passages that this process searches, brought up to date before each search.
+"""In-process vector index over the passages, synchronised with the database before each search.
 
-What other processes wrote is noticed by two numbers: the highest ids of passages and of changes (see the migration).
+Writes of other processes are detected by the highest ids of passages and of changes (migration 0002).
 """
 
 import threading
@@ -19,11 +19,11 @@ from chat.rag.vectors.snapshot import Columns, VectorSnapshot, columns
 Row = tuple[Any, ...]
 VECTOR_BYTES = 2 * DIMENSIONS
 ROWS_PER_FETCH = 5_000
-# Rows of the dead are only marked; this often all is read anew.
+# Deleted rows are only marked; the index is reloaded at this interval,
 RELOAD_SECS = 86_400.0
-# Or when there are more of them than of the living, and more than this: a recording that is indexed again and again
-# while it goes on leaves all its earlier versions.
-DEAD_KEPT = 10_000
+# or when more rows are deleted than not, and more than this: a live recording that is indexed repeatedly leaves all
+# its earlier versions.
+MAX_DELETED = 10_000
 ROWS_AFTER = (
     "SELECT id, owner, kind, speaker, emotion, transcript_id, {unix_secs}, embedding"
     " FROM memory_passage WHERE id > %s ORDER BY id LIMIT %s"
@@ -37,49 +37,49 @@ UNIX_SECS = {"sqlite": "CAST(strftime('%s', said_at) AS INTEGER)", "postgresql":
 
 @dataclass
 class VectorIndex:
-    """One per process; threads share it."""
+    """Current snapshot of this process, shared by its threads."""
 
     snapshot: VectorSnapshot = field(default_factory=VectorSnapshot.empty)
     loaded_at: float = -np.inf
-    seen: tuple[int, int] = (0, 0)  # highest ids of changes and passages at the last look
+    last_ids: tuple[int, int] = (0, 0)  # highest ids of changes and passages at the last synchronisation
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fresh(self) -> VectorSnapshot:
-        """What the database holds now. Inside a transaction, which may yet be undone, nothing is kept."""
+        """Return a snapshot of the current rows; inside a transaction, which may be rolled back, an uncached one."""
         if connection.in_atomic_block:
             return _extended(VectorSnapshot.empty())
         with self.lock:
             if time.monotonic() - self.loaded_at > RELOAD_SECS:
-                self._start_anew()
-            last_change, last_passage = newest = _newest()
-            # Fewer passages without a change, or fewer changes: this is another database, or an emptied one.
-            if newest < self.seen:
-                self._start_anew()
-            self.seen = newest
+                self._reset()
+            last_change, last_passage = newest = _highest_ids()
+            # Lower ids than before: another database, or one that was emptied.
+            if newest < self.last_ids:
+                self._reset()
+            self.last_ids = newest
             if last_change != self.snapshot.last_change:
                 self.snapshot = _with_changes(self.snapshot, last_change)
             if last_passage > self.snapshot.last_passage:
                 self.snapshot = _extended(self.snapshot)
             return self.snapshot
 
-    def forget(self) -> None:
-        """Read everything again next time."""
+    def clear(self) -> None:
+        """Reload everything at the next search."""
         with self.lock:
-            self._start_anew()
+            self._reset()
 
-    def _start_anew(self) -> None:
+    def _reset(self) -> None:
         self.snapshot, self.loaded_at = VectorSnapshot.empty(), time.monotonic()
 
 
 def prune_changes() -> None:
-    """Forget changes that every process has seen, or has read everything anew since."""
+    """Delete changes older than any process's last reload."""
     before = datetime.now(UTC) - timedelta(seconds=2 * RELOAD_SECS)
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM memory_change WHERE made_at < %s", [before.strftime("%Y-%m-%d %H:%M:%S")])
 
 
-def _newest() -> tuple[int, int]:
-    """Found without a scan."""
+def _highest_ids() -> tuple[int, int]:
+    """Return the highest ids of changes and passages, without a scan."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT (SELECT max(id) FROM memory_change), (SELECT max(id) FROM memory_passage)")
         last_change, last_passage = cursor.fetchone()
@@ -87,40 +87,39 @@ def _newest() -> tuple[int, int]:
 
 
 def _with_changes(before: VectorSnapshot, last_change: int) -> VectorSnapshot:
-    """Without what was deleted since, and with the vectors that were computed since. After any other change, one of
-    everything, or too many, all is read anew."""
-    anew = replace(VectorSnapshot.empty(), last_change=last_change)
+    """Apply deletions and backfilled vectors; any other change, or too many deletions, empties the snapshot."""
+    empty = replace(VectorSnapshot.empty(), last_change=last_change)
     with connection.cursor() as cursor:
         cursor.execute(CHANGED_BETWEEN, [before.last_change, last_change])
         changed = cursor.fetchall()
     if not len(before) or any(passage is None for passage, *_ in changed):
-        return anew
+        return empty
     columns = before.columns
     is_alive, has_vector = columns.is_alive.copy(), columns.has_vector.copy()
-    rows, found = before.rows_of(np.array([passage for passage, *_ in changed], np.int64))
-    for row, is_known, (_, living, vector) in zip(rows, found, changed, strict=True):
+    rows, is_present = before.rows_of(np.array([passage for passage, *_ in changed], np.int64))
+    for row, is_known, (_, current_id, vector) in zip(rows, is_present, changed, strict=True):
         if not is_known:
             continue
-        if living is None:
+        if current_id is None:
             is_alive[row] = False
         elif vector is None or columns.has_vector[row]:
-            return anew
+            return empty
         else:
-            # Earlier snapshots, which share the buffer, do not look at this row of it.
+            # Earlier snapshots share the buffer but do not read this row.
             before.vectors[row] = np.frombuffer(vector, np.float16)
             has_vector[row] = True
     n_alive = int(is_alive.sum())
-    if len(before) - n_alive > max(n_alive, DEAD_KEPT):
-        return anew
+    if len(before) - n_alive > max(n_alive, MAX_DELETED):
+        return empty
     return replace(before, columns=replace(columns, is_alive=is_alive, has_vector=has_vector), last_change=last_change)
 
 
 def _extended(before: VectorSnapshot) -> VectorSnapshot:
-    """With all rows that were added since."""
+    """Append all rows added since ``before``."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM memory_passage WHERE id > %s", [before.last_passage])
         [n_new] = cursor.fetchone()
-    # Room for all of them at once: a buffer that grows is there twice while it is copied.
+    # Allocated once: a growing buffer exists twice while it is copied.
     snapshot = replace(before, vectors=_room(before.vectors, len(before), len(before) + n_new))
     for rows in _rows_after(before.last_passage):
         snapshot = _with(snapshot, rows)
@@ -128,7 +127,7 @@ def _extended(before: VectorSnapshot) -> VectorSnapshot:
 
 
 def _rows_after(last_passage: int) -> Iterator[list[Row]]:
-    # Django's placeholder would trip over the format of strftime.
+    # A single % of strftime would be read as a placeholder.
     unix_secs = UNIX_SECS[connection.vendor].replace("%", "%%")
     sql = ROWS_AFTER.format(unix_secs=unix_secs)
     while True:
@@ -149,15 +148,15 @@ def _with(before: VectorSnapshot, rows: list[Row]) -> VectorSnapshot:
         for name in Columns.__dataclass_fields__
     }
     vectors = _room(before.vectors, len(before), len(before) + len(rows))
-    held = [row[-1] if has else bytes(VECTOR_BYTES) for row, has in zip(rows, new.has_vector, strict=True)]
-    flat = np.frombuffer(b"".join(held), np.float16)
+    encoded = [row[-1] if has else bytes(VECTOR_BYTES) for row, has in zip(rows, new.has_vector, strict=True)]
+    flat = np.frombuffer(b"".join(encoded), np.float16)
     vectors[len(before) : len(before) + len(rows)] = flat.reshape(len(rows), DIMENSIONS)
     return replace(before, columns=Columns(**joined), vectors=vectors, last_passage=rows[-1][0])
 
 
 def _columns(before: VectorSnapshot, rows: list[Row]) -> Columns:
     ids, owners, kinds, speakers, emotions, transcripts, said_at, embeddings = zip(*rows, strict=True)
-    code = before.codes.of
+    code = before.codes.encode
     return columns(
         id=ids,
         owner=map(code, owners),
@@ -172,8 +171,10 @@ def _columns(before: VectorSnapshot, rows: list[Row]) -> Columns:
 
 
 def _room(buffer: Vectors, n_used: int, n_needed: int) -> Vectors:
-    """The buffer, or one with half as much to spare: growing by little steps would copy all of it each time. What is
-    spare takes no memory until it is written."""
+    """Return the buffer, or a copy with half as much to spare, so that growth does not copy it each time.
+
+    Spare pages use no memory until they are written.
+    """
     if n_needed <= len(buffer):
         return buffer
     grown = np.empty((n_needed * 3 // 2, DIMENSIONS), np.float32)

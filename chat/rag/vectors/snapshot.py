@@ -1,6 +1,6 @@
-"""Passages as arrays: what filters look at, and their vectors. Exact search, no approximation.
+"""Immutable snapshot of the passages as arrays: filter columns and vectors, with exact similarity search.
 
-A snapshot never changes. Knows no database; ``index`` fills it.
+Knows no database; ``index`` fills it.
 """
 
 from collections.abc import Iterable
@@ -17,22 +17,23 @@ Mask = NDArray[np.bool_]
 Scores = NDArray[np.float32]
 
 
-class Codes:
-    """Small numbers for texts that repeat. Only ever grows."""
+class TextCodes:
+    """Dictionary encoding of repeated texts; grows only."""
 
     def __init__(self) -> None:
         self.by_text: dict[str, int] = {}
 
-    def of(self, text: str) -> int:
+    def encode(self, text: str) -> int:
         return self.by_text.setdefault(text, len(self.by_text))
 
-    def known(self, texts: Iterable[str]) -> list[int]:
+    def existing(self, texts: Iterable[str]) -> list[int]:
+        """Return the codes of those texts that have one."""
         return [self.by_text[text] for text in texts if text in self.by_text]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """One entry a row. ``owner``, ``kind``, ``speaker`` and ``emotion`` are codes, ``transcript`` is 0 for notes."""
+    """Filter columns, one entry per row; texts are dictionary codes, ``transcript`` is 0 for notes."""
 
     id: Ids
     owner: NDArray[np.int32]
@@ -63,44 +64,44 @@ NO_COLUMNS = columns(**dict.fromkeys(Columns.__dataclass_fields__, ()))
 
 @dataclass(frozen=True)
 class VectorSnapshot:
-    """Rows ascend by id. ``vectors`` is a buffer that may be longer: a later snapshot's rows follow in it."""
+    """Rows in ascending order of id; ``vectors`` is a shared buffer in which rows of later snapshots may follow."""
 
     columns: Columns
     vectors: Vectors
-    codes: Codes
+    codes: TextCodes
     last_passage: int = 0
     last_change: int = 0
 
     @classmethod
     def empty(cls) -> "VectorSnapshot":
-        return cls(NO_COLUMNS, np.zeros((0, DIMENSIONS), np.float32), Codes())
+        return cls(NO_COLUMNS, np.zeros((0, DIMENSIONS), np.float32), TextCodes())
 
     def __len__(self) -> int:
         return len(self.columns.id)
 
     def has(self, column: str, texts: Iterable[str]) -> Mask:
-        """Which rows hold one of the texts in a column of codes."""
-        held: NDArray[np.int32] = getattr(self.columns, column)
-        return np.isin(held, self.codes.known(texts))
+        """Return the rows whose ``column`` is one of ``texts``."""
+        values: NDArray[np.int32] = getattr(self.columns, column)
+        return np.isin(values, self.codes.existing(texts))
 
     def texts(self, column: str, rows: Mask) -> list[str]:
-        """The different texts that these rows hold."""
-        held: NDArray[np.int32] = getattr(self.columns, column)
-        n_held = np.bincount(held[rows], minlength=len(self.codes.by_text))
-        return [text for text, code in list(self.codes.by_text.items()) if code < len(n_held) and n_held[code]]
+        """Return the distinct texts of ``column`` in ``rows``."""
+        values: NDArray[np.int32] = getattr(self.columns, column)
+        counts = np.bincount(values[rows], minlength=len(self.codes.by_text))
+        return [text for text, code in list(self.codes.by_text.items()) if code < len(counts) and counts[code]]
 
     def rows_of(self, ids: Ids) -> tuple[Rows, Mask]:
-        """A row for each id, and whether it is really that id's."""
+        """Return a row per id, and a mask of the ids that are present."""
         if not len(self):
             return np.zeros(len(ids), np.intp), np.zeros(len(ids), np.bool_)
         rows = np.minimum(np.searchsorted(self.columns.id, ids), len(self) - 1)
         return rows, self.columns.id[rows] == ids
 
     def similarities(self, vector: Vectors, allowed: Mask) -> tuple[Rows, Scores]:
-        """The allowed rows that have a vector, and their cosine with ``vector``."""
+        """Return the allowed rows that have a vector, and their cosine similarity with ``vector``."""
         rows = np.flatnonzero(allowed & self.columns.has_vector)
         matrix = self.vectors[: len(self)]
-        # To copy a few rows costs less than to multiply all.
+        # Copying a few rows is cheaper than multiplying all.
         if len(rows) * 4 < len(self):
             return rows, matrix[rows] @ vector
         return rows, (matrix @ vector)[rows]

@@ -222,7 +222,7 @@ class TestBreaker:
         started = time.monotonic()
         found = ask()
         assert time.monotonic() - started < 0.1
-        assert found.error == "the memory service failed 3 times in a row; it is asked again in 30 s"
+        assert found.error == "the memory service failed 3 times in a row; it is tried again in 30 s"
         assert len(rag.asked) == 3
 
     def test_after_the_pause_it_is_asked_again(self, rag: MemoryService, settings: Settings) -> None:

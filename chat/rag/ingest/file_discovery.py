@@ -1,0 +1,30 @@
+"""Finds the files to import: files named by the operator, and files of known formats below named directories."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from chat.rag.ingest.formats import BY_SUFFIX
+
+
+def find_files(paths: Iterable[Path]) -> tuple[list[Path], int]:
+    """Return the distinct files in order, and how many files of unknown formats the directories hold.
+
+    Raises FileNotFoundError.
+    """
+    files: dict[Path, Path] = {}
+    n_skipped = 0
+    for path in paths:
+        if not path.is_dir():
+            path.stat()
+            files.setdefault(path.resolve(), path)
+            continue
+        below = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file, path))
+        known = [file for file in below if file.suffix.lower() in BY_SUFFIX]
+        n_skipped += len(below) - len(known)
+        for file in known:
+            files.setdefault(file.resolve(), file)
+    return list(files.values()), n_skipped
+
+
+def _is_hidden(path: Path, below: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(below).parts)
