@@ -1,0 +1,39 @@
+"""The documents refer to files that exist, and every decision has its parts and a line in the index."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+DECISIONS = PROJECT / "docs" / "decisions"
+PAGES = [*sorted(PROJECT.glob("*.md")), *sorted((PROJECT / "docs").rglob("*.md"))]
+LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
+# In a decision a path stands for a file or folder of the project.
+SOURCE = re.compile(r"`((?:chat|compat|docs|gemma_project|inference|tests|tools)/[\w./-]+)`")
+PARTS = ("Context", "Decision", "Measurement", "Consequence")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    targets = LINK.findall(page.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name != "CHANGELOG.md"], ids=lambda page: page.name)
+def test_every_named_source_exists(page: Path) -> None:
+    names = SOURCE.findall(page.read_text(encoding="utf-8"))
+    assert [name for name in names if not (PROJECT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", sorted(DECISIONS.glob("0*.md")), ids=lambda page: page.stem)
+def test_a_decision_has_its_parts_and_its_line_in_the_index(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert [part for part in PARTS if f"**{part}.**" not in text] == []
+    title = text.splitlines()[0].removeprefix(f"# {page.stem[:4]}. ")
+    assert f"[{page.stem[:4]}]({page.name}) {title}" in (DECISIONS / "README.md").read_text(encoding="utf-8")
+
+
+def test_decisions_are_numbered_without_gaps() -> None:
+    numbers = [int(page.stem[:4]) for page in sorted(DECISIONS.glob("0*.md"))]
+    assert numbers == list(range(1, len(numbers) + 1))
