@@ -4,9 +4,21 @@ from enum import StrEnum
 
 
 class ChatRole(StrEnum):
+    """The roles that a prompt is made of."""
+
     SYSTEM = "system"
     USER = "user"
     ASSISTANT = "assistant"
+
+
+class MessageRole(StrEnum):
+    """The roles that clients send."""
+
+    SYSTEM = "system"
+    DEVELOPER = "developer"  # the same as system
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"  # the result of a tool, shown to the model as a user's message
 
 
 class Strategy(StrEnum):

@@ -19,6 +19,16 @@ ChatError
 
 from typing import Any
 
+MAX_QUOTED_CHARS = 100
+
+
+def quoted(value: object) -> str:
+    """Return a value of the request as an error may show it: in quotes, cut to MAX_QUOTED_CHARS."""
+    # Cut before repr, which may quadruple what is not printable, and after it.
+    text = repr(value[:MAX_QUOTED_CHARS] if isinstance(value, str) else value)
+    is_cut = len(text) > MAX_QUOTED_CHARS or (isinstance(value, str) and len(value) > MAX_QUOTED_CHARS)
+    return f"{text[: MAX_QUOTED_CHARS - 1]}…" if is_cut else text
+
 
 class ChatError(Exception):
     """Base of this package's errors: ``code`` is what programs compare, ``status`` the HTTP number."""

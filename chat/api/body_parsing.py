@@ -1,7 +1,4 @@
-"""Bytes of a request -> a JSON object, with an answer for every way this can go wrong.
-
-Knows nothing of what the object should hold.
-"""
+"""Bytes of a request -> a JSON object, with an error for every way this can fail. Knows no fields."""
 
 import json
 from collections.abc import Mapping
@@ -10,17 +7,18 @@ from typing import IO, Any
 from django.conf import settings
 from django.http import HttpRequest
 
+from chat.api.content_encoding import decompressed
 from chat.api.middleware.json_errors import body_too_large
-from chat.errors import InvalidEncoding, InvalidJson, InvalidRequest, UnsupportedMediaType
+from chat.errors import InvalidEncoding, InvalidJson, InvalidRequest, UnsupportedMediaType, quoted
 
 JSON_TYPE = "application/json"
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
     """Raises InvalidEncoding, InvalidJson or, when it is JSON but no object, InvalidRequest."""
-    # Decoded here: json.loads would guess UTF-16 and UTF-32, too.
+    # Decoded here: json.loads would guess UTF-16 and UTF-32, too. A byte order mark may stand before UTF-8.
     try:
-        value = json.loads(raw.decode("utf-8"))
+        value = json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InvalidEncoding(f"the body is not UTF-8 (byte {error.start})") from error
     except RecursionError as error:
@@ -33,30 +31,33 @@ def json_object(raw: bytes) -> dict[str, Any]:
 
 
 def read_object(request: HttpRequest, *, max_bytes: int | None = None) -> dict[str, Any]:
-    """The JSON object in the body of a request to a view that is not DRF's; REQUEST_MAX_BYTES if nothing else."""
+    """Return the JSON object in the body of a request to a view that is not DRF's. ``max_bytes`` None:
+    REQUEST_MAX_BYTES."""
     _check_content_type(request.content_type or "", dict(request.content_params or {}))
-    return json_object(read_bounded(request, max_bytes or settings.REQUEST_MAX_BYTES))
+    return json_object(read_body(request, request, max_bytes or settings.REQUEST_MAX_BYTES))
 
 
 def read_optional_object(request: HttpRequest) -> dict[str, Any]:
-    """As ``read_object``; no body at all is an empty object. A chunked one announces no length, so that it is read."""
-    raw = read_bounded(request, settings.REQUEST_MAX_BYTES)
+    """Return the JSON object of the body, an empty one without a body."""
+    # Read first: a chunked body announces no length.
+    raw = read_body(request, request, settings.REQUEST_MAX_BYTES)
     if not raw:
         return {}
     _check_content_type(request.content_type or "", dict(request.content_params or {}))
     return json_object(raw)
 
 
-def _check_content_type(content_type: str, params: Mapping[str, str]) -> None:
-    if content_type.lower() != JSON_TYPE:
-        raise UnsupportedMediaType(f"send {JSON_TYPE}, not {content_type or 'a body without a Content-Type'}")
-    if params.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
-        raise UnsupportedMediaType("send UTF-8")
-
-
-def read_bounded(stream: IO[bytes] | HttpRequest, max_bytes: int) -> bytes:
+def read_body(request: HttpRequest, stream: IO[bytes] | HttpRequest, max_bytes: int) -> bytes:
+    """Return all bytes of a body, decompressed. Raises BodyTooLarge; see also ``decompressed``."""
     # One byte more than allowed: a chunked body announces no length.
     raw: bytes = stream.read(max_bytes + 1)
     if len(raw) > max_bytes:
         raise body_too_large(max_bytes)
-    return raw
+    return decompressed(raw, request.headers.get("Content-Encoding", ""), max_bytes)
+
+
+def _check_content_type(content_type: str, params: Mapping[str, str]) -> None:
+    if content_type.lower() != JSON_TYPE:
+        raise UnsupportedMediaType(f"the Content-Type must be {JSON_TYPE}, not {quoted(content_type)}")
+    if params.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
+        raise UnsupportedMediaType("the charset must be UTF-8")

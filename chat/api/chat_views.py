@@ -15,7 +15,7 @@ from chat.api.sse import event_stream
 from chat.api.turn_requests import Asked, ask_chat, ask_completion, ended, for_callers
 from chat.errors import InvalidRequest, NotFound
 from chat.schemas import answers
-from chat.schemas.fields import as_uuid
+from chat.schemas.identifiers import as_uuid
 from chat.services import turns
 from chat.streaming.background import in_thread
 from chat.streaming.events import resumed

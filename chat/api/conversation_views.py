@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+import msgspec
 from django.http import HttpResponse
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -13,9 +14,9 @@ from chat.api.drf import JsonApi
 from chat.api.pagination import page
 from chat.errors import InvalidRequest, NotFound
 from chat.models import Conversation
-from chat.schemas import answers, fields
-from chat.schemas.chat_bodies import checked
-from chat.schemas.conversation_bodies import ConversationBody, ConversationSerializer
+from chat.schemas import answers
+from chat.schemas.conversation_bodies import ConversationAnswer, conversation_changes
+from chat.schemas.identifiers import as_uuid
 from chat.services import conversations
 
 MAX_SEARCH_CHARS = 200
@@ -34,16 +35,17 @@ class ConversationViewSet(ViewSetMixin, JsonApi):
         return page(request, found.search(text) if text else found, as_json)
 
     def create(self, request: Request) -> Response:
-        given = checked(ConversationBody(data=request.data))
-        return Response(as_json(conversations.create_conversation(caller=caller_of(request), **given)), status=201)
+        changes = conversation_changes(request.data)
+        created = conversations.create_conversation(caller=caller_of(request), **changes)
+        return Response(as_json(created), status=201)
 
     def retrieve(self, request: Request, pk: str) -> Response:
         return Response(as_json(self._get(request, pk)))
 
     def partial_update(self, request: Request, pk: str) -> Response:
-        given = checked(ConversationBody(data=request.data))
+        changes = conversation_changes(request.data)
         caller, conversation = caller_of(request), self._get(request, pk)
-        changed = conversations.update_conversation(caller=caller, conversation_id=conversation.pk, **given)
+        changed = conversations.update_conversation(caller=caller, conversation_id=conversation.pk, **changes)
         return Response(as_json(changed))
 
     def destroy(self, request: Request, pk: str) -> Response:
@@ -73,7 +75,7 @@ class ConversationViewSet(ViewSetMixin, JsonApi):
         raise InvalidRequest('must be "json" or "markdown"', field="format")
 
     def _get(self, request: Request, pk: str) -> Conversation:
-        conversation_id = fields.as_uuid(pk)
+        conversation_id = as_uuid(pk)
         if conversation_id is None:
             raise NotFound("no such conversation")
         return conversations.get_conversation(caller=caller_of(request), conversation_id=conversation_id)
@@ -84,7 +86,8 @@ def caller_of(request: Request) -> Caller:
 
 
 def as_json(conversation: Conversation) -> dict[str, Any]:
-    return dict(ConversationSerializer(conversation).data)
+    body: dict[str, Any] = msgspec.to_builtins(ConversationAnswer.of(conversation))
+    return body
 
 
 def _as_file(conversation: Conversation, suffix: str) -> dict[str, str]:

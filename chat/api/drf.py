@@ -1,7 +1,7 @@
 """DRF with this service's rules: its credentials, its parser, its errors, and JSON whatever Accept says."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -14,8 +14,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from chat.access.authentication import ApiAuthentication
-from chat.api.body_parsing import JSON_TYPE, json_object, read_bounded
+from chat.api.body_parsing import JSON_TYPE, json_object, read_body
 from chat.schemas.error_bodies import drf_exception_handler
+from compat.drf_requests import django_request
 
 
 class JsonParser(BaseParser):
@@ -24,7 +25,8 @@ class JsonParser(BaseParser):
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        return json_object(read_bounded(stream, settings.REQUEST_MAX_BYTES))
+        request = cast(Request, (parser_context or {})["request"])
+        return json_object(read_body(django_request(request), stream, settings.REQUEST_MAX_BYTES))
 
 
 class OnlyJson(BaseContentNegotiation):

@@ -22,8 +22,8 @@ from rest_framework_simplejwt.tokens import RefreshToken
 from chat.access import login_limit
 from chat.api.drf import JsonApi
 from chat.errors import Unauthorized
-from chat.schemas import fields
-from chat.schemas.chat_bodies import Body, checked
+from chat.schemas.decoding import decode
+from chat.schemas.token_bodies import LoginBody, RefreshBody
 from compat.drf_requests import django_request
 
 
@@ -51,23 +51,14 @@ class FamilyToken(RefreshToken):
         return self
 
 
-class LoginBody(Body):
-    username = fields.Text(max_length=150)
-    password = fields.Text(max_length=4096)
-
-
-class RefreshBody(Body):
-    refresh = fields.Text(max_length=4096)
-
-
 class TokenView(JsonApi):
     """Body: username, password. Answers with a pair of tokens."""
 
     authentication_classes = ()
 
     def post(self, request: Request) -> Response:
-        given = checked(LoginBody(data=request.data))
-        return Response(log_in(request, given["username"], given["password"]))
+        body = decode(LoginBody, request.data)
+        return Response(log_in(request, body.username, body.password))
 
 
 class TokenRefreshView(JsonApi):
@@ -76,7 +67,7 @@ class TokenRefreshView(JsonApi):
     authentication_classes = ()
 
     def post(self, request: Request) -> Response:
-        return Response(refresh(checked(RefreshBody(data=request.data))["refresh"]))
+        return Response(refresh(decode(RefreshBody, request.data).refresh))
 
 
 def log_in(request: Request, username: str, password: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ from chat.api.body_parsing import json_object
 from chat.api.chat_views import existing
 from chat.api.middleware.json_errors import body_too_large
 from chat.api.turn_requests import read_key
-from chat.errors import ChatError, InvalidJson, InvalidRequest, TooManyRequests
+from chat.errors import ChatError, InvalidJson, InvalidRequest, TooManyRequests, quoted
 from chat.schemas.chat_bodies import chat_request
 from chat.schemas.error_bodies import as_chat_error, error_object
 from chat.services import turns
@@ -76,7 +76,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             case "cancel":
                 await self._cancel(frame)
             case unknown:
-                raise InvalidRequest(f'unknown type {unknown!r}: "chat", "resume" or "cancel"', field="type")
+                raise InvalidRequest(f'type must be "chat", "resume" or "cancel", not {quoted(unknown)}', field="type")
 
     async def _chat(self, frame: Frame, about: Frame) -> None:
         async with self._told(about):

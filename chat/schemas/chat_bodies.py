@@ -1,214 +1,277 @@
-"""What a request's body may hold: JSON text -> checked, typed request objects of ``chat.schemas.requests``.
+"""Bodies of chat turns and raw completions, decoded into the typed requests of ``chat.schemas.requests``.
 
-Unknown fields are ignored, as existing clients send extra ones; null stands for a field that is left out. The
-rules between stored things (does the conversation exist, does it fit) are the services'.
+Unknown fields are ignored, as existing clients send extra ones; null stands for a field that is left out. Rules that
+need stored rows (does the conversation exist, does it fit) are the services'.
 """
 
-import dataclasses
-import uuid
-from typing import Any, cast
+import math
+from dataclasses import fields
+from typing import Annotated, Any, Literal
 
+import msgspec
 from django.conf import settings
-from rest_framework import serializers
+from msgspec import Meta
 
-from chat.enums import ChatRole, Strategy
-from chat.errors import NotFound
+from chat.enums import ChatRole, MessageRole, Strategy
 from chat.rag.query import SourceFilters
 from chat.rag.sources import ContextItem
-from chat.schemas import fields
-from chat.schemas.dates import IsoDate, first_moment, last_moment
-from chat.schemas.field_paths import invalid_request
-from chat.schemas.requests import ChatMessage, ChatRequest, CompletionRequest, RunOptions
+from chat.schemas.dates import IsoDate, check_span
+from chat.schemas.decoding import FieldError, decode, invalid_field
+from chat.schemas.identifiers import existing_id
+from chat.schemas.metadata import UNSTORABLE, is_storable
+from chat.schemas.requests import WHOLE_CONTEXT, ChatMessage, ChatRequest, CompletionRequest, RunOptions
+from chat.schemas.scalars import NonEmptyText, Text
 from inference.models import Priority
 
 MAX_MESSAGES = 10_000
 MAX_CONTEXT_ITEMS = 200
 MAX_TOP_K = 100
-RANDOM_SEED = -1  # llama-server's word for "draw one"
+MAX_TOKEN_ID = 2**31 - 1
+MAX_LOGIT_BIASES = 1024
+MAX_LOGIT_BIAS = 1e6
+DEFAULT_MAX_TOKENS = 0  # some clients send it for "not set"
+RANDOM_SEED = -1  # llama-server's value for "draw one"
+NO_TOP_K = -1  # vLLM's value for "off"; llama-server's is 0
 PRIORITIES = {"interactive": Priority.INTERACTIVE, "batch": Priority.BATCH}
-RUN_OPTIONS = tuple(option.name for option in dataclasses.fields(RunOptions))
-FILTERS = ("speakers", "start_date", "end_date", "last_n_transcripts", "bias_emotions")
+
+TokenCount = Annotated[
+    int, Meta(ge=WHOLE_CONTEXT, le=2**31 - 1, description="0: the default; -1: as many as the context leaves.")
+]
+StopText = Annotated[NonEmptyText, Meta(max_length=256)]
+Penalty = Annotated[float, Meta(ge=-100, le=100)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Names = Annotated[list[Annotated[NonEmptyText, Meta(max_length=200)]], Meta(max_length=100)]
+Emotions = Annotated[list[Annotated[NonEmptyText, Meta(max_length=100)]], Meta(max_length=100)]
+TranscriptCount = Annotated[int, Meta(ge=1, le=100_000, description="Only the newest so many transcripts.")]
+TopK = Annotated[int, Meta(ge=1, le=MAX_TOP_K)]
+LogitBias = Annotated[
+    dict[str, Any] | list[Any],
+    Meta(
+        description="Token id to addend; false or null forbids the token. Also a list of [token id, addend].",
+        examples=[{"5": 1.5, "6": False}],
+    ),
+]
+Context = Annotated[
+    str | Annotated[list[str | dict[str, Any]], Meta(max_length=MAX_CONTEXT_ITEMS)],
+    Meta(
+        description="Documents for the model to see: texts, or objects with `text` (or `content`) and metadata.",
+        examples=[["The deadline is Friday."]],
+    ),
+]
 
 
-class Body(serializers.Serializer[Any]):
-    """A JSON object; null is the same as nothing."""
+class TextPart(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a message. Other kinds of parts (images, audio) are refused."""
 
-    default_error_messages = {"invalid": "must be a JSON object"}
-
-    def to_internal_value(self, data: object) -> dict[str, Any]:
-        given = {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
-        return cast(dict[str, Any], super().to_internal_value(given))
+    text: Text
+    type: Literal["text"] = "text"
 
 
-class MessageBody(Body):
-    role = fields.Choice(choices=[role.value for role in ChatRole])
-    content = fields.Text(allow_blank=True)
+class MessageBody(msgspec.Struct, frozen=True, kw_only=True):
+    """One message of a dialogue. Text parts are joined by line breaks."""
 
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        # An answer that was cut before its first token is part of histories; an empty question is a mistake.
-        if attrs["role"] == ChatRole.USER and not attrs["content"]:
-            raise serializers.ValidationError({"content": "must not be empty"})
-        return attrs
+    role: MessageRole
+    content: Text | list[TextPart] | None = None
 
+    def __post_init__(self) -> None:
+        # An answer that only called a tool, or was cut before its first token, is part of histories.
+        if self.content is None and self.role is not MessageRole.ASSISTANT:
+            raise FieldError("content", "is required")
+        if self.role is MessageRole.USER and not self.text:
+            raise FieldError("content", "must not be empty")
 
-class MessageList(serializers.ListSerializer[Any]):
-    default_error_messages = {
-        "not_a_list": "must be a list of messages",
-        "empty": "must hold at least one message",
-        "max_length": "at most {max_length} messages",
-    }
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, list):
+            return "\n".join(part.text for part in self.content)
+        return self.content or ""
 
-
-class ContextField(serializers.Field[ContextItem, Any, Any, Any]):
-    """A string, or an object with ``text`` and whatever else is known about it."""
-
-    default_error_messages = {
-        "invalid": 'must be a string or an object with "text"',
-        "unstorable": "holds numbers or characters that cannot be stored, or is nested too deeply",
-    }
-
-    def to_internal_value(self, data: object) -> ContextItem:
-        item = {"text": data} if isinstance(data, str) else data
-        if not isinstance(item, dict) or not isinstance(item.get("text"), str):
-            self.fail("invalid")
-        if not fields.is_storable(item):
-            self.fail("unstorable")
-        nested = item.get("metadata")
-        metadata = {name: value for name, value in item.items() if name not in ("text", "metadata")}
-        return ContextItem(text=item["text"], metadata=metadata | (nested if isinstance(nested, dict) else {}))
-
-    def to_representation(self, value: ContextItem) -> object:
-        return {"text": value.text, "metadata": value.metadata}
+    def as_message(self) -> ChatMessage:
+        return ChatMessage(_ROLES[self.role], self.text)
 
 
-class FiltersBody(Body):
-    """Which memories may be searched."""
-
-    speakers = fields.TextList(max_length=100, max_chars=200)
-    start_date = IsoDate(required=False, max_length=40)
-    end_date = IsoDate(required=False, max_length=40)
-    last_n_transcripts = fields.Integer(required=False, min_value=1, max_value=100_000)
-    bias_emotions = fields.TextList(max_length=100, max_chars=100)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        start, end = first_moment(attrs.get("start_date")), last_moment(attrs.get("end_date"))
-        if start and end and end < start:
-            raise serializers.ValidationError({"end_date": "is before start_date"})
-        return attrs
+# The chat formats of Gemma know two roles and a system text; the result of a tool comes from the user's side.
+_ROLES = {
+    MessageRole.SYSTEM: ChatRole.SYSTEM,
+    MessageRole.DEVELOPER: ChatRole.SYSTEM,
+    MessageRole.USER: ChatRole.USER,
+    MessageRole.TOOL: ChatRole.USER,
+    MessageRole.ASSISTANT: ChatRole.ASSISTANT,
+}
 
 
-class RunOptionsBody(Body):
-    """How to sample and schedule; names and meanings are llama-server's."""
+class RunOptionsBody(msgspec.Struct, frozen=True, kw_only=True):
+    """Sampling and scheduling; names and meanings are llama-server's."""
 
     # The range of the number alone: ``chat.services.validation`` compares it with the context size in use.
-    max_tokens = fields.Integer(required=False, min_value=1, max_value=2**31 - 1)
-    temperature = fields.Number(required=False, min_value=0, max_value=100)
-    top_p = fields.Number(required=False, min_value=0, max_value=1)
-    top_k = fields.Integer(required=False, min_value=0, max_value=1_000_000)
-    min_p = fields.Number(required=False, min_value=0, max_value=1)
-    repeat_penalty = fields.Number(required=False, min_value=0.01, max_value=100)
-    presence_penalty = fields.Number(required=False, min_value=-100, max_value=100)
-    frequency_penalty = fields.Number(required=False, min_value=-100, max_value=100)
-    logit_bias = fields.LogitBias(required=False)
-    seed = fields.Integer(required=False, min_value=RANDOM_SEED, max_value=2**32 - 1)
-    stop = fields.TextList(max_length=16, max_chars=256)
-    ignore_eos = fields.Truth(required=False)
-    cache_prompt = fields.Truth(required=False)
-    session_id = fields.Text(required=False, allow_blank=True, max_length=128)
-    priority = fields.Choice(required=False, choices=list(PRIORITIES))
-    timeout_s = fields.Number(required=False, min_value=0.001)
+    max_tokens: TokenCount | None = None
+    temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
+    top_p: Share | None = None
+    top_k: Annotated[int, Meta(ge=NO_TOP_K, le=1_000_000, description="0 and -1: off.")] | None = None
+    min_p: Share | None = None
+    repeat_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: LogitBias | None = None
+    seed: Annotated[int, Meta(ge=RANDOM_SEED, le=2**32 - 1, description="-1: one is drawn.")] | None = None
+    stop: StopText | Annotated[list[StopText], Meta(max_length=16)] | None = None
+    ignore_eos: bool | None = None
+    cache_prompt: bool | None = None
+    session_id: Annotated[Text, Meta(max_length=128)] | None = None
+    priority: Literal["interactive", "batch"] | None = None
+    timeout_s: Annotated[float, Meta(ge=0.001)] | None = None
 
-    def validate_timeout_s(self, value: float) -> float:
-        if value > settings.REQUEST_TIMEOUT_SECS:
-            raise serializers.ValidationError(f"must be at most {settings.REQUEST_TIMEOUT_SECS:g}")
-        return value
-
-
-class ChatBody(RunOptionsBody, FiltersBody):
-    messages = MessageList(child=MessageBody(), required=False, allow_empty=False, max_length=MAX_MESSAGES)
-    message = fields.Text(required=False)
-    conversation_id = fields.Identifier(required=False)
-    replaces = fields.Identifier(required=False)
-    context = serializers.ListField(  # type: ignore[assignment]
-        child=ContextField(), required=False, max_length=MAX_CONTEXT_ITEMS
-    )
-    use_rag = fields.Truth(required=False)
-    rag_top_k = fields.Integer(required=False, min_value=1, max_value=MAX_TOP_K)
-    strategy = fields.Choice(required=False, choices=[strategy.value for strategy in Strategy])
-    store = fields.Truth(required=False)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        attrs = super().validate(attrs)
-        messages = attrs.get("messages")
-        if messages is None and "message" not in attrs and "replaces" not in attrs:
-            raise serializers.ValidationError({"messages": "is required"})
-        if messages is not None and "message" in attrs:
-            raise serializers.ValidationError({"message": 'cannot be given together with "messages"'})
-        for index, message in enumerate(messages or ()):
-            if index and message["role"] == ChatRole.SYSTEM:
-                raise serializers.ValidationError(
-                    {f"messages[{index}].role": "may be system in the first message only"}
-                )
-        if messages and messages[-1]["role"] != ChatRole.USER:
-            raise serializers.ValidationError(
-                {f"messages[{len(messages) - 1}].role": "the last message must be a user's"}
-            )
-        if messages and "conversation_id" in attrs and len(messages) != 1:
-            raise serializers.ValidationError({"messages": "with conversation_id, exactly one new user message"})
-        return attrs
+    def __post_init__(self) -> None:
+        if self.timeout_s is not None and self.timeout_s > settings.REQUEST_TIMEOUT_SECS:
+            raise FieldError("timeout_s", f"must be at most {settings.REQUEST_TIMEOUT_SECS:g}")
 
 
-class CompletionBody(RunOptionsBody):
-    prompt = fields.Text()
+class ChatBody(RunOptionsBody, frozen=True, kw_only=True):
+    """A chat turn: ``messages``, or ``message`` for one message of the user."""
+
+    messages: Annotated[list[MessageBody], Meta(min_length=1, max_length=MAX_MESSAGES)] | None = None
+    message: NonEmptyText | None = None
+    conversation_id: str | None = None
+    replaces: str | None = None
+    context: Context | None = None
+    use_rag: bool | None = None
+    rag_top_k: TopK | None = None
+    speakers: Names | None = None
+    start_date: IsoDate | None = None
+    end_date: IsoDate | None = None
+    last_n_transcripts: TranscriptCount | None = None
+    bias_emotions: Emotions | None = None
+    strategy: Strategy | None = None
+    store: bool | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_span(self.start_date, self.end_date)
+        if self.messages is None and self.message is None and not self.replaces:
+            raise FieldError("messages", "is required")
+        if self.messages is not None:
+            self._check_messages(self.messages)
+
+    def _check_messages(self, messages: list[MessageBody]) -> None:
+        if self.message is not None:
+            raise FieldError("message", "cannot be given together with messages")
+        roles = [_ROLES[message.role] for message in messages]
+        if ChatRole.SYSTEM in roles[1:]:
+            raise FieldError(f"messages[{roles.index(ChatRole.SYSTEM, 1)}].role", "may be system in the first only")
+        if roles[-1] is not ChatRole.USER:
+            raise FieldError(f"messages[{len(roles) - 1}].role", "must be user in the last message")
+        if self.conversation_id and len(messages) != 1:
+            raise FieldError("messages", "must be exactly one new user message when conversation_id is given")
+
+
+class CompletionBody(RunOptionsBody, frozen=True, kw_only=True):
+    """A raw prompt, without a template."""
+
+    prompt: NonEmptyText
 
 
 def chat_request(data: object) -> ChatRequest:
-    """The typed chat request. Raises InvalidRequest with the field's path, NotFound for an id that cannot exist."""
-    given = checked(ChatBody(data=data))
-    options = _run_options(given)
-    filters = source_filters(given)
-    if "messages" in given:
-        messages = given.pop("messages")
-        given["messages"] = tuple(ChatMessage(ChatRole(item["role"]), item["content"]) for item in messages)
-    if "context" in given:
-        given["context"] = tuple(given["context"])
-    if "strategy" in given:
-        given["strategy"] = Strategy(given["strategy"])
-    # Said as a lookup would say it: whether an id could exist is nobody's business.
-    for name, what in (("conversation_id", "conversation"), ("replaces", "message")):
-        if name in given and not isinstance(given[name], uuid.UUID):
-            raise NotFound(f"no such {what}", field=name)
-    # Only what was given: the defaults are ChatRequest's.
-    return ChatRequest(**options, **given, filters=filters)
+    """Return the typed chat request. Raises InvalidRequest with the field's path, NotFound for an impossible id."""
+    body = decode(ChatBody, data)
+    conversation_id = existing_id(body.conversation_id, field="conversation_id", noun="conversation")
+    replaces = existing_id(body.replaces, field="replaces", noun="message")
+    messages, message = tuple(item.as_message() for item in body.messages or ()), body.message
+    if message is not None and not (conversation_id or replaces):
+        messages, message = (ChatMessage(ChatRole.USER, message),), None
+    return ChatRequest(
+        **_run_options(body),
+        **_set_fields(body, ("use_rag", "rag_top_k", "strategy", "store")),
+        messages=messages,
+        message=message,
+        conversation_id=conversation_id,
+        replaces=replaces,
+        context=tuple(_context_items(body.context)),
+        filters=source_filters(body),
+    )
 
 
 def completion_request(data: object) -> CompletionRequest:
-    """The typed request for a raw completion. Raises InvalidRequest with the field's path."""
-    given = checked(CompletionBody(data=data))
-    return CompletionRequest(prompt=given.pop("prompt"), **_run_options(given))
+    """Return the typed request for a raw completion. Raises InvalidRequest with the field's path."""
+    body = decode(CompletionBody, data)
+    return CompletionRequest(prompt=body.prompt, **_run_options(body))
 
 
-def source_filters(given: dict[str, Any]) -> SourceFilters:
-    """Takes the filters out of ``given``."""
-    return SourceFilters(**{name: _as_tuple(given.pop(name)) for name in FILTERS if name in given})
+def source_filters(body: Any) -> SourceFilters:  # noqa: ANN401  structs cannot share the fields by a second base
+    """Return the filters of a body that has their five fields."""
+    return SourceFilters(
+        speakers=tuple(body.speakers or ()),
+        start_date=body.start_date,
+        end_date=body.end_date,
+        last_n_transcripts=body.last_n_transcripts,
+        bias_emotions=tuple(body.bias_emotions or ()),
+    )
 
 
-def checked(body: Body) -> dict[str, Any]:
-    """What the body holds. Raises InvalidRequest with the path of the first wrong field."""
-    if not body.is_valid():
-        raise invalid_request(body.errors)
-    return dict(body.validated_data)
+def _set_fields(body: msgspec.Struct, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the fields that were sent: the defaults are those of the request's class."""
+    return {name: value for name in names if (value := getattr(body, name)) is not None}
 
 
-def _run_options(given: dict[str, Any]) -> dict[str, Any]:
-    """Takes what both kinds of request share out of ``given``, as the dataclass wants it."""
-    options = {name: _as_tuple(given.pop(name)) for name in RUN_OPTIONS if name in given}
-    if "priority" in options:
-        options["priority"] = PRIORITIES[options["priority"]]
-    if options.get("seed") == RANDOM_SEED:
+def _run_options(body: RunOptionsBody) -> dict[str, Any]:
+    options = _set_fields(body, tuple(option.name for option in fields(RunOptions)))
+    if body.max_tokens == DEFAULT_MAX_TOKENS:
+        del options["max_tokens"]
+    if body.seed == RANDOM_SEED:
         del options["seed"]
+    if body.top_k == NO_TOP_K:
+        options["top_k"] = 0
+    if body.logit_bias is not None:
+        options["logit_bias"] = _logit_bias(body.logit_bias)
+    if body.stop is not None:
+        options["stop"] = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
+    if body.priority is not None:
+        options["priority"] = PRIORITIES[body.priority]
     return options
 
 
-def _as_tuple(value: Any) -> Any:  # noqa: ANN401
-    return tuple(value) if isinstance(value, list) else value
+def _logit_bias(value: dict[str, Any] | list[Any]) -> dict[int, float | None]:
+    pairs = list(value.items()) if isinstance(value, dict) else value
+    if len(pairs) > MAX_LOGIT_BIASES:
+        raise invalid_field("logit_bias", f"must have at most {MAX_LOGIT_BIASES} entries")
+    return dict(_bias(pair) for pair in pairs)
+
+
+def _bias(pair: object) -> tuple[int, float | None]:
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+        raise invalid_field("logit_bias", "must be an object of token ids and numbers, or a list of [token id, number]")
+    token, bias = pair
+    # Only digits: int() would also read "1_000", " 7 " and other scripts' digits.
+    if isinstance(token, str) and token.isascii() and token.isdigit() and len(token) <= 10:
+        token = int(token)
+    if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token <= MAX_TOKEN_ID:
+        raise invalid_field("logit_bias", "must name tokens by their ids")
+    if bias is False or bias is None:
+        return token, None
+    if isinstance(bias, bool) or not isinstance(bias, int | float) or not math.fabs(_as_float(bias)) <= MAX_LOGIT_BIAS:
+        raise invalid_field("logit_bias", f"must have addends from {-MAX_LOGIT_BIAS:g} to {MAX_LOGIT_BIAS:g}")
+    return token, float(bias)
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf
+
+
+def _context_items(context: str | list[str | dict[str, Any]] | None) -> list[ContextItem]:
+    items = [context] if isinstance(context, str) else context or []
+    return [_context_item(item, f"context[{index}]") for index, item in enumerate(items) if item != ""]
+
+
+def _context_item(item: str | dict[str, Any], path: str) -> ContextItem:
+    known = {"text": item} if isinstance(item, str) else item
+    name = "text" if known.get("text") is not None else "content"
+    text = known.get(name)
+    if not isinstance(text, str):
+        raise invalid_field(path, "must be a string or an object with text")
+    if not is_storable(known):
+        raise invalid_field(path, UNSTORABLE)
+    nested = known.get("metadata")
+    metadata = {key: value for key, value in known.items() if key not in (name, "text", "metadata")}
+    return ContextItem(text=text, metadata=metadata | (nested if isinstance(nested, dict) else {}))

@@ -1,28 +1,54 @@
-"""A stored conversation as clients see it, and what they may set of it."""
+"""A stored conversation as clients see it, and the fields that they may set."""
 
-from rest_framework import serializers
+from datetime import datetime
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+import msgspec
+from django.utils import timezone
+from msgspec import Meta
 
 from chat.enums import Strategy
 from chat.models import Conversation
-from chat.schemas import fields
-from chat.schemas.chat_bodies import Body
+from chat.schemas.decoding import decode
+from chat.schemas.scalars import Text
 
 MAX_SYSTEM_PROMPT_CHARS = 100_000
 
 
-class ConversationSerializer(serializers.ModelSerializer[Conversation]):
-    class Meta:
-        model = Conversation
-        fields = ("id", "title", "summary", "system_prompt", "strategy", "created_at", "updated_at")
-        read_only_fields = fields
+class ConversationAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One conversation without its messages."""
+
+    id: UUID
+    title: str
+    summary: str
+    system_prompt: str
+    strategy: Strategy
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, conversation: Conversation) -> Self:
+        return cls(
+            id=conversation.pk,
+            title=conversation.title,
+            summary=conversation.summary,
+            system_prompt=conversation.system_prompt,
+            strategy=Strategy(conversation.strategy),
+            created_at=timezone.localtime(conversation.created_at),
+            updated_at=timezone.localtime(conversation.updated_at),
+        )
 
 
-class ConversationBody(Body):
-    """What a client may set; everything else about a conversation is not the client's to say."""
+class ConversationBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields that a client may set."""
 
-    title = fields.Text(required=False, allow_blank=True, max_length=200)
-    system_prompt = fields.Text(required=False, allow_blank=True, max_length=MAX_SYSTEM_PROMPT_CHARS)
-    strategy = fields.Choice(required=False, choices=[strategy.value for strategy in Strategy])
+    title: Annotated[Text, Meta(max_length=200)] | None = None
+    system_prompt: Annotated[Text, Meta(max_length=MAX_SYSTEM_PROMPT_CHARS)] | None = None
+    strategy: Strategy | None = None
 
-    def validate_strategy(self, value: str) -> Strategy:
-        return Strategy(value)
+
+def conversation_changes(data: object) -> dict[str, Any]:
+    """Return the fields that were sent. Raises InvalidRequest."""
+    body = decode(ConversationBody, data)
+    return {name: value for name, value in msgspec.structs.asdict(body).items() if value is not None}

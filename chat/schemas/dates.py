@@ -1,50 +1,58 @@
 """Dates and times in ISO 8601 as clients write them; a time without a zone is in GEMMA_TIME_ZONE."""
 
 from datetime import date, datetime, time
+from typing import Annotated
 
 from django.utils import timezone
+from msgspec import Meta
 
-from chat.schemas import fields
+from chat.schemas.decoding import FieldError
+from chat.schemas.scalars import Text
 
 YEARS = range(2, 9999)  # the first and the last one do not exist in every zone
 
+IsoDate = Annotated[Text, Meta(max_length=40, description="A date or a time in ISO 8601.", examples=["2026-01-31"])]
 
-class IsoDate(fields.Text):
-    """A date or time, passed on as it was written."""
 
-    default_error_messages = {"date": "must be a date or time in ISO 8601"}
+def check_date(field: str, text: str | None) -> None:
+    """Raises FieldError for a text that is no date and no time."""
+    if text is not None and _parsed(text) is None:
+        raise FieldError(field, "must be a date or time in ISO 8601")
 
-    def to_internal_value(self, data: object) -> str:
-        text = super().to_internal_value(data)
-        if _parsed(text) is None:
-            self.fail("date")
-        return text
+
+def check_span(start_date: str | None, end_date: str | None) -> None:
+    """Check both ends of a span, and their order. Raises FieldError."""
+    check_date("start_date", start_date)
+    check_date("end_date", end_date)
+    start, end = first_moment(start_date), last_moment(end_date)
+    if start and end and end < start:
+        raise FieldError("end_date", "must not be before start_date")
 
 
 def first_moment(text: str | None) -> datetime | None:
-    """The time, or the beginning of the day; None when nothing was given."""
+    """Return the time, or the beginning of the day; None for no text."""
     return _at(text, time.min)
 
 
 def last_moment(text: str | None) -> datetime | None:
-    """The time, or the end of the day; None when nothing was given."""
+    """Return the time, or the end of the day; None for no text."""
     return _at(text, time.max)
 
 
 def _at(text: str | None, hour: time) -> datetime | None:
-    given = _parsed(text) if text else None
-    if given is None:
+    parsed = _parsed(text) if text else None
+    if parsed is None:
         return None
     # A datetime is a kind of date in Python.
-    moment = given if isinstance(given, datetime) else datetime.combine(given, hour)
+    moment = parsed if isinstance(parsed, datetime) else datetime.combine(parsed, hour)
     return moment if moment.tzinfo else moment.replace(tzinfo=timezone.get_default_timezone())
 
 
 def _parsed(text: str) -> date | datetime | None:
-    for read in (date.fromisoformat, datetime.fromisoformat):
+    for parse in (date.fromisoformat, datetime.fromisoformat):
         try:
-            found = read(text)
+            value = parse(text)
         except ValueError:
             continue
-        return found if found.year in YEARS else None
+        return value if value.year in YEARS else None
     return None

@@ -1,39 +1,47 @@
-"""What tenants of the card send to the built-in coordinator, in both generations of its protocol."""
+"""Bodies that tenants of the GPU send to the built-in coordinator, in both generations of its protocol."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from rest_framework import serializers
+import msgspec
+from msgspec import Meta
 
-from chat.schemas import fields
-from chat.schemas.chat_bodies import Body, checked
+from chat.schemas.decoding import decode
+from chat.schemas.scalars import NonEmptyText
 from inference.gpu.protocol import channels
 
-MAX_SESSION_CHARS = 128
-MAX_NAME_CHARS = 64
 MIN_TIMEOUT_MS, MAX_TIMEOUT_MS = 1000, 120_000
 DEFAULT_TIMEOUT_MS = 30_000
 
-
-class SessionBody(Body):
-    session_id = fields.Text(max_length=MAX_SESSION_CHARS)
-    requester = fields.Text(max_length=MAX_NAME_CHARS, required=False)
+SessionId = Annotated[NonEmptyText, Meta(max_length=128)]
+Requester = Annotated[NonEmptyText, Meta(max_length=64)]
 
 
-class AcquireBody(SessionBody):
-    priority = fields.Integer(min_value=1, max_value=2, required=False)
-    timeout_ms = fields.Integer(min_value=MIN_TIMEOUT_MS, max_value=MAX_TIMEOUT_MS, required=False)
-    metadata = serializers.DictField(required=False)
+class SessionBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A session of a tenant."""
+
+    session_id: SessionId
+    requester: Requester | None = None
 
 
-class TaskBody(Body):
-    task_id = fields.Text(max_length=MAX_SESSION_CHARS)
+class AcquireBody(SessionBody, frozen=True, kw_only=True):
+    """A request for the GPU. ``metadata: {"renews": true}`` promises to renew the lease."""
+
+    priority: Annotated[int, Meta(ge=1, le=2, description="1: immediate, 2: background.")] | None = None
+    timeout_ms: Annotated[int, Meta(ge=MIN_TIMEOUT_MS, le=MAX_TIMEOUT_MS)] | None = None
+    metadata: dict[str, Any] | None = None
 
 
-class SessionOnlyBody(Body):
-    """``/warmup`` and ``/release-session``."""
+class TaskBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A request for the GPU in the first generation of the protocol."""
 
-    session_id = fields.Text(max_length=MAX_SESSION_CHARS, required=False)
+    task_id: SessionId
+
+
+class OptionalSessionBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of ``/warmup`` and ``/release-session``."""
+
+    session_id: SessionId | None = None
 
 
 @dataclass(frozen=True)
@@ -42,31 +50,28 @@ class AcquireRequest:
     requester: str
     priority: int
     timeout_secs: float
-    renews: bool  # it promises to renew; others have the lease until they release it
+    renews: bool  # it promises to renew; a lease without this lasts until its release
 
 
 def acquire_request(data: dict[str, Any]) -> AcquireRequest:
-    given = checked(AcquireBody(data=data))
+    body = decode(AcquireBody, data)
     return AcquireRequest(
-        session_id=given["session_id"],
-        requester=given.get("requester", channels.US),
-        priority=given.get("priority", 1),
-        timeout_secs=given.get("timeout_ms", DEFAULT_TIMEOUT_MS) / 1000,
-        renews=given.get("metadata", {}).get("renews") is True,
+        session_id=body.session_id,
+        requester=body.requester or channels.US,
+        priority=body.priority or 1,
+        timeout_secs=(body.timeout_ms or DEFAULT_TIMEOUT_MS) / 1000,
+        renews=(body.metadata or {}).get("renews") is True,
     )
 
 
 def session_of(data: dict[str, Any]) -> str:
-    session_id: str = checked(SessionBody(data=data))["session_id"]
-    return session_id
+    return decode(SessionBody, data).session_id
 
 
 def task_of(data: dict[str, Any]) -> str:
-    task_id: str = checked(TaskBody(data=data))["task_id"]
-    return task_id
+    return decode(TaskBody, data).task_id
 
 
 def chosen_session(data: dict[str, Any]) -> str:
-    """The session a caller names; empty when it names none."""
-    session_id: str = checked(SessionOnlyBody(data=data)).get("session_id", "")
-    return session_id
+    """Return the session that the caller names, or an empty text."""
+    return decode(OptionalSessionBody, data).session_id or ""

@@ -1,111 +1,139 @@
-"""Bodies of the memory endpoints -> typed objects; names and shapes are the RAG service's.
+"""Bodies of the memory endpoints, decoded into typed objects; names and shapes are the RAG service's.
 
-As everywhere: unknown fields are ignored, null stands for a field that is left out.
+As everywhere, unknown fields are ignored and null stands for a field that is left out.
 """
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from rest_framework import serializers
+import msgspec
+from msgspec import Meta
 
 from chat.rag.limits import (
     MAX_JOB_ID_CHARS,
-    MAX_METADATA_CHARS,
     MAX_SEGMENTS,
     MAX_TEXT_CHARS,
     MAX_TITLE_CHARS,
 )
 from chat.rag.query import SourceFilters
 from chat.rag.records import NoteIn, SegmentIn, TranscriptIn
-from chat.rag.sources import MEMORY, SEGMENT
-from chat.schemas import fields
-from chat.schemas.chat_bodies import MAX_TOP_K, Body, FiltersBody, checked, source_filters
-from chat.schemas.dates import IsoDate, first_moment, last_moment
+from chat.rag.sources import MEMORY
+from chat.schemas.chat_bodies import Emotions, Names, TopK, TranscriptCount, source_filters
+from chat.schemas.dates import IsoDate, check_date, check_span, first_moment, last_moment
+from chat.schemas.decoding import FieldError, decode
+from chat.schemas.metadata import check_metadata
+from chat.schemas.scalars import NonEmptyText, Number, Text
 
 DEFAULT_TOP_K = 5
 DEFAULT_LIMIT = 10
 MAX_QUERY_CHARS = 10_000
 LONGEST_SECS = 1e9
 
-
-class Words(fields.Text):
-    """A text with something to read in it."""
-
-    def to_internal_value(self, data: object) -> str:
-        text = super().to_internal_value(data)
-        if not text.strip():
-            self.fail("blank")
-        return text
+Query = Annotated[NonEmptyText, Meta(max_length=MAX_QUERY_CHARS)]
+LongText = Annotated[NonEmptyText, Meta(max_length=MAX_TEXT_CHARS)]
+Name = Annotated[Text, Meta(max_length=200)]
+Title = Annotated[Text, Meta(max_length=MAX_TITLE_CHARS)]
+Seconds = Annotated[float, Meta(ge=-LONGEST_SECS, le=LONGEST_SECS)]
+Duration = Annotated[float, Meta(ge=0, le=LONGEST_SECS)]
 
 
-class JsonObject(serializers.Field[Mapping[str, Any], Any, Any, Any]):
-    default_error_messages = {
-        "invalid": "must be a JSON object",
-        "unstorable": "holds numbers or characters that cannot be stored, or is nested too deeply",
-        "too_large": f"has more than {MAX_METADATA_CHARS} characters as JSON",
-    }
+class SegmentBody(msgspec.Struct, frozen=True, kw_only=True):
+    """One utterance; times are seconds into the recording."""
 
-    def to_internal_value(self, data: object) -> Mapping[str, Any]:
-        if not isinstance(data, dict):
-            self.fail("invalid")
-        if not fields.is_storable(data):
-            self.fail("unstorable")
-        if len(json.dumps(data, ensure_ascii=False)) > MAX_METADATA_CHARS:
-            self.fail("too_large")
-        return data
+    text: LongText
+    speaker: Name | None = None
+    start_time: Seconds | None = None
+    end_time: Seconds | None = None
+    emotion: Annotated[Text, Meta(max_length=100)] | None = None
+    emotion_confidence: Number | None = None
+    emotion_scores: dict[str, Any] | None = None
+    audio_metrics: dict[str, Any] | None = None
 
-    def to_representation(self, value: object) -> object:
-        return value
+    def __post_init__(self) -> None:
+        _check_not_blank("text", self.text)
+        check_metadata("emotion_scores", self.emotion_scores or {})
+        check_metadata("audio_metrics", self.audio_metrics or {})
 
-
-class SegmentBody(Body):
-    text = Words(max_length=MAX_TEXT_CHARS)
-    speaker = fields.Text(required=False, allow_blank=True, max_length=200)
-    start_time = fields.Number(required=False, min_value=-LONGEST_SECS, max_value=LONGEST_SECS)
-    end_time = fields.Number(required=False, min_value=-LONGEST_SECS, max_value=LONGEST_SECS)
-    emotion = fields.Text(required=False, allow_blank=True, max_length=100)
-    emotion_confidence = fields.Number(required=False)
-    emotion_scores = JsonObject(required=False)
-    audio_metrics = JsonObject(required=False)
-
-
-class SegmentList(serializers.ListSerializer[Any]):
-    default_error_messages = {"not_a_list": "must be a list of segments", "max_length": "at most {max_length} segments"}
+    def as_segment(self) -> SegmentIn:
+        return SegmentIn(
+            text=self.text,
+            speaker=self.speaker or "",
+            start_secs=self.start_time,
+            end_secs=self.end_time,
+            emotion=self.emotion or "",
+            emotion_confidence=self.emotion_confidence,
+            emotion_scores=self.emotion_scores or {},
+            audio_metrics=self.audio_metrics or {},
+        )
 
 
-class TranscriptBody(Body):
-    job_id = Words(max_length=MAX_JOB_ID_CHARS)
-    session_id = fields.Text(required=False, allow_blank=True, max_length=200)
-    title = fields.Text(required=False, allow_blank=True, max_length=MAX_TITLE_CHARS)
-    full_text = fields.Text(required=False, allow_blank=True)
-    audio_duration = fields.Number(required=False, min_value=0, max_value=LONGEST_SECS)
-    created_at = IsoDate(required=False, max_length=40)
-    segments = SegmentList(child=SegmentBody(), max_length=MAX_SEGMENTS)
+class TranscriptBody(msgspec.Struct, frozen=True, kw_only=True):
+    """One recording. ``created_at`` is when it began; without it the recording ends now."""
+
+    job_id: Annotated[NonEmptyText, Meta(max_length=MAX_JOB_ID_CHARS)]
+    segments: Annotated[list[SegmentBody], Meta(max_length=MAX_SEGMENTS)]
+    session_id: Name | None = None
+    title: Title | None = None
+    full_text: Text | None = None
+    audio_duration: Duration | None = None
+    created_at: IsoDate | None = None
+
+    def __post_init__(self) -> None:
+        _check_not_blank("job_id", self.job_id)
+        check_date("created_at", self.created_at)
 
 
-class NoteBody(Body):
-    title = fields.Text(allow_blank=True, max_length=MAX_TITLE_CHARS)
-    body = Words(max_length=MAX_TEXT_CHARS)
-    metadata = JsonObject(required=False)
+class NoteBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A note, which the RAG protocol calls a memory."""
+
+    title: Title
+    body: LongText
+    metadata: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        _check_not_blank("body", self.body)
+        check_metadata("metadata", self.metadata or {})
 
 
-class SearchBody(FiltersBody):
-    query = Words(max_length=MAX_QUERY_CHARS)
-    top_k = fields.Integer(required=False, min_value=1, max_value=MAX_TOP_K)
-    doc_type = fields.Choice(required=False, choices=[SEGMENT, MEMORY])
+class TranscriptFiltersBody(msgspec.Struct, frozen=True, kw_only=True):
+    """Filters of a search: what does not match them is not found."""
+
+    speakers: Names | None = None
+    start_date: IsoDate | None = None
+    end_date: IsoDate | None = None
+    last_n_transcripts: TranscriptCount | None = None
+    bias_emotions: Emotions | None = None
+
+    def __post_init__(self) -> None:
+        check_span(self.start_date, self.end_date)
 
 
-class NoteSearchBody(Body):
-    query = Words(max_length=MAX_QUERY_CHARS)
-    limit = fields.Integer(required=False, min_value=1, max_value=MAX_TOP_K)
+class SearchBody(TranscriptFiltersBody, frozen=True, kw_only=True):
+    """A search over transcripts and notes."""
+
+    query: Query
+    top_k: TopK | None = None
+    doc_type: Literal["transcript_segment", "memory"] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_not_blank("query", self.query)
+
+
+class NoteSearchBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A search over notes alone."""
+
+    query: Query
+    limit: TopK | None = None
+
+    def __post_init__(self) -> None:
+        _check_not_blank("query", self.query)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRequest:
-    """``kind`` None: segments and notes."""
+    """A search; ``kind`` None stands for segments and notes."""
 
     query: str
     top_k: int = DEFAULT_TOP_K
@@ -114,8 +142,8 @@ class SearchRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Span:
-    """Which transcripts are counted."""
+class TranscriptSpan:
+    """The transcripts to count."""
 
     speakers: tuple[str, ...]
     start: datetime | None
@@ -127,34 +155,41 @@ class Span:
 
 
 def search_request(data: object) -> SearchRequest:
-    given = checked(SearchBody(data=data))
-    filters, kind = source_filters(given), given.pop("doc_type", None)
-    return SearchRequest(**given, kind=kind, filters=filters)
+    body = decode(SearchBody, data)
+    return SearchRequest(
+        query=body.query, top_k=body.top_k or DEFAULT_TOP_K, kind=body.doc_type, filters=source_filters(body)
+    )
 
 
 def note_search_request(data: object) -> SearchRequest:
-    given = checked(NoteSearchBody(data=data))
-    return SearchRequest(query=given["query"], top_k=given.get("limit", DEFAULT_LIMIT), kind=MEMORY)
+    body = decode(NoteSearchBody, data)
+    return SearchRequest(query=body.query, top_k=body.limit or DEFAULT_LIMIT, kind=MEMORY)
 
 
-def count_request(data: object) -> Span:
-    filters = source_filters(checked(FiltersBody(data=data)))
+def count_request(data: object) -> TranscriptSpan:
+    filters = source_filters(decode(TranscriptFiltersBody, data))
     start, end = first_moment(filters.start_date), last_moment(filters.end_date)
-    return Span(speakers=filters.speakers, start=start, end=end, last_n=filters.last_n_transcripts)
+    return TranscriptSpan(speakers=filters.speakers, start=start, end=end, last_n=filters.last_n_transcripts)
 
 
 def note_in(data: object) -> NoteIn:
-    return NoteIn(**checked(NoteBody(data=data)))
+    body = decode(NoteBody, data)
+    return NoteIn(title=body.title, body=body.body, metadata=body.metadata or {})
 
 
 def transcript_in(data: object) -> TranscriptIn:
-    given = checked(TranscriptBody(data=data))
-    recorded_at = first_moment(given.pop("created_at", None))
-    segments = tuple(_segment_in(each) for each in given.pop("segments"))
-    duration = given.pop("audio_duration", None)
-    return TranscriptIn(**given, duration_secs=duration, recorded_at=recorded_at, segments=segments)
+    body = decode(TranscriptBody, data)
+    return TranscriptIn(
+        job_id=body.job_id,
+        segments=tuple(segment.as_segment() for segment in body.segments),
+        session_id=body.session_id or "",
+        title=body.title or "",
+        full_text=body.full_text or "",
+        duration_secs=body.audio_duration,
+        recorded_at=first_moment(body.created_at),
+    )
 
 
-def _segment_in(given: dict[str, Any]) -> SegmentIn:
-    start, end = given.pop("start_time", None), given.pop("end_time", None)
-    return SegmentIn(**given, start_secs=start, end_secs=end)
+def _check_not_blank(name: str, text: str) -> None:
+    if not text.strip():
+        raise FieldError(name, "must not be empty")

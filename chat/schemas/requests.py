@@ -1,6 +1,6 @@
-"""What can be asked of us, typed, with the defaults of the wire format.
+"""Typed requests of chat turns and completions, with the defaults of the wire format.
 
-Shapes and ranges were checked by whoever made the object from foreign input; rules between fields are the
+Shapes and ranges were checked where the object was made from foreign input; rules that need stored rows are the
 services'.
 """
 
@@ -8,12 +8,15 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Self
 
 from chat.enums import ChatRole, Strategy
 from chat.rag.query import SourceFilters
 from chat.rag.sources import ContextItem
 from inference.models import Priority
+
+WHOLE_CONTEXT = -1  # as ``max_tokens``: as many as the context leaves
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class ChatMessage:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How to sample and schedule, for a chat turn and a raw completion alike. ``seed`` None: one is drawn."""
+    """Sampling and scheduling, for a chat turn and a raw completion alike. ``seed`` None: one is drawn."""
 
     max_tokens: int = 512
     temperature: float = 0.7
@@ -41,7 +44,11 @@ class RunOptions:
     cache_prompt: bool = True
     session_id: str = ""
     priority: Priority = Priority.INTERACTIVE
-    timeout_s: float | None = None  # None: REQUEST_TIMEOUT_SECS, which is also the most one can ask for
+    timeout_s: float | None = None  # None: REQUEST_TIMEOUT_SECS, which is also the maximum
+
+    def within(self, context_size: int) -> Self:
+        """Return the options with WHOLE_CONTEXT resolved; what the prompt takes of it is cut later."""
+        return replace(self, max_tokens=context_size) if self.max_tokens == WHOLE_CONTEXT else self
 
     @property
     def digest(self) -> str:
@@ -55,7 +62,7 @@ class ChatRequest(RunOptions):
     """One chat turn. ``message`` is the short form of one user message; ``use_rag`` None: RAG_DEFAULT.
 
     ``replaces`` is a message of the conversation: the turn takes the place of its question, in a conversation that
-    branches off there; without a message the same is asked again."""
+    branches off there; without a message the same question is answered again."""
 
     messages: tuple[ChatMessage, ...] = ()
     message: str | None = None
@@ -71,6 +78,6 @@ class ChatRequest(RunOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionRequest(RunOptions):
-    """A raw prompt: no template, no history, nothing kept."""
+    """A raw prompt: no template, no history, nothing stored."""
 
     prompt: str

@@ -118,6 +118,7 @@ def _once(caller: Caller, key: _Key, start: Callable[[], Generation]) -> Turn:
 
 def _start_chat(caller: Caller, request: ChatRequest, key: _Key) -> Generation:
     asked = validate_request(request)
+    request = request.within(get_tokenizer().context_size)
     _check(caller, request)
     for may_continue in (True, False):
         plan = plan_turn(caller=caller, request=request, asked=asked, may_continue=may_continue)
@@ -130,8 +131,9 @@ def _start_chat(caller: Caller, request: ChatRequest, key: _Key) -> Generation:
 
 
 def _start_completion(caller: Caller, request: CompletionRequest, key: _Key) -> Generation:
-    _check(caller, request)
     tokenizer = get_tokenizer()
+    request = request.within(tokenizer.context_size)
+    _check(caller, request)
     ids = tokenizer.encode(tokenizer.bos_text, special=True) + tokenizer.encode(request.prompt)
     if len(ids) >= tokenizer.context_size:
         raise ContextOverflow(prompt_tokens=len(ids), context_size=tokenizer.context_size)

@@ -19,6 +19,7 @@ from chat.schemas.requests import ChatMessage, ChatRequest
 from inference.models import Priority
 
 HELLO = [{"role": "user", "content": "Hello"}]
+ONE_ROLE = 'messages[0].role must be one of "system", "developer", "user", "assistant", "tool"'
 ID = "6f1f2f44-3c5c-4d8e-9a53-0d3b3f9a6b10"
 
 
@@ -120,7 +121,7 @@ def test_the_same_question_again_needs_no_message() -> None:
 
 
 @pytest.mark.parametrize(
-    "conversation_id", ["nothing", "", ID[:-1], "{" + ID + "}", "urn:uuid:" + ID, ID.replace("-", "")]
+    "conversation_id", ["nothing", " ", ID[:-1], "{" + ID + "}", "urn:uuid:" + ID, ID.replace("-", "")]
 )
 def test_an_id_that_cannot_exist_is_not_found(conversation_id: str) -> None:
     with pytest.raises(NotFound):
@@ -141,7 +142,18 @@ def test_an_id_that_cannot_exist_is_not_found(conversation_id: str) -> None:
         ({"messages": [{"content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [*HELLO, *HELLO, {"role": "user", "content": 7}]}, "messages[2].content"),
-        ({"messages": [{"role": "user", "content": ["a"]}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": ["a"]}]}, "messages[0].content[0]"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": {"text": "a"}}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 7}]}]}, "messages[0].content[0].text"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "text": "a"}]}]},
+            "messages[0].content[0].type",
+        ),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
+        ({"messages": [{"role": "tool"}, *HELLO]}, "messages[0].content"),
+        ({"messages": [*HELLO, {"role": "developer", "content": "x"}, *HELLO]}, "messages[1].role"),
         ({"messages": [{"role": "user", "content": ""}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": "a\0b"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages[0].content"),
@@ -162,15 +174,15 @@ def test_messages_are_checked_by_place(body: dict[str, Any], field: str) -> None
 @pytest.mark.parametrize(
     ("field", "values"),
     [
-        ("max_tokens", [0, -1, 2**31, 1.5, "7", True, [], 10**400]),
+        ("max_tokens", [-2, 2**31, 1.5, "7", True, [], 10**400, -(10**400), 1e300, math.nan]),
         ("temperature", ["hot", math.nan, math.inf, -1, 1e9, True, "0.7", {}, 10**400]),
         ("top_p", [-0.1, 1.1, "1", math.nan]),
-        ("top_k", [-1, 2.0, "40", 10**9]),
+        ("top_k", [-2, 2.5, "40", 10**9, True]),
         ("min_p", [-0.1, 2, "0"]),
         ("repeat_penalty", [0, -1, math.inf]),
         ("presence_penalty", ["x", 1e6]),
         ("frequency_penalty", [math.nan, -1e6]),
-        ("seed", [-2, 2**32, 1.0, "1"]),
+        ("seed", [-2, 2**32, 1.5, "1", False]),
         ("ignore_eos", [1, 0, "true", []]),
         ("cache_prompt", ["yes", 1]),
         ("store", ["false", 0]),
@@ -183,8 +195,8 @@ def test_messages_are_checked_by_place(body: dict[str, Any], field: str) -> None
         ("last_n_transcripts", [0, "3"]),
         ("start_date", ["yesterday", 20260101, "2026-02-30"]),
         ("speakers", ["Ann", {"a": 1}]),
-        ("stop", ["\n", {"a": 1}, ["x"] * 17]),
-        ("context", ["text", {"text": "a"}, ["x"] * 201]),
+        ("stop", [5, {"a": 1}, ["x"] * 17, "", "x" * 257, "\ud800"]),
+        ("context", [5, {"text": "a"}, ["x"] * 201]),
         (
             "logit_bias",
             ["5", 5, {"a": 1}, {"-1": 1}, {"5": "x"}, {"5": True}, {"5": math.nan}, [[1]], [[1, 2, 3]], [5]],
@@ -228,6 +240,129 @@ def test_max_tokens_is_left_to_those_who_know_the_context_in_use(settings: Setti
     """The configured size may be more than the model's: naming it would send the caller into a second refusal."""
     settings.GEMMA_CONTEXT_SIZE = 100
     assert chat_request({"messages": HELLO, "max_tokens": 101}).max_tokens == 101
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [
+        ({"stop": "User:"}, {"stop": ["User:"]}),
+        ({"stop": "\n\n"}, {"stop": ["\n\n"]}),
+        ({"stop": "😀"}, {"stop": ["😀"]}),
+        ({"stop": []}, {}),
+        ({"max_tokens": 0}, {}),
+        ({"max_tokens": None}, {}),
+        ({"max_tokens": 0.0}, {}),
+        ({"max_tokens": 5.0}, {"max_tokens": 5}),
+        ({"max_tokens": -1.0}, {"max_tokens": -1}),
+        ({"seed": 7.0}, {"seed": 7}),
+        ({"rag_top_k": 3.0}, {"rag_top_k": 3}),
+        ({"temperature": 1}, {"temperature": 1.0}),
+        ({"top_k": -1}, {"top_k": 0}),
+        ({"top_k": -1.0}, {"top_k": 0}),
+        ({"conversation_id": ""}, {}),
+        ({"conversation_id": None}, {}),
+        ({"replaces": ""}, {}),
+        ({"context": "a note"}, {"context": ["a note"]}),
+        ({"context": ""}, {}),
+        ({"context": ["", "a note"]}, {"context": ["a note"]}),
+        ({"context": [{"content": "a note"}]}, {"context": ["a note"]}),
+        (
+            {"context": [{"content": "a note", "text": None, "title": "t"}]},
+            {"context": [{"text": "a note", "title": "t"}]},
+        ),
+        ({"context": [{"content": "a note", "metadata": {"a": 1}}]}, {"context": [{"text": "a note", "a": 1}]}),
+    ],
+)
+def test_what_other_senders_write_means_the_same(sent: dict[str, Any], meant: dict[str, Any]) -> None:
+    assert chat_request({"messages": HELLO} | sent) == chat_request({"messages": HELLO} | meant)
+
+
+@pytest.mark.parametrize(
+    ("messages", "meant"),
+    [
+        ([{"role": "user", "content": [{"type": "text", "text": "Hello"}]}], [("user", "Hello")]),
+        ([{"role": "user", "content": [{"text": "a"}, {"type": "text", "text": "b"}]}], [("user", "a\nb")]),
+        (
+            [*HELLO, {"role": "assistant", "content": [{"type": "text", "text": "Hi", "annotations": []}]}, *HELLO],
+            [("user", "Hello"), ("assistant", "Hi"), ("user", "Hello")],
+        ),
+        (
+            [{"role": "system", "content": [{"type": "text", "text": "Be brief."}]}, *HELLO],
+            [("system", "Be brief."), ("user", "Hello")],
+        ),
+        (
+            [*HELLO, {"role": "assistant", "content": None, "tool_calls": [{}]}, {"role": "tool", "content": "12"}],
+            [("user", "Hello"), ("assistant", ""), ("user", "12")],
+        ),
+        (
+            [*HELLO, {"role": "assistant", "tool_calls": [{}]}, {"role": "tool", "content": ""}, *HELLO],
+            [("user", "Hello"), ("assistant", ""), ("user", ""), ("user", "Hello")],
+        ),
+        (
+            [*HELLO, {"role": "assistant", "content": []}, *HELLO],
+            [("user", "Hello"), ("assistant", ""), ("user", "Hello")],
+        ),
+        ([{"role": "developer", "content": "Be brief."}, *HELLO], [("system", "Be brief."), ("user", "Hello")]),
+    ],
+)
+def test_messages_of_other_senders(messages: list[dict[str, Any]], meant: list[tuple[str, str]]) -> None:
+    assert [(item.role.value, item.content) for item in chat_request({"messages": messages}).messages] == meant
+
+
+@pytest.mark.parametrize("more", [{}, {"conversation_id": None}, {"conversation_id": ""}, {"store": False}])
+def test_a_message_alone_begins_a_conversation(more: dict[str, object]) -> None:
+    assert chat_request({"message": "Hello"} | more) == chat_request({"messages": HELLO} | more)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"max_tokens": -2}, "max_tokens must be at least -1"),
+        ({"max_tokens": 2**31}, "max_tokens must be at most 2147483647"),
+        ({"max_tokens": "5"}, "max_tokens must be a whole number"),
+        ({"temperature": 101}, "temperature must be at most 100"),
+        ({"temperature": math.nan}, "temperature must be a finite number"),
+        ({"temperature": 10**400}, "temperature must be a finite number"),
+        ({"temperature": "0.5"}, "temperature must be a number"),
+        ({"store": 1}, "store must be true or false"),
+        ({"stop": ["x"] * 17}, "stop must have at most 16 entries"),
+        ({"stop": ["x" * 257]}, "stop[0] must have at most 256 characters"),
+        ({"stop": 5}, "stop must be a string or a list"),
+        ({"messages": []}, "messages must not be empty"),
+        ({"messages": [{}]}, "messages[0].role is required"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content is required"),
+        ({"messages": [{"role": "x" * 500, "content": "x"}]}, ONE_ROLE),
+        ({"messages": [{"role": 7, "content": "x"}]}, ONE_ROLE),
+        ({"priority": "urgent"}, 'priority must be one of "batch", "interactive"'),
+        ({"strategy": "forget"}, 'strategy must be one of "summarize", "truncate", "error"'),
+        ({"session_id": "a\0"}, "session_id must not contain NUL characters or lone surrogates"),
+        ({"start_date": "tomorrow"}, "start_date must be a date or time in ISO 8601"),
+        ({"start_date": "2026-02-01", "end_date": "2026-01-01"}, "end_date must not be before start_date"),
+    ],
+)
+def test_an_error_is_one_sentence(body: dict[str, Any], message: str) -> None:
+    assert refused(**body).message == message
+
+
+def test_a_body_that_is_no_object_is_named_as_the_body() -> None:
+    bodies: list[object] = [[], "x", 7, None]
+    for body in bodies:
+        with pytest.raises(InvalidRequest) as caught:
+            chat_request(body)
+        assert (caught.value.message, caught.value.field) == ("the body must be a JSON object", None)
+
+
+@pytest.mark.parametrize("half", ["\ud800", "a\udfffb", "\udc00\ud800"])
+def test_half_a_surrogate_pair(half: str) -> None:
+    """msgspec stumbles over it in the name of a field and where it compares texts."""
+    assert chat_request({"messages": HELLO, half: 1}) == chat_request({"messages": HELLO})
+    assert chat_request({"messages": [HELLO[0] | {half: 1}]}) == chat_request({"messages": HELLO})
+    for name in ("session_id", "priority", "strategy", "stop", "start_date"):
+        assert refused(**{name: half}).field == name
+    assert refused(messages=[{"role": half, "content": "x"}]).field == "messages[0].role"
+    assert refused(messages=[{"role": "user", "content": "x", half: half}, {"role": "user"}]).field
+    assert refused(context=[{"text": "a", half: 1}]).field == "context[0]"
+    assert refused(**{half: 1, "context": [{"text": half}]}).field == "context[0]"
 
 
 def test_ten_thousand_stop_strings_are_refused() -> None:

@@ -253,7 +253,7 @@ def test_bad_input_is_named_and_leaves_nothing(
 def test_too_many_segments(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     body = MEETING | {"segments": [{"text": "x"}] * 10_001}
     error = api.post("/index/transcript", body).body["error"]
-    assert (error["field"], error["message"]) == ("segments", "segments at most 10000 segments")
+    assert (error["field"], error["message"]) == ("segments", "segments must have at most 10000 entries")
 
 
 def test_dates_of_one_day_are_in_order(api: Api) -> None:

@@ -3,7 +3,7 @@
 from django.http import HttpRequest, HttpResponse
 from django.views import csrf, defaults
 
-from chat.errors import ChatError, Forbidden, NotFound
+from chat.errors import ChatError, Forbidden, NotFound, quoted
 from chat.schemas.error_bodies import as_chat_error, error_response
 
 # The admin is read by people: its pages keep Django's own errors.
@@ -32,7 +32,7 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     if is_page(request.path):
         return defaults.page_not_found(request, exception)
-    return error_response(NotFound(f"nothing is served at {request.path}"))
+    return error_response(NotFound(f"nothing is served at {quoted(request.path)}"))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
