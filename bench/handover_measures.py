@@ -101,7 +101,7 @@ class Rig:
         return bool(self.dispatcher.describe()["state"] == state)
 
     def grant(self) -> None:
-        self.until(lambda: self.lease_client.is_wanted)
+        self.until(lambda: self.lease_client.is_requested)
         self.lease_client.grant()
 
     def to_card(self) -> None:

@@ -1,31 +1,33 @@
-"""Where we are with the card, and which moves there are. Knows no runner, no lease and no clock.
+"""States of the GPU as seen by the dispatcher, and the legal transitions. Knows no runner, no lease and no clock.
 
-                         withdrawn                       died, lost, wanted back, not started
+                     request withdrawn            runner exited, lease lost or recalled, start failed
                     .----------------.              .-------------------------------------------.
                     v                |              |               |               |           v
     .-->  CPU  --> WAITING --> LOADING --> MOVING --> GPU --> YIELDING --> LEAVING --.
-    |          asked     granted      ready    |  all there  ^   |   all back, or    |
-    |                                          '-------------'---'   nothing to save |
-    |                                            wanted back                         |
+    |       requested   granted      ready     |  all moved ^   |  all moved back, or |
+    |                                          '------------'---'  nothing to save    |
+    |                                             recalled                           |
     '--------------------------------------------------------------------------------'
-                       process gone, memory free, lease released, stay recorded
+                process ended, memory free, lease released, session recorded
 
-Work goes on in every stage: until GPU on the CPU's runner, from YIELDING on again.
+Generations are computed in every state: until GPU by the CPU's runner, from YIELDING on by it again.
 """
 
 from enum import StrEnum
 
+from inference.runtime.state_machine import StateMachine
+
 
 class GpuState(StrEnum):
-    """How one gets there is said beside each."""
+    """The comment of a member names the event that leads to it. The values are shown by /health."""
 
-    CPU = "cpu"  # at first; when the lease is released
-    WAITING = "waiting"  # there is work for the card, and its lease_client was told so
-    LOADING = "loading"  # the lease was granted: the card's runner is being started
-    MOVING = "moving"  # that runner is ready: sequences and saved states are on their way to it
-    GPU = "gpu"  # all of them are there
-    YIELDING = "yielding"  # wanted back, idle for long or held for long: all moves back
-    LEAVING = "leaving"  # nothing is left there: its process is being ended, its memory looked at
+    CPU = "cpu"  # at first; the lease was released
+    WAITING = "waiting"  # the lease is requested
+    LOADING = "loading"  # the lease was granted: the GPU's runner is being started
+    MOVING = "moving"  # that runner is ready: sequences and checkpoints are on their way to it
+    GPU = "gpu"  # all of them have arrived
+    YIELDING = "yielding"  # recalled, idle or held for long: everything moves back
+    LEAVING = "leaving"  # nothing is left to save: the process is being ended and its memory checked
 
 
 TRANSITIONS: dict[GpuState, tuple[GpuState, ...]] = {
@@ -37,25 +39,11 @@ TRANSITIONS: dict[GpuState, tuple[GpuState, ...]] = {
     GpuState.YIELDING: (GpuState.LEAVING,),
     GpuState.LEAVING: (GpuState.CPU,),
 }
-# In these the card's memory may be in use, and the lease must be ours.
+# The memory of the GPU may be in use, and the lease must be ours.
 WITH_LEASE = (GpuState.LOADING, GpuState.MOVING, GpuState.GPU, GpuState.YIELDING, GpuState.LEAVING)
-# In these new work begins on the card.
+# New generations start on the GPU.
 ACCEPTS_WORK = (GpuState.MOVING, GpuState.GPU)
 
 
-class IllegalTransition(RuntimeError):
-    """The message says from where, to where, and where one may go."""
-
-
-class GpuStateMachine:
-    """The present stage; ``move`` is the only way to another."""
-
-    def __init__(self) -> None:
-        self.now = GpuState.CPU
-        self.since = 0.0  # on the placement's clock
-
-    def move(self, to: GpuState, at: float) -> None:
-        if to not in TRANSITIONS[self.now]:
-            allowed = " or ".join(TRANSITIONS[self.now])
-            raise IllegalTransition(f"expected a move from {self.now} to {allowed}, got {to}")
-        self.now, self.since = to, at
+def gpu_state_machine() -> StateMachine[GpuState]:
+    return StateMachine(GpuState.CPU, TRANSITIONS)

@@ -16,10 +16,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from inference.gpu.coordinator import api
 from inference.gpu.coordinator.config import CoordinatorConfig
-from inference.gpu.lease.acquire import Backoff
 from inference.gpu.lease.client import CoordinatorLeaseClient, LeaseClientOptions
 from inference.gpu.lease.listener import CommandListener, publish_freed
 from inference.gpu.lease.port import LeaseEvent, LeaseGranted, LeaseLost, LeaseRecalled, LeaseRefused
+from inference.gpu.lease.request import Backoff
 from inference.gpu.transports.builtin import BuiltInCoordinator
 from inference.gpu.transports.port import Coordinator, CoordinatorFault
 from inference.gpu.transports.remote import OutsideCoordinator
@@ -271,7 +271,7 @@ class TestWithAnOutsideOne(LeaseClientContract):
     def test_a_release_that_did_not_arrive_is_sent_again(
         self, scene: OutsideScene, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("inference.gpu.lease.client.RELEASE_AGAIN_SECS", 0.05)
+        monkeypatch.setattr("inference.gpu.lease.release_queue.RELEASE_RETRY_SECS", 0.05)
         release_in_vain(scene)
         time.sleep(0.1)
         scene.process.behave()
@@ -281,7 +281,7 @@ class TestWithAnOutsideOne(LeaseClientContract):
         self, scene: OutsideScene, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A wish for the card waits for the release before it; /warmup takes a refusal for the last word."""
-        monkeypatch.setattr("inference.gpu.lease.client.RELEASE_AGAIN_SECS", 0.3)
+        monkeypatch.setattr("inference.gpu.lease.release_queue.RELEASE_RETRY_SECS", 0.3)
         release_in_vain(scene)
         until(lambda: scene.lease_client.describe()["state"] == "idle")
         scene.process.behave()

@@ -1,10 +1,6 @@
-"""The lease client: asks for the card, watches over the lease while it is held, gives it back.
+"""The lease client: requests the GPU, renews the lease while it is held, releases it. ``state`` draws its states.
 
-One thread owns all state here; everybody else posts orders. Knows neither runners nor how a coordinator is spoken to.
-
-    idle --want--> asking --grant--> held --release--> idle
-                   |    ^              '--- looks, wanted, lost: told, and held until it is released
-                   '----'  refused: asked again later while it is wanted
+One thread owns the state; other threads post orders. Knows no runners and no transport.
 """
 
 import logging
@@ -15,68 +11,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from inference.gpu.lease.acquire import Backoff, LeaseRequester, RequestAnswered, RequestWaiting
+from inference.gpu.lease.acquire import AcquireCaller, CallAnswered, CallWaiting
+from inference.gpu.lease.held import HeldLease, LeaseRenewal
+from inference.gpu.lease.orders import (
+    EndClient,
+    LeaseOrder,
+    PauseReceived,
+    ReleaseLease,
+    RequestLease,
+    WithdrawRequest,
+)
 from inference.gpu.lease.port import Lease, LeaseEvent, LeaseGranted, LeaseLost, LeaseRecalled, LeaseRefused, Post
-from inference.gpu.transports.port import Coordinator, CoordinatorFault, Denial, Grant
+from inference.gpu.lease.release_queue import ReleaseQueue
+from inference.gpu.lease.request import Backoff, LeaseRequest
+from inference.gpu.lease.state import LEASE_TRANSITIONS, REQUESTED, WITH_LEASE, LeaseState
+from inference.gpu.transports.port import Coordinator, Grant
 from inference.runtime.circuit_breaker import CircuitBreaker
+from inference.runtime.state_machine import StateMachine
 
 log = logging.getLogger(__name__)
 
 IDLE_SECS = 3600.0
-RELEASE_TRIES = 30
-RELEASE_AGAIN_SECS = 1.0
-
-
-@dataclass(frozen=True)
-class Want:
-    priority: int
-    session_ids: frozenset[str]
-
-
-@dataclass(frozen=True)
-class Unwant:
-    """Nothing needs the card."""
-
-
-@dataclass(frozen=True)
-class Release:
-    session_id: str
-    result: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class PauseCame:
-    session_id: str
-    requester: str
-
-
-@dataclass(frozen=True)
-class End:
-    """The last order."""
-
-
-@dataclass
-class UnsentRelease:
-    """A release that the coordinator has not taken yet."""
-
-    session_id: str
-    result: Mapping[str, Any]
-    at: float
-    n_tries: int = 0
-
-
-@dataclass
-class HeldLease:
-    """The lease, and when what about it is due."""
-
-    lease: Lease
-    look_at: float
-    seen_at: float  # when it was last known to be ours
-    was_asked_back: bool = False
-    is_lost: bool = False
-
-
-Order = Want | Unwant | Release | PauseCame | RequestWaiting | RequestAnswered | End
+FAILURE_PAUSE_SECS = 1.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +43,7 @@ class LeaseClientOptions:
 
 
 class CoordinatorLeaseClient:
-    """Obeys ``lease.LeaseClient``. ``publish_freed`` tells the other tenants that what one of them wanted is free."""
+    """Implements ``port.LeaseClient``. ``publish_freed`` notifies the tenant that recalled the lease of its release."""
 
     def __init__(
         self,
@@ -100,21 +56,18 @@ class CoordinatorLeaseClient:
         self._coordinator = coordinator
         self._post = post
         self._publish_freed = publish_freed
-        self._backoff = options.backoff
-        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[LeaseOrder] = queue.SimpleQueue()
         self._breaker = options.breaker()
-        self._asker = LeaseRequester(
+        self._states = StateMachine(LeaseState.IDLE, LEASE_TRANSITIONS)
+        self._request = LeaseRequest(options.backoff)
+        self._caller = AcquireCaller(
             coordinator, self._breaker, self._orders.put, grant_delay_secs=options.grant_delay_secs
         )
-        self._want: Want | None = None
-        self._wanted_at = 0.0
-        self._held: HeldLease | None = None
-        self._unsent: list[UnsentRelease] = []
-        self._ask_at = 0.0
-        self._n_refusals = 0
-        self._refusal = ""
-        self._freed = ""  # the session that was given back last
-        self._given_back = ""  # the same, known at once in every thread
+        self._renewal = LeaseRenewal(coordinator)
+        self._releases = ReleaseQueue(coordinator)
+        self._held: HeldLease | None = None  # in the states of WITH_LEASE
+        self._freed_session = ""  # the last one whose release was sent
+        self._released_session = ""  # the same, set by ``release`` itself: no event about it may follow
         self._thread = threading.Thread(target=self._run, name="gpu lease client", daemon=True)
 
     # ---- for any thread ----
@@ -123,199 +76,196 @@ class CoordinatorLeaseClient:
         self._thread.start()
 
     def request(self, *, priority: int, session_ids: frozenset[str]) -> None:
-        self._orders.put(Want(priority, session_ids))
+        self._orders.put(RequestLease(priority, session_ids))
 
     def withdraw(self) -> None:
-        self._orders.put(Unwant())
+        self._orders.put(WithdrawRequest())
 
     def release(self, lease: Lease, result: Mapping[str, Any]) -> None:
-        self._given_back = lease.session_id
-        self._orders.put(Release(lease.session_id, result))
+        self._released_session = lease.session_id
+        self._orders.put(ReleaseLease(lease.session_id, result))
 
     def pause_received(self, session_id: str, requester: str) -> None:
-        """Somebody said on the common channel that this session should leave the card."""
-        self._orders.put(PauseCame(session_id, requester))
+        """A pause command for that session came over the channel that all tenants share."""
+        self._orders.put(PauseReceived(session_id, requester))
 
     def end(self, timeout_secs: float) -> None:
-        self._orders.put(End())
+        self._orders.put(EndClient())
         self._thread.join(timeout_secs)
 
     def describe(self) -> dict[str, Any]:
-        held, want = self._held, self._want
-        is_refused = bool(self._refusal) and self._asker.asked is None
-        state = "held" if held else "idle" if want is None else "refused" if is_refused else "waiting"
-        told = {"coordinator": self._coordinator.kind, "state": state, "detail": self._refusal}
-        return told | {"breaker": str(self._breaker.state), "lease_epoch": held.lease.epoch if held else None}
+        held_lease = self._held
+        return {
+            "coordinator": self._coordinator.kind,
+            "state": self._reported_state(),
+            "detail": self._request.reason,
+            "breaker": str(self._breaker.state),
+            "lease_epoch": held_lease.lease.epoch if held_lease else None,
+        }
 
-    # ---- the keeper's thread ----
+    def _reported_state(self) -> str:
+        match self._states.now:
+            case LeaseState.HELD | LeaseState.LOST:
+                return "held"
+            case LeaseState.PENDING if self._request.reason:
+                return "refused"
+            case LeaseState.PENDING | LeaseState.ACQUIRING:
+                return "waiting"
+            case _:
+                return "idle"
+
+    # ---- the client's thread ----
 
     def _run(self) -> None:
-        goes_on = True
-        while goes_on:
+        order: LeaseOrder | None = None
+        while not isinstance(order, EndClient):
+            order = None
             try:
-                order = self._orders.get(timeout=self._secs_until_due())
-            except queue.Empty:
-                order = None
-            try:
-                goes_on = not isinstance(order, End)
-                if order is not None:
-                    self._handle(order)
-                self._do_what_is_due(time.monotonic())
+                order = self._next_order()
+                self._handle(order)
+                self._do_due_work(time.monotonic())
             except Exception:
-                log.exception("keeping the GPU lease failed at %s", type(order).__name__)
-                time.sleep(1.0)  # whatever it was, it may come again at once
+                log.exception("the lease client failed: order=%s", type(order).__name__)
+                time.sleep(FAILURE_PAUSE_SECS)  # the same failure may come again at once
         self._finish()
 
-    def _secs_until_due(self) -> float:
+    def _next_order(self) -> LeaseOrder | None:
+        """Wait for an order until work is due; None when it is."""
         now = time.monotonic()
-        due = [unsent.at for unsent in self._unsent]
-        if self._held is not None and not self._held.is_lost:
-            due.append(self._held.look_at)
-        if self._may_ask():
-            due.append(self._ask_at)
-        return max(0.0, min(due, default=now + IDLE_SECS) - now)
+        due_times = [
+            self._releases.due_at,
+            self._held.renew_at if self._held and self._states.now is LeaseState.HELD else None,
+            self._request.attempt_at if self._may_attempt() else None,
+        ]
+        due_at = min((at for at in due_times if at is not None), default=now + IDLE_SECS)
+        try:
+            return self._orders.get(timeout=max(0.0, due_at - now))
+        except queue.Empty:
+            return None
 
-    def _handle(self, order: Order) -> None:
+    def _handle(self, order: LeaseOrder | None) -> None:
         match order:
-            case Want() if self._held is None:
-                if self._want is None:
-                    self._wanted_at = time.monotonic()
-                self._want = order
-                if self._asker.asked is not None and order.priority < self._asker.asked.priority:
-                    self._asker.withdraw()  # asked again as what it is now: people wait
-            case Unwant():
-                self._want, self._refusal, self._n_refusals = None, "", 0
-                # Others who want it later need not wait for as long as the last ones would have.
-                self._ask_at = min(self._ask_at, time.monotonic() + self._backoff.first_secs)
-                self._asker.withdraw()
-            case Release(session_id, result):
-                self._released(session_id, result)
-            case PauseCame(session_id, requester):
-                self._asked_back(session_id, requester)
-            case RequestWaiting(reason) if self._want is not None:
-                # Not refused for good, but whoever waits for the answer should know why it is not faster.
-                self._refusal = reason
+            case RequestLease() if self._states.now not in WITH_LEASE:
+                self._take_request(order, time.monotonic())
+            case WithdrawRequest():
+                self._withdraw(time.monotonic())
+            case ReleaseLease(session_id, result):
+                self._release(session_id, result, time.monotonic())
+            case PauseReceived(session_id, requester):
+                self._recall(session_id, requester)
+            case CallWaiting(reason) if self._states.now in REQUESTED:
+                self._request.reason = reason
                 self._post(LeaseRefused(reason, 0.0))
-            case RequestAnswered():
-                self._answered(order)
+            case CallAnswered():
+                self._take_answer(order, time.monotonic())
 
-    def _do_what_is_due(self, now: float) -> None:
-        for unsent in [unsent for unsent in self._unsent if now >= unsent.at]:
-            self._send_release(unsent)
-        held = self._held
-        if held is not None and not held.is_lost and now >= held.look_at:
-            self._look(held)
-        if self._may_ask() and now >= self._ask_at:
-            self._ask()
+    def _do_due_work(self, now: float) -> None:
+        self._releases.send_due(now)
+        if self._held is not None and self._states.now is LeaseState.HELD and now >= self._held.renew_at:
+            self._renew(self._held)
+        if self._may_attempt() and now >= self._request.attempt_at:
+            self._attempt(now)
 
-    # ---- asking ----
+    # ---- requesting ----
 
-    def _may_ask(self) -> bool:
-        # A coordinator that still believes in our last lease would let us wait for ourselves.
-        return self._want is not None and self._held is None and self._asker.asked is None and not self._unsent
+    def _take_request(self, order: RequestLease, now: float) -> None:
+        if self._states.now not in REQUESTED:
+            self._request.begin(now)
+            is_idle = self._states.now is LeaseState.IDLE
+            self._states.move(LeaseState.PENDING if is_idle else LeaseState.ACQUIRING, now)
+        self._request.update(priority=order.priority, session_ids=order.session_ids)
+        call = self._caller.call
+        if call is not None and order.priority < call.priority:
+            self._caller.withdraw()  # called again with the higher priority, which has its own place in the queue
 
-    def _ask(self) -> None:
-        want = self._want
-        if want is None:
-            return
-        if not self._asker.ask(priority=want.priority, served=want.session_ids, began=self._wanted_at):
-            self._refused("the GPU coordinator fails and is left alone for a while", self._asker.pause_secs)
+    def _withdraw(self, now: float) -> None:
+        self._request.withdraw(now)
+        self._caller.withdraw()
+        if self._states.now is LeaseState.PENDING:
+            self._states.move(LeaseState.IDLE, now)
+        elif self._states.now is LeaseState.ACQUIRING:
+            self._states.move(LeaseState.WITHDRAWING, now)
 
-    def _answered(self, answered: RequestAnswered) -> None:
-        self._asker.asked = None
-        asked, answer, now = answered.asked, answered.answer, time.monotonic()
-        if isinstance(answer, Denial):
-            if answer.in_doubt:
-                self._unsent.append(UnsentRelease(asked.session_id, {}, now, n_tries=RELEASE_TRIES - 1))
-            if self._want is not None and not answered.is_withdrawn:
-                self._n_refusals += 1
-                self._refused(answer.reason, self._backoff.secs(self._n_refusals))
-        elif self._want is None:
-            self._unsent.append(UnsentRelease(asked.session_id, {}, now))
+    def _may_attempt(self) -> bool:
+        # With our last release unsent, a coordinator would let us wait for ourselves.
+        return self._states.now is LeaseState.PENDING and self._releases.is_empty
+
+    def _attempt(self, now: float) -> None:
+        if self._caller.start(self._request):
+            self._states.move(LeaseState.ACQUIRING, now)
         else:
-            self._granted(asked.session_id, answer, now - asked.began, now)
+            reason = "the GPU coordinator fails and is left alone for a while"
+            self._refuse(reason, now, retry_in_secs=self._caller.pause_secs)
 
-    def _granted(self, session_id: str, grant: Grant, waited_secs: float, now: float) -> None:
+    def _take_answer(self, answered: CallAnswered, now: float) -> None:
+        self._caller.finish()
+        call, answer = answered.call, answered.answer
+        is_wanted = self._states.now is LeaseState.ACQUIRING
+        if isinstance(answer, Grant) and is_wanted:
+            self._take_grant(call.session_id, answer, now - call.requested_at, now)
+            return
+        self._states.move(LeaseState.PENDING if is_wanted else LeaseState.IDLE, now)
+        if isinstance(answer, Grant):
+            self._releases.add(call.session_id, {}, now)
+            return
+        if answer.in_doubt:
+            self._releases.add(call.session_id, {}, now, n_tries=1)
+        if is_wanted and not answered.is_withdrawn:
+            self._refuse(answer.reason, now)
+
+    def _take_grant(self, session_id: str, grant: Grant, waited_secs: float, now: float) -> None:
         lease = Lease(session_id, grant.epoch, now, waited_secs, grant.coordinator)
-        self._held = HeldLease(lease, look_at=now + self._coordinator.renew_secs, seen_at=now)
-        self._want, self._refusal, self._n_refusals = None, "", 0
+        self._states.move(LeaseState.HELD, now)
+        self._held = self._renewal.begin(lease, now)
+        self._request.granted()
         self._post(LeaseGranted(lease))
 
-    def _refused(self, reason: str, retry_in_secs: float) -> None:
-        self._ask_at = time.monotonic() + retry_in_secs
-        self._refusal = reason
-        self._post(LeaseRefused(reason, retry_in_secs))
+    def _refuse(self, reason: str, now: float, *, retry_in_secs: float | None = None) -> None:
+        self._post(LeaseRefused(reason, self._request.refuse(reason, now, retry_in_secs=retry_in_secs)))
 
     # ---- holding ----
 
-    def _look(self, held: HeldLease) -> None:
-        try:
-            taken_by = self._coordinator.renew(held.lease.session_id)
-        except CoordinatorFault as error:
-            taken_by = self._cannot_look(held, str(error))
-        else:
-            held.seen_at = time.monotonic()
-        held.look_at = time.monotonic() + self._coordinator.renew_secs
-        if taken_by is not None:
-            log.warning("the GPU lease %d is lost: %s", held.lease.epoch, taken_by)
-            held.is_lost = True
-            self._tell(held, LeaseLost(held.lease, taken_by))
+    def _renew(self, held_lease: HeldLease) -> None:
+        reason = self._renewal.renew(held_lease)
+        if reason is not None:
+            log.warning("the GPU lease is lost: lease=%d reason=%s", held_lease.lease.epoch, reason)
+            self._states.move(LeaseState.LOST, time.monotonic())
+            self._post_unless_released(held_lease, LeaseLost(held_lease.lease, reason))
 
-    def _cannot_look(self, held: HeldLease, why: str) -> str | None:
-        patience_secs = self._coordinator.lost_after_secs
-        if patience_secs is None or time.monotonic() - held.seen_at < patience_secs:
-            log.debug("the GPU lease %d could not be looked at: %s", held.lease.epoch, why)
-            return None
-        return f"it could not be renewed: {why}"
+    def _recall(self, session_id: str, requester: str) -> None:
+        held_lease = self._held
+        if held_lease is not None and held_lease.lease.session_id == session_id:
+            if not held_lease.is_recalled:
+                held_lease.is_recalled = True
+                event = LeaseRecalled(held_lease.lease, f"{requester} wants the GPU")
+                self._post_unless_released(held_lease, event)
+        elif session_id == self._freed_session:
+            self._publish_freed(session_id, {})  # a requester that repeats its pause has missed the first message
 
-    def _asked_back(self, session_id: str, requester: str) -> None:
-        held = self._held
-        if held is not None and held.lease.session_id == session_id:
-            if not held.was_asked_back:
-                held.was_asked_back = True
-                self._tell(held, LeaseRecalled(held.lease, f"{requester} wants the GPU"))
-        elif session_id == self._freed:
-            self._publish_freed(session_id, {})  # who asks again has not heard it
-
-    def _tell(self, held: HeldLease, event: LeaseEvent) -> None:
-        if held.lease.session_id != self._given_back:
+    def _post_unless_released(self, held_lease: HeldLease, event: LeaseEvent) -> None:
+        if held_lease.lease.session_id != self._released_session:
             self._post(event)
 
-    # ---- giving back ----
+    # ---- releasing ----
 
-    def _released(self, session_id: str, result: Mapping[str, Any]) -> None:
-        held = self._held
-        if held is None or held.lease.session_id != session_id:
+    def _release(self, session_id: str, result: Mapping[str, Any], now: float) -> None:
+        held_lease = self._held
+        if held_lease is None or held_lease.lease.session_id != session_id:
             return  # released already
-        self._held = None
-        self._freed = session_id
-        # At once and not when it is due: others wait for the card.
-        self._unsent.append(UnsentRelease(session_id, result, time.monotonic()))
-        self._send_release(self._unsent[-1])
-        if held.was_asked_back:
+        self._held, self._freed_session = None, session_id
+        self._states.move(LeaseState.IDLE, now)
+        self._releases.add(session_id, result, now)
+        # At once and not after the next order: other tenants wait for the GPU.
+        self._releases.send_due(now)
+        if held_lease.is_recalled:
             self._publish_freed(session_id, result)
 
-    def _send_release(self, unsent: UnsentRelease) -> None:
-        unsent.n_tries += 1
-        try:
-            self._coordinator.release(unsent.session_id, unsent.result)
-        except CoordinatorFault as error:
-            if unsent.n_tries < RELEASE_TRIES:
-                unsent.at = time.monotonic() + RELEASE_AGAIN_SECS
-                return
-            log.warning("the GPU session %s could not be given back: %s", unsent.session_id, error)
-        self._unsent.remove(unsent)
-
     def _finish(self) -> None:
-        """Nobody asks after this: what is held, on its way or unsent is given back once."""
-        self._want = None
-        if self._asker.asked is not None:
-            self._asker.withdraw()
-            self._unsent.append(UnsentRelease(self._asker.asked.session_id, {}, 0.0))
+        """Release once what is held, requested by a call in flight, or unsent."""
+        if self._caller.call is not None:
+            self._caller.withdraw()
+            self._releases.add(self._caller.call.session_id, {}, 0.0)
         if self._held is not None:
-            self._unsent.append(UnsentRelease(self._held.lease.session_id, {}, 0.0))
-            self._held = None
-        for unsent in list(self._unsent):
-            unsent.n_tries = RELEASE_TRIES
-            self._send_release(unsent)
+            self._releases.add(self._held.lease.session_id, {}, 0.0)
+        self._releases.send_rest()
         self._coordinator.close()

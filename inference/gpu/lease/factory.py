@@ -1,4 +1,4 @@
-"""The lease_client of this installation: which coordinator it speaks to, and the threads around it."""
+"""The lease client of this installation: its coordinator, and the threads around it."""
 
 import functools
 
@@ -44,7 +44,7 @@ class WorkerLeaseClient(CoordinatorLeaseClient):
             self._watching.begin()
 
     def end(self, timeout_secs: float) -> None:
-        """The lease_client first: until it has given back, somebody has to look after the lease."""
+        """The client ends first: until it has released, the watcher has to look after the lease."""
         super().end(timeout_secs)
         self._listener.end(timeout_secs)
         if self._watching is not None:

@@ -1,7 +1,4 @@
-"""A lease_client without a coordinator: grants, refuses, wants back and loses when it is told to.
-
-For tests of the placement, and for whoever wants to see a hand-over without a neighbour.
-"""
+"""A lease client without a coordinator: a test makes it grant, refuse, recall and lose leases."""
 
 import threading
 import time
@@ -9,28 +6,28 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from inference.gpu.lease.port import Lease, LeaseEvent, LeaseGranted, LeaseLost, LeaseRecalled, LeaseRefused, Post
+from inference.gpu.lease.port import Lease, LeaseGranted, LeaseLost, LeaseRecalled, LeaseRefused, Post
 
 
 class FakeLeaseClient:
-    """``grant_after_secs`` None: nothing is granted until somebody calls ``grant``. ``refusing`` refuses instead."""
+    """``grant_after_secs`` None: only ``grant`` grants. ``refusing``: the reason of refusals while it is set."""
 
     def __init__(self, post: Post, *, grant_after_secs: float | None = 0.0, retry_secs: float = 1.0) -> None:
         self.grant_after_secs = grant_after_secs
         self.lease: Lease | None = None  # held, or granted and not released
-        self.is_wanted = False
+        self.is_requested = False
         self.refusing: str | None = None
         self.released: list[tuple[Lease, dict[str, Any]]] = []
-        self.wants: list[tuple[int, frozenset[str]]] = []
+        self.requests: list[tuple[int, frozenset[str]]] = []
         self._post = post
         self._retry_secs = retry_secs
         self._epoch = 0
-        self._wanted_at = 0.0
+        self._requested_at = 0.0
         self._timer: threading.Timer | None = None
         self._is_over = False
         self._lock = threading.RLock()
 
-    # ---- the keeper's contract ----
+    # ---- port.LeaseClient ----
 
     def begin(self) -> None:
         """There is no thread to start."""
@@ -39,16 +36,16 @@ class FakeLeaseClient:
         with self._lock:
             if self.lease is not None or self._is_over:
                 return
-            self.wants.append((priority, session_ids))
-            if self.is_wanted:
+            self.requests.append((priority, session_ids))
+            if self.is_requested:
                 return
-            self.is_wanted, self._wanted_at = True, time.monotonic()
+            self.is_requested, self._requested_at = True, time.monotonic()
             if self.grant_after_secs is not None:
                 self._later(self.grant_after_secs)
 
     def withdraw(self) -> None:
         with self._lock:
-            self.is_wanted = False
+            self.is_requested = False
             self._stop_timer()
 
     def release(self, lease: Lease, result: Mapping[str, Any]) -> None:
@@ -65,37 +62,37 @@ class FakeLeaseClient:
                 self.release(self.lease, {})
 
     def describe(self) -> dict[str, Any]:
-        state = "held" if self.lease else "waiting" if self.is_wanted else "idle"
+        state = "held" if self.lease else "waiting" if self.is_requested else "idle"
         return {"coordinator": "fake", "state": state, "detail": self.refusing or ""}
 
-    # ---- what a coordinator would do ----
+    # ---- in place of a coordinator ----
 
     def grant(self) -> Lease | None:
-        """Grant what is asked for, or refuse it while ``refusing`` says why; None when nothing was granted."""
+        """Grant the request, or refuse it while ``refusing`` is set; None when nothing was granted."""
         with self._lock:
-            if not self.is_wanted or self.lease is not None:
+            if not self.is_requested or self.lease is not None:
                 return None
             if self.refusing is not None:
-                self._tell(LeaseRefused(self.refusing, self._retry_secs))
+                self._post(LeaseRefused(self.refusing, self._retry_secs))
                 self._later(self._retry_secs)
                 return None
             self._stop_timer()
-            self.is_wanted = False
+            self.is_requested = False
             self._epoch += 1
             now = time.monotonic()
-            self.lease = Lease(uuid.uuid4().hex, self._epoch, now, now - self._wanted_at, "builtin")
-            self._tell(LeaseGranted(self.lease))
+            self.lease = Lease(uuid.uuid4().hex, self._epoch, now, now - self._requested_at, "builtin")
+            self._post(LeaseGranted(self.lease))
             return self.lease
 
     def recall(self, reason: str = "another program wants the GPU") -> None:
         with self._lock:
             if self.lease is not None:
-                self._tell(LeaseRecalled(self.lease, reason))
+                self._post(LeaseRecalled(self.lease, reason))
 
     def lose(self, reason: str = "the lease has expired") -> None:
         with self._lock:
             if self.lease is not None:
-                self._tell(LeaseLost(self.lease, reason))
+                self._post(LeaseLost(self.lease, reason))
 
     def _later(self, delay_secs: float) -> None:
         self._stop_timer()
@@ -107,6 +104,3 @@ class FakeLeaseClient:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _tell(self, event: LeaseEvent) -> None:
-        self._post(event)

@@ -1,4 +1,4 @@
-"""Hearing that somebody wants the card that we hold, and saying that it is free. Knows Redis channels and no lease."""
+"""Redis side of a recall: pause commands for our session, and the message that the GPU is free. Knows no lease."""
 
 import logging
 import time
@@ -12,14 +12,14 @@ from inference.runtime.repeating_thread import RepeatingThread
 
 log = logging.getLogger(__name__)
 
-# A pattern that matches one name. Redis does not count such listeners, and the coordinator counts those who use the
-# card while nobody asks for it: we are not one of them.
+# A pattern that matches one name. The coordinator counts the subscribers of the plain name as residents of the GPU;
+# Redis does not count those of a pattern.
 ONLY_COMMANDS = channels.COMMAND[:-1] + f"[{channels.COMMAND[-1]}]"
 LISTEN_SECS = 0.5
 
 
 class CommandListener:
-    """Calls ``on_pause(session_id, requester)`` for every pause that names a session, whoever's it is."""
+    """Calls ``on_pause(session_id, requester)`` for every pause command that names a session."""
 
     def __init__(self, client: "redis.Redis[bytes]", on_pause: Callable[[str, str], None]) -> None:
         self._redis = client
@@ -44,17 +44,17 @@ class CommandListener:
             message = self._pubsub.get_message(timeout=LISTEN_SECS)
         except redis.RedisError:
             self._pubsub = None
-            time.sleep(LISTEN_SECS)  # the loop around this one has no pause of its own
+            time.sleep(LISTEN_SECS)  # the repeating thread has no interval
             raise
-        told = channels.decode(message["data"]) if message is not None else None
-        if told is not None and told.get("command") == "pause" and isinstance(told.get("session_id"), str):
-            self._on_pause(told["session_id"], str(told.get("requester") or "another program"))
+        command = channels.decode(message["data"]) if message is not None else None
+        if command is not None and command.get("command") == "pause" and isinstance(command.get("session_id"), str):
+            self._on_pause(command["session_id"], str(command.get("requester") or "another program"))
 
 
 def publish_freed(client: "redis.Redis[bytes]", session_id: str, result: Mapping[str, object]) -> None:
-    """The card is really free. One that cannot be told looks at /gpu/state, which says so as well."""
+    """Publish that the memory of the GPU is free. A tenant that misses the message finds it in /gpu/state."""
     try:
-        told = channels.ack("paused", service=channels.US, session_id=session_id, metadata=result)
-        client.publish(channels.ack_channel(channels.US), told)
+        message = channels.ack("paused", service=channels.US, session_id=session_id, metadata=result)
+        client.publish(channels.ack_channel(channels.US), message)
     except redis.RedisError as error:
-        log.warning("that the GPU is free could not be told: %s", error)
+        log.warning("the release was not published: session=%s error=%s", session_id, error)

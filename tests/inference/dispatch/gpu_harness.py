@@ -95,11 +95,11 @@ class GpuHarness:
         return self.dispatcher._loop.residency
 
     @property
-    def stage(self) -> GpuState:
-        return self.residency.stage
+    def state(self) -> GpuState:
+        return self.residency.state
 
-    def at(self, stage: GpuState) -> bool:
-        return self.stage is stage
+    def at(self, state: GpuState) -> bool:
+        return self.state is state
 
     def has_lease(self) -> bool:
         return self.lease_client.lease is not None
@@ -191,23 +191,23 @@ class GpuHarness:
     def gpu_gives_out(self) -> None:
         self.gpu_says(*self.give_out(self.gpu))
 
-    def reach(self, stage: GpuState, n_generations: int = 2) -> list[ActiveGeneration]:
+    def reach(self, state: GpuState, n_generations: int = 2) -> list[ActiveGeneration]:
         """With so many generations, each with a token; in LEAVING they have moved back."""
         generations = self.add(n_generations)
         self.say(generations)
-        if stage is GpuState.WAITING:
+        if state is GpuState.WAITING:
             return generations
         self.grant()
         self.cpu_gives_out()  # copies ahead
-        if stage is not GpuState.LOADING:
+        if state is not GpuState.LOADING:
             self.start_gpu()
-        if stage in (GpuState.GPU, GpuState.YIELDING, GpuState.LEAVING):
+        if state in (GpuState.GPU, GpuState.YIELDING, GpuState.LEAVING):
             self.cpu_gives_out()
-        if stage in (GpuState.YIELDING, GpuState.LEAVING):
+        if state in (GpuState.YIELDING, GpuState.LEAVING):
             self.recall()
-        if stage is GpuState.LEAVING:
+        if state is GpuState.LEAVING:
             self.gpu_gives_out()
-        assert self.stage is stage
+        assert self.state is state
         return generations
 
     def recall(self) -> None:

@@ -93,15 +93,15 @@ class Party:
         self.pids |= {pid for pid in (self.dispatcher.runner_pid, self.dispatcher.gpu_pid) if pid is not None}
 
     @property
-    def stage(self) -> GpuState:
+    def state(self) -> GpuState:
         return GpuState(self.dispatcher.describe()["state"])
 
     def at(self, *stages: GpuState) -> bool:
-        return self.stage in stages
+        return self.state in stages
 
     def to_card(self) -> None:
         """Asked for, granted, loaded, moved."""
-        self.until(lambda: self.lease_client.is_wanted)
+        self.until(lambda: self.lease_client.is_requested)
         assert self.lease_client.grant() is not None
         self.until(lambda: self.at(GpuState.GPU))
         self.note_pids()
@@ -159,10 +159,10 @@ def party(folder: Path, **changes: object) -> Iterator[Party]:
 
 
 def random_hand_overs(there: Party, n_hand_overs: int, seed: int, *, is_done: Callable[[], bool]) -> tuple[int, int]:
-    """Granted and wanted back at random moments, in any stage; how many there were, and how many reached the card."""
+    """Granted and wanted back at random moments, in any state; how many there were, and how many reached the card."""
     draw, n_granted, n_reached = random.Random(seed), 0, 0
     while n_granted < n_hand_overs:
-        there.until(lambda: there.lease_client.is_wanted or is_done())
+        there.until(lambda: there.lease_client.is_requested or is_done())
         if is_done():
             break
         if there.lease_client.grant() is None:

@@ -1,17 +1,11 @@
-"""The drawn moves between the stages of a stay on the card: every legal one, and every other one refused."""
+"""The transitions between the GPU states: every drawn one is legal, every other one is refused."""
 
 from itertools import product
 
 import pytest
 
-from inference.dispatch.gpu_state import (
-    ACCEPTS_WORK,
-    TRANSITIONS,
-    WITH_LEASE,
-    GpuState,
-    GpuStateMachine,
-    IllegalTransition,
-)
+from inference.dispatch.gpu_state import ACCEPTS_WORK, TRANSITIONS, WITH_LEASE, GpuState, gpu_state_machine
+from inference.runtime.state_machine import IllegalTransition, StateMachine
 
 # Written down once more, so that a change of the table has to be meant.
 DRAWN = {
@@ -30,35 +24,33 @@ DRAWN = {
 }
 
 
-def at(stage: GpuState) -> GpuStateMachine:
-    stages = GpuStateMachine()
-    stages.now = stage
-    return stages
+def machine_in(state: GpuState) -> StateMachine[GpuState]:
+    machine = gpu_state_machine()
+    machine.now = state
+    return machine
 
 
-@pytest.mark.parametrize(("here", "there"), list(product(GpuState, GpuState)))
-def test_a_move_is_made_when_it_is_drawn_and_refused_when_not(here: GpuState, there: GpuState) -> None:
-    stages = at(here)
-    if (here.value, there.value) in DRAWN:
-        stages.move(there, 7.0)
-        assert (stages.now, stages.since) == (there, 7.0)
+@pytest.mark.parametrize(("source", "target"), list(product(GpuState, GpuState)))
+def test_a_drawn_transition_is_legal_and_every_other_one_is_refused(source: GpuState, target: GpuState) -> None:
+    machine = machine_in(source)
+    if (source.value, target.value) in DRAWN:
+        machine.move(target, 7.0)
+        assert (machine.now, machine.since) == (target, 7.0)
         return
-    with pytest.raises(IllegalTransition, match=f"from {here} to .*, got {there}"):
-        stages.move(there, 7.0)
-    assert stages.now is here
+    with pytest.raises(IllegalTransition, match=f"from {source} to .*, got {target}"):
+        machine.move(target, 7.0)
+    assert machine.now is source
 
 
-def test_every_stage_has_a_way_on_and_can_be_come_to() -> None:
+def test_every_state_can_be_left_and_reached() -> None:
     assert set(TRANSITIONS) == set(GpuState)
-    assert {there for targets in TRANSITIONS.values() for there in targets} == set(GpuState)
+    assert {target for targets in TRANSITIONS.values() for target in targets} == set(GpuState)
 
 
-def test_whoever_takes_work_has_the_lease_and_it_is_not_lost_on_the_way() -> None:
+def test_states_that_accept_work_hold_the_lease_and_none_loses_it_on_the_way() -> None:
     assert set(ACCEPTS_WORK) <= set(WITH_LEASE)
-    # With the lease one comes only by a grant, and loses it only at the end of LEAVING.
-    assert {
-        here for here, targets in TRANSITIONS.items() if here not in WITH_LEASE and set(targets) & set(WITH_LEASE)
-    } == {GpuState.WAITING}
-    assert {here for here, targets in TRANSITIONS.items() if here in WITH_LEASE and set(targets) - set(WITH_LEASE)} == {
-        GpuState.LEAVING
-    }
+    # A grant alone leads to a state with the lease, and the end of LEAVING alone out of one.
+    entered_from = {s for s, targets in TRANSITIONS.items() if s not in WITH_LEASE and set(targets) & set(WITH_LEASE)}
+    left_from = {s for s, targets in TRANSITIONS.items() if s in WITH_LEASE and set(targets) - set(WITH_LEASE)}
+    assert entered_from == {GpuState.WAITING}
+    assert left_from == {GpuState.LEAVING}

@@ -72,7 +72,7 @@ def leave(bench: GpuHarness) -> None:
 def test_an_answer_begins_on_the_cpu_at_once_and_the_card_is_asked_for_meanwhile(bench: GpuHarness) -> None:
     (generation,) = bench.add()
     assert [each.sequence_id for each in bench.cpu.submissions] == [generation.sequence_id]
-    assert bench.lease_client.wants == [(1, frozenset())]
+    assert bench.lease_client.requests == [(1, frozenset())]
     assert bench.at(GpuState.WAITING)
     assert bench.states(generation) == ["waiting_for_gpu", "prefill"]
     bench.say([generation])
@@ -112,14 +112,14 @@ def test_what_may_be_gone_on_from_is_copied_while_the_model_loads_and_again_at_t
 
 
 def test_where_new_work_begins_in_each_stage(tmp_path: Path) -> None:
-    for stage in GpuState:
-        folder = tmp_path / stage
+    for state in GpuState:
+        folder = tmp_path / state
         folder.mkdir()
         bench = GpuHarness(folder)
-        if stage is not GpuState.CPU:
-            bench.reach(stage)
+        if state is not GpuState.CPU:
+            bench.reach(state)
         (late,) = bench.add()
-        assert late.device == ("gpu" if stage in (GpuState.MOVING, GpuState.GPU) else "cpu"), stage
+        assert late.device == ("gpu" if state in (GpuState.MOVING, GpuState.GPU) else "cpu"), state
 
 
 def test_the_card_is_wanted_back_and_everything_goes_on_on_the_cpu(bench: GpuHarness) -> None:
@@ -303,7 +303,7 @@ def test_a_refusal_says_nothing_once_nobody_asks(bench: GpuHarness) -> None:
 def test_when_the_work_ends_first_the_request_is_withdrawn(bench: GpuHarness) -> None:
     generations = bench.reach(GpuState.WAITING)
     finish(bench, generations)
-    assert not bench.lease_client.is_wanted
+    assert not bench.lease_client.is_requested
     assert bench.at(GpuState.CPU)
     assert bench.records == [], "the card never changed hands"
 
@@ -342,7 +342,7 @@ def test_an_answer_that_is_over_before_the_card_could_come_does_not_ask(
     generation = ActiveGeneration(uuid4(), 1, [1] * n_prompt, params, 1)
     bench.do(AddGeneration(generation))
     assert generation.device == "cpu"
-    assert bench.lease_client.is_wanted is asks
+    assert bench.lease_client.is_requested is asks
 
 
 # ---- leaving ----
@@ -367,11 +367,11 @@ def test_a_long_queue_does_not_keep_the_card_from_the_others(bench: GpuHarness) 
         bench.say(generations)
     assert bench.at(GpuState.YIELDING)
     leave(bench)
-    n_asked = len(bench.lease_client.wants)
+    n_asked = len(bench.lease_client.requests)
     bench.wait(POLICY.rest_secs - 1.0)
-    assert len(bench.lease_client.wants) == n_asked, "the others have it for a while"
+    assert len(bench.lease_client.requests) == n_asked, "the others have it for a while"
     bench.wait(1.5)
-    assert len(bench.lease_client.wants) == n_asked + 1
+    assert len(bench.lease_client.requests) == n_asked + 1
 
 
 def test_a_load_that_takes_as_long_as_the_longest_stay_is_given_up(bench: GpuHarness) -> None:
@@ -388,34 +388,34 @@ def test_a_load_that_takes_as_long_as_the_longest_stay_is_given_up(bench: GpuHar
 def test_whoever_wanted_it_back_has_it_for_a_while(bench: GpuHarness) -> None:
     generations = bench.reach(GpuState.LEAVING)
     leave(bench)
-    n_asked = len(bench.lease_client.wants)
+    n_asked = len(bench.lease_client.requests)
     bench.wait(POLICY.min_hold_secs - 1.0)
-    assert len(bench.lease_client.wants) == n_asked
+    assert len(bench.lease_client.requests) == n_asked
     bench.wait(1.5)
-    assert len(bench.lease_client.wants) == n_asked + 1
+    assert len(bench.lease_client.requests) == n_asked + 1
     finish(bench, generations)
 
 
 @pytest.mark.parametrize(
-    "stage", [GpuState.LOADING, GpuState.MOVING, GpuState.GPU, GpuState.YIELDING, GpuState.LEAVING]
+    "state", [GpuState.LOADING, GpuState.MOVING, GpuState.GPU, GpuState.YIELDING, GpuState.LEAVING]
 )
-def test_a_lease_that_is_lost_means_to_stop_using_the_card_at_once(bench: GpuHarness, stage: GpuState) -> None:
-    generations = bench.reach(stage)
+def test_a_lease_that_is_lost_means_to_stop_using_the_card_at_once(bench: GpuHarness, state: GpuState) -> None:
+    generations = bench.reach(state)
     bench.lose()
     assert bench.at(GpuState.LEAVING)
-    assert bench.gpu.killed == (stage is not GpuState.LOADING)
-    if stage is GpuState.MOVING:
+    assert bench.gpu.killed == (state is not GpuState.LOADING)
+    if state is GpuState.MOVING:
         bench.cpu_gives_out()
     leave(bench)
     finish(bench, generations)
     assert all(generation.total_blames == 0 for generation in generations), "it was no fault of theirs"
 
 
-@pytest.mark.parametrize("stage", [GpuState.LOADING, GpuState.MOVING, GpuState.GPU])
-def test_wanted_back_at_any_time(bench: GpuHarness, stage: GpuState) -> None:
-    generations = bench.reach(stage)
+@pytest.mark.parametrize("state", [GpuState.LOADING, GpuState.MOVING, GpuState.GPU])
+def test_wanted_back_at_any_time(bench: GpuHarness, state: GpuState) -> None:
+    generations = bench.reach(state)
     bench.recall()
-    if stage is GpuState.MOVING:
+    if state is GpuState.MOVING:
         bench.cpu_gives_out()
         assert all(generation.device == "cpu" for generation in generations), "they never got there"
     leave(bench)
@@ -436,15 +436,15 @@ def test_a_runner_that_does_not_give_its_work_out_in_time_is_ended(bench: GpuHar
 
 
 @pytest.mark.parametrize(
-    "stage", [GpuState.LOADING, GpuState.MOVING, GpuState.GPU, GpuState.YIELDING, GpuState.LEAVING]
+    "state", [GpuState.LOADING, GpuState.MOVING, GpuState.GPU, GpuState.YIELDING, GpuState.LEAVING]
 )
-def test_the_cards_runner_dies_in_each_stage(bench: GpuHarness, stage: GpuState) -> None:
-    generations = bench.reach(stage)
-    if stage is GpuState.LOADING:
+def test_the_cards_runner_dies_in_each_stage(bench: GpuHarness, state: GpuState) -> None:
+    generations = bench.reach(state)
+    if state is GpuState.LOADING:
         bench.gpu_does_not_start()
     else:
         bench.gpu_dies()
-    if stage is GpuState.MOVING:
+    if state is GpuState.MOVING:
         bench.cpu_gives_out()
     bench.do()
     assert not bench.has_lease()
@@ -472,9 +472,9 @@ def test_after_repeated_deaths_it_is_left_alone_and_that_is_said(bench: GpuHarne
         bench.gpu_does_not_start()
         bench.cpu_gives_out()
         bench.do()
-    n_asked = len(bench.lease_client.wants)
+    n_asked = len(bench.lease_client.requests)
     bench.wait(5.0)
-    assert len(bench.lease_client.wants) == n_asked
+    assert len(bench.lease_client.requests) == n_asked
     (late,) = bench.add()
     assert "failed 3 times" in bench.reasons(late)[-1]
     assert "failed 3 times" in str(bench.dispatcher.describe()["reason"])
@@ -482,15 +482,15 @@ def test_after_repeated_deaths_it_is_left_alone_and_that_is_said(bench: GpuHarne
 
 
 @pytest.mark.parametrize(
-    "stage", [GpuState.WAITING, GpuState.LOADING, GpuState.MOVING, GpuState.GPU, GpuState.YIELDING]
+    "state", [GpuState.WAITING, GpuState.LOADING, GpuState.MOVING, GpuState.GPU, GpuState.YIELDING]
 )
-def test_the_cpus_runner_dies_in_each_stage(bench: GpuHarness, stage: GpuState) -> None:
-    generations = bench.reach(stage)
+def test_the_cpus_runner_dies_in_each_stage(bench: GpuHarness, state: GpuState) -> None:
+    generations = bench.reach(state)
     bench.cpu_dies()
-    if stage is GpuState.MOVING:
+    if state is GpuState.MOVING:
         assert bench.at(GpuState.GPU)
         assert [each.state for each in bench.gpu.submissions] == ["", ""], "from their tokens"
-    if stage is GpuState.YIELDING:
+    if state is GpuState.YIELDING:
         bench.gpu_gives_out()
         assert all(generation.device is None and generation.state_path for generation in generations), (
             "they wait with their states"
@@ -621,7 +621,7 @@ def test_news_of_a_former_lease_say_nothing(bench: GpuHarness) -> None:
 
 def test_a_session_brings_the_model_to_the_card_and_keeps_it(bench: GpuHarness) -> None:
     bench.do(HoldGpu("s", 30.0))
-    assert bench.lease_client.wants == [(1, frozenset({"s"}))]
+    assert bench.lease_client.requests == [(1, frozenset({"s"}))]
     bench.grant()
     bench.start_gpu()
     bench.cpu_gives_out()
@@ -641,11 +641,11 @@ def test_move_to_cpu_leaves_and_does_not_ask_again_before_there_is_new_work(benc
     bench.do(HoldGpu("s", 1000.0), YieldGpu("somebody asked for it"))
     assert bench.at(GpuState.YIELDING)
     leave(bench)
-    n_asked = len(bench.lease_client.wants)
+    n_asked = len(bench.lease_client.requests)
     bench.wait(1000.0)
-    assert len(bench.lease_client.wants) == n_asked
+    assert len(bench.lease_client.requests) == n_asked
     more = bench.add()
-    assert len(bench.lease_client.wants) == n_asked + 1
+    assert len(bench.lease_client.requests) == n_asked + 1
     finish(bench, [*generations, *more])
 
 
@@ -653,20 +653,20 @@ def test_batch_work_asks_with_its_own_priority_until_a_person_comes(bench: GpuHa
     bench.add(priority=2)
     bench.add(priority=1, session_id="s")
     bench.wait(1.0)
-    assert bench.lease_client.wants == [(2, frozenset()), (1, frozenset({"s"}))]
+    assert bench.lease_client.requests == [(2, frozenset()), (1, frozenset({"s"}))]
 
 
 def test_a_card_that_is_too_small_is_not_asked_for(bench: GpuHarness) -> None:
     bench.obstacle = "the card has 100 MB free, one layer needs 900"
     (generation,) = bench.add()
-    assert bench.lease_client.wants == []
+    assert bench.lease_client.requests == []
     assert bench.dispatcher.describe()["reason"] == bench.obstacle
     finish(bench, [generation])
     bench.obstacle = None
     bench.residency.asking.pace.note_card(0.1)
     bench.wait(10.0)
     bench.add()
-    assert len(bench.lease_client.wants) == 1
+    assert len(bench.lease_client.requests) == 1
 
 
 def test_events_of_the_cards_former_runner_are_ignored(bench: GpuHarness) -> None:

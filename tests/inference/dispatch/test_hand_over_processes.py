@@ -89,25 +89,25 @@ def test_random_hand_overs_under_eight_streams(tmp_path: Path) -> None:
         there.until(lambda: len(there.records) >= n_reached, 5.0)
 
 
-@pytest.mark.parametrize("stage", [GpuState.LOADING, GpuState.MOVING, GpuState.GPU, GpuState.YIELDING])
-def test_kill_9_of_the_cards_runner_at_each_stage(tmp_path: Path, stage: GpuState) -> None:
+@pytest.mark.parametrize("state", [GpuState.LOADING, GpuState.MOVING, GpuState.GPU, GpuState.YIELDING])
+def test_kill_9_of_the_cards_runner_at_each_stage(tmp_path: Path, state: GpuState) -> None:
     with party(tmp_path, load_delay_ms=300.0) as there:
         generations = [there.ask("[[delay: 3]] [[count: 200]]") for _ in range(3)]
         there.until(lambda: all(generation.tokens for generation in generations))
-        kill_at(there, stage)
+        kill_at(there, state)
         there.until(lambda: there.lease_client.lease is None)
         assert {there.text(generation) == counted(200) for generation in generations} == {True}
         assert all(there.outcome(generation).claim is ClaimState.ENDED for generation in generations)
         assert there.records[0].ended_because
 
 
-def kill_at(there: Party, stage: GpuState) -> None:
-    there.until(lambda: there.lease_client.is_wanted)
+def kill_at(there: Party, state: GpuState) -> None:
+    there.until(lambda: there.lease_client.is_requested)
     there.lease_client.grant()
     there.until(lambda: there.at(GpuState.GPU) or gpu_process(there) is not None)
-    if stage is not GpuState.LOADING:
-        there.until(lambda: there.at(stage, GpuState.GPU))
-    if stage is GpuState.YIELDING:
+    if state is not GpuState.LOADING:
+        there.until(lambda: there.at(state, GpuState.GPU))
+    if state is GpuState.YIELDING:
         there.lease_client.recall()
     pid = gpu_process(there)
     assert pid is not None
@@ -155,7 +155,7 @@ def test_another_process_that_uses_the_card_is_left_in_peace(tmp_path: Path) -> 
     assert held is not None
     with held, party(tmp_path) as there:
         generation = there.ask("[[delay: 2]] [[count: 150]]")
-        there.until(lambda: there.lease_client.is_wanted)
+        there.until(lambda: there.lease_client.is_requested)
         there.lease_client.grant()
         there.until(lambda: there.lease_client.lease is None)
         assert "another process" in there.dispatcher.describe()["reason"]
