@@ -1,5 +1,5 @@
-"""The operators' pages. Django imports this package alone, so that it brings in every module that registers one."""
+"""Admin pages for operators. Django imports this package alone, so it imports every module that registers a page."""
 
-from chat.admin import memories, site
+from chat.admin import conversations, memories, messages, retrievals, site
 
-__all__ = ["memories", "site"]
+__all__ = ["conversations", "memories", "messages", "retrievals", "site"]

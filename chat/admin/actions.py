@@ -1,4 +1,4 @@
-"""The admin's pages and buttons around one conversation: stop its answer, download it; and how a refusal is shown."""
+"""Admin views of one conversation (cancel, download), and the cancel action with its message to the operator."""
 
 import uuid
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Page = Callable[..., HttpResponse]
 
 
 class ConversationPages:
-    """Views below ``admin/chat/conversation/<id>/`` for an admin that says who may look and who may cancel."""
+    """Views below ``admin/chat/conversation/<id>/``, with the permissions of ``model_admin``."""
 
     def __init__(self, model_admin: "ModelAdmin[Conversation]") -> None:
         self.admin = model_admin
@@ -37,8 +37,8 @@ class ConversationPages:
         conversation = self._visible(request, pk)
         if not request.user.has_perm("chat.change_conversation"):
             raise PermissionDenied
-        if n_told := say_cancelled(request, conversation.messages.all()):
-            self.admin.log_change(request, conversation, f"Told {n_told} answers to stop.")
+        if n_cancelled := cancel_answers(request, conversation.messages.all()):
+            self.admin.log_change(request, conversation, f"Cancelled {counted(n_cancelled, 'answer')}.")
         return HttpResponseRedirect(reverse("admin:chat_conversation_change", args=[pk]))
 
     def as_json(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
@@ -57,21 +57,21 @@ class ConversationPages:
         return conversation
 
 
-def say_cancelled(request: HttpRequest, answers: MessageQuerySet) -> int:
-    """Stop the unfinished among the answers and tell the operator what came of it; how many were told to stop."""
+def cancel_answers(request: HttpRequest, answers: MessageQuerySet) -> int:
+    """Stop the unfinished answers, show the operator the outcome and return how many were stopped."""
     try:
         cancelled = operations.cancel_answers(answers)
     except ChatError as error:
-        say_refused(request, error)
+        show_refusal(request, error)
         return 0
     if cancelled.n_told:
-        messages.success(request, f"{counted(cancelled.n_told, 'answer')} told to stop.")
+        messages.success(request, f"{counted(cancelled.n_told, 'answer')} cancelled.")
     else:
-        messages.info(request, "No answer was being made.")
+        messages.info(request, "There was no unfinished answer.")
     return cancelled.n_told
 
 
-def say_refused(request: HttpRequest, error: ChatError) -> None:
+def show_refusal(request: HttpRequest, error: ChatError) -> None:
     messages.error(request, f"Not done: {error.message}")
 
 
@@ -80,7 +80,7 @@ def counted(n: int, noun: str) -> str:
 
 
 def _download(response: HttpResponse, name: str) -> HttpResponse:
-    # Always a file: a browser must not be talked into rendering what a conversation contains.
+    # Always a download: a browser must not render the content of a conversation.
     response["Content-Disposition"] = f'attachment; filename="conversation-{name}"'
     response["X-Content-Type-Options"] = "nosniff"
     return response

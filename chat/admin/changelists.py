@@ -1,6 +1,6 @@
-"""What stands in the rows of the admin's lists; sums and names of a page of conversations are loaded at once.
+"""Cells of the admin's lists; sums and owner names are loaded once for a page of conversations.
 
-As columns of the list's own query they would be computed for every row before the page is cut out of it.
+As annotations of the list's query they would be computed for every row before pagination.
 """
 
 import uuid
@@ -17,16 +17,14 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from chat.access.owners import owner_labels
-from chat.admin.conversation_view import duration_text
+from chat.admin.formatting import duration_text, shortened
 from chat.models import Conversation, Message
 from inference.models import ENDED
-
-EXCERPT_CHARS = 80
 
 
 @dataclass(frozen=True)
 class ConversationSums:
-    """What the messages of one conversation add up to; means are None before the first answer."""
+    """Sums over the messages of one conversation; means are None before the first answer."""
 
     n_messages: int = 0
     n_unfinished: int = 0
@@ -51,7 +49,7 @@ class ConversationSums:
 
 
 def conversation_sums(ids: list[uuid.UUID]) -> dict[uuid.UUID, ConversationSums]:
-    """The sums of each conversation, with one query for all."""
+    """Return the sums of each conversation, with one query."""
     answer = "generation__"
     first_token_ms = KeyTextTransform("first_token", f"{answer}timings")
     rows = (
@@ -78,11 +76,11 @@ def _sums(row: dict[str, Any]) -> ConversationSums:
 
 
 class ConversationChangeList(ChangeList):
-    """Puts ``listed_sums`` and ``listed_owner`` on every row of the page."""
+    """Sets ``listed_sums`` and ``listed_owner`` on every row of the page."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        # Evaluated here, so that what is put on the rows is still there when they are rendered.
+        # Evaluated here, so that the attributes are still on the rows when they are rendered.
         rows: list[Any] = list(self.result_list)
         labels = owner_labels(row.owner for row in rows)
         sums = conversation_sums([row.pk for row in rows])
@@ -93,12 +91,12 @@ class ConversationChangeList(ChangeList):
 
 
 def owner_of(conversation: Conversation) -> str:
-    """The owner's name: as loaded for the whole page of a list, else asked for."""
+    """Return the owner's name, from the list page when it was loaded there."""
     return getattr(conversation, "listed_owner", None) or owner_labels([conversation.owner])[conversation.owner]
 
 
 def sums_of(conversation: Conversation) -> ConversationSums:
-    """The sums that were loaded for the whole page of a list."""
+    """Return the sums loaded for the list page."""
     return getattr(conversation, "listed_sums", ConversationSums())
 
 
@@ -109,15 +107,3 @@ def heading_of(conversation: Conversation) -> str:
 def conversation_link(conversation: Conversation) -> SafeString:
     address = reverse("admin:chat_conversation_change", args=[conversation.pk])
     return format_html('<a href="{}">{}</a>', address, heading_of(conversation))
-
-
-def shortened(text: str) -> str:
-    """The beginning of a text on one line."""
-    line = " ".join(text[: EXCERPT_CHARS * 4].split())
-    return line if len(line) <= EXCERPT_CHARS else f"{line[:EXCERPT_CHARS]}\u2026"
-
-
-def parameters_text(params: dict[str, Any]) -> str:
-    """A generation's parameters as ``name value``, the sampling first."""
-    flat = {**params.get("sampling", {}), **{name: value for name, value in params.items() if name != "sampling"}}
-    return ", ".join(f"{name} {value}" for name, value in flat.items())

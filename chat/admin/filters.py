@@ -1,6 +1,6 @@
-"""The filters of the admin's lists: whose conversations, and in what way an answer in them was made.
+"""Filters of the admin's lists: by owner, and by properties of answers.
 
-A filter about answers works on a list of messages and, through "has such a message", on a list of conversations.
+A filter on answers applies to messages, and to conversations that contain such a message.
 """
 
 from collections.abc import Iterable
@@ -15,18 +15,18 @@ from chat.models import Conversation, Message
 from inference.engine.config import Device
 from inference.models import ENDED, FinishReason, Status
 
-# A list of every owner would be longer than the page on an installation with many of them.
+# With many owners a complete list would be longer than the page.
 OWNERS_OFFERED = 30
 
 Choices = Iterable[tuple[str, str]]
 
-# Of messages; an answer that is still being made may yet cite something.
+# Conditions on messages; an unfinished answer may still cite a source.
 CITES = ~Q(generation__labels=[]) & Q(generation__isnull=False)
 CITES_NOTHING = Q(generation__labels=[], generation__status__in=ENDED)
 
 
 class OwnerFilter(SimpleListFilter):
-    """The owners with the most conversations, and the one that is chosen even if it is not among them."""
+    """Offers the owners with the most conversations, and the selected one."""
 
     title = "owner"
     parameter_name = "owner"
@@ -44,10 +44,10 @@ class OwnerFilter(SimpleListFilter):
 
 
 class AnswerFilter(SimpleListFilter):
-    """Base of the filters that look at messages."""
+    """Base of the filters on messages."""
 
     def condition(self, value: str) -> Q:
-        """What a message has to be like."""
+        """Return the condition that a message must meet."""
         raise NotImplementedError
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -56,7 +56,7 @@ class AnswerFilter(SimpleListFilter):
             return queryset
         if queryset.model is Message:
             return queryset.filter(self.condition(value))
-        # Not a join: a conversation with ten such messages is still one row.
+        # EXISTS instead of a join, which would repeat a conversation with several such messages.
         return queryset.filter(Exists(Message.objects.filter(self.condition(value), conversation=OuterRef("pk"))))
 
 
@@ -92,7 +92,7 @@ class DeviceFilter(AnswerFilter):
         return [(device.value, device.value.upper()) for device in Device]
 
     def condition(self, value: str) -> Q:
-        # The devices are a list of objects; SQLite knows no "contains" for JSON, its text has the name in quotes.
+        # SQLite has no "contains" for JSON, so the quoted name is searched in the text of the list.
         return Q(generation__devices__icontains=f'"{value}"')
 
 
@@ -102,22 +102,22 @@ class SourcesFilter(AnswerFilter):
 
     def lookups(self, request: HttpRequest, model_admin: "ModelAdmin[Any]") -> Choices:
         return [
-            ("yes", "given to an answer"),
+            ("yes", "shown to the model"),
             ("cited", "cited by an answer"),
-            ("uncited", "given, none cited"),
+            ("uncited", "shown, none cited"),
             ("empty", "searched, none found"),
             ("error", "search failed"),
         ]
 
     def condition(self, value: str) -> Q:
-        given = Q(retrieval__isnull=False) & ~Q(retrieval__sources=[])
+        with_sources = Q(retrieval__isnull=False) & ~Q(retrieval__sources=[])
         match value:
             case "yes":
-                return given
+                return with_sources
             case "cited":
-                return given & CITES
+                return with_sources & CITES
             case "uncited":
-                return given & CITES_NOTHING
+                return with_sources & CITES_NOTHING
             case "empty":
                 return Q(retrieval__sources=[], retrieval__error="")
             case _:
@@ -130,9 +130,9 @@ class RetrievalOutcomeFilter(SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: "ModelAdmin[Any]") -> Choices:
         return [
-            ("sources", "sources given"),
+            ("sources", "sources shown"),
             ("cited", "cited"),
-            ("uncited", "given, none cited"),
+            ("uncited", "shown, none cited"),
             ("empty", "none found"),
             ("error", "failed"),
         ]

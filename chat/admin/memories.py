@@ -1,6 +1,6 @@
-"""The operators' pages of the built-in store: transcripts with what was said in them, and notes.
+"""Admin of the built-in memory store: transcripts with their segments, and notes.
 
-Read-only, since services and imports own them; what must go is deleted through the indexing, so that no index keeps it.
+Read-only, since services and imports own them. Deletion goes through the indexer, so that no index keeps the text.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,8 +14,8 @@ from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 
 from chat.access.owners import owner_labels
-from chat.admin.changelists import shortened
-from chat.admin.site import ReadOnlyAdmin
+from chat.admin.formatting import shortened
+from chat.admin.read_only import ReadOnlyAdmin
 from chat.local_time import moment_text
 from chat.rag import listing
 from chat.rag.indexing import indexer
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 LINES_PER_PAGE = 200
 OWNERS_OFFERED = 30
-KEPT = "answers that were shown it keep their copy"
+CITATIONS_STAY = "answers that cite it keep their copy"
 
 
 class MemoryOwnerFilter(SimpleListFilter):
-    """Shared, or whose own."""
+    """Offers shared memories, and the owners of others."""
 
     title = "owner"
     parameter_name = "owner"
@@ -47,11 +47,11 @@ class MemoryOwnerFilter(SimpleListFilter):
 
 
 class MemoryChangeList(ChangeList):
-    """Puts ``listed_owner`` and ``listed_lines`` on every row of the page, with one query for each."""
+    """Sets ``listed_owner`` and ``listed_lines`` on every row of the page, with one query for each."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        # Evaluated here, so that what is put on the rows is still there when they are rendered.
+        # Evaluated here, so that the attributes are still on the rows when they are rendered.
         rows: list[Any] = list(self.result_list)
         labels = owner_labels(row.owner for row in rows) | {SHARED: "shared"}
         n_lines = listing.segment_counts(rows) if self.model is Transcript else {}
@@ -61,7 +61,7 @@ class MemoryChangeList(ChangeList):
 
 
 class MemoryAdmin(ReadOnlyAdmin):
-    """What both kinds have in common."""
+    """Columns and deletion common to transcripts and notes."""
 
     date_hierarchy = "created_at"
 
@@ -74,11 +74,11 @@ class MemoryAdmin(ReadOnlyAdmin):
     def get_deleted_objects(
         self, objs: QuerySet[Any] | Sequence[Any], request: HttpRequest
     ) -> tuple[list[Any], dict[Any, Any], set[str], list[Any]]:
-        """The memories themselves, not every line and index entry of them."""
+        """List the memories themselves, not their segments and passages."""
         memories = list(objs)
         allowed = self.has_delete_permission(request)
         counts = {self.opts.verbose_name_plural: len(memories)}
-        lines = [f"{shortened(str(memory))} ({KEPT})" for memory in memories]
+        lines = [f"{shortened(str(memory))} ({CITATIONS_STAY})" for memory in memories]
         return lines, counts, set() if allowed else {str(self.opts.verbose_name)}, []
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
@@ -100,14 +100,14 @@ class TranscriptAdmin(MemoryAdmin):
     list_display = ("heading", "owner_label", "moment", "n_lines", "duration", "job_id")
     list_filter = (MemoryOwnerFilter, "created_at")
     search_fields = ("title", "job_id", "session_id", "segments__text", "segments__speaker")
-    search_help_text = "Words of a title or of what was said, a speaker, or the id of a job or session."
+    search_help_text = "Words of a title or segment, a speaker, or the id of a job or session."
     fields = ("heading", "owner_label", ("created_at", "indexed_at"), "job_id", "session_id", "duration")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).defer("full_text")
 
-    def page_context(self, request: HttpRequest, shown: Transcript) -> dict[str, object]:
-        segments = shown.segments.order_by("position")
+    def page_context(self, request: HttpRequest, obj: Transcript) -> dict[str, object]:
+        segments = obj.segments.order_by("position")
         speakers = segments.exclude(speaker="").values("speaker").annotate(n=Count("pk")).order_by("-n", "speaker")
         page = Paginator(segments, LINES_PER_PAGE).get_page(request.GET.get("page"))
         return {"page": page, "speakers": list(speakers[:OWNERS_OFFERED])}
@@ -136,7 +136,7 @@ class NoteAdmin(MemoryAdmin):
     list_display = ("heading", "excerpt", "owner_label", "moment")
     list_filter = (MemoryOwnerFilter, "created_at")
     search_fields = ("title", "body", "key")
-    search_help_text = "Words of a title or note, or the name it came with."
+    search_help_text = "Words of a title or note, or its key."
     fields = ("title", "owner_label", "created_at", "key", "body", "metadata")
 
     def delete_model(self, request: HttpRequest, obj: Note) -> None:

@@ -57,7 +57,7 @@ class TestStopping:
     @pytest.mark.parametrize("status", ["preparing", "queued"])
     def test_what_waits_ends_at_once(self, chat: Conversation, status: str) -> None:
         waiting = unfinished(chat, status)
-        assert act(operator(), CONVERSATIONS, "cancel_answers", chat.pk) == ["1 answer told to stop."]
+        assert act(operator(), CONVERSATIONS, "cancel_answers", chat.pk) == ["1 answer cancelled."]
         assert status_of(waiting) == (Status.INTERRUPTED, "cancelled")
 
     def test_what_runs_is_told(self, chat: Conversation) -> None:
@@ -76,27 +76,27 @@ class TestStopping:
     def test_several_in_several_conversations(self, chat: Conversation) -> None:
         other = conversation()
         stopped = [unfinished(chat), unfinished(other), unfinished(other)]
-        assert act(operator(), CONVERSATIONS, "cancel_answers", chat.pk, other.pk) == ["3 answers told to stop."]
+        assert act(operator(), CONVERSATIONS, "cancel_answers", chat.pk, other.pk) == ["3 answers cancelled."]
         assert {status_of(message)[0] for message in stopped} == {Status.INTERRUPTED}
 
     def test_nothing_under_way_is_said(self, chat: Conversation) -> None:
-        assert act(operator(), CONVERSATIONS, "cancel_answers", chat.pk) == ["No answer was being made."]
+        assert act(operator(), CONVERSATIONS, "cancel_answers", chat.pk) == ["There was no unfinished answer."]
 
     def test_single_answers(self, chat: Conversation) -> None:
         stopped, spared = unfinished(chat), unfinished(conversation())
-        assert act(operator(), MESSAGES, "cancel_answers", stopped.pk) == ["1 answer told to stop."]
+        assert act(operator(), MESSAGES, "cancel_answers", stopped.pk) == ["1 answer cancelled."]
         assert status_of(stopped)[0] == Status.INTERRUPTED
         assert status_of(spared)[0] == Status.QUEUED
 
     def test_on_the_page_of_the_conversation(self, chat: Conversation) -> None:
         client = operator()
         waiting = unfinished(chat)
-        assert "Stop the answer being made" in client.get(page_of(chat)).content.decode()
+        assert "Stop the unfinished answer" in client.get(page_of(chat)).content.decode()
         response = client.post(f"{CONVERSATIONS}{chat.pk}/cancel/", follow=True)
-        assert said(response.context) == ["1 answer told to stop."]
-        assert "Stop the answer being made" not in response.content.decode()
+        assert said(response.context) == ["1 answer cancelled."]
+        assert "Stop the unfinished answer" not in response.content.decode()
         assert status_of(waiting)[0] == Status.INTERRUPTED
-        assert LogEntry.objects.get().change_message == "Told 1 answers to stop."
+        assert LogEntry.objects.get().change_message == "Cancelled 1 answer."
 
     def test_an_answer_that_ended_meanwhile_is_no_error(
         self, chat: Conversation, monkeypatch: pytest.MonkeyPatch
@@ -109,7 +109,7 @@ class TestStopping:
             return cancel(**arguments)  # type: ignore[arg-type]
 
         monkeypatch.setattr(turns, "cancel", too_late)
-        assert act(operator(), CONVERSATIONS, "cancel_answers", chat.pk) == ["No answer was being made."]
+        assert act(operator(), CONVERSATIONS, "cancel_answers", chat.pk) == ["There was no unfinished answer."]
 
     def test_a_store_that_is_away_is_said(self, chat: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(**arguments: object) -> None:

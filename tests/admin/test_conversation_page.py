@@ -149,7 +149,7 @@ class TestSources:
         other = {"label": "2", "kind": "memory", "start_time": 723.4, "text": "Milk.", "score": None, "speaker": None}
         add_sources(add_answer(chat, "The 14th [1]."), SOURCE, other, filters={"speakers": ["Sarah"], "end_date": None})
         text = words(shown(client, page_of(chat)))
-        assert "2 sources given, 1 cited" in text
+        assert "2 sources shown, 1 cited" in text
         assert "[1] cited Weekly Sarah 2026-11-17 10:03 calm transcript segment score 0.81 We cannot make" in text
         assert "[2] not cited at 0:12:03 memory Milk." in text
         assert "searched for deadline filters speakers: Sarah found 7 took 84 ms" in text

@@ -96,7 +96,7 @@ class TestMemories:
         gone = transcript()
         retrieval = add_sources(add_answer(conversation()), SOURCE)
         asked = shown(client, address_of(gone, "delete"))
-        assert "answers that were shown it keep their copy" in asked
+        assert "answers that cite it keep their copy" in asked
         assert Transcript.objects.exists()
         assert client.post(address_of(gone, "delete"), {"post": "yes"}).status_code == 302
         assert not Transcript.objects.exists()
@@ -168,7 +168,7 @@ class TestWhatWasCited:
         assert "score 0.81 (vector 0.62, recency 0.94) We cannot make" in text
         assert "Found, but not shown to the model: Weekly Sarah" in text
         assert "(vector 0.10) Something long" in text
-        assert "Searched less well than usual: full text alone" in text
+        assert "Degraded search: full text alone" in text
 
     @pytest.mark.parametrize("scores", [None, "high", {"vector": "x"}, [], {HOSTILE: 1.0}])
     def test_hits_may_be_anything_and_stay_text(self, client: Client, scores: object) -> None:

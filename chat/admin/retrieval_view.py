@@ -1,0 +1,110 @@
+"""A stored retrieval as text for templates: query, outcome and sources."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from chat.admin.formatting import duration_text
+from chat.local_time import moment_text
+from chat.models import Retrieval
+from chat.rag.sources import parse_time
+from chat.schemas.answers import cited_labels
+
+SCORE_PARTS = ("vector", "text", "recency")
+
+
+@dataclass(frozen=True)
+class SourceLine:
+    """A source shown to the model, as text; ``cited``: the answer names its label."""
+
+    label: str
+    kind: str
+    title: str
+    speaker: str
+    time: str
+    emotion: str
+    score: str
+    text: str
+    cited: bool
+    parts: str = ""  # of the score
+
+
+@dataclass(frozen=True)
+class RetrievalView:
+    """A retrieval as text; ``not_shown`` are hits that did not fit into the prompt."""
+
+    query: str
+    filters: str
+    understood: str
+    n_hits: int
+    latency: str
+    error: str
+    note: str
+    sources: list[SourceLine]
+    not_shown: list[SourceLine]
+
+    @property
+    def n_cited(self) -> int:
+        return sum(source.cited for source in self.sources)
+
+
+def retrieval_view(retrieval: Retrieval, answer: str) -> RetrievalView:
+    cited = cited_labels(answer)
+    parts = {str(hit.get("label") or ""): hit.get("scores") for hit in retrieval.hits}
+    return RetrievalView(
+        query=retrieval.query,
+        filters=_named_values(retrieval.filters),
+        understood=_named_values(retrieval.understood),
+        n_hits=retrieval.n_hits,
+        latency=duration_text(retrieval.latency_ms),
+        error=retrieval.error,
+        note=retrieval.note,
+        sources=[source_line(source, cited, parts.get(str(source.get("label")))) for source in retrieval.sources],
+        not_shown=[source_line(hit, set(), hit.get("scores")) for hit in retrieval.hits if not hit.get("label")],
+    )
+
+
+def _named_values(values: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in sorted(values.items())  # PostgreSQL keeps no order
+        if value not in (None, [], "")
+    )
+
+
+def _score_parts(scores: object) -> str:
+    """Return ``vector 0.62, text 0.31``; parts without a score are left out."""
+    by_name = scores if isinstance(scores, Mapping) else {}
+    parts = ((name, by_name.get(name)) for name in SCORE_PARTS)
+    return ", ".join(f"{name} {value:.2f}" for name, value in parts if isinstance(value, int | float))
+
+
+def source_line(source: Mapping[str, Any], cited: set[str], scores: object = None) -> SourceLine:
+    """Build the view of a source in wire form, of which any field may be missing."""
+    label = str(source.get("label") or "")
+    score = source.get("score")
+    return SourceLine(
+        label=label,
+        kind=str(source.get("kind") or "").replace("_", " "),
+        title=str(source.get("title") or ""),
+        speaker=str(source.get("speaker") or ""),
+        time=source_time(source),
+        emotion=str(source.get("emotion") or ""),
+        score=f"{score:.2f}" if isinstance(score, int | float) else "",
+        text=str(source.get("text") or ""),
+        cited=label in cited,
+        parts=_score_parts(scores),
+    )
+
+
+def source_time(source: Mapping[str, Any]) -> str:
+    """Return the time of a source: a date when one is known, else the offset in the recording."""
+    text = source.get("time")
+    if isinstance(text, str) and text:
+        moment = parse_time(text)
+        return moment_text(moment) if moment else text
+    start = source.get("start_time")
+    if isinstance(start, int | float):
+        return f"at {timedelta(seconds=int(start))}"
+    return ""
