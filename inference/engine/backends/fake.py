@@ -36,7 +36,9 @@ class FakeVocabulary:
         )
         self.fingerprint: str = fingerprint(self.model_name, self.n_tokens, self.metadata)
 
-    def encode(self, text: str, *, special: bool) -> list[int]:
+    def encode(self, text: str, *, special: bool, limit: int | None = None) -> list[int]:
+        if limit is not None:
+            text = text[: limit + 1]
         if not special:
             return [FIRST_BYTE + byte for byte in text.encode("utf-8", "replace")]
         ids: list[int] = []

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from inference.engine.backends import llama_cpp_api as lib
 from inference.engine.backends.llama import LlamaModel
 from inference.engine.text.plain_text import encode_plain, fingerprint, is_marker
+from inference.engine.text.tokenizer_pieces import PIECE_CHARS, TextSplitter
 
 PIECE_BYTES = 256
 
@@ -33,10 +34,10 @@ class LlamaVocabulary:
         self.chat_template: str | None = model.metadata.get("tokenizer.chat_template") or None
         self.fingerprint: str = fingerprint(self.model_name, self.n_tokens, self.metadata)
 
-    def encode(self, text: str, *, special: bool) -> list[int]:
+    def encode(self, text: str, *, special: bool, limit: int | None = None) -> list[int]:
         if special:
-            return self._tokenize(text, parse_special=True)
-        return encode_plain(text, lambda part: self._tokenize(part, parse_special=False), self._marker_text)
+            return self._encode(text, parse_special=True, limit=limit)
+        return encode_plain(text, lambda part: self._encode(part, parse_special=False, limit=limit), self._marker_text)
 
     def piece(self, token: int) -> bytes:
         known = self._pieces.get(token)
@@ -66,6 +67,35 @@ class LlamaVocabulary:
     def marker_texts(self) -> list[str]:
         return [text for token in range(self.n_tokens) if (text := self._marker_text(token)) is not None]
 
+    def _encode(self, text: str, *, parse_special: bool, limit: int | None) -> list[int]:
+        if len(text) <= PIECE_CHARS:
+            return self._tokenize(text, parse_special=parse_special)
+        tokens: list[int] = []
+        for piece in self._splitters[parse_special].split(text):
+            tokens += self._tokenize(piece, parse_special=parse_special)
+            if limit is not None and len(tokens) > limit:
+                break
+        return tokens
+
+    @cached_property
+    def _splitters(self) -> dict[bool, TextSplitter]:
+        """By ``parse_special``, with which control tokens are looked for too."""
+        attributes = [lib.llama_vocab_get_attr(self._vocab, token) for token in range(self.n_tokens)]
+        # Only a byte-pair vocabulary has a pre-tokenizer, and none of the prefixes that each piece would get.
+        bound_runs = lib.llama_vocab_type(self._vocab) == lib.LLAMA_VOCAB_TYPE_BPE
+        strips = lib.LLAMA_TOKEN_ATTR_LSTRIP | lib.LLAMA_TOKEN_ATTR_RSTRIP
+        if any(attribute & strips for attribute in attributes):  # such a token takes the blanks beside it along
+            return dict.fromkeys((False, True), TextSplitter((), bound_runs=bound_runs))
+        user_defined = self._spellings(attributes, lib.LLAMA_TOKEN_ATTR_USER_DEFINED)
+        control = self._spellings(attributes, lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN)
+        return {
+            False: TextSplitter(user_defined, bound_runs=bound_runs),
+            True: TextSplitter(user_defined + control, bound_runs=bound_runs),
+        }
+
+    def _spellings(self, attributes: list[int], wanted: int) -> list[str]:
+        return [self.token_text(token) for token, attribute in enumerate(attributes) if attribute & wanted]
+
     def _tokenize(self, text: str, *, parse_special: bool) -> list[int]:
         # Lone surrogates (possible in JSON strings) have no UTF-8; they become "?".
         data = text.encode("utf-8", "replace")
@@ -81,12 +111,12 @@ class LlamaVocabulary:
         if token not in self._markers:
             attributes = lib.llama_vocab_get_attr(self._vocab, token)
             spelling = self.token_text(token)
-            checkpoints = is_marker(
+            steers = is_marker(
                 spelling,
                 control=bool(attributes & lib.LLAMA_TOKEN_ATTR_CONTROL),
                 user_defined=bool(attributes & lib.LLAMA_TOKEN_ATTR_USER_DEFINED),
             )
-            self._markers[token] = spelling if checkpoints else None
+            self._markers[token] = spelling if steers else None
         return self._markers[token]
 
     def _native_piece(self, token: int) -> bytes:

@@ -30,8 +30,11 @@ class Vocabulary(Protocol):
         """Every token that ends a generation."""
         ...
 
-    def encode(self, text: str, *, special: bool) -> list[int]:
-        """Token ids, no BOS added. With ``special=False`` never a control token, whatever the text says."""
+    def encode(self, text: str, *, special: bool, limit: int | None = None) -> list[int]:
+        """Token ids, no BOS added. With ``special=False`` never a control token, whatever the text says.
+
+        With ``limit`` a long text may be encoded only until there are more than ``limit`` ids: enough to refuse it.
+        """
         ...
 
     def piece(self, token: int) -> bytes:

@@ -33,16 +33,18 @@ def encode_plain(
     ids = tokenize(text)
     if all(marker_text(token) is None for token in set(ids)):
         return ids
-    plain: list[int] = []
-    for token in ids:
-        marker = marker_text(token)
-        if marker is None or len(marker) < 2:
-            plain.append(token)
-        else:
-            # The tokenizer cuts the text at a marker before anything else, so its neighbours stay as they are.
-            plain += encode_plain(marker[:1], tokenize, marker_text)
-            plain += encode_plain(marker[1:], tokenize, marker_text)
-    return plain
+    as_text = {token: _spelled_out(token, tokenize, marker_text) for token in set(ids)}
+    return [plain for token in ids for plain in as_text[token]]
+
+
+def _spelled_out(
+    token: int, tokenize: Callable[[str], list[int]], marker_text: Callable[[int], str | None]
+) -> list[int]:
+    marker = marker_text(token)
+    if marker is None or len(marker) < 2:
+        return [token]
+    # The tokenizer cuts the text at a marker before anything else, so its neighbours stay as they are.
+    return encode_plain(marker[:1], tokenize, marker_text) + encode_plain(marker[1:], tokenize, marker_text)
 
 
 def fingerprint(name: str, n_tokens: int, metadata: Mapping[str, str]) -> str:
