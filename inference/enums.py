@@ -1,7 +1,9 @@
-"""The words a generation's row uses: where it is, how urgent it is, how it ended.
+"""Closed sets of values of a generation: its status, its state in a stream, its priority, how it ended.
 
 A module of its own, so that the queries and the model can both name them.
 """
+
+from enum import StrEnum
 
 from django.db import models
 
@@ -19,6 +21,18 @@ class Status(models.TextChoices):
 
 WAITING = (Status.PREPARING, Status.QUEUED)
 ENDED = (Status.COMPLETE, Status.INTERRUPTED, Status.FAILED)
+
+
+class StreamState(StrEnum):
+    """The step that a generation waits for or works at, as its stream reports it between tokens."""
+
+    QUEUED = "queued"  # waits for a worker, or for room among the running answers
+    RETRIEVING = "retrieving"  # memories are searched
+    WAITING_FOR_GPU = "waiting_for_gpu"  # the GPU was requested; meanwhile the CPU computes
+    LOADING = "loading"  # a model process is being started
+    SUMMARIZING = "summarizing"  # a message longer than the context is read in parts
+    PREFILL = "prefill"  # the prompt is being computed
+    YIELDING = "yielding"  # the answer moves to another device or process
 
 
 class Priority(models.IntegerChoices):

@@ -6,18 +6,20 @@ Knows the wire format's lines; does not know where they come from.
 import re
 from typing import Any, TextIO
 
+from inference.enums import StreamState
+
 # An answer is foreign text: escape sequences in it must not reach the terminal. Tabs and line ends are fine.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 CLEAR_LINE = "\r\x1b[K"
 
-STATES = {
-    "queued": "waiting in the queue",
-    "retrieving": "searching memories",
-    "waiting_for_gpu": "waiting for the GPU",
-    "loading": "loading the model",
-    "prefill": "reading the prompt",
-    "generating": "answering",
-    "yielding": "moving to another device",
+STATES: dict[str, str] = {
+    StreamState.QUEUED: "waiting in the queue",
+    StreamState.RETRIEVING: "searching memories",
+    StreamState.WAITING_FOR_GPU: "waiting for the GPU",
+    StreamState.LOADING: "loading the model",
+    StreamState.SUMMARIZING: "reading the message in parts",
+    StreamState.PREFILL: "reading the prompt",
+    StreamState.YIELDING: "moving to another device",
 }
 
 

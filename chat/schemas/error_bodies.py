@@ -12,6 +12,7 @@ from django.core.exceptions import (
     SuspiciousOperation,
 )
 from django.http import Http404, JsonResponse
+from msgspec import UNSET
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
@@ -29,10 +30,11 @@ from chat.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from chat.schemas.answer_types import ErrorObject, as_json
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
-TOLD_INSTEAD = {
+PUBLIC_MESSAGES = {
     "store_unavailable": "Redis or the database does not answer; try again",
     "model_unavailable": "the model cannot be used now",
 }
@@ -52,7 +54,7 @@ _OF_DRF: dict[type[drf.APIException], type[ChatError]] = {
 
 
 def as_chat_error(error: BaseException) -> ChatError:
-    """The client's view of anything that was raised; what nobody foresaw is logged here and told without details."""
+    """Return the client's view of any exception; an unforeseen one is logged here and reported without details."""
     if isinstance(error, drf.APIException):
         return _from_drf(error)
     if isinstance(error, Http404 | ObjectDoesNotExist):
@@ -67,16 +69,16 @@ def as_chat_error(error: BaseException) -> ChatError:
         return InvalidRequest("the request is malformed")
     translated = translate(error) if isinstance(error, Exception) else ChatError("interrupted")
     if translated.status == HTTPStatus.INTERNAL_SERVER_ERROR and translated is not error:
-        logger.error("unforeseen error", exc_info=error)
+        log.error("unforeseen error", exc_info=error)
     return _without_addresses(translated)
 
 
 def _without_addresses(error: ChatError) -> ChatError:
-    """Whose words come from a driver or name a file are told in ours, and logged as they were."""
-    if error.code not in TOLD_INSTEAD or error.message == TOLD_INSTEAD[error.code]:
+    """Replace a message that comes from a driver or may name a file; the original is logged."""
+    if error.code not in PUBLIC_MESSAGES or error.message == PUBLIC_MESSAGES[error.code]:
         return error
-    logger.warning("%s: %s", error.code, error.message)
-    return Unavailable(TOLD_INSTEAD[error.code], code=error.code, retry_after_secs=error.retry_after_secs)
+    log.warning("service unavailable code=%s error=%s", error.code, error.message)
+    return Unavailable(PUBLIC_MESSAGES[error.code], code=error.code, retry_after_secs=error.retry_after_secs)
 
 
 def _from_drf(error: drf.APIException) -> ChatError:
@@ -87,11 +89,8 @@ def _from_drf(error: drf.APIException) -> ChatError:
 
 
 def error_object(error: ChatError) -> dict[str, Any]:
-    """What stands under ``error``: code, message, the field if there is one, and what else is known."""
-    told: dict[str, Any] = {"code": error.code, "message": error.message}
-    if error.field:
-        told["field"] = error.field
-    return told | error.extra
+    """Return the object under ``error``: code, message, the field if there is one, and further facts."""
+    return as_json(ErrorObject(code=error.code, message=error.message, field=error.field or UNSET, **error.extra))
 
 
 def headers_of(error: ChatError) -> dict[str, str]:
@@ -109,5 +108,6 @@ def error_response(error: ChatError) -> JsonResponse:
 
 def drf_exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     """REST_FRAMEWORK's EXCEPTION_HANDLER."""
-    told = as_chat_error(error)
-    return Response({"error": error_object(told)}, status=told.status, headers=headers_of(told))
+    chat_error = as_chat_error(error)
+    body = {"error": error_object(chat_error)}
+    return Response(body, status=chat_error.status, headers=headers_of(chat_error))

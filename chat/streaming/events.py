@@ -18,11 +18,14 @@ from django.db import InterfaceError, OperationalError
 from chat.access.callers import Caller
 from chat.errors import ChatError
 from chat.schemas import answers
+from chat.schemas.answer_types import as_json
 from chat.schemas.error_bodies import as_chat_error, error_object
+from chat.schemas.stream_types import StreamStatus
 from chat.services import turns
 from chat.services.turns import Turn
 from chat.streaming.background import in_thread, spawn
 from chat.streaming.disconnect import closing, reading, watch_arrival
+from inference.enums import StreamState
 from inference.models import ENDED, Priority
 from inference.queue import generations
 from inference.runtime import log_context
@@ -34,6 +37,7 @@ WireLine = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 LAST_WORDS_SECS = 0.3
+PROCESS_ENDS = "this process ends; resume by the last id"
 
 
 @dataclass
@@ -120,7 +124,7 @@ async def lines_and_pings(
         yield progress.line(generation_id=str(turn.generation_id), **ids)
         if turn.needs_preparation:
             spawn(in_thread(turns.prepare_turn, generation_id=turn.generation_id))
-            yield progress.line(status={"state": "retrieving"})
+            yield progress.line(status=_status(StreamState.RETRIEVING))
         presence = reading(turn.generation_id, caller=caller, stops=stops)
         async with presence as own, aclosing(_followed(turn, caller, progress)) as source:
             async for line in source:
@@ -143,7 +147,7 @@ async def _followed(turn: Turn, caller: Caller, progress: _Progress) -> AsyncGen
                 return
             # After the End, so that an answer that is complete anyway is told whole.
             if closing.begun:
-                yield progress.line(status={"state": "yielding", "reason": "this process ends; resume by the last id"})
+                yield progress.line(status=_status(StreamState.YIELDING, reason=PROCESS_ENDS))
                 return
             line = await _line(turn, entry, progress)
             if line is not None or time.monotonic() - progress.last_sent >= settings.STREAM_PING_SECS:
@@ -158,8 +162,8 @@ async def _line(turn: Turn, entry: AnyEntry | None, progress: _Progress) -> Wire
         return progress.line(token=entry.text)
     if isinstance(entry, StatusEntry):
         progress.is_claimed = True
-        known = {"state": entry.state, "position": entry.position, "progress": entry.progress, "reason": entry.reason}
-        return progress.line(status={name: value for name, value in known.items() if value is not None})
+        status = _status(entry.state, position=entry.position, progress=entry.progress, reason=entry.reason)
+        return progress.line(status=status)
     # A second of silence. Nobody writes the place in the queue down, because it changes with others.
     return None if progress.is_claimed else await _queued(turn, progress)
 
@@ -172,7 +176,7 @@ async def _queued(turn: Turn, progress: _Progress) -> WireLine | None:
     if place is None or place.position == progress.position:
         return None
     progress.position = place.position
-    return progress.line(status={"state": "queued", "position": place.position, "wait_s": round(place.wait_secs, 1)})
+    return progress.line(status=_status(StreamState.QUEUED, position=place.position, wait_s=round(place.wait_secs, 1)))
 
 
 async def _last(turn: Turn, caller: Caller, end: EndEntry, progress: _Progress) -> WireLine:
@@ -193,6 +197,11 @@ async def close_all(timeout_secs: float) -> None:
         await asyncio.sleep(0.02)
     # An answer that was awaited whole is rendered after its stream has ended.
     await asyncio.sleep(min(LAST_WORDS_SECS, max(0.0, deadline - time.monotonic())))
+
+
+def _status(state: StreamState, **details: Any) -> WireLine:  # noqa: ANN401  fields of StreamStatus
+    known = {name: value for name, value in details.items() if value is not None}
+    return as_json(StreamStatus(state=state, **known))
 
 
 def _text(value: UUID | None) -> str | None:

@@ -15,6 +15,7 @@ from chat.prompting.builder import PromptBuilder, sequence_params
 from chat.prompting.history_notes import condensed_message
 from chat.prompting.text_splitter import beginning, pieces
 from chat.summarization.summarizer import Summarizer
+from inference.enums import StreamState
 from inference.errors import KeyTaken, StoreUnavailable
 from inference.models import Generation, Priority, Status
 from inference.queue import generations
@@ -127,7 +128,7 @@ def _tell(generation: Generation, progress: float, level: int) -> None:
     """A status for the readers; a courtesy, which Redis may refuse."""
     waiting = StatusEntry(
         index=0,
-        state="summarizing",
+        state=StreamState.SUMMARIZING,
         progress=round(progress, 3),
         reason="the message is longer than the context and is read in parts" if level == 0 else "notes are joined",
     )

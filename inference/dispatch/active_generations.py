@@ -22,7 +22,7 @@ from inference.engine.protocol.frames import (
     Rejected,
     Step,
 )
-from inference.enums import FinishReason, Status
+from inference.enums import FinishReason, Status, StreamState
 from inference.monitoring.engine_metrics import StepMeter
 from inference.queue.results import CANCELLED, TIMED_OUT, Ending, FinalText, failed, storable
 from inference.token_stream.entries import StatusEntry, TokenEntry
@@ -109,7 +109,9 @@ class ActiveGenerations:
             if generation.stopping is not None:
                 self.remove(generation, Outcome(ClaimState.ENDED, generation.stopping))
 
-    def runner_exited(self, device: str, reason: str, *, state: str, told: str, is_failure: bool = True) -> None:
+    def runner_exited(
+        self, device: str, reason: str, *, state: StreamState, told: str, is_failure: bool = True
+    ) -> None:
         """Every generation sequence goes on elsewhere from its last token, but for the one that kills runners.
 
         ``is_failure``: nobody here ended that runner on purpose.
@@ -140,7 +142,7 @@ class ActiveGenerations:
         match frame:
             case Deferred(reason=reason):
                 generation.last_progress_at = 0.0  # that it goes on again is told at once
-                self.say(generation, "queued", reason=reason)
+                self.say(generation, StreamState.QUEUED, reason=reason)
             case PrefillProgress(n_done=n_done, n_total=n_total):
                 self._progress_came(generation, n_done, n_total, now)
             case Ended():
@@ -177,10 +179,15 @@ class ActiveGenerations:
         progress = n_done / max(1, n_total)
         if now - generation.last_progress_at >= PROGRESS_SECS or progress >= 1.0:
             generation.last_progress_at = now
-            self.say(generation, "prefill", progress=round(progress, 3))
+            self.say(generation, StreamState.PREFILL, progress=round(progress, 3))
 
     def say(
-        self, generation: ActiveGeneration, state: str, *, progress: float | None = None, reason: str | None = None
+        self,
+        generation: ActiveGeneration,
+        state: StreamState,
+        *,
+        progress: float | None = None,
+        reason: str | None = None,
     ) -> None:
         self._sink(
             [(generation, StatusEntry(index=len(generation.tokens), state=state, progress=progress, reason=reason))]

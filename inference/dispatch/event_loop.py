@@ -45,6 +45,7 @@ from inference.engine.protocol.frames import (
     Rejected,
     Step,
 )
+from inference.enums import StreamState
 from inference.gpu.lease.port import LeaseGranted, LeaseLost, LeaseRecalled, LeaseRefused
 from inference.queue.results import TIMED_OUT, failed
 
@@ -132,7 +133,7 @@ class EventLoop:
             return
         self.generations.take(generation, now)
         if self.place.ready is None:
-            self.generations.say(generation, "loading")
+            self.generations.say(generation, StreamState.LOADING)
         if self.residency is not None:
             self.residency.asking.work_arrived(now)
 
@@ -172,11 +173,11 @@ class EventLoop:
         if self.residency is not None and slot is self.gpu:
             is_failure = self.residency.gpu_exited(reason, now)
             told = "the model on the GPU ended; the answer goes on on the CPU"
-            self.generations.runner_exited(GPU, reason, state="yielding", told=told, is_failure=is_failure)
+            self.generations.runner_exited(GPU, reason, state=StreamState.YIELDING, told=told, is_failure=is_failure)
             return
         log.error("the runner with %d sequences ended: %s", len(self.generations.on(CPU)), reason)
         told = "the model process ended and is being started again"
-        self.generations.runner_exited(CPU, reason, state="loading", told=told)
+        self.generations.runner_exited(CPU, reason, state=StreamState.LOADING, told=told)
         if self.residency is not None:
             self.residency.cpu_exited(now)
 
@@ -214,7 +215,7 @@ class EventLoop:
             return
         for generation in crash_attribution.admissible(self.generations.by_id.values()):
             if not generation.tokens:
-                self.generations.say(generation, "prefill", progress=0.0, reason=self._reason(place))
+                self.generations.say(generation, StreamState.PREFILL, progress=0.0, reason=self._reason(place))
             self.generations.submit(generation, place.device, now)
 
     def _reason(self, place: RunnerSlot) -> str | None:

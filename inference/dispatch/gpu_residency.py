@@ -18,6 +18,7 @@ from inference.dispatch.lease_release import LeaseRelease
 from inference.dispatch.migration import Migration
 from inference.dispatch.runner_slot import RunnerSlot
 from inference.engine.protocol.frames import CacheExported, Exported, Imported
+from inference.enums import StreamState
 from inference.gpu.lease.port import LeaseEvent, LeaseGranted, LeaseLost, LeaseRecalled, LeaseRefused, Post
 from inference.gpu.records.hand_over import HandOverRecord
 
@@ -103,7 +104,7 @@ class GpuResidency:
                 if self.state is GpuState.WAITING:
                     log.info("the card was refused, next try in %.1f s: %s", retry_in_secs, reason)
                     self.asking.reason = reason
-                    self._say_to_all("waiting_for_gpu", reason)
+                    self._say_to_all(StreamState.WAITING_FOR_GPU, reason)
             case LeaseRecalled(lease, reason) if lease == self._stay.lease:
                 self.asking.rest(now + self._parts.policy.min_hold_secs)
                 self._leave(reason, now)
@@ -187,7 +188,7 @@ class GpuResidency:
         self._stay = GpuSession(now, ticket)
         self._states.move(GpuState.WAITING, now)
         self.asking.go_on(now)
-        self._say_to_all("waiting_for_gpu", None)
+        self._say_to_all(StreamState.WAITING_FOR_GPU, None)
 
     def _granted(self, event: LeaseGranted, now: float) -> None:
         stay = self._stay
@@ -196,7 +197,7 @@ class GpuResidency:
         for generation in self._generations.by_id.values():
             generation.gpu_wait_ms += 1000 * (now - max(stay.asked_at, generation.added_at or now))
         self._states.move(GpuState.LOADING, now)
-        self._say_to_all("loading", None)
+        self._say_to_all(StreamState.LOADING, None)
         self._gpu.start()
         self._ways.copy_ahead()
 
@@ -218,7 +219,7 @@ class GpuResidency:
             self._stay.n_served = self._generations.n_ended - self._stay.n_ended_before
             self._states.move(GpuState.YIELDING, now)
             for generation in self._generations.on(self._gpu.device):
-                self._generations.say(generation, "yielding", reason=because)
+                self._generations.say(generation, StreamState.YIELDING, reason=because)
             self._ways.go_down(now)
 
     def _drop(self, because: str, now: float) -> None:
@@ -247,6 +248,6 @@ class GpuResidency:
     def _record(self, now: float) -> HandOverRecord:
         return self._stay.record(now, is_simulated=self._parts.is_simulated)
 
-    def _say_to_all(self, state: str, reason: str | None) -> None:
+    def _say_to_all(self, state: StreamState, reason: str | None) -> None:
         for generation in self._generations.by_id.values():
             self._generations.say(generation, state, reason=reason)

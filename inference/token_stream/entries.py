@@ -6,6 +6,8 @@ index of the last token before it (0 before the first).
 
 import msgspec
 
+from inference.enums import StreamState
+
 
 class LogEntry(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True, kw_only=True):
     index: int
@@ -18,9 +20,9 @@ class TokenEntry(LogEntry, frozen=True, tag="token", kw_only=True):
 
 
 class StatusEntry(LogEntry, frozen=True, tag="status", kw_only=True):
-    """Where the generation is when no token comes; states as in the wire format."""
+    """The state of the generation between two tokens."""
 
-    state: str  # queued | retrieving | waiting_for_gpu | loading | prefill | generating | yielding
+    state: StreamState
     position: int | None = None
     progress: float | None = None
     reason: str | None = None

@@ -11,7 +11,7 @@ from chat.streaming import events
 from chat.streaming.background import in_thread
 from chat.streaming.events import WireLine
 from inference.engine.params import SamplingParams, SequenceParams
-from inference.enums import FinishReason, Status
+from inference.enums import FinishReason, Status, StreamState
 from inference.models import Generation, Priority
 from inference.queue import generations
 from inference.queue.results import Ending, end_entry, row_columns
@@ -41,7 +41,7 @@ class ScriptedWorker:
         self._append(tokens)
 
     def waits(self, state: str, **more: Any) -> None:  # noqa: ANN401
-        self._append([StatusEntry(index=len(self.said), state=state, **more)])
+        self._append([StatusEntry(index=len(self.said), state=StreamState(state), **more)])
 
     def ends(self, ending: Ending = STOPPED, *, held_back: str = "", tells_the_log: bool = True) -> None:
         columns = row_columns(ending, self.said, PARAMS, vocabulary=None)

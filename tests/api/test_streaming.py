@@ -56,7 +56,7 @@ async def test_a_database_that_is_away_while_one_waits_does_not_end_the_stream(m
     def away(_: UUID) -> generations.QueuePosition:
         raise OperationalError("the server is being restarted")
 
-    monkeypatch.setattr(generations, "queue_place", away)
+    monkeypatch.setattr(generations, "queue_position", away)
     reading = asyncio.create_task(read(turn))
     await asyncio.sleep(1.5)  # one look at the queue
     await in_thread(worker.says, "Hello")

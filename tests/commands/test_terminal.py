@@ -4,7 +4,8 @@ import io
 
 import pytest
 
-from chat.management.terminal import AnswerPrinter, source_text, status_text
+from chat.management.terminal import STATES, AnswerPrinter, source_text, status_text
+from inference.enums import StreamState
 
 
 class Terminal(io.StringIO):
@@ -105,3 +106,9 @@ def test_a_state_of_a_later_version_is_shown_by_its_name() -> None:
 
 def test_a_source_without_anything() -> None:
     assert source_text({}) == " [] "
+
+
+def test_every_state_of_a_stream_has_a_text() -> None:
+    assert set(STATES) == set(StreamState)
+    for state in StreamState:
+        assert status_text({"state": state.value, "position": 2}) == f"{STATES[state]}, place 2 ..."

@@ -10,7 +10,7 @@ import redis
 from channels.db import database_sync_to_async
 from django.db import InterfaceError, OperationalError
 
-from inference.enums import FinishReason, Status
+from inference.enums import FinishReason, Status, StreamState
 from inference.errors import StoreUnavailable
 from inference.models import Generation
 from inference.queue import generations
@@ -109,7 +109,9 @@ async def test_a_reader_that_leaves_after_every_token_misses_nothing(store: "red
 
 async def test_statuses_and_the_end_are_told_again_tokens_are_not(store: "redis.Redis[bytes]") -> None:
     row = await database_sync_to_async(claimed)()
-    write(store, row, *tokens("ab"), StatusEntry(index=2, state="loading"), EndEntry(index=2, status="complete"))
+    write(
+        store, row, *tokens("ab"), StatusEntry(index=2, state=StreamState.LOADING), EndEntry(index=2, status="complete")
+    )
     entries = await collect(row.pk, 2)
     assert [type(entry) for entry in entries] == [StatusEntry, EndEntry]
 

@@ -6,6 +6,7 @@ import pytest
 import redis
 from django.conf import settings
 
+from inference.enums import StreamState
 from inference.errors import StoreUnavailable
 from inference.runtime.redis_client import fence_key, log_key
 from inference.token_stream import redis_log
@@ -74,8 +75,14 @@ def test_two_writers_interleaved_leave_one_text(store: "redis.Redis[bytes]") -> 
 
 
 def test_statuses_and_the_end_lie_between_the_tokens(store: "redis.Redis[bytes]") -> None:
-    append(store, 1, StatusEntry(index=0, state="loading"), StatusEntry(index=0, state="prefill"), *tokens("a"))
-    append(store, 1, StatusEntry(index=1, state="loading"), EndEntry(index=1, status="complete"))
+    append(
+        store,
+        1,
+        StatusEntry(index=0, state=StreamState.LOADING),
+        StatusEntry(index=0, state=StreamState.PREFILL),
+        *tokens("a"),
+    )
+    append(store, 1, StatusEntry(index=1, state=StreamState.LOADING), EndEntry(index=1, status="complete"))
     ids = [stream_id for stream_id, _ in store.xrange(log_key(GENERATION))]
     assert ids == [b"0-1", b"0-2", b"1-0", b"1-1", b"1-2"]
 

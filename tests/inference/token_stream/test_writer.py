@@ -10,6 +10,7 @@ import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
+from inference.enums import StreamState
 from inference.runtime.redis_client import log_key
 from inference.token_stream import redis_log
 from inference.token_stream import writer as log_writer
@@ -132,7 +133,7 @@ def test_a_log_that_redis_lost_is_written_again(writer: LogWriter, store: "redis
     put(writer, generation, *tokens("c", first=3), epoch=2)
     assert writer.flush(generation, 2, PATIENCE_SECS)
     store.flushall()
-    put(writer, generation, StatusEntry(index=3, state="loading"), *tokens("d", first=4), epoch=2)
+    put(writer, generation, StatusEntry(index=3, state=StreamState.LOADING), *tokens("d", first=4), epoch=2)
     put(writer, generation, EndEntry(index=4, status="complete"), epoch=2)
     assert writer.flush(generation, 2, PATIENCE_SECS)
     assert text(store, generation) == "abcd"
@@ -162,7 +163,7 @@ def test_a_status_alone_after_a_loss_brings_the_tokens_back(writer: LogWriter, s
     put(writer, generation, *tokens("ab"))
     assert writer.flush(generation, 1, PATIENCE_SECS)
     store.flushall()
-    put(writer, generation, StatusEntry(index=2, state="loading"))
+    put(writer, generation, StatusEntry(index=2, state=StreamState.LOADING))
     assert writer.flush(generation, 1, PATIENCE_SECS)
     assert text(store, generation) == "ab"
 
