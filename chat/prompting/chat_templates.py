@@ -1,8 +1,8 @@
-"""How a conversation is written for a model: the file's own template, Gemma's turns, or a plain transcript.
+"""Chat formats: the template of the model file, Gemma's turns, or a plain transcript for base models.
 
-A format turns texts into token ids piece by piece: the opening (everything up to the first answer), a follow-up
-(from the end of one answer to the beginning of the next) and the text of an answer. Scaffolding may contain
-control tokens, contents never: they are encoded apart. Knows no memories, budgets or database.
+A format encodes texts piece by piece: the opening (up to the first answer), a follow-up (from the end of one answer to
+the start of the next) and the text of an answer. Scaffolding may hold control tokens, contents never: they are encoded
+separately. Knows no sources, budgets or database.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class PromptSegment(NamedTuple):
-    """A stretch of prompt text. Only scaffolding (``special``) may name control tokens."""
+    """A piece of prompt text. Only scaffolding (``special``) may hold control tokens."""
 
     text: str
     special: bool
@@ -39,12 +39,12 @@ def content(text: str) -> PromptSegment:
 
 
 class ChatFormat(ABC):
-    """Base of the three. ``fingerprint`` names tokenizer and format: ids made under one are valid under it alone."""
+    """Base of the formats. ``fingerprint`` identifies tokenizer and format: ids are valid under one fingerprint alone."""
 
     name: str
     stops: tuple[str, ...] = ()
-    trim_start = False  # answers begin with a space that is not text
-    plain_model = False  # no instruct model: prompts are kept short and show rather than tell
+    trim_start = False  # answers begin with a space that is no part of the text
+    plain_model = False  # a base model: prompts are short and give examples, not rules
 
     def __init__(self, tokenizer: Tokenizer, *details: str) -> None:
         self.tokenizer = tokenizer
@@ -58,15 +58,15 @@ class ChatFormat(ABC):
     def follow_up_segments(self, user: str) -> list[PromptSegment]: ...
 
     def opening(self, system: str, user: str) -> list[int]:
-        """From the first token to where the first answer begins."""
+        """Encode from the first token to the start of the first answer."""
         return self._encode(self.opening_segments(system.strip(), user.strip()))
 
     def follow_up(self, user: str) -> list[int]:
-        """From the end of an answer to where the next one begins."""
+        """Encode from the end of an answer to the start of the next one."""
         return self._encode(self.follow_up_segments(user.strip()))
 
     def answer(self, text: str) -> list[int]:
-        """An answer that was not generated here."""
+        """Encode an answer that no generation of this service produced."""
         return self._encode([content(text.strip())])
 
     def _encode(self, segments: Sequence[PromptSegment]) -> list[int]:
@@ -78,7 +78,7 @@ class ChatFormat(ABC):
 
 
 class GemmaFormat(ChatFormat):
-    """Gemma's own: two roles, the system text at the head of the first user turn."""
+    """Gemma's format: two roles, the system prompt at the start of the first user turn."""
 
     name = "gemma"
 
@@ -94,13 +94,13 @@ class GemmaFormat(ChatFormat):
 
 
 class TranscriptFormat(ChatFormat):
-    """For a base model, which knows no turns: a dialogue as it may stand on a page.
+    """For a base model, which was not trained on turns: a dialogue as a page would print it.
 
-    Contents begin with their space, since that is how words are cut into tokens.
+    Contents begin with their space, since tokens of words include it.
     """
 
     name = "transcript"
-    # The longer ones first in the text: an answer before an empty line loses that line with the stop.
+    # The longer ones first: an answer before an empty line loses that line with the stop string.
     stops = ("\n\nUser:", "\n\nAssistant:", "\nUser:", "\nAssistant:")
     trim_start = True
     plain_model = True
@@ -115,14 +115,14 @@ class TranscriptFormat(ChatFormat):
         return [content("\n\nUser:"), *self._rest(user)]
 
     def answer(self, text: str) -> list[int]:
-        return self._encode([content(f" {self._defused(text.strip())}")])
+        return self._encode([content(f" {self._escaped(text.strip())}")])
 
     def _rest(self, user: str) -> list[PromptSegment]:
-        return [content(f" {self._defused(user)}"), content("\nAssistant:")]
+        return [content(f" {self._escaped(user)}"), content("\nAssistant:")]
 
-    def _defused(self, text: str) -> str:
-        """A speaker's mark at the start of a line within a text is indented: it opens no turn."""
-        # The stop strings need no such care in answers: an answer ends before it can contain one.
+    def _escaped(self, text: str) -> str:
+        """Indent a speaker's name at the start of a line within a text, so that it opens no turn."""
+        # Stop strings within answers need no such care: an answer ends before it can hold one.
         return self._speaker_at_line_start.sub(" ", "\n".join(text.splitlines()))
 
 
@@ -132,7 +132,7 @@ _BETWEEN_MARKS = re.compile(f"([{''.join(MARKS)}])")
 
 
 class TemplateFormat(ChatFormat):
-    """The Jinja template of the model file, rendered once with marks in place of contents and cut at the marks."""
+    """The Jinja template of the model file, rendered once with marks in place of contents and split at the marks."""
 
     name = "template"
 
@@ -142,16 +142,16 @@ class TemplateFormat(ChatFormat):
             raise TemplateUnusable("the model file has no chat template")
         if any(mark in template for mark in MARKS):
             raise TemplateUnusable("the chat template contains characters of the private use area")
-        # Four conversations tell all: with and without a system text, and what stands between two answers.
+        # Four conversations show all pieces: openings with and without a system message, and a follow-up.
         system, user = {"role": "system", "content": SYSTEM}, {"role": "user", "content": USER}
         combined = {"role": "user", "content": f"{SYSTEM}\n\n{USER}"}
-        more = [{"role": "assistant", "content": ANSWER}, {"role": "user", "content": NEXT_USER}]
-        # The follow-up is taken from a dialogue without system text, which some templates put before the last message.
-        conversations: list[Conversation] = [[system, user], [combined], [user], [user, *more]]
+        rest = [{"role": "assistant", "content": ANSWER}, {"role": "user", "content": NEXT_USER}]
+        # The follow-up comes from a dialogue without system message, which some templates move before the last message.
+        conversations: list[Conversation] = [[system, user], [combined], [user], [user, *rest]]
         with_system, with_combined, alone, longer = render(
             template, bos=tokenizer.bos_text, eos=tokenizer.eos_text, conversations=conversations
         )
-        # Some templates refuse a system message, others drop it in silence: both get it before the first user text.
+        # Some templates refuse a system message, others drop it: both get it before the first user text.
         takes_system = _shows(with_system, SYSTEM, USER)
         self._with_system = _cut(with_system if takes_system else with_combined, SYSTEM, USER)
         self._alone = _cut(alone, USER)
@@ -169,10 +169,10 @@ def _shows(rendering: TemplateRendering, *marks: str) -> bool:
 
 
 def _cut(rendering: TemplateRendering, *marks: str) -> list[str]:
-    """Scaffolding and marks in turn."""
+    """Split into scaffolding and marks, alternating."""
     if not _shows(rendering, *marks):
         raise TemplateUnusable(
-            f"the chat template cannot write a plain dialogue: {rendering.refusal or 'texts are lost'}"
+            f"the chat template cannot render a plain dialogue: {rendering.refusal or 'it drops texts'}"
         )
     return _BETWEEN_MARKS.split(rendering.text)
 
@@ -186,17 +186,17 @@ def _filled(pieces: list[str], contents: dict[str, str]) -> list[PromptSegment]:
     return [content(contents[piece]) if piece in contents else scaffold(piece) for piece in pieces]
 
 
-def choose_format(tokenizer: Tokenizer, wanted: str) -> ChatFormat:
-    """``wanted`` is GEMMA_CHAT_FORMAT. With ``auto`` an unusable template is said and passed over."""
+def choose_format(tokenizer: Tokenizer, setting: str) -> ChatFormat:
+    """Choose by the setting GEMMA_CHAT_FORMAT; with ``auto`` an unusable template is logged and not used."""
     template = tokenizer.chat_template
-    if wanted == "template" or (wanted == "auto" and template):
+    if setting == "template" or (setting == "auto" and template):
         try:
             return TemplateFormat(tokenizer, template or "")
         except TemplateUnusable as error:
-            if wanted == "template":
-                raise ModelUnavailable(f"GEMMA_CHAT_FORMAT=template cannot be followed: {error}") from error
-            log.warning("The model file's chat template is not used: %s", error)
-    if wanted == "gemma" or (wanted == "auto" and tokenizer.is_instruct and _knows_gemma_turns(tokenizer)):
+            if setting == "template":
+                raise ModelUnavailable(f"GEMMA_CHAT_FORMAT=template cannot be used: {error}") from error
+            log.warning("chat template of the model file not used error=%s", error)
+    if setting == "gemma" or (setting == "auto" and tokenizer.is_instruct and _knows_gemma_turns(tokenizer)):
         return GemmaFormat(tokenizer)
     return TranscriptFormat(tokenizer)
 
@@ -206,12 +206,15 @@ def _knows_gemma_turns(tokenizer: Tokenizer) -> bool:
 
 
 def get_format() -> ChatFormat:
-    """The format in use, made once per tokenizer and day: templates may write the date. Raises ModelUnavailable."""
+    """Return the format in use, built once per tokenizer and day: templates may write the date.
+
+    Raises ModelUnavailable.
+    """
     tokenizer = get_tokenizer()
     dated = "strftime_now" in (tokenizer.chat_template or "")
     return _format_of_day(tokenizer, settings.GEMMA_CHAT_FORMAT, datetime.now().astimezone().date() if dated else None)
 
 
 @lru_cache(maxsize=2)
-def _format_of_day(tokenizer: Tokenizer, wanted: str, day: date | None) -> ChatFormat:
-    return choose_format(tokenizer, wanted)
+def _format_of_day(tokenizer: Tokenizer, setting: str, day: date | None) -> ChatFormat:
+    return choose_format(tokenizer, setting)

@@ -1,7 +1,6 @@
-"""The words around what a model is not shown word for word any more: in a prompt, and in the summariser's own prompt.
+"""Texts around turns that a prompt holds no longer word for word, and the prompts of the summarizer.
 
-What was said is quoted within a fence everywhere: it cannot end the fence, begin a turn, or command whoever reads it.
-Knows no tokens.
+Messages are quoted within a fence: they cannot end it, begin a turn or give instructions. Knows no tokens.
 """
 
 from collections.abc import Iterable
@@ -42,20 +41,20 @@ TASK = "Write the minutes of all of it, in at most {n_words} words."
 
 
 def earlier_block(first: str, summary: str) -> str:
-    """What a prompt says of turns that are not in it; either part may be empty."""
+    """Return the block about turns that the prompt leaves out; either part may be empty."""
     parts = [(FIRST, quoted(first)), (SUMMARY, quoted(summary))]
     lines = [line for heading, text in parts if text for line in (heading, text)]
     return "\n".join([EARLIER, FENCE, *lines, FENCE])
 
 
-def as_transcript(said: Iterable[tuple[Role, str]]) -> str:
-    """Turns as material for the summariser, speakers named."""
+def as_transcript(messages: Iterable[tuple[Role, str]]) -> str:
+    """Return messages with named speakers, as material for the summarizer."""
     names = {Role.USER: "User", Role.ASSISTANT: "Assistant"}
-    return "\n\n".join(f"{names[role]}: {text.strip()}" for role, text in said if text.strip())
+    return "\n\n".join(f"{names[role]}: {text.strip()}" for role, text in messages if text.strip())
 
 
 def summarizer_message(material: str, so_far: str, *, n_words: int) -> str:
-    """What the summariser is asked: the minutes so far, if any, and what comes next."""
+    """Return the summarizer's user message: the minutes so far, if any, and the next piece."""
     if not so_far:
         return "\n".join([WHOLE, FENCE, quoted(material), FENCE, TASK.format(n_words=n_words)])
     before = [MINUTES, FENCE, quoted(so_far), FENCE]
@@ -67,5 +66,5 @@ BEGINNING, NOTES, END = "It begins:", "Notes on all its parts, in order:", "It e
 
 
 def condensed_message(first: str, notes: str, last: str) -> str:
-    """What the model reads in place of a message that is longer than the context."""
+    """Return the text that replaces a message longer than the context window."""
     return "\n\n".join([LONG, f"{BEGINNING}\n{first}", f"{NOTES}\n{quoted(notes)}", f"{END}\n{last}"])

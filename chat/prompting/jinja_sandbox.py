@@ -1,7 +1,7 @@
-"""Renders a model file's Jinja template in a child process with bounds on time, memory and size.
+"""Render a model file's Jinja template in a child process with limits on time, memory and size.
 
-A template is foreign code: the sandbox keeps it from our objects, not from endless loops. The child knows no
-Django; this file is its program and, imported, the parent's side of the pipe.
+A template is untrusted code: Jinja's sandbox protects objects of the process, but does not end endless loops. The child
+runs this file as its program without Django; imported, it is the parent's side of the pipe.
 """
 
 import json
@@ -26,19 +26,19 @@ Conversation = list[dict[str, str]]
 
 
 class TemplateUnusable(Exception):
-    """The template breaks a bound or is no valid Jinja; nothing can be rendered with it."""
+    """The template exceeds a limit or is no valid Jinja; nothing can be rendered with it."""
 
 
 @dataclass(frozen=True)
 class TemplateRendering:
-    """What one conversation became, or why the template refused it."""
+    """The text of one conversation, or the reason why the template refused it."""
 
     text: str = ""
     refusal: str = ""
 
 
 def render(template: str, *, bos: str, eos: str, conversations: list[Conversation]) -> list[TemplateRendering]:
-    """Render each conversation up to where the next answer begins. Raises TemplateUnusable."""
+    """Render each conversation up to the start of the next answer. Raises TemplateUnusable."""
     if len(template) > MAX_TEMPLATE_CHARS:
         raise TemplateUnusable(f"the chat template has more than {MAX_TEMPLATE_CHARS} characters")
     job = json.dumps({"template": template, "bos": bos, "eos": eos, "conversations": conversations})
@@ -49,8 +49,8 @@ def render(template: str, *, bos: str, eos: str, conversations: list[Conversatio
     except subprocess.TimeoutExpired:
         raise TemplateUnusable(f"the chat template took longer than {WALL_SECS:.0f} s to render") from None
     if child.returncode != 0:
-        last_words = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise TemplateUnusable(f"rendering the chat template ended with {child.returncode}: {last_words[:300]}")
+        last_line = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise TemplateUnusable(f"rendering the chat template ended with {child.returncode}: {last_line[:300]}")
     return [TemplateRendering(**answer) for answer in json.loads(child.stdout)]
 
 
@@ -62,7 +62,7 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    """The environment that templates are written for: Hugging Face's, with its globals and filters."""
+    """Return the environment that templates are written for: Hugging Face's globals and filters."""
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
     environment.globals["raise_exception"] = _raise_exception
@@ -80,7 +80,7 @@ def _render_one(template: Template, conversation: Conversation, bos: str, eos: s
                 sys.exit(f"more than {MAX_RENDERED_CHARS} characters")
             parts.append(part)
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-        # A refusal (of a system message, of an order of roles) is an answer, not a failure.
+        # A refusal (of a system message, of an order of roles) is a result, not a failure.
         return {"refusal": str(error) or type(error).__name__}
     return {"text": "".join(parts)}
 
@@ -91,7 +91,7 @@ def _main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     job = json.loads(sys.stdin.buffer.read())
     template = _environment().from_string(job["template"])
-    answers = [_render_one(template, each, job["bos"], job["eos"]) for each in job["conversations"]]
+    answers = [_render_one(template, texts, job["bos"], job["eos"]) for texts in job["conversations"]]
     sys.stdout.write(json.dumps(answers))
 
 

@@ -1,50 +1,41 @@
-"""A conversation on its way into a prompt: who said what, grouped into exchanges, and back into message rows.
+"""Group the messages of a dialogue into exchanges, and write what they are rendered to back to their rows.
 
-Knows rows and exchanges; how an exchange becomes tokens is ``history``'s business.
+rows -> dialogue (with the sources shown) -> groups: user messages in a row and the answer to them
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from chat.models import Message, Role
-from chat.prompting.context_window import Exchange, Rendered
+from chat.prompting.context_window import Exchange, RenderedTurn
 from chat.prompting.system_prompt import user_turn
 from chat.rag.sources import Source
-from compat.django_http import is_loaded
 from inference.models import Status
 from inference.token_ids import pack, unpack
 
 
 @dataclass(frozen=True)
 class DialogueMessage:
-    """One message, stored (or to be) as ``message``, or only passing through."""
+    """One message as the prompt shows it. ``message`` is its row, stored or not yet; None: it will have none."""
 
     role: Role
     text: str
     message: Message | None = None
-    sources: tuple[Source, ...] = ()  # shown before a user's message
+    sources: tuple[Source, ...] = ()  # shown before a user message
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class MessageGroup:
-    """What the user said in a row, and the answer to it. What the model was stopped from saying counts as none."""
+    """User messages in a row and their answer. An answer that was stopped before its first word counts as none."""
 
-    users: list[DialogueMessage] = field(default_factory=list)
-    answer: DialogueMessage | None = None
-    n_messages: int = 0
-
-    def as_exchange(self) -> Exchange:
-        return Exchange(
-            user="\n\n".join(user_turn(said.text, said.sources) for said in self.users),
-            answer=self.answer.text if self.answer else "",
-            user_rendered=_user_rendered(self.users[-1].message) if self.users else Rendered(),
-            answer_rendered=_answer_rendered(self.answer.message) if self.answer else Rendered(),
-            n_messages=self.n_messages,
-        )
+    users: tuple[DialogueMessage, ...]
+    answer: DialogueMessage | None
+    n_messages: int
+    exchange: Exchange
 
 
 def dialogue_of(messages: Sequence[Message]) -> list[DialogueMessage]:
-    """Stored messages, in order; a user's get the sources that the answer after them was given."""
+    """Convert rows, in their order; a user message gets the sources that its answer was given."""
     following = [*messages[1:], None] if messages else []
     return [
         DialogueMessage(
@@ -54,53 +45,62 @@ def dialogue_of(messages: Sequence[Message]) -> list[DialogueMessage]:
     ]
 
 
-def group_messages(said: Iterable[DialogueMessage]) -> list[MessageGroup]:
-    """Exchanges; what was said ends with a user's message, so the last one has no answer yet."""
-    groups = [MessageGroup()]
-    for each in said:
-        if each.role == Role.USER and groups[-1].answer:
-            groups.append(MessageGroup())
-        group = groups[-1]
-        group.n_messages += 1
-        if each.role == Role.USER:
-            group.users.append(each)
-        elif each.text.strip() or _is_blank_answer(each.message):
-            group.answer = _joined(group.answer, each)
-    return groups
-
-
-def with_sources(said: Sequence[DialogueMessage], sources: tuple[Source, ...]) -> list[DialogueMessage]:
-    """The same with ``sources`` put before the last user message."""
-    last = max(index for index, each in enumerate(said) if each.role == Role.USER)
-    return [*said[:last], replace(said[last], sources=sources), *said[last + 1 :]]
+def group_messages(dialogue: Sequence[DialogueMessage], sources: tuple[Source, ...] = ()) -> list[MessageGroup]:
+    """Group a dialogue that ends with a user message, which gets the ``sources``; the last group has no answer."""
+    if sources:
+        last = max(index for index, message in enumerate(dialogue) if message.role == Role.USER)
+        dialogue = [*dialogue[:last], replace(dialogue[last], sources=sources), *dialogue[last + 1 :]]
+    runs: list[list[DialogueMessage]] = [[]]
+    is_answered = False
+    for message in dialogue:
+        if message.role == Role.USER and is_answered:
+            runs.append([])
+            is_answered = False
+        runs[-1].append(message)
+        is_answered = is_answered or _is_answer(message)
+    return [_group(run) for run in runs]
 
 
 def update_renderings(groups: Sequence[MessageGroup], exchanges: Sequence[Exchange]) -> list[Message]:
-    """Put onto the message rows what they are rendered to now; returns those that changed, unsaved."""
+    """Set the rendered tokens of ``exchanges`` on the message rows; return the rows that changed, unsaved."""
     changed: list[Message] = []
     for group, exchange in zip(groups, exchanges, strict=True):
-        *earlier, last = [said.message for said in group.users] or [None]
-        # Only the last of several user messages carries the rendering, which is of all of them.
-        now = [(message, Rendered()) for message in earlier] + [(last, exchange.user_rendered)]
-        # A blank answer keeps the model's own tokens: under another format there is nothing to keep.
+        *earlier, last = [user.message for user in group.users] or [None]
+        # The last of several user messages carries the rendering of all of them.
+        turns = [(message, RenderedTurn()) for message in earlier] + [(last, exchange.user_rendered)]
+        # A blank answer keeps the model's own tokens: under another format there are none to keep.
         if group.answer and exchange.answer_rendered.ids:
-            now.append((group.answer.message, exchange.answer_rendered))
-        changed += [message for message, rendered in now if message and _set_rendered(message, rendered)]
+            turns.append((group.answer.message, exchange.answer_rendered))
+        changed += [message for message, rendered in turns if message and _set_rendered(message, rendered)]
     return changed
 
 
-def _is_blank_answer(message: Message | None) -> bool:
-    """White space alone, said to the end: the model's memory holds its tokens, so the next prompt has them too."""
-    generation = message.generation if message else None
-    return generation is not None and generation.status == Status.COMPLETE and bool(generation.output_ids)
+def _group(run: Sequence[DialogueMessage]) -> MessageGroup:
+    users = tuple(message for message in run if message.role == Role.USER)
+    answers = [message for message in run if _is_answer(message)]
+    answer = answers[0] if len(answers) == 1 else None
+    if len(answers) > 1:  # only a sent history has two answers in a row
+        answer = DialogueMessage(Role.ASSISTANT, "\n\n".join(message.text for message in answers))
+    exchange = Exchange(
+        user="\n\n".join(user_turn(user.text, user.sources) for user in users),
+        answer=answer.text if answer else "",
+        user_rendered=_user_rendered(users[-1].message) if users else RenderedTurn(),
+        answer_rendered=_answer_rendered(answer.message) if answer else RenderedTurn(),
+        n_messages=len(run),
+    )
+    return MessageGroup(users=users, answer=answer, n_messages=len(run), exchange=exchange)
 
 
-def _joined(first: DialogueMessage | None, second: DialogueMessage) -> DialogueMessage:
-    """Two answers in a row, as only a sent history has them, are one for the prompt."""
-    return second if first is None else DialogueMessage(Role.ASSISTANT, f"{first.text}\n\n{second.text}")
+def _is_answer(message: DialogueMessage) -> bool:
+    """An answer of white space alone counts if the model ended it: its tokens are in the KV cache."""
+    if message.role == Role.USER:
+        return False
+    generation = message.message.generation if message.message else None
+    is_complete = generation is not None and generation.status == Status.COMPLETE and bool(generation.output_ids)
+    return bool(message.text.strip()) or is_complete
 
 
-def _set_rendered(message: Message, rendered: Rendered) -> bool:
+def _set_rendered(message: Message, rendered: RenderedTurn) -> bool:
     before = _answer_rendered(message) if message.role == Role.ASSISTANT else _user_rendered(message)
     if rendered == before:
         return False
@@ -108,22 +108,23 @@ def _set_rendered(message: Message, rendered: Rendered) -> bool:
     return True
 
 
-def _user_rendered(message: Message | None) -> Rendered:
-    return Rendered(tuple(unpack(message.rendered)), message.rendered_with) if message else Rendered()
+def _user_rendered(message: Message | None) -> RenderedTurn:
+    return RenderedTurn(tuple(unpack(message.rendered)), message.rendered_with) if message else RenderedTurn()
 
 
-def _answer_rendered(message: Message | None) -> Rendered:
-    """Ids kept for an answer: its own rendering, or the very tokens that the model gave."""
+def _answer_rendered(message: Message | None) -> RenderedTurn:
+    """Tokens of a stored answer: its own rendering, or the tokens that the model sampled."""
     if message is None:
-        return Rendered()
-    own = unpack(message.rendered)
-    output = message.generation.output_ids if message.generation and not own else own
-    return Rendered(tuple(output), message.rendered_with) if output else Rendered()
+        return RenderedTurn()
+    ids = unpack(message.rendered)
+    if message.generation and not ids:
+        ids = message.generation.output_ids
+    return RenderedTurn(tuple(ids), message.rendered_with) if ids else RenderedTurn()
 
 
 def _sources_of(answer: Message | None) -> tuple[Source, ...]:
-    # What is not stored yet has what it was given, and asking the database for more would be a query for each.
-    if answer is None or (answer._state.adding and not is_loaded(answer, "retrieval")):
+    # The copies of a fork carry their retrieval; for other unsaved rows each access would be a query.
+    if answer is None or (answer._state.adding and "retrieval" not in answer._state.fields_cache):
         return ()
     retrieval = getattr(answer, "retrieval", None)
     return tuple(Source.from_wire(wire) for wire in retrieval.sources) if retrieval else ()

@@ -1,4 +1,4 @@
-"""Cutting texts to sizes counted in tokens: at paragraphs, else lines, sentences, words. Knows no models."""
+"""Split texts into pieces of a size in tokens: at paragraphs, else lines, sentences, words. Knows no models."""
 
 import re
 from collections.abc import Callable
@@ -6,29 +6,29 @@ from collections.abc import Callable
 CountTokens = Callable[[str], int]
 
 ELLIPSIS = " …"
-# The later of them within the last half of what fits, the better kind of border first.
+# By preference; the last one within the second half of the text that fits is used.
 BORDERS = (re.compile(r"\n[^\S\n]*\n"), re.compile(r"\n"), re.compile(r"[.!?…。！？]['\")\]”’]*\s"), re.compile(r"\s"))
-# Where the search for what fits begins; how dense a text really is, only counting tells.
+# First guess of the search for the text that fits; then tokens are counted.
 CHARS_PER_TOKEN = 4
 
 
 def pieces(text: str, limit: int, count: CountTokens) -> list[str]:
-    """The text in parts of at most ``limit`` tokens each, none of it lost but the blanks at the cuts."""
+    """Split the text into pieces of at most ``limit`` tokens; only white space at the cuts is lost."""
     if limit < 1:
-        raise ValueError(f"limit is {limit}, a piece needs at least 1 token")
-    found: list[str] = []
+        raise ValueError(f"limit is {limit}, but a piece needs at least 1 token")
+    parts: list[str] = []
     rest = text.strip()
     while rest:
         end = _end_of_piece(rest, limit, count)
-        found.append(rest[:end].rstrip())
+        parts.append(rest[:end].rstrip())
         rest = rest[end:].lstrip()
-    return found
+    return parts
 
 
 def beginning(text: str, limit: int, count: CountTokens) -> str:
-    """The text, or as much of its beginning as ``limit`` tokens allow, marked as cut."""
+    """Return the text, or as much of its beginning as ``limit`` tokens allow, with an ellipsis."""
     text = text.strip()
-    # No token is less than a byte.
+    # A token has at least one byte.
     if len(text.encode("utf-8", "surrogatepass")) <= limit:
         return text
     room = limit - count(ELLIPSIS)
@@ -43,15 +43,15 @@ def _end_of_piece(text: str, limit: int, count: CountTokens) -> int:
     if fitting == len(text):
         return fitting
     for border in BORDERS:
-        ends = [found.end() for found in border.finditer(text, fitting // 2, fitting)]
-        # A shorter beginning has more tokens only in odd cases, but it happens.
+        ends = [match.end() for match in border.finditer(text, fitting // 2, fitting)]
+        # In rare cases a shorter beginning has more tokens.
         if ends and count(text[: ends[-1]].rstrip()) <= limit:
             return ends[-1]
     return fitting
 
 
 def _n_fitting(text: str, limit: int, count: CountTokens) -> int:
-    """How many characters from the start have at most ``limit`` tokens; at least one, or nothing would go on."""
+    """Count the characters from the start that have at most ``limit`` tokens; at least one, so that splitting ends."""
     fits, too_many = 1, min(len(text), limit * CHARS_PER_TOKEN) + 1
     while too_many <= len(text) and count(text[:too_many]) <= limit:
         fits, too_many = too_many, min(len(text), too_many * 2) + 1

@@ -1,17 +1,17 @@
-"""What goes into a prompt and who gives way: the one place that decides it. Sizes are tokens of the model's own
-tokenizer, counted, never estimated. Knows no texts, no formats and no database.
+"""Token budget of a prompt: the limits of its parts, and which part gives way first. All sizes are counted with the
+model's own tokenizer. Knows no texts, no formats and no database.
 
-    0                                                                   wanted limit    hard limit  context size
-    | system text | what was said earlier | turns, oldest first | memories, question |   answer   |
-    |             | first message, summary|                     |                    |            |
-    '------------ head: the same from turn to turn -------------'                     '- max_tokens'
+    0                                                                     soft limit    hard limit  context size
+    | system prompt | earlier turns          | turns, oldest first | sources, question |   answer   |
+    |               | first message, summary |                     |                   |            |
+    '------------- head: the same from turn to turn ---------------'                   '- max_tokens'
 
-    1. memories   never more than a quarter of the context; with the strategy ``error`` only what is left over
-    2. turns      when prompt and answer have passed ``summary_due_at``, all but a tail of ``tail_limit`` is folded into
-                  the summary, after the answer; beyond the wanted limit the oldest are left out, and that is said
-    3. answer     old turns make room for it up to ANSWER_SHARE of the context; what it asks beyond that may be cut
-    4. earlier    first message and summary are bounded, and go only when the question would not fit otherwise
-    never: the system text and the question (413, or read in parts when the client asked for it)
+    1. sources    at most a quarter of the context; with the strategy ``error`` only the free rest
+    2. turns      when prompt and answer have passed ``summary_trigger``, all but a tail of ``tail_limit`` is summarized
+                  after the answer; beyond the soft limit the oldest are left out, which ``usage.history`` reports
+    3. answer     old turns make room for it up to ANSWER_SHARE of the context; a longer one may be cut
+    4. earlier    first message and summary are bounded, and left out only when the question would not fit otherwise
+    never: the system prompt and the question (413, or read in parts when the request asks for it)
 """
 
 from dataclasses import dataclass
@@ -21,22 +21,22 @@ from django.conf import settings
 from chat.enums import Strategy
 from chat.errors import ContextOverflow
 
-# When turns must be left out, more go than must: otherwise every later turn would move the beginning again,
-# and nothing computed before could be used again.
+# When turns must be left out, more are left out than needed: otherwise each later turn would change the prefix again,
+# and none of it could be reused.
 KEEP_SHARE = 0.75
-# The part of the context that an answer may ask to be kept free by leaving out old turns.
+# The part of the context that is kept free for the answer by leaving out old turns.
 ANSWER_SHARE = 0.25
-# Of the context: the first message word for word, and the most a summary may have whatever the setting says.
+# Of the context: limits of the first message word for word, and of a summary whatever the setting is.
 FIRST_MESSAGE_SHARE = 1 / 16
 SUMMARY_SHARE = 1 / 8
-# Of the wanted limit: what stays word for word when older turns are folded. With the head and the summary that is
-# about half of what sets off the next fold, so that folds are rare and the prompt's beginning stays the same between.
+# Of the soft limit: the turns that stay word for word when older ones are summarized. With head and summary the prompt
+# is then about half of the next trigger: summaries are rare, and the prefix stays the same between two of them.
 TAIL_SHARE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenBudget:
-    """How many tokens a prompt and its parts may have."""
+    """Limits in tokens of a prompt and its parts."""
 
     context_size: int
     max_tokens: int  # of the answer
@@ -44,12 +44,12 @@ class TokenBudget:
 
     @property
     def hard_limit(self) -> int:
-        """One token of answer must fit."""
+        """Leave one token for the answer."""
         return self.context_size - 1
 
     @property
     def soft_limit(self) -> int:
-        """Leaves room for the answer, at the cost of old turns if the strategy allows it."""
+        """Leave room for the answer, at the cost of old turns if the strategy allows it."""
         if self.strategy is Strategy.ERROR:
             return self.hard_limit
         reserve = min(self.max_tokens, int(self.context_size * ANSWER_SHARE))
@@ -57,12 +57,12 @@ class TokenBudget:
 
     @property
     def truncation_target(self) -> int:
-        """What a prompt is shortened to when it must be."""
+        """Size that a prompt beyond the soft limit is truncated to."""
         return int(self.soft_limit * KEEP_SHARE)
 
     @property
     def summary_trigger(self) -> int:
-        """A prompt with its answer beyond this has its oldest turns folded."""
+        """Size of prompt and answer beyond which the oldest turns are summarized."""
         return int(self.soft_limit * settings.HISTORY_SUMMARY_AT)
 
     @property

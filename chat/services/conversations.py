@@ -18,17 +18,17 @@ from inference.queue import generations
 
 
 def conversations_of(caller: Caller) -> ConversationQuerySet:
-    """The caller's own, the most recently continued first."""
+    """Return the caller's own, the most recently updated first."""
     return Conversation.objects.of(caller.key)
 
 
 def get_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> Conversation:
-    """Raises NotFound also for another owner's."""
+    """Raises NotFound, also for a conversation of another owner."""
     with translated():
-        found = conversations_of(caller).filter(pk=conversation_id).first()
-    if found is None:
+        conversation = conversations_of(caller).filter(pk=conversation_id).first()
+    if conversation is None:
         raise NotFound("there is no such conversation", field="conversation_id")
-    return found
+    return conversation
 
 
 def create_conversation(
@@ -48,9 +48,9 @@ def update_conversation(
     system_prompt: str | None = None,
     strategy: Strategy | None = None,
 ) -> Conversation:
-    """Change what is not None. A new system prompt counts from the next turn on."""
+    """Set the fields that are not None. A new system prompt applies from the next turn on."""
     with translated(), transaction.atomic():
-        # Locked, so that a turn arriving now is stored under one system prompt, with the digests that belong to it.
+        # Locked, so that a concurrent turn is stored under one system prompt, with the digests that belong to it.
         conversations_of(caller).select_for_update().filter(pk=conversation_id).first()
         conversation = get_conversation(caller=caller, conversation_id=conversation_id)
         if title is not None:
@@ -65,16 +65,16 @@ def update_conversation(
 
 
 def summaries_of(*, caller: Caller, conversation_id: uuid.UUID) -> SummaryQuerySet:
-    """All versions, the newest first, failed attempts and the one being made included."""
+    """Return all versions, the newest first, with failed and unfinished ones."""
     conversation = get_conversation(caller=caller, conversation_id=conversation_id)
     return conversation.summaries.order_by("-version")
 
 
 def delete_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> None:
-    """Stops what is under way; messages, sources and generations go too."""
+    """Delete a conversation with messages, sources and generations; running generations are cancelled."""
     conversation = get_conversation(caller=caller, conversation_id=conversation_id)
     with translated(), transaction.atomic():
-        # Locked, so that a turn arriving now either is seen here or finds nothing to continue.
+        # Locked: a concurrent turn is deleted here, or finds no conversation to continue.
         Conversation.objects.select_for_update().filter(pk=conversation.pk).first()
         ids = [*conversation.messages.all().generation_ids(), *conversation.summaries.all().generation_ids()]
         conversation.delete()
@@ -82,7 +82,7 @@ def delete_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> None:
 
 
 def export_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> dict[str, Any]:
-    """Everything a person would want to keep, as JSON values."""
+    """Return the whole conversation as JSON values."""
     conversation = get_conversation(caller=caller, conversation_id=conversation_id)
     return {
         "id": str(conversation.pk),
@@ -97,7 +97,7 @@ def export_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> dict[s
 
 
 def export_markdown(*, caller: Caller, conversation_id: uuid.UUID) -> str:
-    """The conversation as a page to read: headings for speakers, sources below the answers they belong to."""
+    """Return the conversation as a page: a heading for each speaker, sources below their answers."""
     conversation = get_conversation(caller=caller, conversation_id=conversation_id)
     parts = [f"# {_one_line(conversation.title) or 'Conversation'}", f"_{conversation.created_at:%Y-%m-%d %H:%M} UTC_"]
     if conversation.system_prompt:
@@ -109,7 +109,7 @@ def export_markdown(*, caller: Caller, conversation_id: uuid.UUID) -> str:
 
 def _markdown_of(message: Message) -> Iterator[str]:
     yield f"## {'You' if message.role == Role.USER else 'Gemma'}"
-    # Quoted: a heading within a message must not look like the beginning of another one.
+    # Quoted: a heading within a message must not look like the start of another message.
     yield _quoted(message.text) if message.role == Role.USER else message.text.strip() or "_(no answer)_"
     body = message_body(message)
     if body["status"] not in ("complete", "interrupted"):
@@ -133,7 +133,7 @@ def _one_line(text: str) -> str:
 
 
 def _renew_digests(conversation: Conversation) -> None:
-    """Digests cover the system prompt: a client that sends the new one finds its conversation again."""
+    """Update the digests, which cover the system prompt: history matching then finds the new one."""
     users = list(conversation.messages.filter(role=Role.USER).order_by("position"))
     for message, digest in zip(users, digests(conversation.system_prompt, [m.content for m in users]), strict=True):
         message.history_digest = digest

@@ -1,8 +1,7 @@
-"""Conversations that branch off: an edited or regenerated question changes nothing that is stored, it begins another
-conversation with copies of what was said before it.
+"""Forking: an edited or regenerated question begins a new conversation with copies of the messages before it.
 
-The copies keep what they were rendered to, so that the branch's prompt begins with tokens that are computed already,
-and the newest summary that covers none but them. Nothing here is saved; whoever stores the turn does that.
+The copies keep their rendered tokens, so that the prompt of the fork has a prefix in the KV cache, and the newest
+summary that covers no other messages. Stores nothing.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from inference.token_ids import pack
 
 @dataclass(frozen=True, kw_only=True)
 class Fork:
-    """Unsaved rows, all of the new conversation but ``source``. ``messages`` are as ``in_order`` loads them."""
+    """Unsaved rows of the new conversation; ``source`` is the stored one. ``messages`` are as ``in_order`` loads them."""
 
     source: Conversation
     conversation: Conversation
@@ -24,7 +23,7 @@ class Fork:
 
 
 def fork_conversation(source: Conversation, shared: Sequence[Message]) -> Fork:
-    """A conversation that begins with ``shared``, the first messages of ``source``, all of their answers ended."""
+    """Return a conversation that begins with ``shared``, the first messages of ``source``; their answers have ended."""
     summary = _inherited(source, shared)
     conversation = Conversation(
         owner=source.owner,
@@ -36,12 +35,13 @@ def fork_conversation(source: Conversation, shared: Sequence[Message]) -> Fork:
     if summary:
         summary.conversation = conversation
     copies = [_copy(message, conversation) for message in shared]
-    retrievals = [found for pair in zip(shared, copies, strict=True) if (found := _copy_of_retrieval(*pair))]
+    pairs = zip(shared, copies, strict=True)
+    retrievals = [retrieval for pair in pairs if (retrieval := _copy_of_retrieval(*pair))]
     return Fork(source=source, conversation=conversation, messages=copies, retrievals=retrievals, summary=summary)
 
 
 def _inherited(source: Conversation, shared: Sequence[Message]) -> Summary | None:
-    """A newer one may know what the branch never said."""
+    """Copy the newest summary of shared messages alone; a newer one may cover messages that the fork lacks."""
     if not shared:
         return None
     summary = source.summaries.made().filter(covers_until__lte=shared[-1].position).first()
@@ -58,7 +58,7 @@ def _inherited(source: Conversation, shared: Sequence[Message]) -> Summary | Non
 
 
 def _copy(message: Message, conversation: Conversation) -> Message:
-    """An answer's text and tokens are its own here: its generation belongs to the message that it was made for."""
+    """Copy text and tokens of an answer, too: its generation belongs to the original message."""
     rendered = bytes(message.rendered)
     if message.role == Role.ASSISTANT and message.generation and not rendered:
         rendered = pack(message.generation.output_ids)
@@ -75,8 +75,8 @@ def _copy(message: Message, conversation: Conversation) -> Message:
 
 
 def _copy_of_retrieval(message: Message, copy: Message) -> Retrieval | None:
-    found: Retrieval | None = getattr(message, "retrieval", None)
-    if found is None:
+    original: Retrieval | None = getattr(message, "retrieval", None)
+    if original is None:
         return None
-    told = {name: getattr(found, name) for name in ("query", "filters", "understood", "hits", "sources", "n_hits")}
-    return Retrieval(message=copy, latency_ms=found.latency_ms, error=found.error, note=found.note, **told)
+    names = ("query", "filters", "understood", "hits", "sources", "n_hits", "latency_ms", "error", "note")
+    return Retrieval(message=copy, **{name: getattr(original, name) for name in names})

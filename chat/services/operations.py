@@ -1,6 +1,6 @@
-"""What an operator may do across owners: stop answers that are being made, rename, delete and export conversations.
+"""Operations across owners for the admin: cancel answers, rename, delete and export conversations.
 
-Everything goes through the services that the owners themselves use, in the owners' names.
+They call the services that owners use, in the name of the owner.
 """
 
 from collections.abc import Iterable
@@ -19,9 +19,9 @@ from chat.services import turns
 
 @dataclass(frozen=True)
 class CancelCounts:
-    """How many answers were told to stop, and how many had ended before they could be told."""
+    """Counts of answers that were cancelled, and of those that had ended before."""
 
-    n_told: int
+    n_cancelled: int
     n_ended: int
 
 
@@ -30,16 +30,16 @@ def messages_in(conversations: QuerySet[Conversation]) -> MessageQuerySet:
 
 
 def cancel_answers(messages: MessageQuerySet) -> CancelCounts:
-    """Stop every answer among the messages that is still being made. Raises Unavailable if the store is away."""
-    n_told = n_ended = 0
+    """Cancel the unfinished answers among the messages. Raises Unavailable if the store cannot be reached."""
+    n_cancelled = n_ended = 0
     for generation_id, owner in list(messages.unfinished().values_list("generation_id", "generation__owner")):
         try:
             turns.cancel(caller=Caller(owner), generation_id=generation_id)
-            n_told += 1
+            n_cancelled += 1
         except Conflict:
-            # It ended between the query and now: what was wanted has happened.
+            # It ended between the query and the cancel.
             n_ended += 1
-    return CancelCounts(n_told, n_ended)
+    return CancelCounts(n_cancelled, n_ended)
 
 
 def rename_conversation(conversation: Conversation, title: str) -> None:
@@ -47,7 +47,7 @@ def rename_conversation(conversation: Conversation, title: str) -> None:
 
 
 def delete_conversations(conversations: Iterable[Conversation]) -> None:
-    """Delete conversations with all that belongs to them, answers that are being made included."""
+    """Delete conversations with all their rows; unfinished answers are cancelled."""
     for conversation in conversations:
         stored.delete_conversation(caller=Caller(conversation.owner), conversation_id=conversation.pk)
 

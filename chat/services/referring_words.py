@@ -1,4 +1,4 @@
-"""English and German words by what they do in a question: point back, join on, say when, or say nothing alone."""
+"""English and German words by their function in a question: referring, connecting, temporal or without content."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -20,7 +20,7 @@ TIMES = _words(
     tage neulich zuletzt montag dienstag mittwoch donnerstag freitag samstag sonntag januar februar märz mai juni juli
     oktober dezember"""
 )
-# Without one of their own a question is about what was asked before.
+# A question of these words alone has no topic: it continues the topic of the question before.
 EMPTY = _words(
     """a an the i me my we us our you your what when where who whom whose why how which is are was were be been being do
     does did has have had will would can could should shall might must say says said saying tell tells told talk talked

@@ -1,129 +1,186 @@
-"""What a turn stands on: the conversation that it continues, branches off from or begins, and what was said before it.
+"""Step 2 of a turn: load the conversation that it continues, forks or begins, and the messages before the question.
 
-Nothing is stored here, and nothing rendered.
+Stores nothing and renders nothing.
 """
 
+import unicodedata
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
-from chat.access.callers import Caller
 from chat.enums import Strategy
 from chat.errors import ConversationBusy, InvalidRequest, NotFound
 from chat.models import Conversation, Message, Role
 from chat.prompting.context_window import HistorySummary
-from chat.prompting.message_groups import DialogueMessage
-from chat.schemas.requests import ChatRequest
+from chat.prompting.message_groups import DialogueMessage, dialogue_of
 from chat.services.forking import Fork, fork_conversation
-from chat.services.history_matching import find_continued_conversation, find_shared_history
+from chat.services.history_matching import digests, match_history
 from chat.services.validation import ValidatedRequest
 from chat.summarization.rolling import history_summary, history_summary_of
 
+MAX_TITLE_CHARS = 80
+
 
 @dataclass(frozen=True, kw_only=True)
-class TurnContext:
-    """``before``: the conversation's messages, stored ones or a branch's copies. ``unsaid``: what comes after them, the
-    question last. ``conversation`` is None where nothing is kept. ``condensed``: of a long question asked again."""
+class _Origin:
+    """Where a turn goes on. ``stored`` are the messages of the conversation, or a fork's copies of them; ``incoming``
+    come after them, the question last. ``condensed`` holds the notes of a long question that is repeated."""
 
-    asked: ValidatedRequest
-    before: list[Message]
+    stored: list[Message] = field(default_factory=list)
     incoming: list[DialogueMessage]
     conversation: Conversation | None
     fork: Fork | None = None
     condensed: str = ""
 
-    @property
-    def system(self) -> str:
-        return self.conversation.system_prompt if self.conversation else self.asked.system
 
-    def history_summary(self, strategy: Strategy) -> HistorySummary:
-        """What the summary has of ``before``."""
-        if self.fork:
-            return history_summary_of(self.fork.summary, strategy)
-        return history_summary(self.conversation, strategy)
+@dataclass(frozen=True, kw_only=True)
+class TurnContext:
+    """A validated request with the rows that it refers to.
+
+    ``dialogue`` is everything the prompt may hold, the question last; ``stored`` are the rows of its first messages,
+    ``new_messages`` the unsaved rows of the others. ``conversation`` is None, and ``new_messages`` is empty, where
+    nothing is stored.
+    """
+
+    validated: ValidatedRequest
+    conversation: Conversation | None
+    fork: Fork | None
+    stored: list[Message]
+    new_messages: list[Message]
+    dialogue: list[DialogueMessage]
+    # Messages of a turn that is not stored, which no row holds.
+    transient: list[DialogueMessage]
+    question: str
+    system_prompt: str
+    strategy: Strategy
+    summary: HistorySummary
 
 
-def load_context(*, caller: Caller, request: ChatRequest, asked: ValidatedRequest, may_continue: bool) -> TurnContext:
-    """Raises NotFound, ConversationBusy, InvalidRequest. Without ``may_continue`` a sent history begins anew."""
+def load_context(validated: ValidatedRequest, *, may_continue: bool = True) -> TurnContext:
+    """Without ``may_continue`` a sent history begins a new conversation. Raises NotFound, ConversationBusy and
+    InvalidRequest."""
+    request = validated.request
+    origin = _find_origin(validated, may_continue=may_continue)
+    conversation = origin.conversation
+    new_messages = _new_messages(conversation, origin) if conversation and request.store else []
+    dialogue = dialogue_of([*origin.stored, *new_messages])
+    transient: list[DialogueMessage] = []
+    if not request.store:
+        # A fork that is not stored exists in this request alone, so its history goes along.
+        transient = [*(dialogue if origin.fork else ()), *origin.incoming]
+        dialogue += origin.incoming
+    strategy = request.strategy or Strategy(conversation.strategy if conversation else Strategy.SUMMARIZE)
+    if origin.fork:
+        summary = history_summary_of(origin.fork.summary, strategy)
+    else:
+        summary = history_summary(conversation, strategy)
+    return TurnContext(
+        validated=validated,
+        conversation=conversation,
+        fork=origin.fork,
+        stored=origin.stored,
+        new_messages=new_messages,
+        dialogue=dialogue,
+        transient=transient,
+        question=origin.incoming[-1].text,
+        system_prompt=conversation.system_prompt if conversation else validated.system_prompt,
+        strategy=strategy,
+        summary=summary,
+    )
+
+
+def _find_origin(validated: ValidatedRequest, *, may_continue: bool) -> _Origin:
+    request = validated.request
+    question = DialogueMessage(Role.USER, validated.question)
     if request.conversation_id:
-        conversation = _own(caller, request.conversation_id)
+        conversation = _own_conversation(validated, request.conversation_id)
         messages = list(conversation.messages.in_order())
         if request.replaces:
-            return _instead(request, asked, conversation, messages)
+            return _replaced(validated, conversation, messages)
         if not all(map(_is_ended, messages)):
             raise ConversationBusy("the last answer of this conversation is not finished")
-        return _going_on(asked, conversation, messages)
-    if request.store and may_continue:
-        return _of_sent_history(caller, asked)
-    return _new(caller, asked, is_kept=request.store)
+        return _Origin(stored=messages, incoming=[question], conversation=conversation)
+    incoming = [*validated.history, question]
+    owner, system_prompt = validated.caller.key, validated.system_prompt
+    if not request.store:
+        return _Origin(incoming=incoming, conversation=None)
+    match = match_history(owner=owner, system=system_prompt, history=validated.history) if may_continue else None
+    if match is None:
+        return _Origin(incoming=incoming, conversation=Conversation(owner=owner, system_prompt=system_prompt))
+    if match.is_whole:
+        return _Origin(stored=match.messages, incoming=[question], conversation=match.conversation)
+    fork = fork_conversation(match.conversation, match.messages)
+    return _Origin(stored=fork.messages, incoming=incoming[match.n_sent :], conversation=fork.conversation, fork=fork)
 
 
-def _own(caller: Caller, conversation_id: uuid.UUID) -> Conversation:
-    found = Conversation.objects.of(caller.key).filter(pk=conversation_id).first()
-    if found is None:
+def _own_conversation(validated: ValidatedRequest, conversation_id: uuid.UUID) -> Conversation:
+    conversation = Conversation.objects.of(validated.caller.key).filter(pk=conversation_id).first()
+    if conversation is None:
         raise NotFound("there is no such conversation", field="conversation_id")
-    return found
+    return conversation
 
 
-def _going_on(asked: ValidatedRequest, conversation: Conversation, messages: list[Message]) -> TurnContext:
-    incoming = [DialogueMessage(Role.USER, asked.user)]
-    return TurnContext(asked=asked, before=messages, incoming=incoming, conversation=conversation)
-
-
-def _of_sent_history(caller: Caller, asked: ValidatedRequest) -> TurnContext:
-    """Exactly a stored conversation, or the way that one has taken up to some point, or something new."""
-    same = find_continued_conversation(owner=caller.key, system=asked.system, earlier=asked.earlier)
-    if same:
-        return _going_on(asked, same, list(same.messages.in_order()))
-    found = find_shared_history(owner=caller.key, system=asked.system, earlier=asked.earlier)
-    if found is None:
-        return _new(caller, asked, is_kept=True)
-    fork = fork_conversation(found.conversation, found.shared)
-    incoming = [*asked.earlier[found.n_sent :], DialogueMessage(Role.USER, asked.user)]
-    return TurnContext(asked=asked, before=fork.messages, incoming=incoming, conversation=fork.conversation, fork=fork)
-
-
-def _new(caller: Caller, asked: ValidatedRequest, *, is_kept: bool) -> TurnContext:
-    conversation = Conversation(owner=caller.key, system_prompt=asked.system) if is_kept else None
-    incoming = [*asked.earlier, DialogueMessage(Role.USER, asked.user)]
-    return TurnContext(asked=asked, before=[], incoming=incoming, conversation=conversation)
-
-
-def _instead(
-    request: ChatRequest, asked: ValidatedRequest, conversation: Conversation, messages: list[Message]
-) -> TurnContext:
-    """Another question, or the same one again, in the place of one that was asked."""
-    question = _question_at(request, messages)
+def _replaced(validated: ValidatedRequest, conversation: Conversation, messages: list[Message]) -> _Origin:
+    """A fork before the question that ``replaces`` names, with another question or the same one again."""
+    question = _replaced_question(validated, messages)
     shared = [message for message in messages if message.position < question.position]
     if not all(map(_is_ended, shared)):
         raise ConversationBusy("an answer before this question is not finished")
     fork = fork_conversation(conversation, shared)
-    is_same = not asked.user or asked.user == question.content
-    asked = replace(
-        asked,
-        user=question.content if is_same else asked.user,
-        earlier=tuple(DialogueMessage(Role(message.role), message.shown) for message in shared),
-        system=conversation.system_prompt,
-    )
-    return TurnContext(
-        asked=asked,
-        before=fork.messages,
-        incoming=[DialogueMessage(Role.USER, asked.user)],
+    is_repeated = validated.question in ("", question.content)
+    text = question.content if is_repeated else validated.question
+    return _Origin(
+        stored=fork.messages,
+        incoming=[DialogueMessage(Role.USER, text)],
         conversation=fork.conversation,
         fork=fork,
-        condensed=question.condensed if is_same else "",
+        condensed=question.condensed if is_repeated else "",
     )
 
 
-def _question_at(request: ChatRequest, messages: list[Message]) -> Message:
-    """The user's message with the id that the request names, or the last one before the answer with it."""
-    named = next((message for message in messages if message.pk == request.replaces), None)
-    if named is None:
+def _replaced_question(validated: ValidatedRequest, messages: list[Message]) -> Message:
+    """The user message that the request names, or the last one before the answer that it names."""
+    target = next((message for message in messages if message.pk == validated.request.replaces), None)
+    if target is None:
         raise NotFound("the conversation has no such message", field="replaces")
-    questions = [each for each in messages if each.role == Role.USER and each.position <= named.position]
+    questions = [row for row in messages if row.role == Role.USER and row.position <= target.position]
     if not questions:
-        raise InvalidRequest("nothing was asked before this answer", field="replaces")
+        raise InvalidRequest("there is no question before this answer", field="replaces")
     return questions[-1]
 
 
 def _is_ended(message: Message) -> bool:
     return message.generation is None or message.generation.is_ended
+
+
+def _new_messages(conversation: Conversation, origin: _Origin) -> list[Message]:
+    """Unsaved rows of the incoming messages, user messages with their digests; a new conversation gets its title."""
+    if not origin.stored and not conversation.title:
+        conversation.title = title_of(origin.incoming)
+    stored_users = [message for message in origin.stored if message.role == Role.USER]
+    last_digest = stored_users[-1].history_digest if stored_users else None
+    texts = [message.text for message in origin.incoming if message.role == Role.USER]
+    new_digests = iter(digests(conversation.system_prompt, texts, after=last_digest))
+    first_position = origin.stored[-1].position + 1 if origin.stored else 0
+    rows = [
+        Message(
+            conversation=conversation,
+            position=position,
+            role=message.role,
+            content=message.text,
+            history_digest=next(new_digests) if message.role == Role.USER else "",
+        )
+        for position, message in enumerate(origin.incoming, first_position)
+    ]
+    rows[-1].condensed = origin.condensed
+    return rows
+
+
+def title_of(dialogue: list[DialogueMessage]) -> str:
+    """Return the beginning of the first user message on one line, cut between words."""
+    first = next(message.text for message in dialogue if message.role == Role.USER)
+    # Titles are printed in lists and terminals: no control characters.
+    text = " ".join("".join(" " if unicodedata.category(ch) == "Cc" else ch for ch in first[:1000]).split())
+    if len(text) <= MAX_TITLE_CHARS:
+        return text
+    cut = text[:MAX_TITLE_CHARS]
+    return (cut.rpartition(" ")[0] if " " in cut[MAX_TITLE_CHARS // 2 :] else cut).rstrip(" ,;:") + " …"

@@ -1,5 +1,10 @@
-"""Chat turns: from an authorised request to a stored, queued generation. The only way in for views, consumers,
-commands and tasks; what goes wrong leaves as a ChatError."""
+"""Chat turns: from an authorised request to a stored, queued generation.
+
+    validate_request -> load_context -> plan_turn -> store_turn -> wake-up message (at its commit)
+                        a turn with memories: store_turn, then prepare_turn: retrieve -> plan -> queue
+
+Views, consumers, commands and tasks enter here alone; every failure is raised as a ChatError.
+"""
 
 import uuid
 from collections.abc import Callable
@@ -8,10 +13,12 @@ from dataclasses import dataclass
 from chat.access.callers import Caller
 from chat.error_translation import translated
 from chat.errors import ChatError, ContextOverflow, ConversationBusy, NotFound
-from chat.prompting.builder import sequence_params, timeout_secs
-from chat.schemas.requests import ChatRequest, CompletionRequest, RunOptions
-from chat.services.turn_plan import ConversationChanged, plan_turn, store_turn
+from chat.prompting.sequence_params import sequence_params, timeout_secs
+from chat.schemas.requests import ChatRequest, CompletionRequest
+from chat.services.turn_context import load_context
+from chat.services.turn_plan import plan_turn
 from chat.services.turn_preparation import prepare
+from chat.services.turn_store import ConversationChanged, store_turn
 from chat.services.validation import check_options, validate_request
 from chat.summarization.long_input import after_part
 from inference.config.tokenizer import get_tokenizer
@@ -20,13 +27,13 @@ from inference.models import Generation, Status
 from inference.queue import generations
 from inference.runtime.database import retry_transaction
 
-# Two requests with one new Idempotency-Key: the later one finds the row of the earlier at its second look.
-MAX_LOOKS = 3
+# Of two requests with one new Idempotency-Key, the later finds the row of the earlier at its second look-up.
+MAX_LOOKUPS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """A generation under way. ``needs_preparing``: ``prepare_turn`` has to be called before it can be queued."""
+    """A started generation. With ``needs_preparation``, ``prepare_turn`` has to be called before it is queued."""
 
     generation_id: uuid.UUID
     conversation_id: uuid.UUID | None = None
@@ -36,42 +43,42 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class _Key:
-    """An Idempotency-Key with what it stands for."""
+class _IdempotencyKey:
+    """A key with the digest of the request that it was sent with; ``value`` None: none was sent."""
 
-    key: str | None
+    value: str | None
     digest: str
 
     def find(self, caller: Caller) -> Generation | None:
-        if self.key is None:
+        if self.value is None:
             return None
-        return generations.find_by_key(owner=caller.key, idempotency_key=self.key, request_digest=self.digest)
+        return generations.find_by_key(owner=caller.key, idempotency_key=self.value, request_digest=self.digest)
 
 
 def start_turn(
     *, caller: Caller, request: ChatRequest, idempotency_key: str | None = None, request_digest: str = ""
 ) -> Turn:
-    """Store a turn and queue it, or (memories wanted) leave it ``preparing``; a refusal leaves nothing stored."""
-    key = _Key(idempotency_key, request_digest or request.digest)
-    return _once(caller, key, lambda: _start_chat(caller, request, key))
+    """Store a turn, queued or (with memories to retrieve) ``preparing``; a refused request leaves nothing stored."""
+    key = _IdempotencyKey(idempotency_key, request_digest or request.digest)
+    return _start_once(caller, key, lambda: _start_chat(caller, request, key))
 
 
 def start_completion(
     *, caller: Caller, request: CompletionRequest, idempotency_key: str | None = None, request_digest: str = ""
 ) -> Turn:
-    """Queue a raw prompt: no template, nothing kept beyond the answer."""
-    key = _Key(idempotency_key, request_digest or request.digest)
-    return _once(caller, key, lambda: _start_completion(caller, request, key))
+    """Queue a raw prompt without a template; only its answer is stored."""
+    key = _IdempotencyKey(idempotency_key, request_digest or request.digest)
+    return _start_once(caller, key, lambda: _start_completion(caller, request, key))
 
 
 def prepare_turn(*, generation_id: uuid.UUID) -> None:
-    """Retrieve memories, render, queue. Safe to call twice or at the same time; waits RAG_TIMEOUT_SECS at most."""
+    """Retrieve, build the prompt, queue. Safe to call twice or concurrently; waits RAG_TIMEOUT_SECS at most."""
     with translated():
         prepare(generation_id)
 
 
 def continue_long_input(*, generation_id: uuid.UUID) -> None:
-    """The next step of a turn whose message is read in parts. Safe to call twice."""
+    """Take the next step of a turn after a part of its long message was read. Safe to call twice."""
     with translated():
         turn = after_part(generation_id)
     if turn:
@@ -87,7 +94,7 @@ def cancel(*, caller: Caller, generation_id: uuid.UUID) -> Generation:
 
 
 def get_generation(*, caller: Caller, generation_id: uuid.UUID) -> Generation:
-    """One generation of the caller's (message, conversation and retrieval loaded); raises NotFound."""
+    """Return a generation of the caller's with message, conversation and retrieval. Raises NotFound."""
     with translated():
         related = Generation.objects.select_related("message__conversation", "message__retrieval")
         generation = related.filter(pk=generation_id, owner=caller.key).first()
@@ -96,10 +103,10 @@ def get_generation(*, caller: Caller, generation_id: uuid.UUID) -> Generation:
     return generation
 
 
-def _once(caller: Caller, key: _Key, start: Callable[[], Generation]) -> Turn:
-    """The generation that the key stands for already, else a new one."""
+def _start_once(caller: Caller, key: _IdempotencyKey, start: Callable[[], Generation]) -> Turn:
+    """Return the turn that the key already stands for, else start one."""
     with translated():
-        for _ in range(MAX_LOOKS):
+        for _ in range(MAX_LOOKUPS):
             earlier = key.find(caller)
             # Before any other check: a repeated request must not fail where the first one did not.
             if earlier:
@@ -109,31 +116,31 @@ def _once(caller: Caller, key: _Key, start: Callable[[], Generation]) -> Turn:
             except KeyTaken:
                 continue
             except (ChatError, InferenceError):
-                # The same request, sent at the same time, may be what it is refused for: it took the last place, or
-                # the conversation is busy with it.
+                # The same request, sent twice at once, may be the reason for its own refusal: the first one took the
+                # last place in the queue, or made the conversation busy.
                 if key.find(caller) is None:
                     raise
-        raise StoreUnavailable("another request with this Idempotency-Key does not come to an end")
+        raise StoreUnavailable("another request with this Idempotency-Key does not finish")
 
 
-def _start_chat(caller: Caller, request: ChatRequest, key: _Key) -> Generation:
-    asked = validate_request(request)
-    request = request.within(get_tokenizer().context_size)
-    _check(caller, request)
+def _start_chat(caller: Caller, request: ChatRequest, key: _IdempotencyKey) -> Generation:
+    validated = validate_request(request, caller=caller, tokenizer=get_tokenizer())
+    generations.check_capacity(owner=caller.key, priority=request.priority)
     for may_continue in (True, False):
-        plan = plan_turn(caller=caller, request=request, asked=asked, may_continue=may_continue)
+        plan = plan_turn(load_context(validated, may_continue=may_continue))
         try:
-            return store_turn(plan, idempotency_key=key.key, request_digest=key.digest)
+            return store_turn(plan, idempotency_key=key.value, request_digest=key.digest)
         except ConversationChanged:
-            # Found by its texts, it is not the same conversation any more: a new one begins.
+            # A conversation found by its history is another one by now: the second attempt begins a new one.
             continue
     raise ConversationBusy("another message of this conversation came first")
 
 
-def _start_completion(caller: Caller, request: CompletionRequest, key: _Key) -> Generation:
+def _start_completion(caller: Caller, request: CompletionRequest, key: _IdempotencyKey) -> Generation:
     tokenizer = get_tokenizer()
     request = request.within(tokenizer.context_size)
-    _check(caller, request)
+    check_options(request, tokenizer)
+    generations.check_capacity(owner=caller.key, priority=request.priority)
     ids = tokenizer.encode(tokenizer.bos_text, special=True) + tokenizer.encode(request.prompt)
     if len(ids) >= tokenizer.context_size:
         raise ContextOverflow(prompt_tokens=len(ids), context_size=tokenizer.context_size)
@@ -145,14 +152,9 @@ def _start_completion(caller: Caller, request: CompletionRequest, key: _Key) -> 
         timeout_secs=timeout_secs(request),
         session_id=request.session_id,
         ephemeral=True,
-        idempotency_key=key.key,
+        idempotency_key=key.value,
         request_digest=key.digest,
     )
-
-
-def _check(caller: Caller, options: RunOptions) -> None:
-    check_options(options, get_tokenizer())
-    generations.check_capacity(owner=caller.key, priority=options.priority)
 
 
 def _turn(generation: Generation, *, replayed: bool = False) -> Turn:

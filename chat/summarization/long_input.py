@@ -1,8 +1,8 @@
-"""One message longer than the context: read in parts, each noted down by a generation of its own; the notes are joined,
-and read in parts again while they are too long.
+"""Long input: a message longer than the context window is read in parts, and the model gets notes in its place.
 
-Everything is in the rows: a part's generation has a key made of its turn, level and number, so that whoever comes (the
-web process, a part's end, the sweep) finds what is done and asks for what is not. Doing it twice is harmless.
+A generation takes notes of each part; the notes are joined, and read in parts again while they are too long. The key of
+a part's generation names turn, level and number, so that any process (web, task, reaper) finds the parts that are read
+and queues the missing ones. Repeating a step changes nothing.
 """
 
 import logging
@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from chat.errors import ContextOverflow
 from chat.models import Message
-from chat.prompting.builder import PromptBuilder, sequence_params
+from chat.prompting.builder import PromptBuilder
 from chat.prompting.history_notes import condensed_message
+from chat.prompting.sequence_params import sequence_params
 from chat.prompting.text_splitter import beginning, pieces
 from chat.summarization.summarizer import Summarizer
 from inference.enums import StreamState
@@ -26,20 +27,26 @@ from inference.token_stream.entries import StatusEntry
 log = logging.getLogger(__name__)
 
 AFTER_PART_TASK = "chat.after_part"
-# Of the context: what the notes of all parts may take together, and the message's own beginning and end beside them.
+# Of the context window: the notes of all parts together, and the message's own beginning and end beside them.
 NOTES_SHARE = 0.25
 EDGE_SHARE = 1 / 16
 MAX_PARTS = 200
 
 
+class MessagePartFailed(Exception):
+    """A part of the message has no notes, so that the answer would rest on an incomplete message."""
+
+
 def is_too_long(builder: PromptBuilder, text: str) -> bool:
-    """Whether the message would not even fit alone."""
+    """Whether the message does not fit into the context window even alone."""
     return builder.n_tokens_alone(text) > builder.budget.hard_limit
 
 
 def placeholder(builder: PromptBuilder, text: str) -> str:
-    """Something as long as the notes will be at most, to see whether the rest of the turn fits. Raises
-    ContextOverflow for what is too long to be read in parts."""
+    """Return a text of the greatest length that the notes can have, to check that the rest of the turn fits.
+
+    Raises ContextOverflow for a message with too many parts.
+    """
     n_parts = len(Summarizer(builder.format, builder.budget).parts(text))
     if n_parts > MAX_PARTS:
         raise ContextOverflow(prompt_tokens=builder.n_tokens_alone(text), context_size=builder.budget.context_size)
@@ -47,7 +54,7 @@ def placeholder(builder: PromptBuilder, text: str) -> str:
 
 
 def read_in_parts(generation: Generation, question: Message, builder: PromptBuilder) -> bool:
-    """True when the message's notes are there; else what is missing has been asked for."""
+    """True when the question has its notes; else the missing parts are queued."""
     if question.condensed:
         return True
     limit = int(builder.budget.context_size * NOTES_SHARE)
@@ -59,7 +66,7 @@ def read_in_parts(generation: Generation, question: Message, builder: PromptBuil
         if notes is None:
             return False
         text, level = "\n\n".join(notes), level + 1
-        # A single part is not made shorter by being read again.
+        # A single part does not get shorter by being read again.
         if builder.count(text) <= limit or len(parts) == 1:
             break
     edge = int(builder.budget.context_size * EDGE_SHARE)
@@ -72,7 +79,7 @@ def read_in_parts(generation: Generation, question: Message, builder: PromptBuil
 
 
 def after_part(generation_id: uuid.UUID) -> uuid.UUID | None:
-    """The turn to be prepared again because one of its parts has been read."""
+    """Return the turn to be prepared again because one of its parts was read."""
     part = Generation.objects.filter(pk=generation_id).first()
     if part is None or not generations.claim_follow_up(generation_id=generation_id):
         return None
@@ -80,7 +87,7 @@ def after_part(generation_id: uuid.UUID) -> uuid.UUID | None:
 
 
 def _notes(generation: Generation, summarizer: Summarizer, parts: Sequence[str], level: int) -> list[str] | None:
-    """The notes of all parts of one level; None while some are missing. Raises PartFailed."""
+    """Return the notes of all parts of one level; None while some are missing. Raises MessagePartFailed."""
     keys = [f"part:{generation.pk}:{level}:{number}" for number in range(len(parts))]
     rows = {row.idempotency_key: row for row in Generation.objects.filter(idempotency_key__in=keys)}
     failed = next((row for row in rows.values() if row.is_ended and row.status != Status.COMPLETE), None)
@@ -88,19 +95,15 @@ def _notes(generation: Generation, summarizer: Summarizer, parts: Sequence[str],
         raise MessagePartFailed(f"a part of the message could not be read: {failed.error_code or failed.status}")
     for key, part in zip(keys, parts, strict=True):
         if key not in rows:
-            _ask(generation, summarizer, part, key)
-    done = [rows[key].text.strip() for key in keys if key in rows and rows[key].is_ended]
-    if len(done) == len(parts):
-        return done
-    _tell(generation, len(done) / len(parts), level)
+            _create_part(generation, summarizer, part, key)
+    notes = [rows[key].text.strip() for key in keys if key in rows and rows[key].is_ended]
+    if len(notes) == len(parts):
+        return notes
+    _report_progress(generation, len(notes) / len(parts), level)
     return None
 
 
-class MessagePartFailed(Exception):
-    """One of the parts has no notes, so that the answer would rest on a message with a hole in it."""
-
-
-def _ask(generation: Generation, summarizer: Summarizer, part: str, key: str) -> None:
+def _create_part(generation: Generation, summarizer: Summarizer, part: str, key: str) -> None:
     prompt_ids = summarizer.prompt(part)
     try:
         generations.create(
@@ -111,7 +114,7 @@ def _ask(generation: Generation, summarizer: Summarizer, part: str, key: str) ->
                 n_prompt=len(prompt_ids),
                 context_size=summarizer.budget.context_size,
             ),
-            priority=Priority(generation.priority),  # somebody waits for it
+            priority=Priority(generation.priority),  # the caller waits for it
             prompt_ids=prompt_ids,
             follow_up_task=AFTER_PART_TASK,
             timeout_secs=generation.timeout_secs,
@@ -121,19 +124,19 @@ def _ask(generation: Generation, summarizer: Summarizer, part: str, key: str) ->
             capped=False,
         )
     except KeyTaken:
-        log.debug("generation %s: somebody else asked for %s", generation.pk, key)
+        log.debug("part already queued by another process generation=%s part=%s", generation.pk, key)
 
 
-def _tell(generation: Generation, progress: float, level: int) -> None:
-    """A status for the readers; a courtesy, which Redis may refuse."""
-    waiting = StatusEntry(
+def _report_progress(generation: Generation, progress: float, level: int) -> None:
+    """Append a status for the readers; it is optional, so that a failing Redis is only logged."""
+    status = StatusEntry(
         index=0,
         state=StreamState.SUMMARIZING,
         progress=round(progress, 3),
         reason="the message is longer than the context and is read in parts" if level == 0 else "notes are joined",
     )
     try:
-        # Epoch 0: before any claim, so that nothing of a worker's can be overwritten.
-        redis_log.append(shared_client(), [redis_log.Append(generation.pk, 0, [waiting])])
+        # Epoch 0 comes before any claim: no entry of a worker can be overwritten.
+        redis_log.append(shared_client(), [redis_log.Append(generation.pk, 0, [status])])
     except StoreUnavailable as error:
-        log.warning("generation %s: its progress is not told: %s", generation.pk, error)
+        log.warning("progress not reported generation=%s error=%s", generation.pk, error)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from chat.enums import Strategy
 from chat.errors import ContextOverflow
 from chat.prompting.chat_templates import ChatFormat, GemmaFormat, TemplateFormat, TranscriptFormat
-from chat.prompting.context_window import ContextWindow, Exchange, Rendered, RenderedPrompt
+from chat.prompting.context_window import ContextWindow, Exchange, RenderedPrompt, RenderedTurn
 from chat.prompting.token_budget import TokenBudget
 from tests.chat.vocabularies import GEMMA_TEMPLATE, REFUSING_TEMPLATE, fake_tokenizer, shown
 
@@ -37,6 +37,11 @@ def history(
     )
 
 
+def n_tokens_alone(text: str) -> int:
+    """Length of a prompt of the system prompt and this message alone."""
+    return len(history(context_size=1_000_000).render([Exchange(user=text)]).ids)
+
+
 def asked(*texts: str) -> list[Exchange]:
     """Exchanges without any rendering: user, answer, user, ..."""
     users, answers = texts[::2], [*texts[1::2], ""]
@@ -51,14 +56,14 @@ class Chat:
     exchanges: tuple[Exchange, ...] = ()
 
     def ask(self, user: str, **options: object) -> RenderedPrompt:
-        prompt = history(self.format, **options).prompt([*self.exchanges, Exchange(user=user)])  # type: ignore[arg-type]
+        prompt = history(self.format, **options).render([*self.exchanges, Exchange(user=user)])  # type: ignore[arg-type]
         self.exchanges = prompt.exchanges
         return prompt
 
     def answered(self, text: str, output: list[int] | None = None) -> tuple[int, ...]:
         """The model's answer; returns its tokens."""
         ids = tuple(self.format.answer(text) if output is None else output)
-        last = replace(self.exchanges[-1], answer=text, answer_rendered=Rendered(ids, self.format.fingerprint))
+        last = replace(self.exchanges[-1], answer=text, answer_rendered=RenderedTurn(ids, self.format.fingerprint))
         self.exchanges = (*self.exchanges[:-1], last)
         return ids
 
@@ -93,8 +98,8 @@ def test_rendering_everything_again_gives_the_same_tokens(chat_format: ChatForma
     chat.ask("one")
     chat.answered("first", [60, 61, 62])
     kept = chat.ask("two").ids
-    forgotten = [replace(exchange, user_rendered=Rendered()) for exchange in chat.exchanges]
-    assert history(chat_format).prompt(forgotten).ids == kept
+    forgotten = [replace(exchange, user_rendered=RenderedTurn()) for exchange in chat.exchanges]
+    assert history(chat_format).render(forgotten).ids == kept
 
 
 def test_another_system_prompt_renders_everything_again() -> None:
@@ -119,16 +124,16 @@ def test_another_format_reads_the_texts_again() -> None:
 
 
 def test_a_sent_history_is_rendered_from_its_texts() -> None:
-    prompt = history(FORMATS[1]).prompt(asked("one", "first", "two"))
+    prompt = history(FORMATS[1]).render(asked("one", "first", "two"))
     assert shown(prompt.ids) == f"⟨bos⟩{SYSTEM}\n\nUser: one\nAssistant: first\n\nUser: two\nAssistant:"
     assert prompt.n_left_out == 0
 
 
 def test_what_was_kept_of_the_new_turn_before_it_got_its_memories_does_not_count() -> None:
     past = asked("one", "first", "two")
-    proof = history().prompt(past).exchanges
+    proof = history().render(past).exchanges
     with_memories = replace(proof[-1], user="Memories: a pear\n\ntwo")
-    assert "a pear" in shown(history(system="changed since").prompt([*proof[:-1], with_memories]).ids)
+    assert "a pear" in shown(history(system="changed since").render([*proof[:-1], with_memories]).ids)
 
 
 # ---- what does not fit ----
@@ -141,17 +146,17 @@ def long_history(n_turns: int, *, n_chars: int = 100) -> list[Exchange]:
 
 def test_error_strategy_refuses_with_both_counts() -> None:
     exchanges = long_history(10)
-    n_tokens = len(history(context_size=100_000).prompt(exchanges).ids)
+    n_tokens = len(history(context_size=100_000).render(exchanges).ids)
     with pytest.raises(ContextOverflow) as caught:
-        history(context_size=n_tokens, strategy=Strategy.ERROR).prompt(exchanges)
+        history(context_size=n_tokens, strategy=Strategy.ERROR).render(exchanges)
     assert caught.value.extra == {"prompt_tokens": n_tokens, "context_size": n_tokens}
     assert caught.value.status == 413
-    assert len(history(context_size=n_tokens + 1, strategy=Strategy.ERROR).prompt(exchanges).ids) == n_tokens
+    assert len(history(context_size=n_tokens + 1, strategy=Strategy.ERROR).render(exchanges).ids) == n_tokens
 
 
 @pytest.mark.parametrize("strategy", [Strategy.TRUNCATE, Strategy.SUMMARIZE])
 def test_the_oldest_whole_turns_are_left_out(strategy: Strategy) -> None:
-    prompt = history(context_size=1500, strategy=strategy).prompt(long_history(10))
+    prompt = history(context_size=1500, strategy=strategy).render(long_history(10))
     text = shown(prompt.ids)
     first_kept = prompt.n_left_out // 2
     assert 0 < first_kept < 10
@@ -200,26 +205,26 @@ def test_a_larger_context_takes_in_again_what_was_left_out() -> None:
 @pytest.mark.parametrize("strategy", Strategy)
 def test_a_single_message_that_does_not_fit_is_refused(strategy: Strategy) -> None:
     with pytest.raises(ContextOverflow) as caught:
-        history(context_size=300, strategy=strategy).prompt([*long_history(3)[:-1], Exchange(user="x" * 400)])
+        history(context_size=300, strategy=strategy).render([*long_history(3)[:-1], Exchange(user="x" * 400)])
     assert caught.value.extra["context_size"] == 300
     assert caught.value.extra["prompt_tokens"] > 400
 
 
 def test_a_message_that_fits_barely_goes_alone() -> None:
     """Old turns give way before the new message is refused, even if hardly any answer fits."""
-    alone = history().n_tokens_alone("x" * 400)
-    prompt = history(context_size=alone + 1).prompt([*long_history(3)[:-1], Exchange(user="x" * 400)])
+    alone = n_tokens_alone("x" * 400)
+    prompt = history(context_size=alone + 1).render([*long_history(3)[:-1], Exchange(user="x" * 400)])
     assert len(prompt.ids) == alone
     assert prompt.n_left_out == 6
 
 
 def test_room_for_the_answer_is_made_at_the_cost_of_old_turns_only_up_to_a_share() -> None:
     exchanges = long_history(4)
-    n_tokens = len(history().prompt(exchanges).ids)
-    assert history(context_size=n_tokens + 100, max_tokens=90).prompt(exchanges).n_left_out == 0
-    assert history(context_size=n_tokens + 100, max_tokens=110).prompt(exchanges).n_left_out > 0
+    n_tokens = len(history().render(exchanges).ids)
+    assert history(context_size=n_tokens + 100, max_tokens=90).render(exchanges).n_left_out == 0
+    assert history(context_size=n_tokens + 100, max_tokens=110).render(exchanges).n_left_out > 0
     # An answer that asks for the whole context must not cost the whole history.
-    assert history(context_size=n_tokens * 2, max_tokens=n_tokens * 2).prompt(exchanges).n_left_out == 0
+    assert history(context_size=n_tokens * 2, max_tokens=n_tokens * 2).render(exchanges).n_left_out == 0
 
 
 @given(
@@ -233,16 +238,16 @@ def test_a_prompt_always_leaves_room_for_one_token_or_is_refused(
     sizes: list[int], context_size: int, max_tokens: int, strategy: Strategy
 ) -> None:
     exchanges = [*(Exchange(user="u" * size, answer="a" * size) for size in sizes), Exchange(user="new" * sizes[0])]
-    built = history(context_size=context_size, max_tokens=max_tokens, strategy=strategy)
-    whole = len(history(context_size=1_000_000).prompt(exchanges).ids)
-    alone = built.n_tokens_alone(exchanges[-1].user)
+    window = history(context_size=context_size, max_tokens=max_tokens, strategy=strategy)
+    whole = len(history(context_size=1_000_000).render(exchanges).ids)
+    alone = n_tokens_alone(exchanges[-1].user)
     needed = whole if strategy is Strategy.ERROR else alone
     if needed >= context_size:
         with pytest.raises(ContextOverflow) as caught:
-            built.prompt(exchanges)
+            window.render(exchanges)
         assert caught.value.extra == {"prompt_tokens": needed, "context_size": context_size}
         return
-    prompt = built.prompt(exchanges)
+    prompt = window.render(exchanges)
     assert len(prompt.ids) < context_size
     assert shown(prompt.ids).count(SYSTEM) == 1
     assert prompt.n_left_out % 2 == 0

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from chat.prompting import system_prompt as prompts
 from chat.prompting.source_block import FENCE, HEAD, memory_block
-from chat.prompting.system_prompt import choose_sources, system_prompt, user_turn
+from chat.prompting.system_prompt import choose_sources, system_prompt_of, user_turn
 from chat.rag.sources import DOCUMENT, MEMORY, SEGMENT, Source
 
 foreign = st.lists(
@@ -144,7 +144,7 @@ def test_too_little_room_for_any() -> None:
 )
 def test_which_system_prompt(own: str, installed: str | None, plain_model: bool, expected: str) -> None:
     with override_settings(GEMMA_SYSTEM_PROMPT=installed):
-        assert system_prompt(own, plain_model=plain_model) == expected
+        assert system_prompt_of(own, plain_model=plain_model) == expected
 
 
 def test_the_default_system_prompt_says_how_to_use_memories() -> None:

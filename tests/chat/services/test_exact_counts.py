@@ -52,11 +52,11 @@ def test_sizes_add_up_to_what_the_model_computes(
         "transcript": TranscriptFormat(tokenizer),
         "template": TemplateFormat(tokenizer, GEMMA_TEMPLATE),
     }
-    history_summary = HistorySummary(summary="They talked of 你好.", n_messages=2 * start, version=1)
+    summary = HistorySummary(text="They talked of 你好.", n_messages=2 * start, version=1)
     budget = TokenBudget(context_size=2048, max_tokens=8)
-    history = ContextWindow(formats[kind], "You are kind.", budget, history_summary, first=lambda: "the first")
+    history = ContextWindow(formats[kind], "You are kind.", budget, summary, first_message=lambda: "the first")
     question = Exchange(user="and now?")
-    prompt = history.prompt([*EXCHANGES, question])
+    prompt = history.render([*EXCHANGES, question])
     follow_ups = [history.as_follow_up(each) for each in (*EXCHANGES, question)]
     assert history.n_tokens_from(follow_ups, start) == len(prompt.ids)
     harness = Harness(backend, config)

@@ -13,7 +13,8 @@ from chat.errors import ConversationBusy, InvalidRequest, NotFound
 from chat.models import Conversation, Message, Retrieval, Summary
 from chat.rag.sources import ContextItem
 from chat.services import conversations, turns
-from chat.services.turn_plan import plan_turn
+from chat.services.turn_context import TurnContext
+from chat.services.turn_plan import TurnPlan, plan_turn
 from chat.services.turns import Turn
 from inference.config.tokenizer import Tokenizer
 from tests.chat.conversing import ANN, BOB, chat, finish, generation_of, more, prompt_of, texts_of
@@ -222,7 +223,7 @@ def test_nobody_branches_off_from_what_is_not_his() -> None:
 def test_an_answer_to_nothing_cannot_be_made_again() -> None:
     turn = chat("a:I greet you.", "u:hello", max_tokens=60)
     finish(turn)
-    with pytest.raises(InvalidRequest, match="nothing was asked"):
+    with pytest.raises(InvalidRequest, match="there is no question before"):
         instead(turn, 0)
     running = more(turn, "one", max_tokens=60)
     Message.objects.create(conversation=conversation_of(running), position=9, role="user", content="out of turn")
@@ -292,8 +293,8 @@ def test_a_conversation_deleted_meanwhile_leaves_nothing_in_the_branch(monkeypat
     history = sent_history(turn, drop=1)[:-1]
     conversation = conversation_of(turn)
 
-    def slow_plan(**arguments: Any) -> object:  # noqa: ANN401
-        plan = plan_turn(**arguments)
+    def slow_plan(context: TurnContext) -> TurnPlan:
+        plan = plan_turn(context)
         if Conversation.objects.filter(pk=conversation.pk).exists():
             conversations.delete_conversation(caller=ANN, conversation_id=conversation.pk)
         return plan

@@ -13,9 +13,10 @@ from chat.errors import (
 )
 from chat.models import Conversation, Message, Retrieval
 from chat.rag.sources import ContextItem
-from chat.services import turn_plan
+from chat.services import turn_store
 from chat.services import turns as services
 from chat.services.conversations import update_conversation
+from chat.services.turn_plan import TurnPlan
 from chat.services.turns import Turn
 from inference.config.tokenizer import Tokenizer
 from inference.models import Generation, Status
@@ -210,10 +211,10 @@ def test_a_conversation_takes_one_turn_at_a_time(status: Status) -> None:
 def test_a_conversation_that_moved_meanwhile_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     first = chat("u:one")
     finish(first)
-    store = turn_plan.store_turn
+    store = turn_store.store_turn
     others: list[bool] = []
 
-    def somebody_is_faster(plan: turn_plan.TurnPlan, **key: Any) -> Generation:  # noqa: ANN401
+    def somebody_is_faster(plan: TurnPlan, **key: Any) -> Generation:  # noqa: ANN401
         if not others:
             others.append(True)
             more(first, "theirs")
@@ -228,10 +229,10 @@ def test_a_conversation_that_moved_meanwhile_is_busy(monkeypatch: pytest.MonkeyP
 def test_a_found_conversation_that_moved_meanwhile_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     first = chat("u:one")
     finish(first, "first")
-    store = turn_plan.store_turn
+    store = turn_store.store_turn
     others: list[bool] = []
 
-    def somebody_is_faster(plan: turn_plan.TurnPlan, **key: Any) -> Generation:  # noqa: ANN401
+    def somebody_is_faster(plan: TurnPlan, **key: Any) -> Generation:  # noqa: ANN401
         if not others:
             others.append(True)
             more(first, "theirs")
@@ -248,9 +249,9 @@ def test_what_its_owner_changes_meanwhile_is_kept_and_counts(monkeypatch: pytest
     first = chat("u:one")
     finish(first)
     conversation_id = conversation_of(first).pk
-    store, plans = turn_plan.store_turn, list[turn_plan.TurnPlan]()
+    store, plans = turn_store.store_turn, list[TurnPlan]()
 
-    def meanwhile(plan: turn_plan.TurnPlan, **key: Any) -> Generation:  # noqa: ANN401
+    def meanwhile(plan: TurnPlan, **key: Any) -> Generation:  # noqa: ANN401
         if not plans:
             update_conversation(caller=ANN, conversation_id=conversation_id, title="Mine", system_prompt="Be brief.")
         plans.append(plan)
@@ -268,9 +269,9 @@ def test_what_its_owner_changes_meanwhile_is_kept_and_counts(monkeypatch: pytest
 def test_a_found_conversation_that_was_deleted_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     first = chat("u:one")
     finish(first, "first")
-    store = turn_plan.store_turn
+    store = turn_store.store_turn
 
-    def somebody_deletes(plan: turn_plan.TurnPlan, **key: Any) -> Generation:  # noqa: ANN401
+    def somebody_deletes(plan: TurnPlan, **key: Any) -> Generation:  # noqa: ANN401
         Conversation.objects.filter(pk=str(first.conversation_id)).delete()
         return store(plan, **key)
 

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from django.db import OperationalError, connections
@@ -23,6 +22,7 @@ from chat.models import Conversation, Message
 from chat.schemas.requests import ChatRequest, CompletionRequest
 from chat.services import turn_plan
 from chat.services import turns as services
+from chat.services.turn_context import TurnContext
 from chat.services.turns import Turn
 from inference.config.tokenizer import Tokenizer
 from inference.errors import StoreUnavailable
@@ -171,11 +171,11 @@ def test_a_twin_that_comes_first_is_no_reason_to_be_refused(
         setattr(settings, because, 1)
     plan, twins = turn_plan.plan_turn, list[Turn]()
 
-    def plan_late(**asked: Any) -> turn_plan.TurnPlan:  # noqa: ANN401
+    def plan_late(context: TurnContext) -> turn_plan.TurnPlan:
         if not twins:
             monkeypatch.setattr(services, "plan_turn", plan)
             twins.append(ask("k1"))
-        return plan(**asked)
+        return plan(context)
 
     monkeypatch.setattr(services, "plan_turn", plan_late)
     second = ask("k1")

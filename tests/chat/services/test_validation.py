@@ -9,10 +9,15 @@ from chat.errors import InvalidRequest
 from chat.models import Role
 from chat.rag.query import SourceFilters
 from chat.schemas.requests import ChatMessage, ChatRequest, CompletionRequest, RunOptions
-from chat.services.validation import check_options, validate_request
+from chat.services.validation import ValidatedRequest, check_options, validate_request
+from tests.chat.conversing import ANN
 from tests.chat.vocabularies import fake_tokenizer
 
 KNOWN = uuid.uuid4()
+
+
+def validate(request: ChatRequest) -> ValidatedRequest:
+    return validate_request(request, caller=ANN, tokenizer=fake_tokenizer())
 
 
 def said(*messages: str) -> tuple[ChatMessage, ...]:
@@ -42,20 +47,28 @@ def said(*messages: str) -> tuple[ChatMessage, ...]:
 )
 def test_contradictions_are_refused(request_: ChatRequest, field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        validate_request(request_)
+        validate(request_)
     assert (caught.value.status, caught.value.code, caught.value.field) == (400, "invalid_request", field)
 
 
 def test_a_sent_history() -> None:
-    asked = validate_request(ChatRequest(messages=said("s:be kind", "u:one", "a:two", "u: three ")))
-    assert (asked.system, asked.user) == ("be kind", " three ")
-    assert [(each.role, each.text) for each in asked.earlier] == [(Role.USER, "one"), (Role.ASSISTANT, "two")]
+    validated = validate(ChatRequest(messages=said("s:be kind", "u:one", "a:two", "u: three ")))
+    assert (validated.system_prompt, validated.question) == ("be kind", " three ")
+    assert [(message.role, message.text) for message in validated.history] == [
+        (Role.USER, "one"),
+        (Role.ASSISTANT, "two"),
+    ]
 
 
 @pytest.mark.parametrize("fields", [{"message": "more"}, {"messages": said("u:more")}])
 def test_one_new_message_of_a_known_conversation(fields: dict[str, object]) -> None:
-    asked = validate_request(ChatRequest(conversation_id=KNOWN, **fields))  # type: ignore[arg-type]
-    assert (asked.user, asked.earlier, asked.system) == ("more", (), "")
+    validated = validate(ChatRequest(conversation_id=KNOWN, **fields))  # type: ignore[arg-type]
+    assert (validated.question, validated.history, validated.system_prompt) == ("more", (), "")
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", "\t \r\n", "\u00a0\u2003"])
+def test_a_system_message_of_white_space_counts_as_none(blank: str) -> None:
+    assert validate(ChatRequest(messages=said(f"s:{blank}", "u:one"))).system_prompt == ""
 
 
 def test_what_only_the_model_can_tell() -> None:

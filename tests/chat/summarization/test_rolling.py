@@ -14,7 +14,7 @@ from chat.models import Conversation, Message, Summary, SummaryState
 from chat.services import conversations
 from chat.services.turns import Turn
 from chat.summarization import rolling
-from chat.summarization.rolling import LIVELIER, MAX_EMPTY
+from chat.summarization.rolling import MAX_EMPTY, RETRY_TEMPERATURE
 from inference.config.tokenizer import Tokenizer
 from inference.models import Generation, Priority, Status
 from inference.queue.reaper import FOLLOW_UP_AGAIN_AFTER_SECS, Reaper
@@ -203,7 +203,7 @@ def test_the_next_long_turn_tries_again() -> None:
     while pieces_left(turn):
         pieces.append(read_piece(turn, "  "))
     assert len(pieces) == 1 + MAX_EMPTY
-    assert [piece.params["sampling"]["temperature"] for piece in pieces[:2]] == [0.2, LIVELIER]
+    assert [piece.params["sampling"]["temperature"] for piece in pieces[:2]] == [0.2, RETRY_TEMPERATURE]
     assert len({tuple(piece.prompt_ids) for piece in pieces}) == 1, "the same piece, again"
     assert Summary.objects.get().error == "the summary is empty"
     assert Generation.objects.filter(priority=Priority.BATCH).count() == 1, "questions that were asked again are gone"

@@ -1,0 +1,111 @@
+"""Step 5 of a turn: store its rows in one transaction. Its commit sends the wake-up message to the workers."""
+
+from typing import Any
+
+from django.db import transaction
+
+from chat.models import Conversation, Message, Retrieval, Role
+from chat.prompting.message_groups import update_renderings
+from chat.prompting.sequence_params import sequence_params, timeout_secs
+from chat.services.turn_context import TurnContext
+from chat.services.turn_plan import TurnPlan
+from chat.services.turn_preparation import PREPARE_TASK
+from chat.summarization.rolling import AFTER_ANSWER_TASK
+from inference.models import Generation
+from inference.queue import generations
+
+
+class ConversationChanged(Exception):
+    """Another request continued, deleted or re-instructed the conversation after its rows were read."""
+
+
+@transaction.atomic
+def store_turn(plan: TurnPlan, *, idempotency_key: str | None, request_digest: str) -> Generation:
+    """Store a turn; the answer of a stored one is ``generation.message``.
+
+    Raises ConversationChanged, the refusals of ``inference`` and KeyTaken; the transaction then leaves nothing.
+    """
+    context = plan.context
+    conversation = context.conversation if context.new_messages else None
+    if conversation:
+        _lock(conversation, context)
+    generation = _create_generation(plan, idempotency_key, request_digest)
+    if conversation is None:
+        return generation
+    _store_messages(plan)
+    answer = Message.objects.create(
+        conversation=conversation,
+        position=context.new_messages[-1].position + 1,
+        role=Role.ASSISTANT,
+        generation=generation,
+        rendered_with=plan.prompt.answer_key,
+    )
+    if plan.prompt.sources:
+        Retrieval.objects.create(message=answer, sources=[source.as_wire() for source in plan.prompt.sources])
+    return generation
+
+
+def _lock(conversation: Conversation, context: TurnContext) -> None:
+    """Create the row of a new conversation, or lock a stored one and check that it is as it was read."""
+    origin = context.fork.source if context.fork else conversation
+    # SQLite has no row locks and needs none: the transaction is immediate, other writers wait at its start.
+    locked = None if origin._state.adding else Conversation.objects.select_for_update().filter(pk=origin.pk).first()
+    if conversation._state.adding:
+        if context.fork and locked is None:
+            raise ConversationChanged  # its owner deleted it, which includes copies of its messages
+        conversation.save(force_insert=True)
+        return
+    if locked is None or conversation.messages.count() != len(context.stored):
+        raise ConversationChanged
+    if locked.system_prompt != conversation.system_prompt:
+        raise ConversationChanged  # the prompt was rendered under the former system prompt
+    conversation.title = locked.title or conversation.title
+    conversation.save(update_fields=["title", "updated_at"])
+
+
+def _store_messages(plan: TurnPlan) -> None:
+    """Store the new messages, a fork's copies before them, and the renderings of stored ones that changed."""
+    fork = plan.context.fork
+    changed = update_renderings(plan.prompt.groups, plan.prompt.exchanges)
+    stored = [message for message in changed if not message._state.adding]
+    Message.objects.bulk_create([*(fork.messages if fork else ()), *plan.context.new_messages])
+    Message.objects.bulk_update(stored, ["rendered", "rendered_with"], batch_size=100)
+    if fork:
+        Retrieval.objects.bulk_create(fork.retrievals)
+        if fork.summary:
+            fork.summary.save(force_insert=True)
+
+
+def _create_generation(plan: TurnPlan, idempotency_key: str | None, request_digest: str) -> Generation:
+    validated, prompt, preparation = plan.context.validated, plan.prompt, plan.preparation
+    request = validated.request
+    may_follow = request.store and preparation is None and prompt.may_need_summary
+    return generations.create(
+        owner=validated.caller.key,
+        params=sequence_params(
+            request,
+            prompt.chat_format,
+            n_prompt=len(prompt.ids),
+            context_size=prompt.context_size,
+            highest_label=prompt.highest_label,
+        ),
+        priority=request.priority,
+        prompt_ids=None if preparation else prompt.ids,
+        prepare_task=PREPARE_TASK if preparation else "",
+        follow_up_task=AFTER_ANSWER_TASK if may_follow else "",
+        timeout_secs=timeout_secs(request),
+        session_id=request.session_id,
+        details=_details(plan),
+        ephemeral=not request.store,
+        idempotency_key=idempotency_key,
+        request_digest=request_digest,
+    )
+
+
+def _details(plan: TurnPlan) -> dict[str, Any]:
+    if plan.preparation:
+        return {"preparation": plan.preparation.as_json()}
+    details: dict[str, Any] = {"history": plan.prompt.history_note}
+    if not plan.context.validated.request.store:
+        details["sources"] = [source.as_wire() for source in plan.prompt.sources]
+    return details
