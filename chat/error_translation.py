@@ -1,4 +1,4 @@
-"""The border where errors of ``inference`` and of the database become this package's own."""
+"""Translate errors of ``inference`` and of the database into those of this package."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,20 +21,20 @@ _STATUS_CLASS: dict[type[inference.InferenceError], type[ChatError]] = {
 
 
 def translate(error: Exception) -> ChatError:
-    """The client's view of an error of ours, of ``inference`` or of the database."""
+    """Return the error that the client gets for an error of any of the packages."""
     if isinstance(error, ChatError):
         return error
     if isinstance(error, OperationalError):
-        return Unavailable("the database does not answer", code="store_unavailable", retry_after_secs=5)
+        return Unavailable("the database does not respond", code="store_unavailable", retry_after_secs=5)
     if isinstance(error, inference.InferenceError):
-        known = next((_STATUS_CLASS[kind] for kind in type(error).__mro__ if kind in _STATUS_CLASS), ChatError)
-        return known(str(error) or error.code, code=error.code, retry_after_secs=error.retry_after_secs)
-    return ChatError("something went wrong here; it was logged")
+        kind_of_error = next((_STATUS_CLASS[kind] for kind in type(error).__mro__ if kind in _STATUS_CLASS), ChatError)
+        return kind_of_error(str(error) or error.code, code=error.code, retry_after_secs=error.retry_after_secs)
+    return ChatError("an internal error occurred and was logged")
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """The border: what a service lets out is a ChatError. Bugs pass through as they are."""
+    """Raise errors of lower layers as ChatError; programming errors pass unchanged."""
     try:
         yield
     except (inference.InferenceError, OperationalError) as error:

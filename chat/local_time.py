@@ -1,4 +1,4 @@
-"""Moments as the clock of GEMMA_TIME_ZONE shows them. Knows nothing of what happened then."""
+"""Moments in the time zone of GEMMA_TIME_ZONE."""
 
 from datetime import datetime
 
@@ -6,13 +6,13 @@ from django.utils import timezone
 
 
 def local(moment: datetime) -> datetime:
-    """The same moment, of which a zone must be known."""
+    """Convert an aware moment."""
     try:
         return timezone.localtime(moment)
-    except OverflowError:  # the first or last day of the calendar, which this zone has not
+    except OverflowError:  # the first or last day of the calendar, which this zone does not have
         return moment
 
 
 def moment_text(moment: datetime, *, with_seconds: bool = False) -> str:
-    shown = local(moment)
-    return f"{shown:%Y-%m-%d %H:%M:%S}" if with_seconds else f"{shown:%Y-%m-%d %H:%M}"
+    local_moment = local(moment)
+    return f"{local_moment:%Y-%m-%d %H:%M:%S}" if with_seconds else f"{local_moment:%Y-%m-%d %H:%M}"

@@ -1,6 +1,6 @@
-"""Conversations, their messages and summaries, and what memories each answer was given.
+"""Conversations, their messages and rolling summaries, and the retrieval of each answer.
 
-An answer's text, usage and state live in its generation and are read through: nothing is copied.
+Text, usage and state of an answer are columns of its generation, not copied here.
 """
 
 import uuid
@@ -19,9 +19,9 @@ class Conversation(models.Model):
     owner = models.CharField(max_length=64)
     title = models.CharField(max_length=200, blank=True, default="")
     system_prompt = models.TextField(blank=True, default="")
-    summary = models.TextField(blank=True, default="")  # the text of the version that counts
+    summary = models.TextField(blank=True, default="")  # text of the version in use
     strategy = models.CharField(
-        max_length=12, choices=[(each.value, each.value) for each in Strategy], default="summarize"
+        max_length=12, choices=[(item.value, item.value) for item in Strategy], default="summarize"
     )
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
@@ -44,11 +44,12 @@ class Role(models.TextChoices):
 class Message(models.Model):
     """One message. ``position`` counts from 0 within the conversation.
 
-    ``content`` is what a person or program sent; an answer made here has none of its own and reads its
-    generation's text. ``rendered`` (int32 token ids) is what a user message added to the prompt, from the end of the
-    message before to where the answer begins; an answer needs none while its generation's output is of the format
-    that ``rendered_with`` names. Both count only while ``rendered_with`` is the key in use (``chat/history``).
-    ``history_digest`` of a user message covers the system prompt and all user messages up to this one.
+    ``content`` is the text that a client sent; for an answer of this service it is empty, and the text is that of
+    the generation. ``rendered`` (int32 token ids) holds the tokens that a user message added to the prompt, from the
+    end of the message before to the start of the answer; an answer needs none while the output of its generation is in
+    the format of ``rendered_with``. Both are valid only while ``rendered_with`` is the key in use
+    (``chat/prompting/context_window``). ``history_digest`` of a user message covers the system prompt and all user
+    messages up to this one.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -56,7 +57,7 @@ class Message(models.Model):
     position = models.PositiveIntegerField()
     role = models.CharField(max_length=10, choices=Role.choices)
     content = models.TextField(blank=True, default="")
-    condensed = models.TextField(blank=True, default="")  # what the model reads if the content is beyond its context
+    condensed = models.TextField(blank=True, default="")  # read by the model in place of content beyond its context
     generation = models.OneToOneField(
         Generation, on_delete=models.SET_NULL, null=True, blank=True, related_name="message"
     )
@@ -80,7 +81,7 @@ class Message(models.Model):
 
     @property
     def shown(self) -> str:
-        """As the model reads it."""
+        """Text as the model reads it."""
         return self.condensed or self.text
 
     @property
@@ -89,17 +90,17 @@ class Message(models.Model):
 
 
 class SummaryState(models.TextChoices):
-    MAKING = "making"  # its generation waits, runs, or has ended and is about to be taken over
+    MAKING = "making"  # its generation waits, runs, or ended and was not processed yet
     MADE = "made"
-    FAILED = "failed"  # ``error`` says why; the next long turn tries again
+    FAILED = "failed"  # reason in ``error``; the next long turn starts another
 
 
 class Summary(models.Model):
-    """What a conversation's oldest messages, up to ``covers_until`` (a position), have been folded into.
+    """A version of the rolling summary, which covers the messages up to the position ``covers_until``.
 
-    The newest one made counts and contains those before it; the messages themselves stay. ``n_tokens`` is exact, of
-    the text as the model reads it. While it is being made, ``text`` is what the parts read so far have come to and
-    ``generation`` reads the next one.
+    The newest one made is in use and includes those before it; the messages themselves stay. ``n_tokens`` counts the
+    text as the model reads it. In the state ``making``, ``text`` covers the pieces read so far and ``generation``
+    reads the next one.
     """
 
     conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="summaries")
@@ -122,7 +123,7 @@ class Summary(models.Model):
         verbose_name_plural = "summaries"
         constraints = [
             models.UniqueConstraint(fields=["conversation", "version"], name="summary_version"),
-            # However many turns end at the same time, one summary of a conversation is made at a time.
+            # Of turns that end concurrently one starts a summary.
             models.UniqueConstraint(fields=["conversation"], condition=models.Q(state="making"), name="summary_making"),
         ]
 
@@ -131,12 +132,12 @@ class Summary(models.Model):
 
 
 class Retrieval(models.Model):
-    """What was searched for one answer, what came back and what the model was shown.
+    """The retrieval for one answer: query, hits, and the sources shown to the model.
 
-    ``sources`` are the memories shown, labelled as in the prompt (wire format of an answer's ``sources``); ``hits``
-    all that was found, best first, with the parts of their scores and the label of those shown. ``understood`` is
-    what the words of the query said beside it, ``note`` what the search could not do. Which labels the answer names
-    is known with its text (``generation.labels``).
+    ``sources`` are labelled as in the prompt (wire format of an answer's ``sources``); ``hits`` are all passages
+    found, best first, with the parts of their scores and the label of those shown. ``understood`` holds the filters
+    read from the query's words, ``note`` a limitation of this search. The labels that the answer cites are in
+    ``generation.labels``.
     """
 
     message = models.OneToOneField(Message, on_delete=models.CASCADE, related_name="retrieval")

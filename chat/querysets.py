@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 class ConversationQuerySet(models.QuerySet["Conversation"]):
     def of(self, owner: str) -> Self:
-        """Only what belongs to this caller key."""
+        """Filter by the key of a caller."""
         return self.filter(owner=owner)
 
     def search(self, text: str) -> Self:
-        """Whose title, messages or answers contain the text, ignoring case."""
+        """Filter by a text in title, messages or answers, ignoring case."""
         hit = Q(title__icontains=text) | Q(messages__content__icontains=text)
         return self.filter(hit | Q(messages__generation__text__icontains=text)).distinct()
 
 
 class MessageQuerySet(models.QuerySet["Message"]):
     def in_order(self) -> Self:
-        """Oldest first, with all that a prompt or a reader needs of each."""
+        """Order by position, with the related rows that prompts and pages need."""
         return self.select_related("generation", "retrieval").order_by("position")
 
     def unfinished(self) -> Self:
-        """Answers still being made."""
+        """Filter the answers whose generation has not ended."""
         return self.filter(generation__isnull=False).exclude(generation__status__in=ENDED)
 
     def generation_ids(self) -> list[uuid.UUID]:
@@ -38,7 +38,7 @@ class MessageQuerySet(models.QuerySet["Message"]):
 
 class SummaryQuerySet(models.QuerySet["Summary"]):
     def made(self) -> Self:
-        """The newest first: it is the one that counts."""
+        """Filter completed versions, the newest first, which is the one in use."""
         return self.filter(state="made").order_by("-version")
 
     def making(self) -> Self:

@@ -64,11 +64,11 @@ def cancel_answers(request: HttpRequest, answers: MessageQuerySet) -> int:
     except ChatError as error:
         show_refusal(request, error)
         return 0
-    if cancelled.n_told:
-        messages.success(request, f"{counted(cancelled.n_told, 'answer')} cancelled.")
+    if cancelled.n_cancelled:
+        messages.success(request, f"{counted(cancelled.n_cancelled, 'answer')} cancelled.")
     else:
         messages.info(request, "There was no unfinished answer.")
-    return cancelled.n_told
+    return cancelled.n_cancelled
 
 
 def show_refusal(request: HttpRequest, error: ChatError) -> None:

@@ -39,7 +39,7 @@ def content(text: str) -> PromptSegment:
 
 
 class ChatFormat(ABC):
-    """Base of the formats. ``fingerprint`` identifies tokenizer and format: ids are valid under one fingerprint alone."""
+    """Base of the formats. ``fingerprint`` identifies tokenizer and format, for which alone ids are valid."""
 
     name: str
     stops: tuple[str, ...] = ()

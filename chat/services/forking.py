@@ -13,7 +13,7 @@ from inference.token_ids import pack
 
 @dataclass(frozen=True, kw_only=True)
 class Fork:
-    """Unsaved rows of the new conversation; ``source`` is the stored one. ``messages`` are as ``in_order`` loads them."""
+    """Unsaved rows of a new conversation, and the stored ``source``. ``messages`` are as ``in_order`` loads them."""
 
     source: Conversation
     conversation: Conversation

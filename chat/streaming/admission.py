@@ -1,7 +1,7 @@
-"""Requests that arrive together become turns one after the other: the first is with the model while the next is made.
+"""Admission: concurrent requests become turns one after the other, so that the first reaches the model early.
 
-Checking and storing a request is Python, which a process runs on one core: side by side, sixteen would change places
-every few milliseconds and all be ready last (270M, 2 cores: the first after 0.25 s, alone after 0.06).
+Validating and storing a request is Python, which a process runs on one core: in parallel, sixteen requests all finish
+late (270M, 2 cores: the first after 0.25 s, one after the other after 0.06 s).
 """
 
 import asyncio
@@ -9,28 +9,28 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from weakref import WeakKeyDictionary
 
-# A turn is made in 20 ms. What hangs longer (a broker, a database) must not stop those that come after it.
+# Starting a turn takes 20 ms. One that hangs (broker, database) must not block those behind it for longer.
 PATIENCE_SECS = 1.0
 
-_places: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+_locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
 @asynccontextmanager
 async def in_arrival_order() -> AsyncIterator[None]:
-    """Runs its body alone on this event loop, in order of arrival; after PATIENCE_SECS beside others."""
-    place = _places.setdefault(asyncio.get_running_loop(), asyncio.Lock())
-    is_alone = await _taken(place)
+    """Run the body alone on this event loop, in order of arrival; after PATIENCE_SECS beside others."""
+    lock = _locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+    is_locked = await _acquire(lock)
     try:
         yield
     finally:
-        if is_alone:
-            place.release()
+        if is_locked:
+            lock.release()
 
 
-async def _taken(place: asyncio.Lock) -> bool:
+async def _acquire(lock: asyncio.Lock) -> bool:
     try:
         async with asyncio.timeout(PATIENCE_SECS):
-            await place.acquire()
+            await lock.acquire()
     except TimeoutError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""Work of a web process that outlives the request that began it. Lost with the process: nothing may depend on it."""
+"""Background work of a web process that outlives its request. It ends with the process: nothing may depend on it."""
 
 import asyncio
 import logging
@@ -9,13 +9,13 @@ from inference.runtime.threads import in_thread
 
 __all__ = ["in_thread", "spawn"]
 
-logger = logging.getLogger(__name__)
-# The event loop holds tasks weakly; without this set one could vanish in the middle.
+log = logging.getLogger(__name__)
+# The event loop holds tasks by weak references; without this set one could be collected while it runs.
 _tasks: set[asyncio.Task[None]] = set()
 
 
 def spawn(work: Coroutine[Any, Any, None]) -> None:
-    """Run ``work`` beside everything else on this event loop; what it raises is logged."""
+    """Run ``work`` as a task of this event loop; an exception is logged."""
     task = asyncio.create_task(work)
     _tasks.add(task)
     task.add_done_callback(_finished)
@@ -24,4 +24,4 @@ def spawn(work: Coroutine[Any, Any, None]) -> None:
 def _finished(task: asyncio.Task[None]) -> None:
     _tasks.discard(task)
     if not task.cancelled() and task.exception() is not None:
-        logger.error("background work failed", exc_info=task.exception())
+        log.error("background work failed", exc_info=task.exception())

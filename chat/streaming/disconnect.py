@@ -1,6 +1,6 @@
-"""Who is reading a running answer, and what happens when the last reader leaves: a grace, then it is stopped.
+"""Disconnect: count the readers of a running answer, and cancel it a grace period after the last one left.
 
-Knows nothing of HTTP. The waiting happens in the web process: one that dies cancels nothing, and its readers expire.
+Knows no HTTP. The web process waits out the grace period: one that dies cancels nothing, and its readers expire.
 """
 
 import asyncio
@@ -20,28 +20,28 @@ from inference.errors import StoreUnavailable
 from inference.runtime.redis_client import async_client
 from inference.token_stream import subscribers
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
-# How long an accepted request may take until it reads its own answer.
-ARRIVAL_SECS = 2.0
+# Time for the client of an accepted request to start reading its answer.
+FIRST_READ_SECS = 2.0
 REFRESH_SECS = subscribers.READER_TTL_SECS / 4
 
 
 @dataclass
-class Closing:
-    """Whether this web process is about to end. Readers then leave because of us, not because they want to."""
+class ShutdownFlag:
+    """Set when this web process is about to end: readers that leave then did not choose to."""
 
-    begun: bool = False
+    is_set: bool = False
 
 
-closing = Closing()
-# Accepted here, and nobody has begun to read yet.
-_awaited: set[UUID] = set()
+shutdown = ShutdownFlag()
+# Generations accepted here that have had no reader yet.
+_unread: set[UUID] = set()
 
 
 @dataclass
 class ReaderHandle:
-    """One reader's visit. ``is_over``: it has seen the end, so that its leaving stops nothing."""
+    """One counted reader. ``is_over``: it got the last line, so that its disconnect cancels nothing."""
 
     generation_id: UUID
     reader_id: str
@@ -50,57 +50,57 @@ class ReaderHandle:
 
 
 @asynccontextmanager
-async def reading(generation_id: UUID, *, caller: Caller, stops: bool) -> AsyncIterator[ReaderHandle]:
-    """Counts as a reader inside; ``stops``: nobody left after the grace means that nobody wants the answer."""
-    _awaited.discard(generation_id)
-    own = ReaderHandle(generation_id, subscribers.new_id(), async_client())
+async def counted_reader(generation_id: UUID, *, caller: Caller, stops: bool) -> AsyncIterator[ReaderHandle]:
+    """Count a reader while the body runs; with ``stops`` an answer without readers is cancelled after the grace."""
+    _unread.discard(generation_id)
+    reader = ReaderHandle(generation_id, subscribers.new_id(), async_client())
     refreshing: asyncio.Task[None] | None = None
-    # From here on, as the client may leave while it is being counted: nobody else would stop its answer.
+    # From here on: a client that leaves while it is being counted must stop its answer, too.
     try:
-        await _join(own)
-        refreshing = asyncio.create_task(_refresh(own))
-        yield own
+        await _join(reader)
+        refreshing = asyncio.create_task(_refresh(reader))
+        yield reader
     finally:
         if refreshing is not None:
             refreshing.cancel()
-        # Not awaited here: a client that left must not hold its connection until Redis has answered.
-        spawn(_leave(own, caller, stops and not own.is_over))
+        # Not awaited: the connection of a client that left must not wait for Redis.
+        spawn(_leave(reader, caller, stops and not reader.is_over))
 
 
-def watch_arrival(generation_id: UUID, *, caller: Caller) -> None:
-    """For an accepted request whose client may be gone before the first line is read."""
-    _awaited.add(generation_id)
-    spawn(_stop_unless_awaited(generation_id, caller))
+def expect_reader(generation_id: UUID, *, caller: Caller) -> None:
+    """Cancel an accepted turn whose client disconnects before it reads the first line."""
+    _unread.add(generation_id)
+    spawn(_stop_if_never_read(generation_id, caller))
 
 
-async def _join(own: ReaderHandle) -> None:
+async def _join(reader: ReaderHandle) -> None:
     try:
-        await subscribers.refresh(own.generation_id, own.reader_id, own.client)
+        await subscribers.refresh(reader.generation_id, reader.reader_id, reader.client)
     except StoreUnavailable as error:
-        # An uncounted reader is better than a refused one: the answer itself may still come from the database.
-        logger.warning("reader of %s is not counted yet: %s", own.generation_id, error)
+        # An uncounted reader is better than a refused one: the database may still serve the answer.
+        log.warning("reader not counted yet generation=%s error=%s", reader.generation_id, error)
 
 
-async def _refresh(own: ReaderHandle) -> None:
+async def _refresh(reader: ReaderHandle) -> None:
     while True:
         await asyncio.sleep(REFRESH_SECS)
-        with suppress(StoreUnavailable):  # tried again before it expires
-            await subscribers.refresh(own.generation_id, own.reader_id, own.client)
+        with suppress(StoreUnavailable):  # repeated before the entry expires
+            await subscribers.refresh(reader.generation_id, reader.reader_id, reader.client)
 
 
-async def _leave(own: ReaderHandle, caller: Caller, stops: bool) -> None:
-    async with own.client:
-        with suppress(StoreUnavailable):  # it expires by itself
-            await subscribers.leave(own.generation_id, own.reader_id, own.client)
+async def _leave(reader: ReaderHandle, caller: Caller, stops: bool) -> None:
+    async with reader.client:
+        with suppress(StoreUnavailable):  # the entry expires
+            await subscribers.leave(reader.generation_id, reader.reader_id, reader.client)
     if stops:
-        await _stop_unless_read(own.generation_id, caller, settings.STREAM_GRACE_SECS)
+        await _stop_unless_read(reader.generation_id, caller, settings.STREAM_GRACE_SECS)
 
 
-async def _stop_unless_awaited(generation_id: UUID, caller: Caller) -> None:
-    await asyncio.sleep(ARRIVAL_SECS)
-    # A reader who came and left has a grace of its own.
-    if generation_id in _awaited:
-        _awaited.discard(generation_id)
+async def _stop_if_never_read(generation_id: UUID, caller: Caller) -> None:
+    await asyncio.sleep(FIRST_READ_SECS)
+    # A reader that came and left has a grace period of its own.
+    if generation_id in _unread:
+        _unread.discard(generation_id)
         await _stop_unless_read(generation_id, caller, settings.STREAM_GRACE_SECS)
 
 
@@ -108,12 +108,12 @@ async def _stop_unless_read(generation_id: UUID, caller: Caller, grace_secs: flo
     try:
         moves = await subscribers.moves(generation_id)
         await asyncio.sleep(grace_secs)
-        # A reader that came and went meanwhile began a grace of its own: nobody was here for a while is not enough.
-        if closing.begun or await subscribers.count(generation_id) or await subscribers.moves(generation_id) != moves:
+        # A reader that came and left meanwhile started a grace period of its own.
+        if shutdown.is_set or await subscribers.count(generation_id) or await subscribers.moves(generation_id) != moves:
             return
     except StoreUnavailable as error:
-        logger.warning("nobody can tell whether %s is still read, it goes on: %s", generation_id, error)
+        log.warning("readers unknown, generation continues generation=%s error=%s", generation_id, error)
         return
-    with suppress(Conflict, NotFound):  # it has ended, or was deleted
+    with suppress(Conflict, NotFound):  # it ended, or was deleted
         await in_thread(turns.cancel, caller=caller, generation_id=generation_id)
-        logger.info("generation %s was stopped: nobody reads it", generation_id)
+        log.info("cancelled after disconnect generation=%s", generation_id)

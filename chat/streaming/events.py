@@ -1,6 +1,6 @@
-"""The lines of a running answer, as every interface sends them: started, statuses, tokens, and one last line.
+"""Stream events of a running answer for every interface: started, statuses, tokens, and one last line.
 
-Knows the wire format's objects, not how they are framed: SSE, WebSocket, /chat and commands do that.
+Knows the objects of the wire format; SSE, WebSocket, /chat and commands frame them.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from chat.schemas.stream_types import StreamStatus
 from chat.services import turns
 from chat.services.turns import Turn
 from chat.streaming.background import in_thread, spawn
-from chat.streaming.disconnect import closing, reading, watch_arrival
+from chat.streaming.disconnect import counted_reader, expect_reader, shutdown
 from inference.enums import StreamState
 from inference.models import ENDED, Priority
 from inference.queue import generations
@@ -34,29 +34,30 @@ from inference.token_stream.reader import TokenLogReader
 
 WireLine = dict[str, Any]
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
-LAST_WORDS_SECS = 0.3
-PROCESS_ENDS = "this process ends; resume by the last id"
+PROCESS_ENDS = "this process ends; resume with the id of the last line"
+# Time to render an answer that was awaited whole, after its stream has ended.
+FINAL_RENDER_SECS = 0.3
 
 
 @dataclass
-class _Open:
-    """How many answers this web process is sending."""
+class _OpenStreams:
+    """Number of answers that this web process is sending."""
 
     count: int = 0
 
 
-_open = _Open()
+_open_streams = _OpenStreams()
 
 
 @dataclass
 class _Progress:
-    """What one reader was told so far. ``index`` is the last token's, which resuming begins after."""
+    """Lines sent to one reader so far. ``index`` is that of the last token, after which a resumed stream starts."""
 
     index: int
     position: int | None = None
-    is_claimed: bool = False  # a worker has it: there is no place in the queue to tell
+    is_claimed: bool = False  # by a worker: it has no place in the queue any more
     is_over: bool = False
     last_sent: float = field(default_factory=time.monotonic)
 
@@ -67,25 +68,25 @@ class _Progress:
 
 
 async def start(begin: Callable[[], Turn], *, caller: Caller, stops: bool) -> Turn:
-    """Run ``begin`` (which stores a turn) to its end even if the client leaves meanwhile.
+    """Run ``begin``, which stores a turn, to its end even if the client disconnects meanwhile.
 
-    A stored turn that nobody comes to read is stopped like one that everybody has left.
+    With ``stops`` a stored turn that gets no reader is cancelled.
     """
-    beginning = asyncio.create_task(in_thread(begin))
+    task = asyncio.create_task(in_thread(begin))
     if stops:
-        beginning.add_done_callback(lambda task: _watch(task, caller))
-    turn = await asyncio.shield(beginning)
+        task.add_done_callback(lambda done: _expect_reader(done, caller))
+    turn = await asyncio.shield(task)
     log_context.bind(generation=turn.generation_id)
     return turn
 
 
-def _watch(beginning: asyncio.Task[Turn], caller: Caller) -> None:
-    if not beginning.cancelled() and beginning.exception() is None:
-        watch_arrival(beginning.result().generation_id, caller=caller)
+def _expect_reader(task: asyncio.Task[Turn], caller: Caller) -> None:
+    if not task.cancelled() and task.exception() is None:
+        expect_reader(task.result().generation_id, caller=caller)
 
 
 def resumed(*, caller: Caller, generation_id: UUID) -> tuple[Turn, bool]:
-    """A turn to read again, and whether leaving it stops it. Raises NotFound. Blocks."""
+    """Return a turn to read again, and whether a disconnect cancels it. Raises NotFound. Blocks."""
     generation = turns.get_generation(caller=caller, generation_id=generation_id)
     message = getattr(generation, "message", None)
     turn = Turn(
@@ -97,14 +98,14 @@ def resumed(*, caller: Caller, generation_id: UUID) -> tuple[Turn, bool]:
 
 
 def stops_when_left(priority: int, idempotency_key: str | None) -> bool:
-    """Somebody comes back for batch work and for what has a key: it goes on without readers."""
+    """Batch work and requests with an Idempotency-Key continue without readers: their clients come back."""
     return priority == Priority.INTERACTIVE and idempotency_key is None
 
 
 async def lines(turn: Turn, *, caller: Caller, after: int = 0, stops: bool = True) -> AsyncGenerator[WireLine, None]:
-    """Every line of the answer after token ``after``; the last one, and only that, has ``done``.
+    """Yield every line of the answer after token ``after``; the last one alone has ``done``.
 
-    A process that is being closed ends without a last line: the reader resumes elsewhere.
+    A process that shuts down ends the stream without a last line: the reader resumes at another one.
     """
     async with aclosing(lines_and_pings(turn, caller=caller, after=after, stops=stops)) as source:
         async for line in source:
@@ -115,45 +116,45 @@ async def lines(turn: Turn, *, caller: Caller, after: int = 0, stops: bool = Tru
 async def lines_and_pings(
     turn: Turn, *, caller: Caller, after: int = 0, stops: bool = True
 ) -> AsyncGenerator[WireLine | None, None]:
-    """As ``lines``, with None whenever nothing was sent for STREAM_PING_SECS."""
+    """Yield as ``lines`` does, and None whenever nothing was sent for STREAM_PING_SECS."""
     log_context.bind(generation=turn.generation_id)
     progress = _Progress(after)
     ids = {"conversation_id": _text(turn.conversation_id), "message_id": _text(turn.message_id)}
-    _open.count += 1
+    _open_streams.count += 1
     try:
         yield progress.line(generation_id=str(turn.generation_id), **ids)
         if turn.needs_preparation:
             spawn(in_thread(turns.prepare_turn, generation_id=turn.generation_id))
             yield progress.line(status=_status(StreamState.RETRIEVING))
-        presence = reading(turn.generation_id, caller=caller, stops=stops)
-        async with presence as own, aclosing(_followed(turn, caller, progress)) as source:
+        counting = counted_reader(turn.generation_id, caller=caller, stops=stops)
+        async with counting as reader, aclosing(_follow(turn, caller, progress)) as source:
             async for line in source:
-                own.is_over = progress.is_over
+                reader.is_over = progress.is_over
                 yield line
-    except Exception as error:  # noqa: BLE001  the one place where a stream's failure becomes its last line
-        told = error_object(as_chat_error(error))
+    except Exception as error:  # noqa: BLE001  the one place where a failure of a stream becomes its last line
+        body = error_object(as_chat_error(error))
         if not progress.is_over:
-            yield progress.line(done=True, error=told | {"generation_id": str(turn.generation_id)})
+            yield progress.line(done=True, error=body | {"generation_id": str(turn.generation_id)})
     finally:
-        _open.count -= 1
+        _open_streams.count -= 1
 
 
-async def _followed(turn: Turn, caller: Caller, progress: _Progress) -> AsyncGenerator[WireLine | None, None]:
+async def _follow(turn: Turn, caller: Caller, progress: _Progress) -> AsyncGenerator[WireLine | None, None]:
     follow = cast(AsyncGenerator[AnyEntry | None, None], TokenLogReader().follow(turn.generation_id, progress.index))
     async with aclosing(follow) as entries:
         async for entry in entries:
             if isinstance(entry, EndEntry):
                 yield await _last(turn, caller, entry, progress)
                 return
-            # After the End, so that an answer that is complete anyway is told whole.
-            if closing.begun:
+            # After the end entry, so that a complete answer is sent whole.
+            if shutdown.is_set:
                 yield progress.line(status=_status(StreamState.YIELDING, reason=PROCESS_ENDS))
                 return
             line = await _line(turn, entry, progress)
             if line is not None or time.monotonic() - progress.last_sent >= settings.STREAM_PING_SECS:
                 progress.last_sent = time.monotonic()
                 yield line
-    raise ChatError("the answer's end is missing", code="log_ended")
+    raise ChatError("the end of the answer is missing", code="log_ended")
 
 
 async def _line(turn: Turn, entry: AnyEntry | None, progress: _Progress) -> WireLine | None:
@@ -164,7 +165,7 @@ async def _line(turn: Turn, entry: AnyEntry | None, progress: _Progress) -> Wire
         progress.is_claimed = True
         status = _status(entry.state, position=entry.position, progress=entry.progress, reason=entry.reason)
         return progress.line(status=status)
-    # A second of silence. Nobody writes the place in the queue down, because it changes with others.
+    # A second of silence. The place in the queue is in no entry, since it changes with other generations.
     return None if progress.is_claimed else await _queued(turn, progress)
 
 
@@ -172,7 +173,7 @@ async def _queued(turn: Turn, progress: _Progress) -> WireLine | None:
     try:
         place = await in_thread(generations.queue_position, turn.generation_id)
     except (OperationalError, InterfaceError):
-        return None  # a courtesy only: the log says what matters, with or without the database
+        return None  # optional: tokens and end come from the log, without the database
     if place is None or place.position == progress.position:
         return None
     progress.position = place.position
@@ -182,21 +183,20 @@ async def _queued(turn: Turn, progress: _Progress) -> WireLine | None:
 async def _last(turn: Turn, caller: Caller, end: EndEntry, progress: _Progress) -> WireLine:
     generation = await in_thread(turns.get_generation, caller=caller, generation_id=turn.generation_id)
     if generation.status not in ENDED:
-        logger.error("generation %s: the log has ended, the row says %s", generation.pk, generation.status)
-    # A reader may claim to have more than there is.
+        log.error("token log ended before its row generation=%s status=%s", generation.pk, generation.status)
+    # A client may send a greater id than the last one.
     progress.index = max(progress.index, end.index)
     extras = await in_thread(answers.final_line, generation)
     return progress.line(done=True) | extras | {"token": end.text, "done": True}
 
 
 async def close_all(timeout_secs: float) -> None:
-    """Ask all readers to resume elsewhere; returns when they have been told, or after the timeout."""
-    closing.begun = True
+    """Ask all readers to resume at another process; return once they got that line, or after the timeout."""
+    shutdown.is_set = True
     deadline = time.monotonic() + timeout_secs
-    while _open.count and time.monotonic() < deadline:  # noqa: ASYNC110  once in a process's life
+    while _open_streams.count and time.monotonic() < deadline:  # noqa: ASYNC110  once per process
         await asyncio.sleep(0.02)
-    # An answer that was awaited whole is rendered after its stream has ended.
-    await asyncio.sleep(min(LAST_WORDS_SECS, max(0.0, deadline - time.monotonic())))
+    await asyncio.sleep(min(FINAL_RENDER_SECS, max(0.0, deadline - time.monotonic())))
 
 
 def _status(state: StreamState, **details: Any) -> WireLine:  # noqa: ANN401  fields of StreamStatus

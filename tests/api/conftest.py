@@ -22,7 +22,7 @@ def no_broker(redis_client: "redis.Redis[str]", monkeypatch: pytest.MonkeyPatch)
     """An empty Redis, nobody to ring, and a process that goes on afterwards."""
     monkeypatch.setattr(current_app, "send_task", lambda *args, **options: None)
     yield
-    disconnect.closing.begun = False
+    disconnect.shutdown.is_set = False
 
 
 @pytest.fixture(scope="package")

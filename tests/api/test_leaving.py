@@ -109,7 +109,7 @@ class TestLeaving:
         settings.STREAM_GRACE_SECS = 0.1
         turn, _ = await self.running()
         await self.leave(turn)
-        disconnect.closing.begun = True
+        disconnect.shutdown.is_set = True
         assert not await self.stopped_within(turn, 0.6)
 
     async def test_one_that_ended_is_left_in_peace(self, settings: Settings) -> None:
@@ -124,7 +124,7 @@ class TestLeaving:
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         settings.STREAM_GRACE_SECS = 0
-        monkeypatch.setattr(disconnect, "ARRIVAL_SECS", 0.2)
+        monkeypatch.setattr(disconnect, "FIRST_READ_SECS", 0.2)
         turn, _ = await make()
         # The client goes away while its turn is being stored; the storing is not cut in half.
         starting = asyncio.create_task(events.start(lambda: _slowly(turn), caller=LOCAL, stops=True))
@@ -161,7 +161,7 @@ async def test_a_process_that_ends_says_so_and_gives_no_last_line() -> None:
     lines = await asyncio.wait_for(reading, 0.5)
     assert not any(line["done"] for line in lines)
     assert lines[-1]["status"]["state"] == "yielding"
-    disconnect.closing.begun = False
+    disconnect.shutdown.is_set = False
     await in_thread(worker.says, "b")
     await in_thread(worker.ends)
     assert text_of(lines) + text_of(await read(turn, lines[-1]["id"])) == "ab"

@@ -69,7 +69,7 @@ def run(redis_client: object, settings: Settings, monkeypatch: pytest.MonkeyPatc
     shared_client().set(WORKER_KEY, msgspec.json.encode(report))
     with asyncio.Runner() as runner:
         yield lambda work: runner.run(_with_rest(work))
-    disconnect.closing.begun = False
+    disconnect.shutdown.is_set = False
 
 
 def _end_at_once(name: str, args: list[str], **_: object) -> None:

@@ -91,7 +91,7 @@ def test_a_stopped_web_process(stack: FaultStack, seen: Seen) -> None:
     for answer in answers:
         told = answer.result()
         told.assert_whole(numbers(60))
-        assert "this process ends; resume by the last id" in str(told.statuses)
+        assert "this process ends; resume with the id of the last line" in str(told.statuses)
         assert told.n_connections >= 2
     assert seen["exit_secs"] < 1.5 + 3
 
