@@ -53,7 +53,7 @@ class Rig:
         delay_ms = 0.0 if is_simulated else None
         maker = GpuRunnerMaker(self.card, folder, n_layers=999, load_delay_ms=delay_ms)
         parts = GpuParts(
-            card=self.card,
+            device=self.card,
             make_runner=maker,
             make_lease_client=lambda post: self.lease_client,
             record=self.records.append,

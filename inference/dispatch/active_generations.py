@@ -1,6 +1,6 @@
 """Registry of the generations that this worker computes. Knows no lease and starts no runner.
 
-Each is in the runner of one device, or in none and waits for one, with a state to go on from if it has moved.
+A generation is in the runner of one device, or in none and waits, with an exported KV state if it has moved.
 """
 
 import logging
@@ -10,7 +10,7 @@ from uuid import UUID
 
 from inference.dispatch import crash_attribution
 from inference.dispatch.events import Sink
-from inference.dispatch.generation_state import ActiveGeneration, ClaimState, Outcome
+from inference.dispatch.generation_state import ActiveGeneration, ClaimState, Outcome, StopRequest
 from inference.engine.protocol.frames import (
     Cancel,
     Deferred,
@@ -29,40 +29,38 @@ from inference.token_stream.entries import StatusEntry, TokenEntry
 
 log = logging.getLogger(__name__)
 
-PROGRESS_SECS = 0.25  # at most one status of a sequence in this time
-
 
 class ActiveGenerations:
-    """``send`` hands a frame to the runner of a device; ``lives`` is by generation, in order of arrival."""
+    """``send`` sends a frame to the runner of a device; ``by_id`` is in order of arrival."""
 
     def __init__(self, sink: Sink, send: Callable[[str, Frame], None]) -> None:
         self.by_id: dict[UUID, ActiveGeneration] = {}
-        self.n_tokens = 0  # given out since the start
+        self.n_tokens = 0  # emitted since the start
         self.n_ended = 0
         self.meter = StepMeter()
         self._ended_sessions: list[str] = []
         self._sink = sink
         self._send = send
 
-    def on(self, device: str) -> list[ActiveGeneration]:
+    def on_device(self, device: str) -> list[ActiveGeneration]:
         return [generation for generation in self.by_id.values() if generation.device == device]
 
-    def waiting(self) -> list[ActiveGeneration]:
+    def unassigned(self) -> list[ActiveGeneration]:
         return [generation for generation in self.by_id.values() if generation.device is None]
 
     def take_ended_sessions(self) -> list[str]:
-        """SessionHolds of answers that have ended since the last call."""
-        ended, self._ended_sessions = self._ended_sessions, []
-        return ended
+        """Return the sessions whose generations have ended since the last call."""
+        session_ids, self._ended_sessions = self._ended_sessions, []
+        return session_ids
 
-    # ---- coming and going ----
+    # ---- from the claim to the end ----
 
-    def take(self, generation: ActiveGeneration, now: float) -> None:
-        generation.added_at = now
-        former = self.by_id.get(generation.generation_id)
-        if former is not None:
-            # Taken from us while we were suspended or the database was away, and claimed by us again.
-            self.remove(former, Outcome(ClaimState.LOST))
+    def add(self, generation: ActiveGeneration, now: float) -> None:
+        generation.timing.added_at = now
+        earlier_claim = self.by_id.get(generation.generation_id)
+        if earlier_claim is not None:
+            # Lost while this process was suspended or the database away, and claimed here again.
+            self.remove(earlier_claim, Outcome(ClaimState.LOST))
         self.by_id[generation.generation_id] = generation
 
     def stop(self, generation: ActiveGeneration, ending: Ending | None, now: float) -> None:
@@ -71,8 +69,8 @@ class ActiveGenerations:
             self.remove(generation, Outcome(ClaimState.LOST))
         elif generation.device is None:
             self.remove(generation, Outcome(ClaimState.ENDED, ending))
-        elif generation.stopping is None:
-            generation.stopping, generation.stop_sent_at = ending, now
+        elif generation.stop is None:
+            generation.stop = StopRequest(ending, now)
             self._send(generation.device, Cancel(generation.sequence_id))
 
     def remove(self, generation: ActiveGeneration, outcome: Outcome) -> None:
@@ -81,59 +79,62 @@ class ActiveGenerations:
             self.n_ended += 1
             self._ended_sessions += [generation.session_id] if generation.session_id else []
         if generation.device is not None and outcome.final_text is None:
-            self._send(
-                generation.device, Cancel(generation.sequence_id)
-            )  # to one that has ended by itself this says nothing
-        if generation.state_path:
-            Path(generation.state_path).unlink(missing_ok=True)
+            # Ignored by the runner if the sequence has ended by itself.
+            self._send(generation.device, Cancel(generation.sequence_id))
+        if generation.location.state_path:
+            Path(generation.location.state_path).unlink(missing_ok=True)
         generation.end(outcome)
 
     def submit(self, generation: ActiveGeneration, device: str, now: float) -> None:
-        """Give it to the runner of the device, with the state it has from a former one."""
-        generation.device, generation.n_at_submit = device, len(generation.tokens)
-        generation.submitted_at = generation.submitted_at or now
+        """Submit it to the runner of the device, with its exported KV state if it has one."""
         frame = generation.submission(now)
-        generation.state_path = ""
+        generation.location.enter(device, len(generation.tokens))
+        generation.timing.note_submit(now)
         self._send(device, frame)
 
-    def exported(self, device: str, exported: Exported) -> None:
-        """Those that were to move are in no runner; whoever takes them goes on from their states, or tokens."""
-        given = {each.sequence_id: each for each in exported.sequences}
-        for generation in self.on(device):
-            if not generation.is_leaving:
+    def sequences_exported(self, device: str, exported: Exported) -> None:
+        """Unassign the sequences that were to move; the next runner continues from their states, or tokens.
+
+        Sequences that are missing in ``exported`` had ended first and sent Ended.
+        """
+        by_sequence_id = {sequence.sequence_id: sequence for sequence in exported.sequences}
+        for generation in self.on_device(device):
+            if not generation.location.is_exporting:
                 continue
-            generation.device, generation.is_leaving = None, False
-            found = given.get(generation.sequence_id)
-            if found is not None:
-                generation.carry(found)
-            if generation.stopping is not None:
-                self.remove(generation, Outcome(ClaimState.ENDED, generation.stopping))
+            generation.location.leave()
+            sequence = by_sequence_id.get(generation.sequence_id)
+            if sequence is not None:
+                generation.note_export(sequence)
+            if generation.stop is not None:
+                self.remove(generation, Outcome(ClaimState.ENDED, generation.stop.ending))
 
     def runner_exited(
-        self, device: str, reason: str, *, state: StreamState, told: str, is_failure: bool = True
+        self, device: str, reason: str, *, state: StreamState, message: str, is_failure: bool = True
     ) -> None:
-        """Every generation sequence goes on elsewhere from its last token, but for the one that kills runners.
+        """Unassign every sequence of the runner, to continue after its last token; end those that kill runners.
 
-        ``is_failure``: nobody here ended that runner on purpose.
+        ``state`` and ``message`` are reported to their readers. ``is_failure``: the runner was not ended on purpose.
         """
-        inside = self.on(device)
+        inside = self.on_device(device)
         culprits = crash_attribution.blame(inside) if is_failure else []
         for generation in inside:
-            generation.device, generation.is_leaving = None, False
+            generation.location.leave()
             if generation in culprits:
-                message = f"the model process ended {generation.total_blames} times while computing this ({reason})"
-                self.remove(generation, Outcome(ClaimState.ENDED, failed("runner_crashed", message)))
-            elif generation.stopping is not None:
-                self.remove(generation, Outcome(ClaimState.ENDED, generation.stopping))
+                error = f"the model process ended {generation.deaths.total} times while computing this ({reason})"
+                self.remove(generation, Outcome(ClaimState.ENDED, failed("runner_crashed", error)))
+            elif generation.stop is not None:
+                self.remove(generation, Outcome(ClaimState.ENDED, generation.stop.ending))
             else:
-                self.say(generation, state, reason=told)
+                self.report(generation, state, reason=message)
 
     # ---- frames ----
 
-    def handle(self, device: str, frame: Step | Deferred | PrefillProgress | Ended | Rejected, now: float) -> None:
+    def handle_frame(
+        self, device: str, frame: Step | Deferred | PrefillProgress | Ended | Rejected, now: float
+    ) -> None:
         if isinstance(frame, Step):
             self.meter.add(frame)
-            entries = [self._token_came(device, emission, now) for emission in frame.emissions]
+            entries = [self._add_token(device, emission, now) for emission in frame.emissions]
             self._sink([entry for entry in entries if entry is not None])
             return
         generation = self._of_sequence(device, frame.sequence_id)
@@ -141,10 +142,12 @@ class ActiveGenerations:
             return
         match frame:
             case Deferred(reason=reason):
-                generation.last_progress_at = 0.0  # that it goes on again is told at once
-                self.say(generation, StreamState.QUEUED, reason=reason)
+                generation.prefill.note_deferred()
+                self.report(generation, StreamState.QUEUED, reason=reason)
             case PrefillProgress(n_done=n_done, n_total=n_total):
-                self._progress_came(generation, n_done, n_total, now)
+                progress = generation.prefill.note(n_done, n_total, now)
+                if progress is not None:
+                    self.report(generation, StreamState.PREFILL, progress=progress)
             case Ended():
                 self.remove(generation, _outcome(generation, frame))
             case Rejected(code=code, message=message):
@@ -153,13 +156,11 @@ class ActiveGenerations:
     def _of_sequence(self, device: str, sequence_id: str) -> ActiveGeneration | None:
         """Return the generation of this sequence; None once it was removed or has moved to another runner."""
         generation = self.by_id.get(UUID(sequence_id.partition("/")[0]))
-        return (
-            generation
-            if generation is not None and generation.sequence_id == sequence_id and generation.device == device
-            else None
-        )
+        if generation is None or generation.sequence_id != sequence_id or generation.device != device:
+            return None
+        return generation
 
-    def _token_came(self, device: str, emission: Emission, now: float) -> tuple[ActiveGeneration, TokenEntry] | None:
+    def _add_token(self, device: str, emission: Emission, now: float) -> tuple[ActiveGeneration, TokenEntry] | None:
         generation = self._of_sequence(device, emission.sequence_id)
         if generation is None:
             return None
@@ -167,21 +168,14 @@ class ActiveGenerations:
             raise RuntimeError(
                 f"token {emission.index} of {generation.sequence_id} came after {len(generation.tokens)}"
             )
-        generation.note_token(now)
+        generation.timing.note_token(now)
         token = TokenEntry(index=emission.index, token=emission.token, text=storable(emission.text), device=device)
         generation.tokens.append(token)
         crash_attribution.clear(generation)
         self.n_tokens += 1
         return generation, token
 
-    def _progress_came(self, generation: ActiveGeneration, n_done: int, n_total: int, now: float) -> None:
-        generation.n_read = n_done
-        progress = n_done / max(1, n_total)
-        if now - generation.last_progress_at >= PROGRESS_SECS or progress >= 1.0:
-            generation.last_progress_at = now
-            self.say(generation, StreamState.PREFILL, progress=round(progress, 3))
-
-    def say(
+    def report(
         self,
         generation: ActiveGeneration,
         state: StreamState,
@@ -189,19 +183,25 @@ class ActiveGenerations:
         progress: float | None = None,
         reason: str | None = None,
     ) -> None:
-        self._sink(
-            [(generation, StatusEntry(index=len(generation.tokens), state=state, progress=progress, reason=reason))]
-        )
+        """Write a status entry to the log of the generation."""
+        entry = StatusEntry(index=len(generation.tokens), state=state, progress=progress, reason=reason)
+        self._sink([(generation, entry)])
 
 
 def _outcome(generation: ActiveGeneration, frame: Ended) -> Outcome:
-    natural = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}.get(frame.reason)
-    # An answer that ended by itself before the cancel reached it is complete.
-    stopped = generation.stopping or (TIMED_OUT if frame.reason == "timeout" else CANCELLED)
+    finish_reason = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}.get(frame.reason)
+    if finish_reason is not None:
+        # Also when a cancel was on its way: the answer was complete before it arrived.
+        ending = Ending(Status.COMPLETE, finish_reason)
+    elif generation.stop is not None:
+        ending = generation.stop.ending
+    else:
+        ending = TIMED_OUT if frame.reason == "timeout" else CANCELLED
+    n_cached = generation.timing.n_cached
     return Outcome(
         ClaimState.ENDED,
-        Ending(Status.COMPLETE, natural) if natural else stopped,
+        ending,
         FinalText(storable(frame.text), frame.n_kept),
-        n_cached=frame.n_cached if generation.n_cached is None else generation.n_cached,
-        timings=generation.timings(prefill_ms=frame.prefill_ms, decode_ms=frame.decode_ms),
+        n_cached=frame.n_cached if n_cached is None else n_cached,
+        timings=generation.timing.report(prefill_ms=frame.prefill_ms, decode_ms=frame.decode_ms),
     )

@@ -1,6 +1,6 @@
-"""Gives generations to runners and takes their tokens in, whatever becomes of the runners and of the card.
+"""Dispatcher: submits generations to runners and takes their tokens in, across runner exits and GPU sessions.
 
-One thread owns all state here; everybody else posts events. Knows no rows, no Redis and no Celery.
+One thread owns all state; other threads post events. Knows no rows, no Redis and no Celery.
 """
 
 import logging
@@ -36,12 +36,12 @@ from inference.queue.results import CANCELLED
 
 log = logging.getLogger(__name__)
 
-TICK_SECS = 0.1  # how late a deadline may be noticed
-BUSY_TICK_SECS = 0.01  # while the card is being left
+TICK_SECS = 0.1  # bounds the delay of a deadline
+LEAVING_TICK_SECS = 0.01  # another tenant waits for the GPU
 
 
 class Dispatcher:
-    """Public methods may be called from any thread; ``sink`` is called from the placement's own."""
+    """Public methods may be called from any thread; ``sink`` is called from the dispatcher's."""
 
     def __init__(
         self,
@@ -55,14 +55,14 @@ class Dispatcher:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._loop = EventLoop(make_runner, sink, self._events.put, gpu)
         self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="placement", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
     # ---- for any thread ----
 
     @property
     def ready(self) -> Ready | None:
-        """What the runner that new work goes to said of itself; None while there is none."""
-        return self._loop.place.ready or self._loop.cpu.ready
+        """The properties of the runner that new work is submitted to; None while there is none."""
+        return self._loop.target.ready or self._loop.cpu.ready
 
     @property
     def runner_pid(self) -> int | None:
@@ -74,12 +74,12 @@ class Dispatcher:
 
     @property
     def device(self) -> str:
-        """Where new work goes."""
-        return self._loop.place.device
+        """The device that new work is submitted to."""
+        return self._loop.target.device
 
     @property
     def n_tokens(self) -> int:
-        """Given out since the start."""
+        """Tokens emitted since the start."""
         return self._loop.generations.n_tokens
 
     @property
@@ -87,15 +87,15 @@ class Dispatcher:
         return self._loop.generations.meter
 
     def describe(self) -> dict[str, Any]:
-        """For /health: where we are with the card, and why not further."""
+        """For /health: the GPU state, and why the GPU is not used."""
         return self._loop.residency.describe() if self._loop.residency else {"state": CPU, "card": None, "reason": ""}
 
     def describe_lease_client(self) -> dict[str, Any]:
-        """What the lease's lease_client says of itself and its coordinator."""
+        """For /health: the state of the lease client, and its coordinator."""
         return self._loop.residency.describe_lease_client() if self._loop.residency else {}
 
     def begin(self) -> None:
-        """Start the runner; returns at once."""
+        """Start the threads and the first runner; returns at once."""
         for slot in self._loop.slots:
             slot.begin()
         if self._loop.residency is not None:
@@ -103,29 +103,29 @@ class Dispatcher:
         self._thread.start()
 
     def add(self, generation: ActiveGeneration) -> None:
-        """Compute a generation; its ``wait`` returns when that is over."""
+        """Compute a generation; its ``wait`` returns when it has ended or was released."""
         self._events.put(AddGeneration(generation))
-        if self._is_over.is_set():  # nobody takes it any more
-            self._release_untaken()
+        if self._is_over.is_set():
+            self._release_late_events()
 
     def cancel(self, generation_id: UUID) -> None:
-        """Stop one as cancelled, if it is here."""
+        """Stop a generation as cancelled, if it is active here."""
         self._events.put(StopGeneration(generation_id, CANCELLED))
 
     def drop(self, generation_id: UUID, epoch: int) -> None:
-        """Stop one whose claim is lost, if it is here."""
+        """Remove a generation whose claim is lost, if it is active here."""
         self._events.put(StopGeneration(generation_id, None, epoch))
 
     def hold(self, session_id: str, secs: float) -> None:
-        """Bring the model to the card, and keep it there for the session, ``secs`` from now or its last answer."""
+        """Bring the model to the GPU and hold it there for the session, ``secs`` from now or its last answer."""
         self._events.put(HoldGpu(session_id, secs))
 
     def release_session(self, session_id: str) -> None:
-        """It (all of them when empty) no longer keeps the card; what runs there goes on."""
+        """End the hold of the session (of all when empty); what runs on the GPU goes on."""
         self._events.put(ReleaseHold(session_id))
 
     def yield_gpu(self, reason: str) -> None:
-        """Leave the card now, drop all holds, and do not ask for it before there is new work."""
+        """Leave the GPU now, end all holds, and request it again only for new work."""
         self._events.put(YieldGpu(reason))
 
     def purge(self, tags: Sequence[str]) -> PurgeOrder:
@@ -141,13 +141,13 @@ class Dispatcher:
         """Release what is active and stop the runners and threads. ``spare_secs``: extra time to save states."""
         self._events.put(ReleaseAll())
         self._events.put(Shutdown(spare_secs))
-        # The launcher's thread last: with it the kernel kills the runner, which is saving what it has computed.
+        # The launcher's thread last: the kernel kills the runner with it, and the runner may still be saving.
         self._thread.join(timeout_secs + spare_secs)
         self._loop.cpu.end(timeout_secs)
         if self._loop.residency is not None:
             self._loop.residency.end(timeout_secs)
 
-    # ---- the placement's thread ----
+    # ---- the dispatcher's thread ----
 
     def _run(self) -> None:
         goes_on = True
@@ -156,14 +156,14 @@ class Dispatcher:
             try:
                 goes_on = self.step(events)
             except Exception:
-                log.exception("giving out work failed")
-                self._loop.kill_runners("work could not be given out")
-                time.sleep(1.0)  # whatever it was, it may come again at once
+                log.exception("a step of the dispatcher failed")
+                self._loop.kill_runners("work could not be submitted")
+                time.sleep(1.0)  # the same failure may come again at once
         self._is_over.set()
-        self._release_untaken()
+        self._release_late_events()
 
-    def _release_untaken(self) -> None:
-        """Give back what was added when nobody looked any more; both who ends and who adds late may be the last."""
+    def _release_late_events(self) -> None:
+        """Release events queued after the thread exits; ``end()`` or a late ``add()`` may run last."""
         with suppress(queue.Empty):
             while True:
                 event = self._events.get_nowait()
@@ -174,12 +174,12 @@ class Dispatcher:
         events: list[Event] = []
         is_leaving = self._loop.residency is not None and self._loop.residency.is_leaving
         try:
-            events.append(self._events.get(timeout=BUSY_TICK_SECS if is_leaving else TICK_SECS))
+            events.append(self._events.get(timeout=LEAVING_TICK_SECS if is_leaving else TICK_SECS))
             while True:
                 events.append(self._events.get_nowait())
         except queue.Empty:
             return events
 
     def step(self, events: Sequence[Event]) -> bool:
-        """One step of the desk; False after Shutdown."""
+        """Run one step of the event loop; False after Shutdown."""
         return self._loop.step(events, self._clock())

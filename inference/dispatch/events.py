@@ -1,4 +1,4 @@
-"""What the placement's thread is told: by tasks, by the threads of runners, by the lease's lease_client."""
+"""Events for the dispatcher's thread, from tasks, from the threads of runners, and from the lease client."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class AddGeneration:
 
 @dataclass(frozen=True)
 class StopGeneration:
-    """``ending`` None means that the claim with ``epoch`` is lost; without an epoch it is about any claim."""
+    """``ending`` None: the claim is lost. ``epoch`` None: whatever the epoch of the claim."""
 
     generation_id: UUID
     ending: Ending | None
@@ -30,7 +30,7 @@ class StopGeneration:
 
 @dataclass(frozen=True)
 class HoldGpu:
-    """A session wants the card for ``secs`` from now, and from each of its generations' ends."""
+    """A session wants the GPU for ``secs`` from now, and again from the end of each of its generations."""
 
     session_id: str
     secs: float
@@ -38,33 +38,33 @@ class HoldGpu:
 
 @dataclass(frozen=True)
 class ReleaseHold:
-    """That session (all of them when empty) no longer keeps the card."""
+    """The session no longer holds the GPU; an empty id means all sessions."""
 
     session_id: str
 
 
 @dataclass(frozen=True)
 class YieldGpu:
-    """Leave the card now, and do not ask for it before there is new work."""
+    """Leave the GPU now, and request it again only for new work."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class ReleaseAll:
-    """This worker stops: hand back whatever generations, and take nothing more."""
+    """This worker stops: release every active generation and accept no more."""
 
 
 @dataclass(frozen=True)
 class Shutdown:
-    """The last event. ``spare_secs``: how much longer than usual the runner may save states."""
+    """The last event. ``spare_secs``: time beyond the usual in which the runner may save states."""
 
     spare_secs: float = 0.0
 
 
 @dataclass(frozen=True)
 class PurgeStates:
-    """No runner may keep states of the order's owners."""
+    """Have every runner remove the states of the order's owners."""
 
     order: PurgeOrder
 

@@ -1,4 +1,4 @@
-"""Whether to ask for the card, and for whom. Tells the keeper; what comes of it is the residency's affair."""
+"""Demand for the GPU: whether to request the lease, with which priority and sessions. Knows no GPU states."""
 
 from collections.abc import Callable
 
@@ -9,72 +9,73 @@ from inference.gpu.lease.port import LeaseClient
 from inference.runtime.circuit_breaker import CircuitBreaker
 
 MAX_FAILURES, FAILURE_PAUSE_SECS = 3, 60.0
-OBSTACLE_SECS = 5.0  # until an obstacle is looked at again
-FOREVER = float("inf")
+OBSTACLE_SECS = 5.0  # until an obstacle is checked again
+UNTIL_NEW_WORK = float("inf")
 
 
 class GpuDemand:
-    """``reason`` is why the card is not used, for users; empty when nothing speaks against it."""
+    """``reason``: why the GPU is not used, for users; empty when nothing prevents it.
+
+    ``breaker`` counts sessions that ended with the exit of the GPU's runner.
+    """
 
     def __init__(
         self, lease_client: LeaseClient, generations: ActiveGenerations, obstacle: Callable[[], str | None]
     ) -> None:
         self.reason = ""
-        self.pace = SpeedEstimate()
-        self.sessions = SessionHolds()
-        # Of stays that ended with the death of the card's runner.
+        self.speed = SpeedEstimate()
+        self.holds = SessionHolds()
         self.breaker = CircuitBreaker(max_failures=MAX_FAILURES, pause_secs=FAILURE_PAUSE_SECS)
         self._lease_client = lease_client
         self._generations = generations
         self._obstacle = obstacle
-        self._asked: tuple[int, frozenset[str]] | None = None
-        self._rest_until = 0.0
+        self._requested: tuple[int, frozenset[str]] | None = None
+        self._pause_until = 0.0
 
-    def rest(self, until: float) -> None:
-        """The others have the card until then; with FOREVER, until there is new work."""
-        self._rest_until = max(self._rest_until, until)
+    def pause(self, until: float) -> None:
+        """Request nothing until then, or until there is new work (UNTIL_NEW_WORK)."""
+        self._pause_until = max(self._pause_until, until)
 
     def work_arrived(self, now: float) -> None:
-        """New work, or a wish for the card: what spoke against it earlier is asked again."""
-        if self._rest_until == FOREVER:
-            self._rest_until = 0.0
-        if self._asked is None and now >= self._rest_until:
+        """New work or a new hold: an obstacle of earlier is checked again."""
+        if self._pause_until == UNTIL_NEW_WORK:
+            self._pause_until = 0.0
+        if self._requested is None and now >= self._pause_until:
             self.reason = ""
 
-    def ticket(self, now: float) -> int | None:
-        """Of the breaker, when the card is to be asked for now."""
-        is_held = bool(self.sessions.present(now))
-        if now < self._rest_until or not (is_held or self.pace.is_worth_it(self._lives())):
+    def admit(self, now: float) -> int | None:
+        """Return a ticket of the circuit breaker when the lease is to be requested now."""
+        is_held = bool(self.holds.current(now))
+        if now < self._pause_until or not (is_held or self.speed.is_gpu_worthwhile(self._unstopped())):
             return None
         obstacle = self._obstacle()
         if obstacle is not None:
             self.reason = obstacle
-            self.rest(now + OBSTACLE_SECS)
+            self.pause(now + OBSTACLE_SECS)
             return None
         ticket = self.breaker.admit()
         if ticket is None:
             self.reason = f"the GPU runner failed {MAX_FAILURES} times; tried again in {self.breaker.wait_secs:.0f} s"
         return ticket
 
-    def go_on(self, now: float) -> bool:
+    def refresh(self, now: float) -> bool:
         """Update the lease request when its priority or sessions changed; False when nothing needs the GPU any more."""
-        generations, sessions = self._lives(), self.sessions.present(now)
-        if not generations and not sessions:
+        generations, session_ids = self._unstopped(), self.holds.current(now)
+        if not generations and not session_ids:
             return False
         priority = min((generation.priority for generation in generations), default=1)
-        asked = (priority, sessions | {generation.session_id for generation in generations if generation.session_id})
-        if asked != self._asked:
-            self._asked = asked
-            self._lease_client.request(priority=priority, session_ids=asked[1])
+        session_ids |= {generation.session_id for generation in generations if generation.session_id}
+        if (priority, session_ids) != self._requested:
+            self._requested = (priority, session_ids)
+            self._lease_client.request(priority=priority, session_ids=session_ids)
         return True
 
     def granted(self) -> None:
-        """The next time is a new request."""
-        self._asked = None
+        self._requested = None
 
     def withdraw(self) -> None:
-        self._asked, self.reason = None, ""
+        self._requested, self.reason = None, ""
         self._lease_client.withdraw()
 
-    def _lives(self) -> list[ActiveGeneration]:
-        return [generation for generation in self._generations.by_id.values() if generation.stopping is None]
+    def _unstopped(self) -> list[ActiveGeneration]:
+        return [generation for generation in self._generations.by_id.values() if generation.stop is None]

@@ -1,4 +1,4 @@
-"""What a placement is given to use a card with. Knows how none of it is made."""
+"""The collaborators with which a dispatcher uses a GPU."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,11 +13,13 @@ from inference.gpu.records.hand_over import RecordHandOver
 
 @dataclass(frozen=True, kw_only=True)
 class GpuParts:
-    card: GpuDevice
+    """``obstacle`` returns why the GPU cannot be used at all, or None."""
+
+    device: GpuDevice
     make_runner: RunnerFactory
     make_lease_client: Callable[[Post], LeaseClient]
-    record: RecordHandOver  # may wait for a database: called in a thread of its own
+    record: RecordHandOver
     folder: StateFolder
-    obstacle: Callable[[], str | None] = lambda: None  # why this card cannot be used at all, if so
+    obstacle: Callable[[], str | None] = lambda: None
     policy: GpuPolicy = field(default_factory=GpuPolicy)
     is_simulated: bool = False

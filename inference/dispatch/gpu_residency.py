@@ -1,16 +1,17 @@
-"""The card: asked for, moved to, left again. Drives the stages from the lease's events, the two runners and the clock.
+"""Residency of the model on the GPU: drives the states of ``gpu_state`` from lease events, runners and the clock.
 
-The lease is held from LOADING to the end of LEAVING, and released once the runner is gone and its memory is free.
+The lease is held from LOADING to the end of LEAVING, and released once the runner has exited and its memory is free.
+Whether to request it is decided by ``gpu_demand``, how states are moved by ``migration``, when it goes back by
+``lease_release``.
 """
 
 import logging
-import threading
 import time
 from typing import Any
 
 from inference.dispatch.active_generations import ActiveGenerations
 from inference.dispatch.events import GpuCommand, HoldGpu, ReleaseHold, YieldGpu
-from inference.dispatch.gpu_demand import FOREVER, GpuDemand
+from inference.dispatch.gpu_demand import UNTIL_NEW_WORK, GpuDemand
 from inference.dispatch.gpu_parts import GpuParts
 from inference.dispatch.gpu_session import GpuSession
 from inference.dispatch.gpu_state import ACCEPTS_WORK, WITH_LEASE, GpuState, gpu_state_machine
@@ -20,15 +21,14 @@ from inference.dispatch.runner_slot import RunnerSlot
 from inference.engine.protocol.frames import CacheExported, Exported, Imported
 from inference.enums import StreamState
 from inference.gpu.lease.port import LeaseEvent, LeaseGranted, LeaseLost, LeaseRecalled, LeaseRefused, Post
-from inference.gpu.records.hand_over import HandOverRecord
 
 log = logging.getLogger(__name__)
 
-END_STEP_SECS = 0.01
+END_POLL_SECS = 0.01
 
 
 class GpuResidency:
-    """One thread calls everything but ``describe``."""
+    """One thread calls every method but those that describe it."""
 
     def __init__(
         self, parts: GpuParts, generations: ActiveGenerations, cpu: RunnerSlot, gpu: RunnerSlot, post: Post
@@ -37,10 +37,10 @@ class GpuResidency:
         self._states = gpu_state_machine()
         self._lease_client = parts.make_lease_client(post)
         self._folder = parts.folder
-        self.asking = GpuDemand(self._lease_client, generations, parts.obstacle)
-        self._stay = GpuSession(0.0, 0)
-        self._ways = Migration(cpu, gpu, generations, parts.folder)
-        self._back = LeaseRelease(parts.card, self._lease_client, gpu)
+        self.demand = GpuDemand(self._lease_client, generations, parts.obstacle)
+        self._session = GpuSession(0.0, 0)
+        self._migration = Migration(cpu, gpu, generations, parts.folder)
+        self._lease_release = LeaseRelease(parts, self._lease_client, gpu)
         self._idle_since = 0.0
 
     @property
@@ -56,7 +56,7 @@ class GpuResidency:
         return self.state is GpuState.LEAVING
 
     def describe(self) -> dict[str, Any]:
-        return {"state": self.state.value, "card": self._parts.card.name, "reason": self.asking.reason}
+        return {"state": self.state.value, "card": self._parts.device.name, "reason": self.demand.reason}
 
     def describe_lease_client(self) -> dict[str, Any]:
         return self._lease_client.describe()
@@ -65,30 +65,30 @@ class GpuResidency:
         self._lease_client.begin()
 
     def end(self, timeout_secs: float) -> None:
-        """The worker stops: no memory of the card in use, then no lease."""
+        """Shut down in order: the runner, so that the memory is free; then the lease; then the lease client."""
         self._gpu.stop(0.0)
         self._gpu.end(timeout_secs)
         if self.state in WITH_LEASE:
-            self._stay.leave("the worker stopped", self._states.since)
-            self._back.process_gone(time.monotonic())
-            while not self._back.is_done(self._stay, now := time.monotonic()):
-                time.sleep(END_STEP_SECS)
-            self._parts.record(self._record(now))
+            self._session.leave("the worker stopped", self._states.since)
+            self._lease_release.process_exited(time.monotonic())
+            while not self._lease_release.is_done(self._session, now := time.monotonic()):
+                time.sleep(END_POLL_SECS)
+            self._lease_release.record(self._session, now, waits=True)
         self._lease_client.end(timeout_secs)
         self._folder.close()
 
-    # ---- what others say ----
+    # ---- events ----
 
     def handle_command(self, event: GpuCommand, now: float) -> None:
         match event:
             case HoldGpu(session_id, secs):
-                self.asking.sessions.hold(session_id, secs, now)
-                self.asking.work_arrived(now)
+                self.demand.holds.hold(session_id, secs, now)
+                self.demand.work_arrived(now)
             case ReleaseHold(session_id):
-                self.asking.sessions.release(session_id)
+                self.demand.holds.release(session_id)
             case YieldGpu(reason):
-                self.asking.sessions.release("")
-                self.asking.rest(FOREVER)
+                self.demand.holds.release("")
+                self.demand.pause(UNTIL_NEW_WORK)
                 if self.state is GpuState.WAITING:
                     self._withdraw(now)
                 self._leave(reason, now)
@@ -98,156 +98,154 @@ class GpuResidency:
             case LeaseGranted(lease):
                 if self.state is GpuState.WAITING:
                     self._granted(event, now)
-                else:  # withdrawn while it was granted
+                else:  # withdrawn while the grant was on its way
                     self._lease_client.release(lease, {"ended_because": "nothing needs it any more"})
             case LeaseRefused(reason, retry_in_secs):
                 if self.state is GpuState.WAITING:
-                    log.info("the card was refused, next try in %.1f s: %s", retry_in_secs, reason)
-                    self.asking.reason = reason
-                    self._say_to_all(StreamState.WAITING_FOR_GPU, reason)
-            case LeaseRecalled(lease, reason) if lease == self._stay.lease:
-                self.asking.rest(now + self._parts.policy.min_hold_secs)
+                    log.info("the GPU lease was refused: retry_in_secs=%.1f reason=%s", retry_in_secs, reason)
+                    self.demand.reason = reason
+                    self._report_to_all(StreamState.WAITING_FOR_GPU, reason)
+            case LeaseRecalled(lease, reason) if lease == self._session.lease:
+                self.demand.pause(now + self._parts.policy.min_hold_secs)
                 self._leave(reason, now)
-            case LeaseLost(lease, reason) if lease == self._stay.lease and self.state in WITH_LEASE:
+            case LeaseLost(lease, reason) if lease == self._session.lease and self.state in WITH_LEASE:
                 self._drop(reason, now)
             case _:
-                log.debug("news of a former lease: %s", event)
+                log.debug("an event about an earlier lease is ignored: %s", event)
 
-    def moved(self, device: str, frame: Exported | CacheExported | Imported, now: float) -> None:
-        """A runner has given out, or taken in, what it was asked to."""
-        self._ways.answered(device, frame, self._stay)
-        self._look_at_moves(now)
+    def handle_reply(self, device: str, frame: Exported | CacheExported | Imported, now: float) -> None:
+        """Take in the reply of a runner to an export or import."""
+        self._migration.handle_reply(device, frame, self._session.moves)
+        self._check_migration(now)
 
     def gpu_ready(self, now: float) -> None:
-        if self.state is not GpuState.LOADING:  # given up, and ready in the same moment
-            self._gpu.kill("it came too late", is_expected=True)
+        if self.state is not GpuState.LOADING:  # it became ready while its start was given up
+            self._gpu.kill("it became ready too late", is_expected=True)
             return
-        stay = self._stay
-        stay.ready_at, stay.n_ended_before = now, self._generations.n_ended
-        self.asking.pace.note_card(now - stay.asked_at)
+        session = self._session
+        session.ready_at, session.n_ended_before = now, self._generations.n_ended
+        self.demand.speed.note_session_start(now - session.requested_at)
+        granted_at = now if session.granted_at is None else session.granted_at
         for generation in self._generations.by_id.values():
-            generation.gpu_load_ms += 1000 * (now - max(stay.granted_at or now, generation.added_at or now))
+            generation.timing.note_gpu_ready(granted_at, now)
         self._states.move(GpuState.MOVING, now)
-        self.asking.reason = ""
-        self._ways.go_up(now)
-        self._look_at_moves(now)
+        self.demand.reason = ""
+        self._migration.move_to_gpu(now)
+        self._check_migration(now)
 
     def gpu_exited(self, reason: str, now: float) -> bool:
-        """The card's process has ended, or never began; whether nobody here wanted that."""
+        """The GPU's process has exited or did not start; return whether that was a failure."""
         is_failure = self.state not in (GpuState.LEAVING, GpuState.CPU)
         if is_failure:
-            self._stay.has_failed = True
-            self.asking.reason = f"the model on the GPU ended: {reason}"
-            self._stay.leave(self.asking.reason, now)
+            self._session.has_failed = True
+            self.demand.reason = f"the model on the GPU ended: {reason}"
+            self._session.leave(self.demand.reason, now)
             self._states.move(GpuState.LEAVING, now)
-        self._back.process_gone(now)
+        self._lease_release.process_exited(now)
         return is_failure
 
     def cpu_exited(self, now: float) -> None:
-        self._ways.cpu_exited()
-        self._look_at_moves(now)
+        self._migration.cpu_exited()
+        self._check_migration(now)
 
     # ---- the clock ----
 
     def tick(self, now: float) -> None:
-        """Whatever follows from the time that has passed, or from what generations here."""
+        """Act on the time that has passed and on the demand."""
         for session_id in self._generations.take_ended_sessions():
-            self.asking.sessions.prolong(session_id, now)
+            self.demand.holds.prolong(session_id, now)
         match self.state:
-            case GpuState.CPU if self._ways.is_settled:
-                ticket = self.asking.ticket(now)
+            case GpuState.CPU if self._migration.is_settled:
+                ticket = self.demand.admit(now)
                 if ticket is not None:
-                    self._ask(ticket, now)
-            case GpuState.WAITING if not self.asking.go_on(now):
+                    self._request(ticket, now)
+            case GpuState.WAITING if not self.demand.refresh(now):
                 self._withdraw(now)
             case GpuState.LOADING | GpuState.MOVING | GpuState.GPU:
-                self._look_for_reason_to_leave(now)
+                self._leave_if_due(now)
             case GpuState.YIELDING if now - self._states.since > self._parts.policy.yield_patience_secs:
-                self._drop("it did not give its work out in time", now)
-            case GpuState.LEAVING if self._gpu.is_empty and self._back.is_done(self._stay, now):
+                self._drop("its states were not exported in time", now)
+            case GpuState.LEAVING if self._gpu.is_empty and self._lease_release.is_done(self._session, now):
                 self._close(now)
 
-    def _look_for_reason_to_leave(self, now: float) -> None:
+    def _leave_if_due(self, now: float) -> None:
         if self._generations.by_id or self.state is not GpuState.GPU:
             self._idle_since = now
         reason = self._parts.policy.reason_to_leave(
-            held_secs=self._stay.held_secs(now),
+            held_secs=self._session.held_secs(now),
             idle_secs=now - self._idle_since,
-            is_held=bool(self.asking.sessions.present(now)),
+            is_held=bool(self.demand.holds.current(now)),
         )
-        if reason is not None:
-            if self._generations.by_id:
-                self.asking.rest(now + self._parts.policy.rest_secs)
-            # A load that takes as long as the longest stay would do so again.
-            self._stay.has_failed = self.state is GpuState.LOADING
-            self._leave(reason, now)
+        if reason is None:
+            return
+        if self._generations.by_id:
+            self.demand.pause(now + self._parts.policy.rest_secs)
+        # A load that took as long as the longest session would do so again.
+        self._session.has_failed = self.state is GpuState.LOADING
+        self._leave(reason, now)
 
-    # ---- moves ----
+    # ---- transitions ----
 
-    def _ask(self, ticket: int, now: float) -> None:
-        self._stay = GpuSession(now, ticket)
+    def _request(self, ticket: int, now: float) -> None:
+        self._session = GpuSession(now, ticket)
         self._states.move(GpuState.WAITING, now)
-        self.asking.go_on(now)
-        self._say_to_all(StreamState.WAITING_FOR_GPU, None)
+        self.demand.refresh(now)
+        self._report_to_all(StreamState.WAITING_FOR_GPU, None)
 
     def _granted(self, event: LeaseGranted, now: float) -> None:
-        stay = self._stay
-        stay.lease, stay.granted_at = event.lease, now
-        self.asking.granted()
+        session = self._session
+        session.lease, session.granted_at = event.lease, now
+        self.demand.granted()
         for generation in self._generations.by_id.values():
-            generation.gpu_wait_ms += 1000 * (now - max(stay.asked_at, generation.added_at or now))
+            generation.timing.note_grant(session.requested_at, now)
         self._states.move(GpuState.LOADING, now)
-        self._say_to_all(StreamState.LOADING, None)
+        self._report_to_all(StreamState.LOADING, None)
         self._gpu.start()
-        self._ways.copy_ahead()
+        self._migration.copy_ahead()
 
-    def _look_at_moves(self, now: float) -> None:
-        if self.state is GpuState.MOVING and self._ways.is_up():
+    def _check_migration(self, now: float) -> None:
+        if self.state is GpuState.MOVING and self._migration.is_on_gpu():
             self._states.move(GpuState.GPU, now)
             self._idle_since = now
-        elif self.state is GpuState.YIELDING and self._ways.is_down():
-            self._gpu.kill(self._stay.ended_because, is_expected=True)
+        elif self.state is GpuState.YIELDING and self._migration.is_on_cpu():
+            self._gpu.kill(self._session.ended_because, is_expected=True)
             self._states.move(GpuState.LEAVING, now)
 
-    def _leave(self, because: str, now: float) -> None:
-        """With everything that is there, as soon as there is something to save."""
+    def _leave(self, reason: str, now: float) -> None:
+        """Begin to leave the GPU; from the states that accept work everything is moved to the CPU first."""
         if self.state is GpuState.LOADING:
-            self._drop(because, now)
+            self._drop(reason, now)
         elif self.state in ACCEPTS_WORK:
-            log.info("leaving the card: %s", because)
-            self._stay.leave(because, now)
-            self._stay.n_served = self._generations.n_ended - self._stay.n_ended_before
+            log.info("leaving the GPU: reason=%s", reason)
+            self._session.leave(reason, now)
+            self._session.n_served = self._generations.n_ended - self._session.n_ended_before
             self._states.move(GpuState.YIELDING, now)
-            for generation in self._generations.on(self._gpu.device):
-                self._generations.say(generation, StreamState.YIELDING, reason=because)
-            self._ways.go_down(now)
+            for generation in self._generations.on_device(self._gpu.device):
+                self._generations.report(generation, StreamState.YIELDING, reason=reason)
+            self._migration.move_to_cpu(now)
 
-    def _drop(self, because: str, now: float) -> None:
-        """At once, and without what is there: its generations go on from their tokens."""
-        self._stay.leave(because, now)
-        self._gpu.kill(because, is_expected=True)
+    def _drop(self, reason: str, now: float) -> None:
+        """Leave at once; the generations on the GPU are computed again from their tokens."""
+        self._session.leave(reason, now)
+        self._gpu.kill(reason, is_expected=True)
         if self.state is not GpuState.LEAVING:
             self._states.move(GpuState.LEAVING, now)
-        self._back.process_gone(now)
+        self._lease_release.process_exited(now)
 
     def _withdraw(self, now: float) -> None:
-        """The card never came, so that there is nothing to record."""
-        self.asking.withdraw()
+        """Give up the request; a session without a grant is not recorded."""
+        self.demand.withdraw()
         self._states.move(GpuState.CPU, now)
 
     def _close(self, now: float) -> None:
-        if self._stay.has_failed:
-            self.asking.breaker.failed(self._stay.ticket)
-        elif self._stay.ready_at is not None:
-            self.asking.breaker.succeeded(self._stay.ticket)
+        if self._session.has_failed:
+            self.demand.breaker.failed(self._session.ticket)
+        elif self._session.ready_at is not None:
+            self.demand.breaker.succeeded(self._session.ticket)
         self._states.move(GpuState.CPU, now)
-        self._ways.stop()
-        record = [self._record(now)]
-        threading.Thread(target=self._parts.record, args=record, name="hand-over record", daemon=True).start()
+        self._migration.gpu_exited()
+        self._lease_release.record(self._session, now)
 
-    def _record(self, now: float) -> HandOverRecord:
-        return self._stay.record(now, is_simulated=self._parts.is_simulated)
-
-    def _say_to_all(self, state: StreamState, reason: str | None) -> None:
+    def _report_to_all(self, state: StreamState, reason: str | None) -> None:
         for generation in self._generations.by_id.values():
-            self._generations.say(generation, state, reason=reason)
+            self._generations.report(generation, state, reason=reason)

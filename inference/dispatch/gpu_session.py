@@ -11,55 +11,66 @@ CPU, GPU = "cpu", "gpu"
 
 
 @dataclass
-class GpuSession:
-    """Every ``_at`` is on the placement's clock."""
+class MoveTotals:
+    """All moves of a session, to the GPU and back."""
 
-    asked_at: float
-    ticket: int  # of the breaker
+    n_sequences: int = 0
+    n_snapshots: int = 0
+    n_bytes: int = 0
+    ms: float = 0.0
+
+    def add_sequences(self, exported: Exported) -> None:
+        self.n_sequences += len(exported.sequences)
+        self.n_bytes += sum(sequence.n_bytes for sequence in exported.sequences)
+        self.ms += exported.ms
+
+    def add_copies(self, n_bytes: int, ms: float) -> None:
+        self.n_bytes += n_bytes
+        self.ms += ms
+
+    def add_import(self, n_states: int, ms: float) -> None:
+        self.n_snapshots += n_states
+        self.ms += ms
+
+
+@dataclass
+class GpuSession:
+    """Every ``_at`` is on the dispatcher's clock; ``ticket`` is one of the circuit breaker."""
+
+    requested_at: float
+    ticket: int
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     lease: Lease | None = None
     granted_at: float | None = None
     ready_at: float | None = None
     leave_at: float | None = None
     ended_because: str = ""
-    has_failed: bool = False  # the card's runner died, or did not start
-    n_sequences: int = 0
-    n_snapshots: int = 0
-    moved_bytes: int = 0
-    moved_ms: float = 0.0
-    n_ended_before: int = 0  # answers that had ended when it began to take work
+    has_failed: bool = False  # the GPU's runner exited by itself, or did not start
+    moves: MoveTotals = field(default_factory=MoveTotals)
+    n_ended_before: int = 0  # generations that had ended when the GPU began to accept work
     n_served: int = 0
 
-    def leave(self, because: str, now: float) -> None:
-        """The first reason is the one that counts."""
+    def leave(self, reason: str, now: float) -> None:
+        """Note the first reason; later ones are its consequences."""
         if self.leave_at is None:
-            self.leave_at, self.ended_because = now, because
-
-    def moved(self, exported: Exported) -> None:
-        self.n_sequences += len(exported.sequences)
-        self.moved_bytes += sum(each.n_bytes for each in exported.sequences)
-        self.moved_ms += exported.ms
-
-    def copied(self, n_bytes: int, ms: float) -> None:
-        self.moved_bytes += n_bytes
-        self.moved_ms += ms
+            self.leave_at, self.ended_because = now, reason
 
     def held_secs(self, now: float) -> float:
         return 0.0 if self.granted_at is None else now - self.granted_at
 
     def record(self, now: float, *, is_simulated: bool) -> HandOverRecord:
-        lease = self.lease
+        lease, moves = self.lease, self.moves
         held_secs = self.held_secs(now)
         return HandOverRecord(
             started_at=self.started_at,
             device_from=CPU,
             device_to=CPU if self.ready_at is None else GPU,
-            waited_ms=_ms(self.asked_at, self.granted_at) or 0.0,
+            waited_ms=_ms(self.requested_at, self.granted_at) or 0.0,
             loaded_ms=_ms(self.granted_at, self.ready_at),
-            moved_ms=self.moved_ms,
-            moved_bytes=self.moved_bytes,
-            n_sequences=self.n_sequences,
-            n_snapshots=self.n_snapshots,
+            moved_ms=moves.ms,
+            moved_bytes=moves.n_bytes,
+            n_sequences=moves.n_sequences,
+            n_snapshots=moves.n_snapshots,
             held_secs=held_secs,
             n_served=self.n_served,
             taken_secs=held_secs,

@@ -1,46 +1,58 @@
-"""The last step of a stay: when the driver says that the card's memory is free, and not before, the lease goes back.
+"""End of a GPU session: the lease is released when the driver reports the memory free, then the session is recorded.
 
-Knows no stages, no generations, and not why the stay ended.
+Knows no GPU states and no generations.
 """
 
 import logging
+import threading
 
+from inference.dispatch.gpu_parts import GpuParts
 from inference.dispatch.gpu_session import GpuSession
 from inference.dispatch.runner_slot import RunnerSlot
 from inference.errors import GpuUnavailable
-from inference.gpu.device.port import GpuDevice
 from inference.gpu.lease.port import LeaseClient
 
 log = logging.getLogger(__name__)
 
-VRAM_PATIENCE_SECS = 5.0  # of a process that has ended; the driver frees it on its own
+VRAM_PATIENCE_SECS = 5.0  # the driver frees the memory of a process some time after its exit
 
 
 class LeaseRelease:
-    """Of one stay after the other; asked again and again once the card's process has ended."""
+    """Reused across sessions; ``is_done`` is polled once the GPU's process has exited."""
 
-    def __init__(self, card: GpuDevice, lease_client: LeaseClient, gpu: RunnerSlot) -> None:
-        self._card, self._lease_client, self._gpu = card, lease_client, gpu
-        self._gone_at = 0.0
+    def __init__(self, parts: GpuParts, lease_client: LeaseClient, gpu: RunnerSlot) -> None:
+        self._parts, self._lease_client, self._gpu = parts, lease_client, gpu
+        self._exited_at = 0.0
 
-    def process_gone(self, now: float) -> None:
-        self._gone_at = now
+    def process_exited(self, now: float) -> None:
+        self._exited_at = now
 
-    def is_done(self, stay: GpuSession, now: float) -> bool:
-        """Whether the lease has gone back, which nobody has to wait for: the lease_client sees to it."""
+    def is_done(self, session: GpuSession, now: float) -> bool:
+        """Release the lease as soon as the memory is free, at the latest after VRAM_PATIENCE_SECS.
+
+        The lease client retries a release that the coordinator does not take.
+        """
         is_free = self._is_memory_free()
-        if not is_free and now - self._gone_at < VRAM_PATIENCE_SECS:
+        if not is_free and now - self._exited_at < VRAM_PATIENCE_SECS:
             return False
         if not is_free:
-            log.error("%s is given back although it is not known to be free of us", self._card.name)
-        if stay.lease is not None:
-            result = {"ended_because": stay.ended_because, "vram_free": is_free, "n_served": stay.n_served}
-            self._lease_client.release(stay.lease, result)
+            log.error("the lease is released although %s may still hold our memory", self._parts.device.name)
+        if session.lease is not None:
+            result = {"ended_because": session.ended_because, "vram_free": is_free, "n_served": session.n_served}
+            self._lease_client.release(session.lease, result)
         return True
+
+    def record(self, session: GpuSession, now: float, *, waits: bool = False) -> None:
+        """Store the record of the session, in a thread of its own unless ``waits``: the database may be away."""
+        record = session.record(now, is_simulated=self._parts.is_simulated)
+        if waits:
+            self._parts.record(record)
+        else:
+            threading.Thread(target=self._parts.record, args=[record], name="hand-over record", daemon=True).start()
 
     def _is_memory_free(self) -> bool:
         pid = self._gpu.last_pid
         try:
-            return pid is None or self._card.vram_used_mb_of([pid]) == 0
+            return pid is None or self._parts.device.vram_used_mb_of([pid]) == 0
         except GpuUnavailable:
             return False

@@ -1,6 +1,6 @@
-"""Starting runner processes, in the one thread that may: a runner dies with the thread that started it.
+"""Launcher of runner processes, with a thread of its own: the kernel kills a runner with the thread that started it.
 
-Loading a model takes seconds; meanwhile the placement goes on answering cancels and deadlines.
+Loading a model takes seconds, in which the dispatcher has to serve cancels and deadlines.
 """
 
 import logging
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Runner(Protocol):
-    """What a placement needs of a runner process."""
+    """The interface of a runner process to the dispatcher."""
 
     def start(self) -> Ready: ...
 
@@ -33,7 +33,7 @@ class Runner(Protocol):
 
     @property
     def pid(self) -> int:
-        """Once it was started; also after its end."""
+        """Valid once it was started, also after its exit."""
 
 
 OnFrame = Callable[[FromRunner], None]
@@ -42,13 +42,13 @@ RunnerFactory = Callable[[OnFrame, OnExit], Runner]
 
 
 def cpu_runner(on_frame: OnFrame, on_exit: OnExit) -> Runner:
-    """A runner of the configured model; raises ModelUnavailable."""
+    """Make a runner of the configured model; raises ModelUnavailable."""
     return RunnerProcess(engine_config(), title="gemma-runner cpu", on_frame=on_frame, on_exit=on_exit)
 
 
 @dataclass(frozen=True)
 class RunnerStarted:
-    """``number`` tells the runners of one placement apart, here and below."""
+    """``number`` identifies a runner of this dispatcher, here and below."""
 
     number: int
     runner: Runner
@@ -57,7 +57,7 @@ class RunnerStarted:
 
 @dataclass(frozen=True)
 class RunnerStartFailed:
-    """``pid`` of the process that has ended; None: there was none."""
+    """``pid``: of the process that has exited; None: there was none."""
 
     number: int
     code: str
@@ -119,7 +119,7 @@ class RunnerLauncher:
 
     def _start(self, number: int) -> RunnerStarted | RunnerStartFailed:
         try:
-            runner = self._make(partial(self._frame_came, number), partial(self._exited, number))
+            runner = self._make(partial(self._frame_received, number), partial(self._exited, number))
             self._starting = runner
             if number in self._abandoned:
                 runner.kill()
@@ -130,14 +130,14 @@ class RunnerLauncher:
         except OSError as error:  # no process, no memory, no descriptor: as transient as a model that is missing
             return RunnerStartFailed(number, "runner_start", str(error))
         except Exception:
-            # Without this thread no runner would ever be started again, and nobody would be told.
+            # Without this thread no runner would ever be started again, and no event would say so.
             log.exception("starting a runner failed")
             return RunnerStartFailed(number, "runner_start", "the model process could not be started")
         finally:
             self._starting = None
 
-    def _frame_came(self, number: int, frame: FromRunner) -> None:
+    def _frame_received(self, number: int, frame: FromRunner) -> None:
         self._post(FrameReceived(number, frame))
 
-    def _exited(self, number: int, gone: RunnerExit) -> None:
-        self._post(RunnerExited(number, gone.reason))
+    def _exited(self, number: int, runner_exit: RunnerExit) -> None:
+        self._post(RunnerExited(number, runner_exit.reason))

@@ -11,81 +11,81 @@ from inference.dispatch.runner_slot import RunnerSlot
 from inference.dispatch.state_folder import StateFolder
 from inference.engine.protocol.frames import CacheExported, Export, ExportCache, Exported, Import
 
-# A pause of the running answers each time; what is left is copied in the next round.
+# Each round pauses decoding for this long; the next round copies the rest.
 AHEAD_BUDGET_MS = 30.0
 LAST_BUDGET_MS = 60.0
-# On the way back the other program waits.
+# On the way back the other tenant waits.
 BACK_BUDGET_MS = 250.0
 
 
 class StateTransfer:
-    """One way, from one runner to another; a new one for the way back."""
+    """One direction, from one runner to another; the way back is a new transfer."""
 
     def __init__(
         self, source: RunnerSlot, target: RunnerSlot, generations: ActiveGenerations, folder: StateFolder
     ) -> None:
         self.source, self.target = source, target
-        self._n_awaited = 0  # answers of the source
+        self._n_awaited = 0  # replies of the source
         self._generations = generations
         self.folder = folder.new()
         self._max_bytes = folder.max_bytes
-        self._paths: list[str] = []  # copied, and not yet given to the target
-        self._given: list[str] = []
-        self._is_over = False
+        self._paths: list[str] = []  # copied, and not yet delivered to the target
+        self._delivered: list[str] = []
+        self._is_stopped = False
         self._has_copied = False
-        self._is_ahead = False  # no sequence has left: copies are made while there is time
+        self._is_ahead = False  # no sequence is exported yet: copies are made round after round
 
     @property
     def is_done(self) -> bool:
-        """Whether the source has answered everything."""
+        """Whether the source has sent every reply."""
         return self._n_awaited == 0
 
     def copy_ahead(self) -> None:
-        """Begin to copy what may be gone on from; the rest follows by itself as long as nothing else is asked for."""
+        """Begin to copy checkpoints; further rounds follow until ``move``."""
         self._is_ahead = True
         self._copy(AHEAD_BUDGET_MS)
 
     def move(self, now: float, *, budget_ms: float, excludes_imported: bool = False) -> None:
-        """Everything that generations in the source, then what else may be gone on from."""
+        """Export every sequence of the source, then its checkpoints."""
         self._is_ahead = False
-        leaving = self._generations.on(self.source.device)
-        for generation in leaving:
-            generation.is_leaving, generation.moved_at = True, now
-        if self.source.ready is not None:  # else nothing generations there, and nobody would answer
-            self.source.send(Export([generation.sequence_id for generation in leaving], str(self.folder)))
+        exported = self._generations.on_device(self.source.device)
+        for generation in exported:
+            generation.location.is_exporting, generation.timing.exported_at = True, now
+        if self.source.ready is not None:  # else it holds nothing, and no reply would come
+            self.source.send(Export([generation.sequence_id for generation in exported], str(self.folder)))
             self._n_awaited += 1
         self._copy(budget_ms, excludes_imported=excludes_imported)
 
-    def sequences_left(self, frame: Exported) -> None:
+    def sequences_exported(self, frame: Exported) -> None:
         self._n_awaited -= 1
-        self._generations.exported(self.source.device, frame)
+        self._generations.sequences_exported(self.source.device, frame)
 
     def copies_made(self, frame: CacheExported) -> None:
         self._n_awaited -= 1
         self._max_bytes -= frame.n_bytes
         self._paths += frame.paths
-        if self._is_over:
+        if self._is_stopped:
             self.stop()
         elif self._is_ahead and not frame.is_complete:
             self._copy(AHEAD_BUDGET_MS)
 
     def deliver_copies(self) -> None:
-        """Give the target what was copied so far. The youngest are first in their round."""
+        """Have the target import the copies so far. The youngest are first in their round."""
         if self.target.ready is None:
             self.stop()
             return
         self.target.send(Import(self._paths))
-        self._given += self._paths
+        self._delivered += self._paths
         self._paths = []
 
     def stop(self) -> None:
-        """The target has ended: nobody reads copies any more, and with that removes them. Sequences keep theirs."""
-        self._is_over = True
-        for path in (*self._given, *self._paths):
+        """Remove the copies: the target has exited and no longer reads them. Sequences keep their files."""
+        self._is_stopped = True
+        for path in (*self._delivered, *self._paths):
             Path(path).unlink(missing_ok=True)
-        self._given, self._paths = [], []
+        self._delivered, self._paths = [], []
 
-    def source_gone(self) -> None:
+    def source_exited(self) -> None:
         self._n_awaited = 0
 
     def _copy(self, budget_ms: float, *, excludes_imported: bool = False) -> None:

@@ -38,7 +38,7 @@ def gpu_parts() -> GpuParts | None:
     # Looked at here for the first time, where nobody's answer waits for it.
     log.info("%s may be borrowed for the model: %s", card.name, maker.obstacle() or "it is large enough")
     return GpuParts(
-        card=card,
+        device=card,
         make_runner=maker,
         make_lease_client=WorkerLeaseClient,
         record=_record,

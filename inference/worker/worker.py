@@ -238,7 +238,7 @@ class Worker:
 
     def report(self) -> worker_report.WorkerReport:
         ready, placement = self.dispatcher.ready, self.dispatcher.describe()
-        card = self._gpu.card if self._gpu else None
+        card = self._gpu.device if self._gpu else None
         now, n_tokens = time.monotonic(), self.dispatcher.n_tokens
         (then, n_before), self._reported = self._reported, (now, n_tokens)
         return worker_report.WorkerReport(

@@ -69,7 +69,7 @@ class GpuHarness:
     def __post_init__(self) -> None:
         self.told: list[LeaseEvent] = []
         parts = GpuParts(
-            card=self.card,
+            device=self.card,
             make_runner=make_stub,
             make_lease_client=self._keep,
             record=self.records.append,

@@ -43,7 +43,7 @@ class Party:
         self.card = SimulatedGpu()
         self.maker = GpuRunnerMaker(self.card, folder, n_layers=4, load_delay_ms=load_delay_ms)
         parts = GpuParts(
-            card=self.card,
+            device=self.card,
             make_runner=self.maker,
             make_lease_client=self._keep,
             record=self.records.append,

@@ -100,7 +100,7 @@ def test_which_card_the_settings_mean(settings: Settings, tmp_path: Path, mode: 
         return
     assert parts is not None
     assert parts.is_simulated
-    assert "simulated" in parts.card.name
+    assert "simulated" in parts.device.name
     assert isinstance(parts.make_runner, GpuRunnerMaker)
     config = parts.make_runner.config()
     assert (config.device, config.load_delay_ms, config.layers_on_gpu) == (Device.SIMULATED, 70.0, 25)

@@ -334,10 +334,10 @@ def test_an_answer_that_is_over_before_the_card_could_come_does_not_ask(
     bench: GpuHarness, max_tokens: int, n_prompt: int, asks: bool
 ) -> None:
     """At 20 ms a token and 2 ms a token of the prompt, and 3 s until the card comes."""
-    pace = bench.residency.asking.pace
-    pace.note_step(Step(emissions=[], n_prefill=100, n_decode=0, step_ms=200.0))
-    pace.note_step(Step(emissions=[], n_prefill=0, n_decode=4, step_ms=20.0))
-    pace.note_card(3.0)
+    speed = bench.residency.demand.speed
+    speed.note_step(Step(emissions=[], n_prefill=100, n_decode=0, step_ms=200.0))
+    speed.note_step(Step(emissions=[], n_prefill=0, n_decode=4, step_ms=20.0))
+    speed.note_session_start(3.0)
     params = msgspec.structs.replace(PARAMS, max_tokens=max_tokens)
     generation = ActiveGeneration(uuid4(), 1, [1] * n_prompt, params, 1)
     bench.do(AddGeneration(generation))
@@ -381,7 +381,7 @@ def test_a_load_that_takes_as_long_as_the_longest_stay_is_given_up(bench: GpuHar
     bench.wait(0.2)
     assert bench.at(GpuState.LEAVING)
     leave(bench)
-    assert bench.residency.asking.breaker.n_failures == 1
+    assert bench.residency.demand.breaker.n_failures == 1
     finish(bench, generations)
 
 
@@ -408,7 +408,7 @@ def test_a_lease_that_is_lost_means_to_stop_using_the_card_at_once(bench: GpuHar
         bench.cpu_gives_out()
     leave(bench)
     finish(bench, generations)
-    assert all(generation.total_blames == 0 for generation in generations), "it was no fault of theirs"
+    assert all(generation.deaths.total == 0 for generation in generations), "it was no fault of theirs"
 
 
 @pytest.mark.parametrize("state", [GpuState.LOADING, GpuState.MOVING, GpuState.GPU])
@@ -492,7 +492,7 @@ def test_the_cpus_runner_dies_in_each_stage(bench: GpuHarness, state: GpuState) 
         assert [each.state for each in bench.gpu.submissions] == ["", ""], "from their tokens"
     if state is GpuState.YIELDING:
         bench.gpu_gives_out()
-        assert all(generation.device is None and generation.state_path for generation in generations), (
+        assert all(generation.device is None and generation.location.state_path for generation in generations), (
             "they wait with their states"
         )
     bench.start_cpu()
@@ -663,7 +663,7 @@ def test_a_card_that_is_too_small_is_not_asked_for(bench: GpuHarness) -> None:
     assert bench.dispatcher.describe()["reason"] == bench.obstacle
     finish(bench, [generation])
     bench.obstacle = None
-    bench.residency.asking.pace.note_card(0.1)
+    bench.residency.demand.speed.note_session_start(0.1)
     bench.wait(10.0)
     bench.add()
     assert len(bench.lease_client.requests) == 1
@@ -683,4 +683,4 @@ def test_submissions_carry_a_state_once(bench: GpuHarness) -> None:
     assert isinstance(bench.gpu, StubRunner)
     (submit,) = [frame for frame in bench.gpu.sent if isinstance(frame, Submit)]
     assert submit.state
-    assert generation.state_path == ""
+    assert generation.location.state_path == ""
