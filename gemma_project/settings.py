@@ -121,7 +121,8 @@ SQLITE_OPTIONS = {
     # A deferred transaction that turns into a writer fails at once whatever the timeout; an immediate one waits.
     "transaction_mode": "IMMEDIATE",
     "timeout": 20,
-    "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;",
+    # What is deleted is overwritten with zeros, also where a file is too large for the purge to vacuum it.
+    "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;PRAGMA secure_delete=ON;",
 }
 
 

@@ -25,7 +25,7 @@ class StateFolder:
         """Raises OSError: the folder cannot be made, or is somebody else's."""
         self._wanted_bytes = wanted_bytes
         self._numbers = count(1)
-        home = _private(base / f"gemma-kv-{os.getuid()}")
+        home = _private(user_folder(base))
         # One at a time: a folder whose lock is not taken yet would look left.
         with (home / LOCK).open("w") as one_at_a_time:
             fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
@@ -63,6 +63,21 @@ class StateFolder:
     def close(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
+
+
+def user_folder(base: Path) -> Path:
+    """Of all processes of this user."""
+    return base / f"gemma-kv-{os.getuid()}"
+
+
+def remove_dead_folders(base: Path) -> None:
+    """Remove what killed processes left, where nothing of ours may ever move again."""
+    home = user_folder(base)
+    if home.is_dir() and (home / LOCK).exists():
+        with (home / LOCK).open("w") as one_at_a_time:
+            fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+            for left in home.iterdir():
+                _remove_if_dead(left)
 
 
 def _private(path: Path) -> Path:

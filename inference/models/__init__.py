@@ -1,7 +1,18 @@
-"""The tables of ``inference``: generations, and who has the GPU."""
+"""The tables of ``inference``: generations, who has the GPU, and what deletions have left to be removed."""
 
 from inference.enums import ENDED, WAITING, FinishReason, Priority, Status
 from inference.models.generation import Generation
 from inference.models.gpu import GpuLedger, HandOver
+from inference.models.purge import PurgeRequest
 
-__all__ = ["ENDED", "WAITING", "FinishReason", "Generation", "GpuLedger", "HandOver", "Priority", "Status"]
+__all__ = [
+    "ENDED",
+    "WAITING",
+    "FinishReason",
+    "Generation",
+    "GpuLedger",
+    "HandOver",
+    "Priority",
+    "PurgeRequest",
+    "Status",
+]

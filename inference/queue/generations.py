@@ -51,6 +51,7 @@ def create(
     session_id: str = "",
     details: dict[str, Any] | None = None,
     ephemeral: bool = False,
+    cache_tags: Sequence[str] = (),
     idempotency_key: str | None = None,
     request_digest: str = "",
     capped: bool = True,
@@ -65,9 +66,10 @@ def create(
         if capped:
             admission.require_capacity(owner=owner, priority=priority)
         now = timezone.now()
+        params = msgspec.structs.replace(params, ephemeral=ephemeral, cache_tags=list(cache_tags))
         generation = Generation(
             owner=owner,
-            params=msgspec.to_builtins(msgspec.structs.replace(params, ephemeral=ephemeral), str_keys=True),
+            params=msgspec.to_builtins(params, str_keys=True),
             priority=priority,
             prepare_task=prepare_task,
             follow_up_task=follow_up_task,

@@ -156,6 +156,13 @@ def forget(client: "redis.Redis[bytes]", generation_ids: Sequence[UUID]) -> None
         client.delete(*[key(each) for each in generation_ids for key in (log_key, fence_key)])
 
 
+def remove_entries(client: "redis.Redis[bytes]", generation_ids: Sequence[UUID]) -> None:
+    """Delete what the logs say. The fences stay for their time: a late writer must not begin a log anew."""
+    if generation_ids:
+        with _translated("deleted"):
+            client.delete(*map(log_key, generation_ids))
+
+
 @contextmanager
 def _translated(verb: str) -> Iterator[None]:
     try:

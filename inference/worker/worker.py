@@ -40,6 +40,7 @@ from inference.token_stream.writer import LogWriter
 from inference.worker.claim_runner import ClaimRunner
 from inference.worker.gpu_commands import GPU_COMMAND_CHANNEL, obey
 from inference.worker.gpu_setup import gpu_parts
+from inference.worker.purger import PURGE_SECS, Purger
 
 log = logging.getLogger(__name__)
 
@@ -65,11 +66,13 @@ class Worker:
         deadlines = Deadlines()
         self._claims = ClaimRunner(self.dispatcher, self._writer, self._redis, self._stopping, deadlines)
         self._reaper = Reaper(self._free_slots, holds=self._holds, deadlines=deadlines)
+        self._purger = Purger(self.dispatcher)
         self._pubsub: PubSub | None = None
         self._n_card_commands = 0
         self._watched_until = 0.0
         self._reported = (time.monotonic(), 0)
         self._sweeping = RepeatingThread("sweep", REAP_SECS, self._reaper.run_once)
+        self._purging = RepeatingThread("purge", PURGE_SECS, self._purger.run_once)
         self._beating = RepeatingThread("heartbeat", settings.HEARTBEAT_SECS, self.beat_once)
         self._listening = RepeatingThread("control", 0.0, self.listen_once)
         self._reporting = RepeatingThread("report", REPORT_SECS, self.report_once)
@@ -78,8 +81,9 @@ class Worker:
         """Start everything; returns before the model is loaded."""
         self._alive.begin()
         self._writer.begin()
+        self._purger.begin()
         self.dispatcher.begin()
-        for loop in (self._beating, self._sweeping, self._listening, self._reporting):
+        for loop in (self._beating, self._sweeping, self._purging, self._listening, self._reporting):
             loop.begin()
         log.info("worker %s begins", self.name)
 
@@ -141,7 +145,7 @@ class Worker:
     def stop(self, drain_secs: float) -> None:
         """Stop everything, in this order:
 
-        1. No new claims, and no sweep: whatever it rang for, this worker would not answer.
+        1. No new claims, no purge, and no sweep: whatever it rang for, this worker would not answer.
         2. What runs gets ``drain_secs`` to end by itself.
         3. The rest is let go; each task writes out its log and gives its row back to the queue.
         4. The heartbeat, not earlier: rows without one would be taken over while they are being written.
@@ -152,6 +156,7 @@ class Worker:
         self._stopping.set()
         drained_by = time.monotonic() + drain_secs
         self._sweeping.end(THREAD_END_SECS)
+        self._purging.end(THREAD_END_SECS)
         self._wait_until_idle(drain_secs)
         self.dispatcher.release_all()
         if not self._wait_until_idle(SETTLE_SECS):

@@ -198,6 +198,12 @@ class DiskStore:
             n_held -= size
 
 
+def tags_of(path: Path) -> list[str]:
+    """The owners that a file names. Raises ``ValueError`` for what is no snapshot, ``OSError`` for what cannot be read."""
+    with path.open("rb") as file:
+        return _read_head(file).tags
+
+
 def _sizes(folder: Path) -> list[tuple[Path, int, int]]:
     """Path, time of last use and bytes of every file; another runner may delete some meanwhile."""
     found = []

@@ -63,8 +63,14 @@ def take_state(path: Path, settings: str, *, maps: bool = False) -> tuple[StateH
         path.unlink(missing_ok=True)
 
 
-def _read(file: BinaryIO, settings: str, *, maps: bool) -> tuple[StateHeader, bytes]:
-    """Part by part: a slice of the whole would copy the state once more, which takes longer than to read it."""
+def header_of(path: Path) -> StateHeader:
+    """What a file says of its state, which stays there. Raises as ``take_state`` does."""
+    with path.open("rb") as file:
+        return _read_header(file)
+
+
+def _read_header(file: BinaryIO) -> StateHeader:
+    """Leaves the file at its state."""
     front = file.read(FRONT.size)
     if len(front) < FRONT.size:
         raise ValueError("it is cut off")
@@ -72,9 +78,14 @@ def _read(file: BinaryIO, settings: str, *, maps: bool) -> tuple[StateHeader, by
     if magic != MAGIC or n_head > MAX_HEAD_BYTES:
         raise ValueError("it is no state of this version")
     try:
-        head = msgspec.msgpack.decode(file.read(n_head), type=StateHeader)
+        return msgspec.msgpack.decode(file.read(n_head), type=StateHeader)
     except msgspec.DecodeError as error:
         raise ValueError(f"its head cannot be read: {error}") from error
+
+
+def _read(file: BinaryIO, settings: str, *, maps: bool) -> tuple[StateHeader, bytes]:
+    """Part by part: a slice of the whole would copy the state once more, which takes longer than to read it."""
+    head = _read_header(file)
     # Whoever has it measures, reads and drops it: a view does for that.
     mapped = memoryview(mmap(file.fileno(), 0, access=ACCESS_READ))[file.tell() :] if maps else None
     state = file.read() if mapped is None else cast("bytes", mapped)

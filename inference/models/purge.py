@@ -1,0 +1,35 @@
+"""What deleted rows have left behind outside the database, until it is removed from there too."""
+
+from django.db import models
+
+
+class PurgeRequest(models.Model):
+    """One deletion. Written in its transaction, so that a worker that is away, or killed, does it at its next start.
+
+    ``tags`` own KV states (``kv_cache/purging``), ``generation_ids`` token logs; neither says what was deleted. The
+    three moments are set in turn by whichever worker gets there. Rows stay for a time after that: every worker
+    removes what its own runners hold, and refuses states of these owners that come late.
+    """
+
+    reason = models.CharField(max_length=20)  # conversation | memory
+    tags = models.JSONField(default=list)
+    generation_ids = models.JSONField(default=list)
+    created_at = models.DateTimeField(auto_now_add=True)
+    states_at = models.DateTimeField(null=True, blank=True)  # no KV state is left: cells, RAM, tmpfs, disk
+    logs_at = models.DateTimeField(null=True, blank=True)  # no token log is left in Redis
+    storage_at = models.DateTimeField(null=True, blank=True)  # database and append-only file were rewritten
+
+    class Meta:
+        ordering = ["-pk"]
+        indexes = [models.Index(fields=["storage_at", "created_at"], name="purge_request_pending")]
+
+    def __str__(self) -> str:
+        return f"{self.reason} {self.pk}: {self.stage}"
+
+    @property
+    def stage(self) -> str:
+        """What it waits for, or ``done``."""
+        for name in ("states", "logs", "storage"):
+            if getattr(self, f"{name}_at") is None:
+                return name
+        return "done"

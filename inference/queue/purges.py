@@ -1,0 +1,42 @@
+"""Asking for the removal of what deleted rows leave outside the database, and how far that has got."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from inference.models import PurgeRequest
+
+
+def request_purge(*, reason: str, tags: Iterable[str] = (), generation_ids: Iterable[UUID] = ()) -> None:
+    """To be called in the transaction of the deletion; a worker does the rest within seconds, or when it is back."""
+    PurgeRequest.objects.create(reason=reason, tags=list(tags), generation_ids=[str(each) for each in generation_ids])
+
+
+@dataclass(frozen=True)
+class PurgeStatus:
+    """Counts of requests; ``oldest_pending`` is None when all are done."""
+
+    n_states: int
+    n_logs: int
+    n_storage: int
+    n_done: int
+    oldest_pending: datetime | None
+
+    @property
+    def n_pending(self) -> int:
+        return self.n_states + self.n_logs + self.n_storage
+
+
+def purge_status() -> PurgeStatus:
+    """What is still to be removed, by the first step that is missing."""
+    pending = PurgeRequest.objects.filter(storage_at=None)
+    stages = [row.stage for row in pending.only("states_at", "logs_at", "storage_at")]
+    oldest = pending.order_by("created_at").first()
+    return PurgeStatus(
+        n_states=stages.count("states"),
+        n_logs=stages.count("logs"),
+        n_storage=stages.count("storage"),
+        n_done=PurgeRequest.objects.exclude(storage_at=None).count(),
+        oldest_pending=oldest.created_at if oldest else None,
+    )

@@ -1,0 +1,85 @@
+"""Rewriting what databases keep of deleted content: free pages, the write-ahead log, the append-only file.
+
+Knows no rows. Everything here may be done again at any time, and says whether nothing deleted is left.
+"""
+
+import logging
+import time
+
+import redis
+from django.db import connection
+from django.db.backends.utils import CursorWrapper
+from redis.exceptions import ResponseError
+
+log = logging.getLogger(__name__)
+
+# Larger files are not copied: writers would wait for longer than heartbeats may stand still. SQLite overwrites what it
+# deletes in them with zeros (``secure_delete``), and the operator may run VACUUM.
+MAX_VACUUM_BYTES = 256 << 20
+MERGE_PAGES = 1_000  # of a text index at a time, so that no writer waits for all of it
+MAX_MERGES = 10_000
+REWRITE_PATIENCE_SECS = 20.0
+REWRITE_POLL_SECS = 0.05
+
+
+def compact_database() -> bool:
+    """False when a reader kept the write-ahead log from being emptied. Not within a transaction."""
+    with connection.cursor() as cursor:
+        if connection.vendor != "sqlite":
+            cursor.execute("VACUUM")
+            return True
+        _merge_text_indexes(cursor)
+        cursor.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
+        [n_bytes] = cursor.fetchone()
+        if n_bytes <= MAX_VACUUM_BYTES:
+            cursor.execute("VACUUM")
+        else:
+            log.info("the database has %d MiB and is not vacuumed", n_bytes >> 20)
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        is_busy, *_ = cursor.fetchone()
+        return not is_busy
+
+
+def _merge_text_indexes(cursor: CursorWrapper) -> None:
+    """FTS5 marks words as deleted and keeps them until its segments are merged into one."""
+    cursor.execute("SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE VIRTUAL TABLE%%USING fts5%%'")
+    for (table,) in cursor.fetchall():
+        name = connection.ops.quote_name(table)
+        for _ in range(MAX_MERGES):
+            before = _total_changes(cursor)
+            # Negative: all segments, whatever their number; see "The 'merge' command" of FTS5.
+            cursor.execute(f"INSERT INTO {name} ({name}, rank) VALUES ('merge', %s)", [-MERGE_PAGES])  # noqa: S608  a table's own name
+            if _total_changes(cursor) - before < 2:  # as that page says: nothing was left to do
+                break
+
+
+def _total_changes(cursor: CursorWrapper) -> int:
+    cursor.execute("SELECT total_changes()")
+    return int(cursor.fetchone()[0])
+
+
+def compact_redis(client: "redis.Redis[bytes]") -> bool:
+    """Rewrite the append-only file, if there is one; False when that has not come to its end in time."""
+    if not client.info("persistence").get("aof_enabled"):
+        return True
+    if not _waits_for_rewrite(client):  # one that began before the deletion would not do
+        return False
+    try:
+        client.bgrewriteaof()
+    except ResponseError as error:
+        log.warning("the append-only file of Redis cannot be rewritten from here: %s", error)
+        return True
+    is_over = _waits_for_rewrite(client)
+    return is_over and client.info("persistence").get("aof_last_bgrewrite_status") == "ok"
+
+
+def _waits_for_rewrite(client: "redis.Redis[bytes]") -> bool:
+    """Whether no rewrite is under way, now or within the patience."""
+    deadline = time.monotonic() + REWRITE_PATIENCE_SECS
+    while True:
+        info = client.info("persistence")
+        if not (info.get("aof_rewrite_in_progress") or info.get("aof_rewrite_scheduled")):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(REWRITE_POLL_SECS)

@@ -1,0 +1,124 @@
+"""Removes what deleted rows have left behind: KV states, token logs, free pages, the broker's append-only file.
+
+    states: runners, tmpfs, disk  ->  logs: Redis  ->  storage: database file and its WAL, append-only file
+
+Each step is written down when it is done, and may be done twice: a kill in the middle costs nothing.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+from uuid import UUID
+
+from django.conf import settings
+from django.db.models import Q
+from django.utils import timezone
+
+from inference.dispatch.cache_purge import PurgeOrder
+from inference.dispatch.state_leftovers import remove_purged_states
+from inference.engine.kv_cache.purging import PurgedTags
+from inference.models import PurgeRequest
+from inference.runtime.compaction import compact_database, compact_redis
+from inference.runtime.redis_client import shared_client
+from inference.token_stream import redis_log
+
+log = logging.getLogger(__name__)
+
+PURGE_SECS = 1.0
+BATCH_ROWS = 500
+ANSWER_SECS = 5.0  # for the runners; a longer step of theirs costs another attempt
+READERS_SECS = 2.0  # in which readers of a deleted answer hear its end
+KEEP_DAYS = 30  # a worker that was away for longer may hold states of what was deleted meanwhile
+# Of the time at most one part in so many goes into rewriting files.
+STORAGE_REST = 20
+SHORTEST_REST_SECS = 3.0
+
+
+class HasCaches(Protocol):
+    """The part of the dispatcher that this needs."""
+
+    def purge(self, tags: Sequence[str]) -> PurgeOrder: ...
+
+
+class Purger:
+    """``begin`` before the first runner starts, then ``run_once`` again and again, from one thread."""
+
+    def __init__(self, dispatcher: HasCaches, clock: Callable[[], float] = time.monotonic) -> None:
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._purged = PurgedTags()
+        self._done: set[int] = set()  # requests whose states are gone from the runners of this worker
+        self._compact_at = 0.0
+
+    def begin(self) -> None:
+        """Let no runner of this worker begin with states that were deleted while there was none."""
+        tags = list(chain.from_iterable(PurgeRequest.objects.values_list("tags", flat=True)))
+        if tags:
+            self._purged.add(tags)
+            self._remove_files()
+            self._dispatcher.purge(tags)
+
+    def run_once(self) -> None:
+        """Every step for the requests that wait for it."""
+        self._remove_states()
+        self._remove_logs()
+        self._compact()
+
+    # ---- steps ----
+
+    def _remove_states(self) -> None:
+        lately = timezone.now() - timedelta(hours=1)  # other workers' requests, whose states may be here as well
+        rows = PurgeRequest.objects.filter(Q(states_at=None) | Q(created_at__gt=lately)).exclude(pk__in=self._done)
+        wanted = dict(rows.order_by("pk").values_list("pk", "tags")[:BATCH_ROWS])
+        tags = list(chain.from_iterable(wanted.values()))
+        if not wanted:
+            return
+        self._purged.add(tags)
+        if tags:
+            if not self._dispatcher.purge(tags).is_done_within(ANSWER_SECS):
+                log.info("%d purges wait for a runner", len(wanted))
+                return
+            self._remove_files()
+        PurgeRequest.objects.filter(pk__in=wanted, states_at=None).update(states_at=timezone.now())
+        self._done.update(wanted)
+
+    def _remove_files(self) -> None:
+        n_files = remove_purged_states(
+            self._purged, cache_dir=Path(settings.GEMMA_DATA_DIR) / "kv-cache", shm_dir=settings.GEMMA_SHM_DIR
+        )
+        if n_files:
+            log.info("%d files of purged or torn states removed", n_files)
+
+    def _remove_logs(self) -> None:
+        before = timezone.now() - timedelta(seconds=READERS_SECS)
+        rows = PurgeRequest.objects.filter(states_at__isnull=False, logs_at=None, created_at__lt=before)
+        wanted = dict(rows.order_by("pk").values_list("pk", "generation_ids")[:BATCH_ROWS])
+        if not wanted:
+            return
+        ids = [UUID(each) for each in chain.from_iterable(wanted.values())]
+        redis_log.remove_entries(shared_client(), ids)
+        PurgeRequest.objects.filter(pk__in=wanted).update(logs_at=timezone.now())
+
+    def _compact(self) -> None:
+        rows = PurgeRequest.objects.filter(states_at__isnull=False, logs_at__isnull=False, storage_at=None)
+        wanted = list(rows.values_list("pk", flat=True)[:BATCH_ROWS])
+        began = self._clock()
+        if not wanted or began < self._compact_at:
+            return
+        try:
+            is_done = compact_redis(shared_client()) and compact_database()
+        finally:
+            took = self._clock() - began
+            self._compact_at = self._clock() + max(SHORTEST_REST_SECS, STORAGE_REST * took)
+        if is_done:
+            PurgeRequest.objects.filter(pk__in=wanted).update(storage_at=timezone.now())
+            log.info("%d purges done, files rewritten in %.1f s", len(wanted), took)
+            self._forget_old()
+
+    def _forget_old(self) -> None:
+        before = timezone.now() - timedelta(days=KEEP_DAYS)
+        PurgeRequest.objects.filter(storage_at__lt=before).delete()
