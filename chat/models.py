@@ -23,6 +23,7 @@ class Conversation(models.Model):
     strategy = models.CharField(
         max_length=12, choices=[(item.value, item.value) for item in Strategy], default="summarize"
     )
+    cache_epoch = models.PositiveIntegerField(default=0)  # raised when a memory shown in it is deleted
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -34,6 +35,11 @@ class Conversation(models.Model):
 
     def __str__(self) -> str:
         return self.title or str(self.id)
+
+    @property
+    def cache_tag(self) -> str:
+        """The owner of KV states that are computed for it now."""
+        return f"{self.pk.hex}/{self.cache_epoch}"
 
 
 class Role(models.TextChoices):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LINES_PER_PAGE = 200
 OWNERS_OFFERED = 30
-CITATIONS_STAY = "answers that cite it keep their copy"
+CITATIONS_STAY = "answers that cite it keep their copy until their conversation is deleted"
 
 
 class MemoryOwnerFilter(SimpleListFilter):

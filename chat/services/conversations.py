@@ -14,6 +14,7 @@ from chat.models import Conversation, Message, Role
 from chat.querysets import ConversationQuerySet, SummaryQuerySet
 from chat.schemas.answers import message_body, summary_body
 from chat.services.history_matching import digests
+from chat.services.purging import passing_generations, purge_conversation
 from inference.queue import generations
 
 
@@ -71,14 +72,16 @@ def summaries_of(*, caller: Caller, conversation_id: uuid.UUID) -> SummaryQueryS
 
 
 def delete_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> None:
-    """Delete a conversation with messages, sources and generations; running generations are cancelled."""
+    """Delete a conversation, with whatever holds its tokens; running generations are cancelled."""
     conversation = get_conversation(caller=caller, conversation_id=conversation_id)
     with translated(), transaction.atomic():
         # Locked: a concurrent turn is deleted here, or finds no conversation to continue.
         Conversation.objects.select_for_update().filter(pk=conversation.pk).first()
         ids = [*conversation.messages.all().generation_ids(), *conversation.summaries.all().generation_ids()]
+        ids += passing_generations(conversation)
         conversation.delete()
         generations.delete(generation_ids=ids)
+        purge_conversation(conversation_id, generation_ids=ids)
 
 
 def export_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> dict[str, Any]:

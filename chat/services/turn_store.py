@@ -97,9 +97,18 @@ def _create_generation(plan: TurnPlan, idempotency_key: str | None, request_dige
         session_id=request.session_id,
         details=_details(plan),
         ephemeral=not request.store,
+        cache_tags=_cache_tags(plan),
         idempotency_key=idempotency_key,
         request_digest=request_digest,
     )
+
+
+def _cache_tags(plan: TurnPlan) -> list[str]:
+    """A fork that is not stored has its tokens from the conversation that it would have left."""
+    context = plan.context
+    is_stored = context.validated.request.store
+    owner = context.fork.source if context.fork and not is_stored else context.conversation
+    return [owner.cache_tag] if owner else []
 
 
 def _details(plan: TurnPlan) -> dict[str, Any]:

@@ -120,6 +120,7 @@ def _create_part(generation: Generation, summarizer: Summarizer, part: str, key:
             timeout_secs=generation.timeout_secs,
             details={"part_of": str(generation.pk)},
             ephemeral=True,
+            cache_tags=generation.params.get("cache_tags", ()),
             idempotency_key=key,
             capped=False,
         )

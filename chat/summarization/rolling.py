@@ -178,6 +178,7 @@ def _prefill_new_prefix(conversation: Conversation, max_tokens: int) -> None:
         priority=Priority.BATCH,
         prompt_ids=ids,
         timeout_secs=settings.REQUEST_TIMEOUT_SECS,
+        cache_tags=[conversation.cache_tag],
         ephemeral=True,
         capped=False,
     )
@@ -214,6 +215,7 @@ def _create_piece(conversation: Conversation, request: PieceRequest) -> Generati
         prompt_ids=prompt_ids,
         follow_up_task=AFTER_PIECE_TASK,
         timeout_secs=settings.REQUEST_TIMEOUT_SECS,
+        cache_tags=[conversation.cache_tag],
         details={"summary": {"piece": request.piece, "max_tokens": request.max_tokens, "n_empty": request.n_empty}},
         # The answer was admitted; work that follows from it is not refused for a full queue.
         capped=False,

@@ -11,6 +11,7 @@ from django.db import transaction
 
 from chat.rag.indexing import chunking
 from chat.rag.indexing.ordering import serialised_insert
+from chat.rag.indexing.purging import purge_note, purge_transcript
 from chat.rag.indexing.row_builders import note_row, segment_rows, transcript_row
 from chat.rag.models import Note, Passage, Segment, Transcript
 from chat.rag.records import NoteIn, TranscriptIn
@@ -81,14 +82,22 @@ def delete_transcript(*, owner: str, job_id: str) -> bool:
     """Delete a transcript and return whether it existed; answers that cite it keep their copy of the source."""
     with transaction.atomic():
         prune_changes()
-        return bool(Transcript.objects.filter(owner=owner, job_id=job_id).delete()[0])
+        transcript = Transcript.objects.filter(owner=owner, job_id=job_id).first()
+        if transcript is None:
+            return False
+        purge_transcript(transcript.pk, list(transcript.segments.values_list("pk", flat=True)))
+        transcript.delete()
+        return True
 
 
 def delete_note(*, owner: str, note_id: int) -> bool:
     """Delete a note and return whether it existed."""
     with transaction.atomic():
         prune_changes()
-        return bool(Note.objects.filter(owner=owner, pk=note_id).delete()[0])
+        if not Note.objects.filter(owner=owner, pk=note_id).delete()[0]:
+            return False
+        purge_note(note_id)
+        return True
 
 
 class _Group:

@@ -199,7 +199,7 @@ class DiskStore:
 
 
 def tags_of(path: Path) -> list[str]:
-    """The owners that a file names. Raises ``ValueError`` for what is no snapshot, ``OSError`` for what cannot be read."""
+    """The owners that a file names. Raises ``ValueError`` when it is no snapshot, ``OSError`` when unreadable."""
     with path.open("rb") as file:
         return _read_head(file).tags
 

@@ -1,0 +1,62 @@
+"""The operators' pages of users: Django's own, but that a user goes together with what belongs to him."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.contrib.auth.admin import UserAdmin
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+
+from chat.admin.actions import counted, say_refused
+from chat.errors import ChatError
+from chat.services.users import belongings_of, delete_user
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+    _UserAdmin = UserAdmin[User]
+else:
+    _UserAdmin = UserAdmin  # takes no type arguments when it runs
+
+admin.site.unregister(get_user_model())
+
+
+@admin.register(get_user_model())
+class OwnerAdmin(_UserAdmin):
+    def get_deleted_objects(
+        self, objs: QuerySet[Any] | Sequence[Any], request: HttpRequest
+    ) -> tuple[list[Any], dict[Any, Any], set[str], list[Any]]:
+        """Beside what Django finds: conversations and memories name their owner by a key, and are not found by it."""
+        users = list(objs)
+        lines, counts, perms_needed, protected = super().get_deleted_objects(users, request)
+        for user in users:
+            owned = belongings_of(user)
+            conversations = counted(owned.n_conversations, "conversation")
+            memories = f"{counted(owned.n_transcripts, 'transcript')} and {counted(owned.n_notes, 'note')}"
+            lines.append(f"{user}: {conversations}, {memories}; everything is deleted with the user")
+            for name, n_owned in (
+                ("conversations", owned.n_conversations),
+                ("transcripts", owned.n_transcripts),
+                ("notes", owned.n_notes),
+            ):
+                if n_owned:
+                    counts[name] = counts.get(name, 0) + n_owned
+        return lines, counts, perms_needed, protected
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:  # noqa: ANN401  (whatever the user model is)
+        delete_user(obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        for user in queryset:
+            delete_user(user)
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        try:
+            return super().delete_view(request, object_id, extra_context)
+        except ChatError as error:
+            say_refused(request, error)
+            return HttpResponseRedirect(request.get_full_path())

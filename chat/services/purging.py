@@ -1,0 +1,30 @@
+"""What a deleted conversation has beside its rows, named for the worker that removes it."""
+
+import uuid
+from collections.abc import Sequence
+
+from django.contrib.admin.models import LogEntry
+from django.contrib.contenttypes.models import ContentType
+
+from chat.models import Conversation
+from inference.models import Generation
+from inference.queue import purges
+
+
+def passing_generations(conversation: Conversation) -> list[uuid.UUID]:
+    """Rows that are not kept and contain the conversation: parts of long messages, turns that were not stored."""
+    rows = Generation.objects.filter(owner=conversation.owner, ephemeral=True).values_list("pk", "params")
+    return [pk for pk, params in rows if _is_of(params.get("cache_tags", ()), conversation)]
+
+
+def purge_conversation(conversation_id: uuid.UUID, *, generation_ids: Sequence[uuid.UUID]) -> None:
+    """In the transaction that deletes it: its KV states and token logs go too, and its title in the admin's log."""
+    entries = LogEntry.objects.filter(
+        content_type=ContentType.objects.get_for_model(Conversation), object_id=str(conversation_id)
+    )
+    entries.update(object_repr=str(conversation_id))
+    purges.request_purge(reason="conversation", tags=[conversation_id.hex], generation_ids=generation_ids)
+
+
+def _is_of(tags: Sequence[str], conversation: Conversation) -> bool:
+    return any(tag.partition("/")[0] == conversation.pk.hex for tag in tags)

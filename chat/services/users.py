@@ -1,0 +1,48 @@
+"""Deleting a user with what belongs to him: conversations, private memories, and what is being computed for him."""
+
+from dataclasses import dataclass
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import transaction
+
+from chat.access.callers import Caller
+from chat.error_translation import translated
+from chat.models import Conversation
+from chat.rag.models import Note, Transcript
+from chat.services.conversations import delete_conversation
+from inference.models import Generation
+from inference.queue import generations, purges
+
+
+@dataclass(frozen=True)
+class Belongings:
+    """Counts of what goes with a user."""
+
+    n_conversations: int
+    n_transcripts: int
+    n_notes: int
+
+
+def belongings_of(user: AbstractBaseUser) -> Belongings:
+    key = Caller.of_user(user).key
+    return Belongings(
+        n_conversations=Conversation.objects.of(key).count(),
+        n_transcripts=Transcript.objects.filter(owner=key).count(),
+        n_notes=Note.objects.filter(owner=key).count(),
+    )
+
+
+def delete_user(user: AbstractBaseUser) -> None:
+    """One conversation after the other, so that other writers get their turn; the user last, so that it may be
+    repeated. His private memories were shown in his own conversations only, whose states go with those."""
+    caller = Caller.of_user(user)
+    with translated():
+        for pk in list(Conversation.objects.of(caller.key).values_list("pk", flat=True)):
+            delete_conversation(caller=caller, conversation_id=pk)
+        with transaction.atomic():
+            Transcript.objects.filter(owner=caller.key).delete()
+            Note.objects.filter(owner=caller.key).delete()
+            left = list(Generation.objects.filter(owner=caller.key).values_list("pk", flat=True))
+            generations.delete(generation_ids=left)
+            purges.request_purge(reason="user", generation_ids=left)
+            user.delete()
