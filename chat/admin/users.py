@@ -9,7 +9,7 @@ from django.contrib.auth.admin import UserAdmin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
-from chat.admin.actions import counted, say_refused
+from chat.admin.actions import counted, show_refusal
 from chat.errors import ChatError
 from chat.services.users import belongings_of, delete_user
 
@@ -58,5 +58,5 @@ class OwnerAdmin(_UserAdmin):
         try:
             return super().delete_view(request, object_id, extra_context)
         except ChatError as error:
-            say_refused(request, error)
+            show_refusal(request, error)
             return HttpResponseRedirect(request.get_full_path())
