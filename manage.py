@@ -1,23 +1,56 @@
 #!/usr/bin/env python
-"""The command line. A variable that cannot be used ends here with its name, without a traceback."""
+"""The command line. A mistake of the operator ends with one line that names it, without a traceback."""
 
 import os
 import sys
+from pathlib import Path
 
-from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
-from django.core.management import execute_from_command_line
+ENVIRONMENT = Path(__file__).resolve().parent / ".venv"
+FIRST_RUN = "run `make run` once first: it makes the environment and the tables"
+NO_TABLES = f"error: the database lacks tables; {FIRST_RUN} (or `manage.py migrate`)"
+NEED_NO_TABLES = {"check", "help", "migrate", "probe", "serve", "web", "worker", "--help", "--version"}
+
+try:
+    from django.conf import settings
+    from django.core.exceptions import ImproperlyConfigured
+    from django.core.management import execute_from_command_line
+    from django.db import DatabaseError, connection
+    from django.db.migrations.executor import MigrationExecutor
+except ModuleNotFoundError as error:
+    if error.name != "django":
+        raise
+    way = f"use {ENVIRONMENT}/bin/python manage.py" if (ENVIRONMENT / "bin" / "pip").exists() else FIRST_RUN
+    sys.exit(f"error: Django is not installed for {sys.executable}; {way}")
 
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gemma_project.settings")
-    # Celery would rename the worker's process; our own titles are what operators look for.
+    # Celery would rename the worker's process; operators look for our own titles.
     os.environ.setdefault("NOSETPS", "1")
     try:
         _ = settings.INSTALLED_APPS
     except (ImproperlyConfigured, OSError) as error:
         sys.exit(f"error: {error}")
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except DatabaseError:
+        if not has_pending_migrations():
+            raise
+        sys.exit(NO_TABLES)
+    except SystemExit as end:
+        # A command that reports the database's error by itself does not say what to do about missing tables.
+        if end.code and not set(sys.argv) & NEED_NO_TABLES and has_pending_migrations():
+            sys.exit(NO_TABLES)
+        raise
+
+
+def has_pending_migrations() -> bool:
+    """Return whether migrations are left to apply. False also when the database cannot be read."""
+    try:
+        executor = MigrationExecutor(connection)
+        return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
+    except DatabaseError:
+        return False
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def read_or_create(path: Path) -> str:
-    """The secret in the file, made on first use. Of two processes that make it at once, one wins and both read it."""
+    """Return the secret in the file, made on first use. Of two processes at once one wins, and both read its secret."""
     try:
         return path.read_text(encoding="ascii").strip()
     except FileNotFoundError:

@@ -97,8 +97,18 @@ JWT_ONLY = env.flag("JWT_ONLY", False)
 ANONYMOUS_NETWORKS = env.networks("ANONYMOUS_NETWORKS", "127.0.0.0/8,::1/128")
 ALLOWED_HOSTS = env.items("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env.items("CSRF_TRUSTED_ORIGINS", "")
-SECRET_KEY = env.optional("SECRET_KEY") or read_or_create(GEMMA_DATA_DIR / "secret_key")
-JWT_SIGNING_KEY = env.optional("JWT_SIGNING_KEY") or read_or_create(GEMMA_DATA_DIR / "jwt_signing_key")
+
+
+def _own_secret(name: str) -> str:
+    try:
+        return read_or_create(GEMMA_DATA_DIR / name)
+    except OSError as error:
+        expected = f"a directory that this user may write to ({error.strerror})"
+        raise SettingError("GEMMA_DATA_DIR", str(GEMMA_DATA_DIR), expected) from None
+
+
+SECRET_KEY = env.optional("SECRET_KEY") or _own_secret("secret_key")
+JWT_SIGNING_KEY = env.optional("JWT_SIGNING_KEY") or _own_secret("jwt_signing_key")
 if len(JWT_SIGNING_KEY.encode()) < 32:
     raise SettingError("JWT_SIGNING_KEY", f"({len(JWT_SIGNING_KEY.encode())} bytes)", "at least 32 bytes")
 # Keys of the service token (X-Service-Token); without any, no other service is let in by token.

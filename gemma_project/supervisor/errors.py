@@ -1,7 +1,8 @@
-"""What can keep the service from starting.
+"""Errors that keep the service from starting.
 
 StartupError
 |- DataDirInUse     another supervisor has this data directory
+|- DataDirUnusable  the data directory cannot be made or written to
 |- AddressInUse     the port is taken, or the address is not ours to take
 |- PartFailed       a process ended, or did not become ready, before the service was up
 """
@@ -13,6 +14,10 @@ class StartupError(Exception):
 
 class DataDirInUse(StartupError):
     """A second `serve` on the same data directory."""
+
+
+class DataDirUnusable(StartupError):
+    """GEMMA_DATA_DIR names no directory that can be used."""
 
 
 class AddressInUse(StartupError):

@@ -1,5 +1,6 @@
 """The listening socket. The supervisor holds it, so that a restarted web process finds its callers still waiting."""
 
+import errno
 import socket
 
 from gemma_project.supervisor.errors import AddressInUse
@@ -8,7 +9,7 @@ BACKLOG = 128
 
 
 def open_listener(host: str, port: int) -> socket.socket:
-    """A listening socket on the address; raises AddressInUse when it is taken, unknown or not allowed."""
+    """Open a listening socket on the address; raises AddressInUse when it is taken, unknown or not allowed."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -21,15 +22,20 @@ def open_listener(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise AddressInUse(
-            f"cannot listen on {host}:{port} ({error.strerror}); "
-            "stop the program that does, or set GEMMA_PORT to another port"
-        ) from None
+        raise AddressInUse(f"cannot listen on {host}:{port} ({error.strerror}); {_remedy(error, host, port)}") from None
     return listener
 
 
+def _remedy(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "stop the program that does, or set GEMMA_PORT to another port"
+    if error.errno == errno.EACCES:
+        return f"GEMMA_PORT={port} is reserved; set a port from 1024"
+    return f"set GEMMA_HOST={host!r} to an address of this machine, such as 127.0.0.1"
+
+
 def reachable_url(host: str, port: int) -> str:
-    """The URL under which this machine reaches the address."""
+    """Return the URL under which this machine reaches the address."""
     if host in {"0.0.0.0", "::", ""}:  # noqa: S104  compared, not bound
         host = "127.0.0.1" if host != "::" else "::1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from gemma_project.supervisor.errors import DataDirInUse
+from gemma_project.supervisor.errors import DataDirInUse, DataDirUnusable
 
 
 class DataDirLock:
@@ -17,8 +17,14 @@ class DataDirLock:
         self._descriptor: int | None = None
 
     def __enter__(self) -> Self:
-        self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self._data_dir / "serve.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self._data_dir / "serve.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise DataDirUnusable(
+                f"GEMMA_DATA_DIR={str(self._data_dir)!r} is not a directory that this user may write to "
+                f"({error.strerror})"
+            ) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

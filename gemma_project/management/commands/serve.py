@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from setproctitle import setproctitle
 
@@ -102,6 +103,8 @@ class Command(BaseCommand):
         self.say(f"database  {database['ENGINE'].rpartition('.')[2]} {database['NAME']}")
         self.say(f"redis     {without_password(settings.REDIS_URL)}")
         self.say(f"data      {settings.GEMMA_DATA_DIR} ({free_gib(settings.GEMMA_DATA_DIR):.0f} GiB free)")
+        if not get_user_model().objects.filter(is_superuser=True).exists():
+            self.say("users     none for the admin yet: `make superuser` makes the first one")
         self.say(f"processes {os.getpid()} gemma-serve; the others: ps -ef | grep gemma-. Ctrl-C stops all.")
 
     def say(self, text: str) -> None:
