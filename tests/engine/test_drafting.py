@@ -77,7 +77,7 @@ def test_wrong_guesses_lower_the_odds_of_their_kind_alone() -> None:
 
 def measured(cost: Callable[[int], float], max_rows: int = 32) -> BatchCost:
     shapes = BatchCost(max_rows)
-    while (n_rows := shapes.next_wanted) is not None:
+    while (n_rows := shapes.next_size) is not None:
         shapes.observe(cost(n_rows))
     return shapes
 
@@ -93,7 +93,7 @@ def test_every_shape_is_measured_a_few_times_and_the_least_counts() -> None:
     shapes = BatchCost(5)
     assert shapes.ms == []
     n_measured = 0
-    while shapes.next_wanted is not None:
+    while shapes.next_size is not None:
         shapes.observe(next(times))
         n_measured += 1
     assert n_measured == N_ROUNDS * sum(rows <= 5 for rows in ROWS)
@@ -136,7 +136,7 @@ def test_unknown_shapes_mean_one_row_each() -> None:
 
 def guessing(**changes: Any) -> Harness:  # noqa: ANN401  fields of the configuration
     harness = Harness.fake(draft_max=7, **changes)
-    harness.loop._shapes.ms = [0.0, *[1.0] * harness.backend.max_outputs]
+    harness.loop._batch_cost.ms = [0.0, *[1.0] * harness.backend.max_outputs]
     return harness
 
 
@@ -206,9 +206,9 @@ def test_a_model_without_room_for_guesses_goes_on_without_them() -> None:
 
 def test_shapes_are_measured_while_nothing_runs() -> None:
     harness = Harness.fake(draft_max=7, parallel=2)
-    while harness.loop.tidy():
+    while harness.loop.work_while_idle():
         pass
-    assert len(harness.loop._shapes.ms) > 4
+    assert len(harness.loop._batch_cost.ms) > 4
     harness.loop.scheduler.check()
     assert harness.backend.n_positions(0) == 0
 
@@ -216,9 +216,9 @@ def test_shapes_are_measured_while_nothing_runs() -> None:
 def test_a_batch_no_larger_than_the_answers_is_enough() -> None:
     """Shapes are measured within what a batch takes, and guesses stay within it."""
     harness = Harness.fake(batch_size=4, parallel=4, draft_max=7)
-    while harness.loop.tidy():
+    while harness.loop.work_while_idle():
         pass
-    assert len(harness.loop._shapes.ms) == 1 + 4
+    assert len(harness.loop._batch_cost.ms) == 1 + 4
     harness.ask("a", REPEATING)
     harness.run()
     assert harness.text("a") == "to be or not to be or not to be or not to be"
@@ -241,7 +241,7 @@ def test_guesses_leave_the_prompts_of_their_batch_a_row_each() -> None:
 def test_guesses_go_on_beside_a_long_prompt_and_not_beside_short_ones(n_chars: int, at_least: int) -> None:
     """A short prompt's first token is one slice away; who reads a long one hardly notices a few rows."""
     harness = guessing(parallel=4, context_size=8192)
-    harness.loop._shapes.ms = [0.0, *(1 + n / 100 for n in range(harness.backend.max_outputs))]
+    harness.loop._batch_cost.ms = [0.0, *(1 + n / 100 for n in range(harness.backend.max_outputs))]
     harness.ask("a", "[[say: " + "to be or not " * 20 + "]]", max_tokens=200)
     while len(harness.tokens("a")) < 100:
         harness.loop.step()
@@ -251,7 +251,7 @@ def test_guesses_go_on_beside_a_long_prompt_and_not_beside_short_ones(n_chars: i
     while not harness.tokens("d"):
         harness.loop.step()
         step = harness.steps()[-1]
-        is_beside = step.n_decode > 0 and any(each.n_pending for each in harness.loop.scheduler._prompts())
+        is_beside = step.n_decode > 0 and any(each.n_pending for each in harness.loop.scheduler.sequences.prefilling)
         n_beside += is_beside
         n_drafted += step.n_drafted if is_beside else 0
     assert n_beside > 0
@@ -274,7 +274,7 @@ def test_the_real_model_says_the_same_with_guesses(real_config: EngineConfig) ->
         runs: list[Harness] = []
         for draft_max in (0, 7):
             harness = Harness(backend, msgspec.structs.replace(config, draft_max=draft_max))
-            harness.loop._shapes.ms = [0.0, *[1.0] * backend.max_outputs]
+            harness.loop._batch_cost.ms = [0.0, *[1.0] * backend.max_outputs]
             changes = {"temperature": temperature, "top_k": 2, "seed": 3, "ignore_eos": True, "cache_prompt": False}
             harness.submit("a", prompt, max_tokens=40, **changes)  # type: ignore[arg-type]
             runs.append(harness.run())
@@ -294,7 +294,7 @@ def test_cells_taken_back_leave_the_window_whole(real_config: EngineConfig, monk
     )
     backend = LlamaBackend(config, n_slots=1)
     harness = Harness(backend, config)
-    harness.loop._shapes.ms = [0.0, *[1.0] * 4]
+    harness.loop._batch_cost.ms = [0.0, *[1.0] * 4]
     prompt = [2, *(1000 + 13 * n % 9000 for n in range(1000))]
     harness.submit("a", prompt, max_tokens=60, ignore_eos=True, priority=1)
     harness.step_until_first_token("a")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from inference.engine.backends.fake_backend import CERTAIN
 from inference.engine.config import EngineConfig
-from inference.engine.core import engine_loop as loop_module
+from inference.engine.core import output_processor
 from inference.engine.protocol.frames import Emission, Step, Submit, decode_from_runner, encode
 from inference.engine.sampling.logprobs import MAX_ALTERNATIVES, TokenLogprobs, token_logprobs
 from tests.engine.harness import Harness, RecordingBackend, fake_config, params
@@ -98,7 +98,7 @@ def test_the_fakes_numbers_by_hand() -> None:
 
 
 def test_who_does_not_ask_does_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_module, "token_logprobs", lambda *_: pytest.fail("computed for nobody"))
+    monkeypatch.setattr(output_processor, "token_logprobs", lambda *_: pytest.fail("computed for nobody"))
     harness = Harness.fake()
     harness.ask("a", "[[say: x]]")
     harness.run()

@@ -108,7 +108,7 @@ class Journey:
         if given.path:
             spoil(Path(given.path))
         self.harness = self.make()
-        self.harness.loop._mover._settings = settings
+        self.harness.loop._migrator._fingerprint = settings
         submit = Submit(
             sequence_id="one",
             prompt=self.prompt,
@@ -244,7 +244,7 @@ def test_a_folder_that_takes_no_file_costs_the_state_only(tmp_path: Path, caplog
     exported = last(harness, Exported)
     assert isinstance(exported, Exported)
     assert (exported.sequences[0].path, exported.sequences[0].n_bytes) == ("", 0)
-    assert "without their state" in caplog.text
+    assert "state not exported" in caplog.text
     assert not harness.loop.step()
 
 
@@ -262,9 +262,9 @@ def test_one_that_waits_for_room_moves_with_what_it_has(tmp_path: Path) -> None:
     harness = fake_runner(context_size=300, parallel=3)
     for name, priority in (("batch", 2), ("one", 1), ("two", 1)):
         harness.ask(name, "[[count: 45]]", priority=priority, cache_prompt=False)
-    while not harness.loop.scheduler.waiting or not harness.tokens("batch"):
+    while not harness.loop.scheduler.sequences.waiting or not harness.tokens("batch"):
         assert harness.loop.step()
-    assert harness.loop.scheduler.waiting[0].swapped_state is not None
+    assert harness.loop.scheduler.sequences.waiting[0].swapped_state is not None
     harness.loop.handle(Export(["batch"], str(tmp_path)))
     exported = last(harness, Exported)
     assert isinstance(exported, Exported)
@@ -342,7 +342,7 @@ def test_the_youngest_go_first_and_the_rest_later(tmp_path: Path) -> None:
     talked(here, "a", "b", "c")
     exported, imported = carried(here, there, tmp_path, max_bytes=900)
     assert (len(exported.paths), imported.n_states, exported.is_complete) == (1, 1, True)
-    (held,) = there.loop.scheduler.cache.snapshots.youngest()
+    (held,) = there.loop.scheduler.cache.snapshots.youngest_first()
     assert held.tokens[1] == prompt(here, "c", "")[1]
     exported, imported = carried(here, there, tmp_path, is_continuation=True)
     assert exported.paths == [], "what did not fit is not tried again"
@@ -357,11 +357,11 @@ def test_on_the_card_a_state_is_used_where_it_lies(tmp_path: Path) -> None:
     here, there = fake_runner(), fake_runner(device=Device.SIMULATED)
     talked(here, "a")
     carried(here, there, tmp_path)
-    (held,) = there.loop.scheduler.cache.snapshots.youngest()
-    (kept,) = here.loop.scheduler.cache.worth_keeping()
+    (held,) = there.loop.scheduler.cache.snapshots.youngest_first()
+    (kept,) = here.loop.scheduler.cache.exportable()
     assert held.state is not None
     assert type(held.state).__name__ == "memoryview"
-    assert bytes(held.state) == here.loop.scheduler.cache.saved(kept)
+    assert bytes(held.state) == here.loop.scheduler.cache.exported_state(kept)
 
 
 def test_only_what_is_new_goes_back_when_the_rest_is_there_still(tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_what_came_from_elsewhere_is_not_remembered_for_ever(tmp_path: Path) -> 
         carried(there, here, tmp_path)
         if number == 20:
             here.loop.scheduler.cache.snapshots._max_bytes = 1
-    assert len(here.loop._mover._foreign) <= 1 + len(here.loop.scheduler.cache.worth_keeping())
+    assert len(here.loop._migrator._imported) <= 1 + len(here.loop.scheduler.cache.exportable())
 
 
 def test_what_nobody_keeps_stays_in_memory_elsewhere_too(tmp_path: Path) -> None:
@@ -407,19 +407,19 @@ def test_what_nobody_keeps_stays_in_memory_elsewhere_too(tmp_path: Path) -> None
     here.submit("a", prompt(here, "a" * 200, "[[count: 1]]"), ephemeral=True)
     here.run()
     carried(here, there, tmp_path)
-    (held,) = there.loop.scheduler.cache.snapshots.youngest()
+    (held,) = there.loop.scheduler.cache.snapshots.youngest_first()
     assert held.ephemeral
 
 
 def test_states_of_other_settings_are_dropped(tmp_path: Path) -> None:
     here, there = fake_runner(), fake_runner()
-    there.loop._mover._settings = "other"
+    there.loop._migrator._fingerprint = "other"
     talked(here, "a")
     assert carried(here, there, tmp_path)[1].n_states == 0
 
 
 def test_a_runner_that_cannot_tell_what_its_states_are_gives_none(tmp_path: Path) -> None:
     here = fake_runner()
-    here.loop._mover._settings = ""
+    here.loop._migrator._fingerprint = ""
     talked(here, "a")
     assert carried(here, fake_runner(), tmp_path)[0].paths == []

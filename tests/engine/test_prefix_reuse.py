@@ -8,8 +8,8 @@ from inference.engine.backends.fake_backend import FakeBackend
 from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.config import EngineConfig
 from inference.engine.errors import AccountingError
-from inference.engine.kv_cache import prefix_cache as cache_module
-from inference.engine.kv_cache.prefix_cache import MIN_SHARED, PrefixCache
+from inference.engine.kv_cache.prefix_cache import PrefixCache
+from inference.engine.kv_cache.prefix_search import MIN_SHARED, PrefixSearch
 from inference.engine.kv_cache.slot_pool import SlotPool
 from inference.engine.protocol.frames import Submit
 from inference.engine.sequences.sequence import Sequence
@@ -60,7 +60,7 @@ def cached(*sequences: list[int], window: int = 0) -> tuple[PrefixCache, SlotPoo
         assert slot is not None
         pool.fill(slot, len(tokens))
         memory.hold(slot, len(tokens))
-        cache.keep(slot, tokens)
+        cache.idle.add(slot, tokens)
     return cache, pool, memory
 
 
@@ -78,7 +78,7 @@ def admitted(cache: PrefixCache, prompt: list[int]) -> Sequence:
     backend = FakeBackend(n_cells=1, n_slots=1, batch_size=1)
     harness = Harness(backend, fake_config())
     submit = Submit(sequence_id="a", prompt=prompt, params=params())
-    sequence = harness.loop._sequence(submit)
+    sequence = harness.loop._factory.create(submit)
     assert cache.admit(sequence, cache.find(prompt).match)
     return sequence
 
@@ -113,10 +113,10 @@ def test_a_common_beginning_is_shared_and_counted_once() -> None:
     assert (pool.used, pool.cached, pool.n_free) == ({1: 60}, {0: 100}, 9_900)
     assert (pool.n_used, pool.n_cached) == (60, 40)
     pool.check()
-    cache.check()
-    assert cache.evict_oldest()
+    cache.idle.check()
+    assert cache.idle.evict_oldest()
     assert (pool.n_used, pool.n_cached, pool.n_free) == (60, 0, 9_940)
-    cache.leave(sequence, keep=False)
+    cache.release(sequence, keep=False)
     assert pool.n_free == 10_000
     pool.check()
 
@@ -146,26 +146,26 @@ def test_short_sequences_have_lost_nothing_to_the_window() -> None:
 
 def test_the_oldest_goes_first_and_use_makes_young() -> None:
     cache, pool, _ = cached(A[:20], A[20:40], A[40:60])
-    cache.leave(admitted(cache, [*A[:20], 1]), keep=True)
-    assert cache.evict_oldest()
+    cache.release(admitted(cache, [*A[:20], 1]), keep=True)
+    assert cache.idle.evict_oldest()
     assert set(pool.cached) == {0, 2}
-    assert cache.evict_oldest(but=2)
+    assert cache.idle.evict_oldest(exclude=2)
     assert set(pool.cached) == {2}
-    assert not cache.evict_oldest(but=2)
+    assert not cache.idle.evict_oldest(exclude=2)
 
 
 def test_the_same_end_is_kept_once() -> None:
     cache, pool, _ = cached(A, A)
     assert set(pool.cached) == {1}
-    cache.check()
+    cache.idle.check()
 
 
 def test_a_cell_the_model_does_not_hold_is_told() -> None:
     cache, _, memory = cached(A)
-    cache.check()
+    cache.idle.check()
     memory.lengths[0] = 99
-    with pytest.raises(AccountingError, match=r"idle slot 0: \(100, 100, 99\)"):
-        cache.check()
+    with pytest.raises(AccountingError, match=r"idle slot 0 has \(100, 100, 99\)"):
+        cache.idle.check()
 
 
 # ---- through the loop ----
@@ -203,7 +203,7 @@ def test_a_long_answer_pushed_the_prompts_end_out_of_the_window() -> None:
 
 def test_without_the_guard_the_trap_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above really depends on the check of the first position."""
-    monkeypatch.setattr(cache_module.PrefixCache, "_remembers", lambda *_: True)
+    monkeypatch.setattr(PrefixSearch, "_window_reaches", lambda *_: True)
     harness, backend = windowed()
     regenerate(harness, "[[count: 30]]" + "x" * 80)
     assert backend.copies != []
@@ -298,7 +298,7 @@ def test_the_sliding_window_trap_is_real_and_guarded(real_config: EngineConfig) 
     assert slot == 0
     pool.fill(0, 1100)
     cache = PrefixCache(pool, backend)
-    cache.keep(0, tokens)
+    cache.idle.add(0, tokens)
     changed = [*tokens[:560], 5, *tokens[561:600]]
     assert match(cache, [*tokens, 5]) == (0, 1100), "at its exact end it can go on"
     assert match(cache, changed) is None, "560 are the same, and 49 ... 559 would be needed"

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from inference.engine.kv_cache.disk_store import DiskStore
+from inference.engine.kv_cache.entries import KVSnapshot
 from inference.engine.kv_cache.prefix_cache import PrefixCache
 from inference.engine.kv_cache.purging import PurgedTags
-from inference.engine.kv_cache.snapshots import KVSnapshot
 from inference.engine.protocol.frames import Export, ExportCache, Exported, Import, Imported, Purge, Purged, Submit
 from tests.engine.harness import Harness, params
 from tests.engine.test_sharing import n_prefilled, prompt
@@ -24,7 +24,7 @@ def purge(harness: Harness, *tags: str) -> Purged:
     assert isinstance(answer, Purged)
     assert answer.number == 7
     harness.loop.pool.check()
-    cache_of(harness).check()
+    cache_of(harness).idle.check()
     return answer
 
 
@@ -42,7 +42,7 @@ def cache_of(harness: Harness) -> PrefixCache:
 
 
 def tokens_held(harness: Harness) -> list[list[int]]:
-    return [entry.tokens.tolist() for entry in cache_of(harness)._index.values()]
+    return [entry.tokens.tolist() for entry in cache_of(harness)._tree.values()]
 
 
 def n_cached(harness: Harness, name: str, ids: list[int], *tags: str) -> int:
@@ -62,13 +62,13 @@ def on_disk(folder: Path) -> list[Path]:
 
 def settled(harness: Harness) -> None:
     """Everything that is to be on disk is there."""
-    while harness.loop.tidy():
+    while harness.loop.work_while_idle():
         pass
     disk = harness.disk
     assert isinstance(disk, DiskStore)
-    while disk._waiting:
+    while disk._queued:
         time.sleep(0.001)
-    cache_of(harness).snapshots.forget_gone()
+    cache_of(harness).snapshots.sync_disk()
 
 
 def test_tags_are_purged_by_owner_or_by_epoch() -> None:
@@ -115,7 +115,7 @@ def test_what_others_begin_with_stays_and_is_theirs_after_a_restart(tmp_path: Pa
     settled(harness)
     purge(harness, "a")
     settled(harness)
-    heads = {tuple(sorted(found.tags)) for found in DiskStore(tmp_path, 8 * MEBIBYTE, "same").found()}
+    heads = {tuple(sorted(found.tags)) for found in DiskStore(tmp_path, 8 * MEBIBYTE, "same").read_index()}
     assert heads == {("b/0",)}
     anew = with_disk(tmp_path, window=48, parallel=2)
     assert n_cached(anew, "b again", [*second, second[5]], "b/0") >= len(second) - 1
@@ -162,7 +162,7 @@ def test_one_that_gives_way_after_its_purge_is_saved_nowhere() -> None:
     harness.ask("urgent", "x" * 120, priority=1, cache_tags=["b/0"])
     harness.run()
     assert len(harness.tokens("batch")) > 100
-    assert not any(entry.tags & {"a/0"} for entry in cache_of(harness)._index.values())
+    assert not any(entry.tags & {"a/0"} for entry in cache_of(harness)._tree.values())
 
 
 def test_a_later_epoch_is_kept() -> None:
@@ -224,7 +224,7 @@ def test_a_file_that_is_being_written_is_removed_too(tmp_path: Path) -> None:
         assert on_disk(tmp_path) == []
     other = KVSnapshot(np.arange(100, dtype=np.int32), 0)
     assert disk.write(other, b"state"), "the same tokens may come again"
-    while disk._waiting:
+    while disk._queued:
         time.sleep(0.001)
     assert disk.read(other) == b"state"
 

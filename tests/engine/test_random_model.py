@@ -25,8 +25,8 @@ from inference.engine.backends.backend import Backend, Logits, Slice
 from inference.engine.backends.fake import FIRST_BYTE
 from inference.engine.backends.fake_backend import FakeBackend
 from inference.engine.config import EngineConfig
-from inference.engine.kv_cache import prefix_cache as cache_module
 from inference.engine.kv_cache.disk_store import DiskStore
+from inference.engine.kv_cache.prefix_search import PrefixSearch
 from inference.engine.protocol.frames import CacheExported, Deferred, Export, ExportCache, Exported, Import, Submit
 from inference.engine.sampling.prompt_lookup import PromptLookup
 from tests.engine.aligned import WINDOW, AlignedBackend
@@ -58,7 +58,7 @@ class Playground:
     def begin(self) -> None:
         self.harness = Harness(self.traced, self.config, disk=DiskStore(self.folder, 1 << 30, "random"))
         # As many guesses as may be: their rows cost nothing.
-        self.harness.loop._shapes.ms = [0.0, *[1.0] * self.traced.max_outputs]
+        self.harness.loop._batch_cost.ms = [0.0, *[1.0] * self.traced.max_outputs]
 
     def submit(self, prompt: list[int], **changes: object) -> str:
         name = str(len(self.prompts))
@@ -125,9 +125,11 @@ class Playground:
         pool.check()
         holdings = pool.used | pool.cached
         assert {slot: self.traced.n_positions(slot) for slot in holdings} == holdings
-        assert {each.slot for each in scheduler.running} == set(pool.used)
-        held = {each.slot: each.tokens[: each.n_computed] for each in scheduler.running if each.slot is not None}
-        held |= {slot: entry.tokens.tolist() for slot, entry in scheduler.cache._idle.items()}
+        assert {each.slot for each in scheduler.sequences.running} == set(pool.used)
+        held = {
+            each.slot: each.tokens[: each.n_computed] for each in scheduler.sequences.running if each.slot is not None
+        }
+        held |= {slot: entry.tokens.tolist() for slot, entry in scheduler.cache.idle._entries.items()}
         assert {slot: tokens_of(self.traced.histories[slot]) for slot in held} == held, "cells hold what the books say"
 
     def finish(self) -> list[tuple[History, float]]:
@@ -264,7 +266,7 @@ def run_anything(make: Make, n_examples: int) -> Counter[str]:
 
 
 def test_anything_on_the_fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PromptLookup, "guess", nearly_right)
+    monkeypatch.setattr(PromptLookup, "draft", nearly_right)
     done = run_anything(fake_playground, n_examples=130)
     assert min(done[what] for what in ("rows", "copies", "loads", "moved", "gave way", "guessed", "wrong")) > 10, done
 
@@ -320,7 +322,7 @@ def test_answers_that_move_again_and_again_are_right(ground: Playground) -> None
 
 
 def test_without_the_guard_of_the_window_it_is_not(ground: Playground, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module.PrefixCache, "_remembers", lambda *_: True)
+    monkeypatch.setattr(PrefixSearch, "_window_reaches", lambda *_: True)
     assert branch_from_a_state(ground) != []
 
 

@@ -134,7 +134,7 @@ def test_what_gave_way_and_is_cancelled_keeps_nothing(tmp_path: Path) -> None:
         )
     while not held(harness, "master"):
         assert harness.loop.step()
-    sequence = harness.loop.scheduler.find("master")
+    sequence = harness.loop.scheduler.sequences.find("master")
     assert sequence is not None
     assert sequence.swapped_state is not None
     assert len(harness.loop.scheduler.cache.snapshots) == 0, "nobody else can find it"
@@ -178,7 +178,7 @@ def test_a_deadline_in_the_middle_of_the_prompt(small: Small) -> None:
     harness.submit("late", small.prompt("cook") * 2, timeout_secs=3600.0, max_tokens=5)
     harness.loop.step()
     assert harness.progress("late")[-1][0] < 190
-    sequence = harness.loop.scheduler.find("late")
+    sequence = harness.loop.scheduler.sequences.find("late")
     assert sequence is not None
     sequence.ends_at = sequence.arrived_at  # the hour is over
     n_steps = len(harness.steps())
@@ -193,7 +193,7 @@ def test_a_deadline_in_the_middle_of_the_answer_keeps_the_text_and_the_others(sm
     for name in ("late", "good"):
         harness.submit(name, small.prompt(name), timeout_secs=3600.0, max_tokens=20, ignore_eos=True)
     harness.step_until_first_token("late")
-    sequence = harness.loop.scheduler.find("late")
+    sequence = harness.loop.scheduler.sequences.find("late")
     assert sequence is not None
     sequence.ends_at = 0.0
     n_said = len(harness.tokens("late"))

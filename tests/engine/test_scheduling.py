@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from inference.engine.backends.backend import Logits, Slice
 from inference.engine.backends.fake_backend import FakeBackend
 from inference.engine.config import Device
-from inference.engine.core.scheduler import GAVE_PLACE
+from inference.engine.core.admission import OUTRANKED
 from inference.engine.core.step_cost import FIRST_SLICE, FIXED_SLICE, MIN_SLICE, SIZES, StepCost
 from inference.engine.errors import AccountingError
 from inference.engine.kv_cache.slot_pool import SlotPool
@@ -209,7 +209,7 @@ def test_an_answer_near_its_end_goes_first_where_no_prompt_waits_longer_for_it(
 
 def with_costs(harness: Harness, *, decode_ms: dict[int, float], slice_ms: dict[int, float]) -> None:
     """Steps are taken to cost this, whatever they do."""
-    cost = harness.loop.scheduler._cost
+    cost = harness.loop._cost
     for n_tokens, ms in slice_ms.items():
         cost.observe(0, n_tokens, ms)
     for n_answers, ms in decode_ms.items():
@@ -219,16 +219,16 @@ def with_costs(harness: Harness, *, decode_ms: dict[int, float], slice_ms: dict[
 
 def test_what_a_prompt_takes_beside_answers_counts_their_steps() -> None:
     cost = StepCost(budget_ms=320)
-    assert cost.reading_ms(900, 1) == 0.0, "nothing is known yet"
+    assert cost.prefill_ms(900, 1) == 0.0, "nothing is known yet"
     cost.observe(1, 0, 30.0)
     cost.observe(0, 128, 290.0)
     cost.observe(0, 256, 512.0)
     cost.observe(0, 128, 290.0)  # after the drift
     small, large = cost.slice_ms(128), cost.slice_ms(256)
-    assert cost.reading_ms(1024, 0) == pytest.approx(4 * large)
+    assert cost.prefill_ms(1024, 0) == pytest.approx(4 * large)
     assert cost.n_prefill_tokens(1) == 128
-    assert cost.reading_ms(1024, 1) == pytest.approx(8 * small + 8 * 30.0)
-    assert cost.reading_ms(1000, 1) == pytest.approx(1000 / 128 * small + 8 * 30.0)
+    assert cost.prefill_ms(1024, 1) == pytest.approx(8 * small + 8 * 30.0)
+    assert cost.prefill_ms(1000, 1) == pytest.approx(1000 / 128 * small + 8 * 30.0)
 
 
 # ---- who comes first ----
@@ -268,7 +268,7 @@ def test_batch_work_gives_its_place_and_goes_on_where_it_was(*, is_reading: bool
     )
     assert n_tokens <= n_prompts + len(harness.tokens("batch")) + len(harness.tokens("person")) + 1, "nothing twice"
     told = [frame.reason for frame in harness.frames if isinstance(frame, Deferred)]
-    assert told == [GAVE_PLACE]
+    assert told == [OUTRANKED]
 
 
 def test_a_place_is_not_taken_from_equals_nor_in_vain() -> None:
@@ -280,7 +280,7 @@ def test_a_place_is_not_taken_from_equals_nor_in_vain() -> None:
     harness.ask("too long for now", "y" * 90)
     harness.ask("another batch", "z", priority=2)
     harness.loop.step()
-    assert [each.id for each in harness.loop.scheduler.running] == ["first", "batch"]
+    assert [each.id for each in harness.loop.scheduler.sequences.running] == ["first", "batch"]
     harness.run()
     assert harness.text("batch") == "ok"
 
@@ -315,7 +315,7 @@ def test_when_the_pool_is_full_the_lowest_gives_way_and_comes_back_unharmed() ->
     harness.ask("two", "[[count: 45]]")
     gave_way = False
     while harness.loop.step():
-        gave_way |= any(each.id == "batch" for each in harness.loop.scheduler.waiting)
+        gave_way |= any(each.id == "batch" for each in harness.loop.scheduler.sequences.waiting)
     expected = "".join(f"{number} " for number in range(1, 46))
     assert gave_way
     for name in ("batch", "one", "two"):
@@ -342,7 +342,7 @@ def test_nobody_gives_way_in_vain() -> None:
     harness.step_until_first_token("batch")
     harness.ask("second", "y" * 90)
     harness.loop.step()
-    assert [each.id for each in harness.loop.scheduler.running] == ["first", "batch"]
+    assert [each.id for each in harness.loop.scheduler.sequences.running] == ["first", "batch"]
     harness.run()
     assert harness.text("batch") == "ok"
 
@@ -437,7 +437,7 @@ def test_lost_cells_are_found_when_idle() -> None:
     harness.ask("a", "hello")
     harness.run()
     harness.loop.pool.n_free -= 1
-    with pytest.raises(AccountingError, match="do not balance: 4096 cells"):
+    with pytest.raises(AccountingError, match="do not add up: 4096 cells"):
         harness.loop.step()
 
 
@@ -462,9 +462,9 @@ def test_the_pool_refuses_to_fill_what_it_does_not_have() -> None:
 def test_an_impossible_move_is_named() -> None:
     harness = Harness.fake()
     harness.ask("a", "hello")
-    sequence = harness.loop.scheduler.find("a")
+    sequence = harness.loop.scheduler.sequences.find("a")
     assert sequence is not None
-    with pytest.raises(RuntimeError, match="sequence a cannot go from waiting to decode"):
+    with pytest.raises(RuntimeError, match="sequence a is waiting: expected a move to prefill, ended, got decode"):
         sequence.move(SequenceState.DECODE)
 
 
@@ -525,12 +525,12 @@ class Arrivals(RuleBasedStateMachine):
         assert self.harness.backend.n_used_cells == pool.n_cells - pool.n_free, "shared cells count once"
         snapshots = scheduler.cache.snapshots
         assert snapshots.n_bytes == sum(each.n_bytes for each in snapshots._in_ram.values()) <= 4000
-        n_indexed = len(scheduler.cache._live) + len(scheduler.cache._idle) + len(snapshots)
-        assert len(scheduler.cache._index) == n_indexed
-        assert len(scheduler.running) <= 3
+        n_indexed = len(scheduler.cache._live) + len(scheduler.cache.idle) + len(snapshots)
+        assert len(scheduler.cache._tree) == n_indexed
+        assert len(scheduler.sequences.running) <= 3
         for slot, n_cells in (pool.used | pool.cached).items():
             assert self.harness.backend.n_positions(slot) == n_cells
-        assert {each.slot for each in scheduler.running} == set(pool.used)
+        assert {each.slot for each in scheduler.sequences.running} == set(pool.used)
 
     def teardown(self) -> None:
         self.harness.run()

@@ -9,7 +9,7 @@ from inference.engine.backends.backend import Backend, Logits, Slice
 from inference.engine.backends.fake_backend import FakeBackend
 from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.config import EngineConfig
-from inference.engine.kv_cache import prefix_cache as cache_module
+from inference.engine.kv_cache.prefix_search import PrefixSearch
 from tests.engine.harness import Harness, RecordingBackend
 from tests.engine.test_prefix_reuse import feed, tokens_of
 
@@ -153,7 +153,7 @@ def test_a_beginning_that_left_the_window_is_not_copied() -> None:
 
 
 def test_without_the_guard_a_copy_answers_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module.PrefixCache, "_remembers", lambda *_: True)
+    monkeypatch.setattr(PrefixSearch, "_window_reaches", lambda *_: True)
     harness, backend = windowed()
     assert branch(harness) != "right"
     assert backend.copies != []
@@ -164,7 +164,7 @@ def evicted_branch(harness: Harness) -> str:
     harness.submit("first", prompt(harness, "s" * 300, "one [[count: 60]]"))
     harness.run()
     cache = harness.loop.scheduler.cache
-    assert cache.evict_oldest()
+    assert cache.idle.evict_oldest()
     assert len(cache.snapshots) == 1
     harness.submit("second", prompt(harness, "s" * 300, "two [[say: right]]"))
     harness.run()
@@ -178,7 +178,7 @@ def test_a_snapshot_is_not_gone_back_into() -> None:
 
 
 def test_without_the_guard_a_snapshot_answers_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module.PrefixCache, "_remembers", lambda *_: True)
+    monkeypatch.setattr(PrefixSearch, "_window_reaches", lambda *_: True)
     harness, backend = windowed()
     assert evicted_branch(harness) != "right"
     assert backend.n_loaded == 1

@@ -12,9 +12,10 @@ import pytest
 from inference.engine.backends.vocabulary import Vocabulary
 from inference.engine.config import EngineConfig, FlashAttention, KvType
 from inference.engine.kv_cache.disk_store import DiskStore
+from inference.engine.kv_cache.entries import EntryTree, KVSnapshot
 from inference.engine.kv_cache.fingerprint import state_fingerprint
 from inference.engine.kv_cache.radix_tree import RadixTree, Tokens
-from inference.engine.kv_cache.snapshots import Index, KVSnapshot, SnapshotStore
+from inference.engine.kv_cache.snapshots import SnapshotStore
 from inference.engine.protocol.frames import Submit
 from tests.engine.harness import Harness, fake_config, params
 from tests.engine.test_runner import Watched
@@ -36,7 +37,7 @@ def written(folder: Path, *snapshots: tuple[Tokens, bytes], max_bytes: int = MEB
     disk = files(folder, max_bytes)
     for held, state in snapshots:
         assert disk.write(KVSnapshot(held, 0), state)
-        while disk._waiting:
+        while disk._queued:
             time.sleep(0.001)
     disk.close(10)
 
@@ -45,7 +46,7 @@ def written(folder: Path, *snapshots: tuple[Tokens, bytes], max_bytes: int = MEB
 
 
 def test_ram_never_holds_more_than_its_cap() -> None:
-    index: Index = RadixTree()
+    index: EntryTree = RadixTree()
     store = SnapshotStore(index, 5000)
     for number in range(20):
         store.put(tokens(1000 * number), 0, b"x" * (400 + 50 * number))
@@ -53,26 +54,26 @@ def test_ram_never_holds_more_than_its_cap() -> None:
         assert store.n_bytes == sum(each.n_bytes for each in store._in_ram.values())
         assert len(store) == len(index) == len(store._in_ram)
     store.put(tokens(5), 0, b"x" * 5001)
-    assert not store.holds(tokens(5)), "larger than everything"
-    assert store.holds(tokens(19_000)), "and nobody had to go for it"
+    assert not store.contains(tokens(5)), "larger than everything"
+    assert store.contains(tokens(19_000)), "and nobody had to go for it"
 
 
 def test_the_least_recently_used_goes_first() -> None:
     store = SnapshotStore(RadixTree(), 3 * 1400)
     for first in (1, 1001, 2001):
         store.put(tokens(first), 0, b"x" * 1000)
-    assert store.state(store._all[KVSnapshot(tokens(1), 0).key]) == b"x" * 1000
+    assert store.read(store._all[KVSnapshot(tokens(1), 0).key]) == b"x" * 1000
     store.put(tokens(3001), 0, b"x" * 1000)
-    assert [store.holds(tokens(first)) for first in (1, 1001, 2001, 3001)] == [True, False, True, True]
+    assert [store.contains(tokens(first)) for first in (1, 1001, 2001, 3001)] == [True, False, True, True]
 
 
 def test_what_a_conversation_has_passed_goes_before_the_ends_of_others() -> None:
     store = SnapshotStore(RadixTree(), 3 * 1400)
     for first in (1, 1001, 2001):
         store.put(tokens(first), 0, b"x" * 1000)
-    store.pass_by(tokens(2001))
+    store.supersede(tokens(2001))
     store.put(tokens(3001), 0, b"x" * 1000)
-    assert [store.holds(tokens(first)) for first in (1, 1001, 2001, 3001)] == [True, True, False, True]
+    assert [store.contains(tokens(first)) for first in (1, 1001, 2001, 3001)] == [True, True, False, True]
 
 
 def test_an_evicted_conversation_comes_back_from_ram() -> None:
@@ -109,7 +110,7 @@ def test_what_was_written_is_found_and_read_by_another(tmp_path: Path) -> None:
     folder = tmp_path / "kv-cache"
     written(folder, (tokens(7), b"state" * 100))
     disk = files(folder)
-    (found,) = disk.found()
+    (found,) = disk.read_index()
     assert np.array_equal(found.tokens, tokens(7))
     assert disk.read(found) == b"state" * 100
     disk.close(10)
@@ -133,7 +134,7 @@ def test_a_file_that_is_not_sound_is_deleted_at_the_start(
     if damage == "name":
         path.rename(path.with_stem("0" * 32))
     disk = files(tmp_path, settings="others" if damage == "settings" else SETTINGS)
-    assert disk.found() == []
+    assert disk.read_index() == []
     disk.close(10)
     assert list(tmp_path.iterdir()) == []
     assert len(caplog.records) == 1
@@ -145,10 +146,10 @@ def test_a_damaged_state_is_noticed_when_it_is_wanted(tmp_path: Path, caplog: py
     data = bytearray(path.read_bytes())
     data[-7] ^= 1
     path.write_bytes(data)
-    index: Index = RadixTree()
+    index: EntryTree = RadixTree()
     store = SnapshotStore(index, MEBIBYTE, files(tmp_path))
     assert len(index) == 1
-    assert store.state(next(iter(store._all.values()))) is None
+    assert store.read(next(iter(store._all.values()))) is None
     assert (len(index), len(store), list(tmp_path.iterdir())) == (0, 0, [])
     assert len(caplog.records) == 1
 
@@ -157,7 +158,7 @@ def test_files_never_take_more_than_the_cap_and_the_oldest_goes(tmp_path: Path) 
     written(tmp_path, *((tokens(1000 * number), b"x" * 3000) for number in range(6)), max_bytes=12_000)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 12_000
     disk = files(tmp_path)
-    assert sorted(int(each.tokens[0]) for each in disk.found()) == [3000, 4000, 5000]
+    assert sorted(int(each.tokens[0]) for each in disk.read_index()) == [3000, 4000, 5000]
     disk.close(10)
 
 
@@ -168,7 +169,7 @@ def test_ram_overflows_to_disk_and_comes_back(tmp_path: Path) -> None:
     assert store.n_bytes <= 2500
     for first in (1, 1001, 2001):
         snapshot = store._all[KVSnapshot(tokens(first), 0).key]
-        assert store.state(snapshot) == b"%d" % first * 400
+        assert store.read(snapshot) == b"%d" % first * 400
     store.close(10)
 
 
@@ -191,14 +192,14 @@ class SlowFiles(DiskStore):
 def on_disk(folder: Path) -> list[int]:
     """The first tokens of what the next process finds."""
     disk = files(folder)
-    found = sorted(int(each.tokens[0]) for each in disk.found())
+    found = sorted(int(each.tokens[0]) for each in disk.read_index())
     disk.close(10)
     return found
 
 
 def test_all_of_ram_survives_the_end_however_slow_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A restart used to lose every conversation in RAM beyond the 256 MB that may wait for the disk."""
-    monkeypatch.setattr("inference.engine.kv_cache.disk_store.MAX_WAITING_BYTES", 1000)
+    monkeypatch.setattr("inference.engine.kv_cache.disk_store.MAX_QUEUED_BYTES", 1000)
     store = SnapshotStore(RadixTree(), MEBIBYTE, SlowFiles(tmp_path, MEBIBYTE, SETTINGS))
     for number in range(1, 9):
         store.put(tokens(number * 1000), 0, b"x" * 600)
@@ -207,18 +208,18 @@ def test_all_of_ram_survives_the_end_however_slow_the_disk(tmp_path: Path, monke
 
 
 def test_idle_moments_bring_ram_to_disk_the_youngest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inference.engine.kv_cache.disk_store.MAX_WAITING_BYTES", 1000)
+    monkeypatch.setattr("inference.engine.kv_cache.disk_store.MAX_QUEUED_BYTES", 1000)
     store = SnapshotStore(RadixTree(), MEBIBYTE, SlowFiles(tmp_path, MEBIBYTE, SETTINGS))
     for number in range(1, 9):
         store.put(tokens(number * 1000), 0, b"x" * 600, ephemeral=number == 8)
-    store.pass_by(tokens(7000))
-    assert [store.tidy() for _ in range(3)] == [True, True, False], "1,200 bytes wait: the disk cannot follow"
-    assert [number for number in range(1, 9) if store.holds(tokens(number * 1000), on_disk=True)] == [5, 6]
+    store.supersede(tokens(7000))
+    assert [store.flush_one() for _ in range(3)] == [True, True, False], "1,200 bytes wait: the disk cannot follow"
+    assert [number for number in range(1, 9) if store.contains(tokens(number * 1000), on_disk=True)] == [5, 6]
 
 
 def settled(disk: DiskStore) -> None:
     deadline = time.monotonic() + 30
-    while disk._waiting:
+    while disk._queued:
         assert time.monotonic() < deadline, "the disk does not write"
         time.sleep(0.001)
 
@@ -230,9 +231,9 @@ def test_a_disk_smaller_than_ram_gets_the_youngest_that_fit(tmp_path: Path, is_t
     store = SnapshotStore(RadixTree(), MEBIBYTE, disk)
     for number in range(1, 9):
         store.put(tokens(number * 1000), 0, b"x" * (13_000 if number == 8 else 1000))
-    while not is_the_end and store.tidy():
+    while not is_the_end and store.flush_one():
         settled(disk)
-        store.forget_gone()
+        store.sync_disk()
     store.close(10)
     assert on_disk(tmp_path) == [4000, 5000, 6000, 7000]
 
@@ -248,7 +249,7 @@ def test_what_left_the_cells_for_ram_reaches_the_disk_while_the_runner_is_idle(
         harness.ask(str(number), f"{number}" * 600)
         harness.run()
     assert harness.loop.pool.n_cached < 1024 + 700, "the others are in RAM"
-    while harness.loop.tidy():
+    while harness.loop.work_while_idle():
         pass
     deadline = time.monotonic() + 30
     while len(list(tmp_path.glob("*.kv"))) < n_conversations:
@@ -262,7 +263,7 @@ def test_a_folder_that_takes_no_file_costs_nothing_but_the_cache(tmp_path: Path)
     tmp_path.rename(tmp_path.with_name("away"))
     store.put(tokens(1), 0, b"x" * 100)
     store.close(10)
-    store.forget_gone()
+    store.sync_disk()
     assert len(store) == 0
 
 
@@ -343,7 +344,7 @@ def test_the_same_tokens_are_kept_once_somebody_wants_them_kept(tmp_path: Path) 
     store.put(tokens(1), 0, b"state")
     store.close(10)
     disk = files(tmp_path)
-    assert [int(each.tokens[0]) for each in disk.found()] == [1]
+    assert [int(each.tokens[0]) for each in disk.read_index()] == [1]
     disk.close(10)
 
 

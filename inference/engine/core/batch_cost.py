@@ -1,7 +1,7 @@
-"""What a batch of so many rows costs on this machine, measured at start, and which batch gives most for its time.
+"""Cost of a batch by its rows, measured at start, and the batch that gives the most tokens per ms.
 
-On a CPU the cost goes in steps (kernels work on tiles of rows): two rows may cost as one, or more than twice as much.
-Knows numbers only.
+On a CPU the cost rises in steps (kernels work on tiles of rows): two rows may cost as much as one, or more than
+twice as much. Knows numbers only.
 """
 
 import math
@@ -11,33 +11,32 @@ import numpy as np
 
 ROWS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32)
 N_ROUNDS = 4
-# Another batch than one row for each answer has to promise this much more: a measurement may be wrong by as much.
+# Expected gain required over one row for each answer: measurements may be wrong by as much.
 WORTH_IT = 1.05
-SPLIT_WORTH_IT = 1.1  # for some answers to wait for others as well
+SPLIT_WORTH_IT = 1.1  # the same for batches in which some answers wait
 
 
 class BatchCost:
-    """Measured in the first idle moments, one batch at a time, then fixed: a lone answer is cut alike from run to run.
+    """Measured while idle after the start, one batch at a time, then fixed, so that runs of one prompt are alike.
 
-    Usable after the first round. The least of the rounds counts: what else a machine does while a service
-    starts only adds (two rows once seen at 136, 98 and 33 ms, one at 120, 39 and 28), and for the process's life two
-    answers would take turns by it.
+    Usable after the first round. The minimum of the rounds counts: other load during the start only adds (two rows once
+    measured at 136, 98 and 33 ms, one at 120, 39 and 28), and a wrong value would hold for the life of the process.
     """
 
     def __init__(self, max_rows: int) -> None:
         self._sizes = [n for n in ROWS if n <= max_rows]
-        self._wanted = self._sizes * N_ROUNDS
+        self._sizes_left = self._sizes * N_ROUNDS
         self._least: dict[int, float] = {}
-        self.ms: list[float] = []  # by number of rows, from 0; empty until each was measured once
+        self.ms: list[float] = []  # by number of rows, from 0; empty until every size was measured once
 
     @property
-    def next_wanted(self) -> int | None:
-        """How many rows to measure next; ``None`` when nothing is left to do."""
-        return self._wanted[0] if self._wanted else None
+    def next_size(self) -> int | None:
+        """Number of rows to measure next; ``None`` when all are measured."""
+        return self._sizes_left[0] if self._sizes_left else None
 
     def observe(self, step_ms: float) -> None:
-        """The batch that was wanted next took so long."""
-        n_rows = self._wanted.pop(0)
+        """Record the ms of a batch of ``next_size`` rows."""
+        n_rows = self._sizes_left.pop(0)
         self._least[n_rows] = min(step_ms, self._least.get(n_rows, math.inf))
         if len(self._least) == len(self._sizes):
             costs = [self._least[n] for n in self._sizes]
@@ -46,35 +45,35 @@ class BatchCost:
     def best_batch(
         self, odds: Sequence[Sequence[float]], *, spare_ms: float | None = None, n_reserved: int = 0
     ) -> list[int | None]:
-        """For each answer the number of guessed tokens beside its own row, ``None`` for one that sits this batch out.
+        """Return the number of draft tokens for each answer, ``None`` for an answer left out of this batch.
 
-        ``odds[i][j]``: the probability that the first j + 1 guessed tokens of answer i are all right. Answers sit out
-        from the end of the list. With others waiting for the end of the step none sits out, and guesses may cost no
-        more than ``spare_ms``. ``n_reserved`` rows are for others in the same batch.
+        ``odds[i][j]`` is the probability that the first j + 1 draft tokens of answer i are all accepted. Answers are
+        left out from the end of the list, and none is when ``spare_ms`` bounds the cost of drafts because prompts wait.
+        ``n_reserved`` rows are needed for prompts in the same batch.
         """
         n_answers = len(odds)
         if not 0 < n_answers < len(self.ms):
             return [0] * n_answers
         most_ms = math.inf if spare_ms is None else self.ms[n_answers] + spare_ms
-        best, n_best, best_guesses = n_answers / self.ms[n_answers] * WORTH_IT, n_answers, 0
+        best, n_best, best_drafts = n_answers / self.ms[n_answers] * WORTH_IT, n_answers, 0
         for n in range(n_answers, (1 if spare_ms is None else n_answers) - 1, -1):
-            gains = sorted((each for one in odds[:n] for each in one), reverse=True)[
+            gains = sorted((gain for chances in odds[:n] for gain in chances), reverse=True)[
                 : max(0, len(self.ms) - 1 - n - n_reserved)
             ]
             expected = float(n)
-            for n_guesses, gain in enumerate([0.0, *gains]):
+            for n_drafts, gain in enumerate([0.0, *gains]):
                 expected += gain
-                step_ms = self.ms[n + n_guesses]
+                step_ms = self.ms[n + n_drafts]
                 rate = expected / step_ms if step_ms <= most_ms else 0.0
                 if rate > best * (1.0 if n == n_best else SPLIT_WORTH_IT / WORTH_IT):
-                    best, n_best, best_guesses = rate, n, n_guesses
-        return [*_shared_out(odds[:n_best], best_guesses), *[None] * (n_answers - n_best)]
+                    best, n_best, best_drafts = rate, n, n_drafts
+        return [*_shared_out(odds[:n_best], best_drafts), *[None] * (n_answers - n_best)]
 
 
-def _shared_out(odds: Sequence[Sequence[float]], n_guesses: int) -> list[int]:
-    """The likeliest guesses of all."""
-    ranked = sorted((-gain, index) for index, one in enumerate(odds) for gain in one)
+def _shared_out(odds: Sequence[Sequence[float]], n_drafts: int) -> list[int]:
+    """Return the number of draft tokens for each answer when the likeliest of all are taken."""
+    ranked = sorted((-gain, index) for index, chances in enumerate(odds) for gain in chances)
     shares = [0] * len(odds)
-    for _, index in ranked[:n_guesses]:
+    for _, index in ranked[:n_drafts]:
         shares[index] += 1
     return shares

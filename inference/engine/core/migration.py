@@ -1,6 +1,6 @@
-"""Sequences and states that leave a runner for another one, or come from there; on the loop's thread, between steps.
+"""Transfer of sequences and KV states between runners; called between steps on the loop's thread.
 
-What cannot be carried is never an error: whoever takes a sequence over without its state computes its tokens again.
+A state that cannot be transferred is never an error: the receiving runner computes the tokens again.
 """
 
 import logging
@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from inference.engine.core.scheduler import Scheduler
+from inference.engine.kv_cache.entries import KVSnapshot, snapshot_key
 from inference.engine.kv_cache.prefix_cache import PrefixCache
-from inference.engine.kv_cache.snapshots import KVSnapshot, key_of
-from inference.engine.kv_cache.state_files import SUFFIX, StateHeader, take_state, write_state
+from inference.engine.kv_cache.state_files import SUFFIX, StateHeader, consume_state, write_state
 from inference.engine.protocol.frames import (
     CacheExported,
     Export,
@@ -27,84 +27,82 @@ from inference.engine.protocol.frames import (
 )
 from inference.engine.sequences.sequence import Sequence
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
-# From a sequence: how many ms it has read its prompt, and answered.
-SequenceTimes = Callable[[Sequence], tuple[float, float]]
+# Maps a sequence to the ms it has spent in prefill and in decode.
+ElapsedMs = Callable[[Sequence], tuple[float, float]]
 
 
 class SequenceMigrator:
-    """``settings`` is the fingerprint of what makes a state usable; without one only tokens move. ``maps``: what comes
-    in is not copied."""
+    """``fingerprint`` identifies usable states; without one only tokens move. ``maps``: received states are not
+    copied."""
 
-    def __init__(self, scheduler: Scheduler, cache: PrefixCache, settings: str, *, maps: bool) -> None:
+    def __init__(self, scheduler: Scheduler, cache: PrefixCache, fingerprint: str, *, maps: bool) -> None:
         self._scheduler = scheduler
         self._cache = cache
-        self._settings = settings
+        self._fingerprint = fingerprint
         self._maps = maps
         self._numbers = count(1)
-        self._given: set[str] = set()  # keys of the sequences that left last: the receiver has their states
-        self._copied: set[str] = set()  # keys that the receiver of the present copies has
-        self._foreign: set[str] = set()  # keys that came from another runner, as far as they are here still
+        self._moved: set[str] = set()  # snapshot keys of the last export: the receiver has their states
+        self._copied: set[str] = set()  # snapshot keys that the receiver of the current copies has
+        self._imported: set[str] = set()  # snapshot keys from another runner that are still here
 
     # ---- out ----
 
-    def export(self, frame: Export, times: SequenceTimes) -> Exported:
-        """Sequences leave; their cells stay here as those of ended ones do, should they come back."""
+    def export(self, frame: Export, elapsed_ms: ElapsedMs) -> Exported:
+        """Remove sequences and write their states; their cells become idle, in case they come back."""
         began = time.monotonic()
-        given = []
-        self._given.clear()
+        exported = []
+        self._moved.clear()
         for sequence_id in frame.sequence_ids:
-            sequence = self._scheduler.find(sequence_id)
+            sequence = self._scheduler.sequences.find(sequence_id)
             if sequence is not None:
-                given.append(self._give(sequence, Path(frame.folder), times))
+                exported.append(self._export_one(sequence, Path(frame.folder), elapsed_ms))
                 self._scheduler.end(sequence)
-        return Exported(given, _ms_since(began))
+        return Exported(exported, _ms_since(began))
 
-    def _give(self, sequence: Sequence, folder: Path, times: SequenceTimes) -> ExportedSequence:
+    def _export_one(self, sequence: Sequence, folder: Path, elapsed_ms: ElapsedMs) -> ExportedSequence:
         state = self._cache.state_of(sequence)
         path, n_bytes = "", 0
         if state is not None:
-            # One that waits with a state of its own has that much computed, whatever its count says.
+            # ``n_computed`` of a swapped-out sequence is 0; its state holds ``n_swapped`` tokens.
             n_tokens = sequence.n_computed or sequence.n_swapped
             tokens = np.asarray(sequence.tokens[:n_tokens], dtype=np.int32)
-            carried = KVSnapshot(tokens, 0, ephemeral=sequence.ephemeral, tags=sequence.tags)
-            path, n_bytes = self._write(folder, carried, state)
+            snapshot = KVSnapshot(tokens, 0, ephemeral=sequence.ephemeral, tags=sequence.tags)
+            path, n_bytes = self._write(folder, snapshot, state)
             if path:
-                self._given.add(key_of(tokens))
-        return ExportedSequence(sequence.id, path, n_bytes, sequence.n_cached, *times(sequence))
+                self._moved.add(snapshot_key(tokens))
+        return ExportedSequence(sequence.id, path, n_bytes, sequence.n_cached, *elapsed_ms(sequence))
 
     def export_cache(self, frame: ExportCache) -> CacheExported:
+        """Copy reusable states, youngest first, within the frame's budget of ms and bytes."""
         began = time.monotonic()
         if not frame.is_continuation:
             self._copied.clear()
         paths: list[str] = []
         n_total = 0
-        left_out = self._given | self._foreign if frame.excludes_imported else self._given
-        for snapshot in self._cache.worth_keeping():
-            if snapshot.key in self._copied or snapshot.key in left_out:
+        skipped = self._moved | self._imported if frame.excludes_imported else self._moved
+        for snapshot in self._cache.exportable():
+            if snapshot.key in self._copied or snapshot.key in skipped:
                 continue
             if _ms_since(began) > frame.budget_ms:
                 return CacheExported(paths=paths, n_bytes=n_total, ms=_ms_since(began), is_complete=False)
             self._copied.add(snapshot.key)
-            path, n_bytes = self._copy(snapshot, Path(frame.folder), frame.max_bytes - n_total)
+            state = self._cache.exported_state(snapshot)
+            if state is None or len(state) > frame.max_bytes - n_total:
+                continue
+            path, n_bytes = self._write(Path(frame.folder), snapshot, state)
             n_total += n_bytes
             paths += [path] if path else []
         return CacheExported(paths=paths, n_bytes=n_total, ms=_ms_since(began), is_complete=True)
 
-    def _copy(self, snapshot: KVSnapshot, folder: Path, max_bytes: int) -> tuple[str, int]:
-        state = self._cache.saved(snapshot)
-        if state is None or len(state) > max_bytes:
-            return "", 0
-        return self._write(folder, snapshot, state)
-
     def _write(self, folder: Path, snapshot: KVSnapshot, state: bytes) -> tuple[str, int]:
-        """Path and size; no path when there is no room for it, or nobody could tell that it fits."""
-        if not self._settings:
+        """Return path and bytes of the file; an empty path without a fingerprint or without room in the folder."""
+        if not self._fingerprint:
             return "", 0
         path = folder / f"{next(self._numbers)}{SUFFIX}"
-        head = StateHeader(
-            self._settings,
+        header = StateHeader(
+            self._fingerprint,
             snapshot.tokens.tobytes(),
             snapshot.first_position,
             snapshot.ephemeral,
@@ -112,50 +110,50 @@ class SequenceMigrator:
             sorted(snapshot.tags),
         )
         try:
-            return str(path), write_state(path, head, state)
+            return str(path), write_state(path, header, state)
         except OSError as error:
-            logger.warning("%d tokens move without their state: %s", len(snapshot.tokens), error)
+            log.warning("state not exported: tokens=%d error=%s", len(snapshot.tokens), error)
             return "", 0
 
     # ---- in ----
 
-    def take_state(self, submit: Submit, sequence: Sequence) -> None:
-        """Give an arriving sequence the cells it had elsewhere, if they are those of its tokens."""
-        found = self._take(submit.state) if submit.state else None
-        if found is None:
+    def adopt_state(self, submit: Submit, sequence: Sequence) -> None:
+        """Give an arriving sequence the state named in its frame, if that belongs to its tokens."""
+        received = self._consume(submit.state) if submit.state else None
+        if received is None:
             return
-        head, state = found
-        n_tokens = len(head.tokens)
-        # At least one token has to be computed: the logits after the last one did not come along.
-        if n_tokens < len(sequence.tokens) and head.tokens.tolist() == sequence.tokens[:n_tokens]:
+        header, state = received
+        n_tokens = len(header.tokens)
+        # At least one token must be computed: the logits after the last one are not part of a state.
+        if n_tokens < len(sequence.tokens) and header.tokens.tolist() == sequence.tokens[:n_tokens]:
             sequence.swapped_state, sequence.n_swapped = state, n_tokens
         else:
-            logger.warning("the state of %s has other tokens than the sequence", sequence.id)
+            log.warning("state of other tokens ignored: sequence=%s", sequence.id)
 
-    def take_in(self, frame: Import) -> Imported:
+    def import_states(self, frame: Import) -> Imported:
+        """Store states from files; those that cannot be used are dropped."""
         began = time.monotonic()
         n_states = 0
-        self._foreign &= {snapshot.key for snapshot in self._cache.worth_keeping()}
-        # The youngest came first, and is to be the youngest here.
+        self._imported &= {snapshot.key for snapshot in self._cache.exportable()}
+        # The files come youngest first, and the youngest must be stored last.
         for path in reversed(frame.paths):
-            found = self._take(path)
-            if found is None:
+            received = self._consume(path)
+            if received is None:
                 continue
-            head, state = found
-            snapshot = KVSnapshot(head.tokens, head.first_position)
-            self._foreign.add(snapshot.key)
-            if not self._cache.snapshots.holds(head.tokens):
-                self._cache.snapshots.put(
-                    head.tokens, head.first_position, state, ephemeral=head.ephemeral, tags=frozenset(head.tags)
-                )
-            n_states += self._cache.snapshots.holds(head.tokens)
+            header, state = received
+            snapshots = self._cache.snapshots
+            self._imported.add(snapshot_key(header.tokens))
+            if not snapshots.contains(header.tokens):
+                tags = frozenset(header.tags)
+                snapshots.put(header.tokens, header.first_position, state, ephemeral=header.ephemeral, tags=tags)
+            n_states += snapshots.contains(header.tokens)
         return Imported(n_states, _ms_since(began))
 
-    def _take(self, path: str) -> tuple[StateHeader, bytes] | None:
+    def _consume(self, path: str) -> tuple[StateHeader, bytes] | None:
         try:
-            return take_state(Path(path), self._settings, maps=self._maps)
+            return consume_state(Path(path), self._fingerprint, maps=self._maps)
         except (OSError, ValueError) as error:
-            logger.warning("a state that was to move is of no use: %s", error)
+            log.warning("received state unusable: error=%s", error)
             return None
 
 

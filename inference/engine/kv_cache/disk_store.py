@@ -1,7 +1,7 @@
-"""Snapshots as files: one folder, one file each, written beside the loop by a thread of its own.
+"""Disk tier of the snapshot store: one file for each snapshot, written by a thread of its own.
 
-A file is a head (what it is, whose, the tokens) and a body (the state), each with a checksum. What is damaged or was
-written under other settings is deleted; nothing here can make an answer wrong, or the loop wait for a disk.
+A file has a head (fingerprint, tokens) and a body (state), each with a checksum. Damaged files and those of another
+fingerprint are deleted; the engine loop never waits for a disk.
 
     [ magic 8 ][ length of head 4 ][ checksum of head 16 ][ head: msgpack ][ body: state ]
 """
@@ -20,24 +20,24 @@ from typing import BinaryIO
 import msgspec
 import numpy as np
 
-from inference.engine.kv_cache.snapshots import KVSnapshot
+from inference.engine.kv_cache.entries import KVSnapshot
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MAGIC = b"GEMMAKV2"
 FRONT = struct.Struct("<8sI16s")
 SUFFIX = ".kv"
 TEMPORARY = ".tmp"
-STALE_SECS = 60.0  # no write takes so long; younger ones may be another runner's
+STALE_SECS = 60.0  # older than any write; younger temporary files may belong to another runner
 MAX_HEAD_BYTES = 64 << 20
-# States that wait to be written; beyond that the disk is too slow, and what comes is not kept there.
-MAX_WAITING_BYTES = 256 << 20
+# Queued states; beyond that the disk is too slow, and further states are not stored on it.
+MAX_QUEUED_BYTES = 256 << 20
 
 
 class _Head(msgspec.Struct, frozen=True):
-    """Everything but the state."""
+    """Description of the state in the body."""
 
-    settings: str  # fingerprint of all that makes a state usable
+    settings: str  # fingerprint of model and settings
     tokens: bytes  # int32, little endian
     first_position: int
     n_bytes: int  # of the body
@@ -46,19 +46,19 @@ class _Head(msgspec.Struct, frozen=True):
 
 
 class DiskStore:
-    """The ``Disk`` of one runner. The folder is the truth: its times of change say what was used last.
+    """``SnapshotDisk`` in a folder; modification times of the files are the order of last use.
 
-    Several runners may use one folder; each finds what was there when it began.
+    Several runners may use one folder; each knows the files that were there when it started.
     """
 
-    def __init__(self, folder: Path, max_bytes: int, settings: str) -> None:
+    def __init__(self, folder: Path, max_bytes: int, fingerprint: str) -> None:
         self._folder = folder
         self.max_bytes = max_bytes
-        self._settings = settings
-        self._waiting: dict[str, bytes] = {}  # key -> state, until the file is there
-        self._orders: queue.SimpleQueue[KVSnapshot | None] = queue.SimpleQueue()
-        self._gone: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._removed: set[str] = set()  # keys that the writer has under its hands, and nobody wants any more
+        self._fingerprint = fingerprint
+        self._queued: dict[str, bytes] = {}  # key -> state, until its file is complete
+        self._writes: queue.SimpleQueue[KVSnapshot | None] = queue.SimpleQueue()
+        self._removed: queue.SimpleQueue[str] = queue.SimpleQueue()  # keys without a file, for ``take_removed``
+        self._cancelled: set[str] = set()  # keys removed while their state is queued or being written
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         for left in folder.glob(f"*{TEMPORARY}"):
@@ -67,79 +67,79 @@ class DiskStore:
         self._thread = threading.Thread(target=self._run, name="snapshot writer", daemon=True)
         self._thread.start()
 
-    # ---- the loop's side ----
+    # ---- called from the engine loop ----
 
-    def found(self) -> list[KVSnapshot]:
-        """Reads heads only."""
+    def read_index(self) -> list[KVSnapshot]:
+        """Read the heads of all files and delete those that cannot be used."""
         n_dropped = 0
         snapshots = []
         for path in self._folder.glob(f"*{SUFFIX}"):
-            snapshot = self._look(path)
+            snapshot = self._read_snapshot(path)
             if snapshot is None:
                 path.unlink(missing_ok=True)
                 n_dropped += 1
             else:
                 snapshots.append(snapshot)
         if n_dropped:
-            logger.warning("dropped %d files of %s: damaged, or of another model or settings", n_dropped, self._folder)
+            log.warning("damaged or outdated snapshots deleted: folder=%s files=%d", self._folder, n_dropped)
         return snapshots
 
-    def write(self, snapshot: KVSnapshot, state: bytes, *, is_held: bool = False) -> bool:
-        if snapshot.key in self._waiting:
+    def write(self, snapshot: KVSnapshot, state: bytes, *, is_retained: bool = False) -> bool:
+        if snapshot.key in self._queued:
             return True
-        n_waiting = 0 if is_held else sum(map(len, list(self._waiting.values())))
-        if len(state) > self.max_bytes or n_waiting > MAX_WAITING_BYTES:
+        n_queued = 0 if is_retained else sum(map(len, list(self._queued.values())))
+        if len(state) > self.max_bytes or n_queued > MAX_QUEUED_BYTES:
             return False
-        self._waiting[snapshot.key] = state
-        self._orders.put(snapshot)
+        self._queued[snapshot.key] = state
+        self._writes.put(snapshot)
         return True
 
     def read(self, snapshot: KVSnapshot) -> bytes | None:
-        waiting = self._waiting.get(snapshot.key)
-        if waiting is not None:
-            return waiting
+        queued = self._queued.get(snapshot.key)
+        if queued is not None:
+            return queued
         path = self._path(snapshot.key)
         try:
-            state = _read_state(path, self._settings)
+            state = _read_state(path, self._fingerprint)
             os.utime(path)
         except (OSError, ValueError) as error:
-            logger.warning("dropped snapshot %s: %s", path.name, error)
+            log.warning("unreadable snapshot deleted: file=%s error=%s", path.name, error)
             path.unlink(missing_ok=True)
             return None
         return state
 
-    def age(self, snapshot: KVSnapshot) -> None:
+    def demote(self, snapshot: KVSnapshot) -> None:
         with suppress(OSError):
             os.utime(self._path(snapshot.key), (0, 0))
 
     def remove(self, snapshot: KVSnapshot) -> None:
-        if snapshot.key in self._waiting:
-            self._removed.add(snapshot.key)
+        if snapshot.key in self._queued:
+            self._cancelled.add(snapshot.key)
         self._path(snapshot.key).unlink(missing_ok=True)
 
     @property
     def has_removed_all(self) -> bool:
-        return self._removed.isdisjoint(list(self._waiting))
+        return self._cancelled.isdisjoint(list(self._queued))
 
-    def gone(self) -> list[str]:
+    def take_removed(self) -> list[str]:
         keys = []
-        while not self._gone.empty():
-            keys.append(self._gone.get())
+        while not self._removed.empty():
+            keys.append(self._removed.get())
         return keys
 
     def close(self, timeout_secs: float) -> None:
-        self._orders.put(None)
+        self._writes.put(None)
         self._thread.join(timeout_secs)
 
-    def _look(self, path: Path) -> KVSnapshot | None:
-        """The snapshot in a file, if it is whole and ours as far as its head tells."""
+    def _read_snapshot(self, path: Path) -> KVSnapshot | None:
+        """Return the snapshot of a complete file with our fingerprint, judged by its head."""
         try:
             with path.open("rb") as file:
                 head = _read_head(file)
                 is_whole = os.fstat(file.fileno()).st_size == file.tell() + head.n_bytes
         except (OSError, ValueError):
             return None
-        if not is_whole or head.settings != self._settings:
+        if not is_whole or head.settings != self._fingerprint:
             return None
         tokens = np.frombuffer(head.tokens, dtype=np.int32)
         snapshot = KVSnapshot(tokens, head.first_position, tags=frozenset(head.tags))
@@ -148,30 +148,32 @@ class DiskStore:
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}{SUFFIX}"
 
-    # ---- the writer's side ----
+    # ---- writer thread ----
 
     def _run(self) -> None:
-        while (snapshot := self._orders.get()) is not None:
-            state = self._waiting[snapshot.key]
+        while (snapshot := self._writes.get()) is not None:
+            state = self._queued[snapshot.key]
             try:
-                if snapshot.key not in self._removed:
+                if snapshot.key not in self._cancelled:
                     self._write(snapshot, state)
             except OSError as error:
-                logger.warning("snapshot %s was not written: %s", snapshot.key, error)
-                self._gone.put(snapshot.key)
+                log.warning("snapshot not written: key=%s error=%s", snapshot.key, error)
+                self._removed.put(snapshot.key)
             finally:
-                # Removed while it was written: the file goes before anybody is told that nothing waits.
-                if snapshot.key in self._removed:
+                # Removed while it was written: the file goes before ``has_removed_all`` can become true.
+                if snapshot.key in self._cancelled:
                     self._path(snapshot.key).unlink(missing_ok=True)
-                    self._gone.put(snapshot.key)
-                self._waiting.pop(snapshot.key, None)
-                self._removed.discard(snapshot.key)
+                    self._removed.put(snapshot.key)
+                self._queued.pop(snapshot.key, None)
+                self._cancelled.discard(snapshot.key)
 
     def _write(self, snapshot: KVSnapshot, state: bytes) -> None:
-        """Under another name first: a file under its own is whole. What a crash tears, the checksum finds."""
+        """Write under a temporary name and rename: a crash leaves no incomplete file under a snapshot's name."""
         tokens = np.ascontiguousarray(snapshot.tokens, dtype=np.int32).tobytes()
         head = msgspec.msgpack.encode(
-            _Head(self._settings, tokens, snapshot.first_position, len(state), _checksum(state), sorted(snapshot.tags))
+            _Head(
+                self._fingerprint, tokens, snapshot.first_position, len(state), _checksum(state), sorted(snapshot.tags)
+            )
         )
         front = FRONT.pack(MAGIC, len(head), _checksum(head))
         self._make_room(len(front) + len(head) + len(state))
@@ -187,15 +189,15 @@ class DiskStore:
             temporary.unlink(missing_ok=True)
 
     def _make_room(self, n_bytes: int) -> None:
-        """Delete what was not used for longest until so much fits."""
-        files = sorted(_sizes(self._folder), key=lambda each: each[1])
-        n_held = sum(size for _, _, size in files)
+        """Delete the least recently used files until ``n_bytes`` more fit."""
+        files = sorted(_sizes(self._folder), key=lambda entry: entry[1])
+        n_stored = sum(size for _, _, size in files)
         for path, _, size in files:
-            if n_held + n_bytes <= self.max_bytes:
+            if n_stored + n_bytes <= self.max_bytes:
                 return
             path.unlink(missing_ok=True)
-            self._gone.put(path.stem)
-            n_held -= size
+            self._removed.put(path.stem)
+            n_stored -= size
 
 
 def tags_of(path: Path) -> list[str]:
@@ -205,39 +207,39 @@ def tags_of(path: Path) -> list[str]:
 
 
 def _sizes(folder: Path) -> list[tuple[Path, int, int]]:
-    """Path, time of last use and bytes of every file; another runner may delete some meanwhile."""
-    found = []
+    """List (path, time of last use in ns, bytes) of every file; another runner may delete some meanwhile."""
+    sizes = []
     for path in folder.glob(f"*{SUFFIX}"):
         with suppress(FileNotFoundError):
             status = path.stat()
-            found.append((path, status.st_mtime_ns, status.st_size))
-    return found
+            sizes.append((path, status.st_mtime_ns, status.st_size))
+    return sizes
 
 
 def _read_head(file: BinaryIO) -> _Head:
-    """Leaves the file at its body; raises ``ValueError`` when this is no head, or a damaged one."""
+    """Read the head and leave the file at its body; raises ``ValueError`` for a damaged or foreign one."""
     front = file.read(FRONT.size)
     if len(front) < FRONT.size:
-        raise ValueError("it is cut off")
+        raise ValueError("the file is truncated")
     magic, n_bytes, checksum = FRONT.unpack(front)
     if magic != MAGIC or n_bytes > MAX_HEAD_BYTES:
-        raise ValueError("it is no snapshot of this version")
+        raise ValueError("the file is not a snapshot of this version")
     head = file.read(n_bytes)
     if _checksum(head) != checksum:
-        raise ValueError("its head is damaged")
+        raise ValueError("the head is damaged")
     try:
         return msgspec.msgpack.decode(head, type=_Head)
     except msgspec.DecodeError as error:
-        raise ValueError(f"its head is of another version: {error}") from error
+        raise ValueError(f"the head belongs to another version: {error}") from error
 
 
-def _read_state(path: Path, settings: str) -> bytes:
-    """Raises ``ValueError`` when the file is not ours or not what was written, ``OSError`` when it cannot be read."""
+def _read_state(path: Path, fingerprint: str) -> bytes:
+    """Return the state; raises ``ValueError`` for damage or another fingerprint, ``OSError`` for a failed read."""
     with path.open("rb") as file:
         head = _read_head(file)
         state = file.read()
-    if head.settings != settings or _checksum(state) != head.checksum:
-        raise ValueError("its state is damaged, or of other settings")
+    if head.settings != fingerprint or _checksum(state) != head.checksum:
+        raise ValueError("the state is damaged or belongs to other settings")
     return state
 
 

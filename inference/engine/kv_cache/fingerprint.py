@@ -1,6 +1,6 @@
-"""A fingerprint of all that decides whether a saved state can be used: the model file, the settings, the library.
+"""Fingerprint of model file, settings and library: KV states move only between runners with the same one.
 
-Knows nothing of states; two runners with the same fingerprint can go on with each other's.
+Knows nothing of states themselves.
 """
 
 from hashlib import blake2b
@@ -9,16 +9,16 @@ from pathlib import Path
 
 from inference.engine.config import BackendKind, EngineConfig
 
-# Bytes read from the model file: its beginning, which describes it, and samples of its weights.
+# Bytes read from the model file: its header, and samples of its weights.
 HEAD_BYTES = 4 << 20
 SAMPLE_BYTES = 64 << 10
 N_SAMPLES = 32
 
 
 def state_fingerprint(config: EngineConfig) -> str:
-    """Hexadecimal; raises ``OSError`` when the model file cannot be read.
+    """Return a hexadecimal digest; raises ``OSError`` when the model file cannot be read.
 
-    Threads, batch and context sizes are not in it: they do not change what a state means.
+    Threads, batch and context sizes are left out: they do not change the meaning of a state.
     """
     settings = (
         config.backend,
@@ -35,7 +35,7 @@ def state_fingerprint(config: EngineConfig) -> str:
 
 
 def _add_file(digest: blake2b, path: Path) -> None:
-    """Size, beginning and samples: the whole of a large file would take seconds at every start."""
+    """Add size, header and samples; hashing a whole large file would take seconds at every start."""
     size = path.stat().st_size
     digest.update(b"%d" % size)
     with path.open("rb") as file:

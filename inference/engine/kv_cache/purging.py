@@ -1,8 +1,8 @@
-"""Owners of KV states, and which states have to go when an owner is purged.
+"""Owners of KV states, and the states to remove when an owner is purged.
 
 A tag names an owner (``<owner>`` or ``<owner>/<epoch>``, opaque here). Every state carries the tags of the sequences
-that came to exactly its tokens. A state whose owners are all purged goes, unless another owner's state begins with
-its tokens: a common prefix belongs to all that share it.
+with exactly its tokens. A state whose owners are all purged is removed, unless another owner's state begins with its
+tokens: a common prefix belongs to all that share it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,9 +15,9 @@ NO_TAGS: Tags = frozenset()
 
 
 class PurgedTags:
-    """Tags that were purged in this process: nothing that carries only these is kept again.
+    """Tags purged in this process: no state that carries only these is stored again.
 
-    States may be on their way from another runner, and sequences may still run, while their owner is purged.
+    A state may be in transfer from another runner, and a sequence may still run, while its owner is purged.
     """
 
     def __init__(self) -> None:
@@ -27,16 +27,16 @@ class PurgedTags:
         self._tags.update(tags)
 
     def remaining(self, tags: Iterable[str]) -> Tags:
-        """Without those that were purged by their own name or by their owner's."""
+        """Return the tags that were purged neither by their own name nor by their owner's."""
         return frozenset(tag for tag in tags if not {tag, tag.partition("/")[0]} & self._tags)
 
     def covers(self, tags: Tags) -> bool:
-        """Whether there are tags, all of them purged."""
+        """Return whether there are tags and all of them are purged."""
         return bool(tags) and not self.remaining(tags)
 
 
 class Tagged(Protocol):
-    """An entry of the prefix index."""
+    """Entry of the prefix index."""
 
     tokens: Tokens
     tags: Tags
@@ -44,7 +44,7 @@ class Tagged(Protocol):
 
     @property
     def is_running(self) -> bool:
-        """Whether a live sequence owns it; its end decides about its state."""
+        """True for an entry of a live sequence, whose state is decided about at its end."""
         ...
 
 
@@ -52,9 +52,9 @@ E = TypeVar("E", bound=Tagged)
 
 
 def losses(index: RadixTree[E], purged: PurgedTags) -> Iterator[tuple[E, Tags]]:
-    """Entries that lose an owner, each with the owners that it has now; without any it has to go.
+    """Yield (entry, remaining owners) for entries that lose an owner; an entry without owners must be removed.
 
-    Entries without tags (of turns that nobody stores) go together with an entry whose tokens they contain.
+    Entries without tags (of turns that are not stored) are removed together with an entry whose tokens they begin with.
     """
     affected = [entry for entry in index.values() if purged.remaining(entry.tags) != entry.tags]
     orphans: dict[int, E] = {}
@@ -62,10 +62,10 @@ def losses(index: RadixTree[E], purged: PurgedTags) -> Iterator[tuple[E, Tags]]:
         sharing = _beginning_with(index, entry)
         owners = purged.remaining(entry.tags)
         if not owners:
-            # A turn that nobody stores keeps nothing of others alive.
-            owners = purged.remaining(tag for each in sharing if not each.ephemeral for tag in each.tags)
+            # A turn that is not stored retains no state of others.
+            owners = purged.remaining(tag for other in sharing if not other.ephemeral for tag in other.tags)
         if not owners:
-            orphans |= {id(each): each for each in sharing if not each.tags}
+            orphans |= {id(other): other for other in sharing if not other.tags}
         if not entry.is_running:
             yield entry, owners
     for entry in orphans.values():
@@ -74,11 +74,11 @@ def losses(index: RadixTree[E], purged: PurgedTags) -> Iterator[tuple[E, Tags]]:
 
 
 def _beginning_with(index: RadixTree[E], entry: E) -> list[E]:
-    """The other entries whose tokens begin with all of this one's."""
-    found = []
+    """List the other entries whose tokens begin with all tokens of ``entry``."""
+    longer = []
     for n_tokens, other in index.matches(entry.tokens):
         if n_tokens < len(entry.tokens):
             break
         if other is not entry:
-            found.append(other)
-    return found
+            longer.append(other)
+    return longer

@@ -1,6 +1,6 @@
-"""A radix tree over token ids: whose tokens begin like these, longest common beginning first.
+"""Radix tree over token ids: values by the length of the prefix they share with a query.
 
-Knows tokens and values; what a value is, and whether it can be used, is the caller's affair.
+Knows tokens and values; the meaning of a value, and whether it can be reused, is decided by its callers.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ NO_TOKENS: Tokens = np.empty(0, dtype=np.int32)
 
 
 class _Node(Generic[V]):
-    """Reached by its parent's path and then ``edge``; ``values`` end exactly here."""
+    """Node at the end of its parent's path plus ``edge``; ``values`` end exactly here."""
 
     __slots__ = ("children", "edge", "values")
 
@@ -25,17 +25,17 @@ class _Node(Generic[V]):
         self.children: dict[int, _Node[V]] = {}
         self.values: list[V] = []
 
-    def below(self, but: "_Node[V] | None" = None) -> Iterator[V]:
-        """Every value at or under this node, those under the child ``but`` left out."""
+    def subtree_values(self, exclude: "_Node[V] | None" = None) -> Iterator[V]:
+        """Yield every value at or under this node, except those under the child ``exclude``."""
         nodes = [self]
         while nodes:
             node = nodes.pop()
             yield from node.values
-            nodes += [child for child in node.children.values() if child is not but]
+            nodes += [child for child in node.children.values() if child is not exclude]
 
 
 class RadixTree(Generic[V]):
-    """Several values may have the same tokens; values are told apart by identity."""
+    """Several values may have the same tokens; values are compared by identity."""
 
     def __init__(self) -> None:
         self._root: _Node[V] = _Node(NO_TOKENS)
@@ -45,7 +45,7 @@ class RadixTree(Generic[V]):
         while depth < len(tokens):
             child = node.children.get(int(tokens[depth]))
             if child is None:
-                # A copy: a view would keep the whole of a longer array alive.
+                # A copy: a view would keep the whole of a longer array in memory.
                 child = node.children[int(tokens[depth])] = _Node(tokens[depth:].copy())
             n = n_common(child.edge, tokens[depth:])
             if n < len(child.edge):
@@ -54,23 +54,23 @@ class RadixTree(Generic[V]):
         node.values.append(value)
 
     def remove(self, tokens: Tokens, value: V) -> None:
-        """Raises ``KeyError`` when the value is not there under these tokens."""
+        """Remove a value; raises ``KeyError`` when it is not stored under these tokens."""
         path, depth = [self._root], 0
         while depth < len(tokens):
             child = path[-1].children.get(int(tokens[depth]))
             if child is None or n_common(child.edge, tokens[depth:]) < len(child.edge):
-                raise KeyError(f"no value under these {len(tokens)} tokens")
+                raise KeyError(f"no value is stored under these {len(tokens)} tokens")
             path.append(child)
             depth += len(child.edge)
         values = path[-1].values
-        at = next((index for index, each in enumerate(values) if each is value), None)
-        if at is None:
-            raise KeyError(f"this value is not under these {len(tokens)} tokens")
-        del values[at]
+        position = next((index for index, stored in enumerate(values) if stored is value), None)
+        if position is None:
+            raise KeyError(f"this value is not stored under these {len(tokens)} tokens")
+        del values[position]
         _prune(path)
 
     def matches(self, tokens: Tokens) -> Iterator[tuple[int, V]]:
-        """Values that begin as ``tokens`` do, with how many tokens they have in common, most first."""
+        """Yield (number of common tokens, value) for every value that shares a prefix with ``tokens``, most first."""
         path, depth = [(self._root, 0)], 0
         while depth < len(tokens):
             child = path[-1][0].children.get(int(tokens[depth]))
@@ -81,29 +81,29 @@ class RadixTree(Generic[V]):
             path.append((child, depth))
             if n < len(child.edge):
                 break
-        seen: _Node[V] | None = None
+        visited: _Node[V] | None = None
         for node, n_tokens in path[:0:-1]:
-            for value in node.below(but=seen):
+            for value in node.subtree_values(exclude=visited):
                 yield n_tokens, value
-            seen = node
+            visited = node
 
     def values(self) -> Iterator[V]:
-        """Every value; the index must not change meanwhile."""
-        return self._root.below()
+        """Yield every value; the tree must not change meanwhile."""
+        return self._root.subtree_values()
 
     def __len__(self) -> int:
         return sum(1 for _ in self.values())
 
 
-def n_common(held: Tokens, wanted: Tokens) -> int:
-    """How many tokens both begin with."""
-    n = min(len(held), len(wanted))
-    differs = held[:n] != wanted[:n]
+def n_common(left: Tokens, right: Tokens) -> int:
+    """Return the length of the common prefix."""
+    n = min(len(left), len(right))
+    differs = left[:n] != right[:n]
     return int(differs.argmax()) if differs.any() else n
 
 
 def _split(parent: _Node[V], child: _Node[V], n_tokens: int) -> _Node[V]:
-    """Put a node between the two, after the first ``n_tokens`` of the child's edge."""
+    """Insert a node between the two, after the first ``n_tokens`` of the child's edge."""
     upper: _Node[V] = _Node(child.edge[:n_tokens])
     child.edge = child.edge[n_tokens:]
     upper.children[int(child.edge[0])] = child
@@ -112,7 +112,7 @@ def _split(parent: _Node[V], child: _Node[V], n_tokens: int) -> _Node[V]:
 
 
 def _prune(path: list[_Node[V]]) -> None:
-    """Take away what holds nothing any more, and join what has a single way on."""
+    """Delete empty nodes at the end of ``path``, and merge a node without values into its only child."""
     while len(path) > 1:
         node = path.pop()
         parent = path[-1]

@@ -1,6 +1,6 @@
-"""The books of a runner's memory: which slot holds how many cells, and whether a live or an idle sequence has them.
+"""Accounting of KV cells: how many each slot holds, and whether a live or an idle sequence holds them.
 
-Counts only; the cells themselves are the backend's.
+Counts only; the cells themselves belong to the backend.
 """
 
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ from inference.engine.errors import AccountingError
 
 @dataclass(eq=False, slots=True)
 class _Run:
-    """Consecutive cells that the same slots hold; they count once, however many hold them."""
+    """Consecutive cells held by the same slots; counted once, however many slots hold them."""
 
     n_cells: int
     slots: set[int]
 
 
 class SlotPool:
-    """``n_free`` is kept by its own additions, so that ``check`` compares two independent counts.
+    """``n_free`` is updated by its own additions, so that ``check`` compares two independent counts.
 
     slot 0:  [ run a: 900 cells, slots 0 1 2 ][ run b: 80 cells, slot 0 ]
     slot 1:  [ run a                         ][ run c: 15 cells, slot 1 ]
@@ -30,13 +30,13 @@ class SlotPool:
         self._free_slots = list(range(n_slots - 1, -1, -1))
         self._n_slots = n_slots
         self._runs: dict[int, list[_Run]] = {}
-        self.used: dict[int, int] = {}  # slot -> cells it holds, shared ones included; live sequences
-        self.cached: dict[int, int] = {}  # the same of idle ones
+        self.used: dict[int, int] = {}  # live slot -> cells it holds, shared ones included
+        self.cached: dict[int, int] = {}  # idle slot -> cells it holds
 
     @property
     def n_used(self) -> int:
-        """Cells that some live sequence holds."""
-        # Asked for at every step: without the care for one count each that ``_distinct`` takes.
+        """Cells that a live sequence holds."""
+        # Read at every step, hence without ``_distinct``, which looks at idle slots too.
         return sum({id(run): run.n_cells for slot in self.used for run in self._runs[slot]}.values())
 
     @property
@@ -49,7 +49,7 @@ class SlotPool:
         return bool(self._free_slots)
 
     def n_idle_only(self, slot: int, n_cells: int) -> int:
-        """How many of the first ``n_cells`` of a slot no live sequence holds."""
+        """Return how many of the first ``n_cells`` of a slot no live sequence holds."""
         n_idle = 0
         for run in self._runs[slot]:
             if not self._is_live(run):
@@ -60,7 +60,7 @@ class SlotPool:
         return n_idle
 
     def take_slot(self) -> int | None:
-        """An empty slot for a live sequence; ``None`` when every slot is in use."""
+        """Return an empty slot for a live sequence; ``None`` when every slot is in use."""
         if not self._free_slots:
             return None
         slot = self._free_slots.pop()
@@ -69,7 +69,7 @@ class SlotPool:
         return slot
 
     def fill(self, slot: int, n_cells: int) -> None:
-        """A live slot has been decoded, or loaded, ``n_cells`` further."""
+        """Record that ``n_cells`` more were decoded or loaded into a live slot; raises ``AccountingError``."""
         if n_cells > self.n_free:
             raise AccountingError(f"slot {slot} filled {n_cells} cells of {self}")
         self.n_free -= n_cells
@@ -81,8 +81,9 @@ class SlotPool:
             runs.append(_Run(n_cells, {slot}))
 
     def share(self, source: int, target: int, n_cells: int) -> None:
-        """An empty live slot holds the first ``n_cells`` of another one as well."""
-        if self.used[target] or n_cells > self._holds(source):
+        """Let the empty live ``target`` hold the first ``n_cells`` of ``source``; raises ``AccountingError``."""
+        n_source = self.used[source] if source in self.used else self.cached[source]
+        if self.used[target] or n_cells > n_source:
             raise AccountingError(f"slot {target} cannot share {n_cells} cells of slot {source}: {self}")
         shared = self._cut(source, n_cells)
         for run in shared:
@@ -90,29 +91,27 @@ class SlotPool:
         self._runs[target] = shared
         self.used[target] = n_cells
 
-    def drain(self, slot: int, n_cells: int) -> None:
-        """A live slot has given up its last ``n_cells``; those that others hold too are not free."""
-        kept = self._cut(slot, self.used[slot] - n_cells)
-        self._let_go(slot, self._runs[slot][len(kept) :])
-        self._runs[slot] = kept
+    def shrink(self, slot: int, n_cells: int) -> None:
+        """Take the last ``n_cells`` from a live slot; cells that other slots hold are not free by that."""
+        remaining = self._cut(slot, self.used[slot] - n_cells)
+        self._leave_runs(slot, self._runs[slot][len(remaining) :])
+        self._runs[slot] = remaining
         self.used[slot] -= n_cells
 
-    def shelve(self, slot: int) -> None:
-        """A live slot becomes idle with its cells."""
+    def make_idle(self, slot: int) -> None:
         self.cached[slot] = self.used.pop(slot)
 
-    def revive(self, slot: int) -> None:
-        """An idle slot becomes live with its cells."""
+    def make_live(self, slot: int) -> None:
         self.used[slot] = self.cached.pop(slot)
 
     def release(self, slot: int) -> None:
-        """A slot, live or idle, is empty."""
+        """Empty a slot, live or idle."""
         (self.used if slot in self.used else self.cached).pop(slot)
-        self._let_go(slot, self._runs.pop(slot))
+        self._leave_runs(slot, self._runs.pop(slot))
         self._free_slots.append(slot)
 
     def check(self) -> None:
-        """Free, used and cached cells make up the pool, and every slot is somewhere exactly once."""
+        """Check that free, used and cached cells make up the pool; raises ``AccountingError`` with all the numbers."""
         slots = [*self._free_slots, *self.used, *self.cached]
         holdings = {slot: sum(run.n_cells for run in runs) for slot, runs in self._runs.items()}
         if (
@@ -120,7 +119,7 @@ class SlotPool:
             or sorted(slots) != list(range(self._n_slots))
             or holdings != self.used | self.cached
         ):
-            raise AccountingError(f"the books do not balance: {self}")
+            raise AccountingError(f"the cells of the pool do not add up: {self}")
 
     def __str__(self) -> str:
         return (
@@ -128,19 +127,16 @@ class SlotPool:
             f"{self.n_cached} cached by {self.cached}), free slots {sorted(self._free_slots)} of {self._n_slots}"
         )
 
-    def _holds(self, slot: int) -> int:
-        return self.used[slot] if slot in self.used else self.cached[slot]
-
     def _is_live(self, run: _Run) -> bool:
         return any(slot in self.used for slot in run.slots)
 
     def _distinct(self) -> Iterator[_Run]:
-        """Every run once: at the lowest of the slots that hold it."""
+        """Yield every run once: at the lowest of the slots that hold it."""
         return (run for slot, runs in self._runs.items() for run in runs if slot == min(run.slots))
 
     def _cut(self, slot: int, n_cells: int) -> list[_Run]:
-        """The slot's runs that make up its first ``n_cells``; the one over that border is cut in two for all."""
-        found: list[_Run] = []
+        """Return the runs of the first ``n_cells``; a run across that border is cut in two for all its slots."""
+        head: list[_Run] = []
         for run in list(self._runs[slot]):
             if n_cells <= 0:
                 break
@@ -149,12 +145,12 @@ class SlotPool:
                 run.n_cells = n_cells
                 for holder in run.slots:
                     runs = self._runs[holder]
-                    runs.insert(next(at for at, each in enumerate(runs) if each is run) + 1, rest)
-            found.append(run)
+                    runs.insert(next(index for index, other in enumerate(runs) if other is run) + 1, rest)
+            head.append(run)
             n_cells -= run.n_cells
-        return found
+        return head
 
-    def _let_go(self, slot: int, runs: list[_Run]) -> None:
+    def _leave_runs(self, slot: int, runs: list[_Run]) -> None:
         for run in runs:
             run.slots.remove(slot)
             if not run.slots:

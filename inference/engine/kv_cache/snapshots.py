@@ -1,143 +1,81 @@
-"""Saved states of sequences in RAM, least recently used out first; what falls out goes to disk when there is one.
+"""Store of saved KV states: RAM in least-recently-used order, and a disk tier behind it when there is one.
 
-Knows bytes and tokens; when to save, and into which cells a state comes back, is the cache's decision.
+Knows bytes and tokens; when to save, and into which cells a state is loaded, is decided by its callers.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Protocol
 
-import numpy as np
-
+from inference.engine.kv_cache.entries import CellEntry, EntryTree, KVSnapshot, snapshot_key
 from inference.engine.kv_cache.purging import NO_TAGS, PurgedTags, Tags, losses
-from inference.engine.kv_cache.radix_tree import RadixTree, Tokens
-from inference.engine.sequences.sequence import Sequence
-
-
-@dataclass(eq=False, slots=True)
-class CellEntry:
-    """The tokens of a slot. While a sequence owns it, it is live, and only some of them may be computed."""
-
-    slot: int
-    tokens: Tokens
-    owner: Sequence | None = None
-    ephemeral: bool = False
-    tags: Tags = NO_TAGS
-    is_bulky: bool = False  # its state is more than the tier in RAM takes
-
-    @property
-    def is_running(self) -> bool:
-        return self.owner is not None
-
-    @property
-    def n_ready(self) -> int:
-        return len(self.tokens) if self.owner is None else min(self.owner.n_computed, len(self.tokens))
-
-
-@dataclass(eq=False, slots=True)
-class KVSnapshot:
-    """A state saved at the end of ``tokens``; in RAM, on disk, or both."""
-
-    tokens: Tokens
-    first_position: int  # that every layer still remembers
-    state: bytes | None = None
-    on_disk: bool = False
-    ephemeral: bool = False  # for RAM alone: who asked wants nothing kept
-    tags: Tags = NO_TAGS  # owners, see ``purging``
-    is_passed: bool = False  # a conversation went on from here: the end it comes to is worth more
-    key: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.key = key_of(self.tokens)
-
-    @property
-    def is_running(self) -> bool:
-        return False
-
-    @property
-    def n_bytes(self) -> int:
-        return self.tokens.nbytes + len(self.state or b"")
-
-    @property
-    def wants_disk(self) -> bool:
-        """Whether it would be lost with RAM, and should not be."""
-        return not (self.on_disk or self.is_passed or self.ephemeral)
-
-
-def key_of(tokens: Tokens) -> str:
-    """Names the tokens, in a file name too."""
-    return blake2b(np.ascontiguousarray(tokens).tobytes(), digest_size=16).hexdigest()
-
-
-Index = RadixTree[CellEntry | KVSnapshot]
+from inference.engine.kv_cache.radix_tree import Tokens
 
 
 class SnapshotDisk(Protocol):
-    """Where snapshots outlive the process; nothing here waits for a write."""
+    """Storage that outlives the process; no call waits for a write."""
 
     max_bytes: int
 
-    def found(self) -> list[KVSnapshot]:
-        """What a former process left, without states."""
+    def read_index(self) -> list[KVSnapshot]:
+        """Return the snapshots of former processes, without states."""
         ...
 
-    def write(self, snapshot: KVSnapshot, state: bytes, *, is_held: bool = False) -> bool:
-        """Take a state to be written soon; False when too much waits already.
+    def write(self, snapshot: KVSnapshot, state: bytes, *, is_retained: bool = False) -> bool:
+        """Queue a state for writing; False when too many bytes are queued already.
 
-        ``is_held``: the caller holds the state until the end anyway, so that to wait costs no memory.
+        ``is_retained``: the caller keeps the state in RAM anyway, so that queueing costs no memory.
         """
         ...
 
     def read(self, snapshot: KVSnapshot) -> bytes | None:
-        """A state that was found or written; ``None`` when it is gone or damaged."""
+        """Return a stored or queued state; ``None`` when it is gone or damaged."""
         ...
 
-    def age(self, snapshot: KVSnapshot) -> None:
-        """Let it be the first to go when room is needed."""
+    def demote(self, snapshot: KVSnapshot) -> None:
+        """Make it the first to be deleted when room is needed."""
         ...
 
     def remove(self, snapshot: KVSnapshot) -> None:
-        """Delete its file, also one that waits to be written."""
+        """Delete the snapshot's file, also one that is queued."""
         ...
 
     @property
     def has_removed_all(self) -> bool:
-        """Whether no removed file waits for the writer any more."""
+        """False while the writer may still hold the state of a removed snapshot."""
         ...
 
-    def gone(self) -> list[str]:
-        """Keys that left the disk since the last call."""
+    def take_removed(self) -> list[str]:
+        """Return the keys that left the disk since the last call."""
         ...
 
     def close(self, timeout_secs: float) -> None:
-        """Write what waits, as far as the time goes."""
+        """Write the queue within the time."""
         ...
 
 
 class SnapshotStore:
-    """``n_bytes`` of states and tokens stay at or below ``max_bytes``. Whatever is held is in the index, once."""
+    """``n_bytes`` of states and tokens stay at or below ``max_bytes``; every snapshot held is in the index once."""
 
-    def __init__(self, index: Index, max_bytes: int, disk: SnapshotDisk | None = None) -> None:
-        self._index = index
+    def __init__(self, tree: EntryTree, max_bytes: int, disk: SnapshotDisk | None = None) -> None:
+        self._tree = tree
         self._max_bytes = max_bytes
         self._disk = disk
         self._all: dict[str, KVSnapshot] = {}
-        self._in_ram: OrderedDict[str, KVSnapshot] = OrderedDict()  # oldest first
+        self._in_ram: OrderedDict[str, KVSnapshot] = OrderedDict()  # least recently used first
         self.n_bytes = 0
         self.purged = PurgedTags()
-        for snapshot in disk.found() if disk else ():
+        for snapshot in disk.read_index() if disk else ():
             snapshot.on_disk = True
-            self._hold(snapshot)
+            self._update_index(snapshot)
 
     @property
     def is_off(self) -> bool:
-        """Whether there is no place at all for a state."""
+        """True without RAM and without a disk."""
         return not self._max_bytes and self._disk is None
 
     def fits(self, n_bytes: int) -> bool:
-        """Whether RAM takes a state of that size at all."""
+        """Return whether the RAM tier can take a state of that size at all."""
         return n_bytes <= self._max_bytes
 
     @property
@@ -151,41 +89,41 @@ class SnapshotStore:
     def __len__(self) -> int:
         return len(self._all)
 
-    def holds(self, tokens: Tokens, *, on_disk: bool = False) -> bool:
-        """Whether the state at the end of exactly these tokens is held, or is on disk."""
-        found = self._all.get(key_of(tokens))
-        return found is not None and (found.on_disk or not on_disk)
+    def contains(self, tokens: Tokens, *, on_disk: bool = False) -> bool:
+        """Return whether the state at the end of exactly these tokens is stored (``on_disk``: there)."""
+        snapshot = self._all.get(snapshot_key(tokens))
+        return snapshot is not None and (snapshot.on_disk or not on_disk)
 
-    def youngest(self) -> list[KVSnapshot]:
-        """Those in RAM that nobody has gone on from, youngest first."""
-        return [snapshot for snapshot in reversed(self._in_ram.values()) if not snapshot.is_passed]
+    def youngest_first(self) -> list[KVSnapshot]:
+        """List the snapshots in RAM that no conversation has continued."""
+        return [snapshot for snapshot in reversed(self._in_ram.values()) if not snapshot.is_superseded]
 
     def put(
         self, tokens: Tokens, first_position: int, state: bytes, *, ephemeral: bool = False, tags: Tags = NO_TAGS
     ) -> None:
-        """Keep a state, as the youngest; one whose tags are all purged is not kept."""
+        """Store a state as the youngest; a state whose tags are all purged is not stored."""
         if self.purged.covers(tags):
             return
-        snapshot = self._all.get(key_of(tokens)) or KVSnapshot(tokens, first_position, ephemeral=ephemeral)
+        snapshot = self._all.get(snapshot_key(tokens)) or KVSnapshot(tokens, first_position, ephemeral=ephemeral)
         snapshot.ephemeral &= ephemeral
         snapshot.tags |= self.purged.remaining(tags)
         snapshot.first_position = first_position
         self._to_ram(snapshot, state)
         if snapshot.state is None and not snapshot.on_disk:
             self._to_disk(snapshot, state)
-        self._hold(snapshot)
+        self._update_index(snapshot)
 
     def write(self, tokens: Tokens, first_position: int, state: bytes, tags: Tags = NO_TAGS) -> bool:
-        """Put a state on disk only, where it survives this process; False when the disk cannot follow."""
-        snapshot = self._all.get(key_of(tokens)) or KVSnapshot(tokens, first_position)
+        """Store a state on disk only; False when the disk cannot follow."""
+        snapshot = self._all.get(snapshot_key(tokens)) or KVSnapshot(tokens, first_position)
         snapshot.tags |= tags
-        snapshot.ephemeral = False  # somebody else, who wants it kept, has come to the same tokens
+        snapshot.ephemeral = False  # another request, which may be stored, has the same tokens
         self._to_disk(snapshot, state)
-        self._hold(snapshot)
+        self._update_index(snapshot)
         return snapshot.on_disk
 
-    def state(self, snapshot: KVSnapshot) -> bytes | None:
-        """The saved state, from RAM or disk; ``None`` when it could not be read, and then it is not held any more."""
+    def read(self, snapshot: KVSnapshot) -> bytes | None:
+        """Return the state from RAM or disk; ``None`` when it cannot be read, and then it is dropped."""
         if snapshot.state is not None:
             self._in_ram.move_to_end(snapshot.key)
             return snapshot.state
@@ -196,36 +134,39 @@ class SnapshotStore:
         self._to_ram(snapshot, state)
         return state
 
-    def pass_by(self, tokens: Tokens) -> None:
-        """A conversation goes on from here: first out, unless somebody else comes back to it."""
-        snapshot = self._all.get(key_of(tokens))
+    def supersede(self, tokens: Tokens) -> None:
+        """Make the snapshot first out, since a conversation continued from it; a second call restores it.
+
+        The second caller shows that the prefix is common to several conversations.
+        """
+        snapshot = self._all.get(snapshot_key(tokens))
         if snapshot is None:
             return
-        snapshot.is_passed = not snapshot.is_passed
-        if not snapshot.is_passed:
+        snapshot.is_superseded = not snapshot.is_superseded
+        if not snapshot.is_superseded:
             return
         if snapshot.key in self._in_ram:
             self._in_ram.move_to_end(snapshot.key, last=False)
         if self._disk is not None and snapshot.on_disk:
-            self._disk.age(snapshot)
+            self._disk.demote(snapshot)
 
     def drop(self, snapshot: KVSnapshot) -> None:
-        """Forget it everywhere."""
+        """Remove the snapshot from RAM and from the index."""
         self._leave_ram(snapshot)
         snapshot.on_disk = False
-        self._hold(snapshot)
+        self._update_index(snapshot)
 
     def add_tags(self, tokens: Tokens, tags: Tags) -> None:
-        """Another owner has come to exactly these tokens."""
-        snapshot = self._all.get(key_of(tokens))
+        """Add owners to the snapshot of exactly these tokens, if there is one."""
+        snapshot = self._all.get(snapshot_key(tokens))
         if snapshot is not None:
             snapshot.tags |= self.purged.remaining(tags)
 
     def purge(self, tags: Iterable[str], empty: Callable[[CellEntry], None]) -> int:
-        """Remove the states of these owners from everywhere, those in cells by ``empty``; the number removed."""
+        """Remove the states of these owners from RAM, disk and, by ``empty``, from cells; returns their number."""
         self.purged.add(tags)
         n_removed = 0
-        for entry, owners in list(losses(self._index, self.purged)):
+        for entry, owners in list(losses(self._tree, self.purged)):
             n_removed += not owners
             if isinstance(entry, CellEntry):
                 entry.tags = owners
@@ -239,71 +180,70 @@ class SnapshotStore:
                     self._disk.remove(entry)
         return n_removed
 
-    def _relabel(self, snapshot: KVSnapshot, tags: Tags) -> None:
-        """Give it other owners. A file names the former ones: its state goes to RAM, and from there to disk again."""
-        snapshot.tags = tags
-        if self._disk is not None and snapshot.on_disk and self.state(snapshot) is not None:
-            self._disk.remove(snapshot)
-            snapshot.on_disk = False
-            self._hold(snapshot)
-
     @property
     def has_removed_all(self) -> bool:
         return self._disk is None or self._disk.has_removed_all
 
-    def forget_gone(self) -> None:
-        """Take note of what left the disk."""
-        for key in self._disk.gone() if self._disk else ():
+    def sync_disk(self) -> None:
+        """Remove snapshots from the index that left the disk and are not in RAM."""
+        for key in self._disk.take_removed() if self._disk else ():
             snapshot = self._all.get(key)
             if snapshot is not None:
                 snapshot.on_disk = False
-                self._hold(snapshot)
+                self._update_index(snapshot)
 
-    def tidy(self) -> bool:
-        """Bring the youngest that is in RAM alone to disk as well; False when there is none, or the disk cannot follow.
+    def flush_one(self) -> bool:
+        """Write the youngest snapshot that is in RAM alone; False when there is none, or the disk cannot follow.
 
-        What a crash takes is then little, and so is what is left to do at the end.
+        Flushing while idle bounds both the loss by a crash and the work at shutdown.
         """
-        for snapshot, state in self._lost_with_ram():
+        for snapshot, state in self._unwritten():
             self._to_disk(snapshot, state)
             if snapshot.on_disk:
                 return True
         return False
 
     def close(self, timeout_secs: float) -> None:
-        """Bring to disk what is in RAM alone, youngest first."""
+        """Write snapshots that are in RAM alone, youngest first, within the time."""
         if self._disk is None:
             return
-        for snapshot, state in self._lost_with_ram():
-            self._to_disk(snapshot, state, is_held=True)
+        for snapshot, state in self._unwritten():
+            self._to_disk(snapshot, state, is_retained=True)
         self._disk.close(timeout_secs)
 
-    def _lost_with_ram(self) -> list[tuple[KVSnapshot, bytes]]:
-        """Youngest first, and no more than fill half the disk: one too many would take the place of a younger one.
+    def _unwritten(self) -> list[tuple[KVSnapshot, bytes]]:
+        """List snapshots in RAM alone, youngest first, as far as they fill half of the disk.
 
-        The other half is for what is still in cells, and younger than all of these.
+        One more would displace a younger file; the other half is for entries in cells, which are younger than these.
         """
-        found = []
+        unwritten = []
         n_left = self._disk.max_bytes // 2 if self._disk else 0
         for snapshot in reversed(self._in_ram.values()):
-            is_kept = not (snapshot.is_passed or snapshot.ephemeral) and snapshot.n_bytes <= n_left
-            if snapshot.state is None or not is_kept:
+            is_storable = not (snapshot.is_superseded or snapshot.ephemeral) and snapshot.n_bytes <= n_left
+            if snapshot.state is None or not is_storable:
                 continue
             n_left -= snapshot.n_bytes
             if not snapshot.on_disk:
-                found.append((snapshot, snapshot.state))
-        return found
+                unwritten.append((snapshot, snapshot.state))
+        return unwritten
 
-    def _hold(self, snapshot: KVSnapshot) -> None:
-        """Make the index say whether the snapshot can be had."""
-        is_held = snapshot.key in self._all
-        is_here = snapshot.state is not None or snapshot.on_disk
-        if is_here and not is_held:
+    def _relabel(self, snapshot: KVSnapshot, tags: Tags) -> None:
+        """Change the owners. A file names the former ones: its state goes to RAM, and from there to disk again."""
+        snapshot.tags = tags
+        if self._disk is not None and snapshot.on_disk and self.read(snapshot) is not None:
+            self._disk.remove(snapshot)
+            snapshot.on_disk = False
+            self._update_index(snapshot)
+
+    def _update_index(self, snapshot: KVSnapshot) -> None:
+        is_indexed = snapshot.key in self._all
+        is_stored = snapshot.state is not None or snapshot.on_disk
+        if is_stored and not is_indexed:
             self._all[snapshot.key] = snapshot
-            self._index.add(snapshot.tokens, snapshot)
-        elif is_held and not is_here:
+            self._tree.add(snapshot.tokens, snapshot)
+        elif is_indexed and not is_stored:
             del self._all[snapshot.key]
-            self._index.remove(snapshot.tokens, snapshot)
+            self._tree.remove(snapshot.tokens, snapshot)
 
     def _to_ram(self, snapshot: KVSnapshot, state: bytes) -> None:
         self._leave_ram(snapshot)
@@ -311,22 +251,20 @@ class SnapshotStore:
         if n_bytes > self._max_bytes:
             return
         while self.n_bytes + n_bytes > self._max_bytes:
-            self._overflow(next(iter(self._in_ram.values())))
+            oldest = next(iter(self._in_ram.values()))
+            if oldest.state is not None and oldest.wants_disk:
+                self._to_disk(oldest, oldest.state)
+            self._leave_ram(oldest)
+            self._update_index(oldest)
         snapshot.state = state
         self._in_ram[snapshot.key] = snapshot
         self.n_bytes += n_bytes
-
-    def _overflow(self, snapshot: KVSnapshot) -> None:
-        if snapshot.state is not None and snapshot.wants_disk:
-            self._to_disk(snapshot, snapshot.state)
-        self._leave_ram(snapshot)
-        self._hold(snapshot)
 
     def _leave_ram(self, snapshot: KVSnapshot) -> None:
         if self._in_ram.pop(snapshot.key, None) is not None:
             self.n_bytes -= snapshot.n_bytes
             snapshot.state = None
 
-    def _to_disk(self, snapshot: KVSnapshot, state: bytes, *, is_held: bool = False) -> None:
+    def _to_disk(self, snapshot: KVSnapshot, state: bytes, *, is_retained: bool = False) -> None:
         if self._disk is not None and not snapshot.ephemeral:
-            snapshot.on_disk = snapshot.on_disk or self._disk.write(snapshot, state, is_held=is_held)
+            snapshot.on_disk = snapshot.on_disk or self._disk.write(snapshot, state, is_retained=is_retained)

@@ -1,7 +1,7 @@
-"""States on their way from one runner to another: files in a folder of RAM, read once.
+"""KV states in transfer between runners: files in a RAM-backed folder, read once and removed.
 
-They live for moments and never leave the machine's memory: a length tells whether one is whole, and the settings
-whether it is of use to the reader. Knows no sequences and no cells.
+They never leave the machine's memory, hence a length in place of a checksum, and the fingerprint of the settings that a
+state depends on. Knows no sequences and no cells.
 """
 
 import os
@@ -22,11 +22,11 @@ MAX_HEAD_BYTES = 64 << 20
 
 
 class StateHeader(msgspec.Struct, frozen=True, array_like=True):
-    """What a file says of its state, which is behind it."""
+    """Description of a state, in front of it in the file."""
 
-    settings: str  # fingerprint of all that makes a state usable
+    fingerprint: str  # of model and settings
     token_bytes: bytes  # int32, little endian
-    first_position: int  # that every layer still remembers
+    first_position: int  # lowest position that every layer still holds
     ephemeral: bool
     n_bytes: int  # of the state
     tags: list[str] = []  # owners, see ``purging``
@@ -37,7 +37,7 @@ class StateHeader(msgspec.Struct, frozen=True, array_like=True):
 
 
 def write_state(path: Path, head: StateHeader, state: bytes) -> int:
-    """Readable by nobody else; returns the file's size. Raises ``OSError``, and then there is no file."""
+    """Write a file with mode 0600 and return its size in bytes; raises ``OSError``, and then no file is left."""
     packed = msgspec.msgpack.encode(head)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -50,54 +50,54 @@ def write_state(path: Path, head: StateHeader, state: bytes) -> int:
     return FRONT.size + len(packed) + len(state)
 
 
-def take_state(path: Path, settings: str, *, maps: bool = False) -> tuple[StateHeader, bytes]:
-    """Read a file, which is gone afterwards whatever it held.
+def consume_state(path: Path, fingerprint: str, *, maps: bool = False) -> tuple[StateHeader, bytes]:
+    """Read a state file and remove it, also after an error.
 
-    ``maps``: the state stays where it is, in the folder's memory, until nobody holds it any more; nothing is copied.
-    Raises ``ValueError`` when it is not whole or of other settings, ``OSError`` when it cannot be read.
+    ``maps``: the state is mapped instead of copied; its pages are freed with the last reference to it.
+    Raises ``ValueError`` for an incomplete file or another fingerprint, ``OSError`` when it cannot be read.
     """
     try:
         with path.open("rb") as file:
-            return _read(file, settings, maps=maps)
+            return _read(file, fingerprint, maps=maps)
     finally:
         path.unlink(missing_ok=True)
 
 
 def header_of(path: Path) -> StateHeader:
-    """What a file says of its state, which stays there. Raises as ``take_state`` does."""
+    """Read the header and leave the file as it is; raises as ``consume_state`` does."""
     with path.open("rb") as file:
         return _read_header(file)
 
 
 def _read_header(file: BinaryIO) -> StateHeader:
-    """Leaves the file at its state."""
+    """Read the header and leave the file at its state."""
     front = file.read(FRONT.size)
     if len(front) < FRONT.size:
-        raise ValueError("it is cut off")
+        raise ValueError("the file is truncated")
     magic, n_head = FRONT.unpack(front)
     if magic != MAGIC or n_head > MAX_HEAD_BYTES:
-        raise ValueError("it is no state of this version")
+        raise ValueError("the file is not a state of this version")
     try:
         return msgspec.msgpack.decode(file.read(n_head), type=StateHeader)
     except msgspec.DecodeError as error:
-        raise ValueError(f"its head cannot be read: {error}") from error
+        raise ValueError(f"the header cannot be decoded: {error}") from error
 
 
-def _read(file: BinaryIO, settings: str, *, maps: bool) -> tuple[StateHeader, bytes]:
-    """Part by part: a slice of the whole would copy the state once more, which takes longer than to read it."""
+def _read(file: BinaryIO, fingerprint: str, *, maps: bool) -> tuple[StateHeader, bytes]:
+    """Read part by part: slicing the whole file would copy the state once more, which takes longer than reading it."""
     head = _read_header(file)
-    # Whoever has it measures, reads and drops it: a view does for that.
+    # Callers take the length of a state, read it and drop it; a view supports all three.
     mapped = memoryview(mmap(file.fileno(), 0, access=ACCESS_READ))[file.tell() :] if maps else None
     state = file.read() if mapped is None else cast("bytes", mapped)
     if len(state) != head.n_bytes:
-        raise ValueError(f"it has {len(state)} of {head.n_bytes} bytes")
-    if head.settings != settings:
-        raise ValueError("it is of another model or other settings")
+        raise ValueError(f"the state has {len(state)} of {head.n_bytes} bytes")
+    if head.fingerprint != fingerprint:
+        raise ValueError("the state belongs to another model or other settings")
     return head, state
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
-    """One call writes at most 2 GB, and less when the folder is full."""
+    """Write in as many calls as needed: one writes at most 2 GB, and less when the folder is full."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]

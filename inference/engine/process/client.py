@@ -1,6 +1,6 @@
-"""The parent's side of a runner process: start it, talk to it, learn of its end exactly once.
+"""Parent's end of a runner process: start, frames, and exactly one notification of its exit.
 
-Knows frames and processes; what a frame means for a generation is the caller's affair.
+Knows frames and processes; the meaning of a frame for a generation belongs to the caller.
 """
 
 import logging
@@ -31,18 +31,18 @@ from inference.engine.protocol.frames import (
     encode,
 )
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
-# A large model from a slow disk; a runner that dies is noticed at once, whatever this says.
+# For a large model on a slow disk; a runner that dies is noticed at once.
 START_TIMEOUT_SECS = 900.0
 KILL_WAIT_SECS = 10.0
-EXIT_SECS = 0.5  # of a runner's time to stop, for everything but saving
+EXIT_SECS = 0.5  # of the stop timeout, not available for saving
 
 
 @dataclass(frozen=True)
 class RunnerExit:
-    """How a runner that had been ready ended."""
+    """Exit of a runner that had been ready."""
 
     pid: int
     returncode: int  # negative: the signal
@@ -54,7 +54,7 @@ class RunnerExit:
 
 
 def describe_returncode(returncode: int) -> str:
-    """One line for an operator."""
+    """Return one line for an operator."""
     if returncode >= 0:
         return f"exit status {returncode}"
     name = signal.Signals(-returncode).name if -returncode in list(signal.Signals) else f"signal {-returncode}"
@@ -67,7 +67,7 @@ class RunnerProcess:
     """One runner, started once.
 
     ``on_frame`` and ``on_exit`` are called from one reader thread. The kernel kills the runner when the thread that
-    called ``start`` ends: call it from one that lives as long as the process.
+    called ``start`` ends: call it from one that runs as long as the process.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class RunnerProcess:
         on_exit: Callable[[RunnerExit], None],
         keep_fds: tuple[int, ...] = (),
     ) -> None:
-        """``keep_fds`` stay open in the process for as long as it lives."""
-        # The runner works in the project's folder, where a path relative to ours would mean another file.
+        """``keep_fds`` stay open in the process until it ends."""
+        # The runner's working directory is the project's folder, where a relative path could name another file.
         self._config = msgspec.structs.replace(
             config,
             model_path=config.model_path.absolute(),
@@ -144,17 +144,17 @@ class RunnerProcess:
         return RunnerStartError("runner_died", f"the runner ended before it was ready: {reason}")
 
     def send(self, frame: Frame) -> None:
-        """Hand a frame over; to a runner that is gone it is dropped, since ``on_exit`` tells everything."""
+        """Send a frame; for a runner that is gone it is dropped, since ``on_exit`` reports that."""
         if self._connection is None:
             raise RuntimeError("the runner was not started")
         try:
             with self._sending:
                 self._connection.send_bytes(encode(frame))
         except OSError:
-            logger.debug("%s is gone; dropped %s", self._title, type(frame).__name__)
+            log.debug("frame dropped, runner is gone: runner=%s frame=%s", self._title, type(frame).__name__)
 
     def stop(self, timeout_secs: float) -> None:
-        """Ask the runner to go, wait, and kill it after ``timeout_secs``. Returns when it is gone and told."""
+        """Stop the runner, by SIGKILL after ``timeout_secs``; returns after ``on_exit``."""
         self._requested = True
         if self.alive:
             self.send(Stop(save_secs=max(0.0, timeout_secs - EXIT_SECS)))
@@ -163,7 +163,7 @@ class RunnerProcess:
             self._reader.join()
 
     def kill(self) -> None:
-        """SIGKILL, at once, or as soon as there is a process; ``on_exit`` follows if it was ready."""
+        """Send SIGKILL, now or as soon as there is a process; ``on_exit`` follows if the runner was ready."""
         self._requested = True
         if self._process is not None:
             self._process.kill()
@@ -191,7 +191,7 @@ class RunnerProcess:
         while (frame := self._receive()) is not None:
             self._deliver(frame)
         process = self._started()
-        # The pair is closed, so the process has ended or is about to; one that hangs in its end is of no use.
+        # The pair is closed, so the process has ended or is about to; one that hangs at its end is killed.
         self._end_process(KILL_WAIT_SECS)
         with self._sending:
             if self._connection is not None:
@@ -199,7 +199,7 @@ class RunnerProcess:
         self._on_exit(RunnerExit(process.pid, process.returncode, self._requested))
 
     def _receive(self) -> FromRunner | None:
-        """The next frame; ``None`` when the runner closed its end."""
+        """Return the next frame; ``None`` when the runner closed its end."""
         if self._connection is None:
             return None
         try:
@@ -211,6 +211,6 @@ class RunnerProcess:
         try:
             self._on_frame(frame)
         except Exception:
-            # A frame that was not taken is a lost token: end the runner, so that its sequences are replayed whole.
-            logger.exception("a frame of %s was not taken; ending the runner", self._title)
+            # A frame that was not handled is a lost token: kill the runner, so that its sequences are replayed whole.
+            log.exception("frame not handled, killing the runner: runner=%s", self._title)
             self._started().kill()

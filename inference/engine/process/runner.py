@@ -1,6 +1,7 @@
-"""The runner process, ``python -m inference.engine.process.runner <fd>``: one model on one device until it is stopped.
+"""Runner process, ``python -m inference.engine.process.runner <fd>``: one model on one device until Stop.
 
-Everything it needs comes over the socket pair ``fd``; it dies with its parent and leaves signals to the group to it.
+Configuration and frames arrive over the socket pair ``fd``. The process ends with its parent and ignores the signals
+that are sent to the process group.
 """
 
 import ctypes
@@ -38,20 +39,19 @@ from inference.engine.protocol.frames import (
     encode,
 )
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
-# Without a frame for so long there is time to save what a SIGKILL would lose.
-QUIET_SECS = 0.2
+QUIET_SECS = 0.2  # without a frame before idle work starts
 
 
 def main(fd: int) -> int:
-    """The whole life of a runner; the exit status."""
+    """Run until Stop; returns the exit status."""
     connection = Connection(fd)
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Ctrl-C and a service manager's stop reach the whole group; the parent may want to finish answers first.
+        # Ctrl-C and a service manager's stop reach the whole group; the parent decides whether answers finish first.
         signal.signal(number, signal.SIG_IGN)
-    os.putenv("GGML_NO_BACKTRACE", "1")  # an abort would run a debugger for seconds, and the parent waits for the end
+    os.putenv("GGML_NO_BACKTRACE", "1")  # an abort would start a debugger for seconds
     start = decode_start(connection.recv_bytes())
     setproctitle(start.title)
     logging.basicConfig(level=logging.WARNING, format=f"{start.title}: %(message)s")
@@ -62,11 +62,11 @@ def main(fd: int) -> int:
     except EngineError as error:
         send(Fatal(error.code, str(error)))
         return 1
-    settings = identity(start.config)
-    disk = open_disk(start.config, settings)
+    fingerprint = _fingerprint(start.config)
+    disk = _open_disk(start.config, fingerprint)
     inbox = _receive(connection)
     send(ready)
-    loop = EngineLoop(backend, start.config, send, disk, settings)
+    loop = EngineLoop(backend, start.config, send, disk, fingerprint)
     stop = serve(loop, inbox)
     loop.close(stop.save_secs)
     backend.close()
@@ -74,7 +74,7 @@ def main(fd: int) -> int:
 
 
 def serve(loop: EngineLoop, inbox: "queue.SimpleQueue[ToRunner]") -> Stop:
-    """Frames, then one step, until ``Stop``; waits for a frame only when there is nothing to compute."""
+    """Handle all frames, then run one step, until ``Stop``; blocks only when nothing is left to compute."""
     is_busy = False
     while True:
         while not is_busy or not inbox.empty():
@@ -87,36 +87,36 @@ def serve(loop: EngineLoop, inbox: "queue.SimpleQueue[ToRunner]") -> Stop:
 
 
 def _next_frame(loop: EngineLoop, inbox: "queue.SimpleQueue[ToRunner]") -> ToRunner:
-    """Waits for it; once it has been quiet, ended conversations are brought to disk meanwhile, one by one."""
+    """Wait for a frame; after ``QUIET_SECS`` idle work runs meanwhile, one unit at a time."""
     with suppress(queue.Empty):
         return inbox.get(timeout=QUIET_SECS)
-    while inbox.empty() and loop.tidy():
+    while inbox.empty() and loop.work_while_idle():
         pass
     return inbox.get()
 
 
-def identity(config: EngineConfig) -> str:
-    """What makes states of this runner usable elsewhere; empty when nobody can tell, and then none leave it."""
+def _fingerprint(config: EngineConfig) -> str:
+    """Return the fingerprint of KV states; empty when the model file cannot be read, and then no state is shared."""
     try:
         return state_fingerprint(config)
     except OSError as error:
-        logger.warning("states stay in this process: %s", error)
+        log.warning("kv states not shared between runners: error=%s", error)
         return ""
 
 
-def open_disk(config: EngineConfig, settings: str) -> SnapshotDisk | None:
-    """Where snapshots outlive this process; without it the runner works as well, so that nothing here is an error."""
-    if config.cache_dir is None or config.cache_disk_mb == 0 or not settings:
+def _open_disk(config: EngineConfig, fingerprint: str) -> SnapshotDisk | None:
+    """Open the disk tier; the runner works without one, so that a failure is only logged."""
+    if config.cache_dir is None or config.cache_disk_mb == 0 or not fingerprint:
         return None
     try:
-        return DiskStore(config.cache_dir, config.cache_disk_mb * MEBIBYTE, settings)
+        return DiskStore(config.cache_dir, config.cache_disk_mb * MEBIBYTE, fingerprint)
     except OSError as error:
-        logger.warning("no cache on disk: %s", error)
+        log.warning("kv cache on disk disabled: folder=%s error=%s", config.cache_dir, error)
         return None
 
 
 def open_backend(config: EngineConfig) -> Backend:
-    """The backend that the configuration names, loaded; raises ``EngineError``."""
+    """Load the configured backend; raises ``EngineError``."""
     n_slots = config.n_slots
     if config.backend is BackendKind.FAKE:
         batch_size = max(config.batch_size, config.parallel)
@@ -146,16 +146,15 @@ def _load(start: Start) -> tuple[Backend, Ready]:
 
 
 def _warm_up(backend: Backend) -> None:
-    """What the first request would pay for: buffers and weights, with one real token, and a look through the vocabulary
-    for the tokens that end an answer (0.2 s for 262,144)."""
+    """Allocate buffers, page the weights in and scan the vocabulary (0.2 s for 262,144 tokens)."""
     if backend.decode([Slice(0, 0, [backend.vocabulary.bos or 0], 1)]) is None:
-        raise BackendError("an empty memory had no room for one token")
+        raise BackendError("the empty KV cache has no room for one token")
     backend.remove(0)
     _ = backend.vocabulary.eog_tokens
 
 
 def _die_with_parent(parent_pid: int) -> None:
-    """The kernel kills us when the parent's thread that started us ends; the check closes the gap before the call."""
+    """Be killed with the parent thread that started this process; the check covers one that ended before the call."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         os._exit(0)
@@ -166,13 +165,13 @@ def _sender(connection: Connection) -> Callable[[FromRunner], None]:
         try:
             connection.send_bytes(encode(frame))
         except (BrokenPipeError, ConnectionResetError):
-            os._exit(0)  # nobody is left to work for
+            os._exit(0)  # the parent is gone
 
     return send
 
 
 def _receive(connection: Connection) -> "queue.SimpleQueue[ToRunner]":
-    """A thread that reads, so that a long decode never blocks the parent and its end is noticed at once."""
+    """Read frames in a thread: a long decode never blocks the parent, and the parent's end is noticed at once."""
     inbox: queue.SimpleQueue[ToRunner] = queue.SimpleQueue()
 
     def read() -> None:
@@ -180,7 +179,7 @@ def _receive(connection: Connection) -> "queue.SimpleQueue[ToRunner]":
             while True:
                 inbox.put(decode_to_runner(connection.recv_bytes()))
         except (EOFError, OSError):
-            os._exit(0)  # the parent closed the pair or is gone
+            os._exit(0)  # the parent closed the pair or ended
 
     threading.Thread(target=read, name="runner-inbox", daemon=True).start()
     return inbox

@@ -1,7 +1,7 @@
-"""The messages between a runner process and its parent, and how they become bytes.
+"""Frames between a runner process and its parent, and their encoding.
 
 Every frame is one msgpack map with a ``type`` tag, sent length-prefixed over a socket pair. Token indexes
-count the tokens of one sequence from 1; a taken-over sequence goes on with the next index.
+count the tokens of one sequence from 1; a sequence moved from another runner continues with the next index.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ class Frame(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
 
 
 class Start(Frame, frozen=True, tag=True, kw_only=True):
-    """The first frame: what to load, what to be called, and whose death to die with. Answered by Ready or Fatal."""
+    """First frame: model, process title, and the parent to end with. Answered by Ready or Fatal."""
 
     config: EngineConfig
     title: str
@@ -29,35 +29,35 @@ class Start(Frame, frozen=True, tag=True, kw_only=True):
 
 
 class Submit(Frame, frozen=True, tag=True, kw_only=True):
-    """Start a sequence, or go on with one: ``emitted`` are the tokens a former runner has already given out."""
+    """Start a sequence, or continue one: ``emitted`` are the tokens that a former runner has emitted."""
 
     sequence_id: str
     prompt: list[int]
     params: SequenceParams
     emitted: list[int] = []
     priority: int = 1
-    timeout_secs: float | None = None  # from its arrival here; the clocks of two processes are never compared
-    state: str = ""  # file with its cells from a former runner; read once and removed
+    timeout_secs: float | None = None  # from its arrival here: clocks of two processes are never compared
+    state: str = ""  # file with its KV state from a former runner; read once and removed
 
 
 class Cancel(Frame, frozen=True, tag=True):
-    """Stop a sequence within one step; answered by ``Ended`` with reason ``cancelled`` if it was alive."""
+    """Stop a sequence within one step; answered by ``Ended`` with reason ``cancelled`` if it was active."""
 
     sequence_id: str
 
 
 class Export(Frame, frozen=True, tag=True):
-    """Give sequences out to another runner, each as a file in ``folder``; answered by Exported, and by no Ended."""
+    """Remove sequences for another runner, with a state file each in ``folder``; answered by Exported alone."""
 
     sequence_ids: list[str]
     folder: str
 
 
 class ExportCache(Frame, frozen=True, tag=True, kw_only=True):
-    """Copy what may be gone on from later to files in ``folder``, youngest first; answered by CacheExported.
+    """Copy reusable KV states to files in ``folder``, youngest first; answered by CacheExported.
 
-    At most ``max_bytes`` and about ``budget_ms``. ``is_more``: go on behind what was copied before. ``own_only``: the
-    receiver still has what it gave us."""
+    At most ``max_bytes`` and about ``budget_ms``. ``is_continuation``: skip the states copied by earlier frames.
+    ``excludes_imported``: skip states that came from the receiver."""
 
     folder: str
     max_bytes: int
@@ -67,22 +67,22 @@ class ExportCache(Frame, frozen=True, tag=True, kw_only=True):
 
 
 class Import(Frame, frozen=True, tag=True):
-    """Take states in from files, which are removed; answered by Imported."""
+    """Load states from files, which are removed; answered by Imported."""
 
     paths: list[str]
 
 
 class Purge(Frame, frozen=True, tag=True):
-    """Remove the states of these owners, and keep none of them from now on; answered by Purged with the number."""
+    """Remove the KV states of these owners and store none of theirs later; answered by Purged with ``number``."""
 
     number: int
     tags: list[str]
 
 
 class Stop(Frame, frozen=True, tag=True):
-    """Leave the loop and exit; sequences still alive get no further frame."""
+    """Leave the loop and exit; active sequences get no further frame."""
 
-    save_secs: float  # for what is only in memory to reach the disk
+    save_secs: float  # time for writing KV states to disk
 
 
 # ---- runner -> parent ----
@@ -100,16 +100,16 @@ class Ready(Frame, frozen=True, tag=True, kw_only=True):
 
 
 class Deferred(Frame, frozen=True, tag=True):
-    """A sequence waits for room in the model's memory, or gave its own to others; ``reason`` is for its user.
+    """A sequence waits for room in the KV cache, or was preempted; ``reason`` is shown to its user.
 
-    Told once each time it begins to wait; the next Progress or token says that it goes on."""
+    Sent once each time it begins to wait; the next PrefillProgress or token means that it continues."""
 
     sequence_id: str
     reason: str
 
 
 class PrefillProgress(Frame, frozen=True, tag=True):
-    """Prompt tokens of a sequence computed so far."""
+    """Number of prompt tokens computed so far."""
 
     sequence_id: str
     n_done: int
@@ -117,9 +117,9 @@ class PrefillProgress(Frame, frozen=True, tag=True):
 
 
 class Emission(msgspec.Struct, frozen=True, array_like=True):
-    """One token: ``text`` is what it released (whole characters; nothing that may begin a stop string).
+    """One token: ``text`` is the text it released (whole characters, nothing that may begin a stop sequence).
 
-    ``logprobs`` only for a sequence that asked for them."""
+    ``logprobs`` only for a sequence with ``n_logprobs``."""
 
     sequence_id: str
     index: int
@@ -129,17 +129,17 @@ class Emission(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Step(Frame, frozen=True, tag=True, kw_only=True):
-    """What one pass of the loop produced, its batch, its cost and the memory after it.
+    """Result of one pass of the loop: emissions, batch, cost, and the KV cache after it.
 
-    ``n_cached`` are prompt tokens of sequences that began in this step and found them computed. Cells are counted once,
-    whoever shares them; ``free + used + cached`` is the whole pool."""
+    ``n_cached`` counts prompt tokens that sequences admitted since the last Step reused. Shared cells count once;
+    ``free + used + cached`` is the whole pool."""
 
     emissions: list[Emission]
     n_prefill: int
     n_decode: int
     step_ms: float
-    n_drafted: int = 0  # of ``n_decode``: tokens that were guessed, and those of them that proved right
-    n_accepted: int = 0
+    n_drafted: int = 0  # of ``n_decode``: draft tokens
+    n_accepted: int = 0  # of ``n_drafted``: tokens that the sampler drew
     n_sequences: int = 0
     n_cached: int = 0
     n_waiting: int = 0
@@ -149,13 +149,13 @@ class Step(Frame, frozen=True, tag=True, kw_only=True):
 
     @property
     def n_tokens(self) -> int:
-        """All that was computed in the batch."""
+        """Tokens computed in the batch."""
         return self.n_prefill + self.n_decode
 
 
 class Ended(Frame, frozen=True, tag=True, kw_only=True):
-    """A sequence is over. ``text`` is what was held back until now; ``n_kept`` of its tokens make up the whole text
-    (tokens that only completed a stop string are not kept). Times are ms in this runner."""
+    """End of a sequence. ``text`` was held back until now; the first ``n_kept`` tokens make up the whole text
+    (tokens that only completed a stop sequence are not kept). Times are ms in this runner."""
 
     sequence_id: str
     reason: str  # stop | length | cancelled | timeout
@@ -168,7 +168,7 @@ class Ended(Frame, frozen=True, tag=True, kw_only=True):
 
 
 class ExportedSequence(msgspec.Struct, frozen=True, array_like=True):
-    """A sequence that has left a runner. ``path`` is empty when there is no state: it is computed from its tokens."""
+    """A sequence that has left a runner. ``path`` is empty without a KV state: its tokens are computed again."""
 
     sequence_id: str
     path: str
@@ -179,14 +179,14 @@ class ExportedSequence(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Exported(Frame, frozen=True, tag=True):
-    """Who of those asked for has left; the others had ended, and their end was told before."""
+    """Sequences exported; missing ones had finished and sent Ended before."""
 
     sequences: list[ExportedSequence]
     ms: float
 
 
 class CacheExported(Frame, frozen=True, tag=True, kw_only=True):
-    """``is_all``: nothing is left that would fit."""
+    """Files of copied states; ``is_complete``: nothing is left that would fit."""
 
     paths: list[str]
     n_bytes: int
@@ -195,14 +195,14 @@ class CacheExported(Frame, frozen=True, tag=True, kw_only=True):
 
 
 class Imported(Frame, frozen=True, tag=True):
-    """States that are kept now; what did not fit this runner was dropped."""
+    """Number of states stored; states that do not fit this runner were dropped."""
 
     n_states: int
     ms: float
 
 
 class Purged(Frame, frozen=True, tag=True):
-    """States removed from cells, RAM and disk; ``is_complete``: no file of them waits to be written any more."""
+    """Number of states removed from cells, RAM and disk; ``is_complete``: no file of them is queued any more."""
 
     number: int
     n_states: int
@@ -210,7 +210,7 @@ class Purged(Frame, frozen=True, tag=True):
 
 
 class Rejected(Frame, frozen=True, tag=True):
-    """The sequence cannot run here, ever; nobody else is affected."""
+    """The sequence can never run here; other sequences are not affected."""
 
     sequence_id: str
     code: str

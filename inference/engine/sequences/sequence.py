@@ -1,7 +1,4 @@
-"""One generation inside the engine: its tokens, how far they are computed, and its state.
-
-Knows no cells but their count, and nothing of batches.
-"""
+"""One generation inside the engine: tokens, the number of them computed, and state. Knows no batches."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,12 +9,12 @@ from inference.engine.text.detokenizer import Detokenizer
 
 
 class SequenceState(StrEnum):
-    """Where a sequence is; ``ALLOWED`` has the moves."""
+    """Legal transitions are in ``ALLOWED``."""
 
-    WAITING = "waiting"  # arrived, or gave its cells to one of higher priority; holds no slot
-    PREFILL = "prefill"  # has a slot; known tokens are being computed
-    DECODE = "decode"  # every token but the last is computed; each step adds one
-    ENDED = "ended"  # said its last; whoever had it takes its slot back
+    WAITING = "waiting"  # arrived or preempted; has no slot
+    PREFILL = "prefill"  # admitted: has a slot, known tokens are being computed
+    DECODE = "decode"  # first token drawn: every token but the last is computed, each step adds one
+    ENDED = "ended"  # finished, cancelled, overdue or exported; its slot is taken back
 
 
 ALLOWED = {
@@ -30,10 +27,10 @@ ALLOWED = {
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """``tokens`` are prompt, replayed and generated tokens in one list.
+    """Prompt, replayed and generated tokens in one list.
 
-    tokens:  [0 ... n_prompt) prompt, [n_prompt ... len) given out, by this runner or a former one
-    cells:   [0 ... n_computed) of them are in the model's memory
+    tokens:  [0 ... n_prompt) prompt, [n_prompt ... len) emitted, by this runner or a former one
+    cells:   [0 ... n_computed) of them are in the KV cache
     """
 
     id: str
@@ -46,29 +43,30 @@ class Sequence:
     sampler: Sampler
     text: Detokenizer
     lookup: PromptLookup
-    arrived_at: float  # seconds on the loop's clock, as every ``_at`` below
+    arrived_at: float  # monotonic seconds, as every ``_at`` below
     n_logprobs: int = 0
-    ends_at: float | None = None  # seconds on the same clock: its deadline
-    ephemeral: bool = False  # its tokens and states stay in memory
-    tags: frozenset[str] = frozenset()  # owners of its states
+    ends_at: float | None = None  # deadline, monotonic seconds
+    ephemeral: bool = False  # nothing of it may reach a disk
+    tags: frozenset[str] = frozenset()  # owners of its KV states
     admitted_at: float | None = None
     first_token_at: float | None = None
     prefilled_at: float | None = None
     state: SequenceState = SequenceState.WAITING
     slot: int | None = None
     n_computed: int = 0
-    last_step: int = 0  # the number of the last batch it was in
+    last_step: int = 0  # number of its last batch
     n_cached: int = 0
     swapped_state: bytes | None = None  # private KV state while it holds no slot, or from another runner
     n_swapped: int = 0  # tokens in it
-    is_deferred: bool = False  # waits for room, and its user was told
+    is_deferred: bool = False  # waits for room, and Deferred was sent
     may_share: bool = True  # cells with other sequences
-    # Ends of beginnings that others share: a slice ends there, so that the state can be copied or saved.
+    # Ends of prefixes shared with other sequences: a slice ends there, so that the state can be copied or saved.
     checkpoints: set[int] = field(default_factory=set)
 
     def move(self, state: SequenceState) -> None:
         if state not in ALLOWED[self.state]:
-            raise RuntimeError(f"sequence {self.id} cannot go from {self.state} to {state}")
+            allowed = ", ".join(ALLOWED[self.state]) or "nothing"
+            raise RuntimeError(f"sequence {self.id} is {self.state}: expected a move to {allowed}, got {state}")
         self.state = state
 
     @property
@@ -81,12 +79,12 @@ class Sequence:
 
     @property
     def n_prefill(self) -> int:
-        """Known tokens that were not found computed."""
+        """Known tokens that were not reused from the cache."""
         return len(self.tokens) - self.n_cached
 
     @property
     def n_to_checkpoint(self) -> int:
-        """Pending tokens up to the next mark."""
+        """Pending tokens up to the next checkpoint."""
         return (
             min((mark for mark in self.checkpoints if mark > self.n_computed), default=len(self.tokens))
             - self.n_computed
@@ -94,5 +92,5 @@ class Sequence:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """Lower goes first."""
+        """Sort key of admission; lower goes first."""
         return (self.priority, self.arrival)

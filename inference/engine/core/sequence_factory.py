@@ -1,0 +1,51 @@
+"""Construction of sequences from Submit frames, with the text state of tokens emitted by a former runner."""
+
+import time
+from itertools import count
+
+from inference.engine.backends.vocabulary import Vocabulary
+from inference.engine.protocol.frames import Submit
+from inference.engine.sampling.prompt_lookup import PromptLookup
+from inference.engine.sampling.sampler import Candidates, Sampler
+from inference.engine.sequences.sequence import Sequence
+from inference.engine.text.detokenizer import Detokenizer
+
+
+class SequenceFactory:
+    """Numbers sequences in the order of arrival; all share one array of sampling candidates."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._candidates = Candidates(vocabulary.n_tokens)
+        self._arrivals = count(1)
+
+    def create(self, submit: Submit) -> Sequence:
+        """Return a waiting sequence for a valid ``submit``, without KV state."""
+        params = submit.params
+        now = time.monotonic()
+        forbidden = self._vocabulary.eog_tokens if params.ignore_eos else ()
+        return Sequence(
+            id=submit.sequence_id,
+            tokens=submit.prompt + submit.emitted,
+            n_prompt=len(submit.prompt),
+            priority=submit.priority,
+            arrival=next(self._arrivals),
+            max_tokens=params.max_tokens,
+            cache_prompt=params.cache_prompt,
+            ephemeral=params.ephemeral,
+            tags=frozenset(params.cache_tags),
+            sampler=Sampler(params.sampling, self._candidates, forbidden),
+            text=Detokenizer.of(params),
+            lookup=PromptLookup(self._vocabulary.eog_tokens),
+            n_logprobs=params.n_logprobs,
+            arrived_at=now,
+            ends_at=None if submit.timeout_secs is None else now + submit.timeout_secs,
+        )
+
+    def replay(self, sequence: Sequence, emitted: list[int]) -> str | None:
+        """Push emitted tokens through the detokenizer; returns the reason when the sequence is over already."""
+        for token in emitted:
+            sequence.text.push(self._vocabulary.piece(token))
+        if sequence.text.stopped:
+            return "stop"
+        return "length" if sequence.n_generated >= sequence.max_tokens else None

@@ -1,0 +1,52 @@
+"""Snapshot policy: which KV states are saved, and with which description. Knows no sequences and no eviction."""
+
+from inference.engine.backends.backend import KVCache
+from inference.engine.kv_cache.entries import CellEntry, KVSnapshot
+from inference.engine.kv_cache.prefix_search import MIN_SAVED
+from inference.engine.kv_cache.snapshots import SnapshotStore
+
+
+class StateSaver:
+    """Copies states from cells to the snapshot store."""
+
+    def __init__(self, kv: KVCache, snapshots: SnapshotStore) -> None:
+        self._kv = kv
+        self._snapshots = snapshots
+
+    @property
+    def has_ram(self) -> bool:
+        return self._snapshots.has_ram
+
+    def save(self, entry: CellEntry, *, only_ram: bool = False) -> None:
+        """Save the state of ``entry`` if it is long enough and not stored yet; sets ``entry.exceeds_ram``."""
+        tokens = entry.tokens
+        if not is_worth_saving(entry) or self._snapshots.is_off:
+            return
+        if self._snapshots.contains(tokens):
+            self._snapshots.add_tags(tokens, entry.tags)
+            return
+        state = self._kv.save(entry.slot)
+        entry.exceeds_ram = not self._snapshots.fits(len(state) + tokens.nbytes)
+        if not (only_ram and entry.exceeds_ram):
+            first_position = self._first_position(entry)
+            self._snapshots.put(tokens, first_position, state, ephemeral=entry.ephemeral, tags=entry.tags)
+
+    def write_to_disk(self, entry: CellEntry) -> bool | None:
+        """Write the state of ``entry`` to disk; None when it need not be there, False when the disk cannot follow."""
+        if not is_worth_saving(entry) or entry.ephemeral or self._snapshots.contains(entry.tokens, on_disk=True):
+            return None
+        state = self._kv.save(entry.slot)
+        return self._snapshots.write(entry.tokens, self._first_position(entry), state, entry.tags)
+
+    def describe(self, entry: CellEntry) -> KVSnapshot:
+        """Return the snapshot that saving ``entry`` would make, without its state."""
+        return KVSnapshot(entry.tokens, self._first_position(entry), ephemeral=entry.ephemeral, tags=entry.tags)
+
+    def _first_position(self, entry: CellEntry) -> int:
+        """A saved state leaves out cells that the next position does not attend to, dropped already or not."""
+        window = self._kv.window
+        return max(self._kv.first_position(entry.slot), len(entry.tokens) - window + 1) if window else 0
+
+
+def is_worth_saving(entry: CellEntry) -> bool:
+    return len(entry.tokens) >= MIN_SAVED
