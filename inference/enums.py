@@ -1,6 +1,6 @@
-"""Closed sets of values of a generation: its status, its state in a stream, its priority, how it ended.
+"""Enumerations of a generation: its status, its state in a stream, its priority, its finish reason.
 
-A module of its own, so that the queries and the model can both name them.
+A module of its own, because the querysets and the model both import them.
 """
 
 from enum import StrEnum
@@ -9,14 +9,14 @@ from django.db import models
 
 
 class Status(models.TextChoices):
-    """Where a generation is. Moves run downwards only, but for a take-over (running -> queued)."""
+    """Moves run downwards only, except for a take-over or a released claim (running -> queued)."""
 
-    PREPARING = "preparing"  # stored; its memories are being retrieved, its prompt is not built yet
-    QUEUED = "queued"  # the prompt is there; waits for a worker to claim it
-    RUNNING = "running"  # claimed by a worker, whose heartbeat counter moves
-    COMPLETE = "complete"  # ended by itself: stop or length
-    INTERRUPTED = "interrupted"  # ended by its client or its deadline; the text so far is kept
-    FAILED = "failed"  # ended by an error; error_code and error_message say which
+    PREPARING = "preparing"  # stored; passages are retrieved and the prompt is built
+    QUEUED = "queued"  # has its prompt; waits for a claim
+    RUNNING = "running"  # claimed by a worker that raises its heartbeat counter
+    COMPLETE = "complete"  # ended by the model or by max_tokens
+    INTERRUPTED = "interrupted"  # ended by a cancel or its deadline; the text so far is kept
+    FAILED = "failed"  # ended by the error in error_code and error_message
 
 
 WAITING = (Status.PREPARING, Status.QUEUED)
@@ -26,10 +26,10 @@ ENDED = (Status.COMPLETE, Status.INTERRUPTED, Status.FAILED)
 class StreamState(StrEnum):
     """The step that a generation waits for or works at, as its stream reports it between tokens."""
 
-    QUEUED = "queued"  # waits for a worker, or for room among the running answers
-    RETRIEVING = "retrieving"  # memories are searched
+    QUEUED = "queued"  # waits for a worker, or for a slot among the running answers
+    RETRIEVING = "retrieving"  # passages are retrieved
     WAITING_FOR_GPU = "waiting_for_gpu"  # the GPU was requested; meanwhile the CPU computes
-    LOADING = "loading"  # a model process is being started
+    LOADING = "loading"  # a runner is being started
     SUMMARIZING = "summarizing"  # a message longer than the context is read in parts
     PREFILL = "prefill"  # the prompt is being computed
     YIELDING = "yielding"  # the answer moves to another device or process

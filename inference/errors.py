@@ -1,30 +1,30 @@
-"""What can go wrong on the way of a generation.
+"""Errors of the generation service.
 
 InferenceError
-|- Refused             nothing was stored
-|  |- QueueFull        the whole service has too much to do
-|  |- CallerLimit      this caller has too much queued
+|- AdmissionRefused    nothing was stored
+|  |- QueueFull        the queue of the service is full
+|  |- CallerLimit      the queue of this caller is full
 |- KeyReused           the Idempotency-Key belongs to another request
-|- KeyTaken            the same request was stored a moment ago by somebody faster
+|- KeyTaken            a simultaneous request stored the same Idempotency-Key first
 |- AlreadyEnded        too late to cancel
 |- StoreUnavailable    Redis or the database does not answer
 |- ModelUnavailable    the model file cannot be used
-|  |- TooLittleMemory  the model with its context does not fit into RAM or onto the card
-|- GpuBusy             another process of this machine uses the card
-|- GpuUnavailable     the card's driver does not answer
-|- ServiceTokenRefused another service's token is not good here
+|  |- TooLittleMemory  the model with its context does not fit into RAM or GPU memory
+|- GpuBusy             another process of this machine uses the GPU
+|- GpuUnavailable      the GPU's driver does not answer
+|- ServiceTokenRefused another service's token is not accepted
 """
 
 
 class InferenceError(Exception):
-    """Base of this package's errors; ``code`` is what programs compare, ``retry_after_secs`` when to try again."""
+    """Base of this package's errors. Programs compare ``code``; ``retry_after_secs`` says when a retry may succeed."""
 
     code = "inference_error"
     retry_after_secs: int | None = None
 
 
 class AdmissionRefused(InferenceError):
-    """The request was not accepted and left no trace."""
+    """The request was not accepted and nothing of it was stored."""
 
     code = "refused"
 
@@ -35,40 +35,40 @@ class QueueFull(AdmissionRefused):
     code = "queue_full"
 
     def __init__(self, depth: int, retry_after_secs: int) -> None:
-        super().__init__(f"{depth} requests are waiting already; try again in about {retry_after_secs} s")
+        super().__init__(f"The queue is full: {depth} requests are waiting. Try again in about {retry_after_secs} s.")
         self.retry_after_secs = retry_after_secs
 
 
 class CallerLimit(AdmissionRefused):
-    """One caller has ``QUEUE_MAX_PER_CALLER`` requests waiting or running."""
+    """The caller has ``QUEUE_MAX_PER_CALLER`` requests waiting or running."""
 
     code = "caller_limit"
 
     def __init__(self, depth: int, retry_after_secs: int) -> None:
-        super().__init__(f"you have {depth} requests waiting or running already; wait for some to end")
+        super().__init__(f"You have {depth} requests waiting or running. Try again when some of them have ended.")
         self.retry_after_secs = retry_after_secs
 
 
 class KeyReused(InferenceError):
-    """The same Idempotency-Key came with another body."""
+    """The Idempotency-Key was stored with another body."""
 
     code = "idempotency_key_reused"
 
 
 class KeyTaken(InferenceError):
-    """A simultaneous request with the same Idempotency-Key was faster; ``find_by_key`` finds its generation."""
+    """A simultaneous request with the same Idempotency-Key came first; ``find_by_key`` returns its generation."""
 
     code = "idempotency_key_taken"
 
 
 class AlreadyEnded(InferenceError):
-    """The generation is over; there is nothing to cancel."""
+    """The generation has ended; there is nothing to cancel."""
 
     code = "already_ended"
 
 
 class StoreUnavailable(InferenceError):
-    """Redis or the database does not answer; nothing is known to have been lost."""
+    """Redis or the database does not answer; no data is known to be lost."""
 
     code = "store_unavailable"
     retry_after_secs = 5
@@ -82,24 +82,24 @@ class ModelUnavailable(InferenceError):
 
 
 class TooLittleMemory(ModelUnavailable):
-    """The wanted context does not fit; the message names the sizes that would."""
+    """The requested context does not fit; the message names sizes that do."""
 
     code = "too_little_memory"
 
 
 class GpuBusy(InferenceError):
-    """The lease is ours, but the card's lock is somebody else's: a process that is ending, or one beside us."""
+    """The lease is ours, but another process holds the GPU's lock: one that is ending, or another installation's."""
 
     code = "gpu_busy"
 
 
 class GpuUnavailable(InferenceError):
-    """The card's driver does not answer, so that nobody can say what its memory holds."""
+    """The GPU's driver does not answer, so that the use of its memory is unknown."""
 
     code = "card_unavailable"
 
 
 class ServiceTokenRefused(InferenceError):
-    """Another service's token is wrong, expired, used before or of a service that may not call."""
+    """Another service's token is invalid, expired, used before, or from a service without permission."""
 
     code = "service_token_refused"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def pack(token_ids: Sequence[int]) -> bytes:
-    """Bytes of token ids, 4 per id."""
+    """Encode token ids, 4 bytes each."""
     ids = array("i", token_ids)
     if sys.byteorder == "big":
         ids.byteswap()
@@ -14,7 +14,7 @@ def pack(token_ids: Sequence[int]) -> bytes:
 
 
 def unpack(data: bytes | memoryview) -> list[int]:
-    """Token ids of bytes that ``pack`` made (PostgreSQL hands them out as a memoryview)."""
+    """Decode the bytes of ``pack`` (PostgreSQL returns a memoryview)."""
     ids = array("i")
     ids.frombytes(bytes(data))
     if sys.byteorder == "big":

@@ -1,4 +1,4 @@
-"""The operators' pages of generations and hand-overs. Django imports this package alone."""
+"""Admin pages of generations and hand-overs; Django's autodiscovery imports this package."""
 
 from inference.admin.generations import GenerationAdmin
 from inference.admin.hand_overs import HandOverAdmin

@@ -1,4 +1,4 @@
-"""Generations for operators: what waits, what runs, what went wrong. Read-only but for one action, a cancel."""
+"""Admin pages of generations, read-only except for the action that cancels."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ else:  # not subscriptable when it runs
 
 @admin.register(Generation)
 class GenerationAdmin(_ModelAdmin):
-    """The state of a generation is the machine's: nothing here edits it, the action calls a service."""
+    """Read-only: the service owns a generation's state. The action calls a service."""
 
     list_display = (
         "id",
@@ -86,11 +86,11 @@ class GenerationAdmin(_ModelAdmin):
         self.message_user(request, f"{n_cancelled} cancelled, {n_ended} had ended already", messages.INFO)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Generation]:
-        # Prompts and outputs are large, and no page here shows them.
+        # Large columns that no page shows.
         return super().get_queryset(request).defer("prompt", "output", "text_ends", "details")
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
-        """Who may stop generations; nothing else of them can be changed here."""
+        """The permission of the action: cancelling is the only change possible here."""
         return request.user.has_perm("inference.change_generation")
 
     def has_add_permission(self, request: HttpRequest) -> bool:

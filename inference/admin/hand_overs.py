@@ -1,4 +1,4 @@
-"""Hand-overs for operators: when the card came, what it was good for, why it went. Read-only; newest first."""
+"""Admin pages of hand-overs: arrival on the GPU, use, and the reason of the end. Read-only; newest first."""
 
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ GROUPS = {
 
 @admin.register(HandOver)
 class HandOverAdmin(_ModelAdmin):
-    """A line says what a person asks first; the page behind it has the rest, in three groups."""
+    """The list has the main figures of each GPU session; its page has all of them in three groups."""
 
     list_display = ("when", "outcome", "way", "ready_after", "held", "served", "moved", "gave_back")
     list_display_links = ("when",)
@@ -43,7 +43,7 @@ class HandOverAdmin(_ModelAdmin):
         at = localtime(row.started_at)
         return format_html('<span style="white-space: nowrap">{}</span>', f"{at:%d %b %H:%M:%S}")
 
-    # Second, so that a phone shows it without being pushed aside.
+    # Second, so that it is visible on a phone without scrolling.
     @admin.display(description="ended because", ordering="ended_because")
     def outcome(self, row: HandOver) -> str:
         return row.ended_because
@@ -109,9 +109,9 @@ class HandOverAdmin(_ModelAdmin):
 
 
 def _duration(ms: float | None) -> str:
-    """As a person says it, on one line: ms below a second, then seconds, then minutes."""
+    """Format a duration for people, without a line break: ms below a second, then seconds, then minutes."""
     if ms is None:
         return "–"
     secs = ms / 1000
-    told = f"{ms:.0f} ms" if secs < 1 else f"{secs:.1f} s" if secs < 60 else f"{secs // 60:.0f} min {secs % 60:.0f} s"
-    return told.replace(" ", "\N{NO-BREAK SPACE}")
+    text = f"{ms:.0f} ms" if secs < 1 else f"{secs:.1f} s" if secs < 60 else f"{secs // 60:.0f} min {secs % 60:.0f} s"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")

@@ -1,6 +1,6 @@
-"""The token that the services of one installation show each other in ``X-Service-Token``: who may call, and once.
+"""Service tokens: the credentials in ``X-Service-Token`` between the services of one installation, each valid once.
 
-Knows the installation's keys, time and the jti store; how it is written stands in ``signing``. Knows nothing of HTTP.
+Knows the installation's keys, the clock and the store of used ids; the format is defined in ``signing``. Knows no HTTP.
 """
 
 import base64
@@ -25,33 +25,33 @@ _JTI_PREFIX = "s2s:rid:"
 
 
 def mint(service_id: str = "gemma-service") -> str | None:
-    """A fresh token of ours for one request, or None when the installation has no key."""
+    """A new token for one request; None when the installation has no key."""
     keys = _keys()
     return signing.minted(keys[0], service_id) if keys else None
 
 
 def verify(token: str, *, allowed: frozenset[str]) -> str:
-    """The service that sent ``token``, which is used up by this. Raises ServiceTokenRefused, StoreUnavailable."""
+    """The id of the service that sent ``token``; marks it as used. Raises ServiceTokenRefused, StoreUnavailable."""
     part, dot, signature = token.partition(".")
     if not dot or len(token) > MAX_TOKEN_CHARS or not token.isascii():
-        raise ServiceTokenRefused("the service token is malformed")
+        raise ServiceTokenRefused("The service token is malformed.")
     if not _is_signed(part, signature):
-        raise ServiceTokenRefused("the service token is not signed with a key of this installation")
+        raise ServiceTokenRefused("The service token is not signed with a key of this installation.")
     payload = _payload(part)
     expires_at = payload.get("expires_at")
     if not _is_seconds(expires_at) or expires_at <= time.time():
-        raise ServiceTokenRefused("the service token has expired")
+        raise ServiceTokenRefused("The service token has expired.")
     if payload.get("aud") != AUDIENCE:
-        raise ServiceTokenRefused("the service token is meant for another audience")
+        raise ServiceTokenRefused("The service token is meant for another audience.")
     service_id = payload.get("service_id")
     if not isinstance(service_id, str) or service_id not in allowed:
-        raise ServiceTokenRefused("this service may not call here")
+        raise ServiceTokenRefused("This service is not permitted to call this endpoint.")
     _use_up(payload.get("jti"), expires_at)
     return service_id
 
 
 def _is_signed(part: str, signature: str) -> bool:
-    # All keys are tried, whatever ``kid`` says and whichever matched: the time taken tells nothing.
+    # All keys are tried, regardless of ``kid`` and of a match, so that the time taken reveals nothing.
     matches = [hmac.compare_digest(signing.signature(key, part), signature) for key in _keys()]
     return any(matches)
 
@@ -64,28 +64,28 @@ def _payload(part: str) -> dict[str, Any]:
     try:
         payload = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     except (ValueError, RecursionError) as error:
-        raise ServiceTokenRefused("the service token is malformed") from error
+        raise ServiceTokenRefused("The service token is malformed.") from error
     if not isinstance(payload, dict):
-        raise ServiceTokenRefused("the service token is malformed")
+        raise ServiceTokenRefused("The service token is malformed.")
     return payload
 
 
 def _use_up(jti: object, expires_at: float) -> None:
     if not isinstance(jti, str) or not 1 <= len(jti) <= 128:
-        raise ServiceTokenRefused("the service token has no id")
-    # One second more than it is valid for: the server's clock may round the other way.
+        raise ServiceTokenRefused("The service token has no id.")
+    # One second longer than the token is valid: Redis's clock may round the other way.
     keep_secs = min(max(1, math.ceil(expires_at - time.time())) + 1, MAX_KEEP_SECS)
     try:
         is_new = shared_client().set(_JTI_PREFIX + jti, 1, nx=True, ex=keep_secs)
     except redis.RedisError as error:
-        # Without the store a replay cannot be told from a first use, so nothing is let in.
-        raise StoreUnavailable("the store of used service tokens does not answer") from error
+        # Without the store a replay cannot be detected, so that every token is refused.
+        raise StoreUnavailable("The store of used service tokens does not answer.") from error
     if not is_new:
-        raise ServiceTokenRefused("the service token was used before")
+        raise ServiceTokenRefused("The service token has been used before.")
 
 
 def _keys() -> list[SigningKey]:
-    """The key that signs first, then the one still honoured."""
+    """The signing key, then the previous one, which is still accepted."""
     try:
         first = signing.signing_key(primary=settings.JWT_SECRET_PRIMARY, single=settings.JWT_SECRET)
         keys = [first] if first else []

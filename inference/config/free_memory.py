@@ -1,4 +1,4 @@
-"""How much memory this process may still take: what the machine has available and what its control groups leave.
+"""Free memory of this process: the machine's available memory and the limits of its control groups.
 
 Knows no models.
 """
@@ -13,16 +13,16 @@ MEMINFO = Path("/proc/meminfo")
 
 @dataclass(frozen=True)
 class FreeMemory:
-    """Memory that may still be taken, and who says so."""
+    """Free bytes, and the limit that they come from."""
 
     n_bytes: int
     limit: str
 
 
 def free_ram() -> FreeMemory:
-    """The least of what the machine has available and what the limits of this process's control groups leave."""
-    found = [FreeMemory(_available(), "MemAvailable"), *map(_left_in, _own_cgroups())]
-    return min((free for free in found if free), key=lambda free: free.n_bytes)
+    """The smallest of the machine's available memory and the rests of this process's control groups."""
+    limits = [FreeMemory(_available(), "MemAvailable"), *map(_rest_of, _cgroups())]
+    return min((free for free in limits if free), key=lambda free: free.n_bytes)
 
 
 def _available() -> int:
@@ -30,23 +30,23 @@ def _available() -> int:
     return int(line.split()[1]) * 1024
 
 
-def _own_cgroups() -> list[Path]:
-    """Version 2: the process's group and those above it. In a container the root is its own."""
+def _cgroups() -> list[Path]:
+    """The process's control group (version 2) and its ancestors. In a container the root is the container's."""
     try:
-        own = next(line[3:] for line in OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))
+        relative = next(line[3:] for line in OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
-        own = "/"
-    path = CGROUPS / own.strip().lstrip("/")
+        relative = "/"
+    path = CGROUPS / relative.strip().lstrip("/")
     return [folder for folder in (path, *path.parents) if folder.is_relative_to(CGROUPS)]
 
 
-def _left_in(folder: Path) -> FreeMemory | None:
+def _rest_of(folder: Path) -> FreeMemory | None:
     try:
         limit, used = (folder / "memory.max").read_text().strip(), int((folder / "memory.current").read_text())
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
-        return None  # not limited here, or another kind of control group
+        return None  # no memory controller, or version 1
     if limit == "max":
         return None
-    # Pages of files that nobody has used lately are given up when somebody wants the memory.
+    # The kernel reclaims inactive pages of files before it refuses memory.
     return FreeMemory(max(0, int(limit) - used + int(stat.get("inactive_file", 0))), "limit of the control group")

@@ -1,4 +1,4 @@
-"""From Django's settings to what the engine is told; the engine itself reads neither settings nor environment."""
+"""The engine's configuration from Django's settings; the engine itself reads neither settings nor environment."""
 
 from django.conf import settings
 
@@ -6,7 +6,7 @@ from inference.engine.config import Device, EngineConfig
 
 
 def requested_config() -> EngineConfig:
-    """The settings as they are, before the model file had its say."""
+    """The settings as they are, before the model file limits them."""
     return EngineConfig(
         model_path=settings.GEMMA_MODEL_FILE,
         backend=settings.GEMMA_BACKEND,
@@ -32,5 +32,5 @@ def requested_config() -> EngineConfig:
 
 
 def capped_context(config: EngineConfig, trained_context: int) -> int:
-    """The pool's cells: what was asked for, but never more than the model was trained for."""
+    """Cells of the pool: the requested context, at most the trained one (0: unknown)."""
     return min(config.context_size, trained_context) if trained_context > 0 else config.context_size

@@ -1,5 +1,5 @@
-"""Whether the model and a context of the wanted size fit into RAM, or a runner's part of them onto a card, before
-anything is loaded. Knows neither the machine nor the card, only what they say is free.
+"""The memory budget of a configuration, checked before anything is loaded: weights and KV cache in RAM, or a runner's
+share of them on a GPU. Knows neither the machine nor the GPU, only their free memory.
 """
 
 from dataclasses import dataclass, replace
@@ -12,22 +12,22 @@ from inference.engine.config import MEBIBYTE, EngineConfig
 from inference.engine.kv_cache.memory_estimate import KvShape, kv_shape, sizes_that_fit
 from inference.errors import TooLittleMemory
 
-# Buffers of the computation and the process itself, beside weights and caches.
+# Compute buffers and the process itself, beside weights and KV cache.
 OVERHEAD_BYTES = 300 * MEBIBYTE
-# On a card the driver's own part for a process comes on top. An estimate: no card has been measured.
+# On a GPU the driver's share for a process comes on top. An estimate: no GPU has been measured.
 GPU_OVERHEAD_BYTES = 700 * MEBIBYTE
 
 
 @lru_cache(maxsize=4)
 def kv_bytes(config: EngineConfig) -> int | None:
-    """What the caches of this configuration take, its context capped by the file; None if the file does not say."""
+    """Bytes of the KV cache, the context capped by the model file; None if the file does not state its shape."""
     header = check_model_file(config.model_path)
     shape = kv_shape(header)
     return MemoryNeed.of(config, header, shape).caches if shape else None
 
 
 def check_memory(config: EngineConfig, free: FreeMemory) -> None:
-    """Raises TooLittleMemory, or ModelFileError. A file that does not say enough is not checked."""
+    """Raise TooLittleMemory or ModelFileError. A file that does not state its shape is not checked."""
     header = check_model_file(config.model_path)
     shape = kv_shape(header)
     if shape is None:
@@ -37,13 +37,13 @@ def check_memory(config: EngineConfig, free: FreeMemory) -> None:
         return
     raise TooLittleMemory(
         f"{need} are needed, but {_mb(free.n_bytes)} MB are free ({free.limit}); {need.fitting(free.n_bytes)}. "
-        "Smaller GEMMA_PARALLEL, GEMMA_KV_TYPE_K and GEMMA_KV_TYPE_V need less too."
+        "Smaller values of GEMMA_PARALLEL, GEMMA_KV_TYPE_K and GEMMA_KV_TYPE_V need less, too."
     )
 
 
 def gpu_memory_shortage(config: EngineConfig, free_mb: int) -> str:
-    """Why not all layers that ``config`` puts onto a card fit into so much memory of it, and which contexts and numbers
-    of layers would; empty when they fit or the file does not say. Raises ModelFileError."""
+    """The reason why the configured layers do not fit into ``free_mb`` of the GPU, with contexts and numbers of layers
+    that do; empty when they fit or the file does not state its shape. Raises ModelFileError."""
     header = check_model_file(config.model_path)
     shape = kv_shape(header)
     if shape is None:
@@ -57,23 +57,23 @@ def gpu_memory_shortage(config: EngineConfig, free_mb: int) -> str:
 
 
 def layers_that_fit(config: EngineConfig, free_mb: int) -> int:
-    """Of the layers that ``config`` puts onto a card, how many fit into so much memory of it.
+    """The number of the configured layers that fit into ``free_mb`` of the GPU.
 
-    A file that does not say enough is believed to fit. Raises ModelFileError.
+    All of them for a file that does not state its shape. Raises ModelFileError.
     """
     header = check_model_file(config.model_path)
     shape = kv_shape(header)
     if shape is None:
         return config.layers_on_gpu
     whole = MemoryNeed.of(config, header, shape)
-    # Beyond its last layer llama.cpp takes one for the output, which is among the weights already.
-    wanted = min(config.layers_on_gpu, shape.n_layers + 1)
-    return next((n for n in range(wanted, 0, -1) if whole.on_card(n).total <= free_mb * MEBIBYTE), 0)
+    # llama.cpp counts the output as one layer more; its weights are part of the whole already.
+    n_requested = min(config.layers_on_gpu, shape.n_layers + 1)
+    return next((n for n in range(n_requested, 0, -1) if whole.on_card(n).total <= free_mb * MEBIBYTE), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryNeed:
-    """What a runner takes of one kind of memory, and what it would with another context. ``n_layers`` None: of RAM."""
+    """A runner's need of one kind of memory; ``n_layers`` is None for RAM."""
 
     config: EngineConfig
     shape: KvShape
@@ -88,7 +88,7 @@ class MemoryNeed:
         return cls(config=config, shape=shape, n_cells=n_cells, weights=header.data_end)
 
     def on_card(self, n_layers: int) -> "MemoryNeed":
-        """The part of so many layers; their share of the weights, which is a little too much."""
+        """The need of so many layers on a GPU. Their share of the weights is slightly overestimated."""
         n_layers = min(n_layers, self.shape.n_layers)
         share = self.weights * n_layers // self.shape.n_layers
         return replace(self, weights=share, overhead=GPU_OVERHEAD_BYTES, n_layers=n_layers)
@@ -102,7 +102,7 @@ class MemoryNeed:
         return self.caches + self.weights + self.overhead
 
     def fitting(self, free_bytes: int) -> str:
-        """For the user: smaller contexts that would fit."""
+        """Smaller contexts that fit, as text for the operator."""
         for_caches = free_bytes - self.weights - self.overhead
         sizes = sizes_that_fit(
             self._shape, self.config, n_cells=self.n_cells, n_slots=self.config.n_slots, free_bytes=for_caches

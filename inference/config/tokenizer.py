@@ -21,7 +21,7 @@ INSTRUCT_MARKS = ("it", "instruct", "chat")
 
 
 class Tokenizer:
-    """What callers may know of the model without running it. Threads may share one."""
+    """The model's vocabulary and the facts of its file, available without running it. Threads may share one."""
 
     def __init__(self, vocabulary: Vocabulary, config: EngineConfig) -> None:
         self.vocabulary = vocabulary
@@ -35,7 +35,7 @@ class Tokenizer:
         self.eos_text = vocabulary.token_text(vocabulary.eos) if vocabulary.eos is not None else ""
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """Token ids without BOS; with ``special=False`` no control token can come out of the text."""
+        """Token ids without BOS; with ``special=False`` no text becomes a control token."""
         return self.vocabulary.encode(text, special=special)
 
     def decode(self, token_ids: list[int]) -> str:
@@ -43,7 +43,7 @@ class Tokenizer:
 
     @cached_property
     def is_instruct(self) -> bool:
-        """True when the file is made for turns: it brings a template, or its name or finetune says so."""
+        """Whether the model was trained on turns: the file has a template, or its name or finetune says so."""
         if self.chat_template:
             return True
         metadata = self.vocabulary.metadata
@@ -57,7 +57,7 @@ _tokenizer: Tokenizer | None = None
 
 
 def get_tokenizer() -> Tokenizer:
-    """This process's tokenizer, loaded on first use; raises ModelUnavailable and tries again at the next call."""
+    """This process's tokenizer, loaded at the first call. After ModelUnavailable the next call tries again."""
     global _tokenizer
     with _lock:
         if _tokenizer is None:
@@ -70,14 +70,14 @@ def get_tokenizer() -> Tokenizer:
 
 
 def known_vocabulary() -> Vocabulary | None:
-    """The vocabulary for those who can do without, None when the model file cannot be used."""
+    """The vocabulary, or None when the model file cannot be used: for callers that can do without."""
     try:
         return get_tokenizer().vocabulary
     except ModelUnavailable as error:
-        log.warning("no vocabulary: %s", error)
+        log.warning("vocabulary not available error=%s", error)
         return None
 
 
 def count_tokens(text: str) -> int:
-    """How many tokens ``text`` costs as content."""
+    """The number of tokens of ``text`` as content."""
     return len(get_tokenizer().encode(text))

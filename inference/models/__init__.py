@@ -1,4 +1,4 @@
-"""The tables of ``inference``: generations, who has the GPU, and what deletions have left to be removed."""
+"""The tables of ``inference``: generations, the GPU ledger, hand-overs and purge requests."""
 
 from inference.enums import ENDED, WAITING, FinishReason, Priority, Status
 from inference.models.generation import Generation

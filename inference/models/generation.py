@@ -1,4 +1,4 @@
-"""The generation: one run of the model for one assistant message, and the row that is the truth about it.
+"""The generation: one run of the model for one assistant message. Its row is the truth about it.
 
 Knows nothing of conversations, HTTP or Redis. Columns a worker owns (claim, result) are written only under
 its ``claim_epoch``.
@@ -16,13 +16,13 @@ from inference.token_ids import pack, unpack
 class Generation(models.Model):
     """One run of the model.
 
-    ``prompt`` and ``output`` hold token ids (int32, little-endian). The prompt is dropped when the generation
-    ends: whoever asked keeps what a turn was rendered to. ``text_ends`` (int32 likewise) says for each token given
-    out how much of ``text`` had been released with it, so that a late reader gets the very pieces of the token log.
-    ``labels`` are those of ``text`` when its labels were to be checked, here for queries.
-    ``details`` belongs to whoever asked and is not read here. ``prepare_task`` names the Celery task that builds the
-    prompt if the process that should have done it is gone, ``follow_up_task`` the one to ring when it has ended: an
-    outbox of one, emptied by that task together with what it stores, and rung again by the sweep until then.
+    ``prompt`` and ``output`` hold token ids (int32, little-endian). The prompt is cleared when the generation ends; the
+    caller stores the rendered turn. ``text_ends`` (int32 likewise) has for each emitted token the length of ``text``
+    released with it, so that a late reader gets the same pieces as from the token log. ``labels`` are the citation
+    labels in ``text`` when they were checked, for queries. ``details`` belongs to the caller; only the id of the
+    creating request in it is read here (``log_context``). ``prepare_task`` names the Celery task that builds the prompt
+    when the process that should have built it is gone. ``follow_up_task`` names the task that follows the end: an
+    outbox with one place, which that task empties in the transaction of its work; until then the reaper repeats it.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -75,12 +75,12 @@ class Generation(models.Model):
             models.CheckConstraint(condition=models.Q(priority__in=[1, 2]), name="generation_priority_known"),
         ]
         indexes = [
-            # One covering index for "which owners wait", "the oldest of this owner" and "how many of it run".
+            # Covers the three queries of a claim: owners that wait, their oldest row, and how many of theirs run.
             models.Index(fields=["status", "owner", "queued_at", "priority"], name="generation_queue"),
             models.Index(fields=["owner", "-started_at"], name="generation_owner_started"),
             models.Index(fields=["status", "deadline_at"], name="generation_deadline"),
             models.Index(fields=["ephemeral", "finished_at"], name="generation_ephemeral"),
-            # Few rows ever have one, and only those are in it.
+            # Partial: few rows have a follow-up.
             models.Index(fields=["status"], name="generation_follow_up", condition=~models.Q(follow_up_task="")),
         ]
 
@@ -106,7 +106,7 @@ class Generation(models.Model):
 
     @property
     def device(self) -> str:
-        """The device of the last token, or empty before the first."""
+        """The device of the last token; empty before the first."""
         return self.devices[-1]["device"] if self.devices else ""
 
     @property

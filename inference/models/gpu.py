@@ -1,36 +1,36 @@
-"""The tables of the card: who has it (one row, the truth), and every hand-over there was.
+"""The tables of the GPU: the ledger of the current lease (one row, the truth), and the history of hand-overs.
 
-Redis may be wiped at any time, so that what must never go back, the lease's epoch, lies here.
+The lease's epoch must never go back, and Redis may be wiped at any time: therefore it is stored here.
 """
 
 from django.db import models
 
 
 class LedgerState(models.TextChoices):
-    """How one gets there is said beside each."""
+    """State of the lease; the comments name the move into each."""
 
-    FREE = "free"  # at first; after a resume was published
-    PAUSING = "pausing"  # somebody's turn has come: epoch + 1, residents are being paused
-    HELD = "held"  # the residents said that the card is free; or nobody was there to say it
-    RESUMING = "resuming"  # released, expired, refused or reset: residents are about to be told
+    FREE = "free"  # initially; after the resume was published
+    PAUSING = "pausing"  # a request is granted: epoch + 1, residents are being paused
+    HELD = "held"  # all residents have reported that the GPU is free, or there were none
+    RESUMING = "resuming"  # released, expired, refused or reset: the resume is about to be published
 
 
 class LedgerQuerySet(models.QuerySet["GpuLedger"]):
     """Conditional updates, each with at most one winner."""
 
     def current(self) -> "GpuLedger":
-        """The one row; made when somebody removed it."""
+        """The only row, created when it is missing."""
         row, _ = self.get_or_create(pk=1)
         return row
 
-    def move(self, seen: "GpuLedger", to: LedgerState, **changes: object) -> bool:
-        """Change the row if it is still as it was seen; False: another process got there first."""
-        rows = self.filter(pk=1, epoch=seen.epoch, state=seen.state)
+    def move(self, expected: "GpuLedger", to: LedgerState, **changes: object) -> bool:
+        """Change the row if epoch and state are as expected; False when another process moved it first."""
+        rows = self.filter(pk=1, epoch=expected.epoch, state=expected.state)
         return rows.update(state=to, **changes) == 1
 
 
 class GpuLedger(models.Model):
-    """``epoch`` numbers the grants. ``is_emptied``: the residents were told to pause and not yet to resume."""
+    """``epoch`` numbers the grants. ``is_emptied``: a pause was published and no resume yet."""
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
     epoch = models.PositiveBigIntegerField(default=0)
@@ -56,7 +56,7 @@ class GpuLedger(models.Model):
 
 
 class HandOver(models.Model):
-    """One stay on the card; fields as in ``hand_over.HandOverRecord``."""
+    """One session on the GPU; fields as in ``hand_over.HandOverRecord``."""
 
     started_at = models.DateTimeField()
     device_from = models.CharField(max_length=16)

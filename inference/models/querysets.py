@@ -1,7 +1,7 @@
-"""Named queries over generations: who is next, whose claim lives, who waits too long.
+"""Named queries and single-row moves of generations.
 
-Every move is one conditional UPDATE whose count is checked, so that it holds with any number of processes; none of
-them knows Redis, Celery or the engine.
+Every move is one conditional UPDATE whose count is checked, so that it holds with any number of processes. Knows
+neither Redis nor Celery nor the engine.
 """
 
 import logging
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A batch row that has waited this long is served like an interactive one, and one of each owner in this time: a
-# long batch would otherwise have aged as a whole, and its owner's own questions would wait behind all of it.
+# A batch row that has waited this long is served like an interactive one, but only one per owner in this time: a long
+# batch would otherwise be promoted as a whole, and its owner's own questions would wait behind it.
 QUEUE_AGEING_SECS = 60.0
 
 
 class GenerationQuerySet(models.QuerySet["Generation"]):
-    """Questions and moves; a move returns whether it happened."""
+    """Queries, and moves that return whether they happened."""
 
     def waiting(self) -> "GenerationQuerySet":
         return self.filter(status__in=WAITING)
@@ -39,7 +39,6 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
         return self.filter(status=Status.RUNNING)
 
     def interactive(self) -> "GenerationQuerySet":
-        """Those that somebody waits for."""
         return self.filter(priority=Priority.INTERACTIVE)
 
     def batch(self) -> "GenerationQuerySet":
@@ -54,15 +53,15 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
     # ---- the queue ----
 
     def ahead_of(self, queued_at: datetime, priority: int) -> "GenerationQuerySet":
-        """Queued rows served before such a row, without regard to fairness between owners and to what has aged."""
+        """Queued rows that are served before such a row; ignores fairness between owners and aged batch rows."""
         interactive, older = Q(priority=Priority.INTERACTIVE), Q(queued_at__lt=queued_at)
         if priority == Priority.INTERACTIVE:
             return self.queued().filter(interactive, older)
         return self.queued().filter(interactive | older)
 
     def claim_next(self, *, worker: str) -> "Generation | None":
-        """Claim the row that is next by priority, fairness between owners and age; None when nothing waits."""
-        if not self.queued().exists():  # most rings too many end here, without the write lock
+        """Claim the next row by priority, fairness between owners and age; None when nothing waits."""
+        if not self.queued().exists():  # most superfluous wake-up messages end here, without the write lock
             return None
         now = timezone.now()
         with transaction.atomic(using=self.db):
@@ -80,23 +79,23 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
                 timings=row.timings or {"queue": round(waited_ms, 1)},
             )
             if claimed != 1:
-                log.info("generation %s: another worker got there first", row.pk)
+                log.info("another worker claimed the row first generation=%s worker=%s", row.pk, worker)
                 return None
         return self.get(pk=row.pk)
 
     def _pick(self, now: datetime) -> "Generation | None":
-        """The next row, locked where the database can (on SQLite the immediate transaction keeps others out)."""
-        for tier in (self._served_first(now), self.queued()):
+        """The next row, locked where the database can (SQLite's immediate transaction keeps other writers out)."""
+        for tier in (self._first_tier(now), self.queued()):
             owner = tier._next_owner()
             if owner is None:
                 continue
-            # On PostgreSQL a simultaneous claim may hold all rows of the fairest owner: anybody's row is
-            # better then than to leave a ring unanswered.
+            # On PostgreSQL a simultaneous claim may have locked all rows of the fairest owner. Any other row is better
+            # than none: the wake-up message is used up.
             return tier.filter(owner=owner)._first_unlocked() or tier._first_unlocked()
         return None
 
-    def _served_first(self, now: datetime) -> "GenerationQuerySet":
-        """Rows of the first tier: interactive ones, and batch rows whose turn has come by age."""
+    def _first_tier(self, now: datetime) -> "GenerationQuerySet":
+        """Interactive rows, and aged batch rows of owners without a batch row started lately."""
         then = now - timedelta(seconds=QUEUE_AGEING_SECS)
         aged = Q(priority=Priority.BATCH, queued_at__lte=then)
         owners = set(self.queued().filter(aged).values_list("owner", flat=True).distinct())
@@ -107,19 +106,19 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
         return self.queued().filter(Q(priority=Priority.INTERACTIVE) | (aged & Q(owner__in=owners)))
 
     def _next_owner(self) -> str | None:
-        """The owner, of those with a row in this set, with the fewest running, then served longest ago (never is
-        longest), then waiting longest."""
-        mine = self.model.objects.using(self.db).filter(owner=OuterRef("owner"))
-        n_running = mine.running().order_by().values("owner").annotate(n=Count("*")).values("n")
-        last_served = mine.filter(started_at__isnull=False).order_by("-started_at").values("started_at")[:1]
-        # Ordered by the subqueries without selecting them: selected, they would be grouped by, once for every row.
+        """The owner in this set with the fewest running rows, then served longest ago, then waiting longest."""
+        of_owner = self.model.objects.using(self.db).filter(owner=OuterRef("owner"))
+        n_running = of_owner.running().order_by().values("owner").annotate(n=Count("*")).values("n")
+        last_served = of_owner.filter(started_at__isnull=False).order_by("-started_at").values("started_at")[:1]
+        # Ordered by the subqueries without selecting them: selected, they would be part of the GROUP BY and run for
+        # every row.
         owners = (
             self.order_by()
             .values("owner")
             .annotate(oldest=Min("queued_at"))
             .order_by(
-                Subquery(n_running).asc(nulls_first=True),  # no row: none runs
-                Subquery(last_served).asc(nulls_first=True),
+                Subquery(n_running).asc(nulls_first=True),  # NULL: none is running
+                Subquery(last_served).asc(nulls_first=True),  # NULL: never served
                 "oldest",
                 "owner",
             )
@@ -135,60 +134,60 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
 
     # ---- claims ----
 
-    def held(self, *, generation_id: UUID, epoch: int) -> "GenerationQuerySet":
-        """The row, if this claim on it still holds."""
+    def with_claim(self, *, generation_id: UUID, epoch: int) -> "GenerationQuerySet":
+        """The row, if the claim of this epoch still holds."""
         return self.filter(pk=generation_id, status=Status.RUNNING, claim_epoch=epoch)
 
-    def beat(self, *, worker: str, generation_ids: Sequence[UUID]) -> int:
-        """Move the heartbeat counter of what this worker has claimed and is really computing."""
+    def advance_heartbeats(self, *, worker: str, generation_ids: Sequence[UUID]) -> int:
+        """Raise the counters of the rows that this worker has claimed and is computing."""
         rows = self.running().filter(worker=worker, pk__in=generation_ids)
         return rows.update(heartbeat=F("heartbeat") + 1)
 
-    def give_back(self, *, generation_id: UUID, epoch: int, counts_as_attempt: bool) -> bool:
-        """Running -> queued by the owner of the claim itself; its place in the queue is the old one."""
+    def release_claim(self, *, generation_id: UUID, epoch: int, counts_as_attempt: bool) -> bool:
+        """Running -> queued by the owner of the claim; the row keeps its place in the queue."""
         attempt = F("attempt") if counts_as_attempt else F("attempt") - 1
-        moved = self.held(generation_id=generation_id, epoch=epoch).update(
+        moved = self.with_claim(generation_id=generation_id, epoch=epoch).update(
             status=Status.QUEUED, worker="", claim_epoch=F("claim_epoch") + 1, attempt=attempt
         )
         return moved == 1
 
     def take_over(self, *, generation_id: UUID, epoch: int, heartbeat: int) -> bool:
-        """Running -> queued over the head of an owner whose heartbeat counter has stopped at ``heartbeat``."""
+        """Running -> queued without the owner, whose heartbeat counter stands still at ``heartbeat``."""
         moved = (
-            self.held(generation_id=generation_id, epoch=epoch)
+            self.with_claim(generation_id=generation_id, epoch=epoch)
             .filter(heartbeat=heartbeat)
             .update(status=Status.QUEUED, worker="", claim_epoch=F("claim_epoch") + 1)
         )
         return moved == 1
 
     def finish(self, *, generation_id: UUID, epoch: int, columns: dict[str, Any]) -> bool:
-        """Running -> one of the ended states, by the owner of the claim; False when the claim is lost."""
-        return self.held(generation_id=generation_id, epoch=epoch).update(worker="", **columns) == 1
+        """Running -> an ended status, by the owner of the claim; False when the claim is lost."""
+        return self.with_claim(generation_id=generation_id, epoch=epoch).update(worker="", **columns) == 1
 
-    # ---- what the sweep looks for ----
+    # ---- the reaper ----
 
     def with_deadline(self) -> "GenerationQuerySet":
-        """Unfinished rows that have one."""
+        """Unfinished rows that have a deadline."""
         return self.filter(status__in=[*WAITING, Status.RUNNING], deadline_at__isnull=False)
 
     def stuck_preparing(self, now: datetime, *, after_secs: float) -> "GenerationQuerySet":
         return self.filter(status=Status.PREPARING, created_at__lt=now - timedelta(seconds=after_secs))
 
-    def forgettable(self, now: datetime, *, after_secs: float) -> "GenerationQuerySet":
-        """Ended rows that nobody keeps and whose readers have had their time."""
+    def deletable(self, now: datetime, *, after_secs: float) -> "GenerationQuerySet":
+        """Ephemeral rows that ended ``after_secs`` ago and have no follow-up left."""
         past = now - timedelta(seconds=after_secs)
         return self.ended().filter(ephemeral=True, finished_at__lt=past, follow_up_task="")
 
-    def ended_lately(self, now: datetime, *, from_secs: float, to_secs: float) -> "GenerationQuerySet":
-        """Rows that ended so long ago."""
+    def ended_between(self, now: datetime, *, from_secs: float, to_secs: float) -> "GenerationQuerySet":
+        """Rows that ended between ``from_secs`` and ``to_secs`` ago."""
         span = (now - timedelta(seconds=to_secs), now - timedelta(seconds=from_secs))
-        # Both values of it, so that the index over the two columns serves.
+        # Both values of ``ephemeral``, so that the index over the two columns serves.
         return self.ended().filter(ephemeral__in=[True, False], finished_at__range=span)
 
     def to_follow_up(self) -> "GenerationQuerySet":
-        """Ended rows whose end something must follow that has not been done."""
+        """Ended rows whose follow-up task has not run."""
         return self.ended().exclude(follow_up_task="")
 
     def claim_follow_up(self, *, generation_id: UUID) -> bool:
-        """Empty the outbox of an ended row; False when somebody else did. Within the transaction that does the rest."""
+        """Empty the outbox of an ended row; False when it is empty. Belongs into the transaction of the follow-up."""
         return self.to_follow_up().filter(pk=generation_id).update(follow_up_task="") == 1

@@ -1,6 +1,6 @@
-"""What the runner's steps add up to: totals since the start, and means over the last half minute.
+"""Metrics of the runner's steps: totals since the worker's start, and means over the last half minute.
 
-Knows frames; who asks, and where the answer goes, is the worker's affair.
+Knows frames; the worker decides when a report is made and where it goes.
 """
 
 import threading
@@ -16,20 +16,20 @@ N_BUCKETS = 15
 
 
 class EngineReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Totals count up for as long as the worker lives, whatever becomes of its runners; the means are of late."""
+    """Totals outlive the runners of one worker; means cover the last ``N_BUCKETS`` reports."""
 
     n_steps: int = 0
     n_prefill_tokens: int = 0
     n_decode_tokens: int = 0
-    n_cached_tokens: int = 0  # of prompts, found computed already
-    n_guessed_tokens: int = 0  # beside the next one of an answer, and those of them that were right
-    n_right_tokens: int = 0
+    n_cached_tokens: int = 0  # of prompts, reused from the prefix cache
+    n_guessed_tokens: int = 0  # draft tokens verified
+    n_right_tokens: int = 0  # draft tokens accepted
     mean_step_ms: float = 0.0
     mean_step_sequences: float = 0.0
     mean_step_tokens: float = 0.0
-    computed_tokens_per_second: float = 0.0  # while it computed, prompts included
-    cache_hit_ratio: float = 0.0  # of the prompt tokens of late
-    n_waiting: int = 0  # in the runner, for room
+    computed_tokens_per_second: float = 0.0  # per second of computing, prompts included
+    cache_hit_ratio: float = 0.0  # of the recent prompt tokens
+    n_waiting: int = 0  # sequences in the runner that wait for KV cells
     cells_free: int = 0
     cells_used: int = 0
     cells_cached: int = 0
@@ -52,7 +52,7 @@ class _Sums:
 
 
 class StepMeter:
-    """``add`` is called by the placement's thread, ``report`` by another."""
+    """``add`` is called by the dispatcher's thread, ``report`` by the worker's report thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -80,10 +80,10 @@ class StepMeter:
             self._closed.append(self._open)
             self._open = _Sums()
             last = self._last
-        total, late = self._total, _Sums()
+        total, recent = self._total, _Sums()
         for bucket in self._closed:
-            late.add(bucket)
-        n_tokens, n_steps = late.n_prefill + late.n_decode, max(1, late.n_steps)
+            recent.add(bucket)
+        n_tokens, n_steps = recent.n_prefill + recent.n_decode, max(1, recent.n_steps)
         return EngineReport(
             n_steps=total.n_steps,
             n_prefill_tokens=total.n_prefill,
@@ -91,11 +91,11 @@ class StepMeter:
             n_cached_tokens=total.n_cached,
             n_guessed_tokens=total.n_drafted,
             n_right_tokens=total.n_accepted,
-            mean_step_ms=round(late.step_ms / n_steps, 2),
-            mean_step_sequences=round(late.n_sequences / n_steps, 2),
+            mean_step_ms=round(recent.step_ms / n_steps, 2),
+            mean_step_sequences=round(recent.n_sequences / n_steps, 2),
             mean_step_tokens=round(n_tokens / n_steps, 2),
-            computed_tokens_per_second=round(n_tokens / late.step_ms * 1000, 1) if late.step_ms else 0.0,
-            cache_hit_ratio=round(late.n_cached / max(1, late.n_cached + late.n_prefill), 3),
+            computed_tokens_per_second=round(n_tokens / recent.step_ms * 1000, 1) if recent.step_ms else 0.0,
+            cache_hit_ratio=round(recent.n_cached / max(1, recent.n_cached + recent.n_prefill), 3),
             n_waiting=last.n_waiting if last else 0,
             cells_free=last.cells_free if last else 0,
             cells_used=last.cells_used if last else 0,

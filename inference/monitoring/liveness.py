@@ -1,7 +1,7 @@
-"""Whether a worker of this machine has died: a file that it keeps locked for as long as it lives.
+"""The liveness lock of a worker: a file that it keeps locked, so that processes of this machine see it die.
 
-The kernel frees a lock with its process, however that ends, so that a killed worker's rows need not wait until its
-heartbeat counts as stopped. Of workers elsewhere, and of those that hang, the heartbeat alone tells.
+The kernel frees the lock with its process, however that ends: the rows of a killed worker are taken over without
+waiting for its heartbeat to count as silent. Workers on other machines, and those that hang, have the heartbeat alone.
 """
 
 import fcntl
@@ -21,25 +21,25 @@ def _folder() -> Path:
 
 
 class LivenessLock:
-    """Held from ``begin`` to ``end``. Children do not inherit the descriptor: it closes on exec."""
+    """Held from ``acquire`` to ``release``. Children do not inherit the descriptor: it closes on exec."""
 
     def __init__(self, name: str) -> None:
         self._path = _folder() / name
         self._descriptor: int | None = None
 
-    def begin(self) -> None:
-        """Where no file can be locked, it is as on another machine."""
+    def acquire(self) -> None:
+        """Create and lock the file. Where that fails only the heartbeat is left, as for another machine."""
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Locked before it has its name: nobody may find it free in between.
+            # Locked before it gets its name: a process that looks in between would find it free.
             unnamed = self._path.with_name(f".{self._path.name}")
             self._descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             unnamed.rename(self._path)
         except OSError as error:
-            log.warning("a death of this worker will be noticed by its heartbeat only: %s", error)
+            log.warning("no liveness lock, a crash is noticed by the heartbeat only error=%s", error)
 
-    def end(self) -> None:
+    def release(self) -> None:
         self._path.unlink(missing_ok=True)
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -47,18 +47,18 @@ class LivenessLock:
 
 
 def is_dead(worker: str) -> bool:
-    """Whether the worker of that name was of this machine and is gone; False when nobody here can tell."""
-    # The folder may be shared with machines whose locks do not show here.
+    """Whether the worker ran on this machine and its process is gone; False when that is unknown."""
+    # The folder may be shared with machines whose locks are not visible here.
     return worker.startswith(f"{socket.gethostname()}:") and _is_free(_folder() / worker)
 
 
 def _is_free(path: Path) -> bool:
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except OSError:  # not of this machine, or it ended properly
+    except OSError:  # never on this machine, or released in an orderly stop
         return False
     try:
-        # Shared, so that of several who ask at the same time none takes another for the living worker.
+        # Shared, so that processes that look at the same time do not take each other for the worker.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return False
@@ -67,8 +67,8 @@ def _is_free(path: Path) -> bool:
     return True
 
 
-def tidy(keep: Container[str]) -> None:
-    """Remove what the dead have left, but for those whose rows are still to be taken from them."""
+def remove_free_locks(keep: Container[str]) -> None:
+    """Remove the files of dead workers, except those named in ``keep``, which still have rows to be taken over."""
     folder = _folder()
     for path in folder.iterdir() if folder.is_dir() else ():
         if not path.name.startswith(".") and path.name not in keep and _is_free(path):

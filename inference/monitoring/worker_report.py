@@ -1,4 +1,4 @@
-"""What the worker last said about itself, for other processes. Knows no HTTP."""
+"""The worker's latest report about itself, published for other processes. Knows no HTTP."""
 
 from typing import Any
 
@@ -15,34 +15,34 @@ UNKNOWN_RUN_SECS = 5.0  # before the first run has been measured
 
 
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The worker's word about itself, refreshed every two seconds; void ten seconds after it fell silent."""
+    """Refreshed every two seconds; expires ten seconds after the last one."""
 
     pid: int
-    name: str = ""  # of the worker, by which others of its machine see it die
+    name: str = ""  # of the worker, and of its liveness lock
     model_name: str = ""
     context_size: int = 0
     trained_context: int = 0
-    kv_cache_mb: float | None = None  # None: the model file does not say
+    kv_cache_mb: float | None = None  # None: not stated by the model file
     gpu_layers: int = 0
     model_loaded: bool = False
     model_on_gpu: bool = False
     device: str = "cpu"
     runner_pid: int | None = None
     active: int = 0
-    n_tokens: int = 0  # since it began
+    n_tokens: int = 0  # since the worker started
     tokens_per_second: float = 0.0
     mean_run_secs: float | None = None
     engine: EngineReport = EngineReport()
-    card: str | None = None  # its name; None: there is none to lease
+    card: str | None = None  # the GPU's name; None: there is none to lease
     vram_used_mb: int | None = None
     vram_total_mb: int | None = None
-    placement: dict[str, Any] = {}  # state, card, and why it is not on the card
-    coordinator: dict[str, Any] = {}  # what the lease's keeper says of itself
-    n_card_commands: int = 0  # obeyed since it began
+    placement: dict[str, Any] = {}  # state, GPU, and the reason for not being on the GPU
+    coordinator: dict[str, Any] = {}  # the lease client's state
+    n_card_commands: int = 0  # executed since the worker started
 
 
 class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """``report`` is None when no worker has spoken lately; the counts come from the database."""
+    """``report`` is None without a live worker; the counts come from the database."""
 
     report: WorkerReport | None
     queue_depth: int
@@ -50,25 +50,25 @@ class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def publish(report: WorkerReport) -> None:
-    """Raises RedisError when Redis is away."""
+    """Store the report. Raises RedisError."""
     shared_client().set(WORKER_KEY, msgspec.json.encode(report), ex=REPORT_TTL_SECS)
 
 
 def withdraw() -> None:
-    """No worker is here any more: its last word holds no longer."""
+    """Delete the report of a worker that stops. Raises RedisError."""
     shared_client().delete(WORKER_KEY)
 
 
 def last_report() -> WorkerReport | None:
-    """None too, at once, when the worker that gave it has died on this machine: its word outlives it by seconds."""
-    report = _last_word()
+    """The report of a live worker. None, too, for one that has died on this machine before its report expired."""
+    report = _stored_report()
     return None if report is None or is_dead(report.name) else report
 
 
-def _last_word() -> WorkerReport | None:
+def _stored_report() -> WorkerReport | None:
     try:
         data = shared_client().get(WORKER_KEY)
-    except RedisError:  # the caller tells Redis's own state apart from the worker's
+    except RedisError:  # callers check the state of Redis themselves
         return None
     return msgspec.json.decode(data, type=WorkerReport) if data else None
 
@@ -82,6 +82,6 @@ def snapshot() -> WorkerHealth:
 
 
 def mean_run_secs() -> float:
-    """How long a generation has taken lately, in the hands of whichever worker."""
-    report = _last_word()
+    """Mean duration of recent generations, also of a worker that has stopped within the last seconds."""
+    report = _stored_report()
     return report.mean_run_secs if report and report.mean_run_secs else UNKNOWN_RUN_SECS

@@ -1,6 +1,6 @@
-"""How much may wait, for all and for one caller, and how long a refused caller should stay away.
+"""Limits of the queue, for the service and for one caller, and the ``Retry-After`` of a refusal.
 
-Each priority has a queue of ``QUEUE_MAX`` rows: ten thousand rows of a batch command do not keep a person out.
+Each priority has a queue of ``QUEUE_MAX`` rows: a batch of ten thousand rows does not lock interactive callers out.
 """
 
 import math
@@ -14,13 +14,13 @@ from inference.models import Generation
 from inference.monitoring.worker_report import mean_run_secs
 from inference.runtime import redis_client
 
-# Any number that no one else takes an advisory lock on.
+# An arbitrary number that nothing else takes an advisory lock on.
 ADMISSION_LOCK = 0x67656D6D61
 LONGEST_RETRY_SECS = 120
 
 
 def require_store() -> None:
-    """Raises StoreUnavailable when Redis takes no write: what is accepted now could not be streamed."""
+    """Raise StoreUnavailable when Redis takes no write: an accepted request could not be streamed."""
     try:
         redis_client.probe()
     except redis_client.UNAVAILABLE_ERRORS as error:
@@ -28,10 +28,10 @@ def require_store() -> None:
 
 
 def require_capacity(*, owner: str, priority: Priority) -> None:
-    """Raises QueueFull or CallerLimit when one row more would be too many.
+    """Raise QueueFull or CallerLimit when one row more would exceed a limit.
 
-    Inside a transaction the answer holds until its end: SQLite's immediate transaction keeps other writers out,
-    PostgreSQL takes a lock for it.
+    Inside a transaction the result holds until its end: SQLite's immediate transaction keeps other writers out,
+    on PostgreSQL an advisory lock does.
     """
     if connection.vendor == "postgresql" and connection.in_atomic_block:
         with connection.cursor() as cursor:
@@ -46,10 +46,10 @@ def require_capacity(*, owner: str, priority: Priority) -> None:
 
 
 def retry_after_secs(n_to_leave: int) -> int:
-    """When ``n_to_leave`` waiting rows will have been started, by what the last runs took."""
+    """Estimated seconds until ``n_to_leave`` waiting rows have been started, within 1 and LONGEST_RETRY_SECS."""
     return max(1, min(math.ceil(expected_wait_secs(n_to_leave)), LONGEST_RETRY_SECS))
 
 
 def expected_wait_secs(n_to_leave: int) -> float:
-    """The same without bounds: with every place taken, one becomes free each mean run / places."""
+    """The same estimate without bounds. With all slots taken, one becomes free every mean run / slots."""
     return mean_run_secs() * n_to_leave / settings.GEMMA_PARALLEL

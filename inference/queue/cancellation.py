@@ -1,4 +1,4 @@
-"""Telling the worker at once what it would otherwise read from the row at its next heartbeat."""
+"""Cancel messages to the worker, which would otherwise read the row's flag at its next heartbeat."""
 
 import logging
 from uuid import UUID
@@ -14,4 +14,4 @@ def publish_cancel(generation_id: UUID) -> None:
     try:
         shared_client().publish(CONTROL_CHANNEL, str(generation_id))
     except RedisError as error:
-        log.warning("generation %s: its worker learns of the cancel at its next heartbeat (%s)", generation_id, error)
+        log.warning("cancel not sent, the next heartbeat reads it generation=%s error=%s", generation_id, error)

@@ -1,6 +1,6 @@
-"""What others may ask of generations: accept, build, cancel, look up, wait for, delete. Keyword arguments only.
+"""Services over generations: create, enqueue, cancel, look up, wait for, delete. Keyword arguments only.
 
-Knows neither conversations nor HTTP. The row is the truth; a ring that fails is made up for by the sweep.
+Knows neither conversations nor HTTP. The row is the truth; the reaper repeats a wake-up message that was lost.
 """
 
 import logging
@@ -34,7 +34,7 @@ POLL_SECS = 0.1
 
 
 def check_capacity(*, owner: str, priority: Priority) -> None:
-    """Raises QueueFull, CallerLimit or StoreUnavailable; cheap, to be asked before any work is done."""
+    """Raise QueueFull, CallerLimit or StoreUnavailable. Cheap, for the beginning of a request."""
     admission.require_store()
     admission.require_capacity(owner=owner, priority=priority)
 
@@ -56,10 +56,11 @@ def create(
     request_digest: str = "",
     capped: bool = True,
 ) -> Generation:
-    """Store a generation in the caller's transaction: queued and rung on commit with a prompt, else preparing.
+    """Store a generation in the caller's transaction: queued, with a wake-up message on commit, or preparing without
+    a prompt.
 
-    ``capped`` counts the queue again, inside the transaction, so that simultaneous requests cannot overshoot it;
-    raises QueueFull or CallerLimit. Raises KeyTaken when the idempotency key was stored a moment ago.
+    ``capped`` checks the limits again inside the transaction, so that simultaneous requests cannot exceed them; raises
+    QueueFull or CallerLimit. Raises KeyTaken when another request has just stored the idempotency key.
     """
     request_id = log_context.request_id() or log_context.new_request_id()
     with transaction.atomic():
@@ -99,7 +100,9 @@ def _insert(generation: Generation) -> None:
     except IntegrityError as error:
         if generation.idempotency_key is None:
             raise
-        raise KeyTaken(f"the Idempotency-Key {generation.idempotency_key!r} was stored a moment ago") from error
+        raise KeyTaken(
+            f"Another request has just stored the Idempotency-Key {generation.idempotency_key!r}."
+        ) from error
 
 
 def _deadline(start: datetime, timeout_secs: float | None) -> datetime | None:
@@ -114,9 +117,9 @@ def enqueue(
     follow_up_task: str | None = None,
     highest_label: int | None = None,
 ) -> bool:
-    """Preparing -> queued, rung on commit; False when somebody else did it or it was cancelled meanwhile.
+    """Preparing -> queued, with a wake-up message on commit; False when the row is not preparing any more.
 
-    ``highest_label`` is the parameter of that name, known only now.
+    ``highest_label`` is the sequence parameter of that name, known only after the preparation.
     """
     with transaction.atomic():
         preparing = Generation.objects.filter(pk=generation_id, status=Status.PREPARING)
@@ -150,22 +153,22 @@ def log_lines_of(generation_id: UUID) -> Iterator[None]:
 
 
 def claim_follow_up(*, generation_id: UUID) -> bool:
-    """Take over what must follow an ended generation; False when it is done, not due yet or nobody's business.
+    """Claim the follow-up of an ended generation; False when it is done, not due or not wanted.
 
-    To be called first in the transaction that does it: whoever comes at the same time waits, and then finds it done.
+    To be called first in the transaction of the follow-up: a simultaneous claim waits for it, and then fails.
     """
     return Generation.objects.claim_follow_up(generation_id=generation_id)
 
 
 def fail(*, generation_id: UUID, code: str, message: str) -> bool:
-    """End a generation that cannot be prepared; False when it is no longer waiting."""
+    """End a generation that cannot be prepared; False when it does not wait any more."""
     return terminate(generation_id, failed(code, message))
 
 
 def request_cancel(*, generation_id: UUID) -> Status:
-    """Stop a generation: at once when it waits, within a step when it runs. Raises AlreadyEnded, DoesNotExist.
+    """Cancel a generation: at once when it waits, within a step when it runs. Raises AlreadyEnded, DoesNotExist.
 
-    Returns the status it has now: interrupted; running while its worker is being told; queued while what it had said
+    Returns its status: interrupted; running until its worker has received the cancel; queued while its emitted tokens
     cannot be read.
     """
     while True:
@@ -179,24 +182,24 @@ def request_cancel(*, generation_id: UUID) -> Status:
                 if terminate(generation_id, CANCELLED):
                     return CANCELLED.status
             except StoreUnavailable:
-                # The sweep ends it, or whoever claims it.
+                # The reaper terminates it, or the next claim does.
                 if Generation.objects.waiting().filter(pk=generation_id).update(cancel_requested=True):
                     return status
         else:
-            raise AlreadyEnded(f"the generation is {status} already")
-        # It moved between the look and the update; statuses run downwards but for bounded take-overs.
+            raise AlreadyEnded(f"The generation has ended already; its status is {status}.")
+        # The row moved between the query and the update. This ends: only take-overs move upwards, and they are bounded.
 
 
 @dataclass(frozen=True)
 class QueuePosition:
-    """``position`` 1 is next but for fairness between owners; the wait is what the last runs let expect."""
+    """``position`` 1 is next, apart from fairness between owners; the wait is an estimate from recent runs."""
 
     position: int
     wait_secs: float
 
 
 def queue_position(generation_id: UUID) -> QueuePosition | None:
-    """Where in the queue it stands; None when it does not wait there."""
+    """The generation's position in the queue; None when it is not queued."""
     row = Generation.objects.queued().filter(pk=generation_id).only("queued_at", "priority").first()
     if row is None or row.queued_at is None:
         return None
@@ -205,33 +208,33 @@ def queue_position(generation_id: UUID) -> QueuePosition | None:
 
 
 def find_by_key(*, owner: str, idempotency_key: str, request_digest: str) -> Generation | None:
-    """The generation that this owner's key stands for; raises KeyReused when it was made by another request."""
+    """The generation stored under this owner's key. Raises KeyReused when a different request stored it."""
     row = Generation.objects.filter(owner=owner, idempotency_key=idempotency_key).first()
     if row is not None and row.request_digest != request_digest:
-        raise KeyReused("this Idempotency-Key was used for a different request")
+        raise KeyReused("This Idempotency-Key was used for a different request.")
     return row
 
 
 def wait(generation_id: UUID, timeout_secs: float) -> Generation:
-    """Block until the generation has ended; raises TimeoutError. For commands, not for requests."""
+    """Block until the generation has ended. Raises TimeoutError. For commands, not for requests."""
     deadline = time.monotonic() + timeout_secs
     while True:
         row = Generation.objects.get(pk=generation_id)
         if row.is_ended:
             return row
         if time.monotonic() > deadline:
-            raise TimeoutError(f"generation {generation_id} is still {row.status} after {timeout_secs:g} s")
+            raise TimeoutError(f"Generation {generation_id} is still {row.status} after {timeout_secs:g} s.")
         time.sleep(POLL_SECS)
 
 
 def delete(*, generation_ids: Sequence[UUID]) -> None:
-    """Delete rows, running ones too: their worker is told, and is refused whatever it still writes."""
+    """Delete rows, running ones too: their worker gets a cancel, and its later writes are refused."""
     rows = list(Generation.objects.filter(pk__in=generation_ids).values_list("pk", "claim_epoch", "status"))
     Generation.objects.filter(pk__in=generation_ids).delete()
-    transaction.on_commit(lambda: _let_go(rows))
+    transaction.on_commit(lambda: _stop_deleted(rows))
 
 
-def _let_go(rows: list[tuple[UUID, int, str]]) -> None:
+def _stop_deleted(rows: list[tuple[UUID, int, str]]) -> None:
     for generation_id, epoch, status in rows:
         if status == Status.RUNNING:
             cancellation.publish_cancel(generation_id)

@@ -1,4 +1,4 @@
-"""Ringing: telling Celery that there is work. A ring may be lost or come twice; the rows are the truth."""
+"""Wake-up messages to Celery: "a row is ready". One may be lost or arrive twice; the rows are the truth."""
 
 import logging
 from uuid import UUID
@@ -14,17 +14,19 @@ GENERATE_TASK = "inference.generate"
 
 
 def notify(generation_id: UUID, task: str = GENERATE_TASK) -> bool:
-    """Send ``task``; False when the broker is away, which the sweep makes up for."""
+    """Send ``task``; False when the broker is unavailable, in which case the reaper sends it later."""
     try:
         current_app.send_task(task, args=[str(generation_id)], retry=False)
     except (BrokerError, RedisError, OSError) as error:
-        log.warning("generation %s: %s was not rung, the sweep will (%s)", generation_id, task, error)
+        log.warning(
+            "wake-up message not sent, the reaper repeats it generation=%s task=%s error=%s", generation_id, task, error
+        )
         return False
     return True
 
 
 def notify_on_commit(generation_id: UUID, task: str = GENERATE_TASK) -> None:
-    """Ring once the current transaction is durable, so that the worker finds the row."""
-    # Robust: what is accepted is accepted, whatever a broker's client may raise; Django logs it, and the sweep rings.
-    # (By its name, which a partial has not.)
+    """Send ``task`` once the current transaction is durable, so that the worker finds the row."""
+    # Robust: an accepted request stays accepted, whatever a broker's client raises; Django logs it. A lambda, since
+    # Django logs the callback's name, which a partial lacks.
     transaction.on_commit(lambda: notify(generation_id, task), robust=True)

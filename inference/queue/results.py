@@ -1,4 +1,4 @@
-"""What an ended generation leaves in its row, computed from the tokens it gave out. Pure functions."""
+"""The result columns of an ended generation, computed from its emitted tokens. Pure functions."""
 
 import logging
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ending:
-    """How a generation is over."""
+    """Status and error that a generation ends with."""
 
     status: Status
     finish_reason: FinishReason | None = None
@@ -30,7 +30,7 @@ class Ending:
 
 
 CANCELLED = Ending(Status.INTERRUPTED, FinishReason.CANCELLED)
-TIMED_OUT = Ending(Status.INTERRUPTED, FinishReason.CANCELLED, "timeout", "the request's time was over")
+TIMED_OUT = Ending(Status.INTERRUPTED, FinishReason.CANCELLED, "timeout", "The answer took longer than timeout_s.")
 
 
 def failed(code: str, message: str) -> Ending:
@@ -39,14 +39,14 @@ def failed(code: str, message: str) -> Ending:
 
 @dataclass(frozen=True)
 class FinalText:
-    """The last word on a text: what was held back until the end, and how many tokens lie wholly within the text."""
+    """The text held back until the end, and how many tokens lie wholly within the whole text."""
 
     text: str
     n_kept: int
 
 
 def final_text(vocabulary: Vocabulary, tokens: Sequence[TokenEntry], params: SequenceParams) -> FinalText:
-    """What a runner would have said had the answer ended here: its text is a pure function of the tokens."""
+    """The final text of an answer that ends here. The text is a pure function of the tokens."""
     text = Detokenizer.of(params)
     for token in tokens:
         text.push(vocabulary.piece(token.token))
@@ -56,33 +56,32 @@ def final_text(vocabulary: Vocabulary, tokens: Sequence[TokenEntry], params: Seq
 def output_ids(
     vocabulary: Vocabulary, tokens: Sequence[TokenEntry], last: FinalText, params: SequenceParams
 ) -> list[int]:
-    """Token ids of what the model said, however a stop string cut its tokens.
+    """The sampled token ids of the answer, cut where a stop sequence cut its text.
 
-    Their text is the answer's text, but for labels that were taken out of that: the next prompt goes on from cells
-    that hold what was sampled, and a label without a meaning is not worth computing those again.
+    Their text is the answer's text, except for removed citation labels: the next prompt reuses KV cells that hold
+    the sampled tokens, and a removed label is no reason to compute them again.
     """
-    kept = [token.token for token in tokens[: last.n_kept]]
+    whole = [token.token for token in tokens[: last.n_kept]]
     if last.n_kept == len(tokens):
-        return kept
+        return whole
     text = "".join(token.text for token in tokens) + last.text
     if params.highest_label is not None:
-        text = _said(vocabulary, tokens, params)
-    kept_text = storable(vocabulary.text(kept))
+        text = _text_with_labels(vocabulary, tokens, params)
+    whole_text = storable(vocabulary.text(whole))
     if params.trim_start:
-        kept_text = kept_text.lstrip()
-    if not text.startswith(kept_text):
-        return kept
-    return kept + vocabulary.encode(text[len(kept_text) :], special=False)
+        whole_text = whole_text.lstrip()
+    if not text.startswith(whole_text):
+        return whole
+    return whole + vocabulary.encode(text[len(whole_text) :], special=False)
 
 
-def _said(vocabulary: Vocabulary, tokens: Sequence[TokenEntry], params: SequenceParams) -> str:
-    """The text with all its labels."""
+def _text_with_labels(vocabulary: Vocabulary, tokens: Sequence[TokenEntry], params: SequenceParams) -> str:
     text = Detokenizer(params.stop, trim_start=params.trim_start)
     return storable("".join(text.push(vocabulary.piece(token.token)) for token in tokens) + text.flush())
 
 
 def storable(text: str) -> str:
-    """PostgreSQL stores no NUL; a model may say one."""
+    """Replace NUL, which a model may emit and PostgreSQL does not store."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
@@ -94,7 +93,7 @@ def row_columns(
     vocabulary: Vocabulary | None,
     last: FinalText | None = None,
 ) -> dict[str, Any]:
-    """Columns of the row's end. ``last`` is what the runner said; without it, it is worked out from the tokens."""
+    """The result columns. ``last`` comes from the runner; without it, it is computed from the tokens."""
     last, output = _last_and_output(vocabulary, tokens, params, last)
     text = "".join(token.text for token in tokens) + last.text
     return {
@@ -116,24 +115,24 @@ def row_columns(
 def _last_and_output(
     vocabulary: Vocabulary | None, tokens: Sequence[TokenEntry], params: SequenceParams, last: FinalText | None
 ) -> tuple[FinalText, list[int]]:
-    """Without a vocabulary (the model file is gone, or is another one now) what was held back is lost and the output
-    is all tokens."""
+    """Final text and output ids. Without a vocabulary (the model file is missing or has been replaced) the held back
+    text is lost and the output is all tokens."""
     if vocabulary is not None:
         try:
-            known = last or final_text(vocabulary, tokens, params)
-            return known, output_ids(vocabulary, tokens, known, params)
+            final = last or final_text(vocabulary, tokens, params)
+            return final, output_ids(vocabulary, tokens, final, params)
         except ValueError as error:
-            log.warning("an answer ends with tokens that are not of this model: %s", error)
+            log.warning("emitted tokens are not in this model's vocabulary error=%s", error)
     return last or FinalText("", len(tokens)), [token.token for token in tokens]
 
 
 def end_entry(columns: dict[str, Any], tokens: Sequence[TokenEntry]) -> EndEntry:
-    """The log's last entry, with the text that no token of it carries."""
+    """The log's End entry, with the text that no token entry carries."""
     n_released = sum(len(token.text) for token in tokens)
     return EndEntry(index=len(tokens), status=columns["status"], text=columns["text"][n_released:])
 
 
 def device_runs(tokens: Sequence[TokenEntry]) -> list[dict[str, Any]]:
-    """Which device gave how many tokens, in order."""
+    """Tokens per device, in order of computation."""
     runs = groupby(tokens, key=lambda token: token.device)
     return [{"device": device, "tokens": sum(1 for _ in run)} for device, run in runs]

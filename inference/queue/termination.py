@@ -1,8 +1,7 @@
-"""Ending a generation that no worker holds: cancelled while it waited, overdue, or given up.
+"""Termination of a generation that no worker computes: cancelled while it waited, overdue, or given up.
 
-Fence first, row second, End entry last: a former owner that still lives can write nothing after the fence, and
-readers hear the end only once the row has it. What was said lies in Redis alone until then: while that is away, an end
-that would lose it waits.
+The order is fence, row, End entry. After the fence a former owner can write nothing more, and readers get the End only
+when the row has it. Until then the emitted tokens exist in Redis alone: a termination that would lose them waits.
 """
 
 import logging
@@ -18,6 +17,7 @@ from inference.errors import StoreUnavailable
 from inference.models import Generation
 from inference.models.querysets import GenerationQuerySet
 from inference.queue.results import Ending, end_entry, row_columns
+from inference.runtime import log_context
 from inference.runtime.redis_client import shared_client
 from inference.token_stream import redis_log
 from inference.token_stream.entries import EndEntry, TokenEntry
@@ -25,14 +25,14 @@ from inference.token_stream.entries import EndEntry, TokenEntry
 log = logging.getLogger(__name__)
 
 NO_PARAMS = SequenceParams(sampling=SamplingParams(seed=0))
-# How long whoever ends one waits for Redis; readers give up after as long.
+# Time for Redis to come back before tokens are given up; readers give up after the same time.
 LOG_PATIENCE_SECS = 30.0
 
 
 def terminate(generation_id: UUID, ending: Ending, *, without_log: bool = False) -> bool:
-    """End a waiting generation with what it has said so far; False when it is not waiting any more.
+    """End a waiting generation with the tokens emitted so far; False when it does not wait any more.
 
-    Raises StoreUnavailable when that cannot be read now; ``without_log`` gives it up.
+    Raises StoreUnavailable when the tokens cannot be read now; ``without_log`` gives them up.
     """
     return _terminate(Generation.objects.waiting().filter(pk=generation_id), ending, without_log)
 
@@ -40,51 +40,53 @@ def terminate(generation_id: UUID, ending: Ending, *, without_log: bool = False)
 def terminate_abandoned(
     generation_id: UUID, *, epoch: int, heartbeat: int, ending: Ending, without_log: bool = False
 ) -> bool:
-    """End a running generation whose owner's heartbeat has stopped; False when the owner moved after all.
+    """End a running generation whose heartbeat stands still; False when its claim or its heartbeat has moved.
 
-    Raises as ``conclude`` does.
+    Raises as ``terminate`` does.
     """
-    rows = Generation.objects.held(generation_id=generation_id, epoch=epoch)
+    rows = Generation.objects.with_claim(generation_id=generation_id, epoch=epoch)
     return _terminate(rows.filter(heartbeat=heartbeat), ending, without_log)
 
 
 def close_log(generation_id: UUID, epoch: int, end: EndEntry) -> None:
-    """Tell the readers; without Redis they find the end in the row."""
+    """Write the End for readers; while Redis is unavailable they find the end in the row."""
     try:
         redis_log.close(shared_client(), generation_id, epoch, end)
     except StoreUnavailable as error:
-        log.warning("generation %s: its readers are not told of the end: %s", generation_id, error)
+        log.warning("end not written to the token log generation=%s error=%s", generation_id, error)
 
 
 def _terminate(rows: GenerationQuerySet, ending: Ending, without_log: bool) -> bool:
-    row = rows.only("claim_epoch", "params").first()
+    row = rows.only("claim_epoch", "params", "details").first()
     if row is None:
         return False
-    epoch = row.claim_epoch + 1
-    tokens = _said_so_far(row, epoch, without_log)
-    columns = _columns(row, ending, tokens)
-    moved = rows.filter(claim_epoch=row.claim_epoch).update(worker="", claim_epoch=F("claim_epoch") + 1, **columns)
-    if moved != 1:
-        log.info("generation %s: somebody else moved it before it could end as %s", row.pk, ending.status)
-        return False
-    close_log(row.pk, epoch, end_entry(columns, tokens))
-    return True
+    with log_context.bound_to(row):
+        epoch = row.claim_epoch + 1
+        tokens = _emitted(row, epoch, without_log)
+        columns = _columns(row, ending, tokens)
+        moved = rows.filter(claim_epoch=row.claim_epoch).update(worker="", claim_epoch=F("claim_epoch") + 1, **columns)
+        if moved != 1:
+            log.info("row moved before its termination generation=%s status=%s", row.pk, ending.status)
+            return False
+        log.debug("terminated generation=%s status=%s code=%s", row.pk, ending.status, ending.error_code)
+        close_log(row.pk, epoch, end_entry(columns, tokens))
+        return True
 
 
 def _columns(row: Generation, ending: Ending, tokens: list[TokenEntry]) -> dict[str, Any]:
     try:
         params = msgspec.convert(row.params, SequenceParams, strict=False)
     except msgspec.ValidationError as error:
-        # Of another version of this program, say; it is not to be tried for ever.
-        log.warning("generation %s ends without its parameters: %s", row.pk, error)
+        # Stored by another version of this program, for example. Raising would repeat the attempt for ever.
+        log.warning("terminated without its parameters generation=%s error=%s", row.pk, error)
         params, vocabulary = NO_PARAMS, None
     else:
         vocabulary = known_vocabulary() if tokens else None
     return row_columns(ending, tokens, params, vocabulary=vocabulary)
 
 
-def _said_so_far(row: Generation, epoch: int, without_log: bool) -> list[TokenEntry]:
-    """What former claims have given out; nothing for a row that no worker has had."""
+def _emitted(row: Generation, epoch: int, without_log: bool) -> list[TokenEntry]:
+    """The tokens of former claims; none for a row that no worker has claimed."""
     if row.claim_epoch == 0:
         return []
     try:
@@ -92,5 +94,5 @@ def _said_so_far(row: Generation, epoch: int, without_log: bool) -> list[TokenEn
     except StoreUnavailable as error:
         if not without_log:
             raise
-        log.warning("generation %s ends without what it had said: %s", row.pk, error)
+        log.warning("terminated without its emitted tokens generation=%s error=%s", row.pk, error)
         return []

@@ -1,6 +1,6 @@
-"""A circuit breaker: after repeated failures a service is left alone for a while, then one call tries it.
+"""A circuit breaker: after repeated failures a service is not called for a while, then one call tries it.
 
-Knows nothing of what is called. One per process: each finds out for itself.
+Knows nothing of the service. One breaker per service and process.
 """
 
 import threading
@@ -10,15 +10,15 @@ from enum import StrEnum
 
 
 class BreakerState(StrEnum):
-    CLOSED = "closed"  # at first, and after a success: all calls go out
-    OPEN = "open"  # after ``max_failures`` in a row, or a failed trial: no call goes out
-    HALF_OPEN = "half-open"  # after the pause: one call is out as a trial, the others stay in
+    CLOSED = "closed"  # initially, and after a success: all calls are allowed
+    OPEN = "open"  # after ``max_failures`` in a row, or a failed trial: no call is allowed
+    HALF_OPEN = "half-open"  # after the pause: one call is the trial, no other is allowed
 
 
 class CircuitBreaker:
-    """Who wants to call takes a ticket with ``admit`` and brings it back with ``succeeded`` or ``failed``.
+    """A caller takes a ticket with ``admit`` and returns it with ``succeeded`` or ``failed``.
 
-    The lock guards the books alone and is never held during a call.
+    The lock guards the counters only and is never held during a call.
     """
 
     def __init__(self, *, max_failures: int, pause_secs: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,18 +37,18 @@ class CircuitBreaker:
 
     @property
     def wait_secs(self) -> float:
-        """How long until the next trial; 0 when calls may go out."""
+        """Seconds until the breaker allows a call; 0 when it does now."""
         with self._lock:
             return (
                 0.0 if self._state is BreakerState.CLOSED else max(0.0, self._since + self.pause_secs - self._clock())
             )
 
     def admit(self) -> int | None:
-        """A ticket, or None: not now."""
+        """A ticket, or None when no call is allowed now."""
         with self._lock:
             if self._state is BreakerState.CLOSED:
                 return self._ticket
-            # Also a trial that never came back makes way for the next one after the pause.
+            # A trial that never returned is replaced by the next one after the pause.
             if self._clock() < self._since + self.pause_secs:
                 return None
             self._enter(BreakerState.HALF_OPEN)
@@ -64,7 +64,7 @@ class CircuitBreaker:
 
     def failed(self, ticket: int) -> None:
         with self._lock:
-            # A call from before the last change says nothing about the service as it is now.
+            # A call from before the last change of state tells nothing about the service now.
             if ticket != self._ticket:
                 return
             self.n_failures += 1

@@ -1,7 +1,7 @@
-"""Trying again what the database did not take: the one place that knows which of its errors pass.
+"""Retries of database work: the one place that knows which errors are temporary.
 
-Knows no rows. Two kinds of callers: a conditional move, which may be repeated whatever became of it, and a whole
-transaction, which may be repeated only when it surely left nothing.
+Two kinds of work: a conditional move, which may be repeated whether it happened or not, and a whole transaction, which
+may be repeated only when it was certainly rolled back. Knows no rows.
 """
 
 import logging
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 UNAVAILABLE_ERRORS = (OperationalError, InterfaceError)
 RETRY_SECS = 0.5
 MAX_TRIES = 5
-# SQLite has waited for the lock for its whole timeout already when it takes longer than this.
+# A SQLite error that took longer has already waited for the lock for its whole timeout.
 QUICK_SECS = 1.0
 FIRST_PAUSE_SECS = 0.02
 # PostgreSQL: could not serialise, deadlock, lock not available.
@@ -27,7 +27,7 @@ ROLLED_BACK_STATES = {"40001", "40P01", "55P03"}
 
 
 def repeat_until_done(move: Callable[[], T], *, patience_secs: float) -> T:
-    """Make a conditional move although the database may be locked or away for a while; then raises what it says."""
+    """Repeat a conditional move while the database is unavailable; after ``patience_secs`` its error is raised."""
     deadline = time.monotonic() + patience_secs
     while True:
         try:
@@ -35,13 +35,13 @@ def repeat_until_done(move: Callable[[], T], *, patience_secs: float) -> T:
         except UNAVAILABLE_ERRORS as error:
             if time.monotonic() > deadline:
                 raise
-            log.warning("the database does not take a result, trying again: %s", error)
+            log.warning("database unavailable, trying again error=%s", error)
         connection.close()
         time.sleep(RETRY_SECS)
 
 
 def retry_transaction(transaction: Callable[[], T]) -> T:
-    """Run a whole transaction again that lost against others: it left nothing, and the next try may win."""
+    """Run a transaction, and repeat it when the database rolled it back in favour of others."""
     for n_tries in range(1, MAX_TRIES):
         began = time.monotonic()
         try:
@@ -50,13 +50,13 @@ def retry_transaction(transaction: Callable[[], T]) -> T:
             is_quick = time.monotonic() - began < QUICK_SECS
             if not (is_quick and was_rolled_back(error)) or connection.in_atomic_block:
                 raise
-            log.info("try %d lost against another transaction: %s", n_tries, error)
+            log.info("transaction rolled back, trying again n_tries=%d error=%s", n_tries, error)
         time.sleep(FIRST_PAUSE_SECS * 2**n_tries)
     return transaction()
 
 
 def was_rolled_back(error: Exception) -> bool:
-    """Whether the database itself says so. A connection that was lost at a commit says nothing."""
+    """Whether the database reports a rollback. After a connection lost at a commit the outcome is unknown."""
     cause = error.__cause__
     if isinstance(cause, sqlite3.OperationalError):
         return cause.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

@@ -1,6 +1,6 @@
-"""The one place that makes Redis clients, and the names of the keys and channels of generations.
+"""Redis clients, and the names of the keys and channels of generations.
 
-Every client has explicit timeouts and no hidden retries: whoever waits decides how long.
+Every client has explicit timeouts and no hidden retries: the caller decides how long it waits.
 """
 
 from functools import lru_cache
@@ -22,7 +22,7 @@ CONNECT_TIMEOUT_SECS = 1.0
 REPLY_TIMEOUT_SECS = 1.0
 HEALTH_CHECK_SECS = 15
 
-# Redis is away, starting, or full: worth trying again. Anything else is a fault of ours.
+# Redis is unavailable, starting or full, and a retry may succeed. Any other error is a defect of ours.
 UNAVAILABLE_ERRORS = (
     RedisConnectionError,  # BusyLoadingError is one of these
     RedisTimeoutError,
@@ -76,7 +76,7 @@ def probe() -> None:
 
 @lru_cache(maxsize=1)
 def gpu_client() -> "redis.Redis[bytes]":
-    """The same for where the tenants of the card talk to each other."""
+    """The process-wide client of the Redis that the GPU's tenants share."""
     return sync_client(url=settings.GPU_REDIS_URL)
 
 

@@ -1,4 +1,4 @@
-"""A thread that does one unit of work again and again until it is told to stop. The units are elsewhere."""
+"""A thread that repeats one unit of work until it is stopped. Knows nothing of the units."""
 
 import logging
 import threading
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class RepeatingThread:
-    """Does ``unit`` at once and then every ``interval_secs``."""
+    """Runs ``unit`` at once and then every ``interval_secs``."""
 
     def __init__(self, name: str, interval_secs: float, unit: Callable[[], object]) -> None:
         self._name = name
@@ -44,15 +44,16 @@ class RepeatingThread:
         try:
             self._unit()
         except (DatabaseError, RedisError, InferenceError, OSError) as error:
-            # Said once per outage, not every second of it.
-            log.log(logging.DEBUG if self._is_failing else logging.WARNING, "%s: %s; trying again", self._name, error)
+            # Once per outage at a level that operators see, not with each repetition.
+            level = logging.DEBUG if self._is_failing else logging.WARNING
+            log.log(level, "unit failed, trying again thread=%s error=%s", self._name, error)
             self._is_failing = True
             connections.close_all()
         except Exception:
-            # A loop that ended here would leave claims without a heartbeat or rows without a sweep.
-            log.exception("%s: a unit failed; going on", self._name)
+            # A thread that ended here would leave claims without a heartbeat, or rows without a reaper.
+            log.exception("unit failed, trying again thread=%s", self._name)
             connections.close_all()
         else:
             if self._is_failing:
-                log.info("%s: works again", self._name)
+                log.info("unit works again thread=%s", self._name)
             self._is_failing = False

@@ -1,4 +1,4 @@
-"""Calling what blocks (the ORM, services) from an event loop, each call in one of many threads. Knows no requests."""
+"""Calls of blocking functions (the ORM, services) from an event loop, in a thread pool. Knows no requests."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +15,12 @@ _threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="gemma-web")
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call ``work`` in a thread of its own, not in the one that asgiref has all requests or sockets share."""
+    """Call ``work`` in a thread of the pool; asgiref's default is one thread for all requests and sockets."""
     return await sync_to_async(_with_own_connection, thread_sensitive=False, executor=_threads)(work, args, kwargs)
 
 
 def _with_own_connection(work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-    # A connection lives as long as its thread unless somebody closes it; the server may have hung up meanwhile.
+    # Connections belong to their thread and stay open; the server may have closed one meanwhile.
     _close_old_connection()
     try:
         return work(*args, **kwargs)
@@ -29,7 +29,7 @@ def _with_own_connection(work: Callable[..., T], args: tuple[Any, ...], kwargs: 
 
 
 def _close_old_connection() -> None:
-    # A file hangs up on nobody, and opening SQLite's costs more than most queries: that one stays while it works.
+    # SQLite closes no connection by itself, and opening one costs more than most queries: it stays while it works.
     if connection.vendor == "sqlite" and not connection.errors_occurred and not connection.in_atomic_block:
         return
     close_old_connections()

@@ -1,7 +1,7 @@
-"""What a token log holds: the entries an owner appends and any number of readers follow.
+"""Entries of a token log: appended by the owner of a claim, followed by any number of readers.
 
-``index`` counts the tokens of a generation from 1, whoever produces them; a status or end entry carries the
-index of the last token before it (0 before the first).
+``index`` counts the tokens of a generation from 1, across its claims; a status or end entry carries the index of the
+last token before it (0 before the first).
 """
 
 import msgspec
@@ -20,7 +20,7 @@ class TokenEntry(LogEntry, frozen=True, tag="token", kw_only=True):
 
 
 class StatusEntry(LogEntry, frozen=True, tag="status", kw_only=True):
-    """The state of the generation between two tokens."""
+    """The generation's state while no token is emitted."""
 
     state: StreamState
     position: int | None = None
@@ -29,7 +29,7 @@ class StatusEntry(LogEntry, frozen=True, tag="status", kw_only=True):
 
 
 class EndEntry(LogEntry, frozen=True, tag="end", kw_only=True):
-    """The last entry. ``text`` is what was held back until the end; the row has everything else."""
+    """The last entry. ``text`` was held back until the end; the row has everything else."""
 
     status: str  # complete | interrupted | failed
     text: str = ""

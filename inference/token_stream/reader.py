@@ -1,7 +1,7 @@
-"""Following a generation: its token log while that exists, its row before and after. Any number of readers.
+"""Reading a generation: its token log while that exists, its row before and after.
 
-A reader that lost its connection goes on after the last token it has; tokens come once and in order, statuses and
-the end may be told again.
+A reader that lost its connection resumes after its last token; tokens come once and in order, statuses and the end
+may be repeated.
 """
 
 import asyncio
@@ -26,24 +26,24 @@ log = logging.getLogger(__name__)
 
 __all__ = ["TokenLogReader", "replay", "tail"]
 
-SILENCE_SECS = 1.0  # how long one look at the log waits
+SILENCE_SECS = 1.0  # one read of the log waits so long for entries
 BATCH_ENTRIES = 500
 REDIS_PATIENCE_SECS = 30.0
 RESULT_COLUMNS = ("status", "text", "text_ends", "output", "devices")
 
 
 def tail(generation_id: UUID) -> list[TokenEntry]:
-    """The tokens in the log now, for a take-over; raises StoreUnavailable."""
+    """The tokens in the log. Raises StoreUnavailable."""
     return redis_log.tail(shared_client(), generation_id)
 
 
 class TokenLogReader:
-    """Follows generations; keeps nothing between calls, so that one object may serve all."""
+    """Stateless: one object may serve all readers."""
 
     async def follow(self, generation_id: UUID, after: int = 0) -> AsyncIterator[AnyEntry | None]:
-        """Entries behind token ``after``, None for about every second of silence; ends after End.
+        """Yield entries after token ``after`` until the End; None for about every second without one.
 
-        Raises Generation.DoesNotExist for an unknown id, StoreUnavailable when Redis stays away too long.
+        Raises Generation.DoesNotExist for an unknown id, StoreUnavailable when Redis is unavailable for too long.
         """
         stream = _Stream(generation_id, after)
         last = after
@@ -59,8 +59,8 @@ class TokenLogReader:
                         return
                 if entries:
                     continue
-                # Silence: the row tells a slow generation from one that ended without telling the log. The row
-                # is written before the End entry, so an ended row counts at the second look only.
+                # Silence: either a slow generation, or one whose log never gets its End; the row decides. The row is
+                # written before the End entry, so an ended row counts at the second look only.
                 row = await _ended_row(generation_id)
                 if row is not None and (row_ended or not await stream.exists()):
                     for entry in replay(row, last):
@@ -73,35 +73,36 @@ class TokenLogReader:
 
 
 class _Stream:
-    """One reader's place in one stream, over a connection that may break."""
+    """One reader's position in one stream, over a connection that may break."""
 
     def __init__(self, generation_id: UUID, after: int) -> None:
+        self._generation_id = generation_id
         self._key = log_key(generation_id)
-        self._place = f"{after}-0"
+        self._position = f"{after}-0"
         self._client: redis.asyncio.Redis[bytes] = async_client(reply_timeout_secs=SILENCE_SECS + 2)
-        self._away_since: float | None = None
-        self._looked_once = False
+        self._unavailable_since: float | None = None
+        self._has_read = False
 
     async def read(self) -> list[AnyEntry]:
-        """What came since the last read, after waiting for it; empty after a second of silence or of no Redis."""
-        # The first look does not wait, so that a reader who comes late is answered from the row at once.
-        block_ms = int(SILENCE_SECS * 1000) if self._looked_once else None
-        self._looked_once = True
+        """Entries since the last read; empty after a second without any, or without Redis."""
+        # The first read does not wait, so that a late reader gets the row's entries at once.
+        block_ms = int(SILENCE_SECS * 1000) if self._has_read else None
+        self._has_read = True
         try:
-            answer = await self._client.xread({self._key: self._place}, count=BATCH_ENTRIES, block=block_ms)
+            answer = await self._client.xread({self._key: self._position}, count=BATCH_ENTRIES, block=block_ms)
         except UNAVAILABLE_ERRORS as error:
-            await self._endure(error)
+            await self._wait_for_redis(error)
             return []
-        self._away_since = None
+        self._unavailable_since = None
         entries: list[AnyEntry] = []
         for _, messages in answer:
             for stream_id, fields in messages:
-                self._place = stream_id.decode()
+                self._position = stream_id.decode()
                 entries.append(redis_log.decode(fields[redis_log.FIELD]))
         return entries
 
     async def exists(self) -> bool:
-        """Whether the log may still get an End; False too when nobody can say."""
+        """Whether the log may still get an End; False, too, when Redis is unavailable."""
         try:
             return bool(await self._client.exists(self._key))
         except UNAVAILABLE_ERRORS:
@@ -110,34 +111,34 @@ class _Stream:
     async def close(self) -> None:
         await self._client.aclose()  # type: ignore[attr-defined]
 
-    async def _endure(self, error: Exception) -> None:
+    async def _wait_for_redis(self, error: Exception) -> None:
         now = time.monotonic()
-        if self._away_since is None:
-            self._away_since = now
-            log.warning("%s cannot be read, trying again: %s", self._key, error)
-        if now - self._away_since > REDIS_PATIENCE_SECS:
-            raise StoreUnavailable(f"Redis has been away for {REDIS_PATIENCE_SECS:g} s: {error}") from error
+        if self._unavailable_since is None:
+            self._unavailable_since = now
+            log.warning("token log not readable, trying again generation=%s error=%s", self._generation_id, error)
+        if now - self._unavailable_since > REDIS_PATIENCE_SECS:
+            raise StoreUnavailable(f"Redis has not answered for {REDIS_PATIENCE_SECS:g} s: {error}") from error
         await asyncio.sleep(SILENCE_SECS / 2)
 
 
 async def _ended_row(generation_id: UUID) -> Generation | None:
-    """The row when it has ended. None too while the database is away: the log, if it lives, goes on without it."""
+    """The row when it has ended. None, too, while the database is unavailable: the log does not need it."""
     try:
-        return await in_thread(_look_at_row, generation_id)
+        return await in_thread(_load_ended, generation_id)
     except (OperationalError, InterfaceError) as error:
-        log.warning("generation %s: its row cannot be looked at, trying again: %s", generation_id, error)
+        log.warning("row not readable, trying again generation=%s error=%s", generation_id, error)
         return None
 
 
-def _look_at_row(generation_id: UUID) -> Generation | None:
+def _load_ended(generation_id: UUID) -> Generation | None:
     row = Generation.objects.only(*RESULT_COLUMNS).get(pk=generation_id)
     return row if row.is_ended else None
 
 
 def replay(row: Generation, after: int) -> Iterator[AnyEntry]:
-    """The entries of an ended generation as its readers got them while it ran, tokens behind ``after`` only.
+    """Yield the entries of an ended generation as its readers received them, tokens after ``after`` only.
 
-    The row no longer knows the ids of tokens that only completed a stop string; they come as 0, without text.
+    The row does not store the ids of tokens that only completed a stop sequence; they are 0, without text.
     """
     ends = [0, *unpack(row.text_ends)]
     token_ids = chain(row.output_ids, repeat(0))

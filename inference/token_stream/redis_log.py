@@ -1,7 +1,7 @@
-"""The token log as it lies in Redis: what may be appended, by whom, and what the tail is.
+"""The token log in Redis: a stream of entries, and a fence that decides which claim may append.
 
-Token i has the stream id ``i-0``; statuses and the end that follow it ``i-1``, ``i-2`` and so on. Beside the stream
-lies the fence: the claim epoch that may write, and how far the log has got. Knows nothing of rows and workers.
+Token i has the stream id ``i-0``; statuses and the end that follow it have ``i-1``, ``i-2`` and so on. The fence holds
+the claim epoch that may write, and the index of the last entry. Knows neither rows nor workers.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from inference.token_stream.entries import AnyEntry, EndEntry, TokenEntry
 log = logging.getLogger(__name__)
 
 FIELD = b"e"
-LIVE_TTL_SECS = 86_400  # a log whose owner vanished for good does not stay for ever
+LIVE_TTL_SECS = 86_400  # bounds a log whose owner never comes back
 MAX_ENTRIES = 400_000  # three times the longest context; statuses are few
 
 _encoder = msgspec.msgpack.Encoder()
@@ -62,7 +62,7 @@ redis.call('EXPIRE', KEYS[2], ttl)
 return {verdict, last}
 """
 
-# KEYS: log, fence. ARGV: epoch, live ttl. From here on no lower epoch writes; answers with everything written so far.
+# KEYS: log, fence. ARGV: epoch, live ttl. Refuses lower epochs from now on; returns all entries written so far.
 FENCE = """
 local epoch = tonumber(redis.call('HGET', KEYS[2], 'epoch')) or 0
 if tonumber(ARGV[1]) > epoch then
@@ -77,11 +77,11 @@ _APPEND_SHA = hashlib.sha1(APPEND.encode(), usedforsecurity=False).hexdigest()
 
 
 class Verdict(StrEnum):
-    WRITTEN = "written"  # everything is in the log now, or was before
-    STALE = "stale"  # a higher epoch owns the log: whoever tried has lost its claim
-    GAP = "gap"  # the log is shorter than the writer thinks (Redis lost it): begin after ``last`` again
+    WRITTEN = "written"  # all entries are in the log
+    STALE = "stale"  # a higher epoch owns the log: the writer has lost its claim
+    GAP = "gap"  # the log is shorter than expected (Redis lost it): write again after ``last``
     ENDED = "ended"  # the log has its End
-    BROKEN = "broken"  # what lies in Redis is no log of ours; the row will have to do
+    BROKEN = "broken"  # the key holds no token log; readers use the row
 
 
 @dataclass(frozen=True)
@@ -104,20 +104,20 @@ def decode(payload: bytes) -> AnyEntry:
 
 
 def append(client: "redis.Redis[bytes]", appends: Sequence[Append]) -> list[Appended]:
-    """Append for several generations in one round trip; raises StoreUnavailable when nothing is known.
+    """Append for several generations in one round trip. Raises StoreUnavailable when the result is unknown.
 
-    Repeating an append is safe: tokens that are there already are not written again.
+    Repeating an append is safe: tokens in the log are not written again.
     """
     with _translated("written"):
         try:
             return _append(client, appends)
-        except NoScriptError:  # Redis was restarted and has forgotten the script
+        except NoScriptError:  # a restarted Redis has lost the script
             client.script_load(APPEND)  # type: ignore[no-untyped-call]
             return _append(client, appends)
 
 
 def fence(client: "redis.Redis[bytes]", generation_id: UUID, epoch: int) -> list[TokenEntry]:
-    """Refuse all writers of lower epochs from now on; returns the tokens that were written until then."""
+    """Refuse writers of lower epochs from now on; returns the tokens written so far. Raises StoreUnavailable."""
     with _translated("read"):
         keys = (log_key(generation_id), fence_key(generation_id))
         stream = client.eval(FENCE, 2, *keys, epoch, LIVE_TTL_SECS)  # type: ignore[no-untyped-call]
@@ -127,8 +127,7 @@ def fence(client: "redis.Redis[bytes]", generation_id: UUID, epoch: int) -> list
 def close(client: "redis.Redis[bytes]", generation_id: UUID, epoch: int, end: EndEntry) -> None:
     """Write the End of a generation that no worker holds.
 
-    A log shorter than ``end.index`` has lost its tokens with Redis; it gets no End, since its readers then
-    turn to the row.
+    A log shorter than ``end.index`` was lost with Redis. It gets no End, so that its readers turn to the row.
     """
     append(client, [Append(generation_id, epoch, [end])])
 
@@ -140,20 +139,20 @@ def tail(client: "redis.Redis[bytes]", generation_id: UUID) -> list[TokenEntry]:
 
 
 def without_end(client: "redis.Redis[bytes]", generation_ids: Sequence[UUID]) -> list[UUID]:
-    """Those of them that have a log which nobody has ended; raises StoreUnavailable."""
+    """The generations that have a log without an End. Raises StoreUnavailable."""
     pipeline = client.pipeline(transaction=False)
-    for each in generation_ids:
-        pipeline.exists(log_key(each))
-        pipeline.hexists(fence_key(each), "ended")
+    for generation_id in generation_ids:
+        pipeline.exists(log_key(generation_id))
+        pipeline.hexists(fence_key(generation_id), "ended")
     with _translated("read"):
-        answers = pipeline.execute()
-    pairs = zip(generation_ids, answers[::2], answers[1::2], strict=True)
-    return [each for each, is_there, has_ended in pairs if is_there and not has_ended]
+        replies = pipeline.execute()
+    states = zip(generation_ids, replies[::2], replies[1::2], strict=True)
+    return [generation_id for generation_id, exists, has_ended in states if exists and not has_ended]
 
 
-def forget(client: "redis.Redis[bytes]", generation_ids: Sequence[UUID]) -> None:
+def delete(client: "redis.Redis[bytes]", generation_ids: Sequence[UUID]) -> None:
     with _translated("deleted"):
-        client.delete(*[key(each) for each in generation_ids for key in (log_key, fence_key)])
+        client.delete(*[key(generation_id) for generation_id in generation_ids for key in (log_key, fence_key)])
 
 
 def remove_entries(client: "redis.Redis[bytes]", generation_ids: Sequence[UUID]) -> None:
@@ -168,7 +167,7 @@ def _translated(verb: str) -> Iterator[None]:
     try:
         yield
     except UNAVAILABLE_ERRORS as error:
-        raise StoreUnavailable(f"the token log cannot be {verb}: {error}") from error
+        raise StoreUnavailable(f"The token log cannot be {verb}: {error}") from error
 
 
 def _tokens(payloads: Iterable[bytes]) -> list[TokenEntry]:
@@ -188,9 +187,9 @@ def _append(client: "redis.Redis[bytes]", appends: Sequence[Append]) -> list[App
 
 
 def _judged(one: Append, answer: list[Any] | ResponseError) -> Appended:
-    """One generation's broken log must not keep the others from being written."""
+    # One generation's broken log must not keep the others from being written.
     if isinstance(answer, ResponseError):
-        log.error("generation %s: its token log cannot be written: %s", one.generation_id, answer)
+        log.error("token log broken generation=%s error=%s", one.generation_id, answer)
         return Appended(Verdict.BROKEN, 0)
     verdict, last = answer
     return Appended(Verdict(verdict.decode()), last)

@@ -1,6 +1,6 @@
-"""Who is reading a generation right now, so that the last one to leave can be noticed.
+"""The readers of a generation, counted in Redis, so that the last one's leaving is noticed.
 
-A reader that stops refreshing (its web process died) is forgotten after ``READER_TTL_SECS``, by Redis's clock.
+A reader that stops refreshing (its web process died) expires after ``READER_TTL_SECS`` by Redis's clock.
 """
 
 import secrets
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 READER_TTL_SECS = 10  # refresh about every two seconds
 MOVES_TTL_SECS = 60  # beyond the grace, within which the count is compared
 
-# KEYS: readers, moves. ARGV: reader, ttl, ttl of moves. A sorted set of readers by when they are forgotten, and a
-# count of how often somebody came or went.
+# KEYS: readers, moves. ARGV: reader, ttl, ttl of moves. A sorted set of readers by expiry, and a count of arrivals and
+# departures.
 PRESENT = """
 local now = redis.call('TIME')
 local seconds = tonumber(now[1]) + tonumber(now[2]) / 1e6
@@ -45,20 +45,20 @@ MOVES = "return redis.call('GET', KEYS[2]) or 0"
 
 
 def new_id() -> str:
-    """What a reader refreshes and leaves with."""
+    """A new reader's id."""
     return secrets.token_hex(8)
 
 
 async def refresh(generation_id: UUID, reader_id: str, client: "Client | None" = None) -> None:
-    """Be a reader for READER_TTL_SECS from now on. Raises StoreUnavailable, as all here do.
+    """Register the reader for READER_TTL_SECS. Raises StoreUnavailable, as all functions here.
 
-    Whoever comes again and again brings a ``client`` of the same event loop: connecting costs more than asking.
+    A caller that refreshes repeatedly passes a ``client`` of its event loop: connecting costs more than the command.
     """
     await _run(PRESENT, generation_id, reader_id, client)
 
 
 async def leave(generation_id: UUID, reader_id: str, client: "Client | None" = None) -> int:
-    """Stop reading; returns how many readers remain."""
+    """Remove the reader; returns how many remain."""
     return await _run(LEAVE, generation_id, reader_id, client)
 
 
@@ -67,18 +67,18 @@ async def count(generation_id: UUID) -> int:
 
 
 async def moves(generation_id: UUID) -> int:
-    """How often somebody came or went until now: as long as it stays the same, the readers did, too."""
+    """The count of arrivals and departures: while it is unchanged, the set of readers is, too."""
     return await _run(MOVES, generation_id, "")
 
 
 async def _run(script: str, generation_id: UUID, reader_id: str, client: "Client | None" = None) -> int:
     if client is None:
-        async with async_client() as own:
-            return await _run(script, generation_id, reader_id, own)
+        async with async_client() as short_lived:
+            return await _run(script, generation_id, reader_id, short_lived)
     try:
         keys = (readers_key(generation_id), moves_key(generation_id))
         moves_ttl_secs = int(settings.STREAM_GRACE_SECS) + MOVES_TTL_SECS
         arguments = (reader_id, READER_TTL_SECS, moves_ttl_secs)
         return int(await client.eval(script, 2, *keys, *arguments))  # type: ignore[no-untyped-call]
     except UNAVAILABLE_ERRORS as error:
-        raise StoreUnavailable(f"readers cannot be counted: {error}") from error
+        raise StoreUnavailable(f"The readers cannot be counted: {error}") from error

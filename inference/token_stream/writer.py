@@ -1,6 +1,6 @@
-"""One thread that writes token logs: whatever has come since the last write goes out in one round trip.
+"""One thread that writes token logs: all entries since the last write go out in one round trip.
 
-Computing never waits for Redis: while that is away entries pile up here, bounded by the answers themselves.
+Decoding never waits for Redis: while it is unavailable, entries are buffered here, bounded by the answers' length.
 """
 
 import logging
@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 
 RETRY_SECS = 0.25
 ENTRIES_PER_APPEND = 1000
-# An End that cannot be told in this time is not needed any more: readers find it in the row.
+# After this time an End is not needed any more: readers find it in the row.
 END_PATIENCE_SECS = 120.0
 
 
 @dataclass(eq=False)
 class _Channel:
-    """One claim's way into its log. ``tokens`` is kept whole, for a Redis that lost what it had."""
+    """One claim's pending entries. ``tokens`` holds all of them, for a Redis that lost the log."""
 
     generation_id: UUID
     epoch: int
@@ -39,8 +39,8 @@ class _Channel:
 
 
 class LogWriter:
-    """``on_lost`` is called from the writer's thread when a log is owned by a higher epoch, ``holds`` when Redis has
-    lost a log: with it went the epoch that would have refused a late owner, and the row has to be asked."""
+    """``on_lost`` is called in the writer's thread when a log belongs to a higher epoch, ``holds`` when Redis has lost
+    a log. The epoch that would have refused a late owner was lost with it, so that the row has to decide."""
 
     def __init__(
         self,
@@ -51,23 +51,23 @@ class LogWriter:
         self._client = client
         self._on_lost = on_lost
         self._holds = holds
-        # By claim, not by generation: a worker may hold a new claim before it has learnt that the old one is lost.
+        # By claim, not by generation: a worker may hold a new claim before it notices the loss of the old one.
         self._channels: dict[tuple[UUID, int], _Channel] = {}
         self._changed = threading.Condition()
         self._is_ending = False
-        self._is_away = False
+        self._is_unavailable = False
         self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
 
     def begin(self) -> None:
         self._thread.start()
 
     def open(self, generation_id: UUID, epoch: int, written: Sequence[TokenEntry]) -> None:
-        """Begin a claim's channel; ``written`` are the tokens that former claims left."""
+        """Begin a claim's channel; ``written`` are the tokens of former claims."""
         with self._changed:
             self._channels[generation_id, epoch] = _Channel(generation_id, epoch, list(written))
 
     def put(self, entries: Iterable[tuple[UUID, int, AnyEntry]]) -> None:
-        """Write entries of (generation, epoch) soon, in order. What comes after an End or ``forget`` is dropped."""
+        """Queue entries of (generation, epoch), in order. Entries after an End or ``forget`` are dropped."""
         with self._changed:
             for generation_id, epoch, entry in entries:
                 channel = self._channels.get((generation_id, epoch))
@@ -87,12 +87,12 @@ class LogWriter:
             self._changed.notify_all()
 
     def flush(self, generation_id: UUID, epoch: int, timeout_secs: float) -> bool:
-        """Wait until everything put so far is written; False when it was not in time."""
+        """Wait until all queued entries of the claim are written; False after the timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: self._is_written((generation_id, epoch)), timeout_secs)
 
     def end(self, timeout_secs: float) -> None:
-        """Write what is there and stop."""
+        """Write the queued entries and stop the thread."""
         with self._changed:
             self._changed.wait_for(lambda: all(map(self._is_written, self._channels)), timeout_secs)
             self._is_ending = True
@@ -114,14 +114,14 @@ class LogWriter:
             try:
                 is_written = self.write_once()
             except Exception:
-                # Whatever it was: without this thread every answer would stay silent until its end.
-                log.exception("writing token logs failed; going on")
+                # Of any kind: without this thread readers of every answer would get nothing until its end.
+                log.exception("token logs not written, trying again")
                 is_written = False
             if not is_written:
                 time.sleep(RETRY_SECS)
 
     def write_once(self) -> bool:
-        """Write what is pending in one round trip; False when Redis is away."""
+        """Write all pending entries in one round trip; False while Redis is unavailable."""
         with self._changed:
             channels = [channel for channel in self._channels.values() if channel.pending]
             appends = [
@@ -130,11 +130,13 @@ class LogWriter:
             ]
         try:
             results = redis_log.append(self._client, appends)
-            results = [self._doubted(append, result) for append, result in zip(appends, results, strict=True)]
+            results = [
+                self._checked_against_row(append, result) for append, result in zip(appends, results, strict=True)
+            ]
         except StoreUnavailable as error:
-            self._redis_is_away(error)
+            self._redis_unavailable(error)
             return False
-        self._is_away = False
+        self._is_unavailable = False
         with self._changed:
             lost = [
                 (channel.generation_id, channel.epoch)
@@ -146,16 +148,16 @@ class LogWriter:
             self._on_lost(generation_id, epoch)
         return True
 
-    def _doubted(self, append: Append, result: Appended) -> Appended:
+    def _checked_against_row(self, append: Append, result: Appended) -> Appended:
         if result.verdict is Verdict.GAP and not self._holds(append.generation_id, append.epoch):
             return Appended(Verdict.STALE, result.last)
         return result
 
     def _settle(self, channel: _Channel, n_sent: int, result: Appended) -> bool:
-        """Take what was written off the channel; False when its claim is lost."""
+        """Remove the written entries from the channel; False when its claim is lost."""
         if result.verdict is Verdict.GAP:
-            log.warning("generation %s: Redis lost its log; writing it again", channel.generation_id)
-            self._begin_again(channel, result.last)
+            log.warning("token log lost in Redis, writing it again generation=%s", channel.generation_id)
+            self._rewrite(channel, result.last)
             return True
         for _ in range(n_sent):
             channel.pending.popleft()
@@ -163,19 +165,19 @@ class LogWriter:
         if is_over or result.verdict is not Verdict.WRITTEN:
             self._close(channel)
         if result.verdict is Verdict.STALE:
-            log.warning("generation %s: its log belongs to another worker now", channel.generation_id)
+            log.warning("token log taken over generation=%s epoch=%d", channel.generation_id, channel.epoch)
             return False
         return True
 
-    def _begin_again(self, channel: _Channel, last: int) -> None:
-        """Put all tokens behind ``last`` in front again; statuses of the past are of no use any more."""
+    def _rewrite(self, channel: _Channel, last: int) -> None:
+        """Queue all tokens after ``last`` again; statuses of the past are dropped."""
         ends = [entry for entry in channel.pending if isinstance(entry, EndEntry)]
         channel.pending = deque([*channel.tokens[last:], *ends])
 
-    def _redis_is_away(self, error: StoreUnavailable) -> None:
-        if not self._is_away:
-            self._is_away = True
-            log.warning("tokens wait for Redis: %s", error)
+    def _redis_unavailable(self, error: StoreUnavailable) -> None:
+        if not self._is_unavailable:
+            self._is_unavailable = True
+            log.warning("token logs wait for Redis error=%s", error)
         now = time.monotonic()
         with self._changed:
             for channel in list(self._channels.values()):

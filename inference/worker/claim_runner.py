@@ -1,37 +1,27 @@
-"""Running one claimed generation to its end on this worker: resume, compute, finish.
-
-The row is written first and its log's End second, both under the claim's epoch; a claim that is lost writes nothing.
-"""
+"""Running one claimed generation: resume from its token log, compute, settle the claim."""
 
 import logging
 import threading
 import time
-from typing import Any
 from uuid import UUID
 
 import redis
 
-from inference.config.tokenizer import known_vocabulary
 from inference.dispatch import Dispatcher
 from inference.dispatch.generation_state import ActiveGeneration, ClaimState, Outcome
 from inference.errors import StoreUnavailable
 from inference.models import Generation
 from inference.queue.deadlines import Deadlines
-from inference.queue.notify import notify
-from inference.queue.results import CANCELLED, TIMED_OUT, end_entry, row_columns
+from inference.queue.results import CANCELLED, TIMED_OUT
 from inference.queue.termination import LOG_PATIENCE_SECS
-from inference.runtime.database import repeat_until_done
 from inference.token_stream import redis_log
 from inference.token_stream.entries import TokenEntry
 from inference.token_stream.writer import LogWriter
+from inference.worker.claim_settlement import FLUSH_SECS, ClaimSettlement
 
 log = logging.getLogger(__name__)
 
 RETRY_SECS = 0.5
-# While the database is away the heartbeat stands still too: after this time the row is another worker's affair.
-DATABASE_PATIENCE_SECS = 120.0
-FLUSH_SECS = 2.0
-STAGES = ("queue", "gpu_wait", "load", "restore", "prefill", "first_token", "decode")
 NEWEST_RUN_WEIGHT = 0.2
 
 
@@ -43,36 +33,37 @@ class ClaimRunner:
         dispatcher: Dispatcher,
         writer: LogWriter,
         client: "redis.Redis[bytes]",
-        stopping: threading.Event,
+        closing: threading.Event,
         deadlines: Deadlines,
     ) -> None:
-        self.lives: dict[UUID, ActiveGeneration] = {}
+        self.active: dict[UUID, ActiveGeneration] = {}
         self.mean_run_secs: float | None = None
         self._dispatcher = dispatcher
         self._writer = writer
         self._client = client
-        self._stopping = stopping
+        self._closing = closing
         self._deadlines = deadlines
+        self._settlement = ClaimSettlement(dispatcher, writer)
 
     def run(self, row: Generation) -> None:
         """Compute ``row``, which this worker has just claimed, and settle its claim."""
         live = ActiveGeneration.of(row, deadline=self._deadlines.of((row.pk, row.deadline_at, row.timeout_secs)))
-        self.lives[row.pk] = live
+        self.active[row.pk] = live
         started = time.monotonic()
         try:
             outcome = self._compute(row, live)
-            self._settle(row, live, outcome)
+            self._settlement.settle(row, live, outcome)
         except BaseException:
-            # The heartbeat stops with the entry below, so that the sweep gives the row to another attempt.
+            # Without the entry below the heartbeat stops, and the reaper gives the row to another attempt.
             self._dispatcher.drop(row.pk, row.claim_epoch)
-            # What is not in the log yet would be computed again.
+            # The next attempt continues after the last token in the log.
             self._writer.flush(row.pk, row.claim_epoch, FLUSH_SECS)
             self._writer.forget(row.pk, row.claim_epoch)
             raise
         finally:
-            # This worker may have claimed the row again already, after somebody took it from this claim.
-            if self.lives.get(row.pk) is live:
-                del self.lives[row.pk]
+            # After a take-over the row may have been claimed here again: then the entry belongs to the later claim.
+            if self.active.get(row.pk) is live:
+                del self.active[row.pk]
         if outcome.claim is ClaimState.ENDED:
             self._measure(time.monotonic() - started)
 
@@ -80,94 +71,42 @@ class ClaimRunner:
         mean = self.mean_run_secs
         self.mean_run_secs = run_secs if mean is None else mean + NEWEST_RUN_WEIGHT * (run_secs - mean)
 
-    # ---- computing ----
-
     def _compute(self, row: Generation, live: ActiveGeneration) -> Outcome:
-        tokens = self._resume(row, live)
-        if isinstance(tokens, Outcome):
-            return tokens
-        live.tokens = tokens
-        self._writer.open(row.pk, row.claim_epoch, tokens)
+        resumed = self._resume(row, live)
+        if isinstance(resumed, Outcome):
+            return resumed
+        live.tokens = resumed
+        self._writer.open(row.pk, row.claim_epoch, resumed)
         if row.cancel_requested:
             return Outcome(ClaimState.ENDED, CANCELLED)
         self._dispatcher.add(live)
         outcome = live.wait()
         if outcome is None:
-            raise RuntimeError(f"generation {row.pk} was let go without an outcome")
+            raise RuntimeError(f"The computation of generation {row.pk} ended without an outcome.")
         return outcome
 
     def _resume(self, row: Generation, live: ActiveGeneration) -> list[TokenEntry] | Outcome:
-        """The tokens that former claims gave out, or how it ends when nobody can say what they were.
+        """The tokens that earlier claims emitted, or the outcome when they cannot be read.
 
-        Without them nothing is computed: readers may have seen tokens that another run would not repeat.
+        Nothing is computed without them: readers may have received tokens that another run would not repeat.
         """
         if row.claim_epoch == 1:
             return []
-        unwanted_at: float | None = None
+        unwanted_since: float | None = None
         while True:
             try:
                 return redis_log.fence(self._client, row.pk, row.claim_epoch)
             except StoreUnavailable as error:
-                log.warning("generation %s waits for its token log: %s", row.pk, error)
-            held = Generation.objects.held(generation_id=row.pk, epoch=row.claim_epoch)
-            cancelled = held.values_list("cancel_requested", flat=True).first()
+                log.warning("waiting for the token log generation=%s error=%s", row.pk, error)
+            claim = Generation.objects.with_claim(generation_id=row.pk, epoch=row.claim_epoch)
+            cancelled = claim.values_list("cancel_requested", flat=True).first()
             if cancelled is None:
                 return Outcome(ClaimState.LOST)
             now = time.monotonic()
             if cancelled or (live.deadline is not None and now >= live.deadline):
-                # It is to end: with what readers were told, if that can be read within a time.
-                unwanted_at = unwanted_at or now
-                if now - unwanted_at >= LOG_PATIENCE_SECS:
+                # The row has to end, with the tokens that readers have if they can be read in time.
+                unwanted_since = unwanted_since or now
+                if now - unwanted_since >= LOG_PATIENCE_SECS:
                     return Outcome(ClaimState.ENDED, CANCELLED if cancelled else TIMED_OUT)
-            if self._stopping.wait(RETRY_SECS):
+            if self._closing.wait(RETRY_SECS):
                 return Outcome(ClaimState.RELEASED)
-
-    # ---- settling ----
-
-    def _settle(self, row: Generation, live: ActiveGeneration, outcome: Outcome) -> None:
-        match outcome.claim:
-            case ClaimState.ENDED:
-                self._finish(row, live, outcome)
-            case ClaimState.RELEASED:
-                self._give_back(row)
-            case ClaimState.LOST:
-                log.warning("generation %s: the claim with epoch %d is lost", row.pk, row.claim_epoch)
-                self._writer.forget(row.pk, row.claim_epoch)
-
-    def _finish(self, row: Generation, live: ActiveGeneration, outcome: Outcome) -> None:
-        if outcome.ending is None:
-            raise RuntimeError(f"generation {row.pk} ended without an ending")
-        columns = row_columns(
-            outcome.ending, live.tokens, live.params, vocabulary=known_vocabulary(), last=outcome.final_text
-        )
-        ready = self._dispatcher.ready
-        own: dict[str, Any] = {
-            "n_cached_tokens": outcome.n_cached,
-            "model_name": ready.model_name if ready else "",
-            "timings": dict.fromkeys(STAGES, 0.0) | row.timings | _rounded(outcome.timings),
-        }
-        finish = Generation.objects.finish
-        if repeat_until_done(
-            lambda: finish(generation_id=row.pk, epoch=row.claim_epoch, columns=columns | own),
-            patience_secs=DATABASE_PATIENCE_SECS,
-        ):
-            self._writer.put([(row.pk, row.claim_epoch, end_entry(columns, live.tokens))])
-            if row.follow_up_task:
-                notify(row.pk, row.follow_up_task)
-        else:
-            log.warning("generation %s: the claim with epoch %d was lost before its end", row.pk, row.claim_epoch)
-            self._writer.forget(row.pk, row.claim_epoch)
-
-    def _give_back(self, row: Generation) -> None:
-        """To the queue, with everything said so far in its log, for the next worker to go on."""
-        self._writer.flush(row.pk, row.claim_epoch, FLUSH_SECS)
-        give_back = Generation.objects.give_back
-        repeat_until_done(
-            lambda: give_back(generation_id=row.pk, epoch=row.claim_epoch, counts_as_attempt=False),
-            patience_secs=FLUSH_SECS,
-        )
-        self._writer.forget(row.pk, row.claim_epoch)
-
-
-def _rounded(timings: dict[str, float]) -> dict[str, float]:
-    return {stage: round(ms, 1) for stage, ms in timings.items()}

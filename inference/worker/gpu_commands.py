@@ -1,6 +1,6 @@
-"""Telling the worker where the model should be: from a web process, over Redis, to the placement.
+"""Commands about the GPU from a web process to the worker, as messages in Redis.
 
-A command that nobody hears is lost; whoever sent it looks at the worker's report for what came of it.
+A message without a subscriber is lost; its sender reads the effect from the worker's report.
 """
 
 from typing import Protocol
@@ -14,20 +14,20 @@ GPU_COMMAND_CHANNEL = "gemma:card"
 
 
 class GpuHoldCommand(msgspec.Struct, frozen=True, tag="hold"):
-    """Bring the model to the card and keep it there for the session."""
+    """Move the model to the GPU and keep it there for the session."""
 
     session_id: str
     secs: float
 
 
 class SessionReleaseCommand(msgspec.Struct, frozen=True, tag="release_session"):
-    """The session no longer keeps the card; an empty one means all."""
+    """End the session's hold on the GPU; an empty id ends all holds."""
 
     session_id: str
 
 
 class GpuYieldCommand(msgspec.Struct, frozen=True, tag="yield"):
-    """Leave the card now."""
+    """Leave the GPU now."""
 
     reason: str
 
@@ -36,7 +36,7 @@ GpuCommand = GpuHoldCommand | SessionReleaseCommand | GpuYieldCommand
 
 
 class GpuHolder(Protocol):
-    """What a placement does with them; returns at once, in any thread."""
+    """The receiver of the commands: a dispatcher. Each call returns at once, in any thread."""
 
     def hold(self, session_id: str, secs: float) -> None: ...
 
@@ -46,15 +46,15 @@ class GpuHolder(Protocol):
 
 
 def send(command: GpuCommand) -> bool:
-    """False: no worker listens. Raises StoreUnavailable."""
+    """Publish the command; False when no worker is subscribed. Raises StoreUnavailable."""
     try:
         return shared_client().publish(GPU_COMMAND_CHANNEL, msgspec.json.encode(command)) > 0
     except UNAVAILABLE_ERRORS as error:
         raise StoreUnavailable(str(error)) from error
 
 
-def obey(holder: GpuHolder, data: bytes) -> None:
-    """Raises msgspec.DecodeError for what is no command."""
+def execute(holder: GpuHolder, data: bytes) -> None:
+    """Decode a message and call ``holder``. Raises msgspec.DecodeError."""
     match msgspec.json.decode(data, type=GpuCommand):
         case GpuHoldCommand(session_id, secs):
             holder.hold(session_id, secs)

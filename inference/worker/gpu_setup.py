@@ -1,4 +1,4 @@
-"""What this installation's settings make of the card: the parts that a placement uses it with, or none."""
+"""The GPU's part of the dispatcher, put together from the settings; none without a usable GPU."""
 
 import logging
 
@@ -21,22 +21,22 @@ log = logging.getLogger(__name__)
 
 
 def gpu_parts() -> GpuParts | None:
-    """None: everything is computed on the CPU, and nothing is asked of anybody."""
+    """None: everything is computed on the CPU, and no lease is requested."""
     card = find_gpu(settings.GEMMA_GPU)
     is_simulated = settings.GEMMA_GPU == "simulated"
     if card is None:
         return None
     if not is_simulated and not has_cuda():
-        log.warning("%s is not used: llama-cpp-python was built without CUDA", card.name)
+        log.warning("gpu not used, llama-cpp-python was built without CUDA gpu=%s", card.name)
         return None
     try:
         folder = StateFolder(settings.GEMMA_SHM_DIR, settings.GEMMA_CACHE_RAM_MB * MEBIBYTE)
     except OSError as error:
-        log.error("%s is not used, since nothing could move to it: %s", card.name, error)  # noqa: TRY400
+        log.error("gpu not used, no folder for KV states gpu=%s error=%s", card.name, error)  # noqa: TRY400
         return None
     maker = _maker(card, is_simulated=is_simulated)
-    # Looked at here for the first time, where nobody's answer waits for it.
-    log.info("%s may be borrowed for the model: %s", card.name, maker.obstacle() or "it is large enough")
+    # The first look at the GPU takes time; here no answer waits for it.
+    log.info("gpu found gpu=%s obstacle=%s", card.name, maker.obstacle() or "none")
     return GpuParts(
         device=card,
         make_runner=maker,
@@ -55,13 +55,13 @@ def gpu_parts() -> GpuParts | None:
 
 def _maker(card: GpuDevice, *, is_simulated: bool) -> GpuRunnerMaker:
     delay_ms = float(settings.GEMMA_GPU_LOAD_DELAY_MS) if is_simulated else None
-    # One lock for all users of a card on this machine; of a simulated one, which every installation has, for this one.
+    # A GPU has one lock for all its users on this machine; a simulated one belongs to its installation.
     folder = settings.GEMMA_DATA_DIR if is_simulated else settings.GEMMA_SHM_DIR
     return GpuRunnerMaker(card, folder, n_layers=settings.GEMMA_GPU_LAYERS, load_delay_ms=delay_ms)
 
 
 def _record(record: HandOverRecord) -> None:
-    """In a thread of its own, whose connection nobody else closes."""
+    # Called in a short-lived thread, which has to close its connection itself.
     try:
         record_hand_over(record)
     finally:

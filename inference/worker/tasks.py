@@ -1,4 +1,4 @@
-"""Celery's side: a ring becomes one unit of work of the process-wide worker, which lives as long as Celery's."""
+"""Celery's side of the process-wide worker: starts and stops it, and gives it one unit of work per wake-up message."""
 
 import threading
 
@@ -15,14 +15,14 @@ _worker: Worker | None = None
 
 @shared_task(name=GENERATE_TASK, ignore_result=True, acks_late=False)
 def generate(generation_id: str) -> None:
-    """There is work: run the row that is next, which need not be the one that rang."""
+    """Run the next row, which need not be the one of the message."""
     if _worker is not None:
         _worker.run_next()
 
 
 @signals.worker_init.connect
 def _begin(sender: WorkController, **_: object) -> None:
-    """Load the model, but only in the Celery worker that answers rings for it."""
+    """Start the worker, but only in the Celery process that consumes the queue of generations."""
     global _worker
     if settings.CELERY_TASK_DEFAULT_QUEUE not in sender.app.amqp.queues.consume_from:
         return
@@ -33,7 +33,7 @@ def _begin(sender: WorkController, **_: object) -> None:
 
 @signals.worker_shutting_down.connect
 def _stop(**_: object) -> None:
-    """Begin to stop at the signal: Celery then waits for its tasks, which wait for the worker to let them go.
+    """Stop the worker at the signal. Celery then waits for its tasks, which end when the worker releases their claims.
 
     In a thread, since this runs inside the signal handler of the main thread.
     """

@@ -73,7 +73,7 @@ class Worker:
         while not self._over.is_set():
             message = self._pubsub.get_message(timeout=0.02)
             if message is not None:
-                gpu_commands.obey(self, message["data"])
+                gpu_commands.execute(self, message["data"])
                 self.heard.append(msgspec.json.decode(message["data"], type=GpuCommand))
                 self.report()
 
@@ -166,7 +166,7 @@ def test_people_who_only_chat_may_not(api: Api, worker: Callable[..., Worker], p
 @pytest.mark.parametrize("data", [b"{}", b"x", b'{"type":"sell"}'])
 def test_what_is_no_command_is_not_obeyed(data: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        gpu_commands.obey(Worker.__new__(Worker), data)
+        gpu_commands.execute(Worker.__new__(Worker), data)
 
 
 def test_nobody_listens() -> None:

@@ -63,7 +63,7 @@ def has_tokens(generation: Generation, count: int, worker: Worker) -> Callable[[
     """Whether ``worker`` has computed that many tokens of it."""
 
     def condition() -> bool:
-        live = worker._claims.lives.get(generation.pk)
+        live = worker.claims.active.get(generation.pk)
         return live is not None and len(live.tokens) >= count
 
     return condition

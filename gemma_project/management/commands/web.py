@@ -25,6 +25,8 @@ from gemma_project.supervisor.listener import open_listener
 from inference.config.tokenizer import count_tokens
 from inference.errors import ModelUnavailable
 from inference.gpu.coordinator.watcher import watch_loop
+from inference.queue.reaper import REAP_SECS, RowReaper
+from inference.runtime.repeating_thread import RepeatingThread
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class Command(BaseCommand):
         watching = watch_loop()
         if watching is not None:  # also without a worker: a lease of one that died ends
             watching.begin()
+        RepeatingThread("deadlines", REAP_SECS, RowReaper().run_once).begin()
         threading.Thread(target=warm_up, name="warm up", daemon=True).start()
         backfill.start()  # its work may be cut off at any time
         build_server(listener).run()
@@ -82,7 +85,7 @@ def warm_up() -> None:
     try:
         count_tokens("Hello")
     except ModelUnavailable as error:
-        log.warning("the model's vocabulary is not there yet: %s", error)
+        log.warning("vocabulary not available yet error=%s", error)
 
 
 def build_server(listener: socket.socket) -> AdoptingServer:

@@ -17,7 +17,8 @@ from chat.summarization import rolling
 from chat.summarization.rolling import MAX_EMPTY, RETRY_TEMPERATURE
 from inference.config.tokenizer import Tokenizer
 from inference.models import Generation, Priority, Status
-from inference.queue.reaper import FOLLOW_UP_AGAIN_AFTER_SECS, Reaper
+from inference.queue.reaper import Reaper
+from inference.queue.repeated_notifications import FOLLOW_UP_SECS
 from tests.chat.conversing import ANN, chat, finish, generation_of, more, prompt_of
 from tests.chat.folding import (
     CONTEXT,
@@ -314,14 +315,14 @@ def test_a_worker_that_dies_between_answer_and_summary_leaves_it_to_the_sweep(
 ) -> None:
     """Nobody heard the ring: the row still names what must follow, and the sweep rings for it."""
     rung: list[tuple[str, str]] = []
-    monkeypatch.setattr("inference.queue.reaper.notify", lambda pk, task: rung.append((task, str(pk))))
+    monkeypatch.setattr("inference.queue.repeated_notifications.notify", lambda pk, task: rung.append((task, str(pk))))
     turn = talk(1)
     while not generation_of(turn).follow_up_task:
         turn = talk(1, turn, first=1)
     now = [1000.0]
     reaper = Reaper(lambda: 0, clock=lambda: now[0])
     reaper.run_once()
-    now[0] += FOLLOW_UP_AGAIN_AFTER_SECS
+    now[0] += FOLLOW_UP_SECS
     reaper.run_once()
     assert (rolling.AFTER_ANSWER_TASK, str(turn.generation_id)) in rung
 

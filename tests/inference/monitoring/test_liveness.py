@@ -12,13 +12,13 @@ import pytest
 from pytest_django import Settings
 
 from gemma_project.supervisor.tether import tethered
-from inference.monitoring.liveness import LivenessLock, is_dead, tidy
+from inference.monitoring.liveness import LivenessLock, is_dead, remove_free_locks
 
 HERE = f"{socket.gethostname()}:1:aa"
 HOLDER = """
 import django, sys; django.setup()
 from inference.monitoring.liveness import LivenessLock
-LivenessLock(sys.argv[1]).begin(); print("held", flush=True); sys.stdin.read()
+LivenessLock(sys.argv[1]).acquire(); print("held", flush=True); sys.stdin.read()
 """
 
 
@@ -49,7 +49,7 @@ def test_a_killed_process_is_dead_and_a_stopped_one_is_not(tmp_path: Path) -> No
 
 def test_who_asks_is_not_taken_for_the_worker(tmp_path: Path) -> None:
     here = LivenessLock(HERE)
-    here.begin()
+    here.acquire()
     assert here._descriptor is not None
     os.close(here._descriptor)
     with (tmp_path / "workers" / HERE).open() as asking:
@@ -59,11 +59,11 @@ def test_who_asks_is_not_taken_for_the_worker(tmp_path: Path) -> None:
 
 def test_of_workers_elsewhere_and_of_those_that_ended_nothing_is_known() -> None:
     here = LivenessLock(HERE)
-    here.begin()
-    here.end()
+    here.acquire()
+    here.release()
     assert not is_dead(HERE)
     elsewhere = LivenessLock("elsewhere:2:bb")
-    elsewhere.begin()
+    elsewhere.acquire()
     assert elsewhere._descriptor is not None
     os.close(elsewhere._descriptor)
     assert not is_dead("elsewhere:2:bb"), "its locks may not show here"
@@ -72,14 +72,14 @@ def test_of_workers_elsewhere_and_of_those_that_ended_nothing_is_known() -> None
 
 def test_what_the_dead_left_is_removed_once_their_rows_are_nobodys(tmp_path: Path) -> None:
     folder = tmp_path / "workers"
-    tidy(keep=())
+    remove_free_locks(keep=())
     alive = LivenessLock("alive")
-    alive.begin()
+    alive.acquire()
     for name in ("dead", "dead with rows"):
         (folder / name).touch()
-    tidy(keep={"dead with rows"})
+    remove_free_locks(keep={"dead with rows"})
     assert {path.name for path in folder.iterdir()} == {"alive", "dead with rows"}
-    alive.end()
+    alive.release()
     assert {path.name for path in folder.iterdir()} == {"dead with rows"}
 
 
@@ -88,6 +88,6 @@ def test_without_a_place_for_the_file_the_heartbeat_has_to_do(
 ) -> None:
     (tmp_path / "file").touch()
     settings.GEMMA_DATA_DIR = tmp_path / "file"
-    LivenessLock(HERE).begin()
+    LivenessLock(HERE).acquire()
     assert "heartbeat only" in caplog.text
     assert not is_dead(HERE)

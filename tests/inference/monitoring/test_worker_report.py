@@ -31,7 +31,7 @@ def test_a_worker_that_died_on_this_machine_is_not_believed(settings: Settings, 
     """Its word would stand for ten seconds more; how long its answers took stays known."""
     settings.GEMMA_DATA_DIR = tmp_path
     worker = LivenessLock(f"{socket.gethostname()}:7:aa")
-    worker.begin()
+    worker.acquire()
     worker_report.publish(
         WorkerReport(pid=7, name=f"{socket.gethostname()}:7:aa", model_loaded=True, mean_run_secs=2.5)
     )

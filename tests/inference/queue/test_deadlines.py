@@ -58,6 +58,6 @@ def test_without_one_there_is_none_and_what_ended_is_forgotten() -> None:
     endless: Row = (uuid4(), None, None)
     assert deadlines.of(endless) is None
     assert deadlines.overdue([endless, row(), row()]) == []
-    assert len(deadlines._known) == 2
+    assert len(deadlines._remembered) == 2
     deadlines.overdue([])
-    assert deadlines._known == {}
+    assert deadlines._remembered == {}

@@ -22,7 +22,7 @@ def take_over(row: Generation) -> bool:
 
 def test_a_beat_moves_the_counter_of_this_workers_rows_only() -> None:
     mine, other = claimed("w1"), claimed("w2")
-    assert Generation.objects.beat(worker="w1", generation_ids=[mine.pk, other.pk]) == 1
+    assert Generation.objects.advance_heartbeats(worker="w1", generation_ids=[mine.pk, other.pk]) == 1
     before = {mine.pk: mine.heartbeat, other.pk: other.heartbeat}
     after = dict(Generation.objects.values_list("pk", "heartbeat"))
     assert after[mine.pk] == before[mine.pk] + 1
@@ -40,7 +40,7 @@ def test_a_take_over_puts_the_row_back_under_a_higher_epoch() -> None:
 
 def test_a_counter_that_moved_meanwhile_saves_the_owner() -> None:
     row = claimed()
-    Generation.objects.beat(worker="w1", generation_ids=[row.pk])
+    Generation.objects.advance_heartbeats(worker="w1", generation_ids=[row.pk])
     assert not take_over(row)
     row.refresh_from_db()
     assert (row.status, row.claim_epoch) == (Status.RUNNING, 1)
@@ -59,7 +59,7 @@ def test_the_late_owner_can_finish_nothing() -> None:
     assert again.claim_epoch > row.claim_epoch
     columns = row_columns(CANCELLED, tokens("late"), PARAMS, vocabulary=None)
     assert not Generation.objects.finish(generation_id=row.pk, epoch=row.claim_epoch, columns=columns)
-    assert not Generation.objects.give_back(generation_id=row.pk, epoch=row.claim_epoch, counts_as_attempt=True)
+    assert not Generation.objects.release_claim(generation_id=row.pk, epoch=row.claim_epoch, counts_as_attempt=True)
     row.refresh_from_db()
     assert (row.status, row.text, row.worker) == (Status.RUNNING, "", "w2")
 
@@ -78,6 +78,6 @@ def test_a_finish_happens_once() -> None:
 @pytest.mark.parametrize(("counts", "attempt"), [(True, 1), (False, 0)])
 def test_giving_back_may_count_as_an_attempt_or_not(counts: bool, attempt: int) -> None:
     row = claimed()
-    assert Generation.objects.give_back(generation_id=row.pk, epoch=row.claim_epoch, counts_as_attempt=counts)
+    assert Generation.objects.release_claim(generation_id=row.pk, epoch=row.claim_epoch, counts_as_attempt=counts)
     row.refresh_from_db()
     assert (row.status, row.attempt, row.claim_epoch) == (Status.QUEUED, attempt, 2)

@@ -13,15 +13,10 @@ from django.utils import timezone
 from inference.errors import StoreUnavailable
 from inference.models import Generation, Priority, Status
 from inference.monitoring.liveness import LivenessLock
-from inference.queue.reaper import (
-    FOLLOW_UP_AGAIN_AFTER_SECS,
-    LOG_END_SECS,
-    LOGS_EVERY_SECS,
-    MAX_ATTEMPTS,
-    PREPARE_AGAIN_AFTER_SECS,
-    REAP_SECS,
-    Reaper,
-)
+from inference.queue.cleanup import LOG_END_SECS, LOGS_INTERVAL_SECS
+from inference.queue.reaper import REAP_SECS, Reaper
+from inference.queue.repeated_notifications import FOLLOW_UP_SECS, PREPARE_SECS
+from inference.queue.silent_claims import MAX_ATTEMPTS
 from inference.runtime.redis_client import log_key
 from inference.token_stream import redis_log
 from inference.token_stream.entries import EndEntry, TokenEntry
@@ -85,7 +80,7 @@ def test_long_but_live_is_never_taken_over(reaper: Reaper, clock: Clock) -> None
     row = running()
     for _ in range(30):
         watch(reaper, clock, settings.CLAIM_TTL_SECS * 0.9)
-        Generation.objects.beat(worker="w", generation_ids=[row.pk])
+        Generation.objects.advance_heartbeats(worker="w", generation_ids=[row.pk])
         reaper.run_once()
     row.refresh_from_db()
     assert (row.status, row.claim_epoch) == (Status.RUNNING, 1)
@@ -126,8 +121,8 @@ def test_what_lives_in_this_worker_is_taken_from_it_by_nobody_in_it(clock: Clock
 def test_a_worker_that_died_on_this_machine_is_not_waited_for(reaper: Reaper, rings: Rings) -> None:
     names = [f"{socket.gethostname()}:1:alive", f"{socket.gethostname()}:2:dead", "elsewhere:3:cc"]
     alive, dead = LivenessLock(names[0]), LivenessLock(names[1])
-    alive.begin()
-    dead.begin()
+    alive.acquire()
+    dead.acquire()
     rows = {name: running(worker=name) for name in names}
     reaper.run_once()
     assert set(Generation.objects.values_list("status", flat=True)) == {Status.RUNNING}
@@ -137,7 +132,7 @@ def test_a_worker_that_died_on_this_machine_is_not_waited_for(reaper: Reaper, ri
     statuses = dict(Generation.objects.values_list("pk", "status"))
     assert [name for name, row in rows.items() if statuses[row.pk] == Status.QUEUED] == [names[1]]
     assert ("inference.generate", str(rows[names[1]].pk)) in rings
-    alive.end()
+    alive.release()
 
 
 def test_a_new_claim_of_the_row_starts_the_time_anew(reaper: Reaper, clock: Clock) -> None:
@@ -238,18 +233,18 @@ def test_an_unbuilt_prompt_is_asked_for_again_now_and_then(reaper: Reaper, clock
     row = preparing(prepare_task="chat.prepare")
     reaper.run_once()
     assert rings == []
-    grow_older(row, PREPARE_AGAIN_AFTER_SECS + 1)
+    grow_older(row, PREPARE_SECS + 1)
     for _ in range(5):
         reaper.run_once()
     assert rings == [("chat.prepare", str(row.pk))]
-    clock.now += PREPARE_AGAIN_AFTER_SECS
+    clock.now += PREPARE_SECS
     reaper.run_once()
     assert len(rings) == 2
 
 
 def test_an_unbuilt_prompt_that_nobody_can_build_fails(reaper: Reaper) -> None:
     row = preparing(prepare_task="")
-    grow_older(row, PREPARE_AGAIN_AFTER_SECS + 1)
+    grow_older(row, PREPARE_SECS + 1)
     reaper.run_once()
     row.refresh_from_db()
     assert (row.status, row.error_code) == (Status.FAILED, "not_prepared")
@@ -291,7 +286,7 @@ def test_the_log_of_an_ended_row_that_nobody_ended_is_removed(
         if name != "running":
             Generation.objects.filter(pk=row.pk).update(status=Status.COMPLETE, finished_at=timezone.now())
             grow_older(row, LOG_END_SECS + 1)
-    clock.now += LOGS_EVERY_SECS
+    clock.now += LOGS_INTERVAL_SECS
     reaper.run_once()
     assert [name for name, row in logged.items() if store.exists(log_key(row.pk))] == ["ended", "running"]
 
@@ -308,13 +303,13 @@ def test_logs_of_rows_that_ended_while_redis_was_away_are_removed_when_it_is_bac
     reaper.run_once()
     with monkeypatch.context() as patch:
         patch.setattr(redis_log, "without_end", away)
-        for secs in (LOG_END_SECS + 1, LOGS_EVERY_SECS, LOGS_EVERY_SECS, LOGS_EVERY_SECS):
+        for secs in (LOG_END_SECS + 1, LOGS_INTERVAL_SECS, LOGS_INTERVAL_SECS, LOGS_INTERVAL_SECS):
             clock.now += secs
             grow_older(row, clock.now - 1000)
             with suppress(StoreUnavailable):
                 reaper.run_once()
     assert store.exists(log_key(row.pk))
-    clock.now += LOGS_EVERY_SECS
+    clock.now += LOGS_INTERVAL_SECS
     reaper.run_once()
     assert not store.exists(log_key(row.pk))
 
@@ -348,13 +343,13 @@ def test_what_must_follow_is_rung_again_until_it_is_done(reaper: Reaper, clock: 
     reaper.run_once()
     assert rung not in rings  # the end itself has rung a moment ago
     for expected in (1, 2):
-        clock.now += FOLLOW_UP_AGAIN_AFTER_SECS
+        clock.now += FOLLOW_UP_SECS
         reaper.run_once()
         reaper.run_once()
         assert rings.count(rung) == expected
     assert Generation.objects.claim_follow_up(generation_id=row.pk)
     assert not Generation.objects.claim_follow_up(generation_id=row.pk)
-    clock.now += FOLLOW_UP_AGAIN_AFTER_SECS
+    clock.now += FOLLOW_UP_SECS
     reaper.run_once()
     assert rings.count(rung) == 2
 
@@ -365,7 +360,7 @@ def test_nothing_follows_before_the_end(reaper: Reaper, clock: Clock, rings: Rin
     assert not Generation.objects.claim_follow_up(generation_id=row.pk)
     for _ in range(2):
         reaper.run_once()
-        clock.now += FOLLOW_UP_AGAIN_AFTER_SECS
+        clock.now += FOLLOW_UP_SECS
     assert ("chat.follow", str(row.pk)) not in rings
 
 

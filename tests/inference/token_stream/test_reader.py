@@ -234,7 +234,7 @@ async def test_one_reader_does_not_wait_for_the_database_of_another(monkeypatch:
     def look(_: UUID) -> None:
         together.wait(10.0)
 
-    monkeypatch.setattr(reader, "_look_at_row", look)
+    monkeypatch.setattr(reader, "_load_ended", look)
     await asyncio.gather(*[reader._ended_row(uuid4()) for _ in range(3)])
 
 
@@ -242,14 +242,14 @@ async def test_a_database_that_is_away_for_a_while_ends_no_reader(
     store: "redis.Redis[bytes]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = await database_sync_to_async(claimed)()
-    look, away = reader._look_at_row, iter([OperationalError("restarting"), InterfaceError("closed")])
+    look, away = reader._load_ended, iter([OperationalError("restarting"), InterfaceError("closed")])
 
     def look_or_fail(generation_id: UUID) -> Generation | None:
         if error := next(away, None):
             raise error
         return look(generation_id)
 
-    monkeypatch.setattr(reader, "_look_at_row", look_or_fail)
+    monkeypatch.setattr(reader, "_load_ended", look_or_fail)
     reading = asyncio.create_task(collect(row.pk))
     await asyncio.sleep(1.5)
     await asyncio.to_thread(write, store, row, *tokens("ab"), EndEntry(index=2, status=Status.COMPLETE))

@@ -135,4 +135,4 @@ def test_a_row_that_can_not_be_computed_is_let_go(runner: ClaimRunner) -> None:
     runner._compute = broken  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="a bug"):
         runner.run(row)
-    assert runner.lives == {}
+    assert runner.active == {}

@@ -26,7 +26,7 @@ from inference.runtime.redis_client import log_key
 from inference.token_stream import redis_log
 from inference.token_stream.entries import AnyEntry, EndEntry, TokenEntry
 from inference.token_stream.reader import replay
-from inference.worker import claim_runner
+from inference.worker import claim_settlement
 from inference.worker.worker import Worker
 from tests.inference.making import queued
 from tests.inference.working import eventually, has_tokens, is_ended, running_worker
@@ -90,13 +90,13 @@ def test_an_end_rings_for_what_must_follow_it(rings: list[tuple[str, str]]) -> N
 
 
 def test_an_ordinary_answer_is_not_worth_a_line(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "inference.worker.worker")
+    caplog.set_level(logging.INFO, "inference.worker.claim_pool")
     run_to_end(ordinary := queued(say="hello"))
     assert str(ordinary.pk) not in caplog.text
     moved = queued(say="hello")
     Generation.objects.filter(pk=moved.pk).update(claim_epoch=2)
     run_to_end(moved)
-    assert f"generation {moved.pk}: claimed, attempt 1, epoch 3" in caplog.text
+    assert f"claimed generation={moved.pk} attempt=1 epoch=3" in caplog.text
 
 
 def test_a_stop_string_across_tokens_leaves_text_and_output_alike(store: "redis.Redis[bytes]") -> None:
@@ -174,7 +174,7 @@ def test_a_cancel_by_signal_stops_it_and_keeps_the_text(store: "redis.Redis[byte
     generation = queued(say=SLOW)
     with override_settings(HEARTBEAT_SECS=60.0), running_worker() as (worker, rings):
         rings.ring()
-        assert eventually(lambda: worker._pubsub is not None)
+        assert eventually(lambda: worker.control.is_subscribed)
         assert eventually(has_tokens(generation, 5, worker))
         services.request_cancel(generation_id=generation.pk)
         with contextlib.suppress(AlreadyEnded):  # it may be quicker than the second and third
@@ -283,7 +283,7 @@ def test_a_row_taken_from_this_worker_may_be_claimed_by_it_again(store: "redis.R
         assert Generation.objects.take_over(generation_id=generation.pk, **held)
         rings.ring()
         rings.join()  # the former claim too
-        assert worker._claims.lives == {}
+        assert worker.claims.active == {}
     generation.refresh_from_db()
     assert (generation.status, generation.attempt) == (Status.COMPLETE, 2)
     assert generation.text == "".join(f"{number} " for number in range(1, 61))
@@ -297,7 +297,7 @@ def test_a_deleted_row_stops_its_computation() -> None:
         assert eventually(has_tokens(generation, 5, worker))
         services.delete(generation_ids=[generation.pk])
         rings.join()
-        assert worker._claims.lives == {}
+        assert worker.claims.active == {}
     assert not Generation.objects.exists()
 
 
@@ -307,7 +307,7 @@ def test_a_database_that_is_locked_at_the_end_is_waited_for(store: "redis.Redis[
     generation = queued(say="[[say: kept]]")
     with running_worker() as (worker, rings):
         rings.ring()
-        assert eventually(lambda: bool(worker._claims.lives) or is_ended(generation))
+        assert eventually(lambda: bool(worker.claims.active) or is_ended(generation))
         with connection.cursor() as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             time.sleep(1.0)  # long enough for the answer to be there
@@ -322,7 +322,7 @@ def test_an_answer_that_could_not_be_stored_is_stored_later_from_its_log(
     store: "redis.Redis[bytes]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database stayed away beyond all patience: the claim ends without a result, the next one finds every token."""
-    monkeypatch.setattr(claim_runner, "DATABASE_PATIENCE_SECS", 0.0)
+    monkeypatch.setattr(claim_settlement, "DATABASE_PATIENCE_SECS", 0.0)
     finish, failures = GenerationQuerySet.finish, [OperationalError("database or disk is full")]
 
     def failing_once(rows: GenerationQuerySet, **move: Any) -> bool:  # noqa: ANN401
@@ -339,7 +339,7 @@ def test_an_answer_that_could_not_be_stored_is_stored_later_from_its_log(
         assert (row.status, row.text) == (Status.RUNNING, "")
         said = [entry.text for entry in logged(store, generation) if isinstance(entry, TokenEntry)]
         assert "".join(said) == "kept"
-        assert not worker._holds(row.pk, row.claim_epoch), "its sweep will take it over"
+        assert not worker.claims.holds(row.pk, row.claim_epoch), "its sweep will take it over"
         assert Generation.objects.take_over(generation_id=row.pk, epoch=row.claim_epoch, heartbeat=row.heartbeat)
         n_before = worker.dispatcher.n_tokens
         assert worker.run_next()
@@ -357,7 +357,7 @@ def test_a_redis_that_is_away_is_not_asked_for_cancels_without_a_pause(monkeypat
         worker = Worker()
         for _ in range(3):
             with pytest.raises(RedisError):
-                worker.listen_once()
+                worker.control.listen_once()
     assert len(slept) == 3
 
 
@@ -387,7 +387,7 @@ def test_a_stop_lets_short_answers_end(store: "redis.Redis[bytes]") -> None:
     with running_worker() as (worker, rings):
         rings.ring()
         assert eventually(has_tokens(generation, 1, worker))
-        worker.report_once()
+        worker.reporter.report_once()
         worker.stop(20.0)
         assert worker.run_next() is False
         assert worker_report.last_report() is None
@@ -400,7 +400,7 @@ def test_a_stop_while_the_model_loads_gives_work_back() -> None:
     generation = queued(say=SLOW)
     with running_worker() as (worker, rings):
         rings.ring()
-        assert eventually(lambda: bool(worker._claims.lives))
+        assert eventually(lambda: bool(worker.claims.active))
         worker.stop(0.0)
         rings.join()
     generation.refresh_from_db()
@@ -421,7 +421,7 @@ def test_a_stopped_worker_leaves_no_thread_and_no_process() -> None:
 def test_the_worker_reports_itself() -> None:
     with running_worker() as (worker, _):
         assert eventually(lambda: worker.dispatcher.ready is not None)
-        worker.report_once()
+        worker.reporter.report_once()
         report = last_report()
     assert report is not None
     assert (report.model_name, report.model_loaded, report.pid) == ("fake-it", True, os.getpid())

@@ -1,0 +1,86 @@
+"""Claims whose worker has died or fallen silent: back to the queue, or failed after too many attempts.
+
+A worker's liveness is judged by a counter that stands still on this process's own monotonic clock, so that no two
+clocks are compared. Only time in which this process could read the rows counts: while the database is unavailable
+no heartbeat is written either.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from uuid import UUID
+
+from django.conf import settings
+
+from inference.models import Generation
+from inference.monitoring.liveness import is_dead, remove_free_locks
+from inference.queue.delayed_termination import DelayedTermination
+from inference.queue.notify import notify
+from inference.queue.results import failed
+from inference.queue.termination import terminate_abandoned
+
+log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 4
+LONGEST_INTERVAL_SECS = 2.0  # of two looks at the heartbeats; time beyond it was no look
+
+
+@dataclass(frozen=True)
+class ObservedHeartbeat:
+    """A claim's counter, and for how long it has been observed to stand still."""
+
+    epoch: int
+    heartbeat: int
+    silent_secs: float = 0.0
+
+
+class SilentClaims:
+    """``holds`` says which claims this process computes itself."""
+
+    def __init__(
+        self,
+        termination: DelayedTermination,
+        *,
+        holds: Callable[[UUID, int], bool] = lambda *_: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._termination = termination
+        self._holds = holds
+        self._clock = clock
+        self._looked_at = clock()
+        self._heartbeats: dict[UUID, ObservedHeartbeat] = {}
+
+    def run_once(self) -> None:
+        columns = ("pk", "claim_epoch", "heartbeat", "attempt", "worker")
+        rows = list(Generation.objects.running().values_list(*columns))
+        claims = [row for row in rows if not self._holds(row[0], row[1])]
+        interval_secs = min(self._clock() - self._looked_at, LONGEST_INTERVAL_SECS)
+        self._looked_at = self._clock()
+        dead_workers = {worker for worker in {row[4] for row in claims} if is_dead(worker)}
+        heartbeats: dict[UUID, ObservedHeartbeat] = {}
+        for generation_id, epoch, heartbeat, attempt, worker in claims:
+            observed = self._observe(generation_id, epoch, heartbeat, interval_secs)
+            heartbeats[generation_id] = observed
+            if worker in dead_workers or observed.silent_secs >= settings.CLAIM_TTL_SECS:
+                self._take_over(generation_id, observed, attempt, worker)
+        self._heartbeats = heartbeats
+        remove_free_locks(keep={worker for *_, worker in rows})
+
+    def _observe(self, generation_id: UUID, epoch: int, heartbeat: int, interval_secs: float) -> ObservedHeartbeat:
+        previous = self._heartbeats.get(generation_id)
+        if previous is None or (previous.epoch, previous.heartbeat) != (epoch, heartbeat):
+            return ObservedHeartbeat(epoch, heartbeat)
+        return replace(previous, silent_secs=previous.silent_secs + interval_secs)
+
+    def _take_over(self, generation_id: UUID, observed: ObservedHeartbeat, attempt: int, worker: str) -> None:
+        epoch, heartbeat = observed.epoch, observed.heartbeat
+        if attempt >= MAX_ATTEMPTS:
+            ending = failed("too_many_attempts", f"{attempt} workers were lost while they computed this answer.")
+            terminate = partial(terminate_abandoned, epoch=epoch, heartbeat=heartbeat, ending=ending)
+            if self._termination.attempt(generation_id, terminate):
+                log.error("given up after too many attempts generation=%s attempt=%d", generation_id, attempt)
+        elif Generation.objects.take_over(generation_id=generation_id, epoch=epoch, heartbeat=heartbeat):
+            log.warning("worker lost, row queued again generation=%s worker=%s", generation_id, worker)
+            notify(generation_id)

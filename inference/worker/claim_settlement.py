@@ -1,0 +1,79 @@
+"""The end of a claim: its result in the row, or the row back in the queue, or nothing when the claim was lost.
+
+The row is written first and the End entry of its log second, both under the claim's epoch.
+"""
+
+import logging
+from typing import Any
+
+from inference.config.tokenizer import known_vocabulary
+from inference.dispatch import Dispatcher
+from inference.dispatch.generation_state import ActiveGeneration, ClaimState, Outcome
+from inference.models import Generation
+from inference.queue.notify import notify
+from inference.queue.results import end_entry, row_columns
+from inference.runtime.database import repeat_until_done
+from inference.token_stream.writer import LogWriter
+
+log = logging.getLogger(__name__)
+
+# Without a database no heartbeat is written either: after this time another worker may have taken the row over.
+DATABASE_PATIENCE_SECS = 120.0
+FLUSH_SECS = 2.0
+STAGES = ("queue", "gpu_wait", "load", "restore", "prefill", "first_token", "decode")
+
+
+class ClaimSettlement:
+    def __init__(self, dispatcher: Dispatcher, writer: LogWriter) -> None:
+        self._dispatcher = dispatcher
+        self._writer = writer
+
+    def settle(self, row: Generation, live: ActiveGeneration, outcome: Outcome) -> None:
+        match outcome.claim:
+            case ClaimState.ENDED:
+                self._store_result(row, live, outcome)
+            case ClaimState.RELEASED:
+                self._release(row)
+            case ClaimState.LOST:
+                self._forget_lost(row)
+
+    def _store_result(self, row: Generation, live: ActiveGeneration, outcome: Outcome) -> None:
+        if outcome.ending is None:
+            raise RuntimeError(f"The outcome of generation {row.pk} is {outcome.claim} and has no ending.")
+        columns = row_columns(
+            outcome.ending, live.tokens, live.params, vocabulary=known_vocabulary(), last=outcome.final_text
+        )
+        ready = self._dispatcher.ready
+        measured: dict[str, Any] = {
+            "n_cached_tokens": outcome.n_cached,
+            "model_name": ready.model_name if ready else "",
+            "timings": dict.fromkeys(STAGES, 0.0) | row.timings | _rounded(outcome.timings),
+        }
+        finish = Generation.objects.finish
+        if not repeat_until_done(
+            lambda: finish(generation_id=row.pk, epoch=row.claim_epoch, columns=columns | measured),
+            patience_secs=DATABASE_PATIENCE_SECS,
+        ):
+            self._forget_lost(row)
+            return
+        self._writer.put([(row.pk, row.claim_epoch, end_entry(columns, live.tokens))])
+        if row.follow_up_task:
+            notify(row.pk, row.follow_up_task)
+
+    def _release(self, row: Generation) -> None:
+        """Return the row to the queue; all tokens emitted so far are in its log for the next worker."""
+        self._writer.flush(row.pk, row.claim_epoch, FLUSH_SECS)
+        release_claim = Generation.objects.release_claim
+        repeat_until_done(
+            lambda: release_claim(generation_id=row.pk, epoch=row.claim_epoch, counts_as_attempt=False),
+            patience_secs=FLUSH_SECS,
+        )
+        self._writer.forget(row.pk, row.claim_epoch)
+
+    def _forget_lost(self, row: Generation) -> None:
+        log.warning("claim lost, nothing is written generation=%s epoch=%d", row.pk, row.claim_epoch)
+        self._writer.forget(row.pk, row.claim_epoch)
+
+
+def _rounded(timings: dict[str, float]) -> dict[str, float]:
+    return {stage: round(ms, 1) for stage, ms in timings.items()}

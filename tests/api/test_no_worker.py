@@ -1,0 +1,72 @@
+"""Chats while no worker process runs: their deadlines and cancels hold all the same."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+
+import httpx
+import psutil
+import pytest
+
+from tests.api.live import data_lines, say
+from tests.live_stack import LiveStack, wait_until
+
+TIMEOUT_SECS = 3
+MARGIN_SECS = 4.0  # a round of the reaper and a look at the log, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[LiveStack]:
+    """A service whose worker has been killed and whose supervisor cannot start it again."""
+    stack = LiveStack(backend="fake", environment={"STREAM_GRACE_SECS": "30", "JSON_PATIENCE_SECS": "60"})
+    try:
+        stack.start()
+        supervisor, worker = psutil.Process(stack.pid), stack.process("gemma-worker")
+        children = worker.children(recursive=True)
+        supervisor.send_signal(signal.SIGSTOP)
+        worker.kill()
+        wait_until(lambda: worker.status() == psutil.STATUS_ZOMBIE, timeout_secs=10, what="the worker's end")
+        psutil.wait_procs(children, timeout=10)
+        yield stack
+        supervisor.send_signal(signal.SIGCONT)
+    finally:
+        stack.clean_up()
+
+
+@pytest.fixture
+def client(stack: LiveStack) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=stack.url, timeout=30) as client:
+        yield client
+
+
+def assert_in_time(started: float) -> None:
+    assert TIMEOUT_SECS - 0.1 < time.monotonic() - started < TIMEOUT_SECS + MARGIN_SECS
+
+
+@pytest.mark.parametrize("path", ["/chat", "/generate"])
+def test_a_whole_answer_times_out(client: httpx.Client, path: str) -> None:
+    body = say("hi", store=False) if path == "/chat" else {"prompt": "hi"}
+    started = time.monotonic()
+    response = client.post(path, json=body | {"timeout_s": TIMEOUT_SECS})
+    assert_in_time(started)
+    assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
+
+
+def test_a_stream_times_out(client: httpx.Client) -> None:
+    started = time.monotonic()
+    with client.stream("POST", "/chat/stream", json=say("hi", timeout_s=TIMEOUT_SECS)) as response:
+        lines = list(data_lines(response))
+    assert_in_time(started)
+    assert lines[-1]["done"]
+    assert lines[-1]["error"]["code"] == "timeout"
+
+
+def test_a_cancel_ends_a_stream(client: httpx.Client) -> None:
+    with client.stream("POST", "/chat/stream", json=say("hi")) as response:
+        lines = response.iter_lines()
+        first = next(json.loads(line[6:]) for line in lines if line.startswith("data: "))
+        client.post(f"/api/generations/{first['generation_id']}/cancel").raise_for_status()
+        rest = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+    assert rest[-1]["done"]
+    assert rest[-1]["finish_reason"] == "cancelled"
