@@ -16,15 +16,15 @@ from inference.dispatch.cache_purge import PurgeOrder
 from inference.dispatch.state_folder import StateFolder
 from inference.dispatch.state_leftovers import remove_purged_states
 from inference.engine.kv_cache.disk_store import DiskStore
+from inference.engine.kv_cache.entries import KVSnapshot
 from inference.engine.kv_cache.purging import PurgedTags
-from inference.engine.kv_cache.snapshots import KVSnapshot
 from inference.engine.kv_cache.state_files import StateHeader, write_state
 from inference.models import PurgeRequest
 from inference.queue.purges import purge_status, request_purge
 from inference.runtime import compaction
 from inference.runtime.redis_client import fence_key, log_key, shared_client
 from inference.token_stream import redis_log
-from inference.token_stream.entries import EndEntry, TokenEntry
+from inference.token_stream.entries import AnyEntry, EndEntry, TokenEntry
 from inference.worker import purger as module
 from inference.worker.purger import Purger
 
@@ -65,7 +65,10 @@ def stages() -> list[str]:
 class TestSteps:
     def test_all_of_them(self, runners: Runners, redis_client: "redis.Redis[str]") -> None:
         generation_id = uuid4()
-        entries = [TokenEntry(index=1, token=7, text="secret", device="cpu"), EndEntry(index=1, status="complete")]
+        entries: list[AnyEntry] = [
+            TokenEntry(index=1, token=7, text="secret", device="cpu"),
+            EndEntry(index=1, status="complete"),
+        ]
         redis_log.append(shared_client(), [redis_log.Append(generation_id, 1, entries)])
         request_purge(reason="conversation", tags=["a"], generation_ids=[generation_id])
         purger = Purger(runners)
