@@ -17,7 +17,7 @@ InferenceError
 
 
 class InferenceError(Exception):
-    """Base of this package's errors. Programs compare ``code``; ``retry_after_secs`` says when a retry may succeed."""
+    """Base of this package's errors. Programs compare ``code``; a retry may succeed after ``retry_after_secs``."""
 
     code = "inference_error"
     retry_after_secs: int | None = None

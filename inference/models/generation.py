@@ -14,7 +14,7 @@ from inference.token_ids import pack, unpack
 
 
 class Generation(models.Model):
-    """One run of the model.
+    """A run of the model.
 
     ``prompt`` and ``output`` hold token ids (int32, little-endian). The prompt is cleared when the generation ends; the
     caller stores the rendered turn. ``text_ends`` (int32 likewise) has for each emitted token the length of ``text``

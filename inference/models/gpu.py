@@ -56,7 +56,7 @@ class GpuLedger(models.Model):
 
 
 class HandOver(models.Model):
-    """One session on the GPU; fields as in ``hand_over.HandOverRecord``."""
+    """A session on the GPU; fields as in ``hand_over.HandOverRecord``."""
 
     started_at = models.DateTimeField()
     device_from = models.CharField(max_length=16)

@@ -47,7 +47,7 @@ class LivenessLock:
 
 
 def is_dead(worker: str) -> bool:
-    """Whether the worker ran on this machine and its process is gone; False when that is unknown."""
+    """Return whether the worker ran on this machine and its process is gone; False when that is unknown."""
     # The folder may be shared with machines whose locks are not visible here.
     return worker.startswith(f"{socket.gethostname()}:") and _is_free(_folder() / worker)
 

@@ -1,7 +1,7 @@
 """Deadlines of unfinished rows on this process's own monotonic clock.
 
 A row stores wall-clock time, which may jump. A deadline that was seen once is remembered by the monotonic clock; a jump
-moves only deadlines that nobody here had seen before, and those by no more than their whole timeout.
+moves only deadlines that this process had not seen before, and those by no more than their whole timeout.
 """
 
 import time

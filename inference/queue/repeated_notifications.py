@@ -19,7 +19,7 @@ BATCH_ROWS = 200
 
 
 class RepeatedNotifications:
-    """``n_claimable`` says how many wake-up messages would lead to a claim in this worker now."""
+    """``n_claimable`` returns the number of wake-up messages that would lead to a claim in this worker now."""
 
     def __init__(self, n_claimable: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
         self._n_claimable = n_claimable
@@ -33,7 +33,7 @@ class RepeatedNotifications:
         self._notify_of_follow_ups()
 
     def _notify_of_queued(self) -> None:
-        """One message for each claim that this worker could make; a message leads to whichever row is next."""
+        """Send a message for each claim that this worker could make; it leads to the next row, not to its own."""
         n_claimable = self._n_claimable()
         if n_claimable <= 0:
             return

@@ -37,7 +37,7 @@ class ObservedHeartbeat:
 
 
 class SilentClaims:
-    """``holds`` says which claims this process computes itself."""
+    """``holds`` returns whether this process computes a claim itself."""
 
     def __init__(
         self,

@@ -64,7 +64,7 @@ class CircuitBreaker:
 
     def failed(self, ticket: int) -> None:
         with self._lock:
-            # A call from before the last change of state tells nothing about the service now.
+            # A call from before the last change of state is no evidence of the service's state now.
             if ticket != self._ticket:
                 return
             self.n_failures += 1

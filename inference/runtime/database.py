@@ -56,7 +56,7 @@ def retry_transaction(transaction: Callable[[], T]) -> T:
 
 
 def was_rolled_back(error: Exception) -> bool:
-    """Whether the database reports a rollback. After a connection lost at a commit the outcome is unknown."""
+    """Return whether the database reports a rollback. After a connection lost at a commit the outcome is unknown."""
     cause = error.__cause__
     if isinstance(cause, sqlite3.OperationalError):
         return cause.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

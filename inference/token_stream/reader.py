@@ -73,7 +73,7 @@ class TokenLogReader:
 
 
 class _Stream:
-    """One reader's position in one stream, over a connection that may break."""
+    """A reader's position in one stream, over a connection that may break."""
 
     def __init__(self, generation_id: UUID, after: int) -> None:
         self._generation_id = generation_id
@@ -102,7 +102,7 @@ class _Stream:
         return entries
 
     async def exists(self) -> bool:
-        """Whether the log may still get an End; False, too, when Redis is unavailable."""
+        """Return whether the log may still get an End; False, too, when Redis is unavailable."""
         try:
             return bool(await self._client.exists(self._key))
         except UNAVAILABLE_ERRORS:

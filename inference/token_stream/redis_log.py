@@ -156,7 +156,7 @@ def delete(client: "redis.Redis[bytes]", generation_ids: Sequence[UUID]) -> None
 
 
 def remove_entries(client: "redis.Redis[bytes]", generation_ids: Sequence[UUID]) -> None:
-    """Delete what the logs say. The fences stay for their time: a late writer must not begin a log anew."""
+    """Delete the logs and keep their fences until they expire, so that a late writer cannot begin a log anew."""
     if generation_ids:
         with _translated("deleted"):
             client.delete(*map(log_key, generation_ids))

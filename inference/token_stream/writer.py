@@ -1,4 +1,4 @@
-"""One thread that writes token logs: all entries since the last write go out in one round trip.
+"""The thread that writes token logs: all entries since the last write go out in one round trip.
 
 Decoding never waits for Redis: while it is unavailable, entries are buffered here, bounded by the answers' length.
 """
@@ -29,7 +29,7 @@ END_PATIENCE_SECS = 120.0
 
 @dataclass(eq=False)
 class _Channel:
-    """One claim's pending entries. ``tokens`` holds all of them, for a Redis that lost the log."""
+    """The pending entries of a claim. ``tokens`` holds all of them, for a Redis that lost the log."""
 
     generation_id: UUID
     epoch: int

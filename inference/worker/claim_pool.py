@@ -63,12 +63,12 @@ class ClaimPool:
         return not self.active
 
     def holds(self, generation_id: UUID, epoch: int) -> bool:
-        """Whether this claim is being computed here."""
+        """Return whether this claim is being computed here."""
         live = self.active.get(generation_id)
         return live is not None and live.epoch == epoch
 
     def n_claimable(self) -> int:
-        """How many wake-up messages would lead to a claim now; batch rows take no slot from interactive ones."""
+        """The number of claims that messages could lead to now; batch rows take no slot from interactive ones."""
         if self._n_free > 0 or not Generation.objects.interactive().queued().exists():
             return self._n_free
         n_interactive = sum(live.priority == Priority.INTERACTIVE for live in list(self.active.values()))
@@ -102,7 +102,7 @@ class ClaimPool:
             connections.close_all()  # Celery closes those of its own threads only
 
     def _run(self, row: Generation) -> None:
-        # The row says the same of an ordinary answer; a claim that continues earlier work is worth a line.
+        # The row records an ordinary claim; one that continues earlier work deserves a line.
         level = logging.DEBUG if row.claim_epoch == 1 else logging.INFO
         with log_context.bound_to(row):
             log.log(level, "claimed generation=%s attempt=%d epoch=%d", row.pk, row.attempt, row.claim_epoch)

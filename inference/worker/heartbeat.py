@@ -15,7 +15,7 @@ class Heartbeat:
         self._dispatcher = dispatcher
 
     def beat_once(self) -> None:
-        """Raise the counters; drop what another claim has taken, cancel what a lost cancel message asked for."""
+        """Raise the counters; drop rows that a later claim has taken, and cancel rows whose cancel message was lost."""
         active = dict(self._active)
         if not active:
             return

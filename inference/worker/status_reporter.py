@@ -1,4 +1,4 @@
-"""The worker's report about itself: what its dispatcher, claims and GPU say, put together for other processes."""
+"""The worker's report about itself, put together from its dispatcher, claims and GPU for other processes."""
 
 import os
 import time

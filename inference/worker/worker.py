@@ -47,7 +47,7 @@ THREAD_END_SECS = 3.0
 
 
 class Worker:
-    """One per process. ``begin`` and ``stop`` are called once, ``run_next`` from any number of threads."""
+    """Exists once per process. ``begin`` and ``stop`` are called once, ``run_next`` from any number of threads."""
 
     def __init__(self, make_runner: RunnerFactory = cpu_runner) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -101,7 +101,7 @@ class Worker:
         2. Active generations get ``drain_secs`` to end by themselves: an answer that is nearly complete is not moved.
         3. The remaining ones are released. Each thread flushes its token log and returns its row to the queue.
         4. The heartbeat, and not earlier: a row without one is taken over while step 3 still writes it.
-        5. The runner, after every sequence has left it. It saves its KV states in what is left of ``drain_secs``.
+        5. The runner, after every sequence has left it. The rest of ``drain_secs`` is its time to save KV states.
         6. The log writer: each step before may have left entries to write.
         7. The worker's report, so that ``/health`` does not show a worker that has gone.
         8. The liveness lock, last: once it is free, other workers take over every row that is still claimed here.
@@ -129,7 +129,7 @@ class Worker:
 
 
 def _is_claimed(generation_id: UUID, epoch: int) -> bool:
-    """Whether the row knows of no later claim; also True after this claim has ended it. Raises StoreUnavailable."""
+    """Return whether the row has no later claim, also after this one has ended it. Raises StoreUnavailable."""
     try:
         return Generation.objects.filter(pk=generation_id, claim_epoch=epoch).exists()
     except UNAVAILABLE_ERRORS as error:

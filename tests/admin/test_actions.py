@@ -55,7 +55,7 @@ def status_of(message: Message) -> tuple[str, str]:
 
 class TestStopping:
     @pytest.mark.parametrize("status", ["preparing", "queued"])
-    def test_what_waits_ends_at_once(self, chat: Conversation, status: str) -> None:
+    def test_a_waiting_row_ends_at_once(self, chat: Conversation, status: str) -> None:
         waiting = unfinished(chat, status)
         assert act(operator(), CONVERSATIONS, "cancel_answers", chat.pk) == ["1 answer cancelled."]
         assert status_of(waiting) == (Status.INTERRUPTED, "cancelled")

@@ -1,4 +1,4 @@
-"""What most tests here share: an empty Redis, and rings that are counted instead of delivered."""
+"""What most tests here share: an empty Redis, and wake-up messages that are recorded instead of delivered."""
 
 import pytest
 import redis
@@ -13,15 +13,15 @@ def _empty_redis(redis_client: "redis.Redis[str]") -> None:
 
 
 @pytest.fixture(autouse=True)
-def rings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """(task, generation id) of every ring, in order."""
-    rung: list[tuple[str, str]] = []
+def notifications(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """(task, generation id) of every wake-up message, in order."""
+    sent: list[tuple[str, str]] = []
 
     def send_task(name: str, args: list[str], **_: object) -> None:
-        rung.append((name, args[0]))
+        sent.append((name, args[0]))
 
     monkeypatch.setattr(current_app, "send_task", send_task)
-    return rung
+    return sent
 
 
 @pytest.fixture

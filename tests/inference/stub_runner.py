@@ -1,4 +1,4 @@
-"""A runner without a process, for tests of the bookkeeping around runners: it records what it is told."""
+"""A runner without a process, for tests of the code around runners: it records the frames that it receives."""
 
 from dataclasses import dataclass, field
 

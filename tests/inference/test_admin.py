@@ -40,7 +40,7 @@ def test_nothing_can_be_added_changed_or_deleted(operator: Client) -> None:
     assert generation.status == Status.QUEUED
 
 
-def test_the_action_cancels_what_has_not_ended(operator: Client) -> None:
+def test_the_action_cancels_unfinished_generations(operator: Client) -> None:
     waiting, ended = queued(), queued()
     Generation.objects.filter(pk=ended.pk).update(status=Status.COMPLETE)
     answer = operator.post(
@@ -52,7 +52,7 @@ def test_the_action_cancels_what_has_not_ended(operator: Client) -> None:
 
 
 @pytest.mark.parametrize(("may_change", "status"), [(False, Status.QUEUED), (True, Status.INTERRUPTED)])
-def test_who_may_only_look_stops_nothing(client: Client, may_change: bool, status: Status) -> None:
+def test_a_viewer_without_permission_cancels_nothing(client: Client, may_change: bool, status: Status) -> None:
     waiting = queued()
     user = User.objects.create_user("looks", is_staff=True)
     codes = ["view_generation", "change_generation"] if may_change else ["view_generation"]

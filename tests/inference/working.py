@@ -22,14 +22,14 @@ def eventually(condition: Callable[[], bool], *, secs: float = PATIENCE_SECS) ->
     return True
 
 
-class Rings:
-    """Answers rings as Celery's threads would: each call of ``ring`` is one unit of work in a thread."""
+class Notifier:
+    """Answers wake-up messages as Celery's threads would: each call of ``notify`` is one unit of work in a thread."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._threads: list[threading.Thread] = []
 
-    def ring(self, count: int = 1) -> None:
+    def notify(self, count: int = 1) -> None:
         for _ in range(count):
             thread = threading.Thread(target=self._run)
             thread.start()
@@ -48,15 +48,15 @@ class Rings:
 
 
 @contextmanager
-def running_worker(*, drain_secs: float = 0.0) -> Iterator[tuple[Worker, Rings]]:
+def running_worker(*, drain_secs: float = 0.0) -> Iterator[tuple[Worker, Notifier]]:
     worker = Worker()
-    rings = Rings(worker)
+    notifier = Notifier(worker)
     worker.begin()
     try:
-        yield worker, rings
+        yield worker, notifier
     finally:
         worker.stop(drain_secs)
-        rings.join()
+        notifier.join()
 
 
 def has_tokens(generation: Generation, count: int, worker: Worker) -> Callable[[], bool]:

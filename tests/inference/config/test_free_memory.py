@@ -24,11 +24,11 @@ class TestTheMachine:
         (folder / "memory.current").write_text(f"{used}\n")
         (folder / "memory.stat").write_text(f"anon {used}\ninactive_file {inactive}\n")
 
-    def test_without_limits_what_the_machine_has_available(self) -> None:
+    def test_without_limits_the_machine_s_available_memory(self) -> None:
         self.limit(self.root / "service", "max", 500)
         assert free_ram() == FreeMemory(8000 * 1024, "MemAvailable")
 
-    def test_the_narrowest_group_above_the_process_counts_less_what_is_used(self) -> None:
+    def test_the_smallest_rest_of_the_control_groups(self) -> None:
         self.limit(self.root / "service", "5000000", 3_000_000, inactive=400_000)
         self.limit(self.root / "service/worker", "7000000", 1_000_000)
         assert free_ram() == FreeMemory(2_400_000, "limit of the control group")

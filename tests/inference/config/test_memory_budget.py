@@ -24,7 +24,7 @@ def config(model_path: Path) -> EngineConfig:
     return EngineConfig(model_path=model_path, context_size=65_536, parallel=8)
 
 
-def test_what_fits_passes_and_one_byte_less_does_not(config: EngineConfig) -> None:
+def test_a_fitting_configuration_passes_and_one_byte_less_does_not(config: EngineConfig) -> None:
     caches = kv_bytes(config)
     assert caches is not None
     assert caches == pytest.approx(178.5 * MEBIBYTE), "of 32,768 cells: the file knows no more positions"
@@ -37,7 +37,7 @@ def test_what_fits_passes_and_one_byte_less_does_not(config: EngineConfig) -> No
     assert "(MemAvailable); sizes that fit: 16384, 8192, 4096, 2048, 1024, 512." in message
 
 
-def test_when_nothing_fits_it_says_so(config: EngineConfig) -> None:
+def test_the_message_names_that_no_size_fits(config: EngineConfig) -> None:
     with pytest.raises(TooLittleMemory, match="no size fits; use a smaller model"):
         check_memory(config, FreeMemory(10 * MEBIBYTE, "MemAvailable"))
 

@@ -53,7 +53,7 @@ def test_the_names_of_the_borders_are_known() -> None:
         ("fitting", "", None, False),
     ],
 )
-def test_instruct_models_are_told_apart(name: str, finetune: str, template: str | None, expected: bool) -> None:
+def test_instruct_models_are_recognised(name: str, finetune: str, template: str | None, expected: bool) -> None:
     assert named(name, finetune=finetune, template=template).is_instruct is expected
 
 
@@ -66,7 +66,7 @@ def test_the_pool_is_never_larger_than_the_training(asked: int, trained: int, ex
 
 
 @pytest.mark.usefixtures("unloaded")
-def test_the_engine_is_told_the_capped_size() -> None:
+def test_the_engine_gets_the_capped_context() -> None:
     with override_settings(GEMMA_CONTEXT_SIZE=1_000_000, GEMMA_PARALLEL=7):
         config = engine_config()
     assert (config.context_size, config.parallel) == (FakeVocabulary.trained_context, 7)

@@ -47,15 +47,15 @@ def prompts() -> list[list[int]]:
 def answered(*, kill: bool) -> list[Generation]:
     """All four at once; with ``kill`` the runner dies when each of them has a quarter of its tokens."""
     generations = [queued(prompt=prompt, params=PARAMS) for prompt in prompts()]
-    with running_worker() as (worker, rings):
-        rings.ring(len(generations))
+    with running_worker() as (worker, notifier):
+        notifier.notify(len(generations))
         if kill:
             for generation in generations:
                 assert eventually(has_tokens(generation, N_TOKENS // 4, worker), secs=60)
             first = worker.dispatcher.runner_pid
             assert first is not None
             os.kill(first, signal.SIGKILL)
-        rings.join()
+        notifier.join()
         assert not kill or worker.dispatcher.runner_pid not in (None, first)
     for generation in generations:
         generation.refresh_from_db()

@@ -1,4 +1,4 @@
-"""What the steps add up to, as the worker tells it."""
+"""The metrics of the steps in the worker's report."""
 
 from inference.engine.protocol.frames import Step
 from inference.monitoring.engine_metrics import N_BUCKETS, EngineReport, StepMeter

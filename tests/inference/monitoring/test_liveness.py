@@ -1,4 +1,4 @@
-"""Who is dead: only a worker of this machine whose process is gone."""
+"""Dead workers: only those of this machine whose process is gone."""
 
 import fcntl
 import os
@@ -44,10 +44,10 @@ def test_a_killed_process_is_dead_and_a_stopped_one_is_not(tmp_path: Path) -> No
         holder.kill()
         holder.communicate()
     assert is_dead(HERE)
-    assert is_dead(HERE), "asking changes nothing"
+    assert is_dead(HERE), "the check changes nothing"
 
 
-def test_who_asks_is_not_taken_for_the_worker(tmp_path: Path) -> None:
+def test_a_process_that_looks_is_not_taken_for_the_worker(tmp_path: Path) -> None:
     here = LivenessLock(HERE)
     here.acquire()
     assert here._descriptor is not None
@@ -57,7 +57,7 @@ def test_who_asks_is_not_taken_for_the_worker(tmp_path: Path) -> None:
         assert is_dead(HERE)
 
 
-def test_of_workers_elsewhere_and_of_those_that_ended_nothing_is_known() -> None:
+def test_workers_elsewhere_and_stopped_ones_are_not_dead() -> None:
     here = LivenessLock(HERE)
     here.acquire()
     here.release()
@@ -70,7 +70,7 @@ def test_of_workers_elsewhere_and_of_those_that_ended_nothing_is_known() -> None
     assert not is_dead("")
 
 
-def test_what_the_dead_left_is_removed_once_their_rows_are_nobodys(tmp_path: Path) -> None:
+def test_locks_of_dead_workers_are_removed_once_they_have_no_rows(tmp_path: Path) -> None:
     folder = tmp_path / "workers"
     remove_free_locks(keep=())
     alive = LivenessLock("alive")

@@ -43,7 +43,7 @@ def test_a_worker_that_died_on_this_machine_is_not_believed(settings: Settings, 
     assert worker_report.mean_run_secs() == 2.5
 
 
-def test_a_worker_that_stops_takes_its_word_back() -> None:
+def test_a_worker_that_stops_withdraws_its_report() -> None:
     """Otherwise a service that was started again would call itself healthy before its model is loaded."""
     worker_report.publish(WorkerReport(pid=7, model_loaded=True))
     worker_report.withdraw()

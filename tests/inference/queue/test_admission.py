@@ -1,4 +1,4 @@
-"""How much may wait: for all, for one caller, at the same instant, and what a refused one is told."""
+"""Limits of the queue, of one caller and of simultaneous requests, and the content of a refusal."""
 
 import pytest
 import redis
@@ -41,7 +41,7 @@ def test_running_rows_do_not_fill_the_queue_and_preparing_ones_do() -> None:
 
 
 @override_settings(QUEUE_MAX_PER_CALLER=2)
-def test_a_callers_own_limit_counts_what_runs_too() -> None:
+def test_a_caller_s_limit_counts_running_rows_too() -> None:
     queued("me")
     Generation.objects.claim_next(worker="w")
     queued("me")
@@ -53,7 +53,7 @@ def test_a_callers_own_limit_counts_what_runs_too() -> None:
 
 
 @override_settings(QUEUE_MAX=3, QUEUE_MAX_PER_CALLER=3)
-def test_rows_of_a_batch_command_keep_nobody_out() -> None:
+def test_rows_of_a_batch_command_lock_no_caller_out() -> None:
     for _ in range(10):
         queued("local", priority=BATCH)
     generations.check_capacity(owner="local", priority=INTERACTIVE)

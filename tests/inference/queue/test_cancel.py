@@ -1,4 +1,4 @@
-"""Asking for a cancel: of what waits, of what runs, of what has ended, of what a lost worker had begun."""
+"""Cancels of waiting, running and ended rows, and of rows that a lost worker had begun."""
 
 import json
 from uuid import uuid4
@@ -34,7 +34,7 @@ def test_an_unknown_generation_is_unknown() -> None:
 
 
 @pytest.mark.parametrize("make", [queued, preparing])
-def test_what_waits_ends_at_once(store: "redis.Redis[bytes]", make: object) -> None:
+def test_a_waiting_row_ends_at_once(store: "redis.Redis[bytes]", make: object) -> None:
     generation = make()  # type: ignore[operator]
     assert generations.request_cancel(generation_id=generation.pk) is Status.INTERRUPTED
     generation.refresh_from_db()
@@ -44,7 +44,7 @@ def test_what_waits_ends_at_once(store: "redis.Redis[bytes]", make: object) -> N
     assert Generation.objects.claim_next(worker="w") is None
 
 
-def test_what_has_ended_cannot_be_cancelled() -> None:
+def test_an_ended_row_cannot_be_cancelled() -> None:
     generation = queued()
     generations.request_cancel(generation_id=generation.pk)
     for _ in range(2):
@@ -52,7 +52,7 @@ def test_what_has_ended_cannot_be_cancelled() -> None:
             generations.request_cancel(generation_id=generation.pk)
 
 
-def test_what_runs_is_flagged_and_its_worker_told(store: "redis.Redis[bytes]") -> None:
+def test_a_running_row_is_flagged_and_its_worker_notified(store: "redis.Redis[bytes]") -> None:
     generation = queued()
     Generation.objects.claim_next(worker="w")
     pubsub = store.pubsub(ignore_subscribe_messages=True)
@@ -103,7 +103,7 @@ def begun_and_lost(store: "redis.Redis[bytes]", say: str) -> Generation:
     return generation
 
 
-def test_what_a_lost_worker_had_said_is_kept(store: "redis.Redis[bytes]") -> None:
+def test_the_tokens_of_a_lost_worker_are_kept(store: "redis.Redis[bytes]") -> None:
     generation = begun_and_lost(store, "half an ans")
     generations.request_cancel(generation_id=generation.pk)
     generation.refresh_from_db()
@@ -119,10 +119,10 @@ def test_the_lost_worker_can_write_nothing_after_the_cancel(store: "redis.Redis[
     assert redis_log.append(store, [late])[0].verdict is Verdict.STALE
 
 
-def test_without_redis_a_row_that_was_begun_ends_later_with_what_was_said(
+def test_without_redis_a_begun_row_ends_later_with_its_tokens(
     monkeypatch: pytest.MonkeyPatch, store: "redis.Redis[bytes]"
 ) -> None:
-    """Readers were told it; a row that ends without it has less than they have."""
+    """Readers have received them; a row that ends without them has less text than theirs."""
     generation, untouched = begun_and_lost(store, "ab"), queued("user:2")
     with monkeypatch.context() as patch:
         redis_is_away(patch)
@@ -156,7 +156,7 @@ def redis_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_log, "fence", away)
 
 
-def test_a_failed_preparation_says_why(store: "redis.Redis[bytes]") -> None:
+def test_a_failed_preparation_stores_its_error(store: "redis.Redis[bytes]") -> None:
     generation = preparing()
     assert generations.fail(generation_id=generation.pk, code="rag", message="no memories")
     assert not generations.fail(generation_id=generation.pk, code="again", message="")

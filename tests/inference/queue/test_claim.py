@@ -86,7 +86,7 @@ def test_eight_threads_claim_every_row_once() -> None:
             claimed.append(str(row.pk))
 
     in_threads(8, drain)
-    # A thread may leave early when others hold all rows it sees; what is left is claimed by the next ring.
+    # A thread may leave early when others hold all rows it sees; the rest is claimed at the next wake-up message.
     while (row := claim(worker="last")) is not None:
         claimed.append(str(row.pk))
     assert len(claimed) == len(set(claimed)) == 40
@@ -131,7 +131,7 @@ def test_a_batch_row_that_waited_long_counts_as_interactive() -> None:
     assert claimed_owners(2) == ["batch", "person"]
 
 
-def test_of_a_batch_that_aged_as_a_whole_one_row_goes_first() -> None:
+def test_of_an_aged_batch_one_row_per_owner_is_promoted() -> None:
     """Its owner's own question waits behind one row of it, not behind all."""
     for _ in range(5):
         queued("local", priority=Priority.BATCH, waited_secs=QUEUE_AGEING_SECS + 30)

@@ -1,4 +1,4 @@
-"""Accepting generations: stored with the caller's transaction, rung on commit, once per idempotency key."""
+"""Accepting generations: stored with the caller's transaction, a message on commit, once per idempotency key."""
 
 import pytest
 from celery import current_app
@@ -15,7 +15,7 @@ from tests.inference.queue.test_claim import in_threads
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]
 
-Rings = list[tuple[str, str]]
+Notifications = list[tuple[str, str]]
 
 
 def with_key(key: str, digest: str = "d1", owner: str = "user:1") -> Generation:
@@ -24,7 +24,7 @@ def with_key(key: str, digest: str = "d1", owner: str = "user:1") -> Generation:
     )
 
 
-def test_a_generation_with_a_prompt_is_queued_and_rung(rings: Rings) -> None:
+def test_a_generation_with_a_prompt_is_queued_and_notified(notifications: Notifications) -> None:
     generation = queued(prompt=[5, 262_143, 0])
     generation.refresh_from_db()
     assert generation.status == Status.QUEUED
@@ -33,7 +33,7 @@ def test_a_generation_with_a_prompt_is_queued_and_rung(rings: Rings) -> None:
     assert generation.queued_at is not None
     assert generation.deadline_at is not None
     assert (generation.deadline_at - generation.queued_at).total_seconds() == pytest.approx(60)
-    assert rings == [("inference.generate", str(generation.pk))]
+    assert notifications == [("inference.generate", str(generation.pk))]
 
 
 def test_parameters_come_back_as_they_were() -> None:
@@ -50,33 +50,33 @@ def test_parameters_come_back_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("ephemeral", [False, True])
-def test_the_engine_is_told_what_may_reach_no_disk(ephemeral: bool) -> None:
+def test_the_engine_gets_whether_states_may_be_written_to_disk(ephemeral: bool) -> None:
     assert ActiveGeneration.of(queued(ephemeral=ephemeral), deadline=None).params.ephemeral is ephemeral
 
 
-def test_nothing_is_rung_before_the_commit_and_nothing_after_a_rollback(rings: Rings) -> None:
+def test_no_message_before_the_commit_and_none_after_a_rollback(notifications: Notifications) -> None:
     with transaction.atomic():
         queued()
-        assert rings == []
-    assert len(rings) == 1
+        assert notifications == []
+    assert len(notifications) == 1
     with transaction.atomic():
         queued()
         transaction.set_rollback(True)
-    assert len(rings) == 1
+    assert len(notifications) == 1
     assert Generation.objects.count() == 1
 
 
-def test_without_a_prompt_it_is_prepared_first(rings: Rings) -> None:
+def test_without_a_prompt_it_is_prepared_first(notifications: Notifications) -> None:
     generation = preparing()
-    assert (generation.status, generation.queued_at, rings) == (Status.PREPARING, None, [])
+    assert (generation.status, generation.queued_at, notifications) == (Status.PREPARING, None, [])
     assert generations.enqueue(generation_id=generation.pk, prompt_ids=[1, 2], details={"sources": 3})
     generation.refresh_from_db()
     assert (generation.status, generation.prompt_ids) == (Status.QUEUED, [1, 2])
     assert generation.details["sources"] == 3
-    assert rings == [("inference.generate", str(generation.pk))]
+    assert notifications == [("inference.generate", str(generation.pk))]
 
 
-def test_only_one_of_two_preparations_enqueues(rings: Rings) -> None:
+def test_only_one_of_two_preparations_enqueues(notifications: Notifications) -> None:
     generation = preparing()
     results: list[bool] = []
 
@@ -85,15 +85,15 @@ def test_only_one_of_two_preparations_enqueues(rings: Rings) -> None:
 
     in_threads(4, enqueue)
     assert sorted(results) == [False, False, False, True]
-    assert len(rings) == 1
+    assert len(notifications) == 1
 
 
-def test_what_was_cancelled_while_it_was_prepared_is_not_enqueued(rings: Rings) -> None:
+def test_a_row_cancelled_during_its_preparation_is_not_enqueued(notifications: Notifications) -> None:
     generation = preparing()
     generations.request_cancel(generation_id=generation.pk)
     assert not generations.enqueue(generation_id=generation.pk, prompt_ids=[1])
     generation.refresh_from_db()
-    assert (generation.status, rings) == (Status.INTERRUPTED, [])
+    assert (generation.status, notifications) == (Status.INTERRUPTED, [])
 
 
 def test_the_deadline_counts_from_the_queue_not_from_the_preparation() -> None:
@@ -108,7 +108,7 @@ def test_the_deadline_counts_from_the_queue_not_from_the_preparation() -> None:
 
 @pytest.mark.parametrize("error", [BrokerError("away"), AttributeError("'NoneType' object has no attribute 'channel'")])
 def test_a_broker_that_is_away_costs_no_request(
-    monkeypatch: pytest.MonkeyPatch, rings: Rings, error: Exception
+    monkeypatch: pytest.MonkeyPatch, notifications: Notifications, error: Exception
 ) -> None:
     """Nor does a fault of its client: the row is committed by then."""
 
@@ -158,7 +158,7 @@ def test_an_unknown_priority_is_refused_by_the_database() -> None:
         queued(priority=3)  # type: ignore[arg-type]
 
 
-def test_wait_returns_the_ended_row_or_says_how_far_it_is() -> None:
+def test_wait_returns_the_ended_row_or_raises_with_its_status() -> None:
     generation = queued(priority=Priority.BATCH)
     with pytest.raises(TimeoutError, match="still queued after 0.2 s"):
         generations.wait(generation.pk, 0.2)

@@ -53,7 +53,7 @@ def test_a_new_deadline_of_the_same_row_counts() -> None:
     assert second - first > 80
 
 
-def test_without_one_there_is_none_and_what_ended_is_forgotten() -> None:
+def test_a_row_without_a_deadline_has_none_and_ended_rows_are_forgotten() -> None:
     deadlines = Deadlines(Clock())
     endless: Row = (uuid4(), None, None)
     assert deadlines.of(endless) is None

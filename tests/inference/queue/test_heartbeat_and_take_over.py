@@ -46,7 +46,7 @@ def test_a_counter_that_moved_meanwhile_saves_the_owner() -> None:
     assert (row.status, row.claim_epoch) == (Status.RUNNING, 1)
 
 
-def test_two_sweeps_take_over_once() -> None:
+def test_two_reapers_take_over_once() -> None:
     row = claimed()
     assert [take_over(row), take_over(row)] == [True, False]
 

@@ -1,4 +1,4 @@
-"""What a waiting caller is told about its place."""
+"""The queue position that a waiting caller sees."""
 
 import pytest
 from django.test import override_settings
@@ -33,14 +33,14 @@ def test_batch_stands_behind_interactive() -> None:
 
 
 @override_settings(GEMMA_PARALLEL=4)
-def test_the_wait_is_what_the_last_runs_let_expect() -> None:
+def test_the_wait_is_estimated_from_recent_runs() -> None:
     rows = [queued(waited_secs=waited) for waited in (30, 20)]
     worker_report.publish(worker_report.WorkerReport(pid=1, mean_run_secs=8.0))
     places = [generations.queue_position(row.pk) for row in rows]
     assert [place.wait_secs for place in places if place] == [2.0, 4.0]
 
 
-def test_what_does_not_wait_in_the_queue_has_no_place() -> None:
+def test_a_row_that_is_not_queued_has_no_position() -> None:
     assert generations.queue_position(preparing().pk) is None
     generation = queued()
     generations.request_cancel(generation_id=generation.pk)

@@ -1,4 +1,4 @@
-"""The sweep, on a clock moved by hand: silent owners, lost rings, deadlines, unbuilt prompts, forgotten rows."""
+"""The reaper on a clock moved by hand: silent workers, lost messages, deadlines, unbuilt prompts, deleted rows."""
 
 import os
 import socket
@@ -26,7 +26,7 @@ from tests.inference.making import preparing, queued, tokens
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]
 
-Rings = list[tuple[str, str]]
+Notifications = list[tuple[str, str]]
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def reaper(clock: Clock) -> Reaper:
 
 
 def watch(reaper: Reaper, clock: Clock, secs: float) -> None:
-    """Look every second, as the worker's thread does, until ``secs`` have passed."""
+    """Run a round every second, as the worker's thread does, until ``secs`` have passed."""
     end = clock.now + secs
     reaper.run_once()
     while clock.now < end:
@@ -64,16 +64,18 @@ def grow_older(row: Generation, secs: float) -> None:
 # ---- silent owners ----
 
 
-def test_a_heartbeat_that_stands_still_is_taken_over(reaper: Reaper, clock: Clock, rings: Rings) -> None:
+def test_a_heartbeat_that_stands_still_is_taken_over(
+    reaper: Reaper, clock: Clock, notifications: Notifications
+) -> None:
     row = running()
-    rings.clear()
+    notifications.clear()
     watch(reaper, clock, settings.CLAIM_TTL_SECS - 0.1)
     row.refresh_from_db()
     assert row.status == Status.RUNNING
     watch(reaper, clock, 0.2)
     row.refresh_from_db()
     assert (row.status, row.claim_epoch, row.attempt) == (Status.QUEUED, 2, 1)
-    assert ("inference.generate", str(row.pk)) in rings
+    assert ("inference.generate", str(row.pk)) in notifications
 
 
 def test_long_but_live_is_never_taken_over(reaper: Reaper, clock: Clock) -> None:
@@ -86,8 +88,8 @@ def test_long_but_live_is_never_taken_over(reaper: Reaper, clock: Clock) -> None
     assert (row.status, row.claim_epoch) == (Status.RUNNING, 1)
 
 
-def test_only_what_this_process_saw_standing_still_counts(clock: Clock) -> None:
-    """A sweep that starts anew knows nothing of how long the counter has been where it is."""
+def test_only_silence_observed_by_this_process_counts(clock: Clock) -> None:
+    """A new reaper does not know for how long the counter has stood still."""
     row = running()
     for _ in range(5):
         clock.now += settings.CLAIM_TTL_SECS * 10
@@ -96,7 +98,7 @@ def test_only_what_this_process_saw_standing_still_counts(clock: Clock) -> None:
     assert row.status == Status.RUNNING
 
 
-def test_time_in_which_the_sweep_could_not_look_counts_for_nobody(reaper: Reaper, clock: Clock) -> None:
+def test_time_in_which_the_reaper_could_not_look_does_not_count(reaper: Reaper, clock: Clock) -> None:
     """The database was away, or the whole machine slept: heartbeats had nowhere to go either."""
     row = running()
     watch(reaper, clock, 2)
@@ -109,8 +111,8 @@ def test_time_in_which_the_sweep_could_not_look_counts_for_nobody(reaper: Reaper
     assert row.status == Status.QUEUED
 
 
-def test_what_lives_in_this_worker_is_taken_from_it_by_nobody_in_it(clock: Clock) -> None:
-    """A locked database lets its sweep look, and its heartbeat not in."""
+def test_the_reaper_takes_nothing_from_its_own_worker(clock: Clock) -> None:
+    """A locked database lets the reaper read, and the heartbeat not write."""
     mine, abandoned = running(), running()
     reaper = Reaper(lambda: 0, holds=lambda pk, epoch: (pk, epoch) == (mine.pk, mine.claim_epoch), clock=clock)
     watch(reaper, clock, settings.CLAIM_TTL_SECS)
@@ -118,7 +120,7 @@ def test_what_lives_in_this_worker_is_taken_from_it_by_nobody_in_it(clock: Clock
     assert statuses == {mine.pk: Status.RUNNING, abandoned.pk: Status.QUEUED}
 
 
-def test_a_worker_that_died_on_this_machine_is_not_waited_for(reaper: Reaper, rings: Rings) -> None:
+def test_a_worker_that_died_on_this_machine_is_taken_over_at_once(reaper: Reaper, notifications: Notifications) -> None:
     names = [f"{socket.gethostname()}:1:alive", f"{socket.gethostname()}:2:dead", "elsewhere:3:cc"]
     alive, dead = LivenessLock(names[0]), LivenessLock(names[1])
     alive.acquire()
@@ -131,7 +133,7 @@ def test_a_worker_that_died_on_this_machine_is_not_waited_for(reaper: Reaper, ri
     reaper.run_once()
     statuses = dict(Generation.objects.values_list("pk", "status"))
     assert [name for name, row in rows.items() if statuses[row.pk] == Status.QUEUED] == [names[1]]
-    assert ("inference.generate", str(rows[names[1]].pk)) in rings
+    assert ("inference.generate", str(rows[names[1]].pk)) in notifications
     alive.release()
 
 
@@ -144,9 +146,7 @@ def test_a_new_claim_of_the_row_starts_the_time_anew(reaper: Reaper, clock: Cloc
     assert row.status == Status.RUNNING
 
 
-def test_too_many_attempts_end_it_with_what_it_had_said(
-    reaper: Reaper, clock: Clock, store: "redis.Redis[bytes]"
-) -> None:
+def test_too_many_attempts_end_a_row_with_its_tokens(reaper: Reaper, clock: Clock, store: "redis.Redis[bytes]") -> None:
     row = running(attempt=MAX_ATTEMPTS)
     append(store, [Append(row.pk, row.claim_epoch, tokens("abc"))])
     watch(reaper, clock, settings.CLAIM_TTL_SECS)
@@ -155,7 +155,7 @@ def test_too_many_attempts_end_it_with_what_it_had_said(
     assert store.xlen(log_key(row.pk)) == 4
 
 
-def test_without_redis_the_end_waits_for_what_it_had_said(
+def test_without_redis_the_end_waits_for_the_tokens(
     reaper: Reaper, clock: Clock, store: "redis.Redis[bytes]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = running(attempt=MAX_ATTEMPTS)
@@ -185,7 +185,7 @@ def test_a_cancel_outlives_the_worker_it_was_meant_for(reaper: Reaper, clock: Cl
 def test_rows_of_another_model_or_version_are_ended_all_the_same(
     reaper: Reaper, clock: Clock, store: "redis.Redis[bytes]"
 ) -> None:
-    """Tokens that the vocabulary does not have, parameters that nobody understands: no reason to stop sweeping."""
+    """Tokens outside of the vocabulary and unreadable parameters do not stop the reaper."""
     foreign = running(attempt=MAX_ATTEMPTS)
     append(store, [Append(foreign.pk, foreign.claim_epoch, [TokenEntry(index=1, token=2**30, text="said")])])
     strange = running(attempt=MAX_ATTEMPTS)
@@ -197,52 +197,54 @@ def test_rows_of_another_model_or_version_are_ended_all_the_same(
     assert (strange.status, strange.error_code) == (Status.FAILED, "too_many_attempts")
 
 
-# ---- rings ----
+# ---- notifications ----
 
 
-def test_lost_rings_are_rung_again_for_the_free_slots(reaper: Reaper, rings: Rings) -> None:
+def test_lost_messages_are_repeated_for_the_free_slots(reaper: Reaper, notifications: Notifications) -> None:
     rows = [queued(f"user:{number}", waited_secs=30 - number) for number in range(5)]
-    rings.clear()
+    notifications.clear()
     reaper.run_once()
-    assert rings == [("inference.generate", str(row.pk)) for row in rows[:2]]
+    assert notifications == [("inference.generate", str(row.pk)) for row in rows[:2]]
 
 
-def test_a_busy_worker_rings_for_nobody(clock: Clock, rings: Rings) -> None:
+def test_a_busy_worker_repeats_no_message(clock: Clock, notifications: Notifications) -> None:
     queued(waited_secs=30)
-    rings.clear()
+    notifications.clear()
     Reaper(lambda: 0, clock=clock).run_once()
-    assert rings == []
+    assert notifications == []
 
 
-def test_what_was_queued_a_moment_ago_is_left_to_its_own_ring(reaper: Reaper, rings: Rings) -> None:
+def test_a_newly_queued_row_is_left_to_its_own_message(reaper: Reaper, notifications: Notifications) -> None:
     queued()
-    rings.clear()
+    notifications.clear()
     reaper.run_once()
-    assert rings == []
+    assert notifications == []
 
 
-def test_rows_queued_when_redis_was_wiped_are_rung(reaper: Reaper, rings: Rings, store: "redis.Redis[bytes]") -> None:
+def test_rows_queued_when_redis_was_wiped_are_notified(
+    reaper: Reaper, notifications: Notifications, store: "redis.Redis[bytes]"
+) -> None:
     row = queued(waited_secs=5)
     store.flushall()
-    rings.clear()
+    notifications.clear()
     reaper.run_once()
-    assert rings == [("inference.generate", str(row.pk))]
+    assert notifications == [("inference.generate", str(row.pk))]
 
 
-def test_an_unbuilt_prompt_is_asked_for_again_now_and_then(reaper: Reaper, clock: Clock, rings: Rings) -> None:
+def test_the_preparation_of_a_stuck_row_is_repeated(reaper: Reaper, clock: Clock, notifications: Notifications) -> None:
     row = preparing(prepare_task="chat.prepare")
     reaper.run_once()
-    assert rings == []
+    assert notifications == []
     grow_older(row, PREPARE_SECS + 1)
     for _ in range(5):
         reaper.run_once()
-    assert rings == [("chat.prepare", str(row.pk))]
+    assert notifications == [("chat.prepare", str(row.pk))]
     clock.now += PREPARE_SECS
     reaper.run_once()
-    assert len(rings) == 2
+    assert len(notifications) == 2
 
 
-def test_an_unbuilt_prompt_that_nobody_can_build_fails(reaper: Reaper) -> None:
+def test_a_stuck_row_without_a_task_fails(reaper: Reaper) -> None:
     row = preparing(prepare_task="")
     grow_older(row, PREPARE_SECS + 1)
     reaper.run_once()
@@ -254,7 +256,7 @@ def test_an_unbuilt_prompt_that_nobody_can_build_fails(reaper: Reaper) -> None:
 
 
 @pytest.mark.parametrize("make", [queued, preparing])
-def test_what_waits_beyond_its_deadline_ends_as_timed_out(reaper: Reaper, make: object) -> None:
+def test_a_row_that_waits_beyond_its_deadline_times_out(reaper: Reaper, make: object) -> None:
     late, early, endless = make(timeout_secs=1), make(timeout_secs=60), make(timeout_secs=None)  # type: ignore[operator]
     Generation.objects.filter(pk=late.pk).update(deadline_at=timezone.now() - timedelta(seconds=1))
     reaper.run_once()
@@ -265,7 +267,7 @@ def test_what_waits_beyond_its_deadline_ends_as_timed_out(reaper: Reaper, make: 
     assert late.error_code == "timeout"
 
 
-def test_ephemeral_rows_are_forgotten_after_their_readers_had_their_time(reaper: Reaper) -> None:
+def test_ephemeral_rows_are_deleted_after_the_time_of_their_readers(reaper: Reaper) -> None:
     old, young, kept, unfinished = queued(ephemeral=True), queued(ephemeral=True), queued(), queued(ephemeral=True)
     ended = [old.pk, young.pk, kept.pk]
     Generation.objects.filter(pk__in=ended).update(status=Status.COMPLETE, finished_at=timezone.now())
@@ -275,7 +277,7 @@ def test_ephemeral_rows_are_forgotten_after_their_readers_had_their_time(reaper:
     assert set(Generation.objects.values_list("pk", flat=True)) == {young.pk, kept.pk, unfinished.pk}
 
 
-def test_the_log_of_an_ended_row_that_nobody_ended_is_removed(
+def test_the_log_of_an_ended_row_without_an_end_is_deleted(
     reaper: Reaper, clock: Clock, store: "redis.Redis[bytes]"
 ) -> None:
     """Its worker died between the two writes; a log that was ended stays for late readers."""
@@ -314,18 +316,18 @@ def test_logs_of_rows_that_ended_while_redis_was_away_are_removed_when_it_is_bac
     assert not store.exists(log_key(row.pk))
 
 
-def test_thousands_of_queued_rows_do_not_slow_the_sweep_into_silence(reaper: Reaper, rings: Rings) -> None:
+def test_thousands_of_queued_rows_do_not_slow_the_reaper(reaper: Reaper, notifications: Notifications) -> None:
     then = timezone.now() - timedelta(seconds=30)
     Generation.objects.bulk_create(
         [Generation(owner=f"u{number % 9}", queued_at=then, priority=Priority.BATCH) for number in range(5000)]
     )
     began = timezone.now()
     reaper.run_once()
-    assert len(rings) == 2
+    assert len(notifications) == 2
     assert (timezone.now() - began).total_seconds() < 5
 
 
-# ---- what must follow an end ----
+# ---- follow-ups ----
 
 
 def ended_with_follow_up(**columns: object) -> Generation:
@@ -336,35 +338,35 @@ def ended_with_follow_up(**columns: object) -> Generation:
     return row
 
 
-def test_what_must_follow_is_rung_again_until_it_is_done(reaper: Reaper, clock: Clock, rings: Rings) -> None:
+def test_a_follow_up_is_repeated_until_it_is_done(reaper: Reaper, clock: Clock, notifications: Notifications) -> None:
     row = ended_with_follow_up()
-    rung = ("chat.follow", str(row.pk))
-    rings.clear()
+    message = ("chat.follow", str(row.pk))
+    notifications.clear()
     reaper.run_once()
-    assert rung not in rings  # the end itself has rung a moment ago
+    assert message not in notifications  # the end itself has just sent it
     for expected in (1, 2):
         clock.now += FOLLOW_UP_SECS
         reaper.run_once()
         reaper.run_once()
-        assert rings.count(rung) == expected
+        assert notifications.count(message) == expected
     assert Generation.objects.claim_follow_up(generation_id=row.pk)
     assert not Generation.objects.claim_follow_up(generation_id=row.pk)
     clock.now += FOLLOW_UP_SECS
     reaper.run_once()
-    assert rings.count(rung) == 2
+    assert notifications.count(message) == 2
 
 
-def test_nothing_follows_before_the_end(reaper: Reaper, clock: Clock, rings: Rings) -> None:
+def test_nothing_follows_before_the_end(reaper: Reaper, clock: Clock, notifications: Notifications) -> None:
     row = queued()
     Generation.objects.filter(pk=row.pk).update(follow_up_task="chat.follow")
     assert not Generation.objects.claim_follow_up(generation_id=row.pk)
     for _ in range(2):
         reaper.run_once()
         clock.now += FOLLOW_UP_SECS
-    assert ("chat.follow", str(row.pk)) not in rings
+    assert ("chat.follow", str(row.pk)) not in notifications
 
 
-def test_a_row_is_not_forgotten_before_what_must_follow_is_done(reaper: Reaper) -> None:
+def test_a_row_is_not_deleted_before_its_follow_up(reaper: Reaper) -> None:
     row = ended_with_follow_up(ephemeral=True)
     grow_older(row, settings.TOKEN_LOG_TTL_SECS + 1)
     reaper.run_once()

@@ -1,4 +1,4 @@
-"""What the end leaves in a row: for any tokens, stop strings and cuts, row and log tell the same text."""
+"""The result columns: for any tokens, stop sequences and cuts, row and log have the same text."""
 
 import pytest
 from hypothesis import given
@@ -37,7 +37,7 @@ def with_stop(stop: list[str], *, trim_start: bool) -> SequenceParams:
 
 
 @given(texts, stops, st.booleans(), st.integers(0, 40))
-def test_row_and_log_tell_the_same_whatever_was_said(data: bytes, stop: list[str], trim: bool, after: int) -> None:
+def test_row_and_log_have_the_same_text_for_any_bytes(data: bytes, stop: list[str], trim: bool, after: int) -> None:
     params = with_stop(stop, trim_start=trim)
     said, last = answered(data, params)
     columns = row_columns(CANCELLED, said, params, vocabulary=VOCABULARY, last=last)
@@ -80,19 +80,19 @@ def test_labels_are_kept_only_of_answers_that_were_checked_for_them() -> None:
 
 
 @given(texts, stops, st.booleans())
-def test_what_no_runner_said_is_worked_out_from_the_tokens(data: bytes, stop: list[str], trim: bool) -> None:
+def test_the_final_text_is_computed_from_the_tokens(data: bytes, stop: list[str], trim: bool) -> None:
     params = with_stop(stop, trim_start=trim)
     said, last = answered(data, params)
     assert final_text(VOCABULARY, said, params) == last
 
 
-def test_without_a_vocabulary_the_row_holds_what_was_seen() -> None:
+def test_without_a_vocabulary_the_row_holds_the_streamed_text() -> None:
     columns = row_columns(CANCELLED, tokens("abc"), PARAMS, vocabulary=None)
     row = Generation(**columns)
     assert (row.text, row.output_ids) == ("abc", [97, 98, 99])
 
 
-def test_devices_are_told_in_order() -> None:
+def test_devices_are_listed_in_order() -> None:
     said = [*tokens("ab"), *tokens("c", device="gpu"), *tokens("d")]
     runs = [{"device": "cpu", "tokens": 2}, {"device": "gpu", "tokens": 1}, {"device": "cpu", "tokens": 1}]
     assert device_runs(said) == runs
@@ -100,7 +100,7 @@ def test_devices_are_told_in_order() -> None:
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\0"])
-def test_a_nul_in_what_was_held_back_can_be_stored(text: str) -> None:
+def test_a_nul_in_the_held_back_text_can_be_stored(text: str) -> None:
     params = with_stop([text + "!"], trim_start=False)
     said = [
         TokenEntry(index=i, token=t, text="") for i, t in enumerate(VOCABULARY.encode(text, special=False), start=1)

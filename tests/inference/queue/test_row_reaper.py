@@ -87,13 +87,15 @@ def test_a_row_with_a_moving_heartbeat_keeps_its_own_deadline(row_reaper: RowRea
     assert (row.status, row.claim_epoch) == (Status.RUNNING, 1)
 
 
-def test_it_sends_no_message_for_what_waits(row_reaper: RowReaper, clock: Clock, rings: list[tuple[str, str]]) -> None:
+def test_it_sends_no_message_for_waiting_rows(
+    row_reaper: RowReaper, clock: Clock, notifications: list[tuple[str, str]]
+) -> None:
     """Without a worker they would pile up in the broker."""
     queued(waited_secs=60, timeout_secs=None)
     preparing(timeout_secs=None)
-    rings.clear()
+    notifications.clear()
     run_for(row_reaper, clock, 30)
-    assert rings == []
+    assert notifications == []
 
 
 def test_two_of_them_and_a_worker_s_reaper_end_a_row_once(

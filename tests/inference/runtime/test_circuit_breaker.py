@@ -77,7 +77,7 @@ def test_a_trial_that_never_comes_back_makes_way(breaker: CircuitBreaker, clock:
     assert breaker.state is BreakerState.CLOSED
 
 
-def test_what_began_before_it_opened_does_not_count(breaker: CircuitBreaker) -> None:
+def test_a_call_that_began_before_it_opened_does_not_count(breaker: CircuitBreaker) -> None:
     early = [admitted(breaker) for _ in range(6)]
     for ticket in early[:3]:
         breaker.failed(ticket)

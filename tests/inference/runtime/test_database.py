@@ -19,7 +19,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def answering(answers: list[Exception | bool]) -> Callable[[], bool]:
-    """Says or raises one after the other; the list holds what is left."""
+    """Returns or raises the values in order; the list holds the remaining ones."""
 
     def move() -> bool:
         answer = answers.pop(0)
@@ -79,15 +79,15 @@ def test_a_lock_that_was_not_waited_for_is_tried_again(tmp_path: Path) -> None:
     assert database.retry_transaction(answering([locked(tmp_path), True]))
 
 
-def test_a_transaction_that_loses_again_and_again_says_so() -> None:
+def test_a_transaction_that_is_always_rolled_back_raises() -> None:
     answers: list[Exception | bool] = [failed_with(Refused("40001"))] * (database.MAX_TRIES + 1)
     with pytest.raises(OperationalError):
         database.retry_transaction(answering(answers))
     assert len(answers) == 1
 
 
-def test_what_may_have_been_stored_is_not_run_again() -> None:
-    """A connection that breaks at the commit does not say what became of it."""
+def test_a_transaction_that_may_have_been_stored_is_not_repeated() -> None:
+    """After a connection that breaks at the commit the outcome is unknown."""
     answers: list[Exception | bool] = [failed_with(Refused("08006")), True]
     with pytest.raises(OperationalError):
         database.retry_transaction(answering(answers))

@@ -1,4 +1,4 @@
-"""The ids of log lines: which values are accepted, how long they are bound, and what a row stores of them."""
+"""The ids of log lines: accepted values, the extent of a binding, and the id in a row."""
 
 import asyncio
 from uuid import UUID, uuid4
@@ -97,7 +97,7 @@ def test_the_id_outlives_the_preparation() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 5, "a\nb", "a" * 65, ["abc"]])
-def test_an_id_that_somebody_wrote_into_the_row_is_not_believed(value: object) -> None:
+def test_an_invalid_id_in_the_row_is_ignored(value: object) -> None:
     row = queued()
     Generation.objects.filter(pk=row.pk).update(details={"request_id": value})
     row.refresh_from_db()

@@ -16,7 +16,7 @@ TURNS = 30
 @pytest.mark.parametrize("is_connected", [True, False], ids=["connected", "connecting"])
 @pytest.mark.parametrize("turns", range(TURNS))
 async def test_a_command_that_is_cancelled_is_over(turns: int, is_connected: bool) -> None:
-    """However far it has come: that a client left is told once, nobody cancels a second time."""
+    """At any moment of the command: a client's leaving cancels once, and there is no second cancel."""
     async with async_client(reply_timeout_secs=3) as client:
         if is_connected:
             await client.ping()
@@ -31,7 +31,7 @@ async def test_a_command_that_is_cancelled_is_over(turns: int, is_connected: boo
 
 
 async def test_waiting_for_a_reply_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that accepts and says nothing; also where the address of Redis brings a patience of its own."""
+    """A server that accepts and never replies; also when the URL of Redis has a timeout of its own."""
     monkeypatch.setattr(redis_client, "CONNECT_TIMEOUT_SECS", 0.1)
     hushed = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""The threads that repeat a unit of work: they survive its errors and end when told."""
+"""The threads that repeat a unit of work: they survive its errors and end when they are stopped."""
 
 import threading
 

@@ -63,7 +63,7 @@ def finish_row(row: Generation, text: str, *, held_back: str = "") -> EndEntry:
     return end_entry(columns, said)
 
 
-async def test_an_unknown_generation_is_said_to_be_unknown() -> None:
+async def test_an_unknown_generation_raises() -> None:
     with pytest.raises(Generation.DoesNotExist):
         await collect(uuid4())
 
@@ -107,7 +107,7 @@ async def test_a_reader_that_leaves_after_every_token_misses_nothing(store: "red
     assert got == TEXT
 
 
-async def test_statuses_and_the_end_are_told_again_tokens_are_not(store: "redis.Redis[bytes]") -> None:
+async def test_statuses_and_the_end_are_repeated_tokens_are_not(store: "redis.Redis[bytes]") -> None:
     row = await database_sync_to_async(claimed)()
     write(
         store, row, *tokens("ab"), StatusEntry(index=2, state=StreamState.LOADING), EndEntry(index=2, status="complete")
@@ -116,7 +116,7 @@ async def test_statuses_and_the_end_are_told_again_tokens_are_not(store: "redis.
     assert [type(entry) for entry in entries] == [StatusEntry, EndEntry]
 
 
-async def test_silence_is_told_about_every_second() -> None:
+async def test_silence_yields_none_about_every_second() -> None:
     row = await database_sync_to_async(claimed)()
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -139,7 +139,7 @@ async def test_several_readers_get_the_same(store: "redis.Redis[bytes]") -> None
     assert {text_of(entries) for entries in await asyncio.gather(*readers)} == {TEXT}
 
 
-async def test_a_row_that_ended_without_telling_the_log_ends_its_readers(store: "redis.Redis[bytes]") -> None:
+async def test_a_row_that_ended_without_an_end_in_its_log_ends_its_readers(store: "redis.Redis[bytes]") -> None:
     """The worker died between the row and the End entry, and more is in the row than in the log."""
     row = await database_sync_to_async(claimed)()
     write(store, row, *tokens(TEXT[:4]))
@@ -210,7 +210,7 @@ async def test_a_log_without_a_reader_leaves_no_connection_behind(store: "redis.
     assert store.exists(log_key(row.pk))
 
 
-def test_replay_tells_devices_and_keeps_the_pieces() -> None:
+def test_replay_has_the_devices_and_the_same_pieces() -> None:
     said = [*tokens("ab"), *tokens("cd", first=3, device="gpu")]
     row = Generation(**row_columns(COMPLETE, said, PARAMS, vocabulary=None, last=FinalText("e", 4)))
     assert list(replay(row, 0)) == [*said, EndEntry(index=4, status="complete", text="e")]

@@ -37,7 +37,7 @@ def test_a_repeated_append_writes_nothing_twice(store: "redis.Redis[bytes]") -> 
     assert written(store) == "abcd"
 
 
-def test_a_gap_is_refused_and_says_where_to_go_on(store: "redis.Redis[bytes]") -> None:
+def test_a_gap_is_refused_with_the_index_to_continue_from(store: "redis.Redis[bytes]") -> None:
     append(store, 1, *tokens("ab"))
     assert append(store, 1, *tokens("d", first=4)) == Appended(Verdict.GAP, 2)
     assert written(store) == "ab"

@@ -12,7 +12,7 @@ from inference.token_stream import subscribers
 from tests.inference.making import joined
 
 
-async def test_the_last_to_leave_is_told_so() -> None:
+async def test_the_last_reader_to_leave_gets_zero() -> None:
     generation = uuid4()
     one, two = await joined(generation), await joined(generation)
     assert one != two
@@ -48,7 +48,7 @@ async def test_a_refresh_keeps_a_reader_and_brings_a_forgotten_one_back(store: "
     assert 0 < store.ttl(readers_key(generation)) <= subscribers.READER_TTL_SECS
 
 
-async def test_without_redis_it_says_so() -> None:
+async def test_without_redis_it_raises() -> None:
     with override_settings(REDIS_URL="unix:///nonexistent/valkey.sock"), pytest.raises(StoreUnavailable):
         await joined(uuid4())
 

@@ -75,7 +75,7 @@ def text(store: "redis.Redis[bytes]", generation_id: UUID) -> str:
     return "".join(token.text for token in redis_log.tail(store, generation_id))
 
 
-def test_what_is_put_is_written_in_order(writer: LogWriter, store: "redis.Redis[bytes]") -> None:
+def test_entries_are_written_in_order(writer: LogWriter, store: "redis.Redis[bytes]") -> None:
     one, two = uuid4(), uuid4()
     writer.open(one, 1, [])
     writer.open(two, 1, [])
@@ -86,7 +86,7 @@ def test_what_is_put_is_written_in_order(writer: LogWriter, store: "redis.Redis[
     assert (text(store, one), text(store, two)) == ("hello", "HELLO")
 
 
-def test_what_came_since_the_last_write_is_one_round_trip(
+def test_entries_since_the_last_write_are_one_round_trip(
     writer: LogWriter, store: "redis.Redis[bytes]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
@@ -168,7 +168,7 @@ def test_a_status_alone_after_a_loss_brings_the_tokens_back(writer: LogWriter, s
     assert text(store, generation) == "ab"
 
 
-def test_a_lost_claim_is_told_and_writes_no_more(
+def test_a_lost_claim_is_reported_and_writes_no_more(
     writer: LogWriter, store: "redis.Redis[bytes]", lost: list[Claim]
 ) -> None:
     generation = uuid4()
@@ -187,7 +187,7 @@ def test_a_lost_claim_is_told_and_writes_no_more(
 def test_a_later_claim_of_the_same_generation_has_its_own_channel(
     writer: LogWriter, store: "redis.Redis[bytes]", lost: list[Claim]
 ) -> None:
-    """The former one may still be open: nobody has told it yet that it is lost."""
+    """The former channel may still be open: its claim has not noticed the loss yet."""
     generation = uuid4()
     writer.open(generation, 1, [])
     put(writer, generation, *tokens("ab"))
@@ -201,7 +201,7 @@ def test_a_later_claim_of_the_same_generation_has_its_own_channel(
     writer.forget(generation, 1)
 
 
-def test_a_fault_that_nobody_foresaw_does_not_end_the_writing(
+def test_an_unforeseen_error_does_not_end_the_thread(
     writer: LogWriter, store: "redis.Redis[bytes]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without its thread every later answer would stay silent until its end."""
@@ -231,7 +231,7 @@ def test_nothing_is_written_behind_an_end(writer: LogWriter, store: "redis.Redis
     assert store.xlen(log_key(generation)) == 2
 
 
-def test_an_end_that_can_not_be_told_is_given_up(
+def test_an_end_that_cannot_be_written_is_given_up(
     writer: LogWriter, outage: Outage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_writer, "END_PATIENCE_SECS", 0.05)
@@ -243,7 +243,7 @@ def test_an_end_that_can_not_be_told_is_given_up(
     outage.is_on = False
 
 
-def test_ending_writes_what_is_there(store: "redis.Redis[bytes]", lost: list[Claim]) -> None:
+def test_ending_writes_the_queued_entries(store: "redis.Redis[bytes]", lost: list[Claim]) -> None:
     writer = LogWriter(store, lambda *claim: lost.append(claim))
     writer.begin()
     generation = uuid4()

@@ -1,4 +1,4 @@
-"""A claim whose token log or database is away: nothing is computed blindly, no result is dropped at once."""
+"""A claim without its token log or database: nothing is computed blindly, no result is dropped at once."""
 
 import threading
 import time
@@ -37,7 +37,7 @@ def runner(store: "redis.Redis[bytes]", stopping: threading.Event, monkeypatch: 
 
 
 def claimed_again() -> Generation:
-    """A row that an earlier worker had."""
+    """A row that another worker claimed before."""
     generation = queued()
     first = Generation.objects.claim_next(worker="lost")
     assert first is not None
@@ -75,7 +75,7 @@ def test_a_first_claim_needs_no_log(runner: ClaimRunner, monkeypatch: pytest.Mon
     assert resume(runner, row) == []
 
 
-def test_a_later_claim_waits_for_what_was_said(
+def test_a_later_claim_waits_for_the_emitted_tokens(
     runner: ClaimRunner, monkeypatch: pytest.MonkeyPatch, store: "redis.Redis[bytes]"
 ) -> None:
     row = claimed_again()
@@ -93,10 +93,10 @@ def test_a_wait_ends_with_the_worker(
 
 
 @pytest.mark.parametrize("wish", [{"cancel_requested": True}, {}])
-def test_a_row_that_is_to_end_waits_for_what_was_said(
+def test_a_row_that_has_to_end_waits_for_the_emitted_tokens(
     runner: ClaimRunner, monkeypatch: pytest.MonkeyPatch, store: "redis.Redis[bytes]", wish: dict[str, bool]
 ) -> None:
-    """Readers have been told it: without it the row would end with less than they have."""
+    """Readers have received them: without them the row would end with less text than theirs."""
     row = claimed_again()
     redis_log.append(store, [redis_log.Append(row.pk, 1, tokens("abc"))])
     redis_away(monkeypatch, times=5, meanwhile=lambda: Generation.objects.update(**wish))
@@ -123,8 +123,8 @@ def test_a_wait_ends_with_the_claim(runner: ClaimRunner, monkeypatch: pytest.Mon
     assert resume(runner, row) == Outcome(ClaimState.LOST)
 
 
-def test_a_row_that_can_not_be_computed_is_let_go(runner: ClaimRunner) -> None:
-    """Its heartbeat stops with it, so that the sweep finds it; nothing of it stays behind here."""
+def test_a_row_that_cannot_be_computed_is_dropped(runner: ClaimRunner) -> None:
+    """Its heartbeat stops, so that the reaper finds the row; no entry is left in this worker."""
     queued()
     row = Generation.objects.claim_next(worker="w")
     assert row is not None

@@ -43,16 +43,16 @@ def asked(max_tokens: int = N_TOKENS) -> Generation:
 
 def test_an_answer_survives_the_worker_that_began_it(store: "redis.Redis[bytes]") -> None:
     generation = asked()
-    with running_worker() as (worker, rings):
-        rings.ring()
+    with running_worker() as (worker, notifier):
+        notifier.notify()
         assert eventually(has_tokens(generation, 5, worker), secs=60)
         worker.stop(0.0)
-        rings.join()
+        notifier.join()
     generation.refresh_from_db()
     assert generation.status == Status.QUEUED
-    with running_worker() as (_, rings):
-        rings.ring()
-        rings.join()
+    with running_worker() as (_, notifier):
+        notifier.notify()
+        notifier.join()
     generation.refresh_from_db()
     assert (generation.status, generation.finish_reason) == (Status.COMPLETE, FinishReason.LENGTH)
     assert generation.n_completion_tokens == N_TOKENS

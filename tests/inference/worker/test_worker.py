@@ -1,4 +1,4 @@
-"""The worker with a real runner process on the fake model: every way a generation can go, and one End in each."""
+"""The worker with a real runner process on the fake model: every outcome of a generation, with one End in each."""
 
 import contextlib
 import logging
@@ -42,7 +42,7 @@ def logged(store: "redis.Redis[bytes]", generation: Generation) -> list[AnyEntry
 
 
 def assert_one_end(store: "redis.Redis[bytes]", generation: Generation) -> None:
-    """Exactly one End, the last entry, of the row's status; log and row tell the same text by the same pieces."""
+    """Exactly one End, the last entry, with the row's status; log and row have the same text in the same pieces."""
     generation.refresh_from_db()
     assert eventually(lambda: any(isinstance(entry, EndEntry) for entry in logged(store, generation)))
     entries = logged(store, generation)
@@ -59,9 +59,9 @@ def assert_one_end(store: "redis.Redis[bytes]", generation: Generation) -> None:
 
 
 def run_to_end(*generations: Generation) -> None:
-    with running_worker() as (_, rings):
-        rings.ring(len(generations))
-        rings.join()
+    with running_worker() as (_, notifier):
+        notifier.notify(len(generations))
+        notifier.join()
     for generation in generations:
         generation.refresh_from_db()
 
@@ -80,16 +80,16 @@ def test_an_answer_is_computed_logged_and_stored(store: "redis.Redis[bytes]") ->
     assert_one_end(store, generation)
 
 
-def test_an_end_rings_for_what_must_follow_it(rings: list[tuple[str, str]]) -> None:
+def test_an_end_notifies_its_follow_up_task(notifications: list[tuple[str, str]]) -> None:
     generation = queued(say="[[say: done]]")
     Generation.objects.filter(pk=generation.pk).update(follow_up_task="chat.follow")
-    with running_worker() as (_, work):
-        work.ring()
+    with running_worker() as (_, notifier):
+        notifier.notify()
         assert eventually(lambda: is_ended(generation))
-        assert eventually(lambda: ("chat.follow", str(generation.pk)) in rings)
+        assert eventually(lambda: ("chat.follow", str(generation.pk)) in notifications)
 
 
-def test_an_ordinary_answer_is_not_worth_a_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_ordinary_answer_leaves_no_line_at_info(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "inference.worker.claim_pool")
     run_to_end(ordinary := queued(say="hello"))
     assert str(ordinary.pk) not in caplog.text
@@ -130,22 +130,22 @@ def test_four_at_once_progress_side_by_side(store: "redis.Redis[bytes]") -> None
 
 
 @override_settings(GEMMA_PARALLEL=1)
-def test_a_question_does_not_wait_for_batch_work_that_has_the_only_place(store: "redis.Redis[bytes]") -> None:
-    with running_worker() as (worker, rings):
+def test_an_interactive_row_does_not_wait_for_a_batch_row_in_the_only_slot(store: "redis.Redis[bytes]") -> None:
+    with running_worker() as (worker, notifier):
         fold = queued("a", say="[[delay: 20]] [[count: 60]]", priority=Priority.BATCH)
-        rings.ring()
+        notifier.notify()
         assert eventually(has_tokens(fold, 10, worker))
-        rings.join()  # the thread is free: with one for each place, Celery's tasks are not held up by batch work
+        notifier.join()  # the thread is free: with one for each place, Celery's tasks are not held up by batch work
         later = queued("d", say="[[say: when there is time]]", priority=Priority.BATCH)
         asked = [queued("b", say="[[say: at once]]"), queued("c", say="[[say: me too]]")]
-        rings.ring(3)
-        rings.join()
+        notifier.notify(3)
+        notifier.join()
         fold.refresh_from_db()
         later.refresh_from_db()
         assert all(map(is_ended, asked))
         assert [row.text for row in asked] == ["at once", "me too"]
         assert (fold.status, fold.attempt, later.status) == (Status.RUNNING, 1, Status.QUEUED)
-        # Its ring is long gone: who has made place takes it.
+        # Its wake-up message was used up: the thread that frees the slot claims it.
         assert eventually(lambda: is_ended(later))
         assert is_ended(fold)
     assert fold.text == "".join(f"{number} " for number in range(1, 61))
@@ -153,7 +153,7 @@ def test_a_question_does_not_wait_for_batch_work_that_has_the_only_place(store: 
         assert_one_end(store, generation)
 
 
-def test_a_ring_without_work_does_nothing() -> None:
+def test_a_wake_up_message_without_a_row_does_nothing() -> None:
     with running_worker() as (worker, _):
         assert worker.run_next() is False
 
@@ -172,8 +172,8 @@ def test_a_prompt_beyond_the_context_fails_alone(store: "redis.Redis[bytes]") ->
 
 def test_a_cancel_by_signal_stops_it_and_keeps_the_text(store: "redis.Redis[bytes]") -> None:
     generation = queued(say=SLOW)
-    with override_settings(HEARTBEAT_SECS=60.0), running_worker() as (worker, rings):
-        rings.ring()
+    with override_settings(HEARTBEAT_SECS=60.0), running_worker() as (worker, notifier):
+        notifier.notify()
         assert eventually(lambda: worker.control.is_subscribed)
         assert eventually(has_tokens(generation, 5, worker))
         services.request_cancel(generation_id=generation.pk)
@@ -188,8 +188,8 @@ def test_a_cancel_by_signal_stops_it_and_keeps_the_text(store: "redis.Redis[byte
 
 def test_a_cancel_whose_signal_was_lost_is_seen_at_the_heartbeat(store: "redis.Redis[bytes]") -> None:
     generation = queued(say=SLOW)
-    with override_settings(HEARTBEAT_SECS=0.1), running_worker() as (worker, rings):
-        rings.ring()
+    with override_settings(HEARTBEAT_SECS=0.1), running_worker() as (worker, notifier):
+        notifier.notify()
         assert eventually(has_tokens(generation, 5, worker))
         Generation.objects.filter(pk=generation.pk).update(cancel_requested=True)
         assert eventually(lambda: is_ended(generation), secs=5)
@@ -231,13 +231,13 @@ def test_a_poisoned_prompt_fails_alone(store: "redis.Redis[bytes]") -> None:
 
 def test_a_killed_runner_costs_a_pause_and_no_token(store: "redis.Redis[bytes]") -> None:
     generation = queued(say="[[delay: 10]] [[count: 60]]")
-    with running_worker() as (worker, rings):
-        rings.ring()
+    with running_worker() as (worker, notifier):
+        notifier.notify()
         for at in (10, 60):
             assert eventually(has_tokens(generation, at, worker))
             assert worker.dispatcher.runner_pid is not None
             os.kill(worker.dispatcher.runner_pid, signal.SIGKILL)
-        rings.join()
+        notifier.join()
     generation.refresh_from_db()
     assert generation.text == "".join(f"{number} " for number in range(1, 61))
     assert_one_end(store, generation)
@@ -245,44 +245,44 @@ def test_a_killed_runner_costs_a_pause_and_no_token(store: "redis.Redis[bytes]")
 
 def test_a_redis_wiped_in_the_middle_costs_nothing(store: "redis.Redis[bytes]") -> None:
     generation = queued(say="[[delay: 10]] [[count: 60]]")
-    with running_worker() as (worker, rings):
-        rings.ring()
+    with running_worker() as (worker, notifier):
+        notifier.notify()
         assert eventually(has_tokens(generation, 20, worker))
         store.flushall()
-        rings.join()
+        notifier.join()
     generation.refresh_from_db()
     assert generation.text.endswith(" 60 ")
     assert_one_end(store, generation)
 
 
-def test_a_row_taken_over_is_let_go_and_written_by_the_new_owner_only(store: "redis.Redis[bytes]") -> None:
+def test_a_row_taken_over_is_dropped_and_written_by_the_new_owner_only(store: "redis.Redis[bytes]") -> None:
     """The zombie: its claim is taken while it computes; it finds out and leaves the row alone."""
     generation = queued(say=SLOW)
-    with override_settings(HEARTBEAT_SECS=0.1), running_worker() as (worker, rings):
-        rings.ring()
+    with override_settings(HEARTBEAT_SECS=0.1), running_worker() as (worker, notifier):
+        notifier.notify()
         assert eventually(has_tokens(generation, 5, worker))
         generation.refresh_from_db()
         while not Generation.objects.take_over(generation_id=generation.pk, epoch=1, heartbeat=generation.heartbeat):
             generation.refresh_from_db()
         other = Generation.objects.claim_next(worker="somebody else")
         assert other is not None
-        rings.join()
+        notifier.join()
     generation.refresh_from_db()
     assert (generation.status, generation.worker, generation.text) == (Status.RUNNING, "somebody else", "")
     assert generation.claim_epoch == 3
 
 
 def test_a_row_taken_from_this_worker_may_be_claimed_by_it_again(store: "redis.Redis[bytes]") -> None:
-    """After a suspension the sweep may be quicker than the heartbeat: both claims are in one process then."""
+    """After a suspension the reaper may be quicker than the heartbeat: both claims are in one process then."""
     generation = queued(say="[[delay: 20]] [[count: 60]]")
-    with override_settings(HEARTBEAT_SECS=60.0), running_worker() as (worker, rings):
-        rings.ring()
+    with override_settings(HEARTBEAT_SECS=60.0), running_worker() as (worker, notifier):
+        notifier.notify()
         assert eventually(has_tokens(generation, 5, worker))
         generation.refresh_from_db()
         held = {"epoch": generation.claim_epoch, "heartbeat": generation.heartbeat}
         assert Generation.objects.take_over(generation_id=generation.pk, **held)
-        rings.ring()
-        rings.join()  # the former claim too
+        notifier.notify()
+        notifier.join()  # the former claim too
         assert worker.claims.active == {}
     generation.refresh_from_db()
     assert (generation.status, generation.attempt) == (Status.COMPLETE, 2)
@@ -292,11 +292,11 @@ def test_a_row_taken_from_this_worker_may_be_claimed_by_it_again(store: "redis.R
 
 def test_a_deleted_row_stops_its_computation() -> None:
     generation = queued(say=SLOW)
-    with running_worker() as (worker, rings):
-        rings.ring()
+    with running_worker() as (worker, notifier):
+        notifier.notify()
         assert eventually(has_tokens(generation, 5, worker))
         services.delete(generation_ids=[generation.pk])
-        rings.join()
+        notifier.join()
         assert worker.claims.active == {}
     assert not Generation.objects.exists()
 
@@ -305,14 +305,14 @@ def test_a_database_that_is_locked_at_the_end_is_waited_for(store: "redis.Redis[
     if connection.vendor != "sqlite":
         pytest.skip("a lock of SQLite's")
     generation = queued(say="[[say: kept]]")
-    with running_worker() as (worker, rings):
-        rings.ring()
+    with running_worker() as (worker, notifier):
+        notifier.notify()
         assert eventually(lambda: bool(worker.claims.active) or is_ended(generation))
         with connection.cursor() as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             time.sleep(1.0)  # long enough for the answer to be there
             cursor.execute("COMMIT")
-        rings.join()
+        notifier.join()
     generation.refresh_from_db()
     assert generation.text == "kept"
     assert_one_end(store, generation)
@@ -321,7 +321,7 @@ def test_a_database_that_is_locked_at_the_end_is_waited_for(store: "redis.Redis[
 def test_an_answer_that_could_not_be_stored_is_stored_later_from_its_log(
     store: "redis.Redis[bytes]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database stayed away beyond all patience: the claim ends without a result, the next one finds every token."""
+    """The database is unavailable for too long: the claim ends without a result, the next one finds every token."""
     monkeypatch.setattr(claim_settlement, "DATABASE_PATIENCE_SECS", 0.0)
     finish, failures = GenerationQuerySet.finish, [OperationalError("database or disk is full")]
 
@@ -339,18 +339,18 @@ def test_an_answer_that_could_not_be_stored_is_stored_later_from_its_log(
         assert (row.status, row.text) == (Status.RUNNING, "")
         said = [entry.text for entry in logged(store, generation) if isinstance(entry, TokenEntry)]
         assert "".join(said) == "kept"
-        assert not worker.claims.holds(row.pk, row.claim_epoch), "its sweep will take it over"
+        assert not worker.claims.holds(row.pk, row.claim_epoch), "the reaper takes it over"
         assert Generation.objects.take_over(generation_id=row.pk, epoch=row.claim_epoch, heartbeat=row.heartbeat)
         n_before = worker.dispatcher.n_tokens
         assert worker.run_next()
-        assert worker.dispatcher.n_tokens == n_before, "nothing is computed that was said already"
+        assert worker.dispatcher.n_tokens == n_before, "emitted tokens are not computed again"
     generation.refresh_from_db()
     assert (generation.status, generation.text, generation.attempt) == (Status.COMPLETE, "kept", 2)
     assert_one_end(store, generation)
 
 
-def test_a_redis_that_is_away_is_not_asked_for_cancels_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop around it has no pause of its own."""
+def test_without_redis_the_control_channel_pauses_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread around it has no pause of its own."""
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     with override_settings(REDIS_URL="unix:///nowhere/valkey.sock"):
@@ -364,14 +364,14 @@ def test_a_redis_that_is_away_is_not_asked_for_cancels_without_a_pause(monkeypat
 # ---- stopping ----
 
 
-def test_a_stop_gives_work_back_and_the_next_worker_goes_on_from_the_log(store: "redis.Redis[bytes]") -> None:
+def test_a_stop_releases_claims_and_the_next_worker_continues_from_the_log(store: "redis.Redis[bytes]") -> None:
     sampling = SamplingParams(seed=11, temperature=0.9)
     generation = queued(say="[[delay: 15]] [[count: 60]]", params=SequenceParams(sampling=sampling))
-    with running_worker() as (worker, rings):
-        rings.ring()
+    with running_worker() as (worker, notifier):
+        notifier.notify()
         assert eventually(has_tokens(generation, 20, worker))
         worker.stop(0.0)
-        rings.join()
+        notifier.join()
         generation.refresh_from_db()
         assert (generation.status, generation.attempt, generation.text) == (Status.QUEUED, 0, "")
         said = "".join(token.text for token in redis_log.tail(store, generation.pk))
@@ -382,10 +382,10 @@ def test_a_stop_gives_work_back_and_the_next_worker_goes_on_from_the_log(store: 
     assert_one_end(store, generation)
 
 
-def test_a_stop_lets_short_answers_end(store: "redis.Redis[bytes]") -> None:
+def test_a_stop_waits_for_short_answers(store: "redis.Redis[bytes]") -> None:
     generation = queued(say="[[delay: 5]] [[count: 20]]")
-    with running_worker() as (worker, rings):
-        rings.ring()
+    with running_worker() as (worker, notifier):
+        notifier.notify()
         assert eventually(has_tokens(generation, 1, worker))
         worker.reporter.report_once()
         worker.stop(20.0)
@@ -396,13 +396,13 @@ def test_a_stop_lets_short_answers_end(store: "redis.Redis[bytes]") -> None:
     assert_one_end(store, generation)
 
 
-def test_a_stop_while_the_model_loads_gives_work_back() -> None:
+def test_a_stop_while_the_model_loads_releases_claims() -> None:
     generation = queued(say=SLOW)
-    with running_worker() as (worker, rings):
-        rings.ring()
+    with running_worker() as (worker, notifier):
+        notifier.notify()
         assert eventually(lambda: bool(worker.claims.active))
         worker.stop(0.0)
-        rings.join()
+        notifier.join()
     generation.refresh_from_db()
     assert generation.status == Status.QUEUED
 

@@ -35,13 +35,13 @@ def test_unknown_labels_are_in_no_text(store: "redis.Redis[bytes]") -> None:
 def test_a_runner_that_dies_within_a_bracket_changes_nothing(store: "redis.Redis[bytes]") -> None:
     generation = asked(f"[[delay: 20]] [[say: {SAID}]]")
     within = SAID.index("8]")
-    with running_worker() as (worker, work):
-        work.ring()
+    with running_worker() as (worker, notifier):
+        notifier.notify()
         assert eventually(has_tokens(generation, within, worker))
         assert worker.dispatcher.runner_pid is not None
         os.kill(worker.dispatcher.runner_pid, signal.SIGKILL)
         assert eventually(lambda: is_ended(generation))
-        work.join()
+        notifier.join()
     assert (generation.text, generation.labels) == (SHOWN, [1, 2])
     assert_one_end(store, generation)
 

@@ -35,8 +35,8 @@ MakeWorker = Callable[..., WorkerProcess]
 
 
 @pytest.fixture(autouse=True)
-def rings() -> list[tuple[str, str]]:
-    """Rings really ring here."""
+def notifications() -> list[tuple[str, str]]:
+    """Wake-up messages are really sent here."""
     return []
 
 
@@ -115,7 +115,7 @@ def test_a_paused_worker_can_write_nothing_when_it_comes_back(start_worker: Make
     assert eventually(lambda: "lost" in first.output or "belongs to another worker" in first.output)
 
 
-def test_five_rings_are_one_run(start_worker: MakeWorker) -> None:
+def test_five_wake_up_messages_are_one_run(start_worker: MakeWorker) -> None:
     generation = queued(say="[[delay: 10]] [[count: 30]]")
     for _ in range(5):
         assert notify.notify(generation.pk)
@@ -125,8 +125,8 @@ def test_five_rings_are_one_run(start_worker: MakeWorker) -> None:
     assert_told_once(generation)
 
 
-def test_long_is_not_dead(start_worker: MakeWorker) -> None:
-    """Three times the time after which a silent owner is taken over, with two sweeps watching."""
+def test_a_long_generation_is_not_taken_over(start_worker: MakeWorker) -> None:
+    """Three times the time after which a silent owner is taken over, with two reapers watching."""
     start_worker(), start_worker()
     generation = queued(say="[[delay: 60]] [[count: 40]]")
     assert eventually(lambda: is_ended(generation))
@@ -212,9 +212,7 @@ def test_a_killed_broker_is_survived_in_the_middle_of_an_answer(
     assert following.text == "still here"
 
 
-def test_what_was_queued_while_the_broker_was_down_runs_when_it_is_back(
-    start_worker: MakeWorker, broker: Broker
-) -> None:
+def test_rows_queued_while_the_broker_was_down_run_when_it_is_back(start_worker: MakeWorker, broker: Broker) -> None:
     worker = start_worker()
     warm = queued(say="[[say: warm]]")
     assert eventually(lambda: is_ended(warm))
