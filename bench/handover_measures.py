@@ -23,9 +23,8 @@ from bench.prompts import text_of  # noqa: E402
 from inference.config.tokenizer import get_tokenizer  # noqa: E402
 from inference.dispatch import Dispatcher  # noqa: E402
 from inference.dispatch.generation_state import ActiveGeneration  # noqa: E402
-from inference.dispatch.gpu_parts import GpuParts  # noqa: E402
+from inference.dispatch.gpu_parts import GpuParts, GpuPolicy  # noqa: E402
 from inference.dispatch.gpu_runner import GpuRunnerMaker  # noqa: E402
-from inference.dispatch.policy import GpuPolicy  # noqa: E402
 from inference.dispatch.runner_launcher import cpu_runner  # noqa: E402
 from inference.dispatch.state_folder import StateFolder  # noqa: E402
 from inference.engine.params import SamplingParams, SequenceParams  # noqa: E402

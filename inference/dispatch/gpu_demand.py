@@ -1,16 +1,87 @@
-"""Demand for the GPU: whether to request the lease, with which priority and sessions. Knows no GPU states."""
+"""Demand for the GPU: whether to request the lease, with which priority and sessions. Knows no GPU states.
 
-from collections.abc import Callable
+The lease is requested at once, since the length of an answer is unknown. The exception is an answer that is sure to end
+on the CPU before the GPU could help (by its ``max_tokens``, at the measured speeds): one-word answers of a classifier
+must not evict the other tenant. When an answer ends while the request waits, the request is withdrawn; when it ends
+while the model is being loaded, the load is finished and the GPU kept for the linger: the other tenant has made room
+already, and the next question of a conversation usually comes within seconds.
+"""
+
+from collections.abc import Callable, Collection
 
 from inference.dispatch.active_generations import ActiveGenerations
 from inference.dispatch.generation_state import ActiveGeneration
-from inference.dispatch.policy import SessionHolds, SpeedEstimate
+from inference.engine.protocol.frames import Step
 from inference.gpu.lease.port import LeaseClient
 from inference.runtime.circuit_breaker import CircuitBreaker
 
 MAX_FAILURES, FAILURE_PAUSE_SECS = 3, 60.0
 OBSTACLE_SECS = 5.0  # until an obstacle is checked again
 UNTIL_NEW_WORK = float("inf")
+WEIGHT = 0.2  # of the newest measurement
+# Assumed before anything was measured: a slow CPU and a quick GPU. One-token probes request nothing even then.
+DEFAULT_PREFILL_MS, DEFAULT_DECODE_MS, DEFAULT_GPU_SECS = 5.0, 100.0, 1.0
+SESSION_SECS = 60.0  # the hold of a session that named no duration
+
+
+class SpeedEstimate:
+    """Speeds of the CPU and the time until the GPU is ready, as means in which the newest sample counts a fifth."""
+
+    def __init__(self) -> None:
+        self._to_gpu_secs: float | None = None
+        self._prefill_ms: float | None = None  # per token
+        self._decode_ms: float | None = None  # per token of an answer, beside all others
+
+    def note_step(self, step: Step) -> None:
+        if step.n_prefill == 0 and step.n_decode:
+            self._decode_ms = _mixed(self._decode_ms, step.step_ms)
+        elif step.n_decode == 0 and step.n_prefill > 1:
+            self._prefill_ms = _mixed(self._prefill_ms, step.step_ms / step.n_prefill)
+
+    def note_session_start(self, secs: float) -> None:
+        """``secs``: from the request until the runner was ready."""
+        self._to_gpu_secs = _mixed(self._to_gpu_secs, secs)
+
+    def is_gpu_worthwhile(self, generations: Collection[ActiveGeneration]) -> bool:
+        """Whether any generation may still run on the CPU when the GPU could be ready."""
+        to_gpu_secs = DEFAULT_GPU_SECS if self._to_gpu_secs is None else self._to_gpu_secs
+        return any(self._secs_left(generation) > to_gpu_secs for generation in generations)
+
+    def _secs_left(self, generation: ActiveGeneration) -> float:
+        """Upper bound of the time until the end on the CPU."""
+        prefill_ms, decode_ms = self._prefill_ms or DEFAULT_PREFILL_MS, self._decode_ms or DEFAULT_DECODE_MS
+        n_known = len(generation.prompt) + len(generation.tokens)
+        n_to_decode = generation.params.max_tokens - len(generation.tokens)
+        return (max(0, n_known - generation.prefill.n_computed) * prefill_ms + n_to_decode * decode_ms) / 1000
+
+
+class SessionHolds:
+    """Sessions that hold the GPU between their requests, with the end of each hold."""
+
+    def __init__(self) -> None:
+        self._holds: dict[str, tuple[float, float]] = {}  # session -> (secs, until)
+
+    def hold(self, session_id: str, secs: float, now: float) -> None:
+        self._holds[session_id] = (secs, now + secs)
+
+    def prolong(self, session_id: str, now: float) -> None:
+        """Begin the hold anew: a generation of the session has ended."""
+        secs, _ = self._holds.get(session_id, (SESSION_SECS, 0.0))
+        self.hold(session_id, secs, now)
+
+    def release(self, session_id: str) -> None:
+        if session_id:
+            self._holds.pop(session_id, None)
+        else:
+            self._holds.clear()
+
+    def current(self, now: float) -> frozenset[str]:
+        self._holds = {name: (secs, until) for name, (secs, until) in self._holds.items() if until > now}
+        return frozenset(self._holds)
+
+
+def _mixed(old: float | None, new: float) -> float:
+    return new if old is None else (1 - WEIGHT) * old + WEIGHT * new
 
 
 class GpuDemand:

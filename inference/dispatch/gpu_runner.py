@@ -1,6 +1,6 @@
-"""Runners on the card: as many layers as fit, behind the card's lock, or a second runner on the CPU in its place.
+"""Runners on the GPU, with as many layers as fit and the lock of the device; in a simulation a second CPU runner.
 
-Called when the lease is ours, so that the card's free memory is what we may take. Knows no lease and no placement.
+Made while the lease is ours, so that the free memory of the device may be taken. Knows no lease and no dispatcher.
 """
 
 import logging
@@ -26,7 +26,7 @@ TITLES = {Device.GPU: "gemma-runner gpu", Device.SIMULATED: "gemma-runner gpu (s
 
 
 class LockedRunner(RunnerProcess):
-    """Its process holds the card's lock as long as it generations, whoever is killed first."""
+    """Its process holds the lock of the GPU until it exits, even if the worker is killed first."""
 
     def __init__(
         self,
@@ -45,43 +45,45 @@ class LockedRunner(RunnerProcess):
             with self._lock:
                 return super().start(timeout_secs)
         except RunnerStartError as error:
-            # Without memory on the card llama.cpp makes no context, or aborts the process.
+            # Without memory on the GPU llama.cpp makes no context, or aborts the process.
             if error.code == BackendError.code or "SIGABRT" in str(error):
                 self._on_no_room()
             raise
 
 
 class GpuRunnerMaker:
-    """Makes runners for one card. ``n_layers`` are wanted; when they find no room on it, fewer are tried."""
+    """Makes runners for one GPU. ``n_layers``: the most to offload; fewer are tried when they do not fit."""
 
     def __init__(
-        self, card: GpuDevice, lock_folder: Path, *, n_layers: int, load_delay_ms: float | None = None
+        self, device: GpuDevice, lock_folder: Path, *, n_layers: int, load_delay_ms: float | None = None
     ) -> None:
-        """``load_delay_ms`` is for a simulated card; None means a real one."""
-        self._card = card
+        """``load_delay_ms`` None: a real GPU; else the load time of a simulated one."""
+        self._device = device
         self._lock_folder = lock_folder
         self._n_layers = n_layers
         self._load_delay_ms = load_delay_ms
         self._obstacle: str | None = None
-        self._is_looked_at = False
+        self._is_checked = False
 
     def __call__(self, on_frame: OnFrame, on_exit: OnExit) -> Runner:
         """Raises GpuBusy, TooLittleMemory, ModelUnavailable, or OSError."""
         config = self.config()
-        free_mb = self._card.free_mb
+        free_mb = self._device.free_mb
         n_layers = self._fitting(config, free_mb)
         if n_layers == 0:
             raise TooLittleMemory(self._too_small(config, free_mb))
         if config.backend is not BackendKind.FAKE and (shortage := gpu_memory_shortage(config, free_mb)):
-            log.warning("%d layers go onto %s: %s", n_layers, self._card.name, shortage)
-        lock = gpu_lock(self._card.uuid, self._lock_folder)
+            log.warning(
+                "not every layer fits: device=%s n_layers=%d shortage=%s", self._device.name, n_layers, shortage
+            )
+        lock = gpu_lock(self._device.uuid, self._lock_folder)
         if lock is None:
-            raise GpuBusy(f"another process of this machine has {self._card.name} in use")
+            raise GpuBusy(f"another process of this machine has {self._device.name} in use")
         config = msgspec.structs.replace(config, gpu_layers=n_layers)
-        return LockedRunner(config, lock, on_frame, on_exit, lambda: self._had_no_room(n_layers))
+        return LockedRunner(config, lock, on_frame, on_exit, lambda: self._did_not_fit(n_layers))
 
     def config(self) -> EngineConfig:
-        """Of a runner with all the layers that are wanted."""
+        """Return the configuration of a runner with all ``n_layers``."""
         is_simulated = self._load_delay_ms is not None
         config = engine_config()
         return msgspec.structs.replace(
@@ -89,33 +91,33 @@ class GpuRunnerMaker:
             device=Device.SIMULATED if is_simulated else Device.GPU,
             gpu_layers=self._n_layers,
             load_delay_ms=self._load_delay_ms or 0.0,
-            # A fresh runner tries batch shapes for guesses first: on a CPU 15 instead of 35 tokens/s over the first 60
-            # tokens (measured), and a stay may be no longer than that.
+            # A fresh runner measures the batch shapes of drafts first: on a CPU 15 instead of 35 tokens/s over the
+            # first 60 tokens, and a session may be no longer than that.
             draft_max=0 if is_simulated else config.draft_max,
         )
 
     def obstacle(self) -> str | None:
-        """Why no runner of ours could ever be on this card. What others hold now does not count: they make room.
+        """Return why no runner could ever use this GPU, or None. Other tenants make room: their memory does not count.
 
-        Worked out once: reading the file's header takes long for who asks again and again.
+        Computed once: it reads the header of the model file, and is called with every new work.
         """
-        if not self._is_looked_at:
+        if not self._is_checked:
             try:
-                config, total_mb = self.config(), self._card.total_mb
+                config, total_mb = self.config(), self._device.total_mb
                 obstacle = None if self._fitting(config, total_mb) > 0 else self._too_small(config, total_mb)
             except (ModelUnavailable, ModelFileError) as error:
                 return str(error)
-            self._is_looked_at, self._obstacle = True, obstacle
+            self._is_checked, self._obstacle = True, obstacle
         return self._obstacle
 
-    def _had_no_room(self, n_layers: int) -> None:
-        """The computation of what fits was too hopeful: half as many the next time."""
+    def _did_not_fit(self, n_layers: int) -> None:
+        """Halve the layers for the next start: the estimate of the memory was too low."""
         self._n_layers = max(1, n_layers // 2)
-        log.warning("%d layers did not fit onto %s; %d are tried next", n_layers, self._card.name, self._n_layers)
+        log.warning("layers did not fit: device=%s n_layers=%d next=%d", self._device.name, n_layers, self._n_layers)
 
     def _fitting(self, config: EngineConfig, free_mb: int) -> int:
         return config.gpu_layers if config.backend is BackendKind.FAKE else layers_that_fit(config, free_mb)
 
     def _too_small(self, config: EngineConfig, free_mb: int) -> str:
         shortage = gpu_memory_shortage(config, free_mb)
-        return f"not one layer fits onto {self._card.name} of {self._card.total_mb} MB: {shortage}"
+        return f"not one layer fits onto {self._device.name} of {self._device.total_mb} MB: {shortage}"

@@ -5,9 +5,8 @@ import logging
 from django.conf import settings
 from django.db import connections
 
-from inference.dispatch.gpu_parts import GpuParts
+from inference.dispatch.gpu_parts import GpuParts, GpuPolicy
 from inference.dispatch.gpu_runner import GpuRunnerMaker
-from inference.dispatch.policy import GpuPolicy
 from inference.dispatch.state_folder import StateFolder
 from inference.engine.backends.llama_library import has_cuda
 from inference.engine.config import MEBIBYTE

@@ -94,7 +94,7 @@ def test_who_never_answers_keeps_the_card(wire: Wire, transcription: MakeResiden
 
 def test_who_never_leaves_keeps_the_card(wire: Wire, transcription: MakeResident) -> None:
     resident = transcription(frees_after_secs=None)
-    assert "did not free the card" in refusal(asking(wire))
+    assert "did not free the GPU" in refusal(asking(wire))
     resident.until_heard("resume")
 
 

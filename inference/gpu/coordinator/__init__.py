@@ -1,4 +1,4 @@
-"""The built-in coordinator: who may have the card, when nobody brings a coordinator of his own.
+"""The built-in coordinator, which grants leases of the GPU when no outside coordinator is configured.
 
-`GpuLedger` is the truth of who has it; Redis holds what may be lost: expiry, the waiting line, signals.
+The row of `GpuLedger` decides who holds the GPU; Redis keeps expiry, wait queue and signals, which may be lost.
 """

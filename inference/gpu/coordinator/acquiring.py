@@ -1,6 +1,6 @@
-"""One request for the card, from the line to the grant, in short steps that whoever waits for it repeats.
+"""Acquisition of the GPU, from the wait queue to the grant, in short steps that the waiting caller repeats.
 
-Knows the ledger, the line and the residents; neither HTTP nor threads.
+Knows the ledger, the queue and the residents; neither HTTP nor threads.
 """
 
 import logging
@@ -23,9 +23,9 @@ from inference.models.gpu import GpuLedger, LedgerState
 
 log = logging.getLogger(__name__)
 
-ASK_HOLDER_SECS = 1.0
-# How long whoever waits pauses between two steps: little while the card is being emptied for it; in the line the longer
-# it has waited already, so that many who wait cost no more than a few.
+RECALL_SECS = 1.0
+# Pause between two steps: short while the residents leave; in the queue it grows with the time waited, so that many
+# waiters cost no more than a few.
 EMPTYING_STEP_SECS = 0.03
 MIN_STEP_SECS, MAX_STEP_SECS = 0.05, 0.5
 
@@ -46,7 +46,7 @@ Verdict = AcquisitionGranted | AcquisitionRefused
 
 
 class Acquisition:
-    """``step`` until it does not return None, or ``cancel``, from any threads. One of the two has to come to an end."""
+    """Call ``step`` until it returns a verdict, or ``cancel``, from any threads; one of the two has to complete."""
 
     def __init__(
         self,
@@ -65,13 +65,13 @@ class Acquisition:
         self._clock = clock
         self._began = clock()
         self._deadline = self._began + timeout_secs
-        self._place = QueueEntry.new(client, waiter)
-        self._watch = lease.LeaseWatcher(config, clock=clock)
-        self._answers: TenantReplies | None = None
+        self._entry = QueueEntry.new(client, waiter)
+        self._watcher = lease.LeaseWatcher(config, clock=clock)
+        self._replies: TenantReplies | None = None
         self._pause: ResidentPause | None = None
-        self._taken: GpuLedger | None = None  # as we left it when our turn came
-        self._asked_holder_at = float("-inf")
-        self.waits_for = ""  # for users
+        self._row: GpuLedger | None = None  # as this acquisition wrote it when its turn came
+        self._recalled_at = float("-inf")
+        self.waits_for = ""  # reason of the wait, for users
         self._is_cancelled = False
         self._lock = threading.Lock()
 
@@ -81,66 +81,65 @@ class Acquisition:
 
     @property
     def pause_secs(self) -> float:
-        """When to take the next step."""
-        if self._taken is not None:
+        """Seconds until the next step."""
+        if self._row is not None:
             return EMPTYING_STEP_SECS
         return min(MAX_STEP_SECS, max(MIN_STEP_SECS, self.waited_secs / 10))
 
     def step(self) -> Verdict | None:
-        """Go on; None: not now. What fails on the way ends in a refusal: nobody is granted a card in doubt."""
+        """Return the verdict, or None: not yet. A failure is a refusal: the GPU is never granted in doubt."""
         with self._lock:
-            return self._refused("nobody waits for it any more") if self._is_cancelled else self._step()
+            return self._refused("the request was withdrawn") if self._is_cancelled else self._step()
 
     def cancel(self) -> None:
-        """Nobody waits for this any more, nor for what it has just been granted."""
+        """Give up the place in the queue, and a lease that was just granted."""
         with self._lock:
             self._is_cancelled = True
-            self._leave(gives_back=True)
+            self._leave(ends_lease=True)
 
     def _step(self) -> Verdict | None:
         try:
-            verdict = self._wait() if self._taken is None else self._empty(self._taken)
+            verdict = self._wait() if self._row is None else self._empty(self._row)
         except (redis.RedisError, DatabaseError) as error:
-            log.warning("a request of %s for the GPU failed: %s", self._waiter.requester, error)
+            log.warning("an acquisition failed: requester=%s error=%s", self._waiter.requester, error)
             verdict = self._refused("the coordinator cannot reach Redis or its database")
         if verdict is not None:
-            self._leave(gives_back=isinstance(verdict, AcquisitionRefused))
+            self._leave(ends_lease=isinstance(verdict, AcquisitionRefused))
         return verdict
 
-    def _leave(self, *, gives_back: bool) -> None:
-        # What cannot be undone now ends by itself: the place within seconds, a half-made lease with its tenure.
+    def _leave(self, *, ends_lease: bool) -> None:
+        # Without Redis the queue entry expires within seconds, and a half-made lease with its TTL.
         with suppress(redis.RedisError, DatabaseError):
-            self._place.leave()
+            self._entry.leave()
         with suppress(redis.RedisError, DatabaseError):
-            if self._answers is not None:
-                self._answers.close()
+            if self._replies is not None:
+                self._replies.close()
         with suppress(redis.RedisError, DatabaseError):
-            if gives_back and self._taken is not None:
-                lease.finish(self._redis, self._taken, "its request came to nothing")
+            if ends_lease and self._row is not None:
+                lease.finish(self._redis, self._row, "its acquisition failed")
 
-    # ---- in the line ----
+    # ---- in the queue ----
 
     def _wait(self) -> Verdict | None:
         row = GpuLedger.objects.current()
         if row.state == LedgerState.HELD and row.session_id == self._waiter.session_id:
-            return AcquisitionGranted(
-                row.epoch, self.waited_secs
-            )  # asked again by somebody who did not hear the answer
+            # Requested again after its answer was lost.
+            return AcquisitionGranted(row.epoch, self.waited_secs)
         self.waits_for = f"{row.requester} holds the GPU" if row.requester else ""
         if self._clock() >= self._deadline:
             return self._refused(self.waits_for or "another program holds the GPU")
-        self._place.keep()
+        self._entry.refresh()
         if row.state != LedgerState.FREE:
-            self._watch.look(self._redis, row)
-            self._ask_for_leave(row)
-        elif self._place.is_first():
+            self._watcher.check(self._redis, row)
+            self._recall(row)
+        elif self._entry.is_first():
             self._take(row)
         return None
 
     def _take(self, row: GpuLedger) -> None:
         new = {"session_id": self._waiter.session_id, "requester": self._waiter.requester}
         new_epoch, was_emptied = row.epoch + 1, row.is_emptied
-        taken = GpuLedger.objects.move(
+        is_taken = GpuLedger.objects.move(
             row,
             LedgerState.PAUSING,
             **new,
@@ -150,44 +149,44 @@ class Acquisition:
             is_emptied=True,
             acquired_at=None,
         )
-        if not taken:  # another process was faster, or the lease was reset
+        if not is_taken:  # another process was faster, or the lease was reset
             return
-        self._taken, self.waits_for = row, f"waiting for {channels.RESIDENT} to leave the GPU"
+        self._row, self.waits_for = row, f"waiting for {channels.RESIDENT} to leave the GPU"
         row.epoch, row.state, row.session_id, row.requester = (new_epoch, LedgerState.PAUSING, *new.values())
         ttl.extend(self._redis, row.epoch, self._config.ttl_secs)
-        self._place.leave()
-        # Before the residents are counted: who comes later reads here that the card is not theirs.
-        broadcast.show(self._redis, row)
+        self._entry.leave()
+        # Before the residents are counted: one that starts later reads here that it may not use the GPU.
+        broadcast.publish(self._redis, row)
         if not was_emptied:
-            self._pause = ResidentPause(self._redis, self._listening(), self._config, **new, clock=self._clock)
+            self._pause = ResidentPause(self._redis, self._listen(), self._config, **new, clock=self._clock)
             self._pause.begin()
 
-    def _ask_for_leave(self, row: GpuLedger) -> None:
-        """Tell the holder when this one has more right to the card: higher priority, or equal and it is our turn."""
+    def _recall(self, row: GpuLedger) -> None:
+        """Recall the lease for a higher priority, or for an equal one after the longest hold."""
         if row.state != LedgerState.HELD or row.acquired_at is None:
             return
         held_secs = (timezone.now() - row.acquired_at).total_seconds()
         is_turn = row.priority == self._waiter.priority and held_secs >= self._config.max_hold_secs
         if row.priority <= self._waiter.priority and not is_turn:
             return
-        for _, message in self._listening().new():
+        for _, message in self._listen().new():
             is_holders = (message.get("service"), message.get("session_id")) == (row.requester, row.session_id)
             if is_holders and message.get("ack_type") == "paused":
-                lease.finish(self._redis, row, f"{self._waiter.requester} wanted the card")
+                lease.finish(self._redis, row, f"{self._waiter.requester} wanted the GPU")
                 return
-        if self._clock() - self._asked_holder_at >= ASK_HOLDER_SECS:
-            self._asked_holder_at = self._clock()
+        if self._clock() - self._recalled_at >= RECALL_SECS:
+            self._recalled_at = self._clock()
             timeout_ms = round(self._config.pause_secs * 1000)
-            preemption.ask_holder(
+            preemption.recall(
                 self._redis, session_id=row.session_id, requester=self._waiter.requester, timeout_ms=timeout_ms
             )
 
-    def _listening(self) -> TenantReplies:
-        if self._answers is None:
-            self._answers = TenantReplies(self._redis)
-        return self._answers
+    def _listen(self) -> TenantReplies:
+        if self._replies is None:
+            self._replies = TenantReplies(self._redis)
+        return self._replies
 
-    # ---- with the turn ----
+    # ---- while the residents leave ----
 
     def _empty(self, row: GpuLedger) -> Verdict | None:
         ttl.extend(self._redis, row.epoch, self._config.ttl_secs)
@@ -195,7 +194,7 @@ class Acquisition:
             outcome = self._pause.step()
             if outcome is None:
                 is_late = self._clock() >= self._deadline
-                return self._refused("the card was not free in time") if is_late else None
+                return self._refused("the GPU was not free in time") if is_late else None
             if outcome.refusal is not None:
                 return self._refused(outcome.refusal)
         if not GpuLedger.objects.move(row, LedgerState.HELD, acquired_at=timezone.now()):
@@ -203,8 +202,8 @@ class Acquisition:
         row.state = LedgerState.HELD
         ttl_secs = self._config.ttl_secs if self._renews else self._config.unrenewed_secs
         ttl.extend(self._redis, row.epoch, ttl_secs)
-        broadcast.show(self._redis, row)
-        log.info("the GPU lease %d goes to %s after %.2f s", row.epoch, row.requester, self.waited_secs)
+        broadcast.publish(self._redis, row)
+        log.info("lease granted: lease=%d requester=%s waited_secs=%.2f", row.epoch, row.requester, self.waited_secs)
         return AcquisitionGranted(row.epoch, self.waited_secs)
 
     def _refused(self, reason: str) -> AcquisitionRefused:

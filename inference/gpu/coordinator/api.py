@@ -1,4 +1,4 @@
-"""What a tenant asks of the coordinator in one call: renew, release, look, reset. Raises RedisError, DatabaseError."""
+"""Single calls of tenants to the coordinator: renew, release, status, reset. Raises RedisError, DatabaseError."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,7 @@ from inference.models.gpu import GpuLedger, LedgerState
 
 @dataclass(frozen=True)
 class CoordinatorStatus:
-    """Who has the card, for a page or a program."""
+    """Holder, waiters and residents of the GPU."""
 
     state: str
     owner: str
@@ -27,20 +27,20 @@ class CoordinatorStatus:
 
 
 def renew(client: "redis.Redis[bytes]", config: CoordinatorConfig, *, session_id: str) -> int | None:
-    """Keep the lease for another TTL; its epoch, or None: it is over, or somebody else's.
+    """Extend the lease by its TTL and return its epoch; None: it has ended, or belongs to another session.
 
-    The row decides, so that a lease outlives a wipe of Redis, and one that was ended is never revived.
+    The row decides, so that a lease survives a wipe of Redis, and one that has ended is never revived.
     """
     row = GpuLedger.objects.current()
     if not _is_holder(row, session_id):
         return None
     ttl.extend(client, row.epoch, config.ttl_secs)
-    # Expired between the two lines above: whoever ended it has told everybody, and what was renewed is nobody's.
+    # It may have expired between the two reads above; the key of an ended lease is not read again.
     return row.epoch if _is_holder(GpuLedger.objects.current(), session_id) else None
 
 
 def release(client: "redis.Redis[bytes]", *, session_id: str) -> float | None:
-    """End the lease of this session; how long it was held in seconds, None when it was not held."""
+    """End the lease of this session and return the seconds that it was held; None when it was not."""
     row = GpuLedger.objects.current()
     if not _is_holder(row, session_id):
         return None
@@ -49,10 +49,10 @@ def release(client: "redis.Redis[bytes]", *, session_id: str) -> float | None:
 
 
 def reset(client: "redis.Redis[bytes]") -> int:
-    """End whatever there is, whoever has it; the epoch that is over."""
+    """End the present lease, whoever holds it, and return its epoch."""
     row = GpuLedger.objects.current()
     if row.state == LedgerState.RESUMING:
-        lease.give_back(client, row)
+        lease.resume_residents(client, row)
     else:
         lease.finish(client, row, "reset by hand")
     return row.epoch
@@ -70,7 +70,7 @@ def status(client: "redis.Redis[bytes]") -> CoordinatorStatus:
         acquired_at=row.acquired_at,
         epoch=row.epoch,
         waiting=wait_queue.waiting(client),
-        n_residents=max(preemption.count(client)),  # most listen on both sets of channels
+        n_residents=max(preemption.count_residents(client)),  # most listen on both sets of channels
     )
 
 

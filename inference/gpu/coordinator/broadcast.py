@@ -1,4 +1,4 @@
-"""Telling everybody who has the card, in the words that the services around us know. Knows the ledger's row."""
+"""State and owner of the GPU as Redis keys and messages, in the values that other services know."""
 
 import redis
 
@@ -7,7 +7,7 @@ from inference.models.gpu import GpuLedger, LedgerState
 
 
 def state_of(row: GpuLedger) -> str:
-    """``transcription``, ``pausing`` or ``gemma``, as today's coordinator has it; others are called by their name."""
+    """Return ``transcription``, ``pausing``, ``gemma`` (for this service), or the name of another requester."""
     if row.state == LedgerState.PAUSING:
         return channels.STATE_PAUSING
     if row.state == LedgerState.HELD:
@@ -19,8 +19,8 @@ def owner_of(row: GpuLedger) -> str:
     return row.requester if row.state == LedgerState.HELD else channels.RESIDENT
 
 
-def show(client: "redis.Redis[bytes]", row: GpuLedger) -> None:
-    """Keys for who comes later, messages for who is there."""
+def publish(client: "redis.Redis[bytes]", row: GpuLedger) -> None:
+    """Set the keys for services that start later, and notify those that listen."""
     pipe = client.pipeline(transaction=False)
     for name, value in ((channels.STATE, state_of(row)), (channels.OWNER, owner_of(row))):
         pipe.set(name, value)
@@ -29,7 +29,7 @@ def show(client: "redis.Redis[bytes]", row: GpuLedger) -> None:
 
 
 def restore(client: "redis.Redis[bytes]", row: GpuLedger) -> None:
-    """The keys again, when they do not say what the row does: after a wipe, or when a process ended in between."""
-    found = client.mget([channels.STATE, channels.OWNER])
-    if found != [state_of(row).encode(), owner_of(row).encode()]:
-        show(client, row)
+    """Publish again when the keys differ from the row: after a wipe, or when a process exited in between."""
+    values = client.mget([channels.STATE, channels.OWNER])
+    if values != [state_of(row).encode(), owner_of(row).encode()]:
+        publish(client, row)

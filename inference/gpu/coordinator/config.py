@@ -1,20 +1,20 @@
-"""How long the coordinator waits for whom."""
+"""Time limits of the built-in coordinator."""
 
 from dataclasses import dataclass
 from typing import Self
 
 from django.conf import settings
 
-# Callers of the older protocols know no renewal: theirs ends with their release, or after this.
+# The older protocols have no renewal: their leases end with the release, or after this.
 UNRENEWED_SECS = 600.0
-# Whoever was subscribed this recently may only be connecting again, with its model still on the card.
+# A resident that was subscribed this recently may be reconnecting, with its model still on the GPU.
 RESIDENT_SECS = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class CoordinatorConfig:
-    """``ttl_secs``: a lease that is not renewed for so long is over. ``pause_secs``: for the residents' word that they
-    leave, ``freed_secs``: until they have left. ``max_hold_secs``: after it, equals may ask the holder to leave too."""
+    """``ttl_secs``: life of a lease without renewal. ``pause_secs``: until the residents acknowledge a pause,
+    ``freed_secs``: until they have left. ``max_hold_secs``: after it, requests of equal priority recall the lease."""
 
     ttl_secs: float = 10.0
     pause_secs: float = 10.0

@@ -1,7 +1,7 @@
-"""Ending tenancies: by release, by expiry, by force. Whoever comes first wins; the others touch nothing.
+"""End of a lease: by release, expiry or reset. The first conditional update wins; later ones change nothing.
 
 free --> pausing --> held --> resuming --> free
-            |          '----------------> free    somebody waits: the residents stay away
+            |          '----------------> free    another request waits: the residents stay away
             '--------------> resuming            refused, given up, expired
 """
 
@@ -17,42 +17,42 @@ from inference.models.gpu import GpuLedger, LedgerState
 
 log = logging.getLogger(__name__)
 
-NOBODY = {"session_id": "", "requester": "", "renews": False, "acquired_at": None}
-RESUME_AGAIN_SECS = 2.0  # whoever should have told the residents has ended in between
+NO_HOLDER = {"session_id": "", "requester": "", "renews": False, "acquired_at": None}
+RESUME_AGAIN_SECS = 2.0  # the process that had to notify the residents may have exited
 
 
-def finish(client: "redis.Redis[bytes]", row: GpuLedger, why: str) -> bool:
-    """End the tenancy that ``row`` was seen in; False when it had ended already."""
+def finish(client: "redis.Redis[bytes]", row: GpuLedger, reason: str) -> bool:
+    """End the lease that ``row`` describes; False when it had ended already."""
     if row.state not in (LedgerState.PAUSING, LedgerState.HELD):
         return False
-    # Residents that never confirmed are told in any case: some of them may have left. After anybody but us, too: a
-    # resident may ask for the card itself, and then it has not left.
+    # Residents are notified if they never confirmed the pause, since some may have left; and after any holder but us:
+    # a resident may request the GPU itself, and then it has not left.
     has_left = row.state == LedgerState.HELD and row.requester == channels.US
     stays_empty = has_left and wait_queue.first(client) is not None
     to = LedgerState.FREE if stays_empty else LedgerState.RESUMING
-    if not GpuLedger.objects.move(row, to, **(NOBODY if stays_empty else {})):
+    if not GpuLedger.objects.move(row, to, **(NO_HOLDER if stays_empty else {})):
         return False
-    log.info("the GPU lease %d of %s ends: %s", row.epoch, row.requester, why)
+    log.info("lease ended: lease=%d requester=%s reason=%s", row.epoch, row.requester, reason)
     ttl.end(client, row.epoch)
     row.state = to
     if stays_empty:
-        broadcast.show(client, row)
+        broadcast.publish(client, row)
     else:
-        give_back(client, row)
+        resume_residents(client, row)
     return True
 
 
-def give_back(client: "redis.Redis[bytes]", row: GpuLedger) -> None:
-    """Residents may use the card again. Told before the row says so: a process that ends in between tells them twice,
-    the other order might not tell them at all. Nobody is granted the card meanwhile."""
+def resume_residents(client: "redis.Redis[bytes]", row: GpuLedger) -> None:
+    """Notify the residents, then free the row: a process that exits in between notifies them twice, while in the other
+    order they might never be notified. The GPU is granted to no request meanwhile."""
     preemption.resume(client, session_id=row.session_id, requester=row.requester)
-    if GpuLedger.objects.move(row, LedgerState.FREE, is_emptied=False, **NOBODY):
+    if GpuLedger.objects.move(row, LedgerState.FREE, is_emptied=False, **NO_HOLDER):
         row.state = LedgerState.FREE
-        broadcast.show(client, row)
+        broadcast.publish(client, row)
 
 
 class LeaseWatcher:
-    """Looks after the card: expired leases, residents that nobody told, signs that were lost. Any number may watch."""
+    """Ends expired leases, notifies residents again, restores lost keys. Any number of processes may run one."""
 
     def __init__(self, config: CoordinatorConfig, *, clock: Callable[[], float]) -> None:
         self._config = config
@@ -60,8 +60,8 @@ class LeaseWatcher:
         self._expiry = ttl.LeaseExpiry(config.ttl_secs, clock=clock)
         self._resuming: tuple[int, float] = (-1, 0.0)
 
-    def look(self, client: "redis.Redis[bytes]", row: GpuLedger) -> None:
-        """One look at a row that was just read."""
+    def check(self, client: "redis.Redis[bytes]", row: GpuLedger) -> None:
+        """Act on a row that was just read."""
         match row.state:
             case LedgerState.FREE:
                 if (
@@ -70,24 +70,24 @@ class LeaseWatcher:
                     and GpuLedger.objects.move(row, LedgerState.RESUMING)
                 ):
                     row.state = LedgerState.RESUMING
-                    give_back(client, row)
+                    resume_residents(client, row)
             case LedgerState.RESUMING:
-                self._look_at_resuming(client, row)
+                self._check_resuming(client, row)
             case _:
-                if self._expiry.has_come(client, row.epoch):
+                if self._expiry.has_passed(client, row.epoch):
                     finish(client, row, "it was not renewed in time")
 
     def once(self, client: "redis.Redis[bytes]") -> None:
-        """What a thread of a long-lived process does every now and then."""
+        """Run one round, as a thread of every long-lived process does."""
         row = GpuLedger.objects.current()
-        self.look(client, row)
+        self.check(client, row)
         broadcast.restore(client, row)
-        if sum(preemption.count(client)):
-            preemption.remember(client, self._config)
+        if sum(preemption.count_residents(client)):
+            preemption.note_residents(client, self._config)
 
-    def _look_at_resuming(self, client: "redis.Redis[bytes]", row: GpuLedger) -> None:
+    def _check_resuming(self, client: "redis.Redis[bytes]", row: GpuLedger) -> None:
         epoch, since = self._resuming
         if epoch != row.epoch:
             self._resuming = (row.epoch, self._clock())
         elif self._clock() - since >= RESUME_AGAIN_SECS:
-            give_back(client, row)
+            resume_residents(client, row)

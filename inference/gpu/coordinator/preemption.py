@@ -1,7 +1,7 @@
-"""Emptying the card: residents are who uses it while nobody asks, first of all the transcription service.
+"""Preemption of the GPU: residents, first of all the transcription service, pause before a grant and resume after it.
 
-Speaks both generations of channels. Which residents there are is told by who is subscribed: callers who only ask for
-the card listen by pattern, which Redis does not count.
+Residents use the GPU while no lease is granted. Both generations of channels are served. The residents are counted by
+their subscriptions: tenants that only request the GPU subscribe by pattern, which Redis does not count.
 """
 
 import time
@@ -20,7 +20,7 @@ SUBSCRIBE_SECS = 1.0
 
 
 class TenantReplies:
-    """What tenants say, from the moment this exists: a subscription of its own."""
+    """Replies of tenants since this was made, over a subscription of its own."""
 
     def __init__(self, client: "redis.Redis[bytes]") -> None:
         self._pubsub = client.pubsub()
@@ -34,7 +34,7 @@ class TenantReplies:
             confirmed += message is not None and message["type"] in ("subscribe", "psubscribe")
 
     def new(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(channel, message) of everything that has come; does not wait."""
+        """Yield (channel, message) for each reply that has arrived; does not wait."""
         while (raw := self._pubsub.get_message(timeout=0.0)) is not None:
             message = channels.decode(raw["data"]) if raw["type"] in ("message", "pmessage") else None
             if message is not None:
@@ -46,18 +46,18 @@ class TenantReplies:
 
 @dataclass(frozen=True)
 class PauseOutcome:
-    """``refusal`` None: the card is free."""
+    """``refusal`` None: the GPU is free."""
 
     refusal: str | None = None
 
 
 class ResidentPause:
-    """Asking the residents once to leave. ``begin`` once, then ``step`` until it does not return None."""
+    """One pause of the residents: call ``begin`` once, then ``step`` until it returns an outcome."""
 
     def __init__(
         self,
         client: "redis.Redis[bytes]",
-        answers: TenantReplies,
+        replies: TenantReplies,
         config: CoordinatorConfig,
         *,
         session_id: str,
@@ -65,12 +65,12 @@ class ResidentPause:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis = client
-        self._answers = answers
+        self._replies = replies
         self._config = config
         self._session_id = session_id
         self._requester = requester
         self._clock = clock
-        self._asked_at: datetime | None = None  # None: nobody was there to ask yet
+        self._asked_at: datetime | None = None  # None: no resident was found yet
         self._began = clock()
         self._n_old = self._n_new = 0
         self._n_paused = self._n_freed = 0
@@ -79,17 +79,17 @@ class ResidentPause:
         self._refusal: str | None = None
 
     def begin(self) -> None:
-        """Count the residents and tell them. What they said before this is no answer to it."""
+        """Count the residents and send the pause. Earlier replies do not count as answers."""
         self._began = self._clock()
         self._ask()
 
     def step(self) -> PauseOutcome | None:
-        for channel, message in self._answers.new():
+        for channel, message in self._replies.new():
             if self._asked_at is not None and channels.is_fresh(message, self._asked_at):
-                self._take(channel, message)
+                self._handle(channel, message)
         waited_secs = self._clock() - self._began
         if self._asked_at is None:
-            return self._nobody(waited_secs)
+            return self._check_absence(waited_secs)
         if self._refusal is not None:
             return PauseOutcome(self._refusal)
         if self._n_freed >= self._n_old and len(self._freed) >= self._n_new:
@@ -98,14 +98,14 @@ class ResidentPause:
         if not has_word and waited_secs >= self._config.pause_secs:
             return PauseOutcome(f"the transcription service did not answer within {self._config.pause_secs:g} s")
         if waited_secs >= self._config.freed_secs:
-            return PauseOutcome(f"the transcription service did not free the card within {self._config.freed_secs:g} s")
+            return PauseOutcome(f"the transcription service did not free the GPU within {self._config.freed_secs:g} s")
         return None
 
     def _ask(self) -> None:
-        self._n_old, self._n_new = count(self._redis)
+        self._n_old, self._n_new = count_residents(self._redis)
         if self._n_old + self._n_new == 0:
             return
-        remember(self._redis, self._config)
+        note_residents(self._redis, self._config)
         self._asked_at = datetime.now(UTC)
         old = {"reason": f"{self._requester} wants the GPU", "task_id": self._session_id}
         new = channels.command(
@@ -119,8 +119,8 @@ class ResidentPause:
         pipe.publish(channels.COMMAND, new)
         pipe.execute()
 
-    def _nobody(self, waited_secs: float) -> PauseOutcome | None:
-        """Free at once when nobody uses the card through us; but one that was here just now may be connecting again."""
+    def _check_absence(self, waited_secs: float) -> PauseOutcome | None:
+        """Without residents the GPU is free, unless one was here a moment ago and may be reconnecting."""
         if not self._redis.exists(SEEN):
             return PauseOutcome()
         if waited_secs >= self._config.pause_secs:
@@ -128,20 +128,20 @@ class ResidentPause:
         self._ask()
         return None
 
-    def _take(self, channel: str, message: dict[str, Any]) -> None:
+    def _handle(self, channel: str, message: dict[str, Any]) -> None:
         if channel == channels.PAUSED:
             if message.get("status", "paused") != "paused":
                 self._refusal = "the transcription service refused to pause"
             self._n_paused += 1
         elif channel == channels.FREED:
-            # One that no word of leaving came before is the late end of an earlier pause.
+            # Without a ``paused`` before it, this is the late end of an earlier pause.
             self._n_freed += self._n_freed < self._n_paused
         elif message.get("session_id") == self._session_id:
-            self._take_ack(str(message.get("service")), message)
+            self._handle_ack(str(message.get("service")), message)
 
-    def _take_ack(self, service: str, message: dict[str, Any]) -> None:
+    def _handle_ack(self, service: str, message: dict[str, Any]) -> None:
         if message.get("ack_type") == "error":
-            self._refusal = f"{service} could not leave the card"
+            self._refusal = f"{service} could not leave the GPU"
         elif message.get("ack_type") == "paused":
             self._acked.add(service)
             metadata = message.get("metadata")
@@ -149,26 +149,26 @@ class ResidentPause:
                 self._freed.add(service)
 
 
-def count(client: "redis.Redis[bytes]") -> tuple[int, int]:
-    """How many residents listen on the old channels, and on the new ones."""
+def count_residents(client: "redis.Redis[bytes]") -> tuple[int, int]:
+    """Return the number of residents on the old channels, and on the new ones."""
     (_, n_old), (_, n_new) = client.pubsub_numsub(channels.PAUSE, channels.COMMAND)
     return n_old, n_new
 
 
-def remember(client: "redis.Redis[bytes]", config: CoordinatorConfig) -> None:
-    """That residents are there now."""
+def note_residents(client: "redis.Redis[bytes]", config: CoordinatorConfig) -> None:
+    """Note that there are residents now."""
     client.set(SEEN, 1, px=int(config.resident_secs * 1000))
 
 
 def resume(client: "redis.Redis[bytes]", *, session_id: str, requester: str) -> None:
-    """Tell the residents that the card is theirs again. Once too often does no harm."""
+    """Notify the residents that they may use the GPU. A repeated message has no effect."""
     pipe = client.pipeline(transaction=False)
     pipe.publish(channels.RESUME, channels.encode({"task_id": session_id}))
     pipe.publish(channels.COMMAND, channels.command("resume", session_id=session_id, requester=requester))
     pipe.execute()
 
 
-def ask_holder(client: "redis.Redis[bytes]", *, session_id: str, requester: str, timeout_ms: int) -> None:
-    """Tell whoever holds the card under ``session_id`` that ``requester`` wants it."""
-    told = channels.command("pause", session_id=session_id, requester=requester, timeout_ms=timeout_ms)
-    client.publish(channels.COMMAND, told)
+def recall(client: "redis.Redis[bytes]", *, session_id: str, requester: str, timeout_ms: int) -> None:
+    """Recall the lease of ``session_id`` for ``requester``."""
+    message = channels.command("pause", session_id=session_id, requester=requester, timeout_ms=timeout_ms)
+    client.publish(channels.COMMAND, message)

@@ -1,6 +1,6 @@
-"""When a lease ends by itself: a key per epoch that its holder has to renew. Knows no rows.
+"""Expiry of a lease: a key per epoch that the holder has to renew. Knows no rows.
 
-A key that is missing has expired, or Redis was wiped. Who has watched it knows which: time is its own clock's.
+A missing key has expired, or Redis was wiped. A watcher tells the two apart by its own monotonic clock.
 """
 
 import time
@@ -20,7 +20,7 @@ def end(client: "redis.Redis[bytes]", epoch: int) -> None:
 
 
 class LeaseExpiry:
-    """One process's view of the lease that it last looked at."""
+    """Expiry of the last checked lease, as this process has observed it."""
 
     def __init__(self, ttl_secs: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._ttl_secs = ttl_secs
@@ -28,14 +28,14 @@ class LeaseExpiry:
         self._epoch = -1
         self._ends_at = 0.0
 
-    def has_come(self, client: "redis.Redis[bytes]", epoch: int) -> bool:
-        """Whether the lease is over. Of one never seen alive here, that is known a whole TTL later."""
+    def has_passed(self, client: "redis.Redis[bytes]", epoch: int) -> bool:
+        """Return whether the lease is over. For an epoch not observed before, a whole TTL has to pass first."""
         now = self._clock()
         if epoch != self._epoch:
             self._epoch, self._ends_at = epoch, now + self._ttl_secs
         left_ms = client.pttl(f"{KEY}{epoch}")
         if left_ms >= 0:
-            # A holder whose key was wiped has the time that it had left to renew it.
+            # After a wipe the holder has its remaining time to renew the key.
             self._ends_at = now + left_ms / 1000
             return False
         return now >= self._ends_at

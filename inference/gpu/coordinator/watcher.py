@@ -1,4 +1,4 @@
-"""Looking after the card in every long-lived process of ours, while the built-in coordinator lends it."""
+"""The thread that every long-lived process runs for the built-in coordinator: it ends expired leases."""
 
 import time
 
@@ -14,7 +14,7 @@ WATCHES_PER_TTL = 10
 
 
 def watch_loop() -> RepeatingThread | None:
-    """What ends leases that nobody renews, not begun yet; None when somebody else coordinates."""
+    """Make the thread, not begun yet; None with an outside coordinator."""
     if settings.GPU_COORDINATOR_URL is not None:
         return None
     config = CoordinatorConfig.from_settings()

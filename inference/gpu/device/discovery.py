@@ -1,4 +1,4 @@
-"""Which card there is for this installation."""
+"""Discovery of the GPU of this installation."""
 
 from django.conf import settings
 
@@ -7,9 +7,9 @@ from inference.gpu.device.port import GpuDevice, SimulatedGpu
 
 
 def find_gpu(mode: str) -> GpuDevice | None:
-    """The card of ``GEMMA_GPU``'s modes; None: there is none, or it must not be used.
+    """Return the GPU for a mode of ``GEMMA_GPU``; None: there is none, or it must not be used.
 
-    Whether the installed llama.cpp can use it is not asked here.
+    Does not check whether the installed llama.cpp can use it.
     """
     if mode == "simulated":
         return SimulatedGpu()

@@ -1,6 +1,6 @@
-"""Which process tree of this machine may touch a card: an OS lock per card, freed by the kernel when its holder ends.
+"""Lock of a GPU among the process trees of this machine: a file lock that the kernel frees when its holder exits.
 
-The lease says who should have the card, this who can have it. Knows no lease.
+The lease decides who should use the GPU, the lock who can. Knows no lease.
 """
 
 import fcntl
@@ -10,15 +10,15 @@ from types import TracebackType
 
 
 class GpuLock:
-    """A held lock. Pass ``fd`` to the runner that uses the card (``pass_fds``) and close this one: the lock then lasts
-    exactly as long as that process, also when whoever started it is killed first."""
+    """A held lock. Pass ``fd`` to the runner that uses the GPU (``pass_fds``) and close this one: the lock then lasts
+    exactly as long as that process, even if its parent is killed first."""
 
     def __init__(self, fd: int, path: Path) -> None:
         self.fd = fd
         self.path = path
 
     def close(self) -> None:
-        """Let go of it here; a process that was given ``fd`` goes on holding it."""
+        """Close the descriptor here; a process that inherited ``fd`` still holds the lock."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -31,9 +31,9 @@ class GpuLock:
 
 
 def gpu_lock(uuid: str, directory: Path) -> GpuLock | None:
-    """The lock of the card, or None: another process has it. Raises OSError when the file cannot be opened.
+    """Take the lock of the GPU; None: another process holds it. Raises OSError when the file cannot be opened.
 
-    The file stays: whoever removed it would let two holders each lock a file of their own.
+    The file is never removed: otherwise two holders could each lock a file of that name.
     """
     path = directory / f"gemma-gpu-{uuid}.lock"
     fd = _open(path)
@@ -49,7 +49,7 @@ def gpu_lock(uuid: str, directory: Path) -> GpuLock | None:
 
 
 def _open(path: Path) -> int:
-    # In a directory with the sticky bit, opening somebody else's file with O_CREAT is refused by the kernel.
+    # With the sticky bit on the directory, the kernel refuses O_CREAT on another user's file.
     try:
         return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:

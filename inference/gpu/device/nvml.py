@@ -1,4 +1,4 @@
-"""A card of NVIDIA's, as its driver sees it. Knows NVML and no lease."""
+"""An NVIDIA GPU as its driver reports it. Knows NVML and no lease."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class NvmlGpu:
-    """One card. The numbers are the driver's, and it is asked anew each time."""
+    """One GPU; memory figures are read from the driver each time."""
 
     def __init__(self, handle: object) -> None:
         self._handle = handle
@@ -23,34 +23,34 @@ class NvmlGpu:
 
     @classmethod
     def open(cls, index: int) -> "NvmlGpu | None":
-        """The card with this number, or None: no driver, or no such card."""
+        """Open the GPU with this index; None: no driver, or no such GPU."""
         try:
             pynvml.nvmlInit()
             return cls(pynvml.nvmlDeviceGetHandleByIndex(index))
         except pynvml.NVMLError as error:
-            # On a machine without a card this is how things are, not a fault.
-            log.info("no NVIDIA card %d: %s", index, error)
+            # Normal on a machine without a GPU.
+            log.info("no NVIDIA GPU: index=%d reason=%s", index, error)
             return None
 
     @property
     def free_mb(self) -> int:
-        with self._asking():
+        with self._translated_errors():
             return int(pynvml.nvmlDeviceGetMemoryInfo(self._handle).free) // MEBIBYTE
 
     def vram_used_mb_of(self, pids: Iterable[int]) -> int:
-        """In a container the driver may list processes by the host's numbers, or none: then this is 0 all the time, and
-        only that a process has ended says that its memory is free."""
-        asked = set(pids)
-        with self._asking():
-            found = [*pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)]
-            found += pynvml.nvmlDeviceGetGraphicsRunningProcesses(self._handle)
-        # The driver may not say how much; that it lists the process says that it is there. One may be in both lists.
-        used = {process.pid: max(1, (process.usedGpuMemory or 0) // MEBIBYTE) for process in found}
-        return sum(mb for pid, mb in used.items() if pid in asked)
+        """In a container the driver may list processes by their ids on the host, or none: then this is always 0, and
+        the exit of a process is the only evidence that its memory is free."""
+        pids = set(pids)
+        with self._translated_errors():
+            processes = [*pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)]
+            processes += pynvml.nvmlDeviceGetGraphicsRunningProcesses(self._handle)
+        # The amount may be unknown: a listed process counts for at least 1 MB. A process may be in both lists.
+        used = {process.pid: max(1, (process.usedGpuMemory or 0) // MEBIBYTE) for process in processes}
+        return sum(mb for pid, mb in used.items() if pid in pids)
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """A card that fell off the bus, or a driver that is being replaced, is one kind of error from here on."""
+    def _translated_errors(self) -> Iterator[None]:
+        """Translate every NVML error, as of a GPU that fell off the bus or a driver that is being replaced."""
         try:
             yield
         except pynvml.NVMLError as error:

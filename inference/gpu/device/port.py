@@ -1,4 +1,4 @@
-"""What is known of the card: its name, its memory, and who has how much of it. Knows no lease and no runner."""
+"""The GPU as a device: name, memory, and memory per process. Knows no lease and no runner."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,11 +10,11 @@ from inference.engine.config import MEBIBYTE
 
 
 class GpuDevice(Protocol):
-    """One graphics card. What is asked of its driver raises GpuUnavailable when that does not answer."""
+    """One GPU. Figures of the driver raise GpuUnavailable when it does not answer."""
 
     @property
     def uuid(self) -> str:
-        """What the lock and the records call it; indexes change when a card is added."""
+        """Identifies the device in locks and records; indexes change when a GPU is added."""
 
     @property
     def name(self) -> str: ...
@@ -26,13 +26,13 @@ class GpuDevice(Protocol):
     def free_mb(self) -> int: ...
 
     def vram_used_mb_of(self, pids: Iterable[int]) -> int:
-        """What these processes hold of the card's memory together; 0 once they have ended and it is really free."""
+        """Memory that these processes hold together; 0 once they have exited and the driver has freed it."""
 
 
 class SimulatedGpu:
-    """A card made of RAM: what a process holds in memory counts as its share of the card's.
+    """A GPU made of RAM: the resident memory of a process counts as its GPU memory.
 
-    ``free_mb`` counts those that were asked about last: nobody else uses such a card.
+    ``free_mb`` counts the processes of the last ``vram_used_mb_of``: no other program uses such a device.
     """
 
     uuid = "GPU-simulated"
@@ -54,7 +54,7 @@ class SimulatedGpu:
 def _resident_mb(pid: int) -> int:
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        # One that has ended holds nothing, even before its parent has fetched its status.
+        # A zombie holds no memory, even before its parent has fetched its status.
         if process.status() != psutil.STATUS_ZOMBIE:
             return max(1, process.memory_info().rss // MEBIBYTE)
     return 0

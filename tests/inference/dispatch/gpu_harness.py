@@ -10,10 +10,9 @@ from uuid import uuid4
 from inference.dispatch import Dispatcher
 from inference.dispatch.events import AddGeneration, Event
 from inference.dispatch.generation_state import ActiveGeneration
-from inference.dispatch.gpu_parts import GpuParts
+from inference.dispatch.gpu_parts import GpuParts, GpuPolicy
 from inference.dispatch.gpu_residency import GpuResidency
 from inference.dispatch.gpu_state import GpuState
-from inference.dispatch.policy import GpuPolicy
 from inference.dispatch.runner_launcher import FrameReceived, RunnerExited, RunnerStarted, RunnerStartFailed
 from inference.dispatch.state_folder import StateFolder
 from inference.engine.protocol.frames import (

@@ -13,10 +13,9 @@ import psutil
 from inference.config.tokenizer import get_tokenizer
 from inference.dispatch import Dispatcher
 from inference.dispatch.generation_state import ActiveGeneration, Outcome
-from inference.dispatch.gpu_parts import GpuParts
+from inference.dispatch.gpu_parts import GpuParts, GpuPolicy
 from inference.dispatch.gpu_runner import GpuRunnerMaker
 from inference.dispatch.gpu_state import GpuState
-from inference.dispatch.policy import GpuPolicy
 from inference.dispatch.runner_launcher import cpu_runner
 from inference.dispatch.state_folder import StateFolder
 from inference.engine.params import SamplingParams, SequenceParams

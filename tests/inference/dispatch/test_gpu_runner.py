@@ -69,9 +69,9 @@ def test_which_sizes_would_fit_is_said_when_some_layers_do_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, free_mb: int, says: str
 ) -> None:
     made(GpuDevice(8000, free_mb), tmp_path)
-    told = [record.getMessage() for record in caplog.records if "layers go onto test card" in record.getMessage()]
-    assert len(told) == bool(says)
-    assert all(says in message and "with this one GEMMA_GPU_LAYERS=" in message for message in told)
+    messages = [record.getMessage() for record in caplog.records if "device=test card" in record.getMessage()]
+    assert len(messages) == bool(says)
+    assert all(says in message and "with this one GEMMA_GPU_LAYERS=" in message for message in messages)
 
 
 @pytest.mark.usefixtures("_real_file")
