@@ -112,33 +112,47 @@ class Unavailable(ChatError):
 
 
 class InvalidJson(InvalidRequest):
+    """The body is not JSON, or is nested too deeply."""
+
     code = "invalid_json"
 
 
 class InvalidEncoding(InvalidRequest):
+    """The body is not UTF-8."""
+
     code = "invalid_encoding"
 
 
 class Unauthorized(ChatError):
+    """Credentials are missing or wrong."""
+
     code = "not_authenticated"
     status = 401
 
 
 class Forbidden(ChatError):
+    """Credentials do not suffice, the origin is foreign, or the CSRF token is missing."""
+
     code = "forbidden"
     status = 403
 
 
 class MethodNotAllowed(ChatError):
+    """The path serves other methods."""
+
     code = "method_not_allowed"
     status = 405
 
 
 class BodyTooLarge(ChatError):
+    """The body is larger than its path allows."""
+
     code = "body_too_large"
     status = 413
 
 
 class UnsupportedMediaType(ChatError):
+    """The body is of a type or encoding that is not read."""
+
     code = "unsupported_media_type"
     status = 415
