@@ -36,7 +36,8 @@ class RequestContext(logging.Filter):
 
 def _request_of_arguments(record: logging.LogRecord) -> str:
     arguments: Iterable[object] = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
-    generations = (str(argument) for argument in arguments if isinstance(argument, UUID | str))
+    # A sequence of the engine is named generation/epoch.
+    generations = (str(argument).partition("/")[0] for argument in arguments if isinstance(argument, UUID | str))
     return next(filter(None, map(log_context.request_of, generations)), "")
 
 

@@ -80,7 +80,7 @@ class Purger:
         self._purged.add(tags)
         if tags:
             if not self._dispatcher.purge(tags).is_done_within(ANSWER_SECS):
-                log.info("%d purges wait for a runner", len(wanted))
+                log.info("purges wait for a runner n_purges=%d", len(wanted))
                 return
             self._remove_files()
         PurgeRequest.objects.filter(pk__in=wanted, states_at=None).update(states_at=timezone.now())
@@ -91,7 +91,7 @@ class Purger:
             self._purged, cache_dir=Path(settings.GEMMA_DATA_DIR) / "kv-cache", shm_dir=settings.GEMMA_SHM_DIR
         )
         if n_files:
-            log.info("%d files of purged or torn states removed", n_files)
+            log.info("files of purged or torn states removed n_files=%d", n_files)
 
     def _remove_logs(self) -> None:
         before = timezone.now() - timedelta(seconds=READERS_SECS)
@@ -116,7 +116,7 @@ class Purger:
             self._compact_at = self._clock() + max(SHORTEST_REST_SECS, STORAGE_REST * took)
         if is_done:
             PurgeRequest.objects.filter(pk__in=wanted).update(storage_at=timezone.now())
-            log.info("%d purges done, files rewritten in %.1f s", len(wanted), took)
+            log.info("purges done, files rewritten n_purges=%d took_secs=%.1f", len(wanted), took)
             self._forget_old()
 
     def _forget_old(self) -> None:
