@@ -1,7 +1,9 @@
 """Text that grows token by token: whole characters, stop strings, the same text however it is cut."""
 
+import codecs
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,8 +80,9 @@ def test_trimming_takes_the_white_space_of_the_start_only(text: str, cuts: list[
 
 
 @given(data=st.binary(max_size=20), cuts=CUTS)
-def test_any_bytes_become_the_text_that_python_makes_of_them(data: bytes, cuts: list[int]) -> None:
-    assert assemble(pieces_of(data, cuts), [])[0] == data.decode("utf-8", "replace")
+def test_any_bytes_decode_as_in_python_but_for_an_incomplete_end(data: bytes, cuts: list[int]) -> None:
+    expected = codecs.getincrementaldecoder("utf-8")("replace").decode(data)
+    assert assemble(pieces_of(data, cuts), [])[0] == expected
 
 
 def test_an_emoji_comes_when_its_last_byte_comes() -> None:
@@ -87,10 +90,46 @@ def test_an_emoji_comes_when_its_last_byte_comes() -> None:
     assert [assembler.push(bytes([byte])) for byte in "😀".encode()] == ["", "", "", "😀"]
 
 
-def test_half_a_character_is_told_only_at_the_end() -> None:
-    assembler = Detokenizer()
-    assert assembler.push("a😀".encode()[:-1]) == "a"
-    assert assembler.flush() == "�"
+@pytest.mark.parametrize(
+    ("text", "n_bytes", "expected"),
+    [("a😀", 4, "a"), ("𠮷𠮷", 6, "𠮷"), ("né", 2, "n"), ("日本", 5, "日"), ("👨‍👩", 9, "👨‍"), ("ж", 1, "")],
+)
+@pytest.mark.parametrize("stop", [[], ["STOP"]])
+def test_an_incomplete_last_character_is_left_out(text: str, n_bytes: int, expected: str, stop: list[str]) -> None:
+    pieces = [bytes([byte]) for byte in text.encode()[:n_bytes]]
+    final, detokenizer = assemble(pieces, stop)
+    assert final == expected
+    assert detokenizer.n_kept == len(expected.encode()), "its pieces do not count as text"
+
+
+def test_invalid_bytes_are_replaced_where_they_stand() -> None:
+    assert assemble([b"a\xff", b"b\xc3", b"c\xe2\x82"], [])[0] == "a\ufffdb\ufffdc"
+
+
+@pytest.mark.parametrize(
+    ("stop", "text", "expected"),
+    [
+        ([" "], " Paris is", "Paris"),
+        (["  "], "   a  b", "a"),
+        ([" Paris"], " Paris or Paris", "Paris or"),
+        (["\n"], "\n\nParis\nis", "Paris"),
+        (["\n\n"], " \n\n\nParis\n\nis", "Paris"),
+        ([" ", "is"], " this", "th"),
+        (["\nUser:"], " \nUser: hello", ""),
+        (["\t"], "\t\tcell\tcell", "cell"),
+    ],
+)
+@given(cuts=CUTS)
+def test_the_leading_white_space_of_a_trimmed_answer_matches_no_stop_sequence(
+    stop: list[str], text: str, expected: str, cuts: list[int]
+) -> None:
+    assert assemble(pieces_of(text.encode(), cuts), stop, trim_start=True)[0] == expected
+
+
+@pytest.mark.parametrize("stop", [[" "], [" a"], ["\n"]])
+def test_white_space_that_is_text_matches(stop: list[str]) -> None:
+    final, detokenizer = assemble([(stop[0] + "b").encode()], stop)
+    assert (final, detokenizer.stopped) == ("", True)
 
 
 def test_a_stop_string_over_three_tokens_is_never_seen() -> None:

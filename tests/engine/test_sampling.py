@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,6 +216,59 @@ def test_everything_forbidden_is_told() -> None:
     logits = np.full(N_TOKENS, -math.inf, dtype=np.float32)
     with pytest.raises(BadLogitsError, match="-inf"):
         sampled(SamplingParams(seed=1), logits, [])
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-20, 3e-38, 1e-38, 1e-45, 5e-324])
+@pytest.mark.parametrize("filters", [{}, {"top_k": 0, "top_p": 1.0, "min_p": 0.0}, {"top_k": 3}, {"top_p": 0.1}])
+def test_a_tiny_temperature_is_greedy(temperature: float, filters: dict[str, float]) -> None:
+    for seed in range(5):
+        logits = logits_like_a_model(seed)
+        best = int(logits.argmax())
+        params = SamplingParams(seed=seed, temperature=temperature, **filters)  # type: ignore[arg-type]
+        assert sampled(params, logits, [5, 5, 9]) == best
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        {"min_p": 1e-45},
+        {"min_p": 5e-324, "top_k": 0},
+        {"min_p": 1.0},
+        {"top_p": 1e-45},
+        {"top_p": 5e-324, "min_p": 0.0},
+        {"top_p": 1 - 1e-16},
+        {"repeat_penalty": 1e-40},
+        {"repeat_penalty": 1e300},
+        {"frequency_penalty": -100.0},
+        {"frequency_penalty": 1e300},
+        {"presence_penalty": -1e39},
+        {"logit_bias": {3: 1e6, 4: -1e6}},
+        {"logit_bias": {3: 1e300, 4: None}},
+        {"top_k": 1_000_000},
+        {"top_k": (1 << 32) + 1},
+    ],
+)
+@pytest.mark.parametrize("temperature", [0.0, 1e-5, 1e-4, 0.7, 100.0, 1e300])
+def test_extreme_parameters_stay_in_float32(extreme: dict[str, Any], temperature: float) -> None:
+    """Whatever the parameters, a token is drawn that is not forbidden; warnings (overflow) are errors."""
+    for index in range(1, 6):
+        params = SamplingParams(seed=index, temperature=temperature, **extreme)
+        token = sampled(params, logits_like_a_model(index), [3, 3, 4, 700, 701] * 20, index)
+        assert 0 <= token < N_TOKENS
+        assert extreme.get("logit_bias", {}).get(token, 0.0) is not None
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-5, 0.7])
+def test_a_large_bias_decides_at_any_temperature(temperature: float) -> None:
+    for bias in (1e6, 1e30, 1e300):
+        params = SamplingParams(seed=1, temperature=temperature, logit_bias={77: bias})
+        assert sampled(params, logits_like_a_model(2), []) == 77
+
+
+def test_a_top_k_beyond_int32_is_no_top_k_of_one() -> None:
+    logits = logits_like_a_model(1)
+    options: dict[str, Any] = {"temperature": 50.0, "top_k": (1 << 32) + 1, "top_p": 1.0, "min_p": 0.0}
+    assert len({sampled(SamplingParams(seed=seed, **options), logits, []) for seed in range(20)}) > 1
 
 
 def test_a_draw_depends_on_seed_and_index_alone() -> None:

@@ -1,4 +1,4 @@
-"""How likely the model itself held a token, and what else: natural logarithms over the whole vocabulary.
+"""Log-probabilities of a token and its alternatives: natural logarithms over the whole vocabulary.
 
 Before bias, penalties, temperature and filters, as OpenAI and llama-server (without ``post_sampling_probs``) define it.
 """
@@ -12,21 +12,21 @@ MAX_ALTERNATIVES = 20
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
-    """Of the token that was drawn, and of the likeliest ones as (token, logprob), best first; ties by token id."""
+    """Log-probability of the drawn token, and of the likeliest as (token, logprob), best first; ties by token id."""
 
     logprob: float
     top: list[tuple[int, float]]
 
 
 def token_logprobs(logits: Logits, token: int, n_alternatives: int) -> TokenLogprobs:
-    """From raw ``logits`` (one per token of the vocabulary, at least one finite), which are left as they are."""
-    # Relative to the largest, so that no exponential overflows; the sum of 262,144 float32 needs more digits than one.
+    """Return log-probabilities from raw ``logits``, shape (n_tokens,), at least one of them finite; changes nothing."""
+    # Relative to the largest, so that no exponential overflows; a sum of 262,144 float32 needs float64.
     peak = logits.max()
     log_total = float(peak) + float(np.log(np.exp(logits - peak).sum(dtype=np.float64)))
     n_top = min(n_alternatives, len(logits))
-    # By value everything that may be among the best, then in order: a partition alone takes any of equal ones.
+    # All tokens that reach the n-th best value, then sorted: a partition alone picks arbitrarily among equal ones.
     border = np.partition(logits, -n_top)[-n_top]
     ids = np.flatnonzero(logits >= border)
     best = ids[np.argsort(-logits[ids], kind="stable")][:n_top]
-    top = [(int(each), float(logits[each]) - log_total) for each in best]
+    top = [(int(token_id), float(logits[token_id]) - log_total) for token_id in best]
     return TokenLogprobs(float(logits[token]) - log_total, top)

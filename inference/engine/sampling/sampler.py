@@ -1,7 +1,7 @@
-"""Which token comes next: llama.cpp's samplers, given only the candidates that can matter.
+"""Sampling of the next token: llama.cpp's samplers over the few candidates that can be drawn.
 
 A chain over all 262,144 tokens of the vocabulary costs up to 17 ms; cut to the candidates first, 0.1 to 0.2. A draw
-depends on the logits, the tokens before and (seed, index) only, so that another runner goes on with the same draws.
+depends on the logits, the tokens before and (seed, index) only, so that another runner continues with the same draws.
 """
 
 import ctypes
@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,23 +20,28 @@ from inference.engine.params import SamplingParams
 
 # Below the best logit by this much, a token has less than e^-20 of its probability: all 262,144 together 5e-4.
 BASE_MARGIN = 20.0
-# At a higher temperature, with no filter behind it, this many temperatures: all of them together 1e-6.
+# At a higher temperature without a filter, this many temperatures: all tokens below have 1e-6 together.
 MARGIN_PER_TEMPERATURE = 26.0
 TOP_P_THAT_CUTS = 0.999
-# Token ids that are equal modulo this are a group, since such maxima come of one pass over all logits in their order.
+# Token ids that are equal modulo this form a group: the maxima of such groups take one sequential pass.
 N_GROUPS = 8192
-# With candidates in more groups, one more pass over all is cheaper than looking into each: 65 us either way at 1,024.
+# With candidates in more groups than this, a second pass over all logits is cheaper: 65 us either way at 1,024.
 MOST_GROUPS = 1024
 
 MASK_64 = (1 << 64) - 1
-# llama.cpp reads this seed as "choose one yourself".
+# llama.cpp replaces this seed by a random one.
 RANDOM_SEED = 0xFFFFFFFF
+# Logits divided by less than 1e-36 leave float32; below this a draw is as good as greedy (vLLM has the same bound).
+GREEDY_BELOW = 1e-5
+MAX_TOP_K = (1 << 31) - 1  # int32 in llama.cpp
+# Parameters beyond this act like this: with it, logits of up to 1e6 tokens stay in float32 at any temperature.
+MAX_PARAMETER = 1e20
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 
 class Candidates:
-    """The array llama.cpp's samplers work on; one per loop, since sequences are sampled one after the other."""
+    """Array of candidates for llama.cpp's samplers; one per loop, since sequences are sampled one after the other."""
 
     def __init__(self, n_tokens: int) -> None:
         self._rows = np.zeros(n_tokens, dtype=_CANDIDATE)
@@ -43,10 +49,11 @@ class Candidates:
         self.array = lib.llama_token_data_array()
 
     def fill(self, ids: NDArray[np.intp], logits: Logits) -> None:
+        """Replace the candidates by tokens ``ids``, shape (n,), of ``logits``, shape (n_tokens,)."""
         rows = self._rows[: len(ids)]
         rows["id"] = ids
         rows["logit"] = logits[ids]
-        # Samplers move the pointer and the size: both are set anew each time.
+        # Samplers change pointer and size, so both are set each time.
         self.array.data = self._data
         self.array.size = len(ids)
         self.array.selected = -1
@@ -58,10 +65,14 @@ class Candidates:
 
 
 class Sampler:
-    """How one sequence chooses its tokens. Frees its native chain with itself."""
+    """Sampler of one sequence; owns its native chain.
+
+    Any finite parameter is valid: a temperature below ``GREEDY_BELOW`` is greedy, and penalties and biases are bounded
+    so that no logit leaves float32.
+    """
 
     def __init__(self, params: SamplingParams, candidates: Candidates, forbidden: Iterable[int] = ()) -> None:
-        self._params = params
+        self._params = params = bounded(params)
         self._candidates = candidates
         self._margin = np.float32(margin(params))
         self._penalizes = params.repeat_last_n != 0 and (
@@ -71,14 +82,18 @@ class Sampler:
         bias |= dict.fromkeys(forbidden, -math.inf)
         self._bias_ids = np.fromiter(bias, dtype=np.intp, count=len(bias))
         self._bias = np.fromiter(bias.values(), dtype=np.float32, count=len(bias))
-        self._chain = None if params.temperature <= 0 else _filters(params)
+        self._chain = None if params.temperature < GREEDY_BELOW else _filters(params)
 
     def __del__(self) -> None:
         if getattr(self, "_chain", None) is not None:
             lib.llama_sampler_free(self._chain)
 
     def sample(self, logits: Logits, history: Sequence[int], index: int) -> int:
-        """The token that follows ``history``; ``index`` counts a sequence's own tokens from 1. Changes ``logits``."""
+        """Return the token that follows ``history``; changes ``logits``.
+
+        ``logits`` has shape (n_tokens,); ``index`` counts the tokens of the answer from 1. Raises ``BadLogitsError``
+        when no finite logit is left.
+        """
         if len(self._bias_ids):
             logits[self._bias_ids] += self._bias
         if self._penalizes:
@@ -93,9 +108,9 @@ class Sampler:
         return self._draw(index)
 
     def _threshold(self, maxima: Logits, n_logits: int) -> np.float32:
-        """A logit that every token has that can be drawn, and few others.
+        """Return a bound that all tokens that can be drawn reach, and few others.
 
-        The k-th largest of the maxima of any groups is no larger than the k-th largest of all, and costs a quarter.
+        The k-th largest of the maxima of any groups is at most the k-th largest of all, at a quarter of the time.
         """
         cuts_at_k = 0 < self._params.top_k <= N_GROUPS
         top = np.partition(maxima, -self._params.top_k)[-self._params.top_k :] if cuts_at_k else maxima
@@ -111,7 +126,7 @@ class Sampler:
         return self._candidates.selected
 
     def _penalize(self, logits: Logits, history: Sequence[int]) -> None:
-        """As llama.cpp's penalties sampler, on the few tokens it concerns; before the cut, for it may raise some."""
+        """Apply llama.cpp's penalties to the tokens of ``history``, before the cut: a penalty may raise a logit."""
         params = self._params
         recent = history if params.repeat_last_n < 0 else history[-params.repeat_last_n :]
         ids, counts = np.unique(np.asarray(recent, dtype=np.intp), return_counts=True)
@@ -128,7 +143,7 @@ def _check_peak(peak: float, n_logits: int) -> None:
 
 
 def _maxima(logits: Logits) -> Logits:
-    """The largest of every group; a NaN is the largest, a group without a token has -inf."""
+    """Return the maximum of every group, shape (N_GROUPS,); NaN counts as the largest, an empty group has -inf."""
     n_even = len(logits) - len(logits) % N_GROUPS
     maxima: Logits = np.maximum.reduce(logits[:n_even].reshape(-1, N_GROUPS), axis=0, initial=-np.inf)
     if n_even < len(logits):
@@ -138,19 +153,37 @@ def _maxima(logits: Logits) -> Logits:
 
 
 def _at_least(threshold: np.float32, logits: Logits, maxima: Logits) -> NDArray[np.intp]:
-    """Ascending ids of all logits that are no smaller; only the groups that have one are looked into."""
+    """Return the ids of all logits that reach ``threshold``, by reading only the groups that have one."""
     groups = (maxima >= threshold).nonzero()[0]
     if len(groups) > MOST_GROUPS:
         return (logits >= threshold).nonzero()[0]
     ids = (np.arange(0, len(logits), N_GROUPS)[:, None] + groups).ravel()
     if len(logits) % N_GROUPS:
         ids = ids[ids < len(logits)]
-    found: NDArray[np.intp] = ids[logits[ids] >= threshold]
-    return found
+    candidates: NDArray[np.intp] = ids[logits[ids] >= threshold]
+    return candidates
+
+
+def bounded(params: SamplingParams) -> SamplingParams:
+    """Return the parameters with penalties and biases within ``MAX_PARAMETER``; forbidden tokens stay forbidden."""
+    bias = {token: value and _clamp(value) for token, value in params.logit_bias.items()}
+    return msgspec.structs.replace(
+        params,
+        repeat_penalty=max(1 / MAX_PARAMETER, _clamp(params.repeat_penalty)),
+        presence_penalty=_clamp(params.presence_penalty),
+        frequency_penalty=_clamp(params.frequency_penalty),
+        temperature=_clamp(params.temperature),
+        top_k=min(params.top_k, MAX_TOP_K),
+        logit_bias=bias,
+    )
+
+
+def _clamp(value: float) -> float:
+    return min(max(value, -MAX_PARAMETER), MAX_PARAMETER)
 
 
 def margin(params: SamplingParams) -> float:
-    """How far below the best logit a token can be and still be drawn, for practical purposes."""
+    """Return the distance below the best logit beyond which a token is practically never drawn."""
     if params.min_p > 0:
         return max(BASE_MARGIN, 1.0 - math.log(params.min_p))
     if params.top_p <= TOP_P_THAT_CUTS:
@@ -159,7 +192,7 @@ def margin(params: SamplingParams) -> float:
 
 
 def draw_seed(seed: int, index: int) -> int:
-    """A seed for one draw, from (seed, index) alone (the finaliser of splitmix64, Steele et al. 2014)."""
+    """Return the seed of one draw from (seed, index) alone (the finaliser of splitmix64, Steele et al. 2014)."""
     z = (seed * 0x9E3779B97F4A7C15 + index * 0xD1B54A32D192ED03) & MASK_64
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK_64
@@ -168,7 +201,7 @@ def draw_seed(seed: int, index: int) -> int:
 
 
 def _filters(params: SamplingParams) -> int:
-    """llama.cpp's default order: top-k, top-p, min-p, temperature."""
+    """Return a native chain in llama.cpp's default order: top-k, top-p, min-p, temperature."""
     options = lib.llama_sampler_chain_default_params()
     options.no_perf = True
     chain: int = lib.llama_sampler_chain_init(options)

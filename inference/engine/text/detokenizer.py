@@ -1,6 +1,6 @@
-"""The text of an answer while it grows: whole characters, stop strings across token borders, a trimmed start, labels.
+"""Incremental detokenization: whole characters, stop sequences across token borders, a trimmed start, citation labels.
 
-A pure function of the pieces: the same pieces pushed again restore exactly what was held back.
+A pure function of the pieces: pushing the same pieces again restores exactly the text that is held back.
 """
 
 import codecs
@@ -12,17 +12,20 @@ from inference.engine.text.citation_filter import CitationFilter
 
 
 class Detokenizer:
-    """Takes the bytes of one token after the other and releases what can no longer change.
+    """Takes the bytes of one token after the other and releases text that can no longer change.
 
-    Stop strings are looked for in what the model said; labels above ``highest_label`` go after that.
+    Stop sequences are searched in the raw text; citation labels above ``highest_label`` are removed behind that. With
+    ``trim_start`` leading white space is not part of the answer: its blanks match no stop sequence, its line breaks
+    only one that goes on with visible text, as the next speaker's name.
     """
 
     def __init__(self, stop: Sequence[str] = (), *, trim_start: bool = False, highest_label: int | None = None) -> None:
-        self._stop = tuple(stop)
+        self._stop = tuple(sequence for sequence in stop if sequence)
         self._labels = None if highest_label is None else CitationFilter(highest_label)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._held = ""  # decoded, but it may begin a stop string
+        self._pending = ""  # decoded, but it may begin a stop sequence
         self._trimming = trim_start
+        self._lead = _LeadingSpace(is_open=trim_start)
         self._ends: list[int] = []  # characters begun after each piece
         self._n_decoded = 0
         self._n_released = 0  # characters, before trimming and labels
@@ -33,60 +36,62 @@ class Detokenizer:
         return cls(params.stop, trim_start=params.trim_start, highest_label=params.highest_label)
 
     def push(self, piece: bytes) -> str:
-        """Text released by one more token; may be empty. Sets ``stopped`` when a stop string is complete."""
+        """Return the text released by one more token; sets ``stopped`` when a stop sequence is complete."""
         characters = self._decoder.decode(piece)
         self._n_decoded += len(characters)
+        self._lead.extend(characters)
         is_within_character = bool(self._decoder.getstate()[0])
         self._ends.append(self._n_decoded + is_within_character)
-        return "" if self.stopped else self._take(characters)
+        return "" if self.stopped else self._release_decided(characters)
 
     def flush(self) -> str:
-        """What was held back, when the answer ends here; a character cut in half becomes U+FFFD."""
+        """Return the text held back until the answer ends; an incomplete last character is left out."""
         if self.stopped:
             return ""
-        rest = self._take(self._decoder.decode(b"", final=True))
-        held, self._held = self._held, ""
-        return rest + self._release(held) + self._last_of_labels()
+        pending, self._pending = self._pending, ""
+        return self._release(pending) + self._flush_labels()
 
     @property
     def n_kept(self) -> int:
-        """How many pieces lie wholly within the text; a piece that a stop string cuts is not among them.
+        """Number of pieces that lie wholly within the text, valid after the end.
 
-        Meaningful after the end. Pieces with no bytes at the end of the text are kept.
+        A piece that a stop sequence cuts, or that holds bytes of an incomplete last character, is not counted. Pieces
+        without bytes at the end of the text are.
         """
-        if not self.stopped:
-            return len(self._ends)
-        return sum(end <= self._n_released for end in self._ends)
+        n_characters = self._n_released if self.stopped else self._n_decoded
+        return sum(end <= n_characters for end in self._ends)
 
-    def _take(self, characters: str) -> str:
-        """Release what cannot belong to a stop string.
+    def _release_decided(self, characters: str) -> str:
+        """Release the text that cannot belong to a stop sequence.
 
-        Character by character where it matters: of two stop strings the one that is complete first ends the text,
-        however the characters are spread over tokens.
+        Of two stop sequences the one that is complete first ends the text, however its characters are spread over
+        tokens.
         """
         if not self._stop:
             return self._release(characters)
-        text = self._held + characters
-        cut = self._first_stop(text, len(self._held))
+        text = self._pending + characters
+        cut = self._first_stop(text, len(self._pending))
         if cut is not None:
             self.stopped = True
-            self._held = ""
-            return self._release(text[:cut]) + self._last_of_labels()
-        n_held = self._n_may_begin_stop(text)
-        self._held = text[len(text) - n_held :]
-        return self._release(text[: len(text) - n_held])
+            self._pending = ""
+            return self._release(text[:cut]) + self._flush_labels()
+        n_pending = self._n_may_begin_stop(text)
+        self._pending = text[len(text) - n_pending :]
+        return self._release(text[: len(text) - n_pending])
 
-    def _first_stop(self, text: str, n_known: int) -> int | None:
-        """Where the stop string begins that is complete first (of those, the longest); ``n_known`` were looked at."""
-        found: tuple[int, int] | None = None
+    def _first_stop(self, text: str, n_searched: int) -> int | None:
+        """Return the start of the stop sequence that is complete first (of those, the longest)."""
+        first: tuple[int, int] | None = None
         for stop in self._stop:
-            start = text.find(stop, max(0, n_known - len(stop) + 1))
-            if stop and start >= 0 and (found is None or (start + len(stop), start) < found):
-                found = (start + len(stop), start)
-        return None if found is None else found[1]
+            start = text.find(stop, max(0, n_searched - len(stop) + 1))
+            while start >= 0 and self._lead.hides(self._n_released + start, len(stop)):
+                start = text.find(stop, start + 1)
+            if start >= 0 and (first is None or (start + len(stop), start) < first):
+                first = (start + len(stop), start)
+        return None if first is None else first[1]
 
     def _n_may_begin_stop(self, text: str) -> int:
-        """Length of the longest end of ``text`` that begins a stop string."""
+        """Return the length of the longest end of ``text`` that begins a stop sequence."""
         longest = max(map(len, self._stop)) - 1
         for length in range(min(longest, len(text)), 0, -1):
             if any(stop.startswith(text[-length:]) for stop in self._stop):
@@ -100,5 +105,28 @@ class Detokenizer:
             self._trimming = not text
         return text if self._labels is None else self._labels.push(text)
 
-    def _last_of_labels(self) -> str:
+    def _flush_labels(self) -> str:
         return "" if self._labels is None else self._labels.flush()
+
+
+class _LeadingSpace:
+    """Extent of the white space before an answer, in characters of the raw text."""
+
+    def __init__(self, *, is_open: bool) -> None:
+        self._is_open = is_open
+        self._n_blanks = 0  # before the first line break
+        self._n_characters = 0
+
+    def extend(self, characters: str) -> None:
+        if not self._is_open:
+            return
+        visible = characters.lstrip()
+        space = characters[: len(characters) - len(visible)]
+        if self._n_blanks == self._n_characters:
+            self._n_blanks += len(space) - len(space.lstrip(" "))
+        self._n_characters += len(space)
+        self._is_open = not visible
+
+    def hides(self, start: int, length: int) -> bool:
+        """Return whether a match begins in the blanks or lies wholly within the white space."""
+        return start < self._n_blanks or start + length <= self._n_characters
