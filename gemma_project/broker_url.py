@@ -1,4 +1,4 @@
-"""Where Redis is: the socket of our own Valkey, and the same address in the three spellings of its clients."""
+"""The address of Redis: the socket of our own Valkey, in the spelling of each client."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ SOCKET_PATH_BYTES = 107
 
 
 def valkey_socket(data_dir: Path) -> Path:
-    """The socket path of a data directory, the same in every process.
+    """Return the socket path of a data directory, the same in every process.
 
     A directory too deep for a socket address gets one of its own under the system's temporary directory.
     """

@@ -1,4 +1,4 @@
-"""System checks: rules over several settings, and over settings and the machine. Ids: gemma.E... stop, gemma.W... tell.
+"""System checks: rules over several settings, and over settings and the machine. gemma.E... stop, gemma.W... warn.
 
 Every command runs them. What one variable may hold is checked while it is parsed (environment.py).
 """
@@ -37,7 +37,7 @@ def rule(function: Rule) -> Rule:
 
 @register()
 def check_settings(**kwargs: object) -> list[CheckMessage]:
-    return [message for found in RULES for message in found()]
+    return [message for check in RULES for message in check()]
 
 
 @rule

@@ -21,7 +21,7 @@ FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": 
 
 
 def without_password(url: str) -> str:
-    """The address as it may be printed."""
+    """Return the address without its password, for logs and messages."""
     try:
         parts = urlsplit(url)
         if parts.username is None and parts.password is None:
@@ -40,14 +40,14 @@ class SettingError(ImproperlyConfigured):
 
 
 class Environment:
-    """Typed access to the variables of one process. ``names`` collects what was asked for."""
+    """Typed access to the variables of one process. ``names`` collects the variables that were read."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self._values = values
         self.names: set[str] = set()
 
     def optional(self, name: str) -> str | None:
-        """The variable's text without surrounding blanks; None when unset or empty."""
+        """Return the variable's text without surrounding blanks; None when unset or empty."""
         self.names.add(name)
         return self._values.get(name, "").strip() or None
 
@@ -55,7 +55,7 @@ class Environment:
         return bool(self._values.get(name, "").strip())
 
     def unknown(self, prefix: str) -> list[str]:
-        """Variables with the prefix that nothing has asked for."""
+        """Return the variables with the prefix that no setting reads."""
         return sorted(name for name in self._values if name.startswith(prefix) and name not in self.names)
 
     def text(self, name: str, default: str) -> str:
@@ -131,7 +131,7 @@ class Environment:
             raise SettingError(name, value, f"a path ({error})") from None
 
     def file_text(self, name: str) -> str | None:
-        """What the file that the variable names holds, without surrounding blanks; None when unset."""
+        """Return the text of the file that the variable names, without surrounding blanks; None when unset."""
         path = self.path(name)
         if path is None:
             return None
@@ -141,7 +141,7 @@ class Environment:
             raise SettingError(name, str(path), f"a readable text file ({error})") from None
 
     def text_or_file(self, name: str) -> str | None:
-        """The variable, or what the file named by the variable with ``_FILE`` behind its name holds."""
+        """Return the variable, or the text of the file named by the variable with ``_FILE`` appended."""
         from_file = self.file_text(f"{name}_FILE")
         return self.optional(name) or from_file
 
@@ -164,13 +164,13 @@ class Environment:
         return shares
 
     def networks(self, name: str, default: str) -> list[Network]:
-        found = []
+        networks = []
         for item in self.items(name, default):
             try:
-                found.append(ipaddress.ip_network(item))
+                networks.append(ipaddress.ip_network(item))
             except ValueError as error:
                 raise SettingError(name, item, f"a network such as 127.0.0.0/8 ({error})") from None
-        return found
+        return networks
 
     def url(self, name: str, schemes: tuple[str, ...]) -> str | None:
         """A URL of one of the schemes, without a closing slash; None when unset. A refusal hides the password."""

@@ -53,7 +53,7 @@ GEMMA_SYSTEM_PROMPT = env.text_or_file("GEMMA_SYSTEM_PROMPT")
 HISTORY_SUMMARY_AT = env.decimal("HISTORY_SUMMARY_AT", 0.75, minimum=0.5, maximum=0.95)
 HISTORY_SUMMARY_TOKENS = env.integer("HISTORY_SUMMARY_TOKENS", 768, minimum=16, maximum=65_536)
 
-# The graphics card, and sharing it
+# The GPU, and sharing it
 GEMMA_GPU = env.one_of("GEMMA_GPU", "auto", ("auto", "off", "simulated"))
 GEMMA_GPU_LOAD_DELAY_MS = env.integer("GEMMA_GPU_LOAD_DELAY_MS", 0, minimum=0, maximum=600_000)
 GEMMA_GPU_GRANT_DELAY_MS = env.integer("GEMMA_GPU_GRANT_DELAY_MS", 0, minimum=0, maximum=600_000)
@@ -66,7 +66,7 @@ GPU_FREED_TIMEOUT = env.decimal("GPU_FREED_TIMEOUT", 60.0, minimum=0.05, maximum
 GPU_BREAKER_FAILURES = env.integer("GPU_BREAKER_FAILURES", 3, minimum=1, maximum=1000)
 GPU_BREAKER_PAUSE_SECS = env.decimal("GPU_BREAKER_PAUSE_SECS", 30.0, minimum=0.1, maximum=3600.0)
 
-# Services around us
+# Other services
 GPU_COORDINATOR_URL = env.url("GPU_COORDINATOR_URL", ("http", "https"))
 RAG_SERVICE_URL = env.url("RAG_SERVICE_URL", ("http", "https"))
 RAG_DEFAULT = env.flag("RAG_DEFAULT", False)
@@ -92,7 +92,7 @@ REQUEST_TIMEOUT_SECS = env.decimal("REQUEST_TIMEOUT_SECS", 600.0, minimum=1.0, m
 REQUEST_MAX_BYTES = env.integer("REQUEST_MAX_BYTES", 1_048_576, minimum=1024, maximum=67_108_864)
 TRANSCRIPT_MAX_BYTES = env.integer("TRANSCRIPT_MAX_BYTES", 16_777_216, minimum=1024, maximum=268_435_456)
 
-# Who may ask
+# Access
 JWT_ONLY = env.flag("JWT_ONLY", False)
 ANONYMOUS_NETWORKS = env.networks("ANONYMOUS_NETWORKS", "127.0.0.0/8,::1/128")
 ALLOWED_HOSTS = env.items("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
@@ -122,7 +122,7 @@ LOG_LEVEL = env.one_of("LOG_LEVEL", "info", ("debug", "info", "warning", "error"
 # Redis: without an address, the Valkey that `manage.py serve` starts in the data directory
 REDIS_URL_GIVEN = env.url("REDIS_URL", ("redis", "rediss", "unix"))
 REDIS_URL = REDIS_URL_GIVEN or socket_url(valkey_socket(GEMMA_DATA_DIR))
-# Where coordinator and tenants of the card talk to each other.
+# Redis of the coordinator and the tenants of the GPU.
 GPU_REDIS_URL = env.url("GPU_REDIS_URL", ("redis", "rediss", "unix")) or REDIS_URL
 
 # Database
@@ -210,7 +210,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 LANGUAGE_CODE = "en-us"
-# Whose days "yesterday" counts, and what a time without a zone is in.
+# The zone of "yesterday" in questions and of times without a zone.
 TIME_ZONE = env.time_zone("GEMMA_TIME_ZONE", "UTC")
 USE_TZ = True
 STATIC_URL = "/static/"

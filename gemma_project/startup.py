@@ -1,4 +1,4 @@
-"""What has to be there before a part of the service runs: the model file, Redis, the tables.
+"""Preconditions of a part of the service: the model file, Redis, the tables.
 
 Each step raises NotReady with a message for the operator.
 """
@@ -31,7 +31,7 @@ class NotReady(Exception):
 
 
 def prepare_model() -> None:
-    """The model file exists, looks like a whole GGUF and fits into memory; the default one is put together first."""
+    """Ensure a whole GGUF file that fits into memory; the default model is put together first."""
     if settings.GEMMA_BACKEND is BackendKind.FAKE:
         return
     try:
@@ -46,7 +46,7 @@ def prepare_model() -> None:
 
 
 def wait_for_redis(timeout_secs: float) -> None:
-    """Redis answers a ping. Raises NotReady naming the address, without its password."""
+    """Wait until Redis answers a ping. Raises NotReady naming the address, without its password."""
     client = redis.Redis.from_url(settings.REDIS_URL, socket_connect_timeout=2, socket_timeout=2)
 
     def answers() -> str | None:
@@ -67,13 +67,13 @@ def migrate() -> None:
     try:
         call_command("migrate", interactive=False, verbosity=0)
     except DatabaseError as error:
-        raise NotReady(f"the database cannot be used: {str(error).strip()}") from error
+        raise NotReady(f"the database (DATABASE_URL, GEMMA_DATA_DIR) cannot be used: {str(error).strip()}") from error
     finally:
         connection.close()
 
 
 def wait_for_migrations(timeout_secs: float) -> None:
-    """Another process migrates; wait until nothing is left to apply."""
+    """Wait until another process has applied all migrations."""
 
     def applied() -> str | None:
         try:

@@ -1,4 +1,4 @@
-"""What is where over HTTP: the API and the admin."""
+"""Routes: the API and the admin."""
 
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path

@@ -106,7 +106,7 @@ def compiler_knows(flag: str) -> bool:
 
 
 def compiler_identity() -> list[str]:
-    """What is asked to compile, its version (empty: there is none, which a build says), and its flags."""
+    """Return the compiler's version (empty: there is none, which a build reports) and its flags."""
     try:
         version = subprocess.run([*compiler(), "--version"], capture_output=True, text=True, check=False).stdout
     except OSError:
@@ -122,7 +122,7 @@ def cpu_flags() -> set[str]:
 
 
 def cpu_identity() -> str:
-    """What -march=native may depend on."""
+    """Return the properties of the CPU that -march=native may depend on."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

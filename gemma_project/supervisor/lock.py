@@ -1,4 +1,4 @@
-"""One supervisor per data directory: a kernel lock that ends with its process, however that ends."""
+"""A kernel lock per data directory, for one supervisor; it ends with its process in any case."""
 
 import fcntl
 import os
@@ -34,7 +34,7 @@ class DataDirLock:
                 f"the data directory {self._data_dir} is in use by another `serve` (process {holder}); "
                 "stop that one or set GEMMA_DATA_DIR to another directory"
             ) from None
-        # The pid is for the message above only; what counts is the lock.
+        # The pid is for the message above only; the lock alone excludes.
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         self._descriptor = descriptor

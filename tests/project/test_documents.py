@@ -13,6 +13,8 @@ LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 # In a decision a path stands for a file or folder of the project.
 SOURCE = re.compile(r"`((?:chat|compat|docs|gemma_project|inference|tests|tools)/[\w./-]+)`")
 CODE = re.compile(r"`[^`]*`")
+# Files that the recipes make.
+NEW = {"chat/api/time_view.py", "tests/api/test_time.py"}
 PARTS = ("Context", "Decision", "Measurement", "Consequence")
 
 
@@ -25,7 +27,9 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name != "CHANGELOG.md"], ids=lambda page: page.name)
 def test_every_named_source_exists(page: Path) -> None:
     names = SOURCE.findall(page.read_text(encoding="utf-8"))
-    assert [name for name in names if not (PROJECT / name).exists() and not (TESTS / name).exists()] == []
+    assert [
+        name for name in names if name not in NEW and not (PROJECT / name).exists() and not (TESTS / name).exists()
+    ] == []
 
 
 @pytest.mark.parametrize("page", sorted(DECISIONS.glob("0*.md")), ids=lambda page: page.stem)

@@ -67,16 +67,16 @@ def ask_for_one_token(timeout_secs: float) -> Generation:
 
 
 async def _first_outcome(generation: Generation, timeout_secs: float) -> str | None:
-    """None when a token came, for us or for somebody else, else what went wrong."""
-    own, others = asyncio.ensure_future(_own_token(generation)), asyncio.ensure_future(_token_of_others())
+    """Return None when a token came, for us or for another generation, else the reason."""
+    ours, theirs = asyncio.ensure_future(_own_token(generation)), asyncio.ensure_future(_token_of_others())
     try:
-        done, _ = await asyncio.wait({own, others}, timeout=timeout_secs, return_when=asyncio.FIRST_COMPLETED)
-        if own in done:
-            return own.result()
-        return None if others in done else f"none within {timeout_secs:g} s"
+        done, _ = await asyncio.wait({ours, theirs}, timeout=timeout_secs, return_when=asyncio.FIRST_COMPLETED)
+        if ours in done:
+            return ours.result()
+        return None if theirs in done else f"none within {timeout_secs:g} s"
     finally:
-        own.cancel()
-        others.cancel()
+        ours.cancel()
+        theirs.cancel()
 
 
 async def _own_token(generation: Generation) -> str | None:
@@ -90,9 +90,9 @@ async def _own_token(generation: Generation) -> str | None:
 
 
 async def _token_of_others() -> None:
-    """Returns once the worker has produced tokens for whomever.
+    """Return once the worker has produced tokens for any generation.
 
-    After a restart unfinished answers go on first and may fill every place for a long time; they prove as much.
+    After a restart unfinished answers continue first and may fill every place for a long time; they prove as much.
     """
     before: WorkerReport | None = None
     while True:

@@ -48,7 +48,7 @@ class Command(BaseCommand):
                 supervisor = Supervisor(signals, self.say)
                 try:
                     self.start(supervisor, listener.fileno())
-                    self.say_what_is_where()
+                    self.print_summary()
                     supervisor.watch()
                     self.say("stopping")
                 finally:
@@ -61,13 +61,13 @@ class Command(BaseCommand):
         self.say("stopped")
 
     def start(self, supervisor: Supervisor, listener_fd: int) -> None:
-        """All parts, in the order in which they need each other; returns after a first token was produced."""
+        """Start all parts in the order of their dependencies; return after a first token was produced."""
         if settings.REDIS_URL_GIVEN is None:
             self.start_valkey(supervisor)
         wait_for_redis(REDIS_WAIT_SECS)
         migrate()
         prepare_model()
-        # The checks have just run here; their warnings need not be told three times.
+        # The checks have just run here; their warnings need not be printed three times.
         web = [sys.executable, MANAGE, "web", "--skip-checks", "--listen-fd", str(listener_fd)]
         supervisor.add(Part("gemma-web", web, WEB_STOP_SECS, pass_fds=(listener_fd,)))
         worker_stop_secs = settings.DRAIN_SECS + WORKER_STOP_MARGIN_SECS
@@ -91,7 +91,7 @@ class Command(BaseCommand):
             lambda: valkey.answers(socket_path), what="gemma-valkey did not answer", timeout_secs=VALKEY_START_SECS
         )
 
-    def say_what_is_where(self) -> None:
+    def print_summary(self) -> None:
         url = reachable_url(settings.GEMMA_HOST, settings.GEMMA_PORT)
         database = settings.DATABASES["default"]
         model = (
@@ -113,13 +113,13 @@ class Command(BaseCommand):
 
 
 def context_text() -> str:
-    """How many tokens the answers share, and why they are fewer than was asked for."""
-    wanted = settings.GEMMA_CONTEXT_SIZE
+    """Describe the size of the context, with the reason when it is less than the setting."""
+    configured = settings.GEMMA_CONTEXT_SIZE
     is_fake = settings.GEMMA_BACKEND is BackendKind.FAKE
     trained = 0 if is_fake else check_model_file(settings.GEMMA_MODEL_FILE).trained_context
-    if 0 < trained < wanted:
-        return f"{trained} tokens, not GEMMA_CONTEXT_SIZE={wanted}: the model was trained for no more"
-    return f"{wanted} tokens"
+    if 0 < trained < configured:
+        return f"{trained} tokens, not GEMMA_CONTEXT_SIZE={configured}: the model was trained for no more"
+    return f"{configured} tokens"
 
 
 def free_gib(directory: Path) -> float:

@@ -80,7 +80,7 @@ def prepare_tables(*, migrate_first: bool, wait_secs: float) -> None:
 
 
 def warm_up() -> None:
-    """What the first request would wait for: the views' modules, the vocabulary and its first use."""
+    """Load the views' modules and the vocabulary, for which the first request would wait otherwise."""
     get_resolver().url_patterns  # noqa: B018  loads them
     try:
         count_tokens("Hello")
