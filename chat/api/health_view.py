@@ -1,22 +1,25 @@
-"""GET /health: whether chats can be served now, and which part is to blame if not. Open to everybody: no addresses,
+"""GET /health: whether chats can be served now, and the state of each dependency. Open to all callers: no addresses,
 paths or error texts leave here."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.http import HttpRequest, JsonResponse
+from msgspec.structs import replace
 from redis.exceptions import OutOfMemoryError, RedisError  # type: ignore[attr-defined]
 
+from chat.api.json_response import json_response
 from chat.rag import listing
 from chat.rag.retrieval import remote
 from chat.rag.vectors import embedding
+from chat.schemas.service_answers import DependencyAnswer, HealthAnswer
 from chat.streaming.background import in_thread
 from compat.django_http import without_log_line
 from inference.gpu.coordinator import api
@@ -24,34 +27,18 @@ from inference.models import Generation
 from inference.monitoring.worker_report import WorkerReport, last_report
 from inference.runtime import redis_client
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 CHECK_SECS = 1.0
-# Without one of these nothing can be answered; the others cost quality only.
-NEEDED = ("database", "redis", "worker")
-DEPENDENCIES = (*NEEDED, "gpu_coordinator", "rag_service")
-
-
-@dataclass(frozen=True)
-class Check:
-    """How one dependency is doing. ``ok`` None: none is configured, which is no fault."""
-
-    ok: bool | None
-    detail: str
-    latency_ms: float | None = None
-    more: dict[str, Any] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        return {"ok": self.ok, "latency_ms": self.latency_ms, "detail": self.detail} | self.more
 
 
 class NotServing(Exception):
-    """A check found its dependency answering, but of no use; the text is fit for strangers."""
+    """A dependency answers but is of no use; the text is public."""
 
 
 @dataclass
-class CoordinatorStatus:
-    """What the checks found on their way; a check that failed leaves its part None."""
+class _HealthFacts:
+    """Results of the checks; a check that failed leaves its part None."""
 
     queue_depth: int | None = None
     active: int | None = None
@@ -59,46 +46,56 @@ class CoordinatorStatus:
 
 
 async def view(request: HttpRequest) -> JsonResponse:
-    """200 when chat can be served, 503 when not."""
-    seen = CoordinatorStatus()
-    # At the same time, so that the slowest decides how long an answer takes, not their sum.
-    checks = await asyncio.gather(
-        _timed(lambda: _database(seen)),
+    """Answer 200 when chat can be served, 503 when not."""
+    facts = _HealthFacts()
+    # At the same time: the answer takes as long as the slowest check, not as their sum.
+    database, redis, worker, coordinator, memories = await asyncio.gather(
+        _timed(lambda: _database(facts)),
         _timed(_redis),
-        _timed(lambda: _worker(seen)),
+        _timed(lambda: _worker(facts)),
         _coordinator(),
         _memories(),
     )
-    found = dict(zip(DEPENDENCIES, checks, strict=True))
-    can_serve = all(found[name].ok for name in NEEDED)
-    is_whole = can_serve and all(check.ok is not False for check in checks)
-    status = "healthy" if is_whole else "degraded" if can_serve else "unhealthy"
-    told: dict[str, Any] = (
-        {"status": status} | _numbers(seen) | {name: check.as_json() for name, check in found.items()}
+    # Without one of these three nothing can be answered; the others cost quality only.
+    can_serve = bool(database.ok and redis.ok and worker.ok)
+    is_whole = can_serve and coordinator.ok is not False and memories.ok is not False
+    answer = HealthAnswer(
+        status="healthy" if is_whole else "degraded" if can_serve else "unhealthy",
+        **_model_facts(facts),
+        database=database,
+        redis=redis,
+        worker=worker,
+        gpu_coordinator=coordinator,
+        rag_service=memories,
     )
     # Monitors call this every few seconds; Django would log each 503 as an error of this request.
-    return without_log_line(JsonResponse(told, status=200 if can_serve else 503, headers={"Cache-Control": "no-store"}))
+    response = json_response(answer, status=200 if can_serve else 503, headers={"Cache-Control": "no-store"})
+    return without_log_line(response)
 
 
-async def _timed(check: Callable[[], str]) -> Check:
-    """Run what blocks for at most CHECK_SECS; a thread that hangs longer is left to its own timeout."""
+def _check(ok: bool | None, detail: str, latency_ms: float | None = None) -> DependencyAnswer:
+    return DependencyAnswer(ok=ok, detail=detail, latency_ms=latency_ms)
+
+
+async def _timed(check: Callable[[], str]) -> DependencyAnswer:
+    """Run a blocking check for at most CHECK_SECS; a thread that hangs longer is left to its own timeout."""
     began = time.monotonic()
     try:
         async with asyncio.timeout(CHECK_SECS):
             detail = await in_thread(check)
     except TimeoutError:
-        return Check(False, f"no answer within {CHECK_SECS:g} s", _ms(began))
+        return _check(False, f"no answer within {CHECK_SECS:g} s", _ms(began))
     except NotServing as error:
-        return Check(False, str(error), _ms(began))
+        return _check(False, str(error), _ms(began))
     except (DatabaseError, RedisError, OSError) as error:
-        logger.warning("health: %s", error)
-        return Check(False, "does not answer", _ms(began))
-    return Check(True, detail, _ms(began))
+        log.warning("health check failed error=%s", error)
+        return _check(False, "does not answer", _ms(began))
+    return _check(True, detail, _ms(began))
 
 
-def _database(seen: CoordinatorStatus) -> str:
-    seen.queue_depth = Generation.objects.waiting().count()
-    seen.active = Generation.objects.running().count()
+def _database(facts: _HealthFacts) -> str:
+    facts.queue_depth = Generation.objects.waiting().count()
+    facts.active = Generation.objects.running().count()
     return "answers"
 
 
@@ -110,8 +107,8 @@ def _redis() -> str:
     return "answers"
 
 
-def _worker(seen: CoordinatorStatus) -> str:
-    report = seen.report = last_report()
+def _worker(facts: _HealthFacts) -> str:
+    report = facts.report = last_report()
     if report is None:
         raise NotServing("no worker has reported lately")
     if not report.model_loaded:
@@ -119,55 +116,55 @@ def _worker(seen: CoordinatorStatus) -> str:
     return f"{report.model_name} on {report.device}"
 
 
-async def _coordinator() -> Check:
-    """Who lends the card: somebody else's service, or our own."""
+async def _coordinator() -> DependencyAnswer:
+    """Check the GPU coordinator: another service, or the built-in one."""
     if settings.GPU_COORDINATOR_URL is None:
         return await _timed(_own_coordinator)
     return await _remote(settings.GPU_COORDINATOR_URL)
 
 
 def _own_coordinator() -> str:
-    seen = api.status(redis_client.gpu_client())
-    holder = f"{seen.requester} has the card" if seen.requester else "the card is free"
-    return f"built in: {holder}, {len(seen.waiting)} waiting, tenants: {seen.n_residents}"
+    status = api.status(redis_client.gpu_client())
+    holder = f"{status.requester} has the GPU" if status.requester else "the GPU is free"
+    return f"built in: {holder}, {len(status.waiting)} waiting, tenants: {status.n_residents}"
 
 
-async def _memories() -> Check:
-    """The home that memories have: somebody else's service, with what this process thinks of it, or our own store."""
+async def _memories() -> DependencyAnswer:
+    """Check the store of memories: another service, with the state of its circuit breaker, or the built-in one."""
     url = settings.RAG_SERVICE_URL
     if url is None:
         return await _timed(_own_memories)
-    return replace(await _remote(url), more={"breaker": remote.breaker_for(url).state})
+    return replace(await _remote(url), breaker=remote.breaker_for(url).state)
 
 
 def _own_memories() -> str:
-    found = listing.counts()
-    told = f"built in: {found.transcripts} transcripts, {found.segments} segments, {found.notes} notes"
+    counts = listing.counts()
+    summary = f"built in: {counts.transcripts} transcripts, {counts.segments} segments, {counts.notes} notes"
     if problem := embedding.unavailable_reason_without_loading():
-        raise NotServing(f"{told}; found by their words alone: {problem}")
-    waiting = f"; {found.without_vector} texts wait for their vectors" if found.without_vector else ""
-    return f"{told}; found by meaning and words{waiting}"
+        raise NotServing(f"{summary}; found by their words alone: {problem}")
+    waiting = f"; {counts.without_vector} texts wait for their vectors" if counts.without_vector else ""
+    return f"{summary}; found by meaning and words{waiting}"
 
 
-async def _remote(url: str | None) -> Check:
-    """Whether a service of somebody else answers; whatever it says about itself stays out of our answer."""
+async def _remote(url: str | None) -> DependencyAnswer:
+    """Check whether another service answers; the content of its answer is not shown."""
     if url is None:
-        return Check(None, "not configured")
+        return _check(None, "not configured")
     began = time.monotonic()
     try:
-        # trust_env: a proxy of the environment must not get to see, or answer for, the neighbours.
-        async with httpx.AsyncClient(timeout=CHECK_SECS, trust_env=False) as remote:
+        # trust_env: a proxy of the environment must not see, or answer for, the services of this installation.
+        async with httpx.AsyncClient(timeout=CHECK_SECS, trust_env=False) as client:
             async with asyncio.timeout(CHECK_SECS):
-                response = await remote.get(f"{url}/health")
+                response = await client.get(f"{url}/health")
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError):
-        return Check(False, "does not answer", _ms(began))
+        return _check(False, "does not answer", _ms(began))
     is_ok = response.is_success
-    return Check(is_ok, "answers" if is_ok else f"answers with status {response.status_code}", _ms(began))
+    return _check(is_ok, "answers" if is_ok else f"answers with status {response.status_code}", _ms(began))
 
 
-def _numbers(seen: CoordinatorStatus) -> dict[str, Any]:
-    """What is known of the model and the queue, with the same fields when nothing is."""
-    report = seen.report
+def _model_facts(facts: _HealthFacts) -> dict[str, Any]:
+    """Return the facts about model and queue, the same fields also without a worker."""
+    report = facts.report
     return {
         "model_loaded": bool(report and report.model_loaded),
         "model_on_gpu": bool(report and report.model_on_gpu),
@@ -176,13 +173,13 @@ def _numbers(seen: CoordinatorStatus) -> dict[str, Any]:
         "trained_context": report.trained_context if report else None,
         "kv_cache_mb": report.kv_cache_mb if report else None,
         "gpu_layers": report.gpu_layers if report else None,
-        "queue_depth": seen.queue_depth,
-        "active": seen.active,
-    } | _card(report)
+        "queue_depth": facts.queue_depth,
+        "active": facts.active,
+    } | _gpu_facts(report)
 
 
-def _card(report: WorkerReport | None) -> dict[str, Any]:
-    """What is known of the card; its memory only where there is one."""
+def _gpu_facts(report: WorkerReport | None) -> dict[str, Any]:
+    """Return the facts about the GPU; its memory only where there is one."""
     if report is None or report.card is None:
         return {"gpu": None}
     gpu = {"name": report.card, **report.placement, "lease": report.coordinator}

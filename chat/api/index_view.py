@@ -1,6 +1,9 @@
-"""GET /: what this is and where things are, for somebody who opened the address in a browser or with curl."""
+"""GET /: the name of the service and its endpoints, for a browser or curl."""
 
 from django.http import HttpRequest, JsonResponse
+
+from chat.api.json_response import json_response
+from chat.schemas.service_answers import ServiceIndexAnswer
 
 ENDPOINTS = {
     "POST /chat": "one answer as JSON",
@@ -17,9 +20,10 @@ ENDPOINTS = {
     "POST /api/token/": "log in (JWT)",
     "POST /api/token/refresh/": "new tokens for a refresh token, once",
     "GET /health": "whether chats can be served",
+    "/api/docs/": "all endpoints with their fields (/api/schema/: the same as OpenAPI)",
     "/admin/": "the administration",
 }
 
 
 async def view(request: HttpRequest) -> JsonResponse:
-    return JsonResponse({"service": "Gemma Service", "endpoints": ENDPOINTS})
+    return json_response(ServiceIndexAnswer(service="Gemma Service", endpoints=ENDPOINTS))

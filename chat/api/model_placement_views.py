@@ -1,6 +1,6 @@
-"""POST /warmup, /move-to-cpu, /release-session: where the model should be, for callers who know what comes next.
+"""POST /warmup, /move-to-cpu, /release-session: move the model for callers that know their next requests.
 
-They tell the worker and look at its report for what came of it. How the model gets there, the placement knows.
+Each sends a command to the worker and reads the result from its report. The dispatcher moves the model.
 """
 
 import asyncio
@@ -13,8 +13,10 @@ from django.http import HttpRequest, JsonResponse
 from chat.access.callers import Caller
 from chat.api.body_parsing import read_optional_object
 from chat.api.gpu_access import check_operator
+from chat.api.json_response import json_response
 from chat.api.turn_requests import for_callers
 from chat.errors import Unavailable
+from chat.schemas import gpu_answers as wire
 from chat.schemas.gpu_bodies import chosen_session
 from chat.streaming.background import in_thread
 from inference.monitoring import worker_report
@@ -25,7 +27,7 @@ from inference.worker.gpu_commands import GpuCommand, GpuHoldCommand, GpuYieldCo
 LOOK_SECS = 0.1
 LEAVE_SECS = 15.0
 DEFAULT_SESSION = "warmup"
-ON_CPU = ("", "cpu")  # states of a placement that neither is on the card nor on its way
+ON_CPU = ("", "cpu")  # states of a placement that is not on the GPU and not on its way
 
 
 @for_callers("POST")
@@ -35,13 +37,18 @@ async def warmup(request: HttpRequest, caller: Caller) -> JsonResponse:
     session_id = _session(request) or DEFAULT_SESSION
     report = await _report()
     if report.card is not None:
-        await _tell(GpuHoldCommand(session_id, settings.GPU_MAX_HOLD_SECS))
+        await _send(GpuHoldCommand(session_id, settings.GPU_MAX_HOLD_SECS))
         patience_secs = settings.GPU_PAUSE_TIMEOUT + settings.GPU_FREED_TIMEOUT
         report = await _report_when(_is_decided, patience_secs, since=report)
     if not report.model_loaded:
         raise Unavailable("the model is still being loaded", code="model_unavailable", retry_after_secs=5)
-    status = "ready" if report.model_on_gpu else "ready_cpu"
-    return JsonResponse({"status": status, "model_on_gpu": report.model_on_gpu, "reason": _reason(report)})
+    return json_response(
+        wire.WarmupAnswer(
+            status="ready" if report.model_on_gpu else "ready_cpu",
+            model_on_gpu=report.model_on_gpu,
+            reason=_reason(report),
+        )
+    )
 
 
 @for_callers("POST")
@@ -50,27 +57,27 @@ async def move_to_cpu(request: HttpRequest, caller: Caller) -> JsonResponse:
     check_operator(caller)
     report = await _report()
     if not report.model_on_gpu and report.placement.get("state", "") in ON_CPU:
-        return JsonResponse({"status": "already_on_cpu", "model_on_gpu": False})
-    await _tell(GpuYieldCommand("a caller asked for it"))
+        return json_response(wire.MoveToCpuAnswer(status="already_on_cpu", model_on_gpu=False))
+    await _send(GpuYieldCommand("a caller asked for it"))
     report = await _report_when(_is_on_cpu, LEAVE_SECS, since=report)
     if not _is_on_cpu(report):
         raise Unavailable("the model is still leaving the GPU", code="still_leaving", retry_after_secs=1)
-    return JsonResponse({"status": "success", "model_on_gpu": False})
+    return json_response(wire.MoveToCpuAnswer(status="success", model_on_gpu=False))
 
 
 @for_callers("POST")
 async def release_session(request: HttpRequest, caller: Caller) -> JsonResponse:
-    """A session, or every one when none is named, no longer keeps the GPU."""
+    """Let a session, or every session when none is named, no longer keep the GPU."""
     check_operator(caller)
     session_id = _session(request)
     report = await _report()
     if report.card is not None:
-        await _tell(SessionReleaseCommand(session_id))
-    return JsonResponse({"status": "released" if report.model_on_gpu else "already_on_cpu"})
+        await _send(SessionReleaseCommand(session_id))
+    return json_response(wire.ReleaseSessionAnswer(status="released" if report.model_on_gpu else "already_on_cpu"))
 
 
 def _session(request: HttpRequest) -> str:
-    """The body may be left out altogether, as the callers there are do."""
+    """Return the session of the body; existing callers send none."""
     return chosen_session(read_optional_object(request))
 
 
@@ -80,7 +87,7 @@ def _is_on_cpu(report: WorkerReport) -> bool:
 
 def _is_decided(report: WorkerReport) -> bool:
     is_refused = report.coordinator.get("state") == "refused"
-    # A placement that has a reason not to ask does not leave this state.
+    # A placement with a reason not to request the GPU does not leave this state.
     does_not_ask = report.placement.get("state") == "cpu" and bool(report.placement.get("reason"))
     return report.model_on_gpu or is_refused or does_not_ask
 
@@ -91,7 +98,7 @@ def _reason(report: WorkerReport) -> str | None:
     return report.placement.get("reason") or (None if report.card else "this service has no GPU")
 
 
-async def _tell(command: GpuCommand) -> None:
+async def _send(command: GpuCommand) -> None:
     if not await in_thread(gpu_commands.send, command):
         raise Unavailable("no worker listens", code="no_worker", retry_after_secs=5)
 
@@ -106,9 +113,9 @@ async def _report() -> WorkerReport:
 async def _report_when(
     is_done: Callable[[WorkerReport], bool], patience_secs: float, *, since: WorkerReport
 ) -> WorkerReport:
-    """The first report with a command obeyed after ``since`` that fulfils the condition, or the last one in time."""
+    """Return the first report that obeyed a command after ``since`` and meets the condition, or the last in time."""
     deadline = time.monotonic() + patience_secs
-    # The worker writes its reports when it will; there is nothing here to be woken by.
+    # The worker publishes its reports without an event for this process.
     while True:
         report = await _report()
         is_answer = (report.pid, report.n_card_commands) != (since.pid, since.n_card_commands)

@@ -60,7 +60,7 @@ def test_all_is_well() -> None:
         assert answer.body[name]["ok"] is True
         assert answer.body[name]["latency_ms"] >= 0
     assert answer.body["gpu_coordinator"]["ok"] is True
-    assert answer.body["gpu_coordinator"]["detail"] == "built in: the card is free, 0 waiting, tenants: 0"
+    assert answer.body["gpu_coordinator"]["detail"] == "built in: the GPU is free, 0 waiting, tenants: 0"
 
 
 def test_the_built_in_store_of_memories_is_counted() -> None:
@@ -116,7 +116,7 @@ def test_a_card_is_told_with_its_memory_and_its_lease(monkeypatch: pytest.Monkey
     body = get().body
     assert body["gpu"] == {"name": "a card", "state": "gpu", "card": "a card", "reason": "", "lease": keeper}
     assert (body["vram_used_mb"], body["vram_total_mb"], body["model_on_gpu"]) == (900, 8192, True)
-    assert body["gpu_coordinator"]["detail"] == "built in: the card is free, 0 waiting, tenants: 0"
+    assert body["gpu_coordinator"]["detail"] == "built in: the GPU is free, 0 waiting, tenants: 0"
 
 
 def test_a_full_redis_serves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

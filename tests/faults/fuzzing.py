@@ -86,6 +86,8 @@ TRANSCRIPT = {"job_id": "j", "segments": [{"text": "Hello"}]}
 ROUTES = (
     Route("root", "GET", "/"),
     Route("health", "GET", "/health"),
+    Route("schema", "GET", "/api/schema/"),
+    Route("docs", "GET", "/api/docs/"),
     Route("chat", "POST", "/chat", ASKED, CHAT_FIELDS),
     Route("chat-stream", "POST", "/chat/stream", ASKED, CHAT_FIELDS),
     Route("chat-resume", "GET", "/chat/stream/{id}"),

@@ -1,0 +1,44 @@
+"""Answers about the service itself: its index and its health."""
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+HealthStatus = Literal["healthy", "degraded", "unhealthy"]
+
+
+class ServiceIndexAnswer(Struct, frozen=True, kw_only=True):
+    service: str
+    endpoints: dict[str, str]
+
+
+class DependencyAnswer(Struct, frozen=True, kw_only=True):
+    """One dependency; ``ok`` null: none is configured, which is no fault."""
+
+    ok: bool | None
+    latency_ms: float | None
+    detail: str
+    breaker: str | UnsetType = UNSET
+
+
+class HealthAnswer(Struct, frozen=True, kw_only=True):
+    """``vram_*`` are missing on a machine without a GPU; numbers of the model are null while no worker reports."""
+
+    status: HealthStatus
+    model_loaded: bool
+    model_on_gpu: bool
+    model_name: str | None
+    context_size: int | None
+    trained_context: int | None
+    kv_cache_mb: float | None
+    gpu_layers: int | None
+    queue_depth: int | None
+    active: int | None
+    gpu: dict[str, Any] | None
+    vram_used_mb: int | UnsetType | None = UNSET
+    vram_total_mb: int | UnsetType | None = UNSET
+    database: DependencyAnswer
+    redis: DependencyAnswer
+    worker: DependencyAnswer
+    gpu_coordinator: DependencyAnswer
+    rag_service: DependencyAnswer

@@ -1,0 +1,28 @@
+"""Run schemathesis over a service of its own with scripted answers: ``python -m tests.schema_run PROGRAM SECS``.
+
+The exit status is schemathesis' own: 0 when no answer was a 5xx, undocumented, or of another type than documented.
+"""
+
+import subprocess
+import sys
+
+from tests.live_stack import LiveStack
+
+# 503 and 504 are documented refusals (no worker, a full queue), and a refusal of the older coordinator is a 500.
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+ENVIRONMENT = {"STREAM_GRACE_SECS": "0.5", "GEMMA_CONTEXT_SIZE": "8192", "GPU_LEASE_TTL_SECS": "2"}
+
+
+def main(program: str, secs: str) -> int:
+    stack = LiveStack(backend="fake", environment=ENVIRONMENT)
+    try:
+        stack.start()
+        command = [program, "run", f"{stack.url}/api/schema/", "--checks", CHECKS, "--max-time", secs]
+        command += ["--continue-on-failure", "--request-timeout", "60", "--no-color", "--generation-database", "none"]
+        return subprocess.run(command, check=False).returncode
+    finally:
+        stack.clean_up()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
