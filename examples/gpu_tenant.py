@@ -1,8 +1,8 @@
-"""A program that shares the card: it holds a block of memory, counts its work, and leaves when the chat service asks.
+"""A program that shares the GPU: it holds a block of memory, counts its work, and leaves for the chat service.
 
     python -m examples.gpu_tenant --redis-url unix:///path/to/valkey.sock
 
-Start `manage.py serve` beside it (GEMMA_GPU=simulated without a card), chat, and watch the count stand still and go on.
+Start `manage.py serve` beside it (GEMMA_GPU=simulated without a GPU), chat, and watch the count stop and go on.
 Kill either of them at any time: the other goes on, and this one finds the coordinator again.
 """
 
@@ -18,7 +18,7 @@ MEGABYTE = 1_000_000
 
 
 class Work:
-    """What a real program would have: a model on the card, and units of work that need it."""
+    """Stands for a model on the GPU and the units of work that need it."""
 
     def __init__(self, megabytes: int, unit_secs: float) -> None:
         self.megabytes = megabytes
@@ -30,8 +30,8 @@ class Work:
         self._paused_at: float | None = None
 
     def load(self) -> None:
-        """The card is ours."""
-        # Filled, since the kernel gives out pages only when they are written.
+        """The GPU may be used from now on."""
+        # Filled, since the kernel allocates pages only when they are written.
         self._memory = bytearray(b"\1") * (self.megabytes * MEGABYTE)
         if self._paused_at is not None:
             self.paused_secs += time.monotonic() - self._paused_at
@@ -39,7 +39,7 @@ class Work:
         say(f"resumed: holding {self.megabytes} MB")
 
     def unload(self) -> None:
-        """Somebody else needs the card: when this returns, our memory is free."""
+        """Another tenant needs the GPU: when this returns, our memory is free."""
         self._memory = bytearray()
         self.n_pauses += 1
         self._paused_at = time.monotonic()
@@ -50,18 +50,18 @@ class Work:
         self.n_done += 1
 
     def __str__(self) -> str:
-        held = len(self._memory) // MEGABYTE
-        return f"{self.n_done} units, {held} MB, {self.n_pauses} pauses, {self.paused_secs:.1f} s without the card"
+        memory_mb = len(self._memory) // MEGABYTE
+        return f"{self.n_done} units, {memory_mb} MB, {self.n_pauses} pauses, {self.paused_secs:.1f} s without the GPU"
 
 
 def say(line: str) -> None:
-    """In one piece: the tenant calls from a thread of its own, and print writes a line and its end one by one."""
+    """Write a line in one piece: the tenant calls from its own thread, and print writes the line end separately."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="An example tenant of the card.")
+    parser = argparse.ArgumentParser(description="An example tenant of the GPU.")
     parser.add_argument("--name", default="transcription")
     parser.add_argument("--megabytes", type=int, default=256, help="memory to hold (256)")
     parser.add_argument("--unit-secs", type=float, default=0.1, help="how long one unit of work takes (0.1)")

@@ -1,4 +1,4 @@
-"""The public door to the tenant library; what is behind it is in ``inference.gpu.sdk``."""
+"""Public import path of the tenant library; the implementation is in ``inference.gpu.sdk``."""
 
 from inference.gpu.sdk.client import GpuRefused
 from inference.gpu.sdk.tenant import GpuTenant, gpu_tenant

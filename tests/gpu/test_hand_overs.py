@@ -47,7 +47,7 @@ def test_all_of_it_is_kept() -> None:
 
 
 def test_a_reason_of_any_length_and_the_newest_ones_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "KEPT", 2)
+    monkeypatch.setattr(store, "MAX_ROWS", 2)
     for number in range(4):
         record_hand_over(HandOverRecord(device_from="cpu", device_to="gpu", waited_ms=number, ended_because="x" * 999))
     assert sorted(HandOver.objects.values_list("waited_ms", flat=True)) == [2.0, 3.0]

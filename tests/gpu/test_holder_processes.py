@@ -33,7 +33,7 @@ pytestmark = [
 ]
 
 TTL_SECS = 1.0
-START_SECS = 30.0
+START_SECS = 90.0
 
 
 class Holder:

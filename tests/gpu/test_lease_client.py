@@ -214,7 +214,7 @@ class TestWithAnOutsideOne(LeaseClientContract):
     def test_another_session_has_the_card(self, scene: OutsideScene) -> None:
         lease = granted(scene)
         scene.process.behave(holder=["somebody-else"])
-        assert next_event(scene, LeaseLost).reason == "another session has the card"
+        assert next_event(scene, LeaseLost).reason == "another session has the GPU"
         scene.lease_client.release(lease, {})
         assert_quiet(scene)
         assert scene.process.holder() == ["somebody-else"]  # a late release touches nobody else's
@@ -336,8 +336,8 @@ def test_one_that_is_not_there_is_a_fault() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "what"),
     [
-        (200, b"<html>", "no JSON"),
-        (200, b"[]", "something else than an object"),
+        (200, b"<html>", "not JSON"),
+        (200, b"[]", "not a JSON object"),
         (200, b'{"success": true, "session_id": "other"}', "another session"),
         (401, b"{}", "status 401"),
     ],

@@ -47,7 +47,7 @@ class Program:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, secs in (("LISTEN_SECS", 0.02), ("LOOK_SECS", 0.05), ("RECONNECT_SECS", 0.05)):
+    for name, secs in (("LISTEN_SECS", 0.02), ("CHECK_SECS", 0.05), ("RECONNECT_SECS", 0.05)):
         monkeypatch.setattr(tenant_module, name, secs)
 
 

@@ -1,4 +1,4 @@
-"""What coordinator and tenants say to each other over Redis: names, JSON messages, and which of them are too old.
+"""Redis protocol between coordinator and tenants: names, JSON messages, and the check of their age.
 
 Two generations side by side. Imports nothing but the standard library, so that any program can use it.
 """
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-# The first generation: one tenant, the transcription service, without names or ids in its answers.
+# The first generation: one tenant, the transcription service, whose replies carry no names or ids.
 PAUSE = "transcription_pause"
 PAUSED = "transcription_paused"
 FREED = "vram_freed"
@@ -17,11 +17,11 @@ RESUME = "transcription_resume"
 STATE = "gpu_state"
 OWNER = "gpu_owner"
 
-# The second: commands to everybody, answers by service.
+# The second: commands to every tenant, replies by service.
 COMMAND = "gpu:command"
 ACKS = "gpu:ack:"
 
-RESIDENT = "transcription"  # who has the card while nobody asks for it
+RESIDENT = "transcription"  # uses the GPU while no lease is granted
 STATE_FREE = "transcription"
 STATE_PAUSING = "pausing"
 STATE_GEMMA = "gemma"
@@ -43,7 +43,7 @@ def encode(message: Mapping[str, Any]) -> str:
 
 
 def decode(data: bytes | str) -> dict[str, Any] | None:
-    """The object that a message holds, or None: others use these channels, too, and may be wrong."""
+    """Return the object of a message; None for anything else that other programs may publish here."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -51,32 +51,37 @@ def decode(data: bytes | str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def command(what: str, *, session_id: str, requester: str, timeout_ms: int = 0) -> str:
-    """``pause`` or ``resume``."""
-    return encode({"command": what, "session_id": session_id, "requester": requester, "timeout_ms": timeout_ms})
+def command(name: str, *, session_id: str, requester: str, timeout_ms: int = 0) -> str:
+    """Encode the command ``pause`` or ``resume``."""
+    return encode({"command": name, "session_id": session_id, "requester": requester, "timeout_ms": timeout_ms})
 
 
 def ack(
-    what: str, *, service: str, session_id: str, error: str | None = None, metadata: Mapping[str, object] | None = None
+    ack_type: str,
+    *,
+    service: str,
+    session_id: str,
+    error: str | None = None,
+    metadata: Mapping[str, object] | None = None,
 ) -> str:
-    """``paused``, ``resumed`` or ``error``. ``offloading`` in the metadata: not yet, a second one follows."""
-    told = {"ack_type": what, "service": service, "session_id": session_id, "error": error}
-    return encode(told | {"metadata": dict(metadata or {})})
+    """Encode ``paused``, ``resumed`` or ``error``. ``offloading`` in the metadata: a second one follows when done."""
+    fields = {"ack_type": ack_type, "service": service, "session_id": session_id, "error": error}
+    return encode(fields | {"metadata": dict(metadata or {})})
 
 
 def is_fresh(message: Mapping[str, Any], since: datetime) -> bool:
-    """Whether it was written after ``since``; one that does not say when was not proved to be an answer."""
+    """Return whether the message was written after ``since``; one without a timestamp never counts as a reply."""
     latest = datetime.now(UTC) + timedelta(seconds=CLOCK_SLACK_SECS)
     return any(_not_before(at, since) and at <= latest for at in _times(message.get("timestamp")))
 
 
 def _not_before(at: datetime, since: datetime) -> bool:
-    # Whole seconds were cut off, not measured.
+    # A sender without fractions has cut them off.
     return at >= (since if at.microsecond else since.replace(microsecond=0))
 
 
 def _times(value: object) -> list[datetime]:
-    """What a timestamp may mean. One without a zone is UTC or local time: Python programs write either."""
+    """Return the times that a timestamp may mean: without a zone it is UTC or local time."""
     try:
         if isinstance(value, int | float):
             return [datetime.fromtimestamp(value, UTC)]

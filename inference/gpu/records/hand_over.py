@@ -1,4 +1,4 @@
-"""What is kept of one hand-over: the card came to us, was used, and went back. Knows no tables."""
+"""Record of one hand-over: the GPU was granted to us, used, and released. Knows no tables."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,18 +7,18 @@ from datetime import UTC, datetime
 
 @dataclass(frozen=True, kw_only=True)
 class HandOverRecord:
-    """One grant of the card, told when it is over. Requests that were withdrawn before one are none.
+    """One granted session, recorded at its end; requests that were withdrawn before a grant are not recorded.
 
-    ``waited_ms``: from asking to the grant; ``loaded_ms``: from the grant until the runner was ready; ``moved_ms`` and
-    ``moved_bytes``: all moves to the card and back together; ``held_secs``: from grant to release; ``taken_secs``: how
-    long another tenant did without the card for it; ``yield_ms``: from being asked to leave until the card was free.
+    ``waited_ms``: from the request to the grant; ``loaded_ms``: from the grant until the runner was ready; ``moved_ms``
+    and ``moved_bytes``: all moves to the GPU and back; ``held_secs``: from grant to release; ``taken_secs``: in which
+    another tenant did without the GPU; ``yield_ms``: from the decision to leave until the GPU was free.
     """
 
     device_from: str
     device_to: str
     waited_ms: float
     ended_because: str
-    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))  # when it was asked for
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))  # of the request
     loaded_ms: float | None = None
     moved_ms: float = 0.0
     moved_bytes: int = 0

@@ -1,4 +1,4 @@
-"""Keeping hand-overs for the admin and for metrics."""
+"""Storage of hand-overs for the admin and for metrics."""
 
 import dataclasses
 import logging
@@ -10,14 +10,14 @@ from inference.models.gpu import HandOver
 
 log = logging.getLogger(__name__)
 
-KEPT = 10_000
+MAX_ROWS = 10_000
 
 
 def record_hand_over(record: HandOverRecord) -> None:
-    """Store one. A database that is away costs the record, never the hand-over; the log has it then."""
+    """Store a record; while the database is away it is logged instead."""
     values = dataclasses.asdict(record) | {"ended_because": record.ended_because[:255]}
     try:
         row = HandOver.objects.create(**values)
-        HandOver.objects.filter(pk__lte=row.pk - KEPT).delete()
+        HandOver.objects.filter(pk__lte=row.pk - MAX_ROWS).delete()
     except DatabaseError as error:
-        log.warning("a hand-over was not recorded (%s): %s", error, values)
+        log.warning("a hand-over was not recorded: error=%s record=%s", error, values)

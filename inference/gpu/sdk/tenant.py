@@ -1,13 +1,13 @@
-"""Sharing the card from any Python program, in five lines; needs `redis` and `httpx`, no Django.
+"""Sharing the GPU from any Python program, in five lines; needs `redis` and `httpx`, no Django.
 
     with gpu_tenant("transcription", on_pause=unload_model, on_resume=load_model) as gpu:
         for chunk in chunks:
             with gpu.use():
                 transcribe(chunk)
 
-A *resident* uses the card while nobody asks for it: ``on_resume`` is called when it may (also at the beginning),
+A *resident* uses the GPU while no lease is granted: ``on_resume`` is called when it may (also at the beginning),
 ``on_pause`` when it has to leave, between two uses, and has to return with the memory free. A *guest*
-(``resident=False``) has the card only inside ``with gpu.ask(priority=1):``, as a resident may have, too.
+(``resident=False``) has the GPU only inside ``with gpu.ask(priority=1):``, which a resident may use, too.
 """
 
 import logging
@@ -29,13 +29,13 @@ __all__ = ["GpuRefused", "GpuTenant", "gpu_tenant"]
 log = logging.getLogger(__name__)
 
 LISTEN_SECS = 0.2
-LOOK_SECS = 1.0  # how often the signs are compared with what we believe
+CHECK_SECS = 1.0  # between two comparisons of the published state with our own
 RECONNECT_SECS = 0.5
-# A holder that cannot reach Redis has left the card by then (its lease ends after a few seconds without renewal).
+# A holder that cannot reach Redis has left the GPU by then: its lease expires after a few seconds without renewal.
 LONELY_SECS = 30.0
-UNKNOWN_LOOKS = 3  # with no sign of a coordinator: nobody lends the card
-AGAIN_SECS = 2.0  # the same pause comes on both sets of channels
-# A pattern for one name: whoever listens so is not counted among the residents.
+UNKNOWN_CHECKS = 3  # without a published state: there is no coordinator
+REPEAT_SECS = 2.0  # within which the same pause arrives on both sets of channels
+# A pattern for one name: subscribers by pattern are not counted among the residents.
 ONLY_COMMANDS = channels.COMMAND[:-1] + f"[{channels.COMMAND[-1]}]"
 
 
@@ -48,8 +48,8 @@ def gpu_tenant(
     coordinator_url: str | None = None,
     resident: bool = True,
 ) -> "GpuTenant":
-    """``redis_url`` and ``coordinator_url`` default to GPU_REDIS_URL or REDIS_URL, and GPU_COORDINATOR_URL, then to
-    this machine. Both calls come from a thread of the tenant's own, never at the same time."""
+    """Make a tenant. ``redis_url`` and ``coordinator_url`` default to GPU_REDIS_URL or REDIS_URL, and
+    GPU_COORDINATOR_URL, then to this machine. A thread of the tenant calls both callbacks, never at the same time."""
     redis_url = (
         redis_url or os.environ.get("GPU_REDIS_URL") or os.environ.get("REDIS_URL") or "redis://127.0.0.1:6379/0"
     )
@@ -59,7 +59,7 @@ def gpu_tenant(
 
 
 class GpuTenant:
-    """One program's share of the card. Made by ``gpu_tenant``."""
+    """A program that shares the GPU; made by ``gpu_tenant``."""
 
     def __init__(
         self,
@@ -83,10 +83,10 @@ class GpuTenant:
         self._is_allowed = False
         self._n_using = 0
         self._lease: TenantLease | None = None
-        self._asking = ""  # the session of a request on its way
-        self._answered = ("", 0.0)  # the last pause that was obeyed, and when
+        self._pending_session = ""  # of a request that is on its way
+        self._last_pause = ("", 0.0)  # session and time of the last pause that was acted on
         self._n_disagreements = self._n_unknown = 0
-        self._heard_at = time.monotonic()  # when Redis last answered
+        self._redis_seen_at = time.monotonic()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"gpu tenant {service}", daemon=True)
 
@@ -104,12 +104,12 @@ class GpuTenant:
 
     @property
     def is_allowed(self) -> bool:
-        """Whether the card may be used just now. Only inside ``use`` does it stay so."""
+        """Whether the GPU may be used just now; only inside ``use`` does this stay true."""
         return self._is_allowed
 
     @contextmanager
     def use(self) -> Iterator[None]:
-        """Wait until the card may be used, and keep it for as long as the block takes: a second, not a minute."""
+        """Wait until the GPU may be used, and keep it for the block, which should take a second, not a minute."""
         with self._state:
             self._state.wait_for(lambda: self._is_allowed)
             self._n_using += 1
@@ -122,53 +122,53 @@ class GpuTenant:
 
     @contextmanager
     def ask(self, *, priority: int = 1, timeout_secs: float = 60.0) -> Iterator[TenantLease]:
-        """Ask the coordinator for the card (1: at once, 2: in the background) and have it until the block ends, or
-        until somebody more urgent comes: then ``use`` waits. Raises GpuRefused."""
+        """Acquire the GPU (priority 1: interactive, 2: background) until the block ends, or until a more urgent request
+        recalls it: then ``use`` waits. Raises GpuRefused."""
         lease = self._acquire(priority, timeout_secs)
         done = threading.Event()
-        keeping = threading.Thread(target=self._keep, args=(lease, done), name="gpu lease", daemon=True)
-        keeping.start()
+        renewing = threading.Thread(target=self._renew_until, args=(lease, done), name="gpu lease", daemon=True)
+        renewing.start()
         try:
             yield lease
         finally:
             done.set()
-            keeping.join()
-            self._give_up(lease)
+            renewing.join()
+            self._end_lease(lease)
 
-    # ---- asking ----
+    # ---- the lease ----
 
     def _acquire(self, priority: int, timeout_secs: float) -> TenantLease:
-        session_id = self._asking = new_session(self.service)
+        session_id = self._pending_session = new_session(self.service)
         try:
             lease = self._coordinator.acquire(session_id, priority=priority, timeout_secs=timeout_secs)
             self._lease = lease
         finally:
-            self._asking = ""
-        # Somebody more urgent may have asked before we knew that it was ours.
-        if self._coordinator.keeps(lease) is not True:
+            self._pending_session = ""
+        # A more urgent request may have recalled it before we knew that it was ours.
+        if self._coordinator.renew(lease) is not True:
             self._lease = None
             self._coordinator.release(session_id)
-            raise GpuRefused("the card was taken back at once")
+            raise GpuRefused("the lease was recalled at once")
         self._enter()
         return lease
 
-    def _keep(self, lease: TenantLease, done: threading.Event) -> None:
-        kept_at = time.monotonic()
+    def _renew_until(self, lease: TenantLease, done: threading.Event) -> None:
+        renewed_at = time.monotonic()
         while not done.wait(lease.renew_secs):
             if self._lease is not lease:
                 return
-            asked_at = time.monotonic()
-            is_kept = self._coordinator.keeps(lease)
-            kept_at = asked_at if is_kept else kept_at
-            silent_secs = time.monotonic() - kept_at
-            # Who cannot renew has left before the lease ends and somebody else comes.
-            if is_kept is False or silent_secs >= (lease.lost_after_secs or math.inf):
-                log.warning("%s: the lease of the card has ended", self.service)
-                self._give_up(lease)
+            sent_at = time.monotonic()
+            is_renewed = self._coordinator.renew(lease)
+            renewed_at = sent_at if is_renewed else renewed_at
+            silent_secs = time.monotonic() - renewed_at
+            # Without renewals the GPU has to be left before the lease ends and another session gets it.
+            if is_renewed is False or silent_secs >= (lease.lost_after_secs or math.inf):
+                log.warning("the GPU lease has ended: service=%s", self.service)
+                self._end_lease(lease)
                 return
 
-    def _give_up(self, lease: TenantLease) -> None:
-        """The end of a lease, whoever wanted it. A resident stays until it is told to leave."""
+    def _end_lease(self, lease: TenantLease) -> None:
+        """End the lease. A resident stays until it is paused."""
         with self._moving:
             if self._lease is not lease:
                 return
@@ -177,7 +177,7 @@ class GpuTenant:
                 self._leave()
             self._coordinator.release(lease.session_id)
 
-    # ---- coming and going ----
+    # ---- entering and leaving ----
 
     def _enter(self) -> None:
         with self._moving:
@@ -189,7 +189,7 @@ class GpuTenant:
                 self._state.notify_all()
 
     def _leave(self) -> None:
-        """Returns with the memory free; what ``on_pause`` raises comes out of here."""
+        """Return with the memory free; raises what ``on_pause`` raises."""
         with self._moving:
             was_allowed = self._is_allowed
             with self._state:
@@ -205,11 +205,11 @@ class GpuTenant:
             try:
                 self._listen()
             except redis.RedisError as error:
-                log.debug("%s: Redis is away: %s", self.service, error)
+                log.debug("redis is away: service=%s error=%s", self.service, error)
             except Exception:
-                # The program's own calls: without this thread nobody could ever have the card back.
-                log.exception("%s: coming or leaving failed", self.service)
-            if self._is_resident and time.monotonic() - self._heard_at > self.lonely_secs:
+                # Raised by a callback: without this thread no lease could be granted to other tenants again.
+                log.exception("entering or leaving the GPU failed: service=%s", self.service)
+            if self._is_resident and time.monotonic() - self._redis_seen_at > self.lonely_secs:
                 self._enter_alone()
             self._over.wait(RECONNECT_SECS)
 
@@ -217,41 +217,41 @@ class GpuTenant:
         try:
             self._enter()
         except Exception:
-            log.exception("%s: coming back without a coordinator failed", self.service)
+            log.exception("entering the GPU without a coordinator failed: service=%s", self.service)
 
     def _listen(self) -> None:
-        """Until the connection breaks or the tenant ends."""
+        """Handle messages until the connection breaks or the tenant ends."""
         with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
             if self._is_resident:
                 pubsub.subscribe(channels.COMMAND, channels.PAUSE, channels.RESUME)
             else:
                 pubsub.psubscribe(ONLY_COMMANDS)
-            look_at = 0.0
+            check_at = 0.0
             while not self._over.is_set():
                 message = pubsub.get_message(timeout=LISTEN_SECS)
                 if message is not None:
-                    self._hear(message["channel"].decode(), channels.decode(message["data"]) or {})
-                if time.monotonic() >= look_at:
-                    self._look()
-                    self._heard_at = time.monotonic()
-                    look_at = self._heard_at + LOOK_SECS
+                    self._handle(message["channel"].decode(), channels.decode(message["data"]) or {})
+                if time.monotonic() >= check_at:
+                    self._compare_state()
+                    self._redis_seen_at = time.monotonic()
+                    check_at = self._redis_seen_at + CHECK_SECS
 
-    def _hear(self, channel: str, message: dict[str, Any]) -> None:
-        what = message.get("command") if channel == channels.COMMAND else channel
+    def _handle(self, channel: str, message: dict[str, Any]) -> None:
+        kind = message.get("command") if channel == channels.COMMAND else channel
         session_id = str(message.get("session_id") or message.get("task_id") or "")
         lease = self._lease
-        if what == "pause" and lease is not None and session_id == lease.session_id:
-            self._give_back(lease)
+        if kind == "pause" and lease is not None and session_id == lease.session_id:
+            self._obey_recall(lease)
         elif not self._is_resident:
             return
-        elif what in ("pause", channels.PAUSE):
-            self._pause(session_id, is_old=what == channels.PAUSE)
-        elif what in ("resume", channels.RESUME):
+        elif kind in ("pause", channels.PAUSE):
+            self._pause(session_id, is_old=kind == channels.PAUSE)
+        elif kind in ("resume", channels.RESUME):
             self._enter()
             self._answer("resumed", session_id)
 
-    def _give_back(self, lease: TenantLease) -> None:
-        """Somebody more urgent wants what we hold."""
+    def _obey_recall(self, lease: TenantLease) -> None:
+        """Leave the GPU and release the lease for a more urgent request."""
         with self._moving:
             self._lease = None
             self._leave()
@@ -259,40 +259,40 @@ class GpuTenant:
         self._answer("paused", lease.session_id)
 
     def _pause(self, session_id: str, *, is_old: bool) -> None:
-        former, at = self._answered
-        if session_id == former and time.monotonic() - at < AGAIN_SECS:
+        last_session, at = self._last_pause
+        if session_id == last_session and time.monotonic() - at < REPEAT_SECS:
             if not is_old:
                 self._answer("paused", session_id)
             return
-        # What we ask for ourselves is emptied for us: nothing has to leave.
-        is_own = session_id == self._asking and session_id != ""
+        # The pause belongs to our own request: nothing has to leave.
+        is_own = session_id == self._pending_session and session_id != ""
         self._redis.publish(channels.PAUSED, _old("paused", offloading=True, queued_chunks=0))
         self._answer("paused", session_id, offloading=True)
         try:
             if not is_own:
                 self._leave()
         except Exception:
-            self._answer("error", session_id, error="the program could not leave the card")
+            self._answer("error", session_id, error="the program could not leave the GPU")
             raise
         self._redis.publish(channels.FREED, _old("freed"))
         self._answer("paused", session_id)
-        self._answered = (session_id, time.monotonic())
+        self._last_pause = (session_id, time.monotonic())
 
-    def _answer(self, what: str, session_id: str, *, error: str | None = None, **metadata: object) -> None:
-        told = channels.ack(what, service=self.service, session_id=session_id, error=error, metadata=metadata)
-        self._redis.publish(channels.ack_channel(self.service), told)
+    def _answer(self, ack_type: str, session_id: str, *, error: str | None = None, **metadata: object) -> None:
+        message = channels.ack(ack_type, service=self.service, session_id=session_id, error=error, metadata=metadata)
+        self._redis.publish(channels.ack_channel(self.service), message)
 
-    def _look(self) -> None:
-        """What was said while nobody listened is read from the signs. Twice, since they lag behind the words."""
+    def _compare_state(self) -> None:
+        """Catch up on missed messages from the published state; twice in a row, since it lags behind them."""
         raw = self._redis.get(channels.STATE)
-        if not self._is_resident or self._lease is not None or self._asking:
+        if not self._is_resident or self._lease is not None or self._pending_session:
             return
         self._n_unknown = self._n_unknown + 1 if raw is None else 0
-        if raw is None and self._n_unknown < UNKNOWN_LOOKS:
+        if raw is None and self._n_unknown < UNKNOWN_CHECKS:
             return
         is_free = raw is None or raw.decode() in (channels.STATE_FREE, self.service)
         self._n_disagreements = self._n_disagreements + 1 if is_free != self._is_allowed else 0
-        is_first = not self._is_allowed and self._answered == ("", 0.0)
+        is_first = not self._is_allowed and self._last_pause == ("", 0.0)
         if self._n_disagreements < (1 if is_first else 2):
             return
         self._n_disagreements = 0

@@ -1,4 +1,4 @@
-"""The built-in coordinator, called directly: the web process may be away, the ledger and Redis are enough."""
+"""Transport to the built-in coordinator by direct calls: it needs the ledger and Redis, and no web process."""
 
 import threading
 from collections.abc import Mapping
@@ -14,15 +14,15 @@ from inference.gpu.coordinator.wait_queue import Waiter
 from inference.gpu.protocol import channels
 from inference.gpu.transports.port import CoordinatorFault, Denial, Grant, OnWait
 
-LOOKS_PER_TTL = 4
-# Whoever leaves the line loses his place: as long as the card is wanted, we stay.
+RENEWALS_PER_TTL = 4
+# A request that leaves the queue loses its place, so it stays while the GPU is wanted.
 LONGEST_WAIT_SECS = 3600.0
-TELL_AFTER_SECS = 1.0
+REPORT_WAIT_SECS = 1.0
 UNAVAILABLE_ERRORS = "the built-in coordinator cannot reach Redis or its database"
 
 
 class BuiltInCoordinator:
-    """Connections of Django's are closed after each call: the keeper's threads are not Django's."""
+    """Closes the database connections after each call: Django does not manage the lease client's threads."""
 
     kind = "builtin"
 
@@ -37,11 +37,11 @@ class BuiltInCoordinator:
 
     @property
     def renew_secs(self) -> float:
-        return self._config.ttl_secs / LOOKS_PER_TTL
+        return self._config.ttl_secs / RENEWALS_PER_TTL
 
     @property
     def lost_after_secs(self) -> float | None:
-        # One look less than the others wait: we have left before somebody else comes.
+        # One renewal less than the TTL: we have left before another session gets the GPU.
         return self._config.ttl_secs - self.renew_secs
 
     def acquire(
@@ -54,15 +54,15 @@ class BuiltInCoordinator:
             timeout_secs=LONGEST_WAIT_SECS,
             renews=True,
         )
-        told = ""
+        reported = ""
         try:
             while (verdict := acquisition.step()) is None:
-                if acquisition.waits_for != told and acquisition.waited_secs >= TELL_AFTER_SECS:
-                    told = acquisition.waits_for
-                    on_wait(told)
+                if acquisition.waits_for != reported and acquisition.waited_secs >= REPORT_WAIT_SECS:
+                    reported = acquisition.waits_for
+                    on_wait(reported)
                 if session_id == self._withdrawn:
                     acquisition.cancel()
-                    return Denial("nobody needs the card any more")
+                    return Denial("the request was withdrawn")
                 self._withdrawing.wait(acquisition.pause_secs)
                 self._withdrawing.clear()
         finally:
@@ -91,4 +91,4 @@ class BuiltInCoordinator:
             connections.close_all()
 
     def close(self) -> None:
-        """The client is the process's."""
+        """Nothing to close: the process owns the Redis client."""

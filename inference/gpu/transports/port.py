@@ -1,6 +1,6 @@
-"""What a lease client needs of a coordinator. Every call blocks; one call at a time but for ``withdraw``.
+"""Interface of a coordinator to the lease client. Every call blocks; one call at a time, except ``withdraw``.
 
-CoordinatorFault      nothing was granted, and the coordinator is at fault: down, hanging, garbage
+CoordinatorFault      nothing was granted, and the coordinator is at fault: down, hanging, or answering garbage
 """
 
 from collections.abc import Callable, Mapping
@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 
 class CoordinatorFault(Exception):
-    """The coordinator did not do its work; the text is fit for users."""
+    """The coordinator failed; the text may be shown to users."""
 
 
 @dataclass(frozen=True)
 class Grant:
     epoch: int  # 0: this coordinator counts none
-    coordinator: str  # who granted it, as in ``Lease.coordinator``
+    coordinator: str  # as in ``Lease.coordinator``
 
 
 @dataclass(frozen=True)
@@ -32,26 +32,26 @@ OnWait = Callable[[str], None]
 class Coordinator(Protocol):
     @property
     def renew_secs(self) -> float:
-        """How often to ``look`` while the card is held."""
+        """Interval of ``renew`` while the lease is held."""
 
     @property
     def lost_after_secs(self) -> float | None:
-        """How long looks may fail before the lease counts as lost; None: as long as they like."""
+        """Seconds of failed renewals until the lease counts as lost; None: never."""
 
     def acquire(
         self, *, session_id: str, priority: int, metadata: Mapping[str, Any], on_wait: OnWait = lambda reason: None
     ) -> Grant | Denial:
-        """Wait for the card; ``on_wait`` is told for what, where that is known. Raises CoordinatorFault."""
+        """Wait for the GPU; ``on_wait`` gets the reason of the wait, if known. Raises CoordinatorFault."""
 
     def withdraw(self, session_id: str) -> None:
-        """From another thread: nobody waits for ``acquire`` any more. It may go on until its own timeout."""
+        """Give up the ``acquire`` of another thread, which may still go on until its own timeout."""
 
     def renew(self, session_id: str) -> str | None:
-        """Whether the card is still ours, renewing that where it can be renewed: None, or who else has it.
+        """Renew the lease where the protocol can, and check it; return why it is lost, or None.
         Raises CoordinatorFault."""
 
     def release(self, session_id: str, result: Mapping[str, Any]) -> None:
-        """Give it back; also what was never granted as far as we know. Raises CoordinatorFault."""
+        """Release the lease, also one whose grant may have been lost. Raises CoordinatorFault."""
 
     def close(self) -> None: ...
 
