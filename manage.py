@@ -2,6 +2,7 @@
 """The command line. A mistake of the operator ends with one line that names it, without a traceback."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -54,4 +55,9 @@ def has_pending_migrations() -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        # Commands that stop in their own way catch it; this is Ctrl-C while one starts.
+        sys.stderr.write("stopped\n")
+        sys.exit(128 + signal.SIGINT)

@@ -1,1 +1,1 @@
-"""Many prompts from a file, their answers into another: `manage.py batch_prompts` without the command line."""
+"""Batch processing: prompts from a file, answers into another. `manage.py batch_prompts` is its command line."""

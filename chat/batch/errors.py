@@ -1,33 +1,33 @@
-"""Why a batch cannot go on.
+"""Errors that end a batch.
 
 BatchError
 |- OutputBusy      another process writes the same file
-|- OutputForeign   the file holds something else than results
-|- InputChanged    the results were made from another input or with other options
-|- InputUnreadable the input is missing or no regular file
-|- ServiceGone     the service stopped while the batch ran, and stayed away
+|- OutputForeign   the file holds something other than results
+|- InputChanged    the results belong to another input or to other options
+|- InputUnreadable the input cannot be read, or is not understood
+|- ServiceGone     the service stopped during the batch and did not return
 """
 
 
 class BatchError(Exception):
-    """Base of this package's errors; the message is for the person at the terminal."""
+    """Base of this package's errors; the message is shown on the terminal."""
 
 
 class OutputBusy(BatchError):
-    """Exactly one process may append to a file of results."""
+    """Another process holds the lock of the output file; one process at a time may append."""
 
 
 class OutputForeign(BatchError):
-    """Nothing of it is touched."""
+    """The output file was not written by batch_prompts and is left unchanged."""
 
 
 class InputChanged(BatchError):
-    """Going on would mix two runs in one file."""
+    """Continuing would mix two runs in one file."""
 
 
 class InputUnreadable(BatchError):
-    """It is read twice, so it has to be a file."""
+    """The input cannot be opened, or is neither lines nor JSON."""
 
 
 class ServiceGone(BatchError):
-    """What was answered is kept; the next start goes on."""
+    """No worker reports any more; the answers so far are kept and the next start continues."""

@@ -1,33 +1,35 @@
-"""The prompts of a batch, read line by line from a file of any length.
+"""Prompts of a batch, read from an input of any length and checked as bodies of chat requests.
 
-A line is checked as the body of a chat request is; what is wrong with it stays that line's own failure.
+An invalid line is a failure of that line alone.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from chat.batch.errors import InputUnreadable
+from chat.batch.input_files import (
+    BYTE_ORDER_MARK,
+    PromptFormat,
+    detect_format,
+    load_entries,
+    open_input,
+    refuse_constant,
+)
 from chat.errors import ChatError
-from chat.schemas.chat_bodies import chat_request
+from chat.schemas.chat_bodies import ChatBody, chat_request
 from chat.schemas.requests import ChatRequest
 
-JSONL_SUFFIXES = {".jsonl", ".ndjson"}
-
-
-class PromptFormat(StrEnum):
-    AUTO = "auto"  # by the file's name, else by its first line
-    JSONL = "jsonl"  # one JSON object a line
-    PLAIN = "plain"  # one prompt a line
+KNOWN_FIELDS = {"prompt", "system", "id", *ChatBody.__struct_fields__}
+MESSAGE_PATH = re.compile(r"\bmessages\[(\d+)\](\.content)?")
 
 
 @dataclass(frozen=True)
 class InputLine:
-    """One line that is not blank; ``number`` counts from 1 with blank lines included. ``data`` None: too long."""
+    """A line that is not blank; ``number`` counts from 1, blank lines included. ``data`` is None when too long."""
 
     number: int
     data: bytes | None
@@ -35,17 +37,18 @@ class InputLine:
 
 @dataclass(frozen=True)
 class BatchPrompt:
-    """A line that can be asked; ``prompt_id`` is the line's own name for it, any JSON value."""
+    """A valid line; ``prompt_id`` is the line's "id", any JSON value. ``unknown_fields`` were ignored."""
 
     line: int
     prompt_id: Any
     request: ChatRequest
     digest: str
+    unknown_fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class LineFailure:
-    """A line without an answer, and why."""
+    """A line without an answer, and the reason."""
 
     line: int
     prompt_id: Any
@@ -55,24 +58,24 @@ class LineFailure:
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """What the command line says about every prompt: fields of a request's body, which a line's own override."""
+    """Request fields of the command line for every prompt, which a line may override."""
 
     fields: dict[str, Any]
     system: str | None
     owner: str
 
     @property
-    def named(self) -> dict[str, Any]:
-        """Everything an answer depends on beside its line."""
+    def as_dict(self) -> dict[str, Any]:
+        """All options that an answer depends on."""
         return {**self.fields, "system": self.system, "owner": self.owner}
 
     @property
     def digest(self) -> bytes:
-        return hashlib.sha256(json.dumps(self.named, sort_keys=True).encode()).digest()
+        return hashlib.sha256(json.dumps(self.as_dict, sort_keys=True).encode()).digest()
 
 
 class BatchInput:
-    """The input file. It is opened once, so that one run sees one file even if another takes its name."""
+    """The input, opened once, so that a run reads one file even when another replaces it."""
 
     def __init__(self, path: Path, form: PromptFormat, options: BatchOptions, max_line_bytes: int) -> None:
         """Raises InputUnreadable."""
@@ -81,18 +84,56 @@ class BatchInput:
         self._fields = options.fields
         self._system = options.system
         self._salt = options.digest
-        try:
-            self._file: BinaryIO = path.open("rb")
-            self._file.seek(0)
-        except OSError as error:
-            raise InputUnreadable(f"cannot read {path}: {error.strerror or error}") from error
-        self.form = self._detected() if form is PromptFormat.AUTO else form
+        self._file: BinaryIO = open_input(path)
+        self._entries: list[Any] | None = None
+        self.form = form
+        if form is PromptFormat.AUTO:
+            first = next(self._file_lines(), None)
+            self.form = detect_format(path, first.data if first else None, self._file)
+        if self.form is PromptFormat.JSON:
+            self._entries = load_entries(path, self._file)
+
+    @property
+    def unit(self) -> str:
+        """Return the word for what is numbered: lines, or entries of a JSON array."""
+        return "line" if self._entries is None else "entry"
 
     def close(self) -> None:
         self._file.close()
 
     def lines(self) -> Iterator[InputLine]:
-        """All lines from the beginning that are not blank, one in memory at a time."""
+        """Yield all lines from the beginning that are not blank, or the entries of a JSON document."""
+        if self._entries is None:
+            yield from self._file_lines()
+            return
+        for number, entry in enumerate(self._entries, start=1):
+            row = {"prompt": entry} if isinstance(entry, str) else entry
+            data = json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass")
+            yield InputLine(number, data if len(data) <= self.max_line_bytes else None)
+
+    def digest(self, line: InputLine) -> str:
+        """Return a hash of line and options; of the bytes, so that a million lines are checked in seconds."""
+        return hashlib.blake2b(line.data or b"", digest_size=16, key=self._salt).hexdigest()
+
+    def parse(self, line: InputLine) -> BatchPrompt | LineFailure:
+        prompt_id: Any = None
+        if line.data is None:
+            message = f"the {self.unit} has more than {self.max_line_bytes} bytes"
+            return LineFailure(line.number, None, "too_long", message)
+        names: list[str] = []
+        try:
+            row = self._row(line.data)
+            prompt_id = row.pop("id", None)
+            unknown = tuple(name for name in row if name not in KNOWN_FIELDS)
+            names = self._message_names(row)
+            request = chat_request(self._body(row))
+        except (ValueError, RecursionError) as error:
+            return LineFailure(line.number, prompt_id, "invalid_line", str(error))
+        except ChatError as error:
+            return LineFailure(line.number, prompt_id, error.code, _as_written(error.message, names))
+        return BatchPrompt(line.number, prompt_id, request, self.digest(line), unknown)
+
+    def _file_lines(self) -> Iterator[InputLine]:
         self._file.seek(0)
         number = 0
         while data := self._file.readline(self.max_line_bytes + 1):
@@ -103,67 +144,56 @@ class BatchInput:
             elif data.strip():
                 yield InputLine(number, data.rstrip(b"\r\n"))
 
-    def digest(self, raw: InputLine) -> str:
-        """The same for the same line and options. Of the bytes: a million lines are checked in seconds."""
-        return hashlib.blake2b(raw.data or b"", digest_size=16, key=self._salt).hexdigest()
-
-    def parse(self, raw: InputLine) -> BatchPrompt | LineFailure:
-        prompt_id: Any = None
-        try:
-            if raw.data is None:
-                return LineFailure(raw.number, None, "too_long", f"the line has more than {self.max_line_bytes} bytes")
-            given = self._given(raw.data)
-            prompt_id = given.pop("id", None)
-            request = chat_request(self._body(given))
-        except (ValueError, RecursionError) as error:
-            return LineFailure(raw.number, prompt_id, "invalid_line", str(error))
-        except ChatError as error:
-            return LineFailure(raw.number, prompt_id, error.code, error.message)
-        return BatchPrompt(raw.number, prompt_id, request, self.digest(raw))
-
-    def _given(self, data: bytes) -> dict[str, Any]:
-        text = data.decode("utf-8-sig" if data.startswith(b"\xef\xbb\xbf") else "utf-8")
+    def _row(self, data: bytes) -> dict[str, Any]:
+        text = data.decode("utf-8-sig" if data.startswith(BYTE_ORDER_MARK) else "utf-8")
         if self.form is PromptFormat.PLAIN:
             return {"prompt": text}
-        given = json.loads(text, parse_constant=_refuse_constant)
-        if not isinstance(given, dict):
+        try:
+            row = json.loads(text, parse_constant=refuse_constant)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
+        if not isinstance(row, dict):
             raise ValueError("the line is not a JSON object")  # noqa: TRY004  the line's failure, not a bug
-        return given
+        return row
 
-    def _body(self, given: dict[str, Any]) -> dict[str, Any]:
-        if "conversation_id" in given:
-            raise ValueError("conversation_id: the prompts of a batch run side by side, not one after the other")
-        prompt, own_system = given.pop("prompt", None), given.pop("system", None)
-        if (prompt is None) == (given.get("messages") is None):
-            raise ValueError('one of "prompt" and "messages" is needed')
-        messages = [{"role": "user", "content": prompt}] if prompt is not None else given["messages"]
-        system = own_system if own_system is not None else self._system
+    def _body(self, row: dict[str, Any]) -> dict[str, Any]:
+        if "conversation_id" in row:
+            raise ValueError("conversation_id: the prompts of a batch run in parallel, not one after the other")
+        prompt, line_system = row.pop("prompt", None), row.pop("system", None)
+        if (prompt is None) == (row.get("messages") is None):
+            raise ValueError('exactly one of "prompt" and "messages" is required')
+        messages = [{"role": "user", "content": prompt}] if prompt is not None else row["messages"]
+        system = line_system if line_system is not None else self._system
         if system is not None and not _begins_with_system(messages):
             messages = [{"role": "system", "content": system}, *messages]
-        return {**self._fields, **given, "messages": messages, "priority": "batch"}
+        return {**self._fields, **row, "messages": messages, "priority": "batch"}
 
-    def _detected(self) -> PromptFormat:
-        if self.path.suffix.lower() in JSONL_SUFFIXES:
-            return PromptFormat.JSONL
-        first = next(self.lines(), None)
-        if first is None or first.data is None:
-            return PromptFormat.PLAIN
-        try:
-            return PromptFormat.JSONL if isinstance(json.loads(first.data), dict) else PromptFormat.PLAIN
-        except (ValueError, RecursionError):
-            return PromptFormat.PLAIN
+    def _message_names(self, row: dict[str, Any]) -> list[str]:
+        """Return the name in the line, or on the command line, of each message of the request."""
+        messages = row.get("messages")
+        names = [f"messages[{n}]" for n in range(len(messages))] if isinstance(messages, list) else ["prompt"]
+        has_system = row.get("system", self._system) is not None
+        return ["system", *names] if has_system and not _begins_with_system(messages or []) else names
 
     def _skip_rest(self) -> None:
         while (more := self._file.readline(self.max_line_bytes)) and not more.endswith(b"\n"):
             pass
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _as_written(message: str, names: list[str]) -> str:
+    """Replace paths of the request's messages in an error by the names in the line."""
+
+    def name(match: re.Match[str]) -> str:
+        index = int(match[1])
+        if index >= len(names):
+            return match[0]
+        return names[index] + (match[2] or "" if names[index].startswith("messages") else "")
+
+    return MESSAGE_PATH.sub(name, message)
 
 
 def _begins_with_system(messages: Any) -> bool:  # noqa: ANN401
-    """Not more than asked: what else is wrong with foreign messages is found by their check."""
+    """Check the first message only; other errors are found by ``chat_request``."""
     if not isinstance(messages, list):
         raise ValueError("messages: must be a list of messages")  # noqa: TRY004  the line's failure, not a bug
     first = messages[0] if messages else None

@@ -1,6 +1,6 @@
-"""The file of results: whole lines only, each on the disk before the next, written by one process at a time.
+"""The output file: whole lines, each on the disk before the next, appended by one process at a time.
 
-Beside it lie ``.state`` (which run this is, until it is complete) and ``.failed`` (the lines without an answer).
+Beside it are ``.state`` (the unfinished run) and ``.failed`` (the lines without an answer).
 """
 
 import fcntl
@@ -17,27 +17,27 @@ import msgspec
 from chat.batch.errors import BatchError, InputChanged, OutputBusy, OutputForeign
 from chat.batch.inputs import BatchInput, BatchOptions, LineFailure
 
-# 8 bytes of memory for each; a number beyond it was not written here.
-MOST_LINES = 1_000_000_000
+# 8 bytes of memory per line; a greater number was not written by this program.
+MAX_LINES = 1_000_000_000
 IS_DIGEST = re.compile("[0-9a-f]{32}").fullmatch
 
 
 class ResultMark(msgspec.Struct, frozen=True):
-    """What is read again of a result."""
+    """The fields of a result that a later start reads."""
 
     line: int
     digest: str
 
 
 class RunState(msgspec.Struct, frozen=True):
-    """The run a file of results belongs to; ``run`` is part of the idempotency keys of its prompts."""
+    """The run of an output file; ``run`` is part of the idempotency keys of its prompts."""
 
     run: str
     options: dict[str, Any]
 
 
 class CompletedLines:
-    """Which lines have an answer, and the beginning of their digests: 8 bytes a line, however long the file."""
+    """Lines with an answer and the start of their digests: 8 bytes per line."""
 
     def __init__(self) -> None:
         self._marks = array("Q")
@@ -58,7 +58,7 @@ class CompletedLines:
 
 
 class BatchOutput:
-    """An open, locked file of results. ``with`` it; the lock goes with the process."""
+    """An open, locked output file; a context manager. The lock ends with the process."""
 
     def __init__(self, path: Path) -> None:
         """Raises OutputBusy, OutputForeign, BatchError."""
@@ -67,6 +67,8 @@ class BatchOutput:
         self.failed_path = path.with_name(path.name + ".failed")
         self.done = CompletedLines()
         try:
+            if path.exists() and not path.is_file():
+                raise BatchError(f"{path} is not a regular file; use - for standard output")
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise BatchError(f"cannot write {path}: {error.strerror}") from error
@@ -83,13 +85,13 @@ class BatchOutput:
         os.close(self._fd)
 
     def wipe(self) -> None:
-        """Throw away what a former run left."""
+        """Delete the results of the previous run."""
         os.ftruncate(self._fd, 0)
         for path in (self.state_path, self.failed_path):
             path.unlink(missing_ok=True)
 
     def load(self) -> None:
-        """Learn what is done; a line that a killed process left half-written is cut off. Raises OutputForeign."""
+        """Read the answered lines; truncate a line that a killed process left incomplete. Raises OutputForeign."""
         decoder = msgspec.json.Decoder(ResultMark)
         end = number = 0
         with self.path.open("rb") as file:
@@ -101,67 +103,67 @@ class BatchOutput:
                     mark = decoder.decode(data)
                 except msgspec.DecodeError as error:
                     raise self._foreign(number) from error
-                if not 0 < mark.line <= MOST_LINES or not IS_DIGEST(mark.digest):
+                if not 0 < mark.line <= MAX_LINES or not IS_DIGEST(mark.digest):
                     raise self._foreign(number)
                 self.done.add(mark)
                 end += len(data)
             else:
                 return
         if number == 1 and not self.state_path.exists():
-            # Not one result and no sign of a run: this is somebody's text without a line end.
+            # No result and no state file: a foreign text without a line end.
             raise self._foreign(number)
         os.ftruncate(self._fd, end)
         os.fsync(self._fd)
 
     def state(self) -> RunState | None:
-        """The run that this file belongs to; None before the first and after a complete one."""
+        """Return the unfinished run of this file, None when there is none."""
         try:
             return msgspec.json.decode(self.state_path.read_bytes(), type=RunState)
         except FileNotFoundError:
             return None
         except (msgspec.DecodeError, OSError) as error:
-            raise OutputForeign(f"{self.state_path} cannot be read ({error}); --restart begins anew") from error
+            raise OutputForeign(f"{self.state_path} cannot be read ({error}); use --restart to begin again") from error
 
     def check_options(self, options: BatchOptions) -> None:
-        """Raises InputChanged when the run was begun with other options than these."""
+        """Raises InputChanged when the run was started with other options."""
         state = self.state()
-        before, now = state.options if state else options.named, options.named
+        before, now = state.options if state else options.as_dict, options.as_dict
         if changed := sorted(name for name in before | now if before.get(name) != now.get(name)):
             raise InputChanged(
-                f"{self.path} was begun with other options: {', '.join(changed)}. "
-                "Give the same ones to go on, or --restart to begin anew."
+                f"{self.path} was started with other options: {', '.join(changed)}. "
+                "Use the same ones to continue, or --restart to begin again."
             )
 
     def begin(self, options: BatchOptions) -> str:
-        """The name of the run to go on with, stored before anything is asked."""
+        """Return the name of the run, stored before its first prompt is sent."""
         state = self.state()
         if state is None:
-            state = RunState(run=uuid.uuid4().hex, options=options.named)
+            state = RunState(run=uuid.uuid4().hex, options=options.as_dict)
             self._write_state(state)
         return state.run
 
     def check_input(self, source: BatchInput) -> int:
-        """How many prompts the input has. Raises InputChanged when a line that is done reads differently now."""
-        count = n_found = 0
-        for raw in source.lines():
+        """Return the number of prompts. Raises InputChanged when an answered line has changed."""
+        count = n_present = 0
+        for line in source.lines():
             count += 1
-            if raw.number not in self.done:
+            if line.number not in self.done:
                 continue
-            n_found += 1
-            if not self.done.agrees(raw.number, source.digest(raw)):
+            n_present += 1
+            if not self.done.agrees(line.number, source.digest(line)):
                 raise InputChanged(
-                    f"line {raw.number} of {source.path}, or an option, has changed since {self.path} was written. "
-                    "Restore it to go on, or use --restart to begin anew."
+                    f"{source.unit} {line.number} of {source.path}, or an option, has changed since {self.path} was "
+                    "written. Restore it to continue, or use --restart to begin again."
                 )
-        if n_found < self.done.count:
+        if n_present < self.done.count:
             raise InputChanged(
-                f"{self.path} has answers to {self.done.count - n_found} lines that {source.path} no longer has. "
-                "Restore them to go on, or use --restart to begin anew."
+                f"{self.path} has answers to {self.done.count - n_present} lines that {source.path} no longer has. "
+                "Restore them to continue, or use --restart to begin again."
             )
         return count
 
     def append(self, result: dict[str, Any]) -> None:
-        """One more result, on the disk when this returns. Raises BatchError when the disk is full."""
+        """Append a result and wait until it is on the disk. Raises BatchError when the disk is full."""
         data = json.dumps(result, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         end = os.fstat(self._fd).st_size
         try:
@@ -175,13 +177,13 @@ class BatchOutput:
         self.done.add(ResultMark(result["line"], result["digest"]))
 
     def finish(self, failures: int) -> None:
-        """All lines were tried; without failures nothing but the results stays."""
+        """End the run; without failures only the results remain."""
         if not failures:
             self.state_path.unlink(missing_ok=True)
             self.failed_path.unlink(missing_ok=True)
 
     def forget_failures(self) -> None:
-        """They are tried again now."""
+        """Delete the list of failures, since this run tries those lines again."""
         self.failed_path.unlink(missing_ok=True)
 
     def append_failure(self, failure: LineFailure) -> None:
@@ -200,7 +202,7 @@ class BatchOutput:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.state_path)
-        # The names must be on the disk too: a run that forgot its keys would ask everything again.
+        # The directory entry must be on the disk, too: a run without its keys would send every prompt again.
         directory = os.open(self.path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
         os.fsync(directory)
         os.close(directory)
@@ -208,10 +210,10 @@ class BatchOutput:
     def _foreign(self, number: int) -> OutputForeign:
         return OutputForeign(
             f"line {number} of {self.path} is not a result of batch_prompts; nothing was changed. "
-            "Choose another file, or --restart to throw this one away."
+            "Choose another file, or use --restart to overwrite this one."
         )
 
 
 def _short(digest: str) -> int:
-    # 0 stands for "not done".
+    # 0 means "no answer".
     return int(digest[:16], 16) or 1

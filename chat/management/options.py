@@ -1,6 +1,6 @@
-"""The options that `ask` and `batch_prompts` share, and their way into the body of a chat request.
+"""Options shared by `ask` and `batch_prompts`, and their translation to the body of a chat request.
 
-Knows no ranges: what is given is checked as any other request is.
+Knows no ranges; the request's validation checks them.
 """
 
 import argparse
@@ -15,12 +15,12 @@ from inference.monitoring import worker_report
 
 # Field of the wire format -> (type, help). The option is the field's name with hyphens.
 SAMPLING: dict[str, tuple[type[int] | type[float], str]] = {
-    "max_tokens": (int, "most tokens of an answer"),
-    "temperature": (float, "0 takes the likeliest token every time"),
-    "top_p": (float, "keep the likeliest tokens that make up this share"),
-    "top_k": (int, "keep this many of the likeliest tokens; 0: all"),
-    "min_p": (float, "keep tokens at least this likely relative to the likeliest"),
-    "repeat_penalty": (float, "make tokens of the last sentences less likely; 1: off"),
+    "max_tokens": (int, "largest number of tokens of an answer"),
+    "temperature": (float, "0 always takes the most likely token"),
+    "top_p": (float, "keep the most likely tokens that make up this share"),
+    "top_k": (int, "keep this many of the most likely tokens; 0: all"),
+    "min_p": (float, "keep tokens at least this likely relative to the most likely"),
+    "repeat_penalty": (float, "make recent tokens less likely; 1: off"),
     "presence_penalty": (float, "make tokens that occurred less likely"),
     "frequency_penalty": (float, "make tokens less likely the more often they occurred"),
     "seed": (int, "draw the same tokens each time"),
@@ -29,7 +29,7 @@ SAMPLING: dict[str, tuple[type[int] | type[float], str]] = {
 
 
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:
-    """System prompt, sampling, memories, deadline and owner."""
+    """Add the options for system prompt, sampling, retrieval, deadline and owner."""
     system = parser.add_mutually_exclusive_group()
     system.add_argument("--system", help="system prompt instead of the default one")
     system.add_argument("--system-file", type=Path, help="file that holds the system prompt")
@@ -41,29 +41,29 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=float, dest="timeout_s", metavar="SECS", help="stop an answer after this time"
     )
     owner = parser.add_mutually_exclusive_group()
-    owner.add_argument("--user", metavar="NAME", help="ask in the name of this user")
-    owner.add_argument("--owner", metavar="KEY", help='ask in the name of this owner key, such as "service:gateway"')
+    owner.add_argument("--user", metavar="NAME", help="act as this user")
+    owner.add_argument("--owner", metavar="KEY", help='act as this owner key, such as "service:gateway"')
 
 
 def request_fields(options: dict[str, Any]) -> dict[str, Any]:
-    """What was given, as fields of a request's body, the system prompt not among them."""
+    """Return the options as fields of a request's body, without the system prompt."""
     names = [*SAMPLING, "stop", "use_rag", "timeout_s"]
     return {name: options[name] for name in names if options.get(name) is not None}
 
 
 def system_prompt(options: dict[str, Any]) -> str | None:
-    """The system prompt that was given. Raises CommandError for a file that cannot be read."""
+    """Return the system prompt of the options. Raises CommandError for an unreadable file."""
     path: Path | None = options.get("system_file")
     if path is None:
         return options.get("system")
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"--system-file {path}: {error}") from error
 
 
 def caller_of(options: dict[str, Any]) -> Caller:
-    """Who asks: a user, any owner key, or the local identity. Raises CommandError for a user who does not exist."""
+    """Return the user, owner key or local identity of the options. Raises CommandError for an unknown user."""
     if name := options.get("user"):
         users = get_user_model()._default_manager
         user = users.filter(**{get_user_model().USERNAME_FIELD: name}).first()
@@ -79,7 +79,7 @@ def caller_of(options: dict[str, Any]) -> Caller:
 
 
 def require_service() -> None:
-    """Raises CommandError when no worker would take the work."""
+    """Raises CommandError when no worker runs."""
     if worker_report.last_report() is None:
         raise CommandError(
             "the service is not running: no worker has reported within the last "

@@ -1,4 +1,4 @@
-"""The bar of a long command, on stderr. A log file gets a line now and then, not ten a second."""
+"""Progress bar of a long command, on stderr; redirected to a file it prints a line every 10 s or more."""
 
 import sys
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from tqdm import tqdm
 
 
-def bar(*, total: float, unit: str, **options: Any) -> tqdm:  # noqa: ANN401  tqdm's own
+def bar(*, total: float, unit: str, **options: Any) -> tqdm:  # noqa: ANN401  the options of tqdm
     is_terminal = sys.stderr.isatty()
     return tqdm(
         total=total,

@@ -1,14 +1,18 @@
-"""An answer on a terminal: the text on stdout as it comes, everything about it on stderr.
+"""Terminal input and output of commands: an answer's text goes to stdout, everything about it to stderr.
 
-Knows the wire format's lines; does not know where they come from.
+Knows the lines of the wire format, not their origin.
 """
 
+import io
 import re
+import sys
 from typing import Any, TextIO
+
+from django.core.management.base import CommandError
 
 from inference.enums import StreamState
 
-# An answer is foreign text: escape sequences in it must not reach the terminal. Tabs and line ends are fine.
+# Escape sequences in an answer must not reach the terminal; tabs and line feeds may.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 CLEAR_LINE = "\r\x1b[K"
 
@@ -24,7 +28,7 @@ STATES: dict[str, str] = {
 
 
 class AnswerPrinter:
-    """Prints the lines of one answer, one after the other."""
+    """Prints the wire lines of one answer."""
 
     def __init__(self, out: TextIO, info: TextIO) -> None:
         self.out = out
@@ -41,7 +45,7 @@ class AnswerPrinter:
             self.close()
 
     def close(self) -> None:
-        """The answer is over: its last line is ended."""
+        """End the last line of the answer."""
         self._clear_status()
         if not self._ends_line:
             self.out.write("\n")
@@ -56,7 +60,7 @@ class AnswerPrinter:
             self.info.write(f"  {printable(source_text(source))}\n")
 
     def summary(self, line: dict[str, Any]) -> None:
-        """One line about the answer, for people only."""
+        """Print one line about the answer, on a terminal only."""
         if not self.info.isatty():
             return
         usage, ms = line.get("usage") or {}, (line.get("timings") or {}).get("first_token")
@@ -67,7 +71,7 @@ class AnswerPrinter:
 
     def _text(self, text: str) -> None:
         self._clear_status()
-        # A file or a program gets the answer as it is.
+        # A file or a program gets the answer unchanged.
         self.out.write(printable(text) if self.out.isatty() else text)
         self.out.flush()
         self._ends_line = text.endswith("\n")
@@ -86,12 +90,33 @@ class AnswerPrinter:
             self._has_status = False
 
 
+def replace_unencodable() -> None:
+    """Print replacement characters where the terminal's encoding lacks one. Raises CommandError without stdout."""
+    if sys.stdout is None:
+        raise CommandError("standard output is closed")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def read_stdin() -> str:
+    """Read standard input as UTF-8 in every locale, without a byte order mark. Raises CommandError."""
+    if sys.stdin is None:
+        raise CommandError("standard input is closed")
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CommandError(f"standard input is not UTF-8 (byte {error.start})") from error
+    except OSError as error:
+        raise CommandError(f"cannot read standard input: {error.strerror or error}") from error
+
+
 def printable(text: str) -> str:
     return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def status_text(status: dict[str, Any]) -> str:
-    """``reading the prompt, 40 %``."""
+    """Return a status such as ``reading the prompt, 40 %``."""
     state = str(status.get("state", ""))
     parts = [STATES.get(state, state)]
     if status.get("position") is not None:
@@ -106,14 +131,14 @@ def status_text(status: dict[str, Any]) -> str:
 
 
 def source_text(source: dict[str, Any]) -> str:
-    """``[1] Sarah, 2026-11-17T10:03:00Z: We cannot make the first.``, with a star when the answer cites it."""
-    names = [source.get("title"), source.get("speaker"), source.get("time") or _place(source), source.get("emotion")]
+    """Return ``[1] Sarah, 2026-11-17T10:03:00Z: We cannot make the first.``, with a star when cited."""
+    names = [source.get("title"), source.get("speaker"), source.get("time") or _offset(source), source.get("emotion")]
     head = ", ".join(str(name) for name in names if name)
     text = " ".join(str(source.get("text") or "").split())
     star = "*" if source.get("cited") else " "
     return f"{star}[{source.get('label', '')}] {head}{': ' if head else ''}{text[:200]}"
 
 
-def _place(source: dict[str, Any]) -> str | None:
+def _offset(source: dict[str, Any]) -> str | None:
     start = source.get("start_time")
     return f"at {start:.0f} s" if isinstance(start, int | float) else None

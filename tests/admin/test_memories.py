@@ -166,7 +166,7 @@ class TestWhatWasCited:
         text = words(page)
         assert "understood refers to: Sarah, speakers: Sarah" in text
         assert "score 0.81 (vector 0.62, recency 0.94) We cannot make" in text
-        assert "Found, but not shown to the model: Weekly Sarah" in text
+        assert "Retrieved, but not shown to the model: Weekly Sarah" in text
         assert "(vector 0.10) Something long" in text
         assert "Degraded search: full text alone" in text
 

@@ -3,12 +3,14 @@
 import os
 import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.commands.driver import Driver, finished, interrupt
-from tests.live_stack import LiveStack, free_port, wait_until
+from tests.live_stack import PROJECT, LiveStack, free_port, wait_until
 
 
 def ask(driver: Driver, prompt: str, *options: str, stdin: str | None = None) -> tuple[int, str, str]:
@@ -140,3 +142,82 @@ def test_a_second_ctrl_c_leaves_at_once(driver: Driver) -> None:
 
 def conversations(driver: Driver) -> list[tuple[str]]:
     return driver.table("SELECT id FROM chat_conversation WHERE owner = ?")
+
+
+def ask_bytes(
+    driver: Driver, prompt: str, data: bytes = b"", environment: dict[str, str] | None = None
+) -> tuple[int, bytes, bytes]:
+    """Exit status, stdout, stderr; undecoded."""
+    result = subprocess.run(
+        [sys.executable, str(PROJECT / "manage.py"), "ask", prompt, "--owner", driver.owner],
+        env={**driver.stack.environment, **(environment or {})},
+        input=data,
+        capture_output=True,
+        timeout=100,
+        check=False,
+    )
+    return result.returncode, result.stdout, result.stderr
+
+
+class TestStreams:
+    """Standard streams in every state: one line on stderr at most, never a traceback."""
+
+    @pytest.mark.parametrize(("encoding", "shown"), [("ascii", b"Gr??e"), ("latin-1", "Grüße".encode("latin-1"))])
+    def test_an_encoding_without_the_characters(self, driver: Driver, encoding: str, shown: bytes) -> None:
+        environment = {"PYTHONIOENCODING": f"{encoding}:strict"}
+        # The prompt comes over stdin, which is UTF-8 whatever the locale says.
+        status, out, err = ask_bytes(driver, "-", "[[say: Grüße 👋]]".encode(), environment)
+        assert (status, err) == (0, b"")
+        assert out.startswith(shown)
+
+    @pytest.mark.parametrize(("text", "expected"), [("\ufeff[[say: plain]]", "plain\n"), ("[[say: Grüße]]", "Grüße\n")])
+    def test_input_is_utf_8_without_a_mark(self, driver: Driver, text: str, expected: str) -> None:
+        assert ask_bytes(driver, "-", text.encode(), {"PYTHONUTF8": "1"}) == (0, expected.encode(), b"")
+
+    @pytest.mark.parametrize("data", [b"\xff\xfeh\x00i\x00", b"caf\xe9"])
+    def test_input_in_another_encoding_is_one_line_of_error(self, driver: Driver, data: bytes) -> None:
+        status, _, err = ask_bytes(driver, "-", data)
+        assert status == 1
+        assert b"standard input is not UTF-8" in err
+        assert err.count(b"\n") == 1
+
+    @pytest.mark.parametrize(("closed", "words"), [("<&-", "standard input is closed"), (">&-", "is closed")])
+    def test_a_closed_stream_is_one_line_of_error(self, driver: Driver, closed: str, words: str) -> None:
+        command = f'exec "$0" "$1" ask - --owner "$2" {closed}'
+        process = subprocess.run(
+            ["sh", "-c", command, sys.executable, str(PROJECT / "manage.py"), driver.owner],
+            env=driver.stack.environment,
+            input="hello",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert process.returncode == 1
+        assert words in process.stderr
+        assert process.stderr.count("\n") == 1
+
+    def test_a_full_device_stops_the_answer(self, driver: Driver) -> None:
+        with Path("/dev/full").open("w") as full:
+            process = driver.start("ask", "[[delay: 50]] [[count: 1000]]", "--owner", driver.owner, stdout=full)
+            _, err = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert err == "cannot write the answer: No space left on device\n"
+        wait_until(lambda: driver.statuses() == ["interrupted"], timeout_secs=10, what="the answer was stopped")
+
+    def test_a_byte_order_mark_is_no_part_of_the_system_prompt(self, driver: Driver, tmp_path: Path) -> None:
+        counts = []
+        for mark in ("", "\ufeff"):
+            (tmp_path / "system.txt").write_text(f"{mark}Be terse.", encoding="utf-8")
+            assert ask(driver, "[[say: x]]", "--system-file", str(tmp_path / "system.txt"), "--no-store")[0] == 0
+            counts.append(driver.rows("n_prompt_tokens")[-1])
+        assert counts[0] == counts[1]
+
+
+def test_ctrl_c_while_it_starts_is_one_line(driver: Driver) -> None:
+    process = driver.start("ask", "-", "--owner", driver.owner, stdin=subprocess.PIPE)
+    time.sleep(1.0)  # it waits for its prompt by now, or still imports
+    interrupt(process)
+    status, printed = finished(process)
+    assert status == 130
+    assert printed in ("stopped\n", "stopped before the answer began\n")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from chat.batch.errors import InputUnreadable
-from chat.batch.inputs import BatchInput, BatchOptions, BatchPrompt, LineFailure, PromptFormat
+from chat.batch.input_files import PromptFormat
+from chat.batch.inputs import BatchInput, BatchOptions, BatchPrompt, LineFailure
 from inference.models import Priority
 
 OPTIONS = BatchOptions(fields={"store": False}, system=None, owner="local")
@@ -113,13 +114,13 @@ class TestBadLines:
             ({"prompt": "x", "messages": [{"role": "user", "content": "y"}]}, "one of"),
             ({"prompt": 5}, "string"),
             ({"prompt": ""}, "empty"),
-            ({"messages": []}, "at least one"),
+            ({"messages": []}, "messages"),
             ({"messages": "hello"}, "list"),
             ({"messages": [{"role": "robot", "content": "x"}]}, "role"),
-            ({"prompt": "x", "max_tokens": 0}, ""),
+            ({"prompt": "x", "max_tokens": "many"}, "max_tokens"),
             ({"prompt": "x", "temperature": "hot"}, "number"),
             ({"prompt": "x", "system": 5}, "string"),
-            ({"prompt": "x", "conversation_id": "6c0b2bb6-7b52-4b3e-8e6b-4f2b6d7d6c10"}, "side by side"),
+            ({"prompt": "x", "conversation_id": "6c0b2bb6-7b52-4b3e-8e6b-4f2b6d7d6c10"}, "in parallel"),
             ([1, 2], "object"),
             ("text", "object"),
         ],

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from chat.batch.errors import BatchError, InputChanged, OutputBusy, OutputForeign
-from chat.batch.inputs import BatchInput, BatchOptions, LineFailure, PromptFormat
+from chat.batch.input_files import PromptFormat
+from chat.batch.inputs import BatchInput, BatchOptions, LineFailure
 from chat.batch.outputs import BatchOutput, CompletedLines, ResultMark
 
 OPTIONS = BatchOptions(fields={"store": False}, system=None, owner="local")

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -214,7 +215,7 @@ class TestCutRuns:
         status, said = finished(process)
         assert time.monotonic() - asked < 5
         assert status == 130
-        assert "of 12 lines answered. Start again to go on." in said
+        assert "of 12 lines answered. Start again to continue." in said
         assert "Traceback" not in said
         wait_until(lambda: not driver.rows("id", UNFINISHED), timeout_secs=10, what="nothing is left under way")
         n_complete = driver.statuses().count("complete")
@@ -296,3 +297,43 @@ class TestBesideOthers:
         finally:
             driver.clean_up()
             stack.clean_up()
+
+
+class TestPipes:
+    def test_dashes_are_standard_input_and_output(self, driver: Driver) -> None:
+        process = driver.start("batch_prompts", "-", "-", "--owner", driver.owner, stdin=subprocess.PIPE)
+        out, err = process.communicate("[[say: one]]\n[[say: two]]\n", timeout=60)
+        assert process.returncode == 0, err
+        assert sorted(json.loads(line)["response"] for line in out.splitlines()) == ["one", "two"]
+        assert not Path("-").exists()
+
+    def test_a_pipe_as_output_file_is_refused(self, driver: Driver) -> None:
+        driver.write(say("a"))
+        process = driver.start("batch_prompts", str(driver.input), "/dev/stdout", "--owner", driver.owner)
+        status, printed = finished(process)
+        assert status == 1
+        assert "use - for standard output" in printed
+
+    def test_a_reader_that_leaves_ends_the_batch(self, driver: Driver) -> None:
+        driver.write(*[say("x", delay_ms=100) for _ in range(10)])
+        read_end, write_end = os.pipe()
+        process = driver.start("batch_prompts", str(driver.input), "-", "--owner", driver.owner, stdout=write_end)
+        os.close(write_end)
+        os.close(read_end)
+        status, printed = finished(process)
+        assert status == 1
+        assert "cannot write to standard output" in printed
+        assert "Traceback" not in printed
+        assert driver.rows("id", UNFINISHED) == []
+
+    def test_an_empty_input_is_named(self, driver: Driver) -> None:
+        driver.input.write_text("\n \n")
+        status, printed = driver.batch()
+        assert status == 0
+        assert "is empty: there is nothing to answer" in printed
+
+    def test_unknown_options_are_reported_once(self, driver: Driver) -> None:
+        driver.write({**say("a"), "temperatur": 0}, {**say("b"), "temperatur": 1})
+        status, printed = driver.batch()
+        assert status == 0
+        assert printed.count("unknown option 'temperatur'") == 1

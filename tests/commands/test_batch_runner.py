@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from chat.access.callers import Caller
-from chat.batch import runner
+from chat.batch import service_monitor
 from chat.batch.errors import BatchError, ServiceGone
-from chat.batch.inputs import BatchInput, BatchOptions, LineFailure, PromptFormat
+from chat.batch.input_files import PromptFormat
+from chat.batch.inputs import BatchInput, BatchOptions, LineFailure
 from chat.batch.outputs import BatchOutput
-from chat.batch.runner import Batch, cancel_run
+from chat.batch.runner import Batch
+from chat.batch.submission import cancel_run
 from chat.errors import Unavailable
 from chat.services import turns
 from inference.models import Generation, Status
@@ -37,7 +39,7 @@ class Notes:
     def failed(self, failure: LineFailure) -> None:
         self.failures.append(failure)
 
-    def say(self, text: str) -> None:
+    def notice(self, text: str) -> None:
         self.said.append(text)
 
 
@@ -60,7 +62,7 @@ class Bench:
             concurrency=concurrency,
             patience_secs=patience_secs,
         )
-        made.watcher = self.notes
+        made.listener = self.notes
         return made
 
     def failures(self) -> list[tuple[int, str]]:
@@ -130,12 +132,12 @@ def test_a_passing_refusal_makes_it_wait(
     end(1)
     assert batch.do_one_unit()
     assert batch.do_one_unit()
-    assert len(batch.flights) == 2
+    assert len(batch.pending) == 2
     monkeypatch.setattr(turns, "start_turn", start_turn)
     end(1)
     batch.do_one_unit()  # something ended: there may be room before the time that was named
     batch.do_one_unit()
-    assert [flight.prompt.line for flight in batch.flights.values()] == [3, 4, 5]
+    assert [pending.prompt.line for pending in batch.pending.values()] == [3, 4, 5]
     assert bench.failures() == []
 
 
@@ -214,27 +216,27 @@ def test_a_row_that_vanished_is_asked_again_once(bench: Bench, output: BatchOutp
 def test_it_waits_for_a_worker_and_then_gives_up(
     bench: Bench, output: BatchOutput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "HEALTH_SECS", 0.0)
+    monkeypatch.setattr(service_monitor, "HEALTH_SECS", 0.0)
     batch = bench.batch(output, patience_secs=60.0)
     batch.do_one_unit()
     monkeypatch.setattr(worker_report, "last_report", lambda: None)
     batch.do_one_unit()
     assert "no worker reports; waiting up to 60 s" in bench.notes.said[0]
-    batch.patience_secs = 0.0
-    with pytest.raises(ServiceGone, match="Start again to go on"):
+    batch.monitor.patience_secs = 0.0
+    with pytest.raises(ServiceGone, match="Start again to continue"):
         batch.do_one_unit()
     assert Generation.objects.filter(status=Status.QUEUED).count() == 2, "what was asked stays for the next start"
 
 
 def test_a_worker_that_comes_back_is_heard(bench: Bench, output: BatchOutput, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "HEALTH_SECS", 0.0)
+    monkeypatch.setattr(service_monitor, "HEALTH_SECS", 0.0)
     batch = bench.batch(output, patience_secs=60.0)
     monkeypatch.setattr(worker_report, "last_report", lambda: None)
     batch.do_one_unit()
-    silent_since = batch._heard_at
+    silent_since = batch.monitor.reported_at
     monkeypatch.setattr(worker_report, "last_report", lambda: REPORT)
     batch.do_one_unit()
-    assert batch._heard_at > silent_since
+    assert batch.monitor.reported_at > silent_since
 
 
 def test_stopping_cancels_what_waits_and_keeps_what_ended(bench: Bench, output: BatchOutput) -> None:
@@ -244,14 +246,14 @@ def test_stopping_cancels_what_waits_and_keeps_what_ended(bench: Bench, output: 
     batch.cancel()
     assert output.done.count == 1
     assert set(Generation.objects.values_list("status", flat=True)) == {Status.COMPLETE, Status.INTERRUPTED}
-    assert batch.flights == {}
+    assert batch.pending == {}
 
 
 def test_giving_up_a_run_touches_no_other(bench: Bench, output: BatchOutput) -> None:
     batch = bench.batch(output, concurrency=3)
     batch.do_one_unit()
     end(1)
-    turns.start_turn(caller=Caller.local(), request=next(iter(batch.flights.values())).prompt.request)
+    turns.start_turn(caller=Caller.local(), request=next(iter(batch.pending.values())).prompt.request)
     assert cancel_run(batch.run_name, Caller("service:other")) == 0
     assert cancel_run(batch.run_name, Caller.local()) == 2
     assert Generation.objects.filter(status=Status.QUEUED).count() == 1

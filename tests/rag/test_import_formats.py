@@ -129,7 +129,7 @@ class TestRows:
 
     def test_what_is_wrong_is_told_by_its_line(self) -> None:
         parsed = lines(
-            {"text": "kept", "speaker": "S"}, "{", "[]", {"speaker": "S"}, {"title": "T"}, {"text": 5}, '{"a": NaN}'
+            {"text": "kept", "speaker": "S"}, "{", "[]", {"speaker": "S"}, {"title": "T"}, {"text": 5}, '{"a": nan}'
         )
         told = problems(parsed)
         assert [each.partition(":")[0] for each in told] == ["line 2", "line 3", "line 4", "line 5", "line 7"]

@@ -227,3 +227,22 @@ def test_a_time_without_a_zone_is_in_ours(tmp_path: Path, settings: Settings) ->
     (tmp_path / "2026-03-01_0900 standup.srt").write_text(SRT)
     assert imports(tmp_path)[0] == 0
     assert Transcript.objects.get().created_at == datetime(2026, 3, 1, 14, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_unused_fields_may_hold_no_number(tmp_path: Path, constant: str) -> None:
+    (tmp_path / "whisper.json").write_text(
+        f'{{"text": "hi", "segments": [{{"id": 0, "start": 0.0, "end": 1.5, "text": "hi", "avg_logprob": {constant},'
+        f' "words": [{{"word": "hi", "probability": {constant}}}]}}]}}'
+    )
+    assert imports(tmp_path)[0] == 0
+    assert Segment.objects.get().end_secs == 1.5
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "1e999"])
+def test_a_used_field_that_is_no_number_is_named(tmp_path: Path, constant: str) -> None:
+    (tmp_path / "whisper.json").write_text(f'{{"segments": [{{"start": {constant}, "text": "hi"}}, {{"text": "ho"}}]}}')
+    status, _, err = imports(tmp_path)
+    assert status == 1
+    assert 'segments[0]: "start" must be a number' in err
+    assert Segment.objects.get().text == "ho"

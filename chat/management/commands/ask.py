@@ -1,4 +1,4 @@
-"""`manage.py ask "..."`: one answer on the terminal, as it is made."""
+"""`manage.py ask "..."`: streams one answer to the terminal."""
 
 import argparse
 import asyncio
@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from chat.access.callers import Caller
 from chat.errors import ChatError
 from chat.management.options import add_request_arguments, caller_of, request_fields, require_service, system_prompt
-from chat.management.terminal import AnswerPrinter
+from chat.management.terminal import AnswerPrinter, read_stdin, replace_unencodable
 from chat.schemas.chat_bodies import chat_request
 from chat.services import turns
 from chat.services.conversations import conversations_of
@@ -26,19 +26,22 @@ INTERRUPTED = 128 + signal.SIGINT
 
 class Command(BaseCommand):
     help = (
-        "Asks the running service and prints the answer as it comes. The conversation is kept: --continue asks on. "
-        "Exit status: 0 answered, 1 no whole answer, 130 stopped by Ctrl-C."
+        "Sends a prompt to the running service and prints the answer as it is generated. The conversation is stored, "
+        "and --continue continues it. Exit status: 0 answered, 1 no complete answer, 130 stopped by Ctrl-C."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("prompt", help='what to ask; "-" reads it from standard input')
-        which = parser.add_mutually_exclusive_group()
-        which.add_argument("--conversation", metavar="ID", help="ask on in this conversation")
-        which.add_argument("--continue", action="store_true", dest="go_on", help="ask on in the last conversation")
+        parser.add_argument("prompt", help='the prompt; "-" reads it from standard input')
+        conversation = parser.add_mutually_exclusive_group()
+        conversation.add_argument("--conversation", metavar="ID", help="continue this conversation")
+        conversation.add_argument(
+            "--continue", action="store_true", dest="continue_last", help="continue the last conversation"
+        )
         add_request_arguments(parser)
-        parser.add_argument("--no-store", action="store_false", dest="store", help="keep nothing")
+        parser.add_argument("--no-store", action="store_false", dest="store", help="store nothing")
 
     def handle(self, *args: object, **options: Any) -> None:  # noqa: ANN401  argparse's values
+        replace_unencodable()
         try:
             caller = caller_of(options)
             body = request_body(options, caller)
@@ -46,6 +49,7 @@ class Command(BaseCommand):
             turn = turns.start_turn(caller=caller, request=chat_request(body))
             status = asyncio.run(AnswerReader(turn, caller).run())
         except KeyboardInterrupt:
+            self.stderr.write("stopped before the answer began")
             status = INTERRUPTED
         except ChatError as error:
             raise CommandError(error.message) from error
@@ -54,7 +58,7 @@ class Command(BaseCommand):
 
 
 class AnswerReader:
-    """One answer being read; Ctrl-C stops it, a second Ctrl-C leaves without waiting for its end."""
+    """Reads and prints one answer; Ctrl-C cancels it, a second Ctrl-C exits without waiting for its end."""
 
     def __init__(self, turn: Turn, caller: Caller) -> None:
         self.turn = turn
@@ -63,21 +67,21 @@ class AnswerReader:
         self.interrupted = False
 
     async def run(self) -> int:
-        """The exit status."""
+        """Return the exit status."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, self.interrupt)
         try:
             last = await self.read()
-        except BrokenPipeError:
-            return await self.left_alone()
+        except OSError as error:
+            return await self.output_failed(error)
         finally:
             loop.remove_signal_handler(signal.SIGINT)
         return self.conclude(last)
 
     async def read(self) -> WireLine:
-        """Print line by line; the last one. Raises BrokenPipeError when nobody reads what is printed."""
+        """Print the answer and return its last line. Raises OSError when standard output cannot be written."""
         line: WireLine = {}
-        # Nobody else reads this answer, and Ctrl-C stops it at once: no grace is needed.
+        # This is the only reader, and Ctrl-C cancels at once, so no grace period is needed.
         async with aclosing(lines(self.turn, caller=self.caller, stops=False)) as source:
             async for line in source:
                 self.printer.line(line)
@@ -93,18 +97,20 @@ class AnswerReader:
         try:
             await in_thread(turns.cancel, caller=self.caller, generation_id=self.turn.generation_id)
         except ChatError:
-            return  # it has ended: its last line is on the way
+            return  # it has ended; its last line follows
 
-    async def left_alone(self) -> int:
+    async def output_failed(self, error: OSError) -> int:
         await self.cancel()
-        # Python flushes stdout once more when it exits, into the pipe that is gone.
+        # Python flushes stdout once more at exit, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"cannot write the answer: {error.strerror or error}\n")
         return 1
 
     def conclude(self, last: WireLine) -> int:
         self.printer.close()
         if error := last.get("error"):
-            sys.stderr.write(f"no whole answer: {error.get('code')}: {error.get('message')}\n")
+            sys.stderr.write(f"no complete answer: {error.get('code')}: {error.get('message')}\n")
             return INTERRUPTED if self.interrupted else 1
         self.printer.sources(last.get("sources") or [])
         if rag_error := last.get("rag_error"):
@@ -119,20 +125,20 @@ class AnswerReader:
 
 
 def request_body(options: dict[str, Any], caller: Caller) -> dict[str, Any]:
-    """The chat request's body. Raises CommandError for a prompt or conversation that is not there."""
-    prompt = sys.stdin.read() if options["prompt"] == "-" else options["prompt"]
+    """Return the body of the chat request. Raises CommandError for a missing prompt or conversation."""
+    prompt = read_stdin() if options["prompt"] == "-" else options["prompt"]
     if not prompt.strip():
         raise CommandError("the prompt is empty")
     messages = [{"role": "user", "content": prompt}]
     system = system_prompt(options)
     conversation_id = options["conversation"]
-    if options["go_on"]:
+    if options["continue_last"]:
         last = conversations_of(caller).order_by("-updated_at").first()
         if last is None:
             raise CommandError("there is no conversation to continue")
         conversation_id = str(last.pk)
     if conversation_id and system is not None:
-        raise CommandError("--system begins a conversation; a stored one keeps its own")
+        raise CommandError("--system starts a conversation; a stored one keeps its own")
     if conversation_id:
         return {**request_fields(options), "conversation_id": conversation_id, "messages": messages}
     if system is not None:

@@ -1,12 +1,13 @@
-"""`manage.py batch_prompts IN OUT`: the command line around ``chat.batch``."""
+"""`manage.py batch_prompts IN OUT`: command line of ``chat.batch``."""
 
 import argparse
 import os
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,23 +18,26 @@ from setproctitle import setproctitle
 
 from chat.access.callers import Caller
 from chat.batch.errors import BatchError
-from chat.batch.inputs import BatchInput, BatchOptions, LineFailure, PromptFormat
+from chat.batch.input_files import PromptFormat
+from chat.batch.inputs import BatchInput, BatchOptions, LineFailure
 from chat.batch.outputs import BatchOutput
-from chat.batch.runner import Batch, cancel_run
+from chat.batch.runner import Batch
+from chat.batch.stream_output import STDOUT, StreamOutput
+from chat.batch.submission import cancel_run
 from chat.errors import ChatError
 from chat.management.options import add_request_arguments, caller_of, request_fields, require_service, system_prompt
 from chat.management.progress import bar
 
 FAILURES_SHOWN = 20
-SAID_AGAIN_SECS = 30.0
+CONTINUE = " Start again to continue."
+REPEAT_NOTICE_SECS = 30.0
 
 
 class Command(BaseCommand):
     help = (
-        "Answers every prompt of the file IN and appends the answers to the file OUT, one JSON object a line, as they "
-        "come. Started again after Ctrl-C, a kill or a power cut, it goes on where it was. It runs at batch priority: "
-        "people who chat meanwhile are served first. Exit status: 0 all lines answered, 1 some failed or it cannot "
-        "run, 130 stopped by Ctrl-C."
+        "Answers every prompt of IN and appends the answers to OUT as they arrive, one JSON object per line. Started "
+        "again after Ctrl-C, a kill or a power cut, it continues where it stopped. Batch priority: chats are served "
+        "first. Exit status: 0 all lines answered, 1 some failed or it cannot run, 130 stopped by Ctrl-C."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -41,28 +45,33 @@ class Command(BaseCommand):
             "input",
             type=Path,
             metavar="IN",
-            help='one prompt a line: JSON objects with "prompt" or "messages" and, if wanted, "id", "system" and any '
-            "option of POST /chat; or plain text",
+            help='one prompt per line: JSON objects with "prompt" or "messages" and optionally "id", "system" and any '
+            "option of POST /chat, or plain text; also a JSON array of objects and texts; - is standard input",
         )
-        parser.add_argument("output", type=Path, metavar="OUT", help="file for the answers; one process at a time")
         parser.add_argument(
-            "--format", choices=list(PromptFormat), default=PromptFormat.AUTO, help="of IN; auto looks at it"
+            "output",
+            type=Path,
+            metavar="OUT",
+            help="file for the answers, for one process at a time; - is standard output, which cannot be continued",
+        )
+        parser.add_argument(
+            "--format", choices=list(PromptFormat), default=PromptFormat.AUTO, help="format of IN; auto detects it"
         )
         parser.add_argument(
             "--concurrency",
             type=int,
             default=settings.GEMMA_PARALLEL * 2,
-            help="how many prompts the service has at a time (twice GEMMA_PARALLEL)",
+            help="number of prompts in the service at a time (twice GEMMA_PARALLEL)",
         )
         add_request_arguments(parser)
         parser.add_argument("--store", action="store_true", help="keep a conversation for each prompt")
-        parser.add_argument("--restart", action="store_true", help="throw away OUT and begin anew")
+        parser.add_argument("--restart", action="store_true", help="overwrite OUT and begin again")
         parser.add_argument(
             "--patience",
             type=float,
             default=120.0,
             metavar="SECS",
-            help="how long to wait for a service that stops meanwhile (120)",
+            help="time to wait for a service that stops during the batch (120)",
         )
 
     def handle(self, *args: object, **options: Any) -> None:  # noqa: ANN401  argparse's values
@@ -72,7 +81,7 @@ class Command(BaseCommand):
         try:
             self.run_batch(options)
         except KeyboardInterrupt:
-            # Before the first prompt was asked; later ones are caught by ``interruptible``.
+            # Before the first prompt is sent; ``interruptible`` handles later ones.
             sys.exit(128 + signal.SIGINT)
         except BatchError as error:
             raise CommandError(str(error)) from error
@@ -82,65 +91,87 @@ class Command(BaseCommand):
     def run_batch(self, options: dict[str, Any]) -> None:
         caller = caller_of(options)
         fields = {**request_fields(options), "store": options["store"]}
-        asked = BatchOptions(fields=fields, system=system_prompt(options), owner=caller.key)
-        source = BatchInput(options["input"], PromptFormat(options["format"]), asked, settings.REQUEST_MAX_BYTES)
-        if options["output"].exists() and options["output"].samefile(options["input"]):
+        batch_options = BatchOptions(fields=fields, system=system_prompt(options), owner=caller.key)
+        form = PromptFormat(options["format"])
+        source = BatchInput(options["input"], form, batch_options, settings.REQUEST_MAX_BYTES)
+        if _is_same_file(options["input"], options["output"]):
             raise CommandError("IN and OUT are the same file")
+        if next(source.lines(), None) is None:
+            self.stderr.write(f"{options['input']} is empty: there is nothing to answer.")
+            return
         require_service()
-        with BatchOutput(options["output"]) as output:
+        with _open_output(options["output"]) as output:
             if options["restart"]:
-                self.give_up_former_run(output)
+                self.abandon_previous_run(output)
             output.load()
-            output.check_options(asked)
+            output.check_options(batch_options)
             n_prompts = output.check_input(source)
             batch = Batch(
                 caller=caller,
                 source=source,
                 output=output,
-                run=output.begin(asked),
+                run=output.begin(batch_options),
                 concurrency=options["concurrency"],
                 patience_secs=options["patience"],
             )
             output.forget_failures()
-            self.work(batch, output, n_prompts)
+            self.run_to_end(batch, output, n_prompts)
 
-    def work(self, batch: Batch, output: BatchOutput, n_prompts: int) -> None:
+    def run_to_end(self, batch: Batch, output: BatchOutput | StreamOutput, n_prompts: int) -> None:
         with BatchProgressBar(n_prompts, output.done.count) as progress, interruptible(batch) as interrupt:
-            batch.run(progress)
+            try:
+                batch.run(progress)
+            except BatchError:
+                # A later start finds the prompts of a file, but not those of a pipe.
+                if output.failed_path is None:
+                    with suppress(BatchError):
+                        batch.cancel()
+                raise
             if batch.stopping.is_set():
-                progress.say("stopping; press Ctrl-C again to leave at once")
+                progress.notice("stopping; press Ctrl-C again to leave at once")
                 batch.cancel()
         if interrupt.number is not None:
-            self.stderr.write(f"{output.done.count} of {n_prompts} lines answered. Start again to go on.")
+            self.stderr.write(
+                f"{output.done.count} of {n_prompts} lines answered.{CONTINUE if output.failed_path else ''}"
+            )
             sys.exit(128 + interrupt.number)
         output.finish(batch.n_failed)
         if batch.n_failed:
-            self.report(progress.failures, batch.n_failed, output)
+            self.print_failures(progress.failures, batch, output)
             sys.exit(1)
         self.stderr.write(f"All {n_prompts} lines answered.")
 
-    def report(self, failures: list[LineFailure], n_failed: int, output: BatchOutput) -> None:
-        self.stderr.write(f"{n_failed} lines failed:")
+    def print_failures(self, failures: list[LineFailure], batch: Batch, output: BatchOutput | StreamOutput) -> None:
+        self.stderr.write(f"{batch.n_failed} lines failed:")
         for failure in failures:
-            self.stderr.write(f"  line {failure.line}: {failure.code}: {failure.message}")
-        if n_failed > len(failures):
-            self.stderr.write(f"  and {n_failed - len(failures)} more")
-        self.stderr.write(f"All of them are in {output.failed_path}. Start again to try them again.")
+            self.stderr.write(f"  {batch.source.unit} {failure.line}: {failure.code}: {failure.message}")
+        if batch.n_failed > len(failures):
+            self.stderr.write(f"  and {batch.n_failed - len(failures)} more")
+        if output.failed_path:
+            self.stderr.write(f"All of them are in {output.failed_path}. Start again to try them again.")
 
-    def give_up_former_run(self, output: BatchOutput) -> None:
+    def abandon_previous_run(self, output: BatchOutput | StreamOutput) -> None:
         if state := output.state():
             cancel_run(state.run, Caller(state.options["owner"]))
         output.wipe()
 
 
+def _is_same_file(source: Path, output: Path) -> bool:
+    return source.is_file() and output.is_file() and output.samefile(source)
+
+
+def _open_output(path: Path) -> BatchOutput | StreamOutput:
+    return StreamOutput(sys.stdout, run=uuid.uuid4().hex) if path == STDOUT else BatchOutput(path)
+
+
 class BatchProgressBar:
-    """The bar, the first failures, and what is worth saying, on stderr; OUT alone has the answers."""
+    """Progress bar, notices and the first failures, on stderr; OUT has the answers alone."""
 
     def __init__(self, n_prompts: int, n_done: int) -> None:
         self.failures: list[LineFailure] = []
         self._n_failed = 0
         self._n_tokens = 0
-        self._said: dict[str, float] = {}
+        self._noticed_at: dict[str, float] = {}
         self._bar = bar(total=n_prompts, initial=n_done, unit="prompt")
 
     def __enter__(self) -> "BatchProgressBar":
@@ -161,34 +192,34 @@ class BatchProgressBar:
         self._bar.set_postfix(tokens=self._n_tokens, failed=self._n_failed, refresh=False)
         self._bar.update()
 
-    def say(self, text: str) -> None:
+    def notice(self, text: str) -> None:
         now = time.monotonic()
-        if now - self._said.get(text, -SAID_AGAIN_SECS) >= SAID_AGAIN_SECS:
-            self._said[text] = now
+        if now - self._noticed_at.get(text, -REPEAT_NOTICE_SECS) >= REPEAT_NOTICE_SECS:
+            self._noticed_at[text] = now
             self._bar.write(text, file=sys.stderr)
 
 
 class Interrupt:
-    """Which signal asked to stop; None: none did."""
+    """Number of the signal that stopped the batch, None without one."""
 
     number: int | None = None
 
 
 @contextmanager
 def interruptible(batch: Batch) -> Iterator[Interrupt]:
-    """The first Ctrl-C (or SIGTERM) stops the batch, the second one the process."""
+    """Stop the batch at the first Ctrl-C or SIGTERM, the process at the second."""
     interrupt = Interrupt()
 
     def stop(number: int, frame: FrameType | None) -> None:
         if interrupt.number is not None:
-            # Nothing to tidy up: a half-written line is cut off by the next start.
+            # No clean-up: the next start truncates an incomplete line.
             os._exit(128 + number)
         interrupt.number = number
         batch.stopping.set()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interrupt
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
