@@ -1,4 +1,4 @@
-"""What a deleted conversation has beside its rows, named for the worker that removes it."""
+"""Purge requests for deleted conversations."""
 
 import uuid
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Deleting a user with what belongs to him: conversations, private memories, and what is being computed for him."""
+"""Deleting a user with all conversations, private memories and generations of that user."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from inference.queue import generations, purges
 
 @dataclass(frozen=True)
 class Belongings:
-    """Counts of what goes with a user."""
+    """Numbers of rows that are deleted with a user."""
 
     n_conversations: int
     n_transcripts: int
@@ -33,8 +33,8 @@ def belongings_of(user: AbstractBaseUser) -> Belongings:
 
 
 def delete_user(user: AbstractBaseUser) -> None:
-    """One conversation after the other, so that other writers get their turn; the user last, so that it may be
-    repeated. His private memories were shown in his own conversations only, whose states go with those."""
+    """Delete conversations one by one, so that other writers get their turn, and the user last, so that a failed call
+    can be repeated. Private memories were shown only in the user's own conversations, whose KV states are purged."""
     caller = Caller.of_user(user)
     with translated():
         for pk in list(Conversation.objects.of(caller.key).values_list("pk", flat=True)):

@@ -15,13 +15,13 @@ from inference.engine.protocol.frames import Purge, Purged
 
 @dataclass(eq=False)
 class PurgeOrder:
-    """One purge, waited for by the thread that ordered it."""
+    """A purge and the event that its caller waits for."""
 
     tags: Sequence[str]
     _done: threading.Event = field(default_factory=threading.Event)
 
     def is_done_within(self, timeout_secs: float) -> bool:
-        """Whether no runner holds a state of these owners, or a file of one that waits to be written."""
+        """Return whether no runner holds, or is writing, a state of these owners any more."""
         return self._done.wait(timeout_secs)
 
     def finish(self) -> None:

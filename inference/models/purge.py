@@ -1,10 +1,10 @@
-"""What deleted rows have left behind outside the database, until it is removed from there too."""
+"""Deletions whose tokens are still to be removed from outside the database."""
 
 from django.db import models
 
 
 class PurgeRequest(models.Model):
-    """One deletion. Written in its transaction, so that a worker that is away, or killed, does it at its next start.
+    """A deletion, written in its own transaction, so that a worker that is away or killed purges it at its next start.
 
     ``tags`` own KV states (``kv_cache/purging``), ``generation_ids`` token logs; neither says what was deleted. The
     three moments are set in turn by whichever worker gets there. Rows stay for a time after that: every worker
@@ -28,7 +28,7 @@ class PurgeRequest(models.Model):
 
     @property
     def stage(self) -> str:
-        """What it waits for, or ``done``."""
+        """Name of the first missing step, or ``done``."""
         for name in ("states", "logs", "storage"):
             if getattr(self, f"{name}_at") is None:
                 return name

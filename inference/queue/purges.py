@@ -9,8 +9,8 @@ from inference.models import PurgeRequest
 
 
 def request_purge(*, reason: str, tags: Iterable[str] = (), generation_ids: Iterable[UUID] = ()) -> None:
-    """To be called in the transaction of the deletion; a worker does the rest within seconds, or when it is back."""
-    PurgeRequest.objects.create(reason=reason, tags=list(tags), generation_ids=[str(each) for each in generation_ids])
+    """Record a deletion in its transaction; a worker purges it within seconds, or when it is back."""
+    PurgeRequest.objects.create(reason=reason, tags=list(tags), generation_ids=list(map(str, generation_ids)))
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class PurgeStatus:
 
 
 def purge_status() -> PurgeStatus:
-    """What is still to be removed, by the first step that is missing."""
+    """Count the deletions by the first missing step."""
     pending = PurgeRequest.objects.filter(storage_at=None)
     stages = [row.stage for row in pending.only("states_at", "logs_at", "storage_at")]
     oldest = pending.order_by("created_at").first()

@@ -74,7 +74,7 @@ def compact_redis(client: "redis.Redis[bytes]") -> bool:
 
 
 def _waits_for_rewrite(client: "redis.Redis[bytes]") -> bool:
-    """Whether no rewrite is under way, now or within the patience."""
+    """Return whether no rewrite is under way, now or within the patience."""
     deadline = time.monotonic() + REWRITE_PATIENCE_SECS
     while True:
         info = client.info("persistence")

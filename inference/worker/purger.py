@@ -19,12 +19,12 @@ from django.db.models import Q
 from django.utils import timezone
 
 from inference.dispatch.cache_purge import PurgeOrder
-from inference.dispatch.state_leftovers import remove_purged_states
 from inference.engine.kv_cache.purging import PurgedTags
 from inference.models import PurgeRequest
 from inference.runtime.compaction import compact_database, compact_redis
 from inference.runtime.redis_client import shared_client
 from inference.token_stream import redis_log
+from inference.worker.state_leftovers import remove_purged_states
 
 log = logging.getLogger(__name__)
 
@@ -73,18 +73,18 @@ class Purger:
     def _remove_states(self) -> None:
         lately = timezone.now() - timedelta(hours=1)  # other workers' requests, whose states may be here as well
         rows = PurgeRequest.objects.filter(Q(states_at=None) | Q(created_at__gt=lately)).exclude(pk__in=self._done)
-        wanted = dict(rows.order_by("pk").values_list("pk", "tags")[:BATCH_ROWS])
-        tags = list(chain.from_iterable(wanted.values()))
-        if not wanted:
+        pending = dict(rows.order_by("pk").values_list("pk", "tags")[:BATCH_ROWS])
+        tags = list(chain.from_iterable(pending.values()))
+        if not pending:
             return
         self._purged.add(tags)
         if tags:
             if not self._dispatcher.purge(tags).is_done_within(ANSWER_SECS):
-                log.info("purges wait for a runner n_purges=%d", len(wanted))
+                log.info("purges wait for a runner n_purges=%d", len(pending))
                 return
             self._remove_files()
-        PurgeRequest.objects.filter(pk__in=wanted, states_at=None).update(states_at=timezone.now())
-        self._done.update(wanted)
+        PurgeRequest.objects.filter(pk__in=pending, states_at=None).update(states_at=timezone.now())
+        self._done.update(pending)
 
     def _remove_files(self) -> None:
         n_files = remove_purged_states(
@@ -96,18 +96,18 @@ class Purger:
     def _remove_logs(self) -> None:
         before = timezone.now() - timedelta(seconds=READERS_SECS)
         rows = PurgeRequest.objects.filter(states_at__isnull=False, logs_at=None, created_at__lt=before)
-        wanted = dict(rows.order_by("pk").values_list("pk", "generation_ids")[:BATCH_ROWS])
-        if not wanted:
+        pending = dict(rows.order_by("pk").values_list("pk", "generation_ids")[:BATCH_ROWS])
+        if not pending:
             return
-        ids = [UUID(each) for each in chain.from_iterable(wanted.values())]
+        ids = [UUID(generation_id) for generation_id in chain.from_iterable(pending.values())]
         redis_log.remove_entries(shared_client(), ids)
-        PurgeRequest.objects.filter(pk__in=wanted).update(logs_at=timezone.now())
+        PurgeRequest.objects.filter(pk__in=pending).update(logs_at=timezone.now())
 
     def _compact(self) -> None:
         rows = PurgeRequest.objects.filter(states_at__isnull=False, logs_at__isnull=False, storage_at=None)
-        wanted = list(rows.values_list("pk", flat=True)[:BATCH_ROWS])
+        pending = list(rows.values_list("pk", flat=True)[:BATCH_ROWS])
         began = self._clock()
-        if not wanted or began < self._compact_at:
+        if not pending or began < self._compact_at:
             return
         try:
             is_done = compact_redis(shared_client()) and compact_database()
@@ -115,8 +115,8 @@ class Purger:
             took = self._clock() - began
             self._compact_at = self._clock() + max(SHORTEST_REST_SECS, STORAGE_REST * took)
         if is_done:
-            PurgeRequest.objects.filter(pk__in=wanted).update(storage_at=timezone.now())
-            log.info("purges done, files rewritten n_purges=%d took_secs=%.1f", len(wanted), took)
+            PurgeRequest.objects.filter(pk__in=pending).update(storage_at=timezone.now())
+            log.info("purges done, files rewritten n_purges=%d took_secs=%.1f", len(pending), took)
             self._forget_old()
 
     def _forget_old(self) -> None:

@@ -14,7 +14,6 @@ from django.utils import timezone
 
 from inference.dispatch.cache_purge import PurgeOrder
 from inference.dispatch.state_folder import StateFolder
-from inference.dispatch.state_leftovers import remove_purged_states
 from inference.engine.kv_cache.disk_store import DiskStore
 from inference.engine.kv_cache.entries import KVSnapshot
 from inference.engine.kv_cache.purging import PurgedTags
@@ -27,6 +26,7 @@ from inference.token_stream import redis_log
 from inference.token_stream.entries import AnyEntry, EndEntry, TokenEntry
 from inference.worker import purger as module
 from inference.worker.purger import Purger
+from inference.worker.state_leftovers import remove_purged_states
 
 
 @dataclass
@@ -197,6 +197,14 @@ class TestCompaction:
     def test_what_was_deleted_is_in_no_page(self) -> None:
         if connection.vendor != "sqlite":
             pytest.skip("files of PostgreSQL are its own")
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA secure_delete=OFF")
+        try:
+            self._delete_and_search()
+        finally:
+            connection.close()
+
+    def _delete_and_search(self) -> None:
         path = Path(connection.settings_dict["NAME"])
         PurgeRequest.objects.bulk_create(
             PurgeRequest(reason="x", tags=[f"Quetzalcoatlus {number} " * 20]) for number in range(300)
@@ -211,7 +219,7 @@ class TestCompaction:
         if connection.vendor != "sqlite":
             pytest.skip("files of PostgreSQL are its own")
         monkeypatch.setattr(compaction, "MAX_VACUUM_BYTES", 0)
-        self.test_what_was_deleted_is_in_no_page()
+        self._delete_and_search()
 
     def test_the_append_only_file_is_rewritten(self, redis_client: "redis.Redis[str]") -> None:
         redis_client.config_set("appendonly", "yes")

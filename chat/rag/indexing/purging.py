@@ -1,6 +1,6 @@
-"""What a deleted memory has beside its rows: KV states of the conversations that were shown it, a title in a log.
+"""Purge requests for deleted memories: the KV states of conversations whose answers were shown the memory.
 
-The copy that an answer was given stays with the answer; the next turn of such a conversation computes it anew.
+The copy stored with an answer stays, and the next turn of its conversation computes it anew.
 """
 
 import json
