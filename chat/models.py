@@ -48,7 +48,7 @@ class Role(models.TextChoices):
 
 
 class Message(models.Model):
-    """One message. ``position`` counts from 0 within the conversation.
+    """A message. ``position`` counts from 0 within the conversation.
 
     ``content`` is the text that a client sent; for an answer of this service it is empty, and the text is that of
     the generation. ``rendered`` (int32 token ids) holds the tokens that a user message added to the prompt, from the

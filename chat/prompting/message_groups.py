@@ -16,7 +16,7 @@ from inference.token_ids import pack, unpack
 
 @dataclass(frozen=True)
 class DialogueMessage:
-    """One message as the prompt shows it. ``message`` is its row, stored or not yet; None: it will have none."""
+    """A message as the prompt shows it. ``message`` is its row, stored or not yet; None: it will have none."""
 
     role: Role
     text: str

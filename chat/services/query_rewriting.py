@@ -106,7 +106,7 @@ def _is_in(word: str, *lists: frozenset[str]) -> bool:
 
 
 def _is_thing(word: str, after: str) -> bool:
-    """Whether a word refers back to a thing; "das Budget" has an article, "war das wichtig" has a pronoun."""
+    """Recognize a word that refers back to a thing; "das Budget" has an article, "war das wichtig" has a pronoun."""
     is_article = word.casefold() in ("das", "dies", "diese", "dieses") and after[:1].isupper()
     return _is_in(word, THINGS) and not is_article
 

@@ -4,7 +4,6 @@ Stores nothing and renders nothing.
 """
 
 import unicodedata
-import uuid
 from dataclasses import dataclass, field
 
 from chat.enums import Strategy
@@ -22,8 +21,8 @@ MAX_TITLE_CHARS = 80
 
 @dataclass(frozen=True, kw_only=True)
 class _Origin:
-    """Where a turn goes on. ``stored`` are the messages of the conversation, or a fork's copies of them; ``incoming``
-    come after them, the question last. ``condensed`` holds the notes of a long question that is repeated."""
+    """The conversation to continue, and its messages: ``stored`` are rows, or a fork's copies of them, ``incoming`` the
+    ones after them, the question last. ``condensed`` holds the notes of a long question that is repeated."""
 
     stored: list[Message] = field(default_factory=list)
     incoming: list[DialogueMessage]
@@ -92,7 +91,9 @@ def _find_origin(validated: ValidatedRequest, *, may_continue: bool) -> _Origin:
     request = validated.request
     question = DialogueMessage(Role.USER, validated.question)
     if request.conversation_id:
-        conversation = _own_conversation(validated, request.conversation_id)
+        conversation = Conversation.objects.of(validated.caller.key).filter(pk=request.conversation_id).first()
+        if conversation is None:
+            raise NotFound("there is no such conversation", field="conversation_id")
         messages = list(conversation.messages.in_order())
         if request.replaces:
             return _replaced(validated, conversation, messages)
@@ -110,13 +111,6 @@ def _find_origin(validated: ValidatedRequest, *, may_continue: bool) -> _Origin:
         return _Origin(stored=match.messages, incoming=[question], conversation=match.conversation)
     fork = fork_conversation(match.conversation, match.messages)
     return _Origin(stored=fork.messages, incoming=incoming[match.n_sent :], conversation=fork.conversation, fork=fork)
-
-
-def _own_conversation(validated: ValidatedRequest, conversation_id: uuid.UUID) -> Conversation:
-    conversation = Conversation.objects.of(validated.caller.key).filter(pk=conversation_id).first()
-    if conversation is None:
-        raise NotFound("there is no such conversation", field="conversation_id")
-    return conversation
 
 
 def _replaced(validated: ValidatedRequest, conversation: Conversation, messages: list[Message]) -> _Origin:

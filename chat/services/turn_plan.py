@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, replace
 
+from django.conf import settings
+
 from chat.enums import Strategy
 from chat.prompting.builder import BuiltPrompt, PromptBuilder
 from chat.rag.sources import source_from_context
 from chat.services.turn_context import TurnContext
-from chat.services.turn_preparation import Preparation, wants_retrieval
+from chat.services.turn_preparation import Preparation
 from chat.summarization.long_input import is_too_long, placeholder
 
 
@@ -35,7 +37,7 @@ def plan_turn(context: TurnContext) -> TurnPlan:
     if is_long:
         dialogue = [*dialogue[:-1], replace(dialogue[-1], text=placeholder(builder, context.question))]
     documents = tuple(source_from_context(item) for item in request.context)
-    needs_retrieval = wants_retrieval(request)
+    needs_retrieval = settings.RAG_DEFAULT if request.use_rag is None else request.use_rag
     if not (needs_retrieval or is_long):
         return TurnPlan(context=context, prompt=builder.build(dialogue, documents), preparation=None)
     preparation = Preparation(

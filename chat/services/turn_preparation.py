@@ -9,7 +9,6 @@ import uuid
 from typing import Any
 
 import msgspec
-from django.conf import settings
 from django.db import OperationalError, transaction
 
 from chat.enums import Strategy
@@ -19,7 +18,6 @@ from chat.prompting.builder import BuiltPrompt, PromptBuilder
 from chat.prompting.message_groups import DialogueMessage, dialogue_of, update_renderings
 from chat.rag.query import SourceFilters
 from chat.rag.sources import Source
-from chat.schemas.requests import ChatRequest
 from chat.services.turn_retrieval import TurnRetrieval, retrieve
 from chat.summarization.long_input import read_in_parts
 from chat.summarization.rolling import AFTER_ANSWER_TASK, history_summary
@@ -57,10 +55,6 @@ class Preparation(msgspec.Struct, frozen=True, kw_only=True, rename=STORED_NAMES
     def as_json(self) -> dict[str, Any]:
         columns: dict[str, Any] = msgspec.to_builtins(self)
         return columns
-
-
-def wants_retrieval(request: ChatRequest) -> bool:
-    return settings.RAG_DEFAULT if request.use_rag is None else request.use_rag
 
 
 def prepare(generation_id: uuid.UUID) -> None:

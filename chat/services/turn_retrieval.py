@@ -26,14 +26,14 @@ class TurnRetrieval:
     query: RetrievalQuery
     result: RetrievalResult
 
-    def as_columns(self, shown: Sequence[Source]) -> dict[str, Any]:
-        """Columns of a ``Retrieval``. ``shown`` are the sources of the prompt, the client's documents included."""
+    def as_columns(self, sources: Sequence[Source]) -> dict[str, Any]:
+        """Columns of a ``Retrieval``. ``sources`` are those of the prompt, the client's documents included."""
         return {
             "query": self.query.text,
             "filters": {"top_k": self.query.top_k} | asdict(self.query.filters),
             "understood": dict(self.result.understood),
-            "hits": [_hit(source, shown) for source in self.result.sources],
-            "sources": [source.as_wire() for source in shown],
+            "hits": [_hit(source, sources) for source in self.result.sources],
+            "sources": [source.as_wire() for source in sources],
             "n_hits": len(self.result.sources),
             "latency_ms": self.result.latency_ms,
             "error": self.result.error,
@@ -66,13 +66,13 @@ def retrieve(
     return TurnRetrieval(query=query, result=result)
 
 
-def _hit(source: Source, shown: Sequence[Source]) -> dict[str, Any]:
-    label = next((candidate.label for candidate in shown if _is_excerpt(candidate, source)), "")
+def _hit(source: Source, sources: Sequence[Source]) -> dict[str, Any]:
+    label = next((candidate.label for candidate in sources if _is_excerpt(candidate, source)), "")
     text = source.text if len(source.text) <= MAX_HIT_CHARS else source.text[:MAX_HIT_CHARS].rstrip() + CUT_MARK
     return source.as_wire() | {"label": label, "text": text, "scores": dict(source.scores)}
 
 
-def _is_excerpt(shown: Source, source: Source) -> bool:
-    """Whether ``shown`` is the source, or as much of it as the budget allowed."""
-    is_same = (shown.kind, shown.doc_id, shown.time) == (source.kind, source.doc_id, source.time)
-    return is_same and source.text.startswith(shown.text.removesuffix(CUT_MARK))
+def _is_excerpt(excerpt: Source, source: Source) -> bool:
+    """Recognize the source, or as much of it as the token budget allowed."""
+    is_same = (excerpt.kind, excerpt.doc_id, excerpt.time) == (source.kind, source.doc_id, source.time)
+    return is_same and source.text.startswith(excerpt.text.removesuffix(CUT_MARK))

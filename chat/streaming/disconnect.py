@@ -41,7 +41,7 @@ _unread: set[UUID] = set()
 
 @dataclass
 class ReaderHandle:
-    """One counted reader. ``is_over``: it got the last line, so that its disconnect cancels nothing."""
+    """A counted reader. ``is_over``: it got the last line, so that its disconnect cancels nothing."""
 
     generation_id: UUID
     reader_id: str

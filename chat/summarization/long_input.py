@@ -38,7 +38,7 @@ class MessagePartFailed(Exception):
 
 
 def is_too_long(builder: PromptBuilder, text: str) -> bool:
-    """Whether the message does not fit into the context window even alone."""
+    """True for a message that exceeds the context window even alone."""
     return builder.n_tokens_alone(text) > builder.budget.hard_limit
 
 

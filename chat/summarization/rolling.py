@@ -145,14 +145,14 @@ def _due(conversation: Conversation, max_tokens: int) -> PendingSummary | None:
     end = end_of_summarized(state.window, state.exchanges)
     if end is None:
         return None
-    former = state.builder.summary
+    previous = state.builder.summary
     n_messages = sum(group.n_messages for group in state.groups[:end])
     summarizer = Summarizer(state.builder.format, state.builder.budget)
-    piece = summarizer.pieces(_texts(conversation, former.n_messages, n_messages))[0]
-    prompt_ids = summarizer.prompt(piece, former.text)
+    piece = summarizer.pieces(_texts(conversation, previous.n_messages, n_messages))[0]
+    prompt_ids = summarizer.prompt(piece, previous.text)
     return PendingSummary(
         conversation=conversation,
-        former_version=former.version,
+        former_version=previous.version,
         covers_until=n_messages - 1,
         first_piece=PieceRequest(summarizer=summarizer, prompt_ids=prompt_ids, max_tokens=max_tokens),
     )
@@ -235,14 +235,14 @@ def _advance(summary: Summary, generation: Generation) -> bool:
         return False
     builder = PromptBuilder(system_prompt="", max_tokens=details["max_tokens"], strategy=Strategy.SUMMARIZE)
     summarizer = Summarizer(builder.format, builder.budget)
-    former = summary.conversation.summaries.made().filter(version__lt=summary.version).first()
-    start = former.covers_until + 1 if former else 0
+    previous = summary.conversation.summaries.made().filter(version__lt=summary.version).first()
+    start = previous.covers_until + 1 if previous else 0
     pieces = summarizer.pieces(_texts(summary.conversation, start, summary.covers_until + 1))
     piece = details["piece"] + 1 if text else details["piece"]
     if piece >= len(pieces):
         n_tokens, now = summarizer.count(text), timezone.now()
         return _settle(summary, generation, state=SummaryState.MADE, text=text, n_tokens=n_tokens, made_at=now)
-    so_far = text or summary.text or (former.text if former else "")
+    so_far = text or summary.text or (previous.text if previous else "")
     request = PieceRequest(
         summarizer=summarizer,
         prompt_ids=summarizer.prompt(pieces[piece], so_far),

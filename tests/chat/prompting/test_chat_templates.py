@@ -176,7 +176,7 @@ BAD_TEMPLATES = {
 def test_an_unusable_template_is_passed_over_or_refused(template: str, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer = fake_tokenizer(template=template)
     assert type(choose_format(tokenizer, "auto")) is GemmaFormat
-    assert "template is not used" in caplog.text
+    assert "chat template of the model file not used" in caplog.text
     with pytest.raises(ModelUnavailable, match="GEMMA_CHAT_FORMAT=template"):
         choose_format(tokenizer, "template")
 
