@@ -79,7 +79,7 @@ lint: setup-dev  ## ruff, mypy (strict), import-linter
 	GEMMA_DATA_DIR=.mypy_cache/data $(BIN)/mypy .
 	$(BIN)/lint-imports --no-cache
 
-faults: setup-dev  ## the fault tests of docs/faults.md, those that kill or freeze ROUNDS times (20); goes on where it was
+faults: setup-dev  ## the fault tests of docs/faults.md, those that kill or freeze ROUNDS times (20); an interrupted run continues
 	failed=0; \
 	XDG_RUNTIME_DIR=$${XDG_RUNTIME_DIR:-/tmp} FAULT_ROUNDS=$${ROUNDS:-20} FAULT_RESULTS=var/faults.jsonl FAULT_NEMESIS_SECS=600 FAULT_SEEDS=1,2,3 FAULT_REQUESTS=5000 \
 		$(BIN)/python -m pytest tests/faults || failed=1; \
@@ -91,7 +91,7 @@ test-schema: setup-dev  ## schemathesis over the OpenAPI document of a running s
 	.venv-schema/bin/python -m pip --disable-pip-version-check install --quiet -r requirements-schema.txt
 	$(BIN)/python -m tests.schema_run .venv-schema/bin/schemathesis $${SECS:-300}
 
-soak: setup-dev  ## mixed traffic under random kills, what was lost, doubled, leaked (BENCH="--minutes 3" for a short one)
+soak: setup-dev  ## mixed traffic under random kills: lost, doubled and leaked items (BENCH="--minutes 3" for a short one)
 	$(BIN)/python -m bench.soak $(BENCH)
 
 bench: setup-dev  ## this service beside llama-server on the same model (BENCH="--only R2 --rounds 1" to choose)
@@ -100,16 +100,16 @@ bench: setup-dev  ## this service beside llama-server on the same model (BENCH="
 bench-leaks: setup-dev  ## memory of runner and worker once their caches are full, and 1,000 mixed requests later
 	$(BIN)/python -m bench.leaks $(BENCH)
 
-bench-handover: setup-dev  ## what a hand-over of the card costs, simulated where there is no card (BENCH="--models 270m")
+bench-handover: setup-dev  ## the cost of a hand-over of the GPU, simulated where there is none (BENCH="--models 270m")
 	$(BIN)/python -m bench.gpu_handover $(BENCH)
 
-demo-handover: setup  ## another program and a chat share one card, side by side in the terminal (simulated)
+demo-handover: setup  ## another program and a chat share one GPU, side by side in the terminal (simulated)
 	@$(BIN)/python -m tools.demo_handover $(DEMO)
 
-bench-memory: setup-dev  ## the store of memories: import, search, recall (BENCH="--size 5000" for a short run)
+bench-memory: setup-dev  ## speed and recall of the memory store (BENCH="--size 5000" for a short run)
 	$(BIN)/python -m bench.memory $(BENCH)
 
-format: setup-dev  ## let ruff repair what it can
+format: setup-dev  ## apply the repairs of ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

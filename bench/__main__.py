@@ -29,7 +29,7 @@ COUNTS = (1, 2, 4, 8, 16)
 RESULTS = Path(__file__).resolve().parent / "results"
 # Both servers, before they are asked: ours measures what batches cost in its first idle moments.
 SETTLE_SECS = 3.0
-OURS, THEIRS, PLAIN = "ours", "llama-server", ", no guesses"
+OURS, THEIRS, PLAIN = "ours", "llama-server", ", no drafts"
 Measure = Callable[[Running, Server, int], Awaitable[dict[str, float]]]
 Found = dict[str, dict[str, float]]  # by side
 
@@ -46,7 +46,7 @@ async def r4(running: Running, server: Server, seed: int) -> dict[str, float]:
 
 
 async def r5(running: Running, server: Server, seed: int) -> dict[str, float]:
-    return {"R5 common beginning": await scenarios.common_beginning(server, seed=seed)}
+    return {"R5 shared prefix": await scenarios.common_beginning(server, seed=seed)}
 
 
 async def r6(running: Running, server: Server, seed: int) -> dict[str, float]:
@@ -78,7 +78,7 @@ def rows() -> dict[str, Row]:
     others = [
         Row("R3 16 streams", "first token, ms", 0.7),
         Row("R4 longest gap", "ms", 0.1),
-        Row("R5 common beginning", "s", 0.15),
+        Row("R5 shared prefix", "s", 0.15),
         Row("R6 conversations", "s", 0.95),
         Row("R6 computed per new token", "ratio", 1.05),
         Row("R6 with a restart", "s", 0.6),

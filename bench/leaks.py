@@ -31,7 +31,7 @@ SMALL_CACHES = {"GEMMA_CACHE_RAM_MB": "8", "GEMMA_CACHE_DISK_MB": "16", "GEMMA_B
 
 
 def body_of(number: int) -> dict[str, Any]:
-    """One of a mix: short and long, alone and with a common beginning, kept and not, with and without penalties."""
+    """Return one request of a mix: short and long, with and without a shared prefix, stored or not, penalties."""
     draw = random.Random(number)
     n_words = draw.choice((3, 6, 12, 12, 24, 90))
     beginning = text_of(40, seed=draw.randrange(4)) if draw.random() < 0.4 else ""
