@@ -1,6 +1,6 @@
-"""Everything a runner has to be told before it starts.
+"""Configuration of a runner, built once by the owner of the process.
 
-Built once, by whoever owns the process; the engine itself reads no environment and no settings.
+The engine itself reads no environment and no settings.
 """
 
 from enum import StrEnum
@@ -14,16 +14,16 @@ MAX_DEVICES = 16  # of llama.cpp, however it was built
 
 
 class BackendKind(StrEnum):
-    """Which implementation of the model computes logits."""
+    """Implementation that computes logits."""
 
     LLAMA = "llama"  # llama.cpp on a GGUF file
-    FAKE = "fake"  # scripted bytes, same contract, for tests that need speed
+    FAKE = "fake"  # scripted bytes under the same contract, for fast tests
 
 
 class Device(StrEnum):
     CPU = "cpu"
     GPU = "gpu"
-    SIMULATED = "simulated"  # the CPU in the place of a card, for machines without one
+    SIMULATED = "simulated"  # the CPU in place of a GPU, for machines without one
 
 
 class FlashAttention(StrEnum):
@@ -39,7 +39,7 @@ class KvType(StrEnum):
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """One runner's model, memory and speed settings.
+    """Model, memory and speed settings of one runner.
 
     ``context_size`` is the pool of cells that all sequences of the runner share; one sequence may use all of it.
     """
@@ -53,18 +53,18 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     parallel: int = 4
     threads: int = 2
     gpu_layers: int = 0
-    main_gpu: int = 0  # the card of the model; of a split one, the card of what cannot be split
-    tensor_split: tuple[float, ...] = ()  # shares of the cards; none: the main card has everything
+    main_gpu: int = 0  # GPU of the model, or of the parts that cannot be split
+    tensor_split: tuple[float, ...] = ()  # shares of the GPUs; empty: all on the main GPU
     flash_attention: FlashAttention = FlashAttention.AUTO
     kv_type_k: KvType = KvType.F16
     kv_type_v: KvType = KvType.F16
     mlock: bool = False
     step_budget_ms: float = 200.0
-    draft_max: int = 0  # guessed tokens of one answer in one batch
+    draft_max: int = 0  # draft tokens of one answer in one batch
     cache_ram_mb: int = 512
-    cache_dir: Path | None = None  # where the prefix cache outlives the process; None: nowhere
+    cache_dir: Path | None = None  # folder of the disk tier of the prefix cache; None: no disk tier
     cache_disk_mb: int = 2048
-    load_delay_ms: float = 0.0  # what loading takes longer on a simulated card
+    load_delay_ms: float = 0.0  # added to the loading time on a simulated GPU
 
     def __post_init__(self) -> None:
         for name in ("context_size", "batch_size", "parallel", "threads"):
@@ -76,7 +76,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         if self.ubatch_size is not None and not 1 <= self.ubatch_size <= self.batch_size:
             raise ValueError(f"ubatch_size must be from 1 to batch_size={self.batch_size}, got {self.ubatch_size}")
         if not 0 <= self.main_gpu < (len(self.tensor_split) or MAX_DEVICES):
-            raise ValueError(f"main_gpu={self.main_gpu} is none of the cards of tensor_split={self.tensor_split}")
+            raise ValueError(f"main_gpu={self.main_gpu} is not one of the GPUs of tensor_split={self.tensor_split}")
         if len(self.tensor_split) > MAX_DEVICES or any(share < 0 for share in self.tensor_split):
             raise ValueError(f"tensor_split={self.tensor_split} must be at most {MAX_DEVICES} shares of at least 0")
         if self.kv_type_v is not KvType.F16 and self.flash_attention is FlashAttention.OFF:
@@ -84,50 +84,50 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def layers_on_gpu(self) -> int:
-        """``gpu_layers`` says what a card would get; a runner on the CPU touches none."""
+        """``gpu_layers`` on a GPU, 0 in a runner on the CPU."""
         return 0 if self.device is Device.CPU else self.gpu_layers
 
     @property
     def n_slots(self) -> int:
-        """Sequences that may have cells at once: those that run, and ended ones that wait there for their next turn.
+        """Sequences that may hold cells at once: running ones, and ended ones kept for their next turn.
 
-        Sliding-window layers have a window of cells for each, on a CPU attention passes over all of them, and ended
-        sequences wait in RAM anyway: with 4 running and 8, 6, 5 slots a prompt token cost 4.44, 3.94, 3.72 ms (270M,
-        2 cores, a slow hour).
+        Sliding-window layers have a window of cells for each, on a CPU attention passes over all of them, and states of
+        ended sequences are saved in RAM anyway: with 4 running and 8, 6, 5 slots a prompt token cost 4.44, 3.94,
+        3.72 ms (270M, 2 cores, a slow hour).
         """
         n_idle = self.parallel if self.device is Device.GPU or not self.cache_ram_mb else N_IDLE_SLOTS
         return self.parallel + n_idle
 
     @property
     def n_logit_rows(self) -> int:
-        """Most tokens of a batch that may ask for logits.
+        """Upper bound for rows of logits in one batch.
 
-        llama.cpp asserts that every sequence could have one; of the others, as many again as may run, guesses are made.
+        llama.cpp asserts one for every sequence; as many again as may run are for draft tokens.
         """
         return max(self.n_slots, 2 * self.parallel, 1 + self.draft_max)
 
     @property
     def max_idle_cells(self) -> int | None:
-        """Cells that ended sequences keep beside the youngest; None: all that nobody needs.
+        """Cells that ended sequences hold beside the youngest; None: all until others need them.
 
-        Attention passes over every cell in use, masked or not. On a CPU 900 more make a prompt token 0.04 ms dearer,
-        1.81 without any, and a state of 900 is saved and loaded in 6 ms (270M, 2 cores). On a card nobody measured it.
+        Attention passes over every cell in use, masked or not. On a CPU 900 more add 0.04 ms to a prompt token,
+        1.81 without any, and a state of 900 is saved and loaded in 6 ms (270M, 2 cores). Not measured on a GPU.
         """
         return None if self.device is Device.GPU else 1024
 
     @property
     def maps_states(self) -> bool:
-        """Whether states from another runner stay in the folder's memory: one on the card ends soon and lets go of it.
+        """Map states from another runner instead of reading them; a runner on a GPU ends soon and frees the pages.
 
-        Read instead, they held up the first answers there by 1.6 ms per MB (measured in a virtual machine).
+        Reading delayed the first answers by 1.6 ms per MB (measured in a virtual machine).
         """
         return self.device is not Device.CPU
 
     @property
     def mixes_prefill_and_decode(self) -> bool:
-        """Whether one batch holds both.
+        """Put prompts and answers into one batch.
 
-        On a CPU that is dear: rows of one tile attend to the union of what each may see. Measured (270M, 2 cores):
-        8 answers and 256 prompt tokens took 711 ms in one batch, 63 + 491 ms in two. A card computes all of it anyway.
+        Expensive on a CPU: rows of one tile attend to the union of what each may see. Measured (270M, 2 cores):
+        8 answers and 256 prompt tokens took 711 ms in one batch, 63 + 491 ms in two. A GPU computes all of it anyway.
         """
         return self.device is Device.GPU

@@ -1,28 +1,28 @@
-"""What can go wrong in the engine and in the process that runs it.
+"""Errors of the engine and of the process that runs it.
 
 EngineError
 |- ModelFileError      the GGUF file is missing, damaged or not a model
 |- BackendError        the model library failed in the middle of work; the process should end
-|- BooksError          cells or slots were lost or counted twice: a bug here
-|- BadLogitsError           the model gave no usable numbers for one sequence
+|- AccountingError     cells or slots were lost or counted twice: a defect of the engine
+|- BadLogitsError      the logits of one sequence are not usable
 |- RunnerStartError    a runner process did not become ready
 """
 
 
 class EngineError(Exception):
-    """Base of this package's errors; ``code`` is what programs compare."""
+    """Base of this package's errors; programs compare ``code``."""
 
     code = "engine_error"
 
 
 class ModelFileError(EngineError):
-    """The model file cannot be used, whoever tries; the message names the file and what is wrong with it."""
+    """The model file cannot be used; the message names the file and the defect."""
 
     code = "model_file"
 
 
 class BackendError(EngineError):
-    """llama.cpp answered a call with an error; what its memory holds now is unknown."""
+    """A llama.cpp call failed; the content of its KV cache is unknown afterwards."""
 
     code = "backend"
 
@@ -30,7 +30,7 @@ class BackendError(EngineError):
 class AccountingError(EngineError):
     """Free, used and cached cells do not add up to the pool; the message carries all the numbers."""
 
-    code = "books"
+    code = "accounting"
 
 
 class BadLogitsError(EngineError):
@@ -40,7 +40,7 @@ class BadLogitsError(EngineError):
 
 
 class RunnerStartError(EngineError):
-    """A runner process ended, or was given up, before it was ready; ``code`` is its own when it had one to tell."""
+    """A runner ended, or timed out, before it was ready; ``code`` is that of its Fatal frame, if it sent one."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

@@ -1,14 +1,14 @@
-"""What one sequence is asked to produce: sampling and the rules for its end."""
+"""Parameters of one sequence: sampling, and the rules for its end."""
 
 import msgspec
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How the next token is drawn; names and meanings are llama-server's.
+    """Parameters of a draw; names and meanings are llama-server's.
 
-    ``temperature`` 0 is greedy. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 switch the filter off. ``logit_bias``
-    maps a token id to an addend; ``-inf`` is written as ``None`` and forbids the token. ``seed`` is always set:
-    whoever accepts the request draws one, so that another runner can go on with the same draws.
+    ``temperature`` 0, or below 1e-5, is greedy. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 switch the filter off.
+    ``logit_bias`` maps a token id to an addend; ``-inf`` is written as ``None`` and forbids the token. ``seed`` is set
+    when the request is accepted, so that another runner continues with the same draws.
     """
 
     seed: int
@@ -24,7 +24,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class SequenceParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The part of a request that follows a sequence to whichever runner computes it."""
+    """Part of a request that moves with its sequence from runner to runner."""
 
     sampling: SamplingParams
     max_tokens: int = 512
@@ -32,7 +32,7 @@ class SequenceParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     ignore_eos: bool = False
     cache_prompt: bool = True
     ephemeral: bool = False  # nothing of it may reach a disk
-    cache_tags: list[str] = []  # whom its KV states belong to, see ``kv_cache/purging.py``
-    n_logprobs: int = 0  # alternatives to tell with each token's own log-probability; 0: tell none
-    trim_start: bool = False  # the transcript format's answers begin with a space that is not text
-    highest_label: int | None = None  # labels such as [7] above it are taken out of the text (``labels.py``)
+    cache_tags: list[str] = []  # owners of its KV states, see ``kv_cache/purging.py``
+    n_logprobs: int = 0  # alternatives reported with each token's log-probability; 0: neither is reported
+    trim_start: bool = False  # leading white space is not text (answers in the transcript format)
+    highest_label: int | None = None  # citation labels such as [7] above it are removed, see ``citation_filter``

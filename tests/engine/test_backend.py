@@ -151,7 +151,7 @@ def test_settings_reach_llama_cpp(model_path: Path, changes: dict[str, object], 
 def test_only_warnings_of_llama_cpp_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, logger="inference.engine.backends.llama_library"):
         for level in (1, 2, 3, 4, 5):
-            llama_library._log(level, b"message %d\n" % level, None)
+            llama_library._forward(level, b"message %d\n" % level, None)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "llama.cpp: message 3"),
         ("ERROR", "llama.cpp: message 4"),
@@ -161,7 +161,7 @@ def test_only_warnings_of_llama_cpp_are_logged(caplog: pytest.LogCaptureFixture)
 @pytest.mark.real_model
 def test_what_is_said_at_every_load_of_every_gemma_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, logger="inference.engine.backends.llama_library"):
-        llama_library._log(3, b"load: control-looking token: 212 '</s>' was not control-type\n", None)
+        llama_library._forward(3, b"load: control-looking token: 212 '</s>' was not control-type\n", None)
     assert [record.levelname for record in caplog.records] == ["DEBUG"]
 
 

@@ -71,7 +71,7 @@ def test_what_is_no_label_is_left_alone(text: str) -> None:
 def test_an_index_cites_nothing() -> None:
     labels = CitationFilter(2)
     assert labels.push("list[1] said so [2].") == "list[1] said so [2]."
-    assert labels.found == {2}
+    assert labels.numbers == {2}
 
 
 def test_code_ends_where_it_ends() -> None:
@@ -110,7 +110,7 @@ def test_any_cut_gives_the_same_text(text: str, cuts: list[int], stop: list[str]
 def test_no_unknown_label_shows_and_what_was_found_is_there(text: str) -> None:
     labels = CitationFilter(2)
     final = labels.push(text) + labels.flush()
-    assert citation_labels(final) == labels.found <= {1, 2}
+    assert citation_labels(final) == labels.numbers <= {1, 2}
     # After "a" or "a1" it is an index, and after an index another one.
     assert not re.search(r"(?<![\w\]])\[[ ]*(?:7|12)[ ]*\](?!\()", final)
     assert filtered(final) == final

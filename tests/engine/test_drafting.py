@@ -287,7 +287,7 @@ def test_the_real_model_says_the_same_with_guesses(real_config: EngineConfig) ->
 @pytest.mark.real_model
 def test_cells_taken_back_leave_the_window_whole(real_config: EngineConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every guess is wrong, beyond the point where the windowed cells are reused: all the window sees stays."""
-    monkeypatch.setattr(PromptLookup, "guess", lambda _, tokens, at_most: [7, 8, 9][:at_most])
+    monkeypatch.setattr(PromptLookup, "draft", lambda _, tokens, at_most: [7, 8, 9][:at_most])
     monkeypatch.setattr(PromptLookup, "odds", 0.9)
     config = msgspec.structs.replace(
         real_config, context_size=4096, parallel=1, batch_size=64, draft_max=3, cache_ram_mb=0

@@ -1,4 +1,4 @@
-"""A model file loaded by llama.cpp.
+"""Model file loaded by llama.cpp.
 
 The ctypes border is this module, ``llama_library``, ``llama_vocabulary``, ``llama_backend`` and ``sampling``; nothing
 else imports it.
@@ -15,7 +15,7 @@ from inference.engine.errors import ModelFileError
 
 
 class LlamaModel:
-    """Owns one ``llama_model``; freed with this object, so whoever uses the pointer keeps the object."""
+    """Owns one ``llama_model``; freed with this object, so users of the pointer hold a reference."""
 
     def __init__(self, pointer: int, path: Path) -> None:
         self.pointer = pointer
@@ -28,7 +28,7 @@ class LlamaModel:
 
     @classmethod
     def load_vocabulary(cls, path: Path) -> "LlamaModel":
-        """Tokens and metadata only, a fraction of a second and no weights in memory."""
+        """Load tokens and metadata only: a fraction of a second, no weights in memory."""
         start_library()
         params = lib.llama_model_default_params()
         params.vocab_only = True
@@ -37,17 +37,17 @@ class LlamaModel:
 
     @classmethod
     def load(cls, config: EngineConfig) -> "LlamaModel":
-        """The whole model on the device of the configuration."""
+        """Load the whole model on the configured device."""
         start_library()
         params = lib.llama_model_default_params()
         params.n_gpu_layers = config.layers_on_gpu if config.device is Device.GPU else 0
         no_devices = (ctypes.c_void_p * 1)(None)
-        # Zeros behind the shares: llama.cpp reads one for every device that it could know.
+        # Zeros behind the shares: llama.cpp reads one for every possible device.
         shares = (ctypes.c_float * lib.llama_max_devices())(*config.tensor_split)
         if config.device is Device.GPU:
             _choose_cards(params, config, shares)
         else:
-            # An empty list, not a null pointer: a build with CUDA must not touch a card it holds no lease for.
+            # An empty list, not a null pointer: a build with CUDA must not touch a GPU without a lease.
             params.devices = ctypes.addressof(no_devices)
         if config.mlock:
             params.load_mode = lib.LLAMA_LOAD_MODE_MMAP_MLOCK
@@ -66,12 +66,12 @@ class LlamaModel:
 
     @property
     def trained_context(self) -> int:
-        """From the file: llama.cpp answers 0 when only the vocabulary is loaded."""
+        """Tokens, from the file: llama.cpp returns 0 when only the vocabulary is loaded."""
         return self._number("context_length", 0)
 
     @property
     def sliding_window(self) -> int:
-        """How many of the last positions the windowed layers see; 0 when every layer sees all."""
+        """Positions that windowed layers attend to; 0 without such layers."""
         return int(lib.llama_model_n_swa(self.pointer))
 
     def _number(self, key: str, default: int) -> int:
@@ -81,7 +81,7 @@ class LlamaModel:
 
 
 def _choose_cards(params: "lib.llama_model_params", config: EngineConfig, shares: ctypes.Array[ctypes.c_float]) -> None:
-    """Without shares the model stays on one card: others may be somebody else's. ``shares`` must outlive the load."""
+    """Keep a model without shares on one GPU: others may be in use. ``shares`` must outlive the load."""
     params.main_gpu = config.main_gpu
     params.split_mode = lib.LLAMA_SPLIT_MODE_LAYER if config.tensor_split else lib.LLAMA_SPLIT_MODE_NONE
     if config.tensor_split:
@@ -89,7 +89,7 @@ def _choose_cards(params: "lib.llama_model_params", config: EngineConfig, shares
 
 
 def _metadata(model: int) -> dict[str, str]:
-    """Every scalar of the file's metadata as text (llama.cpp leaves arrays out)."""
+    """Return the scalars of the file's metadata as text (llama.cpp leaves arrays out)."""
     values: dict[str, str] = {}
     for index in range(lib.llama_model_meta_count(model)):
         key = _string(lib.llama_model_meta_key_by_index, model, index)
@@ -98,7 +98,7 @@ def _metadata(model: int) -> dict[str, str]:
 
 
 def _string(function: Callable[..., int], model: int, index: int) -> str:
-    """The answer of one of llama.cpp's snprintf-like functions, however long (a chat template is)."""
+    """Return the result of a snprintf-like function of llama.cpp, of any length (chat templates are long)."""
     buffer = ctypes.create_string_buffer(512)
     length = function(model, index, buffer, len(buffer))
     if length >= len(buffer):

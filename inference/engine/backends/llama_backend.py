@@ -1,6 +1,6 @@
 """llama.cpp as a backend: one model, one context, one reused batch.
 
-Knows positions and slots; which tokens go where and when is the scheduler's decision.
+Knows positions and slots; batches are composed by the scheduler.
 """
 
 import ctypes
@@ -31,7 +31,7 @@ NO_ROOM = 1
 
 
 class LlamaBackend:
-    """One context over a unified pool of cells; sliding-window layers keep their window only (``swa_full`` off)."""
+    """One context over a unified pool of cells; sliding-window layers hold their window only (``swa_full`` off)."""
 
     def __init__(self, config: EngineConfig, *, n_slots: int) -> None:
         check_model_file(config.model_path)
@@ -40,7 +40,7 @@ class LlamaBackend:
         self.vocabulary: Vocabulary = vocabulary
         self.n_slots = n_slots
         self.batch_size = max(config.batch_size, config.parallel)
-        # llama.cpp rounds its pool up; the books count what was asked for, so that the limit is the same everywhere.
+        # llama.cpp rounds its pool up; we count the configured size, so that the limit is the same everywhere.
         self.n_cells = min(config.context_size, vocabulary.trained_context or config.context_size)
         self.window = self._model.sliding_window
         # One row is 1 MB for Gemma; without a bound llama.cpp reserves one for every token of a batch.
@@ -49,7 +49,7 @@ class LlamaBackend:
         params.n_outputs_max = self.max_outputs
         self._context = lib.llama_init_from_model(self._model.pointer, params)
         if not self._context:
-            raise BackendError(f"llama.cpp could not make a context of {self.n_cells} cells (its reason is in the log)")
+            raise BackendError(f"llama.cpp could not create a context of {self.n_cells} cells (see the log)")
         self._memory = lib.llama_get_memory(self._context)
         self._batch = _Batch(self.batch_size)
         self._rows_address = 0
@@ -57,7 +57,7 @@ class LlamaBackend:
 
     @property
     def model_pointer(self) -> int:
-        """For another context on the same weights; valid as long as this object lives."""
+        """Pointer for another context on the same weights, valid until this object is freed."""
         return self._model.pointer
 
     def decode(self, slices: Sequence[Slice]) -> list[Logits] | None:
@@ -66,12 +66,12 @@ class LlamaBackend:
         if status == NO_ROOM:
             return None
         if status != 0:
-            sizes = [(each.slot, each.start, len(each.tokens)) for each in slices]
-            raise BackendError(f"llama_decode answered {status} for (slot, start, tokens) {sizes}")
+            sizes = [(part.slot, part.start, len(part.tokens)) for part in slices]
+            raise BackendError(f"llama_decode returned {status} for (slot, start, tokens) {sizes}")
         return self._logits(n_outputs) if n_outputs else []
 
     def _logits(self, n_outputs: int) -> list[Logits]:
-        """llama.cpp's own rows, not copied; its buffer moves only when it grows."""
+        """Return views of llama.cpp's rows; its buffer moves only when it grows."""
         pointer = lib.llama_get_logits(self._context)
         address = ctypes.addressof(pointer.contents)
         if address != self._rows_address or len(self._rows) < n_outputs:
@@ -119,7 +119,7 @@ class LlamaBackend:
         return False
 
     def close(self) -> None:
-        """Once; the model goes with the last object that uses it."""
+        """Free the context; the model is freed with the last object that uses it."""
         if self._context:
             lib.llama_free(self._context)
             self._context = None
@@ -141,7 +141,7 @@ def context_params(config: EngineConfig, n_cells: int, n_slots: int, batch_size:
 
 
 class _Batch:
-    """llama.cpp's batch over arrays of ours: filled by slices, and nothing in it to free."""
+    """llama.cpp batch over arrays of ours, so that there is nothing to free."""
 
     def __init__(self, size: int) -> None:
         self._tokens = np.zeros(size, dtype=np.int32)
@@ -162,17 +162,17 @@ class _Batch:
         )
 
     def fill(self, slices: Sequence[Slice]) -> int:
-        """Lay the slices one behind the other; how many rows of logits will come."""
+        """Fill the batch with slices in order; returns the number of rows of logits."""
         offset = n_outputs = 0
-        for each in slices:
-            end = offset + len(each.tokens)
-            self._tokens[offset:end] = each.tokens
-            self._positions[offset:end] = np.arange(each.start, each.start + len(each.tokens))
-            self._slots[offset:end] = each.slot
+        for part in slices:
+            end = offset + len(part.tokens)
+            self._tokens[offset:end] = part.tokens
+            self._positions[offset:end] = np.arange(part.start, part.start + len(part.tokens))
+            self._slots[offset:end] = part.slot
             self._wants_logits[offset:end] = 0
-            if each.n_outputs:
-                self._wants_logits[end - each.n_outputs : end] = 1
-                n_outputs += each.n_outputs
+            if part.n_outputs:
+                self._wants_logits[end - part.n_outputs : end] = 1
+                n_outputs += part.n_outputs
             offset = end
         self.native.n_tokens = offset
         return n_outputs

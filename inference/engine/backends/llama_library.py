@@ -1,18 +1,18 @@
-"""The llama.cpp library in this process: its start, and its log as ours."""
+"""Start of the llama.cpp library in this process, with its log sent to ours."""
 
 import logging
 from functools import cache
 
 from inference.engine.backends import llama_cpp_api as lib
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 LOG_WARN, LOG_ERROR, LOG_CONTINUE = 3, 4, 5
 CONTROL_LOOKING = "control-looking token"
 
 
 def has_cuda() -> bool:
-    """Whether the installed build can use an NVIDIA card; its files say so, without loading what would look at one."""
+    """Return whether the installed build has CUDA, from its file names: loading it would touch a GPU."""
     return any(lib.library_folder().glob("*ggml-cuda*"))
 
 
@@ -22,19 +22,19 @@ def start_library() -> object:
 
     Returns the callback: it is freed with its last reference, and the cache holds one.
     """
-    callback = lib.llama_log_callback(_log)
+    callback = lib.llama_log_callback(_forward)
     lib.llama_log_set(callback, None)
     lib.llama_backend_init()
     return callback
 
 
-def _log(level: int, text: bytes, _data: object) -> None:
-    # Continuation lines carry no level of their own; they belong to information we do not show.
+def _forward(level: int, text: bytes, _data: object) -> None:
+    # Continuation lines have no level of their own and belong to info messages, which are dropped.
     if level not in (LOG_WARN, LOG_ERROR):
         return
     line = text.decode("utf-8", "replace").rstrip()
     severity = logging.ERROR if level == LOG_ERROR else logging.WARNING
-    # Said of every Gemma file at every load; llama.cpp has mended it by the time it says so.
+    # Logged for every Gemma file at every load, after llama.cpp has corrected the token itself.
     if CONTROL_LOOKING in line:
         severity = logging.DEBUG
-    logger.log(severity, "llama.cpp: %s", line)
+    log.log(severity, "llama.cpp: %s", line)

@@ -1,4 +1,4 @@
-"""A GGUF file's vocabulary, by llama.cpp's own tokenizer.
+"""Vocabulary of a GGUF file, by llama.cpp's own tokenizer.
 
 Knows no context and no sequences; works on a model loaded with or without its weights.
 """
@@ -20,7 +20,7 @@ class LlamaVocabulary:
     """Thread safe: llama.cpp only reads here, and each cache below is filled by single dict operations."""
 
     def __init__(self, model: LlamaModel) -> None:
-        self._model = model  # keeps the native vocabulary alive
+        self._model = model  # owns the native vocabulary
         self._vocab = model.vocab
         self._markers: dict[int, str | None] = {}
         self._pieces: dict[int, bytes] = {}
@@ -40,10 +40,10 @@ class LlamaVocabulary:
         return encode_plain(text, lambda part: self._encode(part, parse_special=False, limit=limit), self._marker_text)
 
     def piece(self, token: int) -> bytes:
-        known = self._pieces.get(token)
-        if known is None:
-            known = self._pieces[token] = self._native_piece(token)
-        return known
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self._native_piece(token)
+        return piece
 
     def text(self, ids: list[int]) -> str:
         return b"".join(map(self.piece, ids)).decode("utf-8", "replace")
@@ -54,11 +54,11 @@ class LlamaVocabulary:
         return spelling.decode("utf-8", "replace")
 
     def is_eog(self, token: int) -> bool:
-        known = self._eogs.get(token)
-        if known is None:
+        is_eog = self._eogs.get(token)
+        if is_eog is None:
             self._check(token)
-            known = self._eogs[token] = bool(lib.llama_vocab_is_eog(self._vocab, token))
-        return known
+            is_eog = self._eogs[token] = bool(lib.llama_vocab_is_eog(self._vocab, token))
+        return is_eog
 
     @cached_property
     def eog_tokens(self) -> frozenset[int]:

@@ -1,7 +1,4 @@
-"""What everyone may know of a model without its weights: text to tokens, tokens to text, metadata.
-
-Knows which implementation a configuration names; each is in its own module.
-"""
+"""Interface of a vocabulary: text to tokens, tokens to text, metadata, without weights. Opens the configured one."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -27,39 +24,39 @@ class Vocabulary(Protocol):
 
     @property
     def eog_tokens(self) -> frozenset[int]:
-        """Every token that ends a generation."""
+        """All end-of-generation tokens."""
         ...
 
     def encode(self, text: str, *, special: bool, limit: int | None = None) -> list[int]:
-        """Token ids, no BOS added. With ``special=False`` never a control token, whatever the text says.
+        """Return token ids without BOS. With ``special=False`` never a control token.
 
         With ``limit`` a long text may be encoded only until there are more than ``limit`` ids: enough to refuse it.
         """
         ...
 
     def piece(self, token: int) -> bytes:
-        """The bytes a token adds to the text; nothing for a control token."""
+        """Return the bytes of a token in the text; empty for a control token."""
         ...
 
     def text(self, ids: list[int]) -> str:
-        """The text of tokens; bytes that are no UTF-8 become U+FFFD."""
+        """Return the text of tokens; invalid UTF-8 becomes U+FFFD."""
         ...
 
     def token_text(self, token: int) -> str:
-        """A token as the vocabulary spells it, control tokens too (what a chat template calls ``bos_token``)."""
+        """Return the vocabulary's spelling of any token (as ``bos_token`` of a chat template)."""
         ...
 
     def is_eog(self, token: int) -> bool:
-        """Whether the token ends a generation."""
+        """Return whether the token ends a generation."""
         ...
 
     def marker_texts(self) -> list[str]:
-        """The spelling of every token that never comes out of plain text."""
+        """Return the spelling of every token that plain text never becomes."""
         ...
 
 
 def open_vocabulary(config: EngineConfig) -> Vocabulary:
-    """The vocabulary alone, without weights; raises ``ModelFileError``."""
+    """Open the vocabulary without weights; raises ``ModelFileError``."""
     if config.backend is BackendKind.FAKE:
         return FakeVocabulary()
     check_model_file(config.model_path)

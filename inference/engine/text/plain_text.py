@@ -1,7 +1,4 @@
-"""Text of users as tokens that mean text: never a control token, whatever was typed.
-
-Knows any vocabulary by three functions only; the rule which tokens are markers is here, for all of them.
-"""
+"""Encoding of user text without control tokens, for any vocabulary, and the rule for such marker tokens."""
 
 import hashlib
 import re
@@ -12,7 +9,7 @@ _HTML_TAG = re.compile(r"</?[a-z][a-z0-9]*>")
 
 
 def is_marker(text: str, *, control: bool, user_defined: bool) -> bool:
-    """Whether a token must never come out of a user's text.
+    """Return whether user text must never become this token.
 
     Control tokens steer the model. Of the user-defined ones some do too (``<start_of_image>``, ``[multimodal]``), and
     llama.cpp finds those even where it is told not to parse special tokens; others are only runs of blanks or HTML.
@@ -26,9 +23,9 @@ def is_marker(text: str, *, control: bool, user_defined: bool) -> bool:
 def encode_plain(
     text: str, tokenize: Callable[[str], list[int]], marker_text: Callable[[int], str | None]
 ) -> list[int]:
-    """Token ids of ``text`` without any marker; the pieces together are exactly ``text``.
+    """Return token ids of ``text`` without markers; their pieces joined are exactly ``text``.
 
-    ``tokenize`` may yield markers, ``marker_text`` tells their text and ``None`` for every other token.
+    ``tokenize`` may yield markers; ``marker_text`` returns the text of a marker, ``None`` for other tokens.
     """
     ids = tokenize(text)
     if all(marker_text(token) is None for token in set(ids)):
@@ -48,7 +45,7 @@ def _spelled_out(
 
 
 def fingerprint(name: str, n_tokens: int, metadata: Mapping[str, str]) -> str:
-    """A digest that changes when text would become other tokens or another prompt."""
+    """Return a digest that changes when text would become other tokens or another prompt."""
     digest = hashlib.sha256(f"{name}\n{n_tokens}\n".encode())
     for key in sorted(metadata):
         if key.startswith("tokenizer.") or key == "general.architecture":
