@@ -10,7 +10,7 @@ from uuid import UUID
 
 from inference.dispatch import crash_attribution
 from inference.dispatch.events import Sink
-from inference.dispatch.generation_state import ActiveGeneration, ClaimState, Outcome, StopRequest
+from inference.dispatch.generation_state import ActiveGeneration, ClaimState, GenerationOutcome, StopRequest
 from inference.engine.protocol.frames import (
     Cancel,
     Deferred,
@@ -60,20 +60,20 @@ class ActiveGenerations:
         earlier_claim = self.by_id.get(generation.generation_id)
         if earlier_claim is not None:
             # Lost while this process was suspended or the database away, and claimed here again.
-            self.remove(earlier_claim, Outcome(ClaimState.LOST))
+            self.remove(earlier_claim, GenerationOutcome(ClaimState.LOST))
         self.by_id[generation.generation_id] = generation
 
     def stop(self, generation: ActiveGeneration, ending: Ending | None, now: float) -> None:
         """``ending`` None: the claim is lost."""
         if ending is None:
-            self.remove(generation, Outcome(ClaimState.LOST))
+            self.remove(generation, GenerationOutcome(ClaimState.LOST))
         elif generation.device is None:
-            self.remove(generation, Outcome(ClaimState.ENDED, ending))
+            self.remove(generation, GenerationOutcome(ClaimState.ENDED, ending))
         elif generation.stop is None:
             generation.stop = StopRequest(ending, now)
             self._send(generation.device, Cancel(generation.sequence_id))
 
-    def remove(self, generation: ActiveGeneration, outcome: Outcome) -> None:
+    def remove(self, generation: ActiveGeneration, outcome: GenerationOutcome) -> None:
         del self.by_id[generation.generation_id]
         if outcome.claim is ClaimState.ENDED:
             self.n_ended += 1
@@ -106,7 +106,7 @@ class ActiveGenerations:
             if sequence is not None:
                 generation.note_export(sequence)
             if generation.stop is not None:
-                self.remove(generation, Outcome(ClaimState.ENDED, generation.stop.ending))
+                self.remove(generation, GenerationOutcome(ClaimState.ENDED, generation.stop.ending))
 
     def runner_exited(
         self, device: str, reason: str, *, state: StreamState, message: str, is_failure: bool = True
@@ -121,9 +121,9 @@ class ActiveGenerations:
             generation.location.leave()
             if generation in culprits:
                 error = f"the model process ended {generation.deaths.total} times while computing this ({reason})"
-                self.remove(generation, Outcome(ClaimState.ENDED, failed("runner_crashed", error)))
+                self.remove(generation, GenerationOutcome(ClaimState.ENDED, failed("runner_crashed", error)))
             elif generation.stop is not None:
-                self.remove(generation, Outcome(ClaimState.ENDED, generation.stop.ending))
+                self.remove(generation, GenerationOutcome(ClaimState.ENDED, generation.stop.ending))
             else:
                 self.report(generation, state, reason=message)
 
@@ -151,7 +151,7 @@ class ActiveGenerations:
             case Ended():
                 self.remove(generation, _outcome(generation, frame))
             case Rejected(code=code, message=message):
-                self.remove(generation, Outcome(ClaimState.ENDED, failed(code, message)))
+                self.remove(generation, GenerationOutcome(ClaimState.ENDED, failed(code, message)))
 
     def _of_sequence(self, device: str, sequence_id: str) -> ActiveGeneration | None:
         """Return the generation of this sequence; None once it was removed or has moved to another runner."""
@@ -188,7 +188,7 @@ class ActiveGenerations:
         self._sink([(generation, entry)])
 
 
-def _outcome(generation: ActiveGeneration, frame: Ended) -> Outcome:
+def _outcome(generation: ActiveGeneration, frame: Ended) -> GenerationOutcome:
     finish_reason = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}.get(frame.reason)
     if finish_reason is not None:
         # Also when a cancel was on its way: the answer was complete before it arrived.
@@ -198,7 +198,7 @@ def _outcome(generation: ActiveGeneration, frame: Ended) -> Outcome:
     else:
         ending = TIMED_OUT if frame.reason == "timeout" else CANCELLED
     n_cached = generation.timing.n_cached
-    return Outcome(
+    return GenerationOutcome(
         ClaimState.ENDED,
         ending,
         FinalText(storable(frame.text), frame.n_kept),

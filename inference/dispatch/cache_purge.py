@@ -29,7 +29,7 @@ class PurgeOrder:
 
 
 class CachePurges:
-    """Purges under way and all tags of the past; one thread calls everything."""
+    """Purges under way and all tags of the past; owned by a single thread."""
 
     def __init__(self, slots: Sequence[RunnerSlot]) -> None:
         self._slots = slots
@@ -38,7 +38,7 @@ class CachePurges:
         self._awaited: dict[int, tuple[PurgeOrder, set[str]]] = {}
 
     def begin(self, order: PurgeOrder) -> None:
-        """A runner that is being started takes part: it has read from disk what is there, and begins with this."""
+        """Send the tags to every runner; one that is being started takes part, since it may hold states already."""
         self._tags.update(dict.fromkeys(order.tags))
         number = next(self._numbers)
         devices = {slot.device for slot in self._slots if not slot.is_empty}
@@ -51,7 +51,7 @@ class CachePurges:
                 slot.send(Purge(number, list(order.tags)))
 
     def runner_started(self, slot: RunnerSlot) -> None:
-        """Before anything else is sent to it."""
+        """Send all tags so far, before any other frame."""
         if not self._tags:
             return
         slot.send(Purge(0, list(self._tags)))
@@ -59,16 +59,16 @@ class CachePurges:
             if slot.device in devices:
                 slot.send(Purge(number, list(order.tags)))
 
-    def runner_gone(self, slot: RunnerSlot) -> None:
-        """Its cells and its RAM went with it; files that it was writing are looked for by whoever ordered the purge."""
+    def runner_exited(self, slot: RunnerSlot) -> None:
+        """Its states in memory are gone; the caller of the purge looks for files that it was writing."""
         for number in list(self._awaited):
             self._settle(number, slot.device)
 
-    def answered(self, slot: RunnerSlot, frame: Purged) -> None:
+    def note_reply(self, slot: RunnerSlot, frame: Purged) -> None:
         if frame.is_complete:
             self._settle(frame.number, slot.device)
         else:
-            # The order runs out of time and is given again, until the writer has come to the files.
+            # The order times out and is repeated by its caller, until the files are written.
             self._awaited.pop(frame.number, None)
 
     def _settle(self, number: int, device: str) -> None:

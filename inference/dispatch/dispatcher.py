@@ -26,7 +26,7 @@ from inference.dispatch.events import (
     StopGeneration,
     YieldGpu,
 )
-from inference.dispatch.generation_state import ActiveGeneration, ClaimState, Outcome
+from inference.dispatch.generation_state import ActiveGeneration, ClaimState, GenerationOutcome
 from inference.dispatch.gpu_parts import GpuParts
 from inference.dispatch.gpu_session import CPU
 from inference.dispatch.runner_launcher import RunnerFactory
@@ -168,7 +168,7 @@ class Dispatcher:
             while True:
                 event = self._events.get_nowait()
                 if isinstance(event, AddGeneration):
-                    event.generation.end(Outcome(ClaimState.RELEASED))
+                    event.generation.end(GenerationOutcome(ClaimState.RELEASED))
 
     def _next_events(self) -> list[Event]:
         events: list[Event] = []

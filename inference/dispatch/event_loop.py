@@ -22,7 +22,7 @@ from inference.dispatch.events import (
     StopGeneration,
     YieldGpu,
 )
-from inference.dispatch.generation_state import ActiveGeneration, ClaimState, Outcome
+from inference.dispatch.generation_state import ActiveGeneration, ClaimState, GenerationOutcome
 from inference.dispatch.gpu_parts import GpuParts
 from inference.dispatch.gpu_residency import GpuResidency
 from inference.dispatch.gpu_session import CPU, GPU
@@ -59,7 +59,7 @@ STARTS_BEFORE_FAILING = 3
 
 
 class EventLoop:
-    """One thread calls every method; ``post`` is called from the threads of runners and of the lease client."""
+    """Owned by a single thread; ``post`` is called from the threads of runners and of the lease client."""
 
     def __init__(
         self, make_runner: RunnerFactory, sink: Sink, post: Callable[[Event], None], gpu: GpuParts | None
@@ -118,7 +118,7 @@ class EventLoop:
             case ReleaseAll():
                 self._is_releasing = True
                 for generation in list(self.generations.by_id.values()):
-                    self.generations.remove(generation, Outcome(ClaimState.RELEASED))
+                    self.generations.remove(generation, GenerationOutcome(ClaimState.RELEASED))
             case RunnerStarted() | RunnerStartFailed() | FrameReceived() | RunnerExited():
                 slot = next((slot for slot in self.slots if slot.owns(event)), None)
                 if slot is not None:
@@ -132,7 +132,7 @@ class EventLoop:
 
     def _add(self, generation: ActiveGeneration, now: float) -> None:
         if self._is_releasing:
-            generation.end(Outcome(ClaimState.RELEASED))
+            generation.end(GenerationOutcome(ClaimState.RELEASED))
             return
         self.generations.add(generation, now)
         if self.target.ready is None:
@@ -158,18 +158,18 @@ class EventLoop:
                 slot.note_frame(now)
                 self._handle_frame(slot, frame, now)
             case RunnerExited(reason=reason) if slot.runner_exited(reason, now):
-                self._purges.runner_gone(slot)
+                self._purges.runner_exited(slot)
                 self._runner_exited(slot, reason, now)
 
     def _start_failed(self, slot: RunnerSlot, event: RunnerStartFailed, now: float) -> None:
         slot.start_failed(event, now)
-        self._purges.runner_gone(slot)
+        self._purges.runner_exited(slot)
         if self.residency is not None and slot is self.gpu:
             self.residency.gpu_exited(event.message, now)
         elif slot.n_failed >= STARTS_BEFORE_FAILING:
             for generation in self.generations.unassigned():
                 self.generations.remove(
-                    generation, Outcome(ClaimState.ENDED, failed("model_unavailable", event.message))
+                    generation, GenerationOutcome(ClaimState.ENDED, failed("model_unavailable", event.message))
                 )
 
     def _runner_exited(self, slot: RunnerSlot, reason: str, now: float) -> None:
@@ -194,7 +194,7 @@ class EventLoop:
                 if isinstance(frame, Step) and slot is self.cpu and self.residency is not None:
                     self.residency.demand.speed.note_step(frame)
             case Purged():
-                self._purges.answered(slot, frame)
+                self._purges.note_reply(slot, frame)
             case Exported() | CacheExported() | Imported() if self.residency is not None:
                 self.residency.handle_reply(slot.device, frame, now)
             case _:

@@ -1,4 +1,4 @@
-"""One claimed generation while this worker computes it, divided by owner.
+"""A claimed generation while this worker computes it, divided by owner.
 
 field        content                                           written by
 tokens       all emitted tokens, of earlier workers too        the dispatcher's thread, once it was added
@@ -36,7 +36,7 @@ class ClaimState(StrEnum):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GenerationOutcome:
     """``final_text`` is None when no runner reported it; timings are in ms."""
 
     claim: ClaimState
@@ -98,7 +98,7 @@ class ActiveGeneration:
 
     def __post_init__(self) -> None:
         self._done = threading.Event()
-        self._outcome: Outcome | None = None
+        self._outcome: GenerationOutcome | None = None
 
     @classmethod
     def of(cls, row: Generation, *, deadline: float | None) -> "ActiveGeneration":
@@ -120,7 +120,7 @@ class ActiveGeneration:
 
     @property
     def is_proven(self) -> bool:
-        """Whether the present runner has computed a token of it and survived."""
+        """Return whether the present runner has computed a token of it and survived."""
         return self.is_in_runner and len(self.tokens) > self.location.n_tokens_at_submit
 
     def submission(self, now: float) -> Submit:
@@ -138,11 +138,11 @@ class ActiveGeneration:
         self.location.state_path = exported.path
         self.timing.note_export(exported)
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: GenerationOutcome) -> None:
         self._outcome = outcome
         self._done.set()
 
-    def wait(self, timeout_secs: float | None = None) -> Outcome | None:
+    def wait(self, timeout_secs: float | None = None) -> GenerationOutcome | None:
         """Return the outcome, or None after ``timeout_secs`` without one."""
         self._done.wait(timeout_secs)
         return self._outcome

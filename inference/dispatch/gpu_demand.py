@@ -43,7 +43,7 @@ class SpeedEstimate:
         self._to_gpu_secs = _mixed(self._to_gpu_secs, secs)
 
     def is_gpu_worthwhile(self, generations: Collection[ActiveGeneration]) -> bool:
-        """Whether any generation may still run on the CPU when the GPU could be ready."""
+        """Return whether any generation may still run on the CPU when the GPU could be ready."""
         to_gpu_secs = DEFAULT_GPU_SECS if self._to_gpu_secs is None else self._to_gpu_secs
         return any(self._secs_left(generation) > to_gpu_secs for generation in generations)
 

@@ -28,7 +28,7 @@ END_POLL_SECS = 0.01
 
 
 class GpuResidency:
-    """One thread calls every method but those that describe it."""
+    """Owned by a single thread, except for the methods that describe it."""
 
     def __init__(
         self, parts: GpuParts, generations: ActiveGenerations, cpu: RunnerSlot, gpu: RunnerSlot, post: Post

@@ -1,4 +1,4 @@
-"""One session of the model on the GPU, from the lease request to the release, and its record. Knows no rows."""
+"""A session of the model on the GPU, from the lease request to the release, and its record. Knows no rows."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime

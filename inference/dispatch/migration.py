@@ -56,11 +56,11 @@ class Migration:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the CPU's runner owes no reply; a later one would count for the next session."""
+        """True when the CPU's runner owes no reply; a later one would count for the next session."""
         return self._to_gpu is None or self._to_gpu.is_done
 
     def is_on_gpu(self) -> bool:
-        """Whether everything has left the CPU; if so, the last copies are delivered too."""
+        """Return whether everything has left the CPU; if so, the last copies are delivered too."""
         return _is_delivered(self._to_gpu)
 
     def is_on_cpu(self) -> bool:

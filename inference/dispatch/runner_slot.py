@@ -59,7 +59,7 @@ class RunnerSlot:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no process, and none being started."""
+        """True without a process, and none being started."""
         return self._runner is None and not self.is_starting
 
     def can_start(self, now: float) -> bool:

@@ -19,7 +19,7 @@ BACK_BUDGET_MS = 250.0
 
 
 class StateTransfer:
-    """One direction, from one runner to another; the way back is a new transfer."""
+    """Transfer in a single direction; the way back is a new one."""
 
     def __init__(
         self, source: RunnerSlot, target: RunnerSlot, generations: ActiveGenerations, folder: StateFolder
@@ -37,7 +37,7 @@ class StateTransfer:
 
     @property
     def is_done(self) -> bool:
-        """Whether the source has sent every reply."""
+        """True when the source has sent every reply."""
         return self._n_awaited == 0
 
     def copy_ahead(self) -> None:

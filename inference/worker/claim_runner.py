@@ -8,7 +8,7 @@ from uuid import UUID
 import redis
 
 from inference.dispatch import Dispatcher
-from inference.dispatch.generation_state import ActiveGeneration, ClaimState, Outcome
+from inference.dispatch.generation_state import ActiveGeneration, ClaimState, GenerationOutcome
 from inference.errors import StoreUnavailable
 from inference.models import Generation
 from inference.queue.deadlines import Deadlines
@@ -71,21 +71,21 @@ class ClaimRunner:
         mean = self.mean_run_secs
         self.mean_run_secs = run_secs if mean is None else mean + NEWEST_RUN_WEIGHT * (run_secs - mean)
 
-    def _compute(self, row: Generation, live: ActiveGeneration) -> Outcome:
+    def _compute(self, row: Generation, live: ActiveGeneration) -> GenerationOutcome:
         resumed = self._resume(row, live)
-        if isinstance(resumed, Outcome):
+        if isinstance(resumed, GenerationOutcome):
             return resumed
         live.tokens = resumed
         self._writer.open(row.pk, row.claim_epoch, resumed)
         if row.cancel_requested:
-            return Outcome(ClaimState.ENDED, CANCELLED)
+            return GenerationOutcome(ClaimState.ENDED, CANCELLED)
         self._dispatcher.add(live)
         outcome = live.wait()
         if outcome is None:
             raise RuntimeError(f"The computation of generation {row.pk} ended without an outcome.")
         return outcome
 
-    def _resume(self, row: Generation, live: ActiveGeneration) -> list[TokenEntry] | Outcome:
+    def _resume(self, row: Generation, live: ActiveGeneration) -> list[TokenEntry] | GenerationOutcome:
         """The tokens that earlier claims emitted, or the outcome when they cannot be read.
 
         Nothing is computed without them: readers may have received tokens that another run would not repeat.
@@ -101,12 +101,12 @@ class ClaimRunner:
             claim = Generation.objects.with_claim(generation_id=row.pk, epoch=row.claim_epoch)
             cancelled = claim.values_list("cancel_requested", flat=True).first()
             if cancelled is None:
-                return Outcome(ClaimState.LOST)
+                return GenerationOutcome(ClaimState.LOST)
             now = time.monotonic()
             if cancelled or (live.deadline is not None and now >= live.deadline):
                 # The row has to end, with the tokens that readers have if they can be read in time.
                 unwanted_since = unwanted_since or now
                 if now - unwanted_since >= LOG_PATIENCE_SECS:
-                    return Outcome(ClaimState.ENDED, CANCELLED if cancelled else TIMED_OUT)
+                    return GenerationOutcome(ClaimState.ENDED, CANCELLED if cancelled else TIMED_OUT)
             if self._closing.wait(RETRY_SECS):
-                return Outcome(ClaimState.RELEASED)
+                return GenerationOutcome(ClaimState.RELEASED)

@@ -8,7 +8,7 @@ from typing import Any
 
 from inference.config.tokenizer import known_vocabulary
 from inference.dispatch import Dispatcher
-from inference.dispatch.generation_state import ActiveGeneration, ClaimState, Outcome
+from inference.dispatch.generation_state import ActiveGeneration, ClaimState, GenerationOutcome
 from inference.models import Generation
 from inference.queue.notify import notify
 from inference.queue.results import end_entry, row_columns
@@ -28,7 +28,7 @@ class ClaimSettlement:
         self._dispatcher = dispatcher
         self._writer = writer
 
-    def settle(self, row: Generation, live: ActiveGeneration, outcome: Outcome) -> None:
+    def settle(self, row: Generation, live: ActiveGeneration, outcome: GenerationOutcome) -> None:
         match outcome.claim:
             case ClaimState.ENDED:
                 self._store_result(row, live, outcome)
@@ -37,7 +37,7 @@ class ClaimSettlement:
             case ClaimState.LOST:
                 self._forget_lost(row)
 
-    def _store_result(self, row: Generation, live: ActiveGeneration, outcome: Outcome) -> None:
+    def _store_result(self, row: Generation, live: ActiveGeneration, outcome: GenerationOutcome) -> None:
         if outcome.ending is None:
             raise RuntimeError(f"The outcome of generation {row.pk} is {outcome.claim} and has no ending.")
         columns = row_columns(

@@ -52,7 +52,7 @@ class PauseOutcome:
 
 
 class ResidentPause:
-    """One pause of the residents: call ``begin`` once, then ``step`` until it returns an outcome."""
+    """A pause of the residents: call ``begin`` once, then ``step`` until it returns an outcome."""
 
     def __init__(
         self,

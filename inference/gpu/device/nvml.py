@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class NvmlGpu:
-    """One GPU; memory figures are read from the driver each time."""
+    """A GPU; memory figures are read from the driver each time."""
 
     def __init__(self, handle: object) -> None:
         self._handle = handle

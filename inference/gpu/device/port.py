@@ -10,7 +10,7 @@ from inference.engine.config import MEBIBYTE
 
 
 class GpuDevice(Protocol):
-    """One GPU. Figures of the driver raise GpuUnavailable when it does not answer."""
+    """A GPU. Figures of the driver raise GpuUnavailable when it does not answer."""
 
     @property
     def uuid(self) -> str:

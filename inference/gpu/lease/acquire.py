@@ -1,4 +1,4 @@
-"""One ``acquire`` call at a time, in a thread of its own, since a coordinator may take a minute to answer.
+"""Calls of ``acquire``, one at a time in a thread of its own, since a coordinator may take a minute to answer.
 
 Knows the circuit breaker; the lease client decides what an answer means.
 """

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Lease:
-    """One grant. ``epoch`` grows from grant to grant of a coordinator; 0 when the coordinator counts none."""
+    """A grant. ``epoch`` grows from grant to grant of a coordinator; 0 when the coordinator counts none."""
 
     session_id: str
     epoch: int

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 @dataclass(frozen=True, kw_only=True)
 class HandOverRecord:
-    """One granted session, recorded at its end; requests that were withdrawn before a grant are not recorded.
+    """A granted session, recorded at its end; requests that were withdrawn before a grant are not recorded.
 
     ``waited_ms``: from the request to the grant; ``loaded_ms``: from the grant until the runner was ready; ``moved_ms``
     and ``moved_bytes``: all moves to the GPU and back; ``held_secs``: from grant to release; ``taken_secs``: in which

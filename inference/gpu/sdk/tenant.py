@@ -104,7 +104,7 @@ class GpuTenant:
 
     @property
     def is_allowed(self) -> bool:
-        """Whether the GPU may be used just now; only inside ``use`` does this stay true."""
+        """True while the GPU may be used; only inside ``use`` does this stay true."""
         return self._is_allowed
 
     @contextmanager

@@ -12,7 +12,7 @@ import psutil
 
 from inference.config.tokenizer import get_tokenizer
 from inference.dispatch import Dispatcher
-from inference.dispatch.generation_state import ActiveGeneration, Outcome
+from inference.dispatch.generation_state import ActiveGeneration, GenerationOutcome
 from inference.dispatch.gpu_parts import GpuParts, GpuPolicy
 from inference.dispatch.gpu_runner import GpuRunnerMaker
 from inference.dispatch.gpu_state import GpuState
@@ -122,7 +122,7 @@ class Party:
         assert outcome.final_text is not None
         return "".join(token.text for token in tokens) + outcome.final_text.text
 
-    def outcome(self, generation: ActiveGeneration) -> Outcome:
+    def outcome(self, generation: ActiveGeneration) -> GenerationOutcome:
         outcome = generation.wait(PATIENCE_SECS)
         assert outcome is not None, f"no end; {self.dispatcher.describe()}"
         return outcome

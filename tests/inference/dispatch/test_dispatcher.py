@@ -11,7 +11,7 @@ import pytest
 from inference.dispatch import Dispatcher
 from inference.dispatch.event_loop import STOP_PATIENCE_SECS
 from inference.dispatch.events import AddGeneration, Event, ReleaseAll, Shutdown, StopGeneration
-from inference.dispatch.generation_state import ActiveGeneration, ClaimState, Outcome
+from inference.dispatch.generation_state import ActiveGeneration, ClaimState, GenerationOutcome
 from inference.dispatch.runner_launcher import FrameReceived, RunnerExited, RunnerStarted, RunnerStartFailed
 from inference.dispatch.runner_slot import RUNNER_STOP_SECS, SILENCE_PATIENCE_SECS
 from inference.engine.protocol.frames import Deferred, FromRunner, PrefillProgress, Ready, Rejected
@@ -67,7 +67,7 @@ def new_generation(*, emitted: Sequence[TokenEntry] = (), deadline: float | None
     return generation
 
 
-def outcome_of(generation: ActiveGeneration) -> Outcome:
+def outcome_of(generation: ActiveGeneration) -> GenerationOutcome:
     outcome = generation.wait(0)
     assert outcome is not None
     return outcome

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from inference.dispatch import Dispatcher
-from inference.dispatch.generation_state import ActiveGeneration, ClaimState, Outcome
+from inference.dispatch.generation_state import ActiveGeneration, ClaimState, GenerationOutcome
 from inference.errors import StoreUnavailable
 from inference.models import Generation
 from inference.queue.deadlines import Deadlines
@@ -89,7 +89,7 @@ def test_a_wait_ends_with_the_worker(
 ) -> None:
     row = claimed_again()
     redis_away(monkeypatch, times=9999, meanwhile=stopping.set)
-    assert resume(runner, row) == Outcome(ClaimState.RELEASED)
+    assert resume(runner, row) == GenerationOutcome(ClaimState.RELEASED)
 
 
 @pytest.mark.parametrize("wish", [{"cancel_requested": True}, {}])
@@ -107,20 +107,20 @@ def test_a_wait_ends_with_the_deadline(runner: ClaimRunner, monkeypatch: pytest.
     monkeypatch.setattr(claim_runner, "LOG_PATIENCE_SECS", 0.05)
     row = claimed_again()
     redis_away(monkeypatch, times=9999, meanwhile=lambda: None)
-    assert resume(runner, row, deadline=time.monotonic() + 0.05) == Outcome(ClaimState.ENDED, TIMED_OUT)
+    assert resume(runner, row, deadline=time.monotonic() + 0.05) == GenerationOutcome(ClaimState.ENDED, TIMED_OUT)
 
 
 def test_a_wait_ends_with_a_cancel(runner: ClaimRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claim_runner, "LOG_PATIENCE_SECS", 0.05)
     row = claimed_again()
     redis_away(monkeypatch, times=9999, meanwhile=lambda: Generation.objects.update(cancel_requested=True))
-    assert resume(runner, row) == Outcome(ClaimState.ENDED, CANCELLED)
+    assert resume(runner, row) == GenerationOutcome(ClaimState.ENDED, CANCELLED)
 
 
 def test_a_wait_ends_with_the_claim(runner: ClaimRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     row = claimed_again()
     redis_away(monkeypatch, times=9999, meanwhile=lambda: Generation.objects.update(claim_epoch=99))
-    assert resume(runner, row) == Outcome(ClaimState.LOST)
+    assert resume(runner, row) == GenerationOutcome(ClaimState.LOST)
 
 
 def test_a_row_that_cannot_be_computed_is_dropped(runner: ClaimRunner) -> None:
@@ -129,7 +129,7 @@ def test_a_row_that_cannot_be_computed_is_dropped(runner: ClaimRunner) -> None:
     row = Generation.objects.claim_next(worker="w")
     assert row is not None
 
-    def broken(row: Generation, live: ActiveGeneration) -> Outcome:
+    def broken(row: Generation, live: ActiveGeneration) -> GenerationOutcome:
         raise RuntimeError("a bug")
 
     runner._compute = broken  # type: ignore[method-assign]
