@@ -42,7 +42,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Bubble:
-    """One message; ``status`` and the fields below are empty for a message without a generation."""
+    """A message; ``status`` and the fields below are empty for a message without a generation."""
 
     message_id: str
     position: int

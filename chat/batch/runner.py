@@ -49,7 +49,7 @@ class ProgressListener(Protocol):
 
 
 class Batch:
-    """One run over the lines without an answer."""
+    """A run over the lines without an answer."""
 
     def __init__(
         self,
@@ -71,7 +71,8 @@ class Batch:
         self.n_failed = 0
         self.monitor = ServiceMonitor(patience_secs)
         self._submitter = Submitter(caller=caller, run=run, concurrency=concurrency)
-        self._remaining = self._unanswered()
+        unanswered = (line for line in source.lines() if line.number not in output.done)
+        self._remaining: Iterator[BatchPrompt | LineFailure] = map(source.parse, unanswered)
         self._deferred: BatchPrompt | None = None  # refused for now; the next to submit
         self._not_before = 0.0
         self._poll_secs = MIN_POLL_SECS
@@ -110,9 +111,6 @@ class Batch:
             time.sleep(MIN_POLL_SECS)
 
     # ---- submitting ----
-
-    def _unanswered(self) -> Iterator[BatchPrompt | LineFailure]:
-        return (self.source.parse(line) for line in self.source.lines() if line.number not in self.output.done)
 
     def _submit_prompts(self) -> bool:
         """Return whether there are more prompts to submit."""

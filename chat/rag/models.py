@@ -22,7 +22,7 @@ class Kind(models.TextChoices):
 
 
 class Transcript(models.Model):
-    """One recording, made at ``created_at``; ``digest`` covers all fields, to recognise an identical import."""
+    """A recording, made at ``created_at``; ``digest`` covers all fields, to recognise an identical import."""
 
     owner = models.CharField(max_length=64, blank=True, default=SHARED)
     job_id = models.CharField(max_length=200)
@@ -44,7 +44,7 @@ class Transcript(models.Model):
 
 
 class Segment(models.Model):
-    """One utterance; ``start_secs`` and ``end_secs`` are offsets in the recording, ``said_at`` is wall-clock time."""
+    """An utterance; ``start_secs`` and ``end_secs`` are offsets in the recording, ``said_at`` is wall-clock time."""
 
     transcript = models.ForeignKey(Transcript, on_delete=models.CASCADE, related_name="segments")
     position = models.PositiveIntegerField()

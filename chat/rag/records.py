@@ -44,7 +44,7 @@ def plain_json(value: object) -> Json:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentIn:
-    """One utterance; without ``said_at`` its time is the start of the recording plus ``start_secs``."""
+    """An utterance; without ``said_at`` its time is the start of the recording plus ``start_secs``."""
 
     text: str
     speaker: str = ""
@@ -59,7 +59,7 @@ class SegmentIn:
 
 @dataclass(frozen=True, kw_only=True)
 class TranscriptIn:
-    """One recording; segments without text are not indexed.
+    """A recording; segments without text are not indexed.
 
     Without ``recorded_at`` it keeps the time of the transcript that it replaces, else it ends now.
     """

@@ -23,7 +23,7 @@ _HEADER_BLOCK = re.compile(r"\ufeff?(WEBVTT|NOTE|STYLE|REGION)(\s|$)")
 
 @dataclass
 class Cue:
-    """One caption; ``number`` is the line of its times."""
+    """A caption; ``number`` is the line of its times."""
 
     number: int
     start: float

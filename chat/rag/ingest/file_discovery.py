@@ -19,9 +19,9 @@ def find_files(paths: Iterable[Path]) -> tuple[list[Path], int]:
             files.setdefault(path.resolve(), path)
             continue
         below = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file, path))
-        known = [file for file in below if file.suffix.lower() in BY_SUFFIX]
-        n_skipped += len(below) - len(known)
-        for file in known:
+        importable = [file for file in below if file.suffix.lower() in BY_SUFFIX]
+        n_skipped += len(below) - len(importable)
+        for file in importable:
             files.setdefault(file.resolve(), file)
     return list(files.values()), n_skipped
 

@@ -22,7 +22,7 @@ class FileUnreadable(Exception):
 
 
 class RowRejected(Exception):
-    """One row cannot be imported, for the reason in the text; other rows can."""
+    """A row cannot be imported, for the reason in the text; other rows can."""
 
 
 @dataclass

@@ -128,7 +128,8 @@ def _ranked_lists(
     for mask in hinted:
         lists += _rank_both(rankings.within(mask), depth, WEIGHT_HINTED)
     if hints.is_latest:
-        lists.append(_newest(snapshot, _near_best_rows(rankings), depth))
+        near_best = np.union1d(_near_the_best(*rankings.vector, NEAR_VECTOR), _near_the_best(*rankings.text, NEAR_TEXT))
+        lists.append(_newest(snapshot, near_best, depth))
     return lists
 
 
@@ -153,11 +154,6 @@ def _hinted_rows(query: RetrievalQuery, snapshot: VectorSnapshot, allowed: Mask,
 
 def _newest(snapshot: VectorSnapshot, rows: Rows, depth: int) -> RankedRows:
     return by_order(rows, snapshot.columns.said_at[rows].astype(np.float64), depth, weight=WEIGHT_NEWEST)
-
-
-def _near_best_rows(rankings: Rankings) -> Rows:
-    """Return the rows close to the best in similarity or in matched words."""
-    return np.union1d(_near_the_best(*rankings.vector, NEAR_VECTOR), _near_the_best(*rankings.text, NEAR_TEXT))
 
 
 def _near_the_best(rows: Rows, scores: Scores, distance: float) -> Rows:

@@ -137,7 +137,7 @@ class _Model:
 
 @functools.cache
 def _background() -> ThreadPoolExecutor:
-    """One thread that waits for the pool, so that the caller does not."""
+    """Return a thread that waits for the pool, so that the caller does not."""
     return ThreadPoolExecutor(1, thread_name_prefix="embedding-background")
 
 
