@@ -25,7 +25,7 @@ from inference.gpu.lease.port import Post
 from inference.gpu.records.hand_over import HandOverRecord
 from inference.token_stream.entries import AnyEntry, TokenEntry
 
-PATIENCE_SECS = 60.0
+PATIENCE_SECS = 180.0
 # Nothing leaves the card by itself: the test says when.
 POLICY = GpuPolicy(min_hold_secs=0.0, max_hold_secs=600.0, linger_secs=600.0, yield_patience_secs=30.0)
 
