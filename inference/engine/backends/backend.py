@@ -65,7 +65,7 @@ class KVCache(Protocol):
 
 
 class Backend(KVCache, Protocol):
-    """One model on one device."""
+    """Model on a device."""
 
     vocabulary: Vocabulary
     n_cells: int

@@ -1,4 +1,4 @@
-"""The fake model's memory and logits: whatever the script says comes next, with an overwhelming logit.
+"""KV cache and logits of the fake model: the next token of the script has an overwhelming logit.
 
 Its cells, slots and sliding window behave as llama.cpp's do, so that the same contract tests run over both.
 """
@@ -23,7 +23,7 @@ FILLER = FIRST_BYTE + ord(" ")
 
 
 class _Slot:
-    """What one sequence holds."""
+    """Cells of one sequence."""
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
@@ -58,20 +58,20 @@ class FakeBackend:
 
     @property
     def n_used_cells(self) -> int:
-        """Cells that hold something, each counted once."""
+        """Cells that hold something, part counted once."""
         return len(set().union(*(slot.cells for slot in self._slots)))
 
     def decode(self, slices: Sequence[Slice]) -> list[Logits] | None:
-        n_tokens = sum(len(each.tokens) for each in slices)
+        n_tokens = sum(len(part.tokens) for part in slices)
         if n_tokens > self.batch_size:
             raise BackendError(f"{n_tokens} tokens in a batch of {self.batch_size}")
-        n_outputs = sum(each.n_outputs for each in slices)
+        n_outputs = sum(part.n_outputs for part in slices)
         if n_outputs > self.max_outputs:
             raise BackendError(f"{n_outputs} rows of logits of a batch, {self.max_outputs} are reserved")
         if self.n_used_cells + n_tokens > self.n_cells:
             return None
         time.sleep(max(map(self._append, slices), default=0.0) / 1000)
-        return [row for each in slices for row in self._rows(self._slots[each.slot], each.n_outputs)]
+        return [row for part in slices for row in self._rows(self._slots[part.slot], part.n_outputs)]
 
     def _append(self, part: Slice) -> float:
         """Put the tokens into their slot; the ms that its text asks every step to take."""
@@ -93,7 +93,7 @@ class FakeBackend:
         return delay_ms(slot.tokens)
 
     def _rows(self, slot: _Slot, n_rows: int) -> list[Logits]:
-        """What follows each of the last ``n_rows`` tokens."""
+        """Return the logits behind part of the last ``n_rows`` tokens."""
         if n_rows and slot.script is None:
             slot.script = write_script(slot.tokens[: len(slot.tokens) - n_rows + 1])
         return [self._logits(slot, len(slot.tokens) - n_behind) for n_behind in range(n_rows - 1, -1, -1)]
@@ -109,14 +109,14 @@ class FakeBackend:
         self._slots[slot] = _Slot()
 
     def trim(self, slot: int, length: int) -> None:
-        held = self._slots[slot]
-        held.is_damaged |= self._has_lost(held, length)
-        del held.tokens[length:], held.cells[length:]
-        held.script = None
+        stored = self._slots[slot]
+        stored.is_damaged |= self._has_lost(stored, length)
+        del stored.tokens[length:], stored.cells[length:]
+        stored.script = None
 
-    def _has_lost(self, held: _Slot, length: int) -> bool:
-        """Whether the position ``length`` cannot follow: something in its window is forgotten."""
-        return bool(self.window) and held.first_position > max(0, length - self.window + 1)
+    def _has_lost(self, stored: _Slot, length: int) -> bool:
+        """Return whether the window of position ``length`` is incomplete."""
+        return bool(self.window) and stored.first_position > max(0, length - self.window + 1)
 
     def first_position(self, slot: int) -> int:
         return self._slots[slot].first_position
@@ -125,17 +125,17 @@ class FakeBackend:
         return len(self._slots[slot].tokens)
 
     def copy(self, source: int, target: int, length: int) -> None:
-        held, copied = self._slots[source], _Slot()
-        copied.tokens, copied.cells = held.tokens[:length], held.cells[:length]
-        copied.first_position = held.first_position
-        copied.is_damaged = held.is_damaged or (length < len(held.tokens) and self._has_lost(held, length))
+        stored, copied = self._slots[source], _Slot()
+        copied.tokens, copied.cells = stored.tokens[:length], stored.cells[:length]
+        copied.first_position = stored.first_position
+        copied.is_damaged = stored.is_damaged or (length < len(stored.tokens) and self._has_lost(stored, length))
         self._slots[target] = copied
 
     def save(self, slot: int) -> bytes:
-        held = self._slots[slot]
+        stored = self._slots[slot]
         # What has left the window is not part of a state, forgotten or not.
-        first = max(held.first_position, len(held.tokens) - self.window) if self.window else 0
-        return msgspec.msgpack.encode(_State(held.tokens, first, held.is_damaged))
+        first = max(stored.first_position, len(stored.tokens) - self.window) if self.window else 0
+        return msgspec.msgpack.encode(_State(stored.tokens, first, stored.is_damaged))
 
     def load(self, slot: int, state: bytes) -> bool:
         try:

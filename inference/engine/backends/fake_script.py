@@ -1,4 +1,4 @@
-"""What the fake model answers, worked out from the tokens it was given.
+"""Answers of the fake model, derived from the prompt's tokens.
 
 The last user text in the prompt decides:
     [[say: TEXT]]   answers TEXT
@@ -40,7 +40,7 @@ class Script:
 
 
 class _Damaged(Script):
-    """What a memory says that was trimmed beyond its window."""
+    """Answer of a slot trimmed beyond its window."""
 
     def token_after(self, n_tokens: int) -> int:
         return FIRST_BYTE + ord("?")
@@ -57,9 +57,9 @@ def write_script(tokens: list[int]) -> Script:
 
 
 def delay_ms(tokens: list[int]) -> float:
-    """What the user text, as far as it is known, asks each step to take."""
-    found = _DELAY.search(_user_text(tokens))
-    return float(found[1]) if found else 0.0
+    """Return the ms for each step in the user text known so far."""
+    match = _DELAY.search(_user_text(tokens))
+    return float(match[1]) if match else 0.0
 
 
 def wants_abort(tokens: list[int]) -> bool:
@@ -67,10 +67,10 @@ def wants_abort(tokens: list[int]) -> bool:
 
 
 def _answer(user_text: bytes) -> bytes:
-    if found := _SAY.search(user_text):
-        return found[1]
-    if found := _COUNT.search(user_text):
-        return b"".join(b"%d " % number for number in range(1, int(found[1]) + 1))
+    if match := _SAY.search(user_text):
+        return match[1]
+    if match := _COUNT.search(user_text):
+        return b"".join(b"%d " % number for number in range(1, int(match[1]) + 1))
     lines = [line.strip() for line in _ANY.sub(b"", user_text).splitlines() if line.strip()]
     return b"You said: " + (lines[-1] if lines else b"")
 
@@ -93,8 +93,8 @@ def _raw_script(text: bytes, n_tokens: int) -> Script:
     else:
         cut = len(text)
         answer = _answer(_raw_user_text(text))
-    found = _DELAY.search(_raw_user_text(text))
-    return Script(answer, n_control + cut, EOS, float(found[1]) if found else 0.0)
+    match = _DELAY.search(_raw_user_text(text))
+    return Script(answer, n_control + cut, EOS, float(match[1]) if match else 0.0)
 
 
 def _user_text(tokens: list[int]) -> bytes:
@@ -107,8 +107,8 @@ def _user_text(tokens: list[int]) -> bytes:
 
 
 def _raw_user_text(text: bytes) -> bytes:
-    found = _TRANSCRIPT.match(text)
-    return found[1] if found else text
+    match = _TRANSCRIPT.match(text)
+    return match[1] if match else text
 
 
 def _bytes(tokens: list[int], turn_mark: bytes = b"") -> bytes:
@@ -117,5 +117,5 @@ def _bytes(tokens: list[int], turn_mark: bytes = b"") -> bytes:
     return b"".join(bytes([token - FIRST_BYTE]) if token >= FIRST_BYTE else marks.get(token, b"") for token in tokens)
 
 
-def _last_index(tokens: list[int], wanted: int) -> int:
-    return len(tokens) - 1 - tokens[::-1].index(wanted)
+def _last_index(tokens: list[int], token: int) -> int:
+    return len(tokens) - 1 - tokens[::-1].index(token)

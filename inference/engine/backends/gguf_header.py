@@ -1,4 +1,4 @@
-"""Whether a file can be given to llama.cpp at all: the GGUF header, read with bounds before any native code sees it.
+"""Validation of GGUF headers, read with bounds before any native code sees the file.
 
 Knows the container (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), nothing of models or tokens.
 """
@@ -64,7 +64,7 @@ BLOCKS = {
 
 @dataclass(frozen=True)
 class ModelHeader:
-    """What the walk over the header found out."""
+    """Contents of a valid header."""
 
     version: int
     n_tensors: int
@@ -81,7 +81,7 @@ class ModelHeader:
 
 
 def check_model_file(path: Path) -> ModelHeader:
-    """The header of a GGUF file that is all there; raises ``ModelFileError`` naming the file otherwise."""
+    """Return the header of a complete GGUF file; raises ``ModelFileError`` naming the file otherwise."""
     try:
         return _check(path)
     except OSError as error:
@@ -185,7 +185,7 @@ class _HeaderReader:
             raise self.damaged(f"a metadata value has unknown type {kind}")
 
     def tensor_end(self) -> int:
-        """One tensor's description; where its data ends, counted from the start of all data."""
+        """Read a tensor's description; returns the end of its data in bytes from the start of all data."""
         name = self.string(MAX_KEY_BYTES).decode("utf-8", "replace")
         n_dimensions = self.unsigned(4)
         if not 1 <= n_dimensions <= MAX_DIMENSIONS:
