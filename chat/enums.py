@@ -22,7 +22,7 @@ class MessageRole(StrEnum):
 
 
 class Strategy(StrEnum):
-    """What to do with a history that does not fit into the context."""
+    """The treatment of a history that does not fit into the context."""
 
     SUMMARIZE = "summarize"  # oldest turns give way to a summary; until there is one they are left out
     TRUNCATE = "truncate"  # oldest turns are left out

@@ -57,21 +57,21 @@ class ChatError(Exception):
 
 
 class InvalidRequest(ChatError):
-    """The request cannot be meant as it was sent; ``field`` says where."""
+    """The request is not valid; ``field`` is the path of the wrong field."""
 
     code = "invalid_request"
     status = 400
 
 
 class NotFound(ChatError):
-    """Nothing of that id belongs to the caller; whether it belongs to somebody else is not said."""
+    """The caller owns nothing of that id; another owner's is reported the same way."""
 
     code = "not_found"
     status = 404
 
 
 class Conflict(ChatError):
-    """The request was fine, the state of things is against it."""
+    """The request is valid, but not in the present state."""
 
     code = "conflict"
     status = 409

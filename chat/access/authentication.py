@@ -1,7 +1,7 @@
-"""Who asks: credentials of a request -> a Caller. The same rules for views, DRF and WebSocket.
+"""Credentials of a request -> a Caller. The same rules for views, DRF and WebSocket.
 
-In this order: Bearer JWT, service token, session, none at all from a trusted network. Credentials that are present
-and wrong are refused, never passed over. With JWT_ONLY only the first counts.
+In this order: Bearer JWT, service token, session, none at all from a trusted network. Wrong credentials are refused,
+never ignored. With JWT_ONLY only the first is valid.
 """
 
 from collections.abc import Mapping
@@ -31,24 +31,24 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 class HeaderMap(Protocol):
-    """What HTTP and WebSocket headers have in common; names are looked up in lower case."""
+    """Headers of HTTP or of a WebSocket; names are looked up in lower case."""
 
     def get(self, name: str, /) -> str | None: ...
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """A proved identity; ``expires_at`` (unix seconds) is when the proof ends, None for as long as the connection."""
+    """An authenticated caller; ``expires_at`` in unix seconds, None for as long as the connection."""
 
     caller: Caller
     expires_at: float | None = None
 
 
 def caller_of(request: HttpRequest) -> Caller:
-    """The caller of an HTTP request; blocks on the database. Raises Unauthorized, Forbidden."""
-    shown = from_headers(request.headers)
-    if shown is not None:
-        return shown.caller
+    """Return the caller of an HTTP request; blocks on the database. Raises Unauthorized, Forbidden."""
+    credentials = from_headers(request.headers)
+    if credentials is not None:
+        return credentials.caller
     if settings.JWT_ONLY:
         raise Unauthorized("send an access token as Authorization: Bearer")
     if request.user.is_authenticated:
@@ -61,12 +61,12 @@ def caller_of(request: HttpRequest) -> Caller:
 
 
 def from_headers(headers: HeaderMap) -> Credentials | None:
-    """The identity that the headers prove, None when they claim none. Raises Unauthorized."""
+    """Return the credentials in the headers, None without any. Raises Unauthorized."""
     authorization = headers.get("authorization")
     if authorization is not None:
         scheme, _, token = authorization.strip().partition(" ")
         if scheme.lower() != "bearer":
-            raise Unauthorized("only Authorization: Bearer is understood", code="invalid_token")
+            raise Unauthorized("the Authorization header must be Bearer with an access token", code="invalid_token")
         return from_jwt(token.strip())
     proof = headers.get("x-service-token")
     if proof is None or settings.JWT_ONLY:
@@ -78,26 +78,26 @@ def from_headers(headers: HeaderMap) -> Credentials | None:
 
 
 def from_jwt(token: str) -> Credentials:
-    """The user of a valid access token, who is still active and has not changed the password since."""
+    """Return the user of a valid access token, still active and with the same password."""
     checker = JWTAuthentication()
     try:
         access = checker.get_validated_token(token.encode("utf-8", "replace"))
         user = checker.get_user(access)
     except (TokenError, AuthenticationFailed, ValueError, TypeError, OverflowError) as error:
-        # One answer for all reasons: which one it was helps only somebody who tries tokens out.
+        # One answer for all reasons: the reason would help only an attacker.
         raise Unauthorized("the access token is not valid", code="invalid_token") from error
     return Credentials(Caller.of_user(user), float(access["exp"]))
 
 
 def anonymous(address: str | None, headers: Mapping[str, str]) -> Caller:
-    """The one local identity, for peers from ANONYMOUS_NETWORKS that no proxy stands before."""
+    """Return the local identity, for peers from ANONYMOUS_NETWORKS without a proxy in between."""
     if settings.JWT_ONLY or not is_anonymous_network(address, headers):
         raise Unauthorized("credentials are needed from this network")
     return Caller.local()
 
 
 def _no_view(request: HttpRequest) -> HttpResponse:
-    """Stands for a view that is not exempt."""
+    """A view that is not exempt from the CSRF check."""
     return HttpResponse()
 
 
@@ -110,7 +110,7 @@ def _check_csrf(request: HttpRequest) -> None:
 
 
 class ApiAuthentication(BaseAuthentication):
-    """DRF's way to the same rules: ``request.auth`` is the Caller."""
+    """The same rules for DRF: ``request.auth`` is the Caller."""
 
     def authenticate(self, request: Request) -> tuple[AbstractBaseUser | AnonymousUser, Caller]:
         caller = caller_of(django_request(request))

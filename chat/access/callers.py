@@ -1,7 +1,4 @@
-"""Who asks: one key per identity, the owner of conversations and generations.
-
-Knows nothing of how an identity was proved.
-"""
+"""Identities: one key each, the owner of conversations and generations. Knows no credentials."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -28,7 +25,7 @@ class Caller:
 
     @classmethod
     def local(cls) -> Self:
-        """Everyone who needs no credentials, and the management commands."""
+        """Return the identity of callers without credentials, and of the management commands."""
         return cls("local")
 
     @property

@@ -1,6 +1,6 @@
-"""How often somebody may try to log in: counters in Redis, raised and compared in one atomic step.
+"""Limit of failed logins: counters in Redis, compared and incremented in one atomic step.
 
-Only failures are kept: a login that works gives its attempt back.
+A login that succeeds gives its attempt back, so that only failures count.
 """
 
 import redis
@@ -34,15 +34,17 @@ end
 
 
 def take(address: str, username: str) -> None:
-    """Count an attempt before the password is looked at. Raises TooManyRequests; Unavailable without Redis."""
+    """Count an attempt before its password is checked. Raises TooManyRequests; Unavailable without Redis."""
     wait_ms = int(_run(_TAKE, address, username, WINDOW_SECS * 1000, MAX_PER_NAME, MAX_PER_ADDRESS))
     if wait_ms:
         secs = -(-wait_ms // 1000)
-        raise TooManyRequests("too many failed logins", code="login_throttled", retry_after_secs=secs)
+        raise TooManyRequests(
+            "there were too many failed logins; wait before the next", code="login_throttled", retry_after_secs=secs
+        )
 
 
 def give_back(address: str, username: str) -> None:
-    """The attempt was right and does not count."""
+    """Take back the attempt of a login that succeeded."""
     _run(_GIVE_BACK, address, username)
 
 
@@ -52,4 +54,6 @@ def _run(script: str, address: str, username: str, *values: int) -> int:
         return int(shared_client().eval(script, len(keys), *keys, *values) or 0)  # type: ignore[no-untyped-call]
     except redis.RedisError as error:
         # Without the counters a password could be guessed at any speed.
-        raise Unavailable("logins cannot be counted now", code="store_unavailable", retry_after_secs=5) from error
+        raise Unavailable(
+            "logins cannot be limited now; try again", code="store_unavailable", retry_after_secs=5
+        ) from error

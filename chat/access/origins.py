@@ -1,6 +1,6 @@
-"""Which address and which web page a request comes from, and whether that place may act without credentials.
+"""Rules for the address and the web page of a request: which of them may act without credentials.
 
-Shared by HTTP and WebSocket, which hand in plain headers.
+Shared by HTTP and WebSocket, which pass plain headers.
 """
 
 import ipaddress
@@ -11,12 +11,12 @@ from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 from django.utils.http import is_same_domain
 
-# A request with one of these came through a proxy: its peer's address says nothing about who asks.
+# A request with one of these came through a proxy: its peer's address is not the caller's.
 FORWARDING_HEADERS = ("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded", "x-real-ip", "via")
 
 
 def is_anonymous_network(address: str | None, headers: Mapping[str, str]) -> bool:
-    """Whether a peer of this address needs no credentials."""
+    """Return whether a peer of this address needs no credentials."""
     if address is None or any(name in headers for name in FORWARDING_HEADERS):
         return False
     try:
@@ -29,14 +29,14 @@ def is_anonymous_network(address: str | None, headers: Mapping[str, str]) -> boo
 
 
 def is_served_host(host: str) -> bool:
-    """Whether the Host header names this service; a page that rebinds its own name to us is refused by this."""
-    # Django checks this for HTTP; nobody does for WebSocket.
+    """Return whether the Host header names this service, which no page does that rebinds its own name to it."""
+    # Django checks this for HTTP only.
     domain, _ = split_domain_port(host)
     return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
 
 
 def is_own_origin(origin: str, host: str) -> bool:
-    """Whether a web page of this origin is ours or one that CSRF_TRUSTED_ORIGINS names.
+    """Return whether a web page of this origin is the service's own or named by CSRF_TRUSTED_ORIGINS.
 
     The scheme is not compared with ours: behind a proxy that ends TLS we see http where the page says https.
     """

@@ -1,4 +1,4 @@
-"""Owner keys as people read them: ``user:3`` is a name, ``local`` a machine without logins."""
+"""Labels of owner keys for people: ``user:3`` is a name, ``local`` a machine without logins."""
 
 from collections.abc import Iterable
 

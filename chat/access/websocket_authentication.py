@@ -1,6 +1,6 @@
-"""Who opens a WebSocket: the rules of ``auth`` for a connection that browsers let set no header but one.
+"""Credentials of a WebSocket, whose headers a browser's page cannot set but for one.
 
-A browser's page names its token as a subprotocol beside ``gemma.v1``; only the latter is echoed.
+A page sends its token as a subprotocol beside ``gemma.v1``; only the latter is echoed.
 """
 
 from collections.abc import Mapping
@@ -21,18 +21,18 @@ Scope = Mapping[str, Any]
 
 
 def credentials_of(scope: Scope) -> Credentials:
-    """The identity that a connection proves; blocks on the database. Raises Unauthorized, Forbidden."""
+    """Return the credentials of a connection; blocks on the database. Raises Unauthorized, Forbidden."""
     headers = _headers(scope)
     host = headers.get("host", "")
     if not is_served_host(host):
         raise Forbidden("this Host header is not served here", code="invalid_host")
     # A token is not sent by itself, as a cookie is: a page that has one may be of any origin.
     token = _offered_token(scope)
-    shown = from_jwt(token) if token is not None else from_headers(headers)
-    if shown is not None:
-        return shown
+    credentials = from_jwt(token) if token is not None else from_headers(headers)
+    if credentials is not None:
+        return credentials
     if settings.JWT_ONLY:
-        raise Unauthorized("send an access token")
+        raise Unauthorized("send an access token as a subprotocol or as Authorization: Bearer")
     user: AbstractBaseUser | AnonymousUser = scope.get("user") or AnonymousUser()
     origin = headers.get("origin")
     # Browsers attach cookies, and let any page connect to this machine: the page's origin decides. A cookie without
@@ -54,10 +54,10 @@ def _offered_token(scope: Scope) -> str | None:
     offered = list(scope.get("subprotocols", ()))
     if SUBPROTOCOL not in offered:
         return None
-    others = [name for name in offered if name != SUBPROTOCOL]
-    if len(others) > 1:
-        raise Unauthorized("one token at most", code="invalid_token")
-    return others[0] if others else None
+    tokens = [name for name in offered if name != SUBPROTOCOL]
+    if len(tokens) > 1:
+        raise Unauthorized("a connection may offer one token", code="invalid_token")
+    return tokens[0] if tokens else None
 
 
 def _headers(scope: Scope) -> dict[str, str]:

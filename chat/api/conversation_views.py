@@ -12,10 +12,11 @@ from rest_framework.viewsets import ViewSetMixin
 from chat.access.callers import Caller
 from chat.api.drf import JsonApi
 from chat.api.pagination import page
-from chat.errors import InvalidRequest, NotFound
+from chat.errors import NotFound
 from chat.models import Conversation
 from chat.schemas import answers
 from chat.schemas.conversation_bodies import ConversationAnswer, conversation_changes
+from chat.schemas.decoding import invalid_field
 from chat.schemas.identifiers import as_uuid
 from chat.services import conversations
 
@@ -28,11 +29,11 @@ class ConversationViewSet(ViewSetMixin, JsonApi):
     lookup_value_regex = "[^/]+"
 
     def list(self, request: Request) -> Response:
-        found = conversations.conversations_of(caller_of(request))
+        rows = conversations.conversations_of(caller_of(request))
         text = request.query_params.get("search", "")
         if len(text) > MAX_SEARCH_CHARS or "\0" in text:
-            raise InvalidRequest(f"must have at most {MAX_SEARCH_CHARS} printable characters", field="search")
-        return page(request, found.search(text) if text else found, as_json)
+            raise invalid_field("search", f"must have at most {MAX_SEARCH_CHARS} characters and no NUL")
+        return page(request, rows.search(text) if text else rows, as_json)
 
     def create(self, request: Request) -> Response:
         changes = conversation_changes(request.data)
@@ -59,8 +60,8 @@ class ConversationViewSet(ViewSetMixin, JsonApi):
 
     @action(detail=True)
     def summaries(self, request: Request, pk: str) -> Response:
-        found = conversations.summaries_of(caller=caller_of(request), conversation_id=self._get(request, pk).pk)
-        return page(request, found, answers.summary_body)
+        rows = conversations.summaries_of(caller=caller_of(request), conversation_id=self._get(request, pk).pk)
+        return page(request, rows, answers.summary_body)
 
     @action(detail=True)
     def export(self, request: Request, pk: str) -> HttpResponse:
@@ -72,12 +73,12 @@ class ConversationViewSet(ViewSetMixin, JsonApi):
         if kind == "markdown":
             text = conversations.export_markdown(**owned)
             return HttpResponse(text, content_type="text/markdown; charset=utf-8", headers=_as_file(conversation, "md"))
-        raise InvalidRequest('must be "json" or "markdown"', field="format")
+        raise invalid_field("format", 'must be "json" or "markdown"')
 
     def _get(self, request: Request, pk: str) -> Conversation:
         conversation_id = as_uuid(pk)
         if conversation_id is None:
-            raise NotFound("no such conversation")
+            raise NotFound("there is no such conversation")
         return conversations.get_conversation(caller=caller_of(request), conversation_id=conversation_id)
 
 

@@ -1,4 +1,4 @@
-"""DRF with this service's rules: its credentials, its parser, its errors, and JSON whatever Accept says."""
+"""DRF with this service's credentials, parser and errors; every answer is JSON, whatever Accept says."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Any, cast

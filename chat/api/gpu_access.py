@@ -1,4 +1,4 @@
-"""Who may ask the built-in coordinator for the card, and that there is one. Knows requests and no leases."""
+"""Authorization of tenants at the built-in coordinator, and of callers that move the model. Knows no leases."""
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
@@ -23,7 +23,7 @@ TENANTS = frozenset({"gateway", "gemma-service", "ml-service", "transcription-se
 
 
 def for_tenants(*methods: str) -> Callable[[TenantView[P]], View[P]]:
-    """An asynchronous view of the coordinator: for services, staff, and this machine when no keys were given out."""
+    """An asynchronous view of the coordinator: for services, staff, and this machine while no keys are configured."""
 
     def decorate(view: TenantView[P]) -> View[P]:
         @csrf_exempt  # for sessions, which alone need it, caller_of looks at the token
@@ -42,11 +42,11 @@ def for_tenants(*methods: str) -> Callable[[TenantView[P]], View[P]]:
 
 
 def check_tenant(request: HttpRequest) -> None:
-    """Raises Unauthorized or Forbidden. A service token counts here with JWT_ONLY, too: tenants have nothing else."""
-    proof = request.headers.get("x-service-token")
-    if proof is not None:
+    """Raises Unauthorized or Forbidden. A service token is valid here with JWT_ONLY, too: tenants have nothing else."""
+    service = request.headers.get("x-service-token")
+    if service is not None:
         try:
-            service_token.verify(proof, allowed=TENANTS)
+            service_token.verify(service, allowed=TENANTS)
         except ServiceTokenRefused as error:
             raise Unauthorized(str(error), code=error.code) from error
         return
@@ -54,7 +54,7 @@ def check_tenant(request: HttpRequest) -> None:
 
 
 def check_operator(caller: Caller) -> None:
-    """Users who only chat may not move the model, nor may strangers once there are keys."""
+    """Raises Forbidden for users that only chat, Unauthorized for anonymous callers once keys are configured."""
     if caller.is_service:
         return
     if caller.user is not None and not getattr(caller.user, "is_staff", False):

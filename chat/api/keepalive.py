@@ -1,8 +1,7 @@
-"""A whole answer as one JSON body for clients that do not wait long in silence.
+"""A whole answer as one JSON body, with white space before it while it is computed.
 
-Many HTTP clients give up when nothing arrives for five seconds, which is shorter than many an answer. White space
-may stand before a JSON value, so it is sent until the answer is there. The price: the status is out by then, and a
-late failure comes as the error object in a body of status 200.
+Many HTTP clients give up after five silent seconds. White space may stand before a JSON value, so it is sent until
+the answer is there. The status is sent with it: a later failure is an error object in a body of status 200.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ SPACE = b" "
 
 
 async def patient_json(answering: Coroutine[Any, Any, Body]) -> HttpResponseBase:
-    """What ``answering`` returns or raises, with its own status if that is known within JSON_PATIENCE_SECS.
+    """Return the result or raise the error of ``answering`` if it ends within JSON_PATIENCE_SECS, else stream it.
 
     ``answering`` is cancelled when the client leaves, at whatever stage.
     """
@@ -54,7 +53,7 @@ def _outcome(task: "asyncio.Task[Body]") -> Body:
 
 
 async def _cancelled(task: "asyncio.Task[Body]") -> None:
-    """End the waiting for an answer; what it raised by then interests nobody."""
+    """End the wait for an answer; its error is of no use any more."""
     task.cancel()
     with suppress(asyncio.CancelledError, Exception):
         await task

@@ -18,7 +18,7 @@ MAX_OFFSET = 1_000_000_000
 
 
 def page(request: Request, rows: models.QuerySet[Row], as_json: Callable[[Row], dict[str, Any]]) -> Response:
-    """The part of ``rows`` that was asked for, and where its neighbours are."""
+    """Return one page of ``rows``, with links to its neighbours."""
     limit = whole_number(request.query_params, "limit", DEFAULT_LIMIT, smallest=1, largest=MAX_LIMIT)
     offset = whole_number(request.query_params, "offset", 0, smallest=0, largest=MAX_OFFSET)
     # Counted apart from the page: a row that comes in between is on the next page, not a fault.
@@ -34,7 +34,7 @@ def page(request: Request, rows: models.QuerySet[Row], as_json: Callable[[Row], 
 
 
 def whole_number(params: Mapping[str, str], name: str, default: int, *, smallest: int, largest: int) -> int:
-    """A parameter of the address. Raises InvalidRequest."""
+    """Return a number of the query string. Raises InvalidRequest."""
     text = params.get(name)
     if text is None:
         return default
@@ -44,5 +44,5 @@ def whole_number(params: Mapping[str, str], name: str, default: int, *, smallest
 
 
 def _link(request: Request, limit: int, offset: int) -> str:
-    asked = {name: value for name, value in request.query_params.items() if name not in ("limit", "offset")}
-    return request.build_absolute_uri(f"{request.path}?{urlencode(asked | {'limit': limit, 'offset': offset})}")
+    other = {name: value for name, value in request.query_params.items() if name not in ("limit", "offset")}
+    return request.build_absolute_uri(f"{request.path}?{urlencode(other | {'limit': limit, 'offset': offset})}")

@@ -1,4 +1,4 @@
-"""Server-sent events: how a line of an answer looks on the wire."""
+"""Lines of an answer as server-sent events."""
 
 import json
 from collections.abc import AsyncIterator

@@ -1,7 +1,4 @@
-"""What the views of the chat share: from a request to an accepted turn, and from a last line to a status.
-
-Knows HTTP and the streams' lines; what a turn is, the services know.
-"""
+"""Shared steps of the chat's views: from a request to an accepted turn, and from a last line to a status."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
@@ -31,7 +28,7 @@ View = Callable[Concatenate[HttpRequest, P], Coroutine[Any, Any, HttpResponseBas
 CallerView = Callable[Concatenate[HttpRequest, Caller, P], Awaitable[HttpResponseBase]]
 
 MAX_KEY_CHARS = 255
-# How a generation's own failure is told where a status is still to be chosen; everything else is a 500.
+# The status of a generation's failure, by its code; any other code is a 500.
 FAILURE_STATUS = {
     "context_overflow": 413,
     "log_ended": 503,
@@ -45,14 +42,14 @@ FAILURE_STATUS = {
 
 
 def wrong_method(methods: Sequence[str]) -> HttpResponseBase:
-    """405, with the methods that there are in ``Allow``."""
+    """Return a 405 with the served methods in ``Allow``."""
     response = error_response(MethodNotAllowed(f"use {' or '.join(methods)} here"))
     response.headers["Allow"] = ", ".join(methods)
     return response
 
 
 def for_callers(*methods: str) -> Callable[[CallerView[P]], View[P]]:
-    """An asynchronous view for these methods that gets the caller; what it raises the middleware renders."""
+    """An asynchronous view for these methods that gets the caller; the middleware renders its errors."""
 
     def decorate(view: CallerView[P]) -> View[P]:
         # CSRF matters for sessions only, and there caller_of looks at it.
@@ -70,33 +67,33 @@ def for_callers(*methods: str) -> Callable[[CallerView[P]], View[P]]:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """An accepted turn, and whether it is stopped when nobody reads it."""
+class AcceptedTurn:
+    """An accepted turn; ``stops``: it is stopped when it has no reader."""
 
     turn: Turn
     stops: bool
 
 
 @in_arrival_order()
-async def ask_chat(request: HttpRequest, caller: Caller, *, goes_on_alone: bool = False) -> Asked:
-    """Store what a body asks for. ``goes_on_alone``: batch work and what has a key is not stopped without readers."""
-    # Ten thousand messages take a while to check, which the event loop must not wait for.
-    asked = await in_thread(lambda: chat_request(read_object(request)))
+async def ask_chat(request: HttpRequest, caller: Caller, *, goes_on_alone: bool = False) -> AcceptedTurn:
+    """Store the turn of a body. ``goes_on_alone``: batch work and requests with a key need no reader."""
+    # Decoding ten thousand messages would hold up the event loop.
+    body = await in_thread(lambda: chat_request(read_object(request)))
     key = idempotency_key(request)
-    stops = not goes_on_alone or stops_when_left(asked.priority, key)
-    begin = partial(turns.start_turn, caller=caller, request=asked, idempotency_key=key, request_digest=asked.digest)
-    return Asked(await start(begin, caller=caller, stops=stops), stops)
+    stops = not goes_on_alone or stops_when_left(body.priority, key)
+    begin = partial(turns.start_turn, caller=caller, request=body, idempotency_key=key, request_digest=body.digest)
+    return AcceptedTurn(await start(begin, caller=caller, stops=stops), stops)
 
 
 @in_arrival_order()
-async def ask_completion(request: HttpRequest, caller: Caller) -> Asked:
-    asked = await in_thread(lambda: completion_request(read_object(request)))
+async def ask_completion(request: HttpRequest, caller: Caller) -> AcceptedTurn:
+    body = await in_thread(lambda: completion_request(read_object(request)))
     key = idempotency_key(request)
-    stops = stops_when_left(asked.priority, key)
+    stops = stops_when_left(body.priority, key)
     begin = partial(
-        turns.start_completion, caller=caller, request=asked, idempotency_key=key, request_digest=asked.digest
+        turns.start_completion, caller=caller, request=body, idempotency_key=key, request_digest=body.digest
     )
-    return Asked(await start(begin, caller=caller, stops=stops), stops)
+    return AcceptedTurn(await start(begin, caller=caller, stops=stops), stops)
 
 
 def idempotency_key(request: HttpRequest) -> str | None:
@@ -104,7 +101,7 @@ def idempotency_key(request: HttpRequest) -> str | None:
 
 
 def read_key(key: object, *, field: str | None = None) -> str | None:
-    """An Idempotency-Key as it came, None for none. Raises InvalidRequest."""
+    """Return an Idempotency-Key unchanged, None for none. Raises InvalidRequest."""
     if key is None:
         return None
     if not isinstance(key, str) or not key.isprintable() or not 1 <= len(key) <= MAX_KEY_CHARS:
@@ -112,32 +109,32 @@ def read_key(key: object, *, field: str | None = None) -> str | None:
     return key
 
 
-async def ended(asked: Asked, caller: Caller) -> Generation:
+async def wait_for_end(accepted: AcceptedTurn, caller: Caller) -> Generation:
     """Wait for the end of a turn as a reader does. Raises ChatError when there is no answer to give."""
     # A reader like any other: the wait ends with the client, and Redis may be away meanwhile.
     last: dict[str, Any] = {}
-    async with aclosing(lines(asked.turn, caller=caller, stops=asked.stops)) as source:
+    async with aclosing(lines(accepted.turn, caller=caller, stops=accepted.stops)) as source:
         async for line in source:
             last = line
-    generation_id = str(asked.turn.generation_id)
-    # Nothing is lost: the answer goes on without this process.
+    generation_id = str(accepted.turn.generation_id)
+    # The answer goes on without this process.
     if not last.get("done"):
         raise Unavailable(
-            "this process ends; the answer can be read from /chat/stream/{generation_id}",
+            f"this process ends; the answer can be read from /chat/stream/{generation_id}",
             code="restarting",
             retry_after_secs=1,
             extra={"generation_id": generation_id},
         )
     if "error" in last:
         raise failure(last["error"], generation_id)
-    return await in_thread(turns.get_generation, caller=caller, generation_id=asked.turn.generation_id)
+    return await in_thread(turns.get_generation, caller=caller, generation_id=accepted.turn.generation_id)
 
 
-def failure(told: dict[str, Any], generation_id: str) -> ChatError:
-    """The error of a last line as one with a status."""
-    known = ("code", "message", "field")
-    extra = {name: value for name, value in told.items() if name not in known} | {"generation_id": generation_id}
-    error = ChatError(told["message"], code=told["code"], field=told.get("field"), extra=extra)
+def failure(body: dict[str, Any], generation_id: str) -> ChatError:
+    """Return the error of a last line with a status."""
+    arguments = ("code", "message", "field")
+    extra = {name: value for name, value in body.items() if name not in arguments} | {"generation_id": generation_id}
+    error = ChatError(body["message"], code=body["code"], field=body.get("field"), extra=extra)
     error.status = FAILURE_STATUS.get(error.code, 500)
     error.retry_after_secs = 5 if error.status == Unavailable.status else None
     return error

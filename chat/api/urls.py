@@ -1,4 +1,4 @@
-"""Which path leads to which view of the HTTP interface; knows nothing else."""
+"""Paths of the HTTP interface and their views."""
 
 from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.decorators.csrf import csrf_exempt

@@ -1,7 +1,4 @@
-"""The WebSocket of the chat: several answers over one socket, each frame one of the stream's lines with a type.
-
-Knows frames and the socket's life; what a line holds, ``streaming`` knows, and who may connect, ``api.socket_auth``.
-"""
+"""The WebSocket of the chat: several answers over one socket, each frame a line of a stream with a type."""
 
 import asyncio
 import json
@@ -21,7 +18,9 @@ from chat.api.middleware.json_errors import body_too_large
 from chat.api.turn_requests import read_key
 from chat.errors import ChatError, InvalidJson, InvalidRequest, TooManyRequests, quoted
 from chat.schemas.chat_bodies import chat_request
+from chat.schemas.decoding import decode
 from chat.schemas.error_bodies import as_chat_error, error_object
+from chat.schemas.stream_types import MAX_REQUEST_ID_CHARS, ResumeFrame
 from chat.services import turns
 from chat.services.turns import Turn
 from chat.streaming.admission import in_arrival_order
@@ -32,13 +31,11 @@ from inference.runtime import log_context
 Frame = dict[str, Any]
 
 MAX_RUNNING = 16  # answers on one socket at a time
-MAX_AFTER = 2**31
-MAX_REQUEST_ID_CHARS = 128
 TOKEN_EXPIRED = 4401
 
 
 class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
-    """One socket of one caller. A frame that cannot be understood is answered; the socket stays open."""
+    """The socket of a caller. A frame with an error is answered with an error; the socket stays open."""
 
     async def connect(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
@@ -62,7 +59,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: object) -> None:
         # Channels handles one frame after the other; the task of an answer keeps the id that it was started with.
         log_context.bind(request=log_context.new_request_id())
-        async with self._told({}) as about:
+        async with self._reported({}) as about:
             frame = read_frame(text_data.encode() if text_data is not None else bytes_data or b"")
             about |= read_request_id(frame)
             await self._handle(frame, about)
@@ -79,11 +76,11 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
                 raise InvalidRequest(f'type must be "chat", "resume" or "cancel", not {quoted(unknown)}', field="type")
 
     async def _chat(self, frame: Frame, about: Frame) -> None:
-        async with self._told(about):
-            await self._send_lines(await self._begun(frame), about)
+        async with self._reported(about):
+            await self._send_lines(await self._start(frame), about)
 
     @in_arrival_order()
-    async def _begun(self, frame: Frame) -> Turn:
+    async def _start(self, frame: Frame) -> Turn:
         caller, request = self._credentials.caller, await in_thread(chat_request, frame)
         key = read_key(frame.get("idempotency_key"), field="idempotency_key")
         begin = partial(
@@ -92,7 +89,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         return await start(begin, caller=caller, stops=True)
 
     async def _resume(self, frame: Frame, about: Frame) -> None:
-        async with self._told(about):
+        async with self._reported(about):
             after, generation_id = read_after(frame), existing(str(frame.get("generation_id")))
             turn, stops = await in_thread(resumed, caller=self._credentials.caller, generation_id=generation_id)
             await self._send_lines(turn, about, after=after, stops=stops)
@@ -104,7 +101,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     async def _send_lines(self, turn: Turn, about: Frame, *, after: int = 0, stops: bool = True) -> None:
         source = lines(turn, caller=self._credentials.caller, after=after, stops=stops)
         about = about | {"generation_id": str(turn.generation_id)}
-        # Several answers share the socket: every frame says which one it is of.
+        # Several answers share the socket: every frame names its generation.
         async with aclosing(source):
             async for line in source:
                 await self.send_json({"type": type_of(line)} | line | about)
@@ -119,13 +116,13 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         task.add_done_callback(self._running.discard)
 
     @asynccontextmanager
-    async def _told(self, about: Frame) -> AsyncIterator[Frame]:
-        """The one place where what went wrong with a frame becomes an error frame."""
+    async def _reported(self, about: Frame) -> AsyncIterator[Frame]:
+        """Answer an error of a frame with an error frame."""
         try:
             yield about
         except Exception as error:  # noqa: BLE001
-            told = error_object(as_chat_error(error))
-            await self.send_json({"type": "error", "token": "", "done": True, "error": told} | about)
+            body = error_object(as_chat_error(error))
+            await self.send_json({"type": "error", "token": "", "done": True, "error": body} | about)
 
     async def _expire(self, expires_at: float) -> None:
         await asyncio.sleep(max(0.0, expires_at - time.time()))
@@ -137,7 +134,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
 
 
 def read_frame(raw: bytes) -> Frame:
-    """A client's frame. Raises BodyTooLarge, InvalidEncoding, InvalidJson, InvalidRequest."""
+    """Decode a client's frame. Raises BodyTooLarge, InvalidEncoding, InvalidJson, InvalidRequest."""
     if len(raw) > settings.REQUEST_MAX_BYTES:
         raise body_too_large(settings.REQUEST_MAX_BYTES)
     if not raw:
@@ -146,21 +143,20 @@ def read_frame(raw: bytes) -> Frame:
 
 
 def read_request_id(frame: Frame) -> Frame:
-    """What the client calls its frame, to be repeated in everything that is said about it."""
+    """Return the client's id of its frame, which is repeated in every frame about it."""
     request_id = frame.get("request_id")
     if not isinstance(request_id, str):
         return {}
-    # It goes out again with every token.
+    # It is sent again with every token.
     if len(request_id) > MAX_REQUEST_ID_CHARS:
-        raise InvalidRequest(f"request_id has at most {MAX_REQUEST_ID_CHARS} characters", field="request_id")
+        raise InvalidRequest(f"request_id must have at most {MAX_REQUEST_ID_CHARS} characters", field="request_id")
     return {"request_id": request_id}
 
 
 def read_after(frame: Frame) -> int:
-    after = frame.get("after", 0)
-    if not isinstance(after, int) or isinstance(after, bool) or not 0 <= after <= MAX_AFTER:
-        raise InvalidRequest("after must be the id of a line", field="after")
-    return after
+    """Return the line to resume after. Raises InvalidRequest."""
+    # The request id was read before, from frames of any kind.
+    return decode(ResumeFrame, {name: value for name, value in frame.items() if name != "request_id"}).after
 
 
 def type_of(line: WireLine) -> str:

@@ -1,4 +1,4 @@
-"""Which WebSocket path leads to which consumer; knows nothing else."""
+"""Paths of WebSockets and their consumers."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,11 +10,11 @@ from chat.api.websocket import ChatConsumer
 
 
 async def nothing_here(scope: object, receive: object, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
-    """Refuses a connection to an unknown path; without it the router would raise for every stray client."""
+    """Refuse a connection to an unknown path, for which the router would raise."""
     await send({"type": "websocket.close"})
 
 
-# The session's user is looked up here; all other ways to prove who one is are the consumer's.
+# The session's user is looked up here; the consumer checks all other credentials.
 websocket_urlpatterns: list[URLPattern] = [
     re_path(r"^ws/chat/?$", AuthMiddlewareStack(ChatConsumer.as_asgi()), name="ws-chat"),
     re_path(r"", nothing_here),  # type: ignore[arg-type]

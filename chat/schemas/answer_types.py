@@ -83,7 +83,7 @@ class TurnIds(Struct, frozen=True, kw_only=True):
     generation_id: str
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
+class OutcomeAnswer(Struct, frozen=True, kw_only=True):
     """The facts of an ended generation."""
 
     usage: UsageAnswer
@@ -98,7 +98,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     rag_error: str | UnsetType = UNSET
 
 
-class ChatAnswer(Outcome, frozen=True, kw_only=True):
+class ChatAnswer(OutcomeAnswer, frozen=True, kw_only=True):
     """The body of POST /chat. An answer that took longer than JSON_PATIENCE_SECS begins with white space, and may be
     an ``error`` of status 200."""
 

@@ -14,7 +14,7 @@ from chat.schemas.answer_types import (
     HistoryNote,
     Json,
     MessageAnswer,
-    Outcome,
+    OutcomeAnswer,
     SourceAnswer,
     SummaryAnswer,
     TurnIds,
@@ -133,11 +133,11 @@ def _fields(struct: msgspec.Struct) -> dict[str, Any]:
     return msgspec.structs.asdict(struct)
 
 
-def _outcome(generation: Generation, message: Message | None = None) -> Outcome:
+def _outcome(generation: Generation, message: Message | None = None) -> OutcomeAnswer:
     sources, rag_error = _shown(generation, message or _message(generation))
     cited = cited_labels(generation.text)
     timings = generation.timings
-    return Outcome(
+    return OutcomeAnswer(
         usage=_usage(generation),
         rag_context_used=len(sources),
         gpu_wait_time=round(timings.get("gpu_wait", 0.0) / 1000, 4),

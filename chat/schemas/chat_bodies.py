@@ -265,13 +265,13 @@ def _context_items(context: str | list[str | dict[str, Any]] | None) -> list[Con
 
 
 def _context_item(item: str | dict[str, Any], path: str) -> ContextItem:
-    known = {"text": item} if isinstance(item, str) else item
-    name = "text" if known.get("text") is not None else "content"
-    text = known.get(name)
+    document = {"text": item} if isinstance(item, str) else item
+    name = "text" if document.get("text") is not None else "content"
+    text = document.get(name)
     if not isinstance(text, str):
         raise invalid_field(path, "must be a string or an object with text")
-    if not is_storable(known):
+    if not is_storable(document):
         raise invalid_field(path, UNSTORABLE)
-    nested = known.get("metadata")
-    metadata = {key: value for key, value in known.items() if key not in (name, "text", "metadata")}
+    nested = document.get("metadata")
+    metadata = {key: value for key, value in document.items() if key not in (name, "text", "metadata")}
     return ContextItem(text=text, metadata=metadata | (nested if isinstance(nested, dict) else {}))

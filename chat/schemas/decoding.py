@@ -101,8 +101,7 @@ def _invalid_request(kind: type[msgspec.Struct], data: object, error: msgspec.Va
     message, path = (match["message"], match["path"]) if match else (str(error), "")
     steps = list(_steps(path))
     if isinstance(error.__cause__, FieldError):
-        own = error.__cause__.field
-        return invalid_field(_joined([*steps, own]), message)
+        return invalid_field(_joined([*steps, error.__cause__.field]), message)
     if missing := _MISSING.fullmatch(message):
         return invalid_field(_joined([*steps, missing[1]]), "is required")
     sentence = _sentence(kind, data, steps, message)

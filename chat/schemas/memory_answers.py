@@ -188,8 +188,8 @@ def old_hit(hit: HitAnswer) -> OldHitAnswer:
 
 
 def note_hit(hit: HitAnswer) -> NoteHitAnswer:
-    own = {name: hit.metadata[name] for name in ("memory_id", "title", "body", "created_at")}
-    return NoteHitAnswer(id=hit.id, text=hit.text, type=hit.type, score=hit.score, metadata=hit.metadata, **own)
+    fields = {name: hit.metadata[name] for name in ("memory_id", "title", "body", "created_at")}
+    return NoteHitAnswer(id=hit.id, text=hit.text, type=hit.type, score=hit.score, metadata=hit.metadata, **fields)
 
 
 def note_answer(note: Note) -> NoteAnswer:

@@ -4,11 +4,13 @@ from typing import Annotated
 
 from msgspec import Meta
 
-# No database keeps NUL or half a surrogate pair. In JSON Schema the surrogates are left out of the pattern: without
-# a flag that schemas cannot set, it would refuse every character beyond U+FFFF.
-_STORABLE = Meta(pattern="^[^\0\ud800-\udfff]*\\Z", extra_json_schema={"pattern": "^[^\\u0000]*$"})
+# No database stores NUL or half a surrogate pair.
+STORABLE_PATTERN = "^[^\0\ud800-\udfff]*\\Z"
+# The same for JSON Schema, without the surrogates: it has no flag for Unicode, so that they would exclude every
+# character beyond U+FFFF.
+PUBLIC_PATTERN = "^[^\\u0000]*$"
 
-Text = Annotated[str, _STORABLE]
+Text = Annotated[str, Meta(pattern=STORABLE_PATTERN)]
 NonEmptyText = Annotated[Text, Meta(min_length=1)]
 
 MAX_NUMBER = 1e300  # beyond it a number of JSON may be no finite float

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from chat.schemas.answer_types import ErrorObject, Outcome
+from chat.schemas.answer_types import ErrorObject, OutcomeAnswer
 from chat.schemas.chat_bodies import ChatBody
 from inference.enums import StreamState
 
@@ -45,7 +45,7 @@ class TokenLine(Struct, frozen=True, kw_only=True):
     status: StreamStatus | UnsetType = UNSET
 
 
-class FinalLine(Outcome, frozen=True, kw_only=True):
+class FinalLine(OutcomeAnswer, frozen=True, kw_only=True):
     """The last line of a stream."""
 
     id: LineId

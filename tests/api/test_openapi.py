@@ -1,5 +1,6 @@
 """The OpenAPI document: valid, complete, and true of what the service answers; and its page."""
 
+import json
 import re
 from typing import Any
 
@@ -43,6 +44,7 @@ def validator(name: str) -> Draft202012Validator:
 
 def test_the_document_is_valid() -> None:
     validate(document())
+    json.dumps(document(), ensure_ascii=False, allow_nan=False).encode()
 
 
 def test_it_is_served_to_everybody() -> None:

@@ -6,14 +6,14 @@ from django.views import csrf, defaults
 from chat.errors import ChatError, Forbidden, NotFound, quoted
 from chat.schemas.error_bodies import as_chat_error, error_response
 
-# The admin is read by people: its pages keep Django's own errors.
+# The admin's pages keep Django's own errors.
 ADMIN_PREFIX = "/admin/"
-# One path below it belongs to a protocol that other programs speak.
+# One path below it belongs to the GPU coordinator's protocol.
 NO_PAGE = "/admin/force-reset"
 
 
 def is_page(path: str) -> bool:
-    """Whether people read what is served at the path."""
+    """Return whether the path is one of the admin's pages."""
     return path.startswith(ADMIN_PREFIX) and not path.startswith(NO_PAGE)
 
 

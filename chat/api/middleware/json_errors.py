@@ -1,7 +1,4 @@
-"""The outermost middleware: what is too large is refused unread, and no error leaves as an HTML page.
-
-Knows nothing of what the views do.
-"""
+"""The outermost middleware: refuses bodies that are too large unread, and renders every error as JSON."""
 
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -59,13 +56,13 @@ class JsonErrorMiddleware:
 
 
 def refusal(request: HttpRequest) -> HttpResponse | None:
-    """What is wrong with the outside of a request, before anything looks at the rest: an error, or None."""
+    """Return the error of a request whose Host, path, cookies or length are malformed, else None."""
     try:
         request.get_host()
     except DisallowedHost as error:
         # Django would answer with a page when debugging, and log a traceback for every stray scanner.
         return error_response(as_chat_error(error))
-    # No database looks for a NUL; a quoted cookie may hide one.
+    # No database stores a NUL; a quoted cookie may hide one.
     if "\0" in request.path:
         return error_response(NotFound("nothing is served at a path with a NUL"))
     if any("\0" in value for value in request.COOKIES.values()):
@@ -75,7 +72,7 @@ def refusal(request: HttpRequest) -> HttpResponse | None:
 
 def _wrong_length(request: HttpRequest) -> HttpResponse | None:
     length = request.META.get("CONTENT_LENGTH") or "0"
-    # Of other scripts' digits int() is no friend, and of more than 4,300 neither.
+    # int() takes digits of other scripts, and raises for more than 4,300.
     if not (length.isascii() and length.isdigit() and len(length) <= MAX_LENGTH_DIGITS):
         return error_response(InvalidRequest("the Content-Length header is not a length"))
     max_bytes = largest_body(request.path)
@@ -85,8 +82,8 @@ def _wrong_length(request: HttpRequest) -> HttpResponse | None:
 
 
 def largest_body(path: str) -> int:
-    """Bytes that a request to the path may bring."""
-    # Hours of talk with all that was measured of them come in one piece.
+    """Return the most bytes that a request to the path may have."""
+    # A transcript of hours comes in one body.
     return settings.TRANSCRIPT_MAX_BYTES if path.startswith(TRANSCRIPTS_PREFIX) else settings.REQUEST_MAX_BYTES
 
 
@@ -95,7 +92,7 @@ def body_too_large(max_bytes: int) -> BodyTooLarge:
 
 
 def in_json(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Errors that some other part rendered (405 of Django's decorators, debugging pages) become ours."""
+    """Render errors of other parts (405 of Django's decorators, debugging pages) as JSON."""
     is_error = response.status_code >= HTTPStatus.BAD_REQUEST
     is_json = response.headers.get("Content-Type", "").startswith("application/json")
     if not is_error or is_json or is_page(request.path):

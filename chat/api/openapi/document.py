@@ -12,6 +12,7 @@ from django.db.models import Choices
 from chat.api.openapi.operations import AUTH_ERRORS, BODY_ERRORS, OPERATIONS, STREAM_LINES, Operation, Parameter
 from chat.schemas.answer_types import ErrorAnswer
 from chat.schemas.requests import ChatRequest
+from chat.schemas.scalars import PUBLIC_PATTERN, STORABLE_PATTERN
 from chat.schemas.stream_types import AnswerFrame, CancelFrame, ChatFrame, ResumeFrame
 
 Json = dict[str, Any]
@@ -139,7 +140,16 @@ def _components() -> Json:
     )
     for schema in components.values():
         _set_defaults(schema)
-    return dict(sorted(components.items()))
+    described: Json = _with_public_patterns(dict(sorted(components.items())))
+    return described
+
+
+def _with_public_patterns(schema: Any) -> Any:  # noqa: ANN401
+    if isinstance(schema, dict):
+        return {name: _with_public_patterns(value) for name, value in schema.items()}
+    if isinstance(schema, list):
+        return [_with_public_patterns(value) for value in schema]
+    return PUBLIC_PATTERN if schema == STORABLE_PATTERN else schema
 
 
 def _schema_of_choices(kind: type) -> Json:
@@ -152,9 +162,9 @@ def _schema_of_choices(kind: type) -> Json:
 def _set_defaults(schema: Json) -> None:
     """Replace the structs' null, which means "not sent", by the defaults of the requests."""
     options = [option for option in fields(ChatRequest) if type(option.default) in (bool, int, float)]
-    known = {option.name: option.default for option in options}
+    defaults = {option.name: option.default for option in options}
     for name, described in schema.get("properties", {}).items():
         if "default" in described and described["default"] is None:
             del described["default"]
-            if name in known and "max_tokens" in schema["properties"]:
-                described["default"] = known[name]
+            if name in defaults and "max_tokens" in schema["properties"]:
+                described["default"] = defaults[name]
