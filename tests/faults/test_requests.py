@@ -64,7 +64,7 @@ def run(redis_client: object, settings: Settings, monkeypatch: pytest.MonkeyPatc
     for name in ("MAX_PER_NAME", "MAX_PER_ADDRESS"):
         monkeypatch.setattr(login_limit, name, 1_000_000)
     monkeypatch.setattr(current_app, "send_task", _end_at_once)
-    monkeypatch.setattr(events, "watch_arrival", lambda *_, **__: None)
+    monkeypatch.setattr(events, "expect_reader", lambda *_, **__: None)
     report = WorkerReport(pid=1, model_name="m", model_loaded=True)
     shared_client().set(WORKER_KEY, msgspec.json.encode(report))
     with asyncio.Runner() as runner:

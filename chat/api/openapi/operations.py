@@ -71,18 +71,21 @@ _RESUMING = (
     Parameter("after", "The id of the last line that the client has.", _AFTER),
     Parameter("Last-Event-ID", "As ``after``; browsers send it when they reconnect.", _AFTER, "header"),
 )
-_LINES = (StartedLine, TokenLine, FinalLine, FailedLine)
-STREAM_LINES: tuple[Type, ...] = _LINES
-_STREAM = {
-    "text/event-stream": {
-        "schema": {
+STREAM_LINES: tuple[Type, ...] = (StartedLine, TokenLine, FinalLine, FailedLine)
+_EVENT = {
+    "type": "object",
+    "description": "One server-sent event. Lines that begin with a colon are pings.",
+    "required": ["id", "data"],
+    "properties": {
+        "id": {"type": "string", "description": "The `id` of the line."},
+        "data": {
             "type": "string",
-            "description": "Server-sent events. Each `data:` is one of: "
-            + ", ".join(f"`{line.__name__}`" for line in _LINES)
-            + "; `id:` repeats the line's `id`. Lines that begin with a colon are pings.",
-        }
-    }
+            "contentMediaType": "application/json",
+            "contentSchema": {"anyOf": [{"$ref": f"#/components/schemas/{line.__name__}"} for line in STREAM_LINES]},
+        },
+    },
 }
+_STREAM = {"text/event-stream": {"schema": _EVENT}}
 _EXPORT = Parameter("format", "The format of the file.", {"type": "string", "enum": ["json", "markdown"]})
 _SEARCH = Parameter("search", "Text that title or messages contain.", {"type": "string", "maxLength": 200})
 _MARKDOWN = {"text/markdown": {"schema": {"type": "string"}}}
