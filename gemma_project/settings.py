@@ -47,6 +47,7 @@ GEMMA_STEP_BUDGET_MS = env.decimal("GEMMA_STEP_BUDGET_MS", 200.0, minimum=1.0, m
 GEMMA_DRAFT_MAX = env.integer("GEMMA_DRAFT_MAX", 7, minimum=0, maximum=31)
 GEMMA_CACHE_RAM_MB = env.integer("GEMMA_CACHE_RAM_MB", 512, minimum=0, maximum=1_048_576)
 GEMMA_CACHE_DISK_MB = env.integer("GEMMA_CACHE_DISK_MB", 2048, minimum=0, maximum=16_777_216)
+MODEL_ALIASES = env.items("MODEL_ALIASES", "")
 GEMMA_SYSTEM_PROMPT = env.text_or_file("GEMMA_SYSTEM_PROMPT")
 
 # Long conversations

@@ -4,6 +4,7 @@ In this order: Bearer JWT, service token, session, none at all from a trusted ne
 never ignored. With JWT_ONLY only the first is valid.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,6 +28,9 @@ from inference.auth import service_token
 from inference.errors import ServiceTokenRefused
 
 ALLOWED_SERVICES = frozenset({"gateway", "transcription-service", "ml-service"})
+# OpenAI's packages always send some key. Neither a JWT nor a key with this beginning is ever taken for one of those.
+API_KEY_PREFIX = "gemma-"
+_JWT = re.compile(r"[\w-]*\.[\w-]*\.[\w-]*", re.ASCII)
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -44,9 +48,13 @@ class Credentials:
     expires_at: float | None = None
 
 
-def caller_of(request: HttpRequest) -> Caller:
-    """Return the caller of an HTTP request; blocks on the database. Raises Unauthorized, Forbidden."""
-    credentials = from_headers(request.headers)
+def caller_of(request: HttpRequest, *, any_key: bool = False) -> Caller:
+    """Return the caller of an HTTP request; blocks on the database. Raises Unauthorized, Forbidden.
+
+    With ``any_key`` a bearer that only another service can have issued is ignored, where none is needed.
+    """
+    is_ignored = any_key and not settings.JWT_ONLY and _has_foreign_key(request)
+    credentials = None if is_ignored else from_headers(request.headers)
     if credentials is not None:
         return credentials.caller
     if settings.JWT_ONLY:
@@ -94,6 +102,14 @@ def anonymous(address: str | None, headers: Mapping[str, str]) -> Caller:
     if settings.JWT_ONLY or not is_anonymous_network(address, headers):
         raise Unauthorized("credentials are needed from this network")
     return Caller.local()
+
+
+def _has_foreign_key(request: HttpRequest) -> bool:
+    """Return whether a caller who needs no credentials sends a key that is none of ours."""
+    scheme, _, key = request.headers.get("authorization", "").strip().partition(" ")
+    is_ours = _JWT.fullmatch(key.strip()) or key.strip().startswith(API_KEY_PREFIX)
+    is_foreign = scheme.lower() == "bearer" and not is_ours and "x-service-token" not in request.headers
+    return is_foreign and is_anonymous_network(request.META.get("REMOTE_ADDR"), request.headers)
 
 
 def _no_view(request: HttpRequest) -> HttpResponse:

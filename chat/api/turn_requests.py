@@ -48,8 +48,9 @@ def wrong_method(methods: Sequence[str]) -> HttpResponseBase:
     return response
 
 
-def for_callers(*methods: str) -> Callable[[CallerView[P]], View[P]]:
-    """An asynchronous view for these methods that gets the caller; the middleware renders its errors."""
+def for_callers(*methods: str, any_key: bool = False) -> Callable[[CallerView[P]], View[P]]:
+    """An asynchronous view for these methods that gets the caller; the middleware renders its errors. With ``any_key``
+    callers who need no credentials may send a key of another service."""
 
     def decorate(view: CallerView[P]) -> View[P]:
         # CSRF matters for sessions only, and there caller_of looks at it.
@@ -58,7 +59,7 @@ def for_callers(*methods: str) -> Callable[[CallerView[P]], View[P]]:
         async def answer(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             if request.method not in methods:
                 return wrong_method(methods)
-            caller = await in_thread(caller_of, request)
+            caller = await in_thread(caller_of, request, any_key=any_key)
             return await view(request, caller, *args, **kwargs)
 
         return answer

@@ -102,8 +102,16 @@ def headers_of(error: ChatError) -> dict[str, str]:
     return headers
 
 
-def error_response(error: ChatError) -> JsonResponse:
-    return JsonResponse({"error": error_object(error)}, status=error.status, headers=headers_of(error))
+class ErrorResponse(JsonResponse):
+    """An error in this service's form, with the error itself for those who need another form."""
+
+    def __init__(self, error: ChatError) -> None:
+        super().__init__({"error": error_object(error)}, status=error.status, headers=headers_of(error))
+        self.error = error
+
+
+def error_response(error: ChatError) -> ErrorResponse:
+    return ErrorResponse(error)
 
 
 def drf_exception_handler(error: Exception, context: dict[str, Any]) -> Response:

@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from chat.api.middleware.error_views import is_page
+from chat.api.openai.errors import in_clients_form
 from chat.errors import BodyTooLarge, ChatError, InvalidRequest, MethodNotAllowed, NotFound
 from chat.schemas.error_bodies import as_chat_error, error_response
 from inference.runtime import log_context
@@ -39,6 +40,7 @@ class JsonErrorMiddleware:
             return self._answer_async(request, request_id)
         with log_context.bound(request=request_id):
             response = refusal(request) or in_json(request, cast(HttpResponseBase, self.get_response(request)))
+            response = in_clients_form(request.path, response)
         response.headers[REQUEST_ID_HEADER] = request_id
         return response
 
@@ -47,6 +49,7 @@ class JsonErrorMiddleware:
         log_context.bind(request=request_id)
         response: HttpResponseBase | None = refusal(request)
         response = response or in_json(request, await cast(Awaitable[HttpResponseBase], self.get_response(request)))
+        response = in_clients_form(request.path, response)
         response.headers[REQUEST_ID_HEADER] = request_id
         return response
 

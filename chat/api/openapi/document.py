@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from django.db.models import Choices
 
-from chat.api.openapi.operations import AUTH_ERRORS, BODY_ERRORS, OPERATIONS, STREAM_LINES, Operation, Parameter
-from chat.schemas.answer_types import ErrorAnswer
+from chat.api.openapi.operation import AUTH_ERRORS, BODY_ERRORS, Operation, Parameter
+from chat.api.openapi.operations import OPERATIONS, STREAM_LINES
 from chat.schemas.requests import ChatRequest
 from chat.schemas.scalars import PUBLIC_PATTERN, STORABLE_PATTERN
 from chat.schemas.stream_types import AnswerFrame, CancelFrame, ChatFrame, ResumeFrame
@@ -102,7 +102,7 @@ def _responses(operation: Operation) -> Json:
     errors |= set(BODY_ERRORS) if operation.body is not None else set()
     responses = {str(operation.status): success}
     for status in sorted(errors | set(operation.other_answers)):
-        kind = operation.other_answers.get(status, ErrorAnswer)
+        kind = operation.other_answers.get(status, operation.error)
         responses[str(status)] = {
             "description": HTTPStatus(status).phrase,
             "content": {JSON_TYPE: {"schema": _reference(kind)}},
@@ -129,9 +129,9 @@ def _reference(kind: type[msgspec.Struct]) -> Json:
 
 
 def _components() -> Json:
-    kinds: set[type[msgspec.Struct]] = {ErrorAnswer, *STREAM_LINES, *SOCKET_FRAMES}
+    kinds: set[type[msgspec.Struct]] = {*STREAM_LINES, *SOCKET_FRAMES}
     for operation in OPERATIONS:
-        named = (operation.answer, operation.body, operation.lists, *operation.other_answers.values())
+        named = (operation.answer, operation.body, operation.lists, operation.error, *operation.other_answers.values())
         kinds |= {kind for kind in named if kind is not None}
     _, components = msgspec.json.schema_components(
         sorted(kinds, key=lambda kind: kind.__name__),

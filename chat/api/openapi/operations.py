@@ -1,10 +1,7 @@
 """The table of HTTP operations: which types each route takes and gives. ``document`` builds the document from it."""
 
-from dataclasses import dataclass, field
-from typing import Any
-
-from msgspec import Struct
-
+from chat.api.openapi.openai_operations import OPENAI_OPERATIONS
+from chat.api.openapi.operation import KEY, STORE_ERRORS, TURN_ERRORS, Operation, Parameter, Type
 from chat.schemas import answer_types as answers
 from chat.schemas import gpu_answers as gpu
 from chat.schemas import memory_answers as memory
@@ -16,56 +13,9 @@ from chat.schemas.service_answers import HealthAnswer, ServiceIndexAnswer
 from chat.schemas.stream_types import MAX_AFTER, FailedLine, FinalLine, StartedLine, TokenLine
 from chat.schemas.token_bodies import LoginBody, RefreshBody, TokenPair
 
-Json = dict[str, Any]
-Type = type[Struct]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter of the query or a header."""
-
-    name: str
-    description: str
-    schema: Json
-    where: str = "query"
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One method of one route. ``answer`` None: the success has no JSON body, or ``media`` describes it."""
-
-    name: str  # of the URL pattern
-    method: str
-    path: str
-    summary: str
-    tag: str
-    answer: Type | None = None
-    body: Type | None = None
-    status: int = 200
-    other_answers: dict[int, Type] = field(default_factory=dict)
-    errors: tuple[int, ...] = ()
-    parameters: tuple[Parameter, ...] = ()
-    media: dict[str, Json] = field(default_factory=dict)
-    body_is_optional: bool = False
-    lists: Type | None = None  # the answer is a page of these
-    is_public: bool = False
-
-
-# Every operation with credentials may be refused for them; every one with a body for the body.
-AUTH_ERRORS = (401, 403)
-BODY_ERRORS = (400, 413, 415)
-TURN_ERRORS = (404, 409, 413, 429, 500, 503, 504)
-STORE_ERRORS = (503,)
-
 _LIMIT = Parameter("limit", "Entries of a page.", {"type": "integer", "minimum": 1, "maximum": 500})
 _OFFSET = Parameter("offset", "Entries before the page.", {"type": "integer", "minimum": 0, "maximum": 10**9})
 _PAGE = (_LIMIT, _OFFSET)
-_KEY = Parameter(
-    "Idempotency-Key",
-    "The same key with the same body gives the same generation.",
-    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
-    "header",
-)
 _AFTER = {"type": "integer", "minimum": 0, "maximum": MAX_AFTER}
 _RESUMING = (
     Parameter("after", "The id of the last line that the client has.", _AFTER),
@@ -125,7 +75,7 @@ OPERATIONS = (
         answers.ChatAnswer,
         ChatBody,
         errors=TURN_ERRORS,
-        parameters=(_KEY,),
+        parameters=(KEY,),
     ),
     Operation(
         "chat-stream",
@@ -135,7 +85,7 @@ OPERATIONS = (
         "chat",
         body=ChatBody,
         errors=TURN_ERRORS,
-        parameters=(_KEY,),
+        parameters=(KEY,),
         media=_STREAM,
     ),
     Operation(
@@ -157,7 +107,7 @@ OPERATIONS = (
         answers.CompletionAnswer,
         CompletionBody,
         errors=TURN_ERRORS,
-        parameters=(_KEY,),
+        parameters=(KEY,),
     ),
     Operation(
         "generation-cancel",
@@ -488,4 +438,5 @@ OPERATIONS = (
         errors=(401, 503),
         is_public=True,
     ),
+    *OPENAI_OPERATIONS,
 )

@@ -1,0 +1,22 @@
+"""Which paths belong to OpenAI's and llama-server's interfaces, and how their errors look."""
+
+import re
+
+from django.http.response import HttpResponseBase
+
+from chat.schemas.error_bodies import ErrorResponse
+from chat.schemas.openai.errors import openai_error_response
+
+_PATHS = re.compile(
+    r"/(v1/.*|chat/completions|completions|models(/.*)?|embeddings|tokenize|detokenize|apply-template)/?"
+)
+
+
+def in_clients_form(path: str, response: HttpResponseBase) -> HttpResponseBase:
+    """Return an error of one of these paths as OpenAI's object; any other response as it is."""
+    if not isinstance(response, ErrorResponse) or not _PATHS.fullmatch(path):
+        return response
+    replacement = openai_error_response(response.error)
+    if "Allow" in response.headers:
+        replacement.headers["Allow"] = response.headers["Allow"]
+    return replacement

@@ -1,0 +1,57 @@
+"""One operation of the table: a method of a route with its types, parameters and errors."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import Struct
+
+from chat.schemas.answer_types import ErrorAnswer
+
+Json = dict[str, Any]
+Type = type[Struct]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the query or a header."""
+
+    name: str
+    description: str
+    schema: Json
+    where: str = "query"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one route. ``answer`` None: the success has no JSON body, or ``media`` describes it."""
+
+    name: str  # of the URL pattern
+    method: str
+    path: str
+    summary: str
+    tag: str
+    answer: Type | None = None
+    body: Type | None = None
+    status: int = 200
+    error: Type = ErrorAnswer
+    other_answers: dict[int, Type] = field(default_factory=dict)
+    errors: tuple[int, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    media: dict[str, Json] = field(default_factory=dict)
+    body_is_optional: bool = False
+    lists: Type | None = None  # the answer is a page of these
+    is_public: bool = False
+
+
+# Every operation with credentials may be refused for them; every one with a body for the body.
+AUTH_ERRORS = (401, 403)
+BODY_ERRORS = (400, 413, 415)
+TURN_ERRORS = (404, 409, 413, 429, 500, 503, 504)
+STORE_ERRORS = (503,)
+
+KEY = Parameter(
+    "Idempotency-Key",
+    "The same key with the same body gives the same generation.",
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    "header",
+)
