@@ -63,7 +63,7 @@ ROWS = [
         asked(messages=user([{"type": "image_url"}])),
         400,
         BAD,
-        "messages[0].content[0].text",
+        "messages[0].content[0].type",
     ),
     Row("content is null", asked(messages=user(None)), 400, BAD, FIELD0),
     Row("content is empty", asked(messages=user("")), 400, BAD, FIELD0),

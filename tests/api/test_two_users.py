@@ -183,7 +183,15 @@ def test_no_route_is_left_out() -> None:
     covered |= {f"memory-{action}" for action in ("search-semantic", "search-old", "index", "add", "list", "search")}
     covered |= {"memory-stats", "memory-delete", "transcript"}
     covered |= {f"transcripts-{what}" for what in ("recent", "speakers", "count")}
-    nobodys = {"root", "health", "token", "token-refresh", "generate"}  # nothing stored is named in them
+    nobodys = {
+        "root",
+        "health",
+        "schema",
+        "docs",
+        "token",
+        "token-refresh",
+        "generate",
+    }  # nothing stored is named in them
     # The card is the machine's; who may move or borrow it: tests/api/test_gpu_coordinator.py, test_card_commands.py.
     machines = {f"gpu-{action}" for action in ("acquire", "renew", "release", "state")}
     machines |= {f"gpu-old-{action}" for action in ("request", "release", "status")}
