@@ -16,6 +16,7 @@ from chat.access.callers import Caller
 from chat.errors import Conflict, NotFound
 from chat.services import turns
 from chat.streaming.background import in_thread, spawn
+from compat.twisted_http import secs_since_half_close
 from inference.errors import StoreUnavailable
 from inference.runtime.redis_client import async_client
 from inference.token_stream import subscribers
@@ -64,7 +65,8 @@ async def counted_reader(generation_id: UUID, *, caller: Caller, stops: bool) ->
         if refreshing is not None:
             refreshing.cancel()
         # Not awaited: the connection of a client that left must not wait for Redis.
-        spawn(_leave(reader, caller, stops and not reader.is_over))
+        grace_secs = max(0.0, settings.STREAM_GRACE_SECS - secs_since_half_close())
+        spawn(_leave(reader, caller, grace_secs if stops and not reader.is_over else None))
 
 
 def expect_reader(generation_id: UUID, *, caller: Caller) -> None:
@@ -88,12 +90,13 @@ async def _refresh(reader: ReaderHandle) -> None:
             await subscribers.refresh(reader.generation_id, reader.reader_id, reader.client)
 
 
-async def _leave(reader: ReaderHandle, caller: Caller, stops: bool) -> None:
+async def _leave(reader: ReaderHandle, caller: Caller, grace_secs: float | None) -> None:
+    """Uncount the reader, and cancel its answer after the grace period; None for an answer that continues."""
     async with reader.client:
         with suppress(StoreUnavailable):  # the entry expires
             await subscribers.leave(reader.generation_id, reader.reader_id, reader.client)
-    if stops:
-        await _stop_unless_read(reader.generation_id, caller, settings.STREAM_GRACE_SECS)
+    if grace_secs is not None:
+        await _stop_unless_read(reader.generation_id, caller, grace_secs)
 
 
 async def _stop_if_never_read(generation_id: UUID, caller: Caller) -> None:

@@ -1,5 +1,6 @@
 """The outermost middleware: refuses bodies that are too large unread, and renders every error as JSON."""
 
+import json
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import cast
@@ -13,12 +14,20 @@ from django.http.response import HttpResponseBase
 from chat.api.middleware.error_views import is_page
 from chat.api.openai.errors import in_clients_form
 from chat.errors import BodyTooLarge, ChatError, InvalidRequest, MethodNotAllowed, NotFound
-from chat.schemas.error_bodies import as_chat_error, error_response
+from chat.schemas.error_bodies import as_chat_error, error_object, error_response
 from inference.runtime import log_context
 
 TRANSCRIPTS_PREFIX = "/index/"
 MAX_LENGTH_DIGITS = 18
 REQUEST_ID_HEADER = "X-Request-ID"
+# Errors of the web server, which refuses what Django never sees.
+SERVER_CODES = {
+    HTTPStatus.BAD_REQUEST: "invalid_request",
+    HTTPStatus.FORBIDDEN: "forbidden",
+    HTTPStatus.REQUEST_TIMEOUT: "request_timeout",
+    HTTPStatus.REQUEST_URI_TOO_LONG: "uri_too_long",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "headers_too_large",
+}
 Answer = HttpResponseBase | Awaitable[HttpResponseBase]
 
 
@@ -114,3 +123,13 @@ def _of_status(status: int) -> ChatError:
     error = ChatError(phrase.lower(), code=phrase.lower().replace(" ", "_"))
     error.status = status
     return error
+
+
+def server_error_body(status: int, message: str) -> bytes:
+    """Return the body of an error that the web server answers with by itself."""
+    is_ours = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    error = ChatError(
+        "something went wrong here; it was logged" if is_ours else message,
+        code=_of_status(status).code if status not in SERVER_CODES else SERVER_CODES[HTTPStatus(status)],
+    )
+    return json.dumps({"error": error_object(error)}).encode()

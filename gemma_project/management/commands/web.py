@@ -15,7 +15,7 @@ from setproctitle import setproctitle
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
-from chat.api.middleware.json_errors import largest_body
+from chat.api.middleware.json_errors import largest_body, server_error_body
 from chat.rag.vectors import backfill
 from chat.streaming import events
 from gemma_project.asgi import application
@@ -98,6 +98,8 @@ def build_server(listener: socket.socket) -> AdoptingServer:
         application,
         listener=listener,
         largest_body=largest_body,
+        error_body=server_error_body,
+        half_close_secs=settings.STREAM_GRACE_SECS,
         server_name="",
         ping_interval=PING_SECS,
         ping_timeout=PING_TIMEOUT_SECS,

@@ -1,0 +1,171 @@
+"""Twisted's HTTP/1.1 channel, with error bodies, UTF-8 request targets and half-closed connections.
+
+Internals used: ``HTTPChannel._respondToBadRequestAndDisconnect``, ``_path``, ``_transferDecoder``,
+``_handlingRequest``, ``_receivedHeaderSize``, ``_receivedHeaderCount``, ``_networkProducer``, ``LineReceiver._buffer``.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from http import HTTPStatus
+from typing import Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel, Request
+from zope.interface import implementer
+
+log = logging.getLogger(__name__)
+
+# (status, sentence) -> body
+ErrorBody = Callable[[int, str], bytes]
+ERROR_TYPE = "application/json"
+# Time to read what a refused client is still sending: unread data would turn the answer into a reset connection.
+LINGER_SECS = 2.0
+TLS_HANDSHAKE = b"\x16"
+
+
+class ChannelFactory(Protocol):
+    """The attributes of a factory that its channels read."""
+
+    error_body: ErrorBody
+    half_close_secs: float
+
+
+@implementer(IHalfCloseableProtocol)
+class JsonChannel(HTTPChannel):  # type: ignore[misc]
+    """Refuses malformed requests with a body, and answers a client that has shut its sending side.
+
+    Such a client gets ``half_close_secs``; then its connection closes, which the application sees as a disconnect.
+    """
+
+    factory: ChannelFactory
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.half_closed_at: float | None = None
+        self._is_refused = False
+        self._has_received = False
+        self._closing: IDelayedCall | None = None
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802  Twisted's name
+        if self._is_refused:
+            return
+        if not self._has_received and data.startswith(TLS_HANDSHAKE):
+            self.refuse(HTTPStatus.BAD_REQUEST, "this port serves http://, not https://")
+            return
+        self._has_received = True
+        super().dataReceived(data)
+
+    def lineReceived(self, line: bytes) -> None:  # noqa: N802  Twisted's name
+        if self._is_before_headers() and self.persistent:
+            try:
+                line = ascii_target(line)
+            except UnicodeDecodeError:
+                self.refuse(HTTPStatus.BAD_REQUEST, "the request line is not UTF-8")
+                return
+        super().lineReceived(line)
+
+    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802  Twisted's name
+        self._receivedHeaderSize += len(line)
+        self._respondToBadRequestAndDisconnect()
+
+    def timeoutConnection(self) -> None:  # noqa: N802  Twisted's name
+        if self._is_incomplete():
+            self.refuse(HTTPStatus.REQUEST_TIMEOUT, "the rest of the request did not arrive in time")
+        else:
+            super().timeoutConnection()
+
+    def refuse(self, status: HTTPStatus, message: str) -> None:
+        """Answer in place of the application, and close the connection."""
+        log.info("request refused status=%d client=%s error=%s", status, getattr(self.getPeer(), "host", ""), message)
+        self._is_refused = True
+        self.clearLineBuffer()
+        self.setTimeout(None)
+        body = self.factory.error_body(status, message)
+        head = (
+            f"HTTP/1.1 {status:d} {status.phrase}\r\nContent-Type: {ERROR_TYPE}\r\nContent-Length: {len(body)}\r\n"
+            "Connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self._networkProducer.unregisterProducer()
+        if self.half_closed_at is not None:
+            self.transport.loseConnection()
+            return
+        self.transport.loseWriteConnection()
+        self._closing = self.callLater(LINGER_SECS, self.transport.abortConnection)
+
+    def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802  Twisted's name
+        if not self._is_refused:
+            self.refuse(*self._reason())
+
+    def _reason(self) -> tuple[HTTPStatus, str]:
+        is_too_large = self._receivedHeaderSize > self.totalHeadersSize
+        if self._is_before_headers():
+            if is_too_large:
+                return HTTPStatus.REQUEST_URI_TOO_LONG, f"the request line is longer than {self.MAX_LENGTH} bytes"
+            return HTTPStatus.BAD_REQUEST, "the request line is not one of HTTP/1.1"
+        if is_too_large:
+            limit = f"{self.totalHeadersSize} bytes"
+            return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the headers, cookies included, are larger than {limit}"
+        if self._receivedHeaderCount > self.maxHeaders:
+            return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"there are more than {self.maxHeaders} headers"
+        if not self.line_mode:
+            return HTTPStatus.BAD_REQUEST, "the chunks of the body are malformed"
+        if self.length is None or self._transferDecoder is not None:
+            return HTTPStatus.BAD_REQUEST, "Content-Length or Transfer-Encoding are malformed or contradict each other"
+        return HTTPStatus.BAD_REQUEST, "a header is malformed"
+
+    def _is_before_headers(self) -> bool:
+        # Twisted deletes the path when a request is complete.
+        return not hasattr(self, "_path")
+
+    def _is_incomplete(self) -> bool:
+        """Whether a request has begun to arrive that is not handled yet."""
+        return not self._is_refused and not self._handlingRequest and bool(self.requests or self._buffer)
+
+    def readConnectionLost(self) -> None:  # noqa: N802  Twisted's name
+        """Give the answer its time. A client that closed its socket looks the same until something is written to it."""
+        is_first = self.half_closed_at is None
+        self.half_closed_at = self.half_closed_at or time.monotonic()
+        if self._is_incomplete():
+            self.refuse(HTTPStatus.BAD_REQUEST, "the request ended before it was complete")
+        elif self._is_refused or not self._handlingRequest:
+            self.loseConnection()
+        elif is_first:
+            self._closing = self.callLater(self.factory.half_close_secs, self.timeoutConnection)
+
+    def writeConnectionLost(self) -> None:  # noqa: N802  Twisted's name
+        """Nothing to do after a refusal: the rest of the request is read and dropped."""
+
+    def requestDone(self, request: Request) -> None:  # noqa: N802  Twisted's name
+        super().requestDone(request)
+        if self.half_closed_at is None or self._handlingRequest:
+            return
+        if self._is_incomplete():
+            self.refuse(HTTPStatus.BAD_REQUEST, "the request ended before it was complete")
+        else:
+            self.loseConnection()
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: N802  Twisted's name
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
+        super().connectionLost(reason)
+
+
+# The channel of the request that a task answers; none for WebSockets and outside of the server.
+current_channel: ContextVar[object | None] = ContextVar("current_channel", default=None)
+
+
+def secs_since_half_close() -> float:
+    """Return how long ago the client of the current request shut its sending side; 0 when it did not."""
+    half_closed_at: float | None = getattr(current_channel.get(), "half_closed_at", None)
+    return 0.0 if half_closed_at is None else time.monotonic() - half_closed_at
+
+
+def ascii_target(line: bytes) -> bytes:
+    """Return a request line with its non-ASCII characters percent-encoded. Raises UnicodeDecodeError."""
+    line.decode()
+    return re.sub(rb"[\x80-\xff]", lambda byte: b"%%%02X" % byte[0][0], line)
