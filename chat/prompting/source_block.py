@@ -25,7 +25,8 @@ _UNSEEN = re.compile(
     "\U000e0000-\U000e007f]"
 )
 _QUOTES = re.compile('"{3,}')
-_LABEL = re.compile(r"\[(?=[\d ,;\u2013-]*\d[\d ,;\u2013-]*\])([^\]]*)\]")
+# The run of label characters has no second way to match: "[" and a million digits are read once.
+_LABEL = re.compile(r"\[(?=[ ,;\u2013-]*\d)([\d ,;\u2013-]*+)\]")
 # In a document, rows[1] is more likely code than a label.
 _LABEL_ALONE = re.compile(r"(?<![\w\])])" + _LABEL.pattern)
 

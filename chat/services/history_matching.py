@@ -5,8 +5,6 @@ and the user messages finds candidates by index; the texts of the answers decide
 since clients trim them, change line breaks and compose characters.
 """
 
-import hashlib
-import unicodedata
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from django.db.models.functions import Coalesce
 from chat.models import Conversation, Message, Role
 from chat.prompting.message_groups import DialogueMessage
 from chat.querysets import MessageQuerySet
+from inference.text_forms import compared, digest
 
 # Conversations that share only a beginning are loaded up to the last user message that agrees: so many of those whose
 # answer to it agrees as well, and of the others.
@@ -38,18 +37,13 @@ class HistoryMatch:
     is_whole: bool
 
 
-def normalized(text: str) -> str:
-    """Return the text as it is compared: stripped, with LF as line break, composed (NFC)."""
-    return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
-
-
 def digests(system: str, user_texts: Sequence[str], *, after: str | None = None) -> list[str]:
     """Return the cumulative digest at each user message, starting from the digest ``after``."""
-    digest = after if after is not None else _digest(normalized(system))
+    latest = after if after is not None else digest(compared(system))
     cumulative: list[str] = []
     for text in user_texts:
-        digest = _digest(f"{digest}\n{normalized(text)}")
-        cumulative.append(digest)
+        latest = digest(f"{latest}\n{compared(text)}")
+        cumulative.append(latest)
     return cumulative
 
 
@@ -71,7 +65,7 @@ def _whole_match(rows: MessageQuerySet, digest: str, sent: list[TurnText]) -> Hi
     # the newest is the one that the client has on its screen.
     answer = _answers(sent)[-1]
     for conversation_id, _, _, stored_answer in _with_answers(candidates.order_by("-conversation__updated_at")):
-        if normalized(stored_answer) not in ("", answer):
+        if compared(stored_answer) not in ("", answer):
             continue
         messages = list(Message.objects.filter(conversation_id=conversation_id).in_order())
         is_ended = all(message.generation is None or message.generation.is_ended for message in messages)
@@ -104,13 +98,13 @@ def _ends(rows: MessageQuerySet, sent_digests: list[str], answers: list[str]) ->
     """Return the candidates, those with the most agreeing user messages first, with the position of the last one."""
     agreeing, differing, known = dict[uuid.UUID, int](), dict[uuid.UUID, int](), set[uuid.UUID]()
     sent_answers = dict(zip(sent_digests, answers, strict=True))
-    for conversation_id, position, digest, answer in _with_answers(
+    for conversation_id, position, user_digest, answer in _with_answers(
         rows.order_by("-position", "-conversation__updated_at")
     ):
         if conversation_id in known:
             continue
         known.add(conversation_id)
-        is_agreeing = normalized(answer) == sent_answers[digest] != ""
+        is_agreeing = compared(answer) == sent_answers[user_digest] != ""
         candidates = agreeing if is_agreeing else differing
         if len(candidates) < MAX_PARTIAL:
             candidates[conversation_id] = position
@@ -138,7 +132,7 @@ def _answers(sent: list[TurnText]) -> list[str]:
         if role == Role.USER:
             answers.append("")
         elif answers and not answers[-1]:
-            answers[-1] = normalized(text)
+            answers[-1] = compared(text)
     return answers
 
 
@@ -164,9 +158,5 @@ def _comparable(messages: Iterable[TurnText]) -> list[TurnText]:
 
 def _comparable_numbered(messages: Iterable[TurnText]) -> list[tuple[int, TurnText]]:
     """The texts that have to be equal, in normal form and numbered from 1, without empty answers."""
-    pairs = [(role, normalized(text)) for role, text in messages]
+    pairs = [(role, compared(text)) for role, text in messages]
     return [(number, pair) for number, pair in enumerate(pairs, 1) if pair[0] == Role.USER or pair[1]]
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -76,7 +76,8 @@ def rewrite_query(question: str, earlier: Sequence[EarlierQuestion]) -> Rewritte
 
 
 def _earlier(question: DialogueMessage, answer: DialogueMessage) -> EarlierQuestion:
-    labels = cited_labels(answer.text) if answer.role == Role.ASSISTANT else set()
+    # A long answer takes seconds to read for labels, which stand for nothing where no sources were shown.
+    labels = cited_labels(answer.text) if question.sources and answer.role == Role.ASSISTANT else set()
     return EarlierQuestion(
         question=question.text,
         cited=_speakers(source.speaker for source in question.sources if source.label in labels),

@@ -3,7 +3,7 @@
 import re
 
 WORD = re.compile(r"\w+")
-SENTENCE_START = re.compile(r"(^|[.!?:\n])\W*$")
+SENTENCE_END = re.compile(r"[.!?:\n]")
 # Stop words of questions and of spoken language; not a general list.
 STOP_WORDS = frozenset(
     """a about again ah all also am an and any anyone anything are as at be because been but by can could did do does
@@ -38,13 +38,17 @@ def names_in(text: str) -> frozenset[str]:
     """
     if text.isupper():
         return frozenset()
-    names = {match[0].lower() for match in WORD.finditer(text) if _is_name(match, text)}
+    names, end = set[str](), 0
+    for match in WORD.finditer(text):
+        # The first word of a sentence is capitalised in any case.
+        starts_sentence = end == 0 or SENTENCE_END.search(text, end, match.start()) is not None
+        if _is_name(match[0], starts_sentence=starts_sentence):
+            names.add(match[0].lower())
+        end = match.end()
     return frozenset(names - STOP_WORDS)
 
 
-def _is_name(match: re.Match[str], text: str) -> bool:
-    word = match[0]
+def _is_name(word: str, *, starts_sentence: bool) -> bool:
     if any(map(str.isdigit, word)):
         return len(word) > 2
-    # The first word of a sentence is capitalised in any case.
-    return word[0].isupper() and not SENTENCE_START.search(text[: match.start()])
+    return word[0].isupper() and not starts_sentence

@@ -17,9 +17,11 @@ _LABEL = re.compile(rf"{_PART}(?:[,;]{_PART})*")
 _LABEL_CHARS = frozenset("0123456789 ,;-\u2013")
 # A bracket right after such a name is an index; after any other word it is a label ("on Friday[1]"). Hence only names
 # that are hardly ever words of a sentence: one small letter, row_ids, rows2, myRows, and usual names of lists.
+# Every part matches in one way only, since a text of brackets is searched at each of them.
 _INDEXED = re.compile(
-    r"(?<!\w)(?:[a-z]|\w*_\w*|[a-z]\w*\d|[a-z]{2,}[A-Z]\w*|list|array|arr|dict|tuple|argv|args|nums|matrix|vector|self)"
-    r"(?:\.\w+|\(\w*\)|\[\w+\])*$"
+    r"(?<!\w)(?:[a-z]|(?=[^\W_]*_)\w++|[a-z]\w++(?<=\d)|[a-z]{2,}+[A-Z]\w*+"
+    r"|list|array|arr|dict|tuple|argv|args|nums|matrix|vector|self)"
+    r"(?:\.\w++|\(\w*+\)|\[\w++\])*+$"
 )
 _MAX_INDEXED_CHARS = 100
 
