@@ -1,4 +1,5 @@
-"""The tables of the GPU: the ledger of the current lease (one row, the truth), and the history of hand-overs.
+"""The tables of the GPU: the ledger of the current lease (one row, the truth), sessions at an outside coordinator, and
+the history of hand-overs.
 
 The lease's epoch must never go back, and Redis may be wiped at any time: therefore it is stored here.
 """
@@ -53,6 +54,25 @@ class GpuLedger(models.Model):
     @property
     def is_free(self) -> bool:
         return self.state == LedgerState.FREE
+
+
+class OutsideSession(models.Model):
+    """A session that an outside coordinator was asked for and whose release is not confirmed; written before the call.
+
+    ``owner``: the process that answers for it, as ``records.outside_sessions`` names it; empty: any process.
+    ``beat`` counts up while that process runs.
+    """
+
+    session_id = models.CharField(max_length=128, primary_key=True)
+    owner = models.CharField(max_length=255, blank=True, default="")
+    beat = models.PositiveBigIntegerField(default=0)
+    requested_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["requested_at"]
+
+    def __str__(self) -> str:
+        return self.session_id
 
 
 class HandOver(models.Model):

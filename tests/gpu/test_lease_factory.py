@@ -7,10 +7,10 @@ import pytest
 from pytest_django import Settings
 
 from inference.gpu.coordinator.watcher import watch_loop
-from inference.gpu.lease.factory import WorkerLeaseClient, make_coordinator
+from inference.gpu.lease.factory import WorkerLeaseClient, make_coordinator, reap_loop
 from inference.gpu.lease.port import LeaseEvent, LeaseGranted, LeaseRecalled
 from inference.gpu.transports.builtin import BuiltInCoordinator
-from inference.gpu.transports.remote import OutsideCoordinator
+from inference.gpu.transports.remote import OutsideCoordinator, Unrecorded
 from inference.models.gpu import GpuLedger
 from tests.gpu.lease_client_contract import PATIENCE_SECS, until
 from tests.gpu.tenants import Wire
@@ -18,11 +18,13 @@ from tests.gpu.test_acquiring import asking
 
 
 def test_an_address_names_an_outside_coordinator(settings: Settings) -> None:
-    assert isinstance(make_coordinator(), BuiltInCoordinator)
+    assert isinstance(make_coordinator(Unrecorded()), BuiltInCoordinator)
     assert watch_loop() is not None
+    assert reap_loop() is None
     settings.GPU_COORDINATOR_URL = "http://gpu-coordinator:8002"
-    assert isinstance(make_coordinator(), OutsideCoordinator)
+    assert isinstance(make_coordinator(Unrecorded()), OutsideCoordinator)
     assert watch_loop() is None
+    assert reap_loop() is not None
 
 
 @pytest.mark.django_db(transaction=True)

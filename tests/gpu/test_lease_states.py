@@ -8,7 +8,7 @@ import pytest
 
 from inference.gpu.lease.held import LeaseRenewal
 from inference.gpu.lease.port import Lease
-from inference.gpu.lease.release_queue import RELEASE_RETRY_SECS, ReleaseQueue
+from inference.gpu.lease.release_queue import LONGEST_RETRY_SECS, RELEASE_RETRY_SECS, RELEASE_TRIES, ReleaseQueue
 from inference.gpu.lease.request import Backoff, LeaseRequest
 from inference.gpu.lease.state import LEASE_TRANSITIONS, REQUESTED, WITH_LEASE, LeaseState
 from inference.gpu.transports.port import CoordinatorFault, Denial, OnWait
@@ -171,19 +171,34 @@ def test_a_release_is_sent_when_due_and_again_after_a_fault() -> None:
     coordinator.fault = None
     releases.send_due(12.0 + RELEASE_RETRY_SECS)
     assert coordinator.released == ["s1"]
-    assert releases.is_empty
+    assert not releases.is_blocking
+    assert releases.due_at is None
 
 
-def test_a_release_that_is_never_taken_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_release_of_a_lease_that_expires_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
     coordinator = StubCoordinator()
     coordinator.fault = "away"
     releases = ReleaseQueue(coordinator, clock=lambda: 0.0)
-    releases.add("s1", {}, 0.0, n_tries=2)
-    releases.send_due(0.0)
-    assert releases.due_at is not None
-    releases.send_due(RELEASE_RETRY_SECS)
-    assert releases.is_empty
+    releases.add("s1", {}, 0.0)
+    for _ in range(RELEASE_TRIES - 1):
+        releases.send_due(LONGEST_RETRY_SECS)
+    assert releases.is_blocking
+    releases.send_due(LONGEST_RETRY_SECS)
+    assert releases.due_at is None
     assert "session=s1" in caplog.text
+
+
+def test_one_of_a_lease_that_never_expires_is_not() -> None:
+    coordinator = StubCoordinator(lost_after_secs=None)
+    coordinator.fault = "away"
+    releases = ReleaseQueue(coordinator, clock=lambda: 0.0)
+    releases.add("s1", {}, 0.0)
+    for _ in range(1000):
+        releases.send_due(LONGEST_RETRY_SECS)
+    assert not releases.is_blocking  # requests are answered by the coordinator's own failure
+    coordinator.fault = None
+    releases.send_due(LONGEST_RETRY_SECS)
+    assert coordinator.released == ["s1"]
 
 
 def test_the_rest_is_sent_once_whether_due_or_not() -> None:
@@ -193,4 +208,5 @@ def test_the_rest_is_sent_once_whether_due_or_not() -> None:
     releases.add("s2", {}, 0.0)
     releases.send_rest()
     assert coordinator.released == ["s1", "s2"]
-    assert releases.is_empty
+    assert not releases.is_blocking
+    assert releases.due_at is None

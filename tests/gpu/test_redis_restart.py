@@ -72,7 +72,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def tenant(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[GpuTenant]:
-    for name, secs in (("LISTEN_SECS", 0.02), ("LOOK_SECS", 0.1), ("RECONNECT_SECS", 0.05)):
+    for name, secs in (("LISTEN_SECS", 0.02), ("CHECK_SECS", 0.1), ("RECONNECT_SECS", 0.05)):
         monkeypatch.setattr(tenant_module, name, secs)
     with gpu_tenant("transcription", on_pause=lambda: None, on_resume=lambda: None, redis_url=server.url) as tenant:
         yield tenant

@@ -25,6 +25,7 @@ from gemma_project.supervisor.listener import open_listener
 from inference.config.tokenizer import count_tokens
 from inference.errors import ModelUnavailable
 from inference.gpu.coordinator.watcher import watch_loop
+from inference.gpu.lease.factory import reap_loop
 from inference.queue.reaper import REAP_SECS, RowReaper
 from inference.runtime.repeating_thread import RepeatingThread
 
@@ -63,7 +64,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         # Twisted takes over SIGTERM, SIGINT and SIGHUP; without a handler the last would end us rudely.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        watching = watch_loop()
+        watching = watch_loop() or reap_loop()
         if watching is not None:  # also without a worker: a lease of one that died ends
             watching.begin()
         RepeatingThread("deadlines", REAP_SECS, RowReaper().run_once).begin()

@@ -100,7 +100,7 @@ class AcquireCaller:
                 answer = self._acquire(call)
         except CoordinatorFault as error:
             self._breaker.failed(ticket)
-            answer = Denial(str(error), in_doubt=True)
+            answer = Denial(str(error), in_doubt=error.in_doubt)
         except Exception:
             # Without an answer the lease client would wait for ever and never request the GPU again.
             log.exception("the acquire call failed: session=%s", call.session_id)

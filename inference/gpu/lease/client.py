@@ -133,7 +133,7 @@ class CoordinatorLeaseClient:
         """Wait for an order until work is due; None when it is."""
         now = time.monotonic()
         due_times = [
-            self._releases.due_at,
+            self._releases.due_at if self._caller.call is None else None,
             self._held.renew_at if self._held and self._states.now is LeaseState.HELD else None,
             self._request.attempt_at if self._may_attempt() else None,
         ]
@@ -160,7 +160,8 @@ class CoordinatorLeaseClient:
                 self._take_answer(order, time.monotonic())
 
     def _do_due_work(self, now: float) -> None:
-        self._releases.send_due(now)
+        if self._caller.call is None:  # at some coordinators a release would end what the call is about to get
+            self._releases.send_due(now)
         if self._held is not None and self._states.now is LeaseState.HELD and now >= self._held.renew_at:
             self._renew(self._held)
         if self._may_attempt() and now >= self._request.attempt_at:
@@ -188,7 +189,7 @@ class CoordinatorLeaseClient:
 
     def _may_attempt(self) -> bool:
         # With our last release unsent, a coordinator would let us wait for ourselves.
-        return self._states.now is LeaseState.PENDING and self._releases.is_empty
+        return self._states.now is LeaseState.PENDING and not self._releases.is_blocking
 
     def _attempt(self, now: float) -> None:
         if self._caller.start(self._request):
@@ -208,8 +209,8 @@ class CoordinatorLeaseClient:
         if isinstance(answer, Grant):
             self._releases.add(call.session_id, {}, now)
             return
-        if answer.in_doubt:
-            self._releases.add(call.session_id, {}, now, n_tries=1)
+        if answer.in_doubt or answer.leaves_paused:
+            self._releases.add(call.session_id, {}, now, n_blocking=1)
         if is_wanted and not answered.is_withdrawn:
             self._refuse(answer.reason, now)
 
@@ -230,6 +231,7 @@ class CoordinatorLeaseClient:
         if reason is not None:
             log.warning("the GPU lease is lost: lease=%d reason=%s", held_lease.lease.epoch, reason)
             self._states.move(LeaseState.LOST, time.monotonic())
+            self._request.lost(time.monotonic())
             self._post_unless_released(held_lease, LeaseLost(held_lease.lease, reason))
 
     def _recall(self, session_id: str, requester: str) -> None:

@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 
 JITTER = 0.25
+REFUSALS_OF_A_LOSS = 3  # a lost lease makes the next attempt wait as long as so many refusals
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class LeaseRequest:
 
     def granted(self) -> None:
         self.reason, self._n_refusals = "", 0
+
+    def lost(self, now: float) -> None:
+        """Rest after a lost lease: two holders that take the GPU from each other would both only load."""
+        self._n_refusals = max(self._n_refusals, REFUSALS_OF_A_LOSS)
+        self.attempt_at = now + self._backoff.secs(self._n_refusals)
 
     def withdraw(self, now: float) -> None:
         self.reason, self._n_refusals = "", 0

@@ -9,7 +9,11 @@ from typing import Any, Protocol
 
 
 class CoordinatorFault(Exception):
-    """The coordinator failed; the text may be shown to users."""
+    """The coordinator failed; the text may be shown to users. ``in_doubt``: the call may have had its effect."""
+
+    def __init__(self, message: str, *, in_doubt: bool = True) -> None:
+        super().__init__(message)
+        self.in_doubt = in_doubt
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,28 @@ class Grant:
 
 @dataclass(frozen=True)
 class Denial:
-    """Not granted. ``in_doubt``: it may have been, and only the answer was lost."""
+    """Not granted. ``in_doubt``: it may have been, and only the answer was lost. ``leaves_paused``: the residents may
+    still be paused for the session, until it is released."""
 
     reason: str
     in_doubt: bool = False
+    leaves_paused: bool = False
+
+
+class SessionRecords(Protocol):
+    """Records of the sessions at an outside coordinator. Only ``add`` raises: DatabaseError, OSError."""
+
+    def add(self, session_id: str) -> None:
+        """Record a session before the coordinator is asked for it."""
+
+    def remove(self, session_id: str) -> None:
+        """Remove a session that is released, or was never granted."""
+
+    def hand_over(self, session_id: str) -> None:
+        """Leave a released session that may still be granted to the reaper of any process."""
+
+    def beat(self) -> None:
+        """Show that this process runs; to be called more often than once a minute while it has sessions."""
 
 
 OnWait = Callable[[str], None]
@@ -51,7 +73,8 @@ class Coordinator(Protocol):
         Raises CoordinatorFault."""
 
     def release(self, session_id: str, result: Mapping[str, Any]) -> None:
-        """Release the lease, also one whose grant may have been lost. Raises CoordinatorFault."""
+        """Release the lease, also one whose grant may have been lost; of another session's lease nothing changes.
+        Raises CoordinatorFault."""
 
     def close(self) -> None: ...
 
