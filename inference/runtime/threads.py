@@ -1,6 +1,6 @@
 """Calls of blocking functions (the ORM, services) from an event loop, in a thread pool. Knows no requests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
@@ -16,10 +16,14 @@ _threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="gemma-web")
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call ``work`` in a thread of the pool; asgiref's default is one thread for all requests and sockets."""
-    return await sync_to_async(_with_own_connection, thread_sensitive=False, executor=_threads)(work, args, kwargs)
+    call: Callable[..., Coroutine[Any, Any, T]] = sync_to_async(
+        call_with_own_connection, thread_sensitive=False, executor=_threads
+    )
+    return await call(work, *args, **kwargs)
 
 
-def _with_own_connection(work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+def call_with_own_connection(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call ``work`` on a thread of a pool, with that thread's connection to the database."""
     # Connections belong to their thread and stay open; the server may have closed one meanwhile.
     _close_old_connection()
     try:

@@ -7,6 +7,8 @@ import pytest
 from gemma_project.management.commands import web
 from inference.config import tokenizer
 
+pytestmark = pytest.mark.django_db(transaction=True)
+
 
 @pytest.fixture(autouse=True)
 def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,3 +28,10 @@ def test_a_model_that_is_not_there_yet_is_a_warning(
     web.warm_up()
     assert tokenizer._tokenizer is None
     assert "absent.gguf" in caplog.text
+
+
+def test_memories_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr("chat.rag.retrieval.local.warm_up", lambda: calls.append("memories"))
+    web.warm_up()
+    assert calls == ["memories"]

@@ -3,17 +3,16 @@
 from django.conf import settings
 
 from chat.rag.query import RetrievalQuery, RetrievalResult
-from chat.rag.retrieval import remote
-from chat.rag.search import hybrid
+from chat.rag.retrieval import local, remote
 
 __all__ = ["RetrievalQuery", "RetrievalResult", "retrieve"]
 
 
 def retrieve(query: RetrievalQuery) -> RetrievalResult:
-    """Retrieve at most ``top_k`` sources, best first; failures of the service or the store are in ``error``.
+    """Retrieve at most ``top_k`` sources, best first, within RAG_TIMEOUT_SECS; failures are in ``error``.
 
     Must not be called on a thread that runs an event loop.
     """
     if settings.RAG_SERVICE_URL:
         return remote.search(query=query.text, top_k=query.top_k, filters=query.filters, kind=query.kind)
-    return hybrid.search(query)
+    return local.search(query)

@@ -16,6 +16,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from chat.api.middleware.json_errors import largest_body, server_error_body
+from chat.rag.retrieval import local
 from chat.rag.vectors import backfill
 from chat.streaming import events
 from gemma_project.asgi import application
@@ -81,12 +82,13 @@ def prepare_tables(*, migrate_first: bool, wait_secs: float) -> None:
 
 
 def warm_up() -> None:
-    """Load the views' modules and the vocabulary, for which the first request would wait otherwise."""
+    """Load the views' modules, the vocabulary and the memories, for which the first request would wait otherwise."""
     get_resolver().url_patterns  # noqa: B018  loads them
     try:
         count_tokens("Hello")
     except ModelUnavailable as error:
         log.warning("vocabulary not available yet error=%s", error)
+    local.warm_up()
 
 
 def build_server(listener: socket.socket) -> AdoptingServer:
