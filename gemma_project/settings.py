@@ -30,7 +30,7 @@ DEFAULT_MODEL_NAME = "gemma-3-270m-q4_k_m.gguf"
 GEMMA_MODEL_PATH = env.path("GEMMA_MODEL_PATH")
 GEMMA_MODEL_FILE = GEMMA_MODEL_PATH or GEMMA_DATA_DIR / "models" / DEFAULT_MODEL_NAME
 GEMMA_BACKEND = env.choice("GEMMA_BACKEND", BackendKind.LLAMA)
-GEMMA_GPU_LAYERS = env.integer("GEMMA_GPU_LAYERS", 25, minimum=0, maximum=10_000)
+GEMMA_GPU_LAYERS = env.integer("GEMMA_GPU_LAYERS", 25, minimum=-1, maximum=10_000)  # -1: all
 GEMMA_MAIN_GPU = env.integer("GEMMA_MAIN_GPU", 0, minimum=0, maximum=15)
 GEMMA_TENSOR_SPLIT = env.proportions("GEMMA_TENSOR_SPLIT", at_most=MAX_DEVICES)
 GEMMA_CONTEXT_SIZE = env.integer("GEMMA_CONTEXT_SIZE", 65_536, minimum=64, maximum=16_777_216)

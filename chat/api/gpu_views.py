@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from django.db import Error as DatabaseError
@@ -34,15 +35,15 @@ async def acquire(request: HttpRequest) -> JsonResponse:
     verdict = await _verdict(body)
     wait_time_ms = round(verdict.waited_secs * 1000, 1)
     if not isinstance(verdict, AcquisitionGranted):
-        return json_response(
-            wire.AcquireAnswer(
-                session_id=body.session_id,
-                wait_time_ms=wait_time_ms,
-                success=False,
-                acquired_at=None,
-                error=verdict.reason,
-            )
+        refusal = wire.AcquireAnswer(
+            session_id=body.session_id,
+            wait_time_ms=wait_time_ms,
+            success=False,
+            acquired_at=None,
+            error=verdict.reason,
         )
+        # Clients in use take every 200 for a grant. A refusal is a normal outcome: no line in the log.
+        return without_log_line(json_response(refusal, status=HTTPStatus.CONFLICT))
     return json_response(
         wire.AcquireAnswer(
             session_id=body.session_id,

@@ -5,7 +5,6 @@ Knows keys and the clock, neither Django nor HTTP nor permissions. ``service_tok
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 import json
@@ -57,13 +56,21 @@ def secret_bytes(name: str, raw: str) -> bytes:
 
 
 def _decoded(raw: str) -> bytes:
-    """Decode base64 or base64url if the result is long enough for a key, else take the characters themselves."""
-    standard = raw.strip().rstrip("=").replace("-", "+").replace("_", "/")
-    try:
-        decoded = base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        return raw.encode()
-    return decoded if len(decoded) >= MIN_KEY_BYTES else raw.encode()
+    """Decode base64url, else base64, if the result is long enough for a key; else take the characters themselves.
+
+    The other services decode without validation: characters outside of the alphabet are dropped, so that a pass phrase
+    with enough letters and digits counts as base64, too. Both sides have to come to the same key.
+    """
+    text = raw.strip()
+    padded = text + "=" * (-len(text) % 4)
+    for characters_62_and_63 in (b"-_", b"+/"):
+        try:
+            decoded = base64.b64decode(padded, characters_62_and_63)
+        except ValueError:  # wrong padding, or characters beyond ASCII
+            continue
+        if len(decoded) >= MIN_KEY_BYTES:
+            return decoded
+    return text.encode()
 
 
 def signature(key: SigningKey, part: str) -> str:

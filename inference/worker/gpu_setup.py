@@ -18,6 +18,8 @@ from inference.gpu.records.store import record_hand_over
 
 log = logging.getLogger(__name__)
 
+ALL_LAYERS = 10_000  # more than any model has; llama.cpp and the estimate of the memory take the smaller number
+
 
 def gpu_parts() -> GpuParts | None:
     """None: everything is computed on the CPU, and no lease is requested."""
@@ -56,7 +58,8 @@ def _maker(card: GpuDevice, *, is_simulated: bool) -> GpuRunnerMaker:
     delay_ms = float(settings.GEMMA_GPU_LOAD_DELAY_MS) if is_simulated else None
     # A GPU has one lock for all its users on this machine; a simulated one belongs to its installation.
     folder = settings.GEMMA_DATA_DIR if is_simulated else settings.GEMMA_SHM_DIR
-    return GpuRunnerMaker(card, folder, n_layers=settings.GEMMA_GPU_LAYERS, load_delay_ms=delay_ms)
+    n_layers = settings.GEMMA_GPU_LAYERS if settings.GEMMA_GPU_LAYERS >= 0 else ALL_LAYERS
+    return GpuRunnerMaker(card, folder, n_layers=n_layers, load_delay_ms=delay_ms)
 
 
 def _record(record: HandOverRecord) -> None:

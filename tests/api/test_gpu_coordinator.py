@@ -59,10 +59,10 @@ def test_the_second_generation_from_acquire_to_release(api: Api) -> None:
     assert api.get("/gpu/state").body["session_id"] is None
 
 
-def test_a_refusal_has_status_200_and_says_why(api: Api) -> None:
+def test_a_refusal_has_an_error_status_and_says_why(api: Api) -> None:
     api.post("/gpu/acquire", ACQUIRE)
     refused = api.post("/gpu/acquire", ACQUIRE | {"session_id": "s2"})
-    assert (refused.status, refused.body["success"]) == (200, False)
+    assert (refused.status, refused.body["success"]) == (409, False)
     assert refused.body["error"] == "ml-service holds the GPU"
     assert refused.body["acquired_at"] is None
     assert refused.body["wait_time_ms"] >= 900

@@ -362,6 +362,7 @@ OPERATIONS = (
         "gpu",
         gpu.AcquireAnswer,
         AcquireBody,
+        other_answers={409: gpu.AcquireAnswer},
         errors=(404, 503),
     ),
     Operation(

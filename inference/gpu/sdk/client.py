@@ -41,8 +41,18 @@ class TenantClient:
         """Wait for the GPU. Raises GpuRefused."""
         timeout_ms = round(min(120.0, max(1.0, timeout_secs)) * 1000)
         body = {"priority": priority, "timeout_ms": timeout_ms, "metadata": {"renews": True}}
+        fields = {"session_id": session_id, "requester": self._service} | body
         try:
-            answer = self._post("/gpu/acquire", session_id, body, wait_secs=timeout_ms / 1000 + SHORT_SECS)
+            response = self._send("POST", "/gpu/acquire", fields, wait_secs=timeout_ms / 1000 + SHORT_SECS)
+            answer = _object(response)
+            if "success" not in answer:  # no refusal, which some coordinators send with an error status
+                response.raise_for_status()
+        except httpx.HTTPStatusError as error:
+            if not error.response.is_client_error:  # an answered 4xx has granted nothing
+                self.release(session_id)
+            raise GpuRefused(f"the coordinator answers with status {error.response.status_code}") from error
+        except httpx.ConnectError as error:
+            raise GpuRefused("the coordinator cannot be reached") from error
         except (httpx.HTTPError, ValueError, OSError) as error:
             self.release(session_id)  # it may have been granted in an answer that was lost
             raise GpuRefused(f"the coordinator does not answer ({type(error).__name__})") from error
@@ -69,8 +79,9 @@ class TenantClient:
 
     def release(self, session_id: str) -> bool:
         """Release the lease; False when the coordinator did not take it, and the lease has to expire."""
+        fields = {"session_id": session_id, "requester": self._service, "result": {}}
         try:
-            self._post("/gpu/release", session_id, {"result": {}})
+            self._send("POST", "/gpu/release", fields).raise_for_status()
         except (httpx.HTTPError, ValueError, OSError):
             return False
         return True
@@ -78,20 +89,23 @@ class TenantClient:
     def close(self) -> None:
         self._client.close()
 
-    def _post(
-        self, path: str, session_id: str, body: dict[str, Any], *, wait_secs: float = SHORT_SECS
-    ) -> dict[str, Any]:
-        fields = {"session_id": session_id, "requester": self._service} | body
-        value = self._send("POST", path, fields, wait_secs=wait_secs).raise_for_status().json()
-        if not isinstance(value, dict):
-            raise ValueError(f"the answer of {path} is not a JSON object")  # noqa: TRY004  as bad as no JSON
-        return value
-
     def _send(
         self, method: str, path: str, body: dict[str, Any] | None, *, wait_secs: float = SHORT_SECS
     ) -> httpx.Response:
         headers = {"X-Service-Token": minted(self._key, self._service)} if self._key else {}
         return self._client.request(method, path, json=body, headers=headers, timeout=wait_secs)
+
+
+def _object(response: httpx.Response) -> dict[str, Any]:
+    """Return the JSON object of an answer. Raises HTTPStatusError for an error status without one, ValueError."""
+    try:
+        value = response.json()
+    except ValueError:
+        response.raise_for_status()
+        raise
+    if not isinstance(value, dict):
+        raise ValueError("the answer of the coordinator is not a JSON object")  # noqa: TRY004  as bad as no JSON
+    return value
 
 
 def new_session(service: str) -> str:
