@@ -89,10 +89,10 @@ class ContextOverflow(ChatError):
     code = "context_overflow"
     status = 413
 
-    def __init__(self, *, prompt_tokens: int, context_size: int) -> None:
+    def __init__(self, *, prompt_tokens: int, context_size: int, field: str = "messages") -> None:
         super().__init__(
             f"the prompt has {prompt_tokens} tokens, the context {context_size}",
-            field="messages",
+            field=field,
             extra={"prompt_tokens": prompt_tokens, "context_size": context_size},
         )
 

@@ -1,6 +1,6 @@
 """Shared steps of the chat's views: from a request to an accepted turn, and from a last line to a status."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -20,7 +20,7 @@ from chat.services import turns
 from chat.services.turns import Turn
 from chat.streaming.admission import in_arrival_order
 from chat.streaming.background import in_thread
-from chat.streaming.events import lines, start, stops_when_left
+from chat.streaming.events import WireLine, lines, start, stops_when_left
 from inference.models import Generation
 
 P = ParamSpec("P")
@@ -112,23 +112,35 @@ def read_key(key: object, *, field: str | None = None) -> str | None:
 
 async def wait_for_end(accepted: AcceptedTurn, caller: Caller) -> Generation:
     """Wait for the end of a turn as a reader does. Raises ChatError when there is no answer to give."""
+    async for _ in lines_to_end(accepted, caller):
+        pass
+    return await in_thread(turns.get_generation, caller=caller, generation_id=accepted.turn.generation_id)
+
+
+async def lines_to_end(accepted: AcceptedTurn, caller: Caller) -> AsyncGenerator[WireLine, None]:
+    """Yield the lines of an answer, the final one last. Raises ChatError when there is no answer to give."""
     # A reader like any other: the wait ends with the client, and Redis may be away meanwhile.
-    last: dict[str, Any] = {}
+    last: WireLine = {}
     async with aclosing(lines(accepted.turn, caller=caller, stops=accepted.stops)) as source:
         async for line in source:
             last = line
+            if "error" not in line:
+                yield line
     generation_id = str(accepted.turn.generation_id)
     # The answer goes on without this process.
     if not last.get("done"):
-        raise Unavailable(
-            f"this process ends; the answer can be read from /chat/stream/{generation_id}",
-            code="restarting",
-            retry_after_secs=1,
-            extra={"generation_id": generation_id},
-        )
+        raise restarting(generation_id)
     if "error" in last:
         raise failure(last["error"], generation_id)
-    return await in_thread(turns.get_generation, caller=caller, generation_id=accepted.turn.generation_id)
+
+
+def restarting(generation_id: str) -> Unavailable:
+    return Unavailable(
+        f"this process ends; the answer can be read from /chat/stream/{generation_id}",
+        code="restarting",
+        retry_after_secs=1,
+        extra={"generation_id": generation_id},
+    )
 
 
 def failure(body: dict[str, Any], generation_id: str) -> ChatError:

@@ -36,15 +36,22 @@ class BuiltPrompt:
 
 class PromptBuilder:
     """Builds prompts with one system prompt, strategy and history summary. An empty ``system_prompt`` is the
-    default."""
+    default; ``prefill`` is the beginning of the answer."""
 
     def __init__(
-        self, *, system_prompt: str, max_tokens: int, strategy: Strategy, summary: HistorySummary | None = None
+        self,
+        *,
+        system_prompt: str,
+        max_tokens: int,
+        strategy: Strategy,
+        summary: HistorySummary | None = None,
+        prefill: str = "",
     ) -> None:
         self.format: ChatFormat = get_format()
         context_size = self.format.tokenizer.context_size
         self.budget = TokenBudget(context_size=context_size, max_tokens=max_tokens, strategy=strategy)
         self.summary = summary or HistorySummary()
+        self.prefill_ids = tuple(self.format.answer(prefill)) if prefill else ()
         self.system = system_prompt_of(system_prompt, plain_model=self.format.plain_model)
 
     def build(self, dialogue: Sequence[DialogueMessage], candidates: Sequence[Source] = ()) -> BuiltPrompt:
@@ -83,8 +90,11 @@ class PromptBuilder:
     def _build(self, dialogue: Sequence[DialogueMessage], sources: tuple[Source, ...]) -> BuiltPrompt:
         groups = group_messages(dialogue, sources)
         prompt = self.context_window(groups).render([group.exchange for group in groups])
+        ids = (*prompt.ids, *self.prefill_ids)
+        if len(ids) > self.budget.hard_limit:
+            raise self.budget.overflow(len(ids))
         return BuiltPrompt(
-            ids=prompt.ids,
+            ids=ids,
             exchanges=prompt.exchanges,
             groups=groups,
             sources=sources,

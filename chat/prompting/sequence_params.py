@@ -16,8 +16,12 @@ def sequence_params(
     n_prompt: int,
     context_size: int,
     highest_label: int | None = None,
+    is_continued: bool = False,
 ) -> SequenceParams:
-    """Draw a seed if none is given, and bound ``max_tokens`` by the free rest of the context window."""
+    """Draw a seed if none is given, and bound ``max_tokens`` by the free rest of the context window.
+
+    ``is_continued``: the prompt ends within the answer, whose white space then counts.
+    """
     sampling = SamplingParams(
         seed=options.seed if options.seed is not None else secrets.randbelow(2**31),
         temperature=options.temperature,
@@ -38,7 +42,8 @@ def sequence_params(
         stop=[*options.stop, *format_stops],
         ignore_eos=options.ignore_eos,
         cache_prompt=options.cache_prompt,
-        trim_start=chat_format.trim_start if chat_format else False,
+        n_logprobs=options.n_logprobs,
+        trim_start=chat_format.trim_start and not is_continued if chat_format else False,
         highest_label=highest_label,
     )
 

@@ -19,7 +19,7 @@ from chat.schemas.dates import IsoDate, check_span
 from chat.schemas.decoding import FieldError, decode, invalid_field
 from chat.schemas.identifiers import existing_id
 from chat.schemas.metadata import UNSTORABLE, is_storable
-from chat.schemas.requests import WHOLE_CONTEXT, ChatMessage, ChatRequest, CompletionRequest, RunOptions
+from chat.schemas.requests import SEEDS, WHOLE_CONTEXT, ChatMessage, ChatRequest, CompletionRequest, RunOptions
 from chat.schemas.scalars import NonEmptyText, Text
 from inference.models import Priority
 
@@ -168,6 +168,7 @@ class CompletionBody(RunOptionsBody, frozen=True, kw_only=True):
     """A raw prompt, without a template."""
 
     prompt: NonEmptyText
+    special: Annotated[bool, Meta(description="Names of control tokens in the prompt stand for them.")] | None = None
 
 
 def chat_request(data: object) -> ChatRequest:
@@ -179,8 +180,8 @@ def chat_request(data: object) -> ChatRequest:
     if message is not None and not (conversation_id or replaces):
         messages, message = (ChatMessage(ChatRole.USER, message),), None
     return ChatRequest(
-        **_run_options(body),
-        **_set_fields(body, ("use_rag", "rag_top_k", "strategy", "store")),
+        **run_options(body),
+        **set_fields(body, ("use_rag", "rag_top_k", "strategy", "store")),
         messages=messages,
         message=message,
         conversation_id=conversation_id,
@@ -193,7 +194,7 @@ def chat_request(data: object) -> ChatRequest:
 def completion_request(data: object) -> CompletionRequest:
     """Return the typed request for a raw completion. Raises InvalidRequest with the field's path."""
     body = decode(CompletionBody, data)
-    return CompletionRequest(prompt=body.prompt, **_run_options(body))
+    return CompletionRequest(prompt=body.prompt, **run_options(body), **set_fields(body, ("special",)))
 
 
 def source_filters(body: Any) -> SourceFilters:  # noqa: ANN401  structs cannot share the fields by a second base
@@ -207,17 +208,19 @@ def source_filters(body: Any) -> SourceFilters:  # noqa: ANN401  structs cannot 
     )
 
 
-def _set_fields(body: msgspec.Struct, names: tuple[str, ...]) -> dict[str, Any]:
+def set_fields(body: msgspec.Struct, names: tuple[str, ...]) -> dict[str, Any]:
     """Return the fields that were sent: the defaults are those of the request's class."""
-    return {name: value for name in names if (value := getattr(body, name)) is not None}
+    return {name: value for name in names if (value := getattr(body, name, None)) is not None}
 
 
-def _run_options(body: RunOptionsBody) -> dict[str, Any]:
-    options = _set_fields(body, tuple(option.name for option in fields(RunOptions)))
+def run_options(body: RunOptionsBody) -> dict[str, Any]:
+    options = set_fields(body, tuple(option.name for option in fields(RunOptions)))
     if body.max_tokens == DEFAULT_MAX_TOKENS:
         del options["max_tokens"]
     if body.seed == RANDOM_SEED:
         del options["seed"]
+    elif body.seed is not None:
+        options["seed"] = body.seed % SEEDS
     if body.top_k == NO_TOP_K:
         options["top_k"] = 0
     if body.logit_bias is not None:

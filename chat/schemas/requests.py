@@ -17,6 +17,8 @@ from chat.rag.sources import ContextItem
 from inference.models import Priority
 
 WHOLE_CONTEXT = -1  # as ``max_tokens``: as many as the context leaves
+QUARTER_CONTEXT = -2  # as ``max_tokens``: the part of the context that old turns make room for
+SEEDS = 2**32
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,20 @@ class RunOptions:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     cache_prompt: bool = True
+    n_logprobs: int = 0  # alternatives reported with each token; 0: no log-probabilities
+    n: int = 1  # answers to the same prompt, each with a seed of its own
     session_id: str = ""
     priority: Priority = Priority.INTERACTIVE
     timeout_s: float | None = None  # None: REQUEST_TIMEOUT_SECS, which is also the maximum
 
     def within(self, context_size: int) -> Self:
-        """Return the options with WHOLE_CONTEXT resolved; what the prompt takes of it is cut later."""
-        return replace(self, max_tokens=context_size) if self.max_tokens == WHOLE_CONTEXT else self
+        """Return the options with ``max_tokens`` as a number; what the prompt takes of it is cut later."""
+        shares = {WHOLE_CONTEXT: context_size, QUARTER_CONTEXT: context_size // 4}
+        return replace(self, max_tokens=shares.get(self.max_tokens, self.max_tokens))
+
+    def of_choice(self, number: int) -> Self:
+        """Return the options of the answer with this number, from 0."""
+        return self if self.seed is None else replace(self, seed=(self.seed + number) % SEEDS)
 
     @property
     def digest(self) -> str:
@@ -62,7 +71,8 @@ class ChatRequest(RunOptions):
     """One chat turn. ``message`` is the short form of one user message; ``use_rag`` None: RAG_DEFAULT.
 
     ``replaces`` is a message of the conversation: the turn takes the place of its question, in a conversation that
-    branches off there; without a message the same question is answered again."""
+    branches off there; without a message the same question is answered again. ``prefill`` is the beginning of the
+    answer, which the model continues; such an answer is not stored."""
 
     messages: tuple[ChatMessage, ...] = ()
     message: str | None = None
@@ -72,12 +82,17 @@ class ChatRequest(RunOptions):
     use_rag: bool | None = None
     rag_top_k: int = 5
     filters: SourceFilters = field(default_factory=SourceFilters)
+    prefill: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
     strategy: Strategy | None = None  # None: the conversation's own
     store: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionRequest(RunOptions):
-    """A raw prompt: no template, no history, nothing stored."""
+    """Raw prompts, text or token ids: no template, no history, nothing stored. With ``special`` the names of control
+    tokens in a text stand for them."""
 
-    prompt: str
+    prompt: str | tuple[int, ...]
+    further_prompts: tuple[str | tuple[int, ...], ...] = ()
+    special: bool = True

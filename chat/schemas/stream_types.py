@@ -25,6 +25,14 @@ class StreamStatus(Struct, frozen=True, kw_only=True):
     wait_s: float | UnsetType = UNSET
 
 
+class LineLogprobs(Struct, frozen=True, kw_only=True):
+    """Log-probability of a token, and of the likeliest in its place as pairs of token id and log-probability."""
+
+    token: int
+    logprob: float
+    top: list[tuple[int, float]]
+
+
 class StartedLine(Struct, frozen=True, kw_only=True):
     """The first line of a stream."""
 
@@ -43,6 +51,7 @@ class TokenLine(Struct, frozen=True, kw_only=True):
     token: str
     done: Literal[False]
     status: StreamStatus | UnsetType = UNSET
+    logprobs: LineLogprobs | UnsetType = UNSET
 
 
 class FinalLine(OutcomeAnswer, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from django.conf import settings
 
 from chat.enums import Strategy
+from chat.errors import InvalidRequest
 from chat.prompting.builder import BuiltPrompt, PromptBuilder
 from chat.rag.sources import source_from_context
 from chat.services.turn_context import TurnContext
@@ -30,6 +31,7 @@ def plan_turn(context: TurnContext) -> TurnPlan:
         max_tokens=request.max_tokens,
         strategy=context.strategy,
         summary=context.summary,
+        prefill=request.prefill,
     )
     dialogue = context.dialogue
     # The request itself has to name the strategy: a long message costs as many generations as it has parts.
@@ -40,6 +42,8 @@ def plan_turn(context: TurnContext) -> TurnPlan:
     needs_retrieval = settings.RAG_DEFAULT if request.use_rag is None else request.use_rag
     if not (needs_retrieval or is_long):
         return TurnPlan(context=context, prompt=builder.build(dialogue, documents), preparation=None)
+    if request.n > 1:
+        raise InvalidRequest("n above 1 cannot be combined with use_rag", code="unsupported", field="n")
     preparation = Preparation(
         query=context.question,
         top_k=request.rag_top_k,
@@ -52,5 +56,7 @@ def plan_turn(context: TurnContext) -> TurnPlan:
         transient=tuple((str(message.role), message.text) for message in context.transient),
         needs_retrieval=needs_retrieval,
         is_long=is_long,
+        prefill=request.prefill,
+        metadata=dict(request.metadata),
     )
     return TurnPlan(context=context, prompt=builder.build(dialogue), preparation=preparation)

@@ -51,6 +51,8 @@ class Preparation(msgspec.Struct, frozen=True, kw_only=True, rename=STORED_NAMES
     transient: tuple[tuple[str, str], ...] = ()
     needs_retrieval: bool = True
     is_long: bool = False  # the message is read in parts first
+    prefill: str = ""
+    metadata: dict[str, str] = {}
 
     def as_json(self) -> dict[str, Any]:
         columns: dict[str, Any] = msgspec.to_builtins(self)
@@ -87,6 +89,7 @@ def _prepare(generation: Generation) -> None:
         max_tokens=preparation.max_tokens,
         strategy=preparation.strategy,
         summary=history_summary(conversation, preparation.strategy),
+        prefill=preparation.prefill,
     )
     if preparation.is_long and answer:
         question = answer.conversation.messages.get(position=answer.position - 1)
@@ -129,6 +132,8 @@ def _enqueue(
     prompt: BuiltPrompt,
 ) -> None:
     details: dict[str, Any] = {"history": prompt.history_note}
+    if preparation.metadata:
+        details["metadata"] = preparation.metadata
     if answer is None:
         details |= {
             "sources": [source.as_wire() for source in prompt.sources],

@@ -20,6 +20,15 @@ class ConversationChanged(Exception):
 
 
 @transaction.atomic
+def store_choices(plan: TurnPlan, *, idempotency_key: str | None, request_digest: str) -> list[Generation]:
+    """Store a turn as ``store_turn`` does, and a generation for each further answer to the same prompt. Those belong
+    to no message: a conversation has one answer to each question."""
+    first = store_turn(plan, idempotency_key=idempotency_key, request_digest=request_digest)
+    further = range(1, plan.context.validated.request.n)
+    return [first, *(_create_generation(plan, number) for number in further)]
+
+
+@transaction.atomic
 def store_turn(plan: TurnPlan, *, idempotency_key: str | None, request_digest: str) -> Generation:
     """Store a turn; the answer of a stored one is ``generation.message``.
 
@@ -29,7 +38,7 @@ def store_turn(plan: TurnPlan, *, idempotency_key: str | None, request_digest: s
     conversation = context.conversation if context.new_messages else None
     if conversation:
         _lock(conversation, context)
-    generation = _create_generation(plan, idempotency_key, request_digest)
+    generation = _create_generation(plan, 0, idempotency_key=idempotency_key, request_digest=request_digest)
     if conversation is None:
         return generation
     _store_messages(plan)
@@ -76,10 +85,14 @@ def _store_messages(plan: TurnPlan) -> None:
             fork.summary.save(force_insert=True)
 
 
-def _create_generation(plan: TurnPlan, idempotency_key: str | None, request_digest: str) -> Generation:
+def _create_generation(
+    plan: TurnPlan, number: int, *, idempotency_key: str | None = None, request_digest: str = ""
+) -> Generation:
+    """Create the generation of the answer with this number; all but the first are ephemeral."""
     validated, prompt, preparation = plan.context.validated, plan.prompt, plan.preparation
-    request = validated.request
-    may_follow = request.store and preparation is None and prompt.may_need_summary
+    request = validated.request.of_choice(number)
+    is_stored = request.store and number == 0
+    may_follow = is_stored and preparation is None and prompt.may_need_summary
     return generations.create(
         owner=validated.caller.key,
         params=sequence_params(
@@ -88,6 +101,7 @@ def _create_generation(plan: TurnPlan, idempotency_key: str | None, request_dige
             n_prompt=len(prompt.ids),
             context_size=prompt.context_size,
             highest_label=prompt.highest_label,
+            is_continued=bool(request.prefill),
         ),
         priority=request.priority,
         prompt_ids=None if preparation else prompt.ids,
@@ -95,8 +109,8 @@ def _create_generation(plan: TurnPlan, idempotency_key: str | None, request_dige
         follow_up_task=AFTER_ANSWER_TASK if may_follow else "",
         timeout_secs=timeout_secs(request),
         session_id=request.session_id,
-        details=_details(plan),
-        ephemeral=not request.store,
+        details=_details(plan, is_stored=is_stored),
+        ephemeral=not is_stored,
         cache_tags=_cache_tags(plan),
         idempotency_key=idempotency_key,
         request_digest=request_digest,
@@ -111,10 +125,13 @@ def _cache_tags(plan: TurnPlan) -> list[str]:
     return [owner.cache_tag] if owner else []
 
 
-def _details(plan: TurnPlan) -> dict[str, Any]:
+def _details(plan: TurnPlan, *, is_stored: bool) -> dict[str, Any]:
     if plan.preparation:
         return {"preparation": plan.preparation.as_json()}
     details: dict[str, Any] = {"history": plan.prompt.history_note}
-    if not plan.context.validated.request.store:
+    metadata = plan.context.validated.request.metadata
+    if metadata:
+        details["metadata"] = dict(metadata)
+    if not is_stored:
         details["sources"] = [source.as_wire() for source in plan.prompt.sources]
     return details

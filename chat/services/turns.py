@@ -8,20 +8,22 @@ Views, consumers, commands and tasks enter here alone; every failure is raised a
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from django.db import transaction
 
 from chat.access.callers import Caller
 from chat.error_translation import translated
-from chat.errors import ChatError, ContextOverflow, ConversationBusy, NotFound
+from chat.errors import ChatError, ContextOverflow, ConversationBusy, InvalidRequest, NotFound
 from chat.prompting.sequence_params import sequence_params, timeout_secs
 from chat.schemas.requests import ChatRequest, CompletionRequest
 from chat.services.turn_context import load_context
 from chat.services.turn_plan import plan_turn
 from chat.services.turn_preparation import prepare
-from chat.services.turn_store import ConversationChanged, store_turn
+from chat.services.turn_store import ConversationChanged, store_choices
 from chat.services.validation import check_options, validate_request
 from chat.summarization.long_input import after_part
-from inference.config.tokenizer import get_tokenizer
+from inference.config.tokenizer import Tokenizer, get_tokenizer
 from inference.errors import InferenceError, KeyTaken, StoreUnavailable
 from inference.models import Generation, Status
 from inference.queue import generations
@@ -40,6 +42,7 @@ class Turn:
     message_id: uuid.UUID | None = None
     needs_preparation: bool = False
     replayed: bool = False
+    alternatives: tuple["Turn", ...] = ()  # further answers of the same request
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def get_generation(*, caller: Caller, generation_id: uuid.UUID) -> Generation:
     return generation
 
 
-def _start_once(caller: Caller, key: _IdempotencyKey, start: Callable[[], Generation]) -> Turn:
+def _start_once(caller: Caller, key: _IdempotencyKey, start: Callable[[], list[Generation]]) -> Turn:
     """Return the turn that the key already stands for, else start one."""
     with translated():
         for _ in range(MAX_LOOKUPS):
@@ -112,7 +115,8 @@ def _start_once(caller: Caller, key: _IdempotencyKey, start: Callable[[], Genera
             if earlier:
                 return _turn(earlier, replayed=True)
             try:
-                return _turn(retry_transaction(start))
+                first, *further = retry_transaction(start)
+                return replace(_turn(first), alternatives=tuple(map(_turn, further)))
             except KeyTaken:
                 continue
             except (ChatError, InferenceError):
@@ -123,38 +127,60 @@ def _start_once(caller: Caller, key: _IdempotencyKey, start: Callable[[], Genera
         raise StoreUnavailable("another request with this Idempotency-Key does not finish")
 
 
-def _start_chat(caller: Caller, request: ChatRequest, key: _IdempotencyKey) -> Generation:
+def _start_chat(caller: Caller, request: ChatRequest, key: _IdempotencyKey) -> list[Generation]:
     validated = validate_request(request, caller=caller, tokenizer=get_tokenizer())
     generations.check_capacity(owner=caller.key, priority=request.priority)
     for may_continue in (True, False):
         plan = plan_turn(load_context(validated, may_continue=may_continue))
         try:
-            return store_turn(plan, idempotency_key=key.value, request_digest=key.digest)
+            return store_choices(plan, idempotency_key=key.value, request_digest=key.digest)
         except ConversationChanged:
             # A conversation found by its history is another one by now: the second attempt begins a new one.
             continue
     raise ConversationBusy("another message of this conversation came first")
 
 
-def _start_completion(caller: Caller, request: CompletionRequest, key: _IdempotencyKey) -> Generation:
+def _start_completion(caller: Caller, request: CompletionRequest, key: _IdempotencyKey) -> list[Generation]:
     tokenizer = get_tokenizer()
     request = request.within(tokenizer.context_size)
     check_options(request, tokenizer)
     generations.check_capacity(owner=caller.key, priority=request.priority)
-    ids = tokenizer.encode(tokenizer.bos_text, special=True) + tokenizer.encode(request.prompt)
+    prompts = [_prompt_ids(prompt, request, tokenizer) for prompt in (request.prompt, *request.further_prompts)]
+    choices = [(ids, number) for ids in prompts for number in range(request.n)]
+    with transaction.atomic():
+        return [
+            generations.create(
+                owner=caller.key,
+                params=sequence_params(
+                    request.of_choice(number), None, n_prompt=len(ids), context_size=tokenizer.context_size
+                ),
+                priority=request.priority,
+                prompt_ids=ids,
+                timeout_secs=timeout_secs(request),
+                session_id=request.session_id,
+                ephemeral=True,
+                idempotency_key=None if index else key.value,
+                request_digest="" if index else key.digest,
+            )
+            for index, (ids, number) in enumerate(choices)
+        ]
+
+
+def _prompt_ids(prompt: str | tuple[int, ...], request: CompletionRequest, tokenizer: Tokenizer) -> list[int]:
+    """Return the tokens of a raw prompt: a text begins with one BOS, token ids are taken as they are."""
+    if isinstance(prompt, str):
+        ids = tokenizer.encode(prompt, special=request.special)
+        bos = tokenizer.vocabulary.bos
+        if bos is not None and ids[:1] != [bos]:
+            ids = [bos, *ids]
+    else:
+        ids = list(prompt)
+        n_tokens = tokenizer.vocabulary.n_tokens
+        if any(not 0 <= token < n_tokens for token in ids):
+            raise InvalidRequest(f"prompt names a token outside of the vocabulary of {n_tokens}", field="prompt")
     if len(ids) >= tokenizer.context_size:
-        raise ContextOverflow(prompt_tokens=len(ids), context_size=tokenizer.context_size)
-    return generations.create(
-        owner=caller.key,
-        params=sequence_params(request, None, n_prompt=len(ids), context_size=tokenizer.context_size),
-        priority=request.priority,
-        prompt_ids=ids,
-        timeout_secs=timeout_secs(request),
-        session_id=request.session_id,
-        ephemeral=True,
-        idempotency_key=key.value,
-        request_digest=key.digest,
-    )
+        raise ContextOverflow(prompt_tokens=len(ids), context_size=tokenizer.context_size, field="prompt")
+    return ids
 
 
 def _turn(generation: Generation, *, replayed: bool = False) -> Turn:

@@ -20,11 +20,12 @@ from chat.errors import ChatError
 from chat.schemas import answers
 from chat.schemas.answer_types import as_json
 from chat.schemas.error_bodies import as_chat_error, error_object
-from chat.schemas.stream_types import StreamStatus
+from chat.schemas.stream_types import LineLogprobs, StreamStatus
 from chat.services import turns
 from chat.services.turns import Turn
 from chat.streaming.background import in_thread, spawn
 from chat.streaming.disconnect import counted_reader, expect_reader, shutdown
+from inference.engine.sampling.logprobs import TokenLogprobs
 from inference.enums import StreamState
 from inference.models import ENDED, Priority
 from inference.queue import generations
@@ -37,6 +38,7 @@ WireLine = dict[str, Any]
 log = logging.getLogger(__name__)
 
 PROCESS_ENDS = "this process ends; resume with the id of the last line"
+LEAST_LOGPROB = -9999.0
 # Time to render an answer that was awaited whole, after its stream has ended.
 FINAL_RENDER_SECS = 0.3
 
@@ -82,7 +84,9 @@ async def start(begin: Callable[[], Turn], *, caller: Caller, stops: bool) -> Tu
 
 def _expect_reader(task: asyncio.Task[Turn], caller: Caller) -> None:
     if not task.cancelled() and task.exception() is None:
-        expect_reader(task.result().generation_id, caller=caller)
+        turn = task.result()
+        for choice in (turn, *turn.alternatives):
+            expect_reader(choice.generation_id, caller=caller)
 
 
 def resumed(*, caller: Caller, generation_id: UUID) -> tuple[Turn, bool]:
@@ -160,7 +164,9 @@ async def _follow(turn: Turn, caller: Caller, progress: _Progress) -> AsyncGener
 async def _line(turn: Turn, entry: AnyEntry | None, progress: _Progress) -> WireLine | None:
     if isinstance(entry, TokenEntry):
         progress.index, progress.is_claimed = entry.index, True
-        return progress.line(token=entry.text)
+        if entry.logprobs is None:
+            return progress.line(token=entry.text)
+        return progress.line(token=entry.text, logprobs=_logprobs(entry.token, entry.logprobs))
     if isinstance(entry, StatusEntry):
         progress.is_claimed = True
         status = _status(entry.state, position=entry.position, progress=entry.progress, reason=entry.reason)
@@ -202,6 +208,12 @@ async def close_all(timeout_secs: float) -> None:
 def _status(state: StreamState, **details: Any) -> WireLine:  # noqa: ANN401  fields of StreamStatus
     known = {name: value for name, value in details.items() if value is not None}
     return as_json(StreamStatus(state=state, **known))
+
+
+def _logprobs(token: int, logprobs: TokenLogprobs) -> WireLine:
+    # JSON has no infinity: OpenAI writes LEAST_LOGPROB for a token that is impossible.
+    top = [(alternative, max(value, LEAST_LOGPROB)) for alternative, value in logprobs.top]
+    return as_json(LineLogprobs(token=token, logprob=max(logprobs.logprob, LEAST_LOGPROB), top=top))
 
 
 def _text(value: UUID | None) -> str | None:

@@ -169,7 +169,13 @@ class ActiveGenerations:
                 f"token {emission.index} of {generation.sequence_id} came after {len(generation.tokens)}"
             )
         generation.timing.note_token(now)
-        token = TokenEntry(index=emission.index, token=emission.token, text=storable(emission.text), device=device)
+        token = TokenEntry(
+            index=emission.index,
+            token=emission.token,
+            text=storable(emission.text),
+            device=device,
+            logprobs=emission.logprobs,
+        )
         generation.tokens.append(token)
         crash_attribution.clear(generation)
         self.n_tokens += 1

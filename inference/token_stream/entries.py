@@ -6,6 +6,7 @@ last token before it (0 before the first).
 
 import msgspec
 
+from inference.engine.sampling.logprobs import TokenLogprobs
 from inference.enums import StreamState
 
 
@@ -17,6 +18,7 @@ class TokenEntry(LogEntry, frozen=True, tag="token", kw_only=True):
     token: int
     text: str = ""
     device: str = "cpu"
+    logprobs: TokenLogprobs | None = None  # of sequences with ``n_logprobs``; the row does not keep them
 
 
 class StatusEntry(LogEntry, frozen=True, tag="status", kw_only=True):

@@ -184,6 +184,10 @@ def test_the_page_names_all_and_requests_nothing() -> None:
         ({"type": "integer", "minimum": 1, "maximum": 5}, "integer (1..5)"),
         ({"anyOf": [{"$ref": "#/components/schemas/A"}, {"type": "null"}]}, "A or null"),
         ({"type": "array", "items": {"type": "string"}, "maxItems": 3}, "list of string (..3)"),
+        (
+            {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "number"}], "items": False},
+            "list of integer, number",
+        ),
         ({"enum": ["a", "b"]}, '"a" | "b"'),
         ({"type": "object", "additionalProperties": {"type": "number"}}, "object of number"),
         ({}, "any"),

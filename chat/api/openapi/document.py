@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from django.db.models import Choices
 
+from chat.api.openapi.openai_operations import CHUNKS
 from chat.api.openapi.operation import AUTH_ERRORS, BODY_ERRORS, Operation, Parameter
 from chat.api.openapi.operations import OPERATIONS, STREAM_LINES
 from chat.schemas.requests import ChatRequest
@@ -129,7 +130,7 @@ def _reference(kind: type[msgspec.Struct]) -> Json:
 
 
 def _components() -> Json:
-    kinds: set[type[msgspec.Struct]] = {*STREAM_LINES, *SOCKET_FRAMES}
+    kinds: set[type[msgspec.Struct]] = {*STREAM_LINES, *SOCKET_FRAMES, *CHUNKS}
     for operation in OPERATIONS:
         named = (operation.answer, operation.body, operation.lists, operation.error, *operation.other_answers.values())
         kinds |= {kind for kind in named if kind is not None}

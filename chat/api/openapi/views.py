@@ -69,6 +69,8 @@ def type_text(schema: Json) -> str:
     if "enum" in schema or "const" in schema:
         return " | ".join(json.dumps(value) for value in schema.get("enum", [schema.get("const")]))
     kind = str(schema.get("type", "any"))
+    if "prefixItems" in schema:
+        return f"list of {', '.join(map(type_text, schema['prefixItems']))}"
     if kind == "array":
         return f"list of {type_text(schema.get('items', {}))}{_bounds(schema, 'minItems', 'maxItems')}"
     if kind == "object" and isinstance(schema.get("additionalProperties"), dict):

@@ -240,7 +240,7 @@ def test_a_completion_is_the_prompt_alone() -> None:
     request = CompletionRequest(prompt="Once <eos> upon", max_tokens=5, stop=("END",))
     turn = services.start_completion(caller=ANN, request=request)
     generation = generation_of(turn)
-    assert shown(generation.prompt_ids) == "⟨bos⟩Once <eos> upon"
+    assert shown(generation.prompt_ids) == "⟨bos⟩Once ⟨eos⟩ upon"
     assert (generation.ephemeral, generation.params["stop"], turn.conversation_id) == (True, ["END"], None)
     assert not Conversation.objects.exists()
 

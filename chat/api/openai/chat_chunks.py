@@ -1,0 +1,74 @@
+"""The chunks of a streamed chat completion."""
+
+import json
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from chat.api.openai.choices import AcceptedCall
+from chat.api.openai.streams import data_event
+from chat.schemas.answer_types import as_json
+from chat.schemas.openai.chat_answers import ChatCompletionChunk, ChoiceDelta, ChoiceLogprobs, ChunkChoice
+from chat.schemas.openai.rendering import annotations_of, finish_reason, timings_of, token_logprob, usage_of
+from chat.schemas.stream_types import StreamStatus
+from chat.streaming.events import WireLine
+
+# Characters that no JSON text holds unescaped: marks the place of a token's text in a rendered chunk.
+_MARK = "\x00"
+
+
+class ChatChunkWriter:
+    """Renders chunks; that of a plain token is a template, since thousands follow each other."""
+
+    def __init__(self, accepted: AcceptedCall, metadata: dict[str, str]) -> None:
+        self._tokenizer = accepted.tokenizer
+        self._metadata = metadata
+        self._texts: dict[int, list[str]] = {}
+        self._common: dict[str, Any] = {
+            "id": f"chatcmpl-{accepted.id.hex}",
+            "created": accepted.created,
+            "model": accepted.model,
+            "system_fingerprint": accepted.system_fingerprint,
+            # Asked for, it is null in every chunk but one.
+            "usage": None if accepted.call.has_usage_chunk else UNSET,
+        }
+        self._templates = [self._template(number) for number in range(len(accepted.turns))]
+
+    def started(self, number: int, line: WireLine) -> bytes:
+        self._texts[number] = []
+        choice = ChunkChoice(index=number, delta=ChoiceDelta(role="assistant", content=None))
+        ids = {name: line[name] for name in ("conversation_id", "message_id")}
+        return self._event([choice], **ids, metadata=self._metadata or UNSET)
+
+    def token(self, number: int, line: WireLine) -> bytes:
+        self._texts[number].append(line["token"])
+        if "logprobs" in line:
+            logprobs = ChoiceLogprobs(content=[token_logprob(line["logprobs"], self._tokenizer)])
+            delta = ChoiceDelta(content=line["token"])
+            return self._event([ChunkChoice(index=number, delta=delta, logprobs=logprobs)])
+        before, after = self._templates[number]
+        return before + json.dumps(line["token"]).encode("ascii") + after
+
+    def status(self, number: int, line: WireLine) -> bytes:
+        # With a choice and a text: many clients look at the first choice of every chunk.
+        choice = ChunkChoice(index=number, delta=ChoiceDelta(content=""))
+        return self._event([choice], x_status=msgspec.convert(line["status"], StreamStatus))
+
+    def ended(self, number: int, line: WireLine) -> bytes:
+        text = self.token(number, {"token": line["token"]}) if line["token"] else b""
+        annotations = annotations_of("".join(self._texts[number]), line)
+        delta = ChoiceDelta(annotations=annotations or UNSET)
+        choice = ChunkChoice(index=number, delta=delta, finish_reason=finish_reason(line))
+        return text + self._event([choice], timings=timings_of(line))
+
+    def usage(self, lasts: list[WireLine]) -> bytes:
+        return self._event([], usage=usage_of(lasts))
+
+    def _template(self, number: int) -> tuple[bytes, bytes]:
+        event = self._event([ChunkChoice(index=number, delta=ChoiceDelta(content=_MARK))])
+        before, _, after = event.partition(json.dumps(_MARK).encode("ascii"))
+        return before, after
+
+    def _event(self, choices: list[ChunkChoice], **more: Any) -> bytes:  # noqa: ANN401  fields of the chunk
+        return data_event(as_json(ChatCompletionChunk(choices=choices, **self._common | more)))

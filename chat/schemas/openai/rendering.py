@@ -1,0 +1,109 @@
+"""Rendering of a generation's lines into the objects that all completions share."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from chat.schemas.answer_types import HistoryNote, SourceAnswer
+from chat.schemas.openai.chat_answers import (
+    Annotation,
+    CompletionFinish,
+    CompletionUsage,
+    PromptDetails,
+    Timings,
+    TokenLogprob,
+    TopLogprob,
+    UrlCitation,
+)
+from inference.config.tokenizer import Tokenizer
+from inference.engine.text.citation_filter import citation_labels
+from inference.enums import FinishReason
+
+Line = dict[str, Any]
+
+_BRACKET = re.compile(r"\[[\d ,;\u2013-]+\]")
+
+
+def finish_reason(last: Line) -> CompletionFinish:
+    # OpenAI has no name for an answer that was stopped from elsewhere.
+    return "length" if last["finish_reason"] == FinishReason.LENGTH else "stop"
+
+
+def usage_of(lasts: Sequence[Line], *, n_prompts: int = 1) -> CompletionUsage:
+    """Add the usage of all choices; those of one prompt come one after the other."""
+    per_prompt = len(lasts) // n_prompts
+    prompts = [last["usage"] for last in lasts[::per_prompt]]
+    n_prompt = sum(usage["prompt_tokens"] for usage in prompts)
+    n_completion = sum(last["usage"]["completion_tokens"] for last in lasts)
+    note = lasts[0]["usage"].get("history")
+    return CompletionUsage(
+        prompt_tokens=n_prompt,
+        completion_tokens=n_completion,
+        total_tokens=n_prompt + n_completion,
+        prompt_tokens_details=PromptDetails(cached_tokens=sum(usage["cached_tokens"] for usage in prompts)),
+        history=msgspec.convert(note, HistoryNote) if note else UNSET,
+    )
+
+
+def timings_of(last: Line) -> Timings:
+    usage, times = last["usage"], last["timings"]
+    n_computed = usage["prompt_tokens"] - usage["cached_tokens"]
+    prefill_ms, decode_ms = times.get("prefill", 0.0), times.get("decode", 0.0)
+    return Timings(
+        cache_n=usage["cached_tokens"],
+        prompt_n=n_computed,
+        prompt_ms=prefill_ms,
+        prompt_per_second=_per_second(n_computed, prefill_ms),
+        predicted_n=usage["completion_tokens"],
+        predicted_ms=decode_ms,
+        predicted_per_second=_per_second(usage["completion_tokens"], decode_ms),
+    )
+
+
+def annotations_of(text: str, last: Line) -> list[Annotation]:
+    """Return a citation for each place of a label in the text, in the order of the text."""
+    cited = {source["label"]: source for source in last["sources"] if source["cited"]}
+    places = _BRACKET.finditer(text) if cited else ()
+    return [
+        _annotation(place.start(), place.end(), cited[label])
+        for place in places
+        for label in map(str, sorted(citation_labels(place[0])))
+        if label in cited
+    ]
+
+
+def token_logprob(logprobs: Line, tokenizer: Tokenizer) -> TokenLogprob:
+    token, piece = _spelled(logprobs["token"], tokenizer)
+    return TokenLogprob(
+        id=logprobs["token"],
+        token=token,
+        bytes=list(piece),
+        logprob=logprobs["logprob"],
+        top_logprobs=[_top_logprob(token, logprob, tokenizer) for token, logprob in logprobs["top"]],
+    )
+
+
+def _top_logprob(token: int, logprob: float, tokenizer: Tokenizer) -> TopLogprob:
+    text, piece = _spelled(token, tokenizer)
+    return TopLogprob(token=text, bytes=list(piece), logprob=logprob)
+
+
+def _spelled(token: int, tokenizer: Tokenizer) -> tuple[str, bytes]:
+    """Return a token's text and bytes; a control token has its name."""
+    piece = tokenizer.vocabulary.piece(token) or tokenizer.vocabulary.token_text(token).encode()
+    return piece.decode("utf-8", "replace"), piece
+
+
+def _annotation(start: int, end: int, source: Line) -> Annotation:
+    answer = msgspec.convert(source, SourceAnswer)
+    citation = UrlCitation(
+        start_index=start, end_index=end, title=answer.title or answer.speaker, url=f"memory:{answer.doc_id}"
+    )
+    return Annotation(url_citation=citation, source=answer)
+
+
+def _per_second(n_tokens: int, time_ms: float) -> float:
+    return round(n_tokens * 1000 / time_ms, 2) if time_ms > 0 else 0.0
