@@ -21,6 +21,7 @@ from rest_framework_simplejwt.exceptions import TokenError
 
 from chat.access.callers import Caller
 from chat.access.origins import is_anonymous_network, is_own_origin
+from chat.access.query_credentials import refuse_query_credentials
 from chat.errors import Forbidden, Unauthorized
 from chat.schemas.error_bodies import CHALLENGE
 from compat.drf_requests import django_request
@@ -53,6 +54,7 @@ def caller_of(request: HttpRequest, *, any_key: bool = False) -> Caller:
 
     With ``any_key`` a bearer that only another service can have issued is ignored, where none is needed.
     """
+    refuse_query_credentials(request.META.get("QUERY_STRING", ""), way="send an access token as Authorization: Bearer")
     is_ignored = any_key and not settings.JWT_ONLY and _has_foreign_key(request)
     credentials = None if is_ignored else from_headers(request.headers)
     if credentials is not None:

@@ -13,9 +13,11 @@ from django.contrib.auth.models import AnonymousUser
 from chat.access.authentication import Credentials, anonymous, from_headers, from_jwt
 from chat.access.callers import Caller
 from chat.access.origins import is_own_origin, is_served_host
+from chat.access.query_credentials import refuse_query_credentials
 from chat.errors import Forbidden, Unauthorized
 
 SUBPROTOCOL = "gemma.v1"
+TOKEN_WAY = f'send an access token as Authorization: Bearer, or as a subprotocol beside "{SUBPROTOCOL}"'
 
 Scope = Mapping[str, Any]
 
@@ -26,13 +28,14 @@ def credentials_of(scope: Scope) -> Credentials:
     host = headers.get("host", "")
     if not is_served_host(host):
         raise Forbidden("this Host header is not served here", code="invalid_host")
+    refuse_query_credentials(scope.get("query_string", b"").decode("latin-1"), way=TOKEN_WAY)
     # A token is not sent by itself, as a cookie is: a page that has one may be of any origin.
     token = _offered_token(scope)
     credentials = from_jwt(token) if token is not None else from_headers(headers)
     if credentials is not None:
         return credentials
     if settings.JWT_ONLY:
-        raise Unauthorized("send an access token as a subprotocol or as Authorization: Bearer")
+        raise Unauthorized(TOKEN_WAY)
     user: AbstractBaseUser | AnonymousUser = scope.get("user") or AnonymousUser()
     origin = headers.get("origin")
     # Browsers attach cookies, and let any page connect to this machine: the page's origin decides. A cookie without
@@ -52,8 +55,11 @@ def accepted_subprotocol(scope: Scope) -> str | None:
 
 def _offered_token(scope: Scope) -> str | None:
     offered = list(scope.get("subprotocols", ()))
-    if SUBPROTOCOL not in offered:
+    if not offered:
         return None
+    if SUBPROTOCOL not in offered:
+        # Most likely a token that was sent alone.
+        raise Unauthorized(f"the subprotocol is unknown; {TOKEN_WAY}", code="unknown_subprotocol")
     tokens = [name for name in offered if name != SUBPROTOCOL]
     if len(tokens) > 1:
         raise Unauthorized("a connection may offer one token", code="invalid_token")

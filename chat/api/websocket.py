@@ -42,9 +42,9 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         self._expiring: asyncio.Task[None] | None = None
         try:
             self._credentials = await in_thread(credentials_of, self.scope)
-        except ChatError:
-            # Refused before it is accepted, which the client sees as status 403.
-            await self.close()
+        except ChatError as error:
+            # Refused before it is accepted, which the client sees as status 403 with the reason in the body.
+            await self.close(reason=error.message)
             return
         await self.accept(subprotocol=accepted_subprotocol(self.scope))
         if self._credentials.expires_at is not None:

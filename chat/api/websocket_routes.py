@@ -11,7 +11,7 @@ from chat.api.websocket import ChatConsumer
 
 async def nothing_here(scope: object, receive: object, send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
     """Refuse a connection to an unknown path, for which the router would raise."""
-    await send({"type": "websocket.close"})
+    await send({"type": "websocket.close", "reason": "no WebSocket is served at this path"})
 
 
 # The session's user is looked up here; the consumer checks all other credentials.
