@@ -13,6 +13,7 @@ from typing import Any
 import redis
 
 from inference.gpu.coordinator.config import CoordinatorConfig
+from inference.gpu.coordinator.pause_replies import PauseReplies
 from inference.gpu.protocol import channels
 
 SEEN = "gpu:resident"
@@ -73,10 +74,7 @@ class ResidentPause:
         self._asked_at: datetime | None = None  # None: no resident was found yet
         self._began = clock()
         self._n_old = self._n_new = 0
-        self._n_paused = self._n_freed = 0
-        self._acked: set[str] = set()
-        self._freed: set[str] = set()
-        self._refusal: str | None = None
+        self._counted = PauseReplies(session_id)
 
     def begin(self) -> None:
         """Count the residents and send the pause. Earlier replies do not count as answers."""
@@ -86,16 +84,16 @@ class ResidentPause:
     def step(self) -> PauseOutcome | None:
         for channel, message in self._replies.new():
             if self._asked_at is not None and channels.is_fresh(message, self._asked_at):
-                self._handle(channel, message)
+                self._counted.add(channel, message)
         waited_secs = self._clock() - self._began
         if self._asked_at is None:
             return self._check_absence(waited_secs)
-        if self._refusal is not None:
-            return PauseOutcome(self._refusal)
-        if self._n_freed >= self._n_old and len(self._freed) >= self._n_new:
+        if self._counted.refusal is not None:
+            return PauseOutcome(self._counted.refusal)
+        if self._counted.n_old_freed >= self._n_old and self._counted.n_new_freed >= self._n_new:
             return PauseOutcome()
-        has_word = self._n_paused >= self._n_old and len(self._acked) >= self._n_new
-        if not has_word and waited_secs >= self._config.pause_secs:
+        is_acknowledged = self._counted.n_old_paused >= self._n_old and self._counted.n_new_paused >= self._n_new
+        if not is_acknowledged and waited_secs >= self._config.pause_secs:
             return PauseOutcome(f"the transcription service did not answer within {self._config.pause_secs:g} s")
         if waited_secs >= self._config.freed_secs:
             return PauseOutcome(f"the transcription service did not free the GPU within {self._config.freed_secs:g} s")
@@ -127,26 +125,6 @@ class ResidentPause:
             return PauseOutcome("the transcription service was here a moment ago and cannot be reached")
         self._ask()
         return None
-
-    def _handle(self, channel: str, message: dict[str, Any]) -> None:
-        if channel == channels.PAUSED:
-            if message.get("status", "paused") != "paused":
-                self._refusal = "the transcription service refused to pause"
-            self._n_paused += 1
-        elif channel == channels.FREED:
-            # Without a ``paused`` before it, this is the late end of an earlier pause.
-            self._n_freed += self._n_freed < self._n_paused
-        elif message.get("session_id") == self._session_id:
-            self._handle_ack(str(message.get("service")), message)
-
-    def _handle_ack(self, service: str, message: dict[str, Any]) -> None:
-        if message.get("ack_type") == "error":
-            self._refusal = f"{service} could not leave the GPU"
-        elif message.get("ack_type") == "paused":
-            self._acked.add(service)
-            metadata = message.get("metadata")
-            if not (isinstance(metadata, dict) and metadata.get("offloading")):
-                self._freed.add(service)
 
 
 def count_residents(client: "redis.Redis[bytes]") -> tuple[int, int]:

@@ -13,6 +13,7 @@ A *resident* uses the GPU while no lease is granted: ``on_resume`` is called whe
 import logging
 import math
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -73,6 +74,7 @@ class GpuTenant:
     ) -> None:
         self.service = service
         self.lonely_secs = LONELY_SECS
+        self._instance = secrets.token_hex(8)  # several processes may have one service name
         self._redis = client
         self._coordinator = coordinator
         self._on_pause = on_pause
@@ -279,7 +281,8 @@ class GpuTenant:
         self._last_pause = (session_id, time.monotonic())
 
     def _answer(self, ack_type: str, session_id: str, *, error: str | None = None, **metadata: object) -> None:
-        message = channels.ack(ack_type, service=self.service, session_id=session_id, error=error, metadata=metadata)
+        details = metadata | {"instance": self._instance}
+        message = channels.ack(ack_type, service=self.service, session_id=session_id, error=error, metadata=details)
         self._redis.publish(channels.ack_channel(self.service), message)
 
     def _compare_state(self) -> None:
