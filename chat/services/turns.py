@@ -178,6 +178,8 @@ def _prompt_ids(prompt: str | tuple[int, ...], request: CompletionRequest, token
         n_tokens = tokenizer.vocabulary.n_tokens
         if any(not 0 <= token < n_tokens for token in ids):
             raise InvalidRequest(f"prompt names a token outside of the vocabulary of {n_tokens}", field="prompt")
+    if not ids:
+        raise InvalidRequest("the prompt has no tokens", field="prompt")
     if len(ids) >= tokenizer.context_size:
         raise ContextOverflow(prompt_tokens=len(ids), context_size=tokenizer.context_size, field="prompt")
     return ids

@@ -29,6 +29,7 @@ class AcceptedCall:
     turns: tuple[AcceptedTurn, ...]
     model: str
     tokenizer: Tokenizer
+    n_prompts: int = 1
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property

@@ -58,6 +58,12 @@ def unavailable_reason() -> str:
     return model if isinstance(model, str) else ""
 
 
+def n_tokens(texts: Sequence[str]) -> int:
+    """Return how many tokens the model reads of ``texts``; 0 when there is no model."""
+    model = _model(settings.RAG_EMBEDDING_PATH)
+    return 0 if isinstance(model, str) else sum(len(code.ids) for code in model.tokenizer.encode_batch(list(texts)))
+
+
 def mean_tokens(texts: Sequence[str]) -> float:
     """Return the mean number of tokens that the model reads of ``texts``."""
     return float(np.mean([len(code.ids) for code in _tokenizer().encode_batch(list(texts))]))

@@ -1,0 +1,94 @@
+"""POST /v1/embeddings, and llama-server's /tokenize, /detokenize and /apply-template."""
+
+import base64
+from dataclasses import replace
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from chat.access.callers import Caller
+from chat.api.body_parsing import read_object
+from chat.api.json_response import json_response
+from chat.api.turn_requests import for_callers
+from chat.schemas.decoding import decode
+from chat.schemas.openai.chat_bodies import chat_completion_request
+from chat.schemas.openai.text_tools import (
+    DetokenizeAnswer,
+    DetokenizeBody,
+    EmbeddingAnswer,
+    EmbeddingBody,
+    EmbeddingItem,
+    EmbeddingUsage,
+    TemplateAnswer,
+    TokenizeAnswer,
+    TokenizeBody,
+    TokenPiece,
+)
+from chat.services.embeddings import embed_texts
+from chat.services.prompt_texts import prompt_text, spelled, tokens_of
+from chat.services.served_models import embedding_model, require_model
+from chat.streaming.background import in_thread
+
+
+@for_callers("POST", any_key=True)
+async def embeddings(request: HttpRequest, caller: Caller) -> HttpResponseBase:
+    return json_response(await in_thread(_embeddings, request))
+
+
+@for_callers("POST", any_key=True)
+async def tokenize(request: HttpRequest, caller: Caller) -> HttpResponseBase:
+    return json_response(await in_thread(_tokenize, request))
+
+
+@for_callers("POST", any_key=True)
+async def detokenize(request: HttpRequest, caller: Caller) -> HttpResponseBase:
+    return json_response(await in_thread(_detokenize, request))
+
+
+@for_callers("POST", any_key=True)
+async def apply_template(request: HttpRequest, caller: Caller) -> HttpResponseBase:
+    return json_response(await in_thread(_apply_template, request, caller))
+
+
+def _embeddings(request: HttpRequest) -> EmbeddingAnswer:
+    body = decode(EmbeddingBody, read_object(request))
+    model = require_model(body.model, embedding_model())
+    vectors, n_tokens = embed_texts(body.texts, dimensions=body.dimensions)
+    is_base64 = body.encoding_format == "base64"
+    return EmbeddingAnswer(
+        data=[
+            EmbeddingItem(
+                index=index,
+                embedding=base64.b64encode(vector.tobytes()).decode("ascii") if is_base64 else vector.tolist(),
+            )
+            for index, vector in enumerate(vectors)
+        ],
+        model=model,
+        usage=EmbeddingUsage(prompt_tokens=n_tokens, total_tokens=n_tokens),
+    )
+
+
+def _tokenize(request: HttpRequest) -> TokenizeAnswer:
+    body = decode(TokenizeBody, read_object(request))
+    tokens = tokens_of(body.content, special=body.parse_special is not False, with_bos=bool(body.add_special))
+    if not body.with_pieces:
+        return TokenizeAnswer(tokens=list(tokens))
+    pieces = spelled(tokens)
+    return TokenizeAnswer(tokens=[_piece(token, piece) for token, piece in zip(tokens, pieces, strict=True)])
+
+
+def _piece(token: int, piece: bytes) -> TokenPiece:
+    try:
+        return TokenPiece(id=token, piece=piece.decode())
+    except UnicodeDecodeError:
+        return TokenPiece(id=token, piece=list(piece))
+
+
+def _detokenize(request: HttpRequest) -> DetokenizeAnswer:
+    body = decode(DetokenizeBody, read_object(request))
+    return DetokenizeAnswer(content=b"".join(spelled(body.tokens)).decode("utf-8", "replace"))
+
+
+def _apply_template(request: HttpRequest, caller: Caller) -> TemplateAnswer:
+    _, body = chat_completion_request(read_object(request))
+    return TemplateAnswer(prompt=prompt_text(replace(body, conversation_id=None), caller=caller))

@@ -1,0 +1,45 @@
+"""Texts and tokens of the chat model, as the service itself makes them. Stores nothing."""
+
+from chat.access.callers import Caller
+from chat.enums import Strategy
+from chat.error_translation import translated
+from chat.errors import InvalidRequest
+from chat.models import Role
+from chat.prompting.builder import PromptBuilder
+from chat.prompting.message_groups import DialogueMessage
+from chat.schemas.requests import ChatRequest
+from chat.services.validation import validate_request
+from inference.config.tokenizer import Tokenizer, get_tokenizer
+
+
+def tokens_of(text: str, *, special: bool, with_bos: bool) -> list[int]:
+    """Encode a text; ``special``: names of control tokens stand for them."""
+    with translated():
+        tokenizer = get_tokenizer()
+        bos = [] if tokenizer.vocabulary.bos is None else [tokenizer.vocabulary.bos]
+        return (bos if with_bos else []) + tokenizer.encode(text, special=special)
+
+
+def spelled(tokens: list[int]) -> list[bytes]:
+    """Return the bytes of tokens, of control tokens their names. Raises InvalidRequest for unknown ones."""
+    with translated():
+        tokenizer = get_tokenizer()
+        n_tokens = tokenizer.vocabulary.n_tokens
+        if any(token >= n_tokens for token in tokens):
+            raise InvalidRequest(f"tokens names a token outside of the vocabulary of {n_tokens}", field="tokens")
+        return [_spelled(token, tokenizer) for token in tokens]
+
+
+def prompt_text(request: ChatRequest, *, caller: Caller) -> str:
+    """Return the prompt of a dialogue that brings its whole history. Raises ContextOverflow."""
+    with translated():
+        validated = validate_request(request, caller=caller, tokenizer=get_tokenizer())
+        builder = PromptBuilder(
+            system_prompt=validated.system_prompt, max_tokens=1, strategy=Strategy.ERROR, prefill=request.prefill
+        )
+        prompt = builder.build([*validated.history, DialogueMessage(Role.USER, validated.question)])
+    return b"".join(spelled(list(prompt.ids))).decode("utf-8", "replace")
+
+
+def _spelled(token: int, tokenizer: Tokenizer) -> bytes:
+    return tokenizer.vocabulary.piece(token) or tokenizer.vocabulary.token_text(token).encode()

@@ -1,0 +1,128 @@
+"""/v1/completions of a running service."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from chat.errors import InvalidRequest
+from chat.schemas.decoding import decode
+from chat.schemas.openai.completion_answers import TextCompletion
+from chat.schemas.openai.completion_bodies import openai_completion_request
+from tests.live_stack import LiveStack
+
+PATH = "/v1/completions"
+
+
+@pytest.fixture
+def client(fake_stack: LiveStack) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=fake_stack.url, timeout=60) as client:
+        yield client
+
+
+def ids_of(text: str) -> list[int]:
+    return [byte + 5 for byte in text.encode()]
+
+
+def texts_of(client: httpx.Client, body: dict[str, Any]) -> list[str]:
+    """The texts of all choices, which are the same whole and streamed."""
+    response = client.post(PATH, json=body)
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    decode(TextCompletion, answer)
+    texts = [choice["text"] for choice in answer["choices"]]
+    streamed = [""] * len(texts)
+    for chunk in chunks_of(client, body):
+        for choice in chunk["choices"]:
+            streamed[choice["index"]] += choice["text"]
+    assert streamed == texts
+    return texts
+
+
+def chunks_of(client: httpx.Client, body: dict[str, Any]) -> list[dict[str, Any]]:
+    with client.stream("POST", PATH, json=body | {"stream": True}) as response:
+        data = [line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: ")]
+    assert data.pop() == "[DONE]"
+    return [json.loads(item) for item in data]
+
+
+@pytest.mark.parametrize(
+    ("body", "texts"),
+    [
+        ({"prompt": "[[say: One]]"}, ["One"]),
+        ({"prompt": ["[[say: One]]", "[[say: Two]]"]}, ["One", "Two"]),
+        ({"prompt": ids_of("[[say: One]]")}, ["One"]),
+        ({"prompt": [ids_of("[[say: One]]"), "[[say: Two]]"]}, ["One", "Two"]),
+        ({"prompt": ["[[say: One]]", "[[say: Two]]"], "n": 2}, ["One", "One", "Two", "Two"]),
+        ({"prompt": "[[say: One]]", "echo": True}, ["[[say: One]]One"]),
+        ({"prompt": ids_of("[[say: One]]"), "echo": True, "n": 2}, ["[[say: One]]One"] * 2),
+        ({"prompt": "[[say: One two]]", "stop": " "}, ["One"]),
+        ({"prompt": "[[say: One]]", "suffix": "", "best_of": 1}, ["One"]),
+    ],
+)
+def test_prompts(body: dict[str, Any], texts: list[str], client: httpx.Client) -> None:
+    assert texts_of(client, body) == texts
+
+
+def test_sixteen_tokens_without_max_tokens(client: httpx.Client) -> None:
+    answer = client.post(PATH, json={"prompt": "[[count: 100]]"}).json()
+    assert (answer["usage"]["completion_tokens"], answer["choices"][0]["finish_reason"]) == (16, "length")
+
+
+def test_usage_counts_every_prompt_once(client: httpx.Client) -> None:
+    body = {"prompt": ["[[say: One]]", "[[say: Twoo]]"], "n": 2, "stream_options": {"include_usage": True}}
+    usage = chunks_of(client, body)[-1]["usage"]
+    assert usage["prompt_tokens"] == len("[[say: One]]") + len("[[say: Twoo]]") + 2
+    assert usage["completion_tokens"] == 2 * (len("One") + len("Twoo"))
+
+
+def test_logprobs(client: httpx.Client) -> None:
+    body = {"prompt": "[[say: One]]", "logprobs": 2}
+    whole = client.post(PATH, json=body).json()["choices"][0]["logprobs"]
+    assert (whole["tokens"], whole["text_offset"]) == (["O", "n", "e"], [0, 1, 2])
+    assert [len(top) for top in whole["top_logprobs"]] == [2, 2, 2]
+    pieces = [choice["logprobs"] for chunk in chunks_of(client, body) for choice in chunk["choices"]]
+    assert [offset for piece in pieces if piece for offset in piece["text_offset"]] == [0, 1, 2]
+
+
+def test_a_prompt_that_does_not_fit_is_named(client: httpx.Client) -> None:
+    refused = client.post(PATH, json={"prompt": ["a", "x" * 9000]})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "prompt")
+    native = client.post("/generate", json={"prompt": "x" * 9000})
+    assert (native.status_code, native.json()["error"]["field"]) == (413, "prompt")
+
+
+def test_generate_reads_control_tokens(client: httpx.Client) -> None:
+    plain, named = (
+        client.post("/generate", json={"prompt": "<bos>Hi"} | more).json()["usage"]["prompt_tokens"]
+        for more in ({"special": False}, {})
+    )
+    assert (plain, named) == (len("<bos>Hi") + 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": [[]] * 65}, "prompt"),
+        ({"prompt": [1, "a"]}, "prompt"),
+        ({"prompt": [1, [2]]}, "prompt"),
+        ({"prompt": [1.5]}, "prompt[0]"),
+        ({"prompt": [True]}, "prompt[0]"),
+        ({"prompt": [[-1]]}, "prompt"),
+        ({"prompt": {"a": 1}}, "prompt"),
+        ({"prompt": ["a"] * 33, "n": 2}, "prompt"),
+        ({"prompt": "a", "suffix": "b"}, "suffix"),
+        ({"prompt": "a", "best_of": 3}, "best_of"),
+        ({"prompt": "a", "n": 0}, "n"),
+        ({"prompt": "a", "logprobs": 21}, "logprobs"),
+        ({"prompt": "a", "echo": True, "logprobs": 1}, "logprobs"),
+    ],
+)
+def test_bad_input(body: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        openai_completion_request(body)
+    assert str(caught.value.field).startswith(field)
