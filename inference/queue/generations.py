@@ -34,7 +34,7 @@ POLL_SECS = 0.1
 
 
 def check_capacity(*, owner: str, priority: Priority) -> None:
-    """Raise QueueFull, CallerLimit or StoreUnavailable. Cheap, for the beginning of a request."""
+    """Raise QueueFull, CallerLimit or StoreUnavailable. Cheap, for the start of a request."""
     admission.require_store()
     admission.require_capacity(owner=owner, priority=priority)
 
@@ -231,11 +231,11 @@ def delete(*, generation_ids: Sequence[UUID]) -> None:
     """Delete rows, running ones too: their worker gets a cancel, and its later writes are refused."""
     rows = list(Generation.objects.filter(pk__in=generation_ids).values_list("pk", "claim_epoch", "status"))
     Generation.objects.filter(pk__in=generation_ids).delete()
-    transaction.on_commit(lambda: _stop_deleted(rows))
 
+    def stop_deleted() -> None:
+        for generation_id, epoch, status in rows:
+            if status == Status.RUNNING:
+                cancellation.publish_cancel(generation_id)
+            close_log(generation_id, epoch + 1, EndEntry(index=0, status=Status.INTERRUPTED))
 
-def _stop_deleted(rows: list[tuple[UUID, int, str]]) -> None:
-    for generation_id, epoch, status in rows:
-        if status == Status.RUNNING:
-            cancellation.publish_cancel(generation_id)
-        close_log(generation_id, epoch + 1, EndEntry(index=0, status=Status.INTERRUPTED))
+    transaction.on_commit(stop_deleted)

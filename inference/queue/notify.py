@@ -27,6 +27,6 @@ def notify(generation_id: UUID, task: str = GENERATE_TASK) -> bool:
 
 def notify_on_commit(generation_id: UUID, task: str = GENERATE_TASK) -> None:
     """Send ``task`` once the current transaction is durable, so that the worker finds the row."""
-    # Robust: an accepted request stays accepted, whatever a broker's client raises; Django logs it. A lambda, since
+    # Robust: an accepted request stays accepted after any error of the broker's client; Django logs it. A lambda, since
     # Django logs the callback's name, which a partial lacks.
     transaction.on_commit(lambda: notify(generation_id, task), robust=True)

@@ -1,4 +1,4 @@
-"""Asking for the removal of what deleted rows leave outside the database, and how far that has got."""
+"""Requests to purge the traces that deleted rows leave outside the database, and their progress."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

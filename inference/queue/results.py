@@ -66,18 +66,16 @@ def output_ids(
         return whole
     text = "".join(token.text for token in tokens) + last.text
     if params.highest_label is not None:
-        text = _text_with_labels(vocabulary, tokens, params)
+        # The text as it was before unknown labels were removed.
+        with_labels = Detokenizer(params.stop, trim_start=params.trim_start)
+        released = [with_labels.push(vocabulary.piece(token.token)) for token in tokens]
+        text = storable("".join(released) + with_labels.flush())
     whole_text = storable(vocabulary.text(whole))
     if params.trim_start:
         whole_text = whole_text.lstrip()
     if not text.startswith(whole_text):
         return whole
     return whole + vocabulary.encode(text[len(whole_text) :], special=False)
-
-
-def _text_with_labels(vocabulary: Vocabulary, tokens: Sequence[TokenEntry], params: SequenceParams) -> str:
-    text = Detokenizer(params.stop, trim_start=params.trim_start)
-    return storable("".join(text.push(vocabulary.piece(token.token)) for token in tokens) + text.flush())
 
 
 def storable(text: str) -> str:

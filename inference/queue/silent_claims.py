@@ -61,18 +61,16 @@ class SilentClaims:
         dead_workers = {worker for worker in {row[4] for row in claims} if is_dead(worker)}
         heartbeats: dict[UUID, ObservedHeartbeat] = {}
         for generation_id, epoch, heartbeat, attempt, worker in claims:
-            observed = self._observe(generation_id, epoch, heartbeat, interval_secs)
+            observed = self._heartbeats.get(generation_id)
+            if observed is None or (observed.epoch, observed.heartbeat) != (epoch, heartbeat):
+                observed = ObservedHeartbeat(epoch, heartbeat)
+            else:
+                observed = replace(observed, silent_secs=observed.silent_secs + interval_secs)
             heartbeats[generation_id] = observed
             if worker in dead_workers or observed.silent_secs >= settings.CLAIM_TTL_SECS:
                 self._take_over(generation_id, observed, attempt, worker)
         self._heartbeats = heartbeats
         remove_free_locks(keep={worker for *_, worker in rows})
-
-    def _observe(self, generation_id: UUID, epoch: int, heartbeat: int, interval_secs: float) -> ObservedHeartbeat:
-        previous = self._heartbeats.get(generation_id)
-        if previous is None or (previous.epoch, previous.heartbeat) != (epoch, heartbeat):
-            return ObservedHeartbeat(epoch, heartbeat)
-        return replace(previous, silent_secs=previous.silent_secs + interval_secs)
 
     def _take_over(self, generation_id: UUID, observed: ObservedHeartbeat, attempt: int, worker: str) -> None:
         epoch, heartbeat = observed.epoch, observed.heartbeat

@@ -1,6 +1,6 @@
-"""Rewriting what databases keep of deleted content: free pages, the write-ahead log, the append-only file.
+"""Removal of deleted content from database files: free pages, the write-ahead log, Redis's append-only file.
 
-Knows no rows. Everything here may be done again at any time, and says whether nothing deleted is left.
+Knows no rows. Every function may be repeated at any time, and returns whether no deleted content is left.
 """
 
 import logging
@@ -13,17 +13,20 @@ from redis.exceptions import ResponseError
 
 log = logging.getLogger(__name__)
 
-# Larger files are not copied: writers would wait for longer than heartbeats may stand still. SQLite overwrites what it
-# deletes in them with zeros (``secure_delete``), and the operator may run VACUUM.
+# Larger files are not copied: writers would wait for longer than heartbeats may stand still. In them SQLite overwrites
+# deleted content with zeros (``secure_delete``), and the operator may run VACUUM.
 MAX_VACUUM_BYTES = 256 << 20
-MERGE_PAGES = 1_000  # of a text index at a time, so that no writer waits for all of it
+MERGE_PAGES = 1_000  # of a text index in one transaction: other writers wait for no more than that
 MAX_MERGES = 10_000
 REWRITE_PATIENCE_SECS = 20.0
 REWRITE_POLL_SECS = 0.05
 
 
 def compact_database() -> bool:
-    """False when a reader kept the write-ahead log from being emptied. Not within a transaction."""
+    """Compact the database file; False when a reader kept the write-ahead log from being emptied.
+
+    Not within a transaction.
+    """
     with connection.cursor() as cursor:
         if connection.vendor != "sqlite":
             cursor.execute("VACUUM")
@@ -34,14 +37,14 @@ def compact_database() -> bool:
         if n_bytes <= MAX_VACUUM_BYTES:
             cursor.execute("VACUUM")
         else:
-            log.info("the database has %d MiB and is not vacuumed", n_bytes >> 20)
+            log.info("database too large for VACUUM n_mib=%d", n_bytes >> 20)
         cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         is_busy, *_ = cursor.fetchone()
         return not is_busy
 
 
 def _merge_text_indexes(cursor: CursorWrapper) -> None:
-    """FTS5 marks words as deleted and keeps them until its segments are merged into one."""
+    """Merge the segments of every FTS5 index into one: until then deleted words are only marked as deleted."""
     cursor.execute("SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE VIRTUAL TABLE%%USING fts5%%'")
     for (table,) in cursor.fetchall():
         name = connection.ops.quote_name(table)
@@ -49,7 +52,7 @@ def _merge_text_indexes(cursor: CursorWrapper) -> None:
             before = _total_changes(cursor)
             # Negative: all segments, whatever their number; see "The 'merge' command" of FTS5.
             cursor.execute(f"INSERT INTO {name} ({name}, rank) VALUES ('merge', %s)", [-MERGE_PAGES])  # noqa: S608  a table's own name
-            if _total_changes(cursor) - before < 2:  # as that page says: nothing was left to do
+            if _total_changes(cursor) - before < 2:  # nothing was left to do, see the same page
                 break
 
 
@@ -59,15 +62,15 @@ def _total_changes(cursor: CursorWrapper) -> int:
 
 
 def compact_redis(client: "redis.Redis[bytes]") -> bool:
-    """Rewrite the append-only file, if there is one; False when that has not come to its end in time."""
+    """Rewrite the append-only file, if there is one; False when the rewrite has not ended in time."""
     if not client.info("persistence").get("aof_enabled"):
         return True
-    if not _waits_for_rewrite(client):  # one that began before the deletion would not do
+    if not _waits_for_rewrite(client):  # a rewrite that began before the deletion may copy deleted content
         return False
     try:
         client.bgrewriteaof()
     except ResponseError as error:
-        log.warning("the append-only file of Redis cannot be rewritten from here: %s", error)
+        log.warning("append-only file of Redis cannot be rewritten from here error=%s", error)
         return True
     is_over = _waits_for_rewrite(client)
     return is_over and client.info("persistence").get("aof_last_bgrewrite_status") == "ok"

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -183,16 +182,16 @@ def _append(client: "redis.Redis[bytes]", appends: Sequence[Append]) -> list[App
     for answer in answers:
         if isinstance(answer, (NoScriptError, *UNAVAILABLE_ERRORS)):
             raise answer
-    return [_judged(one, answer) for one, answer in zip(appends, answers, strict=True)]
-
-
-def _judged(one: Append, answer: list[Any] | ResponseError) -> Appended:
-    # One generation's broken log must not keep the others from being written.
-    if isinstance(answer, ResponseError):
-        log.error("token log broken generation=%s error=%s", one.generation_id, answer)
-        return Appended(Verdict.BROKEN, 0)
-    verdict, last = answer
-    return Appended(Verdict(verdict.decode()), last)
+    results = []
+    for one, answer in zip(appends, answers, strict=True):
+        # One generation's broken log must not keep the others from being written.
+        if isinstance(answer, ResponseError):
+            log.error("token log broken generation=%s error=%s", one.generation_id, answer)
+            results.append(Appended(Verdict.BROKEN, 0))
+        else:
+            verdict, last = answer
+            results.append(Appended(Verdict(verdict.decode()), last))
+    return results
 
 
 def _arguments(one: Append) -> list[int | str | bytes]:

@@ -157,7 +157,9 @@ class LogWriter:
         """Remove the written entries from the channel; False when its claim is lost."""
         if result.verdict is Verdict.GAP:
             log.warning("token log lost in Redis, writing it again generation=%s", channel.generation_id)
-            self._rewrite(channel, result.last)
+            # Every token after the last one in Redis is queued again; statuses of the past are dropped.
+            ends = [entry for entry in channel.pending if isinstance(entry, EndEntry)]
+            channel.pending = deque([*channel.tokens[result.last :], *ends])
             return True
         for _ in range(n_sent):
             channel.pending.popleft()
@@ -168,11 +170,6 @@ class LogWriter:
             log.warning("token log taken over generation=%s epoch=%d", channel.generation_id, channel.epoch)
             return False
         return True
-
-    def _rewrite(self, channel: _Channel, last: int) -> None:
-        """Queue all tokens after ``last`` again; statuses of the past are dropped."""
-        ends = [entry for entry in channel.pending if isinstance(entry, EndEntry)]
-        channel.pending = deque([*channel.tokens[last:], *ends])
 
     def _redis_unavailable(self, error: StoreUnavailable) -> None:
         if not self._is_unavailable:

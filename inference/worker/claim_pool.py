@@ -1,4 +1,4 @@
-"""The claims of one worker: which rows it takes, in which threads they run, and how many more it has room for.
+"""The claims of one worker: rows it takes, threads they run in, and the number of further claims it can serve.
 
 Knows neither runners nor token logs; ``ClaimRunner`` computes a claimed row.
 """

@@ -65,11 +65,8 @@ class ClaimRunner:
             if self.active.get(row.pk) is live:
                 del self.active[row.pk]
         if outcome.claim is ClaimState.ENDED:
-            self._measure(time.monotonic() - started)
-
-    def _measure(self, run_secs: float) -> None:
-        mean = self.mean_run_secs
-        self.mean_run_secs = run_secs if mean is None else mean + NEWEST_RUN_WEIGHT * (run_secs - mean)
+            run_secs, mean = time.monotonic() - started, self.mean_run_secs
+            self.mean_run_secs = run_secs if mean is None else mean + NEWEST_RUN_WEIGHT * (run_secs - mean)
 
     def _compute(self, row: Generation, live: ActiveGeneration) -> GenerationOutcome:
         resumed = self._resume(row, live)

@@ -47,7 +47,9 @@ class ClaimSettlement:
         measured: dict[str, Any] = {
             "n_cached_tokens": outcome.n_cached,
             "model_name": ready.model_name if ready else "",
-            "timings": dict.fromkeys(STAGES, 0.0) | row.timings | _rounded(outcome.timings),
+            "timings": dict.fromkeys(STAGES, 0.0)
+            | row.timings
+            | {stage: round(ms, 1) for stage, ms in outcome.timings.items()},
         }
         finish = Generation.objects.finish
         if not repeat_until_done(

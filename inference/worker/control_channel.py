@@ -44,13 +44,10 @@ class ControlChannel:
             time.sleep(LISTEN_SECS)  # the repeating thread has no pause of its own
             raise
         if message is not None and message["channel"] == GPU_COMMAND_CHANNEL.encode():
-            self._execute(message["data"])
+            self.n_gpu_commands += 1
+            self._report_until = time.monotonic() + FREQUENT_REPORTS_SECS
+            execute(self._dispatcher, message["data"])
         elif message is not None:
             self._dispatcher.cancel(UUID(message["data"].decode()))
         if time.monotonic() < self._report_until:
             self._report()
-
-    def _execute(self, command: bytes) -> None:
-        self.n_gpu_commands += 1
-        self._report_until = time.monotonic() + FREQUENT_REPORTS_SECS
-        execute(self._dispatcher, command)

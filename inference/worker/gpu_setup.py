@@ -23,23 +23,23 @@ ALL_LAYERS = 10_000  # more than any model has; llama.cpp and the estimate of th
 
 def gpu_parts() -> GpuParts | None:
     """None: everything is computed on the CPU, and no lease is requested."""
-    card = find_gpu(settings.GEMMA_GPU)
+    device = find_gpu(settings.GEMMA_GPU)
     is_simulated = settings.GEMMA_GPU == "simulated"
-    if card is None:
+    if device is None:
         return None
     if not is_simulated and not has_cuda():
-        log.warning("gpu not used, llama-cpp-python was built without CUDA gpu=%s", card.name)
+        log.warning("gpu not used, llama-cpp-python was built without CUDA gpu=%s", device.name)
         return None
     try:
         folder = StateFolder(settings.GEMMA_SHM_DIR, settings.GEMMA_CACHE_RAM_MB * MEBIBYTE)
     except OSError as error:
-        log.error("gpu not used, no folder for KV states gpu=%s error=%s", card.name, error)  # noqa: TRY400
+        log.error("gpu not used, no folder for KV states gpu=%s error=%s", device.name, error)  # noqa: TRY400
         return None
-    maker = _maker(card, is_simulated=is_simulated)
+    maker = _maker(device, is_simulated=is_simulated)
     # The first look at the GPU takes time; here no answer waits for it.
-    log.info("gpu found gpu=%s obstacle=%s", card.name, maker.obstacle() or "none")
+    log.info("gpu found gpu=%s obstacle=%s", device.name, maker.obstacle() or "none")
     return GpuParts(
-        device=card,
+        device=device,
         make_runner=maker,
         make_lease_client=WorkerLeaseClient,
         record=_record,
@@ -54,12 +54,12 @@ def gpu_parts() -> GpuParts | None:
     )
 
 
-def _maker(card: GpuDevice, *, is_simulated: bool) -> GpuRunnerMaker:
+def _maker(device: GpuDevice, *, is_simulated: bool) -> GpuRunnerMaker:
     delay_ms = float(settings.GEMMA_GPU_LOAD_DELAY_MS) if is_simulated else None
     # A GPU has one lock for all its users on this machine; a simulated one belongs to its installation.
     folder = settings.GEMMA_DATA_DIR if is_simulated else settings.GEMMA_SHM_DIR
     n_layers = settings.GEMMA_GPU_LAYERS if settings.GEMMA_GPU_LAYERS >= 0 else ALL_LAYERS
-    return GpuRunnerMaker(card, folder, n_layers=n_layers, load_delay_ms=delay_ms)
+    return GpuRunnerMaker(device, folder, n_layers=n_layers, load_delay_ms=delay_ms)
 
 
 def _record(record: HandOverRecord) -> None:

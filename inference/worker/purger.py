@@ -1,4 +1,4 @@
-"""Removes what deleted rows have left behind: KV states, token logs, free pages, the broker's append-only file.
+"""Removal of the traces of deleted rows: KV states, token logs, free pages, the broker's append-only file.
 
     states: runners, tmpfs, disk  ->  logs: Redis  ->  storage: database file and its WAL, append-only file
 
@@ -32,7 +32,7 @@ PURGE_SECS = 1.0
 BATCH_ROWS = 500
 ANSWER_SECS = 5.0  # for the runners; a longer step of theirs costs another attempt
 READERS_SECS = 2.0  # in which readers of a deleted answer hear its end
-KEEP_DAYS = 30  # a worker that was away for longer may hold states of what was deleted meanwhile
+KEEP_DAYS = 30  # a worker that was stopped for longer may have states of rows deleted meanwhile
 # Of the time at most one part in so many goes into rewriting files.
 STORAGE_REST = 20
 SHORTEST_REST_SECS = 3.0
@@ -117,8 +117,4 @@ class Purger:
         if is_done:
             PurgeRequest.objects.filter(pk__in=pending).update(storage_at=timezone.now())
             log.info("purges done, files rewritten n_purges=%d took_secs=%.1f", len(pending), took)
-            self._forget_old()
-
-    def _forget_old(self) -> None:
-        before = timezone.now() - timedelta(days=KEEP_DAYS)
-        PurgeRequest.objects.filter(storage_at__lt=before).delete()
+            PurgeRequest.objects.filter(storage_at__lt=timezone.now() - timedelta(days=KEEP_DAYS)).delete()

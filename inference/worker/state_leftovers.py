@@ -1,51 +1,50 @@
-"""Files of KV states that no runner answers for: of one that was killed, of other settings, on their way nowhere."""
+"""Files of KV states without a runner: of a killed one, of one with other settings, of an interrupted migration."""
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from inference.dispatch.state_folder import remove_dead_folders, user_folder
-from inference.engine.kv_cache import disk_store, state_files
+from inference.engine.kv_cache import snapshot_files, state_files
 from inference.engine.kv_cache.purging import PurgedTags
 
 log = logging.getLogger(__name__)
 
 
 def remove_purged_states(purged: PurgedTags, *, cache_dir: Path, shm_dir: Path) -> int:
-    """Remove the files that belong to purged owners alone from both folders, and torn ones; how many those were.
+    """Remove the files that belong to purged owners alone from both folders, and torn ones; returns their number.
 
     To be called when no runner writes such files any more. Raises OSError.
     """
     remove_dead_folders(shm_dir)
-    doomed = [*_purged_on_disk(cache_dir, purged), *_torn(cache_dir), *_purged_in_shm(shm_dir, purged)]
+    snapshots = cache_dir.glob(f"*{snapshot_files.SUFFIX}")
+    moving_states = user_folder(shm_dir).glob(f"*/*/*{state_files.SUFFIX}")
+    doomed = [
+        *_purged(snapshots, snapshot_files.tags_of, purged),
+        *_purged(moving_states, state_files.tags_of, purged),
+        *_torn(cache_dir),
+    ]
     for path in doomed:
         path.unlink(missing_ok=True)
     return len(doomed)
 
 
-def _purged_on_disk(folder: Path, purged: PurgedTags) -> Iterator[Path]:
-    for path in folder.glob(f"*{disk_store.SUFFIX}"):
-        # Another runner may delete some meanwhile; what cannot be read its own next runner drops.
+def _purged(paths: Iterable[Path], tags_of: Callable[[Path], list[str]], purged: PurgedTags) -> Iterator[Path]:
+    for path in paths:
+        # Another runner may delete some meanwhile; a file that cannot be read is dropped by the next runner.
         with suppress(OSError, ValueError):
-            if purged.covers(frozenset(disk_store.tags_of(path))):
+            if purged.covers(frozenset(tags_of(path))):
                 yield path
 
 
 def _torn(folder: Path) -> Iterator[Path]:
-    """Half-written files of processes that have ended; their names say whose they are."""
-    for path in folder.glob(f"*{disk_store.TEMPORARY}"):
+    """Yield half-written files of processes that have ended; a file's name holds the process id."""
+    for path in folder.glob(f"*{snapshot_files.TEMPORARY}"):
         pid = path.suffixes[0].removeprefix(".")
         if pid.isdecimal() and not _is_alive(int(pid)):
             yield path
-
-
-def _purged_in_shm(shm_dir: Path, purged: PurgedTags) -> Iterator[Path]:
-    for path in user_folder(shm_dir).glob(f"*/*/*{state_files.SUFFIX}"):
-        with suppress(OSError, ValueError):
-            if purged.covers(frozenset(state_files.header_of(path).tags)):
-                yield path
 
 
 def _is_alive(pid: int) -> bool:
@@ -53,6 +52,6 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except PermissionError:  # a process of another user
         return True
     return True

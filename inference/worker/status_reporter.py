@@ -24,13 +24,13 @@ class StatusReporter:
         dispatcher: Dispatcher,
         claims: ClaimRunner,
         *,
-        card: GpuDevice | None,
+        gpu: GpuDevice | None,
         n_gpu_commands: Callable[[], int],
     ) -> None:
         self._worker_name = worker_name
         self._dispatcher = dispatcher
         self._claims = claims
-        self._card = card
+        self._gpu = gpu
         self._n_gpu_commands = n_gpu_commands
         self._previous = (time.monotonic(), 0)
 
@@ -39,7 +39,7 @@ class StatusReporter:
         worker_report.publish(self.report())
 
     def report(self) -> WorkerReport:
-        ready, placement, card = self._dispatcher.ready, self._dispatcher.describe(), self._card
+        ready, placement, gpu = self._dispatcher.ready, self._dispatcher.describe(), self._gpu
         now, n_tokens = time.monotonic(), self._dispatcher.n_tokens
         (previous_at, n_previous), self._previous = self._previous, (now, n_tokens)
         return WorkerReport(
@@ -60,19 +60,19 @@ class StatusReporter:
             model_on_gpu=self._dispatcher.device == "gpu",
             device=self._dispatcher.device,
             card=placement["card"],
-            vram_used_mb=_vram_used_mb(card, self._dispatcher.gpu_pid) if card else None,
-            vram_total_mb=card.total_mb if card else None,
+            vram_used_mb=_vram_used_mb(gpu, self._dispatcher.gpu_pid) if gpu else None,
+            vram_total_mb=gpu.total_mb if gpu else None,
             placement=placement,
             coordinator=self._dispatcher.describe_lease_client(),
             n_card_commands=self._n_gpu_commands(),
         )
 
 
-def _vram_used_mb(card: GpuDevice, pid: int | None) -> int | None:
+def _vram_used_mb(gpu: GpuDevice, pid: int | None) -> int | None:
     """MB in use by all processes; of a simulated GPU our runner's. None when the driver does not answer."""
     try:
-        runner_mb = 0 if pid is None else card.vram_used_mb_of([pid])
-        return max(runner_mb, card.total_mb - card.free_mb)
+        runner_mb = 0 if pid is None else gpu.vram_used_mb_of([pid])
+        return max(runner_mb, gpu.total_mb - gpu.free_mb)
     except GpuUnavailable:
         return None
 

@@ -64,7 +64,7 @@ class Worker:
             self.name,
             self.dispatcher,
             runner,
-            card=gpu.device if gpu else None,
+            gpu=gpu.device if gpu else None,
             n_gpu_commands=lambda: self.control.n_gpu_commands,
         )
         self.control = ControlChannel(self.dispatcher, self.reporter.report_once)

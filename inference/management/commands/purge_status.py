@@ -1,4 +1,4 @@
-"""`manage.py purge_status`: what deletions have left that is still to be removed."""
+"""`manage.py purge_status`: deletions whose KV states, token logs or file contents are still to be removed."""
 
 import argparse
 import time
@@ -25,7 +25,12 @@ class Command(BaseCommand):
         deadline = time.monotonic() + wait_secs
         while (status := purge_status()).n_pending and time.monotonic() < deadline:
             time.sleep(POLL_SECS)
-        self.stdout.write(_as_text(status))
+        self.stdout.write(f"waiting for KV states:  {status.n_states}")
+        self.stdout.write(f"waiting for token logs: {status.n_logs}")
+        self.stdout.write(f"waiting for files to be rewritten: {status.n_storage}")
+        self.stdout.write(f"done, within 30 days:   {status.n_done}")
+        if status.oldest_pending:
+            self.stdout.write(f"oldest that waits: {status.oldest_pending.isoformat(timespec='seconds')}")
         if wait_secs and status.n_pending:
             raise CommandError(f"{status.n_pending} deletions are not purged; is the worker running?")
 
