@@ -121,7 +121,7 @@ class Dispatcher:
         self._events.put(HoldGpu(session_id, secs))
 
     def release_session(self, session_id: str) -> None:
-        """End the hold of the session (of all when empty); what runs on the GPU goes on."""
+        """End the hold of the session (of all when empty); running generations stay on the GPU."""
         self._events.put(ReleaseHold(session_id))
 
     def yield_gpu(self, reason: str) -> None:
@@ -138,7 +138,7 @@ class Dispatcher:
         self._events.put(ReleaseAll())
 
     def end(self, timeout_secs: float, *, spare_secs: float = 0.0) -> None:
-        """Release what is active and stop the runners and threads. ``spare_secs``: extra time to save states."""
+        """Release the active generations, stop runners and threads. ``spare_secs``: extra time to save states."""
         self._events.put(ReleaseAll())
         self._events.put(Shutdown(spare_secs))
         # The launcher's thread last: the kernel kills the runner with it, and the runner may still be saving.
@@ -156,7 +156,7 @@ class Dispatcher:
             try:
                 goes_on = self.step(events)
             except Exception:
-                log.exception("a step of the dispatcher failed")
+                log.exception("dispatcher step failed")
                 self._loop.kill_runners("work could not be submitted")
                 time.sleep(1.0)  # the same failure may come again at once
         self._is_over.set()

@@ -101,7 +101,7 @@ class EventLoop:
                 self._handle(event, now)
             except Exception:
                 # The runners may hold other sequences than the registry now: end them, so that all is replayed whole.
-                log.exception("an event was not handled: event=%s", type(event).__name__)
+                log.exception("event not handled event=%s", type(event).__name__)
                 self.kill_runners("an event of it was not handled")
         self._check_clock(now)
         self._submit_work(now)
@@ -181,7 +181,7 @@ class EventLoop:
             )
             return
         n_sequences = len(self.generations.on_device(CPU))
-        log.error("the runner exited: device=%s n_sequences=%d reason=%s", CPU, n_sequences, reason)
+        log.error("runner exited device=%s n_sequences=%d reason=%s", CPU, n_sequences, reason)
         message = "the model process ended and is being started again"
         self.generations.runner_exited(CPU, reason, state=StreamState.LOADING, message=message)
         if self.residency is not None:
@@ -198,7 +198,7 @@ class EventLoop:
             case Exported() | CacheExported() | Imported() if self.residency is not None:
                 self.residency.handle_reply(slot.device, frame, now)
             case _:
-                log.warning("an unexpected frame was ignored: device=%s frame=%s", slot.device, type(frame).__name__)
+                log.warning("unexpected frame ignored device=%s frame=%s", slot.device, type(frame).__name__)
 
     # ---- after the events ----
 

@@ -45,10 +45,10 @@ class SpeedEstimate:
     def is_gpu_worthwhile(self, generations: Collection[ActiveGeneration]) -> bool:
         """Return whether any generation may still run on the CPU when the GPU could be ready."""
         to_gpu_secs = DEFAULT_GPU_SECS if self._to_gpu_secs is None else self._to_gpu_secs
-        return any(self._secs_left(generation) > to_gpu_secs for generation in generations)
+        return any(self.cpu_secs_left(generation) > to_gpu_secs for generation in generations)
 
-    def _secs_left(self, generation: ActiveGeneration) -> float:
-        """Upper bound of the time until the end on the CPU."""
+    def cpu_secs_left(self, generation: ActiveGeneration) -> float:
+        """Return an upper bound of the time until the generation would end on the CPU."""
         prefill_ms, decode_ms = self._prefill_ms or DEFAULT_PREFILL_MS, self._decode_ms or DEFAULT_DECODE_MS
         n_known = len(generation.prompt) + len(generation.tokens)
         n_to_decode = generation.params.max_tokens - len(generation.tokens)

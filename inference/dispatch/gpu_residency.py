@@ -102,7 +102,7 @@ class GpuResidency:
                     self._lease_client.release(lease, {"ended_because": "nothing needs it any more"})
             case LeaseRefused(reason, retry_in_secs):
                 if self.state is GpuState.WAITING:
-                    log.info("the GPU lease was refused: retry_in_secs=%.1f reason=%s", retry_in_secs, reason)
+                    log.info("gpu lease refused retry_in_secs=%.1f reason=%s", retry_in_secs, reason)
                     self.demand.reason = reason
                     self._report_to_all(StreamState.WAITING_FOR_GPU, reason)
             case LeaseRecalled(lease, reason) if lease == self._session.lease:
@@ -111,7 +111,7 @@ class GpuResidency:
             case LeaseLost(lease, reason) if lease == self._session.lease and self.state in WITH_LEASE:
                 self._drop(reason, now)
             case _:
-                log.debug("an event about an earlier lease is ignored: %s", event)
+                log.debug("event of an earlier lease ignored event=%s", event)
 
     def handle_reply(self, device: str, frame: Exported | CacheExported | Imported, now: float) -> None:
         """Take in the reply of a runner to an export or import."""
@@ -216,7 +216,7 @@ class GpuResidency:
         if self.state is GpuState.LOADING:
             self._drop(reason, now)
         elif self.state in ACCEPTS_WORK:
-            log.info("leaving the GPU: reason=%s", reason)
+            log.info("leaving the GPU reason=%s", reason)
             self._session.leave(reason, now)
             self._session.n_served = self._generations.n_ended - self._session.n_ended_before
             self._states.move(GpuState.YIELDING, now)

@@ -73,9 +73,7 @@ class GpuRunnerMaker:
         if n_layers == 0:
             raise TooLittleMemory(self._too_small(config, free_mb))
         if config.backend is not BackendKind.FAKE and (shortage := gpu_memory_shortage(config, free_mb)):
-            log.warning(
-                "not every layer fits: device=%s n_layers=%d shortage=%s", self._device.name, n_layers, shortage
-            )
+            log.warning("not every layer fits device=%s n_layers=%d shortage=%s", self._device.name, n_layers, shortage)
         lock = gpu_lock(self._device.uuid, self._lock_folder)
         if lock is None:
             raise GpuBusy(f"another process of this machine has {self._device.name} in use")
@@ -113,7 +111,7 @@ class GpuRunnerMaker:
     def _did_not_fit(self, n_layers: int) -> None:
         """Halve the layers for the next start: the estimate of the memory was too low."""
         self._n_layers = max(1, n_layers // 2)
-        log.warning("layers did not fit: device=%s n_layers=%d next=%d", self._device.name, n_layers, self._n_layers)
+        log.warning("layers did not fit device=%s n_layers=%d next=%d", self._device.name, n_layers, self._n_layers)
 
     def _fitting(self, config: EngineConfig, free_mb: int) -> int:
         return config.gpu_layers if config.backend is BackendKind.FAKE else layers_that_fit(config, free_mb)

@@ -32,11 +32,15 @@ class LeaseRelease:
 
         The lease client retries a release that the coordinator does not take.
         """
-        is_free = self._is_memory_free()
+        pid = self._gpu.last_pid
+        try:
+            is_free = pid is None or self._parts.device.vram_used_mb_of([pid]) == 0
+        except GpuUnavailable:
+            is_free = False
         if not is_free and now - self._exited_at < VRAM_PATIENCE_SECS:
             return False
         if not is_free:
-            log.error("the lease is released although %s may still hold our memory", self._parts.device.name)
+            log.error("lease released, the GPU may still hold our memory device=%s", self._parts.device.name)
         if session.lease is not None:
             result = {"ended_because": session.ended_because, "vram_free": is_free, "n_served": session.n_served}
             self._lease_client.release(session.lease, result)
@@ -49,10 +53,3 @@ class LeaseRelease:
             self._parts.record(record)
         else:
             threading.Thread(target=self._parts.record, args=[record], name="hand-over record", daemon=True).start()
-
-    def _is_memory_free(self) -> bool:
-        pid = self._gpu.last_pid
-        try:
-            return pid is None or self._parts.device.vram_used_mb_of([pid]) == 0
-        except GpuUnavailable:
-            return False

@@ -8,7 +8,6 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 from inference.config.engine_config import engine_config
@@ -119,7 +118,10 @@ class RunnerLauncher:
 
     def _start(self, number: int) -> RunnerStarted | RunnerStartFailed:
         try:
-            runner = self._make(partial(self._frame_received, number), partial(self._exited, number))
+            runner = self._make(
+                lambda frame: self._post(FrameReceived(number, frame)),
+                lambda runner_exit: self._post(RunnerExited(number, runner_exit.reason)),
+            )
             self._starting = runner
             if number in self._abandoned:
                 runner.kill()
@@ -130,14 +132,8 @@ class RunnerLauncher:
         except OSError as error:  # no process, no memory, no descriptor: as transient as a model that is missing
             return RunnerStartFailed(number, "runner_start", str(error))
         except Exception:
-            # Without this thread no runner would ever be started again, and no event would say so.
+            # Without this thread no runner would ever be started again, and no event would report it.
             log.exception("starting a runner failed")
             return RunnerStartFailed(number, "runner_start", "the model process could not be started")
         finally:
             self._starting = None
-
-    def _frame_received(self, number: int, frame: FromRunner) -> None:
-        self._post(FrameReceived(number, frame))
-
-    def _exited(self, number: int, runner_exit: RunnerExit) -> None:
-        self._post(RunnerExited(number, runner_exit.reason))

@@ -79,7 +79,7 @@ class RunnerSlot:
         self.is_starting, self._is_killed, self.n_failed, self._last_frame_at = False, False, 0, now
         ready = event.ready
         start_ms = ready.load_ms + ready.warmup_ms
-        log.info("the runner is ready: device=%s model=%s start_ms=%.0f", self.device, ready.model_name, start_ms)
+        log.info("runner is ready device=%s model=%s start_ms=%.0f", self.device, ready.model_name, start_ms)
         return None
 
     def start_failed(self, event: RunnerStartFailed, now: float) -> None:
@@ -87,7 +87,7 @@ class RunnerSlot:
         self.last_pid = event.pid or self.last_pid
         self.n_failed += 1
         self._start_at = now + min(2.0 ** (self.n_failed - 1), LONGEST_BACKOFF_SECS)
-        log.error("the runner did not start: device=%s code=%s reason=%s", self.device, event.code, event.message)
+        log.error("runner did not start device=%s code=%s reason=%s", self.device, event.code, event.message)
 
     def runner_exited(self, reason: str, now: float) -> bool:
         """Note the exit; False while the start is not reported, which then reports the failure."""
@@ -120,7 +120,7 @@ class RunnerSlot:
             self._is_killed = True
             log.log(
                 logging.INFO if is_expected else logging.ERROR,
-                "the runner is killed: device=%s reason=%s",
+                "runner killed device=%s reason=%s",
                 self.device,
                 reason,
             )

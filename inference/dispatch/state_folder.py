@@ -51,7 +51,7 @@ class StateFolder:
         try:
             folder.mkdir(mode=0o700)
         except OSError as error:
-            log.warning("answers move without their states: error=%s", error)
+            log.warning("answers move without their states error=%s", error)
         return folder
 
     def clear(self, *, but: Path | None = None) -> None:
@@ -100,7 +100,7 @@ def _remove_if_abandoned(folder: Path) -> None:
     except BlockingIOError:
         return
     else:
-        log.info("removing the states of a killed process: folder=%s", folder)
+        log.info("removing the states of a killed process folder=%s", folder)
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(descriptor)

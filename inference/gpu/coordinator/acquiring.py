@@ -89,23 +89,22 @@ class Acquisition:
     def step(self) -> Verdict | None:
         """Return the verdict, or None: not yet. A failure is a refusal: the GPU is never granted in doubt."""
         with self._lock:
-            return self._refused("the request was withdrawn") if self._is_cancelled else self._step()
+            if self._is_cancelled:
+                return self._refused("the request was withdrawn")
+            try:
+                verdict = self._wait() if self._row is None else self._empty(self._row)
+            except (redis.RedisError, DatabaseError) as error:
+                log.warning("acquisition failed requester=%s error=%s", self._waiter.requester, error)
+                verdict = self._refused("the coordinator cannot reach Redis or its database")
+            if verdict is not None:
+                self._leave(ends_lease=isinstance(verdict, AcquisitionRefused))
+            return verdict
 
     def cancel(self) -> None:
         """Give up the place in the queue, and a lease that was just granted."""
         with self._lock:
             self._is_cancelled = True
             self._leave(ends_lease=True)
-
-    def _step(self) -> Verdict | None:
-        try:
-            verdict = self._wait() if self._row is None else self._empty(self._row)
-        except (redis.RedisError, DatabaseError) as error:
-            log.warning("an acquisition failed: requester=%s error=%s", self._waiter.requester, error)
-            verdict = self._refused("the coordinator cannot reach Redis or its database")
-        if verdict is not None:
-            self._leave(ends_lease=isinstance(verdict, AcquisitionRefused))
-        return verdict
 
     def _leave(self, *, ends_lease: bool) -> None:
         # Without Redis the queue entry expires within seconds, and a half-made lease with its TTL.
@@ -203,7 +202,7 @@ class Acquisition:
         ttl_secs = self._config.ttl_secs if self._renews else self._config.unrenewed_secs
         ttl.extend(self._redis, row.epoch, ttl_secs)
         broadcast.publish(self._redis, row)
-        log.info("lease granted: lease=%d requester=%s waited_secs=%.2f", row.epoch, row.requester, self.waited_secs)
+        log.info("lease granted lease=%d requester=%s waited_secs=%.2f", row.epoch, row.requester, self.waited_secs)
         return AcquisitionGranted(row.epoch, self.waited_secs)
 
     def _refused(self, reason: str) -> AcquisitionRefused:

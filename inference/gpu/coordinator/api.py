@@ -49,7 +49,7 @@ def release(client: "redis.Redis[bytes]", *, session_id: str) -> float | None:
 
 
 def reset(client: "redis.Redis[bytes]") -> int:
-    """End the present lease, whoever holds it, and return its epoch."""
+    """End the present lease of any holder, and return its epoch."""
     row = GpuLedger.objects.current()
     if row.state == LedgerState.RESUMING:
         lease.resume_residents(client, row)

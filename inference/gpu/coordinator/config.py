@@ -13,7 +13,7 @@ RESIDENT_SECS = 15.0
 
 @dataclass(frozen=True, kw_only=True)
 class CoordinatorConfig:
-    """``ttl_secs``: life of a lease without renewal. ``pause_secs``: until the residents acknowledge a pause,
+    """``ttl_secs``: lifetime of a lease without renewal. ``pause_secs``: until the residents acknowledge a pause,
     ``freed_secs``: until they have left. ``max_hold_secs``: after it, requests of equal priority recall the lease."""
 
     ttl_secs: float = 10.0

@@ -1,7 +1,7 @@
 """End of a lease: by release, expiry or reset. The first conditional update wins; later ones change nothing.
 
 free --> pausing --> held --> resuming --> free
-            |          '----------------> free    another request waits: the residents stay away
+            |          '----------------> free    another request waits: the residents keep waiting
             '--------------> resuming            refused, given up, expired
 """
 
@@ -32,7 +32,7 @@ def finish(client: "redis.Redis[bytes]", row: GpuLedger, reason: str) -> bool:
     to = LedgerState.FREE if stays_empty else LedgerState.RESUMING
     if not GpuLedger.objects.move(row, to, **(NO_HOLDER if stays_empty else {})):
         return False
-    log.info("lease ended: lease=%d requester=%s reason=%s", row.epoch, row.requester, reason)
+    log.info("lease ended lease=%d requester=%s reason=%s", row.epoch, row.requester, reason)
     ttl.end(client, row.epoch)
     row.state = to
     if stays_empty:
@@ -72,7 +72,11 @@ class LeaseWatcher:
                     row.state = LedgerState.RESUMING
                     resume_residents(client, row)
             case LedgerState.RESUMING:
-                self._check_resuming(client, row)
+                epoch, since = self._resuming
+                if epoch != row.epoch:
+                    self._resuming = (row.epoch, self._clock())
+                elif self._clock() - since >= RESUME_AGAIN_SECS:
+                    resume_residents(client, row)
             case _:
                 if self._expiry.has_passed(client, row.epoch):
                     finish(client, row, "it was not renewed in time")
@@ -84,10 +88,3 @@ class LeaseWatcher:
         broadcast.restore(client, row)
         if sum(preemption.count_residents(client)):
             preemption.note_residents(client, self._config)
-
-    def _check_resuming(self, client: "redis.Redis[bytes]", row: GpuLedger) -> None:
-        epoch, since = self._resuming
-        if epoch != row.epoch:
-            self._resuming = (row.epoch, self._clock())
-        elif self._clock() - since >= RESUME_AGAIN_SECS:
-            resume_residents(client, row)

@@ -29,7 +29,7 @@ class NvmlGpu:
             return cls(pynvml.nvmlDeviceGetHandleByIndex(index))
         except pynvml.NVMLError as error:
             # Normal on a machine without a GPU.
-            log.info("no NVIDIA GPU: index=%d reason=%s", index, error)
+            log.info("no NVIDIA GPU index=%d reason=%s", index, error)
             return None
 
     @property

@@ -40,7 +40,7 @@ class CallAnswered:
 
 @dataclass(frozen=True)
 class CallWaiting:
-    """No answer yet; ``reason`` names what the coordinator waits for."""
+    """No answer yet; ``reason`` is the event that the coordinator waits for."""
 
     reason: str
 
@@ -103,13 +103,13 @@ class AcquireCaller:
             answer = Denial(str(error), in_doubt=error.in_doubt)
         except Exception:
             # Without an answer the lease client would wait for ever and never request the GPU again.
-            log.exception("the acquire call failed: session=%s", call.session_id)
+            log.exception("acquire call failed session=%s", call.session_id)
             self._breaker.failed(ticket)
             answer = Denial("the request for the GPU failed", in_doubt=True)
         else:
             self._breaker.succeeded(ticket)
         waited_secs = time.monotonic() - started_at
-        log.debug("acquire call returned: session=%s waited_secs=%.2f answer=%s", call.session_id, waited_secs, answer)
+        log.debug("acquire call returned session=%s waited_secs=%.2f answer=%s", call.session_id, waited_secs, answer)
         self._post(CallAnswered(call, answer, self._is_withdrawn.is_set()))
 
     def _acquire(self, call: AcquireCall) -> Grant | Denial:

@@ -24,7 +24,7 @@ from inference.gpu.lease.orders import (
 from inference.gpu.lease.port import Lease, LeaseEvent, LeaseGranted, LeaseLost, LeaseRecalled, LeaseRefused, Post
 from inference.gpu.lease.release_queue import ReleaseQueue
 from inference.gpu.lease.request import Backoff, LeaseRequest
-from inference.gpu.lease.state import LEASE_TRANSITIONS, REQUESTED, WITH_LEASE, LeaseState
+from inference.gpu.lease.state import LEASE_TRANSITIONS, REQUESTED, WITH_LEASE, LeaseState, reported_state
 from inference.gpu.transports.port import Coordinator, Grant
 from inference.runtime.circuit_breaker import CircuitBreaker
 from inference.runtime.state_machine import StateMachine
@@ -97,22 +97,11 @@ class CoordinatorLeaseClient:
         held_lease = self._held
         return {
             "coordinator": self._coordinator.kind,
-            "state": self._reported_state(),
+            "state": reported_state(self._states.now, is_refused=bool(self._request.reason)),
             "detail": self._request.reason,
             "breaker": str(self._breaker.state),
             "lease_epoch": held_lease.lease.epoch if held_lease else None,
         }
-
-    def _reported_state(self) -> str:
-        match self._states.now:
-            case LeaseState.HELD | LeaseState.LOST:
-                return "held"
-            case LeaseState.PENDING if self._request.reason:
-                return "refused"
-            case LeaseState.PENDING | LeaseState.ACQUIRING:
-                return "waiting"
-            case _:
-                return "idle"
 
     # ---- the client's thread ----
 
@@ -125,7 +114,7 @@ class CoordinatorLeaseClient:
                 self._handle(order)
                 self._do_due_work(time.monotonic())
             except Exception:
-                log.exception("the lease client failed: order=%s", type(order).__name__)
+                log.exception("lease client failed order=%s", type(order).__name__)
                 time.sleep(FAILURE_PAUSE_SECS)  # the same failure may come again at once
         self._finish()
 
@@ -164,8 +153,13 @@ class CoordinatorLeaseClient:
             self._releases.send_due(now)
         if self._held is not None and self._states.now is LeaseState.HELD and now >= self._held.renew_at:
             self._renew(self._held)
-        if self._may_attempt() and now >= self._request.attempt_at:
-            self._attempt(now)
+        if not self._may_attempt() or now < self._request.attempt_at:
+            return
+        if self._caller.start(self._request):
+            self._states.move(LeaseState.ACQUIRING, now)
+        else:
+            reason = "the GPU coordinator fails and is left alone for a while"
+            self._refuse(reason, now, retry_in_secs=self._caller.pause_secs)
 
     # ---- requesting ----
 
@@ -191,19 +185,16 @@ class CoordinatorLeaseClient:
         # With our last release unsent, a coordinator would let us wait for ourselves.
         return self._states.now is LeaseState.PENDING and not self._releases.is_blocking
 
-    def _attempt(self, now: float) -> None:
-        if self._caller.start(self._request):
-            self._states.move(LeaseState.ACQUIRING, now)
-        else:
-            reason = "the GPU coordinator fails and is left alone for a while"
-            self._refuse(reason, now, retry_in_secs=self._caller.pause_secs)
-
     def _take_answer(self, answered: CallAnswered, now: float) -> None:
         self._caller.finish()
         call, answer = answered.call, answered.answer
         is_wanted = self._states.now is LeaseState.ACQUIRING
         if isinstance(answer, Grant) and is_wanted:
-            self._take_grant(call.session_id, answer, now - call.requested_at, now)
+            lease = Lease(call.session_id, answer.epoch, now, now - call.requested_at, answer.coordinator)
+            self._states.move(LeaseState.HELD, now)
+            self._held = self._renewal.begin(lease, now)
+            self._request.granted()
+            self._post(LeaseGranted(lease))
             return
         self._states.move(LeaseState.PENDING if is_wanted else LeaseState.IDLE, now)
         if isinstance(answer, Grant):
@@ -214,13 +205,6 @@ class CoordinatorLeaseClient:
         if is_wanted and not answered.is_withdrawn:
             self._refuse(answer.reason, now)
 
-    def _take_grant(self, session_id: str, grant: Grant, waited_secs: float, now: float) -> None:
-        lease = Lease(session_id, grant.epoch, now, waited_secs, grant.coordinator)
-        self._states.move(LeaseState.HELD, now)
-        self._held = self._renewal.begin(lease, now)
-        self._request.granted()
-        self._post(LeaseGranted(lease))
-
     def _refuse(self, reason: str, now: float, *, retry_in_secs: float | None = None) -> None:
         self._post(LeaseRefused(reason, self._request.refuse(reason, now, retry_in_secs=retry_in_secs)))
 
@@ -229,7 +213,7 @@ class CoordinatorLeaseClient:
     def _renew(self, held_lease: HeldLease) -> None:
         reason = self._renewal.renew(held_lease)
         if reason is not None:
-            log.warning("the GPU lease is lost: lease=%d reason=%s", held_lease.lease.epoch, reason)
+            log.warning("gpu lease lost lease=%d reason=%s", held_lease.lease.epoch, reason)
             self._states.move(LeaseState.LOST, time.monotonic())
             self._request.lost(time.monotonic())
             self._post_unless_released(held_lease, LeaseLost(held_lease.lease, reason))
@@ -263,7 +247,7 @@ class CoordinatorLeaseClient:
             self._publish_freed(session_id, result)
 
     def _finish(self) -> None:
-        """Release once what is held, requested by a call in flight, or unsent."""
+        """Make one attempt to release the lease that is held, one that a call in flight may get, and unsent ones."""
         if self._caller.call is not None:
             self._caller.withdraw()
             self._releases.add(self._caller.call.session_id, {}, 0.0)

@@ -34,15 +34,12 @@ class LeaseRenewal:
         try:
             reason = self._coordinator.renew(held_lease.lease.session_id)
         except CoordinatorFault as error:
-            reason = self._after_fault(held_lease, error, time.monotonic())
+            reason = f"it could not be renewed: {error}"
+            patience_secs = self._coordinator.lost_after_secs
+            if patience_secs is None or time.monotonic() - held_lease.renewed_at < patience_secs:
+                log.debug("lease not renewed lease=%d error=%s", held_lease.lease.epoch, error)
+                reason = None
         else:
             held_lease.renewed_at = time.monotonic()
         held_lease.renew_at = time.monotonic() + self._coordinator.renew_secs
         return reason
-
-    def _after_fault(self, held_lease: HeldLease, error: CoordinatorFault, now: float) -> str | None:
-        patience_secs = self._coordinator.lost_after_secs
-        if patience_secs is None or now - held_lease.renewed_at < patience_secs:
-            log.debug("the lease was not renewed: lease=%d error=%s", held_lease.lease.epoch, error)
-            return None
-        return f"it could not be renewed: {error}"

@@ -57,4 +57,4 @@ def publish_freed(client: "redis.Redis[bytes]", session_id: str, result: Mapping
         message = channels.ack("paused", service=channels.US, session_id=session_id, metadata=result)
         client.publish(channels.ack_channel(channels.US), message)
     except redis.RedisError as error:
-        log.warning("the release was not published: session=%s error=%s", session_id, error)
+        log.warning("release not published session=%s error=%s", session_id, error)

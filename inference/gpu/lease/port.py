@@ -78,7 +78,7 @@ class LeaseClient(Protocol):
         """Release AFTER the GPU runner's process has ended and its memory is free. A second call has no effect."""
 
     def end(self, timeout_secs: float) -> None:
-        """Withdraw, release what is still held, and stop the thread."""
+        """Withdraw the request, release the lease if it is held, and stop the thread."""
 
     def describe(self) -> dict[str, Any]:
         """For /health: ``coordinator``, ``state`` (idle, waiting, refused, held), ``detail``; no addresses."""

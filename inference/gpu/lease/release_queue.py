@@ -73,5 +73,5 @@ class ReleaseQueue:
                     LONGEST_RETRY_SECS, RELEASE_RETRY_SECS * max(1, release.n_tries / 5)
                 )
                 return
-            log.warning("the GPU lease could not be released: session=%s error=%s", release.session_id, error)
+            log.warning("gpu lease could not be released session=%s error=%s", release.session_id, error)
         self._unsent.remove(release)

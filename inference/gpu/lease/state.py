@@ -38,3 +38,16 @@ LEASE_TRANSITIONS: dict[LeaseState, tuple[LeaseState, ...]] = {
 WITH_LEASE = (LeaseState.HELD, LeaseState.LOST)
 # A request stands that no grant has answered yet.
 REQUESTED = (LeaseState.PENDING, LeaseState.ACQUIRING)
+
+
+def reported_state(state: LeaseState, *, is_refused: bool) -> str:
+    """Return the name of a state in /health; ``is_refused``: the last answer was a refusal."""
+    match state:
+        case LeaseState.HELD | LeaseState.LOST:
+            return "held"
+        case LeaseState.PENDING if is_refused:
+            return "refused"
+        case LeaseState.PENDING | LeaseState.ACQUIRING:
+            return "waiting"
+        case _:
+            return "idle"

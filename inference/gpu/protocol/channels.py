@@ -72,12 +72,12 @@ def ack(
 def is_fresh(message: Mapping[str, Any], since: datetime) -> bool:
     """Return whether the message was written after ``since``; one without a timestamp never counts as a reply."""
     latest = datetime.now(UTC) + timedelta(seconds=CLOCK_SLACK_SECS)
-    return any(_not_before(at, since) and at <= latest for at in _times(message.get("timestamp")))
-
-
-def _not_before(at: datetime, since: datetime) -> bool:
-    # A sender without fractions has cut them off.
-    return at >= (since if at.microsecond else since.replace(microsecond=0))
+    for at in _times(message.get("timestamp")):
+        # A sender without fractions of a second has cut them off.
+        earliest = since if at.microsecond else since.replace(microsecond=0)
+        if earliest <= at <= latest:
+            return True
+    return False
 
 
 def _times(value: object) -> list[datetime]:

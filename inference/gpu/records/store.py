@@ -20,4 +20,4 @@ def record_hand_over(record: HandOverRecord) -> None:
         row = HandOver.objects.create(**values)
         HandOver.objects.filter(pk__lte=row.pk - MAX_ROWS).delete()
     except DatabaseError as error:
-        log.warning("a hand-over was not recorded: error=%s record=%s", error, values)
+        log.warning("hand-over not recorded record=%s error=%s", values, error)

@@ -13,7 +13,7 @@ from inference.gpu.protocol.channels import STATE_FREE
 
 SHORT_SECS = 5.0
 RENEWALS_PER_TTL = 4
-DEFAULT_RENEW_SECS = 2.0  # for coordinators that do not say how long a lease lasts
+DEFAULT_RENEW_SECS = 2.0  # for coordinators that report no lifetime of a lease
 
 
 class GpuRefused(Exception):

@@ -5,7 +5,7 @@
             with gpu.use():
                 transcribe(chunk)
 
-A *resident* uses the GPU while no lease is granted: ``on_resume`` is called when it may (also at the beginning),
+A *resident* uses the GPU while no lease is granted: ``on_resume`` is called when it may (also at the start),
 ``on_pause`` when it has to leave, between two uses, and has to return with the memory free. A *guest*
 (``resident=False``) has the GPU only inside ``with gpu.ask(priority=1):``, which a resident may use, too.
 """
@@ -165,7 +165,7 @@ class GpuTenant:
             silent_secs = time.monotonic() - renewed_at
             # Without renewals the GPU has to be left before the lease ends and another session gets it.
             if is_renewed is False or silent_secs >= (lease.lost_after_secs or math.inf):
-                log.warning("the GPU lease has ended: service=%s", self.service)
+                log.warning("gpu lease ended service=%s", self.service)
                 self._end_lease(lease)
                 return
 
@@ -191,7 +191,7 @@ class GpuTenant:
                 self._state.notify_all()
 
     def _leave(self) -> None:
-        """Return with the memory free; raises what ``on_pause`` raises."""
+        """Return with the memory free; passes on the errors of ``on_pause``."""
         with self._moving:
             was_allowed = self._is_allowed
             with self._state:
@@ -207,10 +207,10 @@ class GpuTenant:
             try:
                 self._listen()
             except redis.RedisError as error:
-                log.debug("redis is away: service=%s error=%s", self.service, error)
+                log.debug("redis is away service=%s error=%s", self.service, error)
             except Exception:
                 # Raised by a callback: without this thread no lease could be granted to other tenants again.
-                log.exception("entering or leaving the GPU failed: service=%s", self.service)
+                log.exception("entering or leaving the GPU failed service=%s", self.service)
             if self._is_resident and time.monotonic() - self._redis_seen_at > self.lonely_secs:
                 self._enter_alone()
             self._over.wait(RECONNECT_SECS)
@@ -219,7 +219,7 @@ class GpuTenant:
         try:
             self._enter()
         except Exception:
-            log.exception("entering the GPU without a coordinator failed: service=%s", self.service)
+            log.exception("entering the GPU without a coordinator failed service=%s", self.service)
 
     def _listen(self) -> None:
         """Handle messages until the connection breaks or the tenant ends."""
@@ -243,7 +243,12 @@ class GpuTenant:
         session_id = str(message.get("session_id") or message.get("task_id") or "")
         lease = self._lease
         if kind == "pause" and lease is not None and session_id == lease.session_id:
-            self._obey_recall(lease)
+            # Recalled for a more urgent request.
+            with self._moving:
+                self._lease = None
+                self._leave()
+                self._coordinator.release(session_id)
+            self._answer("paused", session_id)
         elif not self._is_resident:
             return
         elif kind in ("pause", channels.PAUSE):
@@ -251,14 +256,6 @@ class GpuTenant:
         elif kind in ("resume", channels.RESUME):
             self._enter()
             self._answer("resumed", session_id)
-
-    def _obey_recall(self, lease: TenantLease) -> None:
-        """Leave the GPU and release the lease for a more urgent request."""
-        with self._moving:
-            self._lease = None
-            self._leave()
-            self._coordinator.release(lease.session_id)
-        self._answer("paused", lease.session_id)
 
     def _pause(self, session_id: str, *, is_old: bool) -> None:
         last_session, at = self._last_pause

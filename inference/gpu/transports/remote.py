@@ -23,9 +23,8 @@ log = logging.getLogger(__name__)
 CONNECT_SECS = 2.0
 SHORT_SECS = 3.0  # every call but ``acquire``
 RENEW_SECS = 1.0
-MIN_TIMEOUT_MS, MAX_TIMEOUT_MS = 1000, 120_000  # what the protocol allows
-# A coordinator that grants at its own deadline still has to say so.
-ANSWER_SECS = 2.0
+MIN_TIMEOUT_MS, MAX_TIMEOUT_MS = 1000, 120_000  # limits of the protocol
+ANSWER_SECS = 2.0  # for the answer of a coordinator that grants at its own deadline
 Json = dict[str, Any]
 
 
@@ -215,8 +214,8 @@ class OutsideCoordinator:
     def _note_generation(self, *, is_old: bool) -> None:
         # A 404 in both generations may come from a proxy in front of a coordinator that is starting.
         if is_old != self._is_old:
-            log.info("the GPU coordinator was detected: generation=%s", "first" if is_old else "second")
             self._is_old = is_old
+            log.info("gpu coordinator detected protocol=%s", self.kind)
 
     def _send(self, method: str, path: str, body: Json | None, *, wait_secs: float | None = None) -> httpx.Response:
         token = self._mint()
@@ -229,7 +228,7 @@ class OutsideCoordinator:
         except httpx.TimeoutException as error:
             raise CoordinatorFault("the GPU coordinator does not answer") from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            log.debug("the coordinator call failed: method=%s path=%s error=%s", method, path, error)
+            log.debug("coordinator call failed method=%s path=%s error=%s", method, path, error)
             raise CoordinatorFault("the GPU coordinator cannot be reached") from error
 
     @staticmethod
