@@ -127,7 +127,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     def mixes_prefill_and_decode(self) -> bool:
         """Put prompts and answers into one batch.
 
-        Expensive on a CPU: rows of one tile attend to the union of what each may see. Measured (270M, 2 cores):
-        8 answers and 256 prompt tokens took 711 ms in one batch, 63 + 491 ms in two. A GPU computes all of it anyway.
+        Expensive on a CPU: rows of one tile attend to the union of the positions that each may see. Measured (270M, 2
+        cores): 8 answers and 256 prompt tokens took 711 ms in one batch, 63 + 491 ms in two. A GPU computes all of it
+        anyway.
         """
         return self.device is Device.GPU

@@ -153,8 +153,8 @@ def test_only_warnings_of_llama_cpp_are_logged(caplog: pytest.LogCaptureFixture)
         for level in (1, 2, 3, 4, 5):
             llama_library._forward(level, b"message %d\n" % level, None)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "llama.cpp: message 3"),
-        ("ERROR", "llama.cpp: message 4"),
+        ("WARNING", "llama.cpp message=message 3"),
+        ("ERROR", "llama.cpp message=message 4"),
     ]
 
 

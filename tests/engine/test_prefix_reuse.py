@@ -203,7 +203,7 @@ def test_a_long_answer_pushed_the_prompts_end_out_of_the_window() -> None:
 
 def test_without_the_guard_the_trap_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above really depends on the check of the first position."""
-    monkeypatch.setattr(PrefixSearch, "_window_reaches", lambda *_: True)
+    monkeypatch.setattr(PrefixSearch, "window_reaches", lambda *_: True)
     harness, backend = windowed()
     regenerate(harness, "[[count: 30]]" + "x" * 80)
     assert backend.copies != []

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.engine.kv_cache.disk_store import DiskStore, tags_of
+from inference.engine.kv_cache.disk_store import DiskStore
 from inference.engine.kv_cache.entries import KVSnapshot
 from inference.engine.kv_cache.prefix_cache import PrefixCache
 from inference.engine.kv_cache.purging import PurgedTags
+from inference.engine.kv_cache.snapshot_files import tags_of
 from inference.engine.protocol.frames import Export, ExportCache, Exported, Import, Imported, Purge, Purged, Submit
 from tests.engine.harness import Harness, params
 from tests.engine.test_sharing import n_prefilled, prompt

@@ -29,6 +29,8 @@ def test_every_value_is_found_with_what_it_has_in_common(
     assert [n for n, _ in found] == sorted((n for n, _ in found), reverse=True)
     expected = [(n, each) for each in left if (n := n_common(array(each), array(wanted)))]
     assert sorted(found) == sorted(expected)
+    longer = [tokens for tokens in left if wanted and tokens[: len(wanted)] == wanted]
+    assert sorted(index.extensions(array(wanted))) == sorted(longer)
 
 
 def test_what_is_not_there_cannot_be_removed() -> None:

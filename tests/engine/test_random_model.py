@@ -322,7 +322,7 @@ def test_answers_that_move_again_and_again_are_right(ground: Playground) -> None
 
 
 def test_without_the_guard_of_the_window_it_is_not(ground: Playground, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PrefixSearch, "_window_reaches", lambda *_: True)
+    monkeypatch.setattr(PrefixSearch, "window_reaches", lambda *_: True)
     assert branch_from_a_state(ground) != []
 
 

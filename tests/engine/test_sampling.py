@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from inference.engine.backends import llama_cpp_api as lib
 from inference.engine.errors import BadLogitsError
 from inference.engine.params import SamplingParams
-from inference.engine.sampling.sampler import N_GROUPS, Candidates, Sampler, draw_seed, margin
+from inference.engine.sampling.logit_groups import N_GROUPS
+from inference.engine.sampling.sampler import Candidates, Sampler, draw_seed, margin
 
 N_TOKENS = 5000
 N_MANY = 2 * N_GROUPS + 3000  # two tokens in some groups, three in the others

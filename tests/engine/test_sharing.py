@@ -153,7 +153,7 @@ def test_a_beginning_that_left_the_window_is_not_copied() -> None:
 
 
 def test_without_the_guard_a_copy_answers_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PrefixSearch, "_window_reaches", lambda *_: True)
+    monkeypatch.setattr(PrefixSearch, "window_reaches", lambda *_: True)
     harness, backend = windowed()
     assert branch(harness) != "right"
     assert backend.copies != []
@@ -178,7 +178,7 @@ def test_a_snapshot_is_not_gone_back_into() -> None:
 
 
 def test_without_the_guard_a_snapshot_answers_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PrefixSearch, "_window_reaches", lambda *_: True)
+    monkeypatch.setattr(PrefixSearch, "window_reaches", lambda *_: True)
     harness, backend = windowed()
     assert evicted_branch(harness) != "right"
     assert backend.n_loaded == 1

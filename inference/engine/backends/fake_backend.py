@@ -18,7 +18,7 @@ from inference.engine.backends.vocabulary import Vocabulary
 from inference.engine.errors import BackendError
 
 CERTAIN, SECOND = 60.0, 30.0
-# What follows when the end of the answer is forbidden (``ignore_eos``).
+# Text after the answer when its end is forbidden (``ignore_eos``).
 FILLER = FIRST_BYTE + ord(" ")
 
 
@@ -27,7 +27,7 @@ class _Slot:
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
-        self.cells: list[int] = []  # one per token; slots that share a beginning have the same ones in it
+        self.cells: list[int] = []  # one per token; slots that share a prefix have the same cells in it
         self.first_position = 0
         self.is_damaged = False
         self.script: Script | None = None
@@ -84,7 +84,7 @@ class FakeBackend:
         if self.window and len(slot.tokens) - slot.first_position > 2 * self.window:
             slot.first_position = len(slot.tokens) - self.window
         if len(part.tokens) > max(1, part.n_outputs) or START_OF_TURN in part.tokens:
-            # A further prompt in the same slot: what was scripted for the one before does not hold any more.
+            # A further prompt in the same slot: the script of the previous one does not apply any more.
             slot.script = None
         if slot.script is not None:
             return slot.script.delay_ms
@@ -133,7 +133,7 @@ class FakeBackend:
 
     def save(self, slot: int) -> bytes:
         stored = self._slots[slot]
-        # What has left the window is not part of a state, forgotten or not.
+        # Positions before the window are not part of a state, whether their cells were freed or not.
         first = max(stored.first_position, len(stored.tokens) - self.window) if self.window else 0
         return msgspec.msgpack.encode(_State(stored.tokens, first, stored.is_damaged))
 

@@ -50,10 +50,12 @@ DAMAGED: Script = _Damaged(b"", 0)
 
 
 def write_script(tokens: list[int]) -> Script:
-    """The script of a sequence whose known tokens are the prompt and, after a replay, the answer's beginning."""
-    if START_OF_TURN in tokens:
-        return _turn_script(tokens)
-    return _raw_script(_bytes(tokens), len(tokens))
+    """The script of a sequence; ``tokens`` are its prompt and, after a replay, the first tokens of the answer."""
+    if START_OF_TURN not in tokens:
+        return _raw_script(_bytes(tokens), len(tokens))
+    last_turn = len(tokens) - 1 - tokens[::-1].index(START_OF_TURN)
+    n_prompt = min(len(tokens), last_turn + 1 + len(b"model\n"))
+    return Script(_answer(_user_text(tokens)), n_prompt, END_OF_TURN, delay_ms(tokens))
 
 
 def delay_ms(tokens: list[int]) -> float:
@@ -75,16 +77,8 @@ def _answer(user_text: bytes) -> bytes:
     return b"You said: " + (lines[-1] if lines else b"")
 
 
-def _turn_script(tokens: list[int]) -> Script:
-    user_text = _user_text(tokens)
-    last_turn = _last_index(tokens, START_OF_TURN)
-    opening = b"model\n"
-    n_prompt = min(len(tokens), last_turn + 1 + len(opening))
-    return Script(_answer(user_text), n_prompt, END_OF_TURN, delay_ms(tokens))
-
-
 def _raw_script(text: bytes, n_tokens: int) -> Script:
-    """Without turns nothing marks the end of the prompt: find where the rest is the answer to what stands before."""
+    """The script without turns: the prompt ends where the rest of the text is the answer to the text before it."""
     n_control = n_tokens - len(text)
     for cut in range(max(1, len(text) - MAX_REPLAYED), len(text)):
         answer = _answer(_raw_user_text(text[:cut]))
@@ -115,7 +109,3 @@ def _bytes(tokens: list[int], turn_mark: bytes = b"") -> bytes:
     """The bytes of tokens; a turn's control tokens become ``turn_mark``."""
     marks = {START_OF_TURN: turn_mark, END_OF_TURN: turn_mark}
     return b"".join(bytes([token - FIRST_BYTE]) if token >= FIRST_BYTE else marks.get(token, b"") for token in tokens)
-
-
-def _last_index(tokens: list[int], token: int) -> int:
-    return len(tokens) - 1 - tokens[::-1].index(token)

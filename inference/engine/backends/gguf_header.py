@@ -76,7 +76,7 @@ class ModelHeader:
 
     @property
     def trained_context(self) -> int:
-        """Tokens the model was trained for; 0 when the file does not say."""
+        """Tokens the model was trained for; 0 when the file has no value."""
         return next((value for name, value in self.numbers.items() if name.endswith(".context_length")), 0)
 
 

@@ -45,7 +45,11 @@ class LlamaModel:
         # Zeros behind the shares: llama.cpp reads one for every possible device.
         shares = (ctypes.c_float * lib.llama_max_devices())(*config.tensor_split)
         if config.device is Device.GPU:
-            _choose_cards(params, config, shares)
+            # A model without shares is kept on one GPU: others may be in use.
+            params.main_gpu = config.main_gpu
+            params.split_mode = lib.LLAMA_SPLIT_MODE_LAYER if config.tensor_split else lib.LLAMA_SPLIT_MODE_NONE
+            if config.tensor_split:
+                params.tensor_split = shares
         else:
             # An empty list, not a null pointer: a build with CUDA must not touch a GPU without a lease.
             params.devices = ctypes.addressof(no_devices)
@@ -78,14 +82,6 @@ class LlamaModel:
         architecture = self.metadata.get("general.architecture", "")
         value = self.metadata.get(f"{architecture}.{key}", "")
         return int(value) if value.isdecimal() else default
-
-
-def _choose_cards(params: "lib.llama_model_params", config: EngineConfig, shares: ctypes.Array[ctypes.c_float]) -> None:
-    """Keep a model without shares on one GPU: others may be in use. ``shares`` must outlive the load."""
-    params.main_gpu = config.main_gpu
-    params.split_mode = lib.LLAMA_SPLIT_MODE_LAYER if config.tensor_split else lib.LLAMA_SPLIT_MODE_NONE
-    if config.tensor_split:
-        params.tensor_split = shares
 
 
 def _metadata(model: int) -> dict[str, str]:

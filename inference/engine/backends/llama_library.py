@@ -37,4 +37,4 @@ def _forward(level: int, text: bytes, _data: object) -> None:
     # Logged for every Gemma file at every load, after llama.cpp has corrected the token itself.
     if CONTROL_LOOKING in line:
         severity = logging.DEBUG
-    log.log(severity, "llama.cpp: %s", line)
+    log.log(severity, "llama.cpp message=%s", line)

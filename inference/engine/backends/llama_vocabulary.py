@@ -40,10 +40,15 @@ class LlamaVocabulary:
         return encode_plain(text, lambda part: self._encode(part, parse_special=False, limit=limit), self._marker_text)
 
     def piece(self, token: int) -> bytes:
-        piece = self._pieces.get(token)
-        if piece is None:
-            piece = self._pieces[token] = self._native_piece(token)
-        return piece
+        if token not in self._pieces:
+            self._check(token)
+            buffer = ctypes.create_string_buffer(PIECE_BYTES)
+            length = lib.llama_token_to_piece(self._vocab, token, buffer, PIECE_BYTES, 0, False)
+            if length < 0:
+                buffer = ctypes.create_string_buffer(-length)
+                length = lib.llama_token_to_piece(self._vocab, token, buffer, -length, 0, False)
+            self._pieces[token] = buffer.raw[:length]
+        return self._pieces[token]
 
     def text(self, ids: list[int]) -> str:
         return b"".join(map(self.piece, ids)).decode("utf-8", "replace")
@@ -118,15 +123,6 @@ class LlamaVocabulary:
             )
             self._markers[token] = spelling if steers else None
         return self._markers[token]
-
-    def _native_piece(self, token: int) -> bytes:
-        self._check(token)
-        buffer = ctypes.create_string_buffer(PIECE_BYTES)
-        length = lib.llama_token_to_piece(self._vocab, token, buffer, PIECE_BYTES, 0, False)
-        if length < 0:
-            buffer = ctypes.create_string_buffer(-length)
-            length = lib.llama_token_to_piece(self._vocab, token, buffer, -length, 0, False)
-        return buffer.raw[:length]
 
     def _check(self, token: int) -> None:
         # An index out of range makes llama.cpp abort the whole process.

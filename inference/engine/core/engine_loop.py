@@ -104,7 +104,7 @@ class EngineLoop:
 
     def _submit(self, submit: Submit) -> None:
         if self.scheduler.sequences.find(submit.sequence_id) is not None:
-            log.warning("duplicate submit ignored: sequence=%s", submit.sequence_id)
+            log.warning("duplicate submit ignored sequence=%s", submit.sequence_id)
             return
         rejected = rejection(submit, n_vocabulary=self._backend.vocabulary.n_tokens, n_cells=self.pool.n_cells)
         if rejected is not None:

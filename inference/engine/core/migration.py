@@ -112,7 +112,7 @@ class SequenceMigrator:
         try:
             return str(path), write_state(path, header, state)
         except OSError as error:
-            log.warning("state not exported: tokens=%d error=%s", len(snapshot.tokens), error)
+            log.warning("state not exported tokens=%d error=%s", len(snapshot.tokens), error)
             return "", 0
 
     # ---- in ----
@@ -128,7 +128,7 @@ class SequenceMigrator:
         if n_tokens < len(sequence.tokens) and header.tokens.tolist() == sequence.tokens[:n_tokens]:
             sequence.swapped_state, sequence.n_swapped = state, n_tokens
         else:
-            log.warning("state of other tokens ignored: sequence=%s", sequence.id)
+            log.warning("state of other tokens ignored sequence=%s", sequence.id)
 
     def import_states(self, frame: Import) -> Imported:
         """Store states from files; those that cannot be used are dropped."""
@@ -153,7 +153,7 @@ class SequenceMigrator:
         try:
             return consume_state(Path(path), self._fingerprint, maps=self._maps)
         except (OSError, ValueError) as error:
-            log.warning("received state unusable: error=%s", error)
+            log.warning("received state unusable error=%s", error)
             return None
 
 

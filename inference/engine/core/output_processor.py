@@ -46,7 +46,7 @@ class OutputProcessor:
                 reason = self._sample(planned, [next(rows) for _ in range(1 + len(planned.draft))], emissions)
             except BadLogitsError as error:
                 # Policy: only this sequence ends; the rows of the others are intact.
-                log.error("unusable logits: sequence=%s error=%s", sequence.id, error)  # noqa: TRY400  the trace adds nothing
+                log.error("unusable logits sequence=%s error=%s", sequence.id, error)  # noqa: TRY400  the trace adds nothing
                 reason = error.code
             if reason is not None:
                 ended.append((sequence, reason))

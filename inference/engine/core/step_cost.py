@@ -73,19 +73,16 @@ class StepCost:
         """Learn from a step with so many rows of answers and prompt tokens."""
         if n_prefill == 0:
             self._decode_ms[n_decode] = _moving_average(self._decode_ms.get(n_decode), step_ms)
-        else:
-            self._observe_slice(n_prefill, max(step_ms - self.decode_ms(n_decode), step_ms / 10, 1e-6))
-
-    def _observe_slice(self, n_tokens: int, ms: float) -> None:
-        size = min(SIZES, key=lambda candidate: abs(candidate - n_tokens))
-        if abs(size - n_tokens) > size * NEAR:
             return
-        ms *= size / n_tokens
+        size = min(SIZES, key=lambda candidate: abs(candidate - n_prefill))
+        if abs(size - n_prefill) > size * NEAR:
+            return
+        slice_ms = max(step_ms - self.decode_ms(n_decode), step_ms / 10, 1e-6) * size / n_prefill
         previous_ms = self._slice_ms.get(size)
         if self._slice_ms:
-            drift = 1 + DRIFT * (ms / self.slice_ms(size) - 1)
+            drift = 1 + DRIFT * (slice_ms / self.slice_ms(size) - 1)
             self._slice_ms = {other: other_ms * drift for other, other_ms in self._slice_ms.items()}
-        self._slice_ms[size] = _moving_average(previous_ms, ms)
+        self._slice_ms[size] = _moving_average(previous_ms, slice_ms)
 
 
 def _moving_average(old: float | None, new: float) -> float:

@@ -1,48 +1,28 @@
 """Disk tier of the snapshot store: one file for each snapshot, written by a thread of its own.
 
-A file has a head (fingerprint, tokens) and a body (state), each with a checksum. Damaged files and those of another
-fingerprint are deleted; the engine loop never waits for a disk.
-
-    [ magic 8 ][ length of head 4 ][ checksum of head 16 ][ head: msgpack ][ body: state ]
+Damaged files and those of another fingerprint are deleted; the engine loop never waits for a disk. Knows no file
+format, see ``snapshot_files``.
 """
 
 import logging
 import os
 import queue
-import struct
 import threading
 import time
 from contextlib import suppress
-from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO
 
-import msgspec
 import numpy as np
 
+from inference.engine.kv_cache import snapshot_files
 from inference.engine.kv_cache.entries import KVSnapshot
+from inference.engine.kv_cache.snapshot_files import SUFFIX, TEMPORARY
 
 log = logging.getLogger(__name__)
 
-MAGIC = b"GEMMAKV2"
-FRONT = struct.Struct("<8sI16s")
-SUFFIX = ".kv"
-TEMPORARY = ".tmp"
 STALE_SECS = 60.0  # older than any write; younger temporary files may belong to another runner
-MAX_HEAD_BYTES = 64 << 20
 # Queued states; beyond that the disk is too slow, and further states are not stored on it.
 MAX_QUEUED_BYTES = 256 << 20
-
-
-class _Head(msgspec.Struct, frozen=True):
-    """Description of the state in the body."""
-
-    settings: str  # fingerprint of model and settings
-    tokens: bytes  # int32, little endian
-    first_position: int
-    n_bytes: int  # of the body
-    checksum: bytes  # of the body
-    tags: list[str]  # owners when it was written, see ``purging``
 
 
 class DiskStore:
@@ -61,9 +41,9 @@ class DiskStore:
         self._cancelled: set[str] = set()  # keys removed while their state is queued or being written
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
-        for left in folder.glob(f"*{TEMPORARY}"):
-            if time.time() - left.stat().st_mtime > STALE_SECS:
-                left.unlink(missing_ok=True)
+        for temporary in folder.glob(f"*{TEMPORARY}"):
+            if time.time() - temporary.stat().st_mtime > STALE_SECS:
+                temporary.unlink(missing_ok=True)
         self._thread = threading.Thread(target=self._run, name="snapshot writer", daemon=True)
         self._thread.start()
 
@@ -81,7 +61,7 @@ class DiskStore:
             else:
                 snapshots.append(snapshot)
         if n_dropped:
-            log.warning("damaged or outdated snapshots deleted: folder=%s files=%d", self._folder, n_dropped)
+            log.warning("damaged or outdated snapshots deleted folder=%s files=%d", self._folder, n_dropped)
         return snapshots
 
     def write(self, snapshot: KVSnapshot, state: bytes, *, is_retained: bool = False) -> bool:
@@ -100,10 +80,10 @@ class DiskStore:
             return queued
         path = self._path(snapshot.key)
         try:
-            state = _read_state(path, self._fingerprint)
+            state = snapshot_files.read_state(path, self._fingerprint)
             os.utime(path)
         except (OSError, ValueError) as error:
-            log.warning("unreadable snapshot deleted: file=%s error=%s", path.name, error)
+            log.warning("unreadable snapshot deleted file=%s error=%s", path.name, error)
             path.unlink(missing_ok=True)
             return None
         return state
@@ -134,12 +114,10 @@ class DiskStore:
     def _read_snapshot(self, path: Path) -> KVSnapshot | None:
         """Return the snapshot of a complete file with our fingerprint, judged by its head."""
         try:
-            with path.open("rb") as file:
-                head = _read_head(file)
-                is_whole = os.fstat(file.fileno()).st_size == file.tell() + head.n_bytes
+            head = snapshot_files.read_head(path)
         except (OSError, ValueError):
             return None
-        if not is_whole or head.settings != self._fingerprint:
+        if head.settings != self._fingerprint:
             return None
         tokens = np.frombuffer(head.tokens, dtype=np.int32)
         snapshot = KVSnapshot(tokens, head.first_position, tags=frozenset(head.tags))
@@ -157,7 +135,7 @@ class DiskStore:
                 if snapshot.key not in self._cancelled:
                     self._write(snapshot, state)
             except OSError as error:
-                log.warning("snapshot not written: key=%s error=%s", snapshot.key, error)
+                log.warning("snapshot not written key=%s error=%s", snapshot.key, error)
                 self._removed.put(snapshot.key)
             finally:
                 # Removed while it was written: the file goes before ``has_removed_all`` can become true.
@@ -168,25 +146,9 @@ class DiskStore:
                 self._cancelled.discard(snapshot.key)
 
     def _write(self, snapshot: KVSnapshot, state: bytes) -> None:
-        """Write under a temporary name and rename: a crash leaves no incomplete file under a snapshot's name."""
-        tokens = np.ascontiguousarray(snapshot.tokens, dtype=np.int32).tobytes()
-        head = msgspec.msgpack.encode(
-            _Head(
-                self._fingerprint, tokens, snapshot.first_position, len(state), _checksum(state), sorted(snapshot.tags)
-            )
-        )
-        front = FRONT.pack(MAGIC, len(head), _checksum(head))
-        self._make_room(len(front) + len(head) + len(state))
-        path = self._path(snapshot.key)
-        temporary = path.with_suffix(f".{os.getpid()}{TEMPORARY}")
-        try:
-            with temporary.open("wb") as file:
-                temporary.chmod(0o600)
-                for part in (front, head, state):
-                    file.write(part)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        parts = snapshot_files.encode(snapshot, state, self._fingerprint)
+        self._make_room(sum(map(len, parts)))
+        snapshot_files.write(self._path(snapshot.key), parts)
 
     def _make_room(self, n_bytes: int) -> None:
         """Delete the least recently used files until ``n_bytes`` more fit."""
@@ -200,12 +162,6 @@ class DiskStore:
             n_stored -= size
 
 
-def tags_of(path: Path) -> list[str]:
-    """The owners that a file names. Raises ``ValueError`` when it is no snapshot, ``OSError`` when unreadable."""
-    with path.open("rb") as file:
-        return _read_head(file).tags
-
-
 def _sizes(folder: Path) -> list[tuple[Path, int, int]]:
     """List (path, time of last use in ns, bytes) of every file; another runner may delete some meanwhile."""
     sizes = []
@@ -214,34 +170,3 @@ def _sizes(folder: Path) -> list[tuple[Path, int, int]]:
             status = path.stat()
             sizes.append((path, status.st_mtime_ns, status.st_size))
     return sizes
-
-
-def _read_head(file: BinaryIO) -> _Head:
-    """Read the head and leave the file at its body; raises ``ValueError`` for a damaged or foreign one."""
-    front = file.read(FRONT.size)
-    if len(front) < FRONT.size:
-        raise ValueError("the file is truncated")
-    magic, n_bytes, checksum = FRONT.unpack(front)
-    if magic != MAGIC or n_bytes > MAX_HEAD_BYTES:
-        raise ValueError("the file is not a snapshot of this version")
-    head = file.read(n_bytes)
-    if _checksum(head) != checksum:
-        raise ValueError("the head is damaged")
-    try:
-        return msgspec.msgpack.decode(head, type=_Head)
-    except msgspec.DecodeError as error:
-        raise ValueError(f"the head belongs to another version: {error}") from error
-
-
-def _read_state(path: Path, fingerprint: str) -> bytes:
-    """Return the state; raises ``ValueError`` for damage or another fingerprint, ``OSError`` for a failed read."""
-    with path.open("rb") as file:
-        head = _read_head(file)
-        state = file.read()
-    if head.settings != fingerprint or _checksum(state) != head.checksum:
-        raise ValueError("the state is damaged or belongs to other settings")
-    return state
-
-
-def _checksum(data: bytes) -> bytes:
-    return blake2b(data, digest_size=16).digest()

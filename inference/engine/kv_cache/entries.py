@@ -38,7 +38,7 @@ class KVSnapshot:
     first_position: int  # lowest position that every layer still holds
     state: bytes | None = None
     on_disk: bool = False
-    ephemeral: bool = False  # RAM only: the request asked for nothing to be stored
+    ephemeral: bool = False  # RAM only: the request forbids storage
     tags: Tags = NO_TAGS  # owners, see ``purging``
     is_superseded: bool = False  # a conversation continued from here; the state at its new end is worth more
     key: str = field(init=False)

@@ -84,6 +84,12 @@ class IdleSlots:
         self.empty(entry)
         return True
 
+    def take_free_slot(self, *, exclude: int | None) -> int | None:
+        """Take a slot without cells from the pool, emptying an idle one if needed; None when none is left."""
+        if not self._pool.has_free_slot and not self.evict_oldest(exclude=exclude):
+            return None
+        return self._pool.take_slot()
+
     def check(self) -> None:
         """Compare tokens, pool and the model's own count of positions; raises ``AccountingError``."""
         for slot, entry in self._entries.items():

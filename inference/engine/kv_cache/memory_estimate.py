@@ -41,7 +41,7 @@ class KvShape:
         """Return the bytes of both caches for a pool of ``n_cells`` and ``n_slots`` sequences."""
         per_layer = _bytes(self.k_size, config.kv_type_k) + _bytes(self.v_size, config.kv_type_v)
         in_pass = config.ubatch_size or min(config.batch_size, n_cells)
-        windows = _padded(self.window * n_slots + in_pass)
+        windows = -(-(self.window * n_slots + in_pass) // CELL_PADDING) * CELL_PADDING  # rounded up
         return per_layer * (self.n_full_layers * n_cells + self.n_window_layers * min(n_cells, windows))
 
 
@@ -76,10 +76,6 @@ def sizes_that_fit(shape: KvShape, config: EngineConfig, *, n_cells: int, n_slot
         if shape.n_bytes(config, size, n_slots) <= free_bytes:
             sizes.append(size)
     return sizes
-
-
-def _padded(n_cells: int) -> int:
-    return -(-n_cells // CELL_PADDING) * CELL_PADDING
 
 
 def _bytes(n_elements: int, kind: KvType) -> int:

@@ -1,4 +1,4 @@
-"""The prefix cache of one runner: KV state of earlier and running sequences, reused by whoever shares a prefix.
+"""The prefix cache of one runner: KV state of earlier and running sequences, reused by sequences that share a prefix.
 
 Wires search, idle slots, snapshots and loading, and owns the entries of live sequences. Knows no scheduling.
 """
@@ -65,7 +65,7 @@ class PrefixCache:
         """Give ``sequence`` a slot that holds the match and set ``n_computed``; False when no slot is free."""
         # Read before room is made: eviction may push this very snapshot out of RAM.
         state = self.snapshots.read(match.entry) if match and isinstance(match.entry, KVSnapshot) else None
-        slot = None if match and match.in_place else self._empty_slot(exclude=match.slot if match else None)
+        slot = None if match and match.in_place else self.idle.take_free_slot(exclude=match.slot if match else None)
         if slot is not None:
             if match and not self._filler.fill(slot, match, state):
                 match = None
@@ -137,7 +137,7 @@ class PrefixCache:
     # ---- states for other runners ----
 
     def exportable(self) -> list[KVSnapshot]:
-        """List what can be continued, youngest first; snapshots of idle slots come without their states."""
+        """List the states that can be continued, youngest first; snapshots of idle slots come without their states."""
         idle = [self._saver.describe(entry) for entry in self.idle.youngest_first() if is_worth_saving(entry)]
         keys = {snapshot.key for snapshot in idle}
         return idle + [snapshot for snapshot in self.snapshots.youngest_first() if snapshot.key not in keys]
@@ -164,15 +164,10 @@ class PrefixCache:
         return self.snapshots.flush_one()
 
     def close(self, timeout_secs: float) -> None:
-        """Write what can be written to disk within the time."""
+        """Write as many states to disk as the time allows."""
         while self.flush_one():
             pass
         self.snapshots.close(timeout_secs)
-
-    def _empty_slot(self, *, exclude: int | None) -> int | None:
-        if not self._pool.has_free_slot and not self.idle.evict_oldest(exclude=exclude):
-            return None
-        return self._pool.take_slot()
 
 
 def slot_of(sequence: Sequence) -> int:

@@ -98,9 +98,9 @@ class PrefixSearch:
             first_position = self._kv.first_position(entry.slot)
         if at_end:
             return n_tokens
-        return n_tokens if n_tokens >= MIN_SHARED and self._window_reaches(first_position, n_tokens) else 0
+        return n_tokens if n_tokens >= MIN_SHARED and self.window_reaches(first_position, n_tokens) else 0
 
-    def _window_reaches(self, first_position: int, n_tokens: int) -> bool:
+    def window_reaches(self, first_position: int, n_tokens: int) -> bool:
         """True when a state that starts at ``first_position`` can continue at position ``n_tokens``.
 
         Layers with a sliding window drop older cells, and llama.cpp trims and copies without complaint to a position

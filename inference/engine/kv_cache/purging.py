@@ -59,7 +59,7 @@ def losses(index: RadixTree[E], purged: PurgedTags) -> Iterator[tuple[E, Tags]]:
     affected = [entry for entry in index.values() if purged.remaining(entry.tags) != entry.tags]
     orphans: dict[int, E] = {}
     for entry in affected:
-        sharing = _beginning_with(index, entry)
+        sharing = [other for other in index.extensions(entry.tokens) if other is not entry]
         owners = purged.remaining(entry.tags)
         if not owners:
             # A turn that is not stored retains no state of others.
@@ -71,14 +71,3 @@ def losses(index: RadixTree[E], purged: PurgedTags) -> Iterator[tuple[E, Tags]]:
     for entry in orphans.values():
         if not entry.is_running:
             yield entry, NO_TAGS
-
-
-def _beginning_with(index: RadixTree[E], entry: E) -> list[E]:
-    """List the other entries whose tokens begin with all tokens of ``entry``."""
-    longer = []
-    for n_tokens, other in index.matches(entry.tokens):
-        if n_tokens < len(entry.tokens):
-            break
-        if other is not entry:
-            longer.append(other)
-    return longer

@@ -4,6 +4,7 @@ Knows tokens and values; the meaning of a value, and whether it can be reused, i
 """
 
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -24,6 +25,14 @@ class _Node(Generic[V]):
         self.edge = edge
         self.children: dict[int, _Node[V]] = {}
         self.values: list[V] = []
+
+    def split_edge(self, child: "_Node[V]", n_tokens: int) -> "_Node[V]":
+        """Insert a node above ``child``, after the first ``n_tokens`` of its edge, and return it."""
+        upper: _Node[V] = _Node(child.edge[:n_tokens])
+        child.edge = child.edge[n_tokens:]
+        upper.children[int(child.edge[0])] = child
+        self.children[int(upper.edge[0])] = upper
+        return upper
 
     def subtree_values(self, exclude: "_Node[V] | None" = None) -> Iterator[V]:
         """Yield every value at or under this node, except those under the child ``exclude``."""
@@ -49,7 +58,7 @@ class RadixTree(Generic[V]):
                 child = node.children[int(tokens[depth])] = _Node(tokens[depth:].copy())
             n = n_common(child.edge, tokens[depth:])
             if n < len(child.edge):
-                child = _split(node, child, n)
+                child = node.split_edge(child, n)
             node, depth = child, depth + n
         node.values.append(value)
 
@@ -87,6 +96,11 @@ class RadixTree(Generic[V]):
                 yield n_tokens, value
             visited = node
 
+    def extensions(self, tokens: Tokens) -> Iterator[V]:
+        """Yield every value whose tokens begin with all of ``tokens`` (at least one), or equal them."""
+        longest = takewhile(lambda match: match[0] == len(tokens), self.matches(tokens))
+        return (value for _, value in longest)
+
     def values(self) -> Iterator[V]:
         """Yield every value; the tree must not change meanwhile."""
         return self._root.subtree_values()
@@ -100,15 +114,6 @@ def n_common(left: Tokens, right: Tokens) -> int:
     n = min(len(left), len(right))
     differs = left[:n] != right[:n]
     return int(differs.argmax()) if differs.any() else n
-
-
-def _split(parent: _Node[V], child: _Node[V], n_tokens: int) -> _Node[V]:
-    """Insert a node between the two, after the first ``n_tokens`` of the child's edge."""
-    upper: _Node[V] = _Node(child.edge[:n_tokens])
-    child.edge = child.edge[n_tokens:]
-    upper.children[int(child.edge[0])] = child
-    parent.children[int(upper.edge[0])] = upper
-    return upper
 
 
 def _prune(path: list[_Node[V]]) -> None:

@@ -12,7 +12,7 @@ MAX_LOADS = 3  # attempts to load a state, each with less beside it
 
 
 class SlotFiller:
-    """Keeps the pool's counts equal to what the model holds."""
+    """Keeps the counts of the pool equal to the cells that the model uses."""
 
     def __init__(
         self, pool: SlotPool, kv: KVCache, idle: IdleSlots, snapshots: SnapshotStore, search: PrefixSearch

@@ -63,10 +63,10 @@ def consume_state(path: Path, fingerprint: str, *, maps: bool = False) -> tuple[
         path.unlink(missing_ok=True)
 
 
-def header_of(path: Path) -> StateHeader:
-    """Read the header and leave the file as it is; raises as ``consume_state`` does."""
+def tags_of(path: Path) -> list[str]:
+    """Return the owners that a file names, and leave it as it is. Raises ``ValueError``, ``OSError``."""
     with path.open("rb") as file:
-        return _read_header(file)
+        return _read_header(file).tags
 
 
 def _read_header(file: BinaryIO) -> StateHeader:

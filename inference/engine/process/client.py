@@ -151,7 +151,7 @@ class RunnerProcess:
             with self._sending:
                 self._connection.send_bytes(encode(frame))
         except OSError:
-            log.debug("frame dropped, runner is gone: runner=%s frame=%s", self._title, type(frame).__name__)
+            log.debug("frame dropped, runner is gone runner=%s frame=%s", self._title, type(frame).__name__)
 
     def stop(self, timeout_secs: float) -> None:
         """Stop the runner, by SIGKILL after ``timeout_secs``; returns after ``on_exit``."""
@@ -212,5 +212,5 @@ class RunnerProcess:
             self._on_frame(frame)
         except Exception:
             # A frame that was not handled is a lost token: kill the runner, so that its sequences are replayed whole.
-            log.exception("frame not handled, killing the runner: runner=%s", self._title)
+            log.exception("frame not handled, killing the runner runner=%s", self._title)
             self._started().kill()

@@ -100,7 +100,7 @@ def _fingerprint(config: EngineConfig) -> str:
     try:
         return state_fingerprint(config)
     except OSError as error:
-        log.warning("kv states not shared between runners: error=%s", error)
+        log.warning("kv states not shared between runners error=%s", error)
         return ""
 
 
@@ -111,7 +111,7 @@ def _open_disk(config: EngineConfig, fingerprint: str) -> SnapshotDisk | None:
     try:
         return DiskStore(config.cache_dir, config.cache_disk_mb * MEBIBYTE, fingerprint)
     except OSError as error:
-        log.warning("kv cache on disk disabled: folder=%s error=%s", config.cache_dir, error)
+        log.warning("kv cache on disk disabled folder=%s error=%s", config.cache_dir, error)
         return None
 
 

@@ -36,17 +36,14 @@ class PromptLookup:
 
     def draft(self, tokens: Sequence[int], at_most: int) -> list[int]:
         """Return up to ``at_most`` draft tokens; ``tokens`` is the whole sequence, longer than at the last call."""
-        self._learn(tokens[self._n_tokens :])
-        self._extend(tokens)
-        self._last_draft = self._find_repetition()
-        return self._last_draft[: max(0, at_most)]
-
-    def _learn(self, appended: Sequence[int]) -> None:
-        """Update the rate of the last draft, decoded or not, up to its first wrong token."""
-        for drafted, token in zip(self._last_draft, appended, strict=False):
+        # The rate of the last draft, decoded or not, is updated up to its first wrong token.
+        for drafted, token in zip(self._last_draft, tokens[self._n_tokens :], strict=False):
             self._odds[self._length] += WEIGHT * ((drafted == token) - self._odds[self._length])
             if drafted != token:
                 break
+        self._extend(tokens)
+        self._last_draft = self._find_repetition()
+        return self._last_draft[: max(0, at_most)]
 
     def _extend(self, tokens: Sequence[int]) -> None:
         n_tokens = len(tokens)

@@ -17,16 +17,13 @@ from inference.engine.backends import llama_cpp_api as lib
 from inference.engine.backends.backend import Logits
 from inference.engine.errors import BadLogitsError
 from inference.engine.params import SamplingParams
+from inference.engine.sampling.logit_groups import N_GROUPS, group_maxima, ids_at_least
 
 # Below the best logit by this much, a token has less than e^-20 of its probability: all 262,144 together 5e-4.
 BASE_MARGIN = 20.0
 # At a higher temperature without a filter, this many temperatures: all tokens below have 1e-6 together.
 MARGIN_PER_TEMPERATURE = 26.0
 TOP_P_THAT_CUTS = 0.999
-# Token ids that are equal modulo this form a group: the maxima of such groups take one sequential pass.
-N_GROUPS = 8192
-# With candidates in more groups than this, a second pass over all logits is cheaper: 65 us either way at 1,024.
-MOST_GROUPS = 1024
 
 MASK_64 = (1 << 64) - 1
 # llama.cpp replaces this seed by a random one.
@@ -102,10 +99,14 @@ class Sampler:
             best = int(logits.argmax())  # a NaN counts as the largest
             _check_peak(float(logits[best]), len(logits))
             return best
-        maxima = _maxima(logits)
-        self._candidates.fill(_at_least(self._threshold(maxima, len(logits)), logits, maxima), logits)
+        maxima = group_maxima(logits)
+        threshold = self._threshold(maxima, len(logits))
+        self._candidates.fill(ids_at_least(threshold, logits, maxima), logits)
         lib.llama_sampler_apply(self._chain, ctypes.byref(self._candidates.array))
-        return self._draw(index)
+        dist = lib.llama_sampler_init_dist(draw_seed(self._params.seed, index))
+        lib.llama_sampler_apply(dist, ctypes.byref(self._candidates.array))
+        lib.llama_sampler_free(dist)
+        return self._candidates.selected
 
     def _threshold(self, maxima: Logits, n_logits: int) -> np.float32:
         """Return a bound that all tokens that can be drawn reach, and few others.
@@ -118,12 +119,6 @@ class Sampler:
         _check_peak(float(peak), n_logits)
         threshold: np.float32 = peak - self._margin
         return max(threshold, top[0]) if cuts_at_k else threshold
-
-    def _draw(self, index: int) -> int:
-        dist = lib.llama_sampler_init_dist(draw_seed(self._params.seed, index))
-        lib.llama_sampler_apply(dist, ctypes.byref(self._candidates.array))
-        lib.llama_sampler_free(dist)
-        return self._candidates.selected
 
     def _penalize(self, logits: Logits, history: Sequence[int]) -> None:
         """Apply llama.cpp's penalties to the tokens of ``history``, before the cut: a penalty may raise a logit."""
@@ -140,28 +135,6 @@ class Sampler:
 def _check_peak(peak: float, n_logits: int) -> None:
     if not math.isfinite(peak):
         raise BadLogitsError(f"the best of {n_logits} logits is {peak}")
-
-
-def _maxima(logits: Logits) -> Logits:
-    """Return the maximum of every group, shape (N_GROUPS,); NaN counts as the largest, an empty group has -inf."""
-    n_even = len(logits) - len(logits) % N_GROUPS
-    maxima: Logits = np.maximum.reduce(logits[:n_even].reshape(-1, N_GROUPS), axis=0, initial=-np.inf)
-    if n_even < len(logits):
-        rest = logits[n_even:]
-        np.maximum(maxima[: len(rest)], rest, out=maxima[: len(rest)])
-    return maxima
-
-
-def _at_least(threshold: np.float32, logits: Logits, maxima: Logits) -> NDArray[np.intp]:
-    """Return the ids of all logits that reach ``threshold``, by reading only the groups that have one."""
-    groups = (maxima >= threshold).nonzero()[0]
-    if len(groups) > MOST_GROUPS:
-        return (logits >= threshold).nonzero()[0]
-    ids = (np.arange(0, len(logits), N_GROUPS)[:, None] + groups).ravel()
-    if len(logits) % N_GROUPS:
-        ids = ids[ids < len(logits)]
-    candidates: NDArray[np.intp] = ids[logits[ids] >= threshold]
-    return candidates
 
 
 def bounded(params: SamplingParams) -> SamplingParams:

@@ -74,7 +74,7 @@ class CitationFilter:
         self._highest = highest
         self._pending = ""  # a space, an open bracket, or an unknown label before the next character
         self._last = "\n"
-        self._tail = ""  # of what was released, back to the last space
+        self._tail = ""  # end of the released text, from the last space on
         self._code = _Code()
 
     def push(self, text: str) -> str:
@@ -111,7 +111,7 @@ class CitationFilter:
             return self._after_unknown(character)
         if "[" in self._pending:
             return self._within(character)
-        if character == "[" and not self._code.is_inside() and not self._is_index():
+        if character == "[" and not self._code.is_inside() and (self._pending or not _INDEXED.search(self._tail)):
             self._pending += character
             return ""
         pending, self._pending = self._pending, ""
@@ -120,9 +120,6 @@ class CitationFilter:
             return self._release(pending)
         self._code.advance(character)
         return self._release(pending + character)
-
-    def _is_index(self) -> bool:
-        return not self._pending and _INDEXED.search(self._tail) is not None
 
     def _within(self, character: str) -> str:
         if character == "]":

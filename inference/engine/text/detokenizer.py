@@ -9,6 +9,7 @@ from typing import Self
 
 from inference.engine.params import SequenceParams
 from inference.engine.text.citation_filter import CitationFilter
+from inference.engine.text.stop_sequences import StopSequences
 
 
 class Detokenizer:
@@ -20,7 +21,7 @@ class Detokenizer:
     """
 
     def __init__(self, stop: Sequence[str] = (), *, trim_start: bool = False, highest_label: int | None = None) -> None:
-        self._stop = tuple(sequence for sequence in stop if sequence)
+        self._stop = StopSequences(stop)
         self._labels = None if highest_label is None else CitationFilter(highest_label)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._pending = ""  # decoded, but it may begin a stop sequence
@@ -42,7 +43,21 @@ class Detokenizer:
         self._lead.extend(characters)
         is_within_character = bool(self._decoder.getstate()[0])
         self._ends.append(self._n_decoded + is_within_character)
-        return "" if self.stopped else self._release_decided(characters)
+        if self.stopped:
+            return ""
+        if not self._stop:
+            return self._release(characters)
+        text = self._pending + characters
+        cut = self._stop.first_in(
+            text, len(self._pending), lambda start, length: self._lead.hides(self._n_released + start, length)
+        )
+        if cut is not None:
+            self.stopped = True
+            self._pending = ""
+            return self._release(text[:cut]) + self._flush_labels()
+        n_decided = len(text) - self._stop.n_unfinished(text)
+        self._pending = text[n_decided:]
+        return self._release(text[:n_decided])
 
     def flush(self) -> str:
         """Return the text held back until the answer ends; an incomplete last character is left out."""
@@ -60,43 +75,6 @@ class Detokenizer:
         """
         n_characters = self._n_released if self.stopped else self._n_decoded
         return sum(end <= n_characters for end in self._ends)
-
-    def _release_decided(self, characters: str) -> str:
-        """Release the text that cannot belong to a stop sequence.
-
-        Of two stop sequences the one that is complete first ends the text, however its characters are spread over
-        tokens.
-        """
-        if not self._stop:
-            return self._release(characters)
-        text = self._pending + characters
-        cut = self._first_stop(text, len(self._pending))
-        if cut is not None:
-            self.stopped = True
-            self._pending = ""
-            return self._release(text[:cut]) + self._flush_labels()
-        n_pending = self._n_may_begin_stop(text)
-        self._pending = text[len(text) - n_pending :]
-        return self._release(text[: len(text) - n_pending])
-
-    def _first_stop(self, text: str, n_searched: int) -> int | None:
-        """Return the start of the stop sequence that is complete first (of those, the longest)."""
-        first: tuple[int, int] | None = None
-        for stop in self._stop:
-            start = text.find(stop, max(0, n_searched - len(stop) + 1))
-            while start >= 0 and self._lead.hides(self._n_released + start, len(stop)):
-                start = text.find(stop, start + 1)
-            if start >= 0 and (first is None or (start + len(stop), start) < first):
-                first = (start + len(stop), start)
-        return None if first is None else first[1]
-
-    def _n_may_begin_stop(self, text: str) -> int:
-        """Return the length of the longest end of ``text`` that begins a stop sequence."""
-        longest = max(map(len, self._stop)) - 1
-        for length in range(min(longest, len(text)), 0, -1):
-            if any(stop.startswith(text[-length:]) for stop in self._stop):
-                return length
-        return 0
 
     def _release(self, text: str) -> str:
         self._n_released += len(text)

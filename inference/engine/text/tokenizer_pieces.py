@@ -36,7 +36,11 @@ class TextSplitter:
         self._bound_runs = bound_runs
         self._run_lengths = _runs_that_stand_alone(user_tokens)
         self._bracketed = _brackets_that_stand_alone(user_tokens)
-        self._pattern = self._compile()
+        patterns = [f"{re.escape(char)}{{{shortest},}}" for char, (shortest, _) in self._run_lengths.items()]
+        if self._bracketed:
+            longest = max(map(len, self._bracketed)) - 2
+            patterns.append(rf"[<\[][^<>\[\]]{{1,{longest}}}[>\]]")
+        self._pattern = re.compile("|".join(patterns)) if patterns else None
 
     def split(self, text: str) -> Iterator[str]:
         """Yield pieces of ``text``, in order; joined they are ``text``. The last one may be of any length."""
@@ -46,13 +50,6 @@ class TextSplitter:
                 yield from self._bounded(text[start:cut])
                 start = cut
         yield from self._bounded(text[start:])
-
-    def _compile(self) -> "re.Pattern[str] | None":
-        patterns = [f"{re.escape(char)}{{{shortest},}}" for char, (shortest, _) in self._run_lengths.items()]
-        if self._bracketed:
-            inside = max(map(len, self._bracketed)) - 2
-            patterns.append(rf"[<\[][^<>\[\]]{{1,{inside}}}[>\]]")
-        return re.compile("|".join(patterns)) if patterns else None
 
     def _cuts(self, text: str) -> Iterator[int]:
         if self._pattern is None or len(text) <= PIECE_CHARS:

@@ -157,7 +157,7 @@ def test_a_stop_within_its_time_and_everything_runs_elsewhere_once(start_worker:
 
 def test_an_idle_worker_stops_at_once(start_worker: MakeWorker) -> None:
     worker = start_worker()
-    assert eventually(lambda: "the runner is ready" in worker.output)
+    assert eventually(lambda: "runner is ready" in worker.output)
     began = time.monotonic()
     worker.signal(signal.SIGTERM)
     assert worker.wait(10) == 0
