@@ -127,7 +127,7 @@ async def old_request(request: HttpRequest) -> JsonResponse:
     task_id = bodies.task_of(read_object(request))
     config = CoordinatorConfig.from_settings()
     verdict = await _verdict(
-        AcquireRequest(task_id, channels.US, 1, config.pause_secs + config.freed_secs, renews=False)
+        AcquireRequest(task_id, channels.OUR_SERVICE, 1, config.pause_secs + config.freed_secs, renews=False)
     )
     if isinstance(verdict, AcquisitionGranted):
         return json_response(wire.OldGrantAnswer(task_id=task_id, status="gpu_acquired", message="the GPU is yours"))

@@ -57,7 +57,7 @@ def acquire_request(data: dict[str, Any]) -> AcquireRequest:
     body = decode(AcquireBody, data)
     return AcquireRequest(
         session_id=body.session_id,
-        requester=body.requester or channels.US,
+        requester=body.requester or channels.OUR_SERVICE,
         priority=body.priority or 1,
         timeout_secs=(body.timeout_ms or DEFAULT_TIMEOUT_MS) / 1000,
         renews=(body.metadata or {}).get("renews") is True,

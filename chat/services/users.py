@@ -33,8 +33,11 @@ def belongings_of(user: AbstractBaseUser) -> Belongings:
 
 
 def delete_user(user: AbstractBaseUser) -> None:
-    """Delete conversations one by one, so that other writers get their turn, and the user last, so that a failed call
-    can be repeated. Private memories were shown only in the user's own conversations, whose KV states are purged."""
+    """Delete the user's rows, and the user last, so that a failed call can be repeated.
+
+    Conversations are deleted one by one: other writers wait for one at a time. Their KV states are purged with them;
+    private memories were shown in no other conversation.
+    """
     caller = Caller.of_user(user)
     with translated():
         for pk in list(Conversation.objects.of(caller.key).values_list("pk", flat=True)):
@@ -42,7 +45,7 @@ def delete_user(user: AbstractBaseUser) -> None:
         with transaction.atomic():
             Transcript.objects.filter(owner=caller.key).delete()
             Note.objects.filter(owner=caller.key).delete()
-            left = list(Generation.objects.filter(owner=caller.key).values_list("pk", flat=True))
-            generations.delete(generation_ids=left)
-            purges.request_purge(reason="user", generation_ids=left)
+            generation_ids = list(Generation.objects.filter(owner=caller.key).values_list("pk", flat=True))
+            generations.delete(generation_ids=generation_ids)
+            purges.request_purge(reason="user", generation_ids=generation_ids)
             user.delete()

@@ -1,7 +1,7 @@
-"""Purging the KV states of owners in all runners and in the folder of states that move. Knows no rows.
+"""Purge of the KV states of owners in all runners and in the folder of moving states. Knows no rows.
 
-Every runner is sent the tags, and each later one all tags so far before its first sequence: states that were on their
-way to it meanwhile are refused there.
+Every runner is sent the tags; a runner that starts later gets all tags so far before its first sequence, and refuses
+states that were moving to it meanwhile.
 """
 
 import threading
@@ -29,7 +29,7 @@ class PurgeOrder:
 
 
 class CachePurges:
-    """Purges under way and all tags of the past; owned by a single thread."""
+    """Purges under way, and all tags purged so far; called by one thread."""
 
     def __init__(self, slots: Sequence[RunnerSlot]) -> None:
         self._slots = slots
@@ -60,7 +60,7 @@ class CachePurges:
                 slot.send(Purge(number, list(order.tags)))
 
     def runner_exited(self, slot: RunnerSlot) -> None:
-        """Its states in memory are gone; the caller of the purge looks for files that it was writing."""
+        """Settle the purges of the runner: its memory is freed, and the caller removes files that it was writing."""
         for number in list(self._awaited):
             self._settle(number, slot.device)
 

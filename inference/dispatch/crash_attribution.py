@@ -1,8 +1,8 @@
 """Attribution of runner exits to sequences. Knows no processes.
 
-An exit is blamed on the sequences that the runner had not yet proven it can compute, or on all in it if it had.
-After two blames a sequence is a suspect: suspects are submitted one at a time, with no other unproven sequence beside
-them, until they emit a token and are cleared, or have three blames and are the culprit.
+An exit is blamed on the sequences of which the runner had not yet computed a token (unproven), or on all of them if
+there were none. After two blames a sequence is a suspect: suspects are submitted one at a time, with no other unproven
+sequence beside them, until one emits a token and is cleared, or has three blames and is the culprit.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ CULPRIT_AT_TOTAL = 10
 
 
 def blame(generations: Iterable[ActiveGeneration]) -> list[ActiveGeneration]:
-    """Note the exit of a runner on those that may have caused it; return the culprits."""
+    """Blame the exit of a runner on the sequences that may have caused it; return the culprits."""
     inside = [generation for generation in generations if generation.is_in_runner]
     blamed = [generation for generation in inside if not generation.is_proven] or inside
     for generation in blamed:
@@ -30,12 +30,12 @@ def blame(generations: Iterable[ActiveGeneration]) -> list[ActiveGeneration]:
 
 
 def clear(generation: ActiveGeneration) -> None:
-    """It has emitted a token, so that another sequence caused the earlier exits."""
+    """Clear a sequence that has emitted a token: another one caused the earlier exits."""
     generation.deaths.recent = 0
 
 
 def admissible(generations: Iterable[ActiveGeneration]) -> list[ActiveGeneration]:
-    """Return those that may be submitted now, in order."""
+    """Return the generations that may be submitted now, in order."""
     candidates = list(generations)
     suspects = [
         generation for generation in candidates if generation.deaths.recent >= SUSPECT_AT and not generation.is_proven

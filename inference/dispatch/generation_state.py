@@ -3,7 +3,7 @@
 field        content                                           written by
 tokens       all emitted tokens, of earlier workers too        the dispatcher's thread, once it was added
 location     the runner that computes it, its exported state   the dispatcher's thread
-stop         the ending it is to get, and the cancel sent      the dispatcher's thread
+stop         the ending that was requested, and when           the dispatcher's thread
 deaths       runner exits blamed on it                         ``crash_attribution``
 timing       measurements over all its runners                 the dispatcher's thread
 prefill      computed prompt tokens, last report               the dispatcher's thread
@@ -28,7 +28,7 @@ from inference.token_stream.entries import TokenEntry
 
 
 class ClaimState(StrEnum):
-    """The state of the claim when the dispatcher is done with it."""
+    """State of the claim when the dispatcher has finished with the generation."""
 
     ENDED = "ended"  # the generation is over; the row has to be finished
     RELEASED = "released"  # this worker stops; the row returns to the queue
@@ -120,7 +120,7 @@ class ActiveGeneration:
 
     @property
     def is_proven(self) -> bool:
-        """Return whether the present runner has computed a token of it and survived."""
+        """True when the present runner has computed a token of it."""
         return self.is_in_runner and len(self.tokens) > self.location.n_tokens_at_submit
 
     def submission(self, now: float) -> Submit:

@@ -1,4 +1,4 @@
-"""Measurements of one generation over all its runners, and the prefill progress that was reported of it."""
+"""Measurements of a generation over all its runners, and its reported prefill progress."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,15 @@ PROGRESS_SECS = 0.25  # between two reports of prefill progress
 
 @dataclass
 class GenerationTiming:
-    """Every ``_at`` is on the dispatcher's clock. ``n_cached``: reused tokens of the prompt, as its first runner found
-    them; None while it has not moved."""
+    """Every ``_at`` is on the dispatcher's clock. ``n_cached``: tokens of the prompt that its first
+    runner reused; None while it has not moved."""
 
     added_at: float | None = None
     submitted_at: float | None = None
     first_token_at: float | None = None
-    exported_at: float | None = None  # it is moving and has emitted nothing since
-    former_prefill_ms: float = 0.0  # in runners that it has left
-    former_decode_ms: float = 0.0
+    exported_at: float | None = None  # set while it moves, until its next token
+    earlier_prefill_ms: float = 0.0  # in earlier runners
+    earlier_decode_ms: float = 0.0
     gpu_wait_ms: float = 0.0
     gpu_load_ms: float = 0.0
     restore_ms: float = 0.0
@@ -41,15 +41,15 @@ class GenerationTiming:
         self.gpu_load_ms += self._overlap_ms(granted_at, now)
 
     def note_export(self, exported: ExportedSequence) -> None:
-        self.former_prefill_ms += exported.prefill_ms
-        self.former_decode_ms += exported.decode_ms
-        # One that had computed nothing may still find its prefix where it goes.
+        self.earlier_prefill_ms += exported.prefill_ms
+        self.earlier_decode_ms += exported.decode_ms
+        # A sequence without a state may still find its prefix in the cache of the next runner.
         if self.n_cached is None and exported.path:
             self.n_cached = exported.n_cached
 
     def report(self, *, prefill_ms: float, decode_ms: float) -> dict[str, float]:
         """Return all times in ms; the arguments are those of the last runner."""
-        times = {"prefill": prefill_ms + self.former_prefill_ms, "decode": decode_ms + self.former_decode_ms}
+        times = {"prefill": prefill_ms + self.earlier_prefill_ms, "decode": decode_ms + self.earlier_decode_ms}
         if self.added_at is not None and self.submitted_at is not None:
             times["load"] = (self.submitted_at - self.added_at) * 1000
             if self.first_token_at is not None:
@@ -60,7 +60,7 @@ class GenerationTiming:
         return times
 
     def _overlap_ms(self, since: float, now: float) -> float:
-        """Only the time in which the generation was here counts as its wait."""
+        """Return the ms since ``since``, or since the generation was added if that was later."""
         return 1000 * (now - max(since, now if self.added_at is None else self.added_at))
 
 

@@ -1,10 +1,12 @@
 """Demand for the GPU: whether to request the lease, with which priority and sessions. Knows no GPU states.
 
-The lease is requested at once, since the length of an answer is unknown. The exception is an answer that is sure to end
-on the CPU before the GPU could help (by its ``max_tokens``, at the measured speeds): one-word answers of a classifier
-must not evict the other tenant. When an answer ends while the request waits, the request is withdrawn; when it ends
-while the model is being loaded, the load is finished and the GPU kept for the linger: the other tenant has made room
-already, and the next question of a conversation usually comes within seconds.
+The lease is requested at once, since the length of an answer is unknown; except for an answer that is sure to end on
+the CPU before the GPU is ready (by its ``max_tokens``, at the measured speeds): one-word answers of a classifier must
+not evict the other tenant.
+
+When the last answer ends while the request waits, the request is withdrawn. When it ends while the model is being
+loaded, the load is finished and the GPU held for the linger time: the other tenant has left already, and the next
+question of a conversation usually comes within seconds.
 """
 
 from collections.abc import Callable, Collection
@@ -34,13 +36,13 @@ class SpeedEstimate:
 
     def note_step(self, step: Step) -> None:
         if step.n_prefill == 0 and step.n_decode:
-            self._decode_ms = _mixed(self._decode_ms, step.step_ms)
+            self._decode_ms = _moving_average(self._decode_ms, step.step_ms)
         elif step.n_decode == 0 and step.n_prefill > 1:
-            self._prefill_ms = _mixed(self._prefill_ms, step.step_ms / step.n_prefill)
+            self._prefill_ms = _moving_average(self._prefill_ms, step.step_ms / step.n_prefill)
 
     def note_session_start(self, secs: float) -> None:
         """``secs``: from the request until the runner was ready."""
-        self._to_gpu_secs = _mixed(self._to_gpu_secs, secs)
+        self._to_gpu_secs = _moving_average(self._to_gpu_secs, secs)
 
     def is_gpu_worthwhile(self, generations: Collection[ActiveGeneration]) -> bool:
         """Return whether any generation may still run on the CPU when the GPU could be ready."""
@@ -78,10 +80,6 @@ class SessionHolds:
     def current(self, now: float) -> frozenset[str]:
         self._holds = {name: (secs, until) for name, (secs, until) in self._holds.items() if until > now}
         return frozenset(self._holds)
-
-
-def _mixed(old: float | None, new: float) -> float:
-    return new if old is None else (1 - WEIGHT) * old + WEIGHT * new
 
 
 class GpuDemand:
@@ -150,3 +148,7 @@ class GpuDemand:
 
     def _unstopped(self) -> list[ActiveGeneration]:
         return [generation for generation in self._generations.by_id.values() if generation.stop is None]
+
+
+def _moving_average(old: float | None, new: float) -> float:
+    return new if old is None else (1 - WEIGHT) * old + WEIGHT * new

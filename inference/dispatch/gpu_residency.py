@@ -1,8 +1,8 @@
 """Residency of the model on the GPU: drives the states of ``gpu_state`` from lease events, runners and the clock.
 
 The lease is held from LOADING to the end of LEAVING, and released once the runner has exited and its memory is free.
-Whether to request it is decided by ``gpu_demand``, how states are moved by ``migration``, when it goes back by
-``lease_release``.
+``gpu_demand`` decides whether to request it, ``migration`` moves the states, ``lease_release`` decides when it is
+released.
 """
 
 import logging
@@ -28,7 +28,7 @@ END_POLL_SECS = 0.01
 
 
 class GpuResidency:
-    """Owned by a single thread, except for the methods that describe it."""
+    """Called by one thread, except for ``describe`` and ``describe_lease_client``."""
 
     def __init__(
         self, parts: GpuParts, generations: ActiveGenerations, cpu: RunnerSlot, gpu: RunnerSlot, post: Post
@@ -119,7 +119,7 @@ class GpuResidency:
         self._check_migration(now)
 
     def gpu_ready(self, now: float) -> None:
-        if self.state is not GpuState.LOADING:  # it became ready while its start was given up
+        if self.state is not GpuState.LOADING:  # the session ended while the runner started
             self._gpu.kill("it became ready too late", is_expected=True)
             return
         session = self._session

@@ -34,11 +34,11 @@ class LockedRunner(RunnerProcess):
         lock: GpuLock,
         on_frame: OnFrame,
         on_exit: OnExit,
-        on_no_room: Callable[[], None],
+        on_out_of_memory: Callable[[], None],
     ) -> None:
         super().__init__(config, title=TITLES[config.device], on_frame=on_frame, on_exit=on_exit, keep_fds=(lock.fd,))
         self._lock = lock
-        self._on_no_room = on_no_room
+        self._on_out_of_memory = on_out_of_memory
 
     def start(self, timeout_secs: float = START_TIMEOUT_SECS) -> Ready:
         try:
@@ -47,7 +47,7 @@ class LockedRunner(RunnerProcess):
         except RunnerStartError as error:
             # Without memory on the GPU llama.cpp makes no context, or aborts the process.
             if error.code == BackendError.code or "SIGABRT" in str(error):
-                self._on_no_room()
+                self._on_out_of_memory()
             raise
 
 
@@ -69,9 +69,9 @@ class GpuRunnerMaker:
         """Raises GpuBusy, TooLittleMemory, ModelUnavailable, or OSError."""
         config = self.config()
         free_mb = self._device.free_mb
-        n_layers = self._fitting(config, free_mb)
+        n_layers = self._n_fitting_layers(config, free_mb)
         if n_layers == 0:
-            raise TooLittleMemory(self._too_small(config, free_mb))
+            raise TooLittleMemory(self._shortage(config, free_mb))
         if config.backend is not BackendKind.FAKE and (shortage := gpu_memory_shortage(config, free_mb)):
             log.warning("not every layer fits device=%s n_layers=%d shortage=%s", self._device.name, n_layers, shortage)
         lock = gpu_lock(self._device.uuid, self._lock_folder)
@@ -102,7 +102,7 @@ class GpuRunnerMaker:
         if not self._is_checked:
             try:
                 config, total_mb = self.config(), self._device.total_mb
-                obstacle = None if self._fitting(config, total_mb) > 0 else self._too_small(config, total_mb)
+                obstacle = None if self._n_fitting_layers(config, total_mb) > 0 else self._shortage(config, total_mb)
             except (ModelUnavailable, ModelFileError) as error:
                 return str(error)
             self._is_checked, self._obstacle = True, obstacle
@@ -113,9 +113,9 @@ class GpuRunnerMaker:
         self._n_layers = max(1, n_layers // 2)
         log.warning("layers did not fit device=%s n_layers=%d next=%d", self._device.name, n_layers, self._n_layers)
 
-    def _fitting(self, config: EngineConfig, free_mb: int) -> int:
+    def _n_fitting_layers(self, config: EngineConfig, free_mb: int) -> int:
         return config.gpu_layers if config.backend is BackendKind.FAKE else layers_that_fit(config, free_mb)
 
-    def _too_small(self, config: EngineConfig, free_mb: int) -> str:
+    def _shortage(self, config: EngineConfig, free_mb: int) -> str:
         shortage = gpu_memory_shortage(config, free_mb)
         return f"not one layer fits onto {self._device.name} of {self._device.total_mb} MB: {shortage}"

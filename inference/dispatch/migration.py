@@ -18,7 +18,7 @@ class Migration:
 
     def copy_ahead(self) -> None:
         """Begin to copy checkpoints while the GPU's runner loads."""
-        # The CPU's runner may not have read yet the states of the last way back; every other file is unused.
+        # The CPU's runner may not have read yet the states of the last move back; every other file is unused.
         self._folder.clear(but=None if self._to_cpu is None else self._to_cpu.folder)
         self._to_gpu = StateTransfer(self._cpu, self._gpu, self._generations, self._folder)
         self._to_cpu = None

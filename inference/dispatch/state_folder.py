@@ -1,4 +1,4 @@
-"""Private folder in a tmpfs for states in transfer: its free room, and its removal. Knows no sequences.
+"""Private folder in a tmpfs for states in transfer: its free space, and its removal. Knows no sequences.
 
 <GEMMA_SHM_DIR>/gemma-kv-<user>/<process>/<move>/<number>.move      ``lock`` is held while the process runs
 """
@@ -13,13 +13,12 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-# Of the free room; the rest is for active sequences and for other users of the tmpfs.
-SHARE_FOR_COPIES = 0.5
+SHARE_FOR_COPIES = 0.5  # of the free space; the rest is for active sequences and other users of the tmpfs
 LOCK = "lock"
 
 
 class StateFolder:
-    """``wanted_bytes`` bounds the copies of one transfer; active sequences are transferred whatever they take."""
+    """``wanted_bytes`` bounds the copies of one transfer; active sequences are transferred at any size."""
 
     def __init__(self, base: Path, wanted_bytes: int) -> None:
         """Raises OSError: the folder cannot be made, or belongs to another user."""
@@ -32,13 +31,13 @@ class StateFolder:
             for folder in home.iterdir():
                 _remove_if_abandoned(folder)
             self.path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=home))
-            # The kernel frees it when this process exits, however that happens.
+            # The kernel frees the lock when this process exits, in any way.
             self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     @property
     def max_bytes(self) -> int:
-        """Room for copies now."""
+        """Bytes that copies may take now."""
         try:
             free_bytes = shutil.disk_usage(self.path).free
         except OSError:  # removed by the system, as some do when a user logs out

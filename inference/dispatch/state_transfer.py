@@ -1,7 +1,7 @@
 """Transfer of sequences and checkpoints between two runners, as files in a tmpfs. Knows no lease and no GPU states.
 
-Active sequences are exported by their runner, and their files stay with the generations; checkpoints are copied ahead
-of them, while decoding goes on, and once more at the end.
+Active sequences are exported by their runner, and each generation keeps the path of its file. Checkpoints are copied
+before them, while decoding goes on, and once more at the end.
 """
 
 from pathlib import Path
@@ -14,12 +14,11 @@ from inference.engine.protocol.frames import CacheExported, Export, ExportCache,
 # Each round pauses decoding for this long; the next round copies the rest.
 AHEAD_BUDGET_MS = 30.0
 LAST_BUDGET_MS = 60.0
-# On the way back the other tenant waits.
-BACK_BUDGET_MS = 250.0
+BACK_BUDGET_MS = 250.0  # to the CPU, while another tenant waits for the GPU
 
 
 class StateTransfer:
-    """Transfer in a single direction; the way back is a new one."""
+    """Transfer in one direction; moving back takes another object."""
 
     def __init__(
         self, source: RunnerSlot, target: RunnerSlot, generations: ActiveGenerations, folder: StateFolder
@@ -51,7 +50,7 @@ class StateTransfer:
         exported = self._generations.on_device(self.source.device)
         for generation in exported:
             generation.location.is_exporting, generation.timing.exported_at = True, now
-        if self.source.ready is not None:  # else it holds nothing, and no reply would come
+        if self.source.ready is not None:  # else it has no states and sends no reply
             self.source.send(Export([generation.sequence_id for generation in exported], str(self.folder)))
             self._n_awaited += 1
         self._copy(budget_ms, excludes_imported=excludes_imported)

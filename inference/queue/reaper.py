@@ -1,4 +1,4 @@
-"""The reaper: one round over everything that a lost process or a lost message leaves behind.
+"""The reaper repairs rows that a lost process or a lost message has left behind, one round at a time.
 
 Every worker and every web process has one. Each move is a conditional update, so that two reapers make it once.
 """
@@ -18,7 +18,7 @@ REAP_SECS = 1.0
 
 
 class Reaper:
-    """A worker's. ``n_claimable`` and ``holds`` speak for the worker's own claims."""
+    """The whole reaper, for a worker. ``n_claimable`` and ``holds`` are those of its claims."""
 
     def __init__(
         self,
@@ -39,9 +39,9 @@ class Reaper:
 
 
 class RowReaper:
-    """The part that a web process runs too: while no worker exists, deadlines and cancels still hold.
+    """The part that web processes run too, so that deadlines and cancels hold while no worker exists.
 
-    It sends no wake-up messages of its own accord, which would pile up in the broker without a worker.
+    It repeats no wake-up messages: without a worker they would accumulate in the broker.
     """
 
     def __init__(

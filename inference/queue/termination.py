@@ -1,6 +1,6 @@
 """Termination of a generation that no worker computes: cancelled while it waited, overdue, or given up.
 
-The order is fence, row, End entry. After the fence a former owner can write nothing more, and readers get the End only
+The order is fence, row, End entry. After the fence an earlier owner cannot write any more, and readers get the End only
 when the row has it. Until then the emitted tokens exist in Redis alone: a termination that would lose them waits.
 """
 
@@ -25,8 +25,7 @@ from inference.token_stream.entries import EndEntry, TokenEntry
 log = logging.getLogger(__name__)
 
 NO_PARAMS = SequenceParams(sampling=SamplingParams(seed=0))
-# Time for Redis to come back before tokens are given up; readers give up after the same time.
-LOG_PATIENCE_SECS = 30.0
+LOG_PATIENCE_SECS = 30.0  # without Redis; after that the tokens are given up, as readers do
 
 
 def terminate(generation_id: UUID, ending: Ending, *, without_log: bool = False) -> bool:
@@ -62,8 +61,8 @@ def _terminate(rows: GenerationQuerySet, ending: Ending, without_log: bool) -> b
         return False
     with log_context.bound_to(row):
         epoch = row.claim_epoch + 1
-        tokens = _emitted(row, epoch, without_log)
-        columns = _columns(row, ending, tokens)
+        tokens = _emitted_tokens(row, epoch, without_log)
+        columns = _result_columns(row, ending, tokens)
         moved = rows.filter(claim_epoch=row.claim_epoch).update(worker="", claim_epoch=F("claim_epoch") + 1, **columns)
         if moved != 1:
             log.info("row moved before its termination generation=%s status=%s", row.pk, ending.status)
@@ -73,7 +72,7 @@ def _terminate(rows: GenerationQuerySet, ending: Ending, without_log: bool) -> b
         return True
 
 
-def _columns(row: Generation, ending: Ending, tokens: list[TokenEntry]) -> dict[str, Any]:
+def _result_columns(row: Generation, ending: Ending, tokens: list[TokenEntry]) -> dict[str, Any]:
     try:
         params = msgspec.convert(row.params, SequenceParams, strict=False)
     except msgspec.ValidationError as error:
@@ -85,8 +84,8 @@ def _columns(row: Generation, ending: Ending, tokens: list[TokenEntry]) -> dict[
     return row_columns(ending, tokens, params, vocabulary=vocabulary)
 
 
-def _emitted(row: Generation, epoch: int, without_log: bool) -> list[TokenEntry]:
-    """The tokens of former claims; none for a row that no worker has claimed."""
+def _emitted_tokens(row: Generation, epoch: int, without_log: bool) -> list[TokenEntry]:
+    """Return the tokens of earlier claims; none for a row that no worker has claimed."""
     if row.claim_epoch == 0:
         return []
     try:

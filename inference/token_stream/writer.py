@@ -23,13 +23,12 @@ log = logging.getLogger(__name__)
 
 RETRY_SECS = 0.25
 ENTRIES_PER_APPEND = 1000
-# After this time an End is not needed any more: readers find it in the row.
-END_PATIENCE_SECS = 120.0
+END_PATIENCE_SECS = 120.0  # after that no End is needed: readers find it in the row
 
 
 @dataclass(eq=False)
 class _Channel:
-    """The pending entries of a claim. ``tokens`` holds all of them, for a Redis that lost the log."""
+    """The pending entries of a claim. ``tokens`` holds all its tokens, in case Redis loses the log."""
 
     generation_id: UUID
     epoch: int
@@ -39,8 +38,11 @@ class _Channel:
 
 
 class LogWriter:
-    """``on_lost`` is called in the writer's thread when a log belongs to a higher epoch, ``holds`` when Redis has lost
-    a log. The epoch that would have refused a late owner was lost with it, so that the row has to decide."""
+    """Writes the logs of all claims of this process.
+
+    ``on_lost`` is called in the writer's thread when a later claim owns a log. ``holds`` is called when Redis has lost
+    a log, and with it the epoch that would refuse the writer: it returns whether the row still has this claim.
+    """
 
     def __init__(
         self,
@@ -114,7 +116,7 @@ class LogWriter:
             try:
                 is_written = self.write_once()
             except Exception:
-                # Of any kind: without this thread readers of every answer would get nothing until its end.
+                # Any error: without this thread the readers of every answer would receive nothing until its end.
                 log.exception("token logs not written, trying again")
                 is_written = False
             if not is_written:

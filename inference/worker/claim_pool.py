@@ -24,7 +24,7 @@ IDLE_POLL_SECS = 0.02
 
 
 class ClaimPool:
-    """``run_next`` may be called from any number of threads; once ``closing`` is set nothing more is claimed."""
+    """``run_next`` may be called from any number of threads; once ``closing`` is set no row is claimed."""
 
     def __init__(self, worker_name: str, runner: ClaimRunner, closing: threading.Event) -> None:
         self._worker_name = worker_name
@@ -35,7 +35,7 @@ class ClaimPool:
 
     @property
     def active(self) -> dict[UUID, ActiveGeneration]:
-        """The generations that are being computed, by id."""
+        """Generations that are being computed, by id."""
         return self._runner.active
 
     def run_next(self) -> bool:
@@ -68,7 +68,10 @@ class ClaimPool:
         return live is not None and live.epoch == epoch
 
     def n_claimable(self) -> int:
-        """The number of claims that messages could lead to now; batch rows take no slot from interactive ones."""
+        """Return the number of wake-up messages that could lead to a claim now.
+
+        A batch row takes no slot from an interactive one.
+        """
         if self._n_free > 0 or not Generation.objects.interactive().queued().exists():
             return self._n_free
         n_interactive = sum(live.priority == Priority.INTERACTIVE for live in list(self.active.values()))
@@ -102,7 +105,7 @@ class ClaimPool:
             connections.close_all()  # Celery closes those of its own threads only
 
     def _run(self, row: Generation) -> None:
-        # The row records an ordinary claim; one that continues earlier work deserves a line.
+        # A first claim is recorded in the row; operators look for one that continues earlier work.
         level = logging.DEBUG if row.claim_epoch == 1 else logging.INFO
         with log_context.bound_to(row):
             log.log(level, "claimed generation=%s attempt=%d epoch=%d", row.pk, row.attempt, row.claim_epoch)

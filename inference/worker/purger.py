@@ -2,7 +2,7 @@
 
     states: runners, tmpfs, disk  ->  logs: Redis  ->  storage: database file and its WAL, append-only file
 
-Each step is written down when it is done, and may be done twice: a kill in the middle costs nothing.
+Each step is recorded when it is done and may be repeated, so that a killed worker leaves nothing behind.
 """
 
 import logging
@@ -30,16 +30,16 @@ log = logging.getLogger(__name__)
 
 PURGE_SECS = 1.0
 BATCH_ROWS = 500
-ANSWER_SECS = 5.0  # for the runners; a longer step of theirs costs another attempt
-READERS_SECS = 2.0  # in which readers of a deleted answer hear its end
+ANSWER_SECS = 5.0  # for the runners; one that is in a longer step is tried again in the next round
+READERS_SECS = 2.0  # until readers of a deleted answer have received its End
 KEEP_DAYS = 30  # a worker that was stopped for longer may have states of rows deleted meanwhile
-# Of the time at most one part in so many goes into rewriting files.
+# Rewriting files takes at most one part in so many of the time.
 STORAGE_REST = 20
 SHORTEST_REST_SECS = 3.0
 
 
 class HasCaches(Protocol):
-    """The part of the dispatcher that this needs."""
+    """The part of the dispatcher that the purge needs."""
 
     def purge(self, tags: Sequence[str]) -> PurgeOrder: ...
 
@@ -55,7 +55,7 @@ class Purger:
         self._compact_at = 0.0
 
     def begin(self) -> None:
-        """Let no runner of this worker begin with states that were deleted while there was none."""
+        """Remove states of rows that were deleted while this worker was stopped, before its first runner starts."""
         tags = list(chain.from_iterable(PurgeRequest.objects.values_list("tags", flat=True)))
         if tags:
             self._purged.add(tags)
@@ -63,7 +63,7 @@ class Purger:
             self._dispatcher.purge(tags)
 
     def run_once(self) -> None:
-        """Every step for the requests that wait for it."""
+        """Do every step for the requests that wait for it."""
         self._remove_states()
         self._remove_logs()
         self._compact()
@@ -71,7 +71,8 @@ class Purger:
     # ---- steps ----
 
     def _remove_states(self) -> None:
-        lately = timezone.now() - timedelta(hours=1)  # other workers' requests, whose states may be here as well
+        # Younger requests also if another worker has done this step: the runners here may have such states, too.
+        lately = timezone.now() - timedelta(hours=1)
         rows = PurgeRequest.objects.filter(Q(states_at=None) | Q(created_at__gt=lately)).exclude(pk__in=self._done)
         pending = dict(rows.order_by("pk").values_list("pk", "tags")[:BATCH_ROWS])
         tags = list(chain.from_iterable(pending.values()))

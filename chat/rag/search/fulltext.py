@@ -40,16 +40,16 @@ def matches(text: str, snapshot: VectorSnapshot, allowed: Mask) -> Matches:
     weights = np.zeros(len(snapshot), np.float32)
     has_name = np.zeros(len(snapshot), np.bool_)
     total = 0.0
-    words, names = [word for word in content_words(text) if len(word) <= MAX_WORD_CHARS], names_in(text)
+    names = names_in(text)
     n_allowed = int(allowed.sum())
-    for word in words:
+    for word in (word for word in content_words(text) if len(word) <= MAX_WORD_CHARS):
         rows, is_present = snapshot.rows_of(_passage_ids(word))
         rows = rows[is_present]
         rows = rows[allowed[rows]]
         n_rows = max(1, len(rows))
-        value = float(np.log1p((n_allowed - n_rows + 0.5) / (n_rows + 0.5)))
-        total += value
-        weights[rows] += value
+        weight = float(np.log1p((n_allowed - n_rows + 0.5) / (n_rows + 0.5)))
+        total += weight
+        weights[rows] += weight
         has_name[rows] |= word in names
     hits = np.flatnonzero(weights)
     return Matches((hits, weights[hits] / np.float32(total or 1.0)), has_name)

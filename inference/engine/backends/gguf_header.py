@@ -70,7 +70,7 @@ class ModelHeader:
     n_tensors: int
     n_keys: int
     data_start: int
-    data_end: int  # how long the file has to be
+    data_end: int  # bytes that the file needs at least
     architecture: str = ""
     numbers: Mapping[str, int] = field(default_factory=dict)  # every metadata value of type uint32
 
@@ -160,7 +160,7 @@ class _HeaderReader:
             raise self.damaged(f"array items have unknown type {kind}")
 
     def skip_strings(self, count: int) -> None:
-        """A vocabulary has 262,144 of them: no call per string but the one that reads its length."""
+        """Skip strings with one call each, to read the length: a vocabulary has 262,144 of them."""
         data, offset, end = self.data, self.offset, len(self.data)
         length_of = struct.Struct("<Q").unpack_from
         for _ in range(count):
@@ -192,7 +192,7 @@ class _HeaderReader:
             raise self.damaged(f"tensor {name} has {n_dimensions} dimensions")
         elements = 1
         for _ in range(n_dimensions):
-            # Python's integers do not overflow, which is where native readers of this field went wrong.
+            # Python's integers do not overflow; native readers of this field have had overflows.
             elements *= self.unsigned(8)
         kind = self.unsigned(4)
         offset = self.unsigned(8)
@@ -211,10 +211,10 @@ class _HeaderReader:
         self.skip(length)
         return self.data[start : self.offset]
 
-    def bounded(self, what: str, limit: int) -> int:
+    def bounded(self, items: str, limit: int) -> int:
         count = self.unsigned(8)
         if count > limit:
-            raise self.damaged(f"it claims {count} {what}; more than {limit} are not plausible")
+            raise self.damaged(f"it claims {count} {items}; more than {limit} are not plausible")
         return count
 
     def unsigned(self, n_bytes: int) -> int:
@@ -232,5 +232,5 @@ class _HeaderReader:
             f"model file {self.path} is truncated: it ends after {len(self.data)} bytes, within its header"
         )
 
-    def damaged(self, what: str) -> ModelFileError:
-        return ModelFileError(f"model file {self.path} is damaged: {what}")
+    def damaged(self, defect: str) -> ModelFileError:
+        return ModelFileError(f"model file {self.path} is damaged: {defect}")

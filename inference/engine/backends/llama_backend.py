@@ -31,7 +31,7 @@ NO_ROOM = 1
 
 
 class LlamaBackend:
-    """One context over a unified pool of cells; sliding-window layers hold their window only (``swa_full`` off)."""
+    """A context over a unified pool of cells; sliding-window layers hold only their window (``swa_full`` off)."""
 
     def __init__(self, config: EngineConfig, *, n_slots: int) -> None:
         check_model_file(config.model_path)

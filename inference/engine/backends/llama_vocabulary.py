@@ -98,8 +98,8 @@ class LlamaVocabulary:
             True: TextSplitter(user_defined + control, bound_runs=bound_runs),
         }
 
-    def _spellings(self, attributes: list[int], wanted: int) -> list[str]:
-        return [self.token_text(token) for token, attribute in enumerate(attributes) if attribute & wanted]
+    def _spellings(self, attributes: list[int], mask: int) -> list[str]:
+        return [self.token_text(token) for token, attribute in enumerate(attributes) if attribute & mask]
 
     def _tokenize(self, text: str, *, parse_special: bool) -> list[int]:
         # Lone surrogates (possible in JSON strings) have no UTF-8; they become "?".

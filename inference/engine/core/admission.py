@@ -1,7 +1,7 @@
-"""Admission and preemption: which waiting sequences get a slot, and which running one gives its cells up.
+"""Admission of waiting sequences to slots, and preemption of running ones.
 
 A sequence is admitted when all its known tokens fit beside the known tokens of the running ones. Room for answers is
-not reserved: the lowest in rank is preempted when it runs out.
+not reserved: when it runs out, the running sequence of the lowest rank is preempted.
 """
 
 from inference.engine.core.sequence_registry import SequenceRegistry
@@ -10,7 +10,7 @@ from inference.engine.kv_cache.prefix_search import MIN_SAVED, NO_PREFIX, Prefix
 from inference.engine.kv_cache.slot_pool import SlotPool
 from inference.engine.sequences.sequence import Sequence
 
-# Shown to the user who waits.
+# Reasons, shown to the waiting user.
 NO_ROOM = "the model's memory is full; the answers before this one go first"
 PREEMPTED = "the model's memory is full; this answer waits, and goes on when others have ended"
 OUTRANKED = "work of higher priority goes first; this answer goes on when there is a place again"
@@ -31,7 +31,7 @@ class Admission:
         n_following = 0  # sequences that wait for a running one to compute their common prefix
         for sequence in list(registry.waiting):
             if len(registry.running) + n_following >= self._parallel:
-                if self._admit_above_lower(sequence, OUTRANKED):
+                if self._admit_by_preemption(sequence, OUTRANKED):
                     continue
                 return
             lookup = self._look_up(sequence)
@@ -39,13 +39,13 @@ class Admission:
                 leader, n_common = lookup.coming
                 leader.checkpoints.add(n_common)
                 n_following += 1
-            elif not (self._try_admit(sequence, lookup) or self._admit_above_lower(sequence, PREEMPTED)):
+            elif not (self._try_admit(sequence, lookup) or self._admit_by_preemption(sequence, PREEMPTED)):
                 for waiting in registry.waiting[registry.waiting.index(sequence) :]:
                     registry.defer(waiting, NO_ROOM)
                 return
 
     def preempt(self, reason: str = PREEMPTED) -> Sequence:
-        """Take the cells of the running sequence of lowest rank; its state is saved if there is a place for it."""
+        """Take the cells of the running sequence of lowest rank; its state is saved if a tier has room for it."""
         victim = max(self._registry.running, key=lambda sequence: sequence.rank)
         self._cache.save(victim)
         self._cache.release(victim, keep=False)
@@ -74,8 +74,8 @@ class Admission:
             sequence.checkpoints.add(lookup.n_known)
         return True
 
-    def _admit_above_lower(self, sequence: Sequence, reason: str) -> bool:
-        """Preempt sequences of lower priority until ``sequence`` fits; none when even all of them are too few."""
+    def _admit_by_preemption(self, sequence: Sequence, reason: str) -> bool:
+        """Preempt sequences of lower priority until ``sequence`` fits; none if even all of them free too little."""
         running = self._registry.running
         lower = [other for other in running if other.priority > sequence.priority]
         n_room = self._pool.n_free + self._pool.n_cached + sum(other.n_computed for other in lower)

@@ -20,7 +20,7 @@ class BatchCost:
     """Measured while idle after the start, one batch at a time, then fixed, so that runs of one prompt are alike.
 
     Usable after the first round. The minimum of the rounds counts: other load during the start only adds (two rows once
-    measured at 136, 98 and 33 ms, one at 120, 39 and 28), and a wrong value would hold for the life of the process.
+    measured at 136, 98 and 33 ms, one at 120, 39 and 28), and a wrong value would be used until the process ends.
     """
 
     def __init__(self, max_rows: int) -> None:
@@ -67,10 +67,10 @@ class BatchCost:
                 rate = expected / step_ms if step_ms <= most_ms else 0.0
                 if rate > best * (1.0 if n == n_best else SPLIT_WORTH_IT / WORTH_IT):
                     best, n_best, best_drafts = rate, n, n_drafts
-        return [*_shared_out(odds[:n_best], best_drafts), *[None] * (n_answers - n_best)]
+        return [*_draft_shares(odds[:n_best], best_drafts), *[None] * (n_answers - n_best)]
 
 
-def _shared_out(odds: Sequence[Sequence[float]], n_drafts: int) -> list[int]:
+def _draft_shares(odds: Sequence[Sequence[float]], n_drafts: int) -> list[int]:
     """Return the number of draft tokens for each answer when the likeliest of all are taken."""
     ranked = sorted((-gain, index) for index, chances in enumerate(odds) for gain in chances)
     shares = [0] * len(odds)

@@ -1,4 +1,4 @@
-"""One sequence's part of the next batch."""
+"""The part of a sequence in the next batch."""
 
 from dataclasses import dataclass, field
 

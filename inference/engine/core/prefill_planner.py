@@ -1,4 +1,4 @@
-"""Prefill slices: how many prompt tokens the next batch takes, and from which prompts. Changes no sequence."""
+"""Prefill slices: the number of prompt tokens in the next batch, and their prompts. Changes no sequence."""
 
 from inference.engine.core.planned_slice import PlannedSlice
 from inference.engine.core.sequence_registry import SequenceRegistry

@@ -8,7 +8,7 @@ from inference.engine.kv_cache.slot_pool import SlotPool
 from inference.engine.kv_cache.snapshots import SnapshotStore
 from inference.engine.sequences.sequence import Sequence
 
-MAX_LOADS = 3  # attempts to load a state, each with less beside it
+MAX_LOADS = 3  # attempts to load a state; before each further one an idle slot is emptied
 
 
 class SlotFiller:
@@ -44,7 +44,7 @@ class SlotFiller:
             return False
         n_loaded = len(entry.tokens)
         self._pool.fill(slot, n_loaded)
-        # The cells that were really loaded decide, not the description in the snapshot.
+        # Checked again with the cells that were loaded: the description of the snapshot may be wrong.
         if self._search.n_usable(CellEntry(slot, entry.tokens), match.n_tokens) < match.n_tokens:
             self._kv.remove(slot)
             self._pool.shrink(slot, n_loaded)
@@ -63,7 +63,7 @@ class SlotFiller:
         return n_tokens
 
     def _load(self, slot: int, snapshot: KVSnapshot, state: bytes) -> bool:
-        """Load after making room; the pool may count cells as free that the model cannot use."""
+        """Load after making room, repeatedly: the pool may count cells as free that the model cannot use."""
         n_tokens = len(snapshot.tokens)
         for _ in range(MAX_LOADS):
             if self._idle.make_room(n_tokens) and self._kv.load(slot, state):

@@ -43,7 +43,7 @@ class StateSaver:
         return KVSnapshot(entry.tokens, self._first_position(entry), ephemeral=entry.ephemeral, tags=entry.tags)
 
     def _first_position(self, entry: CellEntry) -> int:
-        """A saved state leaves out cells that the next position does not attend to, dropped already or not."""
+        """Return the first position of a saved state: cells before the next position's window are left out."""
         window = self._kv.window
         return max(self._kv.first_position(entry.slot), len(entry.tokens) - window + 1) if window else 0
 

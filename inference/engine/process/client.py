@@ -64,7 +64,7 @@ def describe_returncode(returncode: int) -> str:
 
 
 class RunnerProcess:
-    """One runner, started once.
+    """A runner process; started once.
 
     ``on_frame`` and ``on_exit`` are called from one reader thread. The kernel kills the runner when the thread that
     called ``start`` ends: call it from one that runs as long as the process.

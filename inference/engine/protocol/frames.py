@@ -29,15 +29,15 @@ class Start(Frame, frozen=True, tag=True, kw_only=True):
 
 
 class Submit(Frame, frozen=True, tag=True, kw_only=True):
-    """Start a sequence, or continue one: ``emitted`` are the tokens that a former runner has emitted."""
+    """Start a sequence, or continue one: ``emitted`` are the tokens of earlier runners."""
 
     sequence_id: str
     prompt: list[int]
     params: SequenceParams
     emitted: list[int] = []
     priority: int = 1
-    timeout_secs: float | None = None  # from its arrival here: clocks of two processes are never compared
-    state: str = ""  # file with its KV state from a former runner; read once and removed
+    timeout_secs: float | None = None  # from the arrival of the frame: clocks of two processes are never compared
+    state: str = ""  # file with its KV state from an earlier runner; read once and removed
 
 
 class Cancel(Frame, frozen=True, tag=True):
@@ -117,7 +117,7 @@ class PrefillProgress(Frame, frozen=True, tag=True):
 
 
 class Emission(msgspec.Struct, frozen=True, array_like=True):
-    """One token: ``text`` is the text it released (whole characters, nothing that may begin a stop sequence).
+    """A token. ``text`` is the text that it released: whole characters, nothing that may begin a stop sequence.
 
     ``logprobs`` only for a sequence with ``n_logprobs``."""
 

@@ -1,4 +1,4 @@
-"""One generation inside the engine: tokens, the number of them computed, and state. Knows no batches."""
+"""A generation inside the engine: tokens, the number of them computed, and state. Knows no batches."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum

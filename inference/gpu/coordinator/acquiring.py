@@ -69,7 +69,7 @@ class Acquisition:
         self._watcher = lease.LeaseWatcher(config, clock=clock)
         self._replies: TenantReplies | None = None
         self._pause: ResidentPause | None = None
-        self._row: GpuLedger | None = None  # as this acquisition wrote it when its turn came
+        self._row: GpuLedger | None = None  # as this acquisition wrote it when it became the first in the queue
         self._recalled_at = float("-inf")
         self.waits_for = ""  # reason of the wait, for users
         self._is_cancelled = False
@@ -92,7 +92,7 @@ class Acquisition:
             if self._is_cancelled:
                 return self._refused("the request was withdrawn")
             try:
-                verdict = self._wait() if self._row is None else self._empty(self._row)
+                verdict = self._wait_in_queue() if self._row is None else self._await_residents(self._row)
             except (redis.RedisError, DatabaseError) as error:
                 log.warning("acquisition failed requester=%s error=%s", self._waiter.requester, error)
                 verdict = self._refused("the coordinator cannot reach Redis or its database")
@@ -119,7 +119,7 @@ class Acquisition:
 
     # ---- in the queue ----
 
-    def _wait(self) -> Verdict | None:
+    def _wait_in_queue(self) -> Verdict | None:
         row = GpuLedger.objects.current()
         if row.state == LedgerState.HELD and row.session_id == self._waiter.session_id:
             # Requested again after its answer was lost.
@@ -132,10 +132,10 @@ class Acquisition:
             self._watcher.check(self._redis, row)
             self._recall(row)
         elif self._entry.is_first():
-            self._take(row)
+            self._begin_pause(row)
         return None
 
-    def _take(self, row: GpuLedger) -> None:
+    def _begin_pause(self, row: GpuLedger) -> None:
         new = {"session_id": self._waiter.session_id, "requester": self._waiter.requester}
         new_epoch, was_emptied = row.epoch + 1, row.is_emptied
         is_taken = GpuLedger.objects.move(
@@ -148,7 +148,7 @@ class Acquisition:
             is_emptied=True,
             acquired_at=None,
         )
-        if not is_taken:  # another process was faster, or the lease was reset
+        if not is_taken:  # another process took it first, or the lease was reset
             return
         self._row, self.waits_for = row, f"waiting for {channels.RESIDENT} to leave the GPU"
         row.epoch, row.state, row.session_id, row.requester = (new_epoch, LedgerState.PAUSING, *new.values())
@@ -187,7 +187,7 @@ class Acquisition:
 
     # ---- while the residents leave ----
 
-    def _empty(self, row: GpuLedger) -> Verdict | None:
+    def _await_residents(self, row: GpuLedger) -> Verdict | None:
         ttl.extend(self._redis, row.epoch, self._config.ttl_secs)
         if self._pause is not None:
             outcome = self._pause.step()

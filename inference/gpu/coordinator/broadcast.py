@@ -11,7 +11,7 @@ def state_of(row: GpuLedger) -> str:
     if row.state == LedgerState.PAUSING:
         return channels.STATE_PAUSING
     if row.state == LedgerState.HELD:
-        return channels.STATE_GEMMA if row.requester == channels.US else row.requester
+        return channels.STATE_GEMMA if row.requester == channels.OUR_SERVICE else row.requester
     return channels.STATE_FREE
 
 

@@ -27,7 +27,7 @@ def finish(client: "redis.Redis[bytes]", row: GpuLedger, reason: str) -> bool:
         return False
     # Residents are notified if they never confirmed the pause, since some may have left; and after any holder but us:
     # a resident may request the GPU itself, and then it has not left.
-    has_left = row.state == LedgerState.HELD and row.requester == channels.US
+    has_left = row.state == LedgerState.HELD and row.requester == channels.OUR_SERVICE
     stays_empty = has_left and wait_queue.first(client) is not None
     to = LedgerState.FREE if stays_empty else LedgerState.RESUMING
     if not GpuLedger.objects.move(row, to, **(NO_HOLDER if stays_empty else {})):

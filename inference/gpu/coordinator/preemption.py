@@ -71,7 +71,7 @@ class ResidentPause:
         self._session_id = session_id
         self._requester = requester
         self._clock = clock
-        self._asked_at: datetime | None = None  # None: no resident was found yet
+        self._sent_at: datetime | None = None  # None: no resident was found yet
         self._began = clock()
         self._n_old = self._n_new = 0
         self._counted = PauseReplies(session_id)
@@ -79,14 +79,14 @@ class ResidentPause:
     def begin(self) -> None:
         """Count the residents and send the pause. Earlier replies do not count as answers."""
         self._began = self._clock()
-        self._ask()
+        self._send_pause()
 
     def step(self) -> PauseOutcome | None:
         for channel, message in self._replies.new():
-            if self._asked_at is not None and channels.is_fresh(message, self._asked_at):
+            if self._sent_at is not None and channels.is_fresh(message, self._sent_at):
                 self._counted.add(channel, message)
         waited_secs = self._clock() - self._began
-        if self._asked_at is None:
+        if self._sent_at is None:
             return self._check_absence(waited_secs)
         if self._counted.refusal is not None:
             return PauseOutcome(self._counted.refusal)
@@ -99,12 +99,12 @@ class ResidentPause:
             return PauseOutcome(f"the transcription service did not free the GPU within {self._config.freed_secs:g} s")
         return None
 
-    def _ask(self) -> None:
+    def _send_pause(self) -> None:
         self._n_old, self._n_new = count_residents(self._redis)
         if self._n_old + self._n_new == 0:
             return
         note_residents(self._redis, self._config)
-        self._asked_at = datetime.now(UTC)
+        self._sent_at = datetime.now(UTC)
         old = {"reason": f"{self._requester} wants the GPU", "task_id": self._session_id}
         new = channels.command(
             "pause",
@@ -123,7 +123,7 @@ class ResidentPause:
             return PauseOutcome()
         if waited_secs >= self._config.pause_secs:
             return PauseOutcome("the transcription service was here a moment ago and cannot be reached")
-        self._ask()
+        self._send_pause()
         return None
 
 

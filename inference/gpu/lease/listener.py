@@ -54,7 +54,7 @@ class CommandListener:
 def publish_freed(client: "redis.Redis[bytes]", session_id: str, result: Mapping[str, object]) -> None:
     """Publish that the memory of the GPU is free. A tenant that misses the message finds it in /gpu/state."""
     try:
-        message = channels.ack("paused", service=channels.US, session_id=session_id, metadata=result)
-        client.publish(channels.ack_channel(channels.US), message)
+        message = channels.ack("paused", service=channels.OUR_SERVICE, session_id=session_id, metadata=result)
+        client.publish(channels.ack_channel(channels.OUR_SERVICE), message)
     except redis.RedisError as error:
         log.warning("release not published session=%s error=%s", session_id, error)

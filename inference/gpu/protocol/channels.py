@@ -17,15 +17,15 @@ RESUME = "transcription_resume"
 STATE = "gpu_state"
 OWNER = "gpu_owner"
 
-# The second: commands to every tenant, replies by service.
+# The second generation: commands to every tenant, replies by service.
 COMMAND = "gpu:command"
 ACKS = "gpu:ack:"
 
 RESIDENT = "transcription"  # uses the GPU while no lease is granted
-STATE_FREE = "transcription"
+STATE_FREE = RESIDENT
 STATE_PAUSING = "pausing"
 STATE_GEMMA = "gemma"
-US = "gemma-service"
+OUR_SERVICE = "gemma-service"
 
 CLOCK_SLACK_SECS = 2.0
 
@@ -64,7 +64,7 @@ def ack(
     error: str | None = None,
     metadata: Mapping[str, object] | None = None,
 ) -> str:
-    """Encode ``paused``, ``resumed`` or ``error``. ``offloading`` in the metadata: a second one follows when done."""
+    """Encode ``paused``, ``resumed`` or ``error``. With ``offloading`` in the metadata a second ``paused`` follows."""
     fields = {"ack_type": ack_type, "service": service, "session_id": session_id, "error": error}
     return encode(fields | {"metadata": dict(metadata or {})})
 

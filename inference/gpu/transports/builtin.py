@@ -15,10 +15,10 @@ from inference.gpu.protocol import channels
 from inference.gpu.transports.port import CoordinatorFault, Denial, Grant, OnWait
 
 RENEWALS_PER_TTL = 4
-# A request that leaves the queue loses its place, so it stays while the GPU is wanted.
+# A request that leaves the queue loses its place, so that it waits there as long as it is not withdrawn.
 LONGEST_WAIT_SECS = 3600.0
 REPORT_WAIT_SECS = 1.0
-UNAVAILABLE_ERRORS = "the built-in coordinator cannot reach Redis or its database"
+NO_ANSWER = "the built-in coordinator cannot reach Redis or its database"
 
 
 class BuiltInCoordinator:
@@ -27,7 +27,7 @@ class BuiltInCoordinator:
     kind = "builtin"
 
     def __init__(
-        self, client: "redis.Redis[bytes]", config: CoordinatorConfig, *, requester: str = channels.US
+        self, client: "redis.Redis[bytes]", config: CoordinatorConfig, *, requester: str = channels.OUR_SERVICE
     ) -> None:
         self._redis = client
         self._config = config
@@ -41,7 +41,7 @@ class BuiltInCoordinator:
 
     @property
     def lost_after_secs(self) -> float | None:
-        # One renewal less than the TTL: we have left before another session gets the GPU.
+        # One renewal less than the TTL: the model has left the GPU before another session gets it.
         return self._config.ttl_secs - self.renew_secs
 
     def acquire(
@@ -77,7 +77,7 @@ class BuiltInCoordinator:
         try:
             epoch = api.renew(self._redis, self._config, session_id=session_id)
         except (redis.RedisError, DatabaseError) as error:
-            raise CoordinatorFault(UNAVAILABLE_ERRORS) from error
+            raise CoordinatorFault(NO_ANSWER) from error
         finally:
             connections.close_all()
         return None if epoch is not None else "the lease has ended"
@@ -86,7 +86,7 @@ class BuiltInCoordinator:
         try:
             api.release(self._redis, session_id=session_id)
         except (redis.RedisError, DatabaseError) as error:
-            raise CoordinatorFault(UNAVAILABLE_ERRORS) from error
+            raise CoordinatorFault(NO_ANSWER) from error
         finally:
             connections.close_all()
 

@@ -103,7 +103,7 @@ class OutsideCoordinator:
             timeout_ms = min(MAX_TIMEOUT_MS, max(MIN_TIMEOUT_MS, round(self.acquire_secs * 1000)))
             body = {
                 "session_id": session_id,
-                "requester": channels.US,
+                "requester": channels.OUR_SERVICE,
                 "priority": priority,
                 "timeout_ms": timeout_ms,
                 "metadata": dict(metadata),
@@ -180,7 +180,7 @@ class OutsideCoordinator:
         if self._is_old:
             response = self._send("POST", f"/gemma/release/{session_id}", dict(result))
         else:
-            body = {"session_id": session_id, "requester": channels.US, "result": dict(result)}
+            body = {"session_id": session_id, "requester": channels.OUR_SERVICE, "result": dict(result)}
             response = self._send("POST", "/gpu/release", body)
         if response.status_code != HTTPStatus.NOT_FOUND:  # an unknown session is released already
             self._object(response)
