@@ -165,7 +165,7 @@ async def compare(
 
 
 def _sides(setup: Setup, binary: Path, name: str) -> dict[str, Callable[[], Running]]:
-    """Whom to start for a measure. The streams are also played with one token a step: guesses pay by the text."""
+    """Servers to start for a measure. Streams also run with one token a step: drafts gain more in some texts."""
     setup = replace(setup, parallel=PARALLEL.get(name, setup.parallel))
     sides: dict[str, Callable[[], Running]] = {
         OURS: partial(servers.ours, setup),

@@ -43,9 +43,9 @@ async def gap_while_a_long_prompt_arrives(server: Server, *, seed: int) -> float
 
 
 async def common_beginning(server: Server, *, seed: int) -> float:
-    """Seconds for 16 requests with the same 900-token beginning, 16 tokens each, sent at the same moment."""
-    beginning = text_of(880, seed=seed)
-    turns = [Turn(f"{beginning}. Question {i}: {text_of(6, seed=seed + i)}", n_out=16) for i in range(16)]
+    """Seconds for 16 requests with the same prefix of 900 tokens, 16 tokens each, sent at the same moment."""
+    prefix = text_of(880, seed=seed)
+    turns = [Turn(f"{prefix}. Question {i}: {text_of(6, seed=seed + i)}", n_out=16) for i in range(16)]
     _, secs = await ask_all(server, turns)
     return secs
 

@@ -1,4 +1,4 @@
-"""Runs a command with GEMMA_TEST_DATABASE_URL set to a PostgreSQL that lives as long as the command.
+"""Runs a command with GEMMA_TEST_DATABASE_URL set to a PostgreSQL that runs as long as the command.
 
 python tools/with_postgres.py python -m pytest -m databases
 """

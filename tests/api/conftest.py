@@ -19,7 +19,7 @@ def _quick_passwords(settings: Settings) -> None:
 
 @pytest.fixture
 def no_broker(redis_client: "redis.Redis[str]", monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty Redis, nobody to ring, and a process that goes on afterwards."""
+    """An empty Redis, no broker for wake-up messages, and a process that goes on afterwards."""
     monkeypatch.setattr(current_app, "send_task", lambda *args, **options: None)
     yield
     disconnect.shutdown.is_set = False

@@ -29,7 +29,7 @@ def talk(
 
 
 def follow(turn: Turn) -> None:
-    """What the ring at the end of the answer does."""
+    """Do the task of the wake-up message at the end of the answer."""
     rolling.after_answer(turn.generation_id)
 
 
@@ -51,7 +51,7 @@ def pieces_left(turn: Turn) -> bool:
 
 
 def read_piece(turn: Turn, text: str = "They talked.", *, status: Status = Status.COMPLETE) -> Generation:
-    """The summariser's generation ends with this text, and its ring is answered."""
+    """End the summariser's generation with this text, and do the task of its wake-up message."""
     generation = being_made(turn).generation
     assert generation is not None
     finish(Turn(generation_id=generation.pk), text, status=status)

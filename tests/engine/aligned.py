@@ -3,8 +3,8 @@
 llama.cpp's kernels sum over cells in lanes of 16, so that a sequence is bit-identical only where each of its
 positions keeps its place modulo 16. The service's pool, which all slots share, gives no such promise. Here every slot
 has cells of its own, position p in cell p, and slices are decoded one by one, so that no numbers depend on who else
-is in a batch. Loop, scheduler, cache, books and states are the service's, unchanged. The sliding window is made small
-(llama.cpp takes another value for the file's own), so that short prompts leave it.
+is in a batch. Loop, scheduler, cache, accounting and states are the service's, unchanged. The sliding window is made
+small (llama.cpp takes another value for the file's own), so that short prompts leave it.
 """
 
 from collections.abc import Sequence as Many

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from inference.engine.text.detokenizer import Detokenizer
 
-# Few letters, so that stop strings and their beginnings really occur; and characters of 2, 3 and 4 bytes.
+# Few letters, so that stop sequences and their prefixes really occur; and characters of 2, 3 and 4 bytes.
 WORDS = st.text(alphabet="ab\n é漢😀", max_size=30)
 STOPS = st.lists(st.text(alphabet="ab\né😀", min_size=1, max_size=4), max_size=3)
 CUTS = st.lists(st.integers(min_value=0, max_value=200), max_size=12)

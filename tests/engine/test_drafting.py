@@ -17,11 +17,11 @@ from tests.engine.harness import Harness, turn
 END = 1
 
 
-# ---- what is guessed ----
+# ---- drafts ----
 
 
 @pytest.mark.parametrize(
-    ("tokens", "guess"),
+    ("tokens", "draft"),
     [
         ([5, 6, 7, 8, 9, 5, 6], [7, 8, 9]),
         ([5, 6, 7, 0, 5, 6, 8, 0, 5, 6], [8, 0, 5]),  # the latest of equals
@@ -34,16 +34,16 @@ END = 1
         ([5], []),
     ],
 )
-def test_what_followed_the_same_tokens_is_guessed(tokens: list[int], guess: list[int]) -> None:
-    assert PromptLookup({END}).draft(tokens, 3) == guess
+def test_the_draft_is_what_followed_the_same_tokens(tokens: list[int], draft: list[int]) -> None:
+    assert PromptLookup({END}).draft(tokens, 3) == draft
 
 
 def test_a_growing_sequence_is_searched_to_its_end() -> None:
     lookup, tokens = PromptLookup(()), [1000 + n for n in range(700)]
     for token in [*range(20), *range(20)]:
         tokens.append(token)
-        guess = lookup.draft(tokens, 4)
-    assert guess == [0, 1, 2, 3]
+        draft = lookup.draft(tokens, 4)
+    assert draft == [0, 1, 2, 3]
     assert lookup.draft([*tokens, 0, 1], 4) == [2, 3, 4, 5]
 
 
@@ -214,7 +214,7 @@ def test_shapes_are_measured_while_nothing_runs() -> None:
 
 
 def test_a_batch_no_larger_than_the_answers_is_enough() -> None:
-    """Shapes are measured within what a batch takes, and guesses stay within it."""
+    """Batches are measured up to the largest size, and drafts fit into it."""
     harness = Harness.fake(batch_size=4, parallel=4, draft_max=7)
     while harness.loop.work_while_idle():
         pass
@@ -286,7 +286,7 @@ def test_the_real_model_says_the_same_with_guesses(real_config: EngineConfig) ->
 
 @pytest.mark.real_model
 def test_cells_taken_back_leave_the_window_whole(real_config: EngineConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every guess is wrong, beyond the point where the windowed cells are reused: all the window sees stays."""
+    """Every draft token is wrong, beyond the point where the windowed cells are reused: all the window sees stays."""
     monkeypatch.setattr(PromptLookup, "draft", lambda _, tokens, at_most: [7, 8, 9][:at_most])
     monkeypatch.setattr(PromptLookup, "odds", 0.9)
     config = msgspec.structs.replace(

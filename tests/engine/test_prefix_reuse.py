@@ -105,7 +105,7 @@ def test_nothing_in_common_is_no_match() -> None:
     assert match(cache, [*A[: MIN_SHARED - 1], 1]) is None, "fewer are computed sooner than shared"
 
 
-def test_a_common_beginning_is_shared_and_counted_once() -> None:
+def test_a_common_prefix_is_shared_and_counted_once() -> None:
     cache, pool, memory = cached(A)
     sequence = admitted(cache, [*A[:60], 1, 2])
     assert (sequence.slot, sequence.n_computed) == (1, 60)

@@ -1,4 +1,4 @@
-"""Anything may happen in any order, and the books balance and every token's logits are right, to the last bit.
+"""Anything may happen in any order, and the accounting and every token's logits are right, to the last bit.
 
 Arrivals, follow-ups, branches, cancels, restarts over a disk, moves to another runner, in a pool too small for all
 of it, so that states are saved and loaded and answers give way: on the fake and on the real model, flash attention off.
@@ -57,7 +57,7 @@ class Playground:
 
     def begin(self) -> None:
         self.harness = Harness(self.traced, self.config, disk=DiskStore(self.folder, 1 << 30, "random"))
-        # As many guesses as may be: their rows cost nothing.
+        # As many draft tokens as possible: their rows cost nothing.
         self.harness.loop._batch_cost.ms = [0.0, *[1.0] * self.traced.max_outputs]
 
     def submit(self, prompt: list[int], **changes: object) -> str:
@@ -96,7 +96,7 @@ class Playground:
         self.begin()
 
     def move(self, n_states: int) -> None:
-        """Everything that lives to the other runner, and the youngest states; the former one's cells are lost."""
+        """Move every sequence to the other runner, and the youngest states; the cells of the first one are lost."""
         folder = self.folder / "moving"
         folder.mkdir(exist_ok=True)
         loop, frames = self.harness.loop, self.harness.frames
@@ -130,7 +130,7 @@ class Playground:
             each.slot: each.tokens[: each.n_computed] for each in scheduler.sequences.running if each.slot is not None
         }
         held |= {slot: entry.tokens.tolist() for slot, entry in scheduler.cache.idle._entries.items()}
-        assert {slot: tokens_of(self.traced.histories[slot]) for slot in held} == held, "cells hold what the books say"
+        assert {slot: tokens_of(self.traced.histories[slot]) for slot in held} == held, "cells hold the counted tokens"
 
     def finish(self) -> list[tuple[History, float]]:
         """Run to the end; all logits that are not the reference's."""
@@ -235,8 +235,8 @@ class Anything(RuleBasedStateMachine):
         assert self.ground.finish() == []
         traced = self.ground.traced
         self.done["rows"] += sum(len(rows) for _, rows in traced.found)
-        guesses = [len(rows) - 1 for _, rows in traced.found]
-        self.done["guessed"] += sum(guesses)
+        n_drafts = [len(rows) - 1 for _, rows in traced.found]
+        self.done["guessed"] += sum(n_drafts)
         self.done["wrong"] += sum(chunk.n_kept < len(chunk.tokens) for each, _ in traced.found for chunk in each[-2:-1])
         self.done["copies"] += len(traced.copies)
         self.done["trims"] += len(traced.trims)
@@ -309,7 +309,7 @@ def test_a_branch_from_a_state_is_right(ground: Playground) -> None:
 
 
 def test_answers_that_move_again_and_again_are_right(ground: Playground) -> None:
-    """Longer than the window, two with a common beginning, one that shares nothing; in a prompt, and between tokens."""
+    """Longer than the window, two with a common prefix, one that shares nothing; in a prompt, and between tokens."""
     ground.submit(ground.words(1, 70), max_tokens=9)
     ground.submit(ground.words(1, 68) + ground.words(3, 6), max_tokens=9)
     ground.submit(ground.words(2, 20), max_tokens=9, cache_prompt=False)
@@ -327,7 +327,7 @@ def test_without_the_guard_of_the_window_it_is_not(ground: Playground, monkeypat
 
 
 def test_with_copies_of_one_token_less_it_is_not(ground: Playground, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slot that holds fewer positions than the books say: the next batch does not follow."""
+    """A slot with fewer positions than the pool counts: the next batch leaves a gap."""
     inner, copy = ground.traced.inner, ground.traced.inner.copy
     monkeypatch.setattr(inner, "copy", lambda source, target, length: copy(source, target, length - 1))
     ground.submit(ground.words(1, 110), max_tokens=3)

@@ -1,4 +1,4 @@
-"""Who is computed when: slices, budgets, priorities, room, and books that always balance. On the fake model."""
+"""Which sequences a step computes: slices, budgets, priorities, room, and the accounting. On the fake model."""
 
 from collections.abc import Sequence as Many
 from itertools import pairwise
@@ -396,7 +396,7 @@ def test_idle_slots_make_room() -> None:
 
 
 class Fragmented(RecordingBackend):
-    """A model that has no room now and then although the books say there is."""
+    """A model that has no room now and then although the pool counts enough free cells."""
 
     refusals = 2
 
@@ -408,7 +408,7 @@ class Fragmented(RecordingBackend):
         return super().decode(slices)
 
 
-def test_no_room_against_the_books_costs_cache_first_and_nobodys_answer() -> None:
+def test_a_model_without_the_room_that_the_pool_counts_costs_cache_and_no_answer() -> None:
     config = fake_config(parallel=2)
     backend = Fragmented(FakeBackend(n_cells=config.context_size, n_slots=4, batch_size=config.batch_size))
     harness = Harness(backend, config)
@@ -419,17 +419,17 @@ def test_no_room_against_the_books_costs_cache_first_and_nobodys_answer() -> Non
     assert [harness.text(name) for name in "ab"] == ["answer a", "answer b"]
 
 
-def test_no_room_for_a_single_sequence_is_a_bug_that_says_its_numbers() -> None:
+def test_no_room_for_a_single_sequence_is_a_bug_whose_error_has_the_numbers() -> None:
     config = fake_config()
     backend = RecordingBackend(FakeBackend(n_cells=10, n_slots=2, batch_size=64))
-    backend.n_cells = 4096  # the books believe in cells that are not there
+    backend.n_cells = 4096  # the pool counts cells that do not exist
     harness = Harness(backend, config)
     harness.ask("a", LONG)
     with pytest.raises(AccountingError, match="no room for a single sequence; 4096 cells"):
         harness.run()
 
 
-# ---- books ----
+# ---- accounting ----
 
 
 def test_lost_cells_are_found_when_idle() -> None:

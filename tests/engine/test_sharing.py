@@ -1,4 +1,4 @@
-"""Common beginnings are computed once, whoever computes them, and a sliding window does not make that wrong."""
+"""A common prefix is computed once, by any sequence, and the results are right with a sliding window too."""
 
 from collections.abc import Sequence as Many
 
@@ -20,9 +20,9 @@ def n_prefilled(harness: Harness) -> int:
     return sum(step.n_prefill for step in harness.steps())
 
 
-def prompt(harness: Harness, beginning: str, end: str) -> list[int]:
+def prompt(harness: Harness, prefix: str, end: str) -> list[int]:
     vocabulary = harness.backend.vocabulary
-    return [vocabulary.bos or 0, *vocabulary.encode(beginning, special=False), *vocabulary.encode(end, special=False)]
+    return [vocabulary.bos or 0, *vocabulary.encode(prefix, special=False), *vocabulary.encode(end, special=False)]
 
 
 def windowed(window: int = 48, **changes: object) -> tuple[Harness, RecordingBackend]:
@@ -35,7 +35,7 @@ def windowed(window: int = 48, **changes: object) -> tuple[Harness, RecordingBac
 
 
 @pytest.mark.parametrize("window", [0, 48])
-def test_sixteen_requests_with_the_same_beginning_compute_it_once(window: int) -> None:
+def test_sixteen_requests_with_the_same_prefix_compute_it_once(window: int) -> None:
     harness = Harness.fake(window=window, parallel=16, context_size=8192)
     for number in range(16):
         harness.submit(str(number), prompt(harness, "s" * N_COMMON, f"[[say: answer {number}]]"))
@@ -56,7 +56,7 @@ def test_the_same_on_the_real_model(real_backend: LlamaBackend, real_config: Eng
     assert all(len(harness.tokens(str(number))) == 4 for number in range(4))
 
 
-def test_a_later_request_waits_for_the_beginning_that_is_being_computed() -> None:
+def test_a_later_request_waits_for_the_prefix_that_is_being_computed() -> None:
     harness = Harness.fake()
     harness.submit("leader", prompt(harness, "s" * 600, "[[say: first]]"))
     harness.loop.step()
@@ -125,8 +125,8 @@ def test_cells_that_sharing_holds_fast_end_the_sharing_not_the_answers(cache_ram
 # ---- the window ----
 
 
-def test_the_second_to_share_a_beginning_leaves_a_snapshot_for_the_third() -> None:
-    """The first has left the beginning behind; where it ends is learned from the second, and saved."""
+def test_the_second_to_share_a_prefix_leaves_a_snapshot_for_the_third() -> None:
+    """The first has left the prefix behind; where it ends is learned from the second, and saved."""
     harness, backend = windowed()
     for name in ("one", "two", "three"):
         harness.submit(name, prompt(harness, "s" * 300, f"{name} [[count: 60]]"))
@@ -138,7 +138,7 @@ def test_the_second_to_share_a_beginning_leaves_a_snapshot_for_the_third() -> No
 
 
 def branch(harness: Harness) -> str:
-    """A second question about a beginning that the first one's long answer pushed out of the window."""
+    """A second question about a prefix that the first one's long answer pushed out of the window."""
     harness.submit("first", prompt(harness, "s" * 300, "one [[count: 60]]"))
     harness.run()
     harness.submit("second", prompt(harness, "s" * 300, "two [[say: right]]"))
@@ -146,7 +146,7 @@ def branch(harness: Harness) -> str:
     return harness.text("second")
 
 
-def test_a_beginning_that_left_the_window_is_not_copied() -> None:
+def test_a_prefix_that_left_the_window_is_not_copied() -> None:
     harness, backend = windowed()
     assert branch(harness) == "right"
     assert backend.copies == []
@@ -241,7 +241,7 @@ def small(request: pytest.FixtureRequest) -> Backend:
 
 
 def test_cells_that_two_slots_hold_are_taken_once(small: Backend) -> None:
-    """What the books count on: by the model's own refusal, a copy takes no cell, and gives none before both let go."""
+    """A copy takes no cell, and frees none before both slots do: the accounting assumes it, the model shows it."""
     small.decode([Slice(0, 0, [5] * 120, False)])
     small.copy(0, 1, 100)
     assert small.decode([Slice(1, 100, [5] * 127, False)]) == []
@@ -267,7 +267,7 @@ def test_a_state_needs_cells_of_its_own(small: Backend) -> None:
 
 @pytest.mark.real_model
 def test_a_copy_has_bit_identical_logits(real_backend: LlamaBackend) -> None:
-    """32 cells lie between the shared beginning and what follows: positions keep their place within 16."""
+    """32 cells lie between the shared prefix and what follows: positions keep their place within 16."""
     tokens = tokens_of(real_backend, 224)
     feed(real_backend, 0, tokens[:192], [160, 32])
     real_backend.copy(0, 1, 160)

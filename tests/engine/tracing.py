@@ -3,7 +3,7 @@
 What is compared, bit for bit. Every row of logits that the engine got stands behind a history: the tokens of its slot
 in the chunks in which they were decoded, and the places where the state was saved and loaded. The reference decodes
 that history into an empty slot of a context of its own. It shares nothing, knows no cache, and goes back over no
-token but within the last chunk (a beginning that ended in the middle of a chunk was computed with that whole chunk).
+token but within the last chunk (a prefix that ended in the middle of a chunk was computed with that whole chunk).
 """
 
 from collections.abc import Iterator

@@ -26,7 +26,7 @@ def worker_pid(stack: FaultStack) -> int:
 @pytest.mark.fault(
     "9",
     "kill -9 of the broker in the middle of 4 answers, started again from its file after 0.3, 2 or 8 s",
-    "all end whole on their streams, the worker lives, the next job runs within 10 s",
+    "all end whole on their streams, the worker runs on, the next job runs within 10 s",
     repeated=True,
     quick=False,
 )

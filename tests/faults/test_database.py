@@ -19,7 +19,7 @@ from tests.faults.reading import Client, numbers
 
 @pytest.mark.fault(
     "12",
-    "the database is locked for 10 s, longer than a claim lives, beyond the end of 4 answers",
+    "the database is locked for 10 s, longer than a claim without heartbeats is valid, beyond the end of 4 answers",
     "tokens come on, each text is stored once, no claim is taken over",
     repeated=True,
     quick=False,

@@ -20,7 +20,7 @@ TERMINAL_SECS = 20.0  # what is promised, counted from the restart
 
 @pytest.mark.fault(
     "1",
-    "kill -9 of the web process in the instant the row is committed, before or after its ring",
+    "kill -9 of the web process in the instant the row is committed, before or after its wake-up message",
     "the row ends within 20 s of the restart",
     repeated=True,
 )

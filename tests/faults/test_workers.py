@@ -100,7 +100,7 @@ def test_a_frozen_worker(stack: FaultStack, seen: Seen) -> None:
 @pytest.mark.fault(
     "48",
     "SIGSTOP of the worker",
-    "/health says 503 within the time a report lives, and 200 again afterwards",
+    "/health says 503 before the last report expires, and 200 again afterwards",
     repeated=True,
     quick=False,
 )

@@ -310,12 +310,12 @@ def test_the_end_of_a_piece_counts_once() -> None:
     assert Summary.objects.count() == 1
 
 
-def test_a_worker_that_dies_between_answer_and_summary_leaves_it_to_the_sweep(
+def test_a_worker_that_dies_between_answer_and_summary_leaves_it_to_the_reaper(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nobody heard the ring: the row still names what must follow, and the sweep rings for it."""
-    rung: list[tuple[str, str]] = []
-    monkeypatch.setattr("inference.queue.repeated_notifications.notify", lambda pk, task: rung.append((task, str(pk))))
+    """The wake-up message was lost: the row still names its follow-up, and the reaper repeats the message."""
+    sent: list[tuple[str, str]] = []
+    monkeypatch.setattr("inference.queue.repeated_notifications.notify", lambda pk, task: sent.append((task, str(pk))))
     turn = talk(1)
     while not generation_of(turn).follow_up_task:
         turn = talk(1, turn, first=1)
@@ -324,7 +324,7 @@ def test_a_worker_that_dies_between_answer_and_summary_leaves_it_to_the_sweep(
     reaper.run_once()
     now[0] += FOLLOW_UP_SECS
     reaper.run_once()
-    assert (rolling.AFTER_ANSWER_TASK, str(turn.generation_id)) in rung
+    assert (rolling.AFTER_ANSWER_TASK, str(turn.generation_id)) in sent
 
 
 def test_deleting_the_conversation_deletes_its_summaries_and_stops_what_is_made() -> None:

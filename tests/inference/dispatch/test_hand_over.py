@@ -1,4 +1,4 @@
-"""The card comes, is used and goes back: event by event, with stub runners. Lives never notice but by their devices."""
+"""A hand-over of the GPU event by event, with stub runners: generations go on, only their device changes."""
 
 import shutil
 from pathlib import Path
