@@ -30,15 +30,16 @@ def ensure_default_model(target: Path, *, show_progress: bool = True) -> bool:
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with target.with_name(f".{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if _is_stamped(target):
+        stamp = VerifiedStamp(target)
+        if stamp.is_valid():
             return False
         if target.exists() and _digest(target) == package.EXPECTED_SHA256:
-            _stamp(target)
+            stamp.write()
             return False
         if show_progress:
             print(f"Putting together the default model {package.MODEL_NAME}. {LICENSE_NOTICE}", file=sys.stderr)  # noqa: T201
         _assemble(target, show_progress=show_progress)
-        _stamp(target)
+        stamp.write()
         return True
 
 
@@ -87,22 +88,23 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _stamp_path(target: Path) -> Path:
-    return target.with_name(f".{target.name}.verified")
+class VerifiedStamp:
+    """File beside a verified model with its size and time: hashing 250 MB at each start would take half a second."""
 
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._path = target.with_name(f".{target.name}.verified")
 
-def _identity(target: Path) -> dict[str, int | str]:
-    """Size and time of a hashed file. Hashing 250 MB at each start would take half a second."""
-    status = target.stat()
-    return {"sha256": package.EXPECTED_SHA256, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    def is_valid(self) -> bool:
+        """Return whether the model is the one that was verified."""
+        try:
+            return bool(json.loads(self._path.read_text(encoding="ascii")) == self._identity())
+        except (OSError, ValueError):
+            return False
 
+    def write(self) -> None:
+        self._path.write_text(json.dumps(self._identity()), encoding="ascii")
 
-def _stamp(target: Path) -> None:
-    _stamp_path(target).write_text(json.dumps(_identity(target)), encoding="ascii")
-
-
-def _is_stamped(target: Path) -> bool:
-    try:
-        return bool(json.loads(_stamp_path(target).read_text(encoding="ascii")) == _identity(target))
-    except (OSError, ValueError):
-        return False
+    def _identity(self) -> dict[str, int | str]:
+        status = self._target.stat()
+        return {"sha256": package.EXPECTED_SHA256, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}

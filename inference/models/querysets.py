@@ -65,7 +65,7 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
             return None
         now = timezone.now()
         with transaction.atomic(using=self.db):
-            row = self._pick(now)
+            row = self.next_row(now)
             if row is None:
                 return None
             waited_ms = max(0.0, (now - (row.queued_at or now)).total_seconds() * 1000)
@@ -83,8 +83,8 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
                 return None
         return self.get(pk=row.pk)
 
-    def _pick(self, now: datetime) -> "Generation | None":
-        """The next row, locked where the database can (SQLite's immediate transaction keeps other writers out)."""
+    def next_row(self, now: datetime) -> "Generation | None":
+        """The row to claim next, locked on PostgreSQL; SQLite's immediate transaction keeps other writers out."""
         for tier in (self.first_tier(now), self.queued()):
             owner = tier.next_owner()
             if owner is None:

@@ -19,19 +19,17 @@ FIRST_LOOK_BACK_SECS = 600.0
 BATCH_ROWS = 200
 
 
-class Cleanup:
+class OpenLogs:
+    """Token logs of ended rows without an End: their worker died in between, and readers have the row."""
+
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._looked_at_logs = clock() - FIRST_LOOK_BACK_SECS
+        self._looked_at = clock() - FIRST_LOOK_BACK_SECS
 
     def run_once(self) -> None:
-        self._delete_open_logs()
-        self._delete_ephemeral_rows()
-
-    def _delete_open_logs(self) -> None:
-        """Delete logs of ended rows without an End: their worker died in between, and readers have the row."""
+        """Delete the logs of rows that ended since the last round."""
         now = self._clock()
-        since_secs = now - self._looked_at_logs
+        since_secs = now - self._looked_at
         if since_secs < LOGS_INTERVAL_SECS:
             return
         ended = Generation.objects.ended_between(
@@ -43,11 +41,13 @@ class Cleanup:
             log.info("token logs without an end deleted n_logs=%d", len(open_logs))
             redis_log.delete(shared_client(), open_logs)
         # Only after success: rows that ended while Redis was unavailable belong to the next round.
-        self._looked_at_logs = now
+        self._looked_at = now
 
-    def _delete_ephemeral_rows(self) -> None:
-        rows = Generation.objects.deletable(timezone.now(), after_secs=settings.TOKEN_LOG_TTL_SECS)
-        ids = list(rows.values_list("pk", flat=True)[:BATCH_ROWS])
-        if ids:
-            redis_log.delete(shared_client(), ids)
-            Generation.objects.filter(pk__in=ids).delete()
+
+def delete_ephemeral_rows() -> None:
+    """Delete ephemeral rows that no reader needs any more, with their logs."""
+    rows = Generation.objects.deletable(timezone.now(), after_secs=settings.TOKEN_LOG_TTL_SECS)
+    ids = list(rows.values_list("pk", flat=True)[:BATCH_ROWS])
+    if ids:
+        redis_log.delete(shared_client(), ids)
+        Generation.objects.filter(pk__in=ids).delete()

@@ -7,10 +7,14 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
-from inference.queue.cleanup import Cleanup
+from inference.queue.cleanup import OpenLogs, delete_ephemeral_rows
 from inference.queue.deadlines import Deadlines
 from inference.queue.delayed_termination import DelayedTermination
-from inference.queue.repeated_notifications import RepeatedNotifications
+from inference.queue.repeated_notifications import (
+    FollowUpNotifications,
+    PreparationNotifications,
+    QueuedNotifications,
+)
 from inference.queue.silent_claims import SilentClaims
 from inference.queue.unwanted_rows import UnwantedRows
 
@@ -29,13 +33,18 @@ class Reaper:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rows = RowReaper(holds=holds, deadlines=deadlines, clock=clock)
-        self._notifications = RepeatedNotifications(n_claimable, clock)
-        self._cleanup = Cleanup(clock)
+        self._queued = QueuedNotifications(n_claimable)
+        self._preparations = PreparationNotifications(clock)
+        self._follow_ups = FollowUpNotifications(clock)
+        self._open_logs = OpenLogs(clock)
 
     def run_once(self) -> None:
         self._rows.run_once()
-        self._notifications.run_once()
-        self._cleanup.run_once()
+        self._queued.run_once()
+        self._preparations.run_once()
+        self._follow_ups.run_once()
+        self._open_logs.run_once()
+        delete_ephemeral_rows()
 
 
 class RowReaper:

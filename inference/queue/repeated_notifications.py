@@ -18,21 +18,31 @@ FOLLOW_UP_SECS = 5.0
 BATCH_ROWS = 200
 
 
-class RepeatedNotifications:
+class RepeatedTask:
+    """Sends the task of a row again every ``interval_secs``, as long as the row is in the list."""
+
+    def __init__(self, interval_secs: float) -> None:
+        self._interval_secs = interval_secs
+        self._sent: dict[UUID, float] = {}
+
+    def send(self, rows: Iterable[tuple[UUID, str]], now: float, *, first: float) -> None:
+        """Send the task of each row that is due; ``first`` counts as the time of sending for a new row."""
+        times = {}
+        for generation_id, task in rows:
+            times[generation_id] = self._sent.get(generation_id, first)
+            if now - times[generation_id] >= self._interval_secs:
+                times[generation_id] = now
+                notify(generation_id, task)
+        self._sent = times
+
+
+class QueuedNotifications:
     """``n_claimable`` returns the number of wake-up messages that would lead to a claim in this worker now."""
 
-    def __init__(self, n_claimable: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, n_claimable: Callable[[], int]) -> None:
         self._n_claimable = n_claimable
-        self._clock = clock
-        self._prepare_sent: dict[UUID, float] = {}
-        self._follow_up_sent: dict[UUID, float] = {}
 
     def run_once(self) -> None:
-        self._notify_of_queued()
-        self._notify_of_unprepared()
-        self._notify_of_follow_ups()
-
-    def _notify_of_queued(self) -> None:
         """Send a message for each claim that this worker could make; it leads to the next row, not to its own."""
         n_claimable = self._n_claimable()
         if n_claimable <= 0:
@@ -42,7 +52,16 @@ class RepeatedNotifications:
             if not notify(generation_id):  # the broker is unavailable; the next round tries again
                 return
 
-    def _notify_of_unprepared(self) -> None:
+
+class PreparationNotifications:
+    """Rows whose prompt is not built."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._tasks = RepeatedTask(PREPARE_SECS)
+
+    def run_once(self) -> None:
+        """Send the task that builds the prompt again; a row without such a task is terminated."""
         now = self._clock()
         stuck = Generation.objects.stuck_preparing(timezone.now(), after_secs=PREPARE_SECS)
         rows = list(stuck.values_list("pk", "prepare_task")[:BATCH_ROWS])
@@ -50,23 +69,18 @@ class RepeatedNotifications:
             if not task:
                 terminate(generation_id, failed("not_prepared", "The process that builds the prompt has ended."))
         with_task = [(generation_id, task) for generation_id, task in rows if task]
-        self._prepare_sent = _repeat(with_task, self._prepare_sent, now, PREPARE_SECS, first=now - PREPARE_SECS)
+        self._tasks.send(with_task, now, first=now - PREPARE_SECS)
 
-    def _notify_of_follow_ups(self) -> None:
-        """The end of a row sends the message itself. A row that is seen for the first time gets time for that."""
+
+class FollowUpNotifications:
+    """Ended rows whose follow-up task has not run."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._tasks = RepeatedTask(FOLLOW_UP_SECS)
+
+    def run_once(self) -> None:
+        """Send the task again. The end of a row sends it, too: a row that is new here gets time for that."""
         now = self._clock()
         rows = Generation.objects.to_follow_up().values_list("pk", "follow_up_task")[:BATCH_ROWS]
-        self._follow_up_sent = _repeat(rows, self._follow_up_sent, now, FOLLOW_UP_SECS, first=now)
-
-
-def _repeat(
-    rows: Iterable[tuple[UUID, str]], sent: dict[UUID, float], now: float, interval_secs: float, *, first: float
-) -> dict[UUID, float]:
-    """Send each row's task once per interval; returns the times of sending. ``first`` is that of a new row."""
-    times = {}
-    for generation_id, task in rows:
-        times[generation_id] = sent.get(generation_id, first)
-        if now - times[generation_id] >= interval_secs:
-            times[generation_id] = now
-            notify(generation_id, task)
-    return times
+        self._tasks.send(rows, now, first=now)

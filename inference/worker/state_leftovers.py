@@ -1,7 +1,6 @@
 """Files of KV states without a runner: of a killed one, of one with other settings, of an interrupted migration."""
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from inference.dispatch.state_folder import remove_dead_folders, user_folder
 from inference.engine.kv_cache import snapshot_files, state_files
 from inference.engine.kv_cache.purging import PurgedTags
+from inference.runtime.processes import is_running
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +43,5 @@ def _torn(folder: Path) -> Iterator[Path]:
     """Yield half-written files of processes that have ended; a file's name holds the process id."""
     for path in folder.glob(f"*{snapshot_files.TEMPORARY}"):
         pid = path.suffixes[0].removeprefix(".")
-        if pid.isdecimal() and not _is_alive(int(pid)):
+        if pid.isdecimal() and not is_running(int(pid)):
             yield path
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # a process of another user
-        return True
-    return True

@@ -14,7 +14,8 @@ from inference.engine.backends import llama_cpp_api as lib
 from inference.engine.errors import BadLogitsError
 from inference.engine.params import SamplingParams
 from inference.engine.sampling.logit_groups import N_GROUPS
-from inference.engine.sampling.sampler import Candidates, Sampler, draw_seed, margin
+from inference.engine.sampling.native_chain import Candidates
+from inference.engine.sampling.sampler import Sampler, draw_seed, margin
 
 N_TOKENS = 5000
 N_MANY = 2 * N_GROUPS + 3000  # two tokens in some groups, three in the others

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from inference.engine.backends.backend import Slice
 from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.params import SamplingParams
-from inference.engine.sampling.sampler import Candidates, Sampler
+from inference.engine.sampling.native_chain import Candidates
+from inference.engine.sampling.sampler import Sampler
 from tests.engine.test_sampling import full_chain
 
 pytestmark = pytest.mark.real_model

@@ -5,8 +5,9 @@ from itertools import count
 
 from inference.engine.backends.vocabulary import Vocabulary
 from inference.engine.protocol.frames import Submit
+from inference.engine.sampling.native_chain import Candidates
 from inference.engine.sampling.prompt_lookup import PromptLookup
-from inference.engine.sampling.sampler import Candidates, Sampler
+from inference.engine.sampling.sampler import Sampler
 from inference.engine.sequences.sequence import Sequence
 from inference.engine.text.detokenizer import Detokenizer
 

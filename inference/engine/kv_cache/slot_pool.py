@@ -3,7 +3,6 @@
 Counts only; the cells themselves belong to the backend.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from inference.engine.errors import AccountingError
@@ -36,13 +35,15 @@ class SlotPool:
     @property
     def n_used(self) -> int:
         """Cells that a live sequence holds."""
-        # Read at every step, hence without ``_distinct``, which looks at idle slots too.
+        # Read at every step, so that only live slots are looked at.
         return sum({id(run): run.n_cells for slot in self.used for run in self._runs[slot]}.values())
 
     @property
     def n_cached(self) -> int:
         """Cells that only idle sequences hold."""
-        return sum(run.n_cells for run in self._distinct() if not self._is_live(run))
+        # A run is counted at the lowest of the slots that hold it.
+        distinct = (run for slot, runs in self._runs.items() for run in runs if slot == min(run.slots))
+        return sum(run.n_cells for run in distinct if not self._is_live(run))
 
     @property
     def has_free_slot(self) -> bool:
@@ -129,10 +130,6 @@ class SlotPool:
 
     def _is_live(self, run: _Run) -> bool:
         return any(slot in self.used for slot in run.slots)
-
-    def _distinct(self) -> Iterator[_Run]:
-        """Yield every run once: at the lowest of the slots that hold it."""
-        return (run for slot, runs in self._runs.items() for run in runs if slot == min(run.slots))
 
     def _cut(self, slot: int, n_cells: int) -> list[_Run]:
         """Return the runs of the first ``n_cells``; a run across that border is cut in two for all its slots."""

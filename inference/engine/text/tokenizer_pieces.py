@@ -9,15 +9,15 @@ of a match. A run of 32,000 blanks, digits or letters ends the process.
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Collection, Iterator
+
+from inference.engine.text.token_spellings import standalone_brackets, standalone_runs
 
 # Short enough that the square of a piece's fragments costs nothing, long enough that calls do not.
 PIECE_CHARS = 1_000
 # A quarter of the shortest run that was seen to overflow a thread's stack of 8 MiB is 8,000.
 LONGEST_RUN_CHARS = 4_000
 
-_OPENING, _CLOSING = "<[", ">]"
 _LONG_RUN = re.compile(
     "|".join(f"{kind}{{{LONGEST_RUN_CHARS}}}" for kind in (r"[^\W\d_]", r"\d", r"\s", r"_", r"[^\w\s]")),
 )
@@ -34,8 +34,8 @@ class TextSplitter:
 
     def __init__(self, user_tokens: Collection[str], *, bound_runs: bool = False) -> None:
         self._bound_runs = bound_runs
-        self._run_lengths = _runs_that_stand_alone(user_tokens)
-        self._bracketed = _brackets_that_stand_alone(user_tokens)
+        self._run_lengths = standalone_runs(user_tokens)
+        self._bracketed = standalone_brackets(user_tokens)
         patterns = [f"{re.escape(char)}{{{shortest},}}" for char, (shortest, _) in self._run_lengths.items()]
         if self._bracketed:
             longest = max(map(len, self._bracketed)) - 2
@@ -70,28 +70,3 @@ class TextSplitter:
                 start = run.end()
         if start < len(piece):
             yield piece[start:]
-
-
-def _runs_that_stand_alone(user_tokens: Collection[str]) -> dict[str, tuple[int, int]]:
-    """Characters whose runs are user-defined tokens of every length between two, and which no other one holds."""
-    lengths: dict[str, set[int]] = defaultdict(set)
-    for token in user_tokens:
-        if token and token == token[0] * len(token):
-            lengths[token[0]].add(len(token))
-    shared = {char for token in user_tokens for char in token if token != token[0] * len(token)}
-    return {
-        char: (min(sizes), max(sizes))
-        for char, sizes in lengths.items()
-        if char not in shared and len(sizes) == max(sizes) - min(sizes) + 1
-    }
-
-
-def _brackets_that_stand_alone(user_tokens: Collection[str]) -> frozenset[str]:
-    """Spellings in brackets, provided that brackets stand nowhere else in any spelling."""
-    brackets = set(_OPENING + _CLOSING)
-    with_brackets = [token for token in user_tokens if brackets.intersection(token)]
-    for token in with_brackets:
-        encloses = len(token) > 2 and token[0] in _OPENING and token[-1] in _CLOSING
-        if not encloses or brackets.intersection(token[1:-1]):
-            return frozenset()
-    return frozenset(with_brackets)

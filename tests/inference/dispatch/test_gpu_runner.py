@@ -79,7 +79,7 @@ def test_after_a_load_that_found_no_room_half_as_many_are_tried(tmp_path: Path) 
     maker = GpuRunnerMaker(GpuDevice(8000, 8000), tmp_path, n_layers=16)
     runner = maker(lambda _: None, lambda _: None)
     assert isinstance(runner, LockedRunner)
-    runner._on_no_room()
+    runner._on_out_of_memory()
     assert maker.config().gpu_layers == 8
 
 
