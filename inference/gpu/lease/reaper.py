@@ -49,7 +49,7 @@ class SessionReaper:
             try:
                 is_over = self._release(orphan)
             except CoordinatorFault as error:
-                log.debug("orphaned session not released yet: session=%s error=%s", orphan.session_id, error)
+                log.debug("orphaned session not released yet session=%s error=%s", orphan.session_id, error)
                 continue
             if is_over:
                 self._orphans.remove(orphan)
@@ -64,7 +64,7 @@ class SessionReaper:
         # be granted one.
         is_due = holding is Holding.NOBODY and not orphan.is_released and not self._store.has_other_sessions()
         if holding in (Holding.OURS, Holding.OURS_PAUSING) or is_due:
-            log.warning("orphaned session released: session=%s", orphan.session_id)
+            log.warning("orphaned session released session=%s", orphan.session_id)
             self._coordinator.send_release(orphan.session_id, {})
             orphan.is_released = True
         return holding is Holding.OURS or self._clock() >= orphan.until

@@ -60,7 +60,7 @@ class ReleaseQueue:
         for release in list(self._unsent):
             self._send(release)
             if release in self._unsent:
-                log.warning("the GPU lease could not be released: session=%s", release.session_id)
+                log.warning("gpu lease could not be released session=%s", release.session_id)
 
     def _send(self, release: UnsentRelease) -> None:
         release.n_tries += 1

@@ -91,7 +91,7 @@ class OutsideSessionStore:
             # Other processes look for orphans, too: the first conditional update wins.
             unchanged = OutsideSession.objects.filter(pk=row.pk, owner=row.owner, beat=row.beat)
             if unchanged.update(owner=self.owner, beat=F("beat") + 1) == 1:
-                log.info("session of the outside coordinator taken over: session=%s owner=%s", row.pk, row.owner)
+                log.info("session of the outside coordinator taken over session=%s owner=%s", row.pk, row.owner)
                 taken[row.pk] = not row.owner
         self._remove_files(keep={row.owner for row in rows} | {self.owner})
         return taken
@@ -145,6 +145,6 @@ def _logged_failures() -> Iterator[None]:
     try:
         yield
     except DatabaseError as error:
-        log.warning("a session of the outside coordinator was not recorded: error=%s", error)
+        log.warning("session of the outside coordinator not recorded error=%s", error)
     finally:
         connections.close_all()

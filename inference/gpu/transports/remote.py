@@ -54,8 +54,7 @@ class OutsideCoordinator:
     """``acquire_secs``: for the coordinator to free the GPU; ``mint`` makes a service token per call."""
 
     renew_secs = RENEW_SECS
-    # It can grant the card to nobody else while it is away.
-    lost_after_secs = None
+    lost_after_secs = None  # while it does not answer, it cannot grant the GPU to another session
 
     def __init__(
         self,
