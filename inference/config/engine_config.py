@@ -1,4 +1,4 @@
-"""The configuration every runner of this installation is started with."""
+"""The configuration with which every runner of this installation starts."""
 
 from inference.config.tokenizer import get_tokenizer
 from inference.engine.config import EngineConfig

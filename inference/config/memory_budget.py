@@ -48,7 +48,7 @@ def gpu_memory_shortage(config: EngineConfig, free_mb: int) -> str:
     shape = kv_shape(header)
     if shape is None:
         return ""
-    need, free_bytes = MemoryNeed.of(config, header, shape).on_card(config.layers_on_gpu), free_mb * MEBIBYTE
+    need, free_bytes = MemoryNeed.of(config, header, shape).on_gpu(config.layers_on_gpu), free_mb * MEBIBYTE
     if need.total <= free_bytes:
         return ""
     layers = layers_that_fit(config, free_mb)
@@ -68,7 +68,7 @@ def layers_that_fit(config: EngineConfig, free_mb: int) -> int:
     whole = MemoryNeed.of(config, header, shape)
     # llama.cpp counts the output as one layer more; its weights are part of the whole already.
     n_requested = min(config.layers_on_gpu, shape.n_layers + 1)
-    return next((n for n in range(n_requested, 0, -1) if whole.on_card(n).total <= free_mb * MEBIBYTE), 0)
+    return next((n for n in range(n_requested, 0, -1) if whole.on_gpu(n).total <= free_mb * MEBIBYTE), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class MemoryNeed:
         n_cells = capped_context(config, header.trained_context)
         return cls(config=config, shape=shape, n_cells=n_cells, weights=header.data_end)
 
-    def on_card(self, n_layers: int) -> "MemoryNeed":
+    def on_gpu(self, n_layers: int) -> "MemoryNeed":
         """The need of so many layers on a GPU. Their share of the weights is slightly overestimated."""
         n_layers = min(n_layers, self.shape.n_layers)
         share = self.weights * n_layers // self.shape.n_layers

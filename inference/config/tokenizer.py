@@ -1,6 +1,6 @@
 """The vocabulary of the model in use, one per process, and the engine's configuration that needs it.
 
-Loading takes half a second and 90 MB, so it happens when first asked for. Knows no templates and no prompts.
+Loading takes half a second and 90 MB, so it happens at the first use. Knows no templates and no prompts.
 """
 
 import logging

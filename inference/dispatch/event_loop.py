@@ -59,7 +59,7 @@ STARTS_BEFORE_FAILING = 3
 
 
 class EventLoop:
-    """Owned by a single thread; ``post`` is called from the threads of runners and of the lease client."""
+    """Called by one thread; ``post`` is called from the threads of runners and of the lease client."""
 
     def __init__(
         self, make_runner: RunnerFactory, sink: Sink, post: Callable[[Event], None], gpu: GpuParts | None

@@ -21,7 +21,7 @@ class AddGeneration:
 
 @dataclass(frozen=True)
 class StopGeneration:
-    """``ending`` None: the claim is lost. ``epoch`` None: whatever the epoch of the claim."""
+    """``ending`` None: the claim is lost. ``epoch`` None: a claim of any epoch."""
 
     generation_id: UUID
     ending: Ending | None

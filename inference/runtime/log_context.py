@@ -38,7 +38,7 @@ def new_request_id() -> str:
 
 
 def safe_request_id(value: object) -> str:
-    """``value`` if it may stand in a log line, else a new id."""
+    """Return ``value`` if it is safe in a log line, else a new id."""
     return value if isinstance(value, str) and SAFE_ID.fullmatch(value) else new_request_id()
 
 

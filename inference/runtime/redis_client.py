@@ -70,7 +70,7 @@ def shared_client() -> "redis.Redis[bytes]":
 
 
 def probe() -> None:
-    """See that Redis takes a write: one that is full answers a ping. Raises one of AWAY."""
+    """Write a key: a Redis that is full still answers a ping. Raises one of UNAVAILABLE_ERRORS."""
     shared_client().set(PROBE_KEY, b"", ex=PROBE_TTL_SECS)
 
 

@@ -1,4 +1,4 @@
-"""The readers of a generation, counted in Redis, so that the last one's leaving is noticed.
+"""The readers of a generation, counted in Redis, so that the departure of the last one is noticed.
 
 A reader that stops refreshing (its web process died) expires after ``READER_TTL_SECS`` by Redis's clock.
 """

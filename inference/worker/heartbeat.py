@@ -1,4 +1,4 @@
-"""The heartbeat of one worker: a counter in each row that it computes, and the answer that the row gives."""
+"""The heartbeat of one worker: a counter in each row that it computes, and the check of the row at each beat."""
 
 from collections.abc import Mapping
 from uuid import UUID

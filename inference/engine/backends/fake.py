@@ -1,7 +1,7 @@
 """A model that needs no file: bytes for tokens, answers scripted by the prompt, the contract of the real one.
 
-For tests that need speed or a certain answer, and for trying the service without a model. ``fake_script`` explains
-what a prompt can ask for.
+For tests that need speed or a certain answer, and for trying the service without a model. ``fake_script`` lists the
+commands that a prompt may hold.
 """
 
 import re

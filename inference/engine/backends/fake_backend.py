@@ -42,7 +42,7 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
 
 
 class FakeBackend:
-    """``window`` > 0 forgets like a sliding-window layer: a slot trimmed back beyond it answers garbage."""
+    """``window`` > 0 forgets like a sliding-window layer: a slot trimmed back beyond it gives meaningless logits."""
 
     def __init__(
         self, *, n_cells: int, n_slots: int, batch_size: int, window: int = 0, max_outputs: int | None = None
@@ -74,13 +74,13 @@ class FakeBackend:
         return [row for part in slices for row in self._rows(self._slots[part.slot], part.n_outputs)]
 
     def _append(self, part: Slice) -> float:
-        """Put the tokens into their slot; the ms that its text asks every step to take."""
+        """Put the tokens into their slot; returns the ms that its text demands of every step."""
         slot = self._slots[part.slot]
         if part.start != len(slot.tokens):
             raise BackendError(f"slot {part.slot} holds {len(slot.tokens)} tokens, the batch begins at {part.start}")
         slot.tokens.extend(part.tokens)
         slot.cells.extend(islice(self._new_cells, len(part.tokens)))
-        # Like llama.cpp it forgets late, when it wants the cells, and then all that has left the window.
+        # As in llama.cpp, cells outside the window are freed late, and then all at once.
         if self.window and len(slot.tokens) - slot.first_position > 2 * self.window:
             slot.first_position = len(slot.tokens) - self.window
         if len(part.tokens) > max(1, part.n_outputs) or START_OF_TURN in part.tokens:

@@ -43,8 +43,8 @@ class SessionReaper:
     def run_once(self) -> None:
         """Raises DatabaseError."""
         until = self._clock() + self._coordinator.acquire_secs + LATE_GRANT_SECS
-        taken = self._store.take_orphans()
-        self._orphans += [OrphanedSession(session_id, until, is_sent) for session_id, is_sent in taken.items()]
+        for session_id, is_sent in self._store.take_orphans().items():
+            self._orphans.append(OrphanedSession(session_id, until, is_sent))
         for orphan in list(self._orphans):
             try:
                 is_over = self._release(orphan)

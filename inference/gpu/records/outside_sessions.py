@@ -86,15 +86,15 @@ class OutsideSessionStore:
         rows = list(OutsideSession.objects.exclude(owner=self.owner))
         orphans = [row for row in rows if not row.owner or self._is_dead(row)]
         self._beats = {row.pk: self._beats[row.pk] for row in rows if row.pk in self._beats}
-        taken: dict[str, bool] = {}
+        is_released_by_id: dict[str, bool] = {}
         for row in orphans:
             # Other processes look for orphans, too: the first conditional update wins.
             unchanged = OutsideSession.objects.filter(pk=row.pk, owner=row.owner, beat=row.beat)
             if unchanged.update(owner=self.owner, beat=F("beat") + 1) == 1:
                 log.info("session of the outside coordinator taken over session=%s owner=%s", row.pk, row.owner)
-                taken[row.pk] = not row.owner
+                is_released_by_id[row.pk] = not row.owner
         self._remove_files(keep={row.owner for row in rows} | {self.owner})
-        return taken
+        return is_released_by_id
 
     def _is_dead(self, row: OutsideSession) -> bool:
         if row.owner.startswith(f"{socket.gethostname()}:") and (self._folder / row.owner).exists():
@@ -141,7 +141,7 @@ def _is_free(path: Path) -> bool:
 
 @contextmanager
 def _logged_failures() -> Iterator[None]:
-    """The record is late then, and its owner or the reaper comes back to it."""
+    """Log a failed write: the record is late then, and its owner or the reaper writes it later."""
     try:
         yield
     except DatabaseError as error:

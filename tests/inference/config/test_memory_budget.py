@@ -44,7 +44,7 @@ def test_the_message_names_that_no_size_fits(config: EngineConfig) -> None:
 
 class TestTheCard:
     @pytest.fixture
-    def on_card(self, config: EngineConfig) -> EngineConfig:
+    def on_gpu(self, config: EngineConfig) -> EngineConfig:
         return msgspec.structs.replace(config, device=Device.GPU, gpu_layers=9)
 
     def needed_mb(self, config: EngineConfig) -> int:
@@ -54,23 +54,23 @@ class TestTheCard:
         weights = check_model_file(config.model_path).data_end * 9 // 18
         return -(-(caches + weights + GPU_OVERHEAD_BYTES) // MEBIBYTE)
 
-    def test_the_layers_of_the_card_are_counted_alone(self, on_card: EngineConfig) -> None:
-        needed = self.needed_mb(on_card)
-        assert gpu_memory_shortage(on_card, needed) == ""
-        message = gpu_memory_shortage(on_card, needed - 1)
+    def test_the_layers_of_the_card_are_counted_alone(self, on_gpu: EngineConfig) -> None:
+        needed = self.needed_mb(on_gpu)
+        assert gpu_memory_shortage(on_gpu, needed) == ""
+        message = gpu_memory_shortage(on_gpu, needed - 1)
         assert "GEMMA_CONTEXT_SIZE=65536 (32768 used): GEMMA_GPU_LAYERS=9:" in message
         assert f"{needed - 1} MB are free" in message
         assert "sizes that fit: 16384, 8192," in message
         assert "GEMMA_GPU_LAYERS=8 fits" in message
 
-    def test_more_layers_than_the_model_has_are_all_of_it(self, on_card: EngineConfig) -> None:
-        every = msgspec.structs.replace(on_card, gpu_layers=999)
+    def test_more_layers_than_the_model_has_are_all_of_it(self, on_gpu: EngineConfig) -> None:
+        every = msgspec.structs.replace(on_gpu, gpu_layers=999)
         caches = kv_bytes(every)
         assert caches is not None
         needed = caches + check_model_file(every.model_path).data_end + GPU_OVERHEAD_BYTES
         assert gpu_memory_shortage(every, -(-needed // MEBIBYTE)) == ""
         assert "GEMMA_GPU_LAYERS=18: 224 MB of caches" in gpu_memory_shortage(every, needed // MEBIBYTE - 1)
 
-    def test_a_card_that_is_full_takes_nothing(self, on_card: EngineConfig) -> None:
-        message = gpu_memory_shortage(on_card, 100)
+    def test_a_card_that_is_full_takes_nothing(self, on_gpu: EngineConfig) -> None:
+        message = gpu_memory_shortage(on_gpu, 100)
         assert "no size fits; use a smaller model; with this one not even one layer fits" in message

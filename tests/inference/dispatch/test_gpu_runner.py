@@ -112,4 +112,4 @@ def test_without_a_place_for_states_there_is_no_card(
 ) -> None:
     settings.GEMMA_GPU, settings.GEMMA_SHM_DIR = "simulated", tmp_path / "missing"
     assert gpu_setup.gpu_parts() is None
-    assert "nothing could move to it" in caplog.text
+    assert "no folder for KV states" in caplog.text
