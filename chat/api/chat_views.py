@@ -2,8 +2,9 @@
 
 import uuid
 from collections.abc import Callable
+from http import HTTPStatus
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from chat.access.callers import Caller
@@ -18,7 +19,7 @@ from chat.schemas.identifiers import as_uuid
 from chat.schemas.stream_types import MAX_AFTER
 from chat.services import turns
 from chat.streaming.background import in_thread
-from chat.streaming.events import resumed
+from chat.streaming.events import has_last_line, resumed
 from inference.models import Generation, Status
 
 
@@ -40,8 +41,13 @@ async def stream(request: HttpRequest, caller: Caller) -> HttpResponseBase:
 @for_callers("GET")
 async def resume(request: HttpRequest, caller: Caller, generation_id: str) -> HttpResponseBase:
     """GET /chat/stream/{generation_id}: the lines after the last token that the client has."""
-    turn, stops = await in_thread(resumed, caller=caller, generation_id=existing(generation_id))
-    return event_stream(turn, caller, after=_after(request), stops=stops)
+    key = existing(generation_id)
+    turn, stops = await in_thread(resumed, caller=caller, generation_id=key)
+    after = _after(request)
+    if after and await in_thread(has_last_line, caller=caller, generation_id=key, after=after):
+        # The status that ends a browser's EventSource, which otherwise reconnects for ever.
+        return HttpResponse(status=HTTPStatus.NO_CONTENT)
+    return event_stream(turn, caller, after=after, stops=stops)
 
 
 @for_callers("POST")

@@ -30,6 +30,7 @@ from inference.enums import StreamState
 from inference.models import ENDED, Priority
 from inference.queue import generations
 from inference.runtime import log_context
+from inference.token_ids import unpack
 from inference.token_stream.entries import AnyEntry, EndEntry, StatusEntry, TokenEntry
 from inference.token_stream.reader import TokenLogReader
 
@@ -99,6 +100,12 @@ def resumed(*, caller: Caller, generation_id: UUID) -> tuple[Turn, bool]:
         message_id=message.pk if message else None,
     )
     return turn, stops_when_left(generation.priority, generation.idempotency_key)
+
+
+def has_last_line(*, caller: Caller, generation_id: UUID, after: int) -> bool:
+    """Return whether ``after`` is the id of the last line: nothing remains to be sent. Raises NotFound. Blocks."""
+    generation = turns.get_generation(caller=caller, generation_id=generation_id)
+    return generation.is_ended and after == len(unpack(generation.text_ends)) + 1
 
 
 def stops_when_left(priority: int, idempotency_key: str | None) -> bool:
@@ -190,8 +197,8 @@ async def _last(turn: Turn, caller: Caller, end: EndEntry, progress: _Progress) 
     generation = await in_thread(turns.get_generation, caller=caller, generation_id=turn.generation_id)
     if generation.status not in ENDED:
         log.error("token log ended before its row generation=%s status=%s", generation.pk, generation.status)
-    # A client may send a greater id than the last one.
-    progress.index = max(progress.index, end.index)
+    # An id of its own, by which a browser that reconnects shows that it has everything.
+    progress.index = end.index + 1
     extras = await in_thread(answers.final_line, generation)
     return progress.line(done=True) | extras | {"token": end.text, "done": True}
 

@@ -44,7 +44,7 @@ async def test_from_the_first_line_to_the_last() -> None:
     }
     assert [(line["id"], line["token"]) for line in lines[1:-1]] == list(enumerate(WORDS, start=1))
     assert_one_end(lines)
-    assert lines[-1]["id"] == 5
+    assert lines[-1]["id"] == 6
     assert lines[-1]["finish_reason"] == "stop"
     assert lines[-1]["usage"]["completion_tokens"] == 5
     assert {"sources", "timings", "generation_id"} <= lines[-1].keys()

@@ -102,6 +102,7 @@ def _responses(operation: Operation) -> Json:
     errors = {400, *operation.errors, *(() if operation.is_public else AUTH_ERRORS)}
     errors |= set(BODY_ERRORS) if operation.body is not None else set()
     responses = {str(operation.status): success}
+    responses |= {str(status): {"description": HTTPStatus(status).phrase} for status in operation.empty_answers}
     for status in sorted(errors | set(operation.other_answers)):
         kind = operation.other_answers.get(status, operation.error)
         responses[str(status)] = {

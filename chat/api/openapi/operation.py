@@ -38,6 +38,7 @@ class Operation:
     errors: tuple[int, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     media: dict[str, Json] = field(default_factory=dict)
+    empty_answers: tuple[int, ...] = ()
     body_is_optional: bool = False
     lists: Type | None = None  # the answer is a page of these
     is_public: bool = False

@@ -18,7 +18,7 @@ _OFFSET = Parameter("offset", "Entries before the page.", {"type": "integer", "m
 _PAGE = (_LIMIT, _OFFSET)
 _AFTER = {"type": "integer", "minimum": 0, "maximum": MAX_AFTER}
 _RESUMING = (
-    Parameter("after", "The id of the last line that the client has.", _AFTER),
+    Parameter("after", "The id of the last line that the client has; after the final line: 204.", _AFTER),
     Parameter("Last-Event-ID", "As ``after``; browsers send it when they reconnect.", _AFTER, "header"),
 )
 STREAM_LINES: tuple[Type, ...] = (StartedLine, TokenLine, FinalLine, FailedLine)
@@ -97,6 +97,7 @@ OPERATIONS = (
         errors=(400, 404, 503),
         parameters=_RESUMING,
         media=_STREAM,
+        empty_answers=(204,),
     ),
     Operation(
         "generate",
