@@ -89,9 +89,13 @@ class ContextOverflow(ChatError):
     code = "context_overflow"
     status = 413
 
-    def __init__(self, *, prompt_tokens: int, context_size: int, field: str = "messages") -> None:
+    def __init__(
+        self, *, prompt_tokens: int, context_size: int, is_exact: bool = True, field: str = "messages"
+    ) -> None:
+        """Without ``is_exact`` the prompt has at least so many tokens: a long one is not counted to its end."""
+        bound = "" if is_exact else "at least "
         super().__init__(
-            f"the prompt has {prompt_tokens} tokens, the context {context_size}",
+            f"the prompt has {bound}{prompt_tokens} tokens, the context {context_size}",
             field=field,
             extra={"prompt_tokens": prompt_tokens, "context_size": context_size},
         )

@@ -20,6 +20,7 @@ class Status(models.TextChoices):
 
 
 WAITING = (Status.PREPARING, Status.QUEUED)
+UNFINISHED = (*WAITING, Status.RUNNING)
 ENDED = (Status.COMPLETE, Status.INTERRUPTED, Status.FAILED)
 
 

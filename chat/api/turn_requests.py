@@ -28,6 +28,8 @@ View = Callable[Concatenate[HttpRequest, P], Coroutine[Any, Any, HttpResponseBas
 CallerView = Callable[Concatenate[HttpRequest, Caller, P], Awaitable[HttpResponseBase]]
 
 MAX_KEY_CHARS = 255
+# About the context of a small model: 20 ms to encode.
+LONG_BODY_BYTES = 20_000
 # The status of a generation's failure, by its code; any other code is a 500.
 FAILURE_STATUS = {
     "context_overflow": 413,
@@ -75,26 +77,35 @@ class AcceptedTurn:
     stops: bool
 
 
-@in_arrival_order()
 async def ask_chat(request: HttpRequest, caller: Caller, *, goes_on_alone: bool = False) -> AcceptedTurn:
     """Store the turn of a body. ``goes_on_alone``: batch work and requests with a key need no reader."""
-    # Decoding ten thousand messages would hold up the event loop.
-    body = await in_thread(lambda: chat_request(read_object(request)))
-    key = idempotency_key(request)
-    stops = not goes_on_alone or stops_when_left(body.priority, key)
-    begin = partial(turns.start_turn, caller=caller, request=body, idempotency_key=key, request_digest=body.digest)
-    return AcceptedTurn(await start(begin, caller=caller, stops=stops), stops)
+    is_long = has_long_body(request)
+    async with in_arrival_order(is_long=is_long):
+        # Decoding ten thousand messages would hold up the event loop.
+        body = await in_thread(lambda: chat_request(read_object(request)))
+        key = idempotency_key(request)
+        stops = not goes_on_alone or stops_when_left(body.priority, key)
+        begin = partial(turns.start_turn, caller=caller, request=body, idempotency_key=key, request_digest=body.digest)
+        return AcceptedTurn(await start(begin, caller=caller, stops=stops, is_long=is_long), stops)
 
 
-@in_arrival_order()
 async def ask_completion(request: HttpRequest, caller: Caller) -> AcceptedTurn:
-    body = await in_thread(lambda: completion_request(read_object(request)))
-    key = idempotency_key(request)
-    stops = stops_when_left(body.priority, key)
-    begin = partial(
-        turns.start_completion, caller=caller, request=body, idempotency_key=key, request_digest=body.digest
-    )
-    return AcceptedTurn(await start(begin, caller=caller, stops=stops), stops)
+    is_long = has_long_body(request)
+    async with in_arrival_order(is_long=is_long):
+        body = await in_thread(lambda: completion_request(read_object(request)))
+        key = idempotency_key(request)
+        stops = stops_when_left(body.priority, key)
+        begin = partial(
+            turns.start_completion, caller=caller, request=body, idempotency_key=key, request_digest=body.digest
+        )
+        return AcceptedTurn(await start(begin, caller=caller, stops=stops, is_long=is_long), stops)
+
+
+def has_long_body(request: HttpRequest) -> bool:
+    """Return whether the texts of a request may take long to encode; also if their size is not known yet."""
+    length = request.headers.get("Content-Length", "")
+    is_short = length.isdecimal() and int(length) <= LONG_BODY_BYTES
+    return not is_short or "Content-Encoding" in request.headers
 
 
 def idempotency_key(request: HttpRequest) -> str | None:

@@ -15,7 +15,7 @@ from chat.access.websocket_authentication import accepted_subprotocol, credentia
 from chat.api.body_parsing import json_object
 from chat.api.chat_views import existing
 from chat.api.middleware.json_errors import body_too_large
-from chat.api.turn_requests import read_key
+from chat.api.turn_requests import LONG_BODY_BYTES, read_key
 from chat.errors import ChatError, InvalidJson, InvalidRequest, TooManyRequests, quoted
 from chat.schemas.chat_bodies import chat_request
 from chat.schemas.decoding import decode
@@ -60,14 +60,15 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         # Channels handles one frame after the other; the task of an answer keeps the id that it was started with.
         log_context.bind(request=log_context.new_request_id())
         async with self._reported({}) as about:
-            frame = read_frame(text_data.encode() if text_data is not None else bytes_data or b"")
+            raw = text_data.encode() if text_data is not None else bytes_data or b""
+            frame = read_frame(raw)
             about |= read_request_id(frame)
-            await self._handle(frame, about)
+            await self._handle(frame, about, is_long=len(raw) > LONG_BODY_BYTES)
 
-    async def _handle(self, frame: Frame, about: Frame) -> None:
+    async def _handle(self, frame: Frame, about: Frame, *, is_long: bool) -> None:
         match frame.get("type"):
             case "chat":
-                self._run(self._chat(frame, about))
+                self._run(self._chat(frame, about, is_long))
             case "resume":
                 self._run(self._resume(frame, about))
             case "cancel":
@@ -75,18 +76,18 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             case unknown:
                 raise InvalidRequest(f'type must be "chat", "resume" or "cancel", not {quoted(unknown)}', field="type")
 
-    async def _chat(self, frame: Frame, about: Frame) -> None:
+    async def _chat(self, frame: Frame, about: Frame, is_long: bool) -> None:
         async with self._reported(about):
-            await self._send_lines(await self._start(frame), about)
+            await self._send_lines(await self._start(frame, is_long=is_long), about)
 
-    @in_arrival_order()
-    async def _start(self, frame: Frame) -> Turn:
-        caller, request = self._credentials.caller, await in_thread(chat_request, frame)
-        key = read_key(frame.get("idempotency_key"), field="idempotency_key")
-        begin = partial(
-            turns.start_turn, caller=caller, request=request, idempotency_key=key, request_digest=request.digest
-        )
-        return await start(begin, caller=caller, stops=True)
+    async def _start(self, frame: Frame, *, is_long: bool) -> Turn:
+        async with in_arrival_order(is_long=is_long):
+            caller, request = self._credentials.caller, await in_thread(chat_request, frame)
+            key = read_key(frame.get("idempotency_key"), field="idempotency_key")
+            begin = partial(
+                turns.start_turn, caller=caller, request=request, idempotency_key=key, request_digest=request.digest
+            )
+            return await start(begin, caller=caller, stops=True, is_long=is_long)
 
     async def _resume(self, frame: Frame, about: Frame) -> None:
         async with self._reported(about):

@@ -16,6 +16,8 @@ from chat.rag.sources import Source
 
 # The part of the context window that retrieved passages and documents may take.
 SOURCES_SHARE = 0.25
+# A text up to this length is counted to its end when it is refused.
+EXACT_CHARS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ class PromptBuilder:
         summary: HistorySummary | None = None,
         prefill: str = "",
     ) -> None:
-        self.format: ChatFormat = get_format()
+        self.format: ChatFormat = get_format().for_request()
         context_size = self.format.tokenizer.context_size
         self.budget = TokenBudget(context_size=context_size, max_tokens=max_tokens, strategy=strategy)
         self.summary = summary or HistorySummary()
@@ -56,6 +58,10 @@ class PromptBuilder:
 
     def build(self, dialogue: Sequence[DialogueMessage], candidates: Sequence[Source] = ()) -> BuiltPrompt:
         """Show as many ``candidates`` as fit. Raises ContextOverflow only when the dialogue itself does not fit."""
+        question = group_messages(dialogue)[-1].exchange.user
+        # First: whatever the history holds, a question that does not fit alone is refused.
+        if overflow := self.overflow_alone(question):
+            raise overflow
         plain = self._build(dialogue, ())
         if not candidates:
             return plain
@@ -80,9 +86,16 @@ class PromptBuilder:
 
         return ContextWindow(self.format, self.system, self.budget, self.summary, first_message=first_message)
 
-    def n_tokens_alone(self, text: str) -> int:
-        """Count the tokens of a prompt of the system prompt and this message alone."""
-        return len(self.format.opening(self.system, text))
+    def overflow_alone(self, text: str) -> ContextOverflow | None:
+        """Return the refusal of a prompt of the system prompt and this message alone; None if it fits."""
+        limit = self.budget.hard_limit
+        if len(text) <= EXACT_CHARS:
+            n_tokens = len(self.format.opening(self.system, text))
+            return self.budget.overflow(n_tokens) if n_tokens > limit else None
+        n_tokens = self.format.tokenizer.least_tokens(text)
+        if n_tokens <= limit:
+            n_tokens = len(self.format.opening(self.system, text, limit=limit))
+        return self.budget.overflow(n_tokens, is_exact=False) if n_tokens > limit else None
 
     def count(self, text: str) -> int:
         return len(self.format.tokenizer.encode(text))
@@ -131,5 +144,5 @@ class PromptBuilder:
         if self.budget.strategy is Strategy.ERROR:
             n_needed = len(plain.ids)
         else:
-            n_needed = self.n_tokens_alone(plain.groups[-1].exchange.user)
+            n_needed = len(self.format.opening(self.system, plain.groups[-1].exchange.user))
         return min(int(self.budget.context_size * SOURCES_SHARE), self.budget.soft_limit - n_needed)

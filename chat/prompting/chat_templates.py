@@ -5,6 +5,7 @@ the start of the next) and the text of an answer. Scaffolding may hold control t
 separately. Knows no sources, budgets or database.
 """
 
+import copy
 import hashlib
 import logging
 import re
@@ -12,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import date, datetime
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from django.conf import settings
 
@@ -51,15 +52,22 @@ class ChatFormat(ABC):
         parts = "\0".join((tokenizer.fingerprint, self.name, *details))
         self.fingerprint = hashlib.sha256(parts.encode()).hexdigest()[:32]
 
+    def for_request(self) -> Self:
+        """Return the format with a tokenizer that encodes each long text of a request once."""
+        chat_format = copy.copy(self)
+        chat_format.tokenizer = self.tokenizer.for_request()
+        return chat_format
+
     @abstractmethod
     def opening_segments(self, system: str, user: str) -> list[PromptSegment]: ...
 
     @abstractmethod
     def follow_up_segments(self, user: str) -> list[PromptSegment]: ...
 
-    def opening(self, system: str, user: str) -> list[int]:
-        """Encode from the first token to the start of the first answer."""
-        return self._encode(self.opening_segments(system.strip(), user.strip()))
+    def opening(self, system: str, user: str, *, limit: int | None = None) -> list[int]:
+        """Encode from the first token to the start of the first answer; with ``limit`` at least until there are more
+        tokens."""
+        return self._encode(self.opening_segments(system.strip(), user.strip()), limit)
 
     def follow_up(self, user: str) -> list[int]:
         """Encode from the end of an answer to the start of the next one."""
@@ -69,11 +77,14 @@ class ChatFormat(ABC):
         """Encode an answer that no generation of this service produced."""
         return self._encode([content(text.strip())])
 
-    def _encode(self, segments: Sequence[PromptSegment]) -> list[int]:
+    def _encode(self, segments: Sequence[PromptSegment], limit: int | None = None) -> list[int]:
         ids: list[int] = []
         for segment in segments:
+            # The same limit for every segment, so that a text encoded before is found; it is only passed by more.
             if segment.text:
-                ids += self.tokenizer.encode(segment.text, special=segment.special)
+                ids += self.tokenizer.encode(segment.text, special=segment.special, limit=limit)
+            if limit is not None and len(ids) > limit:
+                break
         return ids
 
 

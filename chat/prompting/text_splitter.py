@@ -25,13 +25,17 @@ def iter_pieces(text: str, limit: int, count: CountTokens) -> Iterator[str]:
     """Yield what ``pieces`` returns: a caller that needs the first one alone has no others counted."""
     if limit < 1:
         raise ValueError(f"limit is {limit}, but a piece needs at least 1 token")
-    text = text.strip()
-    start = 0
+    for start, end in spans(text, limit, count):
+        yield text[start:end].rstrip()
+
+
+def spans(text: str, limit: int, count: CountTokens) -> Iterator[tuple[int, int]]:
+    """Yield the start and end of each piece, without the white space before it."""
+    start = _next_visible(text, 0)
     while start < len(text):
         end = _end_of_piece(text, start, limit, count)
-        yield text[start:end].rstrip()
-        visible = _VISIBLE.search(text, end)
-        start = visible.start() if visible else len(text)
+        yield start, end
+        start = _next_visible(text, end)
 
 
 def beginning(text: str, limit: int, count: CountTokens) -> str:
@@ -45,6 +49,11 @@ def beginning(text: str, limit: int, count: CountTokens) -> str:
         return ""
     end = _end_of_piece(text, 0, room, count)
     return text if end == len(text) else text[:end].rstrip() + ELLIPSIS
+
+
+def _next_visible(text: str, position: int) -> int:
+    visible = _VISIBLE.search(text, position)
+    return visible.start() if visible else len(text)
 
 
 def _end_of_piece(text: str, start: int, limit: int, count: CountTokens) -> int:

@@ -77,5 +77,5 @@ class TokenBudget:
     def summary_limit(self) -> int:
         return max(1, min(settings.HISTORY_SUMMARY_TOKENS, int(self.context_size * SUMMARY_SHARE)))
 
-    def overflow(self, n_tokens: int) -> ContextOverflow:
-        return ContextOverflow(prompt_tokens=n_tokens, context_size=self.context_size)
+    def overflow(self, n_tokens: int, *, is_exact: bool = True) -> ContextOverflow:
+        return ContextOverflow(prompt_tokens=n_tokens, context_size=self.context_size, is_exact=is_exact)

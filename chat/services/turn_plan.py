@@ -10,7 +10,7 @@ from chat.prompting.builder import BuiltPrompt, PromptBuilder
 from chat.rag.sources import source_from_context
 from chat.services.turn_context import TurnContext
 from chat.services.turn_preparation import Preparation
-from chat.summarization.long_input import is_too_long, placeholder
+from chat.summarization.long_input import placeholder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,11 @@ def plan_turn(context: TurnContext) -> TurnPlan:
     )
     dialogue = context.dialogue
     # The request itself has to name the strategy: a long message costs as many generations as it has parts.
-    is_long = request.strategy is Strategy.SUMMARIZE and request.store and is_too_long(builder, context.question)
+    is_long = (
+        request.strategy is Strategy.SUMMARIZE
+        and request.store
+        and builder.overflow_alone(context.question) is not None
+    )
     if is_long:
         dialogue = [*dialogue[:-1], replace(dialogue[-1], text=placeholder(builder, context.question))]
     documents = tuple(source_from_context(item) for item in request.context)

@@ -38,6 +38,8 @@ def store_turn(plan: TurnPlan, *, idempotency_key: str | None, request_digest: s
     conversation = context.conversation if context.new_messages else None
     if conversation:
         _lock(conversation, context)
+    elif owner := _conversation_read(context):
+        _require_existing(owner)
     generation = _create_generation(plan, 0, idempotency_key=idempotency_key, request_digest=request_digest)
     if conversation is None:
         return generation
@@ -70,6 +72,17 @@ def _lock(conversation: Conversation, context: TurnContext) -> None:
         raise ConversationChanged  # the prompt was rendered under the former system prompt
     conversation.title = locked.title or conversation.title
     conversation.save(update_fields=["title", "updated_at"])
+
+
+def _conversation_read(context: TurnContext) -> Conversation | None:
+    """Return the stored conversation whose messages a turn reads that is not stored itself."""
+    return context.fork.source if context.fork else context.conversation
+
+
+def _require_existing(conversation: Conversation) -> None:
+    # Locked: a deletion finds this turn's generation, or has happened before.
+    if Conversation.objects.select_for_update().filter(pk=conversation.pk).first() is None:
+        raise ConversationChanged
 
 
 def _store_messages(plan: TurnPlan) -> None:
@@ -121,7 +134,7 @@ def _cache_tags(plan: TurnPlan) -> list[str]:
     """A fork that is not stored has its tokens from the conversation that it would have left."""
     context = plan.context
     is_stored = context.validated.request.store
-    owner = context.fork.source if context.fork and not is_stored else context.conversation
+    owner = context.conversation if is_stored else _conversation_read(context)
     return [owner.cache_tag] if owner else []
 
 

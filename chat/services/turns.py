@@ -9,12 +9,14 @@ Views, consumers, commands and tasks enter here alone; every failure is raised a
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from django.db import transaction
 
 from chat.access.callers import Caller
 from chat.error_translation import translated
 from chat.errors import ChatError, ContextOverflow, ConversationBusy, InvalidRequest, NotFound
+from chat.prompting.builder import EXACT_CHARS
 from chat.prompting.sequence_params import sequence_params, timeout_secs
 from chat.schemas.requests import ChatRequest, CompletionRequest
 from chat.services.turn_context import load_context
@@ -26,7 +28,8 @@ from chat.summarization.long_input import after_part
 from inference.config.tokenizer import Tokenizer, get_tokenizer
 from inference.errors import InferenceError, KeyTaken, StoreUnavailable
 from inference.models import Generation, Status
-from inference.queue import generations
+from inference.queue import generations, parts
+from inference.runtime import abort
 from inference.runtime.database import retry_transaction
 
 # Of two requests with one new Idempotency-Key, the later finds the row of the earlier at its second look-up.
@@ -93,6 +96,7 @@ def cancel(*, caller: Caller, generation_id: uuid.UUID) -> Generation:
     generation = get_generation(caller=caller, generation_id=generation_id)
     with translated():
         retry_transaction(lambda: generations.request_cancel(generation_id=generation.pk))
+        parts.cancel_unneeded(turn_id=generation.pk)
     return get_generation(caller=caller, generation_id=generation_id)
 
 
@@ -132,6 +136,7 @@ def _start_chat(caller: Caller, request: ChatRequest, key: _IdempotencyKey) -> l
     generations.check_capacity(owner=caller.key, priority=request.priority)
     for may_continue in (True, False):
         plan = plan_turn(load_context(validated, may_continue=may_continue))
+        abort.check()
         try:
             return store_choices(plan, idempotency_key=key.value, request_digest=key.digest)
         except ConversationChanged:
@@ -146,6 +151,7 @@ def _start_completion(caller: Caller, request: CompletionRequest, key: _Idempote
     check_options(request, tokenizer)
     generations.check_capacity(owner=caller.key, priority=request.priority)
     prompts = [_prompt_ids(prompt, request, tokenizer) for prompt in (request.prompt, *request.further_prompts)]
+    abort.check()
     choices = [(ids, number) for ids in prompts for number in range(request.n)]
     with transaction.atomic():
         return [
@@ -167,9 +173,17 @@ def _start_completion(caller: Caller, request: CompletionRequest, key: _Idempote
 
 
 def _prompt_ids(prompt: str | tuple[int, ...], request: CompletionRequest, tokenizer: Tokenizer) -> list[int]:
-    """Return the tokens of a raw prompt: a text begins with one BOS, token ids are taken as they are."""
+    """Return the tokens of a raw prompt: a text begins with one BOS, token ids are taken as they are.
+
+    Raises ContextOverflow, for a long text before it is encoded to its end.
+    """
+    limit, is_exact = tokenizer.context_size - 1, True
+    overflow = partial(ContextOverflow, context_size=tokenizer.context_size, field="prompt")
     if isinstance(prompt, str):
-        ids = tokenizer.encode(prompt, special=request.special)
+        if (n_least := tokenizer.least_tokens(prompt)) > limit:
+            raise overflow(prompt_tokens=n_least, is_exact=False)
+        is_exact = len(prompt) <= EXACT_CHARS
+        ids = tokenizer.encode(prompt, special=request.special, limit=None if is_exact else limit)
         bos = tokenizer.vocabulary.bos
         if bos is not None and ids[:1] != [bos]:
             ids = [bos, *ids]
@@ -180,8 +194,8 @@ def _prompt_ids(prompt: str | tuple[int, ...], request: CompletionRequest, token
             raise InvalidRequest(f"prompt names a token outside of the vocabulary of {n_tokens}", field="prompt")
     if not ids:
         raise InvalidRequest("the prompt has no tokens", field="prompt")
-    if len(ids) >= tokenizer.context_size:
-        raise ContextOverflow(prompt_tokens=len(ids), context_size=tokenizer.context_size, field="prompt")
+    if len(ids) > limit:
+        raise overflow(prompt_tokens=len(ids), is_exact=is_exact)
     return ids
 
 

@@ -16,8 +16,14 @@ _locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDict
 
 
 @asynccontextmanager
-async def in_arrival_order() -> AsyncIterator[None]:
-    """Run the body alone on this event loop, in order of arrival; after PATIENCE_SECS beside others."""
+async def in_arrival_order(*, is_long: bool = False) -> AsyncIterator[None]:
+    """Run the body alone on this event loop, in order of arrival; after PATIENCE_SECS beside others.
+
+    A request with a long text (``is_long``) neither waits nor holds up others: its threads are few.
+    """
+    if is_long:
+        yield
+        return
     lock = _locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
     is_locked = await _acquire(lock)
     try:

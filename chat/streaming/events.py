@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import UUID
@@ -23,13 +24,13 @@ from chat.schemas.error_bodies import as_chat_error, error_object
 from chat.schemas.stream_types import LineLogprobs, StreamStatus
 from chat.services import turns
 from chat.services.turns import Turn
-from chat.streaming.background import in_thread, spawn
+from chat.streaming.background import in_long_thread, in_thread, spawn
 from chat.streaming.disconnect import counted_reader, expect_reader, shutdown
 from inference.engine.sampling.logprobs import TokenLogprobs
 from inference.enums import StreamState
 from inference.models import ENDED, Priority
 from inference.queue import generations
-from inference.runtime import log_context
+from inference.runtime import abort, log_context
 from inference.token_ids import unpack
 from inference.token_stream.entries import AnyEntry, EndEntry, StatusEntry, TokenEntry
 from inference.token_stream.reader import TokenLogReader
@@ -70,15 +71,24 @@ class _Progress:
         return {"id": self.index, "token": "", "done": False, **content}
 
 
-async def start(begin: Callable[[], Turn], *, caller: Caller, stops: bool) -> Turn:
-    """Run ``begin``, which stores a turn, to its end even if the client disconnects meanwhile.
+async def start(begin: Callable[[], Turn], *, caller: Caller, stops: bool, is_long: bool = False) -> Turn:
+    """Run ``begin``, which stores a turn; a client that disconnects meanwhile does not interrupt its transaction.
 
-    With ``stops`` a stored turn that gets no reader is cancelled.
+    With ``stops`` the work ends soon when the client leaves, and a stored turn that gets no reader is cancelled.
+    ``is_long``: the request has a long text, and runs in a thread that no other work waits for.
     """
-    task = asyncio.create_task(in_thread(begin))
+    # A context of its own: work that follows the departure, such as the cancel, is not aborted.
+    context = copy_context()
+    flag = context.run(abort.new_flag)
+    task = asyncio.create_task(in_long_thread(begin) if is_long else in_thread(begin), context=context)
     if stops:
         task.add_done_callback(lambda done: _expect_reader(done, caller))
-    turn = await asyncio.shield(task)
+    try:
+        turn = await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if stops:
+            flag.set()
+        raise
     log_context.bind(generation=turn.generation_id)
     return turn
 

@@ -2,24 +2,28 @@
 
 A generation takes notes of each part; the notes are joined, and read in parts again while they are too long. The key of
 a part's generation names turn, level and number, so that any process (web, task, reaper) finds the parts that are read
-and queues the missing ones. Repeating a step changes nothing.
+and queues the next ones, a few at a time: other questions of the same caller do not wait behind all of them. Repeating
+a step changes nothing. A part ends with its turn (``inference/queue/parts``).
 """
 
 import logging
 import uuid
 from collections.abc import Sequence
 
-from chat.errors import ContextOverflow
+from django.conf import settings
+from django.db import transaction
+
 from chat.models import Message
 from chat.prompting.builder import PromptBuilder
 from chat.prompting.history_notes import condensed_message
 from chat.prompting.sequence_params import sequence_params
-from chat.prompting.text_splitter import beginning, pieces
+from chat.prompting.text_splitter import beginning, iter_pieces
 from chat.summarization.summarizer import Summarizer
 from inference.enums import StreamState
 from inference.errors import KeyTaken, StoreUnavailable
 from inference.models import Generation, Priority, Status
 from inference.queue import generations
+from inference.queue.parts import PART_OF
 from inference.runtime.redis_client import shared_client
 from inference.token_stream import redis_log
 from inference.token_stream.entries import StatusEntry
@@ -31,15 +35,12 @@ AFTER_PART_TASK = "chat.after_part"
 NOTES_SHARE = 0.25
 EDGE_SHARE = 1 / 16
 MAX_PARTS = 200
+# Name in the details of the turn: for each level start and end of its parts.
+BORDERS = "part_borders"
 
 
 class MessagePartFailed(Exception):
     """A part of the message has no notes, so that the answer would rest on an incomplete message."""
-
-
-def is_too_long(builder: PromptBuilder, text: str) -> bool:
-    """True for a message that exceeds the context window even alone."""
-    return builder.n_tokens_alone(text) > builder.budget.hard_limit
 
 
 def placeholder(builder: PromptBuilder, text: str) -> str:
@@ -47,9 +48,8 @@ def placeholder(builder: PromptBuilder, text: str) -> str:
 
     Raises ContextOverflow for a message with too many parts.
     """
-    n_parts = len(Summarizer(builder.format, builder.budget).parts(text))
-    if n_parts > MAX_PARTS:
-        raise ContextOverflow(prompt_tokens=builder.n_tokens_alone(text), context_size=builder.budget.context_size)
+    if Summarizer(builder.format, builder.budget).has_more_parts(text, MAX_PARTS):
+        raise builder.budget.overflow(builder.count(text))
     return beginning(text, int(builder.budget.context_size * (NOTES_SHARE + 2 * EDGE_SHARE)), builder.count)
 
 
@@ -61,7 +61,7 @@ def read_in_parts(generation: Generation, question: Message, builder: PromptBuil
     summarizer = Summarizer(builder.format, builder.budget)
     text, level = question.content, 0
     while True:
-        parts = summarizer.parts(text)
+        parts = _parts(generation, summarizer, text, level)
         notes = _notes(generation, summarizer, parts, level)
         if notes is None:
             return False
@@ -70,7 +70,7 @@ def read_in_parts(generation: Generation, question: Message, builder: PromptBuil
         if builder.count(text) <= limit or len(parts) == 1:
             break
     edge = int(builder.budget.context_size * EDGE_SHARE)
-    tail = pieces(question.content[::-1], edge, builder.count)[0][::-1]
+    tail = next(iter_pieces(question.content[::-1], edge, builder.count))[::-1]
     question.condensed = condensed_message(
         beginning(question.content, edge, builder.count), beginning(text, limit, builder.count), tail
     )
@@ -83,7 +83,17 @@ def after_part(generation_id: uuid.UUID) -> uuid.UUID | None:
     part = Generation.objects.filter(pk=generation_id).first()
     if part is None or not generations.claim_follow_up(generation_id=generation_id):
         return None
-    return uuid.UUID(part.details["part_of"])
+    return uuid.UUID(part.details[PART_OF])
+
+
+def _parts(generation: Generation, summarizer: Summarizer, text: str, level: int) -> list[str]:
+    """Split the text of a level; the borders are kept in the row, since each end of a part comes back here."""
+    levels: list[list[tuple[int, int]]] = generation.details.setdefault(BORDERS, [])
+    if level == len(levels):
+        levels.append(summarizer.parts(text))
+        rows = Generation.objects.filter(pk=generation.pk, status=Status.PREPARING)
+        rows.update(details=generation.details)
+    return [text[start:end].rstrip() for start, end in levels[level]]
 
 
 def _notes(generation: Generation, summarizer: Summarizer, parts: Sequence[str], level: int) -> list[str] | None:
@@ -93,12 +103,14 @@ def _notes(generation: Generation, summarizer: Summarizer, parts: Sequence[str],
     failed = next((row for row in rows.values() if row.is_ended and row.status != Status.COMPLETE), None)
     if failed:
         raise MessagePartFailed(f"a part of the message could not be read: {failed.error_code or failed.status}")
-    for key, part in zip(keys, parts, strict=True):
-        if key not in rows:
-            _create_part(generation, summarizer, part, key)
     notes = [rows[key].text.strip() for key in keys if key in rows and rows[key].is_ended]
     if len(notes) == len(parts):
         return notes
+    # Like a long prompt, which leaves half of each step to shorter ones: other questions find free places.
+    n_free = max(1, settings.GEMMA_PARALLEL // 2) - (len(rows) - len(notes))
+    missing = [(key, part) for key, part in zip(keys, parts, strict=True) if key not in rows]
+    for key, part in missing[: max(0, n_free)]:
+        _create_part(generation, summarizer, part, key)
     _report_progress(generation, len(notes) / len(parts), level)
     return None
 
@@ -106,24 +118,29 @@ def _notes(generation: Generation, summarizer: Summarizer, parts: Sequence[str],
 def _create_part(generation: Generation, summarizer: Summarizer, part: str, key: str) -> None:
     prompt_ids = summarizer.prompt(part)
     try:
-        generations.create(
-            owner=generation.owner,
-            params=sequence_params(
-                summarizer.options,
-                summarizer.format,
-                n_prompt=len(prompt_ids),
-                context_size=summarizer.budget.context_size,
-            ),
-            priority=Priority(generation.priority),  # the caller waits for it
-            prompt_ids=prompt_ids,
-            follow_up_task=AFTER_PART_TASK,
-            timeout_secs=generation.timeout_secs,
-            details={"part_of": str(generation.pk)},
-            ephemeral=True,
-            cache_tags=generation.params.get("cache_tags", ()),
-            idempotency_key=key,
-            capped=False,
-        )
+        with transaction.atomic():
+            # Locked: a turn that is cancelled or deleted at the same time gets no part any more.
+            waiting = Generation.objects.select_for_update().filter(pk=generation.pk, status=Status.PREPARING)
+            if waiting.first() is None:
+                return
+            generations.create(
+                owner=generation.owner,
+                params=sequence_params(
+                    summarizer.options,
+                    summarizer.format,
+                    n_prompt=len(prompt_ids),
+                    context_size=summarizer.budget.context_size,
+                ),
+                priority=Priority(generation.priority),  # the caller waits for it
+                prompt_ids=prompt_ids,
+                follow_up_task=AFTER_PART_TASK,
+                timeout_secs=generation.timeout_secs,
+                details={PART_OF: str(generation.pk)},
+                ephemeral=True,
+                cache_tags=generation.params.get("cache_tags", ()),
+                idempotency_key=key,
+                capped=False,
+            )
     except KeyTaken:
         log.debug("part already queued by another process generation=%s part=%s", generation.pk, key)
 

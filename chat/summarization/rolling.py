@@ -172,16 +172,20 @@ def _prefill_new_prefix(conversation: Conversation, max_tokens: int) -> None:
     if len(ids) > budget.hard_limit:
         return
     options = RunOptions(max_tokens=1, temperature=0.0)
-    generations.create(
-        owner=conversation.owner,
-        params=sequence_params(options, state.builder.format, n_prompt=len(ids), context_size=budget.context_size),
-        priority=Priority.BATCH,
-        prompt_ids=ids,
-        timeout_secs=settings.REQUEST_TIMEOUT_SECS,
-        cache_tags=[conversation.cache_tag],
-        ephemeral=True,
-        capped=False,
-    )
+    with transaction.atomic():
+        # Locked: nothing is computed for a conversation that was deleted while its prompt was rendered.
+        if Conversation.objects.select_for_update().filter(pk=conversation.pk).first() is None:
+            return
+        generations.create(
+            owner=conversation.owner,
+            params=sequence_params(options, state.builder.format, n_prompt=len(ids), context_size=budget.context_size),
+            priority=Priority.BATCH,
+            prompt_ids=ids,
+            timeout_secs=settings.REQUEST_TIMEOUT_SECS,
+            cache_tags=[conversation.cache_tag],
+            ephemeral=True,
+            capped=False,
+        )
 
 
 def _begin(pending: PendingSummary) -> None:

@@ -15,7 +15,7 @@ from chat.prompting.history_notes import (
     summarizer_message,
 )
 from chat.prompting.source_block import FENCE, quoted
-from chat.prompting.text_splitter import beginning, pieces
+from chat.prompting.text_splitter import beginning, pieces, spans
 from chat.prompting.token_budget import TokenBudget
 from chat.schemas.requests import RunOptions
 
@@ -48,10 +48,19 @@ class Summarizer:
         limit = max(MIN_PIECE_TOKENS, min(free, int(self.budget.context_size * PIECE_SHARE)))
         return pieces(as_transcript(messages), limit, self._count_quoted)
 
-    def parts(self, text: str) -> list[str]:
-        """Split one text into parts, each as large as a prompt can hold."""
+    def parts(self, text: str) -> list[tuple[int, int]]:
+        """Return start and end of the parts of one text, each as large as a prompt can hold."""
+        return list(spans(text, self._part_limit, self._count_quoted))
+
+    def has_more_parts(self, text: str, n_parts: int) -> bool:
+        """Return whether the text is longer than ``n_parts`` full parts, without splitting it."""
+        limit = n_parts * self._part_limit
+        return len(self.format.tokenizer.encode(quoted(text), limit=limit)) > limit
+
+    @property
+    def _part_limit(self) -> int:
         free = self.budget.context_size - self.budget.summary_limit - len(self._prompt("", "")) - 1
-        return pieces(text, max(MIN_PIECE_TOKENS, free), self._count_quoted)
+        return max(MIN_PIECE_TOKENS, free)
 
     def prompt(self, piece: str, so_far: str = "") -> list[int]:
         """Return the prompt of one piece; a summary so far that is too long to stand beside it is shortened."""

@@ -3,6 +3,7 @@
 Loading takes half a second and 90 MB, so it happens at the first use. Knows no templates and no prompts.
 """
 
+import copy
 import logging
 import threading
 from functools import cached_property
@@ -14,10 +15,13 @@ from inference.engine.backends.vocabulary import Vocabulary, open_vocabulary
 from inference.engine.config import EngineConfig
 from inference.engine.errors import EngineError
 from inference.errors import ModelUnavailable
+from inference.runtime import abort
 
 log = logging.getLogger(__name__)
 
 INSTRUCT_MARKS = ("it", "instruct", "chat")
+# Shorter texts are encoded again faster than they are found.
+REMEMBERED_CHARS = 1_000
 
 
 class Tokenizer:
@@ -33,10 +37,32 @@ class Tokenizer:
         self.fingerprint = vocabulary.fingerprint
         self.bos_text = vocabulary.token_text(vocabulary.bos) if vocabulary.bos is not None else ""
         self.eos_text = vocabulary.token_text(vocabulary.eos) if vocabulary.eos is not None else ""
+        self._remembered: dict[tuple[str, bool], tuple[list[int], int | None]] | None = None
 
-    def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """Token ids without BOS; with ``special=False`` no text becomes a control token."""
-        return self.vocabulary.encode(text, special=special)
+    def for_request(self) -> "Tokenizer":
+        """Return a tokenizer that encodes each long text once; it keeps them, so that it must not outlive a request."""
+        tokenizer = copy.copy(self)
+        tokenizer._remembered = {}
+        return tokenizer
+
+    def encode(self, text: str, *, special: bool = False, limit: int | None = None) -> list[int]:
+        """Return token ids without BOS; with ``special=False`` no text becomes a control token.
+
+        With ``limit`` a long text may be encoded only until there are more ids: enough to refuse it. Raises
+        WorkAborted between two pieces of a long text.
+        """
+        if self._remembered is None or len(text) < REMEMBERED_CHARS:
+            return self.vocabulary.encode(text, special=special, limit=limit, between_pieces=abort.check)
+        known = self._remembered.get((text, special))
+        if known is None or not _suffices(*known, limit):
+            ids = self.vocabulary.encode(text, special=special, limit=limit, between_pieces=abort.check)
+            known = self._remembered[text, special] = (ids, limit)
+        return known[0]
+
+    def least_tokens(self, text: str) -> int:
+        """Return a lower bound on the tokens of ``text`` without encoding it."""
+        longest = self.vocabulary.longest_token_bytes
+        return 0 if longest is None else -(-len(text.encode("utf-8", "replace")) // longest)
 
     def decode(self, token_ids: list[int]) -> str:
         return self.vocabulary.text(token_ids)
@@ -50,6 +76,11 @@ class Tokenizer:
         names = (self.model_name, metadata.get("general.finetune", ""), metadata.get("general.name", ""))
         words = {word for name in names for word in name.lower().replace("_", "-").replace(" ", "-").split("-")}
         return not words.isdisjoint(INSTRUCT_MARKS)
+
+
+def _suffices(ids: list[int], encoded_until: int | None, limit: int | None) -> bool:
+    is_whole = encoded_until is None or len(ids) <= encoded_until
+    return is_whole or (limit is not None and encoded_until is not None and limit <= encoded_until)
 
 
 _lock = threading.Lock()

@@ -1,8 +1,12 @@
-"""Waiting rows that have to end: cancelled, or past their deadline. A running row keeps its own deadline."""
+"""Rows that have to end: waiting ones that are cancelled or past their deadline, and parts that no turn waits for.
+
+A running row keeps its own deadline.
+"""
 
 from functools import partial
 
 from inference.models import Generation
+from inference.queue import parts
 from inference.queue.deadlines import Deadlines
 from inference.queue.delayed_termination import DelayedTermination
 from inference.queue.results import CANCELLED, TIMED_OUT
@@ -24,3 +28,4 @@ class UnwantedRows:
         unfinished = Generation.objects.with_deadline().values_list("pk", "deadline_at", "timeout_secs")
         for generation_id in self._deadlines.overdue(unfinished):
             self._termination.attempt(generation_id, partial(terminate, ending=TIMED_OUT))
+        parts.cancel_unneeded()

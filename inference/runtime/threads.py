@@ -1,5 +1,6 @@
 """Calls of blocking functions (the ORM, services) from an event loop, in a thread pool. Knows no requests."""
 
+import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
@@ -11,13 +12,25 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 # asyncio's own pool has six threads on two cores: a few requests that wait for the database would stop all others.
-_threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="gemma-web")
+N_THREADS = 32
+_threads = ThreadPoolExecutor(max_workers=N_THREADS, thread_name_prefix="gemma-web")
+# Long texts keep a core busy for a second, where other work waits for the database: half of the cores stay free.
+N_LONG_THREADS = max(1, min(N_THREADS, os.cpu_count() or 1) // 2)
+_long_threads = ThreadPoolExecutor(max_workers=N_LONG_THREADS, thread_name_prefix="gemma-web-long")
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call ``work`` in a thread of the pool; asgiref's default is one thread for all requests and sockets."""
     call: Callable[..., Coroutine[Any, Any, T]] = sync_to_async(
         call_with_own_connection, thread_sensitive=False, executor=_threads
+    )
+    return await call(work, *args, **kwargs)
+
+
+async def in_long_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call ``work`` on a long text as ``in_thread`` does, in one of few threads that no other work waits for."""
+    call: Callable[..., Coroutine[Any, Any, T]] = sync_to_async(
+        call_with_own_connection, thread_sensitive=False, executor=_long_threads
     )
     return await call(work, *args, **kwargs)
 

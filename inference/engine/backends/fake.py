@@ -5,7 +5,7 @@ commands that a prompt may hold.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from inference.engine.text.plain_text import fingerprint
@@ -29,6 +29,7 @@ class FakeVocabulary:
     trained_context: int = TRAINED_CONTEXT
     chat_template: str | None = None
     eog_tokens: frozenset[int] = frozenset((EOS, END_OF_TURN))
+    longest_token_bytes: int | None = max(map(len, CONTROL))
 
     def __init__(self) -> None:
         self.metadata: Mapping[str, str] = MappingProxyType(
@@ -36,7 +37,16 @@ class FakeVocabulary:
         )
         self.fingerprint: str = fingerprint(self.model_name, self.n_tokens, self.metadata)
 
-    def encode(self, text: str, *, special: bool, limit: int | None = None) -> list[int]:
+    def encode(
+        self,
+        text: str,
+        *,
+        special: bool,
+        limit: int | None = None,
+        between_pieces: Callable[[], None] | None = None,
+    ) -> list[int]:
+        if between_pieces is not None:
+            between_pieces()
         if limit is not None:
             text = text[: limit + 1]
         if not special:

@@ -4,7 +4,7 @@ Knows no context and no sequences; works on a model loaded with or without its w
 """
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from types import MappingProxyType
 
@@ -34,10 +34,24 @@ class LlamaVocabulary:
         self.chat_template: str | None = model.metadata.get("tokenizer.chat_template") or None
         self.fingerprint: str = fingerprint(self.model_name, self.n_tokens, self.metadata)
 
-    def encode(self, text: str, *, special: bool, limit: int | None = None) -> list[int]:
+    @cached_property
+    def longest_token_bytes(self) -> int | None:
+        if lib.llama_vocab_type(self._vocab) not in (lib.LLAMA_VOCAB_TYPE_BPE, lib.LLAMA_VOCAB_TYPE_SPM):
+            return None  # the others normalize: a run of blanks may become one token, or none
+        # A spelling has at least the bytes of its text: a blank is spelled with three, other bytes with two or six.
+        return max(len(lib.llama_vocab_get_text(self._vocab, token)) for token in range(self.n_tokens))
+
+    def encode(
+        self,
+        text: str,
+        *,
+        special: bool,
+        limit: int | None = None,
+        between_pieces: Callable[[], None] | None = None,
+    ) -> list[int]:
         if special:
-            return self._encode(text, parse_special=True, limit=limit)
-        return encode_plain(text, lambda part: self._encode(part, parse_special=False, limit=limit), self._marker_text)
+            return self._encode(text, True, limit, between_pieces)
+        return encode_plain(text, lambda part: self._encode(part, False, limit, between_pieces), self._marker_text)
 
     def piece(self, token: int) -> bytes:
         if token not in self._pieces:
@@ -72,7 +86,9 @@ class LlamaVocabulary:
     def marker_texts(self) -> list[str]:
         return [text for token in range(self.n_tokens) if (text := self._marker_text(token)) is not None]
 
-    def _encode(self, text: str, *, parse_special: bool, limit: int | None) -> list[int]:
+    def _encode(
+        self, text: str, parse_special: bool, limit: int | None, between_pieces: Callable[[], None] | None
+    ) -> list[int]:
         if len(text) <= PIECE_CHARS:
             return self._tokenize(text, parse_special=parse_special)
         tokens: list[int] = []
@@ -80,6 +96,8 @@ class LlamaVocabulary:
             tokens += self._tokenize(piece, parse_special=parse_special)
             if limit is not None and len(tokens) > limit:
                 break
+            if between_pieces is not None:
+                between_pieces()
         return tokens
 
     @cached_property

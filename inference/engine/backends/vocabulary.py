@@ -1,6 +1,6 @@
 """Interface of a vocabulary: text to tokens, tokens to text, metadata, without weights. Opens the configured one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from inference.engine.backends.fake import FakeVocabulary
@@ -27,10 +27,23 @@ class Vocabulary(Protocol):
         """All end-of-generation tokens."""
         ...
 
-    def encode(self, text: str, *, special: bool, limit: int | None = None) -> list[int]:
+    @property
+    def longest_token_bytes(self) -> int | None:
+        """An upper bound on the bytes of text that one token stands for; None where the tokenizer drops text."""
+        ...
+
+    def encode(
+        self,
+        text: str,
+        *,
+        special: bool,
+        limit: int | None = None,
+        between_pieces: Callable[[], None] | None = None,
+    ) -> list[int]:
         """Return token ids without BOS. With ``special=False`` never a control token.
 
         With ``limit`` a long text may be encoded only until there are more than ``limit`` ids: enough to refuse it.
+        ``between_pieces`` is called between the pieces of a long text; what it raises ends the call.
         """
         ...
 

@@ -92,7 +92,7 @@ def by_http(ask: Any, body: dict[str, Any]) -> Coroutine[Any, Any, object]:  # n
 def by_socket() -> Coroutine[Any, Any, object]:
     consumer = ChatConsumer()
     consumer._credentials = cast(Any, SimpleNamespace(caller=ANN))
-    return consumer._start({"type": "chat", "message": "hi"})
+    return consumer._start({"type": "chat", "message": "hi"}, is_long=False)
 
 
 @pytest.mark.parametrize("door", ["chat", "completion", "socket"])
