@@ -12,7 +12,7 @@ from chat.api.json_response import json_response
 from chat.api.openai.chat_chunks import ChatChunkWriter
 from chat.api.openai.choices import AcceptedCall, Choice, accepted_turns, check_key, whole_choices
 from chat.api.openai.streams import chunk_stream
-from chat.api.turn_requests import AcceptedTurn, for_callers, idempotency_key
+from chat.api.turn_requests import AcceptedTurn, for_callers, has_long_body, idempotency_key
 from chat.error_translation import translated
 from chat.schemas.openai.chat_answers import AnswerMessage, ChatChoice, ChatCompletionAnswer, ChoiceLogprobs
 from chat.schemas.openai.chat_bodies import CompletionCall, chat_completion_request
@@ -35,14 +35,15 @@ async def chat_completions(request: HttpRequest, caller: Caller) -> HttpResponse
     return json_response(_answer(accepted, choices, metadata))
 
 
-@in_arrival_order()
 async def _accept(request: HttpRequest, caller: Caller) -> tuple[AcceptedCall, dict[str, str]]:
-    call, body, model = await in_thread(_read, request)
-    check_key(request, body.n)
-    key = idempotency_key(request)
-    stops = call.is_stream or stops_when_left(body.priority, key)
-    begin = partial(turns.start_turn, caller=caller, request=body, idempotency_key=key, request_digest=body.digest)
-    first = AcceptedTurn(await start(begin, caller=caller, stops=stops), stops)
+    is_long = has_long_body(request)
+    async with in_arrival_order(is_long=is_long):
+        call, body, model = await in_thread(_read, request)
+        check_key(request, body.n)
+        key = idempotency_key(request)
+        stops = call.is_stream or stops_when_left(body.priority, key)
+        begin = partial(turns.start_turn, caller=caller, request=body, idempotency_key=key, request_digest=body.digest)
+        first = AcceptedTurn(await start(begin, caller=caller, stops=stops, is_long=is_long), stops)
     accepted = AcceptedCall(call=call, turns=accepted_turns(first), model=model, tokenizer=get_tokenizer())
     return accepted, dict(body.metadata)
 

@@ -39,6 +39,7 @@ class CountingVocabulary(FakeVocabulary):
     def __init__(self) -> None:
         super().__init__()
         self.n_chars = 0
+        self._plain = FakeVocabulary()
         self.on_piece: Callable[[], None] = lambda: None
 
     def encode(
@@ -52,7 +53,7 @@ class CountingVocabulary(FakeVocabulary):
         ids: list[int] = []
         for at in range(0, len(text), 1000):
             self.n_chars += len(text[at : at + 1000])
-            ids += super().encode(text[at : at + 1000], special=special)
+            ids += self._plain.encode(text[at : at + 1000], special=special)
             if limit is not None and len(ids) > limit:
                 break
             self.on_piece()

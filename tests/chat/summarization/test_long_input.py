@@ -140,7 +140,7 @@ def test_a_part_that_fails_fails_the_turn_by_name() -> None:
 
 
 class TestPartsOfOneTurn:
-    @pytest.mark.parametrize(("parallel", "n_at_once"), [(1, 1), (2, 1), (4, 2), (8, 4)])
+    @pytest.mark.parametrize(("parallel", "n_at_once"), [(1, 1), (2, 1), (4, 2), (6, 3)])
     def test_they_leave_half_of_the_places_to_other_questions(
         self, settings: Settings, parallel: int, n_at_once: int
     ) -> None:
