@@ -25,9 +25,9 @@ class GpuPolicy:
     def rest_secs(self) -> float:
         return self.max_hold_secs * REST_PER_HOLD
 
-    def reason_to_leave(self, *, held_secs: float, idle_secs: float, is_held: bool) -> str | None:
-        """``idle_secs``: since the last answer ended; ``is_held``: by a session."""
-        if held_secs >= self.max_hold_secs:
+    def reason_to_leave(self, *, held_secs: float, idle_secs: float, is_held: bool, is_wanted: bool) -> str | None:
+        """``idle_secs``: since the last answer ended; ``is_held``: by a session; ``is_wanted``: by other tenants."""
+        if held_secs >= self.max_hold_secs and is_wanted:
             return f"held for {held_secs:.0f} s (GPU_MAX_HOLD_SECS)"
         if idle_secs >= self.linger_secs and held_secs >= self.min_hold_secs and not is_held:
             return f"no work for {idle_secs:.0f} s (GPU_LINGER_SECS)"

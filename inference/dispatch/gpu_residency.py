@@ -175,6 +175,8 @@ class GpuResidency:
             held_secs=self._session.held_secs(now),
             idle_secs=now - self._idle_since,
             is_held=bool(self.demand.holds.current(now)),
+            # A load or move that takes so long is given up in any case.
+            is_wanted=self.state is not GpuState.GPU or self._lease_client.is_wanted_elsewhere,
         )
         if reason is None:
             return

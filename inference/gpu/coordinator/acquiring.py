@@ -152,10 +152,11 @@ class Acquisition:
             return
         self._row, self.waits_for = row, f"waiting for {channels.RESIDENT} to leave the GPU"
         row.epoch, row.state, row.session_id, row.requester = (new_epoch, LedgerState.PAUSING, *new.values())
+        row.renews = self._renews
         ttl.extend(self._redis, row.epoch, self._config.ttl_secs)
         self._entry.leave()
         # Before the residents are counted: one that starts later reads here that it may not use the GPU.
-        broadcast.publish(self._redis, row)
+        broadcast.publish(self._redis, row, self._config)
         if not was_emptied:
             self._pause = ResidentPause(self._redis, self._listen(), self._config, **new, clock=self._clock)
             self._pause.begin()
@@ -201,7 +202,7 @@ class Acquisition:
         row.state = LedgerState.HELD
         ttl_secs = self._config.ttl_secs if self._renews else self._config.unrenewed_secs
         ttl.extend(self._redis, row.epoch, ttl_secs)
-        broadcast.publish(self._redis, row)
+        broadcast.publish(self._redis, row, self._config)
         log.info("lease granted lease=%d requester=%s waited_secs=%.2f", row.epoch, row.requester, self.waited_secs)
         return AcquisitionGranted(row.epoch, self.waited_secs)
 

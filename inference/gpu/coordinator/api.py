@@ -74,5 +74,10 @@ def status(client: "redis.Redis[bytes]") -> CoordinatorStatus:
     )
 
 
+def has_other_tenants(client: "redis.Redis[bytes]") -> bool:
+    """Return whether there are residents, or were a moment ago, or a request waits."""
+    return preemption.has_residents(client) or wait_queue.first(client) is not None
+
+
 def _is_holder(row: GpuLedger, session_id: str) -> bool:
     return row.state in (LedgerState.PAUSING, LedgerState.HELD) and row.session_id == session_id

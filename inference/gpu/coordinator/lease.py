@@ -85,6 +85,6 @@ class LeaseWatcher:
         """Run one round, as a thread of every long-lived process does."""
         row = GpuLedger.objects.current()
         self.check(client, row)
-        broadcast.restore(client, row)
+        broadcast.refresh(client, row, self._config)
         if sum(preemption.count_residents(client)):
             preemption.note_residents(client, self._config)

@@ -133,6 +133,11 @@ def count_residents(client: "redis.Redis[bytes]") -> tuple[int, int]:
     return n_old, n_new
 
 
+def has_residents(client: "redis.Redis[bytes]") -> bool:
+    """Return whether there are residents, or were a moment ago."""
+    return sum(count_residents(client)) > 0 or bool(client.exists(SEEN))
+
+
 def note_residents(client: "redis.Redis[bytes]", config: CoordinatorConfig) -> None:
     """Note that there are residents now."""
     client.set(SEEN, 1, px=int(config.resident_secs * 1000))

@@ -40,6 +40,7 @@ class LeaseClientOptions:
     backoff: Backoff = field(default_factory=Backoff)
     breaker: Callable[[], CircuitBreaker] = lambda: CircuitBreaker(max_failures=3, pause_secs=30.0)
     grant_delay_secs: float = 0.0
+    has_other_tenants: Callable[[], bool] = lambda: True  # called with each renewal; must not raise
 
 
 class CoordinatorLeaseClient:
@@ -65,6 +66,8 @@ class CoordinatorLeaseClient:
         )
         self._renewal = LeaseRenewal(coordinator)
         self._releases = ReleaseQueue(coordinator)
+        self._has_other_tenants = options.has_other_tenants
+        self.is_wanted_elsewhere = True
         self._held: HeldLease | None = None  # in the states of WITH_LEASE
         self._freed_session = ""  # the last one whose release was sent
         self._released_session = ""  # the same, set by ``release`` itself: no event about it may follow
@@ -211,6 +214,7 @@ class CoordinatorLeaseClient:
     # ---- holding ----
 
     def _renew(self, held_lease: HeldLease) -> None:
+        self.is_wanted_elsewhere = self._has_other_tenants()
         reason = self._renewal.renew(held_lease)
         if reason is not None:
             log.warning("gpu lease lost lease=%d reason=%s", held_lease.lease.epoch, reason)

@@ -4,8 +4,10 @@ import functools
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from redis.exceptions import RedisError
 
 from inference.auth.service_token import mint
+from inference.gpu.coordinator.api import has_other_tenants
 from inference.gpu.coordinator.config import CoordinatorConfig
 from inference.gpu.coordinator.watcher import watch_loop
 from inference.gpu.lease.client import CoordinatorLeaseClient, LeaseClientOptions
@@ -34,6 +36,7 @@ class WorkerLeaseClient(CoordinatorLeaseClient):
                 max_failures=settings.GPU_BREAKER_FAILURES, pause_secs=settings.GPU_BREAKER_PAUSE_SECS
             ),
             grant_delay_secs=settings.GEMMA_GPU_GRANT_DELAY_MS / 1000 if is_simulated else 0.0,
+            has_other_tenants=_has_other_tenants,
         )
         self._records = OutsideSessionStore()
         super().__init__(make_coordinator(self._records), post, functools.partial(publish_freed, gpu_client()), options)
@@ -71,6 +74,16 @@ def reap_loop() -> RepeatingThread | None:
     store = OutsideSessionStore()
     reaper = SessionReaper(_outside_coordinator(settings.GPU_COORDINATOR_URL, store), store)
     return RepeatingThread("gpu sessions", REAP_SECS, reaper.run_once)
+
+
+def _has_other_tenants() -> bool:
+    """Return whether a resident does without the GPU, or another tenant waits for it."""
+    if settings.GPU_COORDINATOR_URL is not None:  # who waits there cannot be seen
+        return True
+    try:
+        return has_other_tenants(gpu_client())
+    except RedisError:
+        return True
 
 
 def _outside_coordinator(url: str, records: SessionRecords) -> OutsideCoordinator:

@@ -16,6 +16,7 @@ class FakeLeaseClient:
         self.grant_after_secs = grant_after_secs
         self.lease: Lease | None = None  # held, or granted and not released
         self.is_requested = False
+        self.is_wanted_elsewhere = True
         self.refusing: str | None = None
         self.released: list[tuple[Lease, dict[str, Any]]] = []
         self.requests: list[tuple[int, frozenset[str]]] = []

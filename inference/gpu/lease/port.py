@@ -62,6 +62,10 @@ class LeaseClient(Protocol):
     even after a loss or a recall. No event about a lease follows its ``release``.
     """
 
+    @property
+    def is_wanted_elsewhere(self) -> bool:
+        """Whether other tenants use the GPU or wait for it, as last seen; True when that is unknown."""
+
     def begin(self) -> None: ...
 
     def request(self, *, priority: int, session_ids: frozenset[str]) -> None:

@@ -374,8 +374,33 @@ def test_a_long_queue_does_not_keep_the_card_from_the_others(bench: GpuHarness) 
     assert len(bench.lease_client.requests) == n_asked + 1
 
 
+def test_alone_it_remains_on_its_gpu_until_another_tenant_comes(bench: GpuHarness) -> None:
+    generations = bench.reach(GpuState.GPU)
+    bench.lease_client.is_wanted_elsewhere = False
+    for _ in range(18):
+        bench.now += POLICY.max_hold_secs / 6 + 0.1
+        bench.say(generations)
+    assert bench.at(GpuState.GPU)
+    bench.lease_client.is_wanted_elsewhere = True
+    bench.say(generations)
+    assert bench.at(GpuState.YIELDING)
+    leave(bench)
+    finish(bench, generations)
+
+
+def test_alone_it_leaves_after_its_last_answer_all_the_same(bench: GpuHarness) -> None:
+    generations = bench.reach(GpuState.GPU)
+    bench.lease_client.is_wanted_elsewhere = False
+    bench.now += 3 * POLICY.max_hold_secs
+    finish(bench, generations)
+    bench.wait(POLICY.linger_secs + 0.1)
+    assert bench.at(GpuState.YIELDING)
+    leave(bench)
+
+
 def test_a_load_that_takes_as_long_as_the_longest_stay_is_given_up(bench: GpuHarness) -> None:
     generations = bench.reach(GpuState.LOADING)
+    bench.lease_client.is_wanted_elsewhere = False  # also when no other tenant is there
     bench.wait(POLICY.max_hold_secs - 0.1)
     assert bench.at(GpuState.LOADING)
     bench.wait(0.2)
