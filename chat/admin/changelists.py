@@ -34,6 +34,12 @@ class ConversationSums:
     mean_first_token_ms: float | None = None
     mean_total_ms: float | None = None
 
+    @classmethod
+    def of_row(cls, row: dict[str, Any]) -> "ConversationSums":
+        """Build the sums from a row of ``conversation_sums``, whose mean time is an interval."""
+        mean_total = row.pop("mean_total")
+        return cls(**row, mean_total_ms=mean_total.total_seconds() * 1000 if mean_total else None)
+
     @property
     def state(self) -> str:
         if self.n_unfinished:
@@ -66,13 +72,7 @@ def conversation_sums(ids: list[uuid.UUID]) -> dict[uuid.UUID, ConversationSums]
             mean_total=Avg(F(f"{answer}finished_at") - F(f"{answer}created_at")),
         )
     )
-    return {row["conversation_id"]: _sums(dict(row)) for row in rows}
-
-
-def _sums(row: dict[str, Any]) -> ConversationSums:
-    mean_total = row.pop("mean_total")
-    row.pop("conversation_id")
-    return ConversationSums(**row, mean_total_ms=mean_total.total_seconds() * 1000 if mean_total else None)
+    return {row.pop("conversation_id"): ConversationSums.of_row(row) for row in map(dict, rows)}
 
 
 class ConversationChangeList(ChangeList):

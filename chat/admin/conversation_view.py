@@ -96,24 +96,18 @@ def bubble(message: Message) -> Bubble:
         created_at=message.created_at,
         retrieval=retrieval_view(message.retrieval, message.text) if hasattr(message, "retrieval") else None,
     )
-    return basic if generation is None else _with_generation(basic, generation)
-
-
-def _with_generation(basic: Bubble, generation: Generation) -> Bubble:
+    if generation is None:
+        return basic
     return replace(
         basic,
         status=generation.status,
         is_ended=generation.is_ended,
         finish_reason=generation.finish_reason,
-        error=_error(generation),
+        error=": ".join(part for part in (generation.error_code, generation.error_message) if part),
         device=device_text(generation.devices),
         model_name=generation.model_name,
         facts=tuple(_facts(generation)),
     )
-
-
-def _error(generation: Generation) -> str:
-    return ": ".join(part for part in (generation.error_code, generation.error_message) if part)
 
 
 def _facts(generation: Generation) -> Iterable[Fact]:

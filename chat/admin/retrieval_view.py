@@ -73,17 +73,12 @@ def _named_values(values: Mapping[str, Any]) -> str:
     )
 
 
-def _score_parts(scores: object) -> str:
-    """Return ``vector 0.62, text 0.31``; parts without a score are left out."""
-    by_name = scores if isinstance(scores, Mapping) else {}
-    parts = ((name, by_name.get(name)) for name in SCORE_PARTS)
-    return ", ".join(f"{name} {value:.2f}" for name, value in parts if isinstance(value, int | float))
-
-
 def source_line(source: Mapping[str, Any], cited: set[str], scores: object = None) -> SourceLine:
     """Build the view of a source in wire form, of which any field may be missing."""
     label = str(source.get("label") or "")
     score = source.get("score")
+    by_name = scores if isinstance(scores, Mapping) else {}
+    parts = ((name, by_name.get(name)) for name in SCORE_PARTS)
     return SourceLine(
         label=label,
         kind=str(source.get("kind") or "").replace("_", " "),
@@ -94,7 +89,7 @@ def source_line(source: Mapping[str, Any], cited: set[str], scores: object = Non
         score=f"{score:.2f}" if isinstance(score, int | float) else "",
         text=str(source.get("text") or ""),
         cited=label in cited,
-        parts=_score_parts(scores),
+        parts=", ".join(f"{name} {value:.2f}" for name, value in parts if isinstance(value, int | float)),
     )
 
 

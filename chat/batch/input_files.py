@@ -3,6 +3,7 @@
 import json
 import sys
 import tempfile
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -58,7 +59,9 @@ def detect_format(path: Path, first_line: bytes | None, file: BinaryIO) -> Promp
         return PromptFormat.PLAIN
     start = first_line.removeprefix(BYTE_ORDER_MARK).strip()
     is_jsonl = path.suffix.lower() in JSONL_SUFFIXES
-    first_value = _json_value(start)
+    first_value: object = None
+    with suppress(ValueError, RecursionError):
+        first_value = json.loads(start)
     if isinstance(first_value, dict) and not (path.suffix.lower() == ".json" and _is_single_value(file)):
         return PromptFormat.JSONL
     # Only text that begins like a document is parsed as a whole: a plain prompt may begin with a bracket, too.
@@ -96,14 +99,6 @@ def load_entries(path: Path, file: BinaryIO) -> list[Any]:
 
 def refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
-
-
-def _json_value(data: bytes) -> object:
-    try:
-        value: object = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return value
 
 
 def _is_single_value(file: BinaryIO) -> bool:

@@ -139,7 +139,8 @@ class BatchInput:
         while data := self._file.readline(self.max_line_bytes + 1):
             number += 1
             if len(data) > self.max_line_bytes and not data.endswith(b"\n"):
-                self._skip_rest()
+                while (more := self._file.readline(self.max_line_bytes)) and not more.endswith(b"\n"):
+                    pass
                 yield InputLine(number, None)
             elif data.strip():
                 yield InputLine(number, data.rstrip(b"\r\n"))
@@ -174,10 +175,6 @@ class BatchInput:
         names = [f"messages[{n}]" for n in range(len(messages))] if isinstance(messages, list) else ["prompt"]
         has_system = row.get("system", self._system) is not None
         return ["system", *names] if has_system and not _begins_with_system(messages or []) else names
-
-    def _skip_rest(self) -> None:
-        while (more := self._file.readline(self.max_line_bytes)) and not more.endswith(b"\n"):
-            pass
 
 
 def _as_written(message: str, names: list[str]) -> str:

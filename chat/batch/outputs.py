@@ -139,7 +139,16 @@ class BatchOutput:
         state = self.state()
         if state is None:
             state = RunState(run=uuid.uuid4().hex, options=options.as_dict)
-            self._write_state(state)
+            temporary = self.state_path.with_name(self.state_path.name + ".new")
+            with temporary.open("wb") as file:
+                file.write(msgspec.json.encode(state))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.state_path)
+            # The directory entry must be on the disk, too: a run without its keys would send every prompt again.
+            directory = os.open(self.path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
+            os.fsync(directory)
+            os.close(directory)
         return state.run
 
     def check_input(self, source: BatchInput) -> int:
@@ -194,18 +203,6 @@ class BatchOutput:
         }
         with self.failed_path.open("a", encoding="utf-8", errors="replace") as file:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-    def _write_state(self, state: RunState) -> None:
-        temporary = self.state_path.with_name(self.state_path.name + ".new")
-        with temporary.open("wb") as file:
-            file.write(msgspec.json.encode(state))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.state_path)
-        # The directory entry must be on the disk, too: a run without its keys would send every prompt again.
-        directory = os.open(self.path.absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
-        os.fsync(directory)
-        os.close(directory)
 
     def _foreign(self, number: int) -> OutputForeign:
         return OutputForeign(

@@ -139,7 +139,10 @@ class Batch:
             pending = self._submitter.submit(prompt, attempt)
         except ChatError as error:
             if error.code in TRANSIENT:
-                self._defer(prompt, error)
+                self._deferred = prompt
+                self._not_before = time.monotonic() + min(error.retry_after_secs or 1, MAX_WAIT_SECS)
+                if error.code == "store_unavailable":
+                    close_old_connections()
             elif error.status >= 500:
                 raise BatchError(f"the service cannot take prompts: {error.message}") from error
             else:
@@ -147,22 +150,18 @@ class Batch:
             return
         self.pending[pending.generation_id] = pending
 
-    def _defer(self, prompt: BatchPrompt, error: ChatError) -> None:
-        self._deferred = prompt
-        self._not_before = time.monotonic() + min(error.retry_after_secs or 1, MAX_WAIT_SECS)
-        if error.code == "store_unavailable":
-            close_old_connections()
-
     # ---- collecting ----
 
     def _collect(self) -> int:
         """Return how many prompts ended."""
         try:
             rows = self._ended_rows()
-            missing = self.pending.keys() - self._existing_ids()
+            with translated():
+                existing_ids = set(Generation.objects.filter(pk__in=self.pending.keys()).values_list("pk", flat=True))
         except ChatError:
             close_old_connections()  # the database is unreachable; the monitor limits for how long
             return 0
+        missing = self.pending.keys() - existing_ids
         for row in rows:
             self._finish(self.pending.pop(row.pk), row)
         for generation_id in missing:
@@ -171,10 +170,6 @@ class Batch:
         if rows or missing:
             self._not_before = 0.0  # a place is free, whatever Retry-After named
         return len(rows) + len(missing)
-
-    def _existing_ids(self) -> set[uuid.UUID]:
-        with translated():
-            return set(Generation.objects.filter(pk__in=self.pending.keys()).values_list("pk", flat=True))
 
     def _ended_rows(self) -> list[Generation]:
         with translated():

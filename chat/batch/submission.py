@@ -17,6 +17,7 @@ from inference.models import ENDED, Generation, Status
 log = logging.getLogger(__name__)
 
 MAX_PREPARING_THREADS = 8
+FAILED = [status for status in ENDED if status != Status.COMPLETE]
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,16 @@ class Submitter:
             turn = turns.start_turn(
                 caller=self.caller, request=prompt.request, idempotency_key=key, request_digest=prompt.digest
             )
-            if turn.replayed and self._has_failed(turn.generation_id):
+            with translated():
+                failed = Generation.objects.filter(pk=turn.generation_id, status__in=FAILED)
+                has_failed = turn.replayed and failed.exists()
+            if has_failed:
                 attempt += 1
                 continue
             # Retrieval takes seconds; on this thread it would delay all other prompts.
             if turn.needs_preparation:
                 self._threads.submit(_prepare_turn, turn.generation_id)
             return PendingPrompt(prompt, turn.generation_id, attempt, is_new=not turn.replayed)
-
-    @staticmethod
-    def _has_failed(generation_id: uuid.UUID) -> bool:
-        with translated():
-            failed = [status for status in ENDED if status != Status.COMPLETE]
-            return Generation.objects.filter(pk=generation_id, status__in=failed).exists()
 
 
 def cancel_run(run: str, caller: Caller) -> int:

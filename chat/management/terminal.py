@@ -132,13 +132,10 @@ def status_text(status: dict[str, Any]) -> str:
 
 def source_text(source: dict[str, Any]) -> str:
     """Return ``[1] Sarah, 2026-11-17T10:03:00Z: We cannot make the first.``, with a star when cited."""
-    names = [source.get("title"), source.get("speaker"), source.get("time") or _offset(source), source.get("emotion")]
+    start = source.get("start_time")
+    offset = f"at {start:.0f} s" if isinstance(start, int | float) else None
+    names = [source.get("title"), source.get("speaker"), source.get("time") or offset, source.get("emotion")]
     head = ", ".join(str(name) for name in names if name)
     text = " ".join(str(source.get("text") or "").split())
     star = "*" if source.get("cited") else " "
     return f"{star}[{source.get('label', '')}] {head}{': ' if head else ''}{text[:200]}"
-
-
-def _offset(source: dict[str, Any]) -> str | None:
-    start = source.get("start_time")
-    return f"at {start:.0f} s" if isinstance(start, int | float) else None

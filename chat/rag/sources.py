@@ -80,7 +80,8 @@ def source_from_hit(hit: object) -> Source | None:
     """Build a source from one search result, in the new or the old form; None when it has no text."""
     if not isinstance(hit, Mapping):
         return None
-    metadata = _mapping(hit.get("metadata"))
+    nested = hit.get("metadata")
+    metadata = nested if isinstance(nested, Mapping) else {}
     text = _text(hit.get("text") or metadata.get("body"), MAX_TEXT_CHARS)
     if not text:
         return None
@@ -112,10 +113,6 @@ def _described(facts: Mapping[str, Any], kind: str, text: str) -> Source:
 
 def _named(hit: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: hit[name] for name in names if hit.get(name) is not None}
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _text(value: object, limit: int = MAX_NAME_CHARS) -> str:

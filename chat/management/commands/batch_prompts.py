@@ -94,7 +94,7 @@ class Command(BaseCommand):
         batch_options = BatchOptions(fields=fields, system=system_prompt(options), owner=caller.key)
         form = PromptFormat(options["format"])
         source = BatchInput(options["input"], form, batch_options, settings.REQUEST_MAX_BYTES)
-        if _is_same_file(options["input"], options["output"]):
+        if options["input"].is_file() and options["output"].is_file() and options["output"].samefile(options["input"]):
             raise CommandError("IN and OUT are the same file")
         if next(source.lines(), None) is None:
             self.stderr.write(f"{options['input']} is empty: there is nothing to answer.")
@@ -154,10 +154,6 @@ class Command(BaseCommand):
         if state := output.state():
             cancel_run(state.run, Caller(state.options["owner"]))
         output.wipe()
-
-
-def _is_same_file(source: Path, output: Path) -> bool:
-    return source.is_file() and output.is_file() and output.samefile(source)
 
 
 def _open_output(path: Path) -> BatchOutput | StreamOutput:

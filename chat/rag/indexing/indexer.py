@@ -108,7 +108,8 @@ class _Group:
         self.job_ids = [transcript.job_id for transcript in transcripts]
         by_job = {transcript.job_id: transcript for transcript in transcripts}
         self.stored = self._stored(by_job)
-        changed = [t for job_id, t in by_job.items() if not self._is_stored(t, self.stored.get(job_id))]
+        digests = {job_id: row.digest for job_id, row in self.stored.items()}
+        changed = [t for job_id, t in by_job.items() if digests.get(job_id) != t.digest]
         self.rows = {t.job_id: transcript_row(owner, t, self.stored.get(t.job_id)) for t in changed}
         self.segments = [row for t in changed for row in segment_rows(self.rows[t.job_id], t)]
         self.passages = [
@@ -135,10 +136,6 @@ class _Group:
     def _stored(self, job_ids: Iterable[str]) -> dict[str, Transcript]:
         rows = Transcript.objects.filter(owner=self.owner, job_id__in=list(job_ids))
         return {row.job_id: row for row in rows}
-
-    @staticmethod
-    def _is_stored(transcript: TranscriptIn, row: Transcript | None) -> bool:
-        return row is not None and row.digest == transcript.digest
 
 
 def _groups(transcripts: Iterable[TranscriptIn]) -> Iterator[list[TranscriptIn]]:

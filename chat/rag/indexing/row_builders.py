@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from django.utils import timezone
 
 from chat.rag.models import Note, Segment, Transcript
-from chat.rag.records import NoteIn, SegmentIn, TranscriptIn, finite, plain, plain_json, short
+from chat.rag.records import NoteIn, TranscriptIn, finite, plain, plain_json, short
 
 # No recording is longer; a greater length is an error of its writer.
 LONGEST_SECS = 86_400.0
@@ -37,25 +37,22 @@ def segment_rows(row: Transcript, transcript: TranscriptIn) -> Iterator[Segment]
     """Build the rows of all segments with text; ``position`` counts the others, too."""
     for position, segment in enumerate(transcript.segments):
         text = plain(segment.text).strip()
-        if text:
-            yield _segment_row(row, position, segment, text)
-
-
-def _segment_row(transcript: Transcript, position: int, segment: SegmentIn, text: str) -> Segment:
-    start = finite(segment.start_secs)
-    return Segment(
-        transcript=transcript,
-        position=position,
-        text=text,
-        speaker=short(segment.speaker),
-        start_secs=start,
-        end_secs=finite(segment.end_secs),
-        emotion=short(segment.emotion, 100),
-        emotion_confidence=finite(segment.emotion_confidence),
-        emotion_scores=plain_json(segment.emotion_scores),
-        audio_metrics=plain_json(segment.audio_metrics),
-        said_at=segment.said_at or _after(transcript.created_at, start or 0.0),
-    )
+        if not text:
+            continue
+        start = finite(segment.start_secs)
+        yield Segment(
+            transcript=row,
+            position=position,
+            text=text,
+            speaker=short(segment.speaker),
+            start_secs=start,
+            end_secs=finite(segment.end_secs),
+            emotion=short(segment.emotion, 100),
+            emotion_confidence=finite(segment.emotion_confidence),
+            emotion_scores=plain_json(segment.emotion_scores),
+            audio_metrics=plain_json(segment.audio_metrics),
+            said_at=segment.said_at or _after(row.created_at, start or 0.0),
+        )
 
 
 def _after(moment: datetime, secs: float) -> datetime:

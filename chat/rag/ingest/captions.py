@@ -5,10 +5,12 @@ with an arrow between two times is reliable.
 """
 
 import html
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from chat.rag.ingest.paragraphs import Paragraph, paragraphs
 from chat.rag.ingest.parsed_file import ParsedFile, RowRejected, checked_text, line
 from chat.rag.ingest.speaker_labels import SpeakerLabels
 from chat.rag.records import SegmentIn
@@ -31,18 +33,10 @@ class Cue:
     lines: list[str] = field(default_factory=list)
 
 
-@dataclass
-class Block:
-    """Consecutive non-blank lines; ``number`` is that of the first."""
-
-    number: int
-    lines: list[str]
-
-
 def parse(text: str) -> ParsedFile:
     """Parse one transcript; each unusable cue becomes a problem."""
     parsed = ParsedFile()
-    cues = list(_cues(_blocks(text), parsed))
+    cues = list(_cues(text, parsed))
     plain = [clean(text) for cue in cues for text in cue.lines if not _VOICE.search(text)]
     labels = SpeakerLabels(filter(None, plain))
     segments: list[SegmentIn] = []
@@ -61,22 +55,10 @@ def clean(text: str) -> str:
     return "\n".join(" ".join(html.unescape(part).split()) for part in without_tags.split("\n"))
 
 
-def _blocks(text: str) -> Iterator[Block]:
-    block: Block | None = None
-    # Not splitlines, which splits at more characters and so shifts the line numbers.
-    for number, content in enumerate(re.split(r"\r\n|\n|\r", text), start=1):
-        if not content.strip():
-            block = None
-        elif block is None:
-            block = Block(number, [content])
-            yield block
-        else:
-            block.lines.append(content)
-
-
-def _cues(blocks: Iterator[Block], parsed: ParsedFile) -> Iterator[Cue]:
+def _cues(text: str, parsed: ParsedFile) -> Iterator[Cue]:
     cue: Cue | None = None
-    for number, content in _lines(blocks):
+    blocks = (block for block in paragraphs(text) if not _HEADER_BLOCK.match(block.lines[0]))
+    for number, content in itertools.chain.from_iterable(map(_without_counters, blocks)):
         if _ARROW.search(content):
             if cue is not None:
                 yield cue
@@ -88,15 +70,7 @@ def _cues(blocks: Iterator[Block], parsed: ParsedFile) -> Iterator[Cue]:
         yield cue
 
 
-def _lines(blocks: Iterator[Block]) -> Iterator[tuple[int, str]]:
-    """Yield the numbered lines that are times or texts."""
-    # Blocks are filled after they are yielded, so read all of them first.
-    for block in list(blocks):
-        if not _HEADER_BLOCK.match(block.lines[0]):
-            yield from _without_counters(block)
-
-
-def _without_counters(block: Block) -> list[tuple[int, str]]:
+def _without_counters(block: Paragraph) -> list[tuple[int, str]]:
     """Return the numbered lines without counters and identifiers, which precede the times."""
     numbered = list(enumerate(block.lines, start=block.number))
     # A counter followed by a blank line is a block of its own.

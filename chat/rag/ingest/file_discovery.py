@@ -18,13 +18,13 @@ def find_files(paths: Iterable[Path]) -> tuple[list[Path], int]:
             path.stat()
             files.setdefault(path.resolve(), path)
             continue
-        below = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file, path))
+        below = sorted(
+            file
+            for file in path.rglob("*")
+            if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        )
         importable = [file for file in below if file.suffix.lower() in BY_SUFFIX]
         n_skipped += len(below) - len(importable)
         for file in importable:
             files.setdefault(file.resolve(), file)
     return list(files.values()), n_skipped
-
-
-def _is_hidden(path: Path, below: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(below).parts)

@@ -76,16 +76,12 @@ def detect(text: str, path: Path) -> FileFormat:
     if beginning.startswith("WEBVTT"):
         return FileFormat.VTT
     if named in (FileFormat.JSON, FileFormat.JSONL) or (named is None and beginning.startswith(("{", "["))):
-        return _json_format(text, named)
+        # One object per line is JSONL whatever the suffix; an object over several lines is JSON.
+        first, *rest = [line.strip() for line in text.split("\n", 64) if line.strip()] or [""]
+        if first in ("{", "["):
+            return FileFormat.JSON
+        is_row_by_row = first.startswith("{") and first.endswith("}") and bool(rest)
+        return FileFormat.JSONL if named is FileFormat.JSONL or is_row_by_row else FileFormat.JSON
     if named in (FileFormat.TEXT, None) and _CAPTION_TIMES.search(beginning):
         return FileFormat.SRT
     return named or FileFormat.TEXT
-
-
-def _json_format(text: str, named: FileFormat | None) -> FileFormat:
-    """Distinguish one object per line (JSONL, whatever the suffix) from an object over several lines."""
-    first, *rest = [line.strip() for line in text.split("\n", 64) if line.strip()] or [""]
-    if first in ("{", "["):
-        return FileFormat.JSON
-    is_row_by_row = first.startswith("{") and first.endswith("}") and bool(rest)
-    return FileFormat.JSONL if named is FileFormat.JSONL or is_row_by_row else FileFormat.JSON

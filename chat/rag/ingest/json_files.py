@@ -115,20 +115,18 @@ def _add_rows(entries: Iterable[tuple[str, object]], parsed: ParsedFile) -> None
 
 def _transcript(job_id: str, segments: list[SegmentRow]) -> TranscriptIn:
     """Join the rows of one recording, in file order."""
-    moments = [row.moment for row in segments if row.moment is not None]
-    recorded_at = min(moments, default=None)
+    recorded_at = min((row.moment for row in segments if row.moment is not None), default=None)
     first = segments[0]
     return TranscriptIn(
         job_id=job_id,
         session_id=first.session_id,
         title=first.title,
         recorded_at=recorded_at,
-        segments=tuple(_with_offset(row.segment, row.moment, recorded_at) for row in segments),
+        # A segment with a time but no offset gets the offset from the earliest time.
+        segments=tuple(
+            replace(row.segment, start_secs=(row.moment - recorded_at).total_seconds())
+            if row.segment.start_secs is None and row.moment is not None and recorded_at is not None
+            else row.segment
+            for row in segments
+        ),
     )
-
-
-def _with_offset(segment: SegmentIn, moment: Any, recorded_at: Any) -> SegmentIn:  # noqa: ANN401
-    """Give a segment with a time but no offset the offset from the first segment's time."""
-    if segment.start_secs is not None or moment is None:
-        return segment
-    return replace(segment, start_secs=(moment - recorded_at).total_seconds())

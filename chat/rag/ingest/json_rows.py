@@ -48,7 +48,14 @@ def parse_row(row: object) -> SegmentRow | NoteIn:
     # Search results hold the fields of a hit in "metadata".
     nested = row.get("metadata")
     facts = {**nested, **row} if isinstance(nested, Mapping) else row
-    return parse_segment(facts) if _is_segment(row, facts) else _note(row, facts)
+    if _is_segment(row, facts):
+        return parse_segment(facts)
+    return NoteIn(
+        title=text(facts, "title"),
+        body=checked_text(text(facts, "body", "text", "content")),
+        metadata=mapping(row, "metadata"),
+        created_at=time_field(facts),
+    )
 
 
 def parse_segment(facts: Row) -> SegmentRow:
@@ -68,15 +75,6 @@ def parse_segment(facts: Row) -> SegmentRow:
     )
     return SegmentRow(
         segment, text(facts, *JOB_FIELDS)[:MAX_JOB_ID_CHARS], text(facts, "session_id"), text(facts, "title"), moment
-    )
-
-
-def _note(row: Row, facts: Row) -> NoteIn:
-    return NoteIn(
-        title=text(facts, "title"),
-        body=checked_text(text(facts, "body", "text", "content")),
-        metadata=mapping(row, "metadata"),
-        created_at=time_field(facts),
     )
 
 

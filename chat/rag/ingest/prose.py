@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from chat.rag.ingest.dates import moment_of
+from chat.rag.ingest.paragraphs import Paragraph, paragraphs, split_lines
 from chat.rag.ingest.parsed_file import ParsedFile, RowRejected, checked_text, line
 from chat.rag.ingest.speaker_labels import SpeakerLabels
 from chat.rag.records import NoteIn, SegmentIn
@@ -17,60 +18,54 @@ MAX_FRONT_MATTER_LINES = 100
 
 
 @dataclass
-class Piece:
-    """Consecutive lines from line ``number`` on; ``title`` joins the headings above them."""
+class Section(Paragraph):
+    """Lines below a heading; ``title`` joins the headings above them."""
 
-    number: int
     title: str = ""
-    lines: list[str] = field(default_factory=list)
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.lines).strip()
 
 
 def parse_markdown(text: str) -> ParsedFile:
     """Parse a note per heading with text; ``title`` and ``date`` of the front matter apply to all of them."""
-    lines = re.split(r"\r\n|\n|\r", text)
+    lines = split_lines(text)
     facts, begin = _front_matter(lines)
     parsed = ParsedFile()
-    for piece in _sections(lines, begin, facts.get("title", "")):
-        _add_note(parsed, piece, facts.get("date"))
+    for section in _sections(lines, begin, facts.get("title", "")):
+        _add_note(parsed, section, title=section.title, date=facts.get("date"))
     return parsed
 
 
 def parse_text(text: str) -> ParsedFile:
     """Parse a note per paragraph, or a transcript without times when most lines begin with a speaker."""
     parsed = ParsedFile()
-    pieces = list(_paragraphs(re.split(r"\r\n|\n|\r", text)))
-    lines = [content for piece in pieces for content in piece.lines]
+    blocks = list(paragraphs(text))
+    lines = [content for block in blocks for content in block.lines]
     labels = SpeakerLabels(lines)
     # A single line with a colon is more often a note than a conversation.
     if len(lines) > 1 and labels.are_rule and labels.names:
-        parsed.add_recording(_segments(parsed, pieces, labels))
+        parsed.add_recording(_segments(parsed, blocks, labels))
     else:
-        for piece in pieces:
-            _add_note(parsed, piece, None)
+        for block in blocks:
+            _add_note(parsed, block)
     return parsed
 
 
-def _add_note(parsed: ParsedFile, piece: Piece, date: str | None) -> None:
-    if not piece.text:
+def _add_note(parsed: ParsedFile, block: Paragraph, *, title: str = "", date: str | None = None) -> None:
+    if not block.text:
         return  # a heading that contains only further headings
     try:
-        parsed.notes.append(NoteIn(title=piece.title, body=checked_text(piece.text), created_at=moment_of(date)))
+        parsed.notes.append(NoteIn(title=title, body=checked_text(block.text), created_at=moment_of(date)))
     except RowRejected as error:
-        parsed.reject(line(piece.number), f"the note {error}")
+        parsed.reject(line(block.number), f"the note {error}")
 
 
-def _segments(parsed: ParsedFile, pieces: list[Piece], labels: SpeakerLabels) -> list[SegmentIn]:
+def _segments(parsed: ParsedFile, blocks: list[Paragraph], labels: SpeakerLabels) -> list[SegmentIn]:
     segments = []
-    for piece in pieces:
-        for speaker, utterance in labels.utterances(piece.text):
+    for block in blocks:
+        for speaker, utterance in labels.utterances(block.text):
             try:
                 segments.append(SegmentIn(text=checked_text(utterance), speaker=speaker))
             except RowRejected as error:
-                parsed.reject(line(piece.number), f"the paragraph {error}")
+                parsed.reject(line(block.number), f"the paragraph {error}")
     return segments
 
 
@@ -87,8 +82,8 @@ def _front_matter(lines: list[str]) -> tuple[dict[str, str], int]:
     return facts, end + 1
 
 
-def _sections(lines: list[str], begin: int, title: str) -> Iterator[Piece]:
-    piece, above, fence = Piece(begin + 1, title), [title], ""
+def _sections(lines: list[str], begin: int, title: str) -> Iterator[Section]:
+    section, above, fence = Section(begin + 1, title=title), [title], ""
     for number, content in enumerate(lines[begin:], start=begin + 1):
         fenced = _FENCE.match(content)
         if fenced and fence in ("", fenced[1]):
@@ -96,25 +91,10 @@ def _sections(lines: list[str], begin: int, title: str) -> Iterator[Piece]:
         # A hash inside a code block is a comment, not a heading.
         heading = None if fence or fenced else _HEADING.fullmatch(content)
         if heading is None:
-            piece.lines.append(content)
+            section.lines.append(content)
             continue
-        yield piece
+        yield section
         level = len(heading[1])
         above = [*above[:level], *[""] * (level - len(above)), heading[2].strip()]
-        piece = Piece(number, " / ".join(part for part in above if part))
-    yield piece
-
-
-def _paragraphs(lines: list[str]) -> Iterator[Piece]:
-    piece: Piece | None = None
-    for number, content in enumerate(lines, start=1):
-        if not content.strip():
-            if piece:
-                yield piece
-            piece = None
-        elif piece is None:
-            piece = Piece(number, lines=[content])
-        else:
-            piece.lines.append(content)
-    if piece:
-        yield piece
+        section = Section(number, title=" / ".join(part for part in above if part))
+    yield section

@@ -41,15 +41,12 @@ def _name(line: str) -> str:
     match = _LABEL.match(line)
     if match is None:
         return ""
-    name = " ".join((match[1] or match[2]).split())
-    return name if _looks_like_a_name(name) else ""
-
-
-def _looks_like_a_name(name: str) -> bool:
-    words = name.split()
+    words = (match[1] or match[2]).split()
+    name = " ".join(words)
     if not 1 <= len(words) <= MAX_NAME_WORDS or not name[0].isalpha():
-        return False
+        return ""
     if re.fullmatch(r"(?i)speaker[ _-]?\w{1,3}", name):
-        return True
+        return name
     # Scripts without upper case have no lower case either.
-    return all(not word[0].islower() or word in PARTICLES for word in words) and not words[-1][0].islower()
+    is_capitalised = all(not word[0].islower() or word in PARTICLES for word in words) and not words[-1][0].islower()
+    return name if is_capitalised else ""

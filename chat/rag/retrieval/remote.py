@@ -54,7 +54,8 @@ def search(*, query: str, top_k: int, filters: SourceFilters, kind: str | None =
     breaker = breaker_for(base)
     ticket = breaker.admit()
     if ticket is None:
-        return RetrievalResult(error=_open_breaker_text(breaker))
+        wait = f"it is tried again in {breaker.wait_secs:.0f} s"
+        return RetrievalResult(error=f"the memory service failed {breaker.n_failures} times in a row; {wait}")
     started = time.monotonic()
     body = {"query": query[:MAX_QUERY_CHARS], "top_k": top_k, "doc_type": kind} | _filters(filters)
     try:
@@ -63,7 +64,9 @@ def search(*, query: str, top_k: int, filters: SourceFilters, kind: str | None =
     except (_SearchFailed, httpx.HTTPError, httpx.InvalidURL, OSError, ImproperlyConfigured) as problem:
         sources, error = [], _error_text(problem)
         log.warning("memory search failed: %s (%r)", error, problem.__cause__ or problem)
-        (breaker.failed if _counts(problem) else breaker.succeeded)(ticket)
+        # A rejected query, or a wrong key in our settings, must not open the breaker for all other callers.
+        counts = problem.counts if isinstance(problem, _SearchFailed) else not isinstance(problem, ImproperlyConfigured)
+        (breaker.failed if counts else breaker.succeeded)(ticket)
     latency_ms = (time.monotonic() - started) * 1000
     return RetrievalResult(sources=tuple(sources[:top_k]), error=error, latency_ms=latency_ms)
 
@@ -72,17 +75,6 @@ def search(*, query: str, top_k: int, filters: SourceFilters, kind: str | None =
 def breaker_for(base: str) -> CircuitBreaker:
     """Return this process's circuit breaker for the service at ``base``."""
     return CircuitBreaker(max_failures=settings.RAG_BREAKER_FAILURES, pause_secs=settings.RAG_BREAKER_PAUSE_SECS)
-
-
-def _open_breaker_text(breaker: CircuitBreaker) -> str:
-    return (
-        f"the memory service failed {breaker.n_failures} times in a row; it is tried again in {breaker.wait_secs:.0f} s"
-    )
-
-
-def _counts(problem: Exception) -> bool:
-    # A rejected query, or a wrong key in our settings, must not open the breaker for all other callers.
-    return problem.counts if isinstance(problem, _SearchFailed) else not isinstance(problem, ImproperlyConfigured)
 
 
 def _error_text(problem: Exception) -> str:
@@ -116,6 +108,7 @@ def _filters(filters: SourceFilters) -> dict[str, Any]:
 
 
 async def _post_search(base: str, body: dict[str, Any]) -> list[Source]:
+    """Return the hits, best first. Unusable ones are dropped; a response of nothing else is an error."""
     # No proxy from the environment: the service is inside the installation, and so is its token.
     async with httpx.AsyncClient(timeout=settings.RAG_TIMEOUT_SECS, trust_env=False) as client:
         for path in PATHS:
@@ -124,23 +117,6 @@ async def _post_search(base: str, body: dict[str, Any]) -> list[Source]:
                 break
     if status != httpx.codes.OK:
         raise _SearchFailed(f"the memory service answered {status}", counts=status >= 500)
-    return _parse(data)
-
-
-async def _post(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> tuple[int, bytes]:
-    token = mint()  # minted per request: a token is valid once
-    headers = {"X-Service-Token": token} if token else {}
-    async with client.stream("POST", url, json=body, headers=headers) as response:
-        data = bytearray()
-        async for part in response.aiter_bytes():
-            data += part
-            if len(data) > MAX_ANSWER_BYTES:
-                raise _SearchFailed("the memory service answered with too much")
-    return response.status_code, bytes(data)
-
-
-def _parse(data: bytes) -> list[Source]:
-    """Parse the response; unusable hits are dropped, a response of nothing but such hits is an error."""
     try:
         answer = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -154,3 +130,15 @@ def _parse(data: bytes) -> list[Source]:
     if hits and not sources:
         raise _SearchFailed("the memory service answered with results that have no text")
     return sorted(sources, key=lambda source: -(source.score or 0.0))
+
+
+async def _post(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> tuple[int, bytes]:
+    token = mint()  # minted per request: a token is valid once
+    headers = {"X-Service-Token": token} if token else {}
+    async with client.stream("POST", url, json=body, headers=headers) as response:
+        data = bytearray()
+        async for part in response.aiter_bytes():
+            data += part
+            if len(data) > MAX_ANSWER_BYTES:
+                raise _SearchFailed("the memory service answered with too much")
+    return response.status_code, bytes(data)

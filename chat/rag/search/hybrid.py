@@ -55,10 +55,33 @@ class Rankings:
     def text(self) -> tuple[Rows, Scores]:
         return self.words.hits
 
+    @classmethod
+    def of(cls, query: RetrievalQuery, snapshot: VectorSnapshot, allowed: Mask) -> "Rankings":
+        """Run both searches."""
+        vectors = embedding.embed([query.text]) if any(map(str.isalnum, query.text)) else None
+        age_days = (query.now.timestamp() - snapshot.columns.said_at) / DAY_SECS
+        return cls(
+            allowed=allowed,
+            vector=NO_HITS if vectors is None else snapshot.similarities(vectors[0], allowed),
+            words=fulltext.matches(query.text, snapshot, allowed),
+            # A time in the future counts as now.
+            recency=np.exp2(-np.maximum(age_days, 0.0) / settings.RAG_RECENCY_HALF_LIFE_DAYS),
+        )
+
     def within(self, mask: Mask) -> "Rankings":
         """Restrict both results to the rows of ``mask``."""
         words = replace(self.words, hits=among(*self.text, mask))
         return replace(self, vector=among(*self.vector, mask), words=words)
+
+    def hits(self, snapshot: VectorSnapshot, scores: Points, rows: Rows) -> list[Hit]:
+        """Return ``rows`` as hits, with None for a search that did not return the row."""
+        parts = []
+        for part_rows, part_scores in (self.vector, self.text):
+            by_row = np.full(len(snapshot), np.nan, np.float32)
+            by_row[part_rows] = part_scores
+            parts.append([None if np.isnan(score) else score for score in by_row[rows].tolist()])
+        ids, recency = snapshot.columns.id[rows].tolist(), self.recency[rows].tolist()
+        return [Hit(*values) for values in zip(ids, scores[rows].tolist(), *parts, recency, strict=True)]
 
 
 def search(query: RetrievalQuery) -> RetrievalResult:
@@ -78,11 +101,17 @@ def _search(query: RetrievalQuery) -> RetrievalResult:
     top_k = max(0, min(query.top_k, MAX_TOP_K))
     snapshot = INDEX.fresh()
     allowed = allowed_rows(snapshot, query)
-    hints = _query_hints(query, snapshot, allowed)
+    # Names of the allowed rows only: those of other owners must not leak.
+    hints = understand_query(
+        query.text,
+        today=query.now.date(),
+        speakers=snapshot.texts("speaker", allowed),
+        emotions=snapshot.texts("emotion", allowed),
+    )
     note = embedding.unavailable_reason()
     if not top_k or not allowed.any():
         return RetrievalResult(understood=hints.as_dict(), note=note)
-    rankings = _rankings(query, snapshot, allowed)
+    rankings = Rankings.of(query, snapshot, allowed)
     hinted = _hinted_rows(query, snapshot, allowed, hints)
     depth = max(MIN_DEPTH, 2 * top_k)
     scores = fuse(_ranked_lists(snapshot, rankings, hints, hinted, depth=depth), len(snapshot))
@@ -92,30 +121,8 @@ def _search(query: RetrievalQuery) -> RetrievalResult:
     rows = np.flatnonzero(scores)
     # Twice the depth: duplicates are dropped later.
     order = by_order(rows, scores[rows], 2 * depth, weight=1.0).rows
-    sources = results.sources(_hits(snapshot, rankings, scores, order), top_k, with_neighbours=query.with_neighbours)
+    sources = results.sources(rankings.hits(snapshot, scores, order), top_k, with_neighbours=query.with_neighbours)
     return RetrievalResult(sources=tuple(sources), understood=hints.as_dict(), note=note)
-
-
-def _query_hints(query: RetrievalQuery, snapshot: VectorSnapshot, allowed: Mask) -> QueryHints:
-    """Read hints with the speakers and emotions of the allowed rows only, so that names of other owners do not leak."""
-    return understand_query(
-        query.text,
-        today=query.now.date(),
-        speakers=snapshot.texts("speaker", allowed),
-        emotions=snapshot.texts("emotion", allowed),
-    )
-
-
-def _rankings(query: RetrievalQuery, snapshot: VectorSnapshot, allowed: Mask) -> Rankings:
-    vectors = embedding.embed([query.text]) if any(map(str.isalnum, query.text)) else None
-    age_days = (query.now.timestamp() - snapshot.columns.said_at) / DAY_SECS
-    return Rankings(
-        allowed=allowed,
-        vector=NO_HITS if vectors is None else snapshot.similarities(vectors[0], allowed),
-        words=fulltext.matches(query.text, snapshot, allowed),
-        # A time in the future counts as now.
-        recency=np.exp2(-np.maximum(age_days, 0.0) / settings.RAG_RECENCY_HALF_LIFE_DAYS),
-    )
 
 
 def _ranked_lists(
@@ -158,16 +165,3 @@ def _newest(snapshot: VectorSnapshot, rows: Rows, depth: int) -> RankedRows:
 
 def _near_the_best(rows: Rows, scores: Scores, distance: float) -> Rows:
     return rows[scores >= scores.max() - distance] if len(rows) else rows
-
-
-def _hits(snapshot: VectorSnapshot, rankings: Rankings, scores: Points, rows: Rows) -> list[Hit]:
-    ids, recency = snapshot.columns.id[rows].tolist(), rankings.recency[rows].tolist()
-    vector, text = (_scores_of(part, rows, len(snapshot)) for part in (rankings.vector, rankings.text))
-    return [Hit(*values) for values in zip(ids, scores[rows].tolist(), vector, text, recency, strict=True)]
-
-
-def _scores_of(part: tuple[Rows, Scores], rows: Rows, n: int) -> list[float | None]:
-    """Return the scores of ``rows``, None where this search has none."""
-    by_row = np.full(n, np.nan, np.float32)
-    by_row[part[0]] = part[1]
-    return [None if score != score else score for score in by_row[rows].tolist()]  # only NaN differs

@@ -76,11 +76,9 @@ def text_of(window: Window, lines: Sequence[Segment]) -> str:
     else:
         hits = sorted(window.hits, key=lambda hit: hit.pk)  # in the order of the recording
         spoken = [(hit.segment.speaker if hit.segment else "", hit.text) for hit in hits]
-    has_one_speaker = len({speaker for speaker, _ in spoken}) == 1
-    return "\n".join(_on_one_line("" if has_one_speaker else speaker or "unknown", text) for speaker, text in spoken)
-
-
-def _on_one_line(speaker: str, text: str) -> str:
     # A line break in a text, or a colon in a name, could forge a line of another speaker.
-    name = f"{speaker.replace(':', '')}: " if speaker else ""
-    return name + " ".join(text.split())
+    texts = [" ".join(text.split()) for _, text in spoken]
+    if len({speaker for speaker, _ in spoken}) == 1:
+        return "\n".join(texts)
+    names = [(speaker or "unknown").replace(":", "") for speaker, _ in spoken]
+    return "\n".join(f"{name}: {text}" if name else text for name, text in zip(names, texts, strict=True))

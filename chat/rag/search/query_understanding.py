@@ -50,37 +50,25 @@ class QueryHints:
 
 def understand_query(text: str, *, today: date, speakers: Iterable[str], emotions: Iterable[str]) -> QueryHints:
     """Read the hints of ``text``; ``speakers`` and ``emotions`` are those that occur in the searched rows."""
+    question_words = set(words(text))
+    synonyms = {name for forms in EMOTION_WORDS.values() if question_words.intersection(forms) for name in forms}
     hints = QueryHints(
         span=span_in(text, today),
         is_latest=is_about_the_latest(text),
         speakers=tuple(_speakers_in(text, speakers)),
-        emotions=tuple(_emotions_in(text, emotions)),
+        emotions=tuple(sorted(emotion for emotion in emotions if emotion and emotion in synonyms | question_words)),
     )
-    return replace(hints, has_no_subject=_has_no_subject(text, hints))
-
-
-def _has_no_subject(text: str, hints: QueryHints) -> bool:
     hint_words = HINT_WORDS.union(*map(words, hints.speakers))
     subject = [word for word in words(text) if word.casefold() not in hint_words and not word.isdigit()]
-    return bool(hints.as_dict()) and not subject
+    return replace(hints, has_no_subject=(bool(hints.as_dict()) and not subject))
 
 
 def _speakers_in(text: str, speakers: Iterable[str]) -> list[str]:
     """Return the speakers with a part of their name among the words; "will" and "mark" are names when capitalised."""
     written = WORD.findall(text)
     has_one_case = text.islower() or text.isupper()
-    names = {word.casefold() for word in written if _may_be_name(word) or has_one_case}
+    # Scripts without upper case have no lower case either.
+    names = {word.casefold() for word in written if (word[0].isalpha() and not word[0].islower()) or has_one_case}
     # The first word of a sentence is capitalised in any case.
     names -= STOP_WORDS
     return sorted(name for name in speakers if names.intersection(part for part in words(name) if len(part) > 1))
-
-
-def _may_be_name(word: str) -> bool:
-    # Scripts without upper case have no lower case either.
-    return word[0].isalpha() and not word[0].islower()
-
-
-def _emotions_in(text: str, emotions: Iterable[str]) -> list[str]:
-    question_words = set(words(text))
-    synonyms = {name for forms in EMOTION_WORDS.values() if question_words.intersection(forms) for name in forms}
-    return sorted(emotion for emotion in emotions if emotion and emotion in synonyms | question_words)

@@ -19,6 +19,22 @@ class Hit:
     text: float | None
     recency: float
 
+    def source(self, row: Passage, text: str) -> Source:
+        """Return the passage ``row`` of this hit as a source with ``text``."""
+        segment, holder = row.segment, row.note or row.transcript
+        return Source(
+            kind=row.kind,
+            text=text,
+            title=holder.title if holder else "",
+            speaker=segment.speaker if segment else "",
+            time=row.said_at.isoformat(),
+            start_time=segment.start_secs if segment else None,
+            emotion=segment.emotion if segment else "",
+            score=round(self.score, 6),
+            doc_id=str(row.segment_id or row.note_id),
+            scores={"vector": self.vector, "text": self.text, "recency": self.recency},
+        )
+
 
 def sources(hits: Sequence[Hit], top_k: int, *, with_neighbours: bool) -> list[Source]:
     """Return sources of the first ``top_k`` distinct hits, best first; fewer when hits share a window."""
@@ -30,7 +46,7 @@ def sources(hits: Sequence[Hit], top_k: int, *, with_neighbours: bool) -> list[S
     for result in results:
         row = result.hits[0] if isinstance(result, Window) else result
         text = text_of(result, lines[row.pk]) if isinstance(result, Window) and lines[row.pk] else row.text
-        built.append(_source(row, by_id[row.pk], text))
+        built.append(by_id[row.pk].source(row, text))
     return built
 
 
@@ -49,20 +65,3 @@ def _distinct(hits: Sequence[Hit], top_k: int) -> Iterator[Passage]:
                 n_yielded += 1
                 if n_yielded == top_k:
                     return
-
-
-def _source(row: Passage, hit: Hit, text: str) -> Source:
-    segment, note, transcript = row.segment, row.note, row.transcript
-    holder = note or transcript
-    return Source(
-        kind=row.kind,
-        text=text,
-        title=holder.title if holder else "",
-        speaker=segment.speaker if segment else "",
-        time=row.said_at.isoformat(),
-        start_time=segment.start_secs if segment else None,
-        emotion=segment.emotion if segment else "",
-        score=round(hit.score, 6),
-        doc_id=str(row.segment_id or row.note_id),
-        scores={"vector": hit.vector, "text": hit.text, "recency": hit.recency},
-    )

@@ -12,7 +12,7 @@ MONTHS = "january february march april may june july august september october no
 WEEKDAYS = "monday tuesday wednesday thursday friday saturday sunday".split()  # noqa: SIM905
 COUNTS = dict(zip("a one two three four five six seven eight nine ten".split(), [1, *range(1, 11)], strict=True))  # noqa: SIM905
 MONTH, WEEKDAY = "|".join(MONTHS), "|".join(WEEKDAYS)
-# A look-behind, since ``_opened`` reads these words from the text before the match.
+# A look-behind, since ``DateSpan.opened_after`` reads these words from the text before the match.
 OPENED = "|".join(f"(?<={word} )" for word in ("since", "before", "until", "after", "from"))
 COUNT = rf"(?P<n>\d{{1,3}}|{'|'.join(COUNTS)}|couple of|few)"
 # Words of time expressions, which name no subject.
@@ -21,6 +21,7 @@ WORDS = frozenset(
     days week weeks month months year years last past previous latest newest recent recently lately current currently
     time times heard happen happened happening happens new news first st nd rd th""".split()  # noqa: SIM905
 ).union(MONTHS, WEEKDAYS, COUNTS)
+OPENER = re.compile(r"\b(since|after|from|before|until|till)\s+(?:the\s+)?$", re.IGNORECASE)
 LATEST = re.compile(
     r"\b(latest|newest|most recent(ly)?|recently|lately|current(ly)?|up to date|so far|by now"
     r"|last (time|meeting|call|conversation|recording|transcript|said|heard|mentioned|word))\b",
@@ -35,8 +36,19 @@ class DateSpan:
     start: date | None
     end: date | None
 
+    def opened_after(self, text: str) -> "DateSpan":
+        """Return the span with one end open when ``text`` ends with a word such as "since" or "before"."""
+        word = OPENER.search(text)
+        match word and word[1].lower():
+            case "since" | "after" | "from":
+                return DateSpan(self.start, None)
+            case "before" if self.start and self.start > date.min:
+                return DateSpan(None, self.start - timedelta(days=1))
+            case "until" | "till":
+                return DateSpan(None, self.end)
+        return self
 
-OPENER = re.compile(r"\b(since|after|from|before|until|till)\s+(?:the\s+)?$", re.IGNORECASE)
+
 Reading = Callable[[re.Match[str], date], DateSpan]
 
 
@@ -53,21 +65,8 @@ def span_in(text: str, today: date) -> DateSpan | None:
             except (ValueError, OverflowError):  # 30 February, or a count beyond the calendar
                 continue
             # "from ... to ..." already has both ends.
-            return span if match.groupdict().get("until") else _opened(span, text[: match.start()])
+            return span if match.groupdict().get("until") else span.opened_after(text[: match.start()])
     return None
-
-
-def _opened(span: DateSpan, text: str) -> DateSpan:
-    """Open one end of ``span`` when a word such as "since" or "before" precedes it."""
-    word = OPENER.search(text)
-    match word and word[1].lower():
-        case "since" | "after" | "from":
-            return DateSpan(span.start, None)
-        case "before" if span.start and span.start > date.min:
-            return DateSpan(None, span.start - timedelta(days=1))
-        case "until" | "till":
-            return DateSpan(None, span.end)
-    return span
 
 
 def _day(day: date) -> DateSpan:

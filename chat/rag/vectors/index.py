@@ -122,7 +122,16 @@ def _extended(before: VectorSnapshot) -> VectorSnapshot:
     # Allocated once: a growing buffer exists twice while it is copied.
     snapshot = replace(before, vectors=_room(before.vectors, len(before), len(before) + n_new))
     for rows in _rows_after(before.last_passage):
-        snapshot = _with(snapshot, rows)
+        new = _columns(snapshot, rows)
+        joined = {
+            name: np.concatenate([getattr(snapshot.columns, name), getattr(new, name)])
+            for name in Columns.__dataclass_fields__
+        }
+        vectors = _room(snapshot.vectors, len(snapshot), len(snapshot) + len(rows))
+        encoded = [row[-1] if has else bytes(VECTOR_BYTES) for row, has in zip(rows, new.has_vector, strict=True)]
+        flat = np.frombuffer(b"".join(encoded), np.float16)
+        vectors[len(snapshot) : len(snapshot) + len(rows)] = flat.reshape(len(rows), DIMENSIONS)
+        snapshot = replace(snapshot, columns=Columns(**joined), vectors=vectors, last_passage=rows[-1][0])
     return snapshot
 
 
@@ -139,19 +148,6 @@ def _rows_after(last_passage: int) -> Iterator[list[Row]]:
             last_passage = rows[-1][0]
         if len(rows) < ROWS_PER_FETCH:
             return
-
-
-def _with(before: VectorSnapshot, rows: list[Row]) -> VectorSnapshot:
-    new = _columns(before, rows)
-    joined = {
-        name: np.concatenate([getattr(before.columns, name), getattr(new, name)])
-        for name in Columns.__dataclass_fields__
-    }
-    vectors = _room(before.vectors, len(before), len(before) + len(rows))
-    encoded = [row[-1] if has else bytes(VECTOR_BYTES) for row, has in zip(rows, new.has_vector, strict=True)]
-    flat = np.frombuffer(b"".join(encoded), np.float16)
-    vectors[len(before) : len(before) + len(rows)] = flat.reshape(len(rows), DIMENSIONS)
-    return replace(before, columns=Columns(**joined), vectors=vectors, last_passage=rows[-1][0])
 
 
 def _columns(before: VectorSnapshot, rows: list[Row]) -> Columns:
