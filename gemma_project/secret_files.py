@@ -1,4 +1,4 @@
-"""Secrets that an installation makes for itself once: files of mode 0600 in its data directory."""
+"""Secrets generated once per installation: files of mode 0600 in its data directory."""
 
 import os
 import secrets
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def read_or_create(path: Path) -> str:
-    """Return the secret in the file, made on first use. Of two processes at once one wins, and both read its secret."""
+    """Return the secret in the file, generated on first use; concurrent processes read the same one."""
     try:
         return path.read_text(encoding="ascii").strip()
     except FileNotFoundError:

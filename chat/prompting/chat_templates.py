@@ -11,6 +11,7 @@ import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from functools import lru_cache
 from typing import NamedTuple, Self
@@ -166,7 +167,8 @@ class TemplateFormat(ChatFormat):
         takes_system = _shows(with_system, SYSTEM, USER)
         self._with_system = _cut(with_system if takes_system else with_combined, SYSTEM, USER)
         self._alone = _cut(alone, USER)
-        self._follow_up = _cut(_after_answer(longer), NEXT_USER)
+        after_answer = longer.text.partition(ANSWER)[2] or longer.text
+        self._follow_up = _cut(replace(longer, text=after_answer), NEXT_USER)
 
     def opening_segments(self, system: str, user: str) -> list[PromptSegment]:
         return _filled(self._with_system if system else self._alone, {SYSTEM: system, USER: user})
@@ -188,11 +190,6 @@ def _cut(rendering: TemplateRendering, *marks: str) -> list[str]:
     return _BETWEEN_MARKS.split(rendering.text)
 
 
-def _after_answer(rendering: TemplateRendering) -> TemplateRendering:
-    before, mark, after = rendering.text.partition(ANSWER)
-    return TemplateRendering(text=after if mark else before, refusal=rendering.refusal)
-
-
 def _filled(pieces: list[str], contents: dict[str, str]) -> list[PromptSegment]:
     return [content(contents[piece]) if piece in contents else scaffold(piece) for piece in pieces]
 
@@ -207,13 +204,11 @@ def choose_format(tokenizer: Tokenizer, setting: str) -> ChatFormat:
             if setting == "template":
                 raise ModelUnavailable(f"GEMMA_CHAT_FORMAT=template cannot be used: {error}") from error
             log.warning("chat template of the model file not used error=%s", error)
-    if setting == "gemma" or (setting == "auto" and tokenizer.is_instruct and _knows_gemma_turns(tokenizer)):
+    marks = ("<start_of_turn>", "<end_of_turn>")
+    has_gemma_turns = all(len(tokenizer.encode(mark, special=True)) == 1 for mark in marks)
+    if setting == "gemma" or (setting == "auto" and tokenizer.is_instruct and has_gemma_turns):
         return GemmaFormat(tokenizer)
     return TranscriptFormat(tokenizer)
-
-
-def _knows_gemma_turns(tokenizer: Tokenizer) -> bool:
-    return all(len(tokenizer.encode(mark, special=True)) == 1 for mark in ("<start_of_turn>", "<end_of_turn>"))
 
 
 def get_format() -> ChatFormat:

@@ -105,10 +105,24 @@ class ContextWindow:
         return PromptHead(text, f"{self.format.fingerprint}:{hashlib.sha256(covered).hexdigest()[:24]}")
 
     def render(self, exchanges: Sequence[Exchange]) -> RenderedPrompt:
-        """Render the prompt that the last exchange asks for. Raises ContextOverflow."""
+        """Extend the former prompt, or render all turns that the summary does not cover.
+
+        Turns that do not fit are left out or refused. Raises ContextOverflow.
+        """
         *past, new = exchanges
         n_covered = self.n_covered(past)
-        return self._extend(past, new, n_covered) or self._render_anew(past, new, n_covered)
+        if extended := self._extend(past, new, n_covered):
+            return extended
+        # The new turn may have been rendered before its sources were known: that rendering does not count.
+        unrendered = replace(new, user_rendered=RenderedTurn())
+        uncovered = [self.as_follow_up(exchange) for exchange in (*past[n_covered:], unrendered)]
+        follow_ups = [*past[:n_covered], *uncovered]
+        prompt = self._starting_at(follow_ups, n_covered, n_covered)
+        if len(prompt.ids) <= self.budget.soft_limit:
+            return prompt
+        if self.budget.strategy is Strategy.ERROR:
+            raise self.budget.overflow(len(prompt.ids))
+        return self._truncate(follow_ups, n_covered)
 
     def n_covered(self, past: Sequence[Exchange]) -> int:
         """Count the exchanges that the summary covers."""
@@ -166,19 +180,6 @@ class ContextWindow:
     def _head_at(self, start: int) -> PromptHead:
         return self._cut_head if start > 0 else self._plain_head
 
-    def _render_anew(self, past: Sequence[Exchange], new: Exchange, n_covered: int) -> RenderedPrompt:
-        """Render all turns that the summary does not cover; turns that do not fit are left out or refused."""
-        # The new turn may have been rendered before its sources were known: that rendering does not count.
-        unrendered = replace(new, user_rendered=RenderedTurn())
-        uncovered = [self.as_follow_up(exchange) for exchange in (*past[n_covered:], unrendered)]
-        follow_ups = [*past[:n_covered], *uncovered]
-        prompt = self._starting_at(follow_ups, n_covered, n_covered)
-        if len(prompt.ids) <= self.budget.soft_limit:
-            return prompt
-        if self.budget.strategy is Strategy.ERROR:
-            raise self.budget.overflow(len(prompt.ids))
-        return self._truncate(follow_ups, n_covered)
-
     def _truncate(self, follow_ups: Sequence[Exchange], n_covered: int) -> RenderedPrompt:
         last = len(follow_ups) - 1
         # Sizes from the end: the oldest start whose prompt is within the target. The opening differs from the
@@ -190,17 +191,14 @@ class ContextWindow:
             size += exchange_size(follow_ups[start])
         prompt = self._starting_at(follow_ups, start, n_covered)
         if len(prompt.ids) > self.budget.hard_limit:
-            prompt = self._question_only(follow_ups)
+            # Without the block about earlier turns, too: the question has precedence.
+            *past, new = follow_ups
+            opening = RenderedTurn(tuple(self.format.opening(self._plain_head.text, new.user)), self._plain_head.key)
+            exchanges = (*past, replace(new, user_rendered=opening))
+            prompt = RenderedPrompt(ids=opening.ids, exchanges=exchanges, n_left_out=_n_messages(past))
         if len(prompt.ids) > self.budget.hard_limit:
             raise self.budget.overflow(len(prompt.ids))
         return prompt
-
-    def _question_only(self, follow_ups: Sequence[Exchange]) -> RenderedPrompt:
-        """Leave out the block about earlier turns, too: the question has precedence."""
-        *past, new = follow_ups
-        opening = RenderedTurn(tuple(self.format.opening(self._plain_head.text, new.user)), self._plain_head.key)
-        exchanges = (*past, replace(new, user_rendered=opening))
-        return RenderedPrompt(ids=opening.ids, exchanges=exchanges, n_left_out=_n_messages(past))
 
     def _starting_at(self, follow_ups: Sequence[Exchange], start: int, n_covered: int) -> RenderedPrompt:
         """Begin the prompt with the exchange at ``start``; exchanges before it keep their rendering."""

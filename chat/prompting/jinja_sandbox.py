@@ -61,15 +61,6 @@ def _raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    """Return the environment that templates are written for: Hugging Face's globals and filters."""
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = time.strftime
-    return environment
-
-
 def _render_one(template: Template, conversation: Conversation, bos: str, eos: str) -> dict[str, str]:
     parts: list[str] = []
     n_chars = 0
@@ -90,7 +81,11 @@ def _main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECS, CPU_SECS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     job = json.loads(sys.stdin.buffer.read())
-    template = _environment().from_string(job["template"])
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = time.strftime
+    template = environment.from_string(job["template"])
     answers = [_render_one(template, texts, job["bos"], job["eos"]) for texts in job["conversations"]]
     sys.stdout.write(json.dumps(answers))
 

@@ -71,7 +71,11 @@ def update_renderings(groups: Sequence[MessageGroup], exchanges: Sequence[Exchan
         # A blank answer keeps the model's own tokens: under another format there are none to keep.
         if group.answer and exchange.answer_rendered.ids:
             turns.append((group.answer.message, exchange.answer_rendered))
-        changed += [message for message, rendered in turns if message and _set_rendered(message, rendered)]
+        for message, rendered in turns:
+            if message is None or rendered == _rendered(message):
+                continue
+            message.rendered, message.rendered_with = pack(rendered.ids), rendered.key
+            changed.append(message)
     return changed
 
 
@@ -84,8 +88,8 @@ def _group(run: Sequence[DialogueMessage]) -> MessageGroup:
     exchange = Exchange(
         user="\n\n".join(user_turn(user.text, user.sources) for user in users),
         answer=answer.text if answer else "",
-        user_rendered=_user_rendered(users[-1].message) if users else RenderedTurn(),
-        answer_rendered=_answer_rendered(answer.message) if answer else RenderedTurn(),
+        user_rendered=_rendered(users[-1].message) if users else RenderedTurn(),
+        answer_rendered=_rendered(answer.message) if answer else RenderedTurn(),
         n_messages=len(run),
     )
     return MessageGroup(users=users, answer=answer, n_messages=len(run), exchange=exchange)
@@ -100,23 +104,13 @@ def _is_answer(message: DialogueMessage) -> bool:
     return bool(message.text.strip()) or is_complete
 
 
-def _set_rendered(message: Message, rendered: RenderedTurn) -> bool:
-    before = _answer_rendered(message) if message.role == Role.ASSISTANT else _user_rendered(message)
-    if rendered == before:
-        return False
-    message.rendered, message.rendered_with = pack(rendered.ids), rendered.key
-    return True
-
-
-def _user_rendered(message: Message | None) -> RenderedTurn:
-    return RenderedTurn(tuple(unpack(message.rendered)), message.rendered_with) if message else RenderedTurn()
-
-
-def _answer_rendered(message: Message | None) -> RenderedTurn:
-    """Tokens of a stored answer: its own rendering, or the tokens that the model sampled."""
+def _rendered(message: Message | None) -> RenderedTurn:
+    """Return the stored rendering; of an answer without one the tokens that the model sampled."""
     if message is None:
         return RenderedTurn()
     ids = unpack(message.rendered)
+    if message.role != Role.ASSISTANT:
+        return RenderedTurn(tuple(ids), message.rendered_with)
     if message.generation and not ids:
         ids = message.generation.output_ids
     return RenderedTurn(tuple(ids), message.rendered_with) if ids else RenderedTurn()

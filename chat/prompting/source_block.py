@@ -38,7 +38,11 @@ def memory_block(sources: Sequence[Source]) -> str:
 
 def entry(source: Source) -> str:
     """Return one source under its heading."""
-    return "\n".join(part for part in (_heading(source), quotation(source)) if part)
+    # The title is free text: in quotes it cannot look like a speaker and a time.
+    title = _name(source.title).replace('"', "'")
+    facts = (f'"{title}"' if title else "", _name(source.speaker), _when(source), _name(source.emotion))
+    description = ", ".join(filter(None, facts)) or source.kind.replace("_", " ")
+    return "\n".join(filter(None, (f"[{source.label}] {description}:", quotation(source))))
 
 
 def quoted(text: str) -> str:
@@ -53,14 +57,6 @@ def quotation(source: Source) -> str:
     if source.kind == DOCUMENT:  # from the client, often code
         return _LABEL_ALONE.sub(r"(\1)", text)
     return _QUOTES.sub('"', _LABEL.sub(r"(\1)", text))
-
-
-def _heading(source: Source) -> str:
-    # The title is free text: in quotes it cannot look like a speaker and a time.
-    title = _name(source.title).replace('"', "'")
-    facts = (f'"{title}"' if title else "", _name(source.speaker), _when(source), _name(source.emotion))
-    described = ", ".join(fact for fact in facts if fact)
-    return f"[{source.label}] {described or source.kind.replace('_', ' ')}:"
 
 
 def _when(source: Source) -> str:

@@ -12,9 +12,10 @@ from inference.queue import purges
 
 
 def passing_generations(conversation: Conversation) -> list[uuid.UUID]:
-    """Rows that are not kept and contain the conversation: parts of long messages, turns that were not stored."""
+    """Return the temporary rows with tokens of the conversation: parts of long messages, turns that were not stored."""
     rows = Generation.objects.filter(owner=conversation.owner, ephemeral=True).values_list("pk", "params")
-    return [pk for pk, params in rows if _is_of(params.get("cache_tags", ()), conversation)]
+    tags_by_pk = {pk: [tag.partition("/")[0] for tag in params.get("cache_tags", ())] for pk, params in rows}
+    return [pk for pk, tags in tags_by_pk.items() if conversation.pk.hex in tags]
 
 
 def purge_conversation(conversation_id: uuid.UUID, *, generation_ids: Sequence[uuid.UUID]) -> None:
@@ -24,7 +25,3 @@ def purge_conversation(conversation_id: uuid.UUID, *, generation_ids: Sequence[u
     )
     entries.update(object_repr=str(conversation_id))
     purges.request_purge(reason="conversation", tags=[conversation_id.hex], generation_ids=generation_ids)
-
-
-def _is_of(tags: Sequence[str], conversation: Conversation) -> bool:
-    return any(tag.partition("/")[0] == conversation.pk.hex for tag in tags)

@@ -35,6 +35,16 @@ class EarlierQuestion:
     cited: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, question: DialogueMessage, answer: DialogueMessage) -> "EarlierQuestion":
+        # A long answer takes seconds to read for labels, which stand for nothing where no sources were shown.
+        labels = cited_labels(answer.text) if question.sources and answer.role == Role.ASSISTANT else set()
+        return cls(
+            question=question.text,
+            cited=_speakers(source.speaker for source in question.sources if source.label in labels),
+            shown=_speakers(source.speaker for source in question.sources),
+        )
+
 
 @dataclass(frozen=True)
 class RewrittenQuery:
@@ -46,7 +56,8 @@ class RewrittenQuery:
 
 def earlier_questions(dialogue: Sequence[DialogueMessage]) -> list[EarlierQuestion]:
     """Return the questions before the last message, with the speakers of their sources."""
-    questions = [_earlier(message, after) for message, after in pairwise(dialogue) if message.role == Role.USER]
+    pairs = pairwise(dialogue)
+    questions = [EarlierQuestion.of(message, after) for message, after in pairs if message.role == Role.USER]
     return questions if dialogue and dialogue[-1].role == Role.USER else questions[:-1]
 
 
@@ -75,29 +86,19 @@ def rewrite_query(question: str, earlier: Sequence[EarlierQuestion]) -> Rewritte
     return RewrittenQuery(f"{question} {' '.join(names)}", " ".join(names))
 
 
-def _earlier(question: DialogueMessage, answer: DialogueMessage) -> EarlierQuestion:
-    # A long answer takes seconds to read for labels, which stand for nothing where no sources were shown.
-    labels = cited_labels(answer.text) if question.sources and answer.role == Role.ASSISTANT else set()
-    return EarlierQuestion(
-        question=question.text,
-        cited=_speakers(source.speaker for source in question.sources if source.label in labels),
-        shown=_speakers(source.speaker for source in question.sources),
-    )
-
-
 def _speakers(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
 
 
 def _names(topic: str, earlier: Sequence[EarlierQuestion]) -> list[str]:
-    """Names in the topic, else the speakers that the latest answer with citations cites."""
+    """Return the names in the topic, else the speakers that the latest answer with citations cites."""
     speakers = [name for question in reversed(earlier) for name in (*question.cited, *question.shown)]
     cited = next((list(question.cited) for question in reversed(earlier) if question.cited), [])
     return (_named(topic, speakers) or cited)[:MAX_NAMES]
 
 
 def _named(text: str, names: Iterable[str]) -> list[str]:
-    """Names of which the text has at least one word."""
+    """Return the names of which the text has at least one word."""
     words = {word.casefold() for word in _WORD.findall(text)}
     return list(dict.fromkeys(name for name in names if words & {part.casefold() for part in _WORD.findall(name)}))
 

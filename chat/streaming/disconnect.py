@@ -58,7 +58,11 @@ async def counted_reader(generation_id: UUID, *, caller: Caller, stops: bool) ->
     refreshing: asyncio.Task[None] | None = None
     # From here on: a client that leaves while it is being counted must stop its answer, too.
     try:
-        await _join(reader)
+        try:
+            await subscribers.refresh(reader.generation_id, reader.reader_id, reader.client)
+        except StoreUnavailable as error:
+            # An uncounted reader is better than a refused one: the database may still serve the answer.
+            log.warning("reader not counted yet generation=%s error=%s", reader.generation_id, error)
         refreshing = asyncio.create_task(_refresh(reader))
         yield reader
     finally:
@@ -73,14 +77,6 @@ def expect_reader(generation_id: UUID, *, caller: Caller) -> None:
     """Cancel an accepted turn whose client disconnects before it reads the first line."""
     _unread.add(generation_id)
     spawn(_stop_if_never_read(generation_id, caller))
-
-
-async def _join(reader: ReaderHandle) -> None:
-    try:
-        await subscribers.refresh(reader.generation_id, reader.reader_id, reader.client)
-    except StoreUnavailable as error:
-        # An uncounted reader is better than a refused one: the database may still serve the answer.
-        log.warning("reader not counted yet generation=%s error=%s", reader.generation_id, error)
 
 
 async def _refresh(reader: ReaderHandle) -> None:

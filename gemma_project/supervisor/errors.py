@@ -3,7 +3,7 @@
 StartupError
 |- DataDirInUse     another supervisor has this data directory
 |- DataDirUnusable  the data directory cannot be made or written to
-|- AddressInUse     the port is taken, or the address is not ours to take
+|- AddressInUse     the port is taken, or is not an address of this machine
 |- PartFailed       a process ended, or did not become ready, before the service was up
 """
 
@@ -21,8 +21,8 @@ class DataDirUnusable(StartupError):
 
 
 class AddressInUse(StartupError):
-    """The address to listen on cannot be had."""
+    """The address to listen on is taken, unknown or not allowed."""
 
 
 class PartFailed(StartupError):
-    """A part of the service ended or stayed silent during start-up."""
+    """A part of the service ended, or did not become ready, during start-up."""

@@ -1,4 +1,4 @@
-"""The listening socket. The supervisor holds it, so that a restarted web process finds its callers still waiting."""
+"""The listening socket. The supervisor holds it, so that clients stay connected while the web process restarts."""
 
 import errno
 import socket

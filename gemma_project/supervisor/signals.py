@@ -1,4 +1,4 @@
-"""Signals as something to wait for: handlers only note them, one loop acts on them."""
+"""Signals as events to wait for: handlers only count them, one loop acts on them."""
 
 import contextlib
 import os
@@ -20,8 +20,9 @@ class SignalPipe:
     def __enter__(self) -> Self:
         # The interpreter writes to the pipe from the C handler, so no signal falls between a check and a wait.
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        self._before = {number: signal.signal(number, self._note_stop) for number in STOP_SIGNALS}
-        self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._note_child)
+        self._before = {number: signal.signal(number, self._count_stop) for number in STOP_SIGNALS}
+        # A handler must exist; the byte in the pipe ends the wait, after which the loop checks its children.
+        self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda number, frame: None)
         return self
 
     def __exit__(
@@ -34,14 +35,11 @@ class SignalPipe:
         os.close(self._writer)
 
     def wait(self, timeout_secs: float) -> None:
-        """Sleep until something happened or the time is over."""
+        """Sleep until a signal, the end of a child or the timeout."""
         ready, _, _ = select.select([self._reader], [], [], max(0.0, timeout_secs))
         if ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._reader, 4096)
 
-    def _note_stop(self, number: int, frame: FrameType | None) -> None:
+    def _count_stop(self, number: int, frame: FrameType | None) -> None:
         self.stops += 1
-
-    def _note_child(self, number: int, frame: FrameType | None) -> None:
-        """Nothing to note: the byte in the pipe ends the wait, and the loop looks at its children."""

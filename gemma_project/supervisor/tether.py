@@ -14,8 +14,8 @@ PR_SET_PDEATHSIG = 1
 def die_with_parent(parent_pid: int) -> None:
     """Ask the kernel for SIGKILL when the parent is gone; end at once if it is gone already.
 
-    The signal comes when the THREAD that started us ends, so we must be started by one that lives as long
-    as its process. It stays in force across exec.
+    The kernel sends it when the THREAD that started this process ends, so that must be one that runs as long as its
+    process. The request survives exec.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
@@ -27,7 +27,7 @@ def die_with_parent(parent_pid: int) -> None:
 
 
 def tethered(command: list[str]) -> list[str]:
-    """The command line that runs the command with its life tied to this process."""
+    """Return the command line that ends the command together with this process."""
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from gemma_project.supervisor import supervisor as module
 from gemma_project.supervisor.errors import PartFailed
-from gemma_project.supervisor.part import LONGEST_DELAY_SECS, Life, Part, describe_exit
+from gemma_project.supervisor.part import LONGEST_DELAY_SECS, Part, PartProcess, describe_exit
 from gemma_project.supervisor.signals import SignalPipe
 from gemma_project.supervisor.supervisor import StopRequested, Supervisor
 from tests.live_stack import wait_until
@@ -44,20 +44,20 @@ STUBBORN = [
 ]
 
 
-class Desk:
-    """A supervisor and what it said."""
+class SupervisorHarness:
+    """A supervisor and the lines that it printed."""
 
     def __init__(self, signals: SignalPipe) -> None:
-        self.said: list[str] = []
-        self.supervisor = Supervisor(signals, self.said.append)
+        self.lines: list[str] = []
+        self.supervisor = Supervisor(signals, self.lines.append)
 
 
 @pytest.fixture
-def desk() -> Iterator[Desk]:
+def harness() -> Iterator[SupervisorHarness]:
     with SignalPipe() as signals:
-        desk = Desk(signals)
-        yield desk
-        desk.supervisor.stop()
+        harness = SupervisorHarness(signals)
+        yield harness
+        harness.supervisor.stop()
 
 
 def after(delay_secs: float, number: signal.Signals) -> None:
@@ -65,150 +65,151 @@ def after(delay_secs: float, number: signal.Signals) -> None:
     threading.Timer(delay_secs, os.kill, (os.getpid(), number)).start()
 
 
-def pid_of(life: Life) -> int:
-    assert life.pid is not None
-    return life.pid
+def pid_of(process: PartProcess) -> int:
+    assert process.pid is not None
+    return process.pid
 
 
-def test_a_killed_part_comes_back_with_a_clear_line(desk: Desk) -> None:
-    life = desk.supervisor.add(Part("gemma-x", SLEEPER, 1.0))
-    first = pid_of(life)
+def test_a_killed_part_comes_back_with_a_clear_line(harness: SupervisorHarness) -> None:
+    process = harness.supervisor.add(Part("gemma-x", SLEEPER, 1.0))
+    first = pid_of(process)
     os.kill(first, signal.SIGKILL)
-    desk.supervisor.wait_until(lambda: life.pid not in (None, first), what="no restart", timeout_secs=10)
-    assert desk.said == [
+    harness.supervisor.wait_until(lambda: process.pid not in (None, first), what="no restart", timeout_secs=10)
+    assert harness.lines == [
         "gemma-x ended (signal SIGKILL); starting it again in 0.5 s",
-        f"gemma-x started again (process {life.pid})",
+        f"gemma-x started again (process {process.pid})",
     ]
 
 
 def test_the_delay_doubles_and_is_bounded() -> None:
-    life = Life(Part("gemma-x", FAILING, 1.0))
+    process = PartProcess(Part("gemma-x", FAILING, 1.0))
     delays = []
-    for deaths in range(1, 12):
-        life.deaths = deaths
-        delays.append(life.delay_secs)
+    for n_exits in range(1, 12):
+        process.n_exits = n_exits
+        delays.append(process.delay_secs)
     assert delays[:4] == [0.5, 1.0, 2.0, 4.0]
     assert delays[-1] == LONGEST_DELAY_SECS
 
 
-def test_a_long_life_resets_the_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    life = Life(Part("gemma-x", FAILING, 1.0))
-    life.start()
-    life.deaths = 5
+def test_a_long_run_resets_the_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = PartProcess(Part("gemma-x", FAILING, 1.0))
+    process.start()
+    process.n_exits = 5
     monkeypatch.setattr("gemma_project.supervisor.part.STEADY_SECS", 0.0)
-    wait_until(lambda: life.reap() is not None, timeout_secs=10, what="it ends")
-    assert life.deaths == 1
+    wait_until(lambda: process.reap() is not None, timeout_secs=10, what="it ends")
+    assert process.n_exits == 1
 
 
-def test_a_part_that_keeps_dying_ends_the_start(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_keeps_dying_ends_the_start(harness: SupervisorHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gemma_project.supervisor.part.FIRST_DELAY_SECS", 0.01)
-    desk.supervisor.add(Part("gemma-x", FAILING, 1.0, says_why="see the log"))
+    harness.supervisor.add(Part("gemma-x", FAILING, 1.0, hint="see the log"))
     with pytest.raises(PartFailed, match=r"gemma-x ended 3 times .*\(exit status 3\); see the log"):
-        desk.supervisor.wait_until(lambda: False, what="never", timeout_secs=20)
+        harness.supervisor.wait_until(lambda: False, what="never", timeout_secs=20)
 
 
-def test_once_up_a_part_is_started_again_for_ever(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_once_up_a_part_is_started_again_for_ever(harness: SupervisorHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gemma_project.supervisor.part.FIRST_DELAY_SECS", 0.001)
-    life = desk.supervisor.add(Part("gemma-x", FAILING, 1.0))
+    process = harness.supervisor.add(Part("gemma-x", FAILING, 1.0))
     after(2.0, signal.SIGTERM)
-    desk.supervisor.watch()
-    assert life.deaths > module.MAX_DEATHS_AT_START
+    harness.supervisor.watch()
+    assert process.n_exits > module.MAX_EXITS_AT_START
 
 
-def test_a_part_that_cannot_be_started_now_is_started_later(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_cannot_be_started_now_is_started_later(
+    harness: SupervisorHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No memory or no process left, which is when children get killed: the others must not die of it."""
-    life = desk.supervisor.add(Part("gemma-x", SLEEPER, 1.0))
-    first, start, faults = pid_of(life), Life.start, iter([OSError(12, "Cannot allocate memory")] * 2)
+    process = harness.supervisor.add(Part("gemma-x", SLEEPER, 1.0))
+    first, start, faults = pid_of(process), PartProcess.start, iter([OSError(12, "Cannot allocate memory")] * 2)
 
-    def start_or_fail(life: Life) -> None:
+    def start_or_fail(process: PartProcess) -> None:
         if fault := next(faults, None):
             raise fault
-        start(life)
+        start(process)
 
     monkeypatch.setattr("gemma_project.supervisor.part.FIRST_DELAY_SECS", 0.01)
-    monkeypatch.setattr(Life, "start", start_or_fail)
+    monkeypatch.setattr(PartProcess, "start", start_or_fail)
     os.kill(first, signal.SIGKILL)
-    desk.supervisor.wait_until(lambda: life.pid not in (None, first), what="no restart", timeout_secs=10)
-    assert desk.said[1:] == [
+    harness.supervisor.wait_until(lambda: process.pid not in (None, first), what="no restart", timeout_secs=10)
+    assert harness.lines[1:] == [
         "gemma-x cannot be started (Cannot allocate memory); trying again in 0.02 s",
         "gemma-x cannot be started (Cannot allocate memory); trying again in 0.04 s",
-        f"gemma-x started again (process {life.pid})",
+        f"gemma-x started again (process {process.pid})",
     ]
 
 
-def test_waiting_has_a_limit(desk: Desk) -> None:
+def test_waiting_has_a_limit(harness: SupervisorHarness) -> None:
     with pytest.raises(PartFailed, match=r"nothing came within 0\.2 s"):
-        desk.supervisor.wait_until(lambda: False, what="nothing came", timeout_secs=0.2)
+        harness.supervisor.wait_until(lambda: False, what="nothing came", timeout_secs=0.2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_each_stop_signal_ends_the_watch_at_once(desk: Desk, number: signal.Signals) -> None:
+def test_each_stop_signal_ends_the_watch_at_once(harness: SupervisorHarness, number: signal.Signals) -> None:
     after(0.2, number)
     started = time.monotonic()
-    desk.supervisor.watch()
+    harness.supervisor.watch()
     assert time.monotonic() - started < 2.0
 
 
-def test_a_signal_during_the_start_ends_it(desk: Desk) -> None:
+def test_a_signal_during_the_start_ends_it(harness: SupervisorHarness) -> None:
     after(0.2, signal.SIGINT)
     with pytest.raises(StopRequested):
-        desk.supervisor.wait_until(lambda: False, what="never", timeout_secs=20)
+        harness.supervisor.wait_until(lambda: False, what="never", timeout_secs=20)
 
 
-def test_parts_stop_one_after_the_other_last_started_first(desk: Desk, tmp_path: Path) -> None:
+def test_parts_stop_one_after_the_other_last_started_first(harness: SupervisorHarness, tmp_path: Path) -> None:
     log = tmp_path / "order"
     for name in ("valkey", "web", "worker"):
-        desk.supervisor.add(Part(name, [*POLITE, str(log), name], 5.0))
+        harness.supervisor.add(Part(name, [*POLITE, str(log), name], 5.0))
         wait_until(partial(says, log, f"started {name}"), timeout_secs=10, what=f"{name} is ready")
-    desk.supervisor.stop()
+    harness.supervisor.stop()
     assert [line for line in read(log).splitlines() if not line.startswith("started")] == ["worker", "web", "valkey"]
 
 
-def test_what_does_not_end_is_killed(desk: Desk, tmp_path: Path) -> None:
+def test_a_process_that_ignores_sigterm_is_killed(harness: SupervisorHarness, tmp_path: Path) -> None:
     mark = tmp_path / "ready"
-    life = desk.supervisor.add(Part("gemma-x", [*STUBBORN, str(mark)], 0.3))
-    process = psutil.Process(pid_of(life))
+    process = psutil.Process(pid_of(harness.supervisor.add(Part("gemma-x", [*STUBBORN, str(mark)], 0.3))))
     wait_until(mark.exists, timeout_secs=10, what="it ignores SIGTERM")
     started = time.monotonic()
-    desk.supervisor.stop()
+    harness.supervisor.stop()
     assert time.monotonic() - started < 2.0
     assert not process.is_running()
-    assert desk.said == ["gemma-x did not end within 0.3 s: killed"]
+    assert harness.lines == ["gemma-x did not end within 0.3 s: killed"]
 
 
-def test_asked_twice_everything_is_killed_at_once(desk: Desk, tmp_path: Path) -> None:
+def test_after_a_second_signal_everything_is_killed_at_once(harness: SupervisorHarness, tmp_path: Path) -> None:
     processes = []
     for name in ("one", "two"):
-        life = desk.supervisor.add(Part(name, [*STUBBORN, str(tmp_path / name)], 60.0))
-        processes.append(psutil.Process(pid_of(life)))
+        process = harness.supervisor.add(Part(name, [*STUBBORN, str(tmp_path / name)], 60.0))
+        processes.append(psutil.Process(pid_of(process)))
         wait_until((tmp_path / name).exists, timeout_secs=10, what="it ignores SIGTERM")
     after(0.2, signal.SIGINT)
-    desk.supervisor.stop()
+    harness.supervisor.stop()
     assert not any(process.is_running() for process in processes)
-    assert desk.said == ["asked again: killing what is left"]
+    assert harness.lines == ["asked again: killing what is left"]
 
 
-def test_a_command_that_ends_well_is_no_death(desk: Desk) -> None:
-    desk.supervisor.run_to_end(Part("once", [sys.executable, "-S", "-c", "pass"], 1.0))
-    assert desk.said == []
+def test_a_command_that_succeeds_is_no_failure(harness: SupervisorHarness) -> None:
+    harness.supervisor.run_to_end(Part("once", [sys.executable, "-S", "-c", "pass"], 1.0))
+    assert harness.lines == []
 
 
-def test_a_command_that_fails_says_how(desk: Desk) -> None:
+def test_a_command_that_fails_says_how(harness: SupervisorHarness) -> None:
     with pytest.raises(PartFailed, match=r"once failed \(exit status 3\); the lines above say why"):
-        desk.supervisor.run_to_end(Part("once", FAILING, 1.0))
+        harness.supervisor.run_to_end(Part("once", FAILING, 1.0))
 
 
-def test_a_signal_ends_the_command_too(desk: Desk) -> None:
+def test_a_signal_ends_the_command_too(harness: SupervisorHarness) -> None:
     after(0.2, signal.SIGINT)
     before = set(psutil.Process().children())
     with pytest.raises(StopRequested):
-        desk.supervisor.run_to_end(Part("once", SLEEPER, 1.0))
+        harness.supervisor.run_to_end(Part("once", SLEEPER, 1.0))
     assert set(psutil.Process().children()) <= before
 
 
-def test_ctrl_c_in_the_terminal_reaches_the_supervisor_alone(desk: Desk) -> None:
-    life = desk.supervisor.add(Part("gemma-x", SLEEPER, 1.0))
-    assert os.getpgid(pid_of(life)) != os.getpgid(0)
+def test_ctrl_c_in_the_terminal_reaches_the_supervisor_alone(harness: SupervisorHarness) -> None:
+    process = harness.supervisor.add(Part("gemma-x", SLEEPER, 1.0))
+    assert os.getpgid(pid_of(process)) != os.getpgid(0)
 
 
 def test_exits_in_words() -> None:

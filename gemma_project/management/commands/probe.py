@@ -52,7 +52,7 @@ class Command(BaseCommand):
 
 
 def ask_for_one_token(timeout_secs: float) -> Generation:
-    """Queue the smallest generation there is; it leaves no row behind."""
+    """Queue a generation of one token, whose row is deleted after its end."""
     tokenizer = get_tokenizer()
     return generations.create(
         owner=OWNER,
@@ -61,7 +61,7 @@ def ask_for_one_token(timeout_secs: float) -> Generation:
         prompt_ids=tokenizer.encode(tokenizer.bos_text + PROMPT, special=True),
         timeout_secs=timeout_secs,
         ephemeral=True,
-        # A queue that is full of yesterday's work is no reason not to start working on it.
+        # A full queue must not keep the service from starting to work on it.
         capped=False,
     )
 
@@ -92,7 +92,8 @@ async def _own_token(generation: Generation) -> str | None:
 async def _token_of_others() -> None:
     """Return once the worker has produced tokens for any generation.
 
-    After a restart unfinished answers continue first and may fill every place for a long time; they prove as much.
+    After a restart unfinished answers continue first and may fill every slot for a long time; their tokens prove that
+    the worker runs.
     """
     before: WorkerReport | None = None
     while True:

@@ -85,8 +85,8 @@ class Command(BaseCommand):
             valkey.prepare_directories(socket_path, data_dir)
         except OSError as error:
             raise NotReady(f"no place for Valkey's socket or data: {error}") from error
-        says_why = f"see {data_dir / valkey.LOG_NAME}"
-        supervisor.add(Part("gemma-valkey", valkey.command(socket_path, data_dir), VALKEY_STOP_SECS, says_why=says_why))
+        hint = f"see {data_dir / valkey.LOG_NAME}"
+        supervisor.add(Part("gemma-valkey", valkey.command(socket_path, data_dir), VALKEY_STOP_SECS, hint=hint))
         supervisor.wait_until(
             lambda: valkey.answers(socket_path), what="gemma-valkey did not answer", timeout_secs=VALKEY_START_SECS
         )

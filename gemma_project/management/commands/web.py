@@ -112,11 +112,11 @@ def build_server(listener: socket.socket) -> AdoptingServer:
         verbosity=1,
     )
     # Daphne drops its connections at the same event; a line written before the process ends still arrives.
-    reactor.addSystemEventTrigger("before", "shutdown", _tell_readers)
+    reactor.addSystemEventTrigger("before", "shutdown", _end_streams)
     return server
 
 
-def _tell_readers() -> "Deferred[None]":
+def _end_streams() -> "Deferred[None]":
     return Deferred.fromFuture(asyncio.ensure_future(events.close_all(TELL_READERS_SECS)))
 
 
