@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-postgres lint faults test-schema soak bench bench-leaks bench-memory bench-handover demo-handover format clean help
+.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-postgres lint faults test-schema test-clients soak bench bench-leaks bench-memory bench-handover demo-handover format clean help
 
 # $(1): the folder of the environment
 define make_environment
@@ -85,6 +85,12 @@ faults: setup-dev  ## the fault tests of docs/faults.md, those that kill or free
 		$(BIN)/python -m pytest tests/faults || failed=1; \
 	FAULT_HAND_OVERS=200 $(BIN)/python -m pytest tests/inference/dispatch/test_hand_over_processes.py || failed=1; \
 	$(BIN)/python -m tests.faults.results var/faults.jsonl && exit $$failed
+
+test-clients: setup-dev  ## the openai package against running services; version 1.x from an environment of its own
+	@test -x .venv-openai1/bin/python || $(PYTHON) -m venv .venv-openai1
+	.venv-openai1/bin/python -m pip --disable-pip-version-check install --quiet -r requirements-openai1.txt
+	$(BIN)/python -m tests.clients.service .venv-openai1/bin/python
+	$(BIN)/python -m pytest tests/clients
 
 test-schema: setup-dev  ## schemathesis over the OpenAPI document of a running service, SECS seconds (300); in an environment of its own
 	@test -x .venv-schema/bin/schemathesis || $(PYTHON) -m venv .venv-schema

@@ -13,6 +13,7 @@ PATHS = (
     "api/test_bodies.py",
     "api/test_error_rendering.py",
     "api/test_identity.py",
+    "api/test_openai_bodies.py",
     "api/test_service_token.py",
     "chat/prompting/test_context_window.py",
     "chat/prompting/test_source_block.py",

@@ -1,0 +1,203 @@
+"""Calls of the official ``openai`` package, 1.x and 2.x: ``python openai_calls.py URL`` runs them all.
+
+Imports nothing of this project, so that it runs in an environment with another version. The service has scripted
+answers and takes any model name.
+"""
+
+import asyncio
+import sys
+import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import openai
+from openai import AsyncOpenAI, OpenAI
+
+MODEL = "gpt-4o"
+Messages = Any  # the package's own types are exact to the letter, and differ between its versions
+
+
+def ask(text: str) -> Messages:
+    return [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]
+
+
+HELLO = ask("[[say: Hello there]]")
+SLOW = ask("[[delay: 50]] [[count: 2000]]")
+
+
+def chat(client: OpenAI) -> None:
+    answer = client.chat.completions.create(model=MODEL, messages=HELLO, temperature=0, seed=7, user="me")
+    assert answer.choices[0].message.content == "Hello there"
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    assert answer.usage.prompt_tokens_details is not None
+    assert answer._request_id
+
+
+def chat_with_parts_and_choices(client: OpenAI) -> None:
+    messages: Messages = [{"role": "user", "content": [{"type": "text", "text": "[[say: Hello]]"}]}]
+    answer = client.chat.completions.create(model=MODEL, messages=messages, n=3, logprobs=True, top_logprobs=2)
+    assert [choice.message.content for choice in answer.choices] == ["Hello"] * 3
+    for choice in answer.choices:
+        assert choice.logprobs is not None
+        assert "".join(token.token for token in choice.logprobs.content or []) == "Hello"
+
+
+def stream(client: OpenAI) -> None:
+    options: Any = {"include_usage": True}
+    chunks = list(client.chat.completions.create(model=MODEL, messages=HELLO, stream=True, stream_options=options))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "Hello there"
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == len("Hello there")
+
+
+def stream_that_is_left(client: OpenAI) -> None:
+    with client.chat.completions.create(model=MODEL, messages=SLOW, stream=True) as response:
+        texts = [chunk.choices[0].delta.content for chunk, _ in zip(response, range(8), strict=False)]
+    assert any(texts)
+
+
+def stream_helper(client: OpenAI) -> None:
+    chats: Any = client.chat.completions if hasattr(client.chat.completions, "stream") else client.beta.chat.completions
+    with chats.stream(model=MODEL, messages=HELLO) as response:
+        kinds = {event.type for event in response}
+        answer = response.get_final_completion()
+    assert {"chunk", "content.delta", "content.done"} <= kinds
+    assert answer.choices[0].message.content == "Hello there"
+
+
+def extensions(client: OpenAI) -> None:
+    first = client.chat.completions.create(model=MODEL, messages=HELLO, metadata={"run": "1"}, store=True)
+    extra = {"conversation_id": first.model_extra["conversation_id"], "top_k": 5, "use_rag": False}  # type: ignore[index]
+    question: Messages = [{"role": "user", "content": "[[say: Again]]"}]
+    second = client.chat.completions.create(model=MODEL, messages=question, extra_body=extra)
+    assert second.choices[0].message.content == "Again"
+    assert second.model_extra["conversation_id"] == first.model_extra["conversation_id"]  # type: ignore[index]
+
+
+def completions(client: OpenAI) -> None:
+    answer = client.completions.create(model=MODEL, prompt=["[[say: One]]", "[[say: Two]]"], max_tokens=9, logprobs=1)
+    assert [choice.text for choice in answer.choices] == ["One", "Two"]
+    pieces = client.completions.create(model=MODEL, prompt="[[say: One]]", echo=True, stream=True)
+    assert "".join(piece.choices[0].text for piece in pieces) == "[[say: One]]One"
+
+
+def models(client: OpenAI) -> None:
+    [model] = client.models.list()
+    assert client.models.retrieve(model.id).id == model.id
+
+
+def embeddings(client: OpenAI) -> None:
+    texts = ["one", "two"]
+    by_default = client.embeddings.create(model="text-embedding-3-small", input=texts)  # base64 on the wire
+    floats = client.embeddings.create(model="text-embedding-3-small", input=texts, encoding_format="float")
+    for left, right in zip(by_default.data, floats.data, strict=True):
+        assert len(left.embedding) == 384
+        assert max(abs(a - b) for a, b in zip(left.embedding, right.embedding, strict=True)) < 1e-6
+    assert len(client.embeddings.create(model="x", input="one", dimensions=64).data[0].embedding) == 64
+
+
+def raw_response(client: OpenAI) -> None:
+    response = client.chat.completions.with_raw_response.create(model=MODEL, messages=HELLO)
+    assert response.headers["x-request-id"]
+    assert response.parse().choices[0].message.content == "Hello there"
+    with client.chat.completions.with_streaming_response.create(model=MODEL, messages=HELLO) as streamed:
+        assert b"Hello there" in streamed.read()
+
+
+def bad_requests(client: OpenAI) -> None:
+    cases: list[tuple[dict[str, Any], str | None, str]] = [
+        ({"n": 0}, "n", "invalid_request"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported"),
+        ({"messages": ask("x" * 20_000)}, "messages", "context_length_exceeded"),
+    ]
+    for fields, param, code in cases:
+        body: Any = {"model": MODEL, "messages": HELLO} | fields
+        error = expect(openai.BadRequestError, partial(client.chat.completions.create, **body))
+        assert (error.param, error.code) == (param, code), (error.param, error.code)
+
+
+def unknown_things(client: OpenAI) -> None:
+    error = expect(openai.NotFoundError, lambda: client.get("/nothing", cast_to=object))
+    assert error.status_code == 404
+
+
+def timeouts(client: OpenAI) -> None:
+    impatient = client.with_options(timeout=0.5, max_retries=0)
+    expect(openai.APITimeoutError, lambda: impatient.chat.completions.create(model=MODEL, messages=SLOW))
+
+
+def asynchronous(client: OpenAI) -> None:
+    asyncio.run(_asynchronous(str(client.base_url)))
+
+
+async def _asynchronous(url: str) -> None:
+    async with AsyncOpenAI(base_url=url, api_key="sk-none") as client:
+        calls = [client.chat.completions.create(model=MODEL, messages=ask(f"[[say: {n}]]")) for n in range(4)]
+        answers = await asyncio.gather(*calls)
+        assert [answer.choices[0].message.content for answer in answers] == ["0", "1", "2", "3"]
+        pieces = await client.chat.completions.create(model=MODEL, messages=HELLO, stream=True)
+        assert "".join([piece.choices[0].delta.content or "" async for piece in pieces]) == "Hello there"
+        assert [model.id async for model in client.models.list()]
+
+
+def too_many(client: OpenAI) -> None:
+    """The service of these calls lets a caller have eight answers at a time."""
+    once = client.with_options(max_retries=0)
+    running = [once.chat.completions.create(model=MODEL, messages=SLOW, stream=True) for _ in range(8)]
+    try:
+        error = expect(openai.RateLimitError, lambda: once.chat.completions.create(model=MODEL, messages=HELLO))
+        assert error.code == "rate_limit_exceeded"
+        assert int(error.response.headers["retry-after"]) >= 1
+    finally:
+        for response in running:
+            response.close()
+
+
+def expect(kind: type[Any], call: Callable[[], object]) -> Any:  # noqa: ANN401  one of the package's errors
+    """Return the error of this class that the call ends with."""
+    try:
+        call()
+    except kind as error:
+        return error
+    raise AssertionError(f"no {kind.__name__}")
+
+
+# The one that leaves eight answers behind comes last.
+CALLS: tuple[Callable[[OpenAI], None], ...] = (
+    chat,
+    chat_with_parts_and_choices,
+    stream,
+    stream_that_is_left,
+    stream_helper,
+    extensions,
+    completions,
+    models,
+    embeddings,
+    raw_response,
+    bad_requests,
+    unknown_things,
+    timeouts,
+    asynchronous,
+    too_many,
+)
+
+
+def main(url: str) -> int:
+    failures = 0
+    with OpenAI(base_url=f"{url}/v1", api_key="sk-none", timeout=60) as client:
+        for call in CALLS:
+            try:
+                call(client)
+            except Exception:  # noqa: BLE001  a failing call is reported, and the others run
+                failures += 1
+                traceback.print_exc()
+    sys.stdout.write(f"openai {openai.__version__}: {len(CALLS) - failures} of {len(CALLS)} calls passed\n")
+    return failures
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
