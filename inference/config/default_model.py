@@ -33,7 +33,7 @@ def ensure_default_model(target: Path, *, show_progress: bool = True) -> bool:
         stamp = VerifiedStamp(target)
         if stamp.is_valid():
             return False
-        if target.exists() and _digest(target) == package.EXPECTED_SHA256:
+        if target.exists() and sha256_of(target) == package.EXPECTED_SHA256:
             stamp.write()
             return False
         if show_progress:
@@ -81,7 +81,8 @@ def _blocks(paths: list[Path]) -> Iterator[bytes]:
                 yield block
 
 
-def _digest(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the hexadecimal digest of a file."""
     digest = hashlib.sha256()
     for block in _blocks([path]):
         digest.update(block)

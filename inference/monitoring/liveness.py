@@ -13,6 +13,8 @@ from pathlib import Path
 
 from django.conf import settings
 
+from inference.runtime.file_locks import is_free
+
 log = logging.getLogger(__name__)
 
 
@@ -49,27 +51,12 @@ class LivenessLock:
 def is_dead(worker: str) -> bool:
     """Return whether the worker ran on this machine and its process is gone; False when that is unknown."""
     # The folder may be shared with machines whose locks are not visible here.
-    return worker.startswith(f"{socket.gethostname()}:") and _is_free(_folder() / worker)
-
-
-def _is_free(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:  # never on this machine, or released in an orderly stop
-        return False
-    try:
-        # Shared, so that processes that look at the same time do not take each other for the worker.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
+    return worker.startswith(f"{socket.gethostname()}:") and is_free(_folder() / worker)
 
 
 def remove_free_locks(keep: Container[str]) -> None:
     """Remove the files of dead workers, except those named in ``keep``, which still have rows to be taken over."""
     folder = _folder()
     for path in folder.iterdir() if folder.is_dir() else ():
-        if not path.name.startswith(".") and path.name not in keep and _is_free(path):
+        if not path.name.startswith(".") and path.name not in keep and is_free(path):
             path.unlink(missing_ok=True)

@@ -2,10 +2,18 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import chain
 from uuid import UUID
 
+from django.utils import timezone
+
 from inference.models import PurgeRequest
+from inference.runtime.redis_client import shared_client
+from inference.token_stream import redis_log
+
+READERS_SECS = 2.0  # until readers of a deleted answer have received its End
+BATCH_ROWS = 500
 
 
 def request_purge(*, reason: str, tags: Iterable[str] = (), generation_ids: Iterable[UUID] = ()) -> None:
@@ -40,3 +48,15 @@ def purge_status() -> PurgeStatus:
         n_done=PurgeRequest.objects.exclude(storage_at=None).count(),
         oldest_pending=oldest.created_at if oldest else None,
     )
+
+
+def remove_logs() -> None:
+    """Remove the token logs of requests whose KV states are gone. Raises StoreUnavailable."""
+    before = timezone.now() - timedelta(seconds=READERS_SECS)
+    rows = PurgeRequest.objects.filter(states_at__isnull=False, logs_at=None, created_at__lt=before)
+    pending = dict(rows.order_by("pk").values_list("pk", "generation_ids")[:BATCH_ROWS])
+    if not pending:
+        return
+    ids = [UUID(generation_id) for generation_id in chain.from_iterable(pending.values())]
+    redis_log.remove_entries(shared_client(), ids)
+    PurgeRequest.objects.filter(pk__in=pending).update(logs_at=timezone.now())

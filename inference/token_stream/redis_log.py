@@ -97,6 +97,14 @@ class Append:
     epoch: int
     entries: Sequence[AnyEntry]
 
+    def script_arguments(self) -> list[int | str | bytes]:
+        """Return ARGV of the script APPEND."""
+        arguments: list[int | str | bytes] = [self.epoch, LIVE_TTL_SECS, settings.TOKEN_LOG_TTL_SECS, MAX_ENTRIES]
+        for entry in self.entries:
+            kind = "t" if isinstance(entry, TokenEntry) else "e" if isinstance(entry, EndEntry) else "s"
+            arguments += [kind, entry.index, _encoder.encode(entry)]
+        return arguments
+
 
 def decode(payload: bytes) -> AnyEntry:
     return _decoder.decode(payload)
@@ -177,7 +185,7 @@ def _append(client: "redis.Redis[bytes]", appends: Sequence[Append]) -> list[App
     pipeline = client.pipeline(transaction=False)
     for one in appends:
         keys = (log_key(one.generation_id), fence_key(one.generation_id))
-        pipeline.evalsha(_APPEND_SHA, 2, *keys, *_arguments(one))
+        pipeline.evalsha(_APPEND_SHA, 2, *keys, *one.script_arguments())
     answers = pipeline.execute(raise_on_error=False)
     for answer in answers:
         if isinstance(answer, (NoScriptError, *UNAVAILABLE_ERRORS)):
@@ -192,11 +200,3 @@ def _append(client: "redis.Redis[bytes]", appends: Sequence[Append]) -> list[App
             verdict, last = answer
             results.append(Appended(Verdict(verdict.decode()), last))
     return results
-
-
-def _arguments(one: Append) -> list[int | str | bytes]:
-    arguments: list[int | str | bytes] = [one.epoch, LIVE_TTL_SECS, settings.TOKEN_LOG_TTL_SECS, MAX_ENTRIES]
-    for entry in one.entries:
-        kind = "t" if isinstance(entry, TokenEntry) else "e" if isinstance(entry, EndEntry) else "s"
-        arguments += [kind, entry.index, _encoder.encode(entry)]
-    return arguments

@@ -12,7 +12,6 @@ from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Protocol
-from uuid import UUID
 
 from django.conf import settings
 from django.db.models import Q
@@ -21,21 +20,15 @@ from django.utils import timezone
 from inference.dispatch.cache_purge import PurgeOrder
 from inference.engine.kv_cache.purging import PurgedTags
 from inference.models import PurgeRequest
-from inference.runtime.compaction import compact_database, compact_redis
-from inference.runtime.redis_client import shared_client
-from inference.token_stream import redis_log
+from inference.queue import purges
 from inference.worker.state_leftovers import remove_purged_states
+from inference.worker.storage_purge import StoragePurge
 
 log = logging.getLogger(__name__)
 
 PURGE_SECS = 1.0
 BATCH_ROWS = 500
 ANSWER_SECS = 5.0  # for the runners; one that is in a longer step is tried again in the next round
-READERS_SECS = 2.0  # until readers of a deleted answer have received its End
-KEEP_DAYS = 30  # a worker that was stopped for longer may have states of rows deleted meanwhile
-# Rewriting files takes at most one part in so many of the time.
-STORAGE_REST = 20
-SHORTEST_REST_SECS = 3.0
 
 
 class HasCaches(Protocol):
@@ -49,10 +42,9 @@ class Purger:
 
     def __init__(self, dispatcher: HasCaches, clock: Callable[[], float] = time.monotonic) -> None:
         self._dispatcher = dispatcher
-        self._clock = clock
         self._purged = PurgedTags()
         self._done: set[int] = set()  # requests whose states are gone from the runners of this worker
-        self._compact_at = 0.0
+        self._storage = StoragePurge(clock)
 
     def begin(self) -> None:
         """Remove states of rows that were deleted while this worker was stopped, before its first runner starts."""
@@ -65,10 +57,8 @@ class Purger:
     def run_once(self) -> None:
         """Do every step for the requests that wait for it."""
         self._remove_states()
-        self._remove_logs()
-        self._compact()
-
-    # ---- steps ----
+        purges.remove_logs()
+        self._storage.run_once()
 
     def _remove_states(self) -> None:
         # Younger requests also if another worker has done this step: the runners here may have such states, too.
@@ -93,29 +83,3 @@ class Purger:
         )
         if n_files:
             log.info("files of purged or torn states removed n_files=%d", n_files)
-
-    def _remove_logs(self) -> None:
-        before = timezone.now() - timedelta(seconds=READERS_SECS)
-        rows = PurgeRequest.objects.filter(states_at__isnull=False, logs_at=None, created_at__lt=before)
-        pending = dict(rows.order_by("pk").values_list("pk", "generation_ids")[:BATCH_ROWS])
-        if not pending:
-            return
-        ids = [UUID(generation_id) for generation_id in chain.from_iterable(pending.values())]
-        redis_log.remove_entries(shared_client(), ids)
-        PurgeRequest.objects.filter(pk__in=pending).update(logs_at=timezone.now())
-
-    def _compact(self) -> None:
-        rows = PurgeRequest.objects.filter(states_at__isnull=False, logs_at__isnull=False, storage_at=None)
-        pending = list(rows.values_list("pk", flat=True)[:BATCH_ROWS])
-        began = self._clock()
-        if not pending or began < self._compact_at:
-            return
-        try:
-            is_done = compact_redis(shared_client()) and compact_database()
-        finally:
-            took = self._clock() - began
-            self._compact_at = self._clock() + max(SHORTEST_REST_SECS, STORAGE_REST * took)
-        if is_done:
-            PurgeRequest.objects.filter(pk__in=pending).update(storage_at=timezone.now())
-            log.info("purges done, files rewritten n_purges=%d took_secs=%.1f", len(pending), took)
-            PurgeRequest.objects.filter(storage_at__lt=timezone.now() - timedelta(days=KEEP_DAYS)).delete()

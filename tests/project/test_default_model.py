@@ -143,7 +143,7 @@ def test_two_starts_at_once_write_the_real_model_once(tmp_path: Path) -> None:
     ]
     said = sorted(process.communicate(timeout=100)[0].strip() for process in processes)
     assert said == ["False", "True"]
-    assert default_model._digest(tmp_path / "models" / "model.gguf") == real_package.EXPECTED_SHA256
+    assert default_model.sha256_of(tmp_path / "models" / "model.gguf") == real_package.EXPECTED_SHA256
 
 
 @pytest.mark.parametrize(

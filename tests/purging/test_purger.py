@@ -24,7 +24,8 @@ from inference.runtime import compaction
 from inference.runtime.redis_client import fence_key, log_key, shared_client
 from inference.token_stream import redis_log
 from inference.token_stream.entries import AnyEntry, EndEntry, TokenEntry
-from inference.worker import purger as module
+from inference.worker import purger as purger_module
+from inference.worker import storage_purge
 from inference.worker.purger import Purger
 from inference.worker.state_leftovers import remove_purged_states
 
@@ -46,9 +47,9 @@ class Runners:
 
 @pytest.fixture
 def runners(monkeypatch: pytest.MonkeyPatch) -> Runners:
-    monkeypatch.setattr(module, "ANSWER_SECS", 0.01)
-    monkeypatch.setattr(module, "compact_database", lambda: True)
-    monkeypatch.setattr(module, "compact_redis", lambda client: True)
+    monkeypatch.setattr(purger_module, "ANSWER_SECS", 0.01)
+    monkeypatch.setattr(storage_purge, "compact_database", lambda: True)
+    monkeypatch.setattr(storage_purge, "compact_redis", lambda client: True)
     return Runners()
 
 
@@ -131,7 +132,7 @@ class TestSteps:
             now[0] += 2.0
             return True
 
-        monkeypatch.setattr(module, "compact_database", compact)
+        monkeypatch.setattr(storage_purge, "compact_database", compact)
         purger = Purger(runners, clock=lambda: now[0])
         for _ in range(60):
             request_purge(reason="conversation", tags=["a"])
@@ -143,9 +144,9 @@ class TestSteps:
 
     def test_a_rewriting_that_failed_is_done_again(self, runners: Runners, monkeypatch: pytest.MonkeyPatch) -> None:
         answers = iter([False, True])
-        monkeypatch.setattr(module, "compact_redis", lambda client: next(answers))
-        monkeypatch.setattr(module, "SHORTEST_REST_SECS", 0.0)
-        monkeypatch.setattr(module, "STORAGE_REST", 0)
+        monkeypatch.setattr(storage_purge, "compact_redis", lambda client: next(answers))
+        monkeypatch.setattr(storage_purge, "SHORTEST_REST_SECS", 0.0)
+        monkeypatch.setattr(storage_purge, "STORAGE_REST", 0)
         request_purge(reason="conversation", tags=["a"])
         aged()
         purger = Purger(runners)
@@ -155,12 +156,12 @@ class TestSteps:
         assert stages() == ["done"]
 
     def test_rows_go_after_a_time(self, runners: Runners, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "SHORTEST_REST_SECS", 0.0)
+        monkeypatch.setattr(storage_purge, "SHORTEST_REST_SECS", 0.0)
         purger = Purger(runners)
         request_purge(reason="conversation", tags=["a"])
         aged()
         purger.run_once()
-        PurgeRequest.objects.update(storage_at=timezone.now() - timedelta(days=module.KEEP_DAYS + 1))
+        PurgeRequest.objects.update(storage_at=timezone.now() - timedelta(days=storage_purge.KEEP_DAYS + 1))
         request_purge(reason="conversation", tags=["b"])
         aged()
         purger.run_once()

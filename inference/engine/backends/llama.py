@@ -21,7 +21,13 @@ class LlamaModel:
         self.pointer = pointer
         self.path = path
         self.vocab = lib.llama_model_get_vocab(pointer)
-        self.metadata = _metadata(pointer)
+        # Scalars as text; llama.cpp leaves arrays out.
+        self.metadata = {
+            _string(lib.llama_model_meta_key_by_index, pointer, index): _string(
+                lib.llama_model_meta_val_str_by_index, pointer, index
+            )
+            for index in range(lib.llama_model_meta_count(pointer))
+        }
 
     def __del__(self) -> None:
         lib.llama_model_free(self.pointer)
@@ -82,15 +88,6 @@ class LlamaModel:
         architecture = self.metadata.get("general.architecture", "")
         value = self.metadata.get(f"{architecture}.{key}", "")
         return int(value) if value.isdecimal() else default
-
-
-def _metadata(model: int) -> dict[str, str]:
-    """Return the scalars of the file's metadata as text (llama.cpp leaves arrays out)."""
-    values: dict[str, str] = {}
-    for index in range(lib.llama_model_meta_count(model)):
-        key = _string(lib.llama_model_meta_key_by_index, model, index)
-        values[key] = _string(lib.llama_model_meta_val_str_by_index, model, index)
-    return values
 
 
 def _string(function: Callable[..., int], model: int, index: int) -> str:

@@ -41,11 +41,6 @@ class PromptLookup:
             self._odds[self._length] += WEIGHT * ((drafted == token) - self._odds[self._length])
             if drafted != token:
                 break
-        self._extend(tokens)
-        self._last_draft = self._find_repetition()
-        return self._last_draft[: max(0, at_most)]
-
-    def _extend(self, tokens: Sequence[int]) -> None:
         n_tokens = len(tokens)
         if n_tokens > len(self._tokens):
             grown = np.empty(n_tokens + max(256, n_tokens // 2), dtype=np.int32)
@@ -53,6 +48,8 @@ class PromptLookup:
             self._tokens = grown
         self._tokens[self._n_tokens : n_tokens] = tokens[self._n_tokens :]
         self._n_tokens = n_tokens
+        self._last_draft = self._find_repetition()
+        return self._last_draft[: max(0, at_most)]
 
     def _find_repetition(self) -> list[int]:
         """Return the tokens behind the longest, latest repetition of the last tokens, up to an end of generation."""

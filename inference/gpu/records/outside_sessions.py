@@ -21,6 +21,7 @@ from django.db import DatabaseError, connections
 from django.db.models import F
 
 from inference.models.gpu import OutsideSession
+from inference.runtime.file_locks import is_free
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class OutsideSessionStore:
 
     def _is_dead(self, row: OutsideSession) -> bool:
         if row.owner.startswith(f"{socket.gethostname()}:") and (self._folder / row.owner).exists():
-            return _is_free(self._folder / row.owner)
+            return is_free(self._folder / row.owner)
         beat, since = self._beats.get(row.pk, (-1, 0.0))
         if beat != row.beat:
             beat, since = self._beats[row.pk] = (row.beat, self._clock())
@@ -113,7 +114,7 @@ class OutsideSessionStore:
     def _remove_files(self, keep: Container[str]) -> None:
         for path in self._folder.iterdir():
             is_old = time.time() - path.stat().st_mtime > FRESH_FILE_SECS
-            if is_old and path.name not in keep and _is_free(path):
+            if is_old and path.name not in keep and is_free(path):
                 path.unlink(missing_ok=True)
 
     def _hold_lock(self) -> None:
@@ -123,20 +124,6 @@ class OutsideSessionStore:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._descriptor = os.open(self._folder / self.owner, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _is_free(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:  # removed meanwhile, by a process that found it free
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
 
 
 @contextmanager
