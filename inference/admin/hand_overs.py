@@ -18,9 +18,9 @@ else:  # not subscriptable when it runs
 
 
 GROUPS = {
-    "The way to the card": ("when", "way", "waited", "loaded", "moved", "moved_in", "lease"),
-    "On the card": ("held", "served", "taken"),
-    "The way back": ("outcome", "gave_back"),
+    "To the GPU": ("when", "way", "waited", "loaded", "moved", "moved_in", "lease"),
+    "On the GPU": ("held", "served", "taken"),
+    "Back to the CPU": ("outcome", "gave_back"),
 }
 
 
@@ -38,7 +38,7 @@ class HandOverAdmin(_ModelAdmin):
     fieldsets = [(title, {"fields": names}) for title, names in GROUPS.items()]
     readonly_fields = tuple(name for names in GROUPS.values() for name in names)
 
-    @admin.display(description="wanted at", ordering="started_at")
+    @admin.display(description="requested at", ordering="started_at")
     def when(self, row: HandOver) -> SafeString:
         at = localtime(row.started_at)
         return format_html('<span style="white-space: nowrap">{}</span>', f"{at:%d %b %H:%M:%S}")
@@ -85,7 +85,7 @@ class HandOverAdmin(_ModelAdmin):
     def held(self, row: HandOver) -> str:
         return _duration(row.held_secs * 1000)
 
-    @admin.display(description="taken from others", ordering="taken_secs")
+    @admin.display(description="withheld from others", ordering="taken_secs")
     def taken(self, row: HandOver) -> str:
         return _duration(row.taken_secs * 1000)
 

@@ -93,7 +93,7 @@ class TestAdmin:
     def test_the_page_behind_it_has_the_rest_and_changes_nothing(self, client: Client) -> None:
         row = HandOver.objects.get(lease_epoch=12)
         page = client.get(f"{self.URL}{row.pk}/change/").content.decode().replace("\N{NO-BREAK SPACE}", " ")
-        for words in ("number 12, coordinator: builtin", "1 min 16 s", "23 ms", "The way back"):
+        for words in ("number 12, coordinator: builtin", "1 min 16 s", "23 ms", "Back to the CPU"):
             assert words in page, words
         assert client.post(f"{self.URL}{row.pk}/change/", {"n_served": 99}).status_code == 403
         assert client.get(f"{self.URL}add/").status_code == 403

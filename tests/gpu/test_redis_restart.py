@@ -1,4 +1,4 @@
-"""Redis is killed and comes back while the card is lent: nobody gets it twice, and everybody finds the way back."""
+"""Redis is killed and comes back while the GPU is lent: one session has the GPU, and every process reconnects."""
 
 import subprocess
 import tempfile

@@ -58,7 +58,7 @@ def test_a_second_start_neither_writes_nor_reads_it(
     parts: list[Path], target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ensure_default_model(target, show_progress=False)
-    monkeypatch.setattr(default_model, "_digest", lambda path: pytest.fail("hashed again"))
+    monkeypatch.setattr(default_model, "sha256_of", lambda path: pytest.fail("hashed again"))
     before = target.stat()
     assert ensure_default_model(target, show_progress=False) is False
     assert target.stat() == before
