@@ -1,6 +1,6 @@
 """``python -m bench``: the whole product beside llama-server on the same model, threads and context.
 
-The servers are asked in turn, never at the same time, measure after measure; nothing but loopback is spoken to.
+The servers are measured in turn, never at the same time; all connections are over loopback.
 """
 
 import argparse
@@ -27,18 +27,18 @@ from tools.install_llama import cache_folder
 
 COUNTS = (1, 2, 4, 8, 16)
 RESULTS = Path(__file__).resolve().parent / "results"
-# Both servers, before they are asked: ours measures what batches cost in its first idle moments.
+# Idle time before the first request: this service measures the cost of batches then.
 SETTLE_SECS = 3.0
 OURS, THEIRS, PLAIN = "ours", "llama-server", ", no drafts"
 Measure = Callable[[Running, Server, int], Awaitable[dict[str, float]]]
-Found = dict[str, dict[str, float]]  # by side
+Values = dict[str, dict[str, float]]  # by side
 
 
 async def r2_r3(server: Server, n: int, seed: int) -> dict[str, float]:
     await asyncio.sleep(REST_SECS)
     result = await scenarios.streams(server, n, seed=seed * 100 + n)
-    found = {f"R2 {n} streams": result.tokens_per_sec}
-    return found | {f"R3 {n} streams": result.first_token_ms} if n == max(COUNTS) else found
+    values = {f"R2 {n} streams": result.tokens_per_sec}
+    return values | {f"R3 {n} streams": result.first_token_ms} if n == max(COUNTS) else values
 
 
 async def r4(running: Running, server: Server, seed: int) -> dict[str, float]:
@@ -50,11 +50,11 @@ async def r5(running: Running, server: Server, seed: int) -> dict[str, float]:
 
 
 async def r6(running: Running, server: Server, seed: int) -> dict[str, float]:
-    kept = await scenarios.conversations(server, seed=seed)
+    running_on = await scenarios.conversations(server, seed=seed)
     restarted = await scenarios.conversations(server, seed=seed + 50, restart=running.restart)
     return {
-        "R6 conversations": kept.secs,
-        "R6 computed per new token": kept.computed_per_new,
+        "R6 conversations": running_on.secs,
+        "R6 computed per new token": running_on.computed_per_new,
         "R6 with a restart": restarted.secs,
     }
 
@@ -65,17 +65,17 @@ async def r7(running: Running, server: Server, seed: int) -> dict[str, float]:
 
 MEASURES: dict[str, Measure] = {"R4": r4, "R5": r5, "R6": r6, "R7": r7}
 STREAMS = "R2"  # and R3
-# Of the streams in a round: they take seconds each, and a machine's speed changes from one to the next.
+# Passes over the streams in a round: each takes seconds, and a machine's speed changes from one to the next.
 N_PASSES = 3
-REST_SECS = 0.5  # what a server still does after its answers must not slow the next one
-# Fewer sequences than conversations: what ended has to wait elsewhere. The others get ``--parallel``.
+REST_SECS = 0.5  # a server's work after its answers must not slow the next server
+# Fewer sequences than conversations, so that KV states are swapped out. The other measures get ``--parallel``.
 PARALLEL = {"R6": 4}
 
 
 def rows() -> dict[str, Row]:
     streams = [Row(f"R2 {n} streams", "tokens/s", 1.2 if n == 2 else 1.0, at_least=True) for n in COUNTS]
     streams += [Row(f"{row.name}{PLAIN}", row.unit, row.aim, at_least=True) for row in streams]
-    others = [
+    single = [
         Row("R3 16 streams", "first token, ms", 0.7),
         Row("R4 longest gap", "ms", 0.1),
         Row("R5 shared prefix", "s", 0.15),
@@ -84,11 +84,11 @@ def rows() -> dict[str, Row]:
         Row("R6 with a restart", "s", 0.6),
         Row("R7 return to a long chat", "first token, ms", 0.05),
     ]
-    return {row.name: row for row in [*streams, *others]}
+    return {row.name: row for row in [*streams, *single]}
 
 
 async def play(running: Running, name: str, seed: int) -> dict[str, float]:
-    """One measure of one server, from its start to its end. A measure that fails is told and left out."""
+    """Run one measure on one server, which is started for it. A measure that fails is reported and left out."""
     running.start()
     await asyncio.sleep(SETTLE_SECS)
     try:
@@ -102,11 +102,11 @@ async def play(running: Running, name: str, seed: int) -> dict[str, float]:
 
 
 async def play_streams(
-    sides: dict[str, Running], number: int, enter: Callable[[Found], None], tell: Callable[[str], None]
+    sides: dict[str, Running], number: int, enter: Callable[[Values], None], report: Callable[[str], None]
 ) -> None:
-    """R2 and R3 of a round: with all servers up, each number of streams at one right after the other.
+    """Measure R2 and R3 of a round: with all servers up, each number of streams on one server after the other.
 
-    Those that are not asked wait and compute nothing.
+    The servers that are not measured are idle.
     """
     try:
         for running in sides.values():
@@ -115,7 +115,7 @@ async def play_streams(
         servers = {side: running.server() for side, running in sides.items()}
         for turn in range((number - 1) * N_PASSES, number * N_PASSES):
             for n in COUNTS:
-                tell(f"pass {turn + 1}, {n} streams")
+                report(f"pass {turn + 1}, {n} streams")
                 order = list(servers) if turn % 2 else list(reversed(servers))
                 enter({side: await r2_r3(servers[side], n, turn + 1) for side in order})
     except (httpx.HTTPError, RuntimeError) as error:
@@ -127,7 +127,7 @@ async def play_streams(
 
 
 def engine_alone(setup: Setup, rounds: int) -> list[Row]:
-    """R1, in a process of its own and before any server runs. ``theirs`` is the bare loop."""
+    """Measure R1 in a process of its own, before any server runs. ``theirs`` is the bare loop."""
     numbers = (setup.threads, 8192, rounds)
     command = [sys.executable, "-m", "bench.engine_alone", str(setup.model), *map(str, numbers)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=servers.PROJECT)
@@ -138,12 +138,11 @@ def engine_alone(setup: Setup, rounds: int) -> list[Row]:
 
 
 async def compare(
-    setup: Setup, binary: Path, names: list[str], rounds: int, note: Callable[[list[Row]], None]
+    setup: Setup, binary: Path, names: list[str], rounds: int, save_rows: Callable[[list[Row]], None]
 ) -> list[Row]:
-    """Both servers at each measure, one right after the other and the other first in the next round: a machine's speed
-    may change within minutes. Medians need several rounds.
+    """Run each measure on both servers, in alternating order: a machine's speed may change within minutes.
 
-    ``note`` is called with what there is after each measure, so that a run that is stopped leaves what it found.
+    Medians need several rounds. ``save_rows`` gets the rows after each measure, so that a stopped run leaves results.
     """
     table = rows()
     enter = partial(_enter, table)
@@ -160,7 +159,7 @@ async def compare(
                     order = list(sides) if number % 2 else list(reversed(sides))
                     enter({side: await play(sides[side](), name, seed=number) for side in order})
                 bar.update()
-                note(_complete(table))
+                save_rows(_complete(table))
     return _complete(table)
 
 
@@ -176,18 +175,18 @@ def _sides(setup: Setup, binary: Path, name: str) -> dict[str, Callable[[], Runn
     return sides
 
 
-def _enter(table: dict[str, Row], found: Found) -> None:
-    """What both sides of a round have; one without the other would shift the pairs of the rounds after it."""
-    theirs = found[THEIRS]
+def _enter(table: dict[str, Row], values: Values) -> None:
+    """Add the values that both sides of a round have; one without the other would shift the pairs of later rounds."""
+    theirs = values[THEIRS]
     for side, suffix in ((OURS, ""), (OURS + PLAIN, PLAIN)):
-        for name, value in found.get(side, {}).items():
+        for name, value in values.get(side, {}).items():
             if name in theirs and name + suffix in table:
                 table[name + suffix].ours.append(value)
                 table[name + suffix].theirs.append(theirs[name])
 
 
 def _complete(table: dict[str, Row]) -> list[Row]:
-    """Those that both have been measured at."""
+    """Return the rows that were measured on both sides."""
     return [row for row in table.values() if row.ours and row.theirs]
 
 
@@ -211,16 +210,16 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     setup = Setup((args.model or default_model()).resolve(), args.threads, args.context, args.parallel)
-    found = engine_alone(setup, args.rounds) if "R1" in args.only else []
+    measured = engine_alone(setup, args.rounds) if "R1" in args.only else []
     measures = [name for name in args.only if name != "R1"]
     if measures:
         binary = args.llama_server or servers.build_llama_server(args.results / "llama-server")
-        alone = list(found)
-        found += asyncio.run(
+        alone = list(measured)
+        measured += asyncio.run(
             compare(setup, binary, measures, args.rounds, lambda so_far: save(alone + so_far, args.results))
         )
-    save(found, args.results)
-    print(as_table(found))
+    save(measured, args.results)
+    print(as_table(measured))
 
 
 if __name__ == "__main__":

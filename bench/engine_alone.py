@@ -1,5 +1,5 @@
-"""R1: our loop beside a bare decode-and-sample loop on the same bindings and weights, in one process, step by step in
-turn: what else happens on the machine slows both down.
+"""R1: the engine loop beside a bare decode-and-sample loop on the same bindings and weights, in one process and in turn
+step by step, so that other load on the machine slows both down.
 
 ``python -m bench.engine_alone`` prints one JSON object; it is a process of its own so that no server runs beside it.
 """
@@ -27,7 +27,7 @@ N_PASSES = 3  # of a round, with other prompts each
 
 
 class OurLoop:
-    """What a runner does, its frames encoded too; only the pipe is missing."""
+    """The loop of a runner with the encoding of its frames, without the pipe."""
 
     def __init__(self, backend: LlamaBackend, config: EngineConfig) -> None:
         self.backend, self.config = backend, config
@@ -39,10 +39,10 @@ class OurLoop:
         self.n_ended += isinstance(frame, Ended)
         if isinstance(frame, Step):
             self.n_tokens += len(frame.emissions)
-            self.n_begun += sum(each.index == 1 for each in frame.emissions)
+            self.n_begun += sum(emission.index == 1 for emission in frame.emissions)
 
     def begin(self, prompts: list[list[int]]) -> None:
-        """Read them, up to the first token of each."""
+        """Prefill the prompts, up to the first token of each."""
         for slot in range(self.backend.n_slots):
             self.backend.remove(slot)
         self.n_begun = self.n_ended = 0
@@ -54,7 +54,7 @@ class OurLoop:
             self.loop.step()
 
     def step(self) -> int:
-        """One batch; how many tokens came of it."""
+        """Run one batch and return the number of its tokens."""
         before = self.n_tokens
         self.loop.step()
         if self.n_ended:
@@ -63,7 +63,7 @@ class OurLoop:
 
 
 class BareLoop:
-    """One batch a step, one sampler chain a sequence, nothing else: the least that must be done."""
+    """The minimum of work: one batch per step and one sampler chain per sequence."""
 
     def __init__(self, backend: LlamaBackend, config: EngineConfig, model: int) -> None:
         params = context_params(config, backend.n_cells, backend.n_slots, backend.batch_size)
@@ -106,22 +106,22 @@ class BareLoop:
 
 
 def chain_of(seed: int) -> int:
-    """The settings that ``SamplingParams`` has when nobody chooses."""
-    own = SamplingParams(seed=seed)
+    """Return a sampler chain with the default settings of ``SamplingParams``."""
+    params = SamplingParams(seed=seed)
     chain: int = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
     for part in (
-        lib.llama_sampler_init_top_k(own.top_k),
-        lib.llama_sampler_init_top_p(own.top_p, 1),
-        lib.llama_sampler_init_min_p(own.min_p, 1),
-        lib.llama_sampler_init_temp(own.temperature),
-        lib.llama_sampler_init_dist(own.seed),
+        lib.llama_sampler_init_top_k(params.top_k),
+        lib.llama_sampler_init_top_p(params.top_p, 1),
+        lib.llama_sampler_init_min_p(params.min_p, 1),
+        lib.llama_sampler_init_temp(params.temperature),
+        lib.llama_sampler_init_dist(params.seed),
     ):
         lib.llama_sampler_chain_add(chain, part)
     return chain
 
 
 def play(players: dict[str, OurLoop | BareLoop], prompts: list[list[int]]) -> dict[str, float]:
-    """Tokens per second of each over as many steps, in turn; who goes first changes with the step."""
+    """Return the tokens per second of each loop over STEPS steps; the order alternates from step to step."""
     n_tokens, secs = dict.fromkeys(players, 0), dict.fromkeys(players, 0.0)
     for player in players.values():
         player.begin(prompts)
@@ -136,13 +136,13 @@ def play(players: dict[str, OurLoop | BareLoop], prompts: list[list[int]]) -> di
 
 
 def measure(config: EngineConfig, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Tokens per second by number of sequences, of each pass."""
+    """Return the tokens per second of each pass, by number of sequences."""
     backend = LlamaBackend(config, n_slots=2 * config.parallel)
     players: dict[str, OurLoop | BareLoop] = {
         "ours": OurLoop(backend, config),
         "theirs": BareLoop(backend, config, backend.model_pointer),
     }
-    found: dict[str, dict[str, list[float]]] = {str(n): {name: [] for name in players} for n in COUNTS}
+    speeds: dict[str, dict[str, list[float]]] = {str(n): {name: [] for name in players} for n in COUNTS}
     n_passes = rounds * N_PASSES
     with tqdm(total=n_passes * len(COUNTS), unit="pass", desc="R1, engine alone", disable=None) as bar:
         for number in range(n_passes):
@@ -151,13 +151,13 @@ def measure(config: EngineConfig, rounds: int) -> dict[str, dict[str, list[float
                 texts = [text_of(2 * PROMPT_TOKENS, seed=seed) for seed in seeds]
                 prompts = [backend.vocabulary.encode(text, special=False)[:PROMPT_TOKENS] for text in texts]
                 for name, speed in play(players, prompts).items():
-                    found[str(n)][name].append(speed)
+                    speeds[str(n)][name].append(speed)
                 bar.update()
-    return found
+    return speeds
 
 
 def main() -> None:
-    model, threads, context, rounds = Path(sys.argv[1]), *(int(each) for each in sys.argv[2:5])
+    model, threads, context, rounds = Path(sys.argv[1]), *map(int, sys.argv[2:5])
     config = EngineConfig(model_path=model, threads=threads, context_size=context, parallel=max(COUNTS), cache_ram_mb=0)
     print(json.dumps(measure(config, rounds)))
 

@@ -175,7 +175,7 @@ def first_tokens(there: Rig, n_words: int) -> Iterator[tuple[str, str]]:
 
 
 def in_mid_sentence(there: Rig, n_words: int, max_tokens: int) -> Iterator[tuple[str, str]]:
-    """One answer goes to the card and back, again and again; its speed on both, and the gaps between its tokens."""
+    """Move one answer to the GPU and back repeatedly; measure its speed on both and the gaps between its tokens."""
     before = there.card.free_mb
     generation = there.ask(n_words, seed=1, max_tokens=100_000)
     loads, yields, speeds = [], [], {"CPU": [0.0], "card": [0.0]}

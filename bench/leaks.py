@@ -47,7 +47,7 @@ def body_of(number: int) -> dict[str, Any]:
 
 
 async def ask(client: httpx.AsyncClient, number: int) -> None:
-    """One request in ten leaves after its first line, which cancels it."""
+    """Send a request; one in ten disconnects after its first line, which cancels it."""
     async with client.stream("POST", "/chat/stream", json=body_of(number)) as response:
         if response.status_code != httpx.codes.OK:
             raise RuntimeError(f"request {number}: {response.status_code} {(await response.aread()).decode()[:300]}")
@@ -71,9 +71,9 @@ async def ask_many(url: str, numbers: range, title: str) -> None:
 
 
 def resident_mb(running: Running) -> dict[str, float]:
-    """Of runner and worker, once they are quiet: the median of a few readings; and how much of it is their own.
+    """Return the resident memory of the idle runner and worker, the median of a few readings, and its private part.
 
-    The rest are pages of files (weights, libraries), of which a kernel takes back what was not used for a while.
+    The rest are pages of files (weights, libraries), which the kernel reclaims when they are not used for a while.
     """
     assert running.process is not None
     time.sleep(SETTLE_SECS)

@@ -38,7 +38,8 @@ NEEDLES = ("marigold", "Ottilie", "Quillon")
 
 @dataclass(frozen=True)
 class Point:
-    """One turn. ``n_new`` is what its prompt has beyond the former prompt and its answer; negative after a fold."""
+    """Measures of a turn. ``n_new``: tokens of its prompt beyond the former prompt and answer, negative after a
+    summary."""
 
     turn: int
     first_token_ms: float
@@ -56,8 +57,9 @@ async def ask(
     n_out: int,
     on_progress: Callable[[float], object] = lambda share: None,
 ) -> dict[str, Any]:
-    """One turn's last line, with ``first_token_ms`` as its client saw it; ``on_progress`` is told how much of the
-    prompt is read, from 0 to 1."""
+    """Return a turn's last line, with ``first_token_ms`` as its client saw it.
+
+    ``on_progress`` gets the computed share of the prompt, from 0 to 1."""
     said = {"conversation_id": conversation_id, "message": text} if conversation_id else {"messages": [_user(text)]}
     body = {**said, "max_tokens": n_out, "temperature": 0, "ignore_eos": True, "seed": 1}
     began, first = time.monotonic(), 0.0
@@ -106,7 +108,7 @@ async def talk(client: httpx.AsyncClient, args: argparse.Namespace) -> tuple[str
 
 
 async def found(client: httpx.AsyncClient, conversation_id: str) -> dict[str, Any]:
-    """What is left of the facts: in the summary that counts, and by search over what was said."""
+    """Count the facts that remain: in the summary in use, and by a search over the messages."""
     path = f"/api/conversations/{conversation_id}"
     summary = (await client.get(f"{path}/")).json()["summary"]
     versions = (await client.get(f"{path}/summaries/")).json()["results"]
@@ -139,7 +141,7 @@ def runner_mb(running: Running) -> float:
 
 
 async def long_prompt(client: httpx.AsyncClient, running: Running, n_tokens: int) -> dict[str, float | None]:
-    """One prompt of about ``n_tokens``, and the turn after it."""
+    """Measure a prompt of about ``n_tokens``, and the turn after it."""
     health = (await client.get("/health")).json()
     before_mb = runner_mb(running)
     with tqdm(total=n_tokens, unit="tok", desc="prompt") as bar:

@@ -20,7 +20,7 @@ N_THREADS_MOST = 512
 
 @dataclass(frozen=True)
 class Kind:
-    """One of ggml's types for weights."""
+    """A weight type of ggml."""
 
     ggml_type: int
     block_bytes: int
@@ -98,7 +98,7 @@ class Library:
         self.pool = self.library.ggml_threadpool_new(ctypes.byref(ThreadpoolParams(n_threads=1, poll=50)))
 
     def product(self, function: str, given: Operands, *, n_threads: int = 1) -> tuple[bool, np.ndarray]:
-        """What the first thread of so many does: whether it took the product, and (n, m + 3) results, else NaN."""
+        """Run the first thread's part: return whether it computed the product, and (n, m + 3) results, else NaN."""
         results = np.full((given.n, given.m + 3), np.nan, np.float32)
         call = getattr(self.library, function)
         call.restype = ctypes.c_bool

@@ -94,7 +94,7 @@ def import_all(data: Data, report: Report) -> None:
 
 
 def load(report: Report) -> None:
-    """What the first search of a process pays, in time and memory."""
+    """Measure the time and memory of a process's first search."""
     process = psutil.Process()
     before, started = process.memory_info().rss, time.monotonic()
     hybrid.INDEX.fresh()

@@ -1,6 +1,6 @@
-"""What retrieval adds to a chat turn, through the whole service: each question with and without memories, by turns.
+"""Cost of retrieval in a chat turn, through the whole service: each question with and without memories, in turn.
 
-The model is the scripted one, so that what is left of a turn is ours; reading the shown memories is the model's time.
+The model is the scripted one, so that its time does not count; the prefill of the sources is the model's time.
 """
 
 import json

@@ -13,7 +13,7 @@ MOST = 4.0  # the end of the plot's scale
 
 @dataclass
 class Row:
-    """One measure. ``ours`` and ``theirs`` hold one value per round; the aim is a bound on ours / theirs."""
+    """A measure. ``ours`` and ``theirs`` hold one value per round; the aim is a bound on ours / theirs."""
 
     name: str
     unit: str
@@ -64,7 +64,7 @@ def ratios(row: Row) -> list[float]:
 
 
 def as_svg(rows: list[Row]) -> str:
-    """One bar a measure on a scale of powers: left of 1 ours is less, right of it more; the whisker is the spread."""
+    """Draw a bar per measure on a logarithmic scale: left of 1 ours is less; the whisker is the spread."""
     width, left, right, step = 960, 330, 150, 30
     low, high = math.log(0.02), math.log(MOST)
     scale: Callable[[float], float] = lambda ratio: (  # noqa: E731

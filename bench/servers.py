@@ -28,7 +28,7 @@ START_SECS = 120
 
 @dataclass(frozen=True)
 class Setup:
-    """What both servers get alike."""
+    """Settings that both servers share."""
 
     model: Path
     threads: int

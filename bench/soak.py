@@ -64,8 +64,8 @@ class Sampler:
         self.samples.setdefault((title, pid), []).append(found)
 
     def told(self) -> dict[str, dict[str, float]]:
-        """Of each part: how many processes there were, the most memory, and the growth of the longest life after its
-        first minute."""
+        """Return per part the number of processes, the most memory, and the growth of the process that ran longest,
+        after its first minute."""
         told: dict[str, dict[str, float]] = {}
         for title in TITLES:
             lives = [samples for (name, _), samples in self.samples.items() if name == title]

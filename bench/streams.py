@@ -1,6 +1,6 @@
-"""One streamed answer, seen from outside: when each token came, and what the server says it computed.
+"""Client of a streamed answer: arrival times of its tokens, and the usage that the server reports.
 
-Two servers speak here, ours and llama-server; both give the same ``Answer``.
+Two servers are supported, this service and llama-server; both give the same ``Answer``.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Turn:
-    """What to ask: ``history`` alternates question and answer, oldest first, and ends with an answer or is empty."""
+    """A question; ``history`` alternates question and answer, oldest first, and ends with an answer or is empty."""
 
     question: str
     history: tuple[str, ...] = ()

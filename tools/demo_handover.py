@@ -67,7 +67,7 @@ class Tenant:
 
 
 class Chat:
-    """One answer as it streams."""
+    """A streaming answer."""
 
     def __init__(self, url: str, question: str, conversation_id: str | None) -> None:
         self.question = question
@@ -112,7 +112,7 @@ class Chat:
 
 
 def picture(health: dict[str, Any], lease: dict[str, Any], tenant: Tenant, chat: Chat, note: str) -> str:
-    """One frame."""
+    """Draw a frame."""
     gpu = health.get("gpu") or {}
     has_it = {True: "\x1b[42m  HAS THE CARD  \x1b[0m", False: "without the card"}
     left = [

@@ -3,25 +3,13 @@
 from django.http import HttpRequest, JsonResponse
 
 from chat.api.json_response import json_response
+from chat.api.openapi.operations import OPERATIONS
 from chat.schemas.service_answers import ServiceIndexAnswer
 
-ENDPOINTS = {
-    "POST /chat": "one answer as JSON",
-    "POST /chat/stream": "the answer token by token (server-sent events)",
-    "GET /chat/stream/{generation_id}": "resume a stream (Last-Event-ID or ?after=)",
-    "WS /ws/chat": "several answers over one WebSocket",
-    "POST /generate": "complete a raw prompt",
-    "POST /api/generations/{id}/cancel": "stop an answer",
-    "/api/conversations/": "stored conversations",
-    "POST /search/semantic": "search memories (POST /search: the older form)",
-    "POST /index/transcript": "bring a transcript in, or replace it",
-    "/memory/add, /memory/list, /memory/search, /memory/stats, /memory/{memory_id}": "notes",
-    "/transcripts/recent, /transcripts/speakers, /transcripts/count, /transcript/{job_id}": "transcripts",
-    "POST /api/token/": "log in (JWT)",
-    "POST /api/token/refresh/": "new tokens for a refresh token, once",
-    "GET /health": "whether chats can be served",
-    "/api/docs/": "all endpoints with their fields (/api/schema/: the same as OpenAPI)",
-    "/admin/": "the administration",
+# OpenAPI describes no WebSockets, and the admin is no part of the interface.
+ENDPOINTS = {f"{operation.method.upper()} {operation.path}": operation.summary for operation in OPERATIONS} | {
+    "WS /ws/chat": "Several answers over one WebSocket",
+    "GET /admin/": "The administration",
 }
 
 

@@ -128,7 +128,7 @@ class CancelAnswer(Struct, frozen=True, kw_only=True):
 
 
 class MessageAnswer(Struct, frozen=True, kw_only=True):
-    """One message of a stored conversation. Fields about a generation are null or missing for a user's message."""
+    """A message of a stored conversation. Fields about a generation are null or missing for a user's message."""
 
     id: str
     role: Role
@@ -148,7 +148,7 @@ class MessageAnswer(Struct, frozen=True, kw_only=True):
 
 
 class SummaryAnswer(Struct, frozen=True, kw_only=True):
-    """One version of a conversation's summary; ``covers_until`` is the position of the last message covered."""
+    """A version of a conversation's summary; ``covers_until`` is the position of the last message covered."""
 
     version: int
     state: SummaryState

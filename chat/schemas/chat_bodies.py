@@ -68,7 +68,7 @@ class TextPart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MessageBody(msgspec.Struct, frozen=True, kw_only=True):
-    """One message of a dialogue. Text parts are joined by line breaks."""
+    """A message of a dialogue. Text parts are joined by line breaks."""
 
     role: MessageRole
     content: Text | list[TextPart] | None = None

@@ -17,7 +17,7 @@ MAX_SYSTEM_PROMPT_CHARS = 100_000
 
 
 class ConversationAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """One conversation without its messages."""
+    """A conversation without its messages."""
 
     id: UUID
     title: str

@@ -103,7 +103,7 @@ class TranscriptAnswer(Struct, frozen=True, kw_only=True):
 
 
 class SegmentAnswer(Struct, frozen=True, kw_only=True):
-    """One utterance; times are seconds into the recording."""
+    """An utterance; times are seconds into the recording."""
 
     segment_id: str
     text: str

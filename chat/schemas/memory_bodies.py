@@ -39,7 +39,7 @@ Duration = Annotated[float, Meta(ge=0, le=LONGEST_SECS)]
 
 
 class SegmentBody(msgspec.Struct, frozen=True, kw_only=True):
-    """One utterance; times are seconds into the recording."""
+    """An utterance; times are seconds into the recording."""
 
     text: LongText
     speaker: Name | None = None
@@ -69,7 +69,7 @@ class SegmentBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TranscriptBody(msgspec.Struct, frozen=True, kw_only=True):
-    """One recording. ``created_at`` is when it began; without it the recording ends now."""
+    """A recording. ``created_at`` is its start; without it the recording ends now."""
 
     job_id: Annotated[NonEmptyText, Meta(max_length=MAX_JOB_ID_CHARS)]
     segments: Annotated[list[SegmentBody], Meta(max_length=MAX_SEGMENTS)]

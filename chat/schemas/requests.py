@@ -68,7 +68,7 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatRequest(RunOptions):
-    """One chat turn. ``message`` is the short form of one user message; ``use_rag`` None: RAG_DEFAULT.
+    """A chat turn. ``message`` is the short form of one user message; ``use_rag`` None: RAG_DEFAULT.
 
     ``replaces`` is a message of the conversation: the turn takes the place of its question, in a conversation that
     branches off there; without a message the same question is answered again. ``prefill`` is the beginning of the

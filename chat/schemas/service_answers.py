@@ -13,7 +13,7 @@ class ServiceIndexAnswer(Struct, frozen=True, kw_only=True):
 
 
 class DependencyAnswer(Struct, frozen=True, kw_only=True):
-    """One dependency; ``ok`` null: none is configured, which is no fault."""
+    """A dependency; ``ok`` is null, which is no fault, when none is configured."""
 
     ok: bool | None
     latency_ms: float | None

@@ -96,14 +96,14 @@ def _partial_match(rows: MessageQuerySet, sent_digests: list[str], sent: list[Tu
 
 def _ends(rows: MessageQuerySet, sent_digests: list[str], answers: list[str]) -> dict[uuid.UUID, int]:
     """Return the candidates, those with the most agreeing user messages first, with the position of the last one."""
-    agreeing, differing, known = dict[uuid.UUID, int](), dict[uuid.UUID, int](), set[uuid.UUID]()
+    agreeing, differing, seen_ids = dict[uuid.UUID, int](), dict[uuid.UUID, int](), set[uuid.UUID]()
     sent_answers = dict(zip(sent_digests, answers, strict=True))
     for conversation_id, position, user_digest, answer in _with_answers(
         rows.order_by("-position", "-conversation__updated_at")
     ):
-        if conversation_id in known:
+        if conversation_id in seen_ids:
             continue
-        known.add(conversation_id)
+        seen_ids.add(conversation_id)
         is_agreeing = compared(answer) == sent_answers[user_digest] != ""
         candidates = agreeing if is_agreeing else differing
         if len(candidates) < MAX_PARTIAL:

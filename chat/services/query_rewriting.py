@@ -29,11 +29,11 @@ _ADDRESS = ("Sie", "Ihr", "Ihre", "Ihren", "Ihnen")
 
 @dataclass(frozen=True, kw_only=True)
 class EarlierQuestion:
-    """``cited`` are the speakers that its answer cited, ``shown`` those of all its sources."""
+    """``cited`` are the speakers that its answer cited, ``all_speakers`` those of all its sources."""
 
     question: str
     cited: tuple[str, ...] = ()
-    shown: tuple[str, ...] = ()
+    all_speakers: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, question: DialogueMessage, answer: DialogueMessage) -> "EarlierQuestion":
@@ -42,7 +42,7 @@ class EarlierQuestion:
         return cls(
             question=question.text,
             cited=_speakers(source.speaker for source in question.sources if source.label in labels),
-            shown=_speakers(source.speaker for source in question.sources),
+            all_speakers=_speakers(source.speaker for source in question.sources),
         )
 
 
@@ -92,7 +92,7 @@ def _speakers(names: Iterable[str]) -> tuple[str, ...]:
 
 def _names(topic: str, earlier: Sequence[EarlierQuestion]) -> list[str]:
     """Return the names in the topic, else the speakers that the latest answer with citations cites."""
-    speakers = [name for question in reversed(earlier) for name in (*question.cited, *question.shown)]
+    speakers = [name for question in reversed(earlier) for name in (*question.cited, *question.all_speakers)]
     cited = next((list(question.cited) for question in reversed(earlier) if question.cited), [])
     return (_named(topic, speakers) or cited)[:MAX_NAMES]
 

@@ -223,8 +223,8 @@ async def close_all(timeout_secs: float) -> None:
 
 
 def _status(state: StreamState, **details: Any) -> WireLine:  # noqa: ANN401  fields of StreamStatus
-    known = {name: value for name, value in details.items() if value is not None}
-    return as_json(StreamStatus(state=state, **known))
+    fields = {name: value for name, value in details.items() if value is not None}
+    return as_json(StreamStatus(state=state, **fields))
 
 
 def _logprobs(token: int, logprobs: TokenLogprobs) -> WireLine:

@@ -1,4 +1,4 @@
-"""What operators may do, through the services; and who may not."""
+"""Actions of operators, through the services, and their permissions."""
 
 import json
 

@@ -20,6 +20,7 @@ from rest_framework import exceptions as drf
 from chat import errors
 from chat.access.callers import Caller
 from chat.api import chat_views
+from chat.api.openapi.document import document
 from chat.errors import ChatError, ContextOverflow, NotFound, TooManyRequests, Unavailable
 from chat.schemas.error_bodies import as_chat_error, error_object, headers_of
 from chat.services import conversations
@@ -189,10 +190,14 @@ def test_a_length_that_is_none(length: str) -> None:
     assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_request")
 
 
-def test_the_root_says_what_is_where() -> None:
+def test_the_root_lists_every_documented_endpoint() -> None:
     answer = Api("203.0.113.7").get("/")
     assert answer.status == 200
-    assert "POST /chat" in answer.body["endpoints"]
+    endpoints = answer.body["endpoints"]
+    documented = {f"{method.upper()} {path}" for path, item in document()["paths"].items() for method in item}
+    assert documented < set(endpoints)
+    assert {"POST /chat", "WS /ws/chat"} <= set(endpoints)
+    assert all(endpoints.values())
 
 
 def test_every_class_of_this_room_has_a_code_of_its_own() -> None:

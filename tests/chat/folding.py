@@ -88,6 +88,6 @@ def note_of(turn: Turn) -> dict[str, object]:
 
 
 def sent_history(turn: Turn, *, drop: int = 0) -> list[str]:
-    """What a client without ids sends: everything said, without the last ``drop`` messages."""
+    """Return the history that a client without ids sends: all messages but the last ``drop``."""
     rows = texts_of(turn.conversation_id)
     return [f"{role[0]}:{text}" for role, text in rows[: len(rows) - drop]]

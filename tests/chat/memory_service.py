@@ -40,7 +40,7 @@ OLD_HIT = {
 
 @dataclass
 class MemoryService:
-    """What it answers is set by the test; what it was asked is kept. ``release`` ends its silence."""
+    """A RAG service with the answer that the test sets; it records its requests. ``release`` ends its silence."""
 
     url: str = ""
     status: int = 200
@@ -92,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._drops(b"X-A: b\r\n")
 
     def _drops(self, drop: bytes) -> None:
-        """One drop each 20 ms: no single read ever waits long."""
+        """Send a byte each 20 ms, so that no single read waits long."""
         try:
             while not self.service.release.wait(0.02):
                 self.wfile.write(drop)

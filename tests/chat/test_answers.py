@@ -1,4 +1,4 @@
-"""What clients are told of an answer: the seed's fields, ours, and nothing that is not so."""
+"""Fields of an answer for clients, and that none is wrong."""
 
 import json
 from typing import Any

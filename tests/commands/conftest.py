@@ -1,4 +1,4 @@
-"""One running service with scripted answers for all tests of this room's commands."""
+"""A running service with scripted answers for all tests of this folder."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -26,7 +26,7 @@ REPORT = worker_report.WorkerReport(pid=1)
 
 
 class Notes:
-    """What the batch told."""
+    """Records the events of a batch."""
 
     def __init__(self) -> None:
         self.n_answered = 0

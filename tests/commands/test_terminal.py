@@ -1,4 +1,4 @@
-"""What a person sees of an answer, and what a file gets."""
+"""Output of an answer on a terminal and in a file."""
 
 import io
 

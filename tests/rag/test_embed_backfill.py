@@ -30,7 +30,7 @@ def stored(n_lines: int, job_id: str = "long") -> Transcript:
 
 
 def parts_of_scores() -> list[bool]:
-    """Whether each hit was found by its vector."""
+    """Return for each hit whether its vector matched."""
     return [source.scores["vector"] is not None for source in ask("budget item 7").sources]
 
 

@@ -1,4 +1,4 @@
-"""What a question about something else brings: nothing. With the real vectors, since the floor is theirs."""
+"""Unrelated questions find nothing. With real vectors, since the relevance threshold was measured on them."""
 
 import pytest
 from django.test import override_settings

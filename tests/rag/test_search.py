@@ -1,4 +1,4 @@
-"""What is found, for whom, and in which order."""
+"""Search: hits, their owners and their order."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta

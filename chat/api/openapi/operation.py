@@ -1,4 +1,4 @@
-"""One operation of the table: a method of a route with its types, parameters and errors."""
+"""An operation of the table: a method of a route with its types, parameters and errors."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one route. ``answer`` None: the success has no JSON body, or ``media`` describes it."""
+    """A method of a route. ``answer`` None: the success has no JSON body, or ``media`` describes it."""
 
     name: str  # of the URL pattern
     method: str

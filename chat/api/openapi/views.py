@@ -17,7 +17,7 @@ CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-u
 
 @dataclass(frozen=True)
 class FieldRow:
-    """One field of a type, as the page shows it."""
+    """A field of a type, as the page shows it."""
 
     name: str
     type: str

@@ -1,4 +1,4 @@
-"""What each chat format writes, which one is picked, and that no text of a user becomes a control token."""
+"""Text of each chat format, the choice of the format, and that no text of a user becomes a control token."""
 
 from itertools import pairwise
 

@@ -1,7 +1,6 @@
 """Attacks on the block of memories: whatever a memory says or is called, it is read as this memory's quotation."""
 
 import re
-import time
 import unicodedata
 
 import pytest
@@ -105,9 +104,20 @@ def test_emoji_and_letters_stay_joined() -> None:
     assert quotation(Source(kind=MEMORY, text="👩\u200d🚀 می\u200cخواهم")) == "> 👩\u200d🚀 می\u200cخواهم"
 
 
-def test_huge_texts_cost_little() -> None:
-    candidates = [Source(kind=MEMORY, text="a\n" * 100_000, title="t" * 100_000, score=0.5) for _ in range(50)]
-    began = time.monotonic()
-    chosen = choose_sources(candidates, budget=2000, count_tokens=lambda text: len(text) // 3)
-    assert chosen
-    assert time.monotonic() - began < 2.0
+def n_chars_counted(n_chars: int, n_sources: int) -> int:
+    """Return the number of characters that the choice among sources of this length counts the tokens of."""
+    candidates = [Source(kind=MEMORY, text="a\n" * n_chars, title="t" * n_chars, score=0.5) for _ in range(n_sources)]
+    lengths: list[int] = []
+
+    def count(text: str) -> int:
+        lengths.append(len(text))
+        return len(text) // 3
+
+    assert choose_sources(candidates, budget=2000, count_tokens=count)
+    return sum(lengths)
+
+
+@pytest.mark.parametrize("n_chars", [1_000_000, 100_000])
+def test_huge_texts_cost_no_more_than_long_ones(n_chars: int) -> None:
+    # A text is cut to the budget before its tokens are counted.
+    assert n_chars_counted(n_chars, n_sources=3) == n_chars_counted(50_000, n_sources=3)

@@ -1,5 +1,5 @@
-"""What the budget counts is what the engine computes, to the token: sizes of turns add up to the prompt, and the
-prompt's length is what the loaded model computes of it."""
+"""Token counts of the budget equal those of the engine: sizes of turns add up to the prompt, and the loaded model
+computes as many tokens."""
 
 from collections.abc import Iterator
 from pathlib import Path

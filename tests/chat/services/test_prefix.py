@@ -92,7 +92,7 @@ def test_after_an_answer_that_was_cut_off(name: str, status: Status, finish_reas
 @pytest.mark.django_db
 @every_format
 def test_with_documents_of_former_turns(name: str) -> None:
-    """What was quoted before a message stays there, though the next request does not bring it again."""
+    """Sources quoted before a message stay in the prompt, though the next request does not send them again."""
     turn = chat("u:one", context=(ContextItem("the first document"),))
     so_far = prompt_of(turn) + finish(turn, "first [1]")
     following = more(turn, "two", context=(ContextItem("the second document"),))

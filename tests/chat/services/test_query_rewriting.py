@@ -1,4 +1,4 @@
-"""What a question is searched with after others: pronouns, joined and empty questions in both languages."""
+"""Search queries of follow-up questions: pronouns, joined and empty questions in both languages."""
 
 import pytest
 from hypothesis import example, given
@@ -9,10 +9,12 @@ from chat.prompting.message_groups import DialogueMessage
 from chat.rag.sources import SEGMENT, Source
 from chat.services.query_rewriting import EarlierQuestion, earlier_questions, rewrite_query
 
-SARAH = EarlierQuestion(question="What did Sarah say about the deadline?", cited=("Sarah",), shown=("Tom", "Sarah"))
-FRIST = EarlierQuestion(question="Was hat Sarah über die Frist gesagt?", cited=("Sarah",), shown=("Sarah",))
+SARAH = EarlierQuestion(
+    question="What did Sarah say about the deadline?", cited=("Sarah",), all_speakers=("Tom", "Sarah")
+)
+FRIST = EarlierQuestion(question="Was hat Sarah über die Frist gesagt?", cited=("Sarah",), all_speakers=("Sarah",))
 CITED = EarlierQuestion(
-    question="Who was worried about the deadline?", cited=("Priya Nair",), shown=("Tom", "Priya Nair")
+    question="Who was worried about the deadline?", cited=("Priya Nair",), all_speakers=("Tom", "Priya Nair")
 )
 SERVER = EarlierQuestion(question="When was the server moved?")
 
@@ -67,7 +69,7 @@ def test_a_chain_goes_back_to_where_it_began() -> None:
     chain = [
         SARAH,
         EarlierQuestion(question="why?"),
-        EarlierQuestion(question="and what did she say about the budget?", shown=("Tom",)),
+        EarlierQuestion(question="and what did she say about the budget?", all_speakers=("Tom",)),
     ]
     assert rewrite_query("When was that?", chain).text == "and what did Sarah say about the budget? When was that?"
     long = [SARAH, *[EarlierQuestion(question="why?")] * 50]
@@ -80,7 +82,7 @@ def test_another_time_takes_the_place_of_the_first() -> None:
 
 
 def test_several_people_are_meant_by_they() -> None:
-    asked = EarlierQuestion(question="Who was late?", cited=("Tom", "Ana"), shown=("Tom", "Ana", "Sarah"))
+    asked = EarlierQuestion(question="Who was late?", cited=("Tom", "Ana"), all_speakers=("Tom", "Ana", "Sarah"))
     assert rewrite_query("What did they promise?", [asked]).text == "What did Tom Ana promise?"
     assert rewrite_query("What did he promise?", [asked]).text == "What did Tom promise?"
 
@@ -94,7 +96,7 @@ def test_earlier_questions_know_whom_their_answers_cited() -> None:
         DialogueMessage(Role.ASSISTANT, "It was B [3]."),
         DialogueMessage(Role.USER, "why?"),
     ]
-    assert earlier_questions(said) == [EarlierQuestion(question="who?", cited=("B",), shown=("A", "B"))]
+    assert earlier_questions(said) == [EarlierQuestion(question="who?", cited=("B",), all_speakers=("A", "B"))]
     assert earlier_questions(said[:1]) == earlier_questions([]) == []
 
 
