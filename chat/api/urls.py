@@ -10,8 +10,6 @@ from chat.api import gpu_views as gpu
 from chat.api import memory_views as memory
 from chat.api import model_placement_views as card
 from chat.api.conversation_views import ConversationViewSet
-from chat.api.openai import chat_views as openai_chat
-from chat.api.openai import completion_views, model_views, text_views
 from chat.api.openapi import views as openapi_views
 from chat.api.token_views import TokenRefreshView, TokenView
 
@@ -29,14 +27,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^chat/stream/(?P<generation_id>[^/]+)/?$", chat_views.resume, name="chat-resume"),
     re_path(r"^generate/?$", chat_views.generate, name="generate"),
     re_path(r"^api/generations/(?P<generation_id>[^/]+)/cancel/?$", chat_views.cancel, name="generation-cancel"),
-    re_path(r"^(?:v1/)?chat/completions/?$", openai_chat.chat_completions, name="openai-chat"),
-    re_path(r"^(?:v1/)?completions/?$", completion_views.completions, name="openai-completions"),
-    re_path(r"^(?:v1/)?embeddings/?$", text_views.embeddings, name="openai-embeddings"),
-    re_path(r"^tokenize/?$", text_views.tokenize, name="tokenize"),
-    re_path(r"^detokenize/?$", text_views.detokenize, name="detokenize"),
-    re_path(r"^apply-template/?$", text_views.apply_template, name="apply-template"),
-    re_path(r"^(?:v1/)?models/?$", model_views.list_models, name="openai-models"),
-    re_path(r"^(?:v1/)?models/(?P<name>.+?)/?$", model_views.model, name="openai-model"),
+    path("", include("chat.api.openai.urls")),
     re_path(r"^search/semantic/?$", memory.search_semantic, name="memory-search-semantic"),
     re_path(r"^search/?$", memory.search_old, name="memory-search-old"),
     re_path(r"^index/transcript/?$", memory.index_transcript, name="memory-index"),

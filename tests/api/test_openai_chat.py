@@ -158,6 +158,10 @@ def test_refusals_have_their_status_before_the_first_byte(stream: bool, client: 
         "context_length_exceeded",
     )
     assert (error["n_prompt_tokens"] > 9000, error["n_ctx"]) == (True, 8192)
+    history = [{"role": role, "content": "x" * 900} for role in ("user", "assistant")] * 5
+    body = {"messages": [*history, {"role": "user", "content": "[[say: Hello]]"}], "stream": stream}
+    assert client.post(PATH, json=body | {"strategy": "error"}).json()["error"]["code"] == "context_length_exceeded"
+    assert client.post(PATH, json=body).status_code == 200
     unknown = client.post(PATH, json=say("Hello", model="gpt-4o", stream=stream))
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
     bad = client.post(PATH, content=b"{", headers={"Content-Type": "application/json"})

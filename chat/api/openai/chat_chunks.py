@@ -63,7 +63,7 @@ class ChatChunkWriter:
         return text + self._event([choice], timings=timings_of(line))
 
     def usage(self, lasts: list[WireLine]) -> bytes:
-        return self._event([], usage=usage_of(lasts))
+        return self._event([], usage=usage_of(lasts), timings=timings_of(lasts[0]))
 
     def _template(self, number: int) -> tuple[bytes, bytes]:
         event = self._event([ChunkChoice(index=number, delta=ChoiceDelta(content=_MARK))])

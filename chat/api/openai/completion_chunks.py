@@ -53,7 +53,8 @@ class CompletionChunkWriter:
         return self._event([choice], timings=timings_of(line))
 
     def usage(self, lasts: list[WireLine]) -> bytes:
-        return self._event([], usage=usage_of(lasts, n_prompts=self._accepted.n_prompts))
+        usage = usage_of(lasts, n_prompts=self._accepted.n_prompts)
+        return self._event([], usage=usage, timings=timings_of(lasts[0]))
 
     def _text(self, number: int, text: str) -> bytes:
         before, after = self._templates[number]

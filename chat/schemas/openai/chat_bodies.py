@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from chat.enums import ChatRole, MessageRole
+from chat.enums import ChatRole, MessageRole, Strategy
 from chat.errors import InvalidRequest, quoted
 from chat.schemas.chat_bodies import MAX_MESSAGES, RunOptionsBody, TokenCount, TopK, run_options, set_fields
 from chat.schemas.decoding import FieldError, decode
@@ -105,8 +105,8 @@ class SamplingBody(RunOptionsBody, frozen=True, kw_only=True):
 
 
 class ChatCompletionBody(SamplingBody, frozen=True, kw_only=True):
-    """A chat turn in OpenAI's form. ``store`` false: nothing is kept. ``conversation_id``, ``use_rag`` and
-    ``rag_top_k`` are those of /chat."""
+    """A chat turn in OpenAI's form. ``store`` false: nothing is kept. ``conversation_id``, ``use_rag``,
+    ``rag_top_k`` and ``strategy`` are those of /chat."""
 
     messages: Annotated[list[OpenAIMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: TokenCount | None = None
@@ -117,6 +117,7 @@ class ChatCompletionBody(SamplingBody, frozen=True, kw_only=True):
     conversation_id: str | None = None
     use_rag: bool | None = None
     rag_top_k: TopK | None = None
+    strategy: Strategy | None = None
     # Refused below unless they ask for nothing.
     tools: Any = None
     tool_choice: Any = None
@@ -172,7 +173,7 @@ def chat_completion_request(data: object) -> tuple[CompletionCall, ChatRequest]:
             raise unsupported(name, f"{name} is not supported yet")
     messages, prefill = _dialogue(body.messages)
     # A continued answer would be stored without its beginning.
-    options = set_fields(body, ("use_rag", "rag_top_k", "store")) | ({"store": False} if prefill else {})
+    options = set_fields(body, ("use_rag", "rag_top_k", "strategy", "store")) | ({"store": False} if prefill else {})
     request = ChatRequest(
         **completion_options(body, body.max_completion_tokens),
         **options,
