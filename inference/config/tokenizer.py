@@ -53,11 +53,11 @@ class Tokenizer:
         """
         if self._remembered is None or len(text) < REMEMBERED_CHARS:
             return self.vocabulary.encode(text, special=special, limit=limit, between_pieces=abort.check)
-        known = self._remembered.get((text, special))
-        if known is None or not _suffices(*known, limit):
+        entry = self._remembered.get((text, special))
+        if entry is None or not _suffices(*entry, limit):
             ids = self.vocabulary.encode(text, special=special, limit=limit, between_pieces=abort.check)
-            known = self._remembered[text, special] = (ids, limit)
-        return known[0]
+            entry = self._remembered[text, special] = (ids, limit)
+        return entry[0]
 
     def least_tokens(self, text: str) -> int:
         """Return a lower bound on the tokens of ``text`` without encoding it."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 MEBIBYTE = 1 << 20
-N_IDLE_SLOTS = 2  # for ended sequences on a CPU; more where fewer run than may
-MAX_DEVICES = 16  # of llama.cpp, however it was built
+N_IDLE_SLOTS = 2  # for ended sequences on a CPU; they may use free slots of running ones, too
+MAX_DEVICES = 16  # of llama.cpp, in any build
 
 
 class BackendKind(StrEnum):
@@ -93,7 +93,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
 
         Sliding-window layers have a window of cells for each, on a CPU attention passes over all of them, and states of
         ended sequences are saved in RAM anyway: with 4 running and 8, 6, 5 slots a prompt token cost 4.44, 3.94,
-        3.72 ms (270M, 2 cores, a slow hour).
+        3.72 ms (270M, 2 cores).
         """
         n_idle = self.parallel if self.device is Device.GPU or not self.cache_ram_mb else N_IDLE_SLOTS
         return self.parallel + n_idle

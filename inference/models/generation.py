@@ -1,4 +1,4 @@
-"""The generation: one run of the model for one assistant message. Its row is the truth about it.
+"""The generation: one run of the model for one assistant message. Its row is authoritative.
 
 Knows nothing of conversations, HTTP or Redis. Columns a worker owns (claim, result) are written only under
 its ``claim_epoch``.

@@ -1,5 +1,5 @@
-"""The tables of the GPU: the ledger of the current lease (one row, the truth), sessions at an outside coordinator, and
-the history of hand-overs.
+"""The tables of the GPU: the ledger of the current lease (one row, authoritative), sessions at an outside coordinator,
+and the history of hand-overs.
 
 The lease's epoch must never go back, and Redis may be wiped at any time: therefore it is stored here.
 """

@@ -1,6 +1,6 @@
 """Services over generations: create, enqueue, cancel, look up, wait for, delete. Keyword arguments only.
 
-Knows neither conversations nor HTTP. The row is the truth; the reaper repeats a wake-up message that was lost.
+Knows neither conversations nor HTTP. The row is authoritative; the reaper repeats a wake-up message that was lost.
 """
 
 import logging

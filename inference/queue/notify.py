@@ -1,4 +1,4 @@
-"""Wake-up messages to Celery: "a row is ready". One may be lost or arrive twice; the rows are the truth."""
+"""Wake-up messages to Celery: "a row is ready". One may be lost or arrive twice; the rows are authoritative."""
 
 import logging
 from uuid import UUID

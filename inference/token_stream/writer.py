@@ -64,7 +64,7 @@ class LogWriter:
         self._thread.start()
 
     def open(self, generation_id: UUID, epoch: int, written: Sequence[TokenEntry]) -> None:
-        """Begin a claim's channel; ``written`` are the tokens of former claims."""
+        """Begin a claim's channel; ``written`` are the tokens of earlier claims."""
         with self._changed:
             self._channels[generation_id, epoch] = _Channel(generation_id, epoch, list(written))
 

@@ -1,7 +1,6 @@
 """Model file loaded by llama.cpp.
 
-The ctypes border is this module, ``llama_library``, ``llama_vocabulary``, ``llama_backend`` and ``sampling``; nothing
-else imports it.
+Only this module, ``llama_library``, ``llama_vocabulary``, ``llama_backend`` and ``sampling`` call llama.cpp.
 """
 
 import ctypes

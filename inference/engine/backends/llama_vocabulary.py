@@ -102,12 +102,12 @@ class LlamaVocabulary:
 
     @cached_property
     def _splitters(self) -> dict[bool, TextSplitter]:
-        """By ``parse_special``, with which control tokens are looked for too."""
+        """Splitters by ``parse_special``, with which control tokens are searched, too."""
         attributes = [lib.llama_vocab_get_attr(self._vocab, token) for token in range(self.n_tokens)]
         # Only a byte-pair vocabulary has a pre-tokenizer, and none of the prefixes that each piece would get.
         bound_runs = lib.llama_vocab_type(self._vocab) == lib.LLAMA_VOCAB_TYPE_BPE
         strips = lib.LLAMA_TOKEN_ATTR_LSTRIP | lib.LLAMA_TOKEN_ATTR_RSTRIP
-        if any(attribute & strips for attribute in attributes):  # such a token takes the blanks beside it along
+        if any(attribute & strips for attribute in attributes):  # such a token includes the blanks beside it
             return dict.fromkeys((False, True), TextSplitter((), bound_runs=bound_runs))
         user_defined = self._spellings(attributes, lib.LLAMA_TOKEN_ATTR_USER_DEFINED)
         control = self._spellings(attributes, lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN)

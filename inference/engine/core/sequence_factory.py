@@ -1,4 +1,4 @@
-"""Construction of sequences from Submit frames, with the text state of tokens emitted by a former runner."""
+"""Construction of sequences from Submit frames, with the text state of tokens emitted by an earlier runner."""
 
 import time
 from itertools import count

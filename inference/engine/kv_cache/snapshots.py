@@ -18,7 +18,7 @@ class SnapshotDisk(Protocol):
     max_bytes: int
 
     def read_index(self) -> list[KVSnapshot]:
-        """Return the snapshots of former processes, without states."""
+        """Return the snapshots of earlier processes, without states."""
         ...
 
     def write(self, snapshot: KVSnapshot, state: bytes, *, is_retained: bool = False) -> bool:
@@ -228,7 +228,7 @@ class SnapshotStore:
         return unwritten
 
     def _relabel(self, snapshot: KVSnapshot, tags: Tags) -> None:
-        """Change the owners. A file names the former ones: its state goes to RAM, and from there to disk again."""
+        """Change the owners. The file names the old ones: its state is read into RAM and written again from there."""
         snapshot.tags = tags
         if self._disk is not None and snapshot.on_disk and self.read(snapshot) is not None:
             self._disk.remove(snapshot)

@@ -29,7 +29,7 @@ ALLOWED = {
 class Sequence:
     """Prompt, replayed and generated tokens in one list.
 
-    tokens:  [0 ... n_prompt) prompt, [n_prompt ... len) emitted, by this runner or a former one
+    tokens:  [0 ... n_prompt) prompt, [n_prompt ... len) emitted, by this runner or an earlier one
     cells:   [0 ... n_computed) of them are in the KV cache
     """
 

@@ -1,6 +1,6 @@
 """State and owner of the GPU as Redis keys and messages, in the values that other services know.
 
-While the GPU is lent the keys expire: once every process of this installation is gone, nobody else would free it.
+While the GPU is lent the keys expire: once every process of this installation is gone, no other would free it.
 """
 
 import redis

@@ -64,7 +64,7 @@ class LeaseClient(Protocol):
 
     @property
     def is_wanted_elsewhere(self) -> bool:
-        """Whether other tenants use the GPU or wait for it, as last seen; True when that is unknown."""
+        """True when other tenants were last seen to use the GPU or to wait for it, or when that is unknown."""
 
     def begin(self) -> None: ...
 

@@ -1,1 +1,1 @@
-"""Speaking to a coordinator: one outside, in either generation of its protocol, or the built-in one."""
+"""Transports to a coordinator: to one outside, in either generation of its protocol, or to the built-in one."""

@@ -1,6 +1,6 @@
 """Interface of a coordinator to the lease client. Every call blocks; one call at a time, except ``withdraw``.
 
-CoordinatorFault      nothing was granted, and the coordinator is at fault: down, hanging, or answering garbage
+CoordinatorFault      nothing was granted, and the coordinator is at fault: down, hanging, or sending invalid answers
 """
 
 from collections.abc import Callable, Mapping

@@ -1,8 +1,8 @@
 """Transport to an outside coordinator over HTTP: the second generation of its protocol, the first after a 404.
 
-Knows paths and bodies; the lease client decides when to call and what a grant means. Such a coordinator ends whatever
-lease there is when it gets a release, and resumes nobody after a refusal: every session is recorded before it is asked
-for, and a release is sent only after a look at the state.
+Knows paths and bodies; the lease client decides when to call and what a grant means. Such a coordinator ends any lease
+when it gets a release, and resumes no resident after a refusal: every session is recorded before it is requested, and a
+release is sent only after a look at the state.
 """
 
 import logging
@@ -164,10 +164,10 @@ class OutsideCoordinator:
     def _release_if_ours(self, session_id: str, result: Mapping[str, Any]) -> None:
         holding = self.holding(session_id)
         if holding is Holding.OTHER:
-            log.info("not released, another session has the GPU: session=%s", session_id)
+            log.info("not released, another session has the GPU session=%s", session_id)
             return
         if holding is Holding.PAUSING:
-            # It may be another session's acquisition, or what a refusal has left behind: the former ends.
+            # Another session is being acquired, which ends, or a refusal has left the residents paused, which does not.
             now = time.monotonic()
             since = self._pausing_since.setdefault(session_id, now)
             if now - since < self.acquire_secs:
@@ -245,7 +245,7 @@ class OutsideCoordinator:
 
 
 def _refusal(response: httpx.Response) -> Denial | None:
-    """Return the refusal that an answer holds, whatever its status: both 200 and an error status are in use."""
+    """Return the refusal that an answer holds, at any status: both 200 and an error status are in use."""
     try:
         answer = response.json()
     except ValueError:
