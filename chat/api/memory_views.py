@@ -91,6 +91,7 @@ def index_transcript(request: HttpRequest, caller: Caller) -> Struct:
         transcript_id=str(transcript.pk),
         job_id=transcript.job_id,
         segments_indexed=transcript.segments.count(),
+        segments_skipped=sum(not segment.text.strip() for segment in body.segments),
         vectors_pending=transcript.passages.filter(embedding=None).count(),
     )
 
@@ -121,6 +122,7 @@ def stats(request: HttpRequest, caller: Caller) -> Struct:
     counts, problem = listing.counts(owner_of(caller)), embedding.unavailable_reason()
     return wire.StatsAnswer(
         memories=counts.notes,
+        total_memories=counts.notes,
         transcripts=counts.transcripts,
         segments=counts.segments,
         embeddings=wire.EmbeddingState(available=not problem, dimensions=embedding.DIMENSIONS, detail=problem),
@@ -131,9 +133,8 @@ def stats(request: HttpRequest, caller: Caller) -> Struct:
 def recent_transcripts(request: HttpRequest, caller: Caller) -> Struct:
     """GET /transcripts/recent: last recorded first."""
     limit = whole_number(request.GET, "limit", bodies.DEFAULT_LIMIT, smallest=1, largest=MAX_LIMIT)
-    rows = list(listing.transcripts_of(owner_of(caller)).defer("full_text")[:limit])
-    n_segments = listing.segment_counts(rows)
-    transcripts = [wire.transcript_answer(row, n_segments=n_segments.get(row.pk, 0)) for row in rows]
+    rows = listing.transcripts_of(owner_of(caller)).prefetch_related("segments")[:limit]
+    transcripts = [wire.transcript_answer(row) for row in rows]
     return wire.TranscriptListAnswer(transcripts=transcripts, count=len(transcripts))
 
 
@@ -146,12 +147,24 @@ def speakers(request: HttpRequest, caller: Caller) -> Struct:
 
 @served("POST")
 def count_transcripts(request: HttpRequest, caller: Caller) -> Struct:
-    """POST /transcripts/count"""
-    span = bodies.count_request(read_object(request))
-    count = listing.transcripts_between(
-        owner_of(caller), speakers=span.speakers, start=span.start, end=span.end
-    ).count()
-    return wire.CountAnswer(count=count if span.last_n is None else min(count, span.last_n))
+    """POST /transcripts/count: ``count`` is the number of segments, as clients of a RAG service read it."""
+    span, owner = bodies.count_request(read_object(request)), owner_of(caller)
+    segments = listing.segments_between(
+        owner,
+        speakers=span.speakers,
+        emotions=span.emotions,
+        start=span.start,
+        end=span.end,
+        last_n=span.last_n,
+    )
+    transcripts = listing.transcripts_between(owner, speakers=span.speakers, start=span.start, end=span.end)
+    if span.emotions:
+        transcripts = transcripts.filter(segments__in=segments).distinct()
+    n_transcripts = transcripts.count()
+    return wire.CountAnswer(
+        count=segments.count(),
+        transcripts=n_transcripts if span.last_n is None else min(n_transcripts, span.last_n),
+    )
 
 
 @served("GET", "DELETE")
@@ -165,9 +178,8 @@ def transcript(request: HttpRequest, caller: Caller, job_id: str) -> Struct:
         check_may_delete(caller, row.owner)
         indexer.delete_transcript(owner=row.owner, job_id=row.job_id)
         return wire.TranscriptIdAnswer(job_id=row.job_id)
-    segments = [wire.segment_answer(segment) for segment in row.segments.all()]
-    head = structs.asdict(wire.transcript_answer(row, n_segments=len(segments)))
-    return wire.WholeTranscriptAnswer(**head, full_text=row.full_text, segments=segments)
+    whole = wire.transcript_answer(row)
+    return wire.WholeTranscriptAnswer(**structs.asdict(whole), transcript=whole)
 
 
 @served("DELETE")

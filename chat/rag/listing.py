@@ -68,6 +68,41 @@ def transcripts_between(
     return transcripts.filter(created_at__lte=end) if end else transcripts
 
 
+def segments_between(
+    owner: str,
+    *,
+    speakers: Iterable[str] = (),
+    emotions: Iterable[str] = (),
+    start: datetime | None = None,
+    end: datetime | None = None,
+    last_n: int | None = None,
+) -> QuerySet[Segment]:
+    """Return segments said from ``start`` to ``end`` by one of ``speakers`` with one of ``emotions`` (any when empty),
+    of the ``last_n`` transcripts (all when None)."""
+    segments = Segment.objects.filter(transcript__owner__in=[owner, SHARED])
+    if names := [name.casefold() for name in speakers]:
+        segments = segments.filter(passages__speaker__in=names).distinct()
+    if labels := [emotion.lower() for emotion in emotions]:
+        segments = segments.filter(passages__emotion__in=labels).distinct()
+    if start:
+        segments = segments.filter(said_at__gte=start)
+    if end:
+        segments = segments.filter(said_at__lte=end)
+    if last_n is not None:
+        newest = list(transcripts_of(owner).values_list("pk", flat=True)[:last_n])
+        segments = segments.filter(transcript__in=newest)
+    return segments
+
+
+def previous_segments(segments: Iterable[Segment]) -> dict[int, Segment]:
+    """Return by a segment's id the one before it in its recording; a first one has no entry."""
+    by_place = {(segment.transcript_id, segment.position - 1): segment.pk for segment in segments}
+    places = Q(pk__in=())
+    for transcript_id, position in by_place:
+        places |= Q(transcript=transcript_id, position=position)
+    return {by_place[row.transcript_id, row.position]: row for row in Segment.objects.filter(places)}
+
+
 def counts(owner: str | None = None) -> StoreCounts:
     """Count the rows that ``owner`` may read; all rows when None."""
     readable = Q() if owner is None else own_or_shared(owner)

@@ -103,6 +103,10 @@ class ChatAnswer(OutcomeAnswer, frozen=True, kw_only=True):
     an ``error`` of status 200."""
 
     response: str
+    message: Annotated[str, Meta(description="The same as `response`.")]
+    text: Annotated[str, Meta(description="The same as `response`.")]
+    mode: Annotated[str, Meta(description="`cpu` or `gpu`, the device of the last token.")]
+    tokens_generated: int
     model: str
     conversation_id: str | None
     message_id: str | None

@@ -28,7 +28,16 @@ from inference.models import FinishReason, Generation, Status
 def answer(generation: Generation) -> Json:
     """Return the body of POST /chat for an ended generation."""
     parts = _fields(_outcome(generation)) | _fields(_ids(generation))
-    return as_json(ChatAnswer(response=generation.text, model=generation.model_name, **parts))
+    body = ChatAnswer(
+        response=generation.text,
+        message=generation.text,
+        text=generation.text,
+        mode=generation.device or "cpu",
+        tokens_generated=generation.n_completion_tokens,
+        model=generation.model_name,
+        **parts,
+    )
+    return as_json(body)
 
 
 def final_line(generation: Generation) -> Json:

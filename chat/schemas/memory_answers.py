@@ -1,15 +1,18 @@
 """Memories as clients of a RAG service know them: both forms of its hits, notes, transcripts."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 
+from chat.rag.listing import previous_segments
 from chat.rag.models import Note, Segment, Transcript
 from chat.rag.sources import SEGMENT, Source
 from chat.schemas.answer_types import as_json
 
 Json = dict[str, Any]
+MEASURED = ("pitch_", "volume_")
 
 
 class HitAnswer(Struct, frozen=True, kw_only=True):
@@ -90,18 +93,6 @@ class TranscriptIdAnswer(Struct, frozen=True, kw_only=True):
     job_id: str
 
 
-class TranscriptAnswer(Struct, frozen=True, kw_only=True):
-    """A recording without its segments."""
-
-    transcript_id: str
-    job_id: str
-    session_id: str
-    title: str
-    audio_duration: float | None
-    created_at: str
-    segment_count: int
-
-
 class SegmentAnswer(Struct, frozen=True, kw_only=True):
     """An utterance; times are seconds into the recording."""
 
@@ -116,10 +107,28 @@ class SegmentAnswer(Struct, frozen=True, kw_only=True):
     audio_metrics: Json
 
 
-class WholeTranscriptAnswer(TranscriptAnswer, frozen=True, kw_only=True):
-    success: bool = True
+class TranscriptAnswer(Struct, frozen=True, kw_only=True):
+    """A recording. ``timestamp`` is its ``created_at``; ``dominant_emotion`` the most frequent one, or empty."""
+
+    transcript_id: str
+    job_id: str
+    session_id: str
+    title: str
+    audio_duration: float | None
+    created_at: str
+    timestamp: str
+    segment_count: int
     full_text: str
     segments: list[SegmentAnswer]
+    speakers: list[str]
+    dominant_emotion: str
+
+
+class WholeTranscriptAnswer(TranscriptAnswer, frozen=True, kw_only=True):
+    """One recording, with the same fields under ``transcript`` for clients of a RAG service."""
+
+    success: bool = True
+    transcript: TranscriptAnswer
 
 
 class TranscriptListAnswer(Struct, frozen=True, kw_only=True):
@@ -129,12 +138,14 @@ class TranscriptListAnswer(Struct, frozen=True, kw_only=True):
 
 
 class IndexAnswer(Struct, frozen=True, kw_only=True):
-    """``vectors_pending``: passages that are found by their words now, and by meaning later."""
+    """``segments_skipped``: those without text. ``vectors_pending``: passages that are found by their words now, and
+    by meaning later."""
 
     success: bool = True
     transcript_id: str
     job_id: str
     segments_indexed: int
+    segments_skipped: int
     vectors_pending: int
 
 
@@ -145,8 +156,11 @@ class SpeakersAnswer(Struct, frozen=True, kw_only=True):
 
 
 class CountAnswer(Struct, frozen=True, kw_only=True):
+    """``count``: segments; ``transcripts``: the recordings that they are from."""
+
     success: bool = True
     count: int
+    transcripts: int
 
 
 class EmbeddingState(Struct, frozen=True, kw_only=True):
@@ -160,6 +174,7 @@ class EmbeddingState(Struct, frozen=True, kw_only=True):
 class StatsAnswer(Struct, frozen=True, kw_only=True):
     success: bool = True
     memories: int
+    total_memories: int
     transcripts: int
     segments: int
     embeddings: EmbeddingState
@@ -169,9 +184,10 @@ def hits(sources: Sequence[Source]) -> list[HitAnswer]:
     """Return search results in the order of ``sources``, without those deleted since the search."""
     # A source has the fields that a chat shows; the rows have those that services want besides.
     segments = Segment.objects.select_related("transcript").in_bulk(_ids(sources, of_segments=True))
+    previous = previous_segments(segments.values())
     notes = Note.objects.in_bulk(_ids(sources, of_segments=False))
     rows: list[tuple[Source, Json | None]] = [
-        (source, _metadata(segments if source.kind == SEGMENT else notes, source)) for source in sources
+        (source, _metadata(segments if source.kind == SEGMENT else notes, previous, source)) for source in sources
     ]
     return [_hit(source, metadata) for source, metadata in rows if metadata is not None]
 
@@ -202,15 +218,24 @@ def note_answer(note: Note) -> NoteAnswer:
     )
 
 
-def transcript_answer(transcript: Transcript, *, n_segments: int) -> TranscriptAnswer:
+def transcript_answer(transcript: Transcript) -> TranscriptAnswer:
+    """Needs the segments, which may be prefetched."""
+    segments = list(transcript.segments.all())
+    emotions = Counter(segment.emotion for segment in segments if segment.emotion)
+    created_at = transcript.created_at.isoformat()
     return TranscriptAnswer(
         transcript_id=str(transcript.pk),
         job_id=transcript.job_id,
         session_id=transcript.session_id,
         title=transcript.title,
         audio_duration=transcript.duration_secs,
-        created_at=transcript.created_at.isoformat(),
-        segment_count=n_segments,
+        created_at=created_at,
+        timestamp=created_at,
+        segment_count=len(segments),
+        full_text=transcript.full_text,
+        segments=[segment_answer(segment) for segment in segments],
+        speakers=sorted({segment.speaker for segment in segments if segment.speaker}),
+        dominant_emotion=next((emotion for emotion, _ in emotions.most_common(1)), ""),
     )
 
 
@@ -228,11 +253,34 @@ def segment_answer(segment: Segment) -> SegmentAnswer:
     )
 
 
+def segment_measures(segment: Segment, previous: Segment | None) -> Json:
+    """Return the place of a segment and how it was spoken, as flat fields: what the recogniser measured, or what text
+    and times give; None where neither does. Values of pitch and volume are the recogniser's, under its names."""
+    metrics = segment.audio_metrics
+    n_words = len(segment.text.split())
+    secs = (segment.end_secs or 0.0) - (segment.start_secs or 0.0)
+    gap_secs = _difference(segment.start_secs, previous.end_secs if previous else None)
+    computed = {
+        "seq": segment.position,
+        "word_count": n_words,
+        "pace_wpm": round(n_words * 60 / secs, 1) if secs > 0 else None,
+        "pause_ms": None if gap_secs is None else round(max(0.0, gap_secs) * 1000),
+    }
+    measured = {name: value for name, value in metrics.items() if name in computed or name.startswith(MEASURED)}
+    return computed | measured | {"seq": segment.position}
+
+
+def _difference(later: float | None, earlier: float | None) -> float | None:
+    return None if later is None or earlier is None else later - earlier
+
+
 def _ids(sources: Sequence[Source], *, of_segments: bool) -> list[int]:
     return [int(source.doc_id) for source in sources if (source.kind == SEGMENT) is of_segments]
 
 
-def _metadata(rows: Mapping[int, Segment] | Mapping[int, Note], source: Source) -> Json | None:
+def _metadata(
+    rows: Mapping[int, Segment] | Mapping[int, Note], previous: Mapping[int, Segment], source: Source
+) -> Json | None:
     row = rows.get(int(source.doc_id))
     match row:
         case Segment():
@@ -240,7 +288,8 @@ def _metadata(rows: Mapping[int, Segment] | Mapping[int, Note], source: Source) 
             del fields["text"]
             # Clients read "created_at" of a hit as the hour of the utterance, not of the recording.
             ids = {"job_id": row.transcript.job_id, "transcript_id": str(row.transcript_id)}
-            return fields | ids | {"created_at": row.said_at.isoformat()}
+            measures = segment_measures(row, previous.get(row.pk))
+            return measures | fields | ids | {"created_at": row.said_at.isoformat()}
         case Note():
             return as_json(note_answer(row))
     return None

@@ -39,9 +39,9 @@ Duration = Annotated[float, Meta(ge=0, le=LONGEST_SECS)]
 
 
 class SegmentBody(msgspec.Struct, frozen=True, kw_only=True):
-    """An utterance; times are seconds into the recording."""
+    """An utterance; times are seconds into the recording. One without text is skipped."""
 
-    text: LongText
+    text: Annotated[Text, Meta(max_length=MAX_TEXT_CHARS)]
     speaker: Name | None = None
     start_time: Seconds | None = None
     end_time: Seconds | None = None
@@ -51,7 +51,6 @@ class SegmentBody(msgspec.Struct, frozen=True, kw_only=True):
     audio_metrics: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        _check_not_blank("text", self.text)
         check_metadata("emotion_scores", self.emotion_scores or {})
         check_metadata("audio_metrics", self.audio_metrics or {})
 
@@ -109,6 +108,12 @@ class TranscriptFiltersBody(msgspec.Struct, frozen=True, kw_only=True):
         check_span(self.start_date, self.end_date)
 
 
+class CountBody(TranscriptFiltersBody, frozen=True, kw_only=True):
+    """Segments to count; ``emotions`` are the only ones that count, and so are ``bias_emotions``."""
+
+    emotions: Emotions | None = None
+
+
 class SearchBody(TranscriptFiltersBody, frozen=True, kw_only=True):
     """A search over transcripts and notes."""
 
@@ -143,9 +148,10 @@ class SearchRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class TranscriptSpan:
-    """The transcripts to count."""
+    """The transcripts to count, and their segments."""
 
     speakers: tuple[str, ...]
+    emotions: tuple[str, ...]
     start: datetime | None
     end: datetime | None
     last_n: int | None
@@ -167,9 +173,15 @@ def note_search_request(data: object) -> SearchRequest:
 
 
 def count_request(data: object) -> TranscriptSpan:
-    filters = source_filters(decode(TranscriptFiltersBody, data))
-    start, end = first_moment(filters.start_date), last_moment(filters.end_date)
-    return TranscriptSpan(speakers=filters.speakers, start=start, end=end, last_n=filters.last_n_transcripts)
+    body = decode(CountBody, data)
+    filters = source_filters(body)
+    return TranscriptSpan(
+        speakers=filters.speakers,
+        emotions=tuple(body.emotions or ()) or filters.bias_emotions,
+        start=first_moment(filters.start_date),
+        end=last_moment(filters.end_date),
+        last_n=filters.last_n_transcripts,
+    )
 
 
 def note_in(data: object) -> NoteIn:

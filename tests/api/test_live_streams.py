@@ -77,6 +77,8 @@ def test_the_response_has_every_field_of_the_protocol(client: httpx.Client) -> N
     assert wanted <= answer.keys()
     assert {"prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens"} <= answer["usage"].keys()
     assert (answer["response"], answer["finish_reason"], answer["device"]) == ("hello", "stop", "cpu")
+    assert answer["message"] == answer["text"] == answer["response"]  # what clients of the stack read
+    assert (answer["mode"], answer["tokens_generated"]) == ("cpu", answer["usage"]["completion_tokens"])
 
 
 def test_the_simplest_client_reads_every_line(client: httpx.Client) -> None:

@@ -51,6 +51,31 @@ def filled(api: Api) -> Api:
     return api
 
 
+def test_segments_without_text_are_skipped_and_counted(api: Api) -> None:
+    blanks = [{"text": text, "speaker": "John"} for text in ("", " ", "\n\t", "\u00a0")]
+    segments = [blanks[0], SEGMENTS[0], *blanks[1:], SEGMENTS[1]]
+    told = api.post("/index/transcript", MEETING | {"segments": segments}).body
+    assert (told["success"], told["segments_indexed"], told["segments_skipped"]) == (True, 2, 4)
+    assert [segment.position for segment in Segment.objects.order_by("position")] == [1, 5]
+    none_left = api.post("/index/transcript", MEETING | {"segments": blanks}).body
+    assert (none_left["segments_indexed"], none_left["segments_skipped"]) == (0, 4)
+
+
+def test_a_segments_measures(api: Api) -> None:
+    metrics = {"pitch_mean": 180.5, "volume_rms": 0.2, "pace_wpm": 140, "noise": 1, "seq": "no"}
+    second = SEGMENTS[1] | {"audio_metrics": metrics}
+    api.post("/index/transcript", MEETING | {"segments": [SEGMENTS[0], second]})
+    hits = api.post("/search/semantic", {"query": "deadline on Friday or delicious cake", "top_k": 5}).body["results"]
+    first_of, second_of = sorted((hit["metadata"] for hit in hits), key=lambda metadata: metadata["seq"])
+    assert (first_of["seq"], first_of["word_count"], first_of["pause_ms"]) == (0, 7, None)
+    n_secs = SEGMENTS[0]["end_time"] - SEGMENTS[0]["start_time"]  # type: ignore[operator]
+    assert first_of["pace_wpm"] == round(7 * 60 / n_secs, 1)
+    pause_secs = SEGMENTS[1]["start_time"] - SEGMENTS[0]["end_time"]  # type: ignore[operator]
+    assert (second_of["seq"], second_of["pause_ms"]) == (1, round(pause_secs * 1000))
+    assert (second_of["pitch_mean"], second_of["volume_rms"], second_of["pace_wpm"]) == (180.5, 0.2, 140)
+    assert "noise" not in second_of
+
+
 def test_a_long_recording_is_found_by_its_words_at_once(api: Api) -> None:
     long = {"job_id": "long", "segments": [{"text": f"the harbour budget {n} " * 20} for n in range(40)]}
     told = api.post("/index/transcript", long).body
@@ -70,6 +95,7 @@ def test_indexing_and_again(api: Api) -> None:
             "transcript_id": transcript_id,
             "job_id": "job-1",
             "segments_indexed": 2,
+            "segments_skipped": 0,
             "vectors_pending": 0,
         },
     )
@@ -138,6 +164,7 @@ def test_notes(filled: Api) -> None:
 def test_statistics(filled: Api) -> None:
     told = filled.get("/memory/stats").body
     assert (told["memories"], told["transcripts"], told["segments"]) == (1, 1, 2)
+    assert told["total_memories"] == 1
     assert told["embeddings"] == {"available": True, "dimensions": 384, "detail": ""}
 
 
@@ -151,27 +178,42 @@ def test_transcripts(filled: Api) -> None:
     assert (one["job_id"], one["session_id"], one["audio_duration"]) == ("job-1", "session-1", 20.0)
     assert one["full_text"] == MEETING["full_text"]
     assert one["segments"][0] == SEGMENTS[0] | {"segment_id": str(Segment.objects.get(position=0).pk)}
+    assert one["transcript"] == {name: one[name] for name in set(one) - {"success", "transcript"}}
+    listed = {each["job_id"]: each for each in recent["transcripts"]}
+    assert listed["job-1"] == one["transcript"]
+    assert (one["speakers"], one["dominant_emotion"]) == (["John", "Sarah"], EMOTION)
+    assert one["timestamp"] == one["created_at"]
+    assert (listed["a/b"]["speakers"], listed["a/b"]["dominant_emotion"], listed["a/b"]["segments"]) == ([], "", [])
     assert filled.get("/transcript/a/b").body["segment_count"] == 0
     assert filled.call("DELETE", "/transcript/a/b").body == {"success": True, "job_id": "a/b"}
     assert filled.get("/transcript/a/b").told == (404, "not_found")
 
 
+EMOTION = str(SEGMENTS[0]["emotion"])
+
+
 @pytest.mark.parametrize(
-    ("asked", "count"),
+    ("asked", "count", "transcripts"),
     [
-        ({}, 3),
-        ({"speakers": ["sarah"]}, 3),
-        ({"speakers": ["Nobody"]}, 0),
-        ({"start_date": "2026-03-02"}, 1),
-        ({"start_date": "2026-03-01", "end_date": "2026-03-01"}, 1),
-        ({"end_date": "2026-03-01T13:59:59Z"}, 1),
-        ({"last_n_transcripts": 2}, 2),
+        ({}, 6, 3),
+        ({"speakers": ["sarah"]}, 3, 3),
+        ({"speakers": ["Nobody"]}, 0, 0),
+        ({"start_date": "2026-03-02"}, 2, 1),
+        ({"start_date": "2026-03-01", "end_date": "2026-03-01"}, 2, 1),
+        ({"end_date": "2026-03-01T13:59:59Z"}, 2, 1),
+        ({"last_n_transcripts": 2}, 4, 2),
+        ({"last_n_transcripts": 2, "speakers": ["John"]}, 2, 2),
+        ({"emotions": [EMOTION]}, 3, 3),
+        ({"emotions": [EMOTION.upper(), "bored"], "start_date": "2026-03-02"}, 1, 1),
+        ({"bias_emotions": [EMOTION]}, 3, 3),
+        ({"emotions": ["bored"]}, 0, 0),
     ],
 )
-def test_counting(asked: dict[str, object], count: int, api: Api) -> None:
+def test_counting(asked: dict[str, object], count: int, transcripts: int, api: Api) -> None:
     for number, day in enumerate(("2026-02-01", "2026-03-01T14:00:00+00:00", "2026-04-01")):
         api.post("/index/transcript", MEETING | {"job_id": f"job-{number}", "created_at": day})
-    assert api.post("/transcripts/count", asked).body == {"success": True, "count": count}
+    counted = api.post("/transcripts/count", asked).body
+    assert counted == {"success": True, "count": count, "transcripts": transcripts}
 
 
 def segment(**changes: object) -> dict[str, object]:
@@ -225,10 +267,8 @@ BAD: list[tuple[str, object, int, str | None]] = [
     ("/index/transcript", MEETING | {"created_at": "soon"}, 400, "created_at"),
     ("/index/transcript", MEETING | {"created_at": "0001-01-01T00:00:00+05:00"}, 400, "created_at"),
     ("/index/transcript", MEETING | {"created_at": "2026-03-01T14:00:00 Europe/Atlantis"}, 400, "created_at"),
-    ("/index/transcript", MEETING | {"segments": [SEGMENTS[0]] * 499 + [{"text": " "}]}, 400, "segments[499].text"),
-    ("/index/transcript", segment(text=""), 400, "segments[1].text"),
+    ("/index/transcript", MEETING | {"segments": [SEGMENTS[0]] * 499 + [{"text": 7}]}, 400, "segments[499].text"),
     ("/index/transcript", segment(text=None), 400, "segments[1].text"),
-    ("/index/transcript", segment(text=" "), 400, "segments[1].text"),
     ("/index/transcript", segment(text="x" * 1_000_000), 400, "segments[1].text"),
     ("/index/transcript", segment(speaker={"name": "Sarah"}), 400, "segments[1].speaker"),
     ("/index/transcript", segment(start_time="12"), 400, "segments[1].start_time"),

@@ -8,7 +8,7 @@ from chat.schemas import memory_answers as memory
 from chat.schemas.chat_bodies import ChatBody, CompletionBody
 from chat.schemas.conversation_bodies import ConversationAnswer, ConversationBody
 from chat.schemas.gpu_bodies import AcquireBody, OptionalSessionBody, SessionBody, TaskBody
-from chat.schemas.memory_bodies import NoteBody, NoteSearchBody, SearchBody, TranscriptBody, TranscriptFiltersBody
+from chat.schemas.memory_bodies import CountBody, NoteBody, NoteSearchBody, SearchBody, TranscriptBody
 from chat.schemas.service_answers import HealthAnswer, ServiceIndexAnswer
 from chat.schemas.stream_types import MAX_AFTER, FailedLine, FinalLine, StartedLine, TokenLine
 from chat.schemas.token_bodies import LoginBody, RefreshBody, TokenPair
@@ -303,7 +303,7 @@ OPERATIONS = (
         "Count transcripts",
         "memories",
         memory.CountAnswer,
-        TranscriptFiltersBody,
+        CountBody,
         errors=STORE_ERRORS,
     ),
     Operation(

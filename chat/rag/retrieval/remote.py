@@ -9,13 +9,19 @@ import json
 import logging
 import time
 from collections.abc import Coroutine
+from datetime import UTC, datetime
+from datetime import time as time_of_day
 from typing import Any, TypeVar
 
 import httpx
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.utils import timezone
 
 from chat.rag.query import RetrievalResult, SourceFilters
+from chat.rag.search.query_understanding import HINT_WORDS
+from chat.rag.search.relevance import MIN_SHARE
+from chat.rag.search.terms import content_words, names_in, words
 from chat.rag.sources import Source, source_from_hit
 from inference.auth.service_token import mint
 from inference.runtime.circuit_breaker import CircuitBreaker
@@ -59,7 +65,8 @@ def search(*, query: str, top_k: int, filters: SourceFilters, kind: str | None =
     started = time.monotonic()
     body = {"query": query[:MAX_QUERY_CHARS], "top_k": top_k, "doc_type": kind} | _filters(filters)
     try:
-        sources, error = _within(settings.RAG_TIMEOUT_SECS, _post_search(base.rstrip("/"), body)), ""
+        hits, error = _within(settings.RAG_TIMEOUT_SECS, _post_search(base.rstrip("/"), body)), ""
+        sources = [hit for hit in hits if _is_related(query, hit)]
         breaker.succeeded(ticket)
     except (_SearchFailed, httpx.HTTPError, httpx.InvalidURL, OSError, ImproperlyConfigured) as problem:
         sources, error = [], _error_text(problem)
@@ -99,12 +106,38 @@ def _within(timeout_secs: float, work: Coroutine[Any, Any, Result]) -> Result:
 
 def _filters(filters: SourceFilters) -> dict[str, Any]:
     return {
-        "start_date": filters.start_date,
-        "end_date": filters.end_date,
+        "start_date": _naive_utc(filters.start_date, time_of_day.min),
+        "end_date": _naive_utc(filters.end_date, time_of_day.max),
         "last_n_transcripts": filters.last_n_transcripts,
         "speakers": list(filters.speakers) or None,
         "bias_emotions": list(filters.bias_emotions) or None,
     }
+
+
+def _naive_utc(text: str | None, hour: time_of_day) -> str | None:
+    """Return a moment without its zone, in UTC: the service compares it with such moments, and fails at a zone.
+
+    A date stands for its first or last moment in GEMMA_TIME_ZONE, ``hour``. What is no date is left to the service.
+    """
+    try:
+        moment = datetime.fromisoformat((text or "").strip())
+        if "T" not in (text or "").upper() and ":" not in (text or ""):
+            moment = datetime.combine(moment, hour)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=timezone.get_default_timezone())
+        return moment.astimezone(UTC).replace(tzinfo=None).isoformat()
+    except (ValueError, OverflowError):
+        return text
+
+
+def _is_related(query: str, source: Source) -> bool:
+    """Return whether a hit belongs to the question, as the built-in search decides it: by score, or by its words."""
+    if source.score is None or source.score >= settings.RAG_MIN_SIMILARITY:
+        return True
+    subject = [word for word in content_words(query) if word not in HINT_WORDS]
+    hit_words = set(words(f"{source.title} {source.text}"))
+    n_shared = len(hit_words.intersection(subject))
+    return not subject or n_shared >= MIN_SHARE * len(subject) or bool(hit_words & names_in(query))
 
 
 async def _post_search(base: str, body: dict[str, Any]) -> list[Source]:

@@ -34,13 +34,60 @@ def test_what_is_asked(rag: MemoryService) -> None:
             "query": "What did Sarah say?",
             "top_k": 7,
             "doc_type": None,
-            "start_date": "2026-01-01",
-            "end_date": "2026-02-01",
+            "start_date": "2026-01-01T00:00:00",
+            "end_date": "2026-02-01T23:59:59.999999",
             "last_n_transcripts": 3,
             "speakers": ["Sarah", "John"],
             "bias_emotions": ["worried"],
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("written", "zone", "sent"),
+    [
+        ("2026-03-01T14:05:00Z", "UTC", "2026-03-01T14:05:00"),
+        ("2026-03-01T14:05:00+02:00", "UTC", "2026-03-01T12:05:00"),
+        ("2026-03-01T14:05:00.250Z", "Asia/Tokyo", "2026-03-01T14:05:00.250000"),
+        ("2026-03-01T14:05:00", "Asia/Tokyo", "2026-03-01T05:05:00"),
+        ("2026-03-01 14:05", "America/New_York", "2026-03-01T19:05:00"),
+        ("2026-03-01", "Asia/Tokyo", "2026-02-28T15:00:00"),
+        ("yesterday", "UTC", "yesterday"),
+        ("0001-01-01", "Asia/Tokyo", "0001-01-01"),
+    ],
+)
+def test_dates_are_sent_in_utc_without_a_zone(
+    rag: MemoryService, settings: Settings, written: str, zone: str, sent: str
+) -> None:
+    settings.TIME_ZONE = zone
+    ask(filters=SourceFilters(start_date=written))
+    assert rag.asked[0]["start_date"] == sent
+
+
+class TestFloor:
+    """Hits that have nothing to do with the question do not get into the prompt, as with the built-in store."""
+
+    @pytest.mark.parametrize("score", [-0.1, 0.0, 0.039, 0.19])
+    def test_a_low_score_without_a_common_word(self, rag: MemoryService, score: float) -> None:
+        rag.results = [SEGMENT | {"score": score}, MEMORY | {"score": score}]
+        result = ask("Explain quantum computing to me")
+        assert (result.sources, result.error) == ((), "")
+
+    @pytest.mark.parametrize(
+        "question", ["When is the deadline?", "Explain what Friday means to us", "What did we say again?"]
+    )
+    def test_words_a_name_and_a_question_without_a_subject_lift_it(self, rag: MemoryService, question: str) -> None:
+        rag.results = [SEGMENT | {"score": 0.03}]
+        assert len(ask(question).sources) == 1
+
+    def test_no_score_is_no_low_score(self, rag: MemoryService) -> None:
+        rag.results = [SEGMENT | {"score": None}]
+        assert len(ask("Explain quantum computing").sources) == 1
+
+    def test_it_can_be_turned_off(self, rag: MemoryService, settings: Settings) -> None:
+        settings.RAG_MIN_SIMILARITY = -1.0
+        rag.results = [SEGMENT | {"score": 0.01}]
+        assert len(ask("Explain quantum computing").sources) == 1
 
 
 def test_what_comes_back(rag: MemoryService) -> None:
