@@ -1,7 +1,7 @@
 """Credentials of a request -> a Caller. The same rules for views, DRF and WebSocket.
 
 In this order: Bearer JWT, service token, session, none at all from a trusted network. Wrong credentials are refused,
-never ignored. With JWT_ONLY only the first is valid.
+never ignored. With JWT_ONLY only the first two are valid.
 """
 
 import re
@@ -60,7 +60,7 @@ def caller_of(request: HttpRequest, *, any_key: bool = False) -> Caller:
     if credentials is not None:
         return credentials.caller
     if settings.JWT_ONLY:
-        raise Unauthorized("send an access token as Authorization: Bearer")
+        raise Unauthorized("send an access token as Authorization: Bearer, or a service token as X-Service-Token")
     if request.user.is_authenticated:
         _check_csrf(request)
         return Caller.of_user(request.user)
@@ -79,7 +79,7 @@ def from_headers(headers: HeaderMap) -> Credentials | None:
             raise Unauthorized("the Authorization header must be Bearer with an access token", code="invalid_token")
         return from_jwt(token.strip())
     proof = headers.get("x-service-token")
-    if proof is None or settings.JWT_ONLY:
+    if proof is None:
         return None
     try:
         return Credentials(Caller.of_service(service_token.verify(proof, allowed=ALLOWED_SERVICES)))

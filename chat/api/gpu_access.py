@@ -42,7 +42,7 @@ def for_tenants(*methods: str) -> Callable[[TenantView[P]], View[P]]:
 
 
 def check_tenant(request: HttpRequest) -> None:
-    """Raises Unauthorized or Forbidden. A service token is valid here with JWT_ONLY, too: tenants have nothing else."""
+    """Raises Unauthorized or Forbidden. More services may use the GPU than may chat."""
     service = request.headers.get("x-service-token")
     if service is not None:
         try:

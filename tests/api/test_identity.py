@@ -102,7 +102,7 @@ def test_a_changed_password_ends_all_tokens(ann: User) -> None:
     assert Api().get(URL, bearer(token)).status == 401
 
 
-def test_jwt_only_takes_nothing_else(ann: User, settings: Settings) -> None:
+def test_jwt_only_takes_tokens_of_users_and_services_alone(ann: User, settings: Settings) -> None:
     api = Api()
     settings.JWT_ONLY = True
     settings.JWT_SECRET = "an installation's key of more than 32 bytes"
@@ -110,7 +110,9 @@ def test_jwt_only_takes_nothing_else(ann: User, settings: Settings) -> None:
     api.log_in(ann)
     assert api.get(URL).status == 401
     service = {"X-Service-Token": service_token.mint("gateway") or ""}
-    assert Api().get(URL, service).status == 401
+    assert Api(OUTSIDE).get(URL, service).status == 200
+    for refused in (service, {"X-Service-Token": service_token.mint("comfy") or ""}, {"X-Service-Token": "a.b"}):
+        assert Api().get(URL, refused).told == (401, "service_token_refused")
     assert Api().get(URL, bearer(access_token(ann))).status == 200
 
 

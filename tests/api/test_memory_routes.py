@@ -68,9 +68,9 @@ def test_a_segments_measures(api: Api) -> None:
     hits = api.post("/search/semantic", {"query": "deadline on Friday or delicious cake", "top_k": 5}).body["results"]
     first_of, second_of = sorted((hit["metadata"] for hit in hits), key=lambda metadata: metadata["seq"])
     assert (first_of["seq"], first_of["word_count"], first_of["pause_ms"]) == (0, 7, None)
-    n_secs = SEGMENTS[0]["end_time"] - SEGMENTS[0]["start_time"]  # type: ignore[operator]
+    n_secs = SEGMENTS[0]["end_time"] - SEGMENTS[0]["start_time"]
     assert first_of["pace_wpm"] == round(7 * 60 / n_secs, 1)
-    pause_secs = SEGMENTS[1]["start_time"] - SEGMENTS[0]["end_time"]  # type: ignore[operator]
+    pause_secs = SEGMENTS[1]["start_time"] - SEGMENTS[0]["end_time"]
     assert (second_of["seq"], second_of["pause_ms"]) == (1, round(pause_secs * 1000))
     assert (second_of["pitch_mean"], second_of["volume_rms"], second_of["pace_wpm"]) == (180.5, 0.2, 140)
     assert "noise" not in second_of
