@@ -38,7 +38,7 @@ def is_served_host(host: str) -> bool:
 def is_own_origin(origin: str, host: str) -> bool:
     """Return whether a web page of this origin is the service's own or named by CSRF_TRUSTED_ORIGINS.
 
-    The scheme is not compared with ours: behind a proxy that ends TLS we see http where the page says https.
+    The scheme is not compared: behind a proxy that ends TLS the request is http where the page is https.
     """
     try:
         page = urlsplit(origin.lower())
@@ -46,15 +46,11 @@ def is_own_origin(origin: str, host: str) -> bool:
         return False
     if page.scheme not in ("http", "https") or not page.netloc:
         return False
-    # Our own page has the very host and port that the request was sent to.
-    return page.netloc == host.lower() or any(_is_trusted(page.scheme, page.netloc, t) for t in _trusted())
-
-
-def _trusted() -> list[tuple[str, str]]:
-    parts = [urlsplit(trusted.lower()) for trusted in settings.CSRF_TRUSTED_ORIGINS]
-    return [(part.scheme, part.netloc) for part in parts]
-
-
-def _is_trusted(scheme: str, netloc: str, trusted: tuple[str, str]) -> bool:
-    trusted_scheme, pattern = trusted
-    return scheme == trusted_scheme and is_same_domain(netloc, pattern.removeprefix("*"))
+    # A page of this service has the host and port that the request was sent to.
+    if page.netloc == host.lower():
+        return True
+    trusted_origins = [urlsplit(origin.lower()) for origin in settings.CSRF_TRUSTED_ORIGINS]
+    return any(
+        page.scheme == trusted.scheme and is_same_domain(page.netloc, trusted.netloc.removeprefix("*"))
+        for trusted in trusted_origins
+    )

@@ -95,16 +95,13 @@ def refresh(raw: str) -> dict[str, str]:
             BlacklistedToken.objects.create(token=used)
             return _pair(token.successor())
     except IntegrityError as error:
-        _end_family(FamilyToken(cast(Any, raw)).jti)
+        # The whole family ends; tokens that were used in the meantime have their rows already.
+        prefix = FamilyToken(cast(Any, raw)).jti.partition(".")[0] + "."
+        family = OutstandingToken.objects.filter(jti__startswith=prefix)
+        BlacklistedToken.objects.bulk_create([BlacklistedToken(token=token) for token in family], ignore_conflicts=True)
         raise Unauthorized("the refresh token was used before", code="token_reused") from error
     except (TokenError, AuthenticationFailed, OutstandingToken.DoesNotExist, ValueError, TypeError) as error:
         raise Unauthorized("the refresh token is not valid", code="invalid_token") from error
-
-
-def _end_family(jti: str) -> None:
-    # Those that used a token in the meantime have their rows already.
-    family = OutstandingToken.objects.filter(jti__startswith=jti.partition(".")[0] + ".")
-    BlacklistedToken.objects.bulk_create([BlacklistedToken(token=token) for token in family], ignore_conflicts=True)
 
 
 def _pair(token: FamilyToken) -> dict[str, str]:

@@ -65,7 +65,13 @@ class PromptBuilder:
         plain = self._build(dialogue, ())
         if not candidates:
             return plain
-        sources = choose_sources(candidates, budget=self._sources_budget(plain), count_tokens=self.count)
+        # Old turns may be left out to make room for sources, unless the client wants an error instead.
+        if self.budget.strategy is Strategy.ERROR:
+            n_needed = len(plain.ids)
+        else:
+            n_needed = len(self.format.opening(self.system, plain.groups[-1].exchange.user))
+        budget = min(int(self.budget.context_size * SOURCES_SHARE), self.budget.soft_limit - n_needed)
+        sources = choose_sources(candidates, budget=budget, count_tokens=self.count)
         if not sources:
             return plain
         try:
@@ -138,11 +144,3 @@ class PromptBuilder:
         if self.budget.strategy is not Strategy.SUMMARIZE:
             return False
         return prompt.n_left_out > 0 or len(prompt.ids) + self.budget.max_tokens > self.budget.summary_trigger
-
-    def _sources_budget(self, plain: BuiltPrompt) -> int:
-        """Old turns may be left out to make room for sources, unless the client wants an error instead."""
-        if self.budget.strategy is Strategy.ERROR:
-            n_needed = len(plain.ids)
-        else:
-            n_needed = len(self.format.opening(self.system, plain.groups[-1].exchange.user))
-        return min(int(self.budget.context_size * SOURCES_SHARE), self.budget.soft_limit - n_needed)

@@ -4,7 +4,6 @@ Unknown fields are ignored, as existing clients send extra ones; null stands for
 need stored rows (does the conversation exist, does it fit) are the services'.
 """
 
-import math
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
@@ -149,18 +148,16 @@ class ChatBody(RunOptionsBody, frozen=True, kw_only=True):
         check_span(self.start_date, self.end_date)
         if self.messages is None and self.message is None and not self.replaces:
             raise FieldError("messages", "is required")
-        if self.messages is not None:
-            self._check_messages(self.messages)
-
-    def _check_messages(self, messages: list[MessageBody]) -> None:
+        if self.messages is None:
+            return
         if self.message is not None:
             raise FieldError("message", "cannot be given together with messages")
-        roles = [_ROLES[message.role] for message in messages]
+        roles = [_ROLES[message.role] for message in self.messages]
         if ChatRole.SYSTEM in roles[1:]:
             raise FieldError(f"messages[{roles.index(ChatRole.SYSTEM, 1)}].role", "may be system in the first only")
         if roles[-1] is not ChatRole.USER:
             raise FieldError(f"messages[{len(roles) - 1}].role", "must be user in the last message")
-        if self.conversation_id and len(messages) != 1:
+        if self.conversation_id and len(self.messages) != 1:
             raise FieldError("messages", "must be exactly one new user message when conversation_id is given")
 
 
@@ -176,6 +173,7 @@ def chat_request(data: object) -> ChatRequest:
     body = decode(ChatBody, data)
     conversation_id = existing_id(body.conversation_id, field="conversation_id", noun="conversation")
     replaces = existing_id(body.replaces, field="replaces", noun="message")
+    documents = [body.context] if isinstance(body.context, str) else body.context or []
     messages, message = tuple(item.as_message() for item in body.messages or ()), body.message
     if message is not None and not (conversation_id or replaces):
         messages, message = (ChatMessage(ChatRole.USER, message),), None
@@ -186,7 +184,7 @@ def chat_request(data: object) -> ChatRequest:
         message=message,
         conversation_id=conversation_id,
         replaces=replaces,
-        context=tuple(_context_items(body.context)),
+        context=tuple(_context_item(item, f"context[{n}]") for n, item in enumerate(documents) if item != ""),
         filters=source_filters(body),
     )
 
@@ -250,21 +248,10 @@ def _bias(pair: object) -> tuple[int, float | None]:
         raise invalid_field("logit_bias", "must name tokens by their ids")
     if bias is False or bias is None:
         return token, None
-    if isinstance(bias, bool) or not isinstance(bias, int | float) or not math.fabs(_as_float(bias)) <= MAX_LOGIT_BIAS:
+    # NaN compares as not within the limit; a whole number of hundreds of digits has no float.
+    if isinstance(bias, bool) or not isinstance(bias, int | float) or not abs(bias) <= MAX_LOGIT_BIAS:
         raise invalid_field("logit_bias", f"must have addends from {-MAX_LOGIT_BIAS:g} to {MAX_LOGIT_BIAS:g}")
     return token, float(bias)
-
-
-def _as_float(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:  # a whole number of hundreds of digits
-        return math.inf
-
-
-def _context_items(context: str | list[str | dict[str, Any]] | None) -> list[ContextItem]:
-    items = [context] if isinstance(context, str) else context or []
-    return [_context_item(item, f"context[{index}]") for index, item in enumerate(items) if item != ""]
 
 
 def _context_item(item: str | dict[str, Any], path: str) -> ContextItem:

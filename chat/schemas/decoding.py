@@ -6,7 +6,6 @@ of type, range and presence are here.
 
 import math
 import re
-from collections.abc import Iterator
 from functools import cache
 from typing import Any, TypeVar
 
@@ -42,6 +41,7 @@ _TYPE_NAMES = {
     "object": "a JSON object",
     "str": "a string",
 }
+type_info = cache(inspect.type_info)
 
 
 class FieldError(ValueError):
@@ -99,7 +99,7 @@ def _is_whole(value: object) -> bool:
 def _invalid_request(kind: type[msgspec.Struct], data: object, error: msgspec.ValidationError) -> InvalidRequest:
     match = _PATH.fullmatch(str(error))
     message, path = (match["message"], match["path"]) if match else (str(error), "")
-    steps = list(_steps(path))
+    steps: list[str | int] = [int(index) if index else name for name, index in _STEP.findall(path)]
     if isinstance(error.__cause__, FieldError):
         return invalid_field(_joined([*steps, error.__cause__.field]), message)
     if missing := _MISSING.fullmatch(message):
@@ -108,11 +108,6 @@ def _invalid_request(kind: type[msgspec.Struct], data: object, error: msgspec.Va
     if not steps:
         return InvalidRequest(f"the body {sentence}")
     return invalid_field(_joined(steps), sentence)
-
-
-def _steps(path: str) -> Iterator[str | int]:
-    for name, index in _STEP.findall(path):
-        yield int(index) if index else name
 
 
 def _joined(steps: list[str | int]) -> str:
@@ -153,14 +148,9 @@ def _one_of(choices: tuple[str, ...]) -> str:
     return f"must be one of {quoted}" if len(choices) > 1 else f"must be {quoted}"
 
 
-@cache
-def _type_info(kind: type[msgspec.Struct]) -> inspect.Type:
-    return inspect.type_info(kind)
-
-
 def _choices(kind: type[msgspec.Struct], steps: list[str | int]) -> tuple[str, ...]:
     """Return the texts that the field at the path may have; empty when any text will do."""
-    types = [_type_info(kind)]
+    types = [type_info(kind)]
     for step in steps:
         types = [inner for outer in types for member in _members(outer) for inner in _inner(member, step)]
     for member in (member for outer in types for member in _members(outer)):

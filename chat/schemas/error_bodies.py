@@ -56,7 +56,10 @@ _OF_DRF: dict[type[drf.APIException], type[ChatError]] = {
 def as_chat_error(error: BaseException) -> ChatError:
     """Return the client's view of any exception; an unforeseen one is logged here and reported without details."""
     if isinstance(error, drf.APIException):
-        return _from_drf(error)
+        kind = next((_OF_DRF[base] for base in type(error).__mro__ if base in _OF_DRF), None)
+        if kind is None:
+            return ChatError("something went wrong here") if error.status_code >= 500 else InvalidRequest("malformed")
+        return kind(str(error.detail), retry_after_secs=getattr(error, "wait", None))
     if isinstance(error, Http404 | ObjectDoesNotExist):
         return NotFound("no such thing")
     if isinstance(error, PermissionDenied):
@@ -79,13 +82,6 @@ def _without_addresses(error: ChatError) -> ChatError:
         return error
     log.warning("service unavailable code=%s error=%s", error.code, error.message)
     return Unavailable(PUBLIC_MESSAGES[error.code], code=error.code, retry_after_secs=error.retry_after_secs)
-
-
-def _from_drf(error: drf.APIException) -> ChatError:
-    kind = next((_OF_DRF[base] for base in type(error).__mro__ if base in _OF_DRF), None)
-    if kind is None:
-        return ChatError("something went wrong here") if error.status_code >= 500 else InvalidRequest("malformed")
-    return kind(str(error.detail), retry_after_secs=getattr(error, "wait", None))
 
 
 def error_object(error: ChatError) -> dict[str, Any]:

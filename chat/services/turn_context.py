@@ -115,7 +115,13 @@ def _find_origin(validated: ValidatedRequest, *, may_continue: bool) -> _Origin:
 
 def _replaced(validated: ValidatedRequest, conversation: Conversation, messages: list[Message]) -> _Origin:
     """A fork before the question that ``replaces`` names, with another question or the same one again."""
-    question = _replaced_question(validated, messages)
+    target = next((message for message in messages if message.pk == validated.request.replaces), None)
+    if target is None:
+        raise NotFound("the conversation has no such message", field="replaces")
+    questions = [row for row in messages if row.role == Role.USER and row.position <= target.position]
+    if not questions:
+        raise InvalidRequest("there is no question before this answer", field="replaces")
+    question = questions[-1]
     shared = [message for message in messages if message.position < question.position]
     if not all(map(_is_ended, shared)):
         raise ConversationBusy("an answer before this question is not finished")
@@ -129,17 +135,6 @@ def _replaced(validated: ValidatedRequest, conversation: Conversation, messages:
         fork=fork,
         condensed=question.condensed if is_repeated else "",
     )
-
-
-def _replaced_question(validated: ValidatedRequest, messages: list[Message]) -> Message:
-    """The user message that the request names, or the last one before the answer that it names."""
-    target = next((message for message in messages if message.pk == validated.request.replaces), None)
-    if target is None:
-        raise NotFound("the conversation has no such message", field="replaces")
-    questions = [row for row in messages if row.role == Role.USER and row.position <= target.position]
-    if not questions:
-        raise InvalidRequest("there is no question before this answer", field="replaces")
-    return questions[-1]
 
 
 def _is_ended(message: Message) -> bool:

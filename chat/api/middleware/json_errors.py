@@ -79,10 +79,6 @@ def refusal(request: HttpRequest) -> HttpResponse | None:
         return error_response(NotFound("nothing is served at a path with a NUL"))
     if any("\0" in value for value in request.COOKIES.values()):
         return error_response(InvalidRequest("a cookie holds a NUL"))
-    return _wrong_length(request)
-
-
-def _wrong_length(request: HttpRequest) -> HttpResponse | None:
     length = request.META.get("CONTENT_LENGTH") or "0"
     # int() takes digits of other scripts, and raises for more than 4,300.
     if not (length.isascii() and length.isdigit() and len(length) <= MAX_LENGTH_DIGITS):

@@ -10,7 +10,7 @@ import msgspec
 from django.db.models import Choices
 
 from chat.api.openapi.openai_operations import CHUNKS
-from chat.api.openapi.operation import AUTH_ERRORS, BODY_ERRORS, Operation, Parameter
+from chat.api.openapi.operation import AUTH_ERRORS, BODY_ERRORS, Operation
 from chat.api.openapi.operations import OPERATIONS, STREAM_LINES
 from chat.schemas.requests import ChatRequest
 from chat.schemas.scalars import PUBLIC_PATTERN, STORABLE_PATTERN
@@ -62,8 +62,19 @@ def _operation(operation: Operation) -> Json:
         "summary": operation.summary,
         "tags": [operation.tag],
         "parameters": [
-            *(_path_parameter(name) for name in re.findall(r"{(\w+)}", operation.path)),
-            *(_parameter(parameter) for parameter in operation.parameters),
+            *(
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+                for name in re.findall(r"{(\w+)}", operation.path)
+            ),
+            *(
+                {
+                    "name": parameter.name,
+                    "in": parameter.where,
+                    "description": parameter.description,
+                    "schema": parameter.schema,
+                }
+                for parameter in operation.parameters
+            ),
         ],
         "responses": _responses(operation),
         "security": [{}] if operation.is_public else SECURITY,
@@ -74,19 +85,6 @@ def _operation(operation: Operation) -> Json:
             "content": {JSON_TYPE: {"schema": _reference(operation.body)}},
         }
     return described
-
-
-def _path_parameter(name: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-
-
-def _parameter(parameter: Parameter) -> Json:
-    return {
-        "name": parameter.name,
-        "in": parameter.where,
-        "description": parameter.description,
-        "schema": parameter.schema,
-    }
 
 
 def _responses(operation: Operation) -> Json:

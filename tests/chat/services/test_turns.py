@@ -211,16 +211,16 @@ def test_a_conversation_takes_one_turn_at_a_time(status: Status) -> None:
 def test_a_conversation_that_moved_meanwhile_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     first = chat("u:one")
     finish(first)
-    store = turn_store.store_turn
-    others: list[bool] = []
+    store = turn_store.store_choices
+    earlier: list[bool] = []
 
-    def somebody_is_faster(plan: TurnPlan, **key: Any) -> Generation:  # noqa: ANN401
-        if not others:
-            others.append(True)
+    def store_after_another_turn(plan: TurnPlan, **key: Any) -> list[Generation]:  # noqa: ANN401
+        if not earlier:
+            earlier.append(True)
             more(first, "theirs")
         return store(plan, **key)
 
-    monkeypatch.setattr(services, "store_turn", somebody_is_faster)
+    monkeypatch.setattr(services, "store_choices", store_after_another_turn)
     with pytest.raises(ConversationBusy):
         more(first, "mine")
     assert [text for _, text in texts_of(first.conversation_id)] == ["one", "Fine.", "theirs", ""]
@@ -229,16 +229,16 @@ def test_a_conversation_that_moved_meanwhile_is_busy(monkeypatch: pytest.MonkeyP
 def test_a_found_conversation_that_moved_meanwhile_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     first = chat("u:one")
     finish(first, "first")
-    store = turn_store.store_turn
-    others: list[bool] = []
+    store = turn_store.store_choices
+    earlier: list[bool] = []
 
-    def somebody_is_faster(plan: TurnPlan, **key: Any) -> Generation:  # noqa: ANN401
-        if not others:
-            others.append(True)
+    def store_after_another_turn(plan: TurnPlan, **key: Any) -> list[Generation]:  # noqa: ANN401
+        if not earlier:
+            earlier.append(True)
             more(first, "theirs")
         return store(plan, **key)
 
-    monkeypatch.setattr(services, "store_turn", somebody_is_faster)
+    monkeypatch.setattr(services, "store_choices", store_after_another_turn)
     turn = chat("u:one", "a:first", "u:mine")
     assert turn.conversation_id != first.conversation_id
     assert [text for _, text in texts_of(turn.conversation_id)] == ["one", "first", "mine", ""]
@@ -249,15 +249,15 @@ def test_what_its_owner_changes_meanwhile_is_kept_and_counts(monkeypatch: pytest
     first = chat("u:one")
     finish(first)
     conversation_id = conversation_of(first).pk
-    store, plans = turn_store.store_turn, list[TurnPlan]()
+    store, plans = turn_store.store_choices, list[TurnPlan]()
 
-    def meanwhile(plan: TurnPlan, **key: Any) -> Generation:  # noqa: ANN401
+    def meanwhile(plan: TurnPlan, **key: Any) -> list[Generation]:  # noqa: ANN401
         if not plans:
             update_conversation(caller=ANN, conversation_id=conversation_id, title="Mine", system_prompt="Be brief.")
         plans.append(plan)
         return store(plan, **key)
 
-    monkeypatch.setattr(services, "store_turn", meanwhile)
+    monkeypatch.setattr(services, "store_choices", meanwhile)
     turn = more(first, "two")
     assert conversation_of(turn).title == "Mine"
     assert "Be brief." in shown(prompt_of(turn))
@@ -269,13 +269,13 @@ def test_what_its_owner_changes_meanwhile_is_kept_and_counts(monkeypatch: pytest
 def test_a_found_conversation_that_was_deleted_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     first = chat("u:one")
     finish(first, "first")
-    store = turn_store.store_turn
+    store = turn_store.store_choices
 
-    def somebody_deletes(plan: TurnPlan, **key: Any) -> Generation:  # noqa: ANN401
+    def somebody_deletes(plan: TurnPlan, **key: Any) -> list[Generation]:  # noqa: ANN401
         Conversation.objects.filter(pk=str(first.conversation_id)).delete()
         return store(plan, **key)
 
-    monkeypatch.setattr(services, "store_turn", somebody_deletes)
+    monkeypatch.setattr(services, "store_choices", somebody_deletes)
     turn = chat("u:one", "a:first", "u:mine")
     assert [text for _, text in texts_of(turn.conversation_id)] == ["one", "first", "mine", ""]
     with pytest.raises(NotFound):
