@@ -7,7 +7,7 @@ import numpy as np
 
 from inference.engine.backends.backend import KVCache
 from inference.engine.kv_cache.entries import CellEntry, EntryTree, KVSnapshot
-from inference.engine.sequences.sequence import Sequence, SequenceState
+from inference.engine.sequences.sequence import Sequence
 
 # Nearly all prompts share their first few tokens; computing fewer than these is faster than sharing them.
 MIN_SHARED = 16
@@ -76,7 +76,8 @@ class PrefixSearch:
             match = PrefixMatch(entry, self.n_usable(entry, n_tokens))
             if match.n_tokens and (best is None or match.preference > best.preference):
                 best = match
-            if coming is None and (leader := _computing_owner(entry, n_tokens, priority)):
+            leader = entry.owner if isinstance(entry, CellEntry) else None
+            if coming is None and leader is not None and leader.is_computing(n_tokens, priority):
                 coming = (leader, n_tokens)
         n_usable = best.n_tokens if best else 0
         # A checkpoint that another sequence waits for already spares the last few tokens before it at no cost.
@@ -108,11 +109,3 @@ class PrefixSearch:
         """
         window = self._kv.window
         return first_position <= (max(0, n_tokens - window + 1) if window else 0)
-
-
-def _computing_owner(entry: CellEntry | KVSnapshot, n_tokens: int, priority: int) -> Sequence | None:
-    """Return the live sequence that is still computing the common tokens and does not rank below ``priority``."""
-    owner = entry.owner if isinstance(entry, CellEntry) else None
-    if owner is None or owner.state is not SequenceState.PREFILL or owner.priority > priority:
-        return None
-    return owner if owner.n_computed < n_tokens else None

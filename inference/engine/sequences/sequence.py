@@ -85,10 +85,12 @@ class Sequence:
     @property
     def n_to_checkpoint(self) -> int:
         """Pending tokens up to the next checkpoint."""
-        return (
-            min((mark for mark in self.checkpoints if mark > self.n_computed), default=len(self.tokens))
-            - self.n_computed
-        )
+        ahead = (checkpoint for checkpoint in self.checkpoints if checkpoint > self.n_computed)
+        return min(ahead, default=len(self.tokens)) - self.n_computed
+
+    def is_computing(self, n_tokens: int, priority: int) -> bool:
+        """Return whether its first ``n_tokens`` are still being computed, at ``priority`` or above it."""
+        return self.state is SequenceState.PREFILL and self.priority <= priority and self.n_computed < n_tokens
 
     @property
     def rank(self) -> tuple[int, int]:
