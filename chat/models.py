@@ -10,6 +10,7 @@ from django.db import models
 from chat.enums import Strategy
 from chat.querysets import ConversationQuerySet, MessageQuerySet, SummaryQuerySet
 from inference.models import Generation, Status
+from inference.models.derived import DigestField, FoldedField
 
 
 class Conversation(models.Model):
@@ -18,6 +19,7 @@ class Conversation(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.CharField(max_length=64)
     title = models.CharField(max_length=200, blank=True, default="")
+    title_folded = FoldedField(source="title")
     system_prompt = models.TextField(blank=True, default="")
     summary = models.TextField(blank=True, default="")  # text of the version in use
     strategy = models.CharField(
@@ -54,7 +56,7 @@ class Message(models.Model):
     the generation. ``rendered`` (int32 token ids) holds the tokens that a user message added to the prompt, from the
     end of the message before to the start of the answer; an answer needs none while the output of its generation is in
     the format of ``rendered_with``. Both are valid only while ``rendered_with`` is the key in use
-    (``chat/prompting/context_window``). ``history_digest`` of a user message covers the system prompt and all user
+    (``chat/prompting/context_window``). ``history_digest`` of a user message covers the system prompt and all
     messages up to this one.
     """
 
@@ -63,6 +65,8 @@ class Message(models.Model):
     position = models.PositiveIntegerField()
     role = models.CharField(max_length=10, choices=Role.choices)
     content = models.TextField(blank=True, default="")
+    content_folded = FoldedField(source="content")
+    content_digest = DigestField(source="content")
     condensed = models.TextField(blank=True, default="")  # read by the model in place of content beyond its context
     generation = models.OneToOneField(
         Generation, on_delete=models.SET_NULL, null=True, blank=True, related_name="message"

@@ -1,12 +1,13 @@
 """Named queries over conversations, messages and summaries."""
 
 import uuid
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 
 from inference.models import ENDED
+from inference.text_forms import folded
 
 if TYPE_CHECKING:
     from chat.models import Conversation, Message, Summary  # noqa: F401  (for the type arguments below)
@@ -18,9 +19,13 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         return self.filter(owner=owner)
 
     def search(self, text: str) -> Self:
-        """Filter by a text in title, messages or answers, ignoring case."""
-        hit = Q(title__icontains=text) | Q(messages__content__icontains=text)
-        return self.filter(hit | Q(messages__generation__text__icontains=text)).distinct()
+        """Filter by a text in title, messages or answers; case, width and composition of characters do not matter."""
+        needle = folded(text)
+        texts = Q(content_folded__contains=needle) | Q(generation__text_folded__contains=needle)
+        messages = cast("type[Message]", self.model._meta.get_field("messages").related_model).objects
+        # Exists ends at a conversation's first hit, where a join would read them all and sort out duplicates.
+        in_messages = Exists(messages.filter(texts, conversation=OuterRef("pk")))
+        return self.filter(Q(title_folded__contains=needle) | in_messages)
 
 
 class MessageQuerySet(models.QuerySet["Message"]):

@@ -29,6 +29,7 @@ from chat.errors import ChatError
 from chat.local_time import moment_text
 from chat.models import Conversation, Message
 from chat.services import operations
+from inference.text_forms import folded
 
 
 @admin.register(Conversation)
@@ -43,7 +44,11 @@ class ConversationAdmin(ReadOnlyAdmin):
         "mean_times",
     )
     list_filter = (OwnerFilter, "updated_at", StatusFilter, DeviceFilter, SourcesFilter)
-    search_fields = ("title", "messages__content", "messages__generation__text")
+    search_fields = (
+        "title_folded__contains",
+        "messages__content_folded__contains",
+        "messages__generation__text_folded__contains",
+    )
     search_help_text = "Words of a title, message, answer or user name, or the id of a conversation or answer."
     readonly_fields = ("owner_label", "id", "created_at", "updated_at", "totals", "system_prompt", "strategy")
     fieldsets = (
@@ -71,7 +76,7 @@ class ConversationAdmin(ReadOnlyAdmin):
         if exact_id := _as_uuid(search_term):
             inside = Message.objects.filter(Q(pk=exact_id) | Q(generation=exact_id), conversation=OuterRef("pk"))
             return queryset.filter(Q(pk=exact_id) | Exists(inside)), False
-        matches, may_have_duplicates = super().get_search_results(request, queryset, search_term)
+        matches, may_have_duplicates = super().get_search_results(request, queryset, folded(search_term))
         if owners := owners_named(search_term) if search_term.strip() else []:
             matches |= queryset.filter(owner__in=owners)
         return matches, may_have_duplicates

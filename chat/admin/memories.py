@@ -14,6 +14,7 @@ from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 
 from chat.access.owners import owner_labels
+from chat.admin.folded_search import FoldedSearch
 from chat.admin.formatting import shortened
 from chat.admin.read_only import ReadOnlyAdmin
 from chat.local_time import moment_text
@@ -132,10 +133,10 @@ class TranscriptAdmin(MemoryAdmin):
 
 
 @admin.register(Note)
-class NoteAdmin(MemoryAdmin):
+class NoteAdmin(FoldedSearch, MemoryAdmin):
     list_display = ("heading", "excerpt", "owner_label", "moment")
     list_filter = (MemoryOwnerFilter, "created_at")
-    search_fields = ("title", "body", "key")
+    search_fields = ("title_folded__contains", "body_folded__contains", "key")
     search_help_text = "Words of a title or note, or its key."
     fields = ("title", "owner_label", "created_at", "key", "body", "metadata")
 

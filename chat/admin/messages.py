@@ -10,6 +10,7 @@ from chat.admin.actions import cancel_answers
 from chat.admin.changelists import conversation_link
 from chat.admin.conversation_view import bubble, with_bubble_columns
 from chat.admin.filters import DeviceFilter, FinishReasonFilter, SourcesFilter, StatusFilter
+from chat.admin.folded_search import FoldedSearch
 from chat.admin.formatting import device_text, duration_text, parameters_text, shortened, total_ms
 from chat.admin.read_only import ReadOnlyAdmin
 from chat.local_time import moment_text
@@ -17,7 +18,7 @@ from chat.models import Message
 
 
 @admin.register(Message)
-class MessageAdmin(ReadOnlyAdmin):
+class MessageAdmin(FoldedSearch, ReadOnlyAdmin):
     list_display = (
         "moment",
         "role",
@@ -29,7 +30,12 @@ class MessageAdmin(ReadOnlyAdmin):
         "device",
     )
     list_filter = ("role", "created_at", StatusFilter, FinishReasonFilter, DeviceFilter, SourcesFilter)
-    search_fields = ("content", "generation__text", "generation__error_message", "conversation__title")
+    search_fields = (
+        "content_folded__contains",
+        "generation__text_folded__contains",
+        "generation__error_message",
+        "conversation__title_folded__contains",
+    )
     ordering = ("-created_at",)
     fields = ("in_conversation", "parameters")
     actions = ("cancel_answers",)

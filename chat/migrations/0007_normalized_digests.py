@@ -1,10 +1,11 @@
 import hashlib
-import unicodedata
 from collections.abc import Sequence
 
 from django.apps.registry import Apps
 from django.db import migrations
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+
+from inference.text_forms import compared
 
 BATCH_SIZE = 500
 
@@ -25,16 +26,12 @@ def renew_digests(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
 
 
 def _digests(system: str, user_texts: Sequence[str]) -> list[str]:
-    digest = _digest(_normalized(system))
+    digest = _digest(compared(system))
     cumulative: list[str] = []
     for text in user_texts:
-        digest = _digest(f"{digest}\n{_normalized(text)}")
+        digest = _digest(f"{digest}\n{compared(text)}")
         cumulative.append(digest)
     return cumulative
-
-
-def _normalized(text: str) -> str:
-    return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
 
 
 def _digest(text: str) -> str:

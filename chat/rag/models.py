@@ -10,6 +10,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from chat.rag.sources import MEMORY, SEGMENT
+from inference.models.derived import FoldedField
 
 SHARED = ""  # owner of rows that every caller may read; services index under it
 
@@ -72,7 +73,9 @@ class Note(models.Model):
     owner = models.CharField(max_length=64, blank=True, default=SHARED)
     key = models.CharField(max_length=200, blank=True, default="")
     title = models.CharField(max_length=300, blank=True, default="")
+    title_folded = FoldedField(source="title")
     body = models.TextField()
+    body_folded = FoldedField(source="body")
     metadata = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
 

@@ -61,7 +61,7 @@ def update_conversation(
         if system_prompt is not None and system_prompt != conversation.system_prompt:
             conversation.system_prompt = system_prompt
             _renew_digests(conversation)
-        conversation.save(update_fields=["title", "system_prompt", "strategy", "updated_at"])
+        conversation.save(update_fields=["title", "title_folded", "system_prompt", "strategy", "updated_at"])
         return conversation
 
 
@@ -137,7 +137,9 @@ def _one_line(text: str) -> str:
 
 def _renew_digests(conversation: Conversation) -> None:
     """Update the digests, which cover the system prompt: history matching then finds the new one."""
-    users = list(conversation.messages.filter(role=Role.USER).order_by("position"))
-    for message, digest in zip(users, digests(conversation.system_prompt, [m.content for m in users]), strict=True):
+    messages = list(conversation.messages.in_order())
+    users = [message for message in messages if message.role == Role.USER]
+    dialogue = [(Role(message.role), message.text) for message in messages]
+    for message, digest in zip(users, digests(conversation.system_prompt, dialogue), strict=True):
         message.history_digest = digest
     Message.objects.bulk_update(users, ["history_digest"], batch_size=100)

@@ -1,27 +1,25 @@
 """History matching: find the stored conversation that a sent history continues or shares its beginning with.
 
 Clients without conversation ids send the whole history with each message. A cumulative digest over the system prompt
-and the user messages finds candidates by index; the texts of the answers decide. Texts are compared in a normal form,
-since clients trim them, change line breaks and compose characters.
+and all messages up to a user message finds candidates by index, and the digest of the answer to it chooses among them:
+no text of a conversation that begins alike is read. Texts are compared in a normal form, since clients trim them,
+change line breaks and compose characters.
 """
 
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from django.db.models import Exists, OuterRef, Subquery, TextField, Value
+from django.db.models import CharField, Exists, OuterRef, Subquery, Value
 from django.db.models.functions import Coalesce
 
 from chat.models import Conversation, Message, Role
 from chat.prompting.message_groups import DialogueMessage
 from chat.querysets import MessageQuerySet
-from inference.text_forms import compared, digest
+from inference.text_forms import answer_digest, compared, digest
 
-# Conversations that share only a beginning are loaded up to the last user message that agrees: so many of those whose
-# answer to it agrees as well, and of the others.
-MAX_PARTIAL = 5
-# Candidates are read in chunks, the likeliest first.
-CHUNK_SIZE = 100
+# Candidates are equal as far as their digests say: the first is enough, but for one that is deleted meanwhile.
+MAX_CANDIDATES = 5
 
 TurnText = tuple[Role, str]
 
@@ -37,13 +35,16 @@ class HistoryMatch:
     is_whole: bool
 
 
-def digests(system: str, user_texts: Sequence[str], *, after: str | None = None) -> list[str]:
-    """Return the cumulative digest at each user message, starting from the digest ``after``."""
+def digests(system: str, dialogue: Iterable[TurnText], *, after: str | None = None) -> list[str]:
+    """Return the cumulative digest at each user message. ``after`` is that of the user message before ``dialogue``."""
     latest = after if after is not None else digest(compared(system))
     cumulative: list[str] = []
-    for text in user_texts:
-        latest = digest(f"{latest}\n{compared(text)}")
-        cumulative.append(latest)
+    for role, text in dialogue:
+        if role == Role.USER:
+            latest = digest(f"{latest}\n{compared(text)}")
+            cumulative.append(latest)
+        elif answer := answer_digest(text):
+            latest = digest(f"{latest}\0{answer}")
     return cumulative
 
 
@@ -51,22 +52,20 @@ def match_history(*, owner: str, system: str, history: Sequence[DialogueMessage]
     """Return the owner's latest conversation that consists of exactly these messages, all answers ended; else the one
     that shares most of them from the start, at least one answer among them."""
     sent = [(message.role, message.text) for message in history]
-    sent_digests = digests(system, [text for role, text in sent if role == Role.USER])
+    sent_digests = digests(system, sent)
     if not sent_digests:
         return None
     rows = Message.objects.filter(conversation__owner=owner)
     return _whole_match(rows, sent_digests[-1], sent) or _partial_match(rows, sent_digests, sent)
 
 
-def _whole_match(rows: MessageQuerySet, digest: str, sent: list[TurnText]) -> HistoryMatch | None:
+def _whole_match(rows: MessageQuerySet, last_digest: str, sent: list[TurnText]) -> HistoryMatch | None:
     later = Message.objects.filter(conversation=OuterRef("conversation"), position__gt=OuterRef("position"))
-    candidates = rows.filter(~Exists(later.filter(role=Role.USER)), history_digest=digest)
-    # Many conversations may begin alike: only those whose answer agrees are loaded. Of conversations that are equal,
-    # the newest is the one that the client has on its screen.
-    answer = _answers(sent)[-1]
-    for conversation_id, _, _, stored_answer in _with_answers(candidates.order_by("-conversation__updated_at")):
-        if compared(stored_answer) not in ("", answer):
-            continue
+    candidates = rows.filter(~Exists(later.filter(role=Role.USER)), history_digest=last_digest)
+    candidates = candidates.annotate(answer_digest=_digest_of_answer()).filter(answer_digest=_answer_digests(sent)[-1])
+    # Of conversations that are equal, the newest is the one that the client has on its screen.
+    ids = candidates.order_by("-conversation__updated_at").values_list("conversation_id", flat=True)
+    for conversation_id in ids[:MAX_CANDIDATES]:
         messages = list(Message.objects.filter(conversation_id=conversation_id).in_order())
         is_ended = all(message.generation is None or message.generation.is_ended for message in messages)
         if is_ended and messages and _comparable(_texts(messages)) == _comparable(sent):
@@ -78,7 +77,7 @@ def _whole_match(rows: MessageQuerySet, digest: str, sent: list[TurnText]) -> Hi
 
 def _partial_match(rows: MessageQuerySet, sent_digests: list[str], sent: list[TurnText]) -> HistoryMatch | None:
     best: HistoryMatch | None = None
-    ends = _ends(rows.filter(history_digest__in=sent_digests), sent_digests, _answers(sent))
+    ends = _ends(rows.filter(history_digest__in=sent_digests), sent_digests, _answer_digests(sent))
     conversations = Conversation.objects.in_bulk(list(ends))
     for conversation_id, position in ends.items():
         if conversation_id not in conversations:
@@ -94,46 +93,37 @@ def _partial_match(rows: MessageQuerySet, sent_digests: list[str], sent: list[Tu
     return best
 
 
-def _ends(rows: MessageQuerySet, sent_digests: list[str], answers: list[str]) -> dict[uuid.UUID, int]:
-    """Return the candidates, those with the most agreeing user messages first, with the position of the last one."""
-    agreeing, differing, seen_ids = dict[uuid.UUID, int](), dict[uuid.UUID, int](), set[uuid.UUID]()
-    sent_answers = dict(zip(sent_digests, answers, strict=True))
-    for conversation_id, position, user_digest, answer in _with_answers(
-        rows.order_by("-position", "-conversation__updated_at")
-    ):
-        if conversation_id in seen_ids:
-            continue
-        seen_ids.add(conversation_id)
-        is_agreeing = compared(answer) == sent_answers[user_digest] != ""
-        candidates = agreeing if is_agreeing else differing
-        if len(candidates) < MAX_PARTIAL:
-            candidates[conversation_id] = position
-        if len(agreeing) == MAX_PARTIAL:
-            break
-    return agreeing | differing
+def _ends(rows: MessageQuerySet, sent_digests: list[str], sent_answers: list[str]) -> dict[uuid.UUID, int]:
+    """Return candidates with the position of their last user message that agrees: of those with the most messages in
+    common, first the ones whose answer to it agrees as well."""
+    last_digest = rows.order_by("-position").values_list("history_digest", flat=True).first()
+    if last_digest is None:
+        return {}
+    answer = sent_answers[sent_digests.index(last_digest)]
+    newest = rows.filter(history_digest=last_digest).order_by("-conversation__updated_at")
+    agreeing = newest.annotate(answer_digest=_digest_of_answer()).filter(answer_digest=answer) if answer else newest
+    columns = ("conversation_id", "position")
+    return dict([*agreeing.values_list(*columns)[:MAX_CANDIDATES], *newest.values_list(*columns)[:MAX_CANDIDATES]])
 
 
-def _with_answers(rows: MessageQuerySet) -> Iterator[tuple[uuid.UUID, int, str, str]]:
-    """Yield conversation, position and digest of user messages, each with the text of the answer to it."""
-    following = Message.objects.filter(
-        conversation=OuterRef("conversation"), position=OuterRef("position") + 1, role=Role.ASSISTANT
-    )
-    # An answer generated here has its text in its generation.
-    text = Coalesce("generation__text", "content", output_field=TextField())
-    texts = Subquery(following.annotate(answer=text).values("answer")[:1], output_field=TextField())
-    annotated = rows.annotate(answer=Coalesce(texts, Value(""), output_field=TextField()))
-    yield from annotated.values_list("conversation_id", "position", "history_digest", "answer").iterator(CHUNK_SIZE)
+def _digest_of_answer() -> Coalesce:
+    """Expression over user messages: the digest of the answer; empty for none, a blank or an unfinished one."""
+    following = Message.objects.filter(conversation=OuterRef("conversation"), role=Role.ASSISTANT)
+    next_one = following.filter(position=OuterRef("position") + 1)
+    # The text of an answer that was generated here is that of its generation.
+    digest_of_next = next_one.annotate(digest=Coalesce("generation__text_digest", "content_digest")).values("digest")
+    return Coalesce(Subquery(digest_of_next[:1]), Value(""), output_field=CharField())
 
 
-def _answers(sent: list[TurnText]) -> list[str]:
-    """Return the normalized answer to each user message of a sent history, empty for none."""
-    answers: list[str] = []
+def _answer_digests(sent: list[TurnText]) -> list[str]:
+    """Return the digest of the answer to each user message of a sent history, empty for none."""
+    sent_answers: list[str] = []
     for role, text in sent:
         if role == Role.USER:
-            answers.append("")
-        elif answers and not answers[-1]:
-            answers[-1] = compared(text)
-    return answers
+            sent_answers.append("")
+        elif sent_answers and not sent_answers[-1]:
+            sent_answers[-1] = answer_digest(text)
+    return sent_answers
 
 
 def _texts(messages: Iterable[Message]) -> list[TurnText]:

@@ -145,10 +145,11 @@ def _new_messages(conversation: Conversation, origin: _Origin) -> list[Message]:
     """Unsaved rows of the incoming messages, user messages with their digests; a new conversation gets its title."""
     if not origin.stored and not conversation.title:
         conversation.title = title_of(origin.incoming)
-    stored_users = [message for message in origin.stored if message.role == Role.USER]
-    last_digest = stored_users[-1].history_digest if stored_users else None
-    texts = [message.text for message in origin.incoming if message.role == Role.USER]
-    new_digests = iter(digests(conversation.system_prompt, texts, after=last_digest))
+    last_user = max((index for index, row in enumerate(origin.stored) if row.role == Role.USER), default=None)
+    last_digest = None if last_user is None else origin.stored[last_user].history_digest
+    answers = origin.stored if last_user is None else origin.stored[last_user + 1 :]
+    dialogue = [*((Role(row.role), row.text) for row in answers), *((row.role, row.text) for row in origin.incoming)]
+    new_digests = iter(digests(conversation.system_prompt, dialogue, after=last_digest))
     first_position = origin.stored[-1].position + 1 if origin.stored else 0
     rows = [
         Message(

@@ -71,7 +71,7 @@ def _lock(conversation: Conversation, context: TurnContext) -> None:
     if locked.system_prompt != conversation.system_prompt:
         raise ConversationChanged  # the prompt was rendered under the former system prompt
     conversation.title = locked.title or conversation.title
-    conversation.save(update_fields=["title", "updated_at"])
+    conversation.save(update_fields=["title", "title_folded", "updated_at"])
 
 
 def _conversation_read(context: TurnContext) -> Conversation | None:

@@ -9,6 +9,7 @@ import uuid
 from django.db import models
 
 from inference.enums import ENDED, FinishReason, Priority, Status
+from inference.models.derived import DigestField, FoldedField
 from inference.models.querysets import GenerationQuerySet
 from inference.token_ids import pack, unpack
 
@@ -42,6 +43,8 @@ class Generation(models.Model):
     prompt = models.BinaryField(default=b"", blank=True)
     output = models.BinaryField(default=b"", blank=True)
     text = models.TextField(blank=True, default="")
+    text_folded = FoldedField(source="text")
+    text_digest = DigestField(source="text")
     text_ends = models.BinaryField(default=b"", blank=True)
     labels = models.JSONField(default=list, blank=True)
     n_prompt_tokens = models.PositiveIntegerField(default=0)

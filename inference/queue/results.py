@@ -13,6 +13,7 @@ from inference.engine.params import SequenceParams
 from inference.engine.text.citation_filter import citation_labels
 from inference.engine.text.detokenizer import Detokenizer
 from inference.enums import FinishReason, Status
+from inference.text_forms import answer_digest, folded
 from inference.token_ids import pack
 from inference.token_stream.entries import EndEntry, TokenEntry
 
@@ -100,6 +101,8 @@ def row_columns(
         "error_code": ending.error_code,
         "error_message": ending.error_message,
         "text": text,
+        "text_folded": folded(text),
+        "text_digest": answer_digest(text),
         "labels": sorted(citation_labels(text)) if params.highest_label is not None else [],
         "text_ends": pack(list(accumulate(len(token.text) for token in tokens))),
         "output": pack(output),

@@ -13,6 +13,7 @@ from chat.schemas.requests import ChatMessage, ChatRequest
 from chat.services import turns
 from chat.services.turns import Turn
 from inference.models import Generation, Status
+from inference.text_forms import answer_digest, folded
 from inference.token_ids import pack
 
 ANN, BOB = Caller("user:1"), Caller("user:2")
@@ -49,6 +50,8 @@ def finish(
     changed = Generation.objects.filter(pk=turn.generation_id).update(
         status=status,
         text=text,
+        text_folded=folded(text),
+        text_digest=answer_digest(text),
         output=pack(ids),
         prompt=b"",
         n_completion_tokens=len(ids),

@@ -108,10 +108,47 @@ def test_stored_digests_are_migrated() -> None:
     finish(second, "Yes.")
     digests = list(Message.objects.order_by("position").values_list("history_digest", flat=True))
     Message.objects.update(history_digest="0" * 64)
-    migration = importlib.import_module("chat.migrations.0007_normalized_digests")
-    migration.renew_digests(apps, None)
+    migration = importlib.import_module("chat.migrations.0008_folded_texts")
+    migration.derive(apps, None)
     assert [row for row in digests if row] == list(
         Message.objects.filter(role="user").order_by("position").values_list("history_digest", flat=True)
     )
     third = chat("s:Sei nett.", "u:Hello\nthere", "a:Hi.", "u:Caf\u00e9", "a:Yes.", "u:and?")
     assert third.conversation_id == first.conversation_id
+
+
+class TestConversationsThatBeginAlike:
+    """Kind: look-ups bounded by recency, or that read the text of every conversation that begins alike."""
+
+    N_ALIKE = 60
+
+    @pytest.mark.parametrize("number", [0, 31, N_ALIKE - 1])
+    def test_each_is_found_by_its_answer_alone(self, number: int) -> None:
+        first = [answered("Hello", f"Hi number {each}.") for each in range(self.N_ALIKE)]
+        with CaptureQueriesContext(connection) as captured:
+            again = chat("u:Hello", f"a:Hi number {number}.", "u:go on")
+        assert again.conversation_id == first[number].conversation_id
+        assert len(captured) <= 40, "the queries do not depend on how many begin alike"
+
+    def test_equal_last_answers_after_different_earlier_ones(self) -> None:
+        turns = []
+        for number in range(12):
+            first = answered("Hello", f"Hi number {number}.")
+            turns.append(more(first, "thanks"))
+            finish(turns[-1], "You are welcome!")
+        again = chat("u:Hello", "a:Hi number 0.", "u:thanks", "a:You are welcome!", "u:bye")
+        assert again.conversation_id == turns[0].conversation_id
+
+    def test_an_edited_answer_begins_a_fork_with_what_is_shared(self) -> None:
+        for number in range(8):
+            finish(more(answered("Hello", f"Hi number {number}."), "and?"), "more")
+        again = chat("u:Hello", "a:Hi number 3.", "u:and?", "a:edited by the client", "u:go on")
+        assert [text for _, text in texts_of(again.conversation_id)] == [
+            "Hello", "Hi number 3.", "and?", "edited by the client", "go on", "",
+        ]  # fmt: skip
+
+    def test_an_answer_that_was_stopped_before_its_first_word_counts_as_none(self) -> None:
+        first = answered("Hello", "")
+        answered("Hello", "Hi.")
+        again = chat("u:Hello", "a:", "u:go on")
+        assert again.conversation_id == first.conversation_id

@@ -41,7 +41,7 @@ WORK: dict[str, Callable[[str], object]] = {
     "words": content_words,
     "understanding": lambda text: understand_query(text, today=timezone.localdate(), speakers=["ab"], emotions=["sad"]),
     "citations": citation_labels,
-    "digests": lambda text: digests(text, [text]),
+    "digests": lambda text: digests(text, [(Role.USER, text), (Role.ASSISTANT, text)]),
     "title": lambda text: title_of([DialogueMessage(Role.USER, text)]),
     "rewriting": lambda text: rewrite_query(text, earlier_questions(_dialogue(text))),
     "pieces": lambda text: pieces(text, 1000, len),
