@@ -152,7 +152,7 @@ def first_tokens(there: Rig, n_words: int) -> Iterator[tuple[str, str]]:
     alone, waiting, loading = [], [], []
     n_before_grant = 0
     for number in range(ROUNDS):
-        generation = there.ask(n_words, seed=100 + number, max_tokens=1)  # too short to ask for the card
+        generation = there.ask(n_words, seed=100 + number, max_tokens=1)  # too short to ask for the GPU
         alone.append(there.first_token_ms(generation))
         there.end(generation)
         there.lease_client.grant_after_secs = GRANT_SECS
@@ -171,7 +171,7 @@ def first_tokens(there: Rig, n_words: int) -> Iterator[tuple[str, str]]:
     yield "of these before the grant", f"{n_before_grant} of {ROUNDS}"
     ratio = statistics.median(waiting) / statistics.median(alone)
     yield "ratio of the medians (at most 1.2 is promised)", f"{ratio:.2f}"
-    yield "first token, asked while the card's runner loads", spread(loading, "ms")
+    yield "first token, asked while the GPU's runner loads", spread(loading, "ms")
 
 
 def in_mid_sentence(there: Rig, n_words: int, max_tokens: int) -> Iterator[tuple[str, str]]:
@@ -206,16 +206,16 @@ def in_mid_sentence(there: Rig, n_words: int, max_tokens: int) -> Iterator[tuple
         "gaps between two tokens, median and those of the moves",
         f"{statistics.median(gaps):.0f}, {spread(longest, 'ms')}",
     )
-    yield "memory of ours on the card before / during / after", f"0 / {during} / {there.used_mb} MB"
-    yield "free on the card before / after", f"{before} / {there.card.free_mb} MB"
+    yield "memory of ours on the GPU before / during / after", f"0 / {during} / {there.used_mb} MB"
+    yield "free on the GPU before / after", f"{before} / {there.card.free_mb} MB"
 
 
 def long_chat(there: Rig, n_tokens: int) -> Iterator[tuple[str, str]]:
-    """The next turn of a long chat: never moved, on the card after a move, and on the CPU after the way back."""
+    """The next turn of a long chat: never moved, on the GPU after a move, and on the CPU after the way back."""
     prompt = there.tokenizer.encode(text_of(2 * n_tokens, seed=5))[:n_tokens]
     generation = there.submit(prompt, 4)
     yield f"first token of {n_tokens} tokens, cold, CPU", f"{there.first_token_ms(generation):.0f} ms"
-    ways = (("stayed", None), ("on the card", there.to_card), ("back on the CPU", there.to_cpu))
+    ways = (("stayed", None), ("on the GPU", there.to_card), ("back on the CPU", there.to_cpu))
     found: dict[str, list[tuple[float, int, int]]] = {}
     for name, move in ways[:1] * ROUNDS + ways[1:] * ROUNDS:
         there.end(generation)
@@ -233,7 +233,7 @@ def long_chat(there: Rig, n_tokens: int) -> Iterator[tuple[str, str]]:
         told = f"{spread([each[0] for each in turns], 'ms')}; computed at most {n_read} tokens, {n_new} are new"
         yield f"first token of its next turn, {name}", told
     stayed = statistics.median(each[0] for each in found["stayed"])
-    for name in ("on the card", "back on the CPU"):
+    for name in ("on the GPU", "back on the CPU"):
         ratio = statistics.median(each[0] for each in found[name]) / stayed
         yield f"... against the one that stayed, {name} (3 is promised)", f"{ratio:.2f}"
     last = there.records[-1]
@@ -263,7 +263,7 @@ def _card() -> GpuDevice:
 
 def main() -> None:
     title, is_simulated, n_chat, n_answered = sys.argv[1], sys.argv[2] == "1", int(sys.argv[3]), int(sys.argv[4])
-    label = "SIMULATED: the card is a second runner on the CPU" if is_simulated else "on the card"
+    label = "SIMULATED: the GPU is a second runner on the CPU" if is_simulated else "on the GPU"
     print(f"\n{title}; {label}", flush=True)
     with (
         tempfile.TemporaryDirectory(prefix="gemma-lock-") as folder,

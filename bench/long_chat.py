@@ -60,8 +60,8 @@ async def ask(
     """Return a turn's last line, with ``first_token_ms`` as its client saw it.
 
     ``on_progress`` gets the computed share of the prompt, from 0 to 1."""
-    said = {"conversation_id": conversation_id, "message": text} if conversation_id else {"messages": [_user(text)]}
-    body = {**said, "max_tokens": n_out, "temperature": 0, "ignore_eos": True, "seed": 1}
+    message = {"conversation_id": conversation_id, "message": text} if conversation_id else {"messages": [_user(text)]}
+    body = {**message, "max_tokens": n_out, "temperature": 0, "ignore_eos": True, "seed": 1}
     began, first = time.monotonic(), 0.0
     async for line in data_lines(client, "/chat/stream", body):
         if line["token"] and not first:
@@ -80,7 +80,7 @@ def _user(text: str) -> dict[str, str]:
 
 
 async def talk(client: httpx.AsyncClient, args: argparse.Namespace) -> tuple[str, list[Point]]:
-    """The whole conversation; facts are told in its first turns."""
+    """Run the whole conversation; its first turns contain the facts."""
     conversation_id: str | None = None
     points: list[Point] = []
     before = 0
@@ -107,7 +107,7 @@ async def talk(client: httpx.AsyncClient, args: argparse.Namespace) -> tuple[str
     return conversation_id, points
 
 
-async def found(client: httpx.AsyncClient, conversation_id: str) -> dict[str, Any]:
+async def remaining_facts(client: httpx.AsyncClient, conversation_id: str) -> dict[str, Any]:
     """Count the facts that remain: in the summary in use, and by a search over the messages."""
     path = f"/api/conversations/{conversation_id}"
     summary = (await client.get(f"{path}/")).json()["summary"]
@@ -194,8 +194,8 @@ async def play(args: argparse.Namespace) -> dict[str, Any]:
             if args.long:
                 return {"long": await long_prompt(client, running, args.long)}
             conversation_id, points = await talk(client, args)
-            kept = await found(client, conversation_id)
-        return {"chat": summary_of(points), "kept": kept, "points": [asdict(point) for point in points]}
+            facts = await remaining_facts(client, conversation_id)
+        return {"chat": summary_of(points), "kept": facts, "points": [asdict(point) for point in points]}
     finally:
         running.forget()
 

@@ -42,7 +42,7 @@ ENVIRONMENT = {
 
 
 class Sampler:
-    """Writes down what each process needs, every few seconds; a process that was started again is a new one."""
+    """Samples memory and open files of each process every few seconds; a restarted process is a new one."""
 
     def __init__(self, stack: FaultStack) -> None:
         self.samples: dict[tuple[str, int], list[tuple[float, int]]] = {}  # (title, pid) -> (MB, open files)
@@ -58,48 +58,48 @@ class Sampler:
     def _sample(self, title: str, pid: int) -> None:
         try:
             process = psutil.Process(pid)
-            found = (process.memory_info().rss / 1e6, process.num_fds())
+            sample = (process.memory_info().rss / 1e6, process.num_fds())
         except psutil.NoSuchProcess:
             return  # killed a moment ago
-        self.samples.setdefault((title, pid), []).append(found)
+        self.samples.setdefault((title, pid), []).append(sample)
 
-    def told(self) -> dict[str, dict[str, float]]:
+    def summary(self) -> dict[str, dict[str, float]]:
         """Return per part the number of processes, the most memory, and the growth of the process that ran longest,
         after its first minute."""
-        told: dict[str, dict[str, float]] = {}
+        by_title: dict[str, dict[str, float]] = {}
         for title in TITLES:
-            lives = [samples for (name, _), samples in self.samples.items() if name == title]
-            if lives:
-                longest = max(lives, key=len)
+            runs = [samples for (name, _), samples in self.samples.items() if name == title]
+            if runs:
+                longest = max(runs, key=len)
                 settled = longest[int(60 / SAMPLE_SECS) :] or longest
-                told[title] = {
-                    "lives": len(lives),
-                    "most_mb": round(max(mb for samples in lives for mb, _ in samples), 1),
+                by_title[title] = {
+                    "lives": len(runs),
+                    "most_mb": round(max(mb for samples in runs for mb, _ in samples), 1),
                     "longest_life_s": len(longest) * SAMPLE_SECS,
                     "grew_mb": round(settled[-1][0] - settled[0][0], 1),
-                    "most_files": max(files for samples in lives for _, files in samples),
+                    "most_files": max(files for samples in runs for _, files in samples),
                 }
-        return told
+        return by_title
 
 
 def leaks(around: Surroundings) -> list[str]:
-    """Processes, keys and files that nobody needs any more, once the logs' time is over."""
+    """Return the processes, keys and files that are left over after the time to live of the token logs."""
     stack = around.stack
-    found = [f"process {words}" for words in _strays(stack)]
+    leftovers = [f"process {words}" for words in _strays(stack)]
     client = around.broker.client()
     time.sleep(LOG_TTL_SECS + 2)
     left = {key: client.ttl(key) for key in client.scan_iter() if not key.startswith(STANDING_KEYS)}
-    # Whatever is about an answer that has ended goes by itself within two minutes; -1 would stay for ever.
-    found += [f"key {key}, {secs} s" for key, secs in left.items() if not 0 <= secs <= LONGEST_TTL_SECS]
+    # Keys of an ended answer expire within two minutes; -1 is a key without expiry.
+    leftovers += [f"key {key}, {secs} s" for key, secs in left.items() if not 0 <= secs <= LONGEST_TTL_SECS]
     client.close()
-    held = sorted(path.name for path in (stack.data_dir / "workers").iterdir())
-    if len(held) != 1:
-        found.append(f"files of workers: {held}")
-    return found
+    names = sorted(path.name for path in (stack.data_dir / "workers").iterdir())
+    if len(names) != 1:
+        leftovers.append(f"files of workers: {names}")
+    return leftovers
 
 
 def _strays(stack: FaultStack) -> list[str]:
-    """Processes of this service that no supervisor looks after, and more of a kind than there should be."""
+    """Return the processes of this service without a supervisor, and the kinds that run more than once."""
     ours = {stack.pid, *stack.titles()}
     strays = [
         f"{process.pid} {' '.join(process.cmdline())}"
@@ -151,7 +151,7 @@ def soak(*, minutes: float, seed: int, n_clients: int) -> dict[str, Any]:
             "doubled": [each for each in problems if "generations" in each or "ended" in each],
             "problems": problems,
             "leaked": leaks(around),
-            "processes": sampler.told(),
+            "processes": sampler.summary(),
         }
     finally:
         until.set()

@@ -206,11 +206,11 @@ def residents_may_pause_in_time() -> Iterator[CheckMessage]:
 
 @rule
 def states_have_a_folder() -> Iterator[CheckMessage]:
-    """W034: answers would stay on the CPU, since nothing could move."""
+    """W034: without the folder no answer can move to the GPU."""
     folder: Path = settings.GEMMA_SHM_DIR
     if _may_use_a_card() and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
         yield Caution(
-            f"GEMMA_SHM_DIR={folder} is no folder that can be written: the card is not used.",
+            f"GEMMA_SHM_DIR={folder} is not a folder that can be written to: the GPU is not used.",
             hint="Set GEMMA_SHM_DIR to a tmpfs, or GEMMA_GPU=off.",
             id="gemma.W034",
         )
@@ -218,7 +218,7 @@ def states_have_a_folder() -> Iterator[CheckMessage]:
 
 @rule
 def states_fit_their_folder() -> Iterator[CheckMessage]:
-    """W035: what finds no room there is computed again on the other device."""
+    """W035: KV states that do not fit are computed again on the other device."""
     folder: Path = settings.GEMMA_SHM_DIR
     path: Path = settings.GEMMA_MODEL_FILE
     if not _may_use_a_card() or not folder.is_dir() or settings.GEMMA_BACKEND is BackendKind.FAKE or not path.exists():
@@ -232,7 +232,7 @@ def states_fit_their_folder() -> Iterator[CheckMessage]:
         yield Caution(
             f"GEMMA_SHM_DIR={folder} has {size // MEBIBYTE} MB, but the caches of GEMMA_CONTEXT_SIZE="
             f"{settings.GEMMA_CONTEXT_SIZE} and GEMMA_PARALLEL={settings.GEMMA_PARALLEL} take up to "
-            f"{needed // MEBIBYTE} MB: what finds no room there is computed again when the card changes hands.",
+            f"{needed // MEBIBYTE} MB: KV states that do not fit are computed again after a move.",
             hint="Make that tmpfs larger (containers: shm_size), or choose a smaller context.",
             id="gemma.W035",
         )

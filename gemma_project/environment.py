@@ -106,9 +106,9 @@ class Environment:
             raise SettingError(name, value, f"one of {', '.join(kind)}") from None
 
     def time_zone(self, name: str, default: str) -> str:
-        """The name of a zone in the IANA database."""
+        """Return the name of a zone in the IANA database."""
         value = self.text(name, default)
-        # Names of directories and files are read, hence OSError; ValueError is for those that would lead elsewhere.
+        # OSError: the name is that of a directory. ValueError: its path leaves the database.
         try:
             return ZoneInfo(value).key
         except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -121,7 +121,7 @@ class Environment:
         return value
 
     def path(self, name: str) -> Path | None:
-        """An absolute path (``~`` is the home directory); None when unset. Existence is not checked here."""
+        """Return an absolute path (``~`` is the home directory), which need not exist; None when unset."""
         value = self.optional(name)
         if value is None:
             return None
@@ -149,7 +149,7 @@ class Environment:
         return [item.strip() for item in self.text(name, default).split(",") if item.strip()]
 
     def proportions(self, name: str, *, at_most: int) -> tuple[float, ...]:
-        """Comma-separated shares, such as ``3,1``; none when unset."""
+        """Return comma-separated shares, such as ``3,1``; none when unset."""
         expected = f"comma-separated numbers of at least 0, not all of them 0 and at most {at_most}, such as 3,1"
         value = self.optional(name)
         if value is None:
@@ -173,7 +173,7 @@ class Environment:
         return networks
 
     def url(self, name: str, schemes: tuple[str, ...]) -> str | None:
-        """A URL of one of the schemes, without a closing slash; None when unset. A refusal hides the password."""
+        """Return a URL of one of the schemes, without a closing slash; None when unset. Errors hide the password."""
         value = self.optional(name)
         if value is None:
             return None

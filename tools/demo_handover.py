@@ -2,7 +2,7 @@
 
     make demo-handover          the whole service beside examples/gpu_tenant, on a simulated card, for about a minute
 
-The card is simulated: a second process on the CPU plays it. What is shown is real otherwise: the lease, the moves of a
+The GPU is simulated: a second process on the CPU plays it. What is shown is real otherwise: the lease, the moves of a
 running answer in the middle of its sentence, the other program's memory given up and taken again.
 """
 
@@ -35,12 +35,12 @@ RATE_SECS = 2.0  # tokens per second are those of the last
 # What the placement's stages mean for who watches.
 NOW = {
     "cpu": "the chat's model rests in memory, and computes on the CPU",
-    "waiting": "the chat has asked for the card; meanwhile it answers on the CPU",
-    "loading": "the card is the chat's: its model is loaded there while the answer goes on on the CPU",
-    "moving": "the running answer moves to the card",
-    "gpu": "the chat computes on the card",
+    "waiting": "the chat has asked for the GPU; meanwhile it answers on the CPU",
+    "loading": "the GPU is the chat's: its model is loaded there while the answer goes on on the CPU",
+    "moving": "the running answer moves to the GPU",
+    "gpu": "the chat computes on the GPU",
     "yielding": "the running answer moves back to the CPU",
-    "leaving": "the chat's process on the card ends, then the other program may have it",
+    "leaving": "the chat's process on the GPU ends, then the other program may have it",
 }
 QUESTIONS = (
     "Write a long story about a lighthouse keeper and a storm.",
@@ -114,7 +114,7 @@ class Chat:
 def picture(health: dict[str, Any], lease: dict[str, Any], tenant: Tenant, chat: Chat, note: str) -> str:
     """Draw a frame."""
     gpu = health.get("gpu") or {}
-    has_it = {True: "\x1b[42m  HAS THE CARD  \x1b[0m", False: "without the card"}
+    has_it = {True: "\x1b[42m  HAS THE GPU  \x1b[0m", False: "without the GPU"}
     left = [
         "TRANSCRIPTION (another program)",
         has_it[lease.get("state") == "transcription"],
@@ -179,13 +179,13 @@ class Show:
 def play(url: str, tenant: Tenant, *, is_plain: bool) -> None:
     show = Show(url, tenant, is_plain=is_plain)
     first = Chat(url, QUESTIONS[0], None)
-    show.until(first, "1 of 4: a question. The answer begins at once, on the CPU, and goes on on the card.")
+    show.until(first, "1 of 4: a question. The answer begins at once, on the CPU, and goes on on the GPU.")
     runs = ", ".join(f"{run['tokens']} tokens on the {run['device']}" for run in first.end.get("devices", ()))
-    show.rest(first, "2 of 4: nobody asks. After a moment the card goes back to the other program.", 5.0)
+    show.rest(first, "2 of 4: nobody asks. After a moment the GPU goes back to the other program.", 5.0)
     second = Chat(url, QUESTIONS[1], first.end.get("conversation_id"))
-    show.until(second, "3 of 4: the next question; the card is asked for again.", n_pieces=150)
+    show.until(second, "3 of 4: the next question; the GPU is asked for again.", n_pieces=150)
     httpx.post(f"{url}/move-to-cpu", timeout=30.0).raise_for_status()
-    show.until(second, "4 of 4: the card has to go back in mid-sentence; the answer goes on on the CPU.")
+    show.until(second, "4 of 4: the GPU has to go back in mid-sentence; the answer goes on on the CPU.")
     more = ", ".join(f"{run['tokens']} tokens on the {run['device']}" for run in second.end.get("devices", ()))
     cached = second.end.get("usage", {}).get("cached_tokens")
     show.rest(second, "over", 2.0)
@@ -244,7 +244,7 @@ def main() -> None:
             process = subprocess.Popen(command, env=tenants, stdout=subprocess.PIPE, text=True, cwd=PROJECT)
             try:
                 tenant = Tenant(process)
-                tenant.has_begun.wait(30)  # else the first answer would find the card unused
+                tenant.has_begun.wait(30)  # else the first answer would find the GPU unused
                 play(url, tenant, is_plain=arguments.plain or not sys.stdout.isatty())
             finally:
                 process.terminate()
