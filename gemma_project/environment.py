@@ -5,6 +5,7 @@ Knows no Django settings. An empty variable counts as unset, because containers 
 
 import ipaddress
 import math
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +18,8 @@ from django.core.exceptions import ImproperlyConfigured
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Choice = TypeVar("Choice", bound=StrEnum)
 
+DEFAULT_PORTS = {"http": 80, "https": 443}
+HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]")
 FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
@@ -29,6 +32,21 @@ def without_password(url: str) -> str:
     except ValueError:
         return "***"
     return parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _origin(name: str, item: str) -> str:
+    """Return the origin in lower case and without its scheme's own port, which browsers leave out."""
+    expected = "an origin such as https://chat.example or http://localhost:3000: scheme and host, no path, no wildcard"
+    try:
+        parts = urlsplit(item.lower())
+        port = parts.port
+    except ValueError as error:
+        raise SettingError(name, without_password(item), f"{expected} ({error})") from None
+    host = parts.netloc.removesuffix(f":{port}")
+    is_origin = parts.geturl() == f"{parts.scheme}://{parts.netloc}" and port != 0 and "@" not in host
+    if parts.scheme not in DEFAULT_PORTS or not is_origin or not HOST.fullmatch(host):
+        raise SettingError(name, without_password(item), expected)
+    return f"{parts.scheme}://{host}" + ("" if port in (None, DEFAULT_PORTS[parts.scheme]) else f":{port}")
 
 
 class SettingError(ImproperlyConfigured):
@@ -171,6 +189,10 @@ class Environment:
             except ValueError as error:
                 raise SettingError(name, item, f"a network such as 127.0.0.0/8 ({error})") from None
         return networks
+
+    def origins(self, name: str) -> list[str]:
+        """Comma-separated origins of web pages, as browsers send them; none when unset."""
+        return [_origin(name, item) for item in self.items(name, "")]
 
     def url(self, name: str, schemes: tuple[str, ...]) -> str | None:
         """Return a URL of one of the schemes, without a closing slash; None when unset. Errors hide the password."""

@@ -98,6 +98,18 @@ JWT_ONLY = env.flag("JWT_ONLY", False)
 ANONYMOUS_NETWORKS = env.networks("ANONYMOUS_NETWORKS", "127.0.0.0/8,::1/128")
 ALLOWED_HOSTS = env.items("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env.items("CSRF_TRUSTED_ORIGINS", "")
+# Pages elsewhere that may call the API from a browser, with a token: no cookie is accepted from them.
+CORS_ALLOWED_ORIGINS = env.origins("CORS_ALLOWED_ORIGINS")
+CORS_ALLOW_HEADERS = (
+    "accept",
+    "authorization",
+    "cache-control",
+    "content-type",
+    "idempotency-key",
+    "last-event-id",
+    "x-request-id",
+)
+CORS_EXPOSE_HEADERS = ("Retry-After", "X-Request-ID")
 
 
 def _own_secret(name: str) -> str:
@@ -169,6 +181,7 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "channels",
+    "corsheaders",
     "rest_framework",
     "rest_framework_simplejwt",
     "rest_framework_simplejwt.token_blacklist",
@@ -177,6 +190,7 @@ INSTALLED_APPS = [
     "chat.rag",
 ]
 MIDDLEWARE = [
+    "chat.api.middleware.cors.Cors",
     "chat.api.middleware.json_errors.JsonErrorMiddleware",
     "chat.api.middleware.event_loop.Security",
     "compat.whitenoise_files.StaticFiles",

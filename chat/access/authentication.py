@@ -20,7 +20,7 @@ from rest_framework_simplejwt.authentication import JWTAuthentication
 from rest_framework_simplejwt.exceptions import TokenError
 
 from chat.access.callers import Caller
-from chat.access.origins import is_anonymous_network, is_own_origin
+from chat.access.origins import is_anonymous_network, is_listed_origin, is_own_origin
 from chat.access.query_credentials import refuse_query_credentials
 from chat.errors import Forbidden, Unauthorized
 from chat.schemas.error_bodies import CHALLENGE
@@ -65,6 +65,9 @@ def caller_of(request: HttpRequest, *, any_key: bool = False) -> Caller:
         _check_csrf(request)
         return Caller.of_user(request.user)
     origin = request.headers.get("Origin")
+    if origin is not None and is_listed_origin(origin, request.get_host()):
+        # Such a page can read what it gets, in the browser of somebody on a trusted network.
+        raise Unauthorized("pages of this origin must send an access token as Authorization: Bearer")
     if request.method not in SAFE_METHODS and origin is not None and not is_own_origin(origin, request.get_host()):
         raise Forbidden("pages of another origin may not write here without credentials", code="foreign_origin")
     return anonymous(request.META.get("REMOTE_ADDR"), request.headers)

@@ -54,3 +54,8 @@ def is_own_origin(origin: str, host: str) -> bool:
         page.scheme == trusted.scheme and is_same_domain(page.netloc, trusted.netloc.removeprefix("*"))
         for trusted in trusted_origins
     )
+
+
+def is_listed_origin(origin: str, host: str) -> bool:
+    """Return whether a page of another host may call the API, for which it needs a token."""
+    return origin.lower() in settings.CORS_ALLOWED_ORIGINS and origin.lower().partition("://")[2] != host.lower()

@@ -12,7 +12,7 @@ from django.contrib.auth.models import AnonymousUser
 
 from chat.access.authentication import Credentials, anonymous, from_headers, from_jwt
 from chat.access.callers import Caller
-from chat.access.origins import is_own_origin, is_served_host
+from chat.access.origins import is_listed_origin, is_own_origin, is_served_host
 from chat.access.query_credentials import refuse_query_credentials
 from chat.errors import Forbidden, Unauthorized
 
@@ -38,6 +38,8 @@ def credentials_of(scope: Scope) -> Credentials:
         raise Unauthorized(TOKEN_WAY)
     user: AbstractBaseUser | AnonymousUser = scope.get("user") or AnonymousUser()
     origin = headers.get("origin")
+    if origin is not None and is_listed_origin(origin, host):
+        raise Unauthorized(f"pages of this origin need credentials; {TOKEN_WAY}")
     # Browsers attach cookies, and let any page connect to this machine: the page's origin decides. A cookie without
     # an origin is no browser's doing that could be trusted.
     has_session = user is not None and user.is_authenticated

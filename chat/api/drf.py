@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Any, cast
 
 from django.conf import settings
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseNotAllowed
+from django.http.response import HttpResponseBase
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
@@ -51,6 +52,11 @@ class JsonApi(APIView):
     parser_classes = (JsonParser,)
     renderer_classes = (JSONRenderer,)
     content_negotiation_class = OnlyJson
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # noqa: ANN401  DRF's own
+        if request.method == "OPTIONS":  # the middleware's answer: methods need no credentials
+            return HttpResponseNotAllowed([method for method in self.allowed_methods if method != "OPTIONS"])
+        return super().dispatch(request, *args, **kwargs)
 
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
         return drf_exception_handler

@@ -11,7 +11,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from chat.access.authentication import caller_of
 from chat.access.callers import Caller
-from chat.api.turn_requests import View, wrong_method
+from chat.api.turn_requests import View, with_head, wrong_method
 from chat.errors import Forbidden, NotFound, Unauthorized
 from chat.streaming.background import in_thread
 from inference.auth import service_token
@@ -29,7 +29,7 @@ def for_tenants(*methods: str) -> Callable[[TenantView[P]], View[P]]:
         @csrf_exempt  # for sessions, which alone need it, caller_of looks at the token
         @wraps(view)
         async def answer(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
-            if request.method not in methods:
+            if request.method not in with_head(methods):
                 return wrong_method(methods)
             if settings.GPU_COORDINATOR_URL is not None:
                 raise NotFound("the GPU is lent by another service", code="no_coordinator")

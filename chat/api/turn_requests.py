@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
@@ -46,8 +46,17 @@ FAILURE_STATUS = {
 def wrong_method(methods: Sequence[str]) -> HttpResponseBase:
     """Return a 405 with the served methods in ``Allow``."""
     response = error_response(MethodNotAllowed(f"use {' or '.join(methods)} here"))
-    response.headers["Allow"] = ", ".join(methods)
+    response.headers["Allow"] = ", ".join(with_head(methods))
     return response
+
+
+def with_head(methods: Sequence[str]) -> list[str]:
+    return [*methods, *(["HEAD"] if "GET" in methods else [])]
+
+
+def without_stream(response: HttpResponseBase) -> HttpResponseBase:
+    """Return a response to HEAD: a stream whose body is not sent must not be waited for."""
+    return HttpResponse(headers=dict(response.headers)) if response.streaming else response
 
 
 def for_callers(*methods: str, any_key: bool = False) -> Callable[[CallerView[P]], View[P]]:
@@ -59,10 +68,11 @@ def for_callers(*methods: str, any_key: bool = False) -> Callable[[CallerView[P]
         @csrf_exempt
         @wraps(view)
         async def answer(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
-            if request.method not in methods:
+            if request.method not in with_head(methods):
                 return wrong_method(methods)
             caller = await in_thread(caller_of, request, any_key=any_key)
-            return await view(request, caller, *args, **kwargs)
+            response = await view(request, caller, *args, **kwargs)
+            return without_stream(response) if request.method == "HEAD" else response
 
         return answer
 

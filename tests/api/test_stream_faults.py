@@ -172,7 +172,7 @@ def test_cut_within_characters_and_resumed(client: httpx.Client) -> None:
     """UTF-8 safe, and resume is gapless: from behind every byte of a text the rest is what was not told yet."""
     lines = read_stream(client, "/chat/stream", say("é漢\N{GRINNING FACE}e\u0301", store=False))
     told = ""
-    for line in lines:
+    for line in lines[:-1]:
         told += line["token"]
         rest = read_stream(
             client, f"/chat/stream/{lines[0]['generation_id']}", headers={"Last-Event-ID": str(line["id"])}

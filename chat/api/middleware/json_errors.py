@@ -100,7 +100,10 @@ def body_too_large(max_bytes: int) -> BodyTooLarge:
 
 
 def in_json(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Render errors of other parts (405 of Django's decorators, debugging pages) as JSON."""
+    """Render errors of other parts (405 of Django's decorators, debugging pages) as JSON, and answer OPTIONS."""
+    if request.method == "OPTIONS" and response.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        methods = response.headers.get("Allow", "")
+        return HttpResponse(status=HTTPStatus.NO_CONTENT, headers={"Allow": f"{methods}, OPTIONS"})
     is_error = response.status_code >= HTTPStatus.BAD_REQUEST
     is_json = response.headers.get("Content-Type", "").startswith("application/json")
     if not is_error or is_json or is_page(request.path):

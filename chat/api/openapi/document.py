@@ -26,7 +26,8 @@ Gemma behind HTTP: answers token by token or whole, stored conversations, memori
 
 Errors are `{"error": {"code", "message", "field"}}`. Unknown fields of a body are ignored; null stands for a field
 that is left out. The WebSocket `/ws/chat` takes the frames ChatFrame, ResumeFrame and CancelFrame and sends
-AnswerFrame with the fields of the stream's lines. Each path may end with a slash or without one.
+AnswerFrame with the fields of the stream's lines. Each path may end with a slash or without one. `HEAD` is served
+where `GET` is, and `OPTIONS` everywhere: 204 with the methods in `Allow`.
 """
 # Of these, the answer to a request without credentials depends on the address of the caller.
 SECURITY: list[Json] = [{"bearer": []}, {"service": []}, {"session": []}, {}]
