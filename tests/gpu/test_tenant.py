@@ -158,14 +158,17 @@ def test_a_wipe_of_redis_changes_nothing_for_who_works(
     assert program.calls == ["load", "unload"]
 
 
-def test_without_redis_the_card_is_its_own_after_a_while(program: Program) -> None:
+def test_where_redis_never_was_the_card_is_not_taken(program: Program, caplog: pytest.LogCaptureFixture) -> None:
+    """Its address may be wrong, and the holder at another one."""
     tenant = gpu_tenant(
         "transcription", on_pause=program.unload, on_resume=program.load, redis_url="redis://127.0.0.1:9/0"
     )
     tenant.lonely_secs = 0.2
     with tenant:
+        until(lambda: "no Redis at the address" in caplog.text)
+        time.sleep(0.3)
         assert not tenant.is_allowed
-        until(lambda: tenant.is_allowed)
+    assert program.calls == []
 
 
 class TestAsking:

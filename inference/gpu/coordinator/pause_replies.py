@@ -19,6 +19,7 @@ class PauseReplies:
         self.refusal: str | None = None
         self._session_id = session_id
         self._n_paused = 0
+        self._paused_instances: set[str] = set()  # of listeners that name themselves, and repeat their reply
         self._n_freed_named = self._n_freed_unnamed = 0  # on the older channel, with our session and without
         self._offloading: Counter[Listener] = Counter()  # messages
         self._left: set[Listener] = set()
@@ -59,7 +60,9 @@ class PauseReplies:
         if channel == channels.PAUSED:
             if message.get("status", "paused") != "paused":
                 self.refusal = "the transcription service refused to pause"
-            self._n_paused += 1
+            instance = str(message.get("instance") or "")
+            self._n_paused += instance not in self._paused_instances
+            self._paused_instances |= {instance} - {""}
         elif session_id == self._session_id:
             if channel == channels.FREED:
                 self._n_freed_named += 1

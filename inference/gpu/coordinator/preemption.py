@@ -16,7 +16,6 @@ from inference.gpu.coordinator.config import CoordinatorConfig
 from inference.gpu.coordinator.pause_replies import PauseReplies
 from inference.gpu.protocol import channels
 
-SEEN = "gpu:resident"
 SUBSCRIBE_SECS = 1.0
 
 
@@ -119,7 +118,7 @@ class ResidentPause:
 
     def _check_absence(self, waited_secs: float) -> PauseOutcome | None:
         """Without residents the GPU is free, unless one was here a moment ago and may be reconnecting."""
-        if not self._redis.exists(SEEN):
+        if not self._redis.exists(channels.RESIDENTS_SEEN):
             return PauseOutcome()
         if waited_secs >= self._config.pause_secs:
             return PauseOutcome("the transcription service was here a moment ago and cannot be reached")
@@ -135,12 +134,12 @@ def count_residents(client: "redis.Redis[bytes]") -> tuple[int, int]:
 
 def has_residents(client: "redis.Redis[bytes]") -> bool:
     """Return whether there are residents, or were a moment ago."""
-    return sum(count_residents(client)) > 0 or bool(client.exists(SEEN))
+    return sum(count_residents(client)) > 0 or bool(client.exists(channels.RESIDENTS_SEEN))
 
 
 def note_residents(client: "redis.Redis[bytes]", config: CoordinatorConfig) -> None:
     """Note that there are residents now."""
-    client.set(SEEN, 1, px=int(config.resident_secs * 1000))
+    client.set(channels.RESIDENTS_SEEN, sum(count_residents(client)), px=int(config.resident_secs * 1000))
 
 
 def resume(client: "redis.Redis[bytes]", *, session_id: str, requester: str) -> None:

@@ -17,6 +17,9 @@ RESUME = "transcription_resume"
 STATE = "gpu_state"
 OWNER = "gpu_owner"
 
+# Number of subscriptions of residents when the coordinator last looked; expires.
+RESIDENTS_SEEN = "gpu:resident"
+
 # The second generation: commands to every tenant, replies by service.
 COMMAND = "gpu:command"
 ACKS = "gpu:ack:"

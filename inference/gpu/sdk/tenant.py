@@ -7,7 +7,9 @@
 
 A *resident* uses the GPU while no lease is granted: ``on_resume`` is called when it may (also at the start),
 ``on_pause`` when it has to leave, between two uses, and has to return with the memory free. A *guest*
-(``resident=False``) has the GPU only inside ``with gpu.ask(priority=1):``, which a resident may use, too.
+(``resident=False``) has the GPU only inside ``with gpu.ask(priority=1):``, which a resident may use, too. In asyncio
+programs it is ``async with gpu.use():``. Leaving ``with gpu_tenant(...)`` calls ``on_pause`` a last time. A tenant
+belongs to the process that entered it: after a fork the child makes its own.
 """
 
 import logging
@@ -24,6 +26,7 @@ import redis
 
 from inference.gpu.protocol import channels
 from inference.gpu.sdk.client import GpuRefused, TenantClient, TenantLease, new_session
+from inference.gpu.sdk.use import GpuUse
 
 __all__ = ["GpuRefused", "GpuTenant", "gpu_tenant"]
 
@@ -36,6 +39,9 @@ RECONNECT_SECS = 0.5
 LONELY_SECS = 30.0
 UNKNOWN_CHECKS = 3  # without a published state: there is no coordinator
 REPEAT_SECS = 2.0  # within which the same pause arrives on both sets of channels
+# Some coordinators drop what arrives while they are still sending the pause.
+FLUSH_SECS = 0.15
+N_CHANNEL_SETS = 2  # on which a resident counts
 # A pattern for one name: subscribers by pattern are not counted among the residents.
 ONLY_COMMANDS = channels.COMMAND[:-1] + f"[{channels.COMMAND[-1]}]"
 
@@ -89,43 +95,84 @@ class GpuTenant:
         self._last_pause = ("", 0.0)  # session and time of the last pause that was acted on
         self._n_disagreements = self._n_unknown = 0
         self._redis_seen_at = time.monotonic()
+        self._was_redis_seen = False
+        self._pid = os.getpid()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"gpu tenant {service}", daemon=True)
 
     def __enter__(self) -> "GpuTenant":
+        self._pid = os.getpid()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
+        with self._state:
+            self._state.notify_all()
         self._thread.join(LISTEN_SECS + 5.0)
-        self._coordinator.close()
-        self._redis.close()
+        try:
+            self._leave()
+        finally:
+            self._say_goodbye()
+            self._coordinator.close()
+            self._redis.close()
+
+    def _say_goodbye(self) -> None:
+        """Leave the number of residents, for which a coordinator would wait in case one is only reconnecting."""
+        if not (self._is_resident and self._was_redis_seen):
+            return
+        try:
+            if self._redis.decrby(channels.RESIDENTS_SEEN, N_CHANNEL_SETS) <= 0:
+                self._redis.delete(channels.RESIDENTS_SEEN)
+        except redis.RedisError as error:
+            log.debug("redis is away service=%s error=%s", self.service, error)
 
     # ---- for the program ----
 
     @property
     def is_allowed(self) -> bool:
         """True while the GPU may be used; only inside ``use`` does this stay true."""
-        return self._is_allowed
+        return self._is_allowed and self._pid == os.getpid()
 
-    @contextmanager
-    def use(self) -> Iterator[None]:
-        """Wait until the GPU may be used, and keep it for the block, which should take a second, not a minute."""
+    def use(self) -> GpuUse:
+        """Wait until the GPU may be used, and keep it for the block, which should take a second, not a minute.
+
+        For ``with`` and ``async with``. Raises GpuRefused when there is nothing to wait for: a guest that does not ask,
+        or whose lease was recalled (it may ask again); RuntimeError in a fork of the process that entered the tenant.
+        """
+        return GpuUse(self._begin_use, self._end_use)
+
+    def _begin_use(self, *, waits: bool) -> bool:
+        """Return whether the use has begun; with ``waits`` it has."""
+        self._check_process()
         with self._state:
-            self._state.wait_for(lambda: self._is_allowed)
-            self._n_using += 1
-        try:
-            yield
-        finally:
-            with self._state:
-                self._n_using -= 1
-                self._state.notify_all()
+            if waits:
+                self._state.wait_for(lambda: self._is_allowed or self._is_hopeless)
+            if self._is_allowed:
+                self._n_using += 1
+            elif self._is_hopeless:
+                raise GpuRefused("the GPU is not this program's: its lease was recalled or lost, or it has not asked")
+            return self._is_allowed
+
+    def _end_use(self) -> None:
+        with self._state:
+            self._n_using -= 1
+            self._state.notify_all()
+
+    @property
+    def _is_hopeless(self) -> bool:
+        is_asking = self._is_resident or self._lease is not None or bool(self._pending_session)
+        return self._over.is_set() or not is_asking
+
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            raise RuntimeError("this GPU tenant was entered in another process: a fork has to make its own")
 
     @contextmanager
     def ask(self, *, priority: int = 1, timeout_secs: float = 60.0) -> Iterator[TenantLease]:
         """Acquire the GPU (priority 1: interactive, 2: background) until the block ends, or until a more urgent request
-        recalls it: then ``use`` waits. Raises GpuRefused."""
+        recalls it: then ``use`` waits in a resident, and raises in a guest. Raises GpuRefused."""
+        self._check_process()
         lease = self._acquire(priority, timeout_secs)
         done = threading.Event()
         renewing = threading.Thread(target=self._renew_until, args=(lease, done), name="gpu lease", daemon=True)
@@ -186,6 +233,8 @@ class GpuTenant:
             if self._is_allowed:
                 return
             self._on_resume()
+            # The same session may be paused again now, and has to be obeyed then.
+            self._last_pause = (self._last_pause[0], 0.0)
             with self._state:
                 self._is_allowed = True
                 self._state.notify_all()
@@ -196,6 +245,7 @@ class GpuTenant:
             was_allowed = self._is_allowed
             with self._state:
                 self._is_allowed = False
+                self._state.notify_all()
                 self._state.wait_for(lambda: self._n_using == 0)
             if was_allowed:
                 self._on_pause()
@@ -212,10 +262,18 @@ class GpuTenant:
                 # Raised by a callback: without this thread no lease could be granted to other tenants again.
                 log.exception("entering or leaving the GPU failed service=%s", self.service)
             if self._is_resident and time.monotonic() - self._redis_seen_at > self.lonely_secs:
-                self._enter_alone()
+                self._act_alone()
             self._over.wait(RECONNECT_SECS)
 
-    def _enter_alone(self) -> None:
+    def _act_alone(self) -> None:
+        """Enter the GPU without Redis, where it was reached before; the other holder has left by now.
+
+        Where it never was, its address may be wrong, and the holder may be at another one.
+        """
+        if not self._was_redis_seen:
+            log.warning("no Redis at the address of this GPU tenant, so the GPU is not used service=%s", self.service)
+            self._redis_seen_at = time.monotonic()  # warned again after the same time
+            return
         try:
             self._enter()
         except Exception:
@@ -235,7 +293,7 @@ class GpuTenant:
                     self._handle(message["channel"].decode(), channels.decode(message["data"]) or {})
                 if time.monotonic() >= check_at:
                     self._compare_state()
-                    self._redis_seen_at = time.monotonic()
+                    self._redis_seen_at, self._was_redis_seen = time.monotonic(), True
                     check_at = self._redis_seen_at + CHECK_SECS
 
     def _handle(self, channel: str, message: dict[str, Any]) -> None:
@@ -265,7 +323,8 @@ class GpuTenant:
             return
         # The pause belongs to our own request: nothing has to leave.
         is_own = session_id == self._pending_session and session_id != ""
-        self._redis.publish(channels.PAUSED, _old("paused", offloading=True, queued_chunks=0))
+        began = time.monotonic()
+        self._publish_old(channels.PAUSED, "paused", offloading=True, queued_chunks=0)
         self._answer("paused", session_id, offloading=True)
         try:
             if not is_own:
@@ -273,9 +332,16 @@ class GpuTenant:
         except Exception:
             self._answer("error", session_id, error="the program could not leave the GPU")
             raise
-        self._redis.publish(channels.FREED, _old("freed"))
+        if (rest_secs := began + FLUSH_SECS - time.monotonic()) > 0:
+            time.sleep(rest_secs)
+        # Again, for a coordinator that has dropped the first one.
+        self._publish_old(channels.PAUSED, "paused", offloading=True, queued_chunks=0)
+        self._publish_old(channels.FREED, "freed")
         self._answer("paused", session_id)
         self._last_pause = (session_id, time.monotonic())
+
+    def _publish_old(self, channel: str, status: str, **more: object) -> None:
+        self._redis.publish(channel, channels.encode({"status": status, "instance": self._instance, **more}))
 
     def _answer(self, ack_type: str, session_id: str, *, error: str | None = None, **metadata: object) -> None:
         details = metadata | {"instance": self._instance}
@@ -300,7 +366,3 @@ class GpuTenant:
             self._enter()
         else:
             self._leave()
-
-
-def _old(status: str, **more: object) -> str:
-    return channels.encode({"status": status, **more})
