@@ -124,8 +124,8 @@ class TestDeleting:
     def test_one_with_all_that_belongs_to_it(self, chat: Conversation) -> None:
         client = operator()
         unfinished(chat)
-        asked = client.get(f"{CONVERSATIONS}{chat.pk}/delete/").content.decode()
-        assert "The deadline (3 messages)" in asked
+        question = client.get(f"{CONVERSATIONS}{chat.pk}/delete/").content.decode()
+        assert "The deadline (3 messages)" in question
         assert client.post(f"{CONVERSATIONS}{chat.pk}/delete/", {"post": "yes"}).status_code == 302
         for model in (Conversation, Message, Retrieval, Generation):
             assert not model.objects.exists()

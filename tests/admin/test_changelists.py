@@ -117,16 +117,16 @@ class TestFilters:
         assert titles(client, f"?updated_at__gte={quote(since)}") == {"new"}
 
     @pytest.mark.parametrize(
-        ("value", "found"),
+        ("value", "expected"),
         [("unfinished", {"q", "r"}), ("running", {"r"}), ("failed", {"f"}), ("complete", {"c", "f"}), ("odd", set())],
     )
-    def test_by_status_of_any_answer(self, client: Client, value: str, found: set[str]) -> None:
+    def test_by_status_of_any_answer(self, client: Client, value: str, expected: set[str]) -> None:
         for title, status in (("q", "queued"), ("r", "running"), ("f", "failed"), ("c", "complete")):
             add_answer(conversation(title=title), status=status)
         failed = Conversation.objects.get(title="f")
         add_answer(failed)
         add_answer(failed)
-        assert titles(client, f"?status={value}") == found
+        assert titles(client, f"?status={value}") == expected
 
     def test_by_device_of_any_answer(self, client: Client) -> None:
         add_answer(conversation(title="cpu"))

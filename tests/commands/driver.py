@@ -39,8 +39,8 @@ class Driver:
         return finished(self.start_batch(*options))
 
     def succeed(self, *options: str) -> None:
-        status, said = self.batch(*options)
-        assert status == 0, said
+        status, stderr = self.batch(*options)
+        assert status == 0, stderr
 
     def results(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.output.read_text(encoding="utf-8").splitlines()]

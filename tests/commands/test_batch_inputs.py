@@ -24,8 +24,8 @@ def parsed(opened: BatchInput) -> list[BatchPrompt | LineFailure]:
     return [opened.parse(raw) for raw in opened.lines()]
 
 
-def texts(found: list[BatchPrompt | LineFailure]) -> list[str]:
-    return [prompt.request.messages[-1].content for prompt in found if isinstance(prompt, BatchPrompt)]
+def texts(result: list[BatchPrompt | LineFailure]) -> list[str]:
+    return [prompt.request.messages[-1].content for prompt in result if isinstance(prompt, BatchPrompt)]
 
 
 def one(path: Path, line: object, options: BatchOptions = OPTIONS) -> BatchPrompt | LineFailure:
@@ -40,9 +40,9 @@ def jsonl(tmp_path: Path) -> Path:
 
 class TestForms:
     def test_plain_lines_are_prompts_and_blank_ones_count_as_lines(self, tmp_path: Path) -> None:
-        found = parsed(source(tmp_path / "in.txt", b"first\n\n  \nsecond \xc3\xa9\r\nlast without end"))
+        result = parsed(source(tmp_path / "in.txt", b"first\n\n  \nsecond \xc3\xa9\r\nlast without end"))
         assert [
-            (prompt.line, prompt.request.messages[-1].content) for prompt in found if isinstance(prompt, BatchPrompt)
+            (prompt.line, prompt.request.messages[-1].content) for prompt in result if isinstance(prompt, BatchPrompt)
         ] == [
             (1, "first"),
             (4, "second é"),
@@ -56,19 +56,19 @@ class TestForms:
         assert source(tmp_path / "in.txt", b"42\n").form is PromptFormat.PLAIN
 
     def test_the_name_decides_before_the_content(self, jsonl: Path) -> None:
-        (found,) = parsed(source(jsonl, b"not json\n"))
-        assert isinstance(found, LineFailure)
-        assert found.code == "invalid_line"
+        (result,) = parsed(source(jsonl, b"not json\n"))
+        assert isinstance(result, LineFailure)
+        assert result.code == "invalid_line"
 
     def test_plain_can_be_forced_on_text_that_looks_like_json(self, tmp_path: Path) -> None:
-        (found,) = parsed(source(tmp_path / "in.txt", b'{"prompt": 1}\n', form=PromptFormat.PLAIN))
-        assert isinstance(found, BatchPrompt)
-        assert found.request.messages[-1].content == '{"prompt": 1}'
+        (result,) = parsed(source(tmp_path / "in.txt", b'{"prompt": 1}\n', form=PromptFormat.PLAIN))
+        assert isinstance(result, BatchPrompt)
+        assert result.request.messages[-1].content == '{"prompt": 1}'
 
     def test_a_byte_order_mark_is_not_part_of_the_first_prompt(self, tmp_path: Path) -> None:
-        (found,) = parsed(source(tmp_path / "in.txt", b"\xef\xbb\xbfhello\n"))
-        assert isinstance(found, BatchPrompt)
-        assert found.request.messages[-1].content == "hello"
+        (result,) = parsed(source(tmp_path / "in.txt", b"\xef\xbb\xbfhello\n"))
+        assert isinstance(result, BatchPrompt)
+        assert result.request.messages[-1].content == "hello"
 
     def test_an_empty_file_has_no_prompts(self, tmp_path: Path) -> None:
         assert parsed(source(tmp_path / "in.txt", b"")) == []
@@ -84,22 +84,22 @@ class TestForms:
 
 class TestRequests:
     def test_everything_runs_at_batch_priority_even_if_a_line_says_otherwise(self, jsonl: Path) -> None:
-        found = one(jsonl, {"prompt": "x", "priority": "interactive"})
-        assert isinstance(found, BatchPrompt)
-        assert found.request.priority == Priority.BATCH
+        result = one(jsonl, {"prompt": "x", "priority": "interactive"})
+        assert isinstance(result, BatchPrompt)
+        assert result.request.priority == Priority.BATCH
 
     def test_a_line_overrides_the_command_line(self, jsonl: Path) -> None:
         options = BatchOptions(fields={"max_tokens": 5, "temperature": 0.1}, system="Be terse.", owner="local")
-        found = one(jsonl, {"prompt": "x", "max_tokens": 9, "system": "Be long."}, options)
-        assert isinstance(found, BatchPrompt)
-        assert (found.request.max_tokens, found.request.temperature) == (9, 0.1)
-        assert [message.content for message in found.request.messages] == ["Be long.", "x"]
+        result = one(jsonl, {"prompt": "x", "max_tokens": 9, "system": "Be long."}, options)
+        assert isinstance(result, BatchPrompt)
+        assert (result.request.max_tokens, result.request.temperature) == (9, 0.1)
+        assert [message.content for message in result.request.messages] == ["Be long.", "x"]
 
     def test_messages_with_a_system_message_keep_it(self, jsonl: Path) -> None:
         messages = [{"role": "system", "content": "Mine."}, {"role": "user", "content": "x"}]
-        found = one(jsonl, {"messages": messages}, BatchOptions(fields={}, system="Yours.", owner="local"))
-        assert isinstance(found, BatchPrompt)
-        assert [message.content for message in found.request.messages] == ["Mine.", "x"]
+        result = one(jsonl, {"messages": messages}, BatchOptions(fields={}, system="Yours.", owner="local"))
+        assert isinstance(result, BatchPrompt)
+        assert [message.content for message in result.request.messages] == ["Mine.", "x"]
 
     @pytest.mark.parametrize("name", [7, "a", None, {"doc": 3}, [1, 2]])
     def test_the_id_may_be_any_json(self, jsonl: Path, name: object) -> None:
@@ -126,10 +126,10 @@ class TestBadLines:
         ],
     )
     def test_a_line_that_cannot_be_meant_fails_alone(self, jsonl: Path, line: object, words: str) -> None:
-        found = parsed(source(jsonl, json.dumps(line).encode() + b'\n{"prompt": "fine"}\n'))
-        assert isinstance(found[0], LineFailure)
-        assert words in found[0].message
-        assert isinstance(found[1], BatchPrompt)
+        result = parsed(source(jsonl, json.dumps(line).encode() + b'\n{"prompt": "fine"}\n'))
+        assert isinstance(result[0], LineFailure)
+        assert words in result[0].message
+        assert isinstance(result[1], BatchPrompt)
 
     @pytest.mark.parametrize(
         "line",
@@ -143,23 +143,23 @@ class TestBadLines:
         ],
     )
     def test_bytes_that_are_no_json_for_us_fail_alone(self, jsonl: Path, line: bytes) -> None:
-        found = parsed(source(jsonl, line + b'\n{"prompt": "fine"}\n', limit=1_000_000))
-        assert [type(item) for item in found] == [LineFailure, BatchPrompt]
+        result = parsed(source(jsonl, line + b'\n{"prompt": "fine"}\n', limit=1_000_000))
+        assert [type(item) for item in result] == [LineFailure, BatchPrompt]
 
     def test_the_id_of_a_bad_line_is_kept_for_the_report(self, jsonl: Path) -> None:
         assert one(jsonl, {"id": "doc-7", "prompt": "x", "max_tokens": -1}).prompt_id == "doc-7"
 
     def test_a_line_beyond_the_limit_fails_without_being_read_whole(self, jsonl: Path) -> None:
         long = b'{"prompt": "' + b"x" * 5000 + b'"}\n'
-        found = parsed(source(jsonl, long + b'{"prompt": "fine"}\n', limit=100))
-        assert isinstance(found[0], LineFailure)
-        assert found[0].code == "too_long"
-        assert isinstance(found[1], BatchPrompt)
-        assert found[1].line == 2
+        result = parsed(source(jsonl, long + b'{"prompt": "fine"}\n', limit=100))
+        assert isinstance(result[0], LineFailure)
+        assert result[0].code == "too_long"
+        assert isinstance(result[1], BatchPrompt)
+        assert result[1].line == 2
 
     def test_a_line_of_just_the_limit_is_taken(self, tmp_path: Path) -> None:
-        (found,) = parsed(source(tmp_path / "in.txt", b"x" * 100 + b"\n", limit=100))
-        assert isinstance(found, BatchPrompt)
+        (result,) = parsed(source(tmp_path / "in.txt", b"x" * 100 + b"\n", limit=100))
+        assert isinstance(result, BatchPrompt)
 
 
 class TestDigests:

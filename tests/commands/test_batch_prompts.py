@@ -23,9 +23,9 @@ def say(text: str, delay_ms: int = 0) -> dict[str, str]:
 class TestWholeRuns:
     def test_every_line_is_answered_once(self, driver: Driver) -> None:
         driver.write(*[{**say(f"answer {number}"), "id": f"doc-{number}"} for number in range(1, 31)])
-        status, said = driver.batch("--max-tokens", "40", "--seed", "3")
-        assert status == 0, said
-        assert "All 30 lines answered" in said
+        status, stderr = driver.batch("--max-tokens", "40", "--seed", "3")
+        assert status == 0, stderr
+        assert "All 30 lines answered" in stderr
         assert driver.lines_done() == list(range(1, 31))
         for result in driver.results():
             assert result["id"] == f"doc-{result['line']}"
@@ -95,21 +95,21 @@ class TestFailures:
         driver.write(
             say("a"), "{broken", {"prompt": "x", "max_tokens": 0, "id": "m"}, say("d"), {"prompt": "y" * 200_000}
         )
-        status, said = driver.batch()
+        status, stderr = driver.batch()
         assert status == 1
         assert driver.lines_done() == [1, 4]
-        assert "3 lines failed" in said
+        assert "3 lines failed" in stderr
         for words in ("line 2: invalid_line", "line 3: invalid_request", "line 5: context_overflow"):
-            assert words in said
+            assert words in stderr
         failed = [json.loads(line) for line in Path(f"{driver.output}.failed").read_text().splitlines()]
         assert {(record["line"], record["id"]) for record in failed} == {(2, None), (3, "m"), (5, None)}
 
     def test_a_failed_line_is_tried_again_and_its_report_goes_when_it_succeeds(self, driver: Driver) -> None:
         driver.write(say("a"), {**say("slow answer", delay_ms=200), "timeout_s": 0.5})
         for tries in (1, 2):
-            status, said = driver.batch()
+            status, stderr = driver.batch()
             assert status == 1
-            assert "line 2: timeout" in said
+            assert "line 2: timeout" in stderr
             assert len(driver.rows("id")) == 1 + tries
         driver.write(say("a"), say("slow answer"))
         driver.succeed()
@@ -120,11 +120,11 @@ class TestFailures:
         driver.write(say("a"), "{broken")
         driver.batch("--temperature", "0.5")
         before = driver.output.read_bytes()
-        status, said = driver.batch("--temperature", "0.6")
-        assert (status, "other options: temperature" in said) == (1, True)
+        status, stderr = driver.batch("--temperature", "0.6")
+        assert (status, "other options: temperature" in stderr) == (1, True)
         driver.write(say("A"), "{broken")
-        status, said = driver.batch("--temperature", "0.5")
-        assert (status, "line 1 of" in said) == (1, True)
+        status, stderr = driver.batch("--temperature", "0.5")
+        assert (status, "line 1 of" in stderr) == (1, True)
         assert driver.output.read_bytes() == before
         driver.write(say("A"))
         driver.succeed("--temperature", "0.6", "--restart")
@@ -133,22 +133,22 @@ class TestFailures:
     def test_a_file_of_something_else_is_left_alone(self, driver: Driver) -> None:
         driver.write(say("a"))
         driver.output.write_text("my thesis\n")
-        status, said = driver.batch()
-        assert (status, "not a result" in said) == (1, True)
+        status, stderr = driver.batch()
+        assert (status, "not a result" in stderr) == (1, True)
         assert driver.output.read_text() == "my thesis\n"
 
     def test_in_and_out_must_differ(self, driver: Driver) -> None:
         driver.write(say("a"))
         driver.output = driver.input
-        status, said = driver.batch()
-        assert (status, "same file" in said) == (1, True)
+        status, stderr = driver.batch()
+        assert (status, "same file" in stderr) == (1, True)
 
     def test_a_second_process_on_the_same_file_is_refused(self, driver: Driver) -> None:
         driver.write(say("a long answer that ends when the test does", delay_ms=500))
         first = driver.start_batch()
         driver.wait_for_rows(1)
-        status, said = driver.batch()
-        assert (status, "another batch_prompts" in said) == (1, True)
+        status, stderr = driver.batch()
+        assert (status, "another batch_prompts" in stderr) == (1, True)
         interrupt(first)
         assert finished(first)[0] == 130
 
@@ -162,19 +162,19 @@ class TestFailures:
     )
     def test_a_command_line_that_cannot_be_meant(self, driver: Driver, options: list[str], words: str) -> None:
         driver.write(say("a"))
-        status, said = finished(driver.start("batch_prompts", str(driver.input), str(driver.output), *options))
-        assert (status, words in said) == (1, True)
+        status, stderr = finished(driver.start("batch_prompts", str(driver.input), str(driver.output), *options))
+        assert (status, words in stderr) == (1, True)
         assert not driver.output.exists()
 
     def test_without_a_service_it_says_so(self, tmp_path: Path) -> None:
         stack = LiveStack(backend="fake", environment={})
         driver = Driver(stack, tmp_path)
         driver.write(say("a"))
-        status, said = driver.batch()
+        status, stderr = driver.batch()
         stack.clean_up()
         assert status == 1
-        assert "the service is not running" in said
-        assert "Traceback" not in said
+        assert "the service is not running" in stderr
+        assert "Traceback" not in stderr
         assert not driver.output.exists()
 
 
@@ -189,17 +189,17 @@ class TestCutRuns:
         assert n_written < 40
         with driver.output.open("ab") as file:
             file.write(driver.output.read_bytes().splitlines()[0][:50])
-        status, said = driver.batch("--concurrency", "6")
-        assert status == 0, said
+        status, stderr = driver.batch("--concurrency", "6")
+        assert status == 0, stderr
         assert driver.lines_done() == list(range(1, 41))
         assert all(result["response"] == f"answer {result['line']}" for result in driver.results())
         assert driver.statuses() == ["complete"] * 40
 
     def test_a_run_that_is_killed_again_and_again_ends(self, driver: Driver) -> None:
         driver.write(*[say(f"{number}", delay_ms=20) for number in range(1, 25)])
-        for wanted in (4, 8, 12):
+        for n_results in (4, 8, 12):
             process = driver.start_batch("--concurrency", "4")
-            driver.wait_for_results(wanted)
+            driver.wait_for_results(n_results)
             os.kill(process.pid, signal.SIGKILL)
             finished(process)
         driver.succeed("--concurrency", "4")
@@ -211,12 +211,12 @@ class TestCutRuns:
         process = driver.start_batch("--concurrency", "4")
         driver.wait_for_results(2)
         interrupt(process)
-        asked = time.monotonic()
-        status, said = finished(process)
-        assert time.monotonic() - asked < 5
+        interrupted_at = time.monotonic()
+        status, stderr = finished(process)
+        assert time.monotonic() - interrupted_at < 5
         assert status == 130
-        assert "of 12 lines answered. Start again to continue." in said
-        assert "Traceback" not in said
+        assert "of 12 lines answered. Start again to continue." in stderr
+        assert "Traceback" not in stderr
         wait_until(lambda: not driver.rows("id", UNFINISHED), timeout_secs=10, what="nothing is left under way")
         n_complete = driver.statuses().count("complete")
         assert n_complete == len(driver.results())
@@ -259,8 +259,8 @@ class TestCutRuns:
             f"request_cancel(generation_id=Generation.objects.get(owner='{driver.owner}').pk)"
         )
         assert driver.stack.run("shell", "-c", stop).returncode == 0
-        status, said = finished(process)
-        assert (status, "line 1: cancelled" in said) == (1, True)
+        status, stderr = finished(process)
+        assert (status, "line 1: cancelled" in stderr) == (1, True)
 
 
 class TestBesideOthers:
@@ -290,8 +290,8 @@ class TestBesideOthers:
             os.kill(stack.pid, signal.SIGKILL)
             stack.wait()
             stack.start()
-            status, said = finished(process)
-            assert status == 0, said
+            status, stderr = finished(process)
+            assert status == 0, stderr
             assert driver.lines_done() == list(range(1, 31))
             assert driver.statuses() == ["complete"] * 30
         finally:

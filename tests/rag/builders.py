@@ -23,7 +23,7 @@ def line(text: str, speaker: str = "Sarah", *, at: datetime = NOW, emotion: str 
 def remember(
     *lines: str | SegmentIn, owner: str = "", job_id: str = "job", title: str = "", at: datetime = NOW
 ) -> Transcript:
-    segments = tuple(each if isinstance(each, SegmentIn) else line(each, at=at) for each in lines)
+    segments = tuple(utterance if isinstance(utterance, SegmentIn) else line(utterance, at=at) for utterance in lines)
     transcript = TranscriptIn(job_id=job_id, segments=segments, title=title, recorded_at=at)
     return index_transcript(owner=owner, transcript=transcript)
 
@@ -53,15 +53,15 @@ def ask(
     )
 
 
-def texts(found: RetrievalResult) -> list[str]:
-    assert found.error == ""
-    return [source.text for source in found.sources]
+def texts(result: RetrievalResult) -> list[str]:
+    assert result.error == ""
+    return [source.text for source in result.sources]
 
 
-def word_vectors(given: Sequence[str]) -> Vectors:
+def word_vectors(sentences: Sequence[str]) -> Vectors:
     """A model for tests of filters and ranking: texts that share words are near each other."""
-    vectors = np.full((len(given), DIMENSIONS), 1e-3, np.float32)
-    for row, text in enumerate(given):
+    vectors = np.full((len(sentences), DIMENSIONS), 1e-3, np.float32)
+    for row, text in enumerate(sentences):
         for word in words(text):
             vectors[row, sum(word.encode()) % DIMENSIONS] += 1.0
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -15,16 +15,16 @@ def said(text: str) -> list[tuple[str, str]]:
     """(speaker, text) of every segment; there must be no problem."""
     parsed = parse(text)
     assert parsed.problems == []
-    return [(each.speaker, each.text) for each in segments(parsed)]
+    return [(entry.speaker, entry.text) for entry in segments(parsed)]
 
 
 def segments(parsed: ParsedFile) -> list[SegmentIn]:
-    return [each for transcript in parsed.transcripts for each in transcript.segments]
+    return [entry for transcript in parsed.transcripts for entry in transcript.segments]
 
 
 def times(text: str) -> list[tuple[float | None, float | None]]:
     [transcript] = parse(text).transcripts
-    return [(each.start_secs, each.end_secs) for each in transcript.segments]
+    return [(entry.start_secs, entry.end_secs) for entry in transcript.segments]
 
 
 def problems(text: str) -> list[str]:
@@ -92,13 +92,13 @@ def test_what_cannot_be_taken_in_is_told_by_its_line_and_the_rest_goes_on() -> N
         f"1\n00:00:xx,000 --> 00:00:02,000\nlost\n\n2\n00:00:05,000 --> 00:00:01,000\nlost\n\n3\n{TIMES}\n<i></i>\n\n"
     )
     parsed = parse(text + f"4\n{TIMES}\nkept\n")
-    assert [each.where for each in parsed.problems] == ["line 2", "line 6", "line 10"]
-    assert [each.text for each in parsed.problems] == [
+    assert [entry.where for entry in parsed.problems] == ["line 2", "line 6", "line 10"]
+    assert [entry.text for entry in parsed.problems] == [
         "invalid times: '00:00:xx,000 --> 00:00:02,000'",
         "the cue ends before it begins: '00:00:05,000 --> 00:00:01,000'",
         "the cue has no text",
     ]
-    assert [each.text for each in parsed.transcripts[0].segments] == ["kept"]
+    assert [entry.text for entry in parsed.transcripts[0].segments] == ["kept"]
 
 
 def test_a_megabyte_in_one_cue() -> None:
@@ -165,4 +165,4 @@ def test_speakers(texts: tuple[str, ...], expected: list[tuple[str, str]]) -> No
 @given(st.text(st.sampled_from("0123:,.-> \n\rAaWEBVTTNOTE<v/>&{}[]\ufeff\0\u2028"), max_size=200))
 def test_any_text_is_parsed_or_told(text: str) -> None:
     parsed = parse(text)
-    assert all(each.text and each.text == each.text.strip() for each in segments(parsed))
+    assert all(entry.text and entry.text == entry.text.strip() for entry in segments(parsed))

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.db import connection
+from pytest_django import Settings
 
 from chat.rag.indexing.indexer import delete_transcript, index_transcripts
 from chat.rag.models import Passage, Segment, Transcript
@@ -43,8 +44,8 @@ def recordings(version: str) -> list[TranscriptIn]:
 
 
 def import_one_by_one(version: str) -> None:
-    for each in recordings(version):
-        assert len(list(index_transcripts(owner="", transcripts=[each]))) == 1
+    for recording in recordings(version):
+        assert len(list(index_transcripts(owner="", transcripts=[recording]))) == 1
 
 
 def test_two_imports_of_the_same_at_once() -> None:
@@ -56,25 +57,27 @@ def test_two_imports_of_the_same_at_once() -> None:
         assert versions.get().text in {f"budget {n} first", f"budget {n} second"}
 
 
-def test_searching_while_all_is_deleted_and_comes_back() -> None:
+def test_searching_while_all_is_deleted_and_comes_back(settings: Settings) -> None:
+    # The locks of the writers and a loaded machine may delay a search for longer than a chat turn would wait.
+    settings.RAG_TIMEOUT_SECS = 60.0
     import_one_by_one("first")
     done = threading.Event()
     n_searches = 0
 
     def delete_and_bring_back() -> None:
         try:
-            for each in recordings("second"):
-                assert delete_transcript(owner="", job_id=each.job_id)
-                list(index_transcripts(owner="", transcripts=[each]))
+            for recording in recordings("second"):
+                assert delete_transcript(owner="", job_id=recording.job_id)
+                list(index_transcripts(owner="", transcripts=[recording]))
         finally:
             done.set()
 
     def search_on() -> None:
         nonlocal n_searches
         while not done.is_set():
-            found = ask("budget", top_k=50)
-            assert found.error == ""
-            assert all(source.text.startswith("budget") for source in found.sources if "budget" in source.text)
+            result = ask("budget", top_k=50)
+            assert result.error == ""
+            assert all(source.text.startswith("budget") for source in result.sources if "budget" in source.text)
             n_searches += 1
 
     at_once(delete_and_bring_back, search_on)
@@ -83,7 +86,7 @@ def test_searching_while_all_is_deleted_and_comes_back() -> None:
         f"budget {n} second" for n in range(N_RECORDINGS)
     }
     # The index that went through all this holds what one that begins now would hold.
-    held = hybrid.INDEX.fresh()
+    before = hybrid.INDEX.fresh()
     hybrid.INDEX.clear()
-    anew = hybrid.INDEX.fresh()
-    assert held.columns.id[held.columns.is_alive].tolist() == anew.columns.id.tolist()
+    after = hybrid.INDEX.fresh()
+    assert before.columns.id[before.columns.is_alive].tolist() == after.columns.id.tolist()

@@ -17,24 +17,24 @@ ALIKE = [
 ]
 
 
-def vectors(*given: str) -> embedding.Vectors:
-    found = embedding.embed(given)
-    assert found is not None
-    return found
+def vectors(*sentences: str) -> embedding.Vectors:
+    result = embedding.embed(sentences)
+    assert result is not None
+    return result
 
 
 def test_paraphrases_are_near_and_strangers_far() -> None:
     left, right = vectors(*(a for a, _ in ALIKE)), vectors(*(b for _, b in ALIKE))
     nearness = left @ right.T
-    np.fill_diagonal(others := nearness.copy(), 0.0)
+    np.fill_diagonal(off_diagonal := nearness.copy(), 0.0)
     assert nearness.diagonal().min() > 0.25
-    assert (nearness.diagonal() > others.max(axis=1) + 0.15).all()
+    assert (nearness.diagonal() > off_diagonal.max(axis=1) + 0.15).all()
 
 
 def test_alone_or_among_others_the_vector_is_the_same() -> None:
-    said = [text for pair in ALIKE for text in pair] + ["Yes.", "word " * 300, "", "Zürich, naïve, 預算"] * 4
-    together = vectors(*said)
-    alone = np.concatenate([vectors(text) for text in said])
+    many_texts = [text for pair in ALIKE for text in pair] + ["Yes.", "word " * 300, "", "Zürich, naïve, 預算"] * 4
+    together = vectors(*many_texts)
+    alone = np.concatenate([vectors(text) for text in many_texts])
     assert np.abs(together - alone).max() < 1e-5
     assert np.linalg.norm(together, axis=1) == pytest.approx(1.0, abs=1e-5)
 
@@ -62,10 +62,10 @@ def _no_model(request: pytest.FixtureRequest, tmp_path: Path, settings: Settings
 @pytest.mark.django_db(transaction=True)
 def test_without_a_model_words_are_searched(caplog: pytest.LogCaptureFixture) -> None:
     remember("The deadline moved to Friday.", "My cat likes fish.")
-    found = ask("the deadline")
-    assert texts(found) == ["The deadline moved to Friday."]
-    assert found.note.startswith("the embedding model can")
-    assert found.sources[0].scores["vector"] is None
-    assert embedding.unavailable_reason() == found.note
-    assert "/" not in found.note
+    result = ask("the deadline")
+    assert texts(result) == ["The deadline moved to Friday."]
+    assert result.note.startswith("the embedding model can")
+    assert result.sources[0].scores["vector"] is None
+    assert embedding.unavailable_reason() == result.note
+    assert "/" not in result.note
     assert len([record for record in caplog.records if record.name == embedding.log.name]) == 1

@@ -17,7 +17,7 @@ MARCH = datetime(2026, 3, 1, 14, 5, tzinfo=UTC)
 
 
 def lines(*rows: object) -> ParsedFile:
-    return json_files.parse_lines("\n".join(each if isinstance(each, str) else json.dumps(each) for each in rows))
+    return json_files.parse_lines("\n".join(entry if isinstance(entry, str) else json.dumps(entry) for entry in rows))
 
 
 def one_object(data: object) -> ParsedFile:
@@ -50,7 +50,7 @@ class TestWhisper:
         [transcript] = one_object(
             {"text": "a b", "segments": [{"text": "a"}, {"text": "b", "start": None}]}
         ).transcripts
-        assert [(each.text, each.speaker, each.start_secs) for each in transcript.segments] == [
+        assert [(entry.text, entry.speaker, entry.start_secs) for entry in transcript.segments] == [
             ("a", "", None),
             ("b", "", None),
         ]
@@ -81,7 +81,7 @@ class TestWhisper:
             'segments[2]: "start" must be a number',
             "segments[4]: has no text",
         ]
-        assert [each.text for each in parsed.transcripts[0].segments] == ["kept"]
+        assert [entry.text for entry in parsed.transcripts[0].segments] == ["kept"]
 
     @pytest.mark.parametrize(
         "text", ["", "{", "7", '"x"', '{"segments": 7}', '{"segments": [{"text": "x"}], "date": "x"}']
@@ -116,14 +116,14 @@ class TestRows:
             {"text": "one", "speaker": "Sarah", "created_at": "2026-03-01T14:05:00Z"},
             {"text": "two", "speaker": "John", "created_at": "2026-03-01T14:05:30+00:00"},
         ).transcripts
-        assert [each.start_secs for each in transcript.segments] == [0.0, 30.0]
+        assert [entry.start_secs for entry in transcript.segments] == [0.0, 30.0]
         assert transcript.recorded_at == MARCH
 
     def test_search_results_come_back_in(self) -> None:
         hit = {"id": "s", "text": "x", "type": "transcript_segment", "score": 0.9}
-        found = {"speaker": "Sarah", "job_id": "j", "start_time": 3.5, "created_at": MARCH.isoformat()}
+        fields = {"speaker": "Sarah", "job_id": "j", "start_time": 3.5, "created_at": MARCH.isoformat()}
         note = {"id": "m", "text": "T: b", "type": "memory", "metadata": {"memory_id": "m", "title": "T", "body": "b"}}
-        parsed = one_object({"success": True, "results": [hit | {"metadata": found}, note]})
+        parsed = one_object({"success": True, "results": [hit | {"metadata": fields}, note]})
         assert (parsed.transcripts[0].job_id, parsed.transcripts[0].segments[0].start_secs) == ("j", 3.5)
         assert (parsed.notes[0].title, parsed.notes[0].body) == ("T", "b")
 
@@ -131,10 +131,10 @@ class TestRows:
         parsed = lines(
             {"text": "kept", "speaker": "S"}, "{", "[]", {"speaker": "S"}, {"title": "T"}, {"text": 5}, '{"a": nan}'
         )
-        told = problems(parsed)
-        assert [each.partition(":")[0] for each in told] == ["line 2", "line 3", "line 4", "line 5", "line 7"]
-        assert told[0].startswith("line 2: is not JSON")
-        assert told[1:4] == ["line 3: is not a JSON object", "line 4: has no text", "line 5: has no text"]
+        complaints = problems(parsed)
+        assert [entry.partition(":")[0] for entry in complaints] == ["line 2", "line 3", "line 4", "line 5", "line 7"]
+        assert complaints[0].startswith("line 2: is not JSON")
+        assert complaints[1:4] == ["line 3: is not a JSON object", "line 4: has no text", "line 5: has no text"]
         assert [note.body for note in parsed.notes] == ["5"]
 
     @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ class TestRows:
     @example(["0\n0"])
     def test_any_rows_are_taken_or_told(self, rows: list[object]) -> None:
         parsed = lines(*rows)
-        n_taken = sum(len(each.segments) for each in parsed.transcripts) + len(parsed.notes)
+        n_taken = sum(len(entry.segments) for entry in parsed.transcripts) + len(parsed.notes)
         # A text is a row as it is, and several where it has line breaks.
         written = [line for row in rows for line in (row.split("\n") if isinstance(row, str) else [json.dumps(row)])]
         assert n_taken + len(parsed.problems) == sum(bool(line.strip()) for line in written)
@@ -213,7 +213,7 @@ class TestText:
 
     def test_minutes_with_names_are_a_transcript(self) -> None:
         [transcript] = prose.parse_text("Sarah: Hello.\nJohn: Hi.\n\nSarah: So, the\ndeadline.\n").transcripts
-        assert [(each.speaker, each.text) for each in transcript.segments] == [
+        assert [(entry.speaker, entry.text) for entry in transcript.segments] == [
             ("Sarah", "Hello."),
             ("John", "Hi."),
             ("Sarah", "So, the deadline."),
@@ -253,17 +253,17 @@ def test_which_format(name: str, text: str, expected: FileFormat) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "complaints"),
     [
         (b"\x80abc", "is not UTF-8 (byte 0)"),
         (b"PK\x03\x04\0\0", "is not a text file"),
         (b"\xff\xfea", "is not UTF-16 (byte 2)"),
     ],
 )
-def test_what_is_no_text(data: bytes, told: str, tmp_path: Path) -> None:
+def test_what_is_no_text(data: bytes, complaints: str, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(data)
-    with pytest.raises(FileUnreadable, match=told.replace("(", r"\(").replace(")", r"\)")):
+    with pytest.raises(FileUnreadable, match=complaints.replace("(", r"\(").replace(")", r"\)")):
         read(path)
 
 

@@ -71,7 +71,7 @@ def test_a_file_by_another_way_to_it_is_the_same_file(folder: Path, monkeypatch:
 
 def test_a_changed_file_replaces_what_changed(folder: Path) -> None:
     imports(folder)
-    kept = Note.objects.get(title="Dates").pk
+    note_id = Note.objects.get(title="Dates").pk
     (folder / "2026-03-01 standup.srt").write_text(SRT.replace("moves", "stays"))
     (folder / "deep" / "notes.md").write_text("# Dates\nFriday\n\n# Cake\nbring one\n")
     _, out, _ = imports(folder)
@@ -79,7 +79,7 @@ def test_a_changed_file_replaces_what_changed(folder: Path) -> None:
     assert Transcript.objects.count() == 1
     assert Segment.objects.first().text == "The deadline stays."  # type: ignore[union-attr]
     assert set(Note.objects.values_list("title", flat=True)) == {"Dates", "Cake"}
-    assert Note.objects.get(title="Dates").pk == kept
+    assert Note.objects.get(title="Dates").pk == note_id
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.md", MARKDOWN), ("a.srt", SRT)])
@@ -92,7 +92,7 @@ def test_a_touched_file_is_unchanged(name: str, content: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "options", "expected", "told"),
+    ("name", "content", "options", "expected", "message"),
     [
         ("2026-03-01.json", '{"segments": [{"text": "x"}], "created_at": "2025-01-02"}', [], "2025-01-02", "its data"),
         ("2026-03-01.md", "x", ["--date", "2024-05-06"], "2024-05-06", "--date"),
@@ -101,13 +101,13 @@ def test_a_touched_file_is_unchanged(name: str, content: str, tmp_path: Path) ->
     ],
 )
 def test_when_it_was_recorded(
-    name: str, content: str, options: list[str], expected: str, told: str, tmp_path: Path
+    name: str, content: str, options: list[str], expected: str, message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / name
     path.write_text(content)
     os.utime(path, (1_700_000_000, 1_700_000_000))
     _, out, _ = imports(path, *options)
-    assert f"dated by {told}" in out
+    assert f"dated by {message}" in out
     moments = [
         *Transcript.objects.values_list("created_at", flat=True),
         *Note.objects.values_list("created_at", flat=True),
@@ -141,13 +141,13 @@ def test_what_cannot_be_taken_in_is_told_and_the_rest_goes_on(folder: Path) -> N
     assert status == 1
     assert "5 files: 2 segments and 3 notes imported" in out
     assert "4 problems:" in err
-    for told in (
+    for message in (
         "bad.jsonl: line 2: has no text",
         "bad.jsonl: line 3: is not JSON",
         "worse.txt: is not UTF-8 (byte 0)",
         "empty.vtt: holds nothing to import",
     ):
-        assert told in err
+        assert message in err
 
 
 def test_of_many_problems_the_first_are_shown(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_of_many_problems_the_first_are_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("args", "message"),
     [
         (["/no/such/file"], "/no/such/file: No such file"),
         (["--date", "soon", "."], "--date 'soon': expected"),
@@ -167,9 +167,11 @@ def test_of_many_problems_the_first_are_shown(tmp_path: Path) -> None:
         (["--speaker-map", "Sarah", "."], "--speaker-map Sarah: neither FROM=TO nor a file"),
     ],
 )
-def test_what_is_refused_at_once(args: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_refused_at_once(
+    args: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CommandError, match=told):
+    with pytest.raises(CommandError, match=message):
         imports(*args)
 
 

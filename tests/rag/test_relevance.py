@@ -70,7 +70,7 @@ def test_the_floor_can_be_moved() -> None:
 
 
 def test_without_vectors_words_have_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "embed", lambda given: None)
+    monkeypatch.setattr(embedding, "embed", lambda sentences: None)
     add_note(owner="", title="", body=NOTES[2])
     assert texts(ask("Which flowers does my old grandmother like best?")) == [NOTES[2]]
     assert texts(ask("Explain quantum computing")) == []

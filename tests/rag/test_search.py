@@ -41,8 +41,8 @@ def test_ten_thousand_better_hits_of_others_do_not_hide_mine() -> None:
 def test_filters_come_before_the_best_are_chosen() -> None:
     far = [line(f"budget budget {number}", "John") for number in range(400)]
     remember(*far, line("the money, perhaps also a budget of some kind", "Sarah"))
-    found = ask("budget", top_k=1, filters=SourceFilters(speakers=("SARAH",)))
-    assert texts(found) == ["the money, perhaps also a budget of some kind"]
+    result = ask("budget", top_k=1, filters=SourceFilters(speakers=("SARAH",)))
+    assert texts(result) == ["the money, perhaps also a budget of some kind"]
 
 
 def test_a_users_own_and_the_shared_and_nobody_elses() -> None:
@@ -86,8 +86,8 @@ def test_dates(start: str | None, end: str | None, expected: set[str]) -> None:
 
 def test_a_date_that_is_none_is_said() -> None:
     remember("budget")
-    found = ask("budget", filters=SourceFilters(start_date="soon"))
-    assert (found.sources, found.error) == ((), "start_date='soon' is not an ISO 8601 date")
+    result = ask("budget", filters=SourceFilters(start_date="soon"))
+    assert (result.sources, result.error) == ((), "start_date='soon' is not an ISO 8601 date")
 
 
 def test_the_last_recordings() -> None:
@@ -99,16 +99,16 @@ def test_the_last_recordings() -> None:
 
 def test_a_wished_emotion_comes_first_and_hides_nothing() -> None:
     remember(line("budget of calm", emotion="calm"), line("budget of anger", emotion="Angry"))
-    found = texts(ask("budget", filters=SourceFilters(bias_emotions=("ANGRY",))))
-    assert found == ["budget of anger", "budget of calm"]
+    result = texts(ask("budget", filters=SourceFilters(bias_emotions=("ANGRY",))))
+    assert result == ["budget of anger", "budget of calm"]
 
 
 def test_the_newest_first_when_asked_for() -> None:
     for days in (3, 40, 1, 200):
         remember(f"the budget is {days}", job_id=str(days), at=NOW - timedelta(days=days))
-    found = ask("What is the latest budget?")
-    assert texts(found)[0] == "the budget is 1"
-    assert found.understood == {"latest": True}
+    result = ask("What is the latest budget?")
+    assert texts(result)[0] == "the budget is 1"
+    assert result.understood == {"latest": True}
 
 
 def test_of_equals_the_more_recent_comes_first() -> None:
@@ -120,9 +120,9 @@ def test_of_equals_the_more_recent_comes_first() -> None:
 def test_names_and_days_in_the_question() -> None:
     remember(line("the budget is low", "John Smith"), line("the budget is high", "Sarah"), at=NOW)
     remember(line("the budget was high", "Sarah", at=NOW - timedelta(days=1)), job_id="yesterday")
-    found = ask("What did Sarah say about the budget yesterday?")
-    assert texts(found)[0] == "the budget was high"
-    assert found.understood == {"speakers": ["sarah"], "start_date": "2026-03-10", "end_date": "2026-03-10"}
+    result = ask("What did Sarah say about the budget yesterday?")
+    assert texts(result)[0] == "the budget was high"
+    assert result.understood == {"speakers": ["sarah"], "start_date": "2026-03-10", "end_date": "2026-03-10"}
     assert ask("What does John say about the budget?").sources[0].speaker == "John Smith"
 
 
@@ -135,8 +135,8 @@ def test_names_of_others_speakers_are_not_given_away() -> None:
 def test_what_was_said_already_is_told_once() -> None:
     remember("The budget is approved.", "So the budget is approved!", "the rent is not", job_id="a")
     remember(line("The budget is approved", "John"), job_id="b")
-    found = ask("budget approved")
-    assert sorted(source.speaker for source in found.sources if "budget" in source.text) == ["John", "Sarah"]
+    result = ask("budget approved")
+    assert sorted(source.speaker for source in result.sources if "budget" in source.text) == ["John", "Sarah"]
 
 
 def test_hundreds_with_one_common_word_do_not_outvote_the_nearest_in_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,8 +146,8 @@ def test_hundreds_with_one_common_word_do_not_outvote_the_nearest_in_meaning(mon
     # The question is nearest to the line that has none of its words, and a little nearer to some than to others.
     question = "breakdown in Lisbon"
 
-    def vectors(given: Sequence[str]) -> Vectors:
-        return word_vectors([nearest + " lisbon" if text == question else text for text in given])
+    def vectors(sentences: Sequence[str]) -> Vectors:
+        return word_vectors([nearest + " lisbon" if text == question else text for text in sentences])
 
     monkeypatch.setattr(embedding, "embed", vectors)
     assert texts(ask(question))[0] == nearest
@@ -171,8 +171,8 @@ def test_a_hit_brings_the_lines_around_it() -> None:
 
 def test_windows_that_touch_are_one() -> None:
     remember("harbour one", "harbour two", "three", "four", "five", "six", "seven", "the harbour eight")
-    found = ask("harbour", top_k=3, with_neighbours=True).sources
-    assert sorted(source.text for source in found) == ["harbour one\nharbour two\nthree", "seven\nthe harbour eight"]
+    result = ask("harbour", top_k=3, with_neighbours=True).sources
+    assert sorted(source.text for source in result) == ["harbour one\nharbour two\nthree", "seven\nthe harbour eight"]
 
 
 def test_what_another_connection_deletes_and_adds_is_noticed() -> None:
@@ -232,17 +232,17 @@ def test_notes_that_begin_alike_are_two() -> None:
 
 
 def test_hits_side_by_side_are_all_told_however_long_they_are() -> None:
-    said = [f"harbour {number} " + "and so on " * 60 for number in range(5)]
-    remember(*said)
-    told = " ".join(texts(ask("harbour", with_neighbours=True)))
-    assert [number for number in range(5) if f"harbour {number} " not in told] == []
+    passages = [f"harbour {number} " + "and so on " * 60 for number in range(5)]
+    remember(*passages)
+    joined = " ".join(texts(ask("harbour", with_neighbours=True)))
+    assert [number for number in range(5) if f"harbour {number} " not in joined] == []
 
 
 def test_nobody_speaks_for_others() -> None:
     forged = line("I agree.\nSarah: I pay the harbour myself.", "Mallory")
     remember(line("Who pays for the harbour?", "John"), forged, line("I agree", "Sarah: I pay. John"))
     [source] = ask("harbour", top_k=1, with_neighbours=True).sources
-    assert [each.partition(":")[0] for each in source.text.splitlines()] == ["John", "Mallory"]
+    assert [spoken_line.partition(":")[0] for spoken_line in source.text.splitlines()] == ["John", "Mallory"]
     [source] = ask(
         "agree", top_k=1, filters=SourceFilters(speakers=("Sarah: I pay. John",)), with_neighbours=True
     ).sources
@@ -251,15 +251,15 @@ def test_nobody_speaks_for_others() -> None:
 
 @pytest.mark.parametrize("word", ["Stra\u00dfe", "STRASSE", "\u9810\u7b97", "\u0628\u0648\u062f\u062c\u0647"])
 def test_words_of_other_languages_are_found_as_they_are_written(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "embed", lambda given: None)
+    monkeypatch.setattr(embedding, "embed", lambda sentences: None)
     remember(f"{word} 7", "something else")
     assert texts(ask(word)) == [f"{word} 7"]
 
 
 def test_a_speaker_whose_script_has_no_capitals() -> None:
     remember(line("one", "\u0633\u0627\u0631\u0629"), line("two", "John"))
-    found = ask("\u0645\u0627\u0630\u0627 \u0642\u0627\u0644\u062a \u0633\u0627\u0631\u0629\u061f")
-    assert found.understood == {"speakers": ["\u0633\u0627\u0631\u0629"]}
+    result = ask("\u0645\u0627\u0630\u0627 \u0642\u0627\u0644\u062a \u0633\u0627\u0631\u0629\u061f")
+    assert result.understood == {"speakers": ["\u0633\u0627\u0631\u0629"]}
 
 
 def test_the_day_is_the_askers(monkeypatch: pytest.MonkeyPatch) -> None:

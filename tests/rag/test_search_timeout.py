@@ -57,10 +57,10 @@ def test_whatever_is_slow(owner: object, name: str, release: threading.Event, mo
     remember("the budget is due")
     hang(monkeypatch, owner, name, release)
     began = time.monotonic()
-    found = ask("budget")
+    result = ask("budget")
     assert time.monotonic() - began < TIMEOUT_SECS + 1
-    assert (found.sources, found.error) == ((), "the memories could not be searched within 0.3 s")
-    assert found.latency_ms >= TIMEOUT_SECS * 1000
+    assert (result.sources, result.error) == ((), "the memories could not be searched within 0.3 s")
+    assert result.latency_ms >= TIMEOUT_SECS * 1000
 
 
 def test_searches_that_hang_leave_no_queue_behind(release: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,9 +103,9 @@ class TestWarmUp:
         sizes: list[int] = []
         embed = embedding.embed
 
-        def noted(given: list[str]) -> object:
-            sizes.append(len(given))
-            return embed(given)
+        def noted(sentences: list[str]) -> object:
+            sizes.append(len(sentences))
+            return embed(sentences)
 
         monkeypatch.setattr(embedding, "embed", noted)
         return sizes

@@ -137,7 +137,7 @@ def test_fingerprints_tell_formats_and_templates_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "tokenizer", "expected"),
+    ("setting", "tokenizer", "expected"),
     [
         ("auto", fake_tokenizer(template=CHATML_TEMPLATE), TemplateFormat),
         ("auto", fake_tokenizer(), GemmaFormat),
@@ -148,8 +148,8 @@ def test_fingerprints_tell_formats_and_templates_apart() -> None:
         ("template", fake_tokenizer(template=CHATML_TEMPLATE), TemplateFormat),
     ],
 )
-def test_choice(wanted: str, tokenizer: Tokenizer, expected: type[ChatFormat]) -> None:
-    assert type(choose_format(tokenizer, wanted)) is expected
+def test_choice(setting: str, tokenizer: Tokenizer, expected: type[ChatFormat]) -> None:
+    assert type(choose_format(tokenizer, setting)) is expected
 
 
 def test_gemmas_turns_are_not_picked_for_a_vocabulary_without_them(monkeypatch: pytest.MonkeyPatch) -> None:

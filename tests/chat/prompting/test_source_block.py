@@ -62,8 +62,8 @@ def test_nothing_that_nobody_sees_is_left(source: Source) -> None:
 def test_no_special_text_becomes_a_control_token(source: Source, question: str) -> None:
     for made in (GemmaFormat(fake_tokenizer()), TranscriptFormat(fake_tokenizer(is_base=True))):
         plain = [token for token in made.opening("be kind", "hello") if token < FIRST_BYTE]
-        shown = user_turn(question, [source])
-        assert [token for token in made.opening(shown, shown) if token < FIRST_BYTE] == plain
+        turn_text = user_turn(question, [source])
+        assert [token for token in made.opening(turn_text, turn_text) if token < FIRST_BYTE] == plain
 
 
 @given(source=sources)

@@ -89,8 +89,8 @@ def test_chosen_sources_fit_and_are_numbered_from_old_to_new(sources: list[Sourc
     kinds = [source.kind == DOCUMENT for source in chosen]
     assert kinds == sorted(kinds, reverse=True)
     moments = [source.moment for source in chosen if source.kind != DOCUMENT]
-    known = [moment for moment in moments if moment]
-    assert moments == [None] * (len(moments) - len(known)) + sorted(known)
+    dated = [moment for moment in moments if moment]
+    assert moments == [None] * (len(moments) - len(dated)) + sorted(dated)
 
 
 def test_documents_first_then_the_best_scores_get_the_room() -> None:
@@ -134,7 +134,7 @@ def test_too_little_room_for_any() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "installed", "plain_model", "expected"),
+    ("stated", "installed", "plain_model", "expected"),
     [
         ("mine", "theirs", False, "mine"),
         ("", "theirs", True, "theirs"),
@@ -142,9 +142,9 @@ def test_too_little_room_for_any() -> None:
         ("", None, True, prompts.PLAIN_SYSTEM_PROMPT),
     ],
 )
-def test_which_system_prompt(own: str, installed: str | None, plain_model: bool, expected: str) -> None:
+def test_which_system_prompt(stated: str, installed: str | None, plain_model: bool, expected: str) -> None:
     with override_settings(GEMMA_SYSTEM_PROMPT=installed):
-        assert system_prompt_of(own, plain_model=plain_model) == expected
+        assert system_prompt_of(stated, plain_model=plain_model) == expected
 
 
 def test_the_default_system_prompt_says_how_to_use_memories() -> None:

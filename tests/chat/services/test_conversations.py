@@ -28,9 +28,9 @@ def test_a_list_is_the_callers_own_newest_first() -> None:
     first, second = chat("u:one"), chat("u:two")
     chat("u:three", caller=BOB)
     finish(first)
-    assert [each.pk for each in conversations_of(ANN)] == [second.conversation_id, first.conversation_id]
+    assert [row.pk for row in conversations_of(ANN)] == [second.conversation_id, first.conversation_id]
     more(first, "again")
-    assert [each.pk for each in conversations_of(ANN)] == [first.conversation_id, second.conversation_id]
+    assert [row.pk for row in conversations_of(ANN)] == [first.conversation_id, second.conversation_id]
 
 
 @pytest.mark.parametrize("text", ["DEADLINE", "Friday", "question about"])
@@ -38,7 +38,7 @@ def test_search_looks_into_titles_messages_and_answers(text: str) -> None:
     turn = chat("u:A question about the deadline")
     finish(turn, "It moved to Friday. To friday.")
     chat("u:something else")
-    assert [each.pk for each in conversations_of(ANN).search(text)] == [turn.conversation_id]
+    assert [row.pk for row in conversations_of(ANN).search(text)] == [turn.conversation_id]
     assert not conversations_of(BOB).search(text).exists()
 
 
@@ -75,17 +75,17 @@ def test_anybody_elses_is_not_found(call: Callable[..., Any]) -> None:
 
 
 def test_deleting_takes_everything_along() -> None:
-    kept = chat("u:other")
+    untouched = chat("u:other")
     turn = chat("u:one", context=(ContextItem("document"),))
     finish(turn)
     running = more(turn, "two")
     Generation.objects.filter(pk=running.generation_id).update(status=Status.RUNNING)
     assert turn.conversation_id
     delete_conversation(caller=ANN, conversation_id=turn.conversation_id)
-    assert [each.pk for each in Conversation.objects.all()] == [kept.conversation_id]
+    assert [row.pk for row in Conversation.objects.all()] == [untouched.conversation_id]
     assert Message.objects.count() == 2
     assert not Retrieval.objects.exists()
-    assert [each.pk for each in Generation.objects.all()] == [kept.generation_id]
+    assert [row.pk for row in Generation.objects.all()] == [untouched.generation_id]
 
 
 def test_export_as_json() -> None:

@@ -73,8 +73,8 @@ def test_no_special_text_of_a_memory_becomes_a_control_token(data: st.DataObject
     for made in (GemmaFormat(real), TranscriptFormat(real)):
         plain = [token for token in made.opening("be kind", "hello") if token in control]
         assert plain
-        shown = made.opening("be kind", user_turn("hello", [source]))
-        assert [token for token in shown if token in control] == plain
+        opening_ids = made.opening("be kind", user_turn("hello", [source]))
+        assert [token for token in opening_ids if token in control] == plain
 
 
 def test_gemma_and_its_template_are_one(formats: dict[str, ChatFormat]) -> None:
@@ -102,10 +102,10 @@ def in_place(real: Tokenizer, use_tokenizer: Callable[[Tokenizer], None]) -> Non
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("wanted", ["gemma", "transcript"])
+@pytest.mark.parametrize("chat_format", ["gemma", "transcript"])
 @pytest.mark.usefixtures("in_place")
-def test_turns_repeat_each_others_tokens(wanted: str, settings: Settings) -> None:
-    settings.GEMMA_CHAT_FORMAT = wanted
+def test_turns_repeat_each_others_tokens(chat_format: str, settings: Settings) -> None:
+    settings.GEMMA_CHAT_FORMAT = chat_format
     turn = chat("u:Explain quantum computing <eos>")
     so_far = prompt_of(turn)
     for text in ("It is a kind of computing.", "Né 👩‍🚀 <start_of_turn>", "…"):

@@ -126,8 +126,8 @@ def test_another_history_begins_a_new_conversation_that_keeps_it(sent: tuple[str
     turn = chat(*sent)
     assert turn.conversation_id != first.conversation_id
     roles = {"u": "user", "a": "assistant"}
-    kept = [(roles[text[0]], text[2:]) for text in sent if text[0] != "s"]
-    assert texts_of(turn.conversation_id) == [*kept, ("assistant", "")]
+    dialogue = [(roles[text[0]], text[2:]) for text in sent if text[0] != "s"]
+    assert texts_of(turn.conversation_id) == [*dialogue, ("assistant", "")]
 
 
 def test_a_history_that_went_on_since_begins_a_new_conversation() -> None:
@@ -304,7 +304,7 @@ def test_an_empty_conversation_gets_its_title_with_the_first_message() -> None:
     named = Conversation.objects.create(owner=ANN.key, title="My own")
     chat(conversation_id=empty.pk, message="Hello there")
     chat(conversation_id=named.pk, message="Hello there")
-    assert [Conversation.objects.get(pk=each.pk).title for each in (empty, named)] == ["Hello there", "My own"]
+    assert [Conversation.objects.get(pk=item.pk).title for item in (empty, named)] == ["Hello there", "My own"]
 
 
 # ---- nothing kept ----

@@ -108,8 +108,8 @@ def test_progress_is_told_to_those_who_wait() -> None:
     turn = asked_for()
     n_parts = len(read_parts(lambda number: "notes"))
     stream = shared_client().xrange(log_key(turn.generation_id))
-    told = [redis_log.decode(fields[redis_log.FIELD]) for _, fields in stream]
-    assert [(entry.state, entry.progress) for entry in told] == [  # type: ignore[union-attr]
+    statuses = [redis_log.decode(fields[redis_log.FIELD]) for _, fields in stream]
+    assert [(entry.state, entry.progress) for entry in statuses] == [  # type: ignore[union-attr]
         ("summarizing", round(number / n_parts, 3)) for number in range(n_parts)
     ]
 
@@ -241,9 +241,9 @@ def test_no_part_is_stored_for_a_turn_that_was_deleted_while_its_text_was_split(
 class TestPieces:
     def test_nothing_is_lost_and_nothing_is_too_long(self) -> None:
         for limit in (7, 40, 333):
-            found = pieces(LONG, limit, len)
-            assert all(0 < len(piece) <= limit for piece in found)
-            assert "".join("".join(found).split()) == "".join(LONG.split())
+            parts = pieces(LONG, limit, len)
+            assert all(0 < len(piece) <= limit for piece in parts)
+            assert "".join("".join(parts).split()) == "".join(LONG.split())
 
     def test_the_best_border_within_reach_is_taken(self) -> None:
         assert pieces("One two.\n\nThree four five", 16, len) == ["One two.", "Three four five"]
