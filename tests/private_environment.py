@@ -52,6 +52,7 @@ def enter() -> Path:
         GEMMA_BACKEND="fake",
         GEMMA_DRAFT_MAX="0",  # tests count the fake's steps, and slow them down
         REDIS_URL=socket_url(_start_valkey(directory)),
+        GPU_ADDRESS_FILE=str(Path(directory) / "gpu-addresses.json"),
     )
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     return directory

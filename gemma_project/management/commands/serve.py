@@ -22,6 +22,7 @@ from gemma_project.supervisor.signals import SignalPipe
 from gemma_project.supervisor.supervisor import StopRequested, Supervisor
 from inference.engine.backends.gguf_header import check_model_file
 from inference.engine.config import BackendKind
+from inference.gpu.sdk.addresses import GpuAddresses, remove_addresses, write_addresses
 
 MANAGE = str(Path(settings.BASE_DIR) / "manage.py")
 VALKEY_START_SECS = 30.0
@@ -39,6 +40,8 @@ class Command(BaseCommand):
         "and the web process on GEMMA_HOST:GEMMA_PORT. Ctrl-C stops everything within 10 s. Each part can be started "
         "alone: `manage.py migrate`, `manage.py worker`, `manage.py web`; `manage.py probe` asks for one token."
     )
+
+    addresses: GpuAddresses | None = None  # as written
 
     def handle(self, *args: object, **options: object) -> None:
         setproctitle("gemma-serve")
@@ -58,6 +61,8 @@ class Command(BaseCommand):
         except StopRequested:
             self.say("stopped before the service was up")
             sys.exit(1)
+        if self.addresses is not None:
+            remove_addresses(self.addresses)
         self.say("stopped")
 
     def start(self, supervisor: Supervisor, listener_fd: int) -> None:
@@ -102,10 +107,21 @@ class Command(BaseCommand):
         self.say(f"context   {context_text()}")
         self.say(f"database  {database['ENGINE'].rpartition('.')[2]} {database['NAME']}")
         self.say(f"redis     {without_password(settings.REDIS_URL)}")
+        self.say(f"gpu       {self._publish_gpu_addresses(url)}")
         self.say(f"data      {settings.GEMMA_DATA_DIR} ({free_gib(settings.GEMMA_DATA_DIR):.0f} GiB free)")
         if not get_user_model().objects.filter(is_superuser=True).exists():
             self.say("users     none for the admin yet: `make superuser` makes the first one")
         self.say(f"processes {os.getpid()} gemma-serve; the others: ps -ef | grep gemma-. Ctrl-C stops all.")
+
+    def _publish_gpu_addresses(self, url: str) -> str:
+        """Write the addresses for tenants of the GPU; return what to do about them."""
+        redis_url = settings.GPU_REDIS_URL
+        self.addresses = GpuAddresses(redis_url, settings.GPU_COORDINATOR_URL or url)
+        elsewhere = f"GPU_REDIS_URL={without_password(redis_url)} GPU_COORDINATOR_URL={self.addresses.coordinator_url}"
+        try:
+            return f"tenants of this user find it in {write_addresses(self.addresses)}; others: {elsewhere}"
+        except OSError as error:
+            return f"tenants need {elsewhere} (not written: {error})"
 
     def say(self, text: str) -> None:
         self.stderr.write(f"serve: {text}", style_func=str)

@@ -14,6 +14,7 @@ from inference.gpu.lease.client import CoordinatorLeaseClient, LeaseClientOption
 from inference.gpu.lease.listener import CommandListener, publish_freed
 from inference.gpu.lease.port import Post
 from inference.gpu.lease.reaper import SessionReaper
+from inference.gpu.lease.redis_watch import RedisWatch
 from inference.gpu.records.outside_sessions import OutsideSessionStore
 from inference.gpu.transports.builtin import BuiltInCoordinator
 from inference.gpu.transports.port import Coordinator, CoordinatorFault, SessionRecords
@@ -24,6 +25,7 @@ from inference.runtime.repeating_thread import RepeatingThread
 
 COMMAND_REPLY_SECS = 5.0
 REAP_SECS = 2.0
+PING_SECS = 1.0
 
 
 class WorkerLeaseClient(CoordinatorLeaseClient):
@@ -88,7 +90,13 @@ def _has_other_tenants() -> bool:
 
 def _outside_coordinator(url: str, records: SessionRecords) -> OutsideCoordinator:
     config = CoordinatorConfig.from_settings()
-    return OutsideCoordinator(url, acquire_secs=config.pause_secs + config.freed_secs, mint=_mint, records=records)
+    return OutsideCoordinator(
+        url,
+        acquire_secs=config.pause_secs + config.freed_secs,
+        mint=_mint,
+        records=records,
+        is_redis_gone=RedisWatch(sync_client(url=settings.GPU_REDIS_URL, reply_timeout_secs=PING_SECS)).is_gone,
+    )
 
 
 def _mint() -> str | None:

@@ -25,6 +25,7 @@ from typing import Any
 import redis
 
 from inference.gpu.protocol import channels
+from inference.gpu.sdk.addresses import GpuAddresses, read_addresses
 from inference.gpu.sdk.client import GpuRefused, TenantClient, TenantLease, new_session
 from inference.gpu.sdk.use import GpuUse
 
@@ -56,11 +57,11 @@ def gpu_tenant(
     resident: bool = True,
 ) -> "GpuTenant":
     """Make a tenant. ``redis_url`` and ``coordinator_url`` default to GPU_REDIS_URL or REDIS_URL, and
-    GPU_COORDINATOR_URL, then to this machine. A thread of the tenant calls both callbacks, never at the same time."""
-    redis_url = (
-        redis_url or os.environ.get("GPU_REDIS_URL") or os.environ.get("REDIS_URL") or "redis://127.0.0.1:6379/0"
-    )
-    coordinator_url = coordinator_url or os.environ.get("GPU_COORDINATOR_URL") or "http://127.0.0.1:8001"
+    GPU_COORDINATOR_URL, then to what ``manage.py serve`` of the same user has written, then to the usual ports of this
+    machine. A thread of the tenant calls both callbacks, never at the same time."""
+    written = read_addresses() or GpuAddresses("redis://127.0.0.1:6379/0", "http://127.0.0.1:8001")
+    redis_url = redis_url or os.environ.get("GPU_REDIS_URL") or os.environ.get("REDIS_URL") or written.redis_url
+    coordinator_url = coordinator_url or os.environ.get("GPU_COORDINATOR_URL") or written.coordinator_url
     client = redis.Redis.from_url(redis_url, socket_connect_timeout=2, socket_timeout=5)
     return GpuTenant(service, client, TenantClient(coordinator_url, service), on_pause, on_resume, resident=resident)
 
@@ -271,7 +272,9 @@ class GpuTenant:
         Where it never was, its address may be wrong, and the holder may be at another one.
         """
         if not self._was_redis_seen:
-            log.warning("no Redis at the address of this GPU tenant, so the GPU is not used service=%s", self.service)
+            log.warning(
+                "no Redis at the address of this GPU tenant, GPU not used (GPU_REDIS_URL) service=%s", self.service
+            )
             self._redis_seen_at = time.monotonic()  # warned again after the same time
             return
         try:

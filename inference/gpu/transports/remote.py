@@ -25,6 +25,8 @@ SHORT_SECS = 3.0  # every call but ``acquire``
 RENEW_SECS = 1.0
 MIN_TIMEOUT_MS, MAX_TIMEOUT_MS = 1000, 120_000  # limits of the protocol
 ANSWER_SECS = 2.0  # for the answer of a coordinator that grants at its own deadline
+# Residents then use the GPU after a while, whatever the coordinator has granted.
+REDIS_GONE = "Redis cannot be reached, so the other programs will use the GPU"
 Json = dict[str, Any]
 
 
@@ -51,7 +53,8 @@ class Unrecorded:
 
 
 class OutsideCoordinator:
-    """``acquire_secs``: for the coordinator to free the GPU; ``mint`` makes a service token per call."""
+    """``acquire_secs``: for the coordinator to free the GPU; ``mint`` makes a service token per call;
+    ``is_redis_gone`` returns whether the GPU has to be left because residents will use it without asking."""
 
     renew_secs = RENEW_SECS
     lost_after_secs = None  # while it does not answer, it cannot grant the GPU to another session
@@ -63,10 +66,12 @@ class OutsideCoordinator:
         acquire_secs: float,
         mint: Callable[[], str | None],
         records: SessionRecords | None = None,
+        is_redis_gone: Callable[[], bool] = lambda: False,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.acquire_secs = acquire_secs
         self._records = records or Unrecorded()
+        self._is_redis_gone = is_redis_gone
         self._unanswered: set[str] = set()  # sessions whose acquisition was not answered: may be granted late
         self._taken: set[str] = set()  # sessions whose lease another session was seen to have
         self._pausing_since: dict[str, float] = {}
@@ -82,6 +87,8 @@ class OutsideCoordinator:
     def acquire(
         self, *, session_id: str, priority: int, metadata: Mapping[str, Any], on_wait: OnWait = lambda reason: None
     ) -> Grant | Denial:
+        if self._is_redis_gone():
+            return Denial(REDIS_GONE)
         try:
             self._records.add(session_id)
         except (DatabaseError, OSError) as error:
@@ -140,6 +147,8 @@ class OutsideCoordinator:
 
     def renew(self, session_id: str) -> str | None:
         self._records.beat()
+        if self._is_redis_gone():
+            return REDIS_GONE
         match self.holding(session_id):
             case Holding.OURS | Holding.OURS_PAUSING:
                 return None
