@@ -1,11 +1,14 @@
 """Twisted's channel and Autobahn's handshake, whose internals carry the refusals of the web process."""
 
 import socket
+from types import SimpleNamespace
 
 import pytest
-from twisted.web.http import HTTPChannel
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.web.http import HTTPChannel, Request
 
-from compat.twisted_http import ascii_target, secs_since_half_close
+from compat.twisted_http import JsonChannel, ascii_target, secs_since_half_close
 
 GET = b"GET /%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
 
@@ -59,3 +62,35 @@ def test_characters_of_a_request_line_are_escaped() -> None:
 
 def test_outside_of_a_request_no_client_has_left() -> None:
     assert secs_since_half_close() == 0
+
+
+class TestTimeout:
+    @pytest.fixture
+    def transport(self) -> StringTransport:
+        transport = StringTransport()
+        transport.loseWriteConnection = lambda: None
+        return transport
+
+    def connected(self, transport: StringTransport) -> JsonChannel:
+        channel = JsonChannel()
+        channel.factory = SimpleNamespace(error_body=lambda status, message: b"%d" % status, half_close_secs=1.0)
+        channel.requestFactory = Request
+        channel.callLater = Clock().callLater
+        channel.makeConnection(transport)
+        return channel
+
+    @pytest.mark.parametrize(
+        "data",
+        [b"GET /", b"GET / HTTP/1.1\r\nHost: x\r\n", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n{}"],
+        ids=["request line", "headers", "body"],
+    )
+    def test_the_rest_of_a_request_that_does_not_come(self, data: bytes, transport: StringTransport) -> None:
+        channel = self.connected(transport)
+        channel.dataReceived(data)
+        channel.timeoutConnection()
+        assert transport.value().startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        assert transport.value().endswith(b"\r\n\r\n408")
+
+    def test_an_idle_connection_is_closed_without_a_word(self, transport: StringTransport) -> None:
+        self.connected(transport).timeoutConnection()
+        assert (transport.value(), transport.disconnecting) == (b"", True)

@@ -1,5 +1,6 @@
 """Turns with memories of our own store: whose they are, what a follow-up finds, what is recorded, what stays."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from chat.rag.indexing import indexer
 from chat.rag.query import RetrievalQuery, RetrievalResult
 from chat.rag.records import SegmentIn, TranscriptIn
 from chat.rag.retrieval import retriever
+from chat.rag.search import hybrid
 from chat.schemas.answers import answer
 from chat.services import turns
 from chat.services.turns import Turn
@@ -203,3 +205,23 @@ def test_a_turn_that_is_not_stored_keeps_its_question_nowhere() -> None:
     assert body_of(turn)["rag_context_used"] == 1
     assert not Retrieval.objects.exists()
     assert "What of" not in str(Generation.objects.get().details)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("weekly")
+def test_a_search_that_takes_too_long_costs_the_memories_not_the_answer(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.RAG_TIMEOUT_SECS = 0.1
+    search = hybrid.search
+
+    def slowly(query: RetrievalQuery) -> RetrievalResult:
+        time.sleep(1)
+        return search(query)
+
+    monkeypatch.setattr(hybrid, "search", slowly)
+    turn = asked(chat("u:When is the deadline?", use_rag=True))
+    finish(turn, "I do not know.")
+    body = body_of(turn)
+    assert (body["response"], body["rag_context_used"]) == ("I do not know.", 0)
+    assert body["rag_error"] == "the memories could not be searched within 0.1 s"
