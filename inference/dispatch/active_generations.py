@@ -11,8 +11,10 @@ from uuid import UUID
 from inference.dispatch import crash_attribution
 from inference.dispatch.events import Sink
 from inference.dispatch.generation_state import ActiveGeneration, ClaimState, GenerationOutcome, StopRequest
+from inference.dispatch.state_folder import CheckpointFiles
 from inference.engine.protocol.frames import (
     Cancel,
+    Checkpointed,
     Deferred,
     Emission,
     Ended,
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 class ActiveGenerations:
     """``send`` sends a frame to the runner of a device; ``by_id`` is in order of arrival."""
 
-    def __init__(self, sink: Sink, send: Callable[[str, Frame], None]) -> None:
+    def __init__(self, sink: Sink, send: Callable[[str, Frame], None], checkpoints: CheckpointFiles) -> None:
         self.by_id: dict[UUID, ActiveGeneration] = {}
         self.n_tokens = 0  # emitted since the start
         self.n_ended = 0
@@ -41,12 +43,17 @@ class ActiveGenerations:
         self._ended_sessions: list[str] = []
         self._sink = sink
         self._send = send
+        self._checkpoints = checkpoints
 
     def on_device(self, device: str) -> list[ActiveGeneration]:
         return [generation for generation in self.by_id.values() if generation.device == device]
 
     def unassigned(self) -> list[ActiveGeneration]:
         return [generation for generation in self.by_id.values() if generation.device is None]
+
+    def stopping(self, device: str) -> list[StopRequest]:
+        """List the cancels that the runner of the device has not acknowledged."""
+        return [generation.stop for generation in self.on_device(device) if generation.stop is not None]
 
     def take_ended_sessions(self) -> list[str]:
         """Return the sessions whose generations have ended since the last call."""
@@ -83,11 +90,13 @@ class ActiveGenerations:
             self._send(generation.device, Cancel(generation.sequence_id))
         if generation.location.state_path:
             Path(generation.location.state_path).unlink(missing_ok=True)
+        self._checkpoints.remove(generation)
         generation.end(outcome)
 
     def submit(self, generation: ActiveGeneration, device: str, now: float) -> None:
         """Submit it to the runner of the device, with its exported KV state if it has one."""
-        frame = generation.submission(now)
+        checkpoints = self._checkpoints
+        frame = generation.submission(now, checkpoint_folder=checkpoints.path, checkpoint_bytes=checkpoints.max_bytes)
         generation.location.enter(device, len(generation.tokens))
         generation.timing.note_submit(now)
         self._send(device, frame)
@@ -130,15 +139,19 @@ class ActiveGenerations:
     # ---- frames ----
 
     def handle_frame(
-        self, device: str, frame: Step | Deferred | PrefillProgress | Ended | Rejected, now: float
+        self, device: str, frame: Step | Deferred | PrefillProgress | Checkpointed | Ended | Rejected, now: float
     ) -> None:
         if isinstance(frame, Step):
             self.meter.add(frame)
+            for stopped in self.stopping(device):
+                stopped.n_steps += 1
             entries = [self._add_token(device, emission, now) for emission in frame.emissions]
             self._sink([entry for entry in entries if entry is not None])
             return
         generation = self._of_sequence(device, frame.sequence_id)
         if generation is None:
+            if isinstance(frame, Checkpointed):
+                Path(frame.path).unlink(missing_ok=True)
             return
         match frame:
             case Deferred(reason=reason):
@@ -148,6 +161,9 @@ class ActiveGenerations:
                 progress = generation.prefill.note(n_done, n_total, now)
                 if progress is not None:
                     self.report(generation, StreamState.PREFILL, progress=progress)
+            case Checkpointed(path=path, n_cached=n_cached):
+                self._checkpoints.replace(generation, path)
+                generation.timing.note_cached(n_cached)
             case Ended():
                 self.remove(generation, _outcome(generation, frame))
             case Rejected(code=code, message=message):

@@ -30,6 +30,7 @@ from inference.dispatch.generation_state import ActiveGeneration, ClaimState, Ge
 from inference.dispatch.gpu_parts import GpuParts
 from inference.dispatch.gpu_session import CPU
 from inference.dispatch.runner_launcher import RunnerFactory
+from inference.dispatch.state_folder import CheckpointFiles, StateFolder
 from inference.engine.protocol.frames import Ready
 from inference.monitoring.engine_metrics import StepMeter
 from inference.queue.results import CANCELLED
@@ -41,7 +42,9 @@ LEAVING_TICK_SECS = 0.01  # another tenant waits for the GPU
 
 
 class Dispatcher:
-    """Public methods may be called from any thread; ``sink`` is called from the dispatcher's."""
+    """Public methods may be called from any thread; ``sink`` is called from the dispatcher's.
+
+    ``checkpoint_folder``: for states of prompts in progress; None: a prompt whose runner dies begins again."""
 
     def __init__(
         self,
@@ -49,11 +52,13 @@ class Dispatcher:
         sink: Sink,
         *,
         gpu: GpuParts | None = None,
+        checkpoint_folder: StateFolder | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._loop = EventLoop(make_runner, sink, self._events.put, gpu)
+        self._checkpoints = CheckpointFiles(checkpoint_folder)
+        self._loop = EventLoop(make_runner, sink, self._events.put, gpu, self._checkpoints)
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
@@ -146,6 +151,7 @@ class Dispatcher:
         self._loop.cpu.end(timeout_secs)
         if self._loop.residency is not None:
             self._loop.residency.end(timeout_secs)
+        self._checkpoints.close()
 
     # ---- the dispatcher's thread ----
 

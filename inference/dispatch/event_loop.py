@@ -35,8 +35,11 @@ from inference.dispatch.runner_launcher import (
     RunnerStartFailed,
 )
 from inference.dispatch.runner_slot import RUNNER_STOP_SECS, RunnerSlot
+from inference.dispatch.state_folder import CheckpointFiles
 from inference.engine.protocol.frames import (
+    Alive,
     CacheExported,
+    Checkpointed,
     Deferred,
     Ended,
     Exported,
@@ -54,7 +57,8 @@ from inference.queue.results import TIMED_OUT, failed
 
 log = logging.getLogger(__name__)
 
-STOP_PATIENCE_SECS = 10.0  # a runner acknowledges a cancel within one step; one that does not hangs
+# A runner acknowledges a cancel before its next step, however long the present one takes. Steps may be on their way.
+STOP_PATIENCE_SECS, STOP_PATIENCE_STEPS = 10.0, 3
 STARTS_BEFORE_FAILING = 3
 
 
@@ -62,10 +66,16 @@ class EventLoop:
     """Called by one thread; ``post`` is called from the threads of runners and of the lease client."""
 
     def __init__(
-        self, make_runner: RunnerFactory, sink: Sink, post: Callable[[Event], None], gpu: GpuParts | None
+        self,
+        make_runner: RunnerFactory,
+        sink: Sink,
+        post: Callable[[Event], None],
+        gpu: GpuParts | None,
+        checkpoints: CheckpointFiles,
     ) -> None:
         numbers = count(1)
-        self.generations = ActiveGenerations(sink, self._send)
+        self._checkpoints = checkpoints
+        self.generations = ActiveGenerations(sink, self._send, checkpoints)
         self.cpu = RunnerSlot(CPU, make_runner, post, numbers)
         self.gpu = None if gpu is None else RunnerSlot(GPU, gpu.make_runner, post, numbers)
         self.residency: GpuResidency | None = None
@@ -83,10 +93,10 @@ class EventLoop:
     def slots(self) -> list[RunnerSlot]:
         return [self.cpu] if self.gpu is None else [self.cpu, self.gpu]
 
-    def kill_runners(self, reason: str, *, device: str | None = None) -> None:
-        """Kill all runners, or that of ``device``; RunnerExited follows, with blame and a new runner."""
+    def kill_runners(self, reason: str) -> None:
+        """Kill all runners; RunnerExited follows, with blame and a new runner."""
         for slot in self.slots:
-            if device in (None, slot.device) and not slot.is_empty:
+            if not slot.is_empty:
                 slot.kill(reason)
 
     def step(self, events: Sequence[Event], now: float) -> bool:
@@ -145,7 +155,7 @@ class EventLoop:
     def _handle_runner(self, slot: RunnerSlot, event: LaunchEvent, now: float) -> None:
         match event:
             case RunnerStarted():
-                failure = slot.runner_started(event, now)
+                failure = slot.runner_started(event)
                 if failure is not None:
                     self._start_failed(slot, failure, now)
                     return
@@ -155,11 +165,12 @@ class EventLoop:
             case RunnerStartFailed():
                 self._start_failed(slot, event, now)
             case FrameReceived(frame=frame):
-                slot.note_frame(now)
+                slot.note_frame()
                 self._handle_frame(slot, frame, now)
             case RunnerExited(reason=reason) if slot.runner_exited(reason, now):
                 self._purges.runner_exited(slot)
                 self._runner_exited(slot, reason, now)
+                self._checkpoints.runner_exited(slot.last_pid, self.generations.by_id.values())
 
     def _start_failed(self, slot: RunnerSlot, event: RunnerStartFailed, now: float) -> None:
         slot.start_failed(event, now)
@@ -189,10 +200,12 @@ class EventLoop:
 
     def _handle_frame(self, slot: RunnerSlot, frame: FromRunner, now: float) -> None:
         match frame:
-            case Step() | Deferred() | PrefillProgress() | Ended() | Rejected():
+            case Step() | Deferred() | PrefillProgress() | Checkpointed() | Ended() | Rejected():
                 self.generations.handle_frame(slot.device, frame, now)
                 if isinstance(frame, Step) and slot is self.cpu and self.residency is not None:
                     self.residency.demand.speed.note_step(frame)
+            case Alive():
+                pass  # noted as a sign of life, as every frame is
             case Purged():
                 self._purges.note_reply(slot, frame)
             case Exported() | CacheExported() | Imported() if self.residency is not None:
@@ -206,10 +219,11 @@ class EventLoop:
         for generation in list(self.generations.by_id.values()):
             if generation.deadline is not None and now >= generation.deadline:
                 self.generations.stop(generation, TIMED_OUT, now)
-            if generation.stop is not None and now - generation.stop.sent_at > STOP_PATIENCE_SECS:
-                self.kill_runners("it does not acknowledge a cancel", device=generation.device)
         for slot in self.slots:
             slot.check_silence(now, is_busy=bool(self.generations.on_device(slot.device)))
+            for stop in self.generations.stopping(slot.device):
+                if now - stop.sent_at > STOP_PATIENCE_SECS and stop.n_steps >= STOP_PATIENCE_STEPS:
+                    slot.kill("it computes on and does not acknowledge a cancel")
         if self.residency is not None and not self._is_releasing:
             self.residency.tick(now)
 

@@ -46,12 +46,13 @@ class GenerationOutcome:
     timings: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass
 class StopRequest:
     """A cancel that was sent to the runner. ``ending``: the ending that its acknowledgement leads to."""
 
     ending: Ending
     sent_at: float
+    n_steps: int = 0  # that the runner has reported since
 
 
 @dataclass
@@ -64,11 +65,14 @@ class RunnerDeaths:
 
 @dataclass
 class Location:
-    """``device`` None: in no runner. ``state_path``: its exported KV state, for the next runner."""
+    """``device`` None: in no runner. ``state_path``: its exported KV state, for the next runner.
+
+    ``checkpoint_path``: a KV state of its prompt, for the next runner if this one dies."""
 
     device: str | None = None
     is_exporting: bool = False  # the runner was sent an export
     state_path: str = ""
+    checkpoint_path: str = ""
     n_tokens_at_submit: int = 0
 
     def enter(self, device: str, n_tokens: int) -> None:
@@ -123,7 +127,7 @@ class ActiveGeneration:
         """True when the present runner has computed a token of it."""
         return self.is_in_runner and len(self.tokens) > self.location.n_tokens_at_submit
 
-    def submission(self, now: float) -> Submit:
+    def submission(self, now: float, *, checkpoint_folder: str = "", checkpoint_bytes: int = 0) -> Submit:
         return Submit(
             sequence_id=self.sequence_id,
             prompt=self.prompt,
@@ -131,7 +135,11 @@ class ActiveGeneration:
             emitted=[token.token for token in self.tokens],
             priority=self.priority,
             timeout_secs=None if self.deadline is None else max(0.0, self.deadline - now),
-            state=self.location.state_path,
+            # An exported state is the longer one.
+            state=self.location.state_path or self.location.checkpoint_path,
+            keeps_state=not self.location.state_path,
+            checkpoint_folder=checkpoint_folder,
+            checkpoint_bytes=checkpoint_bytes,
         )
 
     def note_export(self, exported: ExportedSequence) -> None:

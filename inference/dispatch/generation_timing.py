@@ -10,7 +10,7 @@ PROGRESS_SECS = 0.25  # between two reports of prefill progress
 @dataclass
 class GenerationTiming:
     """Every ``_at`` is on the dispatcher's clock. ``n_cached``: tokens of the prompt that its first
-    runner reused; None while it has not moved."""
+    runner reused; None while no state of it has left that one."""
 
     added_at: float | None = None
     submitted_at: float | None = None
@@ -44,8 +44,13 @@ class GenerationTiming:
         self.earlier_prefill_ms += exported.prefill_ms
         self.earlier_decode_ms += exported.decode_ms
         # A sequence without a state may still find its prefix in the cache of the next runner.
-        if self.n_cached is None and exported.path:
-            self.n_cached = exported.n_cached
+        if exported.path:
+            self.note_cached(exported.n_cached)
+
+    def note_cached(self, n_cached: int) -> None:
+        """A state of it left its runner: the next one reuses tokens that were computed for this generation."""
+        if self.n_cached is None:
+            self.n_cached = n_cached
 
     def report(self, *, prefill_ms: float, decode_ms: float) -> dict[str, float]:
         """Return all times in ms; the arguments are those of the last runner."""

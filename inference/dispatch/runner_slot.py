@@ -15,7 +15,9 @@ from inference.engine.protocol.frames import Frame, Ready
 
 log = logging.getLogger(__name__)
 
-SILENCE_PATIENCE_SECS = 180.0  # longer than a step of any model
+SILENCE_PATIENCE_SECS = 20.0  # many reports of progress
+# Of the time between two checks: while this process was suspended it could receive nothing.
+LONGEST_CHECK_SECS = 1.0
 LONGEST_BACKOFF_SECS = 30.0
 RUNNER_STOP_SECS = 2.0
 
@@ -39,7 +41,8 @@ class RunnerSlot:
         self._start_at = 0.0
         self._early_exit: str | None = None
         self._is_killed = False
-        self._last_frame_at = 0.0
+        self._checked_at = 0.0
+        self._silent_secs = 0.0
 
     def begin(self) -> None:
         self._launcher.begin()
@@ -70,13 +73,13 @@ class RunnerSlot:
         self.is_starting, self._early_exit, self.last_pid = True, None, None
         self._launcher.launch(self._number)
 
-    def runner_started(self, event: RunnerStarted, now: float) -> RunnerStartFailed | None:
+    def runner_started(self, event: RunnerStarted) -> RunnerStartFailed | None:
         """Take the runner in; return a failure if its exit was reported before its start."""
         self.last_pid = event.runner.pid
         if self._early_exit is not None:
             return RunnerStartFailed(event.number, "runner_died", self._early_exit)
         self._runner, self.ready, self.pid = event.runner, event.ready, event.runner.pid
-        self.is_starting, self._is_killed, self.n_failed, self._last_frame_at = False, False, 0, now
+        self.is_starting, self._is_killed, self.n_failed, self._silent_secs = False, False, 0, 0.0
         ready = event.ready
         start_ms = ready.load_ms + ready.warmup_ms
         log.info("runner is ready device=%s model=%s start_ms=%.0f", self.device, ready.model_name, start_ms)
@@ -98,14 +101,14 @@ class RunnerSlot:
         self._start_at = now
         return True
 
-    def note_frame(self, now: float) -> None:
-        self._last_frame_at = now
+    def note_frame(self) -> None:
+        self._silent_secs = 0.0
 
     def check_silence(self, now: float, *, is_busy: bool) -> None:
-        """Kill a runner that has work and sends no frame; an idle one sends none."""
-        if not is_busy:
-            self._last_frame_at = now
-        elif now - self._last_frame_at > SILENCE_PATIENCE_SECS:
+        """Kill a runner that has work and sends no frame, not even of its progress; an idle one sends none."""
+        passed_secs, self._checked_at = min(now - self._checked_at, LONGEST_CHECK_SECS), now
+        self._silent_secs = self._silent_secs + passed_secs if is_busy else 0.0
+        if self._silent_secs > SILENCE_PATIENCE_SECS:
             self.kill(f"it has sent nothing for {SILENCE_PATIENCE_SECS:.0f} s")
 
     def send(self, frame: Frame) -> None:

@@ -1,26 +1,32 @@
-"""Private folder in a tmpfs for states in transfer: its free space, and its removal. Knows no sequences.
+"""Private folder in a tmpfs for states in transfer and checkpoints: its free space, and its removal. Reads no state.
 
-<GEMMA_SHM_DIR>/gemma-kv-<user>/<process>/<move>/<number>.move      ``lock`` is held while the process runs
+<GEMMA_SHM_DIR>/gemma-kv-<user>/<folder>/<move>/<pid>-<number>.move      ``lock`` is held while the process runs
 """
 
 import fcntl
 import logging
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
+
+from inference.config.free_memory import free_ram
+from inference.dispatch.generation_state import ActiveGeneration
 
 log = logging.getLogger(__name__)
 
 SHARE_FOR_COPIES = 0.5  # of the free space; the rest is for active sequences and other users of the tmpfs
+SHARE_FOR_CHECKPOINTS = 0.25  # of the free memory: a tmpfs may promise more space than there is memory
 LOCK = "lock"
 
 
 class StateFolder:
     """``wanted_bytes`` bounds the copies of one transfer; active sequences are transferred at any size."""
 
-    def __init__(self, base: Path, wanted_bytes: int) -> None:
+    def __init__(self, base: Path, wanted_bytes: int = sys.maxsize) -> None:
         """Raises OSError: the folder cannot be made, or belongs to another user."""
         self._wanted_bytes = wanted_bytes
         self._numbers = count(1)
@@ -62,6 +68,45 @@ class StateFolder:
     def close(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
+
+
+class CheckpointFiles:
+    """KV states of prompts in progress, by which the next runner continues if one dies: one file for a generation.
+
+    In a folder of their own, which no hand-over clears; none are written without a folder.
+    """
+
+    def __init__(self, folder: StateFolder | None) -> None:
+        self._folder = folder
+        self.path = "" if folder is None else str(folder.new())
+
+    @property
+    def max_bytes(self) -> int:
+        """Room for all files together; 0: none are written."""
+        if self._folder is None:
+            return 0
+        return min(self._folder.max_bytes, int(free_ram().n_bytes * SHARE_FOR_CHECKPOINTS))
+
+    def replace(self, generation: ActiveGeneration, path: str) -> None:
+        """Take in a new file of a generation; the earlier one is removed."""
+        self.remove(generation)
+        generation.location.checkpoint_path = path
+
+    def remove(self, generation: ActiveGeneration) -> None:
+        if generation.location.checkpoint_path:
+            Path(generation.location.checkpoint_path).unlink(missing_ok=True)
+            generation.location.checkpoint_path = ""
+
+    def runner_exited(self, pid: int | None, generations: Iterable[ActiveGeneration]) -> None:
+        """Remove files of that process which belong to no generation: it may have been writing when it was killed."""
+        known = {generation.location.checkpoint_path for generation in generations}
+        for path in Path(self.path).glob(f"{pid}-*") if self.path else ():
+            if str(path) not in known:
+                path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        if self._folder is not None:
+            self._folder.close()
 
 
 def user_folder(base: Path) -> Path:

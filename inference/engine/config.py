@@ -64,6 +64,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     cache_ram_mb: int = 512
     cache_dir: Path | None = None  # folder of the disk tier of the prefix cache; None: no disk tier
     cache_disk_mb: int = 2048
+    progress_secs: float = 1.0  # between two reports of progress during long work
+    checkpoint_secs: float = 2.0  # of prefill between two checkpoints of a prompt in progress, at least
     load_delay_ms: float = 0.0  # added to the loading time on a simulated GPU
 
     def __post_init__(self) -> None:

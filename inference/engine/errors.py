@@ -3,6 +3,7 @@
 EngineError
 |- ModelFileError      the GGUF file is missing, damaged or not a model
 |- BackendError        the model library failed in the middle of work; the process should end
+|- StepAborted         a step was ended early on request; its slots hold what was computed
 |- AccountingError     cells or slots were lost or counted twice: a defect of the engine
 |- BadLogitsError      the logits of one sequence are not usable
 |- RunnerStartError    a runner process did not become ready
@@ -25,6 +26,12 @@ class BackendError(EngineError):
     """A llama.cpp call failed; the content of its KV cache is unknown afterwards."""
 
     code = "backend"
+
+
+class StepAborted(EngineError):
+    """The step was ended early because nothing waits for its result; the KV cache is intact."""
+
+    code = "step_aborted"
 
 
 class AccountingError(EngineError):

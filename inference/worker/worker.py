@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from inference.dispatch import Dispatcher
 from inference.dispatch.generation_state import ActiveGeneration
 from inference.dispatch.runner_launcher import RunnerFactory, cpu_runner
+from inference.dispatch.state_folder import StateFolder
 from inference.errors import StoreUnavailable
 from inference.models import Generation
 from inference.monitoring import worker_report
@@ -56,7 +57,7 @@ class Worker:
         self._liveness_lock = LivenessLock(self.name)
         self._writer = LogWriter(self._redis, on_lost=lambda *claim: self.dispatcher.drop(*claim), holds=_is_claimed)
         gpu = gpu_parts()
-        self.dispatcher = Dispatcher(make_runner, self._write, gpu=gpu)
+        self.dispatcher = Dispatcher(make_runner, self._write, gpu=gpu, checkpoint_folder=_checkpoint_folder())
         deadlines = Deadlines()
         runner = ClaimRunner(self.dispatcher, self._writer, self._redis, self._closing, deadlines)
         self.claims = ClaimPool(self.name, runner, self._closing)
@@ -126,6 +127,15 @@ class Worker:
 
     def _write(self, entries: Sequence[tuple[ActiveGeneration, AnyEntry]]) -> None:
         self._writer.put([(live.generation_id, live.epoch, entry) for live, entry in entries])
+
+
+def _checkpoint_folder() -> StateFolder | None:
+    """Make the folder for states of prompts in progress; the worker works without one."""
+    try:
+        return StateFolder(settings.GEMMA_SHM_DIR)
+    except OSError as error:
+        log.warning("prompts are not saved while they are read folder=%s error=%s", settings.GEMMA_SHM_DIR, error)
+        return None
 
 
 def _is_claimed(generation_id: UUID, epoch: int) -> bool:

@@ -166,6 +166,7 @@ class RecordingBackend:
     def __init__(self, inner: Backend) -> None:
         self.inner = inner
         self.vocabulary = inner.vocabulary
+        self.watch = inner.watch
         self.n_cells, self.n_slots, self.window = inner.n_cells, inner.n_slots, inner.window
         self.batch_size, self.max_outputs = inner.batch_size, inner.max_outputs
         self.batches: list[list[Slice]] = []

@@ -244,7 +244,7 @@ def test_a_folder_that_takes_no_file_costs_the_state_only(tmp_path: Path, caplog
     exported = last(harness, Exported)
     assert isinstance(exported, Exported)
     assert (exported.sequences[0].path, exported.sequences[0].n_bytes) == ("", 0)
-    assert "state not exported" in caplog.text
+    assert "state not written" in caplog.text
     assert not harness.loop.step()
 
 
@@ -420,6 +420,6 @@ def test_states_of_other_settings_are_dropped(tmp_path: Path) -> None:
 
 def test_a_runner_that_cannot_tell_what_its_states_are_gives_none(tmp_path: Path) -> None:
     here = fake_runner()
-    here.loop._migrator._fingerprint = ""
+    here.loop._migrator._writer._fingerprint = ""
     talked(here, "a")
     assert carried(here, fake_runner(), tmp_path)[0].paths == []

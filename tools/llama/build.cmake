@@ -4,8 +4,15 @@
 # plain variable hides the cached one.
 set(LLAMA_BUILD_COMMON OFF)
 
-# Our own products of matrices. The targets do not exist yet at this line.
+# Our own sources in ggml-cpu. The targets do not exist yet at this line.
 set(GEMMA_LLAMA_FOLDER "${CMAKE_CURRENT_LIST_DIR}")
+function(gemma_add_step_watch)
+  if(NOT TARGET ggml-cpu)
+    message(WARNING "Without the step watch of ${GEMMA_LLAMA_FOLDER}: these options leave no place for it.")
+    return()
+  endif()
+  target_sources(ggml-cpu PRIVATE "${GEMMA_LLAMA_FOLDER}/step_watch.cpp")
+endfunction()
 function(gemma_add_matmul)
   if(NOT CMAKE_SYSTEM_NAME STREQUAL "Linux" OR NOT CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
     return()
@@ -19,4 +26,5 @@ function(gemma_add_matmul)
   # The linker wraps no calls inside what the compiler hands it as one piece.
   target_compile_options(ggml-cpu PRIVATE -fno-lto)
 endfunction()
+cmake_language(DEFER CALL gemma_add_step_watch)
 cmake_language(DEFER CALL gemma_add_matmul)

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.engine.backends.step_watch import StepWatch
 from inference.engine.backends.vocabulary import Vocabulary
 
 # Shape (n_tokens,); may be changed in place, and is overwritten by the next decode.
@@ -68,6 +69,7 @@ class Backend(KVCache, Protocol):
     """Model on a device."""
 
     vocabulary: Vocabulary
+    watch: StepWatch
     n_cells: int
     n_slots: int
     batch_size: int
@@ -76,7 +78,9 @@ class Backend(KVCache, Protocol):
     def decode(self, slices: Sequence[Slice]) -> list[Logits] | None:
         """Return the rows of logits of all slices in order; ``None``, with nothing changed, when no cells are free.
 
-        Raises ``BackendError`` when the model fails; its KV cache cannot be trusted afterwards.
+        Raises ``StepAborted`` after ``watch.abort``: whole passes over the weights may be done, so that each slot holds
+        its tokens from before and maybe some of the slice, as ``n_positions`` counts. Raises ``BackendError`` when the
+        model fails; its KV cache cannot be trusted afterwards.
         """
         ...
 

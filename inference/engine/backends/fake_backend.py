@@ -13,13 +13,15 @@ import numpy as np
 
 from inference.engine.backends.backend import Logits, Slice
 from inference.engine.backends.fake import FIRST_BYTE, N_TOKENS, START_OF_TURN, FakeVocabulary
-from inference.engine.backends.fake_script import DAMAGED, Script, delay_ms, wants_abort, write_script
+from inference.engine.backends.fake_script import DAMAGED, Script, delay_ms, wants_abort, wants_hang, write_script
+from inference.engine.backends.step_watch import CountedStepWatch, StepWatch
 from inference.engine.backends.vocabulary import Vocabulary
-from inference.engine.errors import BackendError
+from inference.engine.errors import BackendError, StepAborted
 
 CERTAIN, SECOND = 60.0, 30.0
 # Text after the answer when its end is forbidden (``ignore_eos``).
 FILLER = FIRST_BYTE + ord(" ")
+NODE_SECS = 0.02  # a step shows progress, and can be ended, that often
 
 
 class _Slot:
@@ -48,6 +50,8 @@ class FakeBackend:
         self, *, n_cells: int, n_slots: int, batch_size: int, window: int = 0, max_outputs: int | None = None
     ) -> None:
         self.vocabulary: Vocabulary = FakeVocabulary()
+        self._steps = CountedStepWatch()
+        self.watch: StepWatch = self._steps
         self.n_cells = n_cells
         self.n_slots = n_slots
         self.batch_size = batch_size
@@ -70,8 +74,23 @@ class FakeBackend:
             raise BackendError(f"{n_outputs} rows of logits of a batch, {self.max_outputs} are reserved")
         if self.n_used_cells + n_tokens > self.n_cells:
             return None
-        time.sleep(max(map(self._append, slices), default=0.0) / 1000)
+        first_positions = [self._slots[part.slot].first_position for part in slices]
+        secs = max(map(self._append, slices), default=0.0) / 1000
+        if not self._compute(secs):
+            for part, first_position in zip(slices, first_positions, strict=True):
+                # A pass that was not finished displaces nothing that its first token needs.
+                self._slots[part.slot].first_position = first_position
+                self.trim(part.slot, part.start)
+            raise StepAborted("the step was ended early")
         return [row for part in slices for row in self._rows(self._slots[part.slot], part.n_outputs)]
+
+    def _compute(self, secs: float) -> bool:
+        """Take that long, counted as the nodes of a graph are; False when the step is ended early."""
+        ends_at = time.monotonic() + secs
+        while not self._steps.is_aborted and (left := ends_at - time.monotonic()) > 0:
+            time.sleep(min(left, NODE_SECS))
+            self._steps.n_done += 1
+        return not self._steps.is_aborted
 
     def _append(self, part: Slice) -> float:
         """Put the tokens into their slot; returns the ms that its text demands of every step."""
@@ -90,6 +109,8 @@ class FakeBackend:
             return slot.script.delay_ms
         if wants_abort(slot.tokens):
             os.abort()
+        while wants_hang(slot.tokens):
+            time.sleep(1.0)
         return delay_ms(slot.tokens)
 
     def _rows(self, slot: _Slot, n_rows: int) -> list[Logits]:

@@ -5,6 +5,7 @@ The last user text in the prompt decides:
     [[count: N]]    answers "1 2 3 ... N "
     [[delay: MS]]   every step takes that long, beside one of the above or none
     [[abort]]       the process dies while reading the prompt
+    [[hang]]        the step never ends
     anything else   answers "You said: <last line of it>"
 User text is Gemma's last user turn, else the text between "User:" and "Assistant:", else the whole prompt.
 """
@@ -66,6 +67,10 @@ def delay_ms(tokens: list[int]) -> float:
 
 def wants_abort(tokens: list[int]) -> bool:
     return b"[[abort]]" in _user_text(tokens)
+
+
+def wants_hang(tokens: list[int]) -> bool:
+    return b"[[hang]]" in _user_text(tokens)
 
 
 def _answer(user_text: bytes) -> bytes:

@@ -14,10 +14,12 @@ from inference.engine.backends import llama_cpp_api as lib
 from inference.engine.backends.backend import Logits, Slice
 from inference.engine.backends.gguf_header import check_model_file
 from inference.engine.backends.llama import LlamaModel
+from inference.engine.backends.llama_step_watch import watch_steps
 from inference.engine.backends.llama_vocabulary import LlamaVocabulary
+from inference.engine.backends.step_watch import StepWatch
 from inference.engine.backends.vocabulary import Vocabulary
 from inference.engine.config import Device, EngineConfig, FlashAttention, KvType
-from inference.engine.errors import BackendError
+from inference.engine.errors import BackendError, StepAborted
 
 # Names in llama.cpp's interface, which is loaded when a model is.
 FLASH_ATTENTION = {
@@ -27,7 +29,7 @@ FLASH_ATTENTION = {
 }
 KV_TYPE = {KvType.F16: "GGML_TYPE_F16", KvType.Q8_0: "GGML_TYPE_Q8_0", KvType.Q4_0: "GGML_TYPE_Q4_0"}
 
-NO_ROOM = 1
+NO_ROOM, ABORTED = 1, 2  # results of llama_decode
 
 
 class LlamaBackend:
@@ -50,6 +52,7 @@ class LlamaBackend:
         self._context = lib.llama_init_from_model(self._model.pointer, params)
         if not self._context:
             raise BackendError(f"llama.cpp could not create a context of {self.n_cells} cells (see the log)")
+        self.watch: StepWatch = watch_steps(self._context, on_cpu=config.device is not Device.GPU)
         self._memory = lib.llama_get_memory(self._context)
         self._batch = _Batch(self.batch_size)
         self._rows_address = 0
@@ -65,6 +68,9 @@ class LlamaBackend:
         status = lib.llama_decode(self._context, self._batch.native)
         if status == NO_ROOM:
             return None
+        if status == ABORTED:
+            # llama.cpp has removed the positions of the pass that it ended.
+            raise StepAborted("the step was ended early")
         if status != 0:
             sizes = [(part.slot, part.start, len(part.tokens)) for part in slices]
             raise BackendError(f"llama_decode returned {status} for (slot, start, tokens) {sizes}")

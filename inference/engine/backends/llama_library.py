@@ -8,7 +8,9 @@ from inference.engine.backends import llama_cpp_api as lib
 log = logging.getLogger(__name__)
 
 LOG_WARN, LOG_ERROR, LOG_CONTINUE = 3, 4, 5
-CONTROL_LOOKING = "control-looking token"
+# Logged for every Gemma file at every load, after llama.cpp has corrected the token itself; and at every step that was
+# ended early on request (1 is GGML_STATUS_ABORTED).
+EXPECTED = ("control-looking token", "removing memory module entries", "compute status: 1")
 
 
 def has_cuda() -> bool:
@@ -34,7 +36,6 @@ def _forward(level: int, text: bytes, _data: object) -> None:
         return
     line = text.decode("utf-8", "replace").rstrip()
     severity = logging.ERROR if level == LOG_ERROR else logging.WARNING
-    # Logged for every Gemma file at every load, after llama.cpp has corrected the token itself.
-    if CONTROL_LOOKING in line:
+    if any(text_part in line for text_part in EXPECTED):
         severity = logging.DEBUG
     log.log(severity, "llama.cpp message=%s", line)

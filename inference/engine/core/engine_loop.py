@@ -13,11 +13,14 @@ from inference.engine.core.batch_cost import BatchCost
 from inference.engine.core.migration import SequenceMigrator
 from inference.engine.core.output_processor import OutputProcessor
 from inference.engine.core.planned_slice import PlannedSlice
+from inference.engine.core.prefill_checkpoints import PrefillCheckpoints
 from inference.engine.core.request_validation import rejection
 from inference.engine.core.scheduler import Scheduler
 from inference.engine.core.sequence_factory import SequenceFactory
+from inference.engine.core.state_writer import StateWriter
 from inference.engine.core.step_cost import StepCost
-from inference.engine.errors import BadLogitsError
+from inference.engine.core.step_guard import StepGuard
+from inference.engine.errors import BadLogitsError, StepAborted
 from inference.engine.kv_cache.prefix_cache import PrefixCache
 from inference.engine.kv_cache.slot_pool import SlotPool
 from inference.engine.kv_cache.snapshots import SnapshotDisk
@@ -55,6 +58,7 @@ class EngineLoop:
         """``fingerprint`` identifies usable KV states; without one no state leaves this runner."""
         self._backend = backend
         self._send = send
+        self.guard = StepGuard(backend.watch)
         self._cost = StepCost(config.step_budget_ms)
         self._batch_cost = BatchCost(min(backend.max_outputs, backend.batch_size) if config.draft_max else 0)
         self._n_cached = 0  # prompt tokens reused by sequences admitted since the last Step
@@ -78,15 +82,19 @@ class EngineLoop:
         )
         self._factory = SequenceFactory(backend.vocabulary)
         self._output = OutputProcessor(backend.vocabulary, self.scheduler, backend.n_cells)
-        self._migrator = SequenceMigrator(self.scheduler, cache, fingerprint, maps=config.maps_states)
+        writer = StateWriter(fingerprint)
+        self._migrator = SequenceMigrator(self.scheduler, cache, fingerprint, writer, maps=config.maps_states)
+        self._checkpoints = PrefillCheckpoints(self.scheduler, writer, interval_secs=config.checkpoint_secs)
 
     # ---- frames in ----
 
     def handle(self, frame: Submit | Cancel | Export | ExportCache | Import | Purge) -> None:
+        self.guard.begin_work()
         match frame:
             case Submit():
                 self._submit(frame)
             case Cancel(sequence_id):
+                self.guard.cancel_handled(sequence_id)
                 sequence = self.scheduler.sequences.find(sequence_id)
                 # Unknown: the sequence ended while the cancel was on its way, and its Ended is sent already.
                 if sequence is not None:
@@ -121,6 +129,7 @@ class EngineLoop:
 
     def work_while_idle(self) -> bool:
         """Measure one batch size or write one state to disk; False when nothing is left to do."""
+        self.guard.begin_work()
         return self._measure_batch() or self.scheduler.cache.flush_one()
 
     def _measure_batch(self) -> bool:
@@ -145,6 +154,7 @@ class EngineLoop:
     def step(self) -> bool:
         """Compute one batch; False when there was nothing to do."""
         began = time.monotonic()
+        self.guard.begin_work()
         for sequence in self.scheduler.sequences.overdue(began):
             self._end(sequence, "timeout")
         batch = self.scheduler.plan()
@@ -157,18 +167,27 @@ class EngineLoop:
             if planned.sequence.admitted_at is None:
                 planned.sequence.admitted_at = began
                 self._n_cached += planned.sequence.n_cached
-        logits = self._backend.decode([planned.as_slice() for planned in batch])
+        try:
+            logits = self._decode(batch)
+        except StepAborted:
+            # Cancelled all of them: their ends follow with the frames that are handled next.
+            self.scheduler.commit_aborted(batch, self._backend.n_positions)
+            return True
         if logits is None:
             self.scheduler.recover_room(batch)
         else:
             self._finish_step(batch, logits, began)
         return True
 
+    def _decode(self, batch: list[PlannedSlice]) -> list[Logits] | None:
+        n_answers, n_prefill, n_drafted = _rows(batch)
+        expected_ms = self._cost.expected_ms(n_answers + n_drafted, n_prefill)
+        with self.guard.step((planned.sequence.id for planned in batch), expected_ms):
+            return self._backend.decode([planned.as_slice() for planned in batch])
+
     def _finish_step(self, batch: list[PlannedSlice], logits: list[Logits], began: float) -> None:
         """Sample from a decoded batch, learn its cost, and send its frames."""
-        n_answers = sum(planned.sequence.state is SequenceState.DECODE for planned in batch)
-        n_prefill = sum(planned.n_tokens for planned in batch) - n_answers
-        n_drafted = sum(len(planned.draft) for planned in batch)
+        n_answers, n_prefill, n_drafted = _rows(batch)
         self.scheduler.commit(batch)
         prompts = [planned.sequence for planned in batch if planned.sequence.state is SequenceState.PREFILL]
         progress = [PrefillProgress(prompt.id, prompt.n_computed, len(prompt.tokens)) for prompt in prompts]
@@ -197,6 +216,8 @@ class EngineLoop:
         )
         for sequence, reason in ended:
             self._end(sequence, reason)
+        for checkpointed in self._checkpoints.note_step(batch, step_ms / 1000):
+            self._send(checkpointed)
 
     def _end(self, sequence: Sequence, reason: str) -> None:
         prefill_ms, decode_ms = elapsed_ms(sequence)
@@ -218,6 +239,13 @@ class EngineLoop:
                 decode_ms=decode_ms,
             )
         )
+
+
+def _rows(batch: list[PlannedSlice]) -> tuple[int, int, int]:
+    """Count the answers, prompt tokens and draft tokens of a batch."""
+    n_answers = sum(planned.sequence.state is SequenceState.DECODE for planned in batch)
+    n_prefill = sum(planned.n_tokens for planned in batch) - n_answers
+    return n_answers, n_prefill, sum(len(planned.draft) for planned in batch)
 
 
 def elapsed_ms(sequence: Sequence) -> tuple[float, float]:

@@ -6,15 +6,13 @@ A state that cannot be transferred is never an error: the receiving runner compu
 import logging
 import time
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 
-import numpy as np
-
 from inference.engine.core.scheduler import Scheduler
-from inference.engine.kv_cache.entries import KVSnapshot, snapshot_key
+from inference.engine.core.state_writer import StateWriter, snapshot_of
+from inference.engine.kv_cache.entries import snapshot_key
 from inference.engine.kv_cache.prefix_cache import PrefixCache
-from inference.engine.kv_cache.state_files import SUFFIX, StateHeader, consume_state, write_state
+from inference.engine.kv_cache.state_files import StateHeader, consume_state
 from inference.engine.protocol.frames import (
     CacheExported,
     Export,
@@ -34,15 +32,16 @@ ElapsedMs = Callable[[Sequence], tuple[float, float]]
 
 
 class SequenceMigrator:
-    """``fingerprint`` identifies usable states; without one only tokens move. ``maps``: received states are not
-    copied."""
+    """``fingerprint`` is that of ``writer``. ``maps``: received states are not copied."""
 
-    def __init__(self, scheduler: Scheduler, cache: PrefixCache, fingerprint: str, *, maps: bool) -> None:
+    def __init__(
+        self, scheduler: Scheduler, cache: PrefixCache, fingerprint: str, writer: StateWriter, *, maps: bool
+    ) -> None:
         self._scheduler = scheduler
         self._cache = cache
         self._fingerprint = fingerprint
+        self._writer = writer
         self._maps = maps
-        self._numbers = count(1)
         self._moved: set[str] = set()  # snapshot keys of the last export: the receiver has their states
         self._copied: set[str] = set()  # snapshot keys that the receiver of the current copies has
         self._imported: set[str] = set()  # snapshot keys from another runner that are still here
@@ -65,13 +64,10 @@ class SequenceMigrator:
         state = self._cache.state_of(sequence)
         path, n_bytes = "", 0
         if state is not None:
-            # ``n_computed`` of a swapped-out sequence is 0; its state holds ``n_swapped`` tokens.
-            n_tokens = sequence.n_computed or sequence.n_swapped
-            tokens = np.asarray(sequence.tokens[:n_tokens], dtype=np.int32)
-            snapshot = KVSnapshot(tokens, 0, ephemeral=sequence.ephemeral, tags=sequence.tags)
-            path, n_bytes = self._write(folder, snapshot, state)
+            snapshot = snapshot_of(sequence)
+            path, n_bytes = self._writer.write(folder, snapshot, state)
             if path:
-                self._moved.add(snapshot_key(tokens))
+                self._moved.add(snapshot.key)
         return ExportedSequence(sequence.id, path, n_bytes, sequence.n_cached, *elapsed_ms(sequence))
 
     def export_cache(self, frame: ExportCache) -> CacheExported:
@@ -91,35 +87,16 @@ class SequenceMigrator:
             state = self._cache.exported_state(snapshot)
             if state is None or len(state) > frame.max_bytes - n_total:
                 continue
-            path, n_bytes = self._write(Path(frame.folder), snapshot, state)
+            path, n_bytes = self._writer.write(Path(frame.folder), snapshot, state)
             n_total += n_bytes
             paths += [path] if path else []
         return CacheExported(paths=paths, n_bytes=n_total, ms=_ms_since(began), is_complete=True)
-
-    def _write(self, folder: Path, snapshot: KVSnapshot, state: bytes) -> tuple[str, int]:
-        """Return path and bytes of the file; an empty path without a fingerprint or without room in the folder."""
-        if not self._fingerprint:
-            return "", 0
-        path = folder / f"{next(self._numbers)}{SUFFIX}"
-        header = StateHeader(
-            self._fingerprint,
-            snapshot.tokens.tobytes(),
-            snapshot.first_position,
-            snapshot.ephemeral,
-            len(state),
-            sorted(snapshot.tags),
-        )
-        try:
-            return str(path), write_state(path, header, state)
-        except OSError as error:
-            log.warning("state not exported tokens=%d error=%s", len(snapshot.tokens), error)
-            return "", 0
 
     # ---- in ----
 
     def adopt_state(self, submit: Submit, sequence: Sequence) -> None:
         """Give an arriving sequence the state named in its frame, if that belongs to its tokens."""
-        received = self._consume(submit.state) if submit.state else None
+        received = self._consume(submit.state, keeps_file=submit.keeps_state) if submit.state else None
         if received is None:
             return
         header, state = received
@@ -127,6 +104,7 @@ class SequenceMigrator:
         # At least one token must be computed: the logits after the last one are not part of a state.
         if n_tokens < len(sequence.tokens) and header.tokens.tolist() == sequence.tokens[:n_tokens]:
             sequence.swapped_state, sequence.n_swapped = state, n_tokens
+            sequence.checkpoint_bytes = header.n_bytes if submit.keeps_state else 0
         else:
             log.warning("state of other tokens ignored sequence=%s", sequence.id)
 
@@ -149,9 +127,9 @@ class SequenceMigrator:
             n_states += snapshots.contains(header.tokens)
         return Imported(n_states, _ms_since(began))
 
-    def _consume(self, path: str) -> tuple[StateHeader, bytes] | None:
+    def _consume(self, path: str, *, keeps_file: bool = False) -> tuple[StateHeader, bytes] | None:
         try:
-            return consume_state(Path(path), self._fingerprint, maps=self._maps)
+            return consume_state(Path(path), self._fingerprint, maps=self._maps, keeps_file=keeps_file)
         except (OSError, ValueError) as error:
             log.warning("received state unusable error=%s", error)
             return None

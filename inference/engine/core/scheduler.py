@@ -4,6 +4,8 @@ A step holds the next token of every answer, or as many prompt tokens as the cos
 where that is cheaper.
 """
 
+from collections.abc import Callable
+
 from inference.engine.core.admission import Admission
 from inference.engine.core.batch_cost import BatchCost
 from inference.engine.core.decode_planner import DecodePlanner
@@ -82,6 +84,20 @@ class Scheduler:
         planned.sequence.n_computed += n_accepted
         if n_accepted < n_drafted:
             self.cache.shorten(planned.sequence, n_drafted - n_accepted)
+
+    def commit_aborted(self, batch: list[PlannedSlice], n_positions: Callable[[int], int]) -> None:
+        """Record a batch that was ended early; ``n_positions`` maps a slot to its tokens, by the model's own count.
+
+        Known tokens that were computed count. Draft tokens do not: there are no logits to accept them by.
+        """
+        for planned in batch:
+            sequence, slot = planned.sequence, slot_of(planned.sequence)
+            n_new = n_positions(slot) - sequence.n_computed
+            self.pool.fill(slot, n_new)
+            n_drafted = max(0, n_new - planned.n_tokens)
+            if n_drafted:
+                self.cache.shorten(sequence, n_drafted)
+            sequence.n_computed += n_new - n_drafted
 
     def recover_room(self, batch: list[PlannedSlice]) -> None:
         """Make the next batch smaller, or free cells, after the model had no room although the pool counts enough.

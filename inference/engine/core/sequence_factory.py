@@ -40,6 +40,8 @@ class SequenceFactory:
             lookup=PromptLookup(self._vocabulary.eog_tokens),
             n_logprobs=params.n_logprobs,
             arrived_at=now,
+            checkpoint_folder=submit.checkpoint_folder,
+            max_checkpoint_bytes=submit.checkpoint_bytes,
             ends_at=None if submit.timeout_secs is None else now + submit.timeout_secs,
         )
 

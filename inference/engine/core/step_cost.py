@@ -51,6 +51,12 @@ class StepCost:
         sizes = sorted(self._decode_ms)
         return float(np.interp(n_decode, sizes, [self._decode_ms[n] for n in sizes]))
 
+    def expected_ms(self, n_decode: int, n_prefill: int) -> float | None:
+        """Return the ms of a step with so many rows of answers and prompt tokens; None while none was measured."""
+        if (n_decode and not self._decode_ms) or (n_prefill and not self._slice_ms):
+            return None
+        return self.decode_ms(n_decode) + (self.slice_ms(n_prefill) if n_prefill else 0.0)
+
     def prefill_ms(self, n_tokens: int, n_decode: int) -> float:
         """Return the ms of a prompt with a decode step after each slice; 0 before a slice was measured."""
         if not self._slice_ms:

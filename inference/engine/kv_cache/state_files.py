@@ -50,8 +50,10 @@ def write_state(path: Path, head: StateHeader, state: bytes) -> int:
     return FRONT.size + len(packed) + len(state)
 
 
-def consume_state(path: Path, fingerprint: str, *, maps: bool = False) -> tuple[StateHeader, bytes]:
-    """Read a state file and remove it, also after an error.
+def consume_state(
+    path: Path, fingerprint: str, *, maps: bool = False, keeps_file: bool = False
+) -> tuple[StateHeader, bytes]:
+    """Read a state file and remove it, also after an error, unless ``keeps_file``.
 
     ``maps``: the state is mapped instead of copied; its pages are freed with the last reference to it.
     Raises ``ValueError`` for an incomplete file or another fingerprint, ``OSError`` when it cannot be read.
@@ -60,7 +62,8 @@ def consume_state(path: Path, fingerprint: str, *, maps: bool = False) -> tuple[
         with path.open("rb") as file:
             return _read(file, fingerprint, maps=maps)
     finally:
-        path.unlink(missing_ok=True)
+        if not keeps_file:
+            path.unlink(missing_ok=True)
 
 
 def tags_of(path: Path) -> list[str]:

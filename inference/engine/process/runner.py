@@ -27,6 +27,7 @@ from inference.engine.errors import BackendError, EngineError
 from inference.engine.kv_cache.disk_store import DiskStore
 from inference.engine.kv_cache.fingerprint import state_fingerprint
 from inference.engine.kv_cache.snapshots import SnapshotDisk
+from inference.engine.process.progress_reporter import ProgressReporter
 from inference.engine.protocol.frames import (
     Fatal,
     FromRunner,
@@ -64,10 +65,13 @@ def main(fd: int) -> int:
         return 1
     fingerprint = _fingerprint(start.config)
     disk = _open_disk(start.config, fingerprint)
-    inbox = _receive(connection)
-    send(ready)
     loop = EngineLoop(backend, start.config, send, disk, fingerprint)
+    inbox = _receive(connection, loop.guard.frame_arrived)
+    send(ready)
+    reporter = ProgressReporter(loop.guard.is_progressing, send, interval_secs=start.config.progress_secs)
+    reporter.begin()
     stop = serve(loop, inbox)
+    reporter.end()
     loop.close(stop.save_secs)
     backend.close()
     return 0
@@ -92,6 +96,7 @@ def _next_frame(loop: EngineLoop, inbox: "queue.SimpleQueue[ToRunner]") -> ToRun
         return inbox.get(timeout=QUIET_SECS)
     while inbox.empty() and loop.work_while_idle():
         pass
+    loop.guard.begin_wait()
     return inbox.get()
 
 
@@ -161,23 +166,31 @@ def _die_with_parent(parent_pid: int) -> None:
 
 
 def _sender(connection: Connection) -> Callable[[FromRunner], None]:
+    sending = threading.Lock()  # the loop and the thread that reports its progress
+
     def send(frame: FromRunner) -> None:
         try:
-            connection.send_bytes(encode(frame))
+            with sending:
+                connection.send_bytes(encode(frame))
         except (BrokenPipeError, ConnectionResetError):
             os._exit(0)  # the parent is gone
 
     return send
 
 
-def _receive(connection: Connection) -> "queue.SimpleQueue[ToRunner]":
-    """Read frames in a thread: a long decode never blocks the parent, and the parent's end is noticed at once."""
+def _receive(connection: Connection, on_arrival: Callable[[ToRunner], None]) -> "queue.SimpleQueue[ToRunner]":
+    """Read frames in a thread: a long decode never blocks the parent, and the parent's end is noticed at once.
+
+    ``on_arrival`` is called from it for a frame that is in the queue already.
+    """
     inbox: queue.SimpleQueue[ToRunner] = queue.SimpleQueue()
 
     def read() -> None:
         try:
             while True:
-                inbox.put(decode_to_runner(connection.recv_bytes()))
+                frame = decode_to_runner(connection.recv_bytes())
+                inbox.put(frame)
+                on_arrival(frame)
         except (EOFError, OSError):
             os._exit(0)  # the parent closed the pair or ended
 

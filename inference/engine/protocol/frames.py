@@ -37,11 +37,16 @@ class Submit(Frame, frozen=True, tag=True, kw_only=True):
     emitted: list[int] = []
     priority: int = 1
     timeout_secs: float | None = None  # from the arrival of the frame: clocks of two processes are never compared
-    state: str = ""  # file with its KV state from an earlier runner; read once and removed
+    state: str = ""  # file with its KV state from an earlier runner
+    keeps_state: bool = False  # leave the file for a later runner; else it is removed once read
+    checkpoint_folder: str = ""  # for states of its prompt in progress
+    checkpoint_bytes: int = 0  # room there for the states of all sequences; 0: none are written
 
 
 class Cancel(Frame, frozen=True, tag=True):
-    """Stop a sequence within one step; answered by ``Ended`` with reason ``cancelled`` if it was active."""
+    """Stop a sequence; answered by ``Ended`` with reason ``cancelled`` if it was active.
+
+    After the present step, which ends early where all of its sequences are cancelled."""
 
     sequence_id: str
 
@@ -99,6 +104,10 @@ class Ready(Frame, frozen=True, tag=True, kw_only=True):
     warmup_ms: float
 
 
+class Alive(Frame, frozen=True, tag=True):
+    """The runner computes; sent about once a second while a step or other work makes progress."""
+
+
 class Deferred(Frame, frozen=True, tag=True):
     """A sequence waits for room in the KV cache, or was preempted; ``reason`` is shown to its user.
 
@@ -114,6 +123,14 @@ class PrefillProgress(Frame, frozen=True, tag=True):
     sequence_id: str
     n_done: int
     n_total: int
+
+
+class Checkpointed(Frame, frozen=True, tag=True, kw_only=True):
+    """KV state of a prompt in progress, in a file for a later runner; earlier ones of the sequence are not needed."""
+
+    sequence_id: str
+    path: str
+    n_cached: int  # prompt tokens that its first runner reused
 
 
 class Emission(msgspec.Struct, frozen=True, array_like=True):
@@ -226,7 +243,19 @@ class Fatal(Frame, frozen=True, tag=True):
 
 ToRunner = Submit | Cancel | Export | ExportCache | Import | Purge | Stop
 FromRunner = (
-    Ready | Deferred | PrefillProgress | Step | Ended | Rejected | Exported | CacheExported | Imported | Purged | Fatal
+    Ready
+    | Alive
+    | Deferred
+    | PrefillProgress
+    | Checkpointed
+    | Step
+    | Ended
+    | Rejected
+    | Exported
+    | CacheExported
+    | Imported
+    | Purged
+    | Fatal
 )
 
 

@@ -60,6 +60,11 @@ class Sequence:
     n_swapped: int = 0  # tokens in it
     is_deferred: bool = False  # waits for room, and Deferred was sent
     may_share: bool = True  # cells with other sequences
+    checkpoint_folder: str = ""  # for states of its prompt in progress, see ``prefill_checkpoints``
+    max_checkpoint_bytes: int = 0  # for those of all sequences together
+    checkpoint_bytes: int = 0  # of the last of them
+    checkpoint_secs: float = 0.0  # that it took
+    unsaved_secs: float = 0.0  # of prefill since then
     # Ends of prefixes shared with other sequences: a slice ends there, so that the state can be copied or saved.
     checkpoints: set[int] = field(default_factory=set)
 

@@ -51,7 +51,8 @@ class Party:
             policy=policy,
             is_simulated=True,
         )
-        self.dispatcher = Dispatcher(cpu_runner, self._sink, gpu=parts)
+        checkpoint_folder = StateFolder(folder / "shm")
+        self.dispatcher = Dispatcher(cpu_runner, self._sink, gpu=parts, checkpoint_folder=checkpoint_folder)
 
     def _keep(self, post: Post) -> FakeLeaseClient:
         self.lease_client = FakeLeaseClient(post, grant_after_secs=None)

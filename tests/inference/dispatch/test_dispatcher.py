@@ -9,12 +9,12 @@ from uuid import uuid4
 import pytest
 
 from inference.dispatch import Dispatcher
-from inference.dispatch.event_loop import STOP_PATIENCE_SECS
+from inference.dispatch.event_loop import STOP_PATIENCE_SECS, STOP_PATIENCE_STEPS
 from inference.dispatch.events import AddGeneration, Event, ReleaseAll, Shutdown, StopGeneration
 from inference.dispatch.generation_state import ActiveGeneration, ClaimState, GenerationOutcome
 from inference.dispatch.runner_launcher import FrameReceived, RunnerExited, RunnerStarted, RunnerStartFailed
 from inference.dispatch.runner_slot import RUNNER_STOP_SECS, SILENCE_PATIENCE_SECS
-from inference.engine.protocol.frames import Deferred, FromRunner, PrefillProgress, Ready, Rejected
+from inference.engine.protocol.frames import Alive, Deferred, FromRunner, PrefillProgress, Ready, Rejected
 from inference.enums import FinishReason, Status
 from inference.queue.results import CANCELLED, TIMED_OUT
 from inference.token_stream.entries import AnyEntry, StatusEntry, TokenEntry
@@ -37,6 +37,12 @@ class DispatchHarness:
 
     def do(self, *events: Event) -> bool:
         return self.dispatcher.step(events)
+
+    def wait(self, secs: float) -> None:
+        """The clock goes on, looked at every half second."""
+        for _ in range(round(secs * 2)):
+            self.now += 0.5
+            self.do()
 
     def start(self) -> StubRunner:
         """The runner that was ordered is ready."""
@@ -267,14 +273,12 @@ def test_a_row_claimed_here_again_ends_its_former_claim(bench: DispatchHarness) 
     assert bench.texts(again) == "n"
 
 
-def test_a_runner_that_does_not_answer_a_cancel_is_killed(bench: DispatchHarness) -> None:
+def test_a_runner_that_is_silent_after_a_cancel_is_killed(bench: DispatchHarness) -> None:
     runner = bench.start()
     stuck, other = new_generation(), new_generation()
     bench.add(stuck, other)
     bench.do(StopGeneration(stuck.generation_id, CANCELLED))
-    bench.now += STOP_PATIENCE_SECS + 0.1
-    bench.do()
-    bench.do()
+    bench.wait(SILENCE_PATIENCE_SECS + 2)
     assert runner.killed == 1
     bench.die("killed by SIGKILL")
     assert outcome_of(stuck).ending == CANCELLED
@@ -282,19 +286,59 @@ def test_a_runner_that_does_not_answer_a_cancel_is_killed(bench: DispatchHarness
     assert [one.sequence_id for one in bench.start().submissions] == [other.sequence_id]
 
 
-def test_a_runner_that_has_work_and_says_nothing_is_killed(bench: DispatchHarness) -> None:
+def test_a_runner_that_has_work_and_sends_nothing_is_killed(bench: DispatchHarness) -> None:
     runner = bench.start()
-    bench.now += SILENCE_PATIENCE_SECS * 2
-    bench.do()
+    bench.wait(SILENCE_PATIENCE_SECS * 2)
     assert runner.killed == 0  # idle
     bench.add(new_generation())
-    bench.now += SILENCE_PATIENCE_SECS / 2
+    bench.wait(SILENCE_PATIENCE_SECS / 2)
     bench.frames(step())
-    bench.now += SILENCE_PATIENCE_SECS - 1
-    bench.do()
-    assert runner.killed == 0  # it spoke in between
-    bench.now += 2
-    bench.do()
+    bench.wait(SILENCE_PATIENCE_SECS - 1)
+    assert runner.killed == 0  # it sent something in between
+    bench.wait(2)
+    assert runner.killed == 1
+
+
+def test_a_runner_in_a_long_step_is_left_alone_by_five_cancels_and_a_deadline(bench: DispatchHarness) -> None:
+    runner = bench.start()
+    other, late = new_generation(), new_generation(deadline=bench.now + 70)
+    stopped = [new_generation() for _ in range(5)]
+    bench.add(other, late, *stopped)
+    for generation in stopped:
+        bench.do(StopGeneration(generation.generation_id, CANCELLED))
+        for _ in range(20):
+            bench.wait(1)
+            bench.frames(Alive())
+    assert runner.killed == 0
+    assert set(runner.cancelled) == {generation.sequence_id for generation in (late, *stopped)}
+    bench.frames(*[ended(generation.sequence_id, "cancelled") for generation in (late, *stopped)])
+    assert [outcome_of(generation).ending for generation in (late, *stopped)] == [TIMED_OUT] + [CANCELLED] * 5
+    assert not is_over(other)
+
+
+def test_a_runner_that_computes_on_after_a_cancel_is_killed(bench: DispatchHarness) -> None:
+    runner = bench.start()
+    generation, other = new_generation(), new_generation()
+    bench.add(generation, other)
+    bench.do(StopGeneration(generation.generation_id, CANCELLED))
+    for _ in range(STOP_PATIENCE_STEPS):
+        assert runner.killed == 0
+        bench.frames(step())
+    bench.wait(STOP_PATIENCE_SECS - 1)
+    assert runner.killed == 0  # steps of before the cancel may arrive after it
+    bench.frames(Alive())
+    bench.wait(2)
+    assert runner.killed == 1
+
+
+def test_time_in_which_the_worker_itself_was_suspended_is_no_silence(bench: DispatchHarness) -> None:
+    runner = bench.start()
+    bench.add(new_generation())
+    for _ in range(5):
+        bench.now += 3600
+        bench.do()
+    assert runner.killed == 0
+    bench.wait(SILENCE_PATIENCE_SECS)
     assert runner.killed == 1
 
 
