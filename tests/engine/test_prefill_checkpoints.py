@@ -9,14 +9,14 @@ import pytest
 from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.config import EngineConfig
 from inference.engine.core.prefill_checkpoints import COST_SHARE
-from inference.engine.kv_cache.state_files import read_header
+from inference.engine.kv_cache.state_files import consume_state
 from inference.engine.protocol.frames import Cancel, Checkpointed, Purge, Submit
 from tests.engine.harness import Harness, params, turn
 
 
-def long_prompt(harness: Harness, n_tokens: int = 700, *, delay_ms: int = 2) -> list[int]:
+def long_prompt(harness: Harness, length: int = 700, *, delay_ms: int = 2) -> list[int]:
     text = f"[[delay: {delay_ms}]]" + " ".join(f"{number}, and then" for number in range(400))
-    return turn(harness.backend.vocabulary, text)[:n_tokens]
+    return turn(harness.backend.vocabulary, text)[:length]
 
 
 def submit(
@@ -57,6 +57,12 @@ def eager(**changes: object) -> Harness:
     return Harness.fake(checkpoint_secs=0.001, **changes)  # type: ignore[arg-type]
 
 
+def n_tokens(path: str) -> int:
+    """Return the tokens of a checkpoint; the file stays."""
+    header, _ = consume_state(Path(path), "same", keeps_file=True)
+    return len(header.tokens)
+
+
 # ---- when, and when not ----
 
 
@@ -65,7 +71,7 @@ def test_a_prompt_in_progress_is_written_and_a_complete_one_is_not(tmp_path: Pat
     prompt = long_prompt(harness)
     submit(harness, prompt, tmp_path)
     harness.run()
-    lengths = [len(read_header(Path(frame.path)).tokens) for frame in written(harness)]
+    lengths = [n_tokens(frame.path) for frame in written(harness)]
     assert lengths
     assert lengths == sorted(set(lengths))
     assert lengths[-1] < len(prompt)
@@ -165,7 +171,7 @@ def test_the_next_runner_and_the_one_after_it_continue_from_the_file(tmp_path: P
     first = eager()
     submit(first, prompt, tmp_path, cache_prompt=is_cached)
     path = until_written(first).path
-    n_saved = len(read_header(Path(path)).tokens)
+    n_saved = n_tokens(path)
     for _ in range(2):
         following = Harness.fake()
         submit(following, prompt, tmp_path, state=path, cache_prompt=is_cached)
@@ -209,7 +215,7 @@ def test_the_real_model_continues_to_the_last_bit(
     following = Harness(real_backend, config)
     submit(following, prompt, tmp_path, state=frame.path, cache_prompt=False)
     following.run()
-    n_saved = len(read_header(Path(frame.path)).tokens)
+    n_saved = n_tokens(frame.path)
     assert n_saved >= 256
     assert sum(step.n_prefill for step in following.steps()) == len(prompt) - n_saved
     assert following.tokens("a") == harness.tokens("a")
