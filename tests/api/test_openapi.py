@@ -94,6 +94,13 @@ def test_defaults_are_those_of_the_requests() -> None:
     assert set(fields) == set(ChatBody.__struct_fields__)
 
 
+@pytest.mark.parametrize("name", ["ChatCompletionBody", "OpenAICompletionBody"])
+def test_openai_has_defaults_of_its_own(name: str) -> None:
+    fields = document()["components"]["schemas"][name]["properties"]
+    assert "default" not in fields["max_tokens"]
+    assert (fields["n"]["default"], fields["temperature"]["default"]) == (1, 0.7)
+
+
 def test_states_are_those_of_the_streams() -> None:
     assert set(document()["components"]["schemas"]["StreamState"]["enum"]) == {state.value for state in StreamState}
 

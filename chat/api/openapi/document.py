@@ -164,8 +164,11 @@ def _set_defaults(schema: Json) -> None:
     """Replace the structs' null, which means "not sent", by the defaults of the requests."""
     options = [option for option in fields(ChatRequest) if type(option.default) in (bool, int, float)]
     defaults = {option.name: option.default for option in options}
-    for name, described in schema.get("properties", {}).items():
+    properties = schema.get("properties", {})
+    if "stream" in properties:
+        del defaults["max_tokens"]  # OpenAI's bodies say in their descriptions how long an answer may become
+    for name, described in properties.items():
         if "default" in described and described["default"] is None:
             del described["default"]
-            if name in defaults and "max_tokens" in schema["properties"]:
+            if name in defaults and "max_tokens" in properties:
                 described["default"] = defaults[name]

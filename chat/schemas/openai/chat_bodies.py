@@ -105,8 +105,10 @@ class SamplingBody(RunOptionsBody, frozen=True, kw_only=True):
 
 
 class ChatCompletionBody(SamplingBody, frozen=True, kw_only=True):
-    """A chat turn in OpenAI's form. ``store`` false: nothing is kept. ``conversation_id``, ``use_rag``,
-    ``rag_top_k`` and ``strategy`` are those of /chat."""
+    """A chat turn in OpenAI's form. Without ``max_tokens`` an answer may take a quarter of the context.
+
+    ``store`` false: nothing is kept. ``conversation_id``, ``use_rag``, ``rag_top_k`` and ``strategy`` are as in /chat.
+    """
 
     messages: Annotated[list[OpenAIMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
     max_completion_tokens: TokenCount | None = None

@@ -21,7 +21,8 @@ Prompt = str | tuple[int, ...]
 
 class OpenAICompletionBody(SamplingBody, frozen=True, kw_only=True):
     """A completion without a template. ``prompt`` is one text, one list of token ids, or a list of either; names of
-    control tokens in a text stand for them unless ``special`` is false. Nothing is stored."""
+    control tokens in a text stand for them unless ``special`` is false. Without ``max_tokens`` there are 16. Nothing is
+    stored."""
 
     prompt: Text | Annotated[list[Text | TokenId | list[TokenId]], Meta(min_length=1)]
     echo: bool | None = None
