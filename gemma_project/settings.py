@@ -62,6 +62,7 @@ GPU_MIN_HOLD_SECS = env.decimal("GPU_MIN_HOLD_SECS", 2.0, minimum=0.0, maximum=3
 GPU_MAX_HOLD_SECS = env.decimal("GPU_MAX_HOLD_SECS", 120.0, minimum=0.1, maximum=86_400.0)
 GPU_LINGER_SECS = env.decimal("GPU_LINGER_SECS", 3.0, minimum=0.0, maximum=3600.0)
 GPU_LEASE_TTL_SECS = env.decimal("GPU_LEASE_TTL_SECS", 10.0, minimum=0.3, maximum=600.0)
+GPU_UNRENEWED_LEASE_SECS = env.decimal("GPU_UNRENEWED_LEASE_SECS", 600.0, minimum=1.0, maximum=86_400.0)
 GPU_PAUSE_TIMEOUT = env.decimal("GPU_PAUSE_TIMEOUT", 10.0, minimum=0.05, maximum=600.0)
 GPU_FREED_TIMEOUT = env.decimal("GPU_FREED_TIMEOUT", 60.0, minimum=0.05, maximum=3600.0)
 GPU_BREAKER_FAILURES = env.integer("GPU_BREAKER_FAILURES", 3, minimum=1, maximum=1000)

@@ -56,6 +56,8 @@ async def view(request: HttpRequest) -> JsonResponse:
         _coordinator(),
         _memories(),
     )
+    if settings.GPU_COORDINATOR_URL is not None and facts.report is not None:
+        coordinator = _with_fault(coordinator, facts.report)
     # Without one of these three nothing can be answered; the others cost quality only.
     can_serve = bool(database.ok and redis.ok and worker.ok)
     is_whole = can_serve and coordinator.ok is not False and memories.ok is not False
@@ -121,6 +123,12 @@ async def _coordinator() -> DependencyAnswer:
     if settings.GPU_COORDINATOR_URL is None:
         return await _timed(_own_coordinator)
     return await _remote(settings.GPU_COORDINATOR_URL)
+
+
+def _with_fault(check: DependencyAnswer, report: WorkerReport) -> DependencyAnswer:
+    """Add the worker's experience: a coordinator whose /health is well may refuse every call for its token."""
+    fault = (report.coordinator or {}).get("fault")
+    return replace(check, ok=False, detail=f"the last acquisition failed: {fault}") if check.ok and fault else check
 
 
 def _own_coordinator() -> str:

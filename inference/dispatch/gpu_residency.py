@@ -102,7 +102,10 @@ class GpuResidency:
                     self._lease_client.release(lease, {"ended_because": "nothing needs it any more"})
             case LeaseRefused(reason, retry_in_secs):
                 if self.state is GpuState.WAITING:
-                    log.info("gpu lease refused retry_in_secs=%.1f reason=%s", retry_in_secs, reason)
+                    if retry_in_secs > 0:
+                        log.info("gpu lease refused retry_in_secs=%.1f reason=%s", retry_in_secs, reason)
+                    else:
+                        log.info("gpu lease not granted yet, waiting in the queue reason=%s", reason)
                     self.demand.reason = reason
                     self._report_to_all(StreamState.WAITING_FOR_GPU, reason)
             case LeaseRecalled(lease, reason) if lease == self._session.lease:

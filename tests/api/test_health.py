@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import product
 from pathlib import Path
 
+import msgspec
 import pytest
 import redis
 from django.db import OperationalError
@@ -226,3 +227,15 @@ def test_what_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert time.monotonic() - began < 3
     assert (answer.status, answer.body["worker"]["ok"]) == (503, False)
     assert answer.body["database"]["ok"] is True
+
+
+@pytest.mark.parametrize("fault", ["", "the GPU coordinator answers with status 401"])
+def test_a_coordinator_that_refuses_every_call_is_not_well(
+    fault: str, settings: Settings, neighbour: Neighbour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.GPU_COORDINATOR_URL = neighbour.url
+    report = msgspec.structs.replace(REPORT, coordinator={"state": "refused", "fault": fault})
+    monkeypatch.setattr(health_view, "last_report", lambda: report)
+    coordinator = get().body["gpu_coordinator"]
+    assert coordinator["ok"] is not bool(fault)
+    assert ("401" in coordinator["detail"]) is bool(fault)

@@ -137,6 +137,7 @@ class TestOnlyWhatIsOurs:
         coordinator.token_status = status
         ours.client.request(priority=1, session_ids=frozenset())
         ours.next_event(LeaseRefused)
+        assert str(status) in ours.client.describe()["fault"]
         ours.client.withdraw()
         until(no_records)
         coordinator.token_status = 0

@@ -27,6 +27,7 @@ class CoordinatorConfig:
     def from_settings(cls) -> Self:
         return cls(
             ttl_secs=settings.GPU_LEASE_TTL_SECS,
+            unrenewed_secs=settings.GPU_UNRENEWED_LEASE_SECS,
             pause_secs=settings.GPU_PAUSE_TIMEOUT,
             freed_secs=settings.GPU_FREED_TIMEOUT,
             max_hold_secs=settings.GPU_MAX_HOLD_SECS,

@@ -57,6 +57,7 @@ class AcquireCaller:
         grant_delay_secs: float = 0.0,
     ) -> None:
         self.call: AcquireCall | None = None  # in flight
+        self.fault = ""  # of the last call; empty after a grant or a refusal
         self._coordinator = coordinator
         self._breaker = breaker
         self._post = post
@@ -100,6 +101,7 @@ class AcquireCaller:
                 answer = self._acquire(call)
         except CoordinatorFault as error:
             self._breaker.failed(ticket)
+            self.fault = str(error)
             answer = Denial(str(error), in_doubt=error.in_doubt)
         except Exception:
             # Without an answer the lease client would wait for ever and never request the GPU again.
@@ -108,6 +110,7 @@ class AcquireCaller:
             answer = Denial("the request for the GPU failed", in_doubt=True)
         else:
             self._breaker.succeeded(ticket)
+            self.fault = ""
         waited_secs = time.monotonic() - started_at
         log.debug("acquire call returned session=%s waited_secs=%.2f answer=%s", call.session_id, waited_secs, answer)
         self._post(CallAnswered(call, answer, self._is_withdrawn.is_set()))

@@ -103,6 +103,7 @@ class CoordinatorLeaseClient:
             "state": reported_state(self._states.now, is_refused=bool(self._request.reason)),
             "detail": self._request.reason,
             "breaker": str(self._breaker.state),
+            "fault": self._caller.fault,
             "lease_epoch": held_lease.lease.epoch if held_lease else None,
         }
 
