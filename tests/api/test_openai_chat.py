@@ -196,5 +196,7 @@ def test_an_answer_that_fails_late(client: httpx.Client) -> None:
     assert (whole.status_code, whole.json()["error"]["type"]) == (504, "server_error")
     with client.stream("POST", PATH, json=body | {"stream": True}) as response:
         lines = [line for line in response.iter_lines() if line.startswith("data: ")]
-    assert json.loads(lines[-1].removeprefix("data: "))["error"]["code"] == "timeout"
+    first, last = (json.loads(line.removeprefix("data: ")) for line in (lines[0], lines[-1]))
+    assert last["error"]["code"] == "timeout"
+    assert first["id"] == f"chatcmpl-{last['error']['generation_id'].replace('-', '')}"
     assert "data: [DONE]" not in lines

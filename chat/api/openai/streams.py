@@ -73,7 +73,8 @@ async def _events(accepted: AcceptedCall, caller: Caller, writer: ChunkWriter) -
 
 def _checked(line: WireLine) -> WireLine:
     if "error" in line:
-        raise failure(line["error"], line["error"].get("generation_id", ""))
+        # The id of an answer that ended stands beside its error, that of a broken stream within it.
+        raise failure(line["error"], line.get("generation_id") or line["error"]["generation_id"])
     return line
 
 

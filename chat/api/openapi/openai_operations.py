@@ -21,7 +21,8 @@ CHUNKS = (ChatCompletionChunk,)
 
 
 def _chunks_of(name: str) -> dict[str, Json]:
-    """Return the media type of a stream of such chunks."""
+    """Return the media type of a stream of such chunks, which an error may end."""
+    kinds = (name, OpenAIErrorAnswer.__name__)
     event = {
         "type": "object",
         "description": "One server-sent event; the last is `[DONE]`. Lines that begin with a colon are comments.",
@@ -30,7 +31,7 @@ def _chunks_of(name: str) -> dict[str, Json]:
             "data": {
                 "type": "string",
                 "contentMediaType": "application/json",
-                "contentSchema": {"$ref": f"#/components/schemas/{name}"},
+                "contentSchema": {"anyOf": [{"$ref": f"#/components/schemas/{kind}"} for kind in kinds]},
             }
         },
     }
