@@ -38,7 +38,7 @@ class StateFolder:
                 _remove_if_abandoned(folder)
             self.path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=home))
             # The kernel frees the lock when this process exits, in any way.
-            self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock: int | None = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     @property
@@ -66,8 +66,11 @@ class StateFolder:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
+        """Remove the folder; a second call has no effect, since the number of the lock may be another file by then."""
         shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 class CheckpointFiles:

@@ -79,3 +79,12 @@ def test_copies_take_at_most_half_of_what_is_free(tmp_path: Path) -> None:
     assert folder.max_bytes <= free * 0.6
     folder.close()
     assert StateFolder(tmp_path, 100).max_bytes == 100
+
+
+def test_a_second_close_closes_no_other_file(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path, 1 << 20)
+    folder.close()
+    with (tmp_path / "other").open("w") as other:  # takes the number of the lock
+        folder.close()
+        other.write("still open")
+    assert (tmp_path / "other").read_text() == "still open"
