@@ -5,9 +5,10 @@ from pathlib import Path
 
 from django.conf import settings
 
+from chat.error_translation import translated
 from chat.errors import NotFound, quoted
 from chat.schemas.openai.models import EMBEDDING_MODEL, ModelAnswer, ModelMeta, model_id
-from inference.config.tokenizer import Tokenizer, get_tokenizer
+from inference.config.tokenizer import get_tokenizer
 
 ANY_NAME = "*"
 
@@ -21,13 +22,18 @@ class ServedModel:
 
 
 def chat_model() -> ServedModel:
-    """Return the loaded model. Raises ModelUnavailable."""
-    tokenizer = get_tokenizer()
+    """Return the loaded model. Raises Unavailable."""
+    with translated():
+        tokenizer = get_tokenizer()
     answer = ModelAnswer(
         id=model_id(tokenizer.model_name),
         created=_file_time(settings.GEMMA_MODEL_FILE),
         title=tokenizer.model_name,
-        meta=_meta(tokenizer),
+        meta=ModelMeta(
+            n_ctx=tokenizer.context_size,
+            n_ctx_train=tokenizer.trained_context,
+            n_vocab=tokenizer.vocabulary.n_tokens,
+        ),
     )
     names = (answer.id, answer.title, settings.GEMMA_MODEL_FILE.stem, settings.GEMMA_MODEL_FILE.name)
     return ServedModel(answer, frozenset(name.casefold() for name in names))
@@ -54,14 +60,6 @@ def find_model(name: str) -> ModelAnswer:
     served = chat_model()
     require_model(name, served)
     return served.answer
-
-
-def _meta(tokenizer: Tokenizer) -> ModelMeta:
-    return ModelMeta(
-        n_ctx=tokenizer.context_size,
-        n_ctx_train=tokenizer.trained_context,
-        n_vocab=tokenizer.vocabulary.n_tokens,
-    )
 
 
 def _file_time(path: Path) -> int:

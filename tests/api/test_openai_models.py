@@ -4,6 +4,8 @@ import jwt
 import pytest
 from pytest_django import Settings
 
+from chat.services import served_models
+from inference.errors import ModelUnavailable
 from tests.api.calling import Api
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -79,7 +81,7 @@ def test_foreign_keys_are_refused_elsewhere() -> None:
 def test_errors_of_other_parts_have_the_same_form() -> None:
     api = Api()
     wrong_method, no_path = api.post("/v1/models", {}), api.get("/v1/nothing")
-    assert (wrong_method.status, wrong_method.headers["Allow"]) == (405, "GET")
+    assert (wrong_method.status, "GET" in wrong_method.headers["Allow"]) == (405, True)
     assert (no_path.status, no_path.body["error"]["type"]) == (404, "invalid_request_error")
     assert set(wrong_method.body["error"]) == set(no_path.body["error"]) == {"message", "type", "param", "code"}
     assert api.get("/nothing").body["error"] == {"code": "not_found", "message": "nothing is served at '/nothing'"}
@@ -87,3 +89,14 @@ def test_errors_of_other_parts_have_the_same_form() -> None:
 
 def test_every_answer_has_a_request_id() -> None:
     assert Api().get("/v1/models", {"X-Request-ID": "mine-1"}).headers["X-Request-ID"] == "mine-1"
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/gpt-4o"])
+def test_without_a_model_file(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ModelUnavailable("no such file: /secret/path")
+
+    monkeypatch.setattr(served_models, "get_tokenizer", fail)
+    answer = Api().get(path)
+    assert (answer.status, answer.body["error"]["code"]) == (503, "model_unavailable")
+    assert "/secret" not in answer.body["error"]["message"]

@@ -13,7 +13,6 @@ from chat.api.openai.chat_chunks import ChatChunkWriter
 from chat.api.openai.choices import AcceptedCall, Choice, accepted_turns, check_key, whole_choices
 from chat.api.openai.streams import chunk_stream
 from chat.api.turn_requests import AcceptedTurn, for_callers, has_long_body, idempotency_key
-from chat.error_translation import translated
 from chat.schemas.openai.chat_answers import AnswerMessage, ChatChoice, ChatCompletionAnswer, ChoiceLogprobs
 from chat.schemas.openai.chat_bodies import CompletionCall, chat_completion_request
 from chat.schemas.openai.rendering import annotations_of, finish_reason, timings_of, token_logprob, usage_of
@@ -50,8 +49,7 @@ async def _accept(request: HttpRequest, caller: Caller) -> tuple[AcceptedCall, d
 
 def _read(request: HttpRequest) -> tuple[CompletionCall, ChatRequest, str]:
     call, body = chat_completion_request(read_object(request))
-    with translated():
-        return call, body, require_model(call.model, chat_model())
+    return call, body, require_model(call.model, chat_model())
 
 
 def _answer(accepted: AcceptedCall, choices: list[Choice], metadata: dict[str, str]) -> ChatCompletionAnswer:

@@ -12,7 +12,6 @@ from chat.api.openai.choices import AcceptedCall, Choice, accepted_turns, check_
 from chat.api.openai.completion_chunks import CompletionChunkWriter
 from chat.api.openai.streams import chunk_stream
 from chat.api.turn_requests import AcceptedTurn, for_callers, idempotency_key
-from chat.error_translation import translated
 from chat.schemas.openai.chat_bodies import CompletionCall
 from chat.schemas.openai.completion_answers import TextChoice, TextCompletion, TextLogprobs
 from chat.schemas.openai.completion_bodies import openai_completion_request
@@ -57,8 +56,7 @@ async def _accept(request: HttpRequest, caller: Caller) -> tuple[AcceptedCall, l
 
 def _read(request: HttpRequest) -> tuple[CompletionCall, CompletionRequest, bool, str]:
     call, body, echo = openai_completion_request(read_object(request))
-    with translated():
-        return call, body, echo, require_model(call.model, chat_model())
+    return call, body, echo, require_model(call.model, chat_model())
 
 
 def _answer(accepted: AcceptedCall, choices: list[Choice], echoed: list[str]) -> TextCompletion:

@@ -6,8 +6,7 @@ from django.http.response import HttpResponseBase
 from chat.access.callers import Caller
 from chat.api.json_response import json_response
 from chat.api.turn_requests import for_callers
-from chat.error_translation import translated
-from chat.schemas.openai.models import ModelAnswer, ModelListAnswer
+from chat.schemas.openai.models import ModelListAnswer
 from chat.services.served_models import chat_model, find_model
 from chat.streaming.background import in_thread
 
@@ -20,9 +19,4 @@ async def list_models(request: HttpRequest, caller: Caller) -> HttpResponseBase:
 
 @for_callers("GET", any_key=True)
 async def model(request: HttpRequest, caller: Caller, name: str) -> HttpResponseBase:
-    return json_response(await in_thread(_find, name))
-
-
-def _find(name: str) -> ModelAnswer:
-    with translated():
-        return find_model(name)
+    return json_response(await in_thread(find_model, name))

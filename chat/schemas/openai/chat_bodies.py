@@ -214,15 +214,15 @@ def _dialogue(messages: list[OpenAIMessage]) -> tuple[tuple[ChatMessage, ...], s
         raise InvalidRequest("the last message must be of the user, or of the assistant after it", field="messages")
     system = "\n\n".join(message.text for message in messages[:n_system])
     head = [ChatMessage(ChatRole.SYSTEM, system)] if system.strip() else []
-    return (*head, *(ChatMessage(_prompt_role(message), message.shown) for message in messages[n_system:])), prefill
+    rest = [
+        ChatMessage(ChatRole.ASSISTANT if message.role is MessageRole.ASSISTANT else ChatRole.USER, message.shown)
+        for message in messages[n_system:]
+    ]
+    return (*head, *rest), prefill
 
 
 def _is_system(message: OpenAIMessage) -> bool:
     return message.role in (MessageRole.SYSTEM, MessageRole.DEVELOPER)
-
-
-def _prompt_role(message: OpenAIMessage) -> ChatRole:
-    return ChatRole.ASSISTANT if message.role is MessageRole.ASSISTANT else ChatRole.USER
 
 
 def _check_parts(index: int, message: OpenAIMessage) -> None:
