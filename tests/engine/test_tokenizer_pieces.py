@@ -122,3 +122,20 @@ def test_encoding_stops_at_its_limit(real_vocabulary: LlamaVocabulary, unit: str
     first = real_vocabulary.encode(text, special=False, limit=500)
     assert 500 < len(first) <= 500 + 20 * PIECE_CHARS
     assert first == everything[: len(first)]
+
+
+@pytest.mark.real_model
+@pytest.mark.parametrize("unit", ["𠮷", "word ", ". Ab", "1"])
+def test_a_piece_without_cuts_is_refused_after_its_beginning(
+    real_vocabulary: LlamaVocabulary, monkeypatch: pytest.MonkeyPatch, unit: str
+) -> None:
+    lengths: list[int] = []
+    tokenize = real_vocabulary._tokenize
+
+    def counted(part: str, *, parse_special: bool) -> list[int]:
+        lengths.append(len(part))
+        return tokenize(part, parse_special=parse_special)
+
+    monkeypatch.setattr(real_vocabulary, "_tokenize", counted)
+    assert len(real_vocabulary.encode(unit * 100_000, special=False, limit=1_000)) > 1_000
+    assert sum(lengths) <= 32_000

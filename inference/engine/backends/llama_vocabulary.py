@@ -14,6 +14,8 @@ from inference.engine.text.plain_text import encode_plain, fingerprint, is_marke
 from inference.engine.text.tokenizer_pieces import PIECE_CHARS, TextSplitter
 
 PIECE_BYTES = 256
+FIRST_PART_CHARS = 16_000
+UNSURE_TOKENS = 64
 
 
 class LlamaVocabulary:
@@ -93,12 +95,28 @@ class LlamaVocabulary:
             return self._tokenize(text, parse_special=parse_special)
         tokens: list[int] = []
         for piece in self._splitters[parse_special].split(text):
+            if limit is not None and (ids := self._beyond(piece, limit - len(tokens), parse_special=parse_special)):
+                return tokens + ids
             tokens += self._tokenize(piece, parse_special=parse_special)
             if limit is not None and len(tokens) > limit:
                 break
             if between_pieces is not None:
                 between_pieces()
         return tokens
+
+    def _beyond(self, piece: str, limit: int, *, parse_special: bool) -> list[int]:
+        """Return more than ``limit`` tokens from the beginning of a long piece; empty if it may have fewer.
+
+        A piece without cuts takes time quadratic in the characters that the vocabulary lacks.
+        """
+        n_chars = FIRST_PART_CHARS
+        while n_chars < len(piece):
+            # The end of a part may have other tokens than the same place within the piece.
+            ids = self._tokenize(piece[:n_chars], parse_special=parse_special)[:-UNSURE_TOKENS]
+            if len(ids) > limit:
+                return ids
+            n_chars *= 2
+        return []
 
     @cached_property
     def _splitters(self) -> dict[bool, TextSplitter]:
