@@ -102,7 +102,7 @@ def test_an_answer_that_fails_is_no_success(driver: Driver) -> None:
     [
         (["  "], "prompt is empty"),
         (["x", "--temperature", "-1"], "temperature"),
-        (["x", "--max-tokens", "0"], "max_tokens"),
+        (["x", "--max-tokens", "-2"], "max_tokens"),
         (["x", "--conversation", "6c0b2bb6-7b52-4b3e-8e6b-4f2b6d7d6c10"], "no such conversation"),
         (["x", "--continue", "--system", "Be terse."], "keeps its own"),
         (["y" * 100_000], "context"),

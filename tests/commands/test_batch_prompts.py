@@ -80,7 +80,7 @@ class TestWholeRuns:
         assert source["cited"] is True
 
     def test_no_more_than_asked_for_are_under_way(self, driver: Driver) -> None:
-        driver.write(*[say("x", delay_ms=20) for _ in range(20)])
+        driver.write(*[say("x" * 20, delay_ms=20) for _ in range(20)])  # long enough to be seen side by side
         process = driver.start_batch("--concurrency", "3")
         most = 0
         while process.poll() is None:
