@@ -71,6 +71,13 @@ CALLS: dict[str, Call] = {
     "summaries": lambda client, o: client.get(f"/api/conversations/{o.conversation}/summaries/"),
     "continue": lambda client, o: client.post("/chat", json={"conversation_id": o.conversation, "message": "x"}),
     "stream": lambda client, o: client.post("/chat/stream", json={"conversation_id": o.conversation, "message": "x"}),
+    "openai": lambda client, o: client.post("/v1/chat/completions", json=say("x", conversation_id=o.conversation)),
+    "openai stream": lambda client, o: client.post(
+        "/v1/chat/completions", json=say("x", conversation_id=o.conversation, stream=True)
+    ),
+    "openai unstored": lambda client, o: client.post(
+        "/v1/chat/completions", json=say("x", conversation_id=o.conversation, store=False)
+    ),
     "resume": lambda client, o: client.get(f"/chat/stream/{o.generation}"),
     "resume running": lambda client, o: client.get(f"/chat/stream/{o.running}", headers={"Last-Event-ID": "1"}),
     "cancel": lambda client, o: client.post(f"/api/generations/{o.generation}/cancel"),
@@ -95,7 +102,7 @@ def test_nor_for_the_local_identity(name: str, fake_stack: LiveStack, anns: Owne
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_wrong_token_gets_nowhere(name: str, fake_stack: LiveStack, anns: Owned) -> None:
-    with httpx.Client(base_url=fake_stack.url, headers={"Authorization": "Bearer x"}) as nobody:
+    with httpx.Client(base_url=fake_stack.url, headers={"Authorization": "Bearer x.y.z"}) as nobody:
         assert CALLS[name](nobody, anns).status_code == 401
 
 
@@ -177,7 +184,7 @@ def test_the_running_answer_was_never_touched(ann: httpx.Client, anns: Owned) ->
 def test_no_route_is_left_out() -> None:
     """A route that is added has to be added above, too (or be none that belongs to somebody)."""
     names = {pattern.name for pattern in _patterns(urlpatterns)}
-    covered = {"chat", "chat-stream", "chat-resume", "generation-cancel"}
+    covered = {"openai-chat", "chat", "chat-stream", "chat-resume", "generation-cancel"}
     covered |= {f"conversation-{action}" for action in ("list", "detail", "messages", "export", "summaries")}
     # tests/api/test_memory_owners.py has these.
     covered |= {f"memory-{action}" for action in ("search-semantic", "search-old", "index", "add", "list", "search")}
@@ -191,6 +198,13 @@ def test_no_route_is_left_out() -> None:
         "token",
         "token-refresh",
         "generate",
+        "openai-completions",
+        "openai-embeddings",
+        "openai-models",
+        "openai-model",
+        "tokenize",
+        "detokenize",
+        "apply-template",
     }  # nothing stored is named in them
     # The card is the machine's; who may move or borrow it: tests/api/test_gpu_coordinator.py, test_card_commands.py.
     machines = {f"gpu-{action}" for action in ("acquire", "renew", "release", "state")}

@@ -83,6 +83,8 @@ CHAT_FIELDS = (*RUN, *FILTERS, *CHAT)
 ASKED = {"messages": HELLO, "store": False}
 SEARCHED = {"query": "Hello"}
 TRANSCRIPT = {"job_id": "j", "segments": [{"text": "Hello"}]}
+OPENAI = ("model", "n", "stream", "stream_options", "logprobs", "top_logprobs", "metadata", "tools", "store", "suffix")
+
 ROUTES = (
     Route("root", "GET", "/"),
     Route("health", "GET", "/health"),
@@ -92,6 +94,14 @@ ROUTES = (
     Route("chat-stream", "POST", "/chat/stream", ASKED, CHAT_FIELDS),
     Route("chat-resume", "GET", "/chat/stream/{id}"),
     Route("generate", "POST", "/generate", {"prompt": "Once"}, ("prompt", *RUN)),
+    Route("openai-chat", "POST", "/v1/chat/completions", ASKED, ("messages", *OPENAI, *RUN)),
+    Route("openai-completions", "POST", "/v1/completions", {"prompt": "Once"}, ("prompt", "echo", *OPENAI, *RUN)),
+    Route("openai-embeddings", "POST", "/v1/embeddings", {"input": "x"}, ("input", "model", "dimensions")),
+    Route("openai-models", "GET", "/v1/models"),
+    Route("openai-model", "GET", "/v1/models/{id}"),
+    Route("tokenize", "POST", "/tokenize", {"content": "x"}, ("content", "add_special", "with_pieces")),
+    Route("detokenize", "POST", "/detokenize", {"tokens": [5]}, ("tokens",)),
+    Route("apply-template", "POST", "/apply-template", ASKED, ("messages",)),
     Route("generation-cancel", "POST", "/api/generations/{id}/cancel"),
     Route("memory-search-semantic", "POST", "/search/semantic", SEARCHED, ("query", "top_k", "doc_type", *FILTERS)),
     Route("memory-search-old", "POST", "/search", SEARCHED, ("query", "top_k", "doc_type", *FILTERS)),
