@@ -93,7 +93,7 @@ class TestWholeRuns:
 class TestFailures:
     def test_bad_lines_are_reported_and_the_others_answered(self, driver: Driver) -> None:
         driver.write(
-            say("a"), "{broken", {"prompt": "x", "max_tokens": 0, "id": "m"}, say("d"), {"prompt": "y" * 200_000}
+            say("a"), "{broken", {"prompt": "x", "max_tokens": -2, "id": "m"}, say("d"), {"prompt": "y" * 200_000}
         )
         status, stderr = driver.batch()
         assert status == 1

@@ -176,7 +176,7 @@ def test_a_database_that_is_not_there_is_named(live_stack: MakeStack) -> None:
     stack = live_stack(start=False, DATABASE_URL="postgres://gemma:hunter2@127.0.0.1:1/chats")
     done = stack.run("serve")
     assert done.returncode == 1
-    assert "the database cannot be used" in done.stderr
+    assert "the database (DATABASE_URL, GEMMA_DATA_DIR) cannot be used" in done.stderr
     assert "hunter2" not in done.stderr
     assert "Traceback" not in done.stderr
 
