@@ -56,3 +56,7 @@ KEY = Parameter(
     {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
     "header",
 )
+
+LIMIT = Parameter("limit", "Entries of a page.", {"type": "integer", "minimum": 1, "maximum": 500})
+OFFSET = Parameter("offset", "Entries before the page.", {"type": "integer", "minimum": 0, "maximum": 10**9})
+PAGE = (LIMIT, OFFSET)

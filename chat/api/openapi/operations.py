@@ -1,21 +1,16 @@
 """The table of HTTP operations: which types each route takes and gives. ``document`` builds the document from it."""
 
+from chat.api.openapi.gpu_operations import GPU_OPERATIONS
+from chat.api.openapi.memory_operations import MEMORY_OPERATIONS
 from chat.api.openapi.openai_operations import OPENAI_OPERATIONS
-from chat.api.openapi.operation import KEY, STORE_ERRORS, TURN_ERRORS, Operation, Parameter, Type
+from chat.api.openapi.operation import KEY, PAGE, STORE_ERRORS, TURN_ERRORS, Operation, Parameter, Type
 from chat.schemas import answer_types as answers
-from chat.schemas import gpu_answers as gpu
-from chat.schemas import memory_answers as memory
 from chat.schemas.chat_bodies import ChatBody, CompletionBody
 from chat.schemas.conversation_bodies import ConversationAnswer, ConversationBody
-from chat.schemas.gpu_bodies import AcquireBody, OptionalSessionBody, SessionBody, TaskBody
-from chat.schemas.memory_bodies import CountBody, NoteBody, NoteSearchBody, SearchBody, TranscriptBody
 from chat.schemas.service_answers import HealthAnswer, ServiceIndexAnswer
 from chat.schemas.stream_types import MAX_AFTER, FailedLine, FinalLine, StartedLine, TokenLine
 from chat.schemas.token_bodies import LoginBody, RefreshBody, TokenPair
 
-_LIMIT = Parameter("limit", "Entries of a page.", {"type": "integer", "minimum": 1, "maximum": 500})
-_OFFSET = Parameter("offset", "Entries before the page.", {"type": "integer", "minimum": 0, "maximum": 10**9})
-_PAGE = (_LIMIT, _OFFSET)
 _AFTER = {"type": "integer", "minimum": 0, "maximum": MAX_AFTER}
 _RESUMING = (
     Parameter("after", "The id of the last line that the client has; after the final line: 204.", _AFTER),
@@ -127,7 +122,7 @@ OPERATIONS = (
         "conversations",
         lists=ConversationAnswer,
         errors=(400, 503),
-        parameters=(*_PAGE, _SEARCH),
+        parameters=(*PAGE, _SEARCH),
     ),
     Operation(
         "conversation-list",
@@ -176,7 +171,7 @@ OPERATIONS = (
         "conversations",
         lists=answers.MessageAnswer,
         errors=(400, 404, 503),
-        parameters=_PAGE,
+        parameters=PAGE,
     ),
     Operation(
         "conversation-summaries",
@@ -186,7 +181,7 @@ OPERATIONS = (
         "conversations",
         lists=answers.SummaryAnswer,
         errors=(400, 404, 503),
-        parameters=_PAGE,
+        parameters=PAGE,
     ),
     Operation(
         "conversation-export",
@@ -199,225 +194,8 @@ OPERATIONS = (
         parameters=(_EXPORT,),
         media=_MARKDOWN,
     ),
-    Operation(
-        "memory-search-semantic",
-        "post",
-        "/search/semantic",
-        "Search memories",
-        "memories",
-        memory.SearchAnswer,
-        SearchBody,
-        errors=STORE_ERRORS,
-    ),
-    Operation(
-        "memory-search-old",
-        "post",
-        "/search",
-        "Search memories (older form of the answer)",
-        "memories",
-        memory.OldSearchAnswer,
-        SearchBody,
-        errors=STORE_ERRORS,
-    ),
-    Operation(
-        "memory-index",
-        "post",
-        "/index/transcript",
-        "Store a transcript, or replace it",
-        "memories",
-        memory.IndexAnswer,
-        TranscriptBody,
-        errors=STORE_ERRORS,
-    ),
-    Operation(
-        "memory-add",
-        "post",
-        "/memory/add",
-        "Store a note",
-        "memories",
-        memory.NoteIdAnswer,
-        NoteBody,
-        errors=STORE_ERRORS,
-    ),
-    Operation(
-        "memory-list",
-        "get",
-        "/memory/list",
-        "Notes, newest first",
-        "memories",
-        memory.NoteListAnswer,
-        errors=(400, 503),
-        parameters=_PAGE,
-    ),
-    Operation(
-        "memory-search",
-        "post",
-        "/memory/search",
-        "Search notes",
-        "memories",
-        memory.NoteSearchAnswer,
-        NoteSearchBody,
-        errors=STORE_ERRORS,
-    ),
-    Operation(
-        "memory-stats",
-        "get",
-        "/memory/stats",
-        "How many memories there are",
-        "memories",
-        memory.StatsAnswer,
-        errors=STORE_ERRORS,
-    ),
-    Operation(
-        "memory-delete",
-        "delete",
-        "/memory/{memory_id}",
-        "Delete a note",
-        "memories",
-        memory.NoteIdAnswer,
-        errors=(404, 503),
-    ),
-    Operation(
-        "transcripts-recent",
-        "get",
-        "/transcripts/recent",
-        "Transcripts, last recorded first",
-        "memories",
-        memory.TranscriptListAnswer,
-        errors=(400, 503),
-        parameters=(_LIMIT,),
-    ),
-    Operation(
-        "transcripts-speakers",
-        "get",
-        "/transcripts/speakers",
-        "Names of all speakers",
-        "memories",
-        memory.SpeakersAnswer,
-        errors=STORE_ERRORS,
-    ),
-    Operation(
-        "transcripts-count",
-        "post",
-        "/transcripts/count",
-        "Count transcripts",
-        "memories",
-        memory.CountAnswer,
-        CountBody,
-        errors=STORE_ERRORS,
-    ),
-    Operation(
-        "transcript",
-        "get",
-        "/transcript/{job_id}",
-        "One transcript with its segments",
-        "memories",
-        memory.WholeTranscriptAnswer,
-        errors=(404, 503),
-    ),
-    Operation(
-        "transcript",
-        "delete",
-        "/transcript/{job_id}",
-        "Delete a transcript",
-        "memories",
-        memory.TranscriptIdAnswer,
-        errors=(404, 503),
-    ),
-    Operation(
-        "card-warmup",
-        "post",
-        "/warmup",
-        "Bring the model to the GPU and wait for it",
-        "gpu",
-        gpu.WarmupAnswer,
-        OptionalSessionBody,
-        errors=STORE_ERRORS,
-        body_is_optional=True,
-    ),
-    Operation(
-        "card-move-to-cpu",
-        "post",
-        "/move-to-cpu",
-        "Take the model off the GPU",
-        "gpu",
-        gpu.MoveToCpuAnswer,
-        errors=STORE_ERRORS,
-    ),
-    Operation(
-        "card-release-session",
-        "post",
-        "/release-session",
-        "Let a session no longer keep the GPU",
-        "gpu",
-        gpu.ReleaseSessionAnswer,
-        OptionalSessionBody,
-        errors=STORE_ERRORS,
-        body_is_optional=True,
-    ),
-    Operation(
-        "gpu-acquire",
-        "post",
-        "/gpu/acquire",
-        "Acquire the GPU",
-        "gpu",
-        gpu.AcquireAnswer,
-        AcquireBody,
-        other_answers={409: gpu.AcquireAnswer},
-        errors=(404, 503),
-    ),
-    Operation(
-        "gpu-renew", "post", "/gpu/renew", "Renew a lease", "gpu", gpu.RenewAnswer, SessionBody, errors=(404, 503)
-    ),
-    Operation(
-        "gpu-release",
-        "post",
-        "/gpu/release",
-        "Release the GPU",
-        "gpu",
-        gpu.ReleaseAnswer,
-        SessionBody,
-        errors=(404, 503),
-    ),
-    Operation("gpu-state", "get", "/gpu/state", "The holder of the GPU", "gpu", gpu.GpuStateAnswer, errors=(404, 503)),
-    Operation(
-        "gpu-old-request",
-        "post",
-        "/gemma/request",
-        "Acquire the GPU (older protocol)",
-        "gpu",
-        gpu.OldGrantAnswer,
-        TaskBody,
-        other_answers={500: gpu.OldRefusalAnswer},
-        errors=(404, 503),
-    ),
-    Operation(
-        "gpu-old-release",
-        "post",
-        "/gemma/release/{task_id}",
-        "Release the GPU (older protocol)",
-        "gpu",
-        gpu.OldReleaseAnswer,
-        errors=(404, 503),
-    ),
-    Operation(
-        "gpu-old-status",
-        "get",
-        "/status",
-        "The holder of the GPU (older protocol)",
-        "gpu",
-        gpu.OldStatusAnswer,
-        errors=(404, 503),
-    ),
-    Operation(
-        "gpu-force-reset",
-        "post",
-        "/admin/force-reset",
-        "Take the GPU from its holder",
-        "gpu",
-        gpu.ResetAnswer,
-        errors=(404, 503),
-    ),
+    *MEMORY_OPERATIONS,
+    *GPU_OPERATIONS,
     Operation(
         "token",
         "post",

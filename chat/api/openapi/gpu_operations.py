@@ -1,0 +1,102 @@
+"""Operations of the GPU: where the model is, and both generations of the coordinator."""
+
+from chat.api.openapi.operation import STORE_ERRORS, Operation
+from chat.schemas import gpu_answers as gpu
+from chat.schemas.gpu_bodies import AcquireBody, OptionalSessionBody, SessionBody, TaskBody
+
+GPU_OPERATIONS = (
+    Operation(
+        "card-warmup",
+        "post",
+        "/warmup",
+        "Bring the model to the GPU and wait for it",
+        "gpu",
+        gpu.WarmupAnswer,
+        OptionalSessionBody,
+        errors=STORE_ERRORS,
+        body_is_optional=True,
+    ),
+    Operation(
+        "card-move-to-cpu",
+        "post",
+        "/move-to-cpu",
+        "Take the model off the GPU",
+        "gpu",
+        gpu.MoveToCpuAnswer,
+        errors=STORE_ERRORS,
+    ),
+    Operation(
+        "card-release-session",
+        "post",
+        "/release-session",
+        "Let a session no longer keep the GPU",
+        "gpu",
+        gpu.ReleaseSessionAnswer,
+        OptionalSessionBody,
+        errors=STORE_ERRORS,
+        body_is_optional=True,
+    ),
+    Operation(
+        "gpu-acquire",
+        "post",
+        "/gpu/acquire",
+        "Acquire the GPU",
+        "gpu",
+        gpu.AcquireAnswer,
+        AcquireBody,
+        other_answers={409: gpu.AcquireAnswer},
+        errors=(404, 503),
+    ),
+    Operation(
+        "gpu-renew", "post", "/gpu/renew", "Renew a lease", "gpu", gpu.RenewAnswer, SessionBody, errors=(404, 503)
+    ),
+    Operation(
+        "gpu-release",
+        "post",
+        "/gpu/release",
+        "Release the GPU",
+        "gpu",
+        gpu.ReleaseAnswer,
+        SessionBody,
+        errors=(404, 503),
+    ),
+    Operation("gpu-state", "get", "/gpu/state", "The holder of the GPU", "gpu", gpu.GpuStateAnswer, errors=(404, 503)),
+    Operation(
+        "gpu-old-request",
+        "post",
+        "/gemma/request",
+        "Acquire the GPU (older protocol)",
+        "gpu",
+        gpu.OldGrantAnswer,
+        TaskBody,
+        other_answers={500: gpu.OldRefusalAnswer},
+        errors=(404, 503),
+    ),
+    Operation(
+        "gpu-old-release",
+        "post",
+        "/gemma/release/{task_id}",
+        "Release the GPU (older protocol)",
+        "gpu",
+        gpu.OldReleaseAnswer,
+        errors=(404, 503),
+    ),
+    Operation(
+        "gpu-old-status",
+        "get",
+        "/status",
+        "The holder of the GPU (older protocol)",
+        "gpu",
+        gpu.OldStatusAnswer,
+        errors=(404, 503),
+    ),
+    Operation(
+        "gpu-force-reset",
+        "post",
+        "/admin/force-reset",
+        "Take the GPU from its holder",
+        "gpu",
+        gpu.ResetAnswer,
+        errors=(404, 503),
+    ),
+)
