@@ -120,8 +120,8 @@ def test_health_of_the_dead(stack: FaultStack, seen: Seen) -> None:
     began = time.monotonic()
     wait_until(lambda: not stack.is_healthy(), timeout_secs=10, what="the dead worker is seen")
     seen["noticed_secs"] = round(time.monotonic() - began, 2)
-    # No other process has the time to become a worker, and to say that it has no model yet.
-    assert seen["noticed_secs"] < 1
+    # A report is valid for ten seconds: what was noticed sooner was noticed by the lock, also on a busy machine.
+    assert seen["noticed_secs"] < 5
     assert not stack.health().json()["worker"]["ok"]
     seen["healthy_again_secs"] = round(stack.wait_until_healthy(), 1)
 
