@@ -125,7 +125,7 @@ class TranscriptAnswer(Struct, frozen=True, kw_only=True):
 
 
 class WholeTranscriptAnswer(TranscriptAnswer, frozen=True, kw_only=True):
-    """One recording, with the same fields under ``transcript`` for clients of a RAG service."""
+    """A recording, with the same fields under ``transcript`` for clients of a RAG service."""
 
     success: bool = True
     transcript: TranscriptAnswer

@@ -102,9 +102,9 @@ class CheckpointFiles:
 
     def runner_exited(self, pid: int | None, generations: Iterable[ActiveGeneration]) -> None:
         """Remove files of that process which belong to no generation: it may have been writing when it was killed."""
-        known = {generation.location.checkpoint_path for generation in generations}
+        checkpoint_paths = {generation.location.checkpoint_path for generation in generations}
         for path in Path(self.path).glob(f"{pid}-*") if self.path else ():
-            if str(path) not in known:
+            if str(path) not in checkpoint_paths:
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Which paths belong to OpenAI's and llama-server's interfaces, and how their errors look."""
+"""Errors on the paths of OpenAI's and llama-server's interfaces, in the form that their clients parse."""
 
 import re
 

@@ -119,7 +119,7 @@ class ChunkChoice(Struct, frozen=True, kw_only=True):
 
 
 class ChatCompletionChunk(Struct, frozen=True, kw_only=True):
-    """One event of a stream. ``x_status`` reports a state between two tokens; ``conversation_id`` and ``message_id``
+    """An event of a stream. ``x_status`` reports a state between two tokens; ``conversation_id`` and ``message_id``
     are in the first chunk, ``timings`` in the last of a choice, ``usage`` in one of its own when asked for."""
 
     id: str

@@ -53,7 +53,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OpenAIMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """One message of a dialogue. Text parts are joined by line breaks."""
+    """A message of a dialogue. Text parts are joined by line breaks."""
 
     role: MessageRole
     content: Text | list[ContentPart] | None = None

@@ -17,7 +17,7 @@ class ModelMeta(Struct, frozen=True, kw_only=True):
 
 
 class ModelAnswer(Struct, frozen=True, kw_only=True):
-    """One model. ``title`` is the name in the model file, ``meta`` only that of the chat model."""
+    """A model. ``title`` is the name in the model file, ``meta`` only that of the chat model."""
 
     id: str
     object: Literal["model"] = "model"

@@ -33,7 +33,7 @@ class EmbeddingBody(Struct, frozen=True, kw_only=True):
 
 
 class EmbeddingItem(Struct, frozen=True, kw_only=True):
-    """One vector of length 1; as base64 it is float32, little-endian."""
+    """A vector of length 1; as base64 it is float32, little-endian."""
 
     object: Literal["embedding"] = "embedding"
     index: int

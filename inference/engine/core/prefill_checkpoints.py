@@ -68,8 +68,8 @@ class PrefillCheckpoints:
 
     def _has_room(self, sequence: Sequence, n_bytes: int) -> bool:
         registry = self._scheduler.sequences
-        others = (other for other in (*registry.running, *registry.waiting) if other is not sequence)
-        n_left = sequence.max_checkpoint_bytes - sum(other.checkpoint_bytes for other in others)
+        neighbours = (other for other in (*registry.running, *registry.waiting) if other is not sequence)
+        n_left = sequence.max_checkpoint_bytes - sum(other.checkpoint_bytes for other in neighbours)
         try:
             status = os.statvfs(sequence.checkpoint_folder)
         except OSError:  # removed by the system, as some do when a user logs out

@@ -1,4 +1,4 @@
-"""Whether Redis, over which residents are paused and resumed, has been away for too long to hold the GPU.
+"""Time limit for holding the GPU while Redis, over which residents are paused and resumed, is away.
 
 The rule of both sides: a holder leaves after LEAVE_SECS without Redis, a resident of the tenant library uses the GPU
 after 30 s without it.

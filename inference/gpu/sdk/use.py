@@ -12,7 +12,7 @@ class BeginUse(Protocol):
 
 
 class GpuUse:
-    """One use; not to be entered twice at a time."""
+    """A use of the GPU; not to be entered twice at a time."""
 
     def __init__(self, begin: BeginUse, end: Callable[[], None]) -> None:
         self._begin = begin
