@@ -47,6 +47,8 @@ def call_with_own_connection(work: Callable[P, T], *args: P.args, **kwargs: P.kw
 
 def _close_old_connection() -> None:
     # SQLite closes no connection by itself, and opening one costs more than most queries: it stays while it works.
-    if connection.vendor == "sqlite" and not connection.errors_occurred and not connection.in_atomic_block:
+    # One whose transaction was cut short before autocommit was back would commit nothing, and call no on_commit.
+    is_manual = connection.connection is not None and not connection.autocommit
+    if connection.vendor == "sqlite" and not (connection.errors_occurred or connection.in_atomic_block or is_manual):
         return
     close_old_connections()
