@@ -52,12 +52,12 @@ class Role(models.TextChoices):
 class Message(models.Model):
     """A message. ``position`` counts from 0 within the conversation.
 
-    ``content`` is the text that a client sent; for an answer of this service it is empty, and the text is that of
-    the generation. ``rendered`` (int32 token ids) holds the tokens that a user message added to the prompt, from the
-    end of the message before to the start of the answer; an answer needs none while the output of its generation is in
-    the format of ``rendered_with``. Both are valid only while ``rendered_with`` is the key in use
-    (``chat/prompting/context_window``). ``history_digest`` of a user message covers the system prompt and all
-    messages up to this one.
+    ``content`` is the text that a client sent, ``content_thought`` the thought before it; for an answer of this service
+    both are empty, and text and thought are those of the generation. ``rendered`` (int32 token ids) holds the tokens
+    that a user message added to the prompt, from the end of the message before to the start of the answer; an answer
+    needs none while the output of its generation is in the format of ``rendered_with``. Both are valid only while
+    ``rendered_with`` is the key in use (``chat/prompting/context_window``). ``history_digest`` of a user message covers
+    the system prompt and all messages up to this one.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -67,6 +67,7 @@ class Message(models.Model):
     content = models.TextField(blank=True, default="")
     content_folded = FoldedField(source="content")
     content_digest = DigestField(source="content")
+    content_thought = models.TextField(blank=True, default="")
     condensed = models.TextField(blank=True, default="")  # read by the model in place of content beyond its context
     generation = models.OneToOneField(
         Generation, on_delete=models.SET_NULL, null=True, blank=True, related_name="message"
@@ -88,6 +89,11 @@ class Message(models.Model):
     @property
     def text(self) -> str:
         return self.generation.text if self.generation else self.content
+
+    @property
+    def thought(self) -> str:
+        """The model's text before the answer that is no part of it."""
+        return self.generation.thought if self.generation else self.content_thought
 
     @property
     def shown(self) -> str:

@@ -31,7 +31,7 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
 class MessageQuerySet(models.QuerySet["Message"]):
     def in_order(self) -> Self:
         """Order by position, with the related rows that prompts and pages need."""
-        return self.select_related("generation", "retrieval").order_by("position")
+        return self.select_related("generation", "retrieval").defer("generation__logprobs").order_by("position")
 
     def unfinished(self) -> Self:
         """Filter the answers whose generation has not ended."""

@@ -18,7 +18,14 @@ from inference.models import Generation
 MESSAGES_PER_PAGE = 200
 SUMMARIES_SHOWN = 20
 # Token ids and prompts are the bulk of a row, and not shown.
-HEAVY_COLUMNS = ("rendered", "generation__prompt", "generation__output", "generation__details")
+HEAVY_COLUMNS = (
+    "rendered",
+    "generation__prompt",
+    "generation__output",
+    "generation__thought_ends",
+    "generation__logprobs",
+    "generation__details",
+)
 
 # In order of time, by their names in the wire format.
 STAGES = (
@@ -50,6 +57,7 @@ class Bubble:
     role_name: str
     text: str
     created_at: datetime
+    thought: str = ""
     status: str = ""
     is_ended: bool = True
     finish_reason: str = ""
@@ -93,6 +101,7 @@ def bubble(message: Message) -> Bubble:
         role=Role(message.role).label,
         role_name=message.role,
         text=message.text,
+        thought=message.thought,
         created_at=message.created_at,
         retrieval=retrieval_view(message.retrieval, message.text) if hasattr(message, "retrieval") else None,
     )

@@ -20,6 +20,7 @@ from django.conf import settings
 
 from chat.prompting.jinja_sandbox import Conversation, TemplateRendering, TemplateUnusable, render
 from inference.config.tokenizer import Tokenizer, get_tokenizer
+from inference.engine.params import ThoughtMarks
 from inference.errors import ModelUnavailable
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class ChatFormat(ABC):
     stops: tuple[str, ...] = ()
     trim_start = False  # answers begin with a space that is no part of the text
     plain_model = False  # a base model: prompts are short and give examples, not rules
+    thought: ThoughtMarks | None = None  # marks around the thoughts of generated answers
 
     def __init__(self, tokenizer: Tokenizer, *details: str) -> None:
         self.tokenizer = tokenizer

@@ -45,6 +45,8 @@ def sequence_params(
         n_logprobs=options.n_logprobs,
         trim_start=chat_format.trim_start and not is_continued if chat_format else False,
         highest_label=highest_label,
+        # The beginning of an answer that is continued was text already.
+        thought=chat_format.thought if chat_format and not is_continued else None,
     )
 
 

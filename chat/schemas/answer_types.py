@@ -14,6 +14,9 @@ from inference.enums import FinishReason, Status
 
 Json = dict[str, Any]
 Milliseconds = Annotated[float, Meta(description="Milliseconds.")]
+ThoughtText = Annotated[
+    str, Meta(description="Text in which a reasoning model prepares its answer; no part of the answer.")
+]
 
 
 class ErrorObject(Struct, frozen=True, kw_only=True):
@@ -65,6 +68,7 @@ class UsageAnswer(Struct, frozen=True, kw_only=True):
     completion_tokens: int
     total_tokens: int
     cached_tokens: int
+    thought_tokens: Annotated[int, Meta(description="Of `completion_tokens`.")] | UnsetType = UNSET
     history: HistoryNote | UnsetType = UNSET
 
 
@@ -105,6 +109,7 @@ class ChatAnswer(OutcomeAnswer, frozen=True, kw_only=True):
     response: str
     message: Annotated[str, Meta(description="The same as `response`.")]
     text: Annotated[str, Meta(description="The same as `response`.")]
+    thought: ThoughtText | UnsetType = UNSET
     mode: Annotated[str, Meta(description="`cpu` or `gpu`, the device of the last token.")]
     tokens_generated: int
     model: str
@@ -137,6 +142,7 @@ class MessageAnswer(Struct, frozen=True, kw_only=True):
     id: str
     role: Role
     content: str
+    thought: ThoughtText | UnsetType = UNSET
     status: Status
     created_at: str
     finish_reason: FinishReason | None = None

@@ -32,6 +32,7 @@ def answer(generation: Generation) -> Json:
         response=generation.text,
         message=generation.text,
         text=generation.text,
+        thought=generation.thought or UNSET,
         mode=generation.device or "cpu",
         tokens_generated=generation.n_completion_tokens,
         model=generation.model_name,
@@ -53,6 +54,7 @@ def message_body(message: Message) -> Json:
         id=str(message.pk),
         role=Role(message.role),
         content=message.text,
+        thought=message.thought or UNSET,
         status=Status(message.status),
         created_at=message.created_at.isoformat(),
     )
@@ -163,7 +165,8 @@ def _outcome(generation: Generation, message: Message | None = None) -> OutcomeA
 def _usage(generation: Generation) -> UsageAnswer:
     note = generation.details.get("history")
     history = msgspec.convert(note, HistoryNote) if note else UNSET
-    return UsageAnswer(**generation.usage, history=history)
+    n_thought = generation.n_thought_tokens if generation.thought else UNSET
+    return UsageAnswer(**generation.usage, thought_tokens=n_thought, history=history)
 
 
 def _shown(generation: Generation, message: Message | None) -> tuple[list[dict[str, Any]], str]:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from chat.schemas.answer_types import ErrorObject, OutcomeAnswer
+from chat.schemas.answer_types import ErrorObject, OutcomeAnswer, ThoughtText
 from chat.schemas.chat_bodies import ChatBody
 from inference.enums import StreamState
 
@@ -50,6 +50,7 @@ class TokenLine(Struct, frozen=True, kw_only=True):
     id: LineId
     token: str
     done: Literal[False]
+    thought: ThoughtText | UnsetType = UNSET
     status: StreamStatus | UnsetType = UNSET
     logprobs: LineLogprobs | UnsetType = UNSET
 
@@ -59,6 +60,7 @@ class FinalLine(OutcomeAnswer, frozen=True, kw_only=True):
 
     id: LineId
     token: str
+    thought: ThoughtText | UnsetType = UNSET
     done: Literal[True]
     model: str
     conversation_id: str | None
@@ -111,5 +113,6 @@ class AnswerFrame(Struct, frozen=True, kw_only=True):
     id: LineId | UnsetType = UNSET
     generation_id: str | UnsetType = UNSET
     request_id: str | UnsetType = UNSET
+    thought: ThoughtText | UnsetType = UNSET
     status: StreamStatus | UnsetType = UNSET
     error: ErrorObject | UnsetType = UNSET

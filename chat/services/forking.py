@@ -67,6 +67,7 @@ def _copy(message: Message, conversation: Conversation) -> Message:
         position=message.position,
         role=message.role,
         content=message.text,
+        content_thought=message.thought,
         condensed=message.condensed,
         rendered=rendered,
         rendered_with=message.rendered_with,

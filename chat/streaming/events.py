@@ -181,9 +181,10 @@ async def _follow(turn: Turn, caller: Caller, progress: _Progress) -> AsyncGener
 async def _line(turn: Turn, entry: AnyEntry | None, progress: _Progress) -> WireLine | None:
     if isinstance(entry, TokenEntry):
         progress.index, progress.is_claimed = entry.index, True
-        if entry.logprobs is None:
-            return progress.line(token=entry.text)
-        return progress.line(token=entry.text, logprobs=_logprobs(entry.token, entry.logprobs))
+        extras: WireLine = {"thought": entry.thought} if entry.thought else {}
+        if entry.logprobs is not None:
+            extras["logprobs"] = _logprobs(entry.token, entry.logprobs)
+        return progress.line(token=entry.text, **extras)
     if isinstance(entry, StatusEntry):
         progress.is_claimed = True
         status = _status(entry.state, position=entry.position, progress=entry.progress, reason=entry.reason)
@@ -210,6 +211,8 @@ async def _last(turn: Turn, caller: Caller, end: EndEntry, progress: _Progress) 
     # An id of its own, by which a browser that reconnects shows that it has everything.
     progress.index = end.index + 1
     extras = await in_thread(answers.final_line, generation)
+    if end.thought:
+        extras["thought"] = end.thought
     return progress.line(done=True) | extras | {"token": end.text, "done": True}
 
 

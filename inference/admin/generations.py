@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 else:  # not subscriptable when it runs
     _ModelAdmin = admin.ModelAdmin
 
+HEAVY_COLUMNS = ("prompt", "output", "text_ends", "thought", "thought_ends", "logprobs", "details")
+
 
 @admin.register(Generation)
 class GenerationAdmin(_ModelAdmin):
@@ -87,7 +89,7 @@ class GenerationAdmin(_ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Generation]:
         # Large columns that no page shows.
-        return super().get_queryset(request).defer("prompt", "output", "text_ends", "details")
+        return super().get_queryset(request).defer(*HEAVY_COLUMNS)
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         """The permission of the action: cancelling is the only change possible here."""

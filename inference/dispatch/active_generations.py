@@ -189,6 +189,7 @@ class ActiveGenerations:
             index=emission.index,
             token=emission.token,
             text=storable(emission.text),
+            thought=storable(emission.thought),
             device=device,
             logprobs=emission.logprobs,
         )
@@ -223,7 +224,7 @@ def _outcome(generation: ActiveGeneration, frame: Ended) -> GenerationOutcome:
     return GenerationOutcome(
         ClaimState.ENDED,
         ending,
-        FinalText(storable(frame.text), frame.n_kept),
+        FinalText(storable(frame.text), frame.n_kept, storable(frame.thought)),
         n_cached=frame.n_cached if n_cached is None else n_cached,
         timings=generation.timing.report(prefill_ms=frame.prefill_ms, decode_ms=frame.decode_ms),
     )

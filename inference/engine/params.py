@@ -23,6 +23,23 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     logit_bias: dict[int, float | None] = {}
 
 
+class ThoughtMarks(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Marks around a thought in the generated text, see ``thought_splitter``.
+
+    ``opens`` begin a thought and ``closes`` end it; ``answers`` are headers of the answer, and ``ends`` close a part
+    of the answer before the next header. ``is_open``: the prompt ends within the thought. After ``limit`` tokens of
+    thought, ``limit_ids`` end it.
+    """
+
+    opens: list[str]
+    closes: list[str]
+    answers: list[str] = []
+    ends: list[str] = []
+    is_open: bool = False
+    limit: int | None = None
+    limit_ids: list[int] = []
+
+
 class SequenceParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Part of a request that moves with its sequence from runner to runner."""
 
@@ -36,3 +53,4 @@ class SequenceParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     n_logprobs: int = 0  # alternatives reported with each token's log-probability; 0: neither is reported
     trim_start: bool = False  # leading white space is not text (answers in the transcript format)
     highest_label: int | None = None  # citation labels such as [7] above it are removed, see ``citation_filter``
+    thought: ThoughtMarks | None = None  # None: all text is the answer

@@ -5,6 +5,7 @@ its ``claim_epoch``.
 """
 
 import uuid
+from bisect import bisect_left
 
 from django.db import models
 
@@ -19,8 +20,10 @@ class Generation(models.Model):
 
     ``prompt`` and ``output`` hold token ids (int32, little-endian). The prompt is cleared when the generation ends; the
     caller stores the rendered turn. ``text_ends`` (int32 likewise) has for each emitted token the length of ``text``
-    released with it, so that a late reader gets the same pieces as from the token log. ``labels`` are the citation
-    labels in ``text`` when they were checked, for queries. ``details`` belongs to the caller; only the id of the
+    released with it, so that a late reader gets the same pieces as from the token log. ``thought`` is the model's text
+    that is no part of the answer, with ``thought_ends`` likewise; ``logprobs`` are those of the tokens, when the
+    request asked for them (``pack_logprobs``). ``labels`` are the citation labels in ``text`` when they were checked,
+    for queries. ``details`` belongs to the caller; only the id of the
     creating request in it is read here (``log_context``). ``prepare_task`` names the Celery task that builds the prompt
     when the process that should have built it is gone. ``follow_up_task`` names the task that follows the end: an
     outbox with one place, which that task empties in the transaction of its work; until then the reaper repeats it.
@@ -46,6 +49,9 @@ class Generation(models.Model):
     text_folded = FoldedField(source="text")
     text_digest = DigestField(source="text")
     text_ends = models.BinaryField(default=b"", blank=True)
+    thought = models.TextField(blank=True, default="")
+    thought_ends = models.BinaryField(default=b"", blank=True)
+    logprobs = models.BinaryField(default=b"", blank=True)
     labels = models.JSONField(default=list, blank=True)
     n_prompt_tokens = models.PositiveIntegerField(default=0)
     n_cached_tokens = models.PositiveIntegerField(default=0)
@@ -106,6 +112,14 @@ class Generation(models.Model):
     @property
     def output_ids(self) -> list[int]:
         return unpack(self.output)
+
+    @property
+    def n_thought_tokens(self) -> int:
+        """The number of tokens up to the end of the thought."""
+        ends = unpack(self.thought_ends)
+        if not self.text:
+            return len(ends)
+        return bisect_left(ends, ends[-1]) + 1 if ends else 0
 
     @property
     def device(self) -> str:

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from inference.engine.backends.vocabulary import Vocabulary
 from inference.engine.params import SequenceParams
+from inference.engine.sampling.logprobs import pack_logprobs
 from inference.engine.text.citation_filter import citation_labels
 from inference.engine.text.detokenizer import Detokenizer
 from inference.enums import FinishReason, Status
@@ -40,18 +41,20 @@ def failed(code: str, message: str) -> Ending:
 
 @dataclass(frozen=True)
 class FinalText:
-    """The text held back until the end, and how many tokens lie wholly within the whole text."""
+    """The text and the thought held back until the end, and how many tokens lie wholly within the whole text."""
 
     text: str
     n_kept: int
+    thought: str = ""
 
 
 def final_text(vocabulary: Vocabulary, tokens: Sequence[TokenEntry], params: SequenceParams) -> FinalText:
     """The final text of an answer that ends here. The text is a pure function of the tokens."""
     text = Detokenizer.of(params)
     for token in tokens:
-        text.push(vocabulary.piece(token.token))
-    return FinalText(storable(text.flush()), text.n_kept)
+        text.push_token(token.token, vocabulary)
+    text.take_thought()
+    return FinalText(storable(text.flush()), text.n_kept, storable(text.take_thought()))
 
 
 def output_ids(
@@ -60,10 +63,11 @@ def output_ids(
     """The sampled token ids of the answer, cut where a stop sequence cut its text.
 
     Their text is the answer's text, except for removed citation labels: the next prompt reuses KV cells that hold
-    the sampled tokens, and a removed label is no reason to compute them again.
+    the sampled tokens, and a removed label is no reason to compute them again. With a thought they are those of
+    thought and answer; the next prompt compares their text with what its template shows.
     """
     whole = [token.token for token in tokens[: last.n_kept]]
-    if last.n_kept == len(tokens):
+    if last.n_kept == len(tokens) or params.thought is not None:
         return whole
     text = "".join(token.text for token in tokens) + last.text
     if params.highest_label is not None:
@@ -95,6 +99,7 @@ def row_columns(
     """The result columns. ``last`` comes from the runner; without it, it is computed from the tokens."""
     last, output = _last_and_output(vocabulary, tokens, params, last)
     text = "".join(token.text for token in tokens) + last.text
+    thought = "".join(token.thought for token in tokens) + last.thought
     return {
         "status": ending.status,
         "finish_reason": ending.finish_reason or "",
@@ -105,6 +110,9 @@ def row_columns(
         "text_digest": answer_digest(text),
         "labels": sorted(citation_labels(text)) if params.highest_label is not None else [],
         "text_ends": pack(list(accumulate(len(token.text) for token in tokens))),
+        "thought": thought,
+        "thought_ends": pack(list(accumulate(len(token.thought) for token in tokens))) if thought else b"",
+        "logprobs": pack_logprobs([token.logprobs for token in tokens]) if params.n_logprobs else b"",
         "output": pack(output),
         "n_completion_tokens": len(tokens),
         "devices": device_runs(tokens),
@@ -130,7 +138,13 @@ def _last_and_output(
 def end_entry(columns: dict[str, Any], tokens: Sequence[TokenEntry]) -> EndEntry:
     """The log's End entry, with the text that no token entry carries."""
     n_released = sum(len(token.text) for token in tokens)
-    return EndEntry(index=len(tokens), status=columns["status"], text=columns["text"][n_released:])
+    n_thought = sum(len(token.thought) for token in tokens)
+    return EndEntry(
+        index=len(tokens),
+        status=columns["status"],
+        text=columns["text"][n_released:],
+        thought=columns["thought"][n_thought:],
+    )
 
 
 def device_runs(tokens: Sequence[TokenEntry]) -> list[dict[str, Any]]:

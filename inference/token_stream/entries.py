@@ -17,8 +17,9 @@ class LogEntry(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True
 class TokenEntry(LogEntry, frozen=True, tag="token", kw_only=True):
     token: int
     text: str = ""
+    thought: str = ""  # text that is no part of the answer
     device: str = "cpu"
-    logprobs: TokenLogprobs | None = None  # of sequences with ``n_logprobs``; the row does not keep them
+    logprobs: TokenLogprobs | None = None  # of sequences with ``n_logprobs``
 
 
 class StatusEntry(LogEntry, frozen=True, tag="status", kw_only=True):
@@ -31,10 +32,11 @@ class StatusEntry(LogEntry, frozen=True, tag="status", kw_only=True):
 
 
 class EndEntry(LogEntry, frozen=True, tag="end", kw_only=True):
-    """The last entry. ``text`` was held back until the end; the row has everything else."""
+    """The last entry. ``text`` and ``thought`` were held back until the end; the row has everything else."""
 
     status: str  # complete | interrupted | failed
     text: str = ""
+    thought: str = ""
 
 
 AnyEntry = TokenEntry | StatusEntry | EndEntry

@@ -14,6 +14,7 @@ from uuid import UUID
 import redis.asyncio
 from django.db import InterfaceError, OperationalError
 
+from inference.engine.sampling.logprobs import unpack_logprobs
 from inference.errors import StoreUnavailable
 from inference.models import Generation
 from inference.runtime.redis_client import UNAVAILABLE_ERRORS, async_client, log_key, shared_client
@@ -29,7 +30,7 @@ __all__ = ["TokenLogReader", "replay", "tail"]
 SILENCE_SECS = 1.0  # one read of the log waits so long for entries
 BATCH_ENTRIES = 500
 REDIS_PATIENCE_SECS = 30.0
-RESULT_COLUMNS = ("status", "text", "text_ends", "output", "devices")
+RESULT_COLUMNS = ("status", "text", "text_ends", "thought", "thought_ends", "logprobs", "output", "devices")
 
 
 def tail(generation_id: UUID) -> list[TokenEntry]:
@@ -141,10 +142,15 @@ def replay(row: Generation, after: int) -> Iterator[AnyEntry]:
     The row does not store the ids of tokens that only completed a stop sequence; they are 0, without text.
     """
     ends = [0, *unpack(row.text_ends)]
+    thought_ends = [0, *unpack(row.thought_ends)]
+    thoughts = chain((row.thought[start:end] for start, end in pairwise(thought_ends)), repeat(""))
     token_ids = chain(row.output_ids, repeat(0))
     devices = chain.from_iterable(repeat(run["device"], run["tokens"]) for run in row.devices)
-    pieces = zip(pairwise(ends), token_ids, devices, strict=False)
-    for index, ((start, end), token, device) in enumerate(pieces, start=1):
+    logprobs = chain(unpack_logprobs(row.logprobs), repeat(None))
+    pieces = zip(pairwise(ends), thoughts, token_ids, devices, logprobs, strict=False)
+    for index, ((start, end), thought, token, device, likely) in enumerate(pieces, start=1):
         if index > after:
-            yield TokenEntry(index=index, token=token, text=row.text[start:end], device=device)
-    yield EndEntry(index=len(ends) - 1, status=row.status, text=row.text[ends[-1] :])
+            text = row.text[start:end]
+            yield TokenEntry(index=index, token=token, text=text, thought=thought, device=device, logprobs=likely)
+    last_text, last_thought = row.text[ends[-1] :], row.thought[thought_ends[-1] :]
+    yield EndEntry(index=len(ends) - 1, status=row.status, text=last_text, thought=last_thought)

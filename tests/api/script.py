@@ -5,6 +5,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from chat.access.callers import Caller
 from chat.services.turns import Turn
 from chat.streaming import events
@@ -36,7 +38,15 @@ class ScriptedWorker:
 
     def says(self, *texts: str) -> None:
         """One token per text."""
-        tokens = [TokenEntry(index=len(self.said) + n, token=65, text=text) for n, text in enumerate(texts, start=1)]
+        self._emit([TokenEntry(index=0, token=65, text=text) for text in texts])
+
+    def thinks(self, *texts: str) -> None:
+        """One token of a thought per text."""
+        self._emit([TokenEntry(index=0, token=65, thought=text) for text in texts])
+
+    def _emit(self, unnumbered: list[TokenEntry]) -> None:
+        first = len(self.said) + 1
+        tokens = [msgspec.structs.replace(token, index=index) for index, token in enumerate(unnumbered, start=first)]
         self.said += tokens
         self._append(tokens)
 

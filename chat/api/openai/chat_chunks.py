@@ -43,12 +43,19 @@ class ChatChunkWriter:
 
     def token(self, number: int, line: WireLine) -> bytes:
         self._texts[number].append(line["token"])
-        if "logprobs" in line:
-            logprobs = ChoiceLogprobs(content=[token_logprob(line["logprobs"], self._tokenizer)])
-            delta = ChoiceDelta(content=line["token"])
-            return self._event([ChunkChoice(index=number, delta=delta, logprobs=logprobs)])
+        if "logprobs" in line or "thought" in line:
+            return self._token_event(number, line)
         before, after = self._templates[number]
         return before + json.dumps(line["token"]).encode("ascii") + after
+
+    def _token_event(self, number: int, line: WireLine) -> bytes:
+        likely = line.get("logprobs")
+        logprobs = ChoiceLogprobs(content=[token_logprob(likely, self._tokenizer)]) if likely else None
+        thought = line.get("thought", UNSET)
+        # A delta of a thought has no content, not an empty one: clients begin to show the answer at the first.
+        content = UNSET if thought and not line["token"] else line["token"]
+        delta = ChoiceDelta(content=content, reasoning_content=thought)
+        return self._event([ChunkChoice(index=number, delta=delta, logprobs=logprobs)])
 
     def status(self, number: int, line: WireLine) -> bytes:
         # With a choice and a text: many clients look at the first choice of every chunk.
@@ -56,7 +63,7 @@ class ChatChunkWriter:
         return self._event([choice], x_status=msgspec.convert(line["status"], StreamStatus))
 
     def ended(self, number: int, line: WireLine) -> bytes:
-        text = self.token(number, {"token": line["token"]}) if line["token"] else b""
+        text = self.token(number, line) if line["token"] or "thought" in line else b""
         annotations = annotations_of("".join(self._texts[number]), line)
         delta = ChoiceDelta(annotations=annotations or UNSET)
         choice = ChunkChoice(index=number, delta=delta, finish_reason=finish_reason(line))

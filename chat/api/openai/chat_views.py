@@ -73,7 +73,11 @@ def _choice(accepted: AcceptedCall, number: int, choice: Choice) -> ChatChoice:
     tokens = [token_logprob(logprobs, accepted.tokenizer) for logprobs in choice.logprobs]
     return ChatChoice(
         index=number,
-        message=AnswerMessage(content=choice.text, annotations=annotations_of(choice.text, choice.last)),
+        message=AnswerMessage(
+            content=choice.text,
+            reasoning_content=choice.thought or UNSET,
+            annotations=annotations_of(choice.text, choice.last),
+        ),
         logprobs=ChoiceLogprobs(content=tokens) if tokens else None,
         finish_reason=finish_reason(choice.last),
     )

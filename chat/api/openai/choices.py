@@ -43,9 +43,10 @@ class AcceptedCall:
 
 @dataclass
 class Choice:
-    """A whole answer: its text, the log-probabilities of its tokens, and its final line."""
+    """A whole answer: its text and thought, the log-probabilities of its tokens, and its final line."""
 
     text: str = ""
+    thought: str = ""
     logprobs: list[WireLine] = field(default_factory=list)
     last: WireLine = field(default_factory=dict)
 
@@ -73,13 +74,15 @@ async def whole_choices(accepted: AcceptedCall, caller: Caller) -> list[Choice]:
 async def _whole(accepted: AcceptedTurn, caller: Caller) -> Choice:
     choice = Choice()
     texts: list[str] = []
+    thoughts: list[str] = []
     async with aclosing(lines_to_end(accepted, caller)) as source:
         async for line in source:
             texts.append(line["token"])
+            thoughts.append(line.get("thought", ""))
             if "logprobs" in line:
                 choice.logprobs.append(line["logprobs"])
             choice.last = line
-    choice.text = "".join(texts)
+    choice.text, choice.thought = "".join(texts), "".join(thoughts)
     return choice
 
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from chat.schemas.answer_types import HistoryNote, SourceAnswer
+from chat.schemas.answer_types import HistoryNote, SourceAnswer, ThoughtText
 from chat.schemas.stream_types import StreamStatus
 
 CompletionFinish = Literal["stop", "length"]
@@ -51,6 +51,10 @@ class PromptDetails(Struct, frozen=True, kw_only=True):
     cached_tokens: int
 
 
+class CompletionDetails(Struct, frozen=True, kw_only=True):
+    reasoning_tokens: int
+
+
 class CompletionUsage(Struct, frozen=True, kw_only=True):
     """Tokens of all choices; their common prompt counts once."""
 
@@ -58,6 +62,7 @@ class CompletionUsage(Struct, frozen=True, kw_only=True):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails | UnsetType = UNSET
     history: HistoryNote | UnsetType = UNSET
 
 
@@ -76,6 +81,7 @@ class Timings(Struct, frozen=True, kw_only=True):
 class AnswerMessage(Struct, frozen=True, kw_only=True):
     role: Literal["assistant"] = "assistant"
     content: str
+    reasoning_content: ThoughtText | UnsetType = UNSET
     refusal: None = None
     annotations: list[Annotation]
 
@@ -108,6 +114,7 @@ class ChatCompletionAnswer(Struct, frozen=True, kw_only=True):
 class ChoiceDelta(Struct, frozen=True, kw_only=True):
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType | None = UNSET
+    reasoning_content: ThoughtText | UnsetType = UNSET
     annotations: list[Annotation] | UnsetType = UNSET
 
 

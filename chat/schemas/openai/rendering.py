@@ -10,6 +10,7 @@ from msgspec import UNSET
 from chat.schemas.answer_types import HistoryNote, SourceAnswer
 from chat.schemas.openai.chat_answers import (
     Annotation,
+    CompletionDetails,
     CompletionFinish,
     CompletionUsage,
     PromptDetails,
@@ -38,12 +39,14 @@ def usage_of(lasts: Sequence[Line], *, n_prompts: int = 1) -> CompletionUsage:
     prompts = [last["usage"] for last in lasts[::per_prompt]]
     n_prompt = sum(usage["prompt_tokens"] for usage in prompts)
     n_completion = sum(last["usage"]["completion_tokens"] for last in lasts)
+    n_thought = sum(last["usage"].get("thought_tokens", 0) for last in lasts)
     note = lasts[0]["usage"].get("history")
     return CompletionUsage(
         prompt_tokens=n_prompt,
         completion_tokens=n_completion,
         total_tokens=n_prompt + n_completion,
         prompt_tokens_details=PromptDetails(cached_tokens=sum(usage["cached_tokens"] for usage in prompts)),
+        completion_tokens_details=CompletionDetails(reasoning_tokens=n_thought) if n_thought else UNSET,
         history=msgspec.convert(note, HistoryNote) if note else UNSET,
     )
 

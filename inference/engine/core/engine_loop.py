@@ -232,6 +232,7 @@ class EngineLoop:
                 sequence_id=sequence.id,
                 reason=reason,
                 text=text,
+                thought=sequence.text.take_thought(),
                 n_kept=sequence.text.n_kept,
                 n_cached=sequence.n_cached,
                 prefill_ms=prefill_ms,

@@ -60,7 +60,9 @@ class OutputProcessor:
         try:
             for row, drafted in zip_longest(rows, planned.draft):
                 raw = row.copy() if sequence.n_logprobs else None  # the sampler changes the row
-                token = sequence.sampler.sample(row, sequence.tokens, sequence.n_generated + 1)
+                token = sequence.text.forced_token
+                if token is None:
+                    token = sequence.sampler.sample(row, sequence.tokens, sequence.n_generated + 1)
                 logprobs = None if raw is None else token_logprobs(raw, token, sequence.n_logprobs)
                 emission, reason = self._append(sequence, token, logprobs)
                 if emission is not None:
@@ -84,8 +86,9 @@ class OutputProcessor:
             return None, "stop"
         sequence.first_token_at = sequence.first_token_at or now
         sequence.tokens.append(token)
-        text = sequence.text.push(self._vocabulary.piece(token))
-        emission = Emission(sequence.id, sequence.n_generated, token, text, logprobs)
+        text = sequence.text.push_token(token, self._vocabulary)
+        thought = sequence.text.take_thought()
+        emission = Emission(sequence.id, sequence.n_generated, token, text, logprobs, thought)
         if sequence.text.stopped:
             return emission, "stop"
         is_full = sequence.n_generated >= sequence.max_tokens or len(sequence.tokens) >= self._n_cells

@@ -48,7 +48,8 @@ class SequenceFactory:
     def replay(self, sequence: Sequence, emitted: list[int]) -> str | None:
         """Push emitted tokens through the detokenizer; returns the reason when the sequence is over already."""
         for token in emitted:
-            sequence.text.push(self._vocabulary.piece(token))
+            sequence.text.push_token(token, self._vocabulary)
+        sequence.text.take_thought()
         if sequence.text.stopped:
             return "stop"
         return "length" if sequence.n_generated >= sequence.max_tokens else None

@@ -136,13 +136,15 @@ class Checkpointed(Frame, frozen=True, tag=True, kw_only=True):
 class Emission(msgspec.Struct, frozen=True, array_like=True):
     """A token. ``text`` is the text that it released: whole characters, nothing that may begin a stop sequence.
 
-    ``logprobs`` only for a sequence with ``n_logprobs``."""
+    ``logprobs`` only for a sequence with ``n_logprobs``, ``thought`` (text that is no part of the answer) only for one
+    with marks of thoughts."""
 
     sequence_id: str
     index: int
     token: int
     text: str
     logprobs: TokenLogprobs | None = None
+    thought: str = ""
 
 
 class Step(Frame, frozen=True, tag=True, kw_only=True):
@@ -171,12 +173,13 @@ class Step(Frame, frozen=True, tag=True, kw_only=True):
 
 
 class Ended(Frame, frozen=True, tag=True, kw_only=True):
-    """End of a sequence. ``text`` was held back until now; the first ``n_kept`` tokens make up the whole text
-    (tokens that only completed a stop sequence are not kept). Times are ms in this runner."""
+    """End of a sequence. ``text`` and ``thought`` were held back until now; the first ``n_kept`` tokens make up the
+    whole text (tokens that only completed a stop sequence are not kept). Times are ms in this runner."""
 
     sequence_id: str
     reason: str  # stop | length | cancelled | timeout
     text: str = ""
+    thought: str = ""
     n_kept: int = 0
     n_cached: int = 0
     prefill_ms: float = 0.0

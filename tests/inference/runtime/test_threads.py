@@ -30,9 +30,10 @@ def test_a_transaction_cut_short_before_autocommit_is_back(monkeypatch: pytest.M
             raise InterruptedError
         begin(self, autocommit, **options)
 
-    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+    with monkeypatch.context() as patch:
         patch.setattr(BaseDatabaseWrapper, "set_autocommit", set_autocommit)
-        call_with_own_connection(create_user, "a")
+        with pytest.raises(InterruptedError):
+            call_with_own_connection(create_user, "a")
     calls: list[str] = []
     call_with_own_connection(after_commit, lambda: calls.append("committed"))
     assert calls == ["committed"]

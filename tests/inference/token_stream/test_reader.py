@@ -5,11 +5,13 @@ import threading
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 import redis
 from channels.db import database_sync_to_async
 from django.db import InterfaceError, OperationalError
 
+from inference.engine.sampling.logprobs import TokenLogprobs
 from inference.enums import FinishReason, Status, StreamState
 from inference.errors import StoreUnavailable
 from inference.models import Generation
@@ -215,6 +217,31 @@ def test_replay_has_the_devices_and_the_same_pieces() -> None:
     row = Generation(**row_columns(COMPLETE, said, PARAMS, vocabulary=None, last=FinalText("e", 4)))
     assert list(replay(row, 0)) == [*said, EndEntry(index=4, status="complete", text="e")]
     assert list(replay(row, 9)) == [EndEntry(index=4, status="complete", text="e")]
+
+
+def test_replay_divides_thoughts_as_the_log_did_and_has_the_log_probabilities() -> None:
+    likely = TokenLogprobs(-0.5, [(7, -0.5), (8, -1.25)])
+    said = [
+        TokenEntry(index=1, token=7, thought="Hm", logprobs=likely),
+        TokenEntry(index=2, token=8, logprobs=likely),
+        TokenEntry(index=3, token=9, thought=".", text="A", logprobs=likely),
+        TokenEntry(index=4, token=9, text="B", logprobs=likely),
+    ]
+    params = msgspec.structs.replace(PARAMS, n_logprobs=2)
+    columns = row_columns(COMPLETE, said, params, vocabulary=None, last=FinalText("C", 4, "?"))
+    row = Generation(**columns)
+    assert (row.thought, row.text, row.n_thought_tokens) == ("Hm.?", "ABC", 3)
+    end = EndEntry(index=4, status="complete", text="C", thought="?")
+    for after in range(5):
+        assert list(replay(row, after)) == [*said[after:], end]
+    assert end_entry(columns, said) == end
+
+
+def test_without_an_answer_all_tokens_are_of_the_thought() -> None:
+    said = [TokenEntry(index=n, token=7, thought="m") for n in (1, 2)]
+    row = Generation(**row_columns(COMPLETE, said, PARAMS, vocabulary=None, last=FinalText("", 2)))
+    assert (row.text, row.n_thought_tokens) == ("", 2)
+    assert Generation(**row_columns(COMPLETE, tokens("ab"), PARAMS, vocabulary=None)).n_thought_tokens == 0
 
 
 async def test_redis_away_for_too_long_is_an_error_and_an_ended_row_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
