@@ -14,6 +14,7 @@ ChatError
 |- ContextOverflow           413  the prompt does not fit into the model's context
 |- UnsupportedMediaType      415
 |- TooManyRequests           429  a limit of this caller
+|- NotServed                 501  a route that other services have, and this one has not
 |- Unavailable               503  the queue is full or a dependency is away
 """
 
@@ -106,6 +107,13 @@ class TooManyRequests(ChatError):
 
     code = "caller_limit"
     status = 429
+
+
+class NotServed(ChatError):
+    """Other services compute this; the text names the way to get it here."""
+
+    code = "not_served"
+    status = 501
 
 
 class Unavailable(ChatError):

@@ -28,7 +28,7 @@ async def chat(request: HttpRequest, caller: Caller) -> HttpResponseBase:
     """POST /chat: the whole answer at once."""
     # A whole answer cannot be resumed: with a key, or in a batch, the next attempt finds it complete.
     accepted = await ask_chat(request, caller, goes_on_alone=True)
-    return await patient_json(_whole(accepted, caller, answers.answer))
+    return await patient_json(whole_answer(accepted, caller, answers.answer))
 
 
 @for_callers("POST")
@@ -61,10 +61,11 @@ async def cancel(request: HttpRequest, caller: Caller, generation_id: str) -> Ht
 async def generate(request: HttpRequest, caller: Caller) -> HttpResponseBase:
     """POST /generate: a raw prompt, no template, nothing stored."""
     accepted = await ask_completion(request, caller)
-    return await patient_json(_whole(accepted, caller, answers.completion))
+    return await patient_json(whole_answer(accepted, caller, answers.completion))
 
 
-async def _whole(accepted: AcceptedTurn, caller: Caller, render: Callable[[Generation], Body]) -> Body:
+async def whole_answer(accepted: AcceptedTurn, caller: Caller, render: Callable[[Generation], Body]) -> Body:
+    """Return the rendered answer, once it has ended. Raises ChatError when there is none to give."""
     return await in_thread(render, await wait_for_end(accepted, caller))
 
 

@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 from chat.access.callers import Caller
 from chat.api.body_parsing import read_object
 from chat.api.json_response import json_response
-from chat.api.pagination import MAX_OFFSET, whole_number
+from chat.api.pagination import page_limit, page_offset
 from chat.api.turn_requests import View, for_callers
 from chat.errors import Forbidden, NotFound, Unavailable
 from chat.rag import listing
@@ -32,7 +32,6 @@ from chat.streaming.background import in_thread
 
 P = ParamSpec("P")
 BlockingView = Callable[Concatenate[HttpRequest, Caller, P], Struct]
-MAX_LIMIT = 500
 MAX_ID_DIGITS = 18
 
 
@@ -55,14 +54,14 @@ def served(*methods: str) -> Callable[[BlockingView[P]], View[P]]:
 def search_semantic(request: HttpRequest, caller: Caller) -> Struct:
     """POST /search/semantic"""
     search = bodies.search_request(read_object(request))
-    results = wire.hits(_search(search, caller).sources)
+    results = wire.hits(search_memories(search, caller).sources)
     return wire.SearchAnswer(query=search.query, count=len(results), results=results)
 
 
 @served("POST")
 def search_old(request: HttpRequest, caller: Caller) -> Struct:
     """POST /search: the older form of the answer."""
-    result = _search(bodies.search_request(read_object(request)), caller)
+    result = search_memories(bodies.search_request(read_object(request)), caller)
     results = [wire.old_hit(hit) for hit in wire.hits(result.sources)]
     return wire.OldSearchAnswer(
         results=results,
@@ -76,7 +75,7 @@ def search_old(request: HttpRequest, caller: Caller) -> Struct:
 def search_notes(request: HttpRequest, caller: Caller) -> Struct:
     """POST /memory/search"""
     search = bodies.note_search_request(read_object(request))
-    results = [wire.note_hit(hit) for hit in wire.hits(_search(search, caller).sources)]
+    results = [wire.note_hit(hit) for hit in wire.hits(search_memories(search, caller).sources)]
     return wire.NoteSearchAnswer(count=len(results), results=results)
 
 
@@ -109,8 +108,7 @@ def add_note(request: HttpRequest, caller: Caller) -> Struct:
 @served("GET")
 def list_notes(request: HttpRequest, caller: Caller) -> Struct:
     """GET /memory/list: newest first; ``count`` is how many there are in all."""
-    limit = whole_number(request.GET, "limit", 50, smallest=1, largest=MAX_LIMIT)
-    offset = whole_number(request.GET, "offset", 0, smallest=0, largest=MAX_OFFSET)
+    limit, offset = page_limit(request.GET), page_offset(request.GET)
     notes = listing.notes_of(owner_of(caller))
     page = [wire.note_answer(note) for note in notes[offset : offset + limit]]
     return wire.NoteListAnswer(memories=page, count=notes.count())
@@ -132,7 +130,7 @@ def stats(request: HttpRequest, caller: Caller) -> Struct:
 @served("GET")
 def recent_transcripts(request: HttpRequest, caller: Caller) -> Struct:
     """GET /transcripts/recent: last recorded first."""
-    limit = whole_number(request.GET, "limit", bodies.DEFAULT_LIMIT, smallest=1, largest=MAX_LIMIT)
+    limit = page_limit(request.GET, bodies.DEFAULT_LIMIT)
     rows = listing.transcripts_of(owner_of(caller)).prefetch_related("segments")[:limit]
     transcripts = [wire.transcript_answer(row) for row in rows]
     return wire.TranscriptListAnswer(transcripts=transcripts, count=len(transcripts))
@@ -206,7 +204,7 @@ def check_may_delete(caller: Caller, owner: str) -> None:
         raise Forbidden("shared memories are deleted by services and staff", code="shared_memory")
 
 
-def _search(search: SearchRequest, caller: Caller) -> RetrievalResult:
+def search_memories(search: SearchRequest, caller: Caller) -> RetrievalResult:
     """Search the built-in store, also while chats use another service. Raises Unavailable."""
     query = RetrievalQuery(
         text=search.query,

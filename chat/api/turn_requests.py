@@ -16,6 +16,7 @@ from chat.api.body_parsing import read_object
 from chat.errors import ChatError, InvalidRequest, MethodNotAllowed, Unavailable
 from chat.schemas.chat_bodies import chat_request, completion_request
 from chat.schemas.error_bodies import error_response
+from chat.schemas.requests import ChatRequest
 from chat.services import turns
 from chat.services.turns import Turn
 from chat.streaming.admission import in_arrival_order
@@ -87,12 +88,18 @@ class AcceptedTurn:
     stops: bool
 
 
-async def ask_chat(request: HttpRequest, caller: Caller, *, goes_on_alone: bool = False) -> AcceptedTurn:
+async def ask_chat(
+    request: HttpRequest,
+    caller: Caller,
+    *,
+    read: Callable[[object], ChatRequest] = chat_request,
+    goes_on_alone: bool = False,
+) -> AcceptedTurn:
     """Store the turn of a body. ``goes_on_alone``: batch work and requests with a key need no reader."""
     is_long = has_long_body(request)
     async with in_arrival_order(is_long=is_long):
         # Decoding ten thousand messages would hold up the event loop.
-        body = await in_thread(lambda: chat_request(read_object(request)))
+        body = await in_thread(lambda: read(read_object(request)))
         key = idempotency_key(request)
         stops = not goes_on_alone or stops_when_left(body.priority, key)
         begin = partial(turns.start_turn, caller=caller, request=body, idempotency_key=key, request_digest=body.digest)

@@ -12,19 +12,26 @@ from django.conf import settings
 from msgspec import Meta
 
 from chat.enums import ChatRole, MessageRole, Strategy
-from chat.rag.query import SourceFilters
 from chat.rag.sources import ContextItem
 from chat.schemas.dates import IsoDate, check_span
 from chat.schemas.decoding import FieldError, decode, invalid_field
+from chat.schemas.filters import MAX_TOP_K, Emotions, Names, TopK, TranscriptCount, clamped, source_filters
 from chat.schemas.identifiers import existing_id
 from chat.schemas.metadata import UNSTORABLE, is_storable
-from chat.schemas.requests import SEEDS, WHOLE_CONTEXT, ChatMessage, ChatRequest, CompletionRequest, RunOptions
+from chat.schemas.requests import (
+    DEFAULT_RAG_TOP_K,
+    SEEDS,
+    WHOLE_CONTEXT,
+    ChatMessage,
+    ChatRequest,
+    CompletionRequest,
+    RunOptions,
+)
 from chat.schemas.scalars import NonEmptyText, Text
 from inference.models import Priority
 
 MAX_MESSAGES = 10_000
 MAX_CONTEXT_ITEMS = 200
-MAX_TOP_K = 100
 MAX_TOKEN_ID = 2**31 - 1
 MAX_LOGIT_BIASES = 1024
 MAX_LOGIT_BIAS = 1e6
@@ -36,13 +43,9 @@ PRIORITIES = {"interactive": Priority.INTERACTIVE, "batch": Priority.BATCH}
 TokenCount = Annotated[
     int, Meta(ge=WHOLE_CONTEXT, le=2**31 - 1, description="0: the default; -1: as many as the context leaves.")
 ]
-StopText = Annotated[NonEmptyText, Meta(max_length=256)]
+StopText = Annotated[Text, Meta(max_length=256, description="An empty one does not count.")]
 Penalty = Annotated[float, Meta(ge=-100, le=100)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Names = Annotated[list[Annotated[NonEmptyText, Meta(max_length=200)]], Meta(max_length=100)]
-Emotions = Annotated[list[Annotated[NonEmptyText, Meta(max_length=100)]], Meta(max_length=100)]
-TranscriptCount = Annotated[int, Meta(ge=1, le=100_000, description="Only the newest so many transcripts.")]
-TopK = Annotated[int, Meta(ge=1, le=MAX_TOP_K)]
 LogitBias = Annotated[
     dict[str, Any] | list[Any],
     Meta(
@@ -51,9 +54,9 @@ LogitBias = Annotated[
     ),
 ]
 Context = Annotated[
-    str | Annotated[list[str | dict[str, Any]], Meta(max_length=MAX_CONTEXT_ITEMS)],
+    str | dict[str, Any] | Annotated[list[str | dict[str, Any]], Meta(max_length=MAX_CONTEXT_ITEMS)],
     Meta(
-        description="Documents for the model to see: texts, or objects with `text` (or `content`) and metadata.",
+        description="Documents for the model to see: texts, or objects with `text` (or `content`) and metadata; or one",
         examples=[["The deadline is Friday."]],
     ),
 ]
@@ -146,7 +149,7 @@ class ChatBody(RunOptionsBody, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_span(self.start_date, self.end_date)
-        if self.messages is None and self.message is None and not self.replaces:
+        if self.messages is None and self.question is None and not self.replaces:
             raise FieldError("messages", "is required")
         if self.messages is None:
             return
@@ -160,6 +163,11 @@ class ChatBody(RunOptionsBody, frozen=True, kw_only=True):
         if self.conversation_id and len(self.messages) != 1:
             raise FieldError("messages", "must be exactly one new user message when conversation_id is given")
 
+    @property
+    def question(self) -> str | None:
+        """The short form of one message of the user."""
+        return self.message
+
 
 class CompletionBody(RunOptionsBody, frozen=True, kw_only=True):
     """A raw prompt, without a template."""
@@ -171,15 +179,24 @@ class CompletionBody(RunOptionsBody, frozen=True, kw_only=True):
 def chat_request(data: object) -> ChatRequest:
     """Return the typed chat request. Raises InvalidRequest with the field's path, NotFound for an impossible id."""
     body = decode(ChatBody, data)
+    return as_chat_request(body, use_rag=body.use_rag, top_k=body.rag_top_k)
+
+
+def as_chat_request(body: ChatBody, *, use_rag: bool | None, top_k: int | str | None) -> ChatRequest:
+    """Return the typed request of a decoded body."""
     conversation_id = existing_id(body.conversation_id, field="conversation_id", noun="conversation")
     replaces = existing_id(body.replaces, field="replaces", noun="message")
-    documents = [body.context] if isinstance(body.context, str) else body.context or []
-    messages, message = tuple(item.as_message() for item in body.messages or ()), body.message
+    documents = body.context or []
+    if isinstance(documents, str | dict):
+        documents = [documents]
+    messages, message = tuple(item.as_message() for item in body.messages or ()), body.question
     if message is not None and not (conversation_id or replaces):
         messages, message = (ChatMessage(ChatRole.USER, message),), None
     return ChatRequest(
         **run_options(body),
-        **set_fields(body, ("use_rag", "rag_top_k", "strategy", "store")),
+        **set_fields(body, ("strategy", "store")),
+        use_rag=use_rag,
+        rag_top_k=clamped(top_k, DEFAULT_RAG_TOP_K, MAX_TOP_K),
         messages=messages,
         message=message,
         conversation_id=conversation_id,
@@ -193,17 +210,6 @@ def completion_request(data: object) -> CompletionRequest:
     """Return the typed request for a raw completion. Raises InvalidRequest with the field's path."""
     body = decode(CompletionBody, data)
     return CompletionRequest(prompt=body.prompt, **run_options(body), **set_fields(body, ("special",)))
-
-
-def source_filters(body: Any) -> SourceFilters:  # noqa: ANN401  structs cannot share the fields by a second base
-    """Return the filters of a body that has their five fields."""
-    return SourceFilters(
-        speakers=tuple(body.speakers or ()),
-        start_date=body.start_date,
-        end_date=body.end_date,
-        last_n_transcripts=body.last_n_transcripts,
-        bias_emotions=tuple(body.bias_emotions or ()),
-    )
 
 
 def set_fields(body: msgspec.Struct, names: tuple[str, ...]) -> dict[str, Any]:
@@ -224,7 +230,8 @@ def run_options(body: RunOptionsBody) -> dict[str, Any]:
     if body.logit_bias is not None:
         options["logit_bias"] = _logit_bias(body.logit_bias)
     if body.stop is not None:
-        options["stop"] = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
+        stops = (body.stop,) if isinstance(body.stop, str) else body.stop
+        options["stop"] = tuple(stop for stop in stops if stop)
     if body.priority is not None:
         options["priority"] = PRIORITIES[body.priority]
     return options

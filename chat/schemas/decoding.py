@@ -13,10 +13,12 @@ import msgspec
 from msgspec import inspect
 
 from chat.errors import InvalidJson, InvalidRequest
+from chat.schemas.scalars import COUNT_PATTERN
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 
 MAX_EXACT_FLOAT = 2**53  # from here on a float may stand for several whole numbers
+NO_COUNT = "must be a whole number of at least -1"
 
 # msgspec gives paths such as $.messages[0].content, and $.name[...] for the value of a key.
 _PATH = re.compile(r"(?P<message>.*) - at (?:`key` in )?`\$(?P<path>.*)`", re.DOTALL)
@@ -29,6 +31,7 @@ _SENTENCES = [
     (re.compile(r"Expected `\w+` of length >= (1)"), "must not be empty"),
     (re.compile(r"Expected `array` of length <= (.+)"), "must have at most {} entries"),
     (re.compile(r"Expected `str` of length <= (.+)"), "must have at most {} characters"),
+    (re.compile(rf"Expected `str` matching regex ({re.escape(repr(COUNT_PATTERN))})"), NO_COUNT),
     (re.compile(r"Expected `str` matching (.+)", re.DOTALL), "must not contain NUL characters or lone surrogates"),
     (re.compile(r"(Number|Integer) (value )?out of range"), "must be a finite number"),
 ]

@@ -4,7 +4,7 @@ As everywhere, unknown fields are ignored and null stands for a field that is le
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -19,9 +19,19 @@ from chat.rag.limits import (
 from chat.rag.query import SourceFilters
 from chat.rag.records import NoteIn, SegmentIn, TranscriptIn
 from chat.rag.sources import MEMORY
-from chat.schemas.chat_bodies import Emotions, Names, TopK, TranscriptCount, source_filters
 from chat.schemas.dates import IsoDate, check_date, check_span, first_moment, last_moment
 from chat.schemas.decoding import FieldError, decode
+from chat.schemas.filters import (
+    MAX_TOP_K,
+    Emotions,
+    Name,
+    Names,
+    TopK,
+    TranscriptCount,
+    clamped,
+    names_in,
+    source_filters,
+)
 from chat.schemas.metadata import check_metadata
 from chat.schemas.scalars import NonEmptyText, Number, Text
 
@@ -32,8 +42,10 @@ LONGEST_SECS = 1e9
 
 Query = Annotated[NonEmptyText, Meta(max_length=MAX_QUERY_CHARS)]
 LongText = Annotated[NonEmptyText, Meta(max_length=MAX_TEXT_CHARS)]
-Name = Annotated[Text, Meta(max_length=200)]
 Title = Annotated[Text, Meta(max_length=MAX_TITLE_CHARS)]
+UtcDate = Annotated[
+    Text, Meta(max_length=40, description="As the field without `_utc`, in UTC where it names no zone.")
+]
 Seconds = Annotated[float, Meta(ge=-LONGEST_SECS, le=LONGEST_SECS)]
 Duration = Annotated[float, Meta(ge=0, le=LONGEST_SECS)]
 
@@ -112,6 +124,13 @@ class CountBody(TranscriptFiltersBody, frozen=True, kw_only=True):
     """Segments to count; ``emotions`` are the only ones that count, and so are ``bias_emotions``."""
 
     emotions: Emotions | None = None
+    start_date_utc: UtcDate | None = None
+    end_date_utc: UtcDate | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_date("start_date_utc", self.start_date_utc)
+        check_date("end_date_utc", self.end_date_utc)
 
 
 class SearchBody(TranscriptFiltersBody, frozen=True, kw_only=True):
@@ -119,7 +138,7 @@ class SearchBody(TranscriptFiltersBody, frozen=True, kw_only=True):
 
     query: Query
     top_k: TopK | None = None
-    doc_type: Literal["transcript_segment", "memory"] | None = None
+    doc_type: Literal["transcript_segment", "memory", ""] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -163,23 +182,30 @@ class TranscriptSpan:
 def search_request(data: object) -> SearchRequest:
     body = decode(SearchBody, data)
     return SearchRequest(
-        query=body.query, top_k=body.top_k or DEFAULT_TOP_K, kind=body.doc_type, filters=source_filters(body)
+        query=body.query,
+        top_k=clamped(body.top_k, DEFAULT_TOP_K, MAX_TOP_K),
+        kind=body.doc_type or None,
+        filters=source_filters(body),
     )
 
 
 def note_search_request(data: object) -> SearchRequest:
     body = decode(NoteSearchBody, data)
-    return SearchRequest(query=body.query, top_k=body.limit or DEFAULT_LIMIT, kind=MEMORY)
+    return SearchRequest(query=body.query, top_k=clamped(body.limit, DEFAULT_LIMIT, MAX_TOP_K), kind=MEMORY)
 
 
 def count_request(data: object) -> TranscriptSpan:
-    body = decode(CountBody, data)
+    return transcript_span(decode(CountBody, data))
+
+
+def transcript_span(body: CountBody) -> TranscriptSpan:
+    """Return the filters of a body; a time that is said to be UTC takes precedence."""
     filters = source_filters(body)
     return TranscriptSpan(
         speakers=filters.speakers,
-        emotions=tuple(body.emotions or ()) or filters.bias_emotions,
-        start=first_moment(filters.start_date),
-        end=last_moment(filters.end_date),
+        emotions=names_in(body.emotions) or filters.bias_emotions,
+        start=first_moment(body.start_date_utc, UTC) or first_moment(filters.start_date),
+        end=last_moment(body.end_date_utc, UTC) or last_moment(filters.end_date),
         last_n=filters.last_n_transcripts,
     )
 

@@ -19,6 +19,7 @@ from inference.models import Priority
 WHOLE_CONTEXT = -1  # as ``max_tokens``: as many as the context leaves
 QUARTER_CONTEXT = -2  # as ``max_tokens``: the part of the context that old turns make room for
 SEEDS = 2**32
+DEFAULT_RAG_TOP_K = 5
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class ChatRequest(RunOptions):
     replaces: uuid.UUID | None = None
     context: tuple[ContextItem, ...] = ()
     use_rag: bool | None = None
-    rag_top_k: int = 5
+    rag_top_k: int = DEFAULT_RAG_TOP_K
     filters: SourceFilters = field(default_factory=SourceFilters)
     prefill: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)

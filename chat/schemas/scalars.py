@@ -9,6 +9,8 @@ STORABLE_PATTERN = "^[^\0\ud800-\udfff]*\\Z"
 # The same for JSON Schema, without the surrogates: it has no flag for Unicode, so that they would exclude every
 # character beyond U+FFFF.
 PUBLIC_PATTERN = "^[^\\u0000]*$"
+# A count as text: -1, digits, or nothing.
+COUNT_PATTERN = "^(-1|[0-9]{0,18})\\Z"
 
 Text = Annotated[str, Meta(pattern=STORABLE_PATTERN)]
 NonEmptyText = Annotated[Text, Meta(min_length=1)]

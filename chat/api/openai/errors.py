@@ -7,8 +7,9 @@ from django.http.response import HttpResponseBase
 from chat.schemas.error_bodies import ErrorResponse
 from chat.schemas.openai.errors import openai_error_response
 
+# /models/list is a route of another service's clients.
 _PATHS = re.compile(
-    r"/(v1/.*|chat/completions|completions|models(/.*)?|embeddings|tokenize|detokenize|apply-template)/?"
+    r"/(v1/.*|chat/completions|completions|models(?!/list/?$)(/.*)?|embeddings|tokenize|detokenize|apply-template)/?"
 )
 
 

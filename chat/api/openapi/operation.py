@@ -57,6 +57,11 @@ KEY = Parameter(
     "header",
 )
 
-LIMIT = Parameter("limit", "Entries of a page.", {"type": "integer", "minimum": 1, "maximum": 500})
-OFFSET = Parameter("offset", "Entries before the page.", {"type": "integer", "minimum": 0, "maximum": 10**9})
+_EMPTY: Json = {"const": ""}
+LIMIT = Parameter(
+    "limit",
+    "Entries of a page. 0 and empty: the default; -1: as many as allowed, which more than that count as, too.",
+    {"anyOf": [{"type": "integer", "minimum": -1}, _EMPTY]},
+)
+OFFSET = Parameter("offset", "Entries before the page.", {"anyOf": [{"type": "integer", "minimum": 0}, _EMPTY]})
 PAGE = (LIMIT, OFFSET)

@@ -13,10 +13,11 @@ from msgspec import Meta
 
 from chat.enums import ChatRole, MessageRole, Strategy
 from chat.errors import InvalidRequest, quoted
-from chat.schemas.chat_bodies import MAX_MESSAGES, RunOptionsBody, TokenCount, TopK, run_options, set_fields
+from chat.schemas.chat_bodies import MAX_MESSAGES, RunOptionsBody, TokenCount, run_options, set_fields
 from chat.schemas.decoding import FieldError, decode
+from chat.schemas.filters import MAX_TOP_K, TopK, clamped
 from chat.schemas.identifiers import existing_id
-from chat.schemas.requests import QUARTER_CONTEXT, ChatMessage, ChatRequest
+from chat.schemas.requests import DEFAULT_RAG_TOP_K, QUARTER_CONTEXT, ChatMessage, ChatRequest
 from chat.schemas.scalars import NonEmptyText, Text
 
 MAX_CHOICES = 8
@@ -175,10 +176,11 @@ def chat_completion_request(data: object) -> tuple[CompletionCall, ChatRequest]:
             raise unsupported(name, f"{name} is not supported yet")
     messages, prefill = _dialogue(body.messages)
     # A continued answer would be stored without its beginning.
-    options = set_fields(body, ("use_rag", "rag_top_k", "strategy", "store")) | ({"store": False} if prefill else {})
+    options = set_fields(body, ("use_rag", "strategy", "store")) | ({"store": False} if prefill else {})
     request = ChatRequest(
         **completion_options(body, body.max_completion_tokens),
         **options,
+        rag_top_k=clamped(body.rag_top_k, DEFAULT_RAG_TOP_K, MAX_TOP_K),
         n_logprobs=max(1, body.top_logprobs or 0) if body.logprobs else 0,
         messages=messages,
         prefill=prefill,

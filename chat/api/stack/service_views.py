@@ -1,0 +1,72 @@
+"""Routes of the stack's chat service beside /chat: its chat with memories, its statistics and settings.
+
+What it computes from prompts or data of its own is answered with 501 and the way to get it here.
+"""
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from chat.access.callers import Caller
+from chat.api.chat_views import whole_answer
+from chat.api.json_response import json_response
+from chat.api.keepalive import patient_json
+from chat.api.turn_requests import ask_chat, for_callers
+from chat.errors import NotServed
+from chat.schemas.stack import service as wire
+from chat.streaming.background import in_thread
+from inference.monitoring import worker_report
+
+
+@for_callers("POST")
+async def chat_rag(request: HttpRequest, caller: Caller) -> HttpResponseBase:
+    """POST /chat/rag: /chat that always searches the memories."""
+    accepted = await ask_chat(request, caller, read=wire.rag_chat_request, goes_on_alone=True)
+    return await patient_json(whole_answer(accepted, caller, wire.rag_answer))
+
+
+@for_callers("GET")
+async def stats(request: HttpRequest, caller: Caller) -> HttpResponseBase:
+    """GET /stats"""
+    return json_response(wire.service_stats(await in_thread(worker_report.snapshot)))
+
+
+@for_callers("GET")
+async def list_models(request: HttpRequest, caller: Caller) -> HttpResponseBase:
+    """GET /models/list"""
+    report = await in_thread(worker_report.last_report)
+    return json_response(wire.model_choices(report, settings.GEMMA_MODEL_FILE, settings.GEMMA_KV_TYPE_K))
+
+
+@for_callers("GET")
+async def model_settings(request: HttpRequest, caller: Caller) -> HttpResponseBase:
+    """GET /settings"""
+    report = await in_thread(worker_report.last_report)
+    return json_response(wire.service_settings(report, settings.GEMMA_KV_TYPE_K))
+
+
+@for_callers("POST")
+async def analyze(request: HttpRequest, caller: Caller) -> HttpResponseBase:
+    """POST /analyze"""
+    raise NotServed(
+        "this service has no prompts of its own for analyses: get the segments from /transcripts/query, and post them "
+        "with your prompt to /chat, as context"
+    )
+
+
+@for_callers("POST")
+async def score_chunk(request: HttpRequest, caller: Caller) -> HttpResponseBase:
+    """POST /score-chunk"""
+    raise NotServed(
+        "this service has no prompts of its own for scores of tables: post the rows with your questions to /chat or "
+        "/v1/chat/completions"
+    )
+
+
+@for_callers("POST")
+async def update_settings(request: HttpRequest, caller: Caller) -> HttpResponseBase:
+    """POST /settings/update"""
+    raise NotServed(
+        "settings of the model are environment variables (GEMMA_CONTEXT_SIZE, GEMMA_KV_TYPE_K, GEMMA_KV_TYPE_V), read "
+        "when the service starts"
+    )

@@ -1,0 +1,153 @@
+"""Answers of the RAG service's statistics of emotions, and the parameters that they take."""
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import date, datetime, timedelta
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from chat.rag.models import Segment
+from chat.schemas.dates import IsoDate, check_span
+from chat.schemas.decoding import decode
+from chat.schemas.filters import Emotion, Name
+
+NEUTRAL = "neutral"  # of a segment without an emotion
+ANY_EMOTION = "all"
+JOY = "joy"
+NEGATIVE = ("anger", "sadness", "fear", "disgust")
+
+Period = Literal["today", "week", "month", "all"]
+
+
+class EmotionSpan(Struct, frozen=True, kw_only=True):
+    start_date: IsoDate | None = None
+    end_date: IsoDate | None = None
+
+    def __post_init__(self) -> None:
+        check_span(self.start_date, self.end_date)
+
+
+class PeriodChoice(Struct, frozen=True, kw_only=True):
+    period: Period = "today"
+
+
+class MomentFilter(Struct, frozen=True, kw_only=True):
+    emotion: Emotion = ""
+    speaker: Name = ""
+
+
+class EmotionCount(Struct, frozen=True, kw_only=True):
+    emotion: str
+    count: int
+
+
+class DayCounts(Struct, frozen=True, kw_only=True):
+    date: str
+    counts: dict[str, int]
+
+
+class MemoryEmotionsAnswer(Struct, frozen=True, kw_only=True):
+    """How often each emotion was recognised, the most frequent first, and on which day."""
+
+    success: bool = True
+    start_date: str | None
+    end_date: str | None
+    total_analyzed: int
+    emotions: list[EmotionCount]
+    timeline: list[DayCounts]
+
+
+class EmotionStatsAnswer(Struct, frozen=True, kw_only=True):
+    """Emotions of a period; segments without one count as neutral. The means are those of the newest segments, and 0
+    where nothing was measured."""
+
+    period: Period
+    total_analyzed: int
+    joy_count: int
+    negative_count: int
+    emotion_totals: dict[str, int]
+    avg_pace_wpm: Annotated[float, Meta(description="Words per minute.")]
+    avg_pitch_mean: float
+
+
+class MomentAnswer(Struct, frozen=True, kw_only=True):
+    id: str
+    timestamp: str
+    speaker: str
+    emotion: str
+    text: str
+    confidence: float
+    start_time: float | None
+    job_id: str
+
+
+class MomentsAnswer(Struct, frozen=True, kw_only=True):
+    """A page of segments, the last said first."""
+
+    moments: list[MomentAnswer]
+    count: int
+
+
+# Each raises InvalidRequest with the name of the first wrong parameter.
+
+
+def emotion_span(params: Mapping[str, str]) -> EmotionSpan:
+    return decode(EmotionSpan, dict(params.items()))
+
+
+def period_choice(params: Mapping[str, str]) -> Period:
+    return decode(PeriodChoice, {name: value for name, value in params.items() if value}).period
+
+
+def moment_filter(params: Mapping[str, str]) -> MomentFilter:
+    chosen = decode(MomentFilter, dict(params.items()))
+    return MomentFilter(speaker=chosen.speaker) if chosen.emotion.lower() == ANY_EMOTION else chosen
+
+
+def period_start(period: Period, now: datetime) -> datetime | None:
+    """Return the beginning of a period that ends now: of the day, or so many days ago; None for all time."""
+    days = {"week": 7, "month": 30}
+    if period == "today":
+        return now.replace(hour=0, minute=0, second=0, microsecond=0)
+    return now - timedelta(days=days[period]) if period in days else None
+
+
+def memory_emotions(span: EmotionSpan, counts: Counter[str], days: Mapping[date, Counter[str]]) -> MemoryEmotionsAnswer:
+    named = Counter({emotion: count for emotion, count in counts.items() if emotion})
+    return MemoryEmotionsAnswer(
+        start_date=span.start_date or None,
+        end_date=span.end_date or None,
+        total_analyzed=named.total(),
+        emotions=[EmotionCount(emotion=emotion, count=count) for emotion, count in named.most_common()],
+        timeline=[DayCounts(date=day.isoformat(), counts=dict(counter)) for day, counter in days.items()],
+    )
+
+
+def emotion_stats(period: Period, counts: Counter[str], *, pace_wpm: float, pitch: float) -> EmotionStatsAnswer:
+    totals: Counter[str] = Counter()
+    for emotion, count in counts.items():
+        totals[emotion or NEUTRAL] += count
+    return EmotionStatsAnswer(
+        period=period,
+        total_analyzed=totals.total(),
+        joy_count=totals[JOY],
+        negative_count=sum(totals[emotion] for emotion in NEGATIVE),
+        emotion_totals=dict(totals.most_common()),
+        avg_pace_wpm=pace_wpm,
+        avg_pitch_mean=pitch,
+    )
+
+
+def moment_answer(segment: Segment) -> MomentAnswer:
+    """Needs the transcript of the segment."""
+    return MomentAnswer(
+        id=str(segment.pk),
+        timestamp=segment.said_at.isoformat(),
+        speaker=segment.speaker,
+        emotion=segment.emotion,
+        text=segment.text,
+        confidence=segment.emotion_confidence or 0.0,
+        start_time=segment.start_secs,
+        job_id=segment.transcript.job_id,
+    )
