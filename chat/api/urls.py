@@ -29,6 +29,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^api/generations/(?P<generation_id>[^/]+)/cancel/?$", chat_views.cancel, name="generation-cancel"),
     path("", include("chat.api.stack.urls")),
     path("", include("chat.api.openai.urls")),
+    path("", include("chat.api.responses.urls")),
     re_path(r"^search/semantic/?$", memory.search_semantic, name="memory-search-semantic"),
     re_path(r"^search/?$", memory.search_old, name="memory-search-old"),
     re_path(r"^index/transcript/?$", memory.index_transcript, name="memory-index"),

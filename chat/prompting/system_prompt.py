@@ -66,6 +66,11 @@ MIN_CUT_TOKENS = 48
 MAX_CHARS_PER_TOKEN = 16
 
 
+def with_instructions(instructions: str, system_prompt: str) -> str:
+    """Return the system prompt of a turn that has instructions of its own."""
+    return "\n\n".join(filter(None, (instructions, system_prompt)))
+
+
 def system_prompt_of(conversation: str, *, plain_model: bool) -> str:
     """Return the system prompt of the conversation, else of the installation, else the default."""
     stated = conversation if conversation.strip() else ""

@@ -9,7 +9,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 from chat.enums import ChatRole, Strategy
 from chat.rag.query import SourceFilters
@@ -20,6 +20,7 @@ WHOLE_CONTEXT = -1  # as ``max_tokens``: as many as the context leaves
 QUARTER_CONTEXT = -2  # as ``max_tokens``: the part of the context that old turns make room for
 SEEDS = 2**32
 DEFAULT_RAG_TOP_K = 5
+RESPONSE = "response"  # key of ``ChatRequest.response`` in the details of its generation
 
 
 @dataclass(frozen=True)
@@ -73,18 +74,27 @@ class ChatRequest(RunOptions):
 
     ``replaces`` is a message of the conversation: the turn takes the place of its question, in a conversation that
     branches off there; without a message the same question is answered again. ``prefill`` is the beginning of the
-    answer, which the model continues; such an answer is not stored."""
+    answer, which the model continues; such an answer is not stored.
+
+    With ``appends`` all messages are new, and any number of them; ``follows`` then names the generation of the answer
+    that they come after, in its conversation or, where that has gone on, in a branch of it. ``instructions`` stand
+    before the conversation's system prompt in this turn alone. ``response`` is kept with the generation for
+    /v1/responses."""
 
     messages: tuple[ChatMessage, ...] = ()
     message: str | None = None
     conversation_id: uuid.UUID | None = None
     replaces: uuid.UUID | None = None
+    follows: uuid.UUID | None = None
+    appends: bool = False
+    instructions: str = ""
     context: tuple[ContextItem, ...] = ()
     use_rag: bool | None = None
     rag_top_k: int = DEFAULT_RAG_TOP_K
     filters: SourceFilters = field(default_factory=SourceFilters)
     prefill: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    response: Mapping[str, Any] = field(default_factory=dict)
     strategy: Strategy | None = None  # None: the conversation's own
     store: bool = True
 

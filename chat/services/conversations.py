@@ -60,7 +60,7 @@ def update_conversation(
             conversation.strategy = strategy.value
         if system_prompt is not None and system_prompt != conversation.system_prompt:
             conversation.system_prompt = system_prompt
-            _renew_digests(conversation)
+            renew_digests(conversation)
         conversation.save(update_fields=["title", "title_folded", "system_prompt", "strategy", "updated_at"])
         return conversation
 
@@ -135,7 +135,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _renew_digests(conversation: Conversation) -> None:
+def renew_digests(conversation: Conversation) -> None:
     """Update the digests, which cover the system prompt: history matching then finds the new one."""
     messages = list(conversation.messages.in_order())
     users = [message for message in messages if message.role == Role.USER]

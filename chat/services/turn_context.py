@@ -11,6 +11,7 @@ from chat.errors import ConversationBusy, InvalidRequest, NotFound
 from chat.models import Conversation, Message, Role
 from chat.prompting.context_window import HistorySummary
 from chat.prompting.message_groups import DialogueMessage, dialogue_of
+from chat.prompting.system_prompt import with_instructions
 from chat.services.forking import Fork, fork_conversation
 from chat.services.history_matching import digests, match_history
 from chat.services.validation import ValidatedRequest
@@ -81,7 +82,9 @@ def load_context(validated: ValidatedRequest, *, may_continue: bool = True) -> T
         dialogue=dialogue,
         transient=transient,
         question=origin.incoming[-1].text,
-        system_prompt=conversation.system_prompt if conversation else validated.system_prompt,
+        system_prompt=with_instructions(
+            request.instructions, conversation.system_prompt if conversation else validated.system_prompt
+        ),
         strategy=strategy,
         summary=summary,
     )
@@ -89,7 +92,9 @@ def load_context(validated: ValidatedRequest, *, may_continue: bool = True) -> T
 
 def _find_origin(validated: ValidatedRequest, *, may_continue: bool) -> _Origin:
     request = validated.request
-    question = DialogueMessage(Role.USER, validated.question)
+    incoming = [*validated.history, DialogueMessage(Role.USER, validated.question)]
+    if request.follows:
+        return _following(validated, incoming)
     if request.conversation_id:
         conversation = Conversation.objects.of(validated.caller.key).filter(pk=request.conversation_id).first()
         if conversation is None:
@@ -99,8 +104,7 @@ def _find_origin(validated: ValidatedRequest, *, may_continue: bool) -> _Origin:
             return _replaced(validated, conversation, messages)
         if not all(map(_is_ended, messages)):
             raise ConversationBusy("the last answer of this conversation is not finished")
-        return _Origin(stored=messages, incoming=[question], conversation=conversation)
-    incoming = [*validated.history, question]
+        return _Origin(stored=messages, incoming=incoming, conversation=conversation)
     owner, system_prompt = validated.caller.key, validated.system_prompt
     if not request.store:
         return _Origin(incoming=incoming, conversation=None)
@@ -108,9 +112,25 @@ def _find_origin(validated: ValidatedRequest, *, may_continue: bool) -> _Origin:
     if match is None:
         return _Origin(incoming=incoming, conversation=Conversation(owner=owner, system_prompt=system_prompt))
     if match.is_whole:
-        return _Origin(stored=match.messages, incoming=[question], conversation=match.conversation)
+        return _Origin(stored=match.messages, incoming=incoming[-1:], conversation=match.conversation)
     fork = fork_conversation(match.conversation, match.messages)
     return _Origin(stored=fork.messages, incoming=incoming[match.n_sent :], conversation=fork.conversation, fork=fork)
+
+
+def _following(validated: ValidatedRequest, incoming: list[DialogueMessage]) -> _Origin:
+    """The conversation of the answer that the turn follows, or a branch of it where other messages came after it."""
+    rows = Message.objects.filter(conversation__owner=validated.caller.key, generation=validated.request.follows)
+    answer = rows.select_related("conversation").first()
+    if answer is None:
+        raise NotFound("there is no such response", field="follows")
+    messages = list(answer.conversation.messages.in_order())
+    shared = [message for message in messages if message.position <= answer.position]
+    if not all(map(_is_ended, shared)):
+        raise ConversationBusy("the previous response is not finished", field="follows")
+    if len(shared) == len(messages):
+        return _Origin(stored=messages, incoming=incoming, conversation=answer.conversation)
+    fork = fork_conversation(answer.conversation, shared)
+    return _Origin(stored=fork.messages, incoming=incoming, conversation=fork.conversation, fork=fork)
 
 
 def _replaced(validated: ValidatedRequest, conversation: Conversation, messages: list[Message]) -> _Origin:

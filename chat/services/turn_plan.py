@@ -25,7 +25,7 @@ class TurnPlan:
 
 def plan_turn(context: TurnContext) -> TurnPlan:
     """Raises ContextOverflow. To be called outside of a transaction: rendering takes long, and would block writers."""
-    request = context.validated.request
+    request, conversation = context.validated.request, context.conversation
     builder = PromptBuilder(
         system_prompt=context.system_prompt,
         max_tokens=request.max_tokens,
@@ -56,11 +56,12 @@ def plan_turn(context: TurnContext) -> TurnPlan:
         max_tokens=request.max_tokens,
         strategy=context.strategy,
         system_prompt=context.system_prompt,
-        conversation_id=None if request.store or context.fork else request.conversation_id,
+        conversation_id=None if request.store or context.fork or not conversation else conversation.pk,
         transient=tuple((str(message.role), message.text) for message in context.transient),
         needs_retrieval=needs_retrieval,
         is_long=is_long,
         prefill=request.prefill,
         metadata=dict(request.metadata),
+        instructions=request.instructions,
     )
     return TurnPlan(context=context, prompt=builder.build(dialogue), preparation=preparation)

@@ -16,8 +16,10 @@ from chat.error_translation import translate
 from chat.models import Conversation, Message, Retrieval, Role
 from chat.prompting.builder import BuiltPrompt, PromptBuilder
 from chat.prompting.message_groups import DialogueMessage, dialogue_of, update_renderings
+from chat.prompting.system_prompt import with_instructions
 from chat.rag.query import SourceFilters
 from chat.rag.sources import Source
+from chat.schemas.requests import RESPONSE
 from chat.services.turn_retrieval import TurnRetrieval, retrieve
 from chat.summarization.long_input import read_in_parts
 from chat.summarization.rolling import AFTER_ANSWER_TASK, history_summary
@@ -53,6 +55,7 @@ class Preparation(msgspec.Struct, frozen=True, kw_only=True, rename=STORED_NAMES
     is_long: bool = False  # the message is read in parts first
     prefill: str = ""
     metadata: dict[str, str] = {}
+    instructions: str = ""  # included in ``system_prompt``
 
     def as_json(self) -> dict[str, Any]:
         columns: dict[str, Any] = msgspec.to_builtins(self)
@@ -83,7 +86,9 @@ def _prepare(generation: Generation) -> None:
     preparation = msgspec.convert(generation.details["preparation"], Preparation)
     answer: Message | None = getattr(generation, "message", None)
     conversation = _conversation(answer, preparation)
-    system_prompt = answer.conversation.system_prompt if answer else preparation.system_prompt
+    system_prompt = preparation.system_prompt
+    if answer:
+        system_prompt = with_instructions(preparation.instructions, answer.conversation.system_prompt)
     builder = PromptBuilder(
         system_prompt=system_prompt,
         max_tokens=preparation.max_tokens,
@@ -134,6 +139,8 @@ def _enqueue(
     details: dict[str, Any] = {"history": prompt.history_note}
     if preparation.metadata:
         details["metadata"] = preparation.metadata
+    if RESPONSE in generation.details:
+        details[RESPONSE] = generation.details[RESPONSE]
     if answer is None:
         details |= {
             "sources": [source.as_wire() for source in prompt.sources],

@@ -7,6 +7,7 @@ from django.db import transaction
 from chat.models import Conversation, Message, Retrieval, Role
 from chat.prompting.message_groups import update_renderings
 from chat.prompting.sequence_params import sequence_params, timeout_secs
+from chat.schemas.requests import RESPONSE
 from chat.services.turn_context import TurnContext
 from chat.services.turn_plan import TurnPlan
 from chat.services.turn_preparation import PREPARE_TASK
@@ -139,12 +140,15 @@ def _cache_tags(plan: TurnPlan) -> list[str]:
 
 
 def _details(plan: TurnPlan, *, is_stored: bool) -> dict[str, Any]:
+    request = plan.context.validated.request
+    response: dict[str, Any] = {}
+    if request.response:
+        response[RESPONSE] = {**request.response, "n_input": len(plan.context.new_messages)}
     if plan.preparation:
-        return {"preparation": plan.preparation.as_json()}
-    details: dict[str, Any] = {"history": plan.prompt.history_note}
-    metadata = plan.context.validated.request.metadata
-    if metadata:
-        details["metadata"] = dict(metadata)
+        return {"preparation": plan.preparation.as_json(), **response}
+    details: dict[str, Any] = {"history": plan.prompt.history_note, **response}
+    if request.metadata:
+        details["metadata"] = dict(request.metadata)
     if not is_stored:
         details["sources"] = [source.as_wire() for source in plan.prompt.sources]
     return details

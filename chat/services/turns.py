@@ -117,10 +117,10 @@ def _start_once(caller: Caller, key: _IdempotencyKey, start: Callable[[], list[G
             earlier = key.find(caller)
             # Before any other check: a repeated request must not fail where the first one did not.
             if earlier:
-                return _turn(earlier, replayed=True)
+                return turn_of(earlier, replayed=True)
             try:
                 first, *further = retry_transaction(start)
-                return replace(_turn(first), alternatives=tuple(map(_turn, further)))
+                return replace(turn_of(first), alternatives=tuple(map(turn_of, further)))
             except KeyTaken:
                 continue
             except (ChatError, InferenceError):
@@ -199,7 +199,8 @@ def _prompt_ids(prompt: str | tuple[int, ...], request: CompletionRequest, token
     return ids
 
 
-def _turn(generation: Generation, *, replayed: bool = False) -> Turn:
+def turn_of(generation: Generation, *, replayed: bool = False) -> Turn:
+    """Return the turn of a stored generation."""
     message = getattr(generation, "message", None)
     return Turn(
         generation_id=generation.pk,

@@ -15,8 +15,8 @@ from inference.config.tokenizer import Tokenizer
 class ValidatedRequest:
     """A caller's request whose fields agree with each other.
 
-    ``history`` holds the messages sent before the question; an empty ``system_prompt`` stands for the default, an
-    empty ``question`` for the one that ``request.replaces`` names.
+    ``history`` holds the messages sent before the question, new ones where the request appends; an empty
+    ``system_prompt`` stands for the default, an empty ``question`` for the one that ``request.replaces`` names.
     """
 
     caller: Caller
@@ -32,9 +32,9 @@ def validate_request(request: ChatRequest, *, caller: Caller, tokenizer: Tokeniz
         raise InvalidRequest("replaces needs the conversation_id of its message", field="replaces")
     system_prompt, history, question = "", tuple[DialogueMessage, ...](), ""
     is_repeated = request.replaces and request.message is None and not request.messages
-    if request.conversation_id and not is_repeated:
+    if request.conversation_id and not (is_repeated or request.appends):
         question = _question_in_conversation(request)
-    elif not request.conversation_id:
+    elif request.appends or not request.conversation_id:
         system_prompt, history, question = _split_history(request)
     if not is_repeated and not question.strip():
         raise InvalidRequest("the new message is empty", field="message" if request.message else "messages")

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -22,6 +23,7 @@ class Owned:
     conversation: str
     generation: str
     running: str
+    response: str
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,9 @@ def anns(ann: httpx.Client) -> Iterator[Owned]:
     with ann.stream("POST", "/chat/stream", json=count(2000, delay_ms=50)) as stream:
         lines = data_lines(stream)
         running = next(lines)["generation_id"]
-        yield Owned(answer["conversation_id"], answer["generation_id"], running)
+        body = {"input": "[[say: a secret]]", "conversation": answer["conversation_id"]}
+        response = ann.post("/v1/responses", json=body).json()["id"]
+        yield Owned(answer["conversation_id"], answer["generation_id"], running, response)
 
 
 def seen_by_ann(ann: httpx.Client, anns: Owned) -> tuple[Any, ...]:
@@ -78,6 +82,17 @@ CALLS: dict[str, Call] = {
     "openai unstored": lambda client, o: client.post(
         "/v1/chat/completions", json=say("x", conversation_id=o.conversation, store=False)
     ),
+    "response": lambda client, o: client.get(f"/v1/responses/{o.response}"),
+    "response events": lambda client, o: client.get(f"/v1/responses/{o.response}?stream=true&starting_after=1"),
+    "response items": lambda client, o: client.get(f"/v1/responses/{o.response}/input_items"),
+    "response cancel": lambda client, o: client.post(f"/v1/responses/{o.response}/cancel"),
+    "response delete": lambda client, o: client.delete(f"/v1/responses/{o.response}"),
+    "response continue": lambda client, o: client.post(
+        "/v1/responses", json={"input": "x", "previous_response_id": o.response}
+    ),
+    "response conversation": lambda client, o: client.post(
+        "/v1/responses", json={"input": "x", "conversation": o.conversation}
+    ),
     "resume": lambda client, o: client.get(f"/chat/stream/{o.generation}"),
     "resume running": lambda client, o: client.get(f"/chat/stream/{o.running}", headers={"Last-Event-ID": "1"}),
     "cancel": lambda client, o: client.post(f"/api/generations/{o.generation}/cancel"),
@@ -106,13 +121,16 @@ def test_a_wrong_token_gets_nowhere(name: str, fake_stack: LiveStack, anns: Owne
         assert CALLS[name](nobody, anns).status_code == 401
 
 
-@pytest.mark.parametrize("name", ["read", "messages", "export", "markdown", "summaries", "resume"])
+@pytest.mark.parametrize(
+    "name", ["read", "messages", "export", "markdown", "summaries", "resume", "response", "response items"]
+)
 def test_for_ann_it_does(name: str, ann: httpx.Client, anns: Owned) -> None:
     assert CALLS[name](ann, anns).status_code == 200
 
 
 def test_the_answer_is_the_same_as_for_what_never_was(bob: httpx.Client, anns: Owned) -> None:
-    never = Owned(*["6f1f2f44-3c5c-4d8e-9a53-0d3b3f9a6b10"] * 3)
+    nothing = "6f1f2f44-3c5c-4d8e-9a53-0d3b3f9a6b10"
+    never = Owned(nothing, nothing, nothing, f"resp_{UUID(nothing).hex}")
     for name, call in CALLS.items():
         assert call(bob, anns).json() == call(bob, never).json(), name
 
@@ -185,6 +203,7 @@ def test_no_route_is_left_out() -> None:
     """A route that is added has to be added above, too (or be none that belongs to somebody)."""
     names = {pattern.name for pattern in _patterns(urlpatterns)}
     covered = {"openai-chat", "chat", "chat-stream", "chat-resume", "generation-cancel"}
+    covered |= {"openai-responses", "openai-response", "openai-response-cancel", "openai-response-items"}
     covered |= {f"conversation-{action}" for action in ("list", "detail", "messages", "export", "summaries")}
     # tests/api/test_memory_owners.py has these.
     covered |= {f"memory-{action}" for action in ("search-semantic", "search-old", "index", "add", "list", "search")}

@@ -83,6 +83,16 @@ CHAT_FIELDS = (*RUN, *FILTERS, *CHAT)
 ASKED = {"messages": HELLO, "store": False}
 SEARCHED = {"query": "Hello"}
 TRANSCRIPT = {"job_id": "j", "segments": [{"text": "Hello"}]}
+RESPONSES = (
+    "input",
+    "instructions",
+    "previous_response_id",
+    "conversation",
+    "include",
+    "truncation",
+    "background",
+    "text",
+)
 OPENAI = ("model", "n", "stream", "stream_options", "logprobs", "top_logprobs", "metadata", "tools", "store", "suffix")
 
 ROUTES = (
@@ -96,6 +106,11 @@ ROUTES = (
     Route("generate", "POST", "/generate", {"prompt": "Once"}, ("prompt", *RUN)),
     Route("openai-chat", "POST", "/v1/chat/completions", ASKED, ("messages", *OPENAI, *RUN)),
     Route("openai-completions", "POST", "/v1/completions", {"prompt": "Once"}, ("prompt", "echo", *OPENAI, *RUN)),
+    Route("openai-responses", "POST", "/v1/responses", {"input": "x", "store": False}, (*RESPONSES, *OPENAI, *RUN)),
+    Route("openai-response", "GET", "/v1/responses/{id}"),
+    Route("openai-response", "DELETE", "/v1/responses/{id}"),
+    Route("openai-response-cancel", "POST", "/v1/responses/{id}/cancel"),
+    Route("openai-response-items", "GET", "/v1/responses/{id}/input_items"),
     Route("openai-embeddings", "POST", "/v1/embeddings", {"input": "x"}, ("input", "model", "dimensions")),
     Route("openai-models", "GET", "/v1/models"),
     Route("openai-model", "GET", "/v1/models/{id}"),

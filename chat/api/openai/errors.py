@@ -9,7 +9,8 @@ from chat.schemas.openai.errors import openai_error_response
 
 # /models/list is a route of another service's clients.
 _PATHS = re.compile(
-    r"/(v1/.*|chat/completions|completions|models(?!/list/?$)(/.*)?|embeddings|tokenize|detokenize|apply-template)/?"
+    r"/(v1/.*|responses(/.*)?|chat/completions|completions|models(?!/list/?$)(/.*)?|embeddings"
+    r"|tokenize|detokenize|apply-template)/?"
 )
 
 

@@ -13,6 +13,7 @@ from chat.api.openapi.openai_operations import CHUNKS
 from chat.api.openapi.operation import AUTH_ERRORS, BODY_ERRORS, Operation
 from chat.api.openapi.operations import OPERATIONS, STREAM_LINES
 from chat.schemas.requests import ChatRequest
+from chat.schemas.responses.events import EVENTS
 from chat.schemas.scalars import PUBLIC_PATTERN, STORABLE_PATTERN
 from chat.schemas.stream_types import AnswerFrame, CancelFrame, ChatFrame, ResumeFrame
 
@@ -130,7 +131,7 @@ def _reference(kind: type[msgspec.Struct]) -> Json:
 
 
 def _components() -> Json:
-    kinds: set[type[msgspec.Struct]] = {*STREAM_LINES, *SOCKET_FRAMES, *CHUNKS}
+    kinds: set[type[msgspec.Struct]] = {*STREAM_LINES, *SOCKET_FRAMES, *CHUNKS, *EVENTS}
     for operation in OPERATIONS:
         named = (operation.answer, operation.body, operation.lists, operation.error, *operation.other_answers.values())
         kinds |= {kind for kind in named if kind is not None}

@@ -4,6 +4,7 @@ from chat.api.openapi.gpu_operations import GPU_OPERATIONS
 from chat.api.openapi.memory_operations import MEMORY_OPERATIONS
 from chat.api.openapi.openai_operations import OPENAI_OPERATIONS
 from chat.api.openapi.operation import KEY, PAGE, STORE_ERRORS, TURN_ERRORS, Operation, Parameter, Type
+from chat.api.openapi.responses_operations import RESPONSES_OPERATIONS
 from chat.api.openapi.stack_operations import STACK_OPERATIONS
 from chat.schemas import answer_types as answers
 from chat.schemas.chat_bodies import ChatBody, CompletionBody
@@ -221,4 +222,5 @@ OPERATIONS = (
         is_public=True,
     ),
     *OPENAI_OPERATIONS,
+    *RESPONSES_OPERATIONS,
 )

@@ -1,0 +1,217 @@
+"""Bodies of POST /v1/responses, decoded into the requests of a chat turn.
+
+What this service cannot do yet is refused with the code ``unsupported`` and the name of the field; other unknown fields
+are ignored.
+"""
+
+import uuid
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from chat.enums import Strategy
+from chat.errors import NotFound
+from chat.schemas.chat_bodies import MAX_MESSAGES, RunOptionsBody, run_options, set_fields
+from chat.schemas.decoding import FieldError, decode
+from chat.schemas.filters import MAX_TOP_K, TopK, clamped
+from chat.schemas.identifiers import existing_id
+from chat.schemas.openai.chat_bodies import (
+    MAX_METADATA,
+    MAX_TOP_LOGPROBS,
+    MetadataKey,
+    MetadataValue,
+    ModelName,
+    unsupported,
+)
+from chat.schemas.requests import DEFAULT_RAG_TOP_K, QUARTER_CONTEXT, ChatRequest
+from chat.schemas.responses.identifiers import generation_id_of
+from chat.schemas.responses.items import InputItem, response_input
+from chat.schemas.scalars import NonEmptyText, Text
+
+LOGPROBS = "message.output_text.logprobs"
+MAX_TAG_CHARS = 512
+PLAIN_TEXT = {"type": "text"}
+
+Tag = Annotated[Text, Meta(max_length=MAX_TAG_CHARS)]
+# All but the first ask for parts of items that no answer of this service has.
+Includable = Literal[
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+]
+
+
+class ConversationReference(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored conversation by its id."""
+
+    id: NonEmptyText
+
+
+class TextConfig(msgspec.Struct, frozen=True, kw_only=True):
+    format: dict[str, Any] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+
+class ReasoningOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Repeated in the response; the model does not think before it answers."""
+
+    effort: Annotated[Text, Meta(max_length=32)] | None = None
+    summary: Annotated[Text, Meta(max_length=32)] | None = None
+
+
+class ResponseStreamOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Events are never padded."""
+
+    include_obfuscation: bool | None = None
+
+
+class ResponseBody(RunOptionsBody, frozen=True, kw_only=True):
+    """A turn in the form of OpenAI's Responses. Without ``max_output_tokens`` an answer may take a quarter of the
+    context.
+
+    ``instructions`` count for this turn alone. ``truncation`` ``auto`` leaves out the oldest turns of a dialogue that
+    does not fit; else it is refused. ``use_rag``, ``rag_top_k`` and ``strategy`` are as in /chat.
+    """
+
+    input: Text | Annotated[list[InputItem], Meta(min_length=1, max_length=MAX_MESSAGES)] | None = None
+    model: ModelName | None = None
+    instructions: Text | None = None
+    previous_response_id: Text | None = None
+    conversation: Text | ConversationReference | None = None
+    stream: bool | None = None
+    stream_options: ResponseStreamOptions | None = None
+    background: bool | None = None
+    store: bool | None = None
+    max_output_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=MAX_METADATA)] | None = None
+    include: Annotated[list[Includable], Meta(max_length=50)] | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    text: TextConfig | None = None
+    reasoning: ReasoningOptions | None = None
+    parallel_tool_calls: bool | None = None
+    max_tool_calls: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    user: Tag | None = None
+    safety_identifier: Tag | None = None
+    prompt_cache_key: Tag | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
+    use_rag: bool | None = None
+    rag_top_k: TopK | None = None
+    strategy: Strategy | None = None
+    # Refused below unless they ask for nothing.
+    tools: Any = None
+    tool_choice: Any = None
+    prompt: Any = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stream_options is not None and not self.stream:
+            raise FieldError("stream_options", "needs stream")
+        if self.background and self.store is False:
+            raise FieldError("store", "must be true for a background response")
+        if self.previous_response_id and self.conversation:
+            raise FieldError("conversation", "cannot be given together with previous_response_id")
+        if self.input is None:
+            raise FieldError("input", "is required")
+
+    @property
+    def conversation_id(self) -> str | None:
+        return self.conversation.id if isinstance(self.conversation, ConversationReference) else self.conversation
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseCall:
+    """A decoded call besides the turn that it asks for."""
+
+    model: str | None
+    is_stream: bool
+    is_background: bool
+
+
+# Values of a field that ask for nothing; every other one is refused.
+_WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {"tools": ([],), "tool_choice": ("none", "auto"), "prompt": ()}
+# Fields that a response repeats as they were sent.
+_REPEATED = (
+    "instructions",
+    "previous_response_id",
+    "max_output_tokens",
+    "top_logprobs",
+    "parallel_tool_calls",
+    "max_tool_calls",
+    "user",
+    "safety_identifier",
+    "prompt_cache_key",
+)
+
+
+def responses_request(data: object) -> tuple[ResponseCall, ChatRequest]:
+    """Return the typed request. Raises InvalidRequest with the field's path, NotFound for an impossible id."""
+    body = decode(ResponseBody, data)
+    _check_supported(body)
+    follows = _previous(body.previous_response_id)
+    conversation_id = existing_id(body.conversation_id, field="conversation", noun="conversation")
+    appends = bool(follows or conversation_id)
+    items = response_input(body.input or "", begins=not appends)
+    options = {"max_tokens": QUARTER_CONTEXT} | run_options(body)
+    if body.max_output_tokens is not None:
+        options["max_tokens"] = body.max_output_tokens
+    has_logprobs = LOGPROBS in (body.include or ())
+    request = ChatRequest(
+        **options | {"strategy": _strategy(body)} | set_fields(body, ("use_rag", "strategy", "store")),
+        rag_top_k=clamped(body.rag_top_k, DEFAULT_RAG_TOP_K, MAX_TOP_K),
+        n_logprobs=max(1, body.top_logprobs or 0) if has_logprobs else 0,
+        messages=items.dialogue,
+        conversation_id=conversation_id,
+        follows=follows,
+        appends=appends,
+        instructions=(body.instructions or "").strip(),
+    )
+    call = ResponseCall(model=body.model, is_stream=bool(body.stream), is_background=bool(body.background))
+    return call, replace(request, response=_kept(body, request) | items.facts)
+
+
+def _check_supported(body: ResponseBody) -> None:
+    for name, harmless in _WITHOUT_EFFECT.items():
+        value = getattr(body, name)
+        if value is not None and value not in harmless:
+            raise unsupported(name, f"{name} is not supported yet")
+    if body.text and body.text.format not in (None, PLAIN_TEXT):
+        raise unsupported("text.format", "text.format is not supported yet: answers are plain text")
+
+
+def _previous(text: str | None) -> uuid.UUID | None:
+    if not text:
+        return None
+    generation_id = generation_id_of(text)
+    if generation_id is None:
+        raise NotFound("there is no such response", field="previous_response_id")
+    return generation_id
+
+
+def _strategy(body: ResponseBody) -> Strategy:
+    return Strategy.TRUNCATE if body.truncation == "auto" else Strategy.ERROR
+
+
+def _kept(body: ResponseBody, request: ChatRequest) -> dict[str, Any]:
+    """Return what the response repeats of its call."""
+    kept = set_fields(body, _REPEATED) | {
+        "background": bool(body.background),
+        "store": request.store,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "truncation": body.truncation or "disabled",
+    }
+    if body.metadata:
+        kept["metadata"] = dict(body.metadata)
+    if body.reasoning:
+        kept["reasoning"] = msgspec.to_builtins(body.reasoning)
+    if body.text and body.text.verbosity:
+        kept["verbosity"] = body.text.verbosity
+    return kept

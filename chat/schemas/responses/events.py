@@ -1,0 +1,83 @@
+"""Types of the events that a streamed response consists of. ``sequence_number`` counts them from 0."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from chat.schemas.openai.chat_answers import TokenLogprob
+from chat.schemas.responses.answers import OutputMessage, OutputText, ResponseAnswer, TextAnnotation
+
+
+class ResponseStateEvent(Struct, frozen=True, kw_only=True):
+    """The response in a new state; one of the last three ends the stream, ``incomplete`` also a cancelled one."""
+
+    type: Literal[
+        "response.created",
+        "response.queued",
+        "response.in_progress",
+        "response.completed",
+        "response.incomplete",
+        "response.failed",
+    ]
+    sequence_number: int
+    response: ResponseAnswer
+
+
+class OutputItemEvent(Struct, frozen=True, kw_only=True):
+    type: Literal["response.output_item.added", "response.output_item.done"]
+    sequence_number: int
+    output_index: int = 0
+    item: OutputMessage
+
+
+class ContentEvent(Struct, frozen=True, kw_only=True):
+    """Base of the events about one part of an item."""
+
+    sequence_number: int
+    item_id: str
+    output_index: int = 0
+    content_index: int = 0
+
+
+class ContentPartEvent(ContentEvent, frozen=True, kw_only=True):
+    type: Literal["response.content_part.added", "response.content_part.done"]
+    part: OutputText
+
+
+class TextDeltaEvent(ContentEvent, frozen=True, kw_only=True):
+    type: Literal["response.output_text.delta"] = "response.output_text.delta"
+    delta: str
+    logprobs: list[TokenLogprob] = []
+
+
+class TextDoneEvent(ContentEvent, frozen=True, kw_only=True):
+    type: Literal["response.output_text.done"] = "response.output_text.done"
+    text: str
+    logprobs: list[TokenLogprob] = []
+
+
+class TextAnnotationEvent(ContentEvent, frozen=True, kw_only=True):
+    type: Literal["response.output_text.annotation.added"] = "response.output_text.annotation.added"
+    annotation_index: int
+    annotation: TextAnnotation
+
+
+class StreamErrorEvent(Struct, frozen=True, kw_only=True):
+    """The stream broke; its response may go on. The number is that of the event before it."""
+
+    type: Literal["error"] = "error"
+    sequence_number: int
+    code: str
+    message: str
+    param: str | None = None
+
+
+EVENTS = (
+    ResponseStateEvent,
+    OutputItemEvent,
+    ContentPartEvent,
+    TextDeltaEvent,
+    TextDoneEvent,
+    TextAnnotationEvent,
+    StreamErrorEvent,
+)

@@ -1,0 +1,156 @@
+"""Input items of /v1/responses: decoded, and turned into the messages of a dialogue."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from chat.enums import ChatRole
+from chat.errors import quoted
+from chat.schemas.decoding import FieldError, invalid_field
+from chat.schemas.openai.chat_bodies import unsupported
+from chat.schemas.requests import ChatMessage
+from chat.schemas.scalars import NonEmptyText, Text
+
+MESSAGE, CALL, OUTPUT, REASONING = "message", "function_call", "function_call_output", "reasoning"
+TEXT_PARTS = ("input_text", "output_text", "text", "refusal")
+_REQUIRED = {MESSAGE: ("role", "content"), CALL: ("call_id", "name", "arguments"), OUTPUT: ("call_id", "output")}
+
+ItemRole = Literal["user", "assistant", "system", "developer"]
+SYSTEM_ROLES = ("system", "developer")
+
+
+class InputPart(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of an item; only text is read."""
+
+    type: Text
+    text: Text | None = None
+    refusal: Text | None = None
+
+
+class InputItem(msgspec.Struct, frozen=True, kw_only=True):
+    """A message, a call of a function, its output, or reasoning, which is not read. Text parts are joined by line
+    breaks."""
+
+    type: Text | None = None
+    role: ItemRole | None = None
+    content: Text | list[InputPart] | None = None
+    call_id: NonEmptyText | None = None
+    name: NonEmptyText | None = None
+    arguments: Text | None = None
+    output: Text | list[InputPart] | None = None
+
+    def __post_init__(self) -> None:
+        for name in _REQUIRED.get(self.kind, ()):
+            if getattr(self, name) is None:
+                raise FieldError(name, "is required")
+
+    @property
+    def kind(self) -> str:
+        return self.type or MESSAGE
+
+    @property
+    def is_system(self) -> bool:
+        return self.kind == MESSAGE and self.role in SYSTEM_ROLES
+
+    @property
+    def text(self) -> str:
+        """Text as the model reads it."""
+        if self.kind == CALL:
+            return json.dumps({"name": self.name, "arguments": self.arguments}, ensure_ascii=False)
+        content = self.output if self.kind == OUTPUT else self.content
+        if isinstance(content, list):
+            return "\n".join(part.text or part.refusal or "" for part in content)
+        return content or ""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a message's row does not say of the item; empty for a message of the user or the assistant."""
+        if self.kind == MESSAGE:
+            return {"role": self.role} if self.is_system else {}
+        facts = {"type": self.kind, "call_id": self.call_id}
+        return facts | {"name": self.name} if self.kind == CALL else facts
+
+
+@dataclass(frozen=True)
+class ResponseInput:
+    """The items of a call. ``begins``: they are a whole dialogue, and instructions before the first message are its
+    system prompt; elsewhere instructions are read where they stand."""
+
+    items: tuple[InputItem, ...]
+    begins: bool
+
+    @property
+    def n_system(self) -> int:
+        if not self.begins:
+            return 0
+        n_leading = next((index for index, item in enumerate(self.items) if not item.is_system), len(self.items))
+        return min(n_leading, len(self.items) - 1)  # an instruction alone is the question
+
+    @property
+    def dialogue(self) -> tuple[ChatMessage, ...]:
+        system = "\n\n".join(item.text for item in self.items[: self.n_system])
+        head = (ChatMessage(ChatRole.SYSTEM, system),) if system.strip() else ()
+        return (*head, *(ChatMessage(_role(item), item.text) for item in self.items[self.n_system :]))
+
+    @property
+    def facts(self) -> dict[str, list[Any]]:
+        """What is kept of the items beside their messages; empty for plain messages."""
+        facts = [item.facts for item in self.items[self.n_system :]]
+        roles = [item.role for item in self.items[: self.n_system]]
+        return ({"items": facts} if any(facts) else {}) | ({"system_roles": roles} if roles else {})
+
+
+def _role(item: InputItem) -> ChatRole:
+    is_models = item.kind == CALL or (item.kind == MESSAGE and item.role == "assistant")
+    return ChatRole.ASSISTANT if is_models else ChatRole.USER
+
+
+def _check_parts(path: str, content: str | list[InputPart] | None) -> None:
+    for number, part in enumerate(content if isinstance(content, list) else ()):
+        if part.type not in TEXT_PARTS:
+            raise unsupported(
+                f"{path}[{number}].type", f"the model reads text only, not parts of type {quoted(part.type)}"
+            )
+        if part.text is None and part.refusal is None:
+            raise invalid_field(f"{path}[{number}].text", "is required")
+
+
+def _check_calls(items: Sequence[InputItem]) -> None:
+    """Every output belongs to a call before it; that of a stored dialogue may be anywhere in it."""
+    calls: set[str | None] = set()
+    for index, item in enumerate(items):
+        if item.kind == CALL:
+            calls.add(item.call_id)
+        elif item.kind == OUTPUT and item.call_id not in calls:
+            raise invalid_field(f"input[{index}].call_id", "names no call before it")
+
+
+def _check_last(items: Sequence[InputItem]) -> None:
+    read = [(index, item) for index, item in enumerate(items) if item.kind != REASONING]
+    if not read:
+        raise invalid_field("input", "must not be empty")
+    index, last = read[-1]
+    if _role(last) is ChatRole.ASSISTANT:
+        raise invalid_field(f"input[{index}]", "must be of the user: it is the last item")
+    if not last.text.strip():
+        raise invalid_field(f"input[{index}]", "must not be empty")
+
+
+def response_input(value: str | list[InputItem], *, begins: bool) -> ResponseInput:
+    """Return the items that are read. Raises InvalidRequest with the field's path."""
+    if isinstance(value, str):
+        if not value.strip():
+            raise invalid_field("input", "must not be empty")
+        return ResponseInput((InputItem(role="user", content=value),), begins)
+    for index, item in enumerate(value):
+        if item.kind not in (*_REQUIRED, REASONING):
+            raise unsupported(f"input[{index}].type", f"items of type {quoted(item.kind)} are not supported")
+        for name in ("content", "output"):
+            _check_parts(f"input[{index}].{name}", getattr(item, name))
+    if begins:
+        _check_calls(value)
+    _check_last(value)
+    return ResponseInput(tuple(item for item in value if item.kind != REASONING), begins)

@@ -1,0 +1,169 @@
+"""Rendering of a generation's row as a response of OpenAI's API."""
+
+from datetime import datetime
+from typing import Any
+
+from msgspec import UNSET
+
+from chat.schemas import answers
+from chat.schemas.openai.chat_answers import TokenLogprob
+from chat.schemas.openai.rendering import annotations_of, timings_of
+from chat.schemas.requests import RESPONSE
+from chat.schemas.responses.answers import (
+    AnswerTextConfig,
+    IncompleteDetails,
+    InputTokenDetails,
+    ItemStatus,
+    OutputMessage,
+    OutputText,
+    OutputTokenDetails,
+    ReasoningConfig,
+    ResponseAnswer,
+    ResponseConversation,
+    ResponseFailure,
+    ResponseStatus,
+    ResponseUsage,
+    TextAnnotation,
+)
+from chat.schemas.responses.identifiers import message_item_id, response_id
+from inference.models import WAITING, FinishReason, Generation, Status
+
+Line = dict[str, Any]
+
+INVALID_PROMPT = "context_overflow"
+
+
+def started_response(generation: Generation, status: ResponseStatus) -> ResponseAnswer:
+    """Return the response as it was in an earlier state, without output."""
+    return _response(generation, status)
+
+
+def current_response(generation: Generation) -> ResponseAnswer:
+    if not generation.is_ended:
+        return _response(generation, running_status(generation))
+    return ended_response(generation, answers.final_line(generation))
+
+
+def ended_response(generation: Generation, last: Line, logprobs: list[TokenLogprob] | None = None) -> ResponseAnswer:
+    """Return a response with its output; ``last`` is the final line of its stream."""
+    status = ended_status(generation)
+    item = output_message(generation, last, logprobs)
+    is_cut = status == "incomplete"
+    return _response(
+        generation,
+        status,
+        completed_at=_seconds(generation.finished_at) if status == "completed" else None,
+        error=_failure(generation) if status == "failed" else None,
+        incomplete_details=IncompleteDetails(reason="max_output_tokens") if is_cut else None,
+        output=[item] if item else [],
+        usage=_usage(last),
+        timings=timings_of(last),
+        rag_error=last.get("rag_error", UNSET),
+    )
+
+
+def running_status(generation: Generation) -> ResponseStatus:
+    # Of a response that somebody waits for, the queue is part of its progress.
+    return "queued" if generation.status in WAITING and is_background(generation) else "in_progress"
+
+
+def ended_status(generation: Generation) -> ResponseStatus:
+    if generation.status == Status.FAILED or generation.error_code:
+        return "failed"
+    if generation.status == Status.INTERRUPTED:
+        return "cancelled"
+    return "incomplete" if generation.finish_reason == FinishReason.LENGTH else "completed"
+
+
+def is_background(generation: Generation) -> bool:
+    return bool(generation.details[RESPONSE]["background"])
+
+
+def output_message(
+    generation: Generation, last: Line, logprobs: list[TokenLogprob] | None = None
+) -> OutputMessage | None:
+    """Return the answer as an item; None when it was stopped before its first character."""
+    is_whole = generation.status == Status.COMPLETE
+    if not (generation.text or is_whole):
+        return None
+    status: ItemStatus = "completed" if ended_status(generation) == "completed" else "incomplete"
+    part = OutputText(
+        text=generation.text, annotations=text_annotations(generation.text, last), logprobs=logprobs or []
+    )
+    return OutputMessage(id=message_item_id(generation.pk), status=status, content=[part])
+
+
+def text_annotations(text: str, last: Line) -> list[TextAnnotation]:
+    return [
+        TextAnnotation(
+            start_index=annotation.url_citation.start_index,
+            end_index=annotation.url_citation.end_index,
+            title=annotation.url_citation.title,
+            url=annotation.url_citation.url,
+            source=annotation.source,
+        )
+        for annotation in annotations_of(text, last)
+    ]
+
+
+def _response(generation: Generation, status: ResponseStatus, **ended: Any) -> ResponseAnswer:  # noqa: ANN401
+    kept = generation.details[RESPONSE]
+    message = getattr(generation, "message", None)
+    unended: dict[str, Any] = {
+        "completed_at": None,
+        "error": None,
+        "incomplete_details": None,
+        "output": [],
+        "usage": None,
+    }
+    return ResponseAnswer(
+        id=response_id(generation.pk),
+        created_at=_seconds(generation.created_at),
+        status=status,
+        background=kept["background"],
+        instructions=kept.get("instructions"),
+        max_output_tokens=kept.get("max_output_tokens"),
+        max_tool_calls=kept.get("max_tool_calls"),
+        model=kept["model"],
+        parallel_tool_calls=kept.get("parallel_tool_calls", True),
+        previous_response_id=kept.get("previous_response_id"),
+        prompt_cache_key=kept.get("prompt_cache_key"),
+        reasoning=ReasoningConfig(**kept.get("reasoning", {})),
+        safety_identifier=kept.get("safety_identifier"),
+        store=kept["store"],
+        temperature=kept["temperature"],
+        text=AnswerTextConfig(format={"type": "text"}, verbosity=kept.get("verbosity", "medium")),
+        tool_choice="auto",
+        tools=[],
+        top_logprobs=kept.get("top_logprobs", 0),
+        top_p=kept["top_p"],
+        truncation=kept["truncation"],
+        user=kept.get("user"),
+        metadata=kept.get("metadata", {}),
+        conversation=ResponseConversation(id=str(message.conversation_id)) if message else None,
+        **unended | ended,
+    )
+
+
+def _failure(generation: Generation) -> ResponseFailure:
+    reason = generation.error_code or "failed"
+    return ResponseFailure(
+        code="invalid_prompt" if reason == INVALID_PROMPT else "server_error",
+        message=generation.error_message,
+        reason=reason,
+    )
+
+
+def _usage(last: Line) -> ResponseUsage:
+    usage = last["usage"]
+    return ResponseUsage(
+        input_tokens=usage["prompt_tokens"],
+        input_tokens_details=InputTokenDetails(cached_tokens=usage["cached_tokens"]),
+        output_tokens=usage["completion_tokens"],
+        output_tokens_details=OutputTokenDetails(),
+        total_tokens=usage["total_tokens"],
+    )
+
+
+def _seconds(moment: datetime | None) -> int:
+    return int(moment.timestamp()) if moment else 0

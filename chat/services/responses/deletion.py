@@ -1,0 +1,72 @@
+"""Deletion of a response: its answer and its input leave the conversation; what later turns said stays."""
+
+import uuid
+from collections.abc import Sequence
+
+from django.db import transaction
+from django.db.models import F
+
+from chat.access.callers import Caller
+from chat.error_translation import translated
+from chat.errors import ConversationBusy, NotFound
+from chat.models import Conversation, Message, Role, Summary
+from chat.prompting.message_groups import dialogue_of
+from chat.schemas.requests import RESPONSE
+from chat.services.conversations import delete_conversation, renew_digests
+from chat.services.purging import passing_generations
+from chat.services.turn_context import title_of
+from inference.models import Generation
+from inference.queue import generations, purges
+
+
+def delete_response(*, caller: Caller, generation: Generation) -> None:
+    """Delete a response; a running one is cancelled. A conversation without other messages goes with it.
+
+    Raises ConversationBusy while an answer after it is computed, which has it in its prompt.
+    """
+    with translated(), transaction.atomic():
+        conversation = Conversation.objects.of(caller.key).select_for_update().filter(messages__generation=generation)
+        locked = conversation.first()
+        if locked is None:
+            raise NotFound("there is no such response", field="response_id")
+        messages = list(locked.messages.in_order())
+        removed = _messages_of(generation, messages)
+        rest = [message for message in messages if message not in removed]
+        if not rest:
+            delete_conversation(caller=caller, conversation_id=locked.pk)
+            return
+        if any(message.generation and not message.generation.is_ended for message in rest):
+            raise ConversationBusy("an answer after this response is not finished", field="response_id")
+        _delete(locked, generation, removed)
+        _renew(locked, rest)
+
+
+def _messages_of(generation: Generation, messages: Sequence[Message]) -> list[Message]:
+    """Return the answer and the messages that were stored with it."""
+    index = next(index for index, message in enumerate(messages) if message.generation_id == generation.pk)
+    n_input = int(generation.details[RESPONSE]["n_input"])
+    return list(messages[max(0, index - n_input) : index + 1])
+
+
+def _delete(conversation: Conversation, generation: Generation, removed: Sequence[Message]) -> None:
+    """Delete rows and all that was made of them: summaries, KV states, token logs, unstored turns that read them."""
+    summaries = conversation.summaries.filter(covers_until__gte=removed[0].position)
+    ids: list[uuid.UUID] = [generation.pk, *summaries.generation_ids(), *passing_generations(conversation)]
+    ids += conversation.summaries.making().generation_ids()
+    conversation.summaries.making().delete()
+    summaries.delete()
+    Message.objects.filter(pk__in=[message.pk for message in removed]).delete()
+    generations.delete(generation_ids=ids)
+    # What is computed from now on has another tag.
+    Conversation.objects.filter(pk=conversation.pk).update(cache_epoch=F("cache_epoch") + 1)
+    purges.request_purge(reason="response", tags=[conversation.cache_tag], generation_ids=ids)
+
+
+def _renew(conversation: Conversation, rest: Sequence[Message]) -> None:
+    """Update what covers all messages of the conversation: title, summary in use, digests."""
+    summary: Summary | None = conversation.summaries.made().first()
+    conversation.summary = summary.text if summary else ""
+    if any(message.role == Role.USER for message in rest):
+        conversation.title = title_of(dialogue_of(list(rest)))
+    conversation.save(update_fields=["title", "title_folded", "summary", "updated_at"])
+    renew_digests(conversation)

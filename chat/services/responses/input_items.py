@@ -1,0 +1,101 @@
+"""The input of a response as items: the messages that its answer follows, and instructions that came as items."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chat.error_translation import translated
+from chat.errors import NotFound
+from chat.models import Conversation, Message, Role
+from chat.schemas.answer_types import as_json
+from chat.schemas.requests import RESPONSE
+from chat.schemas.responses.answers import (
+    AnyItem,
+    FunctionCallItem,
+    FunctionOutputItem,
+    InputMessageItem,
+    InputText,
+    ItemList,
+    ItemStatus,
+    OutputMessage,
+    OutputText,
+)
+from chat.schemas.responses.identifiers import message_item_id
+from inference.models import Generation, Status
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemPage:
+    """The part of a list that is wanted: ``limit`` items behind the item ``after``."""
+
+    limit: int
+    after: str
+    is_descending: bool
+
+
+def item_list(generation: Generation, page: ItemPage) -> ItemList:
+    """Return a page of a response's input. Raises NotFound for an ``after`` that names none of its items."""
+    with translated():
+        items = _items(generation)
+    if page.is_descending:
+        items.reverse()
+    if page.after:
+        place = next((index for index, item in enumerate(items) if item.id == page.after), None)
+        if place is None:
+            raise NotFound("there is no such item", field="after")
+        items = items[place + 1 :]
+    shown = items[: page.limit]
+    return ItemList(
+        data=[as_json(item) for item in shown],
+        first_id=shown[0].id if shown else "",
+        last_id=shown[-1].id if shown else "",
+        has_more=len(items) > len(shown),
+    )
+
+
+def _items(generation: Generation) -> list[AnyItem]:
+    answer: Message = generation.message
+    rows = answer.conversation.messages.in_order().filter(position__lt=answer.position)
+    messages = list(rows)
+    facts = _facts(messages, generation)
+    items = [_item(message, fact) for message, fact in zip(messages, facts, strict=True)]
+    answers = [generation, *(message.generation for message in messages if message.generation)]
+    return [*_system_items(answer.conversation, answers), *items]
+
+
+def _facts(messages: Sequence[Message], generation: Generation) -> list[Facts]:
+    """Return for each message what the response that brought it has kept of its item."""
+    facts: list[Facts] = [{} for _ in messages]
+    answers = [(index, message.generation) for index, message in enumerate(messages) if message.generation]
+    for end, answer in [*answers, (len(messages), generation)]:
+        sent = answer.details.get(RESPONSE, {}).get("items", [])
+        # The items of a call end where its answer begins; of a history that was known, only the last are new.
+        for distance, fact in enumerate(reversed(sent[-end:] if end else []), start=1):
+            facts[end - distance] = fact or facts[end - distance]
+    return facts
+
+
+def _system_items(conversation: Conversation, answers: Sequence[Generation]) -> list[AnyItem]:
+    """Return the instructions that the first call had as items; one item, since they are one text."""
+    roles = [role for answer in answers for role in answer.details.get(RESPONSE, {}).get("system_roles", [])]
+    if not roles or not conversation.system_prompt:
+        return []
+    content = [InputText(text=conversation.system_prompt)]
+    return [InputMessageItem(id=message_item_id(conversation.pk), role=roles[0], content=content)]
+
+
+def _item(message: Message, fact: Facts) -> AnyItem:
+    item_id = message_item_id(message.pk)
+    if fact.get("type") == "function_call":
+        call = json.loads(message.text)
+        return FunctionCallItem(id=item_id, call_id=fact["call_id"], name=call["name"], arguments=call["arguments"])
+    if fact.get("type") == "function_call_output":
+        return FunctionOutputItem(id=item_id, call_id=fact["call_id"], output=message.text)
+    if message.role == Role.ASSISTANT:
+        item_id = message_item_id(message.generation_id or message.pk)
+        status: ItemStatus = "completed" if message.status == Status.COMPLETE else "incomplete"
+        return OutputMessage(id=item_id, status=status, content=[OutputText(text=message.text)])
+    return InputMessageItem(id=item_id, role=fact.get("role", "user"), content=[InputText(text=message.text)])
