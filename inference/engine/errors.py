@@ -5,7 +5,9 @@ EngineError
 |- BackendError        the model library failed in the middle of work; the process should end
 |- StepAborted         a step was ended early on request; its slots hold what was computed
 |- AccountingError     cells or slots were lost or counted twice: a defect of the engine
-|- BadLogitsError      the logits of one sequence are not usable
+|- SequenceError       one sequence cannot go on; the others can
+|  |- BadLogitsError   its logits are not usable
+|  |- GrammarError     its grammar allows no further token, or takes too much work
 |- RunnerStartError    a runner process did not become ready
 """
 
@@ -40,10 +42,28 @@ class AccountingError(EngineError):
     code = "accounting"
 
 
-class BadLogitsError(EngineError):
+class SequenceError(EngineError):
+    """One sequence cannot go on; the others are not affected."""
+
+    @property
+    def user_message(self) -> str:
+        return str(self)
+
+
+class BadLogitsError(SequenceError):
     """No token can be chosen: the logits of one sequence are not numbers, or all of them are forbidden."""
 
     code = "bad_logits"
+
+    @property
+    def user_message(self) -> str:
+        return "the model's numbers for this sequence are not usable"
+
+
+class GrammarError(SequenceError):
+    """The grammar of one sequence cannot be compiled or followed."""
+
+    code = "grammar_failed"
 
 
 class RunnerStartError(EngineError):

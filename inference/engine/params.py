@@ -52,5 +52,6 @@ class SequenceParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     cache_tags: list[str] = []  # owners of its KV states, see ``kv_cache/purging.py``
     n_logprobs: int = 0  # alternatives reported with each token's log-probability; 0: neither is reported
     trim_start: bool = False  # leading white space is not text (answers in the transcript format)
+    grammar: str = ""  # that the answer obeys, in llguidance's form; empty: none
     highest_label: int | None = None  # citation labels such as [7] above it are removed, see ``citation_filter``
     thought: ThoughtMarks | None = None  # None: all text is the answer

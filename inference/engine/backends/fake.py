@@ -60,6 +60,9 @@ class FakeVocabulary:
         self._check(token)
         return bytes([token - FIRST_BYTE]) if token >= FIRST_BYTE else b""
 
+    def pieces(self) -> list[bytes]:
+        return [self.piece(token) for token in range(N_TOKENS)]
+
     def text(self, ids: list[int]) -> str:
         return b"".join(map(self.piece, ids)).decode("utf-8", "replace")
 

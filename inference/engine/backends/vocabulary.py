@@ -51,6 +51,10 @@ class Vocabulary(Protocol):
         """Return the bytes of a token in the text; empty for a control token."""
         ...
 
+    def pieces(self) -> list[bytes]:
+        """Return ``piece`` of every token, which this call does not keep."""
+        ...
+
     def text(self, ids: list[int]) -> str:
         """Return the text of tokens; invalid UTF-8 becomes U+FFFD."""
         ...

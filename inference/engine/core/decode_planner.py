@@ -43,7 +43,7 @@ class DecodePlanner:
         if not answers or not self._batch_cost.ms:
             return [PlannedSlice(answer, 1) for answer in answers]
         longest_waiting = sorted(answers, key=lambda answer: answer.last_step)
-        drafts = [answer.lookup.draft(answer.tokens, self._max_draft(answer)) for answer in longest_waiting]
+        drafts = [self._draft(answer) for answer in longest_waiting]
         odds = [
             [answer.lookup.odds ** (n + 1) for n in range(len(draft))]
             for answer, draft in zip(longest_waiting, drafts, strict=True)
@@ -86,6 +86,10 @@ class DecodePlanner:
         if not prompts:
             return None
         return 0.0 if any(prompt.n_pending <= FIXED_SLICE for prompt in prompts) else self._cost.spare_ms
+
+    def _draft(self, answer: Sequence) -> list[int]:
+        draft = answer.lookup.draft(answer.tokens, self._max_draft(answer))
+        return answer.binding_matcher.permitted(draft) if answer.binding_matcher else draft
 
     def _max_draft(self, answer: Sequence) -> int:
         """Return the bound that leaves a place for the token after the draft."""

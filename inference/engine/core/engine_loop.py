@@ -20,7 +20,7 @@ from inference.engine.core.sequence_factory import SequenceFactory
 from inference.engine.core.state_writer import StateWriter
 from inference.engine.core.step_cost import StepCost
 from inference.engine.core.step_guard import StepGuard
-from inference.engine.errors import BadLogitsError, StepAborted
+from inference.engine.errors import BadLogitsError, GrammarError, SequenceError, StepAborted
 from inference.engine.kv_cache.prefix_cache import PrefixCache
 from inference.engine.kv_cache.slot_pool import SlotPool
 from inference.engine.kv_cache.snapshots import SnapshotDisk
@@ -38,6 +38,7 @@ from inference.engine.protocol.frames import (
     Rejected,
     Step,
     Submit,
+    ToRunner,
 )
 from inference.engine.sequences.sequence import Sequence, SequenceState
 
@@ -88,6 +89,11 @@ class EngineLoop:
 
     # ---- frames in ----
 
+    def prepare(self, frame: ToRunner) -> None:
+        """Do the slow part of a frame before ``handle``; the one method for another thread."""
+        if isinstance(frame, Submit) and frame.params.grammar:
+            self._factory.grammars.prepare(frame.params.grammar)
+
     def handle(self, frame: Submit | Cancel | Export | ExportCache | Import | Purge) -> None:
         self.guard.begin_work()
         match frame:
@@ -118,10 +124,14 @@ class EngineLoop:
         if rejected is not None:
             self._send(rejected)
             return
-        sequence = self._factory.create(submit)
+        try:
+            sequence = self._factory.create(submit)
+            reason = self._factory.replay(sequence, submit.emitted)
+        except GrammarError as error:
+            self._send(Rejected(submit.sequence_id, error.code, error.user_message))
+            return
         self._migrator.adopt_state(submit, sequence)
         self.scheduler.sequences.add(sequence)
-        reason = self._factory.replay(sequence, submit.emitted)
         if reason is not None:
             self._end(sequence, reason)
 
@@ -219,13 +229,13 @@ class EngineLoop:
         for checkpointed in self._checkpoints.note_step(batch, step_ms / 1000):
             self._send(checkpointed)
 
-    def _end(self, sequence: Sequence, reason: str) -> None:
+    def _end(self, sequence: Sequence, reason: str | SequenceError) -> None:
         prefill_ms, decode_ms = elapsed_ms(sequence)
         text = sequence.text.flush()
         # Cells that gave unusable logits would give them to other sequences too.
-        self.scheduler.end(sequence, keep=reason != BadLogitsError.code)
-        if reason == BadLogitsError.code:
-            self._send(Rejected(sequence.id, reason, "the model's numbers for this sequence are not usable"))
+        self.scheduler.end(sequence, keep=not isinstance(reason, BadLogitsError))
+        if isinstance(reason, SequenceError):
+            self._send(Rejected(sequence.id, reason.code, reason.user_message))
             return
         self._send(
             Ended(

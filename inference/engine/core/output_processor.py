@@ -11,14 +11,14 @@ from inference.engine.backends.backend import Logits
 from inference.engine.backends.vocabulary import Vocabulary
 from inference.engine.core.planned_slice import PlannedSlice
 from inference.engine.core.scheduler import Scheduler
-from inference.engine.errors import BackendError, BadLogitsError
+from inference.engine.errors import BackendError, SequenceError
 from inference.engine.protocol.frames import Emission
 from inference.engine.sampling.logprobs import TokenLogprobs, token_logprobs
 from inference.engine.sequences.sequence import Sequence, SequenceState
 
 log = logging.getLogger(__name__)
 
-EndedSequence = tuple[Sequence, str]  # with the reason
+EndedSequence = tuple[Sequence, str | SequenceError]  # with the reason
 
 
 class OutputProcessor:
@@ -42,12 +42,13 @@ class OutputProcessor:
         rows = iter(logits)
         for planned in completed:
             sequence = planned.sequence
+            reason: str | SequenceError | None
             try:
                 reason = self._sample(planned, [next(rows) for _ in range(1 + len(planned.draft))], emissions)
-            except BadLogitsError as error:
+            except SequenceError as error:
                 # Policy: only this sequence ends; the rows of the others are intact.
-                log.error("unusable logits sequence=%s error=%s", sequence.id, error)  # noqa: TRY400  the trace adds nothing
-                reason = error.code
+                log.error("no token can be drawn sequence=%s error=%s", sequence.id, error)  # noqa: TRY400  the trace adds nothing
+                reason = error
             if reason is not None:
                 ended.append((sequence, reason))
         return emissions, ended
@@ -62,7 +63,8 @@ class OutputProcessor:
                 raw = row.copy() if sequence.n_logprobs else None  # the sampler changes the row
                 token = sequence.text.forced_token
                 if token is None:
-                    token = sequence.sampler.sample(row, sequence.tokens, sequence.n_generated + 1)
+                    matcher = sequence.binding_matcher
+                    token = sequence.sampler.sample(row, sequence.tokens, sequence.n_generated + 1, matcher)
                 logprobs = None if raw is None else token_logprobs(raw, token, sequence.n_logprobs)
                 emission, reason = self._append(sequence, token, logprobs)
                 if emission is not None:
@@ -86,10 +88,12 @@ class OutputProcessor:
             return None, "stop"
         sequence.first_token_at = sequence.first_token_at or now
         sequence.tokens.append(token)
+        if matcher := sequence.binding_matcher:
+            matcher.consume(token)
         text = sequence.text.push_token(token, self._vocabulary)
         thought = sequence.text.take_thought()
         emission = Emission(sequence.id, sequence.n_generated, token, text, logprobs, thought)
-        if sequence.text.stopped:
+        if sequence.text.stopped or (sequence.matcher and sequence.matcher.is_complete):
             return emission, "stop"
         is_full = sequence.n_generated >= sequence.max_tokens or len(sequence.tokens) >= self._n_cells
         return emission, "length" if is_full else None

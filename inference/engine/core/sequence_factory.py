@@ -4,6 +4,7 @@ import time
 from itertools import count
 
 from inference.engine.backends.vocabulary import Vocabulary
+from inference.engine.grammar.matcher import GrammarCompiler
 from inference.engine.protocol.frames import Submit
 from inference.engine.sampling.native_chain import Candidates
 from inference.engine.sampling.prompt_lookup import PromptLookup
@@ -18,10 +19,11 @@ class SequenceFactory:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._candidates = Candidates(vocabulary.n_tokens)
+        self.grammars = GrammarCompiler(vocabulary)
         self._arrivals = count(1)
 
     def create(self, submit: Submit) -> Sequence:
-        """Return a waiting sequence for a valid ``submit``, without KV state."""
+        """Return a waiting sequence for a valid ``submit``, without KV state. Raises GrammarError."""
         params = submit.params
         now = time.monotonic()
         forbidden = self._vocabulary.eog_tokens if params.ignore_eos else ()
@@ -38,6 +40,7 @@ class SequenceFactory:
             sampler=Sampler(params.sampling, self._candidates, forbidden),
             text=Detokenizer.of(params),
             lookup=PromptLookup(self._vocabulary.eog_tokens),
+            matcher=self.grammars.matcher(params.grammar) if params.grammar else None,
             n_logprobs=params.n_logprobs,
             arrived_at=now,
             checkpoint_folder=submit.checkpoint_folder,
@@ -46,10 +49,15 @@ class SequenceFactory:
         )
 
     def replay(self, sequence: Sequence, emitted: list[int]) -> str | None:
-        """Push emitted tokens through the detokenizer; returns the reason when the sequence is over already."""
+        """Push emitted tokens through detokenizer and grammar; returns the reason when the sequence is over already.
+
+        Raises GrammarError.
+        """
         for token in emitted:
+            if matcher := sequence.binding_matcher:
+                matcher.consume(token)
             sequence.text.push_token(token, self._vocabulary)
         sequence.text.take_thought()
-        if sequence.text.stopped:
+        if sequence.text.stopped or (sequence.matcher and sequence.matcher.is_complete):
             return "stop"
         return "length" if sequence.n_generated >= sequence.max_tokens else None

@@ -66,7 +66,7 @@ def main(fd: int) -> int:
     fingerprint = _fingerprint(start.config)
     disk = _open_disk(start.config, fingerprint)
     loop = EngineLoop(backend, start.config, send, disk, fingerprint)
-    inbox = _receive(connection, loop.guard.frame_arrived)
+    inbox = _receive(connection, loop)
     send(ready)
     reporter = ProgressReporter(loop.guard.is_progressing, send, interval_secs=start.config.progress_secs)
     reporter.begin()
@@ -178,10 +178,10 @@ def _sender(connection: Connection) -> Callable[[FromRunner], None]:
     return send
 
 
-def _receive(connection: Connection, on_arrival: Callable[[ToRunner], None]) -> "queue.SimpleQueue[ToRunner]":
+def _receive(connection: Connection, loop: EngineLoop) -> "queue.SimpleQueue[ToRunner]":
     """Read frames in a thread: a long decode never blocks the parent, and the parent's end is noticed at once.
 
-    ``on_arrival`` is called from it for a frame that is in the queue already.
+    The slow part of a frame is done before it is in the queue, so that no step waits for it.
     """
     inbox: queue.SimpleQueue[ToRunner] = queue.SimpleQueue()
 
@@ -189,8 +189,9 @@ def _receive(connection: Connection, on_arrival: Callable[[ToRunner], None]) -> 
         try:
             while True:
                 frame = decode_to_runner(connection.recv_bytes())
+                loop.prepare(frame)
                 inbox.put(frame)
-                on_arrival(frame)
+                loop.guard.frame_arrived(frame)
         except (EOFError, OSError):
             os._exit(0)  # the parent closed the pair or ended
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from inference.engine.backends.backend import Logits
 from inference.engine.errors import BadLogitsError
+from inference.engine.grammar.matcher import GrammarMatcher
 from inference.engine.params import SamplingParams
 from inference.engine.sampling.logit_groups import N_GROUPS, group_maxima, ids_at_least
 from inference.engine.sampling.native_chain import Candidates, SamplerChain
@@ -51,16 +52,20 @@ class Sampler:
         self._bias = np.fromiter(bias.values(), dtype=np.float32, count=len(bias))
         self._chain = None if params.temperature < GREEDY_BELOW else SamplerChain(params)
 
-    def sample(self, logits: Logits, history: Sequence[int], index: int) -> int:
-        """Return the token that follows ``history``; changes ``logits``.
+    def sample(
+        self, logits: Logits, history: Sequence[int], index: int, matcher: GrammarMatcher | None = None
+    ) -> int:
+        """Return the token that follows ``history``, one that ``matcher`` allows; changes ``logits``.
 
-        ``logits`` has shape (n_tokens,); ``index`` counts the tokens of the answer from 1. Raises ``BadLogitsError``
+        ``logits`` has shape (n_tokens,); ``index`` counts the tokens of the answer from 1. Raises ``SequenceError``
         when no finite logit is left.
         """
         if len(self._bias_ids):
             logits[self._bias_ids] += self._bias
         if self._penalizes:
             penalize(logits, history, self._params)
+        if matcher is not None:
+            matcher.restrict(logits)
         if self._chain is None:
             best = int(logits.argmax())  # a NaN counts as the largest
             _check_peak(float(logits[best]), len(logits))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from inference.engine.grammar.matcher import GrammarMatcher
 from inference.engine.sampling.prompt_lookup import PromptLookup
 from inference.engine.sampling.sampler import Sampler
 from inference.engine.text.detokenizer import Detokenizer
@@ -44,6 +45,7 @@ class Sequence:
     text: Detokenizer
     lookup: PromptLookup
     arrived_at: float  # monotonic seconds, as every ``_at`` below
+    matcher: GrammarMatcher | None = None  # behind the emitted tokens
     n_logprobs: int = 0
     ends_at: float | None = None  # deadline, monotonic seconds
     ephemeral: bool = False  # nothing of it may reach a disk
@@ -73,6 +75,11 @@ class Sequence:
             allowed = ", ".join(ALLOWED[self.state]) or "nothing"
             raise RuntimeError(f"sequence {self.id} is {self.state}: expected a move to {allowed}, got {state}")
         self.state = state
+
+    @property
+    def binding_matcher(self) -> GrammarMatcher | None:
+        """The matcher that the next token has to satisfy; none within a thought."""
+        return None if self.text.is_within_thought else self.matcher
 
     @property
     def n_generated(self) -> int:

@@ -87,6 +87,11 @@ class Detokenizer:
         """The token that has to come next, since a thought has reached its limit."""
         return self._limit.forced_token
 
+    @property
+    def is_within_thought(self) -> bool:
+        """Whether the next token belongs to a thought or to its end."""
+        return self._splitter is not None and (self._splitter.is_thinking or self.forced_token is not None)
+
     def take_thought(self) -> str:
         """Return the text of the thought that was released since the last call."""
         released, self._thoughts = "".join(self._thoughts), []
