@@ -34,6 +34,7 @@ LONG_BODY_BYTES = 20_000
 # The status of a generation's failure, by its code; any other code is a 500.
 FAILURE_STATUS = {
     "context_overflow": 413,
+    "grammar_failed": 400,
     "log_ended": 503,
     "model_unavailable": 503,
     "not_found": 404,

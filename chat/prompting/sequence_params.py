@@ -33,8 +33,9 @@ def sequence_params(
         frequency_penalty=options.frequency_penalty,
         logit_bias=dict(options.logit_bias),
     )
-    # The stop strings of a format take the place of an end token: ``ignore_eos`` ignores both.
-    format_stops = chat_format.stops if chat_format and not options.ignore_eos else ()
+    # The stop strings of a format take the place of an end token: ``ignore_eos`` ignores both, a grammar has its own.
+    format_stops = chat_format.stops if chat_format and not (options.ignore_eos or options.grammar) else ()
+    trim_start = bool(chat_format and chat_format.trim_start) and not (is_continued or options.grammar)
     return SequenceParams(
         sampling=sampling,
         # A prompt that waits for its memories may still grow; then the engine's own limit ends the answer.
@@ -43,7 +44,8 @@ def sequence_params(
         ignore_eos=options.ignore_eos,
         cache_prompt=options.cache_prompt,
         n_logprobs=options.n_logprobs,
-        trim_start=chat_format.trim_start and not is_continued if chat_format else False,
+        trim_start=trim_start,
+        grammar=options.grammar,
         highest_label=highest_label,
         # The beginning of an answer that is continued was text already.
         thought=chat_format.thought if chat_format and not is_continued else None,

@@ -18,6 +18,7 @@ from chat.schemas.decoding import FieldError, decode, invalid_field
 from chat.schemas.filters import MAX_TOP_K, Emotions, Names, TopK, TranscriptCount, clamped, source_filters
 from chat.schemas.identifiers import existing_id
 from chat.schemas.metadata import UNSTORABLE, is_storable
+from chat.schemas.output_format import ResponseFormat, Schema, format_grammar, schema_grammar, text_grammar
 from chat.schemas.requests import (
     DEFAULT_RAG_TOP_K,
     SEEDS,
@@ -103,7 +104,10 @@ _ROLES = {
 
 
 class RunOptionsBody(msgspec.Struct, frozen=True, kw_only=True):
-    """Sampling and scheduling; names and meanings are llama-server's."""
+    """Sampling and scheduling; names and meanings are llama-server's.
+
+    ``json_schema`` and ``grammar`` are its short forms of ``response_format``; at most one of the three may be given.
+    """
 
     # The range of the number alone: ``chat.services.validation`` compares it with the context size in use.
     max_tokens: TokenCount | None = None
@@ -122,10 +126,16 @@ class RunOptionsBody(msgspec.Struct, frozen=True, kw_only=True):
     session_id: Annotated[Text, Meta(max_length=128)] | None = None
     priority: Literal["interactive", "batch"] | None = None
     timeout_s: Annotated[float, Meta(ge=0.001)] | None = None
+    response_format: ResponseFormat | None = None
+    json_schema: Schema | None = None
+    grammar: Text | None = None
 
     def __post_init__(self) -> None:
         if self.timeout_s is not None and self.timeout_s > settings.REQUEST_TIMEOUT_SECS:
             raise FieldError("timeout_s", f"must be at most {settings.REQUEST_TIMEOUT_SECS:g}")
+        forms = [name for name in ("response_format", "json_schema", "grammar") if getattr(self, name)]
+        if len(forms) > 1:
+            raise FieldError(forms[1], f"cannot be combined with {forms[0]}")
 
 
 class ChatBody(RunOptionsBody, frozen=True, kw_only=True):
@@ -218,7 +228,7 @@ def set_fields(body: msgspec.Struct, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def run_options(body: RunOptionsBody) -> dict[str, Any]:
-    options = set_fields(body, tuple(option.name for option in fields(RunOptions)))
+    options = set_fields(body, tuple(option.name for option in fields(RunOptions))) | {"grammar": _grammar(body)}
     if body.max_tokens == DEFAULT_MAX_TOKENS:
         del options["max_tokens"]
     if body.seed == RANDOM_SEED:
@@ -235,6 +245,14 @@ def run_options(body: RunOptionsBody) -> dict[str, Any]:
     if body.priority is not None:
         options["priority"] = PRIORITIES[body.priority]
     return options
+
+
+def _grammar(body: RunOptionsBody) -> str:
+    if body.response_format is not None:
+        return format_grammar(body.response_format)
+    if body.json_schema is not None:
+        return schema_grammar(body.json_schema, field="json_schema")
+    return text_grammar(body.grammar, field="grammar") if body.grammar else ""
 
 
 def _logit_bias(value: dict[str, Any] | list[Any]) -> dict[int, float | None]:

@@ -46,6 +46,7 @@ class RunOptions:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     cache_prompt: bool = True
+    grammar: str = ""  # that the answer obeys, compiled once already; empty: none
     n_logprobs: int = 0  # alternatives reported with each token; 0: no log-probabilities
     n: int = 1  # answers to the same prompt, each with a seed of its own
     session_id: str = ""

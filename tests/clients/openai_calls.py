@@ -111,7 +111,7 @@ def raw_response(client: OpenAI) -> None:
 def bad_requests(client: OpenAI) -> None:
     cases: list[tuple[dict[str, Any], str | None, str]] = [
         ({"n": 0}, "n", "invalid_request"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported"),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "invalid_request"),
         ({"messages": ask("x" * 20_000)}, "messages", "context_length_exceeded"),
     ]
     for fields, param, code in cases:

@@ -124,14 +124,11 @@ class ChatCompletionBody(SamplingBody, frozen=True, kw_only=True):
     # Refused below unless they ask for nothing.
     tools: Any = None
     tool_choice: Any = None
-    response_format: Any = None
     functions: Any = None
     function_call: Any = None
     modalities: Any = None
     audio: Any = None
     web_search_options: Any = None
-    grammar: Any = None
-    json_schema: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -156,14 +153,11 @@ class CompletionCall:
 _WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
     "tools": ([],),
     "tool_choice": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
     "audio": (),
     "web_search_options": (),
-    "grammar": ("",),
-    "json_schema": (),
 }
 
 
@@ -175,10 +169,12 @@ def chat_completion_request(data: object) -> tuple[CompletionCall, ChatRequest]:
         if value is not None and value not in harmless:
             raise unsupported(name, f"{name} is not supported yet")
     messages, prefill = _dialogue(body.messages)
+    options = completion_options(body, body.max_completion_tokens)
+    if prefill and options["grammar"]:
+        raise unsupported("messages", "an answer that the last message begins cannot be combined with response_format")
     # A continued answer would be stored without its beginning.
-    options = set_fields(body, ("use_rag", "strategy", "store")) | ({"store": False} if prefill else {})
+    options |= set_fields(body, ("use_rag", "strategy", "store")) | ({"store": False} if prefill else {})
     request = ChatRequest(
-        **completion_options(body, body.max_completion_tokens),
         **options,
         rag_top_k=clamped(body.rag_top_k, DEFAULT_RAG_TOP_K, MAX_TOP_K),
         n_logprobs=max(1, body.top_logprobs or 0) if body.logprobs else 0,

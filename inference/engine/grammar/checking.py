@@ -4,25 +4,20 @@ Compiles for a vocabulary of single bytes, which needs neither a model file nor 
 """
 
 import re
-from collections.abc import Iterator
+import time
 from functools import lru_cache
 from typing import Any
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from inference.engine.grammar.limits import PARSER_LIMITS
-from inference.engine.grammar.sources import JsonSchema, from_json_schema
+from inference.engine.grammar.schema_parts import JsonSchema, Path, part_at, parts_of
+from inference.engine.grammar.sources import from_json_schema
 
 MAX_MESSAGE_CHARS = 200
-MAX_LOCATING_STEPS = 200  # compilations to find the wrong part
+LOCATING_SECS = 0.3  # to find the wrong part; the smallest one found until then is named
 REMEMBERED_CHECKS = 256
 
-Path = tuple[str | int, ...]
-
-# Keywords with schemas below them: by name, one, or in a list.
-_NAMED = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
-_SINGLE = ("items", "additionalProperties", "additionalItems", "contains", "not", "if", "then", "else", "propertyNames")
-_LISTED = ("prefixItems", "items", "allOf", "anyOf", "oneOf")
 _PARSE_ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)
 
 
@@ -58,15 +53,15 @@ def schema_problem(schema: JsonSchema) -> tuple[Path, str] | None:
     if not message:
         return None
     path: Path = ()
-    steps = iter(range(MAX_LOCATING_STEPS))
-    while True:
-        for child, _ in zip(_parts(schema, path), steps, strict=False):
-            child_message = grammar_problem(from_json_schema(_alone(schema, child)))
-            if child_message:
-                path, message = child, child_message
-                break
-        else:
-            return path, message
+    ends_at = time.monotonic() + LOCATING_SECS
+    parts = parts_of(schema)
+    while (steps := next(parts, None)) is not None and time.monotonic() < ends_at:
+        part = (*path, *steps)
+        part_message = grammar_problem(from_json_schema(_alone(schema, part)))
+        if part_message:
+            path, message = part, part_message
+            parts = parts_of(part_at(schema, path))
+    return path, message
 
 
 def _alone(root: JsonSchema, path: Path) -> JsonSchema:
@@ -86,24 +81,6 @@ def _moved(value: Any) -> Any:  # noqa: ANN401  a JSON value
     if isinstance(reference, str) and reference.startswith("#"):
         moved["$ref"] = f"#/$defs/root{reference[1:]}"
     return moved
-
-
-def _parts(root: JsonSchema, path: Path) -> Iterator[Path]:
-    """Yield the paths of the schemas directly below the one at ``path``, definitions last."""
-    schema: Any = root
-    for step in path:
-        schema = schema[step]
-    if not isinstance(schema, dict):
-        return
-    for keyword in _SINGLE:
-        if isinstance(schema.get(keyword), dict | bool):
-            yield (*path, keyword)
-    for keyword in _LISTED:
-        listed = schema.get(keyword)
-        yield from ((*path, keyword, index) for index in range(len(listed) if isinstance(listed, list) else 0))
-    for keyword in _NAMED:
-        named = schema.get(keyword)
-        yield from ((*path, keyword, name) for name in (named if isinstance(named, dict) else ()))
 
 
 def _readable(message: str) -> str:

@@ -52,9 +52,11 @@ class GrammarMatcher:
 
     def _check(self) -> None:
         if self._native.is_error():
-            raise GrammarError(
-                f"the grammar cannot be followed further: {self._native.get_error().partition(chr(10))[0]}"
-            )
+            raise GrammarError(f"the grammar cannot be followed further: {_first_line(self._native.get_error())}")
+
+
+def _first_line(message: str) -> str:
+    return message.partition("\n")[0]
 
 
 class GrammarCompiler:
@@ -81,7 +83,7 @@ class GrammarCompiler:
         with self._lock:
             native = self._compile(grammar)
             if native.is_error():
-                raise GrammarError(f"the grammar cannot be compiled: {native.get_error().partition(chr(10))[0]}")
+                raise GrammarError(f"the grammar cannot be compiled: {_first_line(native.get_error())}")
             return native
 
     def _compile(self, grammar: str) -> LLMatcher:

@@ -9,11 +9,11 @@ from typing import Any
 from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
 
+from inference.engine.grammar.schema_parts import JsonSchema, without_annotations
+
 # One space, or a line break with indentation: free white space would let a weak model write nothing else.
 WHITESPACE = r"( |\n[ \t]{0,32})"
 ANY_OBJECT = {"type": "object"}
-
-JsonSchema = dict[str, Any] | bool
 
 
 def from_json_schema(schema: JsonSchema) -> str:
@@ -26,7 +26,7 @@ def with_options(schema: JsonSchema, *, lenient: bool = False) -> dict[str, Any]
 
     ``lenient``: keywords that are not implemented are ignored, and ``oneOf`` is read as ``anyOf``.
     """
-    members = {} if schema is True else {"not": {}} if schema is False else schema
+    members = {} if schema is True else {"enum": []} if schema is False else without_annotations(schema)
     return members | {
         "x-guidance": {"whitespace_pattern": WHITESPACE, "lenient": lenient, "coerce_one_of": lenient},
     }

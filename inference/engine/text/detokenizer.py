@@ -56,9 +56,9 @@ class Detokenizer:
 
     @classmethod
     def of(cls, params: SequenceParams) -> Self:
-        return cls(
-            params.stop, trim_start=params.trim_start, highest_label=params.highest_label, thought=params.thought
-        )
+        # The removal of a label would break the form of a structured answer.
+        highest_label = None if params.grammar else params.highest_label
+        return cls(params.stop, trim_start=params.trim_start, highest_label=highest_label, thought=params.thought)
 
     def push_token(self, token: int, spelling: TokenSpelling) -> str:
         """Push a token's bytes as ``push`` does; a control token may be a mark of a thought."""
