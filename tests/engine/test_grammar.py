@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from inference.engine.grammar.sources import from_json_schema, from_lark, from_regex
+from inference.engine.params import ThoughtMarks
 from tests.engine.harness import Harness
 
 PERSON = {
@@ -122,3 +123,20 @@ def test_answers_beside_it_are_as_without_it(harness: Harness) -> None:
     harness.run()
     assert harness.tokens("free") == harness.tokens("alone")
     assert is_person(harness.text("bound"))
+
+
+def test_a_thought_is_free_and_the_answer_is_not(harness: Harness) -> None:
+    vocabulary = harness.backend.vocabulary
+    close = vocabulary.encode("</t>", special=False)
+    thought = ThoughtMarks(opens=["<t>"], closes=["</t>"], is_open=True, limit=3, limit_ids=close)
+    options: dict[str, Any] = {"thought": thought, "grammar": from_json_schema(PERSON), "max_tokens": 120}
+    harness.ask("a", "[[say: Let me think about it]]", **options)
+    harness.run()
+    assert is_person(harness.text("a"))
+    tokens = harness.tokens("a")
+    assert tokens[3 : 3 + len(close)] == close
+    for n_emitted in (1, 3, 4, 5 + len(close)):
+        harness.ask(f"b{n_emitted}", "[[say: Let me think about it]]", emitted=tokens[:n_emitted], **options)
+        harness.run()
+        rest = harness.tokens(f"b{n_emitted}")
+        assert is_person(vocabulary.text([*tokens[:n_emitted], *rest][3 + len(close) :]))

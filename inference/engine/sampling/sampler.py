@@ -52,9 +52,7 @@ class Sampler:
         self._bias = np.fromiter(bias.values(), dtype=np.float32, count=len(bias))
         self._chain = None if params.temperature < GREEDY_BELOW else SamplerChain(params)
 
-    def sample(
-        self, logits: Logits, history: Sequence[int], index: int, matcher: GrammarMatcher | None = None
-    ) -> int:
+    def sample(self, logits: Logits, history: Sequence[int], index: int, matcher: GrammarMatcher | None = None) -> int:
         """Return the token that follows ``history``, one that ``matcher`` allows; changes ``logits``.
 
         ``logits`` has shape (n_tokens,); ``index`` counts the tokens of the answer from 1. Raises ``SequenceError``
