@@ -178,13 +178,14 @@ def test_a_begun_answer_has_no_format() -> None:
 
 @pytest.mark.django_db
 def test_a_refused_schema_stores_nothing(client: Client) -> None:
-    for path, body in [
+    bodies: list[tuple[str, dict[str, object]]] = [
         ("/chat", {"message": "hi"}),
         ("/chat/stream", {"message": "hi"}),
         ("/generate", {"prompt": "hi"}),
         ("/v1/chat/completions", {"messages": [USER]}),
         ("/v1/completions", {"prompt": "hi"}),
-    ]:
+    ]
+    for path, body in bodies:
         response = client.post(path, body | named({"type": "nothing"}), content_type="application/json")
         assert response.status_code == 400, path
         error = response.json()["error"]
