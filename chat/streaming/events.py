@@ -183,7 +183,7 @@ async def _line(turn: Turn, entry: AnyEntry | None, progress: _Progress) -> Wire
         progress.index, progress.is_claimed = entry.index, True
         extras: WireLine = {"thought": entry.thought} if entry.thought else {}
         if entry.logprobs is not None:
-            extras["logprobs"] = _logprobs(entry.token, entry.logprobs)
+            extras["logprobs"] = line_logprobs(entry.token, entry.logprobs)
         return progress.line(token=entry.text, **extras)
     if isinstance(entry, StatusEntry):
         progress.is_claimed = True
@@ -230,7 +230,8 @@ def _status(state: StreamState, **details: Any) -> WireLine:  # noqa: ANN401  fi
     return as_json(StreamStatus(state=state, **fields))
 
 
-def _logprobs(token: int, logprobs: TokenLogprobs) -> WireLine:
+def line_logprobs(token: int, logprobs: TokenLogprobs) -> WireLine:
+    """Return the object ``logprobs`` of a line."""
     # JSON has no infinity: OpenAI writes LEAST_LOGPROB for a token that is impossible.
     top = [(alternative, max(value, LEAST_LOGPROB)) for alternative, value in logprobs.top]
     return as_json(LineLogprobs(token=token, logprob=max(logprobs.logprob, LEAST_LOGPROB), top=top))

@@ -25,9 +25,11 @@ from chat.services.responses import deletion, input_items, lookup
 from chat.services.served_models import chat_model, require_model
 from chat.streaming.admission import in_arrival_order
 from chat.streaming.background import in_thread, spawn
-from chat.streaming.events import start, stops_when_left
+from chat.streaming.events import line_logprobs, start, stops_when_left
 from inference.config.tokenizer import get_tokenizer
 from inference.models import Generation
+from inference.token_stream.entries import TokenEntry
+from inference.token_stream.reader import replay
 
 
 @for_callers("POST", any_key=True)
@@ -41,7 +43,7 @@ async def create(request: HttpRequest, caller: Caller) -> HttpResponseBase:
         return response_stream(accepted, generation, caller)
     if accepted.turn.needs_preparation:
         spawn(in_thread(turns.prepare_turn, generation_id=generation.pk))
-    return json_response(await in_thread(current_response, generation))
+    return json_response(await in_thread(_current, generation))
 
 
 @for_callers("GET", "DELETE", any_key=True)
@@ -53,7 +55,7 @@ async def response(request: HttpRequest, caller: Caller, name: str) -> HttpRespo
         return json_response(DeletedResponse(id=response_id(generation.pk)))
     query = stream_query_of(request)
     if not query.is_stream:
-        return json_response(await in_thread(current_response, generation))
+        return json_response(await in_thread(_current, generation))
     stops = stops_when_left(generation.priority, generation.idempotency_key) and not is_background(generation)
     accepted = AcceptedTurn(turns.turn_of(generation), stops)
     return response_stream(accepted, generation, caller, after=query.starting_after)
@@ -64,7 +66,7 @@ async def cancel(request: HttpRequest, caller: Caller, name: str) -> HttpRespons
     """POST /v1/responses/{name}/cancel: the response, which has ended then; one that ended before stays as it is."""
     generation = await in_thread(lookup.get_response, caller=caller, name=name)
     ended = await lookup.cancelled(caller=caller, generation=generation)
-    return json_response(await in_thread(current_response, ended))
+    return json_response(await in_thread(_current, ended))
 
 
 @for_callers("GET", any_key=True)
@@ -92,6 +94,16 @@ def _read(request: HttpRequest) -> tuple[ResponseCall, ChatRequest]:
     call, body = responses_request(read_object(request))
     model = require_model(call.model, chat_model())
     return call, replace(body, response={**body.response, "model": model})
+
+
+def _current(generation: Generation) -> ResponseAnswer:
+    entries = replay(generation, 0) if generation.is_ended and generation.logprobs else ()
+    lines = [
+        line_logprobs(entry.token, entry.logprobs)
+        for entry in entries
+        if isinstance(entry, TokenEntry) and entry.logprobs is not None
+    ]
+    return current_response(generation, [token_logprob(line, get_tokenizer()) for line in lines])
 
 
 async def _whole(accepted: AcceptedTurn, caller: Caller) -> ResponseAnswer:

@@ -38,10 +38,10 @@ def started_response(generation: Generation, status: ResponseStatus) -> Response
     return _response(generation, status)
 
 
-def current_response(generation: Generation) -> ResponseAnswer:
+def current_response(generation: Generation, logprobs: list[TokenLogprob] | None = None) -> ResponseAnswer:
     if not generation.is_ended:
         return _response(generation, running_status(generation))
-    return ended_response(generation, answers.final_line(generation))
+    return ended_response(generation, answers.final_line(generation), logprobs)
 
 
 def ended_response(generation: Generation, last: Line, logprobs: list[TokenLogprob] | None = None) -> ResponseAnswer:
