@@ -173,3 +173,8 @@ class Retrieval(models.Model):
 
     def __str__(self) -> str:
         return self.query[:60] or f"sources of {self.message_id}"
+
+    def copy_for(self, message: Message) -> "Retrieval":
+        """Return an unsaved copy that belongs to ``message``, the copy of an answer in a fork."""
+        names = ("query", "filters", "understood", "hits", "sources", "n_hits", "latency_ms", "error", "note")
+        return Retrieval(message=message, **{name: getattr(self, name) for name in names})

@@ -36,7 +36,7 @@ def fork_conversation(source: Conversation, shared: Sequence[Message]) -> Fork:
         summary.conversation = conversation
     copies = [_copy(message, conversation) for message in shared]
     pairs = zip(shared, copies, strict=True)
-    retrievals = [retrieval for pair in pairs if (retrieval := _copy_of_retrieval(*pair))]
+    retrievals = [message.retrieval.copy_for(copy) for message, copy in pairs if hasattr(message, "retrieval")]
     return Fork(source=source, conversation=conversation, messages=copies, retrievals=retrievals, summary=summary)
 
 
@@ -73,11 +73,3 @@ def _copy(message: Message, conversation: Conversation) -> Message:
         rendered_with=message.rendered_with,
         history_digest=message.history_digest,
     )
-
-
-def _copy_of_retrieval(message: Message, copy: Message) -> Retrieval | None:
-    original: Retrieval | None = getattr(message, "retrieval", None)
-    if original is None:
-        return None
-    names = ("query", "filters", "understood", "hits", "sources", "n_hits", "latency_ms", "error", "note")
-    return Retrieval(message=copy, **{name: getattr(original, name) for name in names})
