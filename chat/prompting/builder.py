@@ -12,7 +12,9 @@ from chat.prompting.message_groups import DialogueMessage, MessageGroup, group_m
 from chat.prompting.system_prompt import choose_sources, system_prompt_of
 from chat.prompting.text_splitter import beginning
 from chat.prompting.token_budget import TokenBudget
+from chat.prompting.tool_instructions import tool_instructions
 from chat.rag.sources import Source
+from chat.tool_calling.tools import Tool
 
 # The part of the context window that retrieved passages and documents may take.
 SOURCES_SHARE = 0.25
@@ -38,7 +40,7 @@ class BuiltPrompt:
 
 class PromptBuilder:
     """Builds prompts with one system prompt, strategy and history summary. An empty ``system_prompt`` is the
-    default; ``prefill`` is the beginning of the answer."""
+    default; ``prefill`` is the beginning of the answer, ``tools`` are those that the model is shown."""
 
     def __init__(
         self,
@@ -48,13 +50,15 @@ class PromptBuilder:
         strategy: Strategy,
         summary: HistorySummary | None = None,
         prefill: str = "",
+        tools: Sequence[Tool] = (),
     ) -> None:
         self.format: ChatFormat = get_format().for_request()
         context_size = self.format.tokenizer.context_size
         self.budget = TokenBudget(context_size=context_size, max_tokens=max_tokens, strategy=strategy)
         self.summary = summary or HistorySummary()
         self.prefill_ids = tuple(self.format.answer(prefill)) if prefill else ()
-        self.system = system_prompt_of(system_prompt, plain_model=self.format.plain_model)
+        system = system_prompt_of(system_prompt, plain_model=self.format.plain_model)
+        self.system = "\n\n".join(filter(None, (system, tool_instructions(tools, self.format.tokenizer))))
 
     def build(self, dialogue: Sequence[DialogueMessage], candidates: Sequence[Source] = ()) -> BuiltPrompt:
         """Show as many ``candidates`` as fit. Raises ContextOverflow only when the dialogue itself does not fit."""
@@ -120,8 +124,7 @@ class PromptBuilder:
             answer_key=self.format.fingerprint,
             highest_label=len(sources) or None,
             history_note=self._history_note(prompt),
-            may_need_summary=self.budget.strategy is Strategy.SUMMARIZE
-            and (prompt.n_left_out > 0 or len(prompt.ids) + self.budget.max_tokens > self.budget.summary_trigger),
+            may_need_summary=self._may_need_summary(prompt),
             chat_format=self.format,
             context_size=self.budget.context_size,
         )
@@ -140,3 +143,8 @@ class PromptBuilder:
         if prompt.n_left_out and self.summary.problem:
             note["summary"] = self.summary.problem
         return note
+
+    def _may_need_summary(self, prompt: RenderedPrompt) -> bool:
+        if self.budget.strategy is not Strategy.SUMMARIZE:
+            return False
+        return prompt.n_left_out > 0 or len(prompt.ids) + self.budget.max_tokens > self.budget.summary_trigger

@@ -33,9 +33,10 @@ def sequence_params(
         frequency_penalty=options.frequency_penalty,
         logit_bias=dict(options.logit_bias),
     )
+    is_free = not options.grammar or options.grammar_has_text
     # The stop strings of a format take the place of an end token: ``ignore_eos`` ignores both, a grammar has its own.
-    format_stops = chat_format.stops if chat_format and not (options.ignore_eos or options.grammar) else ()
-    trim_start = bool(chat_format and chat_format.trim_start) and not (is_continued or options.grammar)
+    format_stops = chat_format.stops if chat_format and is_free and not options.ignore_eos else ()
+    trim_start = bool(chat_format and chat_format.trim_start) and is_free and not is_continued
     return SequenceParams(
         sampling=sampling,
         # A prompt that waits for its memories may still grow; then the engine's own limit ends the answer.

@@ -14,6 +14,7 @@ from typing import Any, Self
 from chat.enums import ChatRole, Strategy
 from chat.rag.query import SourceFilters
 from chat.rag.sources import ContextItem
+from chat.tool_calling.tools import ToolUse
 from inference.models import Priority
 
 WHOLE_CONTEXT = -1  # as ``max_tokens``: as many as the context leaves
@@ -47,6 +48,7 @@ class RunOptions:
     ignore_eos: bool = False
     cache_prompt: bool = True
     grammar: str = ""  # that the answer obeys, compiled once already; empty: none
+    grammar_has_text: bool = False  # an answer that obeys it may be plain text, as without one
     n_logprobs: int = 0  # alternatives reported with each token; 0: no log-probabilities
     n: int = 1  # answers to the same prompt, each with a seed of its own
     session_id: str = ""
@@ -94,6 +96,7 @@ class ChatRequest(RunOptions):
     rag_top_k: int = DEFAULT_RAG_TOP_K
     filters: SourceFilters = field(default_factory=SourceFilters)
     prefill: str = ""
+    tool_use: ToolUse | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     response: Mapping[str, Any] = field(default_factory=dict)
     strategy: Strategy | None = None  # None: the conversation's own

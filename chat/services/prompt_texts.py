@@ -35,7 +35,11 @@ def prompt_text(request: ChatRequest, *, caller: Caller) -> str:
     with translated():
         validated = validate_request(request, caller=caller, tokenizer=get_tokenizer())
         builder = PromptBuilder(
-            system_prompt=validated.system_prompt, max_tokens=1, strategy=Strategy.ERROR, prefill=request.prefill
+            system_prompt=validated.system_prompt,
+            max_tokens=1,
+            strategy=Strategy.ERROR,
+            prefill=request.prefill,
+            tools=request.tool_use.offered if request.tool_use else (),
         )
         prompt = builder.build([*validated.history, DialogueMessage(Role.USER, validated.question)])
     return b"".join(spelled(list(prompt.ids))).decode("utf-8", "replace")

@@ -26,12 +26,14 @@ class TurnPlan:
 def plan_turn(context: TurnContext) -> TurnPlan:
     """Raises ContextOverflow. To be called outside of a transaction: rendering takes long, and would block writers."""
     request, conversation = context.validated.request, context.conversation
+    tools = request.tool_use.offered if request.tool_use else ()
     builder = PromptBuilder(
         system_prompt=context.system_prompt,
         max_tokens=request.max_tokens,
         strategy=context.strategy,
         summary=context.summary,
         prefill=request.prefill,
+        tools=tools,
     )
     dialogue = context.dialogue
     # The request itself has to name the strategy: a long message costs as many generations as it has parts.
@@ -61,6 +63,7 @@ def plan_turn(context: TurnContext) -> TurnPlan:
         needs_retrieval=needs_retrieval,
         is_long=is_long,
         prefill=request.prefill,
+        tools=tools,
         metadata=dict(request.metadata),
         instructions=request.instructions,
     )

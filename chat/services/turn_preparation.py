@@ -23,6 +23,7 @@ from chat.schemas.requests import RESPONSE
 from chat.services.turn_retrieval import TurnRetrieval, retrieve
 from chat.summarization.long_input import read_in_parts
 from chat.summarization.rolling import AFTER_ANSWER_TASK, history_summary
+from chat.tool_calling.tools import Tool
 from inference.errors import StoreUnavailable
 from inference.models import Generation, Status
 from inference.queue import generations
@@ -54,6 +55,7 @@ class Preparation(msgspec.Struct, frozen=True, kw_only=True, rename=STORED_NAMES
     needs_retrieval: bool = True
     is_long: bool = False  # the message is read in parts first
     prefill: str = ""
+    tools: tuple[Tool, ...] = ()
     metadata: dict[str, str] = {}
     instructions: str = ""  # included in ``system_prompt``
 
@@ -95,6 +97,7 @@ def _prepare(generation: Generation) -> None:
         strategy=preparation.strategy,
         summary=history_summary(conversation, preparation.strategy),
         prefill=preparation.prefill,
+        tools=preparation.tools,
     )
     if preparation.is_long and answer:
         question = answer.conversation.messages.get(position=answer.position - 1)

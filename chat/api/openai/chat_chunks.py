@@ -11,8 +11,10 @@ from chat.api.openai.streams import data_event
 from chat.schemas.answer_types import as_json
 from chat.schemas.openai.chat_answers import ChatCompletionChunk, ChoiceDelta, ChoiceLogprobs, ChunkChoice
 from chat.schemas.openai.rendering import annotations_of, finish_reason, timings_of, token_logprob, usage_of
+from chat.schemas.openai.tool_answers import delta_of
 from chat.schemas.stream_types import StreamStatus
 from chat.streaming.events import WireLine
+from chat.tool_calling.call_parser import AnswerDelta, CallEvent, ToolCallParser
 
 # Characters that no JSON text holds unescaped: marks the place of a token's text in a rendered chunk.
 _MARK = "\x00"
@@ -25,6 +27,8 @@ class ChatChunkWriter:
         self._tokenizer = accepted.tokenizer
         self._metadata = metadata
         self._texts: dict[int, list[str]] = {}
+        self._ids = [turn.turn.generation_id for turn in accepted.turns]
+        self._parsers = [ToolCallParser() for _ in accepted.turns] if accepted.call.calls_tools else []
         self._common: dict[str, Any] = {
             "id": f"chatcmpl-{accepted.id.hex}",
             "created": accepted.created,
@@ -42,20 +46,38 @@ class ChatChunkWriter:
         return self._event([choice], **ids, metadata=self._metadata or UNSET)
 
     def token(self, number: int, line: WireLine) -> bytes:
+        if self._parsers:
+            return self._call_events(number, line, self._parsers[number].push(line["token"]))
         self._texts[number].append(line["token"])
         if "logprobs" in line or "thought" in line:
             return self._token_event(number, line)
         before, after = self._templates[number]
         return before + json.dumps(line["token"]).encode("ascii") + after
 
-    def _token_event(self, number: int, line: WireLine) -> bytes:
+    def _call_events(self, number: int, line: WireLine, events: list[CallEvent]) -> bytes:
+        """Render the text and calls that a line has released; log-probabilities come with the first of them."""
+        self._texts[number] += [event.text for event in events if isinstance(event, AnswerDelta)]
+        deltas = [delta_of(event, self._ids[number]) for event in events]
+        if "thought" in line:
+            deltas.insert(0, ChoiceDelta(reasoning_content=line["thought"]))
+        logprobs = self._logprobs(line)
+        if logprobs and not deltas:
+            deltas = [ChoiceDelta(content="")]
+        first, further = deltas[:1], deltas[1:]
+        choices = [ChunkChoice(index=number, delta=delta, logprobs=logprobs) for delta in first]
+        choices += [ChunkChoice(index=number, delta=delta) for delta in further]
+        return b"".join([self._event([choice]) for choice in choices])
+
+    def _logprobs(self, line: WireLine) -> ChoiceLogprobs | None:
         likely = line.get("logprobs")
-        logprobs = ChoiceLogprobs(content=[token_logprob(likely, self._tokenizer)]) if likely else None
+        return ChoiceLogprobs(content=[token_logprob(likely, self._tokenizer)]) if likely else None
+
+    def _token_event(self, number: int, line: WireLine) -> bytes:
         thought = line.get("thought", UNSET)
         # A delta of a thought has no content, not an empty one: clients begin to show the answer at the first.
         content = UNSET if thought and not line["token"] else line["token"]
         delta = ChoiceDelta(content=content, reasoning_content=thought)
-        return self._event([ChunkChoice(index=number, delta=delta, logprobs=logprobs)])
+        return self._event([ChunkChoice(index=number, delta=delta, logprobs=self._logprobs(line))])
 
     def status(self, number: int, line: WireLine) -> bytes:
         # With a choice and a text: many clients look at the first choice of every chunk.
@@ -64,9 +86,12 @@ class ChatChunkWriter:
 
     def ended(self, number: int, line: WireLine) -> bytes:
         text = self.token(number, line) if line["token"] or "thought" in line else b""
+        if self._parsers:
+            text += self._call_events(number, {}, self._parsers[number].flush())
+        has_calls = bool(self._parsers and self._parsers[number].n_calls)
         annotations = annotations_of("".join(self._texts[number]), line)
         delta = ChoiceDelta(annotations=annotations or UNSET)
-        choice = ChunkChoice(index=number, delta=delta, finish_reason=finish_reason(line))
+        choice = ChunkChoice(index=number, delta=delta, finish_reason=finish_reason(line, has_calls=has_calls))
         return text + self._event([choice], timings=timings_of(line))
 
     def usage(self, lasts: list[WireLine]) -> bytes:

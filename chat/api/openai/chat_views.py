@@ -16,12 +16,14 @@ from chat.api.turn_requests import AcceptedTurn, for_callers, has_long_body, ide
 from chat.schemas.openai.chat_answers import AnswerMessage, ChatChoice, ChatCompletionAnswer, ChoiceLogprobs
 from chat.schemas.openai.chat_bodies import CompletionCall, chat_completion_request
 from chat.schemas.openai.rendering import annotations_of, finish_reason, timings_of, token_logprob, usage_of
+from chat.schemas.openai.tool_answers import tool_calls_of
 from chat.schemas.requests import ChatRequest
 from chat.services import turns
 from chat.services.served_models import chat_model, require_model
 from chat.streaming.admission import in_arrival_order
 from chat.streaming.background import in_thread
 from chat.streaming.events import start, stops_when_left
+from chat.tool_calling.call_parser import ParsedAnswer, parse_answer
 from inference.config.tokenizer import get_tokenizer
 
 
@@ -71,13 +73,16 @@ def _answer(accepted: AcceptedCall, choices: list[Choice], metadata: dict[str, s
 
 def _choice(accepted: AcceptedCall, number: int, choice: Choice) -> ChatChoice:
     tokens = [token_logprob(logprobs, accepted.tokenizer) for logprobs in choice.logprobs]
+    parsed = parse_answer(choice.text) if accepted.call.calls_tools else ParsedAnswer(choice.text, ())
+    calls = tool_calls_of(parsed, accepted.turns[number].turn.generation_id)
     return ChatChoice(
         index=number,
         message=AnswerMessage(
-            content=choice.text,
+            content=None if calls and not parsed.text else parsed.text,
+            tool_calls=calls or UNSET,
             reasoning_content=choice.thought or UNSET,
-            annotations=annotations_of(choice.text, choice.last),
+            annotations=annotations_of(parsed.text, choice.last),
         ),
         logprobs=ChoiceLogprobs(content=tokens) if tokens else None,
-        finish_reason=finish_reason(choice.last),
+        finish_reason=finish_reason(choice.last, has_calls=bool(calls)),
     )

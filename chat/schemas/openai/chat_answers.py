@@ -7,7 +7,7 @@ from msgspec import UNSET, Struct, UnsetType
 from chat.schemas.answer_types import HistoryNote, SourceAnswer, ThoughtText
 from chat.schemas.stream_types import StreamStatus
 
-CompletionFinish = Literal["stop", "length"]
+CompletionFinish = Literal["stop", "length", "tool_calls"]
 
 
 class TopLogprob(Struct, frozen=True, kw_only=True):
@@ -78,9 +78,39 @@ class Timings(Struct, frozen=True, kw_only=True):
     predicted_per_second: float
 
 
+class AnsweredFunction(Struct, frozen=True, kw_only=True):
+    """``arguments`` is JSON that the tool's schema accepts, unless ``max_tokens`` has cut it."""
+
+    name: str
+    arguments: str
+
+
+class AnsweredToolCall(Struct, frozen=True, kw_only=True):
+    id: str
+    type: Literal["function"] = "function"
+    function: AnsweredFunction
+
+
+class FunctionDelta(Struct, frozen=True, kw_only=True):
+    name: str | UnsetType = UNSET
+    arguments: str
+
+
+class ToolCallDelta(Struct, frozen=True, kw_only=True):
+    """The beginning of a call, with id and name, or more of its arguments."""
+
+    index: int
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+    function: FunctionDelta
+
+
 class AnswerMessage(Struct, frozen=True, kw_only=True):
+    """``content`` is null for an answer that only calls tools."""
+
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
+    tool_calls: list[AnsweredToolCall] | UnsetType = UNSET
     reasoning_content: ThoughtText | UnsetType = UNSET
     refusal: None = None
     annotations: list[Annotation]
@@ -115,6 +145,7 @@ class ChoiceDelta(Struct, frozen=True, kw_only=True):
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType | None = UNSET
     reasoning_content: ThoughtText | UnsetType = UNSET
+    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
     annotations: list[Annotation] | UnsetType = UNSET
 
 

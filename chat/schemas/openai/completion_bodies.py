@@ -8,7 +8,8 @@ from msgspec import Meta
 from chat.errors import InvalidRequest
 from chat.schemas.chat_bodies import MAX_TOKEN_ID, run_options
 from chat.schemas.decoding import FieldError, decode, invalid_field
-from chat.schemas.openai.chat_bodies import MAX_TOP_LOGPROBS, CompletionCall, SamplingBody, unsupported
+from chat.schemas.openai.chat_bodies import MAX_TOP_LOGPROBS, CompletionCall, SamplingBody
+from chat.schemas.openai.messages import unsupported
 from chat.schemas.requests import CompletionRequest
 from chat.schemas.scalars import Text
 

@@ -28,9 +28,11 @@ Line = dict[str, Any]
 _BRACKET = re.compile(r"\[[\d ,;\u2013-]+\]")
 
 
-def finish_reason(last: Line) -> CompletionFinish:
+def finish_reason(last: Line, *, has_calls: bool = False) -> CompletionFinish:
     # OpenAI has no name for an answer that was stopped from elsewhere.
-    return "length" if last["finish_reason"] == FinishReason.LENGTH else "stop"
+    if last["finish_reason"] == FinishReason.LENGTH:
+        return "length"
+    return "tool_calls" if has_calls else "stop"
 
 
 def usage_of(lasts: Sequence[Line], *, n_prompts: int = 1) -> CompletionUsage:

@@ -23,8 +23,8 @@ from chat.schemas.openai.chat_bodies import (
     MetadataKey,
     MetadataValue,
     ModelName,
-    unsupported,
 )
+from chat.schemas.openai.messages import unsupported
 from chat.schemas.requests import DEFAULT_RAG_TOP_K, QUARTER_CONTEXT, ChatRequest
 from chat.schemas.responses.identifiers import generation_id_of
 from chat.schemas.responses.items import InputItem, response_input

@@ -10,7 +10,7 @@ import msgspec
 from chat.enums import ChatRole
 from chat.errors import quoted
 from chat.schemas.decoding import FieldError, invalid_field
-from chat.schemas.openai.chat_bodies import unsupported
+from chat.schemas.openai.messages import unsupported
 from chat.schemas.requests import ChatMessage
 from chat.schemas.scalars import NonEmptyText, Text
 

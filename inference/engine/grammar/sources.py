@@ -16,9 +16,9 @@ WHITESPACE = r"( |\n[ \t]{0,32})"
 ANY_OBJECT = {"type": "object"}
 
 
-def from_json_schema(schema: JsonSchema) -> str:
-    """Return the grammar of the JSON texts that ``schema`` accepts."""
-    return LLMatcher.grammar_from_json_schema(json.dumps(with_options(schema)))
+def from_json_schema(schema: JsonSchema, *, lenient: bool = False) -> str:
+    """Return the grammar of the JSON texts that ``schema`` accepts, see ``with_options``."""
+    return LLMatcher.grammar_from_json_schema(json.dumps(with_options(schema, lenient=lenient)))
 
 
 def with_options(schema: JsonSchema, *, lenient: bool = False) -> dict[str, Any]:

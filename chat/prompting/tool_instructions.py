@@ -1,0 +1,60 @@
+"""The part of a system prompt that shows a model its tools: in the words of its chat template, else in our own.
+
+A template is used if it writes calls in the form of ``chat.tool_calling.call_text``, as those of Hermes and Qwen do.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+
+from chat.prompting.jinja_sandbox import Conversation, TemplateUnusable, render
+from chat.tool_calling.call_text import CALL_START, instructions
+from chat.tool_calling.tools import Tool
+from inference.config.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+REMEMBERED = 64  # lists of tools; rendering one takes a child process
+SYSTEM, USER = "\ue000", "\ue001"
+_CONVERSATION: Conversation = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": USER}]
+
+
+def tool_instructions(tools: Sequence[Tool], tokenizer: Tokenizer) -> str:
+    """Return the text that follows the system prompt; empty without tools."""
+    if not tools:
+        return ""
+    template = tokenizer.chat_template or ""
+    if "tools" in template and CALL_START in template:
+        literal = _jinja_literal([tool.declaration for tool in tools])
+        if text := _template_text(template, tokenizer.bos_text, tokenizer.eos_text, literal):
+            return text
+    return instructions(tools)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _template_text(template: str, bos: str, eos: str, tools: str) -> str:
+    """Return the text between the system prompt and the end of its message that is there with tools alone."""
+    try:
+        [plain] = render(template, bos=bos, eos=eos, conversations=[_CONVERSATION])
+        [shown] = render(f"{{% set tools = {tools} %}}{template}", bos=bos, eos=eos, conversations=[_CONVERSATION])
+    except TemplateUnusable as error:
+        log.warning("tools not rendered by the chat template error=%s", error)
+        return ""
+    start, _, rest = plain.text.partition(SYSTEM)
+    shown_start, mark, shown_rest = shown.text.partition(SYSTEM)
+    if not mark or shown_start != start or not shown_rest.endswith(rest):
+        return ""
+    return shown_rest[: len(shown_rest) - len(rest)].strip()
+
+
+def _jinja_literal(value: object) -> str:
+    """Return a JSON value as Jinja writes it."""
+    if isinstance(value, dict):
+        members = (f"{_jinja_literal(name)}: {_jinja_literal(member)}" for name, member in value.items())
+        return f"{{{', '.join(members)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_jinja_literal, value))}]"
+    if value is None:
+        return "none"
+    return json.dumps(value, ensure_ascii=False)

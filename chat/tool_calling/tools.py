@@ -1,0 +1,58 @@
+"""Tools that a model may call in a turn. Knows no wire format and no prompt."""
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+EMPTY_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+class ToolMode(StrEnum):
+    AUTO = "auto"  # text, or calls
+    REQUIRED = "required"  # calls only
+    NONE = "none"  # text only; the model is not shown the tools
+
+
+class Tool(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A function. ``parameters`` is the JSON Schema of its arguments, which are one object.
+
+    With ``strict`` every keyword of it is obeyed, or the request is refused; without, a keyword that the compiler does
+    not know is ignored.
+    """
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = {}
+    strict: bool = False
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Schema of the arguments, which are an object whether ``parameters`` says so or not."""
+        return {"type": "object", **self.parameters} if self.parameters else EMPTY_PARAMETERS
+
+    @property
+    def declaration(self) -> dict[str, Any]:
+        """The tool as chat templates read it."""
+        function = {"name": self.name, "description": self.description, "parameters": self.schema}
+        return {"type": "function", "function": function}
+
+
+class ToolUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The tools of a request and how they may be used. ``name``: the one tool that has to be called. Without
+    ``parallel`` an answer has at most one call."""
+
+    tools: tuple[Tool, ...]
+    mode: ToolMode = ToolMode.AUTO
+    name: str = ""
+    parallel: bool = True
+
+    @property
+    def offered(self) -> tuple[Tool, ...]:
+        """Tools that the model is shown."""
+        return () if self.mode is ToolMode.NONE else self.tools
+
+    @property
+    def callable_tools(self) -> tuple[Tool, ...]:
+        """Tools that the answer may call."""
+        return tuple(tool for tool in self.offered if self.name in ("", tool.name))
