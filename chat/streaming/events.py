@@ -181,16 +181,21 @@ async def _follow(turn: Turn, caller: Caller, progress: _Progress) -> AsyncGener
 async def _line(turn: Turn, entry: AnyEntry | None, progress: _Progress) -> WireLine | None:
     if isinstance(entry, TokenEntry):
         progress.index, progress.is_claimed = entry.index, True
-        extras: WireLine = {"thought": entry.thought} if entry.thought else {}
-        if entry.logprobs is not None:
-            extras["logprobs"] = line_logprobs(entry.token, entry.logprobs)
-        return progress.line(token=entry.text, **extras)
+        return progress.line(**entry_line(entry))
     if isinstance(entry, StatusEntry):
         progress.is_claimed = True
         status = _status(entry.state, position=entry.position, progress=entry.progress, reason=entry.reason)
         return progress.line(status=status)
     # A second of silence. The place in the queue is in no entry, since it changes with other generations.
     return None if progress.is_claimed else await _queued(turn, progress)
+
+
+def entry_line(entry: TokenEntry | EndEntry) -> WireLine:
+    """Return the fields of a line that an entry has: ``token``, and ``thought`` and ``logprobs`` if there are any."""
+    extras: WireLine = {"thought": entry.thought} if entry.thought else {}
+    if isinstance(entry, TokenEntry) and entry.logprobs is not None:
+        extras["logprobs"] = _logprobs(entry.token, entry.logprobs)
+    return {"token": entry.text, **extras}
 
 
 async def _queued(turn: Turn, progress: _Progress) -> WireLine | None:
@@ -211,9 +216,7 @@ async def _last(turn: Turn, caller: Caller, end: EndEntry, progress: _Progress) 
     # An id of its own, by which a browser that reconnects shows that it has everything.
     progress.index = end.index + 1
     extras = await in_thread(answers.final_line, generation)
-    if end.thought:
-        extras["thought"] = end.thought
-    return progress.line(done=True) | extras | {"token": end.text, "done": True}
+    return progress.line(done=True) | extras | entry_line(end) | {"done": True}
 
 
 async def close_all(timeout_secs: float) -> None:
@@ -230,8 +233,7 @@ def _status(state: StreamState, **details: Any) -> WireLine:  # noqa: ANN401  fi
     return as_json(StreamStatus(state=state, **fields))
 
 
-def line_logprobs(token: int, logprobs: TokenLogprobs) -> WireLine:
-    """Return the object ``logprobs`` of a line."""
+def _logprobs(token: int, logprobs: TokenLogprobs) -> WireLine:
     # JSON has no infinity: OpenAI writes LEAST_LOGPROB for a token that is impossible.
     top = [(alternative, max(value, LEAST_LOGPROB)) for alternative, value in logprobs.top]
     return as_json(LineLogprobs(token=token, logprob=max(logprobs.logprob, LEAST_LOGPROB), top=top))

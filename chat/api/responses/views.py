@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
@@ -12,24 +11,22 @@ from chat.api.body_parsing import read_object
 from chat.api.json_response import json_response
 from chat.api.responses.errors import openai_fields
 from chat.api.responses.queries import item_page_of, stream_query_of
+from chat.api.responses.stored import push_line, stored_response
 from chat.api.responses.streams import response_stream
 from chat.api.turn_requests import AcceptedTurn, for_callers, has_long_body, idempotency_key, lines_to_end
-from chat.schemas.openai.rendering import token_logprob
 from chat.schemas.requests import ChatRequest
 from chat.schemas.responses.answers import DeletedResponse, ResponseAnswer
 from chat.schemas.responses.bodies import ResponseCall, responses_request
 from chat.schemas.responses.identifiers import response_id
-from chat.schemas.responses.rendering import current_response, ended_response, is_background
+from chat.schemas.responses.output import OutputSoFar
+from chat.schemas.responses.rendering import ended_response, is_background
 from chat.services import turns
 from chat.services.responses import deletion, input_items, lookup
 from chat.services.served_models import chat_model, require_model
 from chat.streaming.admission import in_arrival_order
 from chat.streaming.background import in_thread, spawn
-from chat.streaming.events import line_logprobs, start, stops_when_left
-from inference.config.tokenizer import get_tokenizer
+from chat.streaming.events import WireLine, start, stops_when_left
 from inference.models import Generation
-from inference.token_stream.entries import TokenEntry
-from inference.token_stream.reader import replay
 
 
 @for_callers("POST", any_key=True)
@@ -43,7 +40,7 @@ async def create(request: HttpRequest, caller: Caller) -> HttpResponseBase:
         return response_stream(accepted, generation, caller)
     if accepted.turn.needs_preparation:
         spawn(in_thread(turns.prepare_turn, generation_id=generation.pk))
-    return json_response(await in_thread(_current, generation))
+    return json_response(await in_thread(stored_response, generation))
 
 
 @for_callers("GET", "DELETE", any_key=True)
@@ -55,7 +52,7 @@ async def response(request: HttpRequest, caller: Caller, name: str) -> HttpRespo
         return json_response(DeletedResponse(id=response_id(generation.pk)))
     query = stream_query_of(request)
     if not query.is_stream:
-        return json_response(await in_thread(_current, generation))
+        return json_response(await in_thread(stored_response, generation))
     stops = stops_when_left(generation.priority, generation.idempotency_key) and not is_background(generation)
     accepted = AcceptedTurn(turns.turn_of(generation), stops)
     return response_stream(accepted, generation, caller, after=query.starting_after)
@@ -66,7 +63,7 @@ async def cancel(request: HttpRequest, caller: Caller, name: str) -> HttpRespons
     """POST /v1/responses/{name}/cancel: the response, which has ended then; one that ended before stays as it is."""
     generation = await in_thread(lookup.get_response, caller=caller, name=name)
     ended = await lookup.cancelled(caller=caller, generation=generation)
-    return json_response(await in_thread(_current, ended))
+    return json_response(await in_thread(stored_response, ended))
 
 
 @for_callers("GET", any_key=True)
@@ -78,14 +75,12 @@ async def items(request: HttpRequest, caller: Caller, name: str) -> HttpResponse
 
 async def _accept(request: HttpRequest, caller: Caller) -> tuple[ResponseCall, AcceptedTurn]:
     is_long = has_long_body(request)
-    with openai_fields():
-        async with in_arrival_order(is_long=is_long):
-            call, body = await in_thread(_read, request)
-            key = idempotency_key(request)
-            stops = stops_when_left(body.priority, key) and not call.is_background
-            begin = partial(
-                turns.start_turn, caller=caller, request=body, idempotency_key=key, request_digest=body.digest
-            )
+    async with in_arrival_order(is_long=is_long):
+        call, body = await in_thread(_read, request)
+        key = idempotency_key(request)
+        stops = stops_when_left(body.priority, key) and not call.is_background
+        begin = partial(turns.start_turn, caller=caller, request=body, idempotency_key=key, request_digest=body.digest)
+        with openai_fields():
             turn = await start(begin, caller=caller, stops=stops, is_long=is_long)
     return call, AcceptedTurn(turn, stops)
 
@@ -96,23 +91,12 @@ def _read(request: HttpRequest) -> tuple[ResponseCall, ChatRequest]:
     return call, replace(body, response={**body.response, "model": model})
 
 
-def _current(generation: Generation) -> ResponseAnswer:
-    entries = replay(generation, 0) if generation.is_ended and generation.logprobs else ()
-    lines = [
-        line_logprobs(entry.token, entry.logprobs)
-        for entry in entries
-        if isinstance(entry, TokenEntry) and entry.logprobs is not None
-    ]
-    return current_response(generation, [token_logprob(line, get_tokenizer()) for line in lines])
-
-
 async def _whole(accepted: AcceptedTurn, caller: Caller) -> ResponseAnswer:
-    last: dict[str, Any] = {}
-    logprobs = []
+    output = OutputSoFar()
+    last: WireLine = {}
     async for line in lines_to_end(accepted, caller):
         last = line
-        if "logprobs" in line:
-            logprobs.append(token_logprob(line["logprobs"], get_tokenizer()))
+        push_line(output, line)
     generation_id = accepted.turn.generation_id
     generation: Generation = await in_thread(turns.get_generation, caller=caller, generation_id=generation_id)
-    return ended_response(generation, last, logprobs)
+    return ended_response(generation, last, output)

@@ -22,8 +22,7 @@ class TextAnnotation(Struct, frozen=True, kw_only=True):
     source: SourceAnswer
 
 
-class OutputText(Struct, frozen=True, kw_only=True):
-    type: Literal["output_text"] = "output_text"
+class OutputText(Struct, frozen=True, kw_only=True, tag_field="type", tag="output_text"):
     text: str
     annotations: list[TextAnnotation] = []
     logprobs: list[TokenLogprob] = []
@@ -34,14 +33,26 @@ class InputText(Struct, frozen=True, kw_only=True):
     text: str
 
 
-class OutputMessage(Struct, frozen=True, kw_only=True):
+class OutputMessage(Struct, frozen=True, kw_only=True, tag_field="type", tag="message"):
     """An answer as an item."""
 
     id: str
-    type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
     status: ItemStatus
     content: list[OutputText]
+
+
+class ReasoningText(Struct, frozen=True, kw_only=True, tag_field="type", tag="reasoning_text"):
+    text: str
+
+
+class ReasoningItem(Struct, frozen=True, kw_only=True, tag_field="type", tag="reasoning"):
+    """A thought of a reasoning model, which is no part of its answer."""
+
+    id: str
+    status: ItemStatus
+    summary: list[dict[str, str]] = []
+    content: list[ReasoningText]
 
 
 class InputMessageItem(Struct, frozen=True, kw_only=True):
@@ -69,7 +80,8 @@ class FunctionOutputItem(Struct, frozen=True, kw_only=True):
     status: ItemStatus = "completed"
 
 
-AnyItem = OutputMessage | InputMessageItem | FunctionCallItem | FunctionOutputItem
+OutputItem = ReasoningItem | OutputMessage
+AnyItem = OutputItem | InputMessageItem | FunctionCallItem | FunctionOutputItem
 
 
 class ItemList(Struct, frozen=True, kw_only=True):
@@ -143,7 +155,7 @@ class ResponseAnswer(Struct, frozen=True, kw_only=True):
     max_output_tokens: int | None
     max_tool_calls: int | None
     model: str
-    output: list[OutputMessage]
+    output: list[ReasoningItem | OutputMessage]
     parallel_tool_calls: bool
     previous_response_id: str | None
     prompt_cache_key: str | None

@@ -25,6 +25,7 @@ from chat.schemas.openai.chat_bodies import (
     ModelName,
 )
 from chat.schemas.openai.messages import unsupported
+from chat.schemas.output_format import ResponseFormat, Schema, format_grammar, schema_grammar
 from chat.schemas.requests import DEFAULT_RAG_TOP_K, QUARTER_CONTEXT, ChatRequest
 from chat.schemas.responses.identifiers import generation_id_of
 from chat.schemas.responses.items import InputItem, response_input
@@ -32,7 +33,6 @@ from chat.schemas.scalars import NonEmptyText, Text
 
 LOGPROBS = "message.output_text.logprobs"
 MAX_TAG_CHARS = 512
-PLAIN_TEXT = {"type": "text"}
 
 Tag = Annotated[Text, Meta(max_length=MAX_TAG_CHARS)]
 # All but the first ask for parts of items that no answer of this service has.
@@ -54,8 +54,29 @@ class ConversationReference(msgspec.Struct, frozen=True, kw_only=True):
     id: NonEmptyText
 
 
+class TextFormat(msgspec.Struct, frozen=True, kw_only=True):
+    """The form of the answer. A schema is always obeyed; ``strict`` and ``description`` change nothing."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: Annotated[Text, Meta(max_length=256)] | None = None
+    schema: Schema | None = None
+    description: Text | None = None
+    strict: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.type == "json_schema" and self.schema is None:
+            raise FieldError("schema", "is required")
+
+    @property
+    def grammar(self) -> str:
+        """Raises InvalidRequest with the path of the part that cannot be compiled."""
+        if self.type == "json_schema" and self.schema is not None:
+            return schema_grammar(self.schema, field="text.format.schema")
+        return "" if self.type == "text" else format_grammar(ResponseFormat(type=self.type), field="text.format")
+
+
 class TextConfig(msgspec.Struct, frozen=True, kw_only=True):
-    format: dict[str, Any] | None = None
+    format: TextFormat | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
@@ -118,6 +139,8 @@ class ResponseBody(RunOptionsBody, frozen=True, kw_only=True):
             raise FieldError("store", "must be true for a background response")
         if self.previous_response_id and self.conversation:
             raise FieldError("conversation", "cannot be given together with previous_response_id")
+        if self.text and self.text.format and (self.response_format or self.json_schema or self.grammar):
+            raise FieldError("text.format", "cannot be combined with response_format, json_schema or grammar")
         if self.input is None:
             raise FieldError("input", "is required")
 
@@ -162,6 +185,8 @@ def responses_request(data: object) -> tuple[ResponseCall, ChatRequest]:
     options = {"max_tokens": QUARTER_CONTEXT} | run_options(body)
     if body.max_output_tokens is not None:
         options["max_tokens"] = body.max_output_tokens
+    if body.text and body.text.format:
+        options["grammar"] = body.text.format.grammar
     has_logprobs = LOGPROBS in (body.include or ())
     request = ChatRequest(
         **options | {"strategy": _strategy(body)} | set_fields(body, ("use_rag", "strategy", "store")),
@@ -182,8 +207,6 @@ def _check_supported(body: ResponseBody) -> None:
         value = getattr(body, name)
         if value is not None and value not in harmless:
             raise unsupported(name, f"{name} is not supported yet")
-    if body.text and body.text.format not in (None, PLAIN_TEXT):
-        raise unsupported("text.format", "text.format is not supported yet: answers are plain text")
 
 
 def _previous(text: str | None) -> uuid.UUID | None:
@@ -210,6 +233,8 @@ def _kept(body: ResponseBody, request: ChatRequest) -> dict[str, Any]:
     }
     if body.metadata:
         kept["metadata"] = dict(body.metadata)
+    if body.text and body.text.format:
+        kept["format"] = msgspec.to_builtins(body.text.format)
     if body.reasoning:
         kept["reasoning"] = msgspec.to_builtins(body.reasoning)
     if body.text and body.text.verbosity:

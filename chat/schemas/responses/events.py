@@ -5,7 +5,14 @@ from typing import Literal
 from msgspec import Struct
 
 from chat.schemas.openai.chat_answers import TokenLogprob
-from chat.schemas.responses.answers import OutputMessage, OutputText, ResponseAnswer, TextAnnotation
+from chat.schemas.responses.answers import (
+    OutputMessage,
+    OutputText,
+    ReasoningItem,
+    ReasoningText,
+    ResponseAnswer,
+    TextAnnotation,
+)
 
 
 class ResponseStateEvent(Struct, frozen=True, kw_only=True):
@@ -26,8 +33,8 @@ class ResponseStateEvent(Struct, frozen=True, kw_only=True):
 class OutputItemEvent(Struct, frozen=True, kw_only=True):
     type: Literal["response.output_item.added", "response.output_item.done"]
     sequence_number: int
-    output_index: int = 0
-    item: OutputMessage
+    output_index: int
+    item: ReasoningItem | OutputMessage
 
 
 class ContentEvent(Struct, frozen=True, kw_only=True):
@@ -35,13 +42,13 @@ class ContentEvent(Struct, frozen=True, kw_only=True):
 
     sequence_number: int
     item_id: str
-    output_index: int = 0
+    output_index: int
     content_index: int = 0
 
 
 class ContentPartEvent(ContentEvent, frozen=True, kw_only=True):
     type: Literal["response.content_part.added", "response.content_part.done"]
-    part: OutputText
+    part: OutputText | ReasoningText
 
 
 class TextDeltaEvent(ContentEvent, frozen=True, kw_only=True):
@@ -54,6 +61,16 @@ class TextDoneEvent(ContentEvent, frozen=True, kw_only=True):
     type: Literal["response.output_text.done"] = "response.output_text.done"
     text: str
     logprobs: list[TokenLogprob] = []
+
+
+class ReasoningDeltaEvent(ContentEvent, frozen=True, kw_only=True):
+    type: Literal["response.reasoning_text.delta"] = "response.reasoning_text.delta"
+    delta: str
+
+
+class ReasoningDoneEvent(ContentEvent, frozen=True, kw_only=True):
+    type: Literal["response.reasoning_text.done"] = "response.reasoning_text.done"
+    text: str
 
 
 class TextAnnotationEvent(ContentEvent, frozen=True, kw_only=True):
@@ -78,6 +95,8 @@ EVENTS = (
     ContentPartEvent,
     TextDeltaEvent,
     TextDoneEvent,
+    ReasoningDeltaEvent,
+    ReasoningDoneEvent,
     TextAnnotationEvent,
     StreamErrorEvent,
 )

@@ -5,6 +5,7 @@ import uuid
 
 RESPONSE_PREFIX = "resp_"
 MESSAGE_PREFIX = "msg_"
+REASONING_PREFIX = "rs_"
 _HEX = re.compile("[0-9a-f]{32}", re.ASCII)
 
 
@@ -15,6 +16,10 @@ def response_id(generation_id: uuid.UUID) -> str:
 def message_item_id(row_id: uuid.UUID) -> str:
     """Return the id of a message item: of an answer by its generation, of any other by its message."""
     return f"{MESSAGE_PREFIX}{row_id.hex}"
+
+
+def reasoning_item_id(generation_id: uuid.UUID, index: int) -> str:
+    return f"{REASONING_PREFIX}{generation_id.hex}{index:x}"
 
 
 def generation_id_of(text: str) -> uuid.UUID | None:

@@ -14,10 +14,13 @@ from chat.schemas.responses.answers import (
     IncompleteDetails,
     InputTokenDetails,
     ItemStatus,
+    OutputItem,
     OutputMessage,
     OutputText,
     OutputTokenDetails,
     ReasoningConfig,
+    ReasoningItem,
+    ReasoningText,
     ResponseAnswer,
     ResponseConversation,
     ResponseFailure,
@@ -25,7 +28,8 @@ from chat.schemas.responses.answers import (
     ResponseUsage,
     TextAnnotation,
 )
-from chat.schemas.responses.identifiers import message_item_id, response_id
+from chat.schemas.responses.identifiers import message_item_id, reasoning_item_id, response_id
+from chat.schemas.responses.output import OutputSoFar, ThoughtOutput
 from inference.models import WAITING, FinishReason, Generation, Status
 
 Line = dict[str, Any]
@@ -38,16 +42,16 @@ def started_response(generation: Generation, status: ResponseStatus) -> Response
     return _response(generation, status)
 
 
-def current_response(generation: Generation, logprobs: list[TokenLogprob] | None = None) -> ResponseAnswer:
+def current_response(generation: Generation, output: OutputSoFar) -> ResponseAnswer:
+    """Return a response as it is; ``output`` counts once it has ended."""
     if not generation.is_ended:
         return _response(generation, running_status(generation))
-    return ended_response(generation, answers.final_line(generation), logprobs)
+    return ended_response(generation, answers.final_line(generation), output)
 
 
-def ended_response(generation: Generation, last: Line, logprobs: list[TokenLogprob] | None = None) -> ResponseAnswer:
+def ended_response(generation: Generation, last: Line, output: OutputSoFar) -> ResponseAnswer:
     """Return a response with its output; ``last`` is the final line of its stream."""
     status = ended_status(generation)
-    item = output_message(generation, last, logprobs)
     is_cut = status == "incomplete"
     return _response(
         generation,
@@ -55,7 +59,7 @@ def ended_response(generation: Generation, last: Line, logprobs: list[TokenLogpr
         completed_at=_seconds(generation.finished_at) if status == "completed" else None,
         error=_failure(generation) if status == "failed" else None,
         incomplete_details=IncompleteDetails(reason="max_output_tokens") if is_cut else None,
-        output=[item] if item else [],
+        output=output_items(generation, last, output),
         usage=_usage(last),
         timings=timings_of(last),
         rag_error=last.get("rag_error", UNSET),
@@ -79,17 +83,37 @@ def is_background(generation: Generation) -> bool:
     return bool(generation.details[RESPONSE]["background"])
 
 
-def output_message(
-    generation: Generation, last: Line, logprobs: list[TokenLogprob] | None = None
-) -> OutputMessage | None:
-    """Return the answer as an item; None when it was stopped before its first character."""
-    is_whole = generation.status == Status.COMPLETE
-    if not (generation.text or is_whole):
-        return None
-    status: ItemStatus = "completed" if ended_status(generation) == "completed" else "incomplete"
-    part = OutputText(
-        text=generation.text, annotations=text_annotations(generation.text, last), logprobs=logprobs or []
+def output_items(generation: Generation, last: Line, output: OutputSoFar) -> list[OutputItem]:
+    """Return the items of an ended response. One that was stopped before its first character has no message."""
+    items: dict[int, OutputItem] = {
+        thought.index: reasoning_item(
+            generation, thought, is_open=output.is_thinking and thought is output.thoughts[-1]
+        )
+        for thought in output.thoughts
+    }
+    if has_message(generation):
+        place = output.n_items if output.message_index is None else output.message_index
+        items[place] = _message(generation, last, output.logprobs)
+    return [items[index] for index in sorted(items)]
+
+
+def has_message(generation: Generation) -> bool:
+    return bool(generation.text) or ended_status(generation) == "completed"
+
+
+def reasoning_item(generation: Generation, thought: ThoughtOutput, *, is_open: bool = False) -> ReasoningItem:
+    """Return a thought as an item; ``is_open``: the response ended within it."""
+    return ReasoningItem(
+        id=reasoning_item_id(generation.pk, thought.index),
+        status="incomplete" if is_open and ended_status(generation) != "completed" else "completed",
+        content=[ReasoningText(text=thought.text)],
     )
+
+
+def _message(generation: Generation, last: Line, logprobs: list[TokenLogprob]) -> OutputMessage:
+    status: ItemStatus = "completed" if ended_status(generation) == "completed" else "incomplete"
+    annotations = text_annotations(generation.text, last)
+    part = OutputText(text=generation.text, annotations=annotations, logprobs=logprobs)
     return OutputMessage(id=message_item_id(generation.pk), status=status, content=[part])
 
 
@@ -132,7 +156,7 @@ def _response(generation: Generation, status: ResponseStatus, **ended: Any) -> R
         safety_identifier=kept.get("safety_identifier"),
         store=kept["store"],
         temperature=kept["temperature"],
-        text=AnswerTextConfig(format={"type": "text"}, verbosity=kept.get("verbosity", "medium")),
+        text=AnswerTextConfig(format=kept.get("format", {"type": "text"}), verbosity=kept.get("verbosity", "medium")),
         tool_choice="auto",
         tools=[],
         top_logprobs=kept.get("top_logprobs", 0),
@@ -160,7 +184,7 @@ def _usage(last: Line) -> ResponseUsage:
         input_tokens=usage["prompt_tokens"],
         input_tokens_details=InputTokenDetails(cached_tokens=usage["cached_tokens"]),
         output_tokens=usage["completion_tokens"],
-        output_tokens_details=OutputTokenDetails(),
+        output_tokens_details=OutputTokenDetails(reasoning_tokens=usage.get("thought_tokens", 0)),
         total_tokens=usage["total_tokens"],
     )
 

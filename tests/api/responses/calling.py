@@ -13,12 +13,12 @@ EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 Json = dict[str, Any]
 
 
-def say(text: str, **more: object) -> Json:
+def say(text: str, /, **more: object) -> Json:
     """A body that the scripted model answers with ``text``."""
     return {"input": f"[[say: {text}]]"} | more
 
 
-def count(n: int, *, delay_ms: int = 0, **more: object) -> Json:
+def count(n: int, /, *, delay_ms: int = 0, **more: object) -> Json:
     return {"input": f"[[delay: {delay_ms}]] [[count: {n}]]"} | more
 
 
