@@ -56,8 +56,8 @@ class Message(models.Model):
     both are empty, and text and thought are those of the generation. ``rendered`` (int32 token ids) holds the tokens
     that a user message added to the prompt, from the end of the message before to the start of the answer; an answer
     needs none while the output of its generation is in the format of ``rendered_with``. Both are valid only while
-    ``rendered_with`` is the key in use (``chat/prompting/context_window``). ``history_digest`` of a user message covers
-    the system prompt and all messages up to this one.
+    ``rendered_with`` is the key in use (``chat/prompting/context_window``). ``history_digest`` covers owner, system
+    prompt and all messages up to this one; it is empty for a generated answer, which its generation finds.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -74,7 +74,7 @@ class Message(models.Model):
     )
     rendered = models.BinaryField(default=b"", blank=True)
     rendered_with = models.CharField(max_length=64, blank=True, default="")
-    history_digest = models.CharField(max_length=64, blank=True, default="", db_index=True)
+    history_digest = models.CharField(max_length=64, blank=True, default="")
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = MessageQuerySet.as_manager()
@@ -82,6 +82,7 @@ class Message(models.Model):
     class Meta:
         ordering = ["conversation", "position"]
         constraints = [models.UniqueConstraint(fields=["conversation", "position"], name="message_position")]
+        indexes = [models.Index(fields=["history_digest", "-created_at"], name="message_history")]
 
     def __str__(self) -> str:
         return f"{self.role}: {self.text[:60]}"
@@ -158,6 +159,7 @@ class Retrieval(models.Model):
 
     message = models.OneToOneField(Message, on_delete=models.CASCADE, related_name="retrieval")
     query = models.TextField(blank=True, default="")
+    query_folded = FoldedField(source="query")
     filters = models.JSONField(default=dict, blank=True)
     understood = models.JSONField(default=dict, blank=True)
     hits = models.JSONField(default=list, blank=True)
@@ -173,3 +175,8 @@ class Retrieval(models.Model):
 
     def __str__(self) -> str:
         return self.query[:60] or f"sources of {self.message_id}"
+
+    def copy_for(self, message: Message) -> "Retrieval":
+        """Return an unsaved copy that belongs to ``message``, the copy of an answer in a fork."""
+        names = ("query", "filters", "understood", "hits", "sources", "n_hits", "latency_ms", "error", "note")
+        return Retrieval(message=message, **{name: getattr(self, name) for name in names})

@@ -33,6 +33,10 @@ class MessageQuerySet(models.QuerySet["Message"]):
         """Order by position, with the related rows that prompts and pages need."""
         return self.select_related("generation", "retrieval").defer("generation__logprobs").order_by("position")
 
+    def at_digest(self, history_digest: str) -> Self:
+        """Filter by the cumulative digest, the newest first."""
+        return self.filter(history_digest=history_digest).order_by("-created_at")
+
     def unfinished(self) -> Self:
         """Filter the answers whose generation has not ended."""
         return self.filter(generation__isnull=False).exclude(generation__status__in=ENDED)

@@ -26,19 +26,19 @@ class RequestContext(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         generation = log_context.generation_id()
-        request = log_context.request_id() or _request_of_arguments(record)
+        request = log_context.request_id()
+        if not request:
+            arguments: Iterable[object] = (
+                record.args.values() if isinstance(record.args, Mapping) else record.args or ()
+            )
+            # A sequence of the engine is named generation/epoch.
+            names = (str(argument).partition("/")[0] for argument in arguments if isinstance(argument, UUID | str))
+            request = next(filter(None, map(log_context.request_of, names)), "")
         fields = {"request": request} if request else {}
         if generation and "generation=" not in str(record.msg):
             fields["generation"] = generation
         record.context = "".join(f" {key}={value}" for key, value in fields.items())
         return True
-
-
-def _request_of_arguments(record: logging.LogRecord) -> str:
-    arguments: Iterable[object] = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
-    # A sequence of the engine is named generation/epoch.
-    generations = (str(argument).partition("/")[0] for argument in arguments if isinstance(argument, UUID | str))
-    return next(filter(None, map(log_context.request_of, generations)), "")
 
 
 class OneLineFormatter(logging.Formatter):

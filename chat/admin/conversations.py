@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from django.contrib import admin
@@ -73,7 +74,10 @@ class ConversationAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         """Search by a pasted id, as logs contain it, and by user name in addition to the search fields."""
-        if exact_id := _as_uuid(search_term):
+        exact_id: uuid.UUID | None = None
+        with suppress(ValueError):
+            exact_id = uuid.UUID(search_term.strip())
+        if exact_id:
             inside = Message.objects.filter(Q(pk=exact_id) | Q(generation=exact_id), conversation=OuterRef("pk"))
             return queryset.filter(Q(pk=exact_id) | Exists(inside)), False
         matches, may_have_duplicates = super().get_search_results(request, queryset, folded(search_term))
@@ -167,10 +171,3 @@ class ConversationAdmin(ReadOnlyAdmin):
     @admin.display(description="totals")
     def totals(self, conversation: Conversation) -> str:
         return conversation_sums([conversation.pk]).get(conversation.pk, ConversationSums()).as_text()
-
-
-def _as_uuid(text: str) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(text.strip())
-    except ValueError:
-        return None

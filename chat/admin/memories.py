@@ -97,10 +97,16 @@ class MemoryAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Transcript)
-class TranscriptAdmin(MemoryAdmin):
+class TranscriptAdmin(FoldedSearch, MemoryAdmin):
     list_display = ("heading", "owner_label", "moment", "n_lines", "duration", "job_id")
     list_filter = (MemoryOwnerFilter, "created_at")
-    search_fields = ("title", "job_id", "session_id", "segments__text", "segments__speaker")
+    search_fields = (
+        "title_folded__contains",
+        "job_id",
+        "session_id",
+        "segments__text_folded__contains",
+        "segments__speaker_folded__contains",
+    )
     search_help_text = "Words of a title or segment, a speaker, or the id of a job or session."
     fields = ("heading", "owner_label", ("created_at", "indexed_at"), "job_id", "session_id", "duration")
 

@@ -8,6 +8,7 @@ from django.http import HttpRequest
 
 from chat.admin.changelists import conversation_link
 from chat.admin.filters import RetrievalOutcomeFilter
+from chat.admin.folded_search import FoldedSearch
 from chat.admin.formatting import duration_text, shortened
 from chat.admin.read_only import ReadOnlyAdmin
 from chat.admin.retrieval_view import retrieval_view
@@ -16,10 +17,10 @@ from chat.models import Retrieval
 
 
 @admin.register(Retrieval)
-class RetrievalAdmin(ReadOnlyAdmin):
+class RetrievalAdmin(FoldedSearch, ReadOnlyAdmin):
     list_display = ("moment", "excerpt", "in_conversation", "n_found", "n_sources", "latency", "error")
     list_filter = ("created_at", RetrievalOutcomeFilter)
-    search_fields = ("query", "error", "message__conversation__title")
+    search_fields = ("query_folded__contains", "error", "message__conversation__title_folded__contains")
     search_help_text = "Words of a question, of an error, or of a conversation's title."
     fields = ("moment", "in_conversation", "answer")
 

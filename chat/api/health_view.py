@@ -56,8 +56,10 @@ async def view(request: HttpRequest) -> JsonResponse:
         _coordinator(),
         _memories(),
     )
-    if settings.GPU_COORDINATOR_URL is not None and facts.report is not None:
-        coordinator = _with_fault(coordinator, facts.report)
+    fault = (facts.report.coordinator or {}).get("fault") if facts.report and settings.GPU_COORDINATOR_URL else None
+    if fault and coordinator.ok:
+        # The worker's experience: a coordinator whose /health is well may refuse every call for its token.
+        coordinator = replace(coordinator, ok=False, detail=f"the last acquisition failed: {fault}")
     # Without one of these three nothing can be answered; the others cost quality only.
     can_serve = bool(database.ok and redis.ok and worker.ok)
     is_whole = can_serve and coordinator.ok is not False and memories.ok is not False
@@ -125,12 +127,6 @@ async def _coordinator() -> DependencyAnswer:
     return await _remote(settings.GPU_COORDINATOR_URL)
 
 
-def _with_fault(check: DependencyAnswer, report: WorkerReport) -> DependencyAnswer:
-    """Add the worker's experience: a coordinator whose /health is well may refuse every call for its token."""
-    fault = (report.coordinator or {}).get("fault")
-    return replace(check, ok=False, detail=f"the last acquisition failed: {fault}") if check.ok and fault else check
-
-
 def _own_coordinator() -> str:
     status = api.status(redis_client.gpu_client())
     holder = f"{status.requester} has the GPU" if status.requester else "the GPU is free"
@@ -173,6 +169,10 @@ async def _remote(url: str | None) -> DependencyAnswer:
 def _model_facts(facts: _HealthFacts) -> dict[str, Any]:
     """Return the facts about model and queue, the same fields also without a worker."""
     report = facts.report
+    gpu_facts: dict[str, Any] = {"gpu": None}
+    if report is not None and report.card is not None:  # the memory of a GPU only where there is one
+        gpu = {"name": report.card, **report.placement, "lease": report.coordinator}
+        gpu_facts = {"gpu": gpu, "vram_used_mb": report.vram_used_mb, "vram_total_mb": report.vram_total_mb}
     return {
         "model_loaded": bool(report and report.model_loaded),
         "model_on_gpu": bool(report and report.model_on_gpu),
@@ -183,15 +183,7 @@ def _model_facts(facts: _HealthFacts) -> dict[str, Any]:
         "gpu_layers": report.gpu_layers if report else None,
         "queue_depth": facts.queue_depth,
         "active": facts.active,
-    } | _gpu_facts(report)
-
-
-def _gpu_facts(report: WorkerReport | None) -> dict[str, Any]:
-    """Return the facts about the GPU; its memory only where there is one."""
-    if report is None or report.card is None:
-        return {"gpu": None}
-    gpu = {"name": report.card, **report.placement, "lease": report.coordinator}
-    return {"gpu": gpu, "vram_used_mb": report.vram_used_mb, "vram_total_mb": report.vram_total_mb}
+    } | gpu_facts
 
 
 def _ms(began: float) -> float:

@@ -33,18 +33,18 @@ async def patient_json(answering: Coroutine[Any, Any, Body]) -> HttpResponseBase
         raise
     if done:
         return JsonResponse(task.result())
+
+    async def spaces_and_result() -> AsyncIterator[bytes]:
+        try:
+            while not task.done():
+                yield SPACE
+                await asyncio.wait({task}, timeout=settings.JSON_PATIENCE_SECS)
+            yield json.dumps(_outcome(task)).encode()
+        finally:
+            await _cancelled(task)
+
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingHttpResponse(_spaced(task), content_type="application/json", headers=headers)
-
-
-async def _spaced(task: "asyncio.Task[Body]") -> AsyncIterator[bytes]:
-    try:
-        while not task.done():
-            yield SPACE
-            await asyncio.wait({task}, timeout=settings.JSON_PATIENCE_SECS)
-        yield json.dumps(_outcome(task)).encode()
-    finally:
-        await _cancelled(task)
+    return StreamingHttpResponse(spaces_and_result(), content_type="application/json", headers=headers)
 
 
 def _outcome(task: "asyncio.Task[Body]") -> Body:

@@ -11,7 +11,8 @@ from typing import Any
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.conf import settings
 
-from chat.access.websocket_authentication import accepted_subprotocol, credentials_of
+from chat.access.websocket_authentication import credentials_of
+from chat.access.websocket_scope import accepted_subprotocol
 from chat.api.body_parsing import json_object
 from chat.api.chat_views import existing
 from chat.api.middleware.json_errors import body_too_large

@@ -124,7 +124,8 @@ class PromptBuilder:
             answer_key=self.format.fingerprint,
             highest_label=len(sources) or None,
             history_note=self._history_note(prompt),
-            may_need_summary=self._may_need_summary(prompt),
+            may_need_summary=self.budget.strategy is Strategy.SUMMARIZE
+            and (prompt.n_left_out > 0 or len(prompt.ids) + self.budget.max_tokens > self.budget.summary_trigger),
             chat_format=self.format,
             context_size=self.budget.context_size,
         )
@@ -143,8 +144,3 @@ class PromptBuilder:
         if prompt.n_left_out and self.summary.problem:
             note["summary"] = self.summary.problem
         return note
-
-    def _may_need_summary(self, prompt: RenderedPrompt) -> bool:
-        if self.budget.strategy is not Strategy.SUMMARIZE:
-            return False
-        return prompt.n_left_out > 0 or len(prompt.ids) + self.budget.max_tokens > self.budget.summary_trigger

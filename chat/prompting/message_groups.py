@@ -33,6 +33,23 @@ class MessageGroup:
     n_messages: int
     exchange: Exchange
 
+    @classmethod
+    def of_run(cls, run: Sequence[DialogueMessage]) -> "MessageGroup":
+        """Join the user messages of ``run`` and the answers to them."""
+        users = tuple(message for message in run if message.role == Role.USER)
+        answers = [message for message in run if _is_answer(message)]
+        answer = answers[0] if len(answers) == 1 else None
+        if len(answers) > 1:  # only a sent history has two answers in a row
+            answer = DialogueMessage(Role.ASSISTANT, "\n\n".join(message.text for message in answers))
+        exchange = Exchange(
+            user="\n\n".join(user_turn(user.text, user.sources) for user in users),
+            answer=answer.text if answer else "",
+            user_rendered=_rendered(users[-1].message) if users else RenderedTurn(),
+            answer_rendered=_rendered(answer.message) if answer else RenderedTurn(),
+            n_messages=len(run),
+        )
+        return cls(users=users, answer=answer, n_messages=len(run), exchange=exchange)
+
 
 def dialogue_of(messages: Sequence[Message]) -> list[DialogueMessage]:
     """Convert rows, in their order; a user message gets the sources that its answer was given."""
@@ -58,7 +75,7 @@ def group_messages(dialogue: Sequence[DialogueMessage], sources: tuple[Source, .
             is_answered = False
         runs[-1].append(message)
         is_answered = is_answered or _is_answer(message)
-    return [_group(run) for run in runs]
+    return [MessageGroup.of_run(run) for run in runs]
 
 
 def update_renderings(groups: Sequence[MessageGroup], exchanges: Sequence[Exchange]) -> list[Message]:
@@ -77,22 +94,6 @@ def update_renderings(groups: Sequence[MessageGroup], exchanges: Sequence[Exchan
             message.rendered, message.rendered_with = pack(rendered.ids), rendered.key
             changed.append(message)
     return changed
-
-
-def _group(run: Sequence[DialogueMessage]) -> MessageGroup:
-    users = tuple(message for message in run if message.role == Role.USER)
-    answers = [message for message in run if _is_answer(message)]
-    answer = answers[0] if len(answers) == 1 else None
-    if len(answers) > 1:  # only a sent history has two answers in a row
-        answer = DialogueMessage(Role.ASSISTANT, "\n\n".join(message.text for message in answers))
-    exchange = Exchange(
-        user="\n\n".join(user_turn(user.text, user.sources) for user in users),
-        answer=answer.text if answer else "",
-        user_rendered=_rendered(users[-1].message) if users else RenderedTurn(),
-        answer_rendered=_rendered(answer.message) if answer else RenderedTurn(),
-        n_messages=len(run),
-    )
-    return MessageGroup(users=users, answer=answer, n_messages=len(run), exchange=exchange)
 
 
 def _is_answer(message: DialogueMessage) -> bool:

@@ -13,7 +13,7 @@ from chat.errors import NotFound
 from chat.models import Conversation, Message, Role
 from chat.querysets import ConversationQuerySet, SummaryQuerySet
 from chat.schemas.answers import message_body, summary_body
-from chat.services.history_matching import digests
+from chat.services.history_matching import cumulative_digests
 from chat.services.purging import passing_generations, purge_conversation
 from inference.queue import generations
 
@@ -137,9 +137,16 @@ def _one_line(text: str) -> str:
 
 def renew_digests(conversation: Conversation) -> None:
     """Update the digests, which cover the system prompt: history matching then finds the new one."""
-    messages = list(conversation.messages.in_order())
-    users = [message for message in messages if message.role == Role.USER]
-    dialogue = [(Role(message.role), message.text) for message in messages]
-    for message, digest in zip(users, digests(conversation.system_prompt, dialogue), strict=True):
-        message.history_digest = digest
-    Message.objects.bulk_update(users, ["history_digest"], batch_size=100)
+    rows = list(conversation.messages.in_order())
+    texts = [(Role(row.role), row.text) for row in rows]
+    latest = ""
+    for row, cumulative in zip(
+        rows, cumulative_digests(conversation.owner, conversation.system_prompt, texts), strict=True
+    ):
+        if row.generation:
+            row.generation.dialogue_digest = latest
+        else:
+            row.history_digest = cumulative
+        latest = cumulative or latest
+    Message.objects.bulk_update(rows, ["history_digest"], batch_size=100)
+    generations.set_dialogue_digests([row.generation for row in rows if row.generation])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chat.models import Conversation, Message, Retrieval, Role, Summary
+from chat.services.history_matching import digest_after_answer
 from inference.token_ids import pack
 
 
@@ -35,8 +36,9 @@ def fork_conversation(source: Conversation, shared: Sequence[Message]) -> Fork:
     if summary:
         summary.conversation = conversation
     copies = [_copy(message, conversation) for message in shared]
+    _set_digests_of_answers(shared, copies)
     pairs = zip(shared, copies, strict=True)
-    retrievals = [retrieval for pair in pairs if (retrieval := _copy_of_retrieval(*pair))]
+    retrievals = [message.retrieval.copy_for(copy) for message, copy in pairs if hasattr(message, "retrieval")]
     return Fork(source=source, conversation=conversation, messages=copies, retrievals=retrievals, summary=summary)
 
 
@@ -75,9 +77,10 @@ def _copy(message: Message, conversation: Conversation) -> Message:
     )
 
 
-def _copy_of_retrieval(message: Message, copy: Message) -> Retrieval | None:
-    original: Retrieval | None = getattr(message, "retrieval", None)
-    if original is None:
-        return None
-    names = ("query", "filters", "understood", "hits", "sources", "n_hits", "latency_ms", "error", "note")
-    return Retrieval(message=copy, **{name: getattr(original, name) for name in names})
+def _set_digests_of_answers(shared: Sequence[Message], copies: Sequence[Message]) -> None:
+    """Set the digests of copied answers that columns of their generations stand for in the source."""
+    latest = ""
+    for message, copy in zip(shared, copies, strict=True):
+        if message.generation and message.generation.text_digest:
+            copy.history_digest = digest_after_answer(latest, message.generation.text_digest)
+        latest = copy.history_digest or latest

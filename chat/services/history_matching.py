@@ -1,21 +1,18 @@
 """History matching: find the stored conversation that a sent history continues or shares its beginning with.
 
-Clients without conversation ids send the whole history with each message. A cumulative digest over the system prompt
-and all messages up to a user message finds candidates by index, and the digest of the answer to it chooses among them:
-no text of a conversation that begins alike is read. Texts are compared in a normal form, since clients trim them,
-change line breaks and compose characters.
+Clients without conversation ids send the whole history with each message. A cumulative digest over owner, system prompt
+and all messages up to a message finds candidates by index: of a question it is a column of its row, and together with
+the digest of the answer it finds the answer's row. However many conversations begin alike, a few rows are read. Texts
+are compared in a normal form, since clients trim them, change line breaks and compose characters.
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-
-from django.db.models import CharField, Exists, OuterRef, Subquery, Value
-from django.db.models.functions import Coalesce
 
 from chat.models import Conversation, Message, Role
 from chat.prompting.message_groups import DialogueMessage
-from chat.querysets import MessageQuerySet
+from inference.models import Generation
 from inference.text_forms import answer_digest, compared, digest
 
 # Candidates are equal as far as their digests say: the first is enough, but for one that is deleted meanwhile.
@@ -35,37 +32,60 @@ class HistoryMatch:
     is_whole: bool
 
 
-def digests(system: str, dialogue: Iterable[TurnText], *, after: str | None = None) -> list[str]:
-    """Return the cumulative digest at each user message. ``after`` is that of the user message before ``dialogue``."""
-    latest = after if after is not None else digest(compared(system))
+@dataclass(frozen=True)
+class _Question:
+    """A user message of a sent history: the digest up to it, and the digest of its answer, empty for none."""
+
+    digest: str
+    answer_digest: str
+
+
+def cumulative_digests(owner: str, system: str, dialogue: Iterable[TurnText], *, after: str | None = None) -> list[str]:
+    """Return the cumulative digest at each message, empty at a blank answer. ``after`` is that of the message before
+    ``dialogue``."""
+    latest = after if after is not None else digest(f"{owner}\n{compared(system)}")
     cumulative: list[str] = []
     for role, text in dialogue:
         if role == Role.USER:
             latest = digest(f"{latest}\n{compared(text)}")
             cumulative.append(latest)
         elif answer := answer_digest(text):
-            latest = digest(f"{latest}\0{answer}")
+            latest = digest_after_answer(latest, answer)
+            cumulative.append(latest)
+        else:
+            cumulative.append("")
     return cumulative
+
+
+def digest_after_answer(latest: str, answer: str) -> str:
+    """Return the cumulative digest at an answer, from that at the message before and the answer's own."""
+    return digest(f"{latest}\0{answer}")
 
 
 def match_history(*, owner: str, system: str, history: Sequence[DialogueMessage]) -> HistoryMatch | None:
     """Return the owner's latest conversation that consists of exactly these messages, all answers ended; else the one
     that shares most of them from the start, at least one answer among them."""
     sent = [(message.role, message.text) for message in history]
-    sent_digests = digests(system, sent)
-    if not sent_digests:
+    questions = _questions(owner, system, sent)
+    if not questions:
         return None
-    rows = Message.objects.filter(conversation__owner=owner)
-    return _whole_match(rows, sent_digests[-1], sent) or _partial_match(rows, sent_digests, sent)
+    return _whole_match(questions[-1], sent) or _partial_match(questions, sent)
 
 
-def _whole_match(rows: MessageQuerySet, last_digest: str, sent: list[TurnText]) -> HistoryMatch | None:
-    later = Message.objects.filter(conversation=OuterRef("conversation"), position__gt=OuterRef("position"))
-    candidates = rows.filter(~Exists(later.filter(role=Role.USER)), history_digest=last_digest)
-    candidates = candidates.annotate(answer_digest=_digest_of_answer()).filter(answer_digest=_answer_digests(sent)[-1])
+def _questions(owner: str, system: str, sent: list[TurnText]) -> list[_Question]:
+    questions: list[_Question] = []
+    for (role, text), cumulative in zip(sent, cumulative_digests(owner, system, sent), strict=True):
+        if role == Role.USER:
+            questions.append(_Question(cumulative, ""))
+        elif questions and not questions[-1].answer_digest:
+            questions[-1] = _Question(questions[-1].digest, answer_digest(text))
+    return questions
+
+
+def _whole_match(last: _Question, sent: list[TurnText]) -> HistoryMatch | None:
     # Of conversations that are equal, the newest is the one that the client has on its screen.
-    ids = candidates.order_by("-conversation__updated_at").values_list("conversation_id", flat=True)
-    for conversation_id in ids[:MAX_CANDIDATES]:
+    answers = Generation.objects.last_answers(last.digest, last.answer_digest)[:MAX_CANDIDATES]
+    for conversation_id, _ in _places(answers):
         messages = list(Message.objects.filter(conversation_id=conversation_id).in_order())
         is_ended = all(message.generation is None or message.generation.is_ended for message in messages)
         if is_ended and messages and _comparable(_texts(messages)) == _comparable(sent):
@@ -75,55 +95,53 @@ def _whole_match(rows: MessageQuerySet, last_digest: str, sent: list[TurnText]) 
     return None
 
 
-def _partial_match(rows: MessageQuerySet, sent_digests: list[str], sent: list[TurnText]) -> HistoryMatch | None:
-    best: HistoryMatch | None = None
-    ends = _ends(rows.filter(history_digest__in=sent_digests), sent_digests, _answer_digests(sent))
-    conversations = Conversation.objects.in_bulk(list(ends))
-    for conversation_id, position in ends.items():
-        if conversation_id not in conversations:
-            continue  # deleted meanwhile
-        loaded = Message.objects.filter(conversation_id=conversation_id, position__lte=position + 1)
-        messages = list(loaded.in_order())
+def _partial_match(questions: list[_Question], sent: list[TurnText]) -> HistoryMatch | None:
+    question = _last_stored(questions)
+    if question is None:
+        return None
+    for conversation_id, position in _candidates(question):
+        messages = list(Message.objects.filter(conversation_id=conversation_id, position__lte=position).in_order())
         n_stored, n_sent = _n_in_common(_texts(messages), sent)
         shared = messages[:n_stored]
+        conversation = Conversation.objects.filter(pk=conversation_id).first()
+        if conversation is None:
+            continue  # deleted meanwhile
         has_answer = any(message.role == Role.ASSISTANT for message in shared)
-        if has_answer and (best is None or n_sent > best.n_sent):
-            conversation = conversations[conversation_id]
-            best = HistoryMatch(conversation=conversation, messages=shared, n_sent=n_sent, is_whole=False)
-    return best
+        match = HistoryMatch(conversation=conversation, messages=shared, n_sent=n_sent, is_whole=False)
+        return match if has_answer else None
+    return None
 
 
-def _ends(rows: MessageQuerySet, sent_digests: list[str], sent_answers: list[str]) -> dict[uuid.UUID, int]:
-    """Return candidates with the position of their last user message that agrees: of those with the most messages in
-    common, first the ones whose answer to it agrees as well."""
-    last_digest = rows.order_by("-position").values_list("history_digest", flat=True).first()
-    if last_digest is None:
-        return {}
-    answer = sent_answers[sent_digests.index(last_digest)]
-    newest = rows.filter(history_digest=last_digest).order_by("-conversation__updated_at")
-    agreeing = newest.annotate(answer_digest=_digest_of_answer()).filter(answer_digest=answer) if answer else newest
+def _last_stored(questions: list[_Question]) -> _Question | None:
+    """Return the last question that any conversation has; one that has it has those before it, too."""
+    n_stored, n_unknown = 0, len(questions)
+    while n_stored < n_unknown:
+        middle = (n_stored + n_unknown) // 2
+        if Message.objects.at_digest(questions[middle].digest).exists():
+            n_stored = middle + 1
+        else:
+            n_unknown = middle
+    return questions[n_stored - 1] if n_stored else None
+
+
+def _candidates(question: _Question) -> Iterator[tuple[uuid.UUID, int]]:
+    """Yield conversations that have the question, with the position of the last message to compare: those that also
+    have its answer, generated or sent, before the others."""
     columns = ("conversation_id", "position")
-    return dict([*agreeing.values_list(*columns)[:MAX_CANDIDATES], *newest.values_list(*columns)[:MAX_CANDIDATES]])
+    if question.answer_digest:
+        yield from _places(Generation.objects.answers(question.digest, question.answer_digest)[:MAX_CANDIDATES])
+        after_answer = digest_after_answer(question.digest, question.answer_digest)
+        yield from Message.objects.at_digest(after_answer).values_list(*columns)[:MAX_CANDIDATES]
+    for conversation_id, position in Message.objects.at_digest(question.digest).values_list(*columns)[:MAX_CANDIDATES]:
+        yield conversation_id, position + 1
 
 
-def _digest_of_answer() -> Coalesce:
-    """Expression over user messages: the digest of the answer; empty for none, a blank or an unfinished one."""
-    following = Message.objects.filter(conversation=OuterRef("conversation"), role=Role.ASSISTANT)
-    next_one = following.filter(position=OuterRef("position") + 1)
-    # The text of an answer that was generated here is that of its generation.
-    digest_of_next = next_one.annotate(digest=Coalesce("generation__text_digest", "content_digest")).values("digest")
-    return Coalesce(Subquery(digest_of_next[:1]), Value(""), output_field=CharField())
-
-
-def _answer_digests(sent: list[TurnText]) -> list[str]:
-    """Return the digest of the answer to each user message of a sent history, empty for none."""
-    sent_answers: list[str] = []
-    for role, text in sent:
-        if role == Role.USER:
-            sent_answers.append("")
-        elif sent_answers and not sent_answers[-1]:
-            sent_answers[-1] = answer_digest(text)
-    return sent_answers
+def _places(answers: Iterable[Generation]) -> list[tuple[uuid.UUID, int]]:
+    """Return conversation and position of each answer, in their order."""
+    ids = [answer.pk for answer in answers]
+    rows = Message.objects.filter(generation__in=ids).values_list("generation_id", "conversation_id", "position")
+    places = {generation_id: (conversation_id, position) for generation_id, conversation_id, position in rows}
+    return [places[generation_id] for generation_id in ids if generation_id in places]
 
 
 def _texts(messages: Iterable[Message]) -> list[TurnText]:

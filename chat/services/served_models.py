@@ -1,7 +1,7 @@
 """The names that a request may call the served models by."""
 
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from django.conf import settings
 
@@ -25,9 +25,12 @@ def chat_model() -> ServedModel:
     """Return the loaded model. Raises Unavailable."""
     with translated():
         tokenizer = get_tokenizer()
+    created = 0
+    with suppress(OSError):  # the fake model has no file
+        created = int(settings.GEMMA_MODEL_FILE.stat().st_mtime)
     answer = ModelAnswer(
         id=model_id(tokenizer.model_name),
-        created=_file_time(settings.GEMMA_MODEL_FILE),
+        created=created,
         title=tokenizer.model_name,
         meta=ModelMeta(
             n_ctx=tokenizer.context_size,
@@ -60,10 +63,3 @@ def find_model(name: str) -> ModelAnswer:
     served = chat_model()
     require_model(name, served)
     return served.answer
-
-
-def _file_time(path: Path) -> int:
-    try:
-        return int(path.stat().st_mtime)
-    except OSError:
-        return 0  # the fake model has no file

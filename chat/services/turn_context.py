@@ -13,7 +13,7 @@ from chat.prompting.context_window import HistorySummary
 from chat.prompting.message_groups import DialogueMessage, dialogue_of
 from chat.prompting.system_prompt import with_instructions
 from chat.services.forking import Fork, fork_conversation
-from chat.services.history_matching import digests, match_history
+from chat.services.history_matching import cumulative_digests, match_history
 from chat.services.validation import ValidatedRequest
 from chat.summarization.rolling import history_summary, history_summary_of
 
@@ -162,14 +162,14 @@ def _is_ended(message: Message) -> bool:
 
 
 def _new_messages(conversation: Conversation, origin: _Origin) -> list[Message]:
-    """Unsaved rows of the incoming messages, user messages with their digests; a new conversation gets its title."""
+    """Unsaved rows of the incoming messages with their digests; a new conversation gets its title."""
     if not origin.stored and not conversation.title:
         conversation.title = title_of(origin.incoming)
     last_user = max((index for index, row in enumerate(origin.stored) if row.role == Role.USER), default=None)
     last_digest = None if last_user is None else origin.stored[last_user].history_digest
     answers = origin.stored if last_user is None else origin.stored[last_user + 1 :]
     dialogue = [*((Role(row.role), row.text) for row in answers), *((row.role, row.text) for row in origin.incoming)]
-    new_digests = iter(digests(conversation.system_prompt, dialogue, after=last_digest))
+    new_digests = cumulative_digests(conversation.owner, conversation.system_prompt, dialogue, after=last_digest)
     first_position = origin.stored[-1].position + 1 if origin.stored else 0
     rows = [
         Message(
@@ -177,9 +177,11 @@ def _new_messages(conversation: Conversation, origin: _Origin) -> list[Message]:
             position=position,
             role=message.role,
             content=message.text,
-            history_digest=next(new_digests) if message.role == Role.USER else "",
+            history_digest=history_digest,
         )
-        for position, message in enumerate(origin.incoming, first_position)
+        for position, (message, history_digest) in enumerate(
+            zip(origin.incoming, new_digests[len(answers) :], strict=True), first_position
+        )
     ]
     rows[-1].condensed = origin.condensed
     return rows

@@ -67,12 +67,9 @@ def retrieve(
 
 
 def _hit(source: Source, sources: Sequence[Source]) -> dict[str, Any]:
-    label = next((candidate.label for candidate in sources if _is_excerpt(candidate, source)), "")
+    identity = (source.kind, source.doc_id, source.time)
+    same = (shown for shown in sources if (shown.kind, shown.doc_id, shown.time) == identity)
+    # The prompt shows the source, or as much of its beginning as the token budget allowed.
+    label = next((shown.label for shown in same if source.text.startswith(shown.text.removesuffix(CUT_MARK))), "")
     text = source.text if len(source.text) <= MAX_HIT_CHARS else source.text[:MAX_HIT_CHARS].rstrip() + CUT_MARK
     return source.as_wire() | {"label": label, "text": text, "scores": dict(source.scores)}
-
-
-def _is_excerpt(excerpt: Source, source: Source) -> bool:
-    """Recognize the source, or as much of it as the token budget allowed."""
-    is_same = (excerpt.kind, excerpt.doc_id, excerpt.time) == (source.kind, source.doc_id, source.time)
-    return is_same and source.text.startswith(excerpt.text.removesuffix(CUT_MARK))

@@ -45,6 +45,7 @@ def store_turn(plan: TurnPlan, *, idempotency_key: str | None, request_digest: s
     if conversation is None:
         return generation
     _store_messages(plan)
+    _mark_continued(context)
     answer = Message.objects.create(
         conversation=conversation,
         position=context.new_messages[-1].position + 1,
@@ -99,6 +100,13 @@ def _store_messages(plan: TurnPlan) -> None:
             fork.summary.save(force_insert=True)
 
 
+def _mark_continued(context: TurnContext) -> None:
+    """Mark the answer that the new messages follow; that of a fork is a copy without a generation."""
+    last = context.stored[-1] if context.stored else None
+    if last and last.generation_id:
+        generations.mark_continued(generation_id=last.generation_id)
+
+
 def _create_generation(
     plan: TurnPlan, number: int, *, idempotency_key: str | None = None, request_digest: str = ""
 ) -> Generation:
@@ -128,6 +136,7 @@ def _create_generation(
         cache_tags=_cache_tags(plan),
         idempotency_key=idempotency_key,
         request_digest=request_digest,
+        dialogue_digest=plan.context.new_messages[-1].history_digest if is_stored else "",
     )
 
 

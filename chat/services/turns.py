@@ -9,23 +9,21 @@ Views, consumers, commands and tasks enter here alone; every failure is raised a
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 from django.db import transaction
 
 from chat.access.callers import Caller
 from chat.error_translation import translated
-from chat.errors import ChatError, ContextOverflow, ConversationBusy, InvalidRequest, NotFound
-from chat.prompting.builder import EXACT_CHARS
+from chat.errors import ChatError, ConversationBusy, NotFound
 from chat.prompting.sequence_params import sequence_params, timeout_secs
 from chat.schemas.requests import ChatRequest, CompletionRequest
 from chat.services.turn_context import load_context
 from chat.services.turn_plan import plan_turn
 from chat.services.turn_preparation import prepare
 from chat.services.turn_store import ConversationChanged, store_choices
-from chat.services.validation import check_options, validate_request
+from chat.services.validation import check_options, raw_prompt_ids, validate_request
 from chat.summarization.long_input import after_part
-from inference.config.tokenizer import Tokenizer, get_tokenizer
+from inference.config.tokenizer import get_tokenizer
 from inference.errors import InferenceError, KeyTaken, StoreUnavailable
 from inference.models import Generation, Status
 from inference.queue import generations, parts
@@ -66,7 +64,21 @@ def start_turn(
 ) -> Turn:
     """Store a turn, queued or (with memories to retrieve) ``preparing``; a refused request leaves nothing stored."""
     key = _IdempotencyKey(idempotency_key, request_digest or request.digest)
-    return _start_once(caller, key, lambda: _start_chat(caller, request, key))
+
+    def store() -> list[Generation]:
+        validated = validate_request(request, caller=caller, tokenizer=get_tokenizer())
+        generations.check_capacity(owner=caller.key, priority=request.priority)
+        for may_continue in (True, False):
+            plan = plan_turn(load_context(validated, may_continue=may_continue))
+            abort.check()
+            try:
+                return store_choices(plan, idempotency_key=key.value, request_digest=key.digest)
+            except ConversationChanged:
+                # A conversation found by its history is another one by now: the second attempt begins a new one.
+                continue
+        raise ConversationBusy("another message of this conversation came first")
+
+    return _start_once(caller, key, store)
 
 
 def start_completion(
@@ -74,7 +86,34 @@ def start_completion(
 ) -> Turn:
     """Queue a raw prompt without a template; only its answer is stored."""
     key = _IdempotencyKey(idempotency_key, request_digest or request.digest)
-    return _start_once(caller, key, lambda: _start_completion(caller, request, key))
+
+    def store() -> list[Generation]:
+        tokenizer = get_tokenizer()
+        bounded = request.within(tokenizer.context_size)
+        check_options(bounded, tokenizer)
+        generations.check_capacity(owner=caller.key, priority=bounded.priority)
+        prompts = [raw_prompt_ids(prompt, bounded, tokenizer) for prompt in (bounded.prompt, *bounded.further_prompts)]
+        abort.check()
+        choices = [(ids, number) for ids in prompts for number in range(bounded.n)]
+        with transaction.atomic():
+            return [
+                generations.create(
+                    owner=caller.key,
+                    params=sequence_params(
+                        bounded.of_choice(number), None, n_prompt=len(ids), context_size=tokenizer.context_size
+                    ),
+                    priority=bounded.priority,
+                    prompt_ids=ids,
+                    timeout_secs=timeout_secs(bounded),
+                    session_id=bounded.session_id,
+                    ephemeral=True,
+                    idempotency_key=None if index else key.value,
+                    request_digest="" if index else key.digest,
+                )
+                for index, (ids, number) in enumerate(choices)
+            ]
+
+    return _start_once(caller, key, store)
 
 
 def prepare_turn(*, generation_id: uuid.UUID) -> None:
@@ -110,7 +149,7 @@ def get_generation(*, caller: Caller, generation_id: uuid.UUID) -> Generation:
     return generation
 
 
-def _start_once(caller: Caller, key: _IdempotencyKey, start: Callable[[], list[Generation]]) -> Turn:
+def _start_once(caller: Caller, key: _IdempotencyKey, store: Callable[[], list[Generation]]) -> Turn:
     """Return the turn that the key already stands for, else start one."""
     with translated():
         for _ in range(MAX_LOOKUPS):
@@ -119,7 +158,7 @@ def _start_once(caller: Caller, key: _IdempotencyKey, start: Callable[[], list[G
             if earlier:
                 return turn_of(earlier, replayed=True)
             try:
-                first, *further = retry_transaction(start)
+                first, *further = retry_transaction(store)
                 return replace(turn_of(first), alternatives=tuple(map(turn_of, further)))
             except KeyTaken:
                 continue
@@ -129,74 +168,6 @@ def _start_once(caller: Caller, key: _IdempotencyKey, start: Callable[[], list[G
                 if key.find(caller) is None:
                     raise
         raise StoreUnavailable("another request with this Idempotency-Key does not finish")
-
-
-def _start_chat(caller: Caller, request: ChatRequest, key: _IdempotencyKey) -> list[Generation]:
-    validated = validate_request(request, caller=caller, tokenizer=get_tokenizer())
-    generations.check_capacity(owner=caller.key, priority=request.priority)
-    for may_continue in (True, False):
-        plan = plan_turn(load_context(validated, may_continue=may_continue))
-        abort.check()
-        try:
-            return store_choices(plan, idempotency_key=key.value, request_digest=key.digest)
-        except ConversationChanged:
-            # A conversation found by its history is another one by now: the second attempt begins a new one.
-            continue
-    raise ConversationBusy("another message of this conversation came first")
-
-
-def _start_completion(caller: Caller, request: CompletionRequest, key: _IdempotencyKey) -> list[Generation]:
-    tokenizer = get_tokenizer()
-    request = request.within(tokenizer.context_size)
-    check_options(request, tokenizer)
-    generations.check_capacity(owner=caller.key, priority=request.priority)
-    prompts = [_prompt_ids(prompt, request, tokenizer) for prompt in (request.prompt, *request.further_prompts)]
-    abort.check()
-    choices = [(ids, number) for ids in prompts for number in range(request.n)]
-    with transaction.atomic():
-        return [
-            generations.create(
-                owner=caller.key,
-                params=sequence_params(
-                    request.of_choice(number), None, n_prompt=len(ids), context_size=tokenizer.context_size
-                ),
-                priority=request.priority,
-                prompt_ids=ids,
-                timeout_secs=timeout_secs(request),
-                session_id=request.session_id,
-                ephemeral=True,
-                idempotency_key=None if index else key.value,
-                request_digest="" if index else key.digest,
-            )
-            for index, (ids, number) in enumerate(choices)
-        ]
-
-
-def _prompt_ids(prompt: str | tuple[int, ...], request: CompletionRequest, tokenizer: Tokenizer) -> list[int]:
-    """Return the tokens of a raw prompt: a text begins with one BOS, token ids are taken as they are.
-
-    Raises ContextOverflow, for a long text before it is encoded to its end.
-    """
-    limit, is_exact = tokenizer.context_size - 1, True
-    overflow = partial(ContextOverflow, context_size=tokenizer.context_size, field="prompt")
-    if isinstance(prompt, str):
-        if (n_least := tokenizer.least_tokens(prompt)) > limit:
-            raise overflow(prompt_tokens=n_least, is_exact=False)
-        is_exact = len(prompt) <= EXACT_CHARS
-        ids = tokenizer.encode(prompt, special=request.special, limit=None if is_exact else limit)
-        bos = tokenizer.vocabulary.bos
-        if bos is not None and ids[:1] != [bos]:
-            ids = [bos, *ids]
-    else:
-        ids = list(prompt)
-        n_tokens = tokenizer.vocabulary.n_tokens
-        if any(not 0 <= token < n_tokens for token in ids):
-            raise InvalidRequest(f"prompt names a token outside of the vocabulary of {n_tokens}", field="prompt")
-    if not ids:
-        raise InvalidRequest("the prompt has no tokens", field="prompt")
-    if len(ids) > limit:
-        raise overflow(prompt_tokens=len(ids), is_exact=is_exact)
-    return ids
 
 
 def turn_of(generation: Generation, *, replayed: bool = False) -> Turn:

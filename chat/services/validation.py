@@ -1,13 +1,18 @@
-"""Step 1 of a turn: check the rules between the fields of a request, and split it into question and history."""
+"""Step 1 of a turn: check the rules between the fields of a request, and split it into question and history.
+
+Raw prompts are counted here, too: both kinds are refused before anything is stored.
+"""
 
 from dataclasses import dataclass
+from functools import partial
 
 from chat.access.callers import Caller
 from chat.enums import ChatRole
-from chat.errors import InvalidRequest
+from chat.errors import ContextOverflow, InvalidRequest
 from chat.models import Role
+from chat.prompting.builder import EXACT_CHARS
 from chat.prompting.message_groups import DialogueMessage
-from chat.schemas.requests import ChatRequest, RunOptions
+from chat.schemas.requests import ChatRequest, CompletionRequest, RunOptions
 from inference.config.tokenizer import Tokenizer
 
 
@@ -58,6 +63,33 @@ def check_options(options: RunOptions, tokenizer: Tokenizer) -> None:
         raise InvalidRequest(
             f"logit_bias names token {unknown}, but the vocabulary has {n_tokens} tokens", field="logit_bias"
         )
+
+
+def raw_prompt_ids(prompt: str | tuple[int, ...], request: CompletionRequest, tokenizer: Tokenizer) -> list[int]:
+    """Return the tokens of a raw prompt: a text begins with one BOS, token ids are taken as they are.
+
+    Raises ContextOverflow, for a long text before it is encoded to its end.
+    """
+    limit, is_exact = tokenizer.context_size - 1, True
+    overflow = partial(ContextOverflow, context_size=tokenizer.context_size, field="prompt")
+    if isinstance(prompt, str):
+        if (n_least := tokenizer.least_tokens(prompt)) > limit:
+            raise overflow(prompt_tokens=n_least, is_exact=False)
+        is_exact = len(prompt) <= EXACT_CHARS
+        ids = tokenizer.encode(prompt, special=request.special, limit=None if is_exact else limit)
+        bos = tokenizer.vocabulary.bos
+        if bos is not None and ids[:1] != [bos]:
+            ids = [bos, *ids]
+    else:
+        ids = list(prompt)
+        n_tokens = tokenizer.vocabulary.n_tokens
+        if any(not 0 <= token < n_tokens for token in ids):
+            raise InvalidRequest(f"prompt names a token outside of the vocabulary of {n_tokens}", field="prompt")
+    if not ids:
+        raise InvalidRequest("the prompt has no tokens", field="prompt")
+    if len(ids) > limit:
+        raise overflow(prompt_tokens=len(ids), is_exact=is_exact)
+    return ids
 
 
 def _question_in_conversation(request: ChatRequest) -> str:

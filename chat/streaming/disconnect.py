@@ -76,7 +76,15 @@ async def counted_reader(generation_id: UUID, *, caller: Caller, stops: bool) ->
 def expect_reader(generation_id: UUID, *, caller: Caller) -> None:
     """Cancel an accepted turn whose client disconnects before it reads the first line."""
     _unread.add(generation_id)
-    spawn(_stop_if_never_read(generation_id, caller))
+
+    async def stop_if_never_read() -> None:
+        await asyncio.sleep(FIRST_READ_SECS)
+        # A reader that came and left has a grace period of its own.
+        if generation_id in _unread:
+            _unread.discard(generation_id)
+            await _stop_unless_read(generation_id, caller, settings.STREAM_GRACE_SECS)
+
+    spawn(stop_if_never_read())
 
 
 async def _refresh(reader: ReaderHandle) -> None:
@@ -93,14 +101,6 @@ async def _leave(reader: ReaderHandle, caller: Caller, grace_secs: float | None)
             await subscribers.leave(reader.generation_id, reader.reader_id, reader.client)
     if grace_secs is not None:
         await _stop_unless_read(reader.generation_id, caller, grace_secs)
-
-
-async def _stop_if_never_read(generation_id: UUID, caller: Caller) -> None:
-    await asyncio.sleep(FIRST_READ_SECS)
-    # A reader that came and left has a grace period of its own.
-    if generation_id in _unread:
-        _unread.discard(generation_id)
-        await _stop_unless_read(generation_id, caller, settings.STREAM_GRACE_SECS)
 
 
 async def _stop_unless_read(generation_id: UUID, caller: Caller, grace_secs: float) -> None:

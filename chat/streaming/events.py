@@ -77,12 +77,19 @@ async def start(begin: Callable[[], Turn], *, caller: Caller, stops: bool, is_lo
     With ``stops`` the work ends soon when the client leaves, and a stored turn that gets no reader is cancelled.
     ``is_long``: the request has a long text, and runs in a thread that no other work waits for.
     """
+
+    def expect_readers(done: asyncio.Task[Turn]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            stored = done.result()
+            for choice in (stored, *stored.alternatives):
+                expect_reader(choice.generation_id, caller=caller)
+
     # A context of its own: work that follows the departure, such as the cancel, is not aborted.
     context = copy_context()
     flag = context.run(abort.new_flag)
     task = asyncio.create_task(in_long_thread(begin) if is_long else in_thread(begin), context=context)
     if stops:
-        task.add_done_callback(lambda done: _expect_reader(done, caller))
+        task.add_done_callback(expect_readers)
     try:
         turn = await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -91,13 +98,6 @@ async def start(begin: Callable[[], Turn], *, caller: Caller, stops: bool, is_lo
         raise
     log_context.bind(generation=turn.generation_id)
     return turn
-
-
-def _expect_reader(task: asyncio.Task[Turn], caller: Caller) -> None:
-    if not task.cancelled() and task.exception() is None:
-        turn = task.result()
-        for choice in (turn, *turn.alternatives):
-            expect_reader(choice.generation_id, caller=caller)
 
 
 def resumed(*, caller: Caller, generation_id: UUID) -> tuple[Turn, bool]:

@@ -19,7 +19,13 @@ async def merged(sources: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[t
                 yield 0, item
         return
     queue: asyncio.Queue[tuple[int, T]] = asyncio.Queue(MAX_WAITING)
-    tasks = [asyncio.create_task(_pump(number, source, queue)) for number, source in enumerate(sources)]
+
+    async def fill(number: int, source: AsyncGenerator[T, None]) -> None:
+        async with aclosing(source) as items:
+            async for item in items:
+                await queue.put((number, item))
+
+    tasks = [asyncio.create_task(fill(number, source)) for number, source in enumerate(sources)]
     ending = asyncio.gather(*tasks)
     try:
         while not (ending.done() and queue.empty()):
@@ -36,9 +42,3 @@ async def merged(sources: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[t
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _pump(number: int, source: AsyncGenerator[T, None], queue: "asyncio.Queue[tuple[int, T]]") -> None:
-    async with aclosing(source) as items:
-        async for item in items:
-            await queue.put((number, item))

@@ -100,7 +100,10 @@ class Supervisor:
         for process in self._processes:
             ending = process.reap()
             if ending is not None:
-                self._report_exit(process, ending)
+                if not self._is_up and process.n_exits >= MAX_EXITS_AT_START:
+                    exits = f"ended {process.n_exits} times before the service was up ({ending})"
+                    raise PartFailed(f"{process.part.title} {exits}; {process.part.hint}")
+                self._say(f"{process.part.title} ended ({ending}); starting it again in {process.delay_secs:g} s")
             elif process.restart_at is not None and process.restart_at <= time.monotonic():
                 try:
                     process.start()
@@ -111,12 +114,6 @@ class Supervisor:
                     self._say(f"{process.part.title} {reason}; trying again in {process.delay_secs:g} s")
                 else:
                     self._say(f"{process.part.title} started again (process {process.pid})")
-
-    def _report_exit(self, process: PartProcess, ending: str) -> None:
-        if not self._is_up and process.n_exits >= MAX_EXITS_AT_START:
-            exits = f"ended {process.n_exits} times before the service was up ({ending})"
-            raise PartFailed(f"{process.part.title} {exits}; {process.part.hint}")
-        self._say(f"{process.part.title} ended ({ending}); starting it again in {process.delay_secs:g} s")
 
     def _kill(self, processes: list[PartProcess]) -> None:
         for process in processes:

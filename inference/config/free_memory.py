@@ -22,18 +22,15 @@ class FreeMemory:
 def free_ram() -> FreeMemory:
     """The smallest of the machine's available memory and the rests of this process's control groups."""
     available = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
-    limits = [FreeMemory(int(available.split()[1]) * 1024, "MemAvailable"), *map(_rest_of, _cgroups())]
-    return min((free for free in limits if free), key=lambda free: free.n_bytes)
-
-
-def _cgroups() -> list[Path]:
-    """The process's control group (version 2) and its ancestors. In a container the root is the container's."""
     try:
-        relative = next(line[3:] for line in OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))
+        own = next(line[3:] for line in OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
-        relative = "/"
-    path = CGROUPS / relative.strip().lstrip("/")
-    return [folder for folder in (path, *path.parents) if folder.is_relative_to(CGROUPS)]
+        own = "/"
+    # Version 2: the process's control group and its ancestors. In a container the root is the container's.
+    path = CGROUPS / own.strip().lstrip("/")
+    groups = [folder for folder in (path, *path.parents) if folder.is_relative_to(CGROUPS)]
+    limits = [FreeMemory(int(available.split()[1]) * 1024, "MemAvailable"), *map(_rest_of, groups)]
+    return min((free for free in limits if free), key=lambda free: free.n_bytes)
 
 
 def _rest_of(folder: Path) -> FreeMemory | None:

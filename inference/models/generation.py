@@ -23,10 +23,11 @@ class Generation(models.Model):
     released with it, so that a late reader gets the same pieces as from the token log. ``thought`` is the model's text
     that is no part of the answer, with ``thought_ends`` likewise; ``logprobs`` are those of the tokens, when the
     request asked for them (``pack_logprobs``). ``labels`` are the citation labels in ``text`` when they were checked,
-    for queries. ``details`` belongs to the caller; only the id of the
-    creating request in it is read here (``log_context``). ``prepare_task`` names the Celery task that builds the prompt
-    when the process that should have built it is gone. ``follow_up_task`` names the task that follows the end: an
-    outbox with one place, which that task empties in the transaction of its work; until then the reaper repeats it.
+    for queries. ``details`` belongs to the caller; only the id of the creating request in it is read here
+    (``log_context``). ``dialogue_digest``, of the dialogue up to the question, and ``dialogue_continued`` are the
+    caller's, too: with ``text_digest`` they find an answer. ``prepare_task`` names the Celery task that builds the
+    prompt when the process that should have built it is gone. ``follow_up_task`` names the task that follows the end:
+    an outbox with one place, which that task empties in the transaction of its work; until then the reaper repeats it.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -48,6 +49,8 @@ class Generation(models.Model):
     text = models.TextField(blank=True, default="")
     text_folded = FoldedField(source="text")
     text_digest = DigestField(source="text")
+    dialogue_digest = models.CharField(max_length=64, blank=True, default="")
+    dialogue_continued = models.BooleanField(default=False)
     text_ends = models.BinaryField(default=b"", blank=True)
     thought = models.TextField(blank=True, default="")
     thought_ends = models.BinaryField(default=b"", blank=True)
@@ -89,6 +92,10 @@ class Generation(models.Model):
             models.Index(fields=["owner", "-started_at"], name="generation_owner_started"),
             models.Index(fields=["status", "deadline_at"], name="generation_deadline"),
             models.Index(fields=["ephemeral", "finished_at"], name="generation_ephemeral"),
+            models.Index(
+                fields=["dialogue_digest", "text_digest", "dialogue_continued", "-created_at"],
+                name="generation_dialogue",
+            ),
             # Partial: few rows have a follow-up.
             models.Index(fields=["status"], name="generation_follow_up", condition=~models.Q(follow_up_task="")),
         ]

@@ -50,6 +50,16 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
     def unfinished_of(self, owner: str) -> "GenerationQuerySet":
         return self.filter(owner=owner, status__in=[*WAITING, Status.RUNNING])
 
+    def answers(self, dialogue_digest: str, text_digest: str) -> "GenerationQuerySet":
+        """Filter the answers with this text to the last question of a dialogue."""
+        return self.filter(dialogue_digest=dialogue_digest, text_digest=text_digest).order_by().only("pk")
+
+    def last_answers(self, dialogue_digest: str, text_digest: str) -> "GenerationQuerySet":
+        """Filter those that nothing follows, the newest first."""
+        # SQLite takes NOT for no equality: it would not use the order of the index behind this column.
+        rows = self.answers(dialogue_digest, text_digest).filter(dialogue_continued__in=[False])
+        return rows.order_by("-created_at")
+
     # ---- the queue ----
 
     def ahead_of(self, queued_at: datetime, priority: int) -> "GenerationQuerySet":

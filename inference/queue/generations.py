@@ -54,6 +54,7 @@ def create(
     cache_tags: Sequence[str] = (),
     idempotency_key: str | None = None,
     request_digest: str = "",
+    dialogue_digest: str = "",
     capped: bool = True,
 ) -> Generation:
     """Store a generation in the caller's transaction: queued, with a wake-up message on commit, or preparing without
@@ -81,6 +82,7 @@ def create(
             ephemeral=ephemeral,
             idempotency_key=idempotency_key,
             request_digest=request_digest,
+            dialogue_digest=dialogue_digest,
             status=Status.PREPARING,
         )
         if prompt_ids is not None:
@@ -205,6 +207,16 @@ def queue_position(generation_id: UUID) -> QueuePosition | None:
         return None
     position = Generation.objects.ahead_of(row.queued_at, row.priority).count() + 1
     return QueuePosition(position, admission.expected_wait_secs(position))
+
+
+def set_dialogue_digests(rows: Sequence[Generation]) -> None:
+    """Store the changed ``dialogue_digest`` of each row, and nothing else: some may be running."""
+    Generation.objects.bulk_update(rows, ["dialogue_digest"], batch_size=100)
+
+
+def mark_continued(*, generation_id: UUID) -> None:
+    """Note that the dialogue of an answer goes on after it."""
+    Generation.objects.filter(pk=generation_id).update(dialogue_continued=True)
 
 
 def find_by_key(*, owner: str, idempotency_key: str, request_digest: str) -> Generation | None:

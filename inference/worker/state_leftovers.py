@@ -24,8 +24,12 @@ def remove_purged_states(purged: PurgedTags, *, cache_dir: Path, shm_dir: Path) 
     doomed = [
         *_purged(snapshots, snapshot_files.tags_of, purged),
         *_purged(moving_states, state_files.tags_of, purged),
-        *_torn(cache_dir),
     ]
+    for path in cache_dir.glob(f"*{snapshot_files.TEMPORARY}"):
+        # Half-written; its name holds the id of the process that writes it.
+        pid = path.suffixes[0].removeprefix(".")
+        if pid.isdecimal() and not is_running(int(pid)):
+            doomed.append(path)
     for path in doomed:
         path.unlink(missing_ok=True)
     return len(doomed)
@@ -37,11 +41,3 @@ def _purged(paths: Iterable[Path], tags_of: Callable[[Path], list[str]], purged:
         with suppress(OSError, ValueError):
             if purged.covers(frozenset(tags_of(path))):
                 yield path
-
-
-def _torn(folder: Path) -> Iterator[Path]:
-    """Yield half-written files of processes that have ended; a file's name holds the process id."""
-    for path in folder.glob(f"*{snapshot_files.TEMPORARY}"):
-        pid = path.suffixes[0].removeprefix(".")
-        if pid.isdecimal() and not is_running(int(pid)):
-            yield path

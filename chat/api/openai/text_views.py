@@ -1,15 +1,18 @@
 """POST /v1/embeddings, and llama-server's /tokenize, /detokenize and /apply-template."""
 
 import base64
+import functools
+from collections.abc import Callable
 from dataclasses import replace
 
+import msgspec
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from chat.access.callers import Caller
 from chat.api.body_parsing import read_object
 from chat.api.json_response import json_response
-from chat.api.turn_requests import for_callers
+from chat.api.turn_requests import View, for_callers
 from chat.schemas.decoding import decode
 from chat.schemas.openai.chat_bodies import chat_completion_request
 from chat.schemas.openai.text_tools import (
@@ -29,28 +32,22 @@ from chat.services.prompt_texts import prompt_text, spelled, tokens_of
 from chat.services.served_models import embedding_model, require_model
 from chat.streaming.background import in_thread
 
-
-@for_callers("POST", any_key=True)
-async def embeddings(request: HttpRequest, caller: Caller) -> HttpResponseBase:
-    return json_response(await in_thread(_embeddings, request))
+TextView = Callable[[HttpRequest, Caller], msgspec.Struct]
 
 
-@for_callers("POST", any_key=True)
-async def tokenize(request: HttpRequest, caller: Caller) -> HttpResponseBase:
-    return json_response(await in_thread(_tokenize, request))
+def _answered_in_thread(view: TextView) -> View[[]]:
+    """Make a view of a function that computes: the tokenizer and the embedding model would block the event loop."""
+
+    @for_callers("POST", any_key=True)
+    @functools.wraps(view)
+    async def threaded(request: HttpRequest, caller: Caller) -> HttpResponseBase:
+        return json_response(await in_thread(view, request, caller))
+
+    return threaded
 
 
-@for_callers("POST", any_key=True)
-async def detokenize(request: HttpRequest, caller: Caller) -> HttpResponseBase:
-    return json_response(await in_thread(_detokenize, request))
-
-
-@for_callers("POST", any_key=True)
-async def apply_template(request: HttpRequest, caller: Caller) -> HttpResponseBase:
-    return json_response(await in_thread(_apply_template, request, caller))
-
-
-def _embeddings(request: HttpRequest) -> EmbeddingAnswer:
+@_answered_in_thread
+def embeddings(request: HttpRequest, caller: Caller) -> EmbeddingAnswer:
     body = decode(EmbeddingBody, read_object(request))
     model = require_model(body.model, embedding_model())
     vectors, n_tokens = embed_texts(body.texts, dimensions=body.dimensions)
@@ -68,7 +65,8 @@ def _embeddings(request: HttpRequest) -> EmbeddingAnswer:
     )
 
 
-def _tokenize(request: HttpRequest) -> TokenizeAnswer:
+@_answered_in_thread
+def tokenize(request: HttpRequest, caller: Caller) -> TokenizeAnswer:
     body = decode(TokenizeBody, read_object(request))
     tokens = tokens_of(body.content, special=body.parse_special is not False, with_bos=bool(body.add_special))
     if not body.with_pieces:
@@ -84,11 +82,13 @@ def _piece(token: int, piece: bytes) -> TokenPiece:
         return TokenPiece(id=token, piece=list(piece))
 
 
-def _detokenize(request: HttpRequest) -> DetokenizeAnswer:
+@_answered_in_thread
+def detokenize(request: HttpRequest, caller: Caller) -> DetokenizeAnswer:
     body = decode(DetokenizeBody, read_object(request))
     return DetokenizeAnswer(content=b"".join(spelled(body.tokens)).decode("utf-8", "replace"))
 
 
-def _apply_template(request: HttpRequest, caller: Caller) -> TemplateAnswer:
+@_answered_in_thread
+def apply_template(request: HttpRequest, caller: Caller) -> TemplateAnswer:
     _, body = chat_completion_request(read_object(request))
     return TemplateAnswer(prompt=prompt_text(replace(body, conversation_id=None), caller=caller))

@@ -54,10 +54,18 @@ async def docs(request: HttpRequest) -> HttpResponse:
 
 def field_rows(kind: Json) -> list[FieldRow]:
     required = kind.get("required", ())
-    return [
-        FieldRow(name, type_text(field), name in required, _description(field))
-        for name, field in kind.get("properties", {}).items()
-    ]
+    rows = []
+    for name, field in kind.get("properties", {}).items():
+        texts = [str(part["description"]) for part in (field, *field.get("anyOf", ())) if "description" in part]
+        if field.get("default") not in (None, "", [], {}):
+            texts.append(f"Default: {json.dumps(field['default'])}.")
+        rows.append(FieldRow(name, type_text(field), name in required, " ".join(texts)))
+    return rows
+
+
+def _body_type(operation: Json) -> str:
+    content = operation.get("requestBody", {}).get("content", {})
+    return next((type_text(media["schema"]) for media in content.values()), "")
 
 
 def type_text(schema: Json) -> str:
@@ -82,16 +90,3 @@ def _bounds(schema: Json, least: str, most: str) -> str:
     if least not in schema and most not in schema:
         return ""
     return f" ({schema.get(least, '')}..{schema.get(most, '')})"
-
-
-def _description(field: Json) -> str:
-    parts = [field, *field.get("anyOf", ())]
-    texts = [str(part["description"]) for part in parts if "description" in part]
-    if field.get("default") not in (None, "", [], {}):
-        texts.append(f"Default: {json.dumps(field['default'])}.")
-    return " ".join(texts)
-
-
-def _body_type(operation: Json) -> str:
-    content = operation.get("requestBody", {}).get("content", {})
-    return next((type_text(media["schema"]) for media in content.values()), "")

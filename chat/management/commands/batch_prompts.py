@@ -100,7 +100,9 @@ class Command(BaseCommand):
             self.stderr.write(f"{options['input']} is empty: there is nothing to answer.")
             return
         require_service()
-        with _open_output(options["output"]) as output:
+        is_stream = options["output"] == STDOUT
+        opened = StreamOutput(sys.stdout, run=uuid.uuid4().hex) if is_stream else BatchOutput(options["output"])
+        with opened as output:
             if options["restart"]:
                 self.abandon_previous_run(output)
             output.load()
@@ -154,10 +156,6 @@ class Command(BaseCommand):
         if state := output.state():
             cancel_run(state.run, Caller(state.options["owner"]))
         output.wipe()
-
-
-def _open_output(path: Path) -> BatchOutput | StreamOutput:
-    return StreamOutput(sys.stdout, run=uuid.uuid4().hex) if path == STDOUT else BatchOutput(path)
 
 
 class BatchProgressBar:

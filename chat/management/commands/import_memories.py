@@ -93,7 +93,7 @@ class Command(BaseCommand):
 
     def print_reports(self, reports: list[FileReport], n_skipped: int, *, shows_files: bool) -> None:
         for report in reports if shows_files else ():
-            self.stdout.write(printable(f"{report.path}: {_summary(report)}"))
+            self.stdout.write(printable(f"{report.path}: {report.summary()}"))
         total = Counter[str]()
         for report in reports:
             total.update(segments=report.n_segments, notes=report.n_notes)
@@ -115,18 +115,6 @@ class Command(BaseCommand):
 
 def _advance(progress: tqdm, size: int, share: float) -> None:
     progress.update(share * size)
-
-
-def _summary(report: FileReport) -> str:
-    counts = {
-        "segments": report.n_segments,
-        "notes": report.n_notes,
-        "unchanged": report.n_unchanged,
-        "removed": report.n_removed,
-        "problems": len(report.problems),
-    }
-    parts = [f"{n} {noun}" for noun, n in counts.items() if n]
-    return ", ".join(parts) + (f"; dated by {' and '.join(report.dated_by)}" if report.dated_by else "")
 
 
 def _date(text: str | None) -> datetime | None:

@@ -44,6 +44,18 @@ class FileReport:
     dated_by: tuple[str, ...] = ()
     problems: list[ImportProblem] = field(default_factory=list)
 
+    def summary(self) -> str:
+        """Return the counts that are not 0 as a sentence of the command's output."""
+        counts = {
+            "segments": self.n_segments,
+            "notes": self.n_notes,
+            "unchanged": self.n_unchanged,
+            "removed": self.n_removed,
+            "problems": len(self.problems),
+        }
+        parts = [f"{n} {noun}" for noun, n in counts.items() if n]
+        return ", ".join(parts) + (f"; dated by {' and '.join(self.dated_by)}" if self.dated_by else "")
+
 
 def import_file(path: Path, options: ImportOptions, advance: Callable[[float], None]) -> FileReport:
     """Import one file; ``advance`` receives the finished share, 0 to 1. Problems are in the report, not raised."""

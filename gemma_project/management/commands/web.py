@@ -112,12 +112,10 @@ def build_server(listener: socket.socket) -> AdoptingServer:
         verbosity=1,
     )
     # Daphne drops its connections at the same event; a line written before the process ends still arrives.
-    reactor.addSystemEventTrigger("before", "shutdown", _end_streams)
+    reactor.addSystemEventTrigger(
+        "before", "shutdown", lambda: Deferred.fromFuture(asyncio.ensure_future(events.close_all(TELL_READERS_SECS)))
+    )
     return server
-
-
-def _end_streams() -> "Deferred[None]":
-    return Deferred.fromFuture(asyncio.ensure_future(events.close_all(TELL_READERS_SECS)))
 
 
 def _inherited(listen_fd: int) -> socket.socket:

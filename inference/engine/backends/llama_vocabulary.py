@@ -135,10 +135,20 @@ class LlamaVocabulary:
             return dict.fromkeys((False, True), TextSplitter((), bound_runs=bound_runs))
         user_defined = self._spellings(attributes, lib.LLAMA_TOKEN_ATTR_USER_DEFINED)
         control = self._spellings(attributes, lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN)
+        known_chars = self._known_chars()
         return {
-            False: TextSplitter(user_defined, bound_runs=bound_runs),
-            True: TextSplitter(user_defined + control, bound_runs=bound_runs),
+            False: TextSplitter(user_defined, known_chars=known_chars, bound_runs=bound_runs),
+            True: TextSplitter(user_defined + control, known_chars=known_chars, bound_runs=bound_runs),
         }
+
+    def _known_chars(self) -> frozenset[str]:
+        """Return the characters that any token contains, for vocabularies that merge characters; else none."""
+        merges_chars = lib.llama_vocab_type(self._vocab) == lib.LLAMA_VOCAB_TYPE_SPM
+        # Such a prefix would come before each piece.
+        if not merges_chars or self.metadata.get("tokenizer.ggml.add_space_prefix") != "false":
+            return frozenset()
+        # A blank is spelled as another character.
+        return frozenset("".join(map(self.token_text, range(self.n_tokens)))) | {" "}
 
     def _spellings(self, attributes: list[int], mask: int) -> list[str]:
         return [self.token_text(token) for token, attribute in enumerate(attributes) if attribute & mask]

@@ -55,20 +55,18 @@ class SequenceMigrator:
         self._moved.clear()
         for sequence_id in frame.sequence_ids:
             sequence = self._scheduler.sequences.find(sequence_id)
-            if sequence is not None:
-                exported.append(self._export_one(sequence, Path(frame.folder), elapsed_ms))
-                self._scheduler.end(sequence)
+            if sequence is None:
+                continue
+            state = self._cache.state_of(sequence)
+            path, n_bytes = "", 0
+            if state is not None:
+                snapshot = snapshot_of(sequence)
+                path, n_bytes = self._writer.write(Path(frame.folder), snapshot, state)
+                if path:
+                    self._moved.add(snapshot.key)
+            exported.append(ExportedSequence(sequence.id, path, n_bytes, sequence.n_cached, *elapsed_ms(sequence)))
+            self._scheduler.end(sequence)
         return Exported(exported, _ms_since(began))
-
-    def _export_one(self, sequence: Sequence, folder: Path, elapsed_ms: ElapsedMs) -> ExportedSequence:
-        state = self._cache.state_of(sequence)
-        path, n_bytes = "", 0
-        if state is not None:
-            snapshot = snapshot_of(sequence)
-            path, n_bytes = self._writer.write(folder, snapshot, state)
-            if path:
-                self._moved.add(snapshot.key)
-        return ExportedSequence(sequence.id, path, n_bytes, sequence.n_cached, *elapsed_ms(sequence))
 
     def export_cache(self, frame: ExportCache) -> CacheExported:
         """Copy reusable states, youngest first, within the frame's budget of ms and bytes."""

@@ -147,19 +147,17 @@ class DiskStore:
 
     def _write(self, snapshot: KVSnapshot, state: bytes) -> None:
         parts = snapshot_files.encode(snapshot, state, self._fingerprint)
-        self._make_room(sum(map(len, parts)))
-        snapshot_files.write(self._path(snapshot.key), parts)
-
-    def _make_room(self, n_bytes: int) -> None:
-        """Delete the least recently used files until ``n_bytes`` more fit."""
+        n_bytes = sum(map(len, parts))
         files = sorted(_sizes(self._folder), key=lambda entry: entry[1])
         n_stored = sum(size for _, _, size in files)
+        # The least recently used files make room.
         for path, _, size in files:
             if n_stored + n_bytes <= self.max_bytes:
-                return
+                break
             path.unlink(missing_ok=True)
             self._removed.put(path.stem)
             n_stored -= size
+        snapshot_files.write(self._path(snapshot.key), parts)
 
 
 def _sizes(folder: Path) -> list[tuple[Path, int, int]]:

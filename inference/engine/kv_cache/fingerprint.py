@@ -5,7 +5,6 @@ Knows nothing of states themselves.
 
 from hashlib import blake2b
 from importlib.metadata import version
-from pathlib import Path
 
 from inference.engine.config import BackendKind, EngineConfig
 
@@ -30,16 +29,12 @@ def state_fingerprint(config: EngineConfig) -> str:
     )
     digest = blake2b(repr(settings).encode(), digest_size=16)
     if config.backend is not BackendKind.FAKE:
-        _add_file(digest, config.model_path)
+        size = config.model_path.stat().st_size
+        digest.update(b"%d" % size)
+        with config.model_path.open("rb") as file:
+            digest.update(file.read(HEAD_BYTES))
+            # Samples: hashing a whole large file would take seconds at every start.
+            for number in range(N_SAMPLES):
+                file.seek(size * number // N_SAMPLES)
+                digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()
-
-
-def _add_file(digest: blake2b, path: Path) -> None:
-    """Add size, header and samples; hashing a whole large file would take seconds at every start."""
-    size = path.stat().st_size
-    digest.update(b"%d" % size)
-    with path.open("rb") as file:
-        digest.update(file.read(HEAD_BYTES))
-        for number in range(N_SAMPLES):
-            file.seek(size * number // N_SAMPLES)
-            digest.update(file.read(SAMPLE_BYTES))

@@ -189,7 +189,12 @@ class RunnerProcess:
         if not isinstance(first, Ready):
             return
         while (frame := self._receive()) is not None:
-            self._deliver(frame)
+            try:
+                self._on_frame(frame)
+            except Exception:
+                # An unhandled frame is a lost token: kill the runner, so that its sequences are replayed whole.
+                log.exception("frame not handled, killing the runner runner=%s", self._title)
+                self._started().kill()
         process = self._started()
         # The pair is closed, so the process has ended or is about to; one that hangs at its end is killed.
         self._end_process(KILL_WAIT_SECS)
@@ -206,11 +211,3 @@ class RunnerProcess:
             return decode_from_runner(self._connection.recv_bytes())
         except (EOFError, OSError):
             return None
-
-    def _deliver(self, frame: FromRunner) -> None:
-        try:
-            self._on_frame(frame)
-        except Exception:
-            # A frame that was not handled is a lost token: kill the runner, so that its sequences are replayed whole.
-            log.exception("frame not handled, killing the runner runner=%s", self._title)
-            self._started().kill()

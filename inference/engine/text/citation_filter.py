@@ -83,9 +83,15 @@ class CitationFilter:
         # In runs where possible, since whole answers pass too; around brackets and code character by character.
         while at < len(text):
             run = None if self._pending else _PLAIN.match(text, at)
-            part = run[0] if run else text[at]
-            released.append(self._plain(part) if run else self._next(part))
-            at += len(part)
+            if run is None:
+                released.append(self._next(text[at]))
+                at += 1
+                continue
+            part, at = run[0], run.end()
+            self._code.advance(part)
+            if part.endswith(" "):
+                self._pending, part = " ", part[:-1]
+            released.append(self._release(part))
         return "".join(released)
 
     def flush(self) -> str:
@@ -98,12 +104,6 @@ class CitationFilter:
 
     def _is_known(self, number: int) -> bool:
         return 1 <= number <= self._highest
-
-    def _plain(self, text: str) -> str:
-        self._code.advance(text)
-        if text.endswith(" "):
-            self._pending, text = " ", text[:-1]
-        return self._release(text)
 
     def _next(self, character: str) -> str:
         """Process one character behind the pending text."""

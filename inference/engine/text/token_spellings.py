@@ -3,6 +3,7 @@
 Knows spellings only; ``tokenizer_pieces`` cuts.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Collection
 
@@ -35,3 +36,14 @@ def standalone_brackets(user_tokens: Collection[str]) -> frozenset[str]:
         if not encloses or brackets.intersection(token[1:-1]):
             return frozenset()
     return frozenset(with_brackets)
+
+
+def character_ranges(chars: Collection[str]) -> str:
+    """Return the inside of a character class of a pattern; ``re`` compares single characters beyond U+FFFF in turn."""
+    ranges: list[list[int]] = []
+    for code in sorted(map(ord, chars)):
+        if ranges and code == ranges[-1][1] + 1:
+            ranges[-1][1] = code
+        else:
+            ranges.append([code, code])
+    return "".join(f"{re.escape(chr(first))}-{re.escape(chr(last))}" for first, last in ranges)

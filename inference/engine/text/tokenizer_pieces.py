@@ -1,8 +1,9 @@
 """Splitting of long texts into pieces that a tokenizer may encode one by one, in time linear in the length of the text.
 
 llama.cpp cuts a text at user-defined tokens before anything else, and walks its list of fragments from the start at
-every hit (``tokenizer_st_partition`` in ``llama-vocab.cpp``): 200 KB of short lines take a minute. Pieces that begin
-where a user-defined token certainly begins have the same tokens as the whole text.
+every hit (``tokenizer_st_partition`` in ``llama-vocab.cpp``): 200 KB of short lines take a minute. It also takes time
+quadratic in the characters that a piece holds and the vocabulary lacks. Pieces that begin where a user-defined token
+certainly begins, or at a character that no token contains, have the same tokens as the whole text.
 
 The other hazard is the stack: several pre-tokenizers are ``std::regex`` patterns, whose recursion follows the length
 of a match. A run of 32,000 blanks, digits or letters ends the process.
@@ -11,7 +12,7 @@ of a match. A run of 32,000 blanks, digits or letters ends the process.
 import re
 from collections.abc import Collection, Iterator
 
-from inference.engine.text.token_spellings import standalone_brackets, standalone_runs
+from inference.engine.text.token_spellings import character_ranges, standalone_brackets, standalone_runs
 
 # Short enough that the square of a piece's fragments costs nothing, long enough that calls do not.
 PIECE_CHARS = 1_000
@@ -28,11 +29,15 @@ class TextSplitter:
 
     ``user_tokens``: the spellings that the tokenizer looks for before anything else. Two shapes of them give cuts:
     runs of one character (line breaks, blanks, tabs) and words in brackets (``<b>``). A shape counts only if no other
-    spelling could overlap it. ``bound_runs``: also cut runs of one kind of character that are longer than
-    ``LONGEST_RUN_CHARS``; there the tokens may differ from those of the whole text, which is still spelled exactly.
+    spelling could overlap it. ``known_chars``: the characters that occur in any token; others are never merged with
+    their neighbours, so that every one of them is a cut. Empty: they give no cuts. ``bound_runs``: also cut runs of one
+    kind of character that are longer than ``LONGEST_RUN_CHARS``; there the tokens may differ from those of the whole
+    text, which is still spelled exactly.
     """
 
-    def __init__(self, user_tokens: Collection[str], *, bound_runs: bool = False) -> None:
+    def __init__(
+        self, user_tokens: Collection[str], *, known_chars: Collection[str] = (), bound_runs: bool = False
+    ) -> None:
         self._bound_runs = bound_runs
         self._run_lengths = standalone_runs(user_tokens)
         self._bracketed = standalone_brackets(user_tokens)
@@ -40,6 +45,9 @@ class TextSplitter:
         if self._bracketed:
             longest = max(map(len, self._bracketed)) - 2
             patterns.append(rf"[<\[][^<>\[\]]{{1,{longest}}}[>\]]")
+        self._known_chars = frozenset(known_chars)
+        if known_chars:
+            patterns.append(f"[^{character_ranges(self._known_chars)}]")
         self._pattern = re.compile("|".join(patterns)) if patterns else None
 
     def split(self, text: str) -> Iterator[str]:
@@ -59,7 +67,7 @@ class TextSplitter:
             if run is not None:
                 # The longest spelling is taken from the left as often as it fits.
                 yield from range(match.start(), match.end(), run[1])
-            elif match.group() in self._bracketed:
+            elif match.group() in self._bracketed or (len(match.group()) == 1 and self._known_chars):
                 yield match.start()
 
     def _bounded(self, piece: str) -> Iterator[str]:

@@ -7,9 +7,10 @@ from django.apps import apps
 from django.contrib.auth.models import User
 from django.db.models import Model
 from django.test import Client
+from django.utils import timezone
 
-from chat.models import Conversation, Message
-from chat.rag.models import Note
+from chat.models import Conversation, Message, Retrieval
+from chat.rag.models import Note, Segment, Transcript
 from chat.services import conversations
 from chat.services.turns import Turn
 from inference.models import Generation
@@ -18,6 +19,13 @@ from tests.chat.conversing import ANN, chat, finish, more
 
 pytestmark = [pytest.mark.django_db, pytest.mark.databases]
 
+MIGRATIONS = [
+    "inference.migrations.0008_folded_texts",
+    "chat.migrations.0008_folded_texts",
+    "chat.migrations.0010_dialogue_digests",
+    "chat.rag.migrations.0004_folded_notes",
+    "chat.rag.migrations.0005_folded_transcripts",
+]
 CASES = [
     ("Über das Café", "über"),
     ("Über das Café", "CAFE\u0301"),
@@ -73,11 +81,17 @@ def test_a_conversation_with_many_hits_comes_once() -> None:
 def test_rows_of_earlier_versions_are_migrated() -> None:
     answered("Über das Café", "ÄHNLICH", "Sei nett.")
     Note.objects.create(owner=ANN.key, title="Öl", body="ÄPFEL")
+    recording = Transcript.objects.create(owner=ANN.key, job_id="j", title="ÜBUNG")
+    Segment.objects.create(transcript=recording, position=0, text="ÄPFEL", speaker="JÖRG", said_at=timezone.now())
+    Retrieval.objects.create(message=Message.objects.latest("position"), query="WO SIND DIE ÄPFEL?")
     rows: dict[type[Model], list[str]] = {
         Conversation: ["title_folded"],
         Message: ["content_folded", "content_digest", "history_digest"],
-        Generation: ["text_folded", "text_digest"],
+        Generation: ["text_folded", "text_digest", "dialogue_digest"],
         Note: ["title_folded", "body_folded"],
+        Transcript: ["title_folded"],
+        Segment: ["text_folded", "speaker_folded"],
+        Retrieval: ["query_folded"],
     }
 
     def stored() -> list[list[tuple[object, ...]]]:
@@ -86,9 +100,9 @@ def test_rows_of_earlier_versions_are_migrated() -> None:
     before = stored()
     for model, columns in rows.items():
         model._default_manager.update(**dict.fromkeys(columns, ""))
-    for name in ("inference.migrations.0008_folded_texts", "chat.migrations.0008_folded_texts"):
+    for name in MIGRATIONS:
         importlib.import_module(name).derive(apps, None)
-    importlib.import_module("chat.rag.migrations.0004_folded_notes").derive(apps, None)
+    importlib.import_module("chat.migrations.0010_dialogue_digests").derive_queries(apps, None)
     assert stored() == before
 
 
@@ -106,11 +120,28 @@ def test_every_row_is_in_step_after_a_conversation() -> None:
 
 @pytest.mark.parametrize(
     ("page", "searched"),
-    [("chat/conversation", "ÜBER"), ("chat/message", "über"), ("chat/message", "ähnlich"), ("memory/note", "äpfel")],
+    [
+        ("chat/conversation", "ÜBER"),
+        ("chat/message", "über"),
+        ("chat/message", "ähnlich"),
+        ("chat/retrieval", "äpfel"),
+        ("chat/retrieval", "WO SIND die A\u0308PFEL"),
+        ("chat/retrieval", "über das"),
+        ("memory/note", "äpfel"),
+        ("memory/transcript", "übung"),
+        ("memory/transcript", "Äpfel der STRASSE"),
+        ("memory/transcript", "jörg"),
+        ("memory/transcript", "ｊo\u0308rg"),
+        ("memory/transcript", "JOB-7"),
+    ],
 )
 def test_the_admin_searches_alike(page: str, searched: str) -> None:
     answered("Über das Café", "ÄHNLICH")
     Note.objects.create(owner=ANN.key, title="Öl", body="ÄPFEL")
+    recording = Transcript.objects.create(owner=ANN.key, job_id="job-7", title="ÜBUNG")
+    line = {"text": "die ÄPFEL der Straße", "speaker": "JÖRG", "said_at": timezone.now()}
+    Segment.objects.create(transcript=recording, position=0, **line)
+    Retrieval.objects.create(message=Message.objects.latest("position"), query="WO SIND DIE ÄPFEL?")
     client = Client()
     client.force_login(User.objects.create_superuser("root"))
     for text, is_there in ((searched, True), (f"{searched}x", False)):

@@ -2,7 +2,9 @@
 conversations begin alike."""
 
 import importlib
+import time
 import unicodedata
+import uuid
 from collections.abc import Callable
 
 import pytest
@@ -10,11 +12,15 @@ from django.apps import apps
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from chat.models import Conversation, Message
+from chat.models import Conversation, Message, Role
+from chat.prompting.message_groups import DialogueMessage
+from chat.services import conversations
+from chat.services.history_matching import cumulative_digests, match_history
 from chat.services.turns import Turn
-from tests.chat.conversing import BOB, chat, finish, more, texts_of
+from inference.models import Generation, Status
+from tests.chat.conversing import ANN, BOB, chat, finish, more, texts_of
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.databases]
 ALIKE = 30
 RENDERINGS: dict[str, Callable[[str], str]] = {
     "trimmed": lambda text: text.strip(),
@@ -101,20 +107,59 @@ def test_a_longer_conversation_is_forked_not_continued() -> None:
     assert [text for _, text in texts_of(again.conversation_id)] == ["Hello", "Hi.", "something else", ""]
 
 
-def test_stored_digests_are_migrated() -> None:
-    """Rows of earlier versions have digests of the texts as they were sent."""
-    first = answered(" Hello\r\nthere ", "Hi.", "Sei nett.\r\n")
-    second = more(first, "Caf\u0065\u0301 ")
-    finish(second, "Yes.")
-    digests = list(Message.objects.order_by("position").values_list("history_digest", flat=True))
-    Message.objects.update(history_digest="0" * 64)
-    migration = importlib.import_module("chat.migrations.0008_folded_texts")
-    migration.derive(apps, None)
-    assert [row for row in digests if row] == list(
-        Message.objects.filter(role="user").order_by("position").values_list("history_digest", flat=True)
-    )
-    third = chat("s:Sei nett.", "u:Hello\nthere", "a:Hi.", "u:Caf\u00e9", "a:Yes.", "u:and?")
-    assert third.conversation_id == first.conversation_id
+class TestRowsOfEarlierVersions:
+    """Their digests are of the texts as they were sent, cover no owner, and stand at questions alone."""
+
+    @staticmethod
+    def migrate() -> None:
+        Message.objects.update(history_digest="0" * 64)
+        Generation.objects.update(dialogue_digest="", dialogue_continued=False)
+        importlib.import_module("chat.migrations.0010_dialogue_digests").derive(apps, None)
+
+    @staticmethod
+    def stored() -> list[tuple[object, ...]]:
+        columns = ("history_digest", "generation__dialogue_digest", "generation__dialogue_continued")
+        return list(Message.objects.order_by("conversation", "position").values_list(*columns))
+
+    def test_generated_answers(self) -> None:
+        first = answered(" Hello\r\nthere ", "Hi.", "Sei nett.\r\n")
+        second = more(first, "Caf\u0065\u0301 ")
+        finish(second, "Yes.")
+        before = self.stored()
+        self.migrate()
+        assert self.stored() == before
+        third = chat("s:Sei nett.", "u:Hello\nthere", "a:Hi.", "u:Caf\u00e9", "a:Yes.", "u:and?")
+        assert third.conversation_id == first.conversation_id
+
+    def test_sent_answers_greetings_blank_answers_and_forks(self) -> None:
+        first = chat("a:Welcome!", "u:one", "a:", "u:two", "a:second", "a:and more", "u:three")
+        finish(first, "")
+        second = more(first, "four")
+        finish(second, "fourth")
+        fork = chat(conversation_id=first.conversation_id, replaces=second.message_id, message="other")
+        finish(fork, "other answer")
+        before = self.stored()
+        self.migrate()
+        assert self.stored() == before
+        history = ["a:Welcome!", "u:one", "u:two", "a:second", "a:and more", "u:three", "u:other", "a:other answer"]
+        assert chat(*history, "u:more").conversation_id == fork.conversation_id
+
+    def test_an_unfinished_answer_is_found_once_it_ended(self) -> None:
+        first = chat("u:Hello")
+        self.migrate()
+        finish(first, "Hi.")
+        assert chat("u:Hello", "a:Hi.", "u:go on").conversation_id == first.conversation_id
+
+
+@pytest.mark.parametrize("system", ["", "Sei nett."])
+def test_another_system_prompt_is_found_from_then_on(system: str) -> None:
+    first = chat("s:before", "u:Hello", "a:Hi.", "u:one")
+    finish(first, "first")
+    assert first.conversation_id
+    conversations.update_conversation(caller=ANN, conversation_id=first.conversation_id, system_prompt=system)
+    history = ["u:Hello", "a:Hi.", "u:one", "a:first", "u:two"]
+    assert chat("s:before", *history).conversation_id != first.conversation_id
+    assert chat(*([f"s:{system}"] if system else []), *history).conversation_id == first.conversation_id
 
 
 class TestConversationsThatBeginAlike:
@@ -152,3 +197,54 @@ class TestConversationsThatBeginAlike:
         answered("Hello", "Hi.")
         again = chat("u:Hello", "a:", "u:go on")
         assert again.conversation_id == first.conversation_id
+
+
+SHAPES = ["other answers", "equal", "continued", "of another owner"]
+
+
+def _fill(shape: str, n_conversations: int) -> None:
+    """Store conversations that begin with "Hello", as ``shape`` says."""
+    owner = BOB.key if shape == "of another owner" else ANN.key
+    [digest] = cumulative_digests(owner, "", [(Role.USER, "Hello")])
+    answers = [
+        Generation(
+            owner=owner,
+            status=Status.COMPLETE,
+            text=f"Hi number {number}." if shape == "other answers" else "Hi.",
+            dialogue_digest=digest,
+            dialogue_continued=shape == "continued",
+        )
+        for number in range(n_conversations)
+    ]
+    Generation.objects.bulk_create(answers, batch_size=200)
+    rows = [Conversation(owner=owner) for _ in answers]
+    Conversation.objects.bulk_create(rows, batch_size=200)
+    texts = []
+    for row, answer in zip(rows, answers, strict=True):
+        texts.append(Message(conversation=row, position=0, role=Role.USER, content="Hello", history_digest=digest))
+        texts.append(Message(conversation=row, position=1, role=Role.ASSISTANT, generation=answer))
+        if shape == "continued":
+            other = uuid.uuid4().hex
+            texts.append(Message(conversation=row, position=2, role=Role.USER, content=other, history_digest=other))
+    Message.objects.bulk_create(texts, batch_size=200)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_time_does_not_grow_with_the_conversations_that_begin_alike(shape: str) -> None:
+    beginning = [DialogueMessage(Role.USER, "Hello"), DialogueMessage(Role.ASSISTANT, "Hi.")]
+    histories = [
+        beginning,
+        [*beginning, DialogueMessage(Role.USER, "edited"), DialogueMessage(Role.ASSISTANT, "edited")],
+        [DialogueMessage(Role.USER, "Hello"), DialogueMessage(Role.ASSISTANT, "no such answer")],
+    ]
+
+    def cpu_secs() -> float:
+        begin = time.process_time()
+        for history in histories:
+            match_history(owner=ANN.key, system="", history=history)
+        return time.process_time() - begin
+
+    _fill(shape, 10)
+    few = min(cpu_secs() for _ in range(5))
+    _fill(shape, 3_000)
+    assert min(cpu_secs() for _ in range(5)) < 4 * few

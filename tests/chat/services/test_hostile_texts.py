@@ -12,7 +12,7 @@ from chat.prompting.text_splitter import beginning, pieces
 from chat.rag.search.query_understanding import understand_query
 from chat.rag.search.terms import content_words, names_in
 from chat.rag.sources import DOCUMENT, Source
-from chat.services.history_matching import digests
+from chat.services.history_matching import cumulative_digests
 from chat.services.query_rewriting import earlier_questions, rewrite_query
 from chat.services.turn_context import title_of
 from inference.engine.text.citation_filter import citation_labels
@@ -41,7 +41,7 @@ WORK: dict[str, Callable[[str], object]] = {
     "words": content_words,
     "understanding": lambda text: understand_query(text, today=timezone.localdate(), speakers=["ab"], emotions=["sad"]),
     "citations": citation_labels,
-    "digests": lambda text: digests(text, [(Role.USER, text), (Role.ASSISTANT, text)]),
+    "digests": lambda text: cumulative_digests("", text, [(Role.USER, text), (Role.ASSISTANT, text)]),
     "title": lambda text: title_of([DialogueMessage(Role.USER, text)]),
     "rewriting": lambda text: rewrite_query(text, earlier_questions(_dialogue(text))),
     "pieces": lambda text: pieces(text, 1000, len),
