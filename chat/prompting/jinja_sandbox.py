@@ -57,10 +57,6 @@ def render(template: str, *, bos: str, eos: str, conversations: list[Conversatio
 # ---- the child ----
 
 
-def _raise_exception(message: str) -> NoReturn:
-    raise TemplateError(message)
-
-
 def _render_one(template: Template, conversation: Conversation, bos: str, eos: str) -> dict[str, str]:
     parts: list[str] = []
     n_chars = 0
@@ -81,9 +77,13 @@ def _main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECS, CPU_SECS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     job = json.loads(sys.stdin.buffer.read())
+
+    def raise_exception(message: str) -> NoReturn:
+        raise TemplateError(message)
+
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
-    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = time.strftime
     template = environment.from_string(job["template"])
     answers = [_render_one(template, texts, job["bos"], job["eos"]) for texts in job["conversations"]]

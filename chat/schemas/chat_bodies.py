@@ -238,7 +238,10 @@ def run_options(body: RunOptionsBody) -> dict[str, Any]:
     if body.top_k == NO_TOP_K:
         options["top_k"] = 0
     if body.logit_bias is not None:
-        options["logit_bias"] = _logit_bias(body.logit_bias)
+        pairs = list(body.logit_bias.items()) if isinstance(body.logit_bias, dict) else body.logit_bias
+        if len(pairs) > MAX_LOGIT_BIASES:
+            raise invalid_field("logit_bias", f"must have at most {MAX_LOGIT_BIASES} entries")
+        options["logit_bias"] = dict(_bias(pair) for pair in pairs)
     if body.stop is not None:
         stops = (body.stop,) if isinstance(body.stop, str) else body.stop
         options["stop"] = tuple(stop for stop in stops if stop)
@@ -253,13 +256,6 @@ def _grammar(body: RunOptionsBody) -> str:
     if body.json_schema is not None:
         return schema_grammar(body.json_schema, field="json_schema")
     return text_grammar(body.grammar, field="grammar") if body.grammar else ""
-
-
-def _logit_bias(value: dict[str, Any] | list[Any]) -> dict[int, float | None]:
-    pairs = list(value.items()) if isinstance(value, dict) else value
-    if len(pairs) > MAX_LOGIT_BIASES:
-        raise invalid_field("logit_bias", f"must have at most {MAX_LOGIT_BIASES} entries")
-    return dict(_bias(pair) for pair in pairs)
 
 
 def _bias(pair: object) -> tuple[int, float | None]:

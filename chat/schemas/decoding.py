@@ -57,7 +57,14 @@ class FieldError(ValueError):
 
 def decode(kind: type[Body], data: object) -> Body:
     """Return ``data`` as a struct. Raises InvalidRequest with the path of the first wrong field."""
-    data = _with_whole_numbers(data)
+    if isinstance(data, dict):
+        # Languages with one type of number write whole ones as 5.0.
+        data = {
+            name: int(value)
+            if isinstance(value, float) and value.is_integer() and abs(value) < MAX_EXACT_FLOAT
+            else value
+            for name, value in data.items()
+        }
     try:
         return _converted(kind, data)
     except msgspec.ValidationError as error:
@@ -86,17 +93,6 @@ def _without_halves(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, dict):
         return {_without_halves(name): _without_halves(member) for name, member in value.items()}
     return [_without_halves(member) for member in value] if isinstance(value, list) else value
-
-
-def _with_whole_numbers(data: object) -> object:
-    """Return an object with 5.0 replaced by 5: languages with one type of number write whole ones like that."""
-    if not isinstance(data, dict):
-        return data
-    return {name: int(value) if _is_whole(value) else value for name, value in data.items()}
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, float) and value.is_integer() and abs(value) < MAX_EXACT_FLOAT
 
 
 def _invalid_request(kind: type[msgspec.Struct], data: object, error: msgspec.ValidationError) -> InvalidRequest:

@@ -259,7 +259,8 @@ def segment_measures(segment: Segment, previous: Segment | None) -> Json:
     metrics = segment.audio_metrics
     n_words = len(segment.text.split())
     secs = (segment.end_secs or 0.0) - (segment.start_secs or 0.0)
-    gap_secs = _difference(segment.start_secs, previous.end_secs if previous else None)
+    before_secs = previous.end_secs if previous else None
+    gap_secs = None if segment.start_secs is None or before_secs is None else segment.start_secs - before_secs
     computed = {
         "seq": segment.position,
         "word_count": n_words,
@@ -268,10 +269,6 @@ def segment_measures(segment: Segment, previous: Segment | None) -> Json:
     }
     measured = {name: value for name, value in metrics.items() if name in computed or name.startswith(MEASURED)}
     return computed | measured | {"seq": segment.position}
-
-
-def _difference(later: float | None, earlier: float | None) -> float | None:
-    return None if later is None or earlier is None else later - earlier
 
 
 def _ids(sources: Sequence[Source], *, of_segments: bool) -> list[int]:

@@ -74,7 +74,10 @@ def rewrite_query(question: str, earlier: Sequence[EarlierQuestion]) -> Rewritte
     *before, last = earlier[-MAX_EARLIER:]
     # The question before may be a follow-up itself: its own rewritten form carries the topic.
     topic = rewrite_query(last.question, before).text[:MAX_QUESTION_CHARS]
-    names = _names(topic, earlier)
+    speakers = [name for turn in reversed(earlier) for name in (*turn.cited, *turn.all_speakers)]
+    # The names in the topic, else the speakers that the latest answer with citations cites.
+    cited = next((list(turn.cited) for turn in reversed(earlier) if turn.cited), [])
+    names = (_named(topic, speakers) or cited)[:MAX_NAMES]
     if not content or (points_back and not persons) or not names:
         return RewrittenQuery(f"{_without_times(topic, words)} {question}".strip(), topic)
     if _named(question, names):
@@ -88,13 +91,6 @@ def rewrite_query(question: str, earlier: Sequence[EarlierQuestion]) -> Rewritte
 
 def _speakers(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
-
-
-def _names(topic: str, earlier: Sequence[EarlierQuestion]) -> list[str]:
-    """Return the names in the topic, else the speakers that the latest answer with citations cites."""
-    speakers = [name for question in reversed(earlier) for name in (*question.cited, *question.all_speakers)]
-    cited = next((list(question.cited) for question in reversed(earlier) if question.cited), [])
-    return (_named(topic, speakers) or cited)[:MAX_NAMES]
 
 
 def _named(text: str, names: Iterable[str]) -> list[str]:

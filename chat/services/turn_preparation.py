@@ -87,7 +87,9 @@ def prepare(generation_id: uuid.UUID) -> None:
 def _prepare(generation: Generation) -> None:
     preparation = msgspec.convert(generation.details["preparation"], Preparation)
     answer: Message | None = getattr(generation, "message", None)
-    conversation = _conversation(answer, preparation)
+    conversation = answer.conversation if answer else None
+    if conversation is None and preparation.conversation_id is not None:
+        conversation = Conversation.objects.filter(pk=preparation.conversation_id).first()
     system_prompt = preparation.system_prompt
     if answer:
         system_prompt = with_instructions(preparation.instructions, answer.conversation.system_prompt)
@@ -114,14 +116,6 @@ def _prepare(generation: Generation) -> None:
     )
     prompt = builder.build(dialogue, [*preparation.documents, *retrieval.result.sources])
     _enqueue(generation, answer, preparation, retrieval, prompt)
-
-
-def _conversation(answer: Message | None, preparation: Preparation) -> Conversation | None:
-    if answer:
-        return answer.conversation
-    if preparation.conversation_id is None:
-        return None
-    return Conversation.objects.filter(pk=preparation.conversation_id).first()
 
 
 def _dialogue(

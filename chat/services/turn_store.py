@@ -39,8 +39,10 @@ def store_turn(plan: TurnPlan, *, idempotency_key: str | None, request_digest: s
     conversation = context.conversation if context.new_messages else None
     if conversation:
         _lock(conversation, context)
-    elif owner := _conversation_read(context):
-        _require_existing(owner)
+    else:
+        owner = _conversation_read(context)
+        if owner and Conversation.objects.select_for_update().filter(pk=owner.pk).first() is None:
+            raise ConversationChanged  # deleted; a later deletion waits for the lock, and finds this generation
     generation = _create_generation(plan, 0, idempotency_key=idempotency_key, request_digest=request_digest)
     if conversation is None:
         return generation
@@ -79,12 +81,6 @@ def _lock(conversation: Conversation, context: TurnContext) -> None:
 def _conversation_read(context: TurnContext) -> Conversation | None:
     """Return the stored conversation whose messages a turn reads that is not stored itself."""
     return context.fork.source if context.fork else context.conversation
-
-
-def _require_existing(conversation: Conversation) -> None:
-    # Locked: a deletion finds this turn's generation, or has happened before.
-    if Conversation.objects.select_for_update().filter(pk=conversation.pk).first() is None:
-        raise ConversationChanged
 
 
 def _store_messages(plan: TurnPlan) -> None:

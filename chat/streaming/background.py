@@ -16,12 +16,12 @@ _tasks: set[asyncio.Task[None]] = set()
 
 def spawn(work: Coroutine[Any, Any, None]) -> None:
     """Run ``work`` as a task of this event loop; an exception is logged."""
+
+    def finished(ended: asyncio.Task[None]) -> None:
+        _tasks.discard(ended)
+        if not ended.cancelled() and ended.exception() is not None:
+            log.error("background work failed", exc_info=ended.exception())
+
     task = asyncio.create_task(work)
     _tasks.add(task)
-    task.add_done_callback(_finished)
-
-
-def _finished(task: asyncio.Task[None]) -> None:
-    _tasks.discard(task)
-    if not task.cancelled() and task.exception() is not None:
-        log.error("background work failed", exc_info=task.exception())
+    task.add_done_callback(finished)

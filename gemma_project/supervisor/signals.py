@@ -20,7 +20,11 @@ class SignalPipe:
     def __enter__(self) -> Self:
         # The interpreter writes to the pipe from the C handler, so no signal falls between a check and a wait.
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        self._before = {number: signal.signal(number, self._count_stop) for number in STOP_SIGNALS}
+
+        def count_stop(number: int, frame: FrameType | None) -> None:
+            self.stops += 1
+
+        self._before = {number: signal.signal(number, count_stop) for number in STOP_SIGNALS}
         # A handler must exist; the byte in the pipe ends the wait, after which the loop checks its children.
         self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda number, frame: None)
         return self
@@ -40,6 +44,3 @@ class SignalPipe:
         if ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._reader, 4096)
-
-    def _count_stop(self, number: int, frame: FrameType | None) -> None:
-        self.stops += 1

@@ -8,7 +8,7 @@ from functools import lru_cache
 from inference.config.free_memory import FreeMemory
 from inference.config.from_settings import capped_context
 from inference.engine.backends.gguf_header import ModelHeader, check_model_file
-from inference.engine.config import MEBIBYTE, EngineConfig
+from inference.engine.config import MEBIBYTE, BackendKind, EngineConfig
 from inference.engine.kv_cache.memory_estimate import KvShape, kv_shape, sizes_that_fit
 from inference.errors import TooLittleMemory
 
@@ -24,6 +24,12 @@ def kv_bytes(config: EngineConfig) -> int | None:
     header = check_model_file(config.model_path)
     shape = kv_shape(header)
     return MemoryNeed.of(config, header, shape).caches if shape else None
+
+
+def kv_cache_mb(config: EngineConfig) -> float | None:
+    """The size of the KV cache for reports; None for the scripted model, and when the file does not state it."""
+    n_bytes = None if config.backend is BackendKind.FAKE else kv_bytes(config)
+    return None if n_bytes is None else round(n_bytes / MEBIBYTE, 1)
 
 
 def check_memory(config: EngineConfig, free: FreeMemory) -> None:

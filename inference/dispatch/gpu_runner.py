@@ -78,7 +78,13 @@ class GpuRunnerMaker:
         if lock is None:
             raise GpuBusy(f"another process of this machine has {self._device.name} in use")
         config = msgspec.structs.replace(config, gpu_layers=n_layers)
-        return LockedRunner(config, lock, on_frame, on_exit, lambda: self._did_not_fit(n_layers))
+
+        def halve_layers() -> None:
+            # For the next start: the estimate of the memory was too low.
+            self._n_layers = max(1, n_layers // 2)
+            log.warning("layers did not fit device=%s n_layers=%d next=%d", self._device.name, n_layers, self._n_layers)
+
+        return LockedRunner(config, lock, on_frame, on_exit, halve_layers)
 
     def config(self) -> EngineConfig:
         """Return the configuration of a runner with all ``n_layers``."""
@@ -107,11 +113,6 @@ class GpuRunnerMaker:
                 return str(error)
             self._is_checked, self._obstacle = True, obstacle
         return self._obstacle
-
-    def _did_not_fit(self, n_layers: int) -> None:
-        """Halve the layers for the next start: the estimate of the memory was too low."""
-        self._n_layers = max(1, n_layers // 2)
-        log.warning("layers did not fit device=%s n_layers=%d next=%d", self._device.name, n_layers, self._n_layers)
 
     def _n_fitting_layers(self, config: EngineConfig, free_mb: int) -> int:
         return config.gpu_layers if config.backend is BackendKind.FAKE else layers_that_fit(config, free_mb)

@@ -132,9 +132,10 @@ class LogWriter:
             ]
         try:
             results = redis_log.append(self._client, appends)
-            results = [
-                self._checked_against_row(append, result) for append, result in zip(appends, results, strict=True)
-            ]
+            for index, (append, result) in enumerate(zip(appends, results, strict=True)):
+                # Redis lost the log, and this claim may have been lost meanwhile: the row decides.
+                if result.verdict is Verdict.GAP and not self._holds(append.generation_id, append.epoch):
+                    results[index] = Appended(Verdict.STALE, result.last)
         except StoreUnavailable as error:
             self._redis_unavailable(error)
             return False
@@ -149,11 +150,6 @@ class LogWriter:
         for generation_id, epoch in lost:
             self._on_lost(generation_id, epoch)
         return True
-
-    def _checked_against_row(self, append: Append, result: Appended) -> Appended:
-        if result.verdict is Verdict.GAP and not self._holds(append.generation_id, append.epoch):
-            return Appended(Verdict.STALE, result.last)
-        return result
 
     def _settle(self, channel: _Channel, n_sent: int, result: Appended) -> bool:
         """Remove the written entries from the channel; False when its claim is lost."""

@@ -95,14 +95,14 @@ class ClaimPool:
             self._run_in_thread(row)
 
     def _run_in_thread(self, row: Generation) -> None:
-        threading.Thread(target=self._run_and_refill, args=[row], name=f"batch {row.pk}", daemon=True).start()
+        def run_and_refill() -> None:
+            try:
+                self._run(row)
+                self._fill_free_slots()
+            finally:
+                connections.close_all()  # Celery closes those of its own threads only
 
-    def _run_and_refill(self, row: Generation) -> None:
-        try:
-            self._run(row)
-            self._fill_free_slots()
-        finally:
-            connections.close_all()  # Celery closes those of its own threads only
+        threading.Thread(target=run_and_refill, name=f"batch {row.pk}", daemon=True).start()
 
     def _run(self, row: Generation) -> None:
         # A first claim is recorded in the row; operators look for one that continues earlier work.

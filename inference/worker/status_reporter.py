@@ -4,12 +4,9 @@ import os
 import time
 from collections.abc import Callable
 
-from django.conf import settings
-
 from inference.config.from_settings import requested_config
-from inference.config.memory_budget import kv_bytes
+from inference.config.memory_budget import kv_cache_mb
 from inference.dispatch import Dispatcher
-from inference.engine.config import MEBIBYTE, BackendKind
 from inference.errors import GpuUnavailable
 from inference.gpu.device.port import GpuDevice
 from inference.monitoring import worker_report
@@ -48,7 +45,7 @@ class StatusReporter:
             model_name=ready.model_name if ready else "",
             context_size=ready.context_size if ready else 0,
             trained_context=ready.trained_context if ready else 0,
-            kv_cache_mb=_kv_cache_mb() if ready else None,
+            kv_cache_mb=kv_cache_mb(requested_config()) if ready else None,
             gpu_layers=ready.gpu_layers if ready else 0,
             model_loaded=ready is not None,
             runner_pid=self._dispatcher.runner_pid,
@@ -75,10 +72,3 @@ def _vram_used_mb(gpu: GpuDevice, pid: int | None) -> int | None:
         return max(runner_mb, gpu.total_mb - gpu.free_mb)
     except GpuUnavailable:
         return None
-
-
-def _kv_cache_mb() -> float | None:
-    if settings.GEMMA_BACKEND is BackendKind.FAKE:
-        return None
-    n_bytes = kv_bytes(requested_config())
-    return n_bytes and round(n_bytes / MEBIBYTE, 1)

@@ -247,9 +247,9 @@ class TestWithAnOutsideOne(LeaseClientContract):
     def test_one_that_fails_is_left_alone_after_a_while_and_tried_again(
         self, scene: OutsideScene, mood: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("inference.gpu.transports.remote.ANSWER_SECS", -0.9)
-        monkeypatch.setattr("inference.gpu.transports.remote.SHORT_SECS", 0.1)
-        monkeypatch.setattr("inference.gpu.transports.remote.MIN_TIMEOUT_MS", 100)
+        monkeypatch.setattr("inference.gpu.transports.outside_protocol.ANSWER_SECS", -0.9)
+        monkeypatch.setattr("inference.gpu.transports.outside_protocol.SHORT_SECS", 0.1)
+        monkeypatch.setattr("inference.gpu.transports.outside_protocol.MIN_TIMEOUT_MS", 100)
         scene.process.behave(**mood)
         scene.lease_client.request(priority=1, session_ids=frozenset())
         reasons = [next_event(scene, LeaseRefused).reason for _ in range(4)]

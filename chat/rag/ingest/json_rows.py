@@ -48,7 +48,11 @@ def parse_row(row: object) -> SegmentRow | NoteIn:
     # Search results hold the fields of a hit in "metadata".
     nested = row.get("metadata")
     facts = {**nested, **row} if isinstance(nested, Mapping) else row
-    if _is_segment(row, facts):
+    kind = row.get("type") or row.get("doc_type")
+    is_like_segment = not any(name in row for name in NOTE_FIELDS) and any(
+        facts.get(name) is not None for name in SEGMENT_FIELDS
+    )
+    if kind == SEGMENT or (kind != MEMORY and is_like_segment):
         return parse_segment(facts)
     return NoteIn(
         title=text(facts, "title"),
@@ -76,13 +80,6 @@ def parse_segment(facts: Row) -> SegmentRow:
     return SegmentRow(
         segment, text(facts, *JOB_FIELDS)[:MAX_JOB_ID_CHARS], text(facts, "session_id"), text(facts, "title"), moment
     )
-
-
-def _is_segment(row: Row, facts: Row) -> bool:
-    kind = row.get("type") or row.get("doc_type")
-    if kind in (SEGMENT, MEMORY):
-        return bool(kind == SEGMENT)
-    return not any(name in row for name in NOTE_FIELDS) and any(facts.get(name) is not None for name in SEGMENT_FIELDS)
 
 
 def text(facts: Row, *names: str) -> str:

@@ -25,15 +25,15 @@ NICENESS = 10
 
 def start() -> RepeatingThread:
     """Start the backfill thread, which runs until the process ends."""
-    loop = RepeatingThread("vectors", POLL_SECS, _run_once)
+
+    def embed_in_the_background() -> None:
+        # Answers come first: one thread at low priority. Linux keeps a niceness per thread.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        embed_all()
+
+    loop = RepeatingThread("vectors", POLL_SECS, embed_in_the_background)
     loop.begin()
     return loop
-
-
-def _run_once() -> None:
-    # Answers come first: one thread at low priority. Linux keeps a niceness per thread.
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-    embed_all()
 
 
 def embed_all() -> None:

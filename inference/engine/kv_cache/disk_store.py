@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from inference.engine.config import MEBIBYTE, EngineConfig
 from inference.engine.kv_cache import snapshot_files
 from inference.engine.kv_cache.entries import KVSnapshot
 from inference.engine.kv_cache.snapshot_files import SUFFIX, TEMPORARY
@@ -23,6 +24,17 @@ log = logging.getLogger(__name__)
 STALE_SECS = 60.0  # older than any write; younger temporary files may belong to another runner
 # Queued states; beyond that the disk is too slow, and further states are not stored on it.
 MAX_QUEUED_BYTES = 256 << 20
+
+
+def open_disk_store(config: EngineConfig, fingerprint: str) -> "DiskStore | None":
+    """Open the disk tier; the runner works without one, so that a failure is only logged."""
+    if config.cache_dir is None or config.cache_disk_mb == 0 or not fingerprint:
+        return None
+    try:
+        return DiskStore(config.cache_dir, config.cache_disk_mb * MEBIBYTE, fingerprint)
+    except OSError as error:
+        log.warning("kv cache on disk disabled folder=%s error=%s", config.cache_dir, error)
+        return None
 
 
 class DiskStore:

@@ -4,15 +4,12 @@ Configuration and frames arrive over the socket pair ``fd``. The process ends wi
 that are sent to the process group.
 """
 
-import ctypes
 import logging
 import os
 import queue
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
@@ -21,28 +18,24 @@ from setproctitle import setproctitle
 from inference.engine.backends.backend import Backend, Slice
 from inference.engine.backends.fake_backend import FakeBackend
 from inference.engine.backends.llama_backend import LlamaBackend
-from inference.engine.config import MEBIBYTE, BackendKind, Device, EngineConfig
+from inference.engine.config import BackendKind, Device, EngineConfig
 from inference.engine.core.engine_loop import EngineLoop
 from inference.engine.errors import BackendError, EngineError
-from inference.engine.kv_cache.disk_store import DiskStore
+from inference.engine.kv_cache.disk_store import open_disk_store
 from inference.engine.kv_cache.fingerprint import state_fingerprint
-from inference.engine.kv_cache.snapshots import SnapshotDisk
+from inference.engine.process.parent_link import die_with_parent, receive, sender
 from inference.engine.process.progress_reporter import ProgressReporter
 from inference.engine.protocol.frames import (
     Fatal,
-    FromRunner,
     Ready,
     Start,
     Stop,
     ToRunner,
     decode_start,
-    decode_to_runner,
-    encode,
 )
 
 log = logging.getLogger(__name__)
 
-PR_SET_PDEATHSIG = 1
 QUIET_SECS = 0.2  # without a frame before idle work starts
 
 
@@ -56,17 +49,17 @@ def main(fd: int) -> int:
     start = decode_start(connection.recv_bytes())
     setproctitle(start.title)
     logging.basicConfig(level=logging.WARNING, format=f"{start.title}: %(message)s")
-    _die_with_parent(start.parent_pid)
-    send = _sender(connection)
+    die_with_parent(start.parent_pid)
+    send = sender(connection)
     try:
         backend, ready = _load(start)
     except EngineError as error:
         send(Fatal(error.code, str(error)))
         return 1
     fingerprint = _fingerprint(start.config)
-    disk = _open_disk(start.config, fingerprint)
+    disk = open_disk_store(start.config, fingerprint)
     loop = EngineLoop(backend, start.config, send, disk, fingerprint)
-    inbox = _receive(connection, loop)
+    inbox = receive(connection, loop)
     send(ready)
     reporter = ProgressReporter(loop.guard.is_progressing, send, interval_secs=start.config.progress_secs)
     reporter.begin()
@@ -109,17 +102,6 @@ def _fingerprint(config: EngineConfig) -> str:
         return ""
 
 
-def _open_disk(config: EngineConfig, fingerprint: str) -> SnapshotDisk | None:
-    """Open the disk tier; the runner works without one, so that a failure is only logged."""
-    if config.cache_dir is None or config.cache_disk_mb == 0 or not fingerprint:
-        return None
-    try:
-        return DiskStore(config.cache_dir, config.cache_disk_mb * MEBIBYTE, fingerprint)
-    except OSError as error:
-        log.warning("kv cache on disk disabled folder=%s error=%s", config.cache_dir, error)
-        return None
-
-
 def open_backend(config: EngineConfig) -> Backend:
     """Load the configured backend; raises ``EngineError``."""
     n_slots = config.n_slots
@@ -156,47 +138,6 @@ def _warm_up(backend: Backend) -> None:
         raise BackendError("the empty KV cache has no room for one token")
     backend.remove(0)
     _ = backend.vocabulary.eog_tokens
-
-
-def _die_with_parent(parent_pid: int) -> None:
-    """Be killed with the parent thread that started this process; the check covers one that ended before the call."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
-        os._exit(0)
-
-
-def _sender(connection: Connection) -> Callable[[FromRunner], None]:
-    sending = threading.Lock()  # the loop and the thread that reports its progress
-
-    def send(frame: FromRunner) -> None:
-        try:
-            with sending:
-                connection.send_bytes(encode(frame))
-        except (BrokenPipeError, ConnectionResetError):
-            os._exit(0)  # the parent is gone
-
-    return send
-
-
-def _receive(connection: Connection, loop: EngineLoop) -> "queue.SimpleQueue[ToRunner]":
-    """Read frames in a thread: a long decode never blocks the parent, and the parent's end is noticed at once.
-
-    The slow part of a frame is done before it is in the queue, so that no step waits for it.
-    """
-    inbox: queue.SimpleQueue[ToRunner] = queue.SimpleQueue()
-
-    def read() -> None:
-        try:
-            while True:
-                frame = decode_to_runner(connection.recv_bytes())
-                loop.prepare(frame)
-                inbox.put(frame)
-                loop.guard.frame_arrived(frame)
-        except (EOFError, OSError):
-            os._exit(0)  # the parent closed the pair or ended
-
-    threading.Thread(target=read, name="runner-inbox", daemon=True).start()
-    return inbox
 
 
 if __name__ == "__main__":

@@ -1,0 +1,156 @@
+"""The HTTP protocol of an outside coordinator in both generations: the second, and the first after a 404.
+
+Knows paths, bodies and statuses; ``remote`` decides when a call may be made and what is recorded before it.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+
+from inference.gpu.protocol import channels
+from inference.gpu.transports.port import CoordinatorFault, Denial, Grant
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECS = 2.0
+SHORT_SECS = 3.0  # every call but ``acquire``
+MIN_TIMEOUT_MS, MAX_TIMEOUT_MS = 1000, 120_000  # limits of the protocol
+ANSWER_SECS = 2.0  # for the answer of a coordinator that grants at its own deadline
+Json = dict[str, Any]
+
+
+class OutsideProtocol:
+    """Calls of one coordinator; ``mint`` makes a service token per call. Not for several threads at once."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        acquire_secs: float,
+        mint: Callable[[], str | None],
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._acquire_secs = acquire_secs
+        self._mint = mint
+        self._is_old = False  # the first generation was detected
+        # No trust_env: a proxy of the environment must neither see these calls nor answer them.
+        self._client = httpx.Client(base_url=url, trust_env=False, transport=transport)
+
+    @property
+    def kind(self) -> str:
+        return "v1" if self._is_old else "v2"
+
+    def acquire(self, session_id: str, priority: int, metadata: Mapping[str, Any]) -> Grant | Denial:
+        """Request the GPU and wait for the answer. Raises CoordinatorFault."""
+        if not self._is_old:
+            timeout_ms = min(MAX_TIMEOUT_MS, max(MIN_TIMEOUT_MS, round(self._acquire_secs * 1000)))
+            body = {
+                "session_id": session_id,
+                "requester": channels.OUR_SERVICE,
+                "priority": priority,
+                "timeout_ms": timeout_ms,
+                "metadata": dict(metadata),
+            }
+            response = self._send("POST", "/gpu/acquire", body, wait_secs=timeout_ms / 1000 + ANSWER_SECS)
+            if response.status_code != HTTPStatus.NOT_FOUND:
+                return self._verdict(response, session_id)
+        return self._acquire_old(session_id)
+
+    def release(self, session_id: str, result: Mapping[str, Any]) -> None:
+        """Send a release, which ends whatever lease there is. Raises CoordinatorFault."""
+        if self._is_old:
+            response = self._send("POST", f"/gemma/release/{session_id}", dict(result))
+        else:
+            body = {"session_id": session_id, "requester": channels.OUR_SERVICE, "result": dict(result)}
+            response = self._send("POST", "/gpu/release", body)
+        if response.status_code != HTTPStatus.NOT_FOUND:  # an unknown session is released already
+            self._object(response)
+
+    def holder(self) -> tuple[object, object]:
+        """Return the session that holds the GPU, and its state. Raises CoordinatorFault."""
+        if not self._is_old:
+            response = self._send("GET", "/gpu/state", None)
+            if response.status_code != HTTPStatus.NOT_FOUND:
+                answer = self._object(response)
+                return answer.get("session_id"), answer.get("state")
+        response = self._send("GET", "/status", None)
+        self._note_generation(is_old=response.status_code != HTTPStatus.NOT_FOUND)
+        lock = self._object(response).get("lock_status")
+        return (lock.get("current_task"), lock.get("state")) if isinstance(lock, dict) else (None, None)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _verdict(self, response: httpx.Response, session_id: str) -> Grant | Denial:
+        refusal = _refusal(response)
+        if refusal is not None:
+            return refusal
+        answer = self._object(response)
+        if answer.get("success") is not True:
+            raise CoordinatorFault("the answer of the GPU coordinator is neither a grant nor a refusal")
+        if answer.get("session_id", session_id) != session_id:
+            raise CoordinatorFault("the coordinator granted the GPU to another session")
+        epoch = answer.get("lease_epoch")
+        return Grant(epoch if isinstance(epoch, int) else 0, "v2")
+
+    def _acquire_old(self, session_id: str) -> Grant | Denial:
+        body = {"task_id": session_id, "messages": [], "max_tokens": 1, "temperature": 0.0}
+        response = self._send("POST", "/gemma/request", body, wait_secs=self._acquire_secs + ANSWER_SECS)
+        self._note_generation(is_old=response.status_code != HTTPStatus.NOT_FOUND)
+        if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:  # a refusal in this generation
+            return Denial("the coordinator refused", leaves_paused=True)
+        answer = self._object(response)
+        if answer.get("status") != "gpu_acquired":
+            return Denial(_text(answer.get("message")) or "the coordinator refused", leaves_paused=True)
+        return Grant(0, "v1")
+
+    def _note_generation(self, *, is_old: bool) -> None:
+        # A 404 in both generations may come from a proxy in front of a coordinator that is starting.
+        if is_old != self._is_old:
+            self._is_old = is_old
+            log.info("gpu coordinator detected protocol=%s", self.kind)
+
+    def _send(self, method: str, path: str, body: Json | None, *, wait_secs: float | None = None) -> httpx.Response:
+        token = self._mint()
+        headers = {"X-Service-Token": token} if token else {}
+        timeout = httpx.Timeout(SHORT_SECS, connect=CONNECT_SECS, read=wait_secs or SHORT_SECS)
+        try:
+            return self._client.request(method, path, json=body, headers=headers, timeout=timeout)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise CoordinatorFault("the GPU coordinator cannot be reached", in_doubt=False) from error
+        except httpx.TimeoutException as error:
+            raise CoordinatorFault("the GPU coordinator does not answer") from error
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            log.debug("coordinator call failed method=%s path=%s error=%s", method, path, error)
+            raise CoordinatorFault("the GPU coordinator cannot be reached") from error
+
+    @staticmethod
+    def _object(response: httpx.Response) -> Json:
+        if not response.is_success:
+            message = f"the GPU coordinator answers with status {response.status_code}"
+            raise CoordinatorFault(message, in_doubt=not response.is_client_error)
+        try:
+            answer = response.json()
+        except ValueError as error:
+            raise CoordinatorFault("the answer of the GPU coordinator is not JSON") from error
+        if not isinstance(answer, dict):
+            raise CoordinatorFault("the answer of the GPU coordinator is not a JSON object")
+        return answer
+
+
+def _refusal(response: httpx.Response) -> Denial | None:
+    """Return the refusal that an answer holds, at any status: both 200 and an error status are in use."""
+    try:
+        answer = response.json()
+    except ValueError:
+        return None
+    if not isinstance(answer, dict) or answer.get("success") is not False:
+        return None
+    return Denial(_text(answer.get("error")) or "the coordinator refused", leaves_paused=True)
+
+
+def _text(value: object) -> str:
+    return value[:200] if isinstance(value, str) else ""
