@@ -128,6 +128,50 @@ class TestLeaving:
             pass
 
 
+class TestAPauseThatFails:
+    def test_it_is_not_said_to_be_paused_the_next_time(self, wire: Wire, program: Program) -> None:
+        unload, n_failures = program.tenant._on_pause, 2
+
+        def fail_twice() -> None:
+            nonlocal n_failures
+            if n_failures:
+                n_failures -= 1
+                raise RuntimeError("the model cannot be unloaded")
+            unload()
+
+        program.tenant._on_pause = fail_twice
+        answers: list[str] = []
+        with wire.pubsub(ignore_subscribe_messages=True) as pubsub:
+            pubsub.subscribe("gpu:ack:whisper")
+            deadline = time.monotonic() + PATIENCE_SECS
+            while answers[-1:] != ["freed"]:
+                assert time.monotonic() < deadline, answers
+                command(wire, "pause", f"s{len(answers)}")  # again: one that is lost after an error has no answer
+                while message := pubsub.get_message(timeout=1.0):
+                    ack = json.loads(message["data"])
+                    if ack["ack_type"] == "error":
+                        answers.append("error")
+                    elif ack["ack_type"] == "paused" and not ack["metadata"].get("offloading"):
+                        assert not program.is_loaded
+                        answers.append("freed")
+                        break
+        assert answers == ["error", "error", "freed"]
+
+    def test_it_is_tried_again_while_the_gpu_is_lent(self, wire: Wire, program: Program) -> None:
+        unload, calls = program.tenant._on_pause, []
+
+        def fail_once() -> None:
+            calls.append(1)
+            if len(calls) == 1:
+                raise RuntimeError("the model cannot be unloaded")
+            unload()
+
+        program.tenant._on_pause = fail_once
+        wire.set("gpu_state", "gemma")
+        wait_for(lambda: not program.is_loaded)
+        assert len(calls) == 2
+
+
 class TestForks:
     def test_a_fork_is_refused(self, program: Program) -> None:
         context = multiprocessing.get_context("fork")

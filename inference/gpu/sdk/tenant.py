@@ -55,15 +55,18 @@ def gpu_tenant(
     redis_url: str | None = None,
     coordinator_url: str | None = None,
     resident: bool = True,
+    is_loaded: bool = False,
 ) -> "GpuTenant":
     """Make a tenant. ``redis_url`` and ``coordinator_url`` default to GPU_REDIS_URL or REDIS_URL, and
     GPU_COORDINATOR_URL, then to what ``manage.py serve`` of the same user has written, then to the usual ports of this
-    machine. A thread of the tenant calls both callbacks, never at the same time."""
+    machine. A thread of the tenant calls both callbacks, never at the same time; ``on_pause`` again when it has raised.
+    ``is_loaded``: the program may have memory of the GPU from the beginning."""
     written = read_addresses() or GpuAddresses("redis://127.0.0.1:6379/0", "http://127.0.0.1:8001")
     redis_url = redis_url or os.environ.get("GPU_REDIS_URL") or os.environ.get("REDIS_URL") or written.redis_url
     coordinator_url = coordinator_url or os.environ.get("GPU_COORDINATOR_URL") or written.coordinator_url
     client = redis.Redis.from_url(redis_url, socket_connect_timeout=2, socket_timeout=5)
-    return GpuTenant(service, client, TenantClient(coordinator_url, service), on_pause, on_resume, resident=resident)
+    coordinator = TenantClient(coordinator_url, service)
+    return GpuTenant(service, client, coordinator, on_pause, on_resume, resident=resident, is_loaded=is_loaded)
 
 
 class GpuTenant:
@@ -78,6 +81,7 @@ class GpuTenant:
         on_resume: Callable[[], object],
         *,
         resident: bool,
+        is_loaded: bool = False,
     ) -> None:
         self.service = service
         self.lonely_secs = LONELY_SECS
@@ -90,6 +94,7 @@ class GpuTenant:
         self._state = threading.Condition()
         self._moving = threading.RLock()  # around on_pause and on_resume
         self._is_allowed = False
+        self._may_hold_memory = is_loaded  # until on_pause has returned without an error
         self._n_using = 0
         self._lease: TenantLease | None = None
         self._pending_session = ""  # of a request that is on its way
@@ -233,6 +238,7 @@ class GpuTenant:
         with self._moving:
             if self._is_allowed:
                 return
+            self._may_hold_memory = True
             self._on_resume()
             # The same session may be paused again now, and has to be obeyed then.
             self._last_pause = (self._last_pause[0], 0.0)
@@ -243,13 +249,13 @@ class GpuTenant:
     def _leave(self) -> None:
         """Return with the memory free; passes on the errors of ``on_pause``."""
         with self._moving:
-            was_allowed = self._is_allowed
             with self._state:
                 self._is_allowed = False
                 self._state.notify_all()
                 self._state.wait_for(lambda: self._n_using == 0)
-            if was_allowed:
+            if self._may_hold_memory:
                 self._on_pause()
+                self._may_hold_memory = False
 
     # ---- listening ----
 
@@ -360,7 +366,8 @@ class GpuTenant:
         if raw is None and self._n_unknown < UNKNOWN_CHECKS:
             return
         is_free = raw is None or raw.decode() in (channels.STATE_FREE, self.service)
-        self._n_disagreements = self._n_disagreements + 1 if is_free != self._is_allowed else 0
+        is_settled = is_free if self._is_allowed else not (is_free or self._may_hold_memory)
+        self._n_disagreements = 0 if is_settled else self._n_disagreements + 1
         is_first = not self._is_allowed and self._last_pause == ("", 0.0)
         if self._n_disagreements < (1 if is_first else 2):
             return

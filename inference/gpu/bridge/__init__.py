@@ -1,0 +1,1 @@
+"""Tenants of the GPU for programs that cannot be changed: ``python -m inference.gpu.bridge``."""
