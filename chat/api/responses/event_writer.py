@@ -14,6 +14,7 @@ from chat.schemas.answer_types import as_json
 from chat.schemas.openai.errors import OpenAIError
 from chat.schemas.openai.rendering import token_logprob
 from chat.schemas.responses.answers import (
+    FunctionCallItem,
     OutputItem,
     OutputMessage,
     OutputText,
@@ -23,6 +24,8 @@ from chat.schemas.responses.answers import (
     ResponseStatus,
 )
 from chat.schemas.responses.events import (
+    ArgumentsDeltaEvent,
+    ArgumentsDoneEvent,
     ContentPartEvent,
     OutputItemEvent,
     ReasoningDeltaEvent,
@@ -33,13 +36,13 @@ from chat.schemas.responses.events import (
     TextDeltaEvent,
     TextDoneEvent,
 )
-from chat.schemas.responses.identifiers import message_item_id, reasoning_item_id
-from chat.schemas.responses.output import OutputSoFar
+from chat.schemas.responses.output import GrowingItem, GrowingOutput, ItemBegan, ItemGrew, OutputKind, OutputStep
 from chat.schemas.responses.rendering import (
     ended_response,
-    has_message,
+    ended_status,
     is_background,
-    reasoning_item,
+    may_call,
+    output_item,
     started_response,
 )
 from chat.streaming.events import WireLine
@@ -50,18 +53,23 @@ NOTHING_SENT = -1
 _FINAL_EVENTS: dict[ResponseStatus, str] = {"completed": "response.completed", "failed": "response.failed"}
 # Characters that no JSON text holds unescaped: they mark the places of the number and the text in a rendered event.
 _MARK, _NUMBER = "\x00", -77
+_DELTAS: dict[OutputKind, type[TextDeltaEvent | ReasoningDeltaEvent | ArgumentsDeltaEvent]] = {
+    OutputKind.THOUGHT: ReasoningDeltaEvent,
+    OutputKind.MESSAGE: TextDeltaEvent,
+    OutputKind.CALL: ArgumentsDeltaEvent,
+}
 
 
 class ResponseEventWriter:
-    """Renders the events after number ``after``."""
+    """Renders the events after number ``after``. ``generation`` is the row of the response, ended or not."""
 
     def __init__(self, generation: Generation, *, after: int = NOTHING_SENT) -> None:
         self._generation = generation
-        self._item_id = message_item_id(generation.pk)
         self._after = after
         self._next = 0
-        self._output = OutputSoFar()
-        self._delta = (b"", b"", b"")  # bytes before, between and after number and text of a plain delta
+        self._output = GrowingOutput(may_call=may_call(generation))
+        # Bytes before, between and after number and text of a delta: thousands follow each other.
+        self._templates: dict[OutputKind, tuple[bytes, bytes, bytes]] = {}
 
     def started(self) -> bytes:
         created: ResponseStatus = "queued" if is_background(self._generation) else "in_progress"
@@ -71,21 +79,18 @@ class ResponseEventWriter:
         return events + self._state("response.in_progress", started_response(self._generation, "in_progress"))
 
     def token(self, line: WireLine) -> bytes:
-        if "logprobs" in line:
-            self._output.wait(token_logprob(line["logprobs"], get_tokenizer()))
-        events = self._thought(line["thought"]) if line.get("thought") else b""
-        return events + self._text(line["token"]) if line["token"] else events
+        logprob = token_logprob(line["logprobs"], get_tokenizer()) if "logprobs" in line else None
+        return b"".join(map(self._step, self._output.push(line.get("thought", ""), line["token"], logprob)))
 
     def ended(self, generation: Generation, last: WireLine) -> bytes:
         """Return the rest of the events; ``generation`` is the row at its end, ``last`` the final line."""
         events = self.token(last)
+        self._generation = generation
+        is_complete = ended_status(generation) == "completed"
+        events += b"".join(map(self._step, self._output.finish(is_complete=is_complete)))
         response = ended_response(generation, last, self._output)
-        if self._output.is_thinking:
-            events += self._thought_done(reasoning_item(generation, self._output.thoughts[-1], is_open=True))
-        if has_message(generation) and self._output.message_index is None:
-            events += self._message_added()
-        for item in response.output:
-            events += self._message_done(item) if isinstance(item, OutputMessage) else b""
+        for item, rendered in zip(self._output.items, response.output, strict=True):
+            events += self._done(item.index, rendered) if item.is_open else b""
         return events + self._state(_FINAL_EVENTS.get(response.status, "response.incomplete"), response)
 
     def broken(self, error: ChatError) -> bytes:
@@ -95,71 +100,58 @@ class ResponseEventWriter:
         event = StreamErrorEvent(sequence_number=number, code=body.code, message=body.message, param=body.param)
         return _framed(event.type, as_json(event))
 
-    def _thought(self, piece: str) -> bytes:
-        events = b"" if self._output.is_thinking else self._thought_added()
-        self._output.think(piece)
-        thought = self._output.thoughts[-1]
-        item_id = reasoning_item_id(self._generation.pk, thought.index)
-        return events + self._event(ReasoningDeltaEvent, item_id=item_id, output_index=thought.index, delta=piece)
+    def _step(self, step: OutputStep) -> bytes:
+        if isinstance(step, ItemGrew):
+            return self._grown(step)
+        rendered = output_item(step.item, self._generation)
+        if isinstance(step, ItemBegan):
+            return self._added(step.item, rendered)
+        return self._done(step.item.index, rendered)
 
-    def _thought_added(self) -> bytes:
-        thought = self._output.begin_thought()
-        item_id = reasoning_item_id(self._generation.pk, thought.index)
-        item = ReasoningItem(id=item_id, status="in_progress", content=[])
-        return self._added(item, thought.index, ReasoningText(text=""))
+    def _added(self, item: GrowingItem, rendered: OutputItem) -> bytes:
+        place = {"item_id": rendered.id, "output_index": item.index}
+        self._templates[item.kind] = self._template(item.kind, place)
+        events = self._event(OutputItemEvent, type="response.output_item.added", output_index=item.index, item=rendered)
+        if item.kind is OutputKind.CALL:
+            return events
+        part = ReasoningText(text="") if item.kind is OutputKind.THOUGHT else OutputText(text="")
+        return events + self._event(ContentPartEvent, type="response.content_part.added", **place, part=part)
 
-    def _thought_done(self, item: ReasoningItem) -> bytes:
-        self._output.is_thinking = False
-        index, part = self._output.thoughts[-1].index, item.content[0]
-        events = self._event(ReasoningDoneEvent, item_id=item.id, output_index=index, text=part.text)
-        return events + self._done(item, index, part)
-
-    def _text(self, text: str) -> bytes:
-        events = b""
-        if self._output.is_thinking:
-            events += self._thought_done(reasoning_item(self._generation, self._output.thoughts[-1]))
-        if self._output.message_index is None:
-            events += self._message_added()
-        if logprobs := self._output.take_logprobs():
-            return events + self._event(TextDeltaEvent, **self._place, delta=text, logprobs=logprobs)
+    def _grown(self, step: ItemGrew) -> bytes:
+        if step.logprobs:
+            item_id = output_item(step.item, self._generation).id
+            place = {"item_id": item_id, "output_index": step.item.index}
+            return self._event(TextDeltaEvent, **place, delta=step.text, logprobs=step.logprobs)
         number = self._next
         self._next += 1
         if number <= self._after:
-            return events
-        before, between, after = self._delta
-        return events + before + b"%d" % number + between + json.dumps(text).encode("ascii") + after
+            return b""
+        before, between, after = self._templates[step.item.kind]
+        return before + b"%d" % number + between + json.dumps(step.text).encode("ascii") + after
 
-    def _message_added(self) -> bytes:
-        index = self._output.begin_message()
-        self._delta = self._delta_template()
-        return self._added(
-            OutputMessage(id=self._item_id, status="in_progress", content=[]), index, OutputText(text="")
+    def _done(self, index: int, rendered: OutputItem) -> bytes:
+        place = {"item_id": rendered.id, "output_index": index}
+        if isinstance(rendered, FunctionCallItem):
+            events = self._event(ArgumentsDoneEvent, **place, name=rendered.name, arguments=rendered.arguments)
+        elif isinstance(rendered, ReasoningItem):
+            part = rendered.content[0]
+            events = self._event(ReasoningDoneEvent, **place, text=part.text)
+            events += self._event(ContentPartEvent, type="response.content_part.done", **place, part=part)
+        else:
+            events = self._message_done(rendered, place)
+        return events + self._event(
+            OutputItemEvent, type="response.output_item.done", output_index=index, item=rendered
         )
 
-    def _message_done(self, item: OutputMessage) -> bytes:
-        part, events = item.content[0], b""
+    def _message_done(self, rendered: OutputMessage, place: dict[str, Any]) -> bytes:
+        part, events = rendered.content[0], b""
         for number, annotation in enumerate(part.annotations):
-            events += self._event(TextAnnotationEvent, **self._place, annotation_index=number, annotation=annotation)
-        events += self._event(TextDoneEvent, **self._place, text=part.text, logprobs=part.logprobs)
-        return events + self._done(item, self._place["output_index"], part)
+            events += self._event(TextAnnotationEvent, **place, annotation_index=number, annotation=annotation)
+        events += self._event(TextDoneEvent, **place, text=part.text, logprobs=part.logprobs)
+        return events + self._event(ContentPartEvent, type="response.content_part.done", **place, part=part)
 
-    def _added(self, item: OutputItem, index: int, part: OutputText | ReasoningText) -> bytes:
-        events = self._event(OutputItemEvent, type="response.output_item.added", output_index=index, item=item)
-        kind = "response.content_part.added"
-        return events + self._event(ContentPartEvent, type=kind, item_id=item.id, output_index=index, part=part)
-
-    def _done(self, item: OutputItem, index: int, part: OutputText | ReasoningText) -> bytes:
-        kind = "response.content_part.done"
-        events = self._event(ContentPartEvent, type=kind, item_id=item.id, output_index=index, part=part)
-        return events + self._event(OutputItemEvent, type="response.output_item.done", output_index=index, item=item)
-
-    @property
-    def _place(self) -> dict[str, Any]:
-        return {"item_id": self._item_id, "output_index": self._output.message_index or 0}
-
-    def _delta_template(self) -> tuple[bytes, bytes, bytes]:
-        """Thousands of deltas follow each other, which differ by number and text."""
-        event = TextDeltaEvent(sequence_number=_NUMBER, **self._place, delta=_MARK)
+    def _template(self, kind: OutputKind, place: dict[str, Any]) -> tuple[bytes, bytes, bytes]:
+        event = _DELTAS[kind](sequence_number=_NUMBER, **place, delta=_MARK)
         before, _, rest = _framed(event.type, as_json(event)).partition(b"%d" % _NUMBER)
         between, _, after = rest.partition(json.dumps(_MARK).encode("ascii"))
         return before, between, after

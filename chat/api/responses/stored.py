@@ -1,9 +1,11 @@
 """A stored response, read from its row."""
 
+from collections.abc import Iterable
+
 from chat.schemas.openai.rendering import token_logprob
 from chat.schemas.responses.answers import ResponseAnswer
-from chat.schemas.responses.output import OutputSoFar
-from chat.schemas.responses.rendering import current_response
+from chat.schemas.responses.output import GrowingOutput
+from chat.schemas.responses.rendering import current_response, ended_status, may_call
 from chat.streaming.events import WireLine, entry_line
 from inference.config.tokenizer import get_tokenizer
 from inference.models import Generation
@@ -13,15 +15,17 @@ from inference.token_stream.reader import replay
 
 def stored_response(generation: Generation) -> ResponseAnswer:
     """Return a response; one that has ended with the items that its stream had."""
-    output = OutputSoFar()
+    entries = replay(generation, 0) if generation.is_ended else ()
+    lines = [entry_line(entry) for entry in entries if not isinstance(entry, StatusEntry)]
+    return current_response(generation, finished_output(generation, lines))
+
+
+def finished_output(generation: Generation, lines: Iterable[WireLine]) -> GrowingOutput:
+    """Return the output that the lines of all tokens make; of a response that has not ended, that of no token."""
+    output = GrowingOutput(may_call=may_call(generation))
+    for line in lines:
+        logprob = token_logprob(line["logprobs"], get_tokenizer()) if "logprobs" in line else None
+        list(output.push(line.get("thought", ""), line["token"], logprob))
     if generation.is_ended:
-        for entry in replay(generation, 0):
-            if not isinstance(entry, StatusEntry):
-                push_line(output, entry_line(entry))
-    return current_response(generation, output)
-
-
-def push_line(output: OutputSoFar, line: WireLine) -> None:
-    """Add the token of a line."""
-    logprob = token_logprob(line["logprobs"], get_tokenizer()) if "logprobs" in line else None
-    output.push(line.get("thought", ""), line["token"], logprob)
+        list(output.finish(is_complete=ended_status(generation) == "completed"))
+    return output

@@ -11,21 +11,20 @@ from chat.api.body_parsing import read_object
 from chat.api.json_response import json_response
 from chat.api.responses.errors import openai_fields
 from chat.api.responses.queries import item_page_of, stream_query_of
-from chat.api.responses.stored import push_line, stored_response
+from chat.api.responses.stored import finished_output, stored_response
 from chat.api.responses.streams import response_stream
 from chat.api.turn_requests import AcceptedTurn, for_callers, has_long_body, idempotency_key, lines_to_end
 from chat.schemas.requests import ChatRequest
 from chat.schemas.responses.answers import DeletedResponse, ResponseAnswer
 from chat.schemas.responses.bodies import ResponseCall, responses_request
 from chat.schemas.responses.identifiers import response_id
-from chat.schemas.responses.output import OutputSoFar
 from chat.schemas.responses.rendering import ended_response, is_background
 from chat.services import turns
 from chat.services.responses import deletion, input_items, lookup
 from chat.services.served_models import chat_model, require_model
 from chat.streaming.admission import in_arrival_order
 from chat.streaming.background import in_thread, spawn
-from chat.streaming.events import WireLine, start, stops_when_left
+from chat.streaming.events import start, stops_when_left
 from inference.models import Generation
 
 
@@ -92,11 +91,7 @@ def _read(request: HttpRequest) -> tuple[ResponseCall, ChatRequest]:
 
 
 async def _whole(accepted: AcceptedTurn, caller: Caller) -> ResponseAnswer:
-    output = OutputSoFar()
-    last: WireLine = {}
-    async for line in lines_to_end(accepted, caller):
-        last = line
-        push_line(output, line)
+    lines = [line async for line in lines_to_end(accepted, caller)]
     generation_id = accepted.turn.generation_id
     generation: Generation = await in_thread(turns.get_generation, caller=caller, generation_id=generation_id)
-    return ended_response(generation, last, output)
+    return ended_response(generation, lines[-1], finished_output(generation, lines))

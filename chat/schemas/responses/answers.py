@@ -63,9 +63,10 @@ class InputMessageItem(Struct, frozen=True, kw_only=True):
     content: list[InputText]
 
 
-class FunctionCallItem(Struct, frozen=True, kw_only=True):
+class FunctionCallItem(Struct, frozen=True, kw_only=True, tag_field="type", tag="function_call"):
+    """A call of a function; ``arguments`` is JSON, cut where ``status`` is incomplete."""
+
     id: str
-    type: Literal["function_call"] = "function_call"
     call_id: str
     name: str
     arguments: str
@@ -80,8 +81,8 @@ class FunctionOutputItem(Struct, frozen=True, kw_only=True):
     status: ItemStatus = "completed"
 
 
-OutputItem = ReasoningItem | OutputMessage
-AnyItem = OutputItem | InputMessageItem | FunctionCallItem | FunctionOutputItem
+OutputItem = ReasoningItem | OutputMessage | FunctionCallItem
+AnyItem = OutputItem | InputMessageItem | FunctionOutputItem
 
 
 class ItemList(Struct, frozen=True, kw_only=True):
@@ -155,7 +156,7 @@ class ResponseAnswer(Struct, frozen=True, kw_only=True):
     max_output_tokens: int | None
     max_tool_calls: int | None
     model: str
-    output: list[ReasoningItem | OutputMessage]
+    output: list[OutputItem]
     parallel_tool_calls: bool
     previous_response_id: str | None
     prompt_cache_key: str | None

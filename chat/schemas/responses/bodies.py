@@ -25,11 +25,16 @@ from chat.schemas.openai.chat_bodies import (
     ModelName,
 )
 from chat.schemas.openai.messages import unsupported
-from chat.schemas.output_format import ResponseFormat, Schema, format_grammar, schema_grammar
+from chat.schemas.output_format import Schema, schema_grammar
 from chat.schemas.requests import DEFAULT_RAG_TOP_K, QUARTER_CONTEXT, ChatRequest
 from chat.schemas.responses.identifiers import generation_id_of
 from chat.schemas.responses.items import InputItem, response_input
+from chat.schemas.responses.tools import ResponseToolChoice, ResponseTools, response_tool_use
 from chat.schemas.scalars import NonEmptyText, Text
+from chat.schemas.tool_use import tools_grammar
+from chat.tool_calling.tools import ToolMode, ToolUse
+from inference.engine.grammar.schema_parts import JsonSchema
+from inference.engine.grammar.sources import ANY_OBJECT
 
 LOGPROBS = "message.output_text.logprobs"
 MAX_TAG_CHARS = 512
@@ -54,7 +59,7 @@ class ConversationReference(msgspec.Struct, frozen=True, kw_only=True):
     id: NonEmptyText
 
 
-class TextFormat(msgspec.Struct, frozen=True, kw_only=True):
+class TextFormat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The form of the answer. A schema is always obeyed; ``strict`` and ``description`` change nothing."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -64,15 +69,20 @@ class TextFormat(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.type == "json_schema" and self.schema is None:
-            raise FieldError("schema", "is required")
+        for name in ("name", "schema") if self.type == "json_schema" else ():
+            if getattr(self, name) is None:
+                raise FieldError(name, "is required")
+
+    @property
+    def json_schema(self) -> JsonSchema | None:
+        """The schema that the answer obeys; None for plain text."""
+        return {"text": None, "json_object": ANY_OBJECT, "json_schema": self.schema}[self.type]
 
     @property
     def grammar(self) -> str:
         """Raises InvalidRequest with the path of the part that cannot be compiled."""
-        if self.type == "json_schema" and self.schema is not None:
-            return schema_grammar(self.schema, field="text.format.schema")
-        return "" if self.type == "text" else format_grammar(ResponseFormat(type=self.type), field="text.format")
+        schema = self.json_schema
+        return "" if schema is None else schema_grammar(schema, field="text.format.schema")
 
 
 class TextConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +127,8 @@ class ResponseBody(RunOptionsBody, frozen=True, kw_only=True):
     truncation: Literal["auto", "disabled"] | None = None
     text: TextConfig | None = None
     reasoning: ReasoningOptions | None = None
+    tools: ResponseTools | None = None
+    tool_choice: ResponseToolChoice | None = None
     parallel_tool_calls: bool | None = None
     max_tool_calls: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     user: Tag | None = None
@@ -126,9 +138,7 @@ class ResponseBody(RunOptionsBody, frozen=True, kw_only=True):
     use_rag: bool | None = None
     rag_top_k: TopK | None = None
     strategy: Strategy | None = None
-    # Refused below unless they ask for nothing.
-    tools: Any = None
-    tool_choice: Any = None
+    # Refused below.
     prompt: Any = None
 
     def __post_init__(self) -> None:
@@ -158,8 +168,6 @@ class ResponseCall:
     is_background: bool
 
 
-# Values of a field that ask for nothing; every other one is refused.
-_WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {"tools": ([],), "tool_choice": ("none", "auto"), "prompt": ()}
 # Fields that a response repeats as they were sent.
 _REPEATED = (
     "instructions",
@@ -177,7 +185,8 @@ _REPEATED = (
 def responses_request(data: object) -> tuple[ResponseCall, ChatRequest]:
     """Return the typed request. Raises InvalidRequest with the field's path, NotFound for an impossible id."""
     body = decode(ResponseBody, data)
-    _check_supported(body)
+    if body.prompt is not None:
+        raise unsupported("prompt", "stored prompts are not supported")
     follows = _previous(body.previous_response_id)
     conversation_id = existing_id(body.conversation_id, field="conversation", noun="conversation")
     appends = bool(follows or conversation_id)
@@ -185,14 +194,15 @@ def responses_request(data: object) -> tuple[ResponseCall, ChatRequest]:
     options = {"max_tokens": QUARTER_CONTEXT} | run_options(body)
     if body.max_output_tokens is not None:
         options["max_tokens"] = body.max_output_tokens
-    if body.text and body.text.format:
-        options["grammar"] = body.text.format.grammar
+    use = response_tool_use(body.tools, body.tool_choice, parallel=body.parallel_tool_calls)
+    options |= _form(body, use)
     has_logprobs = LOGPROBS in (body.include or ())
     request = ChatRequest(
         **options | {"strategy": _strategy(body)} | set_fields(body, ("use_rag", "strategy", "store")),
         rag_top_k=clamped(body.rag_top_k, DEFAULT_RAG_TOP_K, MAX_TOP_K),
         n_logprobs=max(1, body.top_logprobs or 0) if has_logprobs else 0,
         messages=items.dialogue,
+        tool_use=use,
         conversation_id=conversation_id,
         follows=follows,
         appends=appends,
@@ -202,11 +212,17 @@ def responses_request(data: object) -> tuple[ResponseCall, ChatRequest]:
     return call, replace(request, response=_kept(body, request) | items.facts)
 
 
-def _check_supported(body: ResponseBody) -> None:
-    for name, harmless in _WITHOUT_EFFECT.items():
-        value = getattr(body, name)
-        if value is not None and value not in harmless:
-            raise unsupported(name, f"{name} is not supported yet")
+def _form(body: ResponseBody, use: ToolUse | None) -> dict[str, Any]:
+    """Return the grammar that the answer obeys. Raises InvalidRequest with the path of what cannot be compiled."""
+    text_format = body.text.format if body.text else None
+    if not (use and use.offered):
+        return {"grammar": text_format.grammar} if text_format else {}
+    for name in ("grammar", "json_schema", "response_format"):
+        if getattr(body, name):
+            raise unsupported(name, f"{name} cannot be combined with tools; use text.format")
+    schema = text_format.json_schema if text_format else None
+    grammar = tools_grammar(use, schema_path_of=lambda index: f"tools[{index}].parameters", text_schema=schema)
+    return {"grammar": grammar, "grammar_has_text": use.mode is ToolMode.AUTO and schema is None}
 
 
 def _previous(text: str | None) -> uuid.UUID | None:
@@ -233,6 +249,9 @@ def _kept(body: ResponseBody, request: ChatRequest) -> dict[str, Any]:
     }
     if body.metadata:
         kept["metadata"] = dict(body.metadata)
+    if body.tools:
+        kept |= {"tools": [msgspec.to_builtins(tool) for tool in body.tools]}
+        kept["tool_choice"] = msgspec.to_builtins(body.tool_choice or "auto")
     if body.text and body.text.format:
         kept["format"] = msgspec.to_builtins(body.text.format)
     if body.reasoning:

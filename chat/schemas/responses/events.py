@@ -6,9 +6,8 @@ from msgspec import Struct
 
 from chat.schemas.openai.chat_answers import TokenLogprob
 from chat.schemas.responses.answers import (
-    OutputMessage,
+    OutputItem,
     OutputText,
-    ReasoningItem,
     ReasoningText,
     ResponseAnswer,
     TextAnnotation,
@@ -34,15 +33,20 @@ class OutputItemEvent(Struct, frozen=True, kw_only=True):
     type: Literal["response.output_item.added", "response.output_item.done"]
     sequence_number: int
     output_index: int
-    item: ReasoningItem | OutputMessage
+    item: OutputItem
 
 
-class ContentEvent(Struct, frozen=True, kw_only=True):
-    """Base of the events about one part of an item."""
+class ItemEvent(Struct, frozen=True, kw_only=True):
+    """Base of the events within an item."""
 
     sequence_number: int
     item_id: str
     output_index: int
+
+
+class ContentEvent(ItemEvent, frozen=True, kw_only=True):
+    """Base of the events about one part of an item."""
+
     content_index: int = 0
 
 
@@ -73,6 +77,17 @@ class ReasoningDoneEvent(ContentEvent, frozen=True, kw_only=True):
     text: str
 
 
+class ArgumentsDeltaEvent(ItemEvent, frozen=True, kw_only=True):
+    type: Literal["response.function_call_arguments.delta"] = "response.function_call_arguments.delta"
+    delta: str
+
+
+class ArgumentsDoneEvent(ItemEvent, frozen=True, kw_only=True):
+    type: Literal["response.function_call_arguments.done"] = "response.function_call_arguments.done"
+    name: str
+    arguments: str
+
+
 class TextAnnotationEvent(ContentEvent, frozen=True, kw_only=True):
     type: Literal["response.output_text.annotation.added"] = "response.output_text.annotation.added"
     annotation_index: int
@@ -97,6 +112,8 @@ EVENTS = (
     TextDoneEvent,
     ReasoningDeltaEvent,
     ReasoningDoneEvent,
+    ArgumentsDeltaEvent,
+    ArgumentsDoneEvent,
     TextAnnotationEvent,
     StreamErrorEvent,
 )

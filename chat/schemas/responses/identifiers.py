@@ -6,6 +6,8 @@ import uuid
 RESPONSE_PREFIX = "resp_"
 MESSAGE_PREFIX = "msg_"
 REASONING_PREFIX = "rs_"
+CALL_PREFIX = "fc_"
+OUTPUT_PREFIX = "fco_"
 _HEX = re.compile("[0-9a-f]{32}", re.ASCII)
 
 
@@ -18,8 +20,9 @@ def message_item_id(row_id: uuid.UUID) -> str:
     return f"{MESSAGE_PREFIX}{row_id.hex}"
 
 
-def reasoning_item_id(generation_id: uuid.UUID, index: int) -> str:
-    return f"{REASONING_PREFIX}{generation_id.hex}{index:x}"
+def output_item_id(prefix: str, generation_id: uuid.UUID, number: int) -> str:
+    """Return the id of the item with that number among those of its kind."""
+    return f"{prefix}{generation_id.hex}{f'{number:x}' if number else ''}"
 
 
 def generation_id_of(text: str) -> uuid.UUID | None:

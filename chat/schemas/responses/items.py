@@ -1,6 +1,5 @@
 """Input items of /v1/responses: decoded, and turned into the messages of a dialogue."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from chat.schemas.decoding import FieldError, invalid_field
 from chat.schemas.openai.messages import unsupported
 from chat.schemas.requests import ChatMessage
 from chat.schemas.scalars import NonEmptyText, Text
+from chat.tool_calling.call_text import answer_text, results_text
 
 MESSAGE, CALL, OUTPUT, REASONING = "message", "function_call", "function_call_output", "reasoning"
 TEXT_PARTS = ("input_text", "output_text", "text", "refusal")
@@ -57,21 +57,45 @@ class InputItem(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """Text as the model reads it."""
-        if self.kind == CALL:
-            return json.dumps({"name": self.name, "arguments": self.arguments}, ensure_ascii=False)
         content = self.output if self.kind == OUTPUT else self.content
         if isinstance(content, list):
             return "\n".join(part.text or part.refusal or "" for part in content)
         return content or ""
 
+
+@dataclass(frozen=True)
+class ItemGroup:
+    """Items that are one message of the dialogue: a message with the calls after it, or outputs in a row."""
+
+    items: tuple[InputItem, ...]
+
+    @property
+    def role(self) -> ChatRole:
+        return _role(self.items[0])
+
+    @property
+    def text(self) -> str:
+        """Text as the model reads it."""
+        if self.items[0].kind == OUTPUT:
+            return results_text(item.text for item in self.items)
+        calls = [(item.name or "", item.arguments or "") for item in self.items if item.kind == CALL]
+        return answer_text(self.items[0].text, calls)
+
     @property
     def facts(self) -> dict[str, Any]:
-        """What a message's row does not say of the item; empty for a message of the user or the assistant."""
-        if self.kind == MESSAGE:
-            return {"role": self.role} if self.is_system else {}
-        facts = {"type": self.kind, "call_id": self.call_id}
-        return facts | {"name": self.name} if self.kind == CALL else facts
+        """What a message's row does not say of its items; empty for a plain message. Outputs with their lengths."""
+        first = self.items[0]
+        if first.kind == OUTPUT:
+            return {"outputs": [[item.call_id, len(item.text)] for item in self.items]}
+        if calls := [item.call_id for item in self.items if item.kind == CALL]:
+            return {"calls": calls}
+        return {"role": first.role} if first.is_system else {}
+
+    def takes(self, item: InputItem) -> bool:
+        """Return whether the item belongs to this message."""
+        if item.kind == OUTPUT:
+            return self.items[-1].kind == OUTPUT
+        return item.kind == CALL and self.role is ChatRole.ASSISTANT
 
 
 @dataclass(frozen=True)
@@ -93,14 +117,24 @@ class ResponseInput:
     def dialogue(self) -> tuple[ChatMessage, ...]:
         system = "\n\n".join(item.text for item in self.items[: self.n_system])
         head = (ChatMessage(ChatRole.SYSTEM, system),) if system.strip() else ()
-        return (*head, *(ChatMessage(_role(item), item.text) for item in self.items[self.n_system :]))
+        return (*head, *(ChatMessage(group.role, group.text) for group in self._groups))
 
     @property
     def facts(self) -> dict[str, list[Any]]:
         """What is kept of the items beside their messages; empty for plain messages."""
-        facts = [item.facts for item in self.items[self.n_system :]]
+        facts = [group.facts for group in self._groups]
         roles = [item.role for item in self.items[: self.n_system]]
         return ({"items": facts} if any(facts) else {}) | ({"system_roles": roles} if roles else {})
+
+    @property
+    def _groups(self) -> list[ItemGroup]:
+        groups: list[ItemGroup] = []
+        for item in self.items[self.n_system :]:
+            if groups and groups[-1].takes(item):
+                groups[-1] = ItemGroup((*groups[-1].items, item))
+            else:
+                groups.append(ItemGroup((item,)))
+        return groups
 
 
 def _role(item: InputItem) -> ChatRole:

@@ -6,11 +6,12 @@ from typing import Any
 from msgspec import UNSET
 
 from chat.schemas import answers
-from chat.schemas.openai.chat_answers import TokenLogprob
 from chat.schemas.openai.rendering import annotations_of, timings_of
+from chat.schemas.openai.tool_answers import call_id
 from chat.schemas.requests import RESPONSE
 from chat.schemas.responses.answers import (
     AnswerTextConfig,
+    FunctionCallItem,
     IncompleteDetails,
     InputTokenDetails,
     ItemStatus,
@@ -28,13 +29,24 @@ from chat.schemas.responses.answers import (
     ResponseUsage,
     TextAnnotation,
 )
-from chat.schemas.responses.identifiers import message_item_id, reasoning_item_id, response_id
-from chat.schemas.responses.output import OutputSoFar, ThoughtOutput
+from chat.schemas.responses.identifiers import (
+    CALL_PREFIX,
+    MESSAGE_PREFIX,
+    REASONING_PREFIX,
+    output_item_id,
+    response_id,
+)
+from chat.schemas.responses.output import GrowingItem, GrowingOutput, OutputKind
 from inference.models import WAITING, FinishReason, Generation, Status
 
 Line = dict[str, Any]
 
 INVALID_PROMPT = "context_overflow"
+_PREFIXES = {
+    OutputKind.THOUGHT: REASONING_PREFIX,
+    OutputKind.MESSAGE: MESSAGE_PREFIX,
+    OutputKind.CALL: CALL_PREFIX,
+}
 
 
 def started_response(generation: Generation, status: ResponseStatus) -> ResponseAnswer:
@@ -42,14 +54,14 @@ def started_response(generation: Generation, status: ResponseStatus) -> Response
     return _response(generation, status)
 
 
-def current_response(generation: Generation, output: OutputSoFar) -> ResponseAnswer:
-    """Return a response as it is; ``output`` counts once it has ended."""
+def current_response(generation: Generation, output: GrowingOutput) -> ResponseAnswer:
+    """Return a response as it is; ``output`` is finished if it has ended."""
     if not generation.is_ended:
         return _response(generation, running_status(generation))
     return ended_response(generation, answers.final_line(generation), output)
 
 
-def ended_response(generation: Generation, last: Line, output: OutputSoFar) -> ResponseAnswer:
+def ended_response(generation: Generation, last: Line, output: GrowingOutput) -> ResponseAnswer:
     """Return a response with its output; ``last`` is the final line of its stream."""
     status = ended_status(generation)
     is_cut = status == "incomplete"
@@ -59,7 +71,7 @@ def ended_response(generation: Generation, last: Line, output: OutputSoFar) -> R
         completed_at=_seconds(generation.finished_at) if status == "completed" else None,
         error=_failure(generation) if status == "failed" else None,
         incomplete_details=IncompleteDetails(reason="max_output_tokens") if is_cut else None,
-        output=output_items(generation, last, output),
+        output=[output_item(item, generation, last) for item in output.items],
         usage=_usage(last),
         timings=timings_of(last),
         rag_error=last.get("rag_error", UNSET),
@@ -83,38 +95,30 @@ def is_background(generation: Generation) -> bool:
     return bool(generation.details[RESPONSE]["background"])
 
 
-def output_items(generation: Generation, last: Line, output: OutputSoFar) -> list[OutputItem]:
-    """Return the items of an ended response. One that was stopped before its first character has no message."""
-    items: dict[int, OutputItem] = {
-        thought.index: reasoning_item(
-            generation, thought, is_open=output.is_thinking and thought is output.thoughts[-1]
-        )
-        for thought in output.thoughts
-    }
-    if has_message(generation):
-        place = output.n_items if output.message_index is None else output.message_index
-        items[place] = _message(generation, last, output.logprobs)
-    return [items[index] for index in sorted(items)]
+def may_call(generation: Generation) -> bool:
+    """Return whether the answer may call functions."""
+    kept = generation.details[RESPONSE]
+    return bool(kept.get("tools")) and kept.get("tool_choice") != "none"
 
 
-def has_message(generation: Generation) -> bool:
-    return bool(generation.text) or ended_status(generation) == "completed"
-
-
-def reasoning_item(generation: Generation, thought: ThoughtOutput, *, is_open: bool = False) -> ReasoningItem:
-    """Return a thought as an item; ``is_open``: the response ended within it."""
-    return ReasoningItem(
-        id=reasoning_item_id(generation.pk, thought.index),
-        status="incomplete" if is_open and ended_status(generation) != "completed" else "completed",
-        content=[ReasoningText(text=thought.text)],
-    )
-
-
-def _message(generation: Generation, last: Line, logprobs: list[TokenLogprob]) -> OutputMessage:
-    status: ItemStatus = "completed" if ended_status(generation) == "completed" else "incomplete"
-    annotations = text_annotations(generation.text, last)
-    part = OutputText(text=generation.text, annotations=annotations, logprobs=logprobs)
-    return OutputMessage(id=message_item_id(generation.pk), status=status, content=[part])
+def output_item(item: GrowingItem, generation: Generation, last: Line | None = None) -> OutputItem:
+    """Return an item as it is; ``last`` is the final line once the response has ended."""
+    status: ItemStatus = "in_progress"
+    if last is not None or not item.is_open:
+        status = "incomplete" if item.is_open and ended_status(generation) != "completed" else "completed"
+    is_empty = status == "in_progress"
+    item_id = output_item_id(_PREFIXES[item.kind], generation.pk, item.number)
+    match item.kind:
+        case OutputKind.THOUGHT:
+            return ReasoningItem(id=item_id, status=status, content=[] if is_empty else [ReasoningText(text=item.text)])
+        case OutputKind.CALL:
+            name = call_id(generation.pk, item.number)
+            return FunctionCallItem(id=item_id, call_id=name, name=item.name, arguments=item.text, status=status)
+        case OutputKind.MESSAGE:
+            # What a text before calls cites is known too late for the order of the events.
+            annotations = text_annotations(item.text, last) if last and not item.precedes_call else []
+            part = OutputText(text=item.text, annotations=annotations, logprobs=item.logprobs)
+            return OutputMessage(id=item_id, status=status, content=[] if is_empty else [part])
 
 
 def text_annotations(text: str, last: Line) -> list[TextAnnotation]:
@@ -157,8 +161,8 @@ def _response(generation: Generation, status: ResponseStatus, **ended: Any) -> R
         store=kept["store"],
         temperature=kept["temperature"],
         text=AnswerTextConfig(format=kept.get("format", {"type": "text"}), verbosity=kept.get("verbosity", "medium")),
-        tool_choice="auto",
-        tools=[],
+        tool_choice=kept.get("tool_choice", "auto"),
+        tools=kept.get("tools", []),
         top_logprobs=kept.get("top_logprobs", 0),
         top_p=kept["top_p"],
         truncation=kept["truncation"],

@@ -1,7 +1,7 @@
 """The input of a response as items: the messages that its answer follows, and instructions that came as items."""
 
-import json
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from chat.error_translation import translated
 from chat.errors import NotFound
 from chat.models import Conversation, Message, Role
 from chat.schemas.answer_types import as_json
+from chat.schemas.openai.tool_answers import call_id
 from chat.schemas.requests import RESPONSE
 from chat.schemas.responses.answers import (
     AnyItem,
@@ -21,7 +22,10 @@ from chat.schemas.responses.answers import (
     OutputMessage,
     OutputText,
 )
-from chat.schemas.responses.identifiers import message_item_id
+from chat.schemas.responses.identifiers import CALL_PREFIX, OUTPUT_PREFIX, message_item_id, output_item_id
+from chat.schemas.responses.rendering import may_call
+from chat.tool_calling.call_parser import parse_answer
+from chat.tool_calling.call_text import RESULT_START, results_text
 from inference.models import Generation, Status
 
 Facts = dict[str, Any]
@@ -61,7 +65,7 @@ def _items(generation: Generation) -> list[AnyItem]:
     rows = answer.conversation.messages.in_order().filter(position__lt=answer.position)
     messages = list(rows)
     facts = _facts(messages, generation)
-    items = [_item(message, fact) for message, fact in zip(messages, facts, strict=True)]
+    items = [item for message, fact in zip(messages, facts, strict=True) for item in _items_of(message, fact)]
     answers = [generation, *(message.generation for message in messages if message.generation)]
     return [*_system_items(answer.conversation, answers), *items]
 
@@ -87,15 +91,45 @@ def _system_items(conversation: Conversation, answers: Sequence[Generation]) -> 
     return [InputMessageItem(id=message_item_id(conversation.pk), role=roles[0], content=content)]
 
 
-def _item(message: Message, fact: Facts) -> AnyItem:
-    item_id = message_item_id(message.pk)
-    if fact.get("type") == "function_call":
-        call = json.loads(message.text)
-        return FunctionCallItem(id=item_id, call_id=fact["call_id"], name=call["name"], arguments=call["arguments"])
-    if fact.get("type") == "function_call_output":
-        return FunctionOutputItem(id=item_id, call_id=fact["call_id"], output=message.text)
-    if message.role == Role.ASSISTANT:
-        item_id = message_item_id(message.generation_id or message.pk)
-        status: ItemStatus = "completed" if message.status == Status.COMPLETE else "incomplete"
-        return OutputMessage(id=item_id, status=status, content=[OutputText(text=message.text)])
-    return InputMessageItem(id=item_id, role=fact.get("role", "user"), content=[InputText(text=message.text)])
+def _items_of(message: Message, fact: Facts) -> Iterator[AnyItem]:
+    """Yield the items that a message was made of, or that an answer consists of."""
+    if "outputs" in fact:
+        yield from _outputs(message, fact)
+    elif message.role == Role.ASSISTANT:
+        yield from _answer(message, fact)
+    else:
+        content = [InputText(text=message.text)]
+        yield InputMessageItem(id=message_item_id(message.pk), role=fact.get("role", "user"), content=content)
+
+
+def _outputs(message: Message, fact: Facts) -> Iterator[AnyItem]:
+    start = len(RESULT_START) + 1
+    for number, (call, length) in enumerate(fact["outputs"]):
+        item_id = output_item_id(OUTPUT_PREFIX, message.pk, number)
+        yield FunctionOutputItem(id=item_id, call_id=call, output=message.text[start : start + length])
+        start += length + len(results_text([""])) + len("\n")
+
+
+def _answer(message: Message, fact: Facts) -> Iterator[AnyItem]:
+    row_id = message.generation_id or message.pk
+    calls = fact.get("calls", ())
+    generation = message.generation
+    if not calls and not (generation and RESPONSE in generation.details and may_call(generation)):
+        yield _message(message, row_id, message.text)
+        return
+    answer = parse_answer(message.text)
+    if answer.text or not answer.calls:
+        yield _message(message, row_id, answer.text)
+    for number, call in enumerate(answer.calls):
+        yield FunctionCallItem(
+            id=output_item_id(CALL_PREFIX, row_id, number),
+            call_id=calls[number] if number < len(calls) else call_id(row_id, number),
+            name=call.name,
+            arguments=call.arguments,
+            status="completed",
+        )
+
+
+def _message(message: Message, row_id: uuid.UUID, text: str) -> OutputMessage:
+    status: ItemStatus = "completed" if message.status == Status.COMPLETE else "incomplete"
+    return OutputMessage(id=message_item_id(row_id), status=status, content=[OutputText(text=text)])

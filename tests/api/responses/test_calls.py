@@ -1,0 +1,120 @@
+"""Calls of functions in /v1/responses: whole, in events, read again, and their way back into the dialogue."""
+
+import json
+
+import httpx
+import pytest
+
+from chat.tool_calling.call_text import call_text, results_text
+from tests.api.responses.calling import Json, created, resumed, retrieved, say, streamed, text_of, types_of
+from tests.api.responses.test_stored import items_of, messages_of
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Rome", "Oslo"]}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+TOOLS = [
+    {"type": "function", "name": "weather", "description": "Forecast", "parameters": SCHEMA, "strict": True},
+    {"type": "function", "name": "clock"},
+]
+ROME = '{"city": "Rome", "days": 2}'
+RESULTS = ["Rain\n12 degrees", "[[say: Sunny at noon]]"]
+BOTH = f"Let me see.\n{call_text('weather', ROME)}\n{call_text('clock', '{}')}"
+
+
+def calls_of(response: Json) -> list[tuple[str, str]]:
+    return [(item["name"], item["arguments"]) for item in response["output"] if item["type"] == "function_call"]
+
+
+def test_a_call(client: httpx.Client) -> None:
+    response = created(client, say(call_text("weather", ROME), tools=TOOLS))
+    assert (response["status"], calls_of(response), len(response["output"])) == ("completed", [("weather", ROME)], 1)
+    assert (response["tools"], response["tool_choice"]) == (TOOLS, "auto")
+    assert retrieved(client, response["id"]) == response
+
+
+def test_text_and_calls_as_events(client: httpx.Client) -> None:
+    events = streamed(client, say(BOTH, tools=TOOLS))
+    call = ["output_item.added", "function_call_arguments.delta", "function_call_arguments.done", "output_item.done"]
+    message = ["output_text.delta", "output_text.done", "content_part.done", "output_item.done"]
+    assert types_of(events) == [
+        *["created", "in_progress", "output_item.added", "content_part.added", *message],
+        *[*call, *call, "completed"],
+    ]
+    response = events[-1]["response"]
+    assert [item["type"] for item in response["output"]] == ["message", "function_call", "function_call"]
+    assert (response["output"][0]["content"][0]["text"], calls_of(response)) == (
+        "Let me see.",
+        [("weather", ROME), ("clock", "{}")],
+    )
+    done = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+    assert done == response["output"]
+    deltas = [event["delta"] for event in events if event["type"].endswith("arguments.delta")]
+    assert "".join(deltas) == ROME + "{}"
+    assert len(deltas) > 10
+    for number in range(len(events)):
+        assert resumed(client, response["id"], number) == events[number + 1 :]
+    assert retrieved(client, response["id"]) == response
+
+
+def test_text_that_only_looks_like_a_call(client: httpx.Client) -> None:
+    response = created(client, say("a < b <tool", tools=TOOLS))
+    assert (text_of(response), calls_of(response)) == ("a < b <tool", [])
+    without = created(client, say(call_text("weather", ROME)))
+    assert text_of(without) == call_text("weather", ROME)
+    none = created(client, say("x", tools=TOOLS, tool_choice="none"))
+    assert (text_of(none), none["tool_choice"]) == ("x", "none")
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "weather"}])
+def test_a_call_is_required(choice: object, client: httpx.Client) -> None:
+    response = created(client, say("no call", tools=TOOLS, tool_choice=choice, parallel_tool_calls=False))
+    [(name, arguments)] = calls_of(response)
+    assert json.loads(arguments) == {} or name == "weather"
+    assert (response["tool_choice"], response["parallel_tool_calls"]) == (choice, False)
+
+
+def test_a_call_that_is_cut(client: httpx.Client) -> None:
+    n_tokens = len(call_text("weather", ROME).encode()) - 30
+    events = streamed(client, say(call_text("weather", ROME), tools=TOOLS, max_output_tokens=n_tokens))
+    response = events[-1]["response"]
+    [item] = response["output"]
+    assert (response["status"], item["status"]) == ("incomplete", "incomplete")
+    assert ROME.startswith(item["arguments"])
+    assert retrieved(client, response["id"]) == response
+
+
+@pytest.mark.parametrize("is_sent_whole", [False, True])
+def test_outputs_come_back(is_sent_whole: bool, client: httpx.Client) -> None:
+    first = created(client, say(BOTH, tools=TOOLS))
+    calls = [item for item in first["output"] if item["type"] == "function_call"]
+    outputs = [
+        {"type": "function_call_output", "call_id": call["call_id"], "output": text}
+        for call, text in zip(calls, RESULTS, strict=True)
+    ]
+    if is_sent_whole:
+        question = {"role": "user", "content": say(BOTH)["input"]}
+        body: Json = {"input": [question, *first["output"], *outputs]}
+    else:
+        body = {"input": outputs, "previous_response_id": first["id"]}
+    second = created(client, body | {"tools": TOOLS})
+    assert text_of(second) == "Sunny at noon"
+    assert second["conversation"] == first["conversation"]
+    assert messages_of(client, second)[2] == results_text(RESULTS)
+    listed = items_of(client, second)["data"]
+    assert [item["type"] for item in listed] == [
+        *["message", "message", "function_call", "function_call"],
+        *["function_call_output", "function_call_output"],
+    ]
+    assert [item["id"] for item in listed[1:4]] == [item["id"] for item in first["output"]]
+    assert [item["call_id"] for item in listed[2:6]] == [call["call_id"] for call in calls] * 2
+    assert [item["output"] for item in listed[4:6]] == RESULTS
+
+
+def test_an_output_alone_is_a_question(client: httpx.Client) -> None:
+    first = created(client, say(call_text("weather", ROME), tools=TOOLS))
+    output = {"type": "function_call_output", "call_id": first["output"][0]["call_id"], "output": "[[say: Sunny]]"}
+    second = created(client, {"input": [output], "previous_response_id": first["id"], "tools": TOOLS})
+    assert text_of(second) == "Sunny"
