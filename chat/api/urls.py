@@ -42,7 +42,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^transcripts/speakers/?$", memory.speakers, name="transcripts-speakers"),
     re_path(r"^transcripts/count/?$", memory.count_transcripts, name="transcripts-count"),
     # Whoever names recordings may use slashes.
-    re_path(r"^transcript/(?P<job_id>.+?)/?$", memory.transcript, name="transcript"),
+    re_path(r"^transcript/(?P<job_id>(?s:.+?))/?$", memory.transcript, name="transcript"),
     re_path(r"^warmup/?$", card.warmup, name="card-warmup"),
     re_path(r"^move-to-cpu/?$", card.move_to_cpu, name="card-move-to-cpu"),
     re_path(r"^release-session/?$", card.release_session, name="card-release-session"),

@@ -1,6 +1,7 @@
 """The RAG service's endpoints over the built-in store, field for field, and bad input for each of them."""
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -187,6 +188,14 @@ def test_transcripts(filled: Api) -> None:
     assert filled.get("/transcript/a/b").body["segment_count"] == 0
     assert filled.call("DELETE", "/transcript/a/b").body == {"success": True, "job_id": "a/b"}
     assert filled.get("/transcript/a/b").told == (404, "not_found")
+
+
+@pytest.mark.parametrize("job_id", ["a\nb", "a\r\nb", "a\u2028b", "a/\x0b"])
+def test_a_job_id_with_line_breaks(job_id: str, filled: Api) -> None:
+    filled.post("/index/transcript", MEETING | {"job_id": job_id, "segments": []})
+    path = f"/transcript/{quote(job_id)}"
+    assert filled.get(path).body["job_id"] == job_id
+    assert filled.call("DELETE", path).body == {"success": True, "job_id": job_id}
 
 
 EMOTION = str(SEGMENTS[0]["emotion"])

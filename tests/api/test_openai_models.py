@@ -87,6 +87,15 @@ def test_errors_of_other_parts_have_the_same_form() -> None:
     assert api.get("/nothing").body["error"] == {"code": "not_found", "message": "nothing is served at '/nothing'"}
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize("name", ["a%0Ab", "%0A", "a%0D%0Ab", "a%E2%80%A8b", "a%0B", "%0A/x"])
+@pytest.mark.parametrize("path", ["/v1/models/", "/models/", "/v1/responses/", "/responses/", "/v1/"])
+def test_a_line_break_in_an_id_changes_no_form(method: str, name: str, path: str) -> None:
+    answer = Api().call(method, path + name)
+    assert answer.status in (404, 405)
+    assert set(answer.body["error"]) >= {"message", "type", "param", "code"}
+
+
 def test_every_answer_has_a_request_id() -> None:
     assert Api().get("/v1/models", {"X-Request-ID": "mine-1"}).headers["X-Request-ID"] == "mine-1"
 

@@ -10,7 +10,8 @@ from chat.schemas.openai.errors import openai_error_response
 # /models/list is a route of another service's clients.
 _PATHS = re.compile(
     r"/(v1/.*|responses(/.*)?|chat/completions|completions|models(?!/list/?$)(/.*)?|embeddings"
-    r"|tokenize|detokenize|apply-template)/?"
+    r"|tokenize|detokenize|apply-template)/?",
+    re.DOTALL,  # an id in a path may have line breaks
 )
 
 

@@ -12,5 +12,5 @@ urlpatterns: list[URLPattern] = [
     re_path(r"^detokenize/?$", text_views.detokenize, name="detokenize"),
     re_path(r"^apply-template/?$", text_views.apply_template, name="apply-template"),
     re_path(r"^(?:v1/)?models/?$", model_views.list_models, name="openai-models"),
-    re_path(r"^(?:v1/)?models/(?P<name>.+?)/?$", model_views.model, name="openai-model"),
+    re_path(r"^(?:v1/)?models/(?P<name>(?s:.+?))/?$", model_views.model, name="openai-model"),
 ]
