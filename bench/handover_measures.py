@@ -230,15 +230,16 @@ def long_chat(there: Rig, n_tokens: int) -> Iterator[tuple[str, str]]:
         found.setdefault(name, []).append((first_ms, there.n_read - n_read, len(prompt) - n_known))
     for name, turns in found.items():
         n_read, n_new = max(each[1] for each in turns), max(each[2] for each in turns)
-        told = f"{spread([each[0] for each in turns], 'ms')}; computed at most {n_read} tokens, {n_new} are new"
-        yield f"first token of its next turn, {name}", told
+        summary = f"{spread([each[0] for each in turns], 'ms')}; computed at most {n_read} tokens, {n_new} are new"
+        yield f"first token of its next turn, {name}", summary
     stayed = statistics.median(each[0] for each in found["stayed"])
     for name in ("on the GPU", "back on the CPU"):
         ratio = statistics.median(each[0] for each in found[name]) / stayed
         yield f"... against the one that stayed, {name} (3 is promised)", f"{ratio:.2f}"
     last = there.records[-1]
-    told = f"{last.moved_bytes / 1e6:.1f} MB, {last.n_snapshots} saved states, in {last.moved_ms:.0f} ms of the runners"
-    yield "moved in the last of these stays, both ways", told
+    states = f"{last.moved_bytes / 1e6:.1f} MB, {last.n_snapshots} saved states"
+    summary = f"{states}, in {last.moved_ms:.0f} ms of the runners"
+    yield "moved in the last of these stays, both ways", summary
     there.to_card()
     generation = there.submit(prompt, 100_000)
     there.first_token_ms(generation)

@@ -102,7 +102,7 @@ def load(report: Report) -> None:
     report.index_ram_mb = (process.memory_info().rss - before) / 1e6
 
 
-def asked(question: Question, *, with_neighbours: bool) -> RetrievalQuery:
+def query_of(question: Question, *, with_neighbours: bool) -> RetrievalQuery:
     return RetrievalQuery(
         text=question.text, top_k=TOP_K, filters=SourceFilters(), owner="", now=NOW, with_neighbours=with_neighbours
     )
@@ -116,7 +116,7 @@ def recall(data: Data, report: Report) -> None:
             for name in switched_off:
                 stack.enter_context(mock.patch.object(*SWITCHES[name]))
             for question in tqdm(data.questions, desc=column, leave=False, mininterval=2):
-                sources = retriever.retrieve(asked(question, with_neighbours=False)).sources
+                sources = retriever.retrieve(query_of(question, with_neighbours=False)).sources
                 found[question.kind].append(question.answer in [source.text for source in sources])
                 if column == "joined" and not found[question.kind][-1]:
                     report.missed.append(f"{question.text} -> {question.answer}")
@@ -128,7 +128,7 @@ def speed(data: Data, report: Report) -> None:
     took_ms = []
     for question in tqdm(data.questions * 2, desc="search", leave=False, mininterval=2):
         started = time.monotonic()
-        retriever.retrieve(asked(question, with_neighbours=True))
+        retriever.retrieve(query_of(question, with_neighbours=True))
         took_ms.append((time.monotonic() - started) * 1000)
     warm = took_ms[len(data.questions) :]
     report.search_p50_ms, report.search_p95_ms = (float(np.percentile(warm, share)) for share in (50, 95))

@@ -148,7 +148,7 @@ class Maker:
         self.rng, self.data = rng, Data()
         self.topics = [f"{a} {b} {c}" for a in FIRST for b in SECOND for c in THIRD]
         rng.shuffle(self.topics)
-        self.facts = [(text, asked, place) for text, asked in PARAPHRASES for place in PLACES]
+        self.facts = [(text, question, place) for text, question in PARAPHRASES for place in PLACES]
         rng.shuffle(self.facts)
 
     def add(self, text: str, *, speaker: str = "", emotion: str = "", said_at: datetime | None = None) -> str:
@@ -167,18 +167,18 @@ class Maker:
         return self.rng.choice(OPINIONS).format(t=topic, n=self.rng.randint(2, 99_999))
 
     def paraphrase(self, number: int) -> None:
-        text, asked, place = self.facts[number]
-        self.ask("paraphrase", asked.format(p=place), self.add(text.format(p=place, n=self.rng.randint(11, 99))))
+        text, question, place = self.facts[number]
+        self.ask("paraphrase", question.format(p=place), self.add(text.format(p=place, n=self.rng.randint(11, 99))))
 
     def exact_name(self) -> None:
         name = "".join(self.rng.choices(SYLLABLES, k=3)).capitalize() + f"-{self.rng.randint(10, 99)}"
-        told = self.opinion(self.topics.pop()) + f", at least {name} thinks so"
-        self.ask("exact name", f"What do we have on {name}?", self.add(told))
+        opinion_text = self.opinion(self.topics.pop()) + f", at least {name} thinks so"
+        self.ask("exact name", f"What do we have on {name}?", self.add(opinion_text))
 
     def by_date(self, number: int) -> None:
         topic = self.topics.pop()
         exact = self.rng.randint(40, 69)
-        said, day = [
+        statements, day = [
             (f"on {(NOW - timedelta(days=exact)).date()}", exact),
             ("yesterday", 1),
             ("on Monday", 2),
@@ -188,7 +188,7 @@ class Maker:
         answer = self.add(self.opinion(topic), said_at=self.moment(day))
         for other in self.rng.sample(OTHER_DAYS, 9):
             self.add(self.opinion(topic), said_at=self.moment(other))
-        self.ask("date", f"What did we discuss {said} concerning our {topic}?", answer)
+        self.ask("date", f"What did we discuss {statements} concerning our {topic}?", answer)
 
     def by_speaker(self) -> None:
         topic = self.topics.pop()
@@ -206,11 +206,11 @@ class Maker:
 
     def by_emotion(self) -> None:
         topic, (emotion, *others) = self.topics.pop(), self.rng.sample(EMOTIONS, 6)
-        asked = {"fear": "worried", "neutral": "neutral", "surprise": "surprised"}.get(emotion, emotion)
+        question = {"fear": "worried", "neutral": "neutral", "surprise": "surprised"}.get(emotion, emotion)
         answer = self.add(self.opinion(topic), emotion=emotion)
         for other in (others * 2)[:9]:
             self.add(self.opinion(topic), emotion=other)
-        self.ask("emotion", f"Who sounded {asked} concerning our {topic}?", answer)
+        self.ask("emotion", f"Who sounded {question} concerning our {topic}?", answer)
 
     def talk(self) -> None:
         rng = self.rng

@@ -144,8 +144,8 @@ def soak(*, minutes: float, seed: int, n_clients: int) -> dict[str, Any]:
         return {
             "minutes": minutes,
             "seed": seed,
-            "requests": len(history.asked),
-            "answered": history.told(),
+            "requests": len(history.operations),
+            "answered": history.counts(),
             "faults": dict(Counter(history.faults)),
             "lost": [each for each in problems if "lost" in each or "still" in each],
             "doubled": [each for each in problems if "generations" in each or "ended" in each],
@@ -164,7 +164,7 @@ def _break(nemesis: Nemesis, minutes: float, history: History) -> None:
         while (left := deadline - time.monotonic()) > 0:
             nemesis.run(min(left, SAMPLE_SECS))
             bar.update(round(minutes * 60 - max(0.0, deadline - time.monotonic())) - bar.n)
-            bar.set_postfix(requests=len(history.asked), faults=len(history.faults))
+            bar.set_postfix(requests=len(history.operations), faults=len(history.faults))
 
 
 def main() -> int:

@@ -106,9 +106,9 @@ class LlamaServer:
 
     async def ask(self, turn: Turn) -> Answer:
         names = itertools.cycle(("User: ", "Assistant: "))
-        said = [name + text for name, text in zip(names, (*turn.history, turn.question))]  # noqa: B905
+        texts = [name + text for name, text in zip(names, (*turn.history, turn.question))]  # noqa: B905
         body = {
-            "prompt": "\n".join(["Go on.\n", *said, "Assistant:"]),
+            "prompt": "\n".join(["Go on.\n", *texts, "Assistant:"]),
             "n_predict": turn.n_out,
             "temperature": 0,
             "ignore_eos": True,

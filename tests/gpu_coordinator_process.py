@@ -18,7 +18,7 @@ Json = dict[str, Any]
 Answer = tuple[int, Json]
 lock = threading.Lock()
 holder: list[str] = []
-asked: list[Json] = []
+requests: list[Json] = []
 mood: Json = {}
 restarts: list[None] = []
 serving = threading.local()  # how many restarts there had been when the request of this thread came
@@ -52,16 +52,16 @@ def new(method: str, path: str, body: Json) -> Answer:
         if not isinstance(body["priority"], int) or not 1000 <= body["timeout_ms"] <= 120_000:
             return 422, {"detail": "unprocessable"}
         error = acquire(body["session_id"])
-        told = {"success": error is None, "session_id": body["session_id"], "acquired_at": None if error else now}
-        return 200, told | {"error": error, "wait_time_ms": 1.0}
+        answer = {"success": error is None, "session_id": body["session_id"], "acquired_at": None if error else now}
+        return 200, answer | {"error": error, "wait_time_ms": 1.0}
     if (method, path) == ("POST", "/gpu/release"):
         success = release(body["session_id"])
         return 200, {"success": success, "session_id": body["session_id"], "released_at": now, "session_duration_ms": 1}
     if (method, path) == ("GET", "/gpu/state"):
         session = holder[0] if holder else None
-        told = {"owner": "gemma" if session else "transcription", "session_id": session, "requester": None}
+        answer = {"owner": "gemma" if session else "transcription", "session_id": session, "requester": None}
         state = "gemma" if session else "transcription"
-        return 200, told | {"acquired_at": None, "state": state, "redis_connected": True, "postgres_connected": True}
+        return 200, answer | {"acquired_at": None, "state": state, "redis_connected": True, "postgres_connected": True}
     return 404, {"detail": "Not Found"}
 
 
@@ -96,7 +96,7 @@ class Handler(JsonHandler):
             return
         with lock:
             serving.n_restarts = len(restarts)
-            asked.append({"method": method, "path": self.path, "body": body})
+            requests.append({"method": method, "path": self.path, "body": body})
         time.sleep(mood.get("hang_secs", 0))
         if "status" in mood:
             self.answer(mood["status"], {"detail": "out of order"})
@@ -113,7 +113,7 @@ class Handler(JsonHandler):
             if "holder" in body:  # as after a restart: who asked before it is granted nothing
                 restarts.append(None)
                 holder[:] = body["holder"]
-            return {"holder": list(holder), "asked": list(asked)}
+            return {"holder": list(holder), "asked": list(requests)}
 
 
 class Server(ThreadingHTTPServer):

@@ -17,7 +17,7 @@ LINES = [
 ]
 
 
-def new_form(asked: dict[str, Any]) -> dict[str, Any]:
+def new_form(request: dict[str, Any]) -> dict[str, Any]:
     results = [
         {
             "id": f"line-{number}",
@@ -28,11 +28,11 @@ def new_form(asked: dict[str, Any]) -> dict[str, Any]:
         }
         for number, (speaker, text, emotion, said_at) in enumerate(LINES)
     ]
-    found = results[: asked["top_k"]]
-    return {"success": True, "query": asked["query"], "count": len(found), "results": found}
+    found = results[: request["top_k"]]
+    return {"success": True, "query": request["query"], "count": len(found), "results": found}
 
 
-def old_form(asked: dict[str, Any]) -> dict[str, Any]:
+def old_form(request: dict[str, Any]) -> dict[str, Any]:
     results = [
         {
             "doc_id": f"line-{number}",
@@ -44,7 +44,7 @@ def old_form(asked: dict[str, Any]) -> dict[str, Any]:
         }
         for number, (speaker, text, emotion, said_at) in enumerate(LINES)
     ]
-    found = results[: asked["top_k"]]
+    found = results[: request["top_k"]]
     return {"results": found, "total_results": len(found), "query_embedding_time": 0.01, "search_time": 0.02}
 
 

@@ -41,10 +41,10 @@ def act(client: Client, address: str, action: str, *selected: object, **more: st
     data = {"action": action, "_selected_action": [str(pk) for pk in selected], **more}
     response = client.post(address, data, follow=True)
     assert response.status_code == 200
-    return said(response.context)
+    return messages_of(response.context)
 
 
-def said(context: object) -> list[str]:
+def messages_of(context: object) -> list[str]:
     return [str(message) for message in context["messages"]]  # type: ignore[index]
 
 
@@ -93,7 +93,7 @@ class TestStopping:
         waiting = unfinished(chat)
         assert "Stop the unfinished answer" in client.get(page_of(chat)).content.decode()
         response = client.post(f"{CONVERSATIONS}{chat.pk}/cancel/", follow=True)
-        assert said(response.context) == ["1 answer cancelled."]
+        assert messages_of(response.context) == ["1 answer cancelled."]
         assert "Stop the unfinished answer" not in response.content.decode()
         assert status_of(waiting)[0] == Status.INTERRUPTED
         assert LogEntry.objects.get().change_message == "Cancelled 1 answer."
@@ -155,7 +155,7 @@ class TestDeleting:
             messages = act(client, CONVERSATIONS, "delete_selected", chat.pk, post="yes")
         else:
             response = client.post(f"{CONVERSATIONS}{chat.pk}/delete/", {"post": "yes"}, follow=True)
-            messages = said(response.context)
+            messages = messages_of(response.context)
         assert messages == ["Not done: the database does not answer"]
         assert Conversation.objects.filter(pk=chat.pk).exists()
 

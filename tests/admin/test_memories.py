@@ -95,8 +95,8 @@ class TestMemories:
     def test_deleting_asks_first_and_leaves_what_answers_were_shown(self, client: Client) -> None:
         gone = transcript()
         retrieval = add_sources(add_answer(conversation()), SOURCE)
-        asked = shown(client, address_of(gone, "delete"))
-        assert "answers that cite it keep their copy" in asked
+        question_page = shown(client, address_of(gone, "delete"))
+        assert "answers that cite it keep their copy" in question_page
         assert Transcript.objects.exists()
         assert client.post(address_of(gone, "delete"), {"post": "yes"}).status_code == 302
         assert not Transcript.objects.exists()

@@ -20,7 +20,7 @@ class Answer:
     body: dict[str, Any]
 
     @property
-    def told(self) -> tuple[int, str]:
+    def outcome(self) -> tuple[int, str]:
         """Status and error code, which is what programs act on."""
         return self.status, self.body["error"]["code"]
 

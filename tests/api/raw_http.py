@@ -20,7 +20,7 @@ class RawResponse:
         return body
 
     @property
-    def told(self) -> tuple[int, str]:
+    def outcome(self) -> tuple[int, str]:
         return self.status, self.json["error"]["code"]
 
 

@@ -34,7 +34,7 @@ class ScriptedWorker:
         assert claimed is not None
         assert claimed.pk == generation.pk
         self.generation = claimed
-        self.said: list[TokenEntry] = []
+        self.tokens: list[TokenEntry] = []
 
     def says(self, *texts: str) -> None:
         """One token per text."""
@@ -45,21 +45,21 @@ class ScriptedWorker:
         self._emit([TokenEntry(index=0, token=65, thought=text) for text in texts])
 
     def _emit(self, unnumbered: list[TokenEntry]) -> None:
-        first = len(self.said) + 1
+        first = len(self.tokens) + 1
         tokens = [msgspec.structs.replace(token, index=index) for index, token in enumerate(unnumbered, start=first)]
-        self.said += tokens
+        self.tokens += tokens
         self._append(tokens)
 
     def waits(self, state: str, **more: Any) -> None:  # noqa: ANN401
-        self._append([StatusEntry(index=len(self.said), state=StreamState(state), **more)])
+        self._append([StatusEntry(index=len(self.tokens), state=StreamState(state), **more)])
 
     def ends(self, ending: Ending = STOPPED, *, held_back: str = "", tells_the_log: bool = True) -> None:
-        columns = row_columns(ending, self.said, PARAMS, vocabulary=None)
+        columns = row_columns(ending, self.tokens, PARAMS, vocabulary=None)
         columns["text"] += held_back
         generation = self.generation
         assert Generation.objects.finish(generation_id=generation.pk, epoch=generation.claim_epoch, columns=columns)
         if tells_the_log:
-            self._append([end_entry(columns, self.said)])
+            self._append([end_entry(columns, self.tokens)])
 
     def _append(self, entries: Sequence[AnyEntry]) -> None:
         append = redis_log.Append(self.generation.pk, self.generation.claim_epoch, entries)

@@ -34,12 +34,12 @@ class Row(NamedTuple):
     headers: dict[str, str] = JSON
 
 
-def asked(**fields: object) -> dict[str, object]:
+def body_with(**fields: object) -> dict[str, object]:
     return {"messages": HELLO} | fields
 
 
 BAD, FIELD0 = "invalid_request", "messages[0].content"
-UTF8_JSON = json.dumps(asked()).encode()
+UTF8_JSON = json.dumps(body_with()).encode()
 
 
 def user(content: object) -> list[dict[str, object]]:
@@ -52,36 +52,36 @@ def typed(content_type: str) -> dict[str, str]:
 
 ROWS = [
     Row("no messages", {}, 400, BAD, "messages"),
-    Row("empty messages", asked(messages=[]), 400, BAD, "messages"),
-    Row("null messages", asked(messages=None), 400, BAD, "messages"),
-    Row("messages is text", asked(messages="Hello"), 400, BAD, "messages"),
-    Row("unknown role", asked(messages=[{"role": "robot", "content": "x"}]), 400, BAD, "messages[0].role"),
-    Row("content is a number", asked(messages=user(7)), 400, BAD, FIELD0),
-    Row("a part without text", asked(messages=user([{"type": "text"}])), 400, BAD, "messages[0].content[0].text"),
+    Row("empty messages", body_with(messages=[]), 400, BAD, "messages"),
+    Row("null messages", body_with(messages=None), 400, BAD, "messages"),
+    Row("messages is text", body_with(messages="Hello"), 400, BAD, "messages"),
+    Row("unknown role", body_with(messages=[{"role": "robot", "content": "x"}]), 400, BAD, "messages[0].role"),
+    Row("content is a number", body_with(messages=user(7)), 400, BAD, FIELD0),
+    Row("a part without text", body_with(messages=user([{"type": "text"}])), 400, BAD, "messages[0].content[0].text"),
     Row(
         "a part that is an image",
-        asked(messages=user([{"type": "image_url"}])),
+        body_with(messages=user([{"type": "image_url"}])),
         400,
         BAD,
         "messages[0].content[0].type",
     ),
-    Row("content is null", asked(messages=user(None)), 400, BAD, FIELD0),
-    Row("content is empty", asked(messages=user("")), 400, BAD, FIELD0),
-    Row("a lone surrogate", asked(messages=user("\ud800")), 400, BAD, FIELD0),
-    Row("a NUL", asked(messages=user("a\0b")), 400, BAD, FIELD0),
-    Row("system later", asked(messages=[*HELLO, {"role": "system", "content": "x"}]), 400, BAD, "messages[1].role"),
-    Row("2 MB of text", asked(messages=user("x" * 2_000_000)), 413, "body_too_large"),
-    Row("longer than the context", asked(messages=user("x" * 20_000)), 413, "context_overflow", "messages"),
-    Row("max_tokens negative", asked(max_tokens=-5), 400, BAD, "max_tokens"),
-    Row("max_tokens a million", asked(max_tokens=1_000_000), 400, BAD, "max_tokens"),
-    Row("max_tokens one too many", asked(max_tokens=8193), 400, BAD, "max_tokens"),
-    Row("temperature hot", asked(temperature="hot"), 400, BAD, "temperature"),
+    Row("content is null", body_with(messages=user(None)), 400, BAD, FIELD0),
+    Row("content is empty", body_with(messages=user("")), 400, BAD, FIELD0),
+    Row("a lone surrogate", body_with(messages=user("\ud800")), 400, BAD, FIELD0),
+    Row("a NUL", body_with(messages=user("a\0b")), 400, BAD, FIELD0),
+    Row("system later", body_with(messages=[*HELLO, {"role": "system", "content": "x"}]), 400, BAD, "messages[1].role"),
+    Row("2 MB of text", body_with(messages=user("x" * 2_000_000)), 413, "body_too_large"),
+    Row("longer than the context", body_with(messages=user("x" * 20_000)), 413, "context_overflow", "messages"),
+    Row("max_tokens negative", body_with(max_tokens=-5), 400, BAD, "max_tokens"),
+    Row("max_tokens a million", body_with(max_tokens=1_000_000), 400, BAD, "max_tokens"),
+    Row("max_tokens one too many", body_with(max_tokens=8193), 400, BAD, "max_tokens"),
+    Row("temperature hot", body_with(temperature="hot"), 400, BAD, "temperature"),
     Row("temperature NaN", UTF8_JSON[:-1] + b', "temperature": NaN}', 400, BAD, "temperature"),
     Row("temperature infinite", UTF8_JSON[:-1] + b', "temperature": 1e999}', 400, BAD, "temperature"),
-    Row("temperature -1", asked(temperature=-1), 400, BAD, "temperature"),
-    Row("10,000 stop strings", asked(stop=[str(n) for n in range(10_000)]), 400, BAD, "stop"),
+    Row("temperature -1", body_with(temperature=-1), 400, BAD, "temperature"),
+    Row("10,000 stop strings", body_with(stop=[str(n) for n in range(10_000)]), 400, BAD, "stop"),
     Row("invalid UTF-8", b'{"messages": [{"role": "user", "content": "\xff\xfe"}]}', 400, "invalid_encoding"),
-    Row("UTF-16", json.dumps(asked()).encode("utf-16"), 400, "invalid_encoding"),
+    Row("UTF-16", json.dumps(body_with()).encode("utf-16"), 400, "invalid_encoding"),
     Row("invalid JSON", b"{messages: []}", 400, "invalid_json"),
     Row("half a JSON", b'{"messages": [{"role": "user"', 400, "invalid_json"),
     Row("an empty body", b"", 400, "invalid_json"),
@@ -99,9 +99,9 @@ ROWS = [
     ),
     Row("Latin-1", UTF8_JSON, 415, "unsupported_media_type", None, typed("application/json; charset=latin-1")),
     Row("unknown conversation", {"conversation_id": NOBODY, "message": "x"}, 404, "not_found", "conversation_id"),
-    Row("replaces without its conversation", asked(replaces=NOBODY), 400, BAD, "replaces"),
+    Row("replaces without its conversation", body_with(replaces=NOBODY), 400, BAD, "replaces"),
     Row("an id that is none", {"conversation_id": "../1", "message": "x"}, 404, "not_found", "conversation_id"),
-    Row("an endless key", asked(), 400, BAD, None, JSON | {"Idempotency-Key": "k" * 256}),
+    Row("an endless key", body_with(), 400, BAD, None, JSON | {"Idempotency-Key": "k" * 256}),
 ]
 
 
@@ -145,12 +145,12 @@ def test_row(row: Row, fake_stack: LiveStack, client: httpx.Client) -> None:
 @pytest.mark.parametrize("max_tokens", [8193, 65_537, 1_000_000])
 def test_too_many_tokens_are_refused_with_the_size_in_use(client: httpx.Client, max_tokens: int) -> None:
     """GEMMA_CONTEXT_SIZE says 65536 here, the model has 8192."""
-    error = client.post("/chat", json=asked(max_tokens=max_tokens)).json()["error"]
+    error = client.post("/chat", json=body_with(max_tokens=max_tokens)).json()["error"]
     assert error["message"] == f"max_tokens is {max_tokens}, but the context has 8192 tokens"
 
 
 def test_too_long_a_prompt_is_told_with_both_counts(client: httpx.Client) -> None:
-    body = asked(messages=[{"role": "user", "content": "x" * 20_000}])
+    body = body_with(messages=[{"role": "user", "content": "x" * 20_000}])
     error = client.post("/chat", json=body).json()["error"]
     assert error["prompt_tokens"] > 20_000
     assert error["context_size"] == 8192
@@ -177,8 +177,8 @@ def test_fifty_megabytes_leave_no_trace(fake_stack: LiveStack, client: httpx.Cli
 
 def test_a_transcript_may_be_larger_than_other_bodies(client: httpx.Client) -> None:
     measured = {"loudness": [0.25] * 2500}
-    said = [f"Loud and clear, the {number}th time." for number in range(100)]
-    segments = [{"text": text, "start_time": 0, "end_time": 1, "audio_metrics": measured} for text in said]
+    sentences = [f"Loud and clear, the {number}th time." for number in range(100)]
+    segments = [{"text": text, "start_time": 0, "end_time": 1, "audio_metrics": measured} for text in sentences]
     body = {"job_id": "long", "session_id": "s", "full_text": "", "audio_duration": 1, "segments": segments}
     answer = client.post("/index/transcript", json=body)
     assert (answer.status_code, answer.json()["segments_indexed"]) == (200, 100)
@@ -201,7 +201,7 @@ def test_another_users_conversation(fake_stack: LiveStack, client: httpx.Client)
 
 
 def test_cancel_of_a_finished_generation(fake_stack: LiveStack, client: httpx.Client) -> None:
-    answer = client.post("/chat", json=asked()).json()
+    answer = client.post("/chat", json=body_with()).json()
     before = stored(fake_stack)
     for _ in range(3):
         response = client.post(f"/api/generations/{answer['generation_id']}/cancel")
@@ -212,7 +212,7 @@ def test_cancel_of_a_finished_generation(fake_stack: LiveStack, client: httpx.Cl
 
 @pytest.mark.parametrize("after", ["x", "-1", "²", "9" * 30, "0" * 12 + "9" * 30, "0" * 5000])
 def test_resuming_behind_what_is_no_token(client: httpx.Client, after: str) -> None:
-    path = f"/chat/stream/{client.post('/chat', json=asked()).json()['generation_id']}"
+    path = f"/chat/stream/{client.post('/chat', json=body_with()).json()['generation_id']}"
     response = client.get(path, params={"after": after})
     assert (response.status_code, response.json()["error"].get("field")) == (400, "after")
     assert_goes_on(client)
@@ -240,8 +240,12 @@ OTHER_FRAMES: list[tuple[str, str | bytes, str]] = [
     ("an endless type of signs", json.dumps({"type": "\0" * 100_000}), "invalid_request"),
     ("a type that is no text", '{"type": {"a": 1}}', "invalid_request"),
     ("larger than a body may be", json.dumps({"type": "chat", "message": "x" * 1_048_576}), "body_too_large"),
-    ("a key of another kind", json.dumps({"type": "chat", "idempotency_key": 7} | asked()), "invalid_request"),
-    ("an endless request id", json.dumps({"type": "chat", "request_id": "x" * 100_000} | asked()), "invalid_request"),
+    ("a key of another kind", json.dumps({"type": "chat", "idempotency_key": 7} | body_with()), "invalid_request"),
+    (
+        "an endless request id",
+        json.dumps({"type": "chat", "request_id": "x" * 100_000} | body_with()),
+        "invalid_request",
+    ),
     ("cancel of nothing", '{"type": "cancel"}', "not_found"),
     ("cancel of a number", '{"type": "cancel", "generation_id": 7}', "not_found"),
     ("resume of nobody's", json.dumps({"type": "resume", "generation_id": NOBODY}), "not_found"),
@@ -283,7 +287,7 @@ def test_a_locked_database(fake_stack: LiveStack, client: httpx.Client) -> None:
     holder.execute("BEGIN IMMEDIATE")
     try:
         for path in ("/chat", "/chat/stream", "/generate"):
-            response = client.post(path, json=asked(prompt="x"))
+            response = client.post(path, json=body_with(prompt="x"))
             assert (response.status_code, response.json()["error"]["code"]) == (503, "store_unavailable")
             assert response.headers["Retry-After"]
         assert client.get("/health").status_code == 200  # it reads
@@ -325,7 +329,7 @@ def test_redis_gone(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fi
         before = stored(stack)
         own.kill()
         for path in ("/chat", "/chat/stream", "/generate"):
-            response = client.post(path, json=asked(prompt="x"))
+            response = client.post(path, json=body_with(prompt="x"))
             error = response.json()["error"]
             assert (response.status_code, error["code"]) == (503, "store_unavailable")
             assert int(response.headers["Retry-After"]) >= 1

@@ -150,7 +150,7 @@ def test_a_body_that_announces_no_length_is_read_all_the_same() -> None:
 @pytest.mark.parametrize("path", ROUTES)
 def test_without_a_worker_it_is_unavailable(api: Api, path: str) -> None:
     answer = api.post(path)
-    assert answer.told == (503, "no_worker")
+    assert answer.outcome == (503, "no_worker")
     assert answer.headers["Retry-After"]
 
 
@@ -158,7 +158,7 @@ def test_without_a_worker_it_is_unavailable(api: Api, path: str) -> None:
 def test_people_who_only_chat_may_not(api: Api, worker: Callable[..., Worker], path: str) -> None:
     worker()
     api.log_in(User.objects.create_user("ann", password="x"))
-    assert api.post(path).told == (403, "forbidden")
+    assert api.post(path).outcome == (403, "forbidden")
     assert Api("10.1.2.3").post(path).status == 401
     assert api.get(path).status == 405
 

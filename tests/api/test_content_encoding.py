@@ -57,13 +57,13 @@ def test_every_kind_of_view_decompresses_and_skips_a_byte_order_mark(path: str, 
     assert Api().call("POST", path, gzip.compress(raw), headers={"content-encoding": "gzip"}).status in (200, 201)
     assert Api().call("POST", path, BOM + raw).status in (200, 201)
     wrong = Api().call("POST", path, raw, headers={"content-encoding": "br"})
-    assert wrong.told == (415, "unsupported_media_type")
+    assert wrong.outcome == (415, "unsupported_media_type")
 
 
 @pytest.mark.parametrize("encoding", ["deflate", "br", "zstd", "compress", "gzip, gzip", "gzip;q=1", "x" * 5000])
 def test_another_encoding_is_refused_with_a_sentence(encoding: str) -> None:
     answer = Api().call("POST", "/memory/add", RAW, headers={"content-encoding": encoding})
-    assert answer.told == (415, "unsupported_media_type")
+    assert answer.outcome == (415, "unsupported_media_type")
     message = answer.body["error"]["message"]
     assert message.startswith("the Content-Encoding must be gzip or identity, not '")
     assert len(message) < 200

@@ -46,8 +46,8 @@ def test_create_read_change_delete(api: Api) -> None:
     assert (changed.status, changed.body["title"], changed.body["system_prompt"]) == (200, "Wasps", "Be brief.")
     assert api.call("PATCH", path, {"system_prompt": ""}).body["system_prompt"] == ""
     assert api.call("DELETE", path).status == 204
-    assert api.get(path).told == (404, "not_found")
-    assert api.call("DELETE", path).told == (404, "not_found")
+    assert api.get(path).outcome == (404, "not_found")
+    assert api.call("DELETE", path).outcome == (404, "not_found")
 
 
 def test_the_strategy_for_what_does_not_fit_is_kept(api: Api) -> None:
@@ -74,7 +74,7 @@ def test_all_versions_of_the_summary_can_be_read(api: Api) -> None:
         (2, "failed", 2, "v2"),
     ]
     others = a_conversation(owner="user:9")
-    assert api.get(f"{URL}{others.pk}/summaries/").told == (404, "not_found")
+    assert api.get(f"{URL}{others.pk}/summaries/").outcome == (404, "not_found")
 
 
 def test_nothing_has_to_be_given(api: Api) -> None:
@@ -99,7 +99,7 @@ def test_what_cannot_be_set(api: Api, body: dict[str, object], field: str) -> No
     conversation = a_conversation()
     for method, path in (("POST", URL), ("PATCH", f"{URL}{conversation.pk}/")):
         answer = api.call(method, path, body)
-        assert answer.told == (400, "invalid_request")
+        assert answer.outcome == (400, "invalid_request")
         assert answer.body["error"]["field"] == field
     assert Conversation.objects.count() == 1
 
@@ -161,7 +161,7 @@ class TestPages:
     )
     def test_numbers_that_are_none(self, api: Api, query: str) -> None:
         answer = api.get(f"{URL}?{query}")
-        assert answer.told == (400, "invalid_request")
+        assert answer.outcome == (400, "invalid_request")
         assert answer.body["error"]["field"] == query.partition("=")[0]
 
     def test_behind_the_end(self, api: Api) -> None:
@@ -186,7 +186,7 @@ class TestSearch:
 
     @pytest.mark.parametrize("text", ["%00", "x" * 201])
     def test_texts_that_are_refused(self, api: Api, text: str) -> None:
-        assert api.get(f"{URL}?search={text}").told == (400, "invalid_request")
+        assert api.get(f"{URL}?search={text}").outcome == (400, "invalid_request")
 
 
 class TestMessages:
@@ -237,11 +237,11 @@ class TestExport:
 
     def test_no_other_format(self, api: Api) -> None:
         answer = api.get(f"{URL}{a_conversation().pk}/export/?format=pdf")
-        assert answer.told == (400, "invalid_request")
+        assert answer.outcome == (400, "invalid_request")
         assert answer.body["error"]["field"] == "format"
 
 
 @pytest.mark.parametrize("name", ["x", "1", "null", "..", "6f1f2f44-3c5c-4d8e-9a53", str(uuid.UUID(int=0)), "%00"])
 def test_names_of_nothing(api: Api, name: str) -> None:
     for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("GET", "messages/"), ("GET", "export/")):
-        assert api.call(method, f"{URL}{name}/{path}", {} if method == "PATCH" else None).told == (404, "not_found")
+        assert api.call(method, f"{URL}{name}/{path}", {} if method == "PATCH" else None).outcome == (404, "not_found")

@@ -47,19 +47,19 @@ class TestHttp:
     )
     def test_a_listed_page_without_credentials_is_nobody(self, origin: str, method: str, path: str) -> None:
         answer = Api().call(method, path, headers={"Origin": origin})
-        assert answer.told == (401, "not_authenticated")
+        assert answer.outcome == (401, "not_authenticated")
         assert answer.headers[ALLOW] == origin, "the page can read why"
 
     @pytest.mark.parametrize("origin", LISTED)
     def test_also_when_it_is_trusted_with_cookies(self, origin: str, settings: Settings) -> None:
         settings.CSRF_TRUSTED_ORIGINS = LISTED
         assert Api().post("/memory/list", {}, headers={"Origin": origin}).status == 405
-        assert Api().post("/chat", {}, headers={"Origin": origin}).told == (401, "not_authenticated")
+        assert Api().post("/chat", {}, headers={"Origin": origin}).outcome == (401, "not_authenticated")
 
     @pytest.mark.parametrize("origin", FOREIGN)
     def test_a_page_that_is_not_listed(self, origin: str) -> None:
         answer = Api().post("/chat", say("x"), headers={"Origin": origin})
-        assert answer.told == (403, "foreign_origin")
+        assert answer.outcome == (403, "foreign_origin")
         assert ALLOW not in answer.headers
 
     def test_our_own_page_is_the_local_user(self, settings: Settings) -> None:

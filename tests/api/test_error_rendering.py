@@ -61,14 +61,14 @@ SECRET = "password=hunter2 at /secret/path"
     ],
 )
 def test_what_is_told_of_each_error(error: Exception, status: int, code: str) -> None:
-    told = as_chat_error(error)
-    assert (told.status, told.code) == (status, code)
-    assert "hunter2" not in json.dumps(error_object(told))
+    shown_error = as_chat_error(error)
+    assert (shown_error.status, shown_error.code) == (status, code)
+    assert "hunter2" not in json.dumps(error_object(shown_error))
 
 
 def test_the_object_has_what_is_known() -> None:
-    told = error_object(ContextOverflow(prompt_tokens=9, context_size=8))
-    assert told == {
+    shown_error = error_object(ContextOverflow(prompt_tokens=9, context_size=8))
+    assert shown_error == {
         "code": "context_overflow",
         "message": "the prompt has 9 tokens, the context 8",
         "field": "messages",
@@ -93,20 +93,20 @@ class TestOverHttp:
 
     @pytest.mark.parametrize("path", ["/nothing", "/api/", "/api/nothing/", "/chat/stream/a/b", "/favicon.ico", "/%ff"])
     def test_no_such_path(self, path: str) -> None:
-        assert Api().get(path).told == (404, "not_found")
+        assert Api().get(path).outcome == (404, "not_found")
 
     @pytest.mark.parametrize("path", ["/", "/health"])
     def test_no_such_method(self, path: str) -> None:
         answer = Api().post(path, {})
-        assert answer.told == (405, "method_not_allowed")
+        assert answer.outcome == (405, "method_not_allowed")
         assert "GET" in answer.headers["Allow"]
 
     @pytest.mark.django_db
     def test_no_such_method_of_drf(self) -> None:
         answer = Api().call("PUT", "/api/conversations/", {})
-        assert answer.told == (405, "method_not_allowed")
+        assert answer.outcome == (405, "method_not_allowed")
         assert answer.headers["Allow"]
-        assert Api().get("/api/token/").told == (405, "method_not_allowed")
+        assert Api().get("/api/token/").outcome == (405, "method_not_allowed")
 
     @pytest.mark.django_db
     def test_a_bug_in_a_view_of_drf(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ class TestOverHttp:
 
         monkeypatch.setattr(conversations, "conversations_of", bug)
         answer = Api().get("/api/conversations/")
-        assert answer.told == (500, "internal_error")
+        assert answer.outcome == (500, "internal_error")
         assert "hunter2" not in str(answer.body)
 
     @pytest.mark.django_db(transaction=True)
@@ -126,7 +126,7 @@ class TestOverHttp:
         monkeypatch.setattr(chat_views, "ask_chat", bug)
         for path in ("/chat", "/chat/stream"):
             answer = Api().post(path, {})
-            assert answer.told == (500, "internal_error")
+            assert answer.outcome == (500, "internal_error")
             assert "hunter2" not in str(answer.body)
 
     @pytest.mark.django_db(transaction=True)
@@ -136,16 +136,16 @@ class TestOverHttp:
 
         monkeypatch.setattr(chat_views, "ask_chat", full)
         answer = Api().post("/chat", {})
-        assert answer.told == (503, "queue_full")
+        assert answer.outcome == (503, "queue_full")
         assert answer.headers["Retry-After"] == "12"
 
     def test_a_body_that_is_announced_too_large(self) -> None:
         answer = Api().call("POST", "/api/token/", b"x" * 1_048_577)
-        assert answer.told == (413, "body_too_large")
+        assert answer.outcome == (413, "body_too_large")
         assert answer.body["error"]["max_bytes"] == 1_048_576
 
     def test_another_host(self) -> None:
-        assert Api().get("/", {"Host": "evil.example"}).told == (400, "invalid_host")
+        assert Api().get("/", {"Host": "evil.example"}).outcome == (400, "invalid_host")
 
 
 @pytest.mark.django_db
@@ -174,14 +174,14 @@ class TestTheAdminKeepsItsPages:
 def test_a_nul_in_a_path_names_nothing(path: str) -> None:
     """PostgreSQL would refuse the query."""
     for method in ("GET", "POST", "DELETE"):
-        assert Api().call(method, path).told == (404, "not_found")
+        assert Api().call(method, path).outcome == (404, "not_found")
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.databases
 def test_a_nul_in_a_cookie_is_no_session() -> None:
     answer = Api().get("/memory/list", {"Cookie": 'sessionid="aaaaaaaa\\000"'})
-    assert answer.told == (400, "invalid_request")
+    assert answer.outcome == (400, "invalid_request")
 
 
 @pytest.mark.parametrize("length", ["\N{SUPERSCRIPT TWO}", "-1", "1_0", "9" * 5000])

@@ -103,7 +103,7 @@ def test_a_reset_by_hand(api: Api) -> None:
     api.post("/gpu/acquire", ACQUIRE)
     assert api.post("/admin/force-reset").body == {"status": "reset", "lease_epoch": 1}
     assert api.get("/gpu/state").body["session_id"] is None
-    assert api.call("GET", "/admin/force-reset").told == (405, "method_not_allowed")
+    assert api.call("GET", "/admin/force-reset").outcome == (405, "method_not_allowed")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ class TestWhoMaySpeak:
         settings.JWT_SECRET = "k" * 32
         assert api.call(method, path, body).status == 401
         wrong = {"X-Service-Token": service_token.mint("somebody") or ""}
-        assert api.call(method, path, body, headers=wrong).told == (401, "service_token_refused")
+        assert api.call(method, path, body, headers=wrong).outcome == (401, "service_token_refused")
         settings.JWT_ONLY = True  # tenants have nothing else to show
         right = {"X-Service-Token": service_token.mint("gemma-service") or ""}
         assert api.call(method, path, body, headers=right).status == 200
@@ -140,7 +140,7 @@ class TestWhoMaySpeak:
     @pytest.mark.parametrize(("method", "path", "body"), ROUTES)
     def test_people_who_only_chat_may_not(self, api: Api, method: str, path: str, body: object) -> None:
         api.log_in(User.objects.create_user("ann", password="x"))
-        assert api.call(method, path, body).told == (403, "forbidden")
+        assert api.call(method, path, body).outcome == (403, "forbidden")
 
     @pytest.mark.parametrize(("method", "path", "body"), ROUTES)
     def test_strangers_may_not(self, method: str, path: str, body: object) -> None:
@@ -155,7 +155,7 @@ class TestWhoMaySpeak:
         self, api: Api, settings: Settings, method: str, path: str, body: object
     ) -> None:
         settings.GPU_COORDINATOR_URL = "http://gpu-coordinator:8002"
-        assert api.call(method, path, body).told == (404, "no_coordinator")
+        assert api.call(method, path, body).outcome == (404, "no_coordinator")
 
 
 async def test_twenty_who_wait_hold_up_nobody_and_who_leaves_leaves_no_trace(fake_stack: LiveStack) -> None:

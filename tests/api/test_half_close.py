@@ -73,7 +73,7 @@ class TestReadyInTime:
 
     def test_a_refusal(self, stack: LiveStack) -> None:
         response = response_of(exchange(stack.port, post("/chat", {"messages": 5}), shut=True))
-        assert response.told == (400, "invalid_request")
+        assert response.outcome == (400, "invalid_request")
 
     def test_a_client_that_keeps_connections_alive(self, stack: LiveStack) -> None:
         """Its connection ends with the answer: no further request can come."""
@@ -134,7 +134,7 @@ class TestTooLate:
     ids=["headers", "line feeds alone", "a body", "chunks"],
 )
 def test_a_request_that_ends_too_early(data: bytes, stack: LiveStack) -> None:
-    assert response_of(exchange(stack.port, data, shut=True)).told == (400, "invalid_request")
+    assert response_of(exchange(stack.port, data, shut=True)).outcome == (400, "invalid_request")
 
 
 def test_a_connection_without_a_request_is_closed(stack: LiveStack) -> None:

@@ -68,9 +68,9 @@ def test_the_built_in_store_of_memories_is_counted() -> None:
     segments = (SegmentIn(text="Hello."), SegmentIn(text="Hi."))
     index_transcript(owner="", transcript=TranscriptIn(job_id="j", segments=segments))
     add_note(owner="user:1", title="", body="Mine.")
-    told = get().body["rag_service"]
-    assert told["ok"] is True
-    assert told["detail"] == "built in: 1 transcripts, 2 segments, 1 notes; found by meaning and words"
+    facts = get().body["rag_service"]
+    assert facts["ok"] is True
+    assert facts["detail"] == "built in: 1 transcripts, 2 segments, 1 notes; found by meaning and words"
 
 
 def test_without_the_embedding_model_it_is_said(settings: Settings, tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_what_the_breaker_thinks_of_the_memory_service(settings: Settings, neigh
     assert get().body["rag_service"]["breaker"] == "closed"
     breaker = remote.breaker_for(neighbour.url)
     breaker.failed(breaker.admit() or 0)
-    told = get().body["rag_service"]
-    assert (told["ok"], told["breaker"]) == (True, "open")
+    facts = get().body["rag_service"]
+    assert (facts["ok"], facts["breaker"]) == (True, "open")
 
 
 def test_the_counts_come_from_the_rows() -> None:
@@ -101,7 +101,7 @@ def test_the_counts_come_from_the_rows() -> None:
 
 
 def test_a_card_is_told_with_its_memory_and_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = {"state": "gpu", "card": "a card", "reason": ""}
+    facts = {"state": "gpu", "card": "a card", "reason": ""}
     keeper = {"coordinator": "builtin", "state": "held", "detail": "", "breaker": "closed", "lease_epoch": 3}
     report = WorkerReport(
         pid=1,
@@ -110,7 +110,7 @@ def test_a_card_is_told_with_its_memory_and_its_lease(monkeypatch: pytest.Monkey
         card="a card",
         vram_used_mb=900,
         vram_total_mb=8192,
-        placement=told,
+        placement=facts,
         coordinator=keeper,
     )
     monkeypatch.setattr(health_view, "last_report", lambda: report)

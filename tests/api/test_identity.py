@@ -79,14 +79,14 @@ def test_the_scheme_may_be_written_in_any_case(ann: User) -> None:
 )
 def test_a_wrong_token_is_refused_even_from_this_machine(ann: User, make: Callable[[User], str]) -> None:
     response = Api().get(URL, bearer(make(ann)))
-    assert response.told == (401, "invalid_token")
+    assert response.outcome == (401, "invalid_token")
     assert response.headers["WWW-Authenticate"].startswith("Bearer")
 
 
 @pytest.mark.parametrize("header", ["Basic YW5uOng=", "Token abc", "", "Bearer"])
 def test_another_scheme_is_refused(header: str) -> None:
     response = Api().get(URL, {"Authorization": header})
-    assert response.told == (401, "invalid_token")
+    assert response.outcome == (401, "invalid_token")
 
 
 def test_a_disabled_user_is_out_at_once(ann: User) -> None:
@@ -112,7 +112,7 @@ def test_jwt_only_takes_tokens_of_users_and_services_alone(ann: User, settings: 
     service = {"X-Service-Token": service_token.mint("gateway") or ""}
     assert Api(OUTSIDE).get(URL, service).status == 200
     for refused in (service, {"X-Service-Token": service_token.mint("comfy") or ""}, {"X-Service-Token": "a.b"}):
-        assert Api().get(URL, refused).told == (401, "service_token_refused")
+        assert Api().get(URL, refused).outcome == (401, "service_token_refused")
     assert Api().get(URL, bearer(access_token(ann))).status == 200
 
 
@@ -122,18 +122,18 @@ def test_a_service_has_its_own_list_and_its_token_works_once(settings: Settings)
     token = {"X-Service-Token": service_token.mint("gateway") or ""}
     assert titles(Api(OUTSIDE), token) == ["the gateway's"]
     response = Api().get(URL, token)
-    assert response.told == (401, "service_token_refused")
+    assert response.outcome == (401, "service_token_refused")
 
 
 def test_a_service_that_may_not_call_is_refused(settings: Settings) -> None:
     settings.JWT_SECRET = "an installation's key of more than 32 bytes"
     response = Api().get(URL, {"X-Service-Token": service_token.mint("gemma-service") or ""})
-    assert response.told == (401, "service_token_refused")
+    assert response.outcome == (401, "service_token_refused")
 
 
 def test_other_networks_need_credentials() -> None:
     response = Api(OUTSIDE).get(URL)
-    assert response.told == (401, "not_authenticated")
+    assert response.outcome == (401, "not_authenticated")
     assert response.headers["WWW-Authenticate"].startswith("Bearer")
 
 
@@ -143,7 +143,7 @@ def test_other_networks_need_credentials() -> None:
 )
 def test_a_proxy_does_not_lend_its_address(header: str) -> None:
     response = Api().get(URL, {header: "127.0.0.1"})
-    assert response.told == (401, "not_authenticated")
+    assert response.outcome == (401, "not_authenticated")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.200.3.4", "::1", "::ffff:127.0.0.1"])
@@ -165,14 +165,14 @@ class TestForeignPages:
     @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://testserver.evil.example", "http://"])
     def test_anonymous(self, origin: str) -> None:
         response = self.create(Origin=origin)
-        assert response.told == (403, "foreign_origin")
+        assert response.outcome == (403, "foreign_origin")
         assert Conversation.objects.count() == 0
 
     def test_a_post_that_needs_no_preflight(self) -> None:
         response = Api().call("POST", URL, {"title": "x"}, content_type="text/plain", headers={"Origin": "null"})
         assert response.status == 403
         response = Api().call("POST", URL, {"title": "x"}, content_type="text/plain")
-        assert response.told == (415, "unsupported_media_type")
+        assert response.outcome == (415, "unsupported_media_type")
 
     def test_our_own_page_and_trusted_ones(self, settings: Settings) -> None:
         settings.CSRF_TRUSTED_ORIGINS = ["https://chat.example", "https://*.apps.example"]
@@ -188,7 +188,7 @@ class TestForeignPages:
     def test_another_host_is_not_served(self) -> None:
         # A page that rebinds its own name to 127.0.0.1 is of "our" origin; its Host header gives it away.
         response = Api().get(URL, {"Host": "evil.example", "Origin": "http://evil.example"})
-        assert response.told == (400, "invalid_host")
+        assert response.outcome == (400, "invalid_host")
 
 
 class TestSessionsNeedTheCsrfToken:
@@ -196,7 +196,7 @@ class TestSessionsNeedTheCsrfToken:
         api = Api(enforce_csrf_checks=True)
         api.log_in(ann)
         response = api.post(URL, {})
-        assert response.told == (403, "csrf_failed")
+        assert response.outcome == (403, "csrf_failed")
 
     def test_with_it(self, ann: User) -> None:
         api = Api(enforce_csrf_checks=True)
@@ -219,14 +219,14 @@ class TestAsynchronousViews:
     def test_a_session_without_csrf_token(self, ann: User) -> None:
         api = Api(enforce_csrf_checks=True)
         api.log_in(ann)
-        assert api.post("/chat", {"messages": []}).told == (403, "csrf_failed")
+        assert api.post("/chat", {"messages": []}).outcome == (403, "csrf_failed")
 
     def test_a_session_does_not_count_with_jwt_only(self, ann: User, settings: Settings) -> None:
         settings.JWT_ONLY = True
         api = Api()
         assert api.client.login(username="ann", password=PASSWORD)
-        assert api.post("/chat", {}).told == (401, "not_authenticated")
-        assert api.post("/chat", {"messages": []}, bearer(access_token(ann))).told == (400, "invalid_request")
+        assert api.post("/chat", {}).outcome == (401, "not_authenticated")
+        assert api.post("/chat", {"messages": []}, bearer(access_token(ann))).outcome == (400, "invalid_request")
 
     @pytest.mark.parametrize(
         ("method", "path"),
@@ -240,7 +240,7 @@ class TestAsynchronousViews:
         ],
     )
     def test_no_route_of_the_chat_is_open_to_other_networks(self, method: str, path: str) -> None:
-        assert Api(OUTSIDE).call(method, path, {}).told == (401, "not_authenticated")
-        assert Api().call(method, path, {}, headers=bearer("x")).told == (401, "invalid_token")
+        assert Api(OUTSIDE).call(method, path, {}).outcome == (401, "not_authenticated")
+        assert Api().call(method, path, {}, headers=bearer("x")).outcome == (401, "invalid_token")
         if method == "POST":
-            assert Api().call(method, path, {}, headers={"Origin": "https://evil.example"}).told[0] == 403
+            assert Api().call(method, path, {}, headers={"Origin": "https://evil.example"}).outcome[0] == 403

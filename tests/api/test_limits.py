@@ -25,7 +25,7 @@ def test_a_callers_own_limit(path: str, settings: Settings) -> None:
     for _ in range(2):
         queued()
     answer = Api().post(path, BODY)
-    assert answer.told == (429, "caller_limit")
+    assert answer.outcome == (429, "caller_limit")
     assert int(answer.headers["Retry-After"]) >= 1
     assert_nothing_was_added(2)
 
@@ -36,7 +36,7 @@ def test_the_whole_queue(path: str, settings: Settings) -> None:
     for number in range(3):
         queued(owner=f"user:{number}")
     answer = Api().post(path, BODY)
-    assert answer.told == (503, "queue_full")
+    assert answer.outcome == (503, "queue_full")
     assert int(answer.headers["Retry-After"]) >= 1
     assert_nothing_was_added(3)
 
@@ -45,12 +45,12 @@ def test_what_others_have_queued_does_not_count_as_ones_own(settings: Settings) 
     settings.QUEUE_MAX_PER_CALLER = 1
     queued(owner="user:1")
     mine = queued()
-    assert Api().post("/chat", BODY).told == (429, "caller_limit")
+    assert Api().post("/chat", BODY).outcome == (429, "caller_limit")
     cancelled = Api().post(f"/api/generations/{mine.pk}/cancel")
     assert (cancelled.status, cancelled.body["status"]) == (200, "interrupted")
     # There is room again, so the next refusal is about the message, which is looked at later.
     too_long = {"messages": [{"role": "user", "content": "x" * 100_000}]}
-    assert Api().post("/chat", too_long).told == (413, "context_overflow")
+    assert Api().post("/chat", too_long).outcome == (413, "context_overflow")
 
 
 def test_cancel_of_what_waits_and_again() -> None:
@@ -58,6 +58,6 @@ def test_cancel_of_what_waits_and_again() -> None:
     path = f"/api/generations/{generation.pk}/cancel"
     assert Api().post(path).body == {"generation_id": str(generation.pk), "status": "interrupted"}
     for _ in range(2):
-        assert Api().post(path).told == (409, "already_ended")
+        assert Api().post(path).outcome == (409, "already_ended")
     generation.refresh_from_db()
     assert (generation.status, generation.finish_reason) == ("interrupted", "cancelled")

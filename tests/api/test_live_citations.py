@@ -47,10 +47,10 @@ def test_every_interface_tells_the_same_text(client: httpx.Client, fake_stack: L
 
 def test_a_stream_resumed_within_a_bracket_goes_on_with_the_same_text(client: httpx.Client) -> None:
     streamed = read_stream(client, "/chat/stream", BODY)
-    told = [line for line in streamed if "status" not in line]
+    answer_lines = [line for line in streamed if "status" not in line]
     for after in range(0, len(SAID), 7):
         resumed = read_stream(client, f"/chat/stream/{streamed[0]['generation_id']}?after={after}")
-        assert text_of(resumed) == "".join(line["token"] for line in told if line["id"] > after or line["done"])
+        assert text_of(resumed) == "".join(line["token"] for line in answer_lines if line["id"] > after or line["done"])
 
 
 def test_without_memories_a_bracket_is_a_bracket(client: httpx.Client) -> None:

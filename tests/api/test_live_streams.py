@@ -101,11 +101,11 @@ def test_an_answer_made_again_and_an_edited_question(client: httpx.Client) -> No
     assert (again["response"], text_of(edited)) == ("one", "two")
     ids = [first["conversation_id"], again["conversation_id"], edited[0]["conversation_id"]]
     assert len(set(ids)) == 3
-    said = [
+    pieces = [
         [message["content"] for message in client.get(f"/api/conversations/{each}/messages/").json()["results"]]
         for each in ids
     ]
-    assert said == [["[[say: one]]", "one"], ["[[say: one]]", "one"], ["[[say: two]]", "two"]]
+    assert pieces == [["[[say: one]]", "one"], ["[[say: one]]", "one"], ["[[say: two]]", "two"]]
 
 
 def test_cut_at_every_token_and_resumed(client: httpx.Client) -> None:

@@ -92,13 +92,13 @@ def test_of_one_name_ones_own_comes_first(ann: Headers, bob: Headers) -> None:
 @pytest.mark.usefixtures("filled")
 def test_who_deletes_what(ann: Headers, bob: Headers) -> None:
     shared, private = (str(Note.objects.get(body__startswith=whose).pk) for whose in ("Shared", "Private"))
-    for path, told in (
+    for path, expected in (
         (f"/memory/{private}", (404, "not_found")),
         ("/transcript/Private", (404, "not_found")),
         (f"/memory/{shared}", (403, "shared_memory")),
         ("/transcript/Shared", (403, "shared_memory")),
     ):
-        assert STRANGER.call("DELETE", path, headers=bob).told == told
+        assert STRANGER.call("DELETE", path, headers=bob).outcome == expected
     assert (Note.objects.count(), Transcript.objects.count()) == (2, 2)
     for path in (f"/memory/{private}", "/transcript/Private"):
         assert STRANGER.call("DELETE", path, headers=ann).status == 200
@@ -110,10 +110,10 @@ def test_who_deletes_what(ann: Headers, bob: Headers) -> None:
 @pytest.mark.usefixtures("filled")
 def test_nobody_is_somebody_else_by_saying_so(ann: Headers, bob: Headers) -> None:
     owner = Note.objects.get(body__startswith="Private").owner
-    said = {"owner": owner, "user": owner, "user_id": owner, "shared": True}
-    assert "Private" not in str(STRANGER.post("/search/semantic", {"query": "words", "top_k": 50} | said, bob).body)
-    assert STRANGER.post("/memory/add", note("Forged words.") | said, bob).status == 200
-    assert STRANGER.post("/index/transcript", meeting("Private", "Forged too.") | said, bob).status == 200
+    claims = {"owner": owner, "user": owner, "user_id": owner, "shared": True}
+    assert "Private" not in str(STRANGER.post("/search/semantic", {"query": "words", "top_k": 50} | claims, bob).body)
+    assert STRANGER.post("/memory/add", note("Forged words.") | claims, bob).status == 200
+    assert STRANGER.post("/index/transcript", meeting("Private", "Forged too.") | claims, bob).status == 200
     assert "Forged" not in str([read(ann).body for read in READS.values()])
     assert STRANGER.get("/transcript/Private", ann).body["segments"][0]["text"] == "Private words were said."
 

@@ -55,8 +55,8 @@ def filled(api: Api) -> Api:
 def test_segments_without_text_are_skipped_and_counted(api: Api) -> None:
     blanks = [{"text": text, "speaker": "John"} for text in ("", " ", "\n\t", "\u00a0")]
     segments = [blanks[0], SEGMENTS[0], *blanks[1:], SEGMENTS[1]]
-    told = api.post("/index/transcript", MEETING | {"segments": segments}).body
-    assert (told["success"], told["segments_indexed"], told["segments_skipped"]) == (True, 2, 4)
+    reply = api.post("/index/transcript", MEETING | {"segments": segments}).body
+    assert (reply["success"], reply["segments_indexed"], reply["segments_skipped"]) == (True, 2, 4)
     assert [segment.position for segment in Segment.objects.order_by("position")] == [1, 5]
     none_left = api.post("/index/transcript", MEETING | {"segments": blanks}).body
     assert (none_left["segments_indexed"], none_left["segments_skipped"]) == (0, 4)
@@ -79,8 +79,8 @@ def test_a_segments_measures(api: Api) -> None:
 
 def test_a_long_recording_is_found_by_its_words_at_once(api: Api) -> None:
     long = {"job_id": "long", "segments": [{"text": f"the harbour budget {n} " * 20} for n in range(40)]}
-    told = api.post("/index/transcript", long).body
-    assert (told["segments_indexed"], told["vectors_pending"]) == (40, 40)
+    reply = api.post("/index/transcript", long).body
+    assert (reply["segments_indexed"], reply["vectors_pending"]) == (40, 40)
     found = api.post("/search/semantic", {"query": "harbour budget 7"}).body["results"]
     assert found[0]["text"].startswith("the harbour budget 7 ")
     assert "40 texts wait for their vectors" in api.get("/health").body["rag_service"]["detail"]
@@ -158,15 +158,15 @@ def test_notes(filled: Api) -> None:
     assert set(listed["memories"][0]) == {"memory_id", "title", "body", "metadata", "created_at"}
     assert filled.get("/memory/list?offset=1").body["memories"] == []
     assert filled.call("DELETE", f"/memory/{memory_id}").body == {"success": True, "memory_id": memory_id}
-    assert filled.call("DELETE", f"/memory/{memory_id}").told == (404, "not_found")
+    assert filled.call("DELETE", f"/memory/{memory_id}").outcome == (404, "not_found")
     assert filled.post("/memory/search", {"query": "how much money"}).body["results"] == []
 
 
 def test_statistics(filled: Api) -> None:
-    told = filled.get("/memory/stats").body
-    assert (told["memories"], told["transcripts"], told["segments"]) == (1, 1, 2)
-    assert told["total_memories"] == 1
-    assert told["embeddings"] == {"available": True, "dimensions": 384, "detail": ""}
+    reply = filled.get("/memory/stats").body
+    assert (reply["memories"], reply["transcripts"], reply["segments"]) == (1, 1, 2)
+    assert reply["total_memories"] == 1
+    assert reply["embeddings"] == {"available": True, "dimensions": 384, "detail": ""}
 
 
 def test_transcripts(filled: Api) -> None:
@@ -187,7 +187,7 @@ def test_transcripts(filled: Api) -> None:
     assert (listed["a/b"]["speakers"], listed["a/b"]["dominant_emotion"], listed["a/b"]["segments"]) == ([], "", [])
     assert filled.get("/transcript/a/b").body["segment_count"] == 0
     assert filled.call("DELETE", "/transcript/a/b").body == {"success": True, "job_id": "a/b"}
-    assert filled.get("/transcript/a/b").told == (404, "not_found")
+    assert filled.get("/transcript/a/b").outcome == (404, "not_found")
 
 
 @pytest.mark.parametrize("job_id", ["a\nb", "a\r\nb", "a\u2028b", "a/\x0b"])
@@ -202,7 +202,7 @@ EMOTION = str(SEGMENTS[0]["emotion"])
 
 
 @pytest.mark.parametrize(
-    ("asked", "count", "transcripts"),
+    ("filters", "count", "transcripts"),
     [
         ({}, 6, 3),
         ({"speakers": ["sarah"]}, 3, 3),
@@ -218,10 +218,10 @@ EMOTION = str(SEGMENTS[0]["emotion"])
         ({"emotions": ["bored"]}, 0, 0),
     ],
 )
-def test_counting(asked: dict[str, object], count: int, transcripts: int, api: Api) -> None:
+def test_counting(filters: dict[str, object], count: int, transcripts: int, api: Api) -> None:
     for number, day in enumerate(("2026-02-01", "2026-03-01T14:00:00+00:00", "2026-04-01")):
         api.post("/index/transcript", MEETING | {"job_id": f"job-{number}", "created_at": day})
-    counted = api.post("/transcripts/count", asked).body
+    counted = api.post("/transcripts/count", filters).body
     assert counted == {"success": True, "count": count, "transcripts": transcripts}
 
 
@@ -340,14 +340,14 @@ def test_bad_numbers_in_the_address(path: str, field: str, api: Api) -> None:
     ],
 )
 def test_what_is_not_there(method: str, path: str, api: Api) -> None:
-    assert api.call(method, path).told == (404, "not_found")
+    assert api.call(method, path).outcome == (404, "not_found")
 
 
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/search/semantic"), ("POST", "/memory/list"), ("PUT", "/memory/7")]
 )
 def test_a_method_that_is_not_served(method: str, path: str, api: Api) -> None:
-    assert api.call(method, path).told == (405, "method_not_allowed")
+    assert api.call(method, path).outcome == (405, "method_not_allowed")
 
 
 def test_a_recording_of_many_hours_fits(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,7 +368,7 @@ def test_a_recording_of_many_hours_fits(api: Api, monkeypatch: pytest.MonkeyPatc
 def test_a_larger_one_is_refused(api: Api, settings: Settings) -> None:
     settings.TRANSCRIPT_MAX_BYTES = 2000
     answer = api.post("/index/transcript", MEETING | {"segments": SEGMENTS * 10})
-    assert answer.told == (413, "body_too_large")
+    assert answer.outcome == (413, "body_too_large")
     assert answer.body["error"]["max_bytes"] == 2000
 
 

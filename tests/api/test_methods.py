@@ -13,14 +13,14 @@ pytestmark = pytest.mark.django_db
 def test_a_method_that_a_public_page_does_not_have(path: str, method: str) -> None:
     """Also with the checks of a browser's session on, which would ask for a CSRF token first."""
     answer = Api(enforce_csrf_checks=True).call(method, path)
-    assert answer.told == (405, "method_not_allowed")
+    assert answer.outcome == (405, "method_not_allowed")
     assert answer.headers["Allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize("path", ["/nothing/" + "x" * 5000, "/" + "é" * 2000, "/" + "%00" * 10, "/" + "'" * 3000])
 def test_an_unknown_path_is_not_repeated_at_length(path: str) -> None:
     answer = Api().get(path)
-    assert answer.told == (404, "not_found")
+    assert answer.outcome == (404, "not_found")
     assert len(answer.body["error"]["message"]) < 2 * MAX_QUOTED_CHARS
 
 

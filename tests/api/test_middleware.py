@@ -53,8 +53,8 @@ async def test_a_session_without_its_token_is_refused_what_changes_something() -
     user = await User.objects.acreate_user("ada", password="pw")
     client = AsyncClient(enforce_csrf_checks=True)
     await client.aforce_login(user)
-    asked = {"messages": [{"role": "user", "content": "Hi"}]}
-    refused = await client.post("/chat", asked, content_type="application/json")
+    body = {"messages": [{"role": "user", "content": "Hi"}]}
+    refused = await client.post("/chat", body, content_type="application/json")
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "csrf_failed")
     page = await client.post("/admin/logout/")
     assert page.status_code == 403

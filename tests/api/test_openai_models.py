@@ -75,7 +75,7 @@ def test_a_foreign_key_behind_a_proxy_is_refused() -> None:
 
 
 def test_foreign_keys_are_refused_elsewhere() -> None:
-    assert Api().get("/api/conversations/", {"Authorization": "Bearer sk-1234"}).told == (401, "invalid_token")
+    assert Api().get("/api/conversations/", {"Authorization": "Bearer sk-1234"}).outcome == (401, "invalid_token")
 
 
 def test_errors_of_other_parts_have_the_same_form() -> None:

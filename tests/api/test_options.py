@@ -33,7 +33,7 @@ def test_options_names_the_methods(path: str, address: str) -> None:
 
 @pytest.mark.django_db
 def test_options_of_an_unknown_path() -> None:
-    assert Api().call("OPTIONS", "/nothing").told == (404, "not_found")
+    assert Api().call("OPTIONS", "/nothing").outcome == (404, "not_found")
 
 
 @pytest.mark.django_db(transaction=True)

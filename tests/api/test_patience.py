@@ -76,8 +76,8 @@ def test_a_late_failure_is_an_error_object() -> None:
         ready.set()
         return b"".join([chunk async for chunk in chunks])
 
-    told = json.loads(asyncio.run(run()))
-    assert told["error"]["code"] == "store_unavailable"
+    answer = json.loads(asyncio.run(run()))
+    assert answer["error"]["code"] == "store_unavailable"
 
 
 def test_an_unforeseen_late_failure_tells_nothing_of_itself() -> None:

@@ -24,8 +24,8 @@ def ask(client: httpx.Client, answer: str) -> dict[str, Any]:
     question = {"role": "user", "content": f"{QUESTION} [[say: {answer}]]"}
     response = client.post("/chat", json={"messages": [question]} | BODY)
     assert response.status_code == 200, response.text
-    told: dict[str, Any] = response.json()
-    return told
+    reply: dict[str, Any] = response.json()
+    return reply
 
 
 @contextmanager
@@ -60,22 +60,22 @@ def imported(fake_stack: LiveStack) -> Iterator[httpx.Client]:
 
 
 def test_the_built_in_store_answers_from_the_imported_meetings(imported: httpx.Client) -> None:
-    told = ask(imported, "It is moved [1], not bought [9].")
-    assert told["rag_context_used"] == len(told["sources"]) > 0
-    assert "rag_error" not in told
-    about = [source for source in told["sources"] if source["speaker"] == "Sarah" and "deadline" in source["text"]]
-    assert about, told["sources"]
+    reply = ask(imported, "It is moved [1], not bought [9].")
+    assert reply["rag_context_used"] == len(reply["sources"]) > 0
+    assert "rag_error" not in reply
+    about = [source for source in reply["sources"] if source["speaker"] == "Sarah" and "deadline" in source["text"]]
+    assert about, reply["sources"]
     assert about[0]["time"].startswith("2026-03-")
-    first, *others = told["sources"]
+    first, *others = reply["sources"]
     assert first["cited"] is True
     assert not any(source["cited"] for source in others)
-    assert "[9]" not in told["response"]
+    assert "[9]" not in reply["response"]
 
 
 def test_health_counts_what_was_imported(imported: httpx.Client) -> None:
-    told = imported.get("/health").json()["rag_service"]
-    assert told["ok"] is True
-    assert "3 transcripts, 14 segments, 2 notes" in told["detail"]
+    reply = imported.get("/health").json()["rag_service"]
+    assert reply["ok"] is True
+    assert "3 transcripts, 14 segments, 2 notes" in reply["detail"]
 
 
 def test_over_a_stream_too(imported: httpx.Client) -> None:
@@ -90,20 +90,20 @@ def test_both_forms_of_an_external_service(live_stack: Callable[..., LiveStack])
     with rag_service("new") as url:
         stack = live_stack(RAG_SERVICE_URL=url, JWT_SECRET=SECRET, JSON_PATIENCE_SECS="60")
         with httpx.Client(base_url=stack.url, timeout=60) as client:
-            told = ask(client, "Not on Friday [1].")
+            reply = ask(client, "Not on Friday [1].")
             health = client.get("/health").json()["rag_service"]
-        assert [source["speaker"] for source in told["sources"]] == ["Sarah", "John"]
-        assert [source["cited"] for source in told["sources"]] == [True, False]
+        assert [source["speaker"] for source in reply["sources"]] == ["Sarah", "John"]
+        assert [source["cited"] for source in reply["sources"]] == [True, False]
         assert (health["ok"], health["breaker"]) == (True, "closed")
     assert stack.stop() == 0
     with rag_service("old") as url:
         stack.environment["RAG_SERVICE_URL"] = url
         stack.start()
         with httpx.Client(base_url=stack.url, timeout=60) as client:
-            told = ask(client, "Not on Friday [1].")
-        assert [source["emotion"] for source in told["sources"]] == ["worried", "calm"]
+            reply = ask(client, "Not on Friday [1].")
+        assert [source["emotion"] for source in reply["sources"]] == ["worried", "calm"]
     # The service is gone now: the answer comes all the same.
     with httpx.Client(base_url=stack.url, timeout=60) as client:
-        told = ask(client, "I do not know.")
-    assert (told["response"], told["sources"]) == ("I do not know.", [])
-    assert told["rag_error"] == "the memory service could not be reached"
+        reply = ask(client, "I do not know.")
+    assert (reply["response"], reply["sources"]) == ("I do not know.", [])
+    assert reply["rag_error"] == "the memory service could not be reached"

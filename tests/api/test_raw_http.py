@@ -70,17 +70,17 @@ def refused(stack: LiveStack, data: bytes) -> RawResponse:
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_request(name: str, fake_stack: LiveStack) -> None:
-    assert refused(fake_stack, MALFORMED[name]).told == (400, "invalid_request")
+    assert refused(fake_stack, MALFORMED[name]).outcome == (400, "invalid_request")
 
 
 @pytest.mark.parametrize("name", TOO_LONG)
 def test_a_request_line_that_is_too_long(name: str, fake_stack: LiveStack) -> None:
-    assert refused(fake_stack, TOO_LONG[name]).told == (414, "uri_too_long")
+    assert refused(fake_stack, TOO_LONG[name]).outcome == (414, "uri_too_long")
 
 
 @pytest.mark.parametrize("name", TOO_LARGE)
 def test_headers_that_are_too_large(name: str, fake_stack: LiveStack) -> None:
-    assert refused(fake_stack, TOO_LARGE[name]).told == (431, "headers_too_large")
+    assert refused(fake_stack, TOO_LARGE[name]).outcome == (431, "headers_too_large")
 
 
 def test_a_client_of_another_protocol_is_told_soon(fake_stack: LiveStack) -> None:
@@ -96,13 +96,13 @@ def test_a_refused_client_that_goes_on_sending_reads_its_answer(fake_stack: Live
         client.sendall(POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n")
         for _ in range(40):
             client.sendall(b"x" * 50_000)
-        assert response_of(b"".join(iter(lambda: client.recv(4096), b""))).told == (400, "invalid_request")
+        assert response_of(b"".join(iter(lambda: client.recv(4096), b""))).outcome == (400, "invalid_request")
 
 
 def test_a_request_behind_a_good_one_is_refused_after_it(fake_stack: LiveStack) -> None:
     raw = exchange(fake_stack.port, GET + b"\r\n" + MALFORMED["a header without a colon"])
     assert raw.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert response_of(raw[raw.index(b"HTTP/1.1 400") :]).told == (400, "invalid_request")
+    assert response_of(raw[raw.index(b"HTTP/1.1 400") :]).outcome == (400, "invalid_request")
 
 
 def test_a_client_does_not_choose_the_prefix_of_the_paths(fake_stack: LiveStack) -> None:
@@ -137,4 +137,4 @@ def test_a_search_whose_characters_are_not_escaped(search: str, titles: list[str
 def test_a_path_whose_characters_are_not_escaped(path: str, fake_stack: LiveStack) -> None:
     targets = (path, httpx.URL(path).raw_path)
     raw, escaped = (response_of(exchange(fake_stack.port, request("GET", target))) for target in targets)
-    assert raw.told == escaped.told
+    assert raw.outcome == escaped.outcome

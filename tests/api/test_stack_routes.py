@@ -322,21 +322,21 @@ NOT_SERVED = ["/analyze", "/score-chunk", "/settings/update"]
 
 @pytest.mark.parametrize("path", [*PATHS, *OTHERS])
 def test_reading_needs_credentials_elsewhere(path: str) -> None:
-    assert Api("203.0.113.7").get(path).told == (401, "not_authenticated")
+    assert Api("203.0.113.7").get(path).outcome == (401, "not_authenticated")
 
 
 @pytest.mark.parametrize("path", ["/transcripts/query", "/chat/rag", *NOT_SERVED])
 def test_so_does_posting(path: str) -> None:
-    assert Api("203.0.113.7").post(path, {}).told == (401, "not_authenticated")
+    assert Api("203.0.113.7").post(path, {}).outcome == (401, "not_authenticated")
 
 
 @pytest.mark.parametrize("path", NOT_SERVED)
 def test_what_is_not_served_says_why(path: str, api: Api) -> None:
     for body in ({}, b"no json", {"filters": {}, "chunk_content": "a"}):
         answer = api.post(path, body)
-        assert answer.told == (501, "not_served")
+        assert answer.outcome == (501, "not_served")
         assert "this service" in answer.body["error"]["message"] or "environment" in answer.body["error"]["message"]
-    assert api.get(path).told == (405, "method_not_allowed")
+    assert api.get(path).outcome == (405, "method_not_allowed")
 
 
 def test_without_a_worker_nothing_is_known_of_the_model(api: Api) -> None:

@@ -171,13 +171,13 @@ async def test_any_script_comes_whole_by_every_way(client: httpx.Client, fake_st
 def test_cut_within_characters_and_resumed(client: httpx.Client) -> None:
     """UTF-8 safe, and resume is gapless: from behind every byte of a text the rest is what was not told yet."""
     lines = read_stream(client, "/chat/stream", say("é漢\N{GRINNING FACE}e\u0301", store=False))
-    told = ""
+    text = ""
     for line in lines[:-1]:
-        told += line["token"]
+        text += line["token"]
         rest = read_stream(
             client, f"/chat/stream/{lines[0]['generation_id']}", headers={"Last-Event-ID": str(line["id"])}
         )
-        assert told + text_of(rest) == text_of(lines)
+        assert text + text_of(rest) == text_of(lines)
 
 
 def test_who_comes_late_is_told_everything(client: httpx.Client, fake_stack: LiveStack) -> None:
@@ -194,10 +194,10 @@ def test_who_comes_late_is_told_everything(client: httpx.Client, fake_stack: Liv
     again = read_stream(client, path)
     assert store.delete(f"gemma:log:{first['generation_id']}") == 1
     store.close()
-    for told in (again, read_stream(client, path)):
-        assert_one_end(told)
-        assert text_of(told) == whole
+    for text in (again, read_stream(client, path)):
+        assert_one_end(text)
+        assert text_of(text) == whole
         # The same run of the model, not a second one.
-        assert (told[-1]["usage"], told[-1]["timings"]) == (stored["usage"], stored["timings"])
+        assert (text[-1]["usage"], text[-1]["timings"]) == (stored["usage"], stored["timings"])
     assert client.delete(f"/api/conversations/{first['conversation_id']}/").status_code == 204
     assert client.get(path).status_code == 404

@@ -43,7 +43,7 @@ class TestLogin:
     def test_wrong_ones_are_told_the_same(self, name: str, password: str) -> None:
         make_user()
         response = log_in(name, password)
-        assert response.told == (401, "wrong_credentials")
+        assert response.outcome == (401, "wrong_credentials")
         assert response.headers["WWW-Authenticate"].startswith("Bearer")
 
     def test_a_disabled_account(self) -> None:
@@ -55,7 +55,7 @@ class TestLogin:
     )
     def test_bad_bodies(self, body: dict[str, object]) -> None:
         response = post(LOGIN, body)
-        assert response.told == (400, "invalid_request")
+        assert response.outcome == (400, "invalid_request")
 
     def test_old_tokens_are_cleared_away(self) -> None:
         user = make_user()
@@ -72,7 +72,7 @@ class TestGuessing:
         for _ in range(login_limit.MAX_PER_NAME):
             assert log_in(password="wrong").status == 401
         response = log_in()  # the right password comes too late
-        assert response.told == (429, "login_throttled")
+        assert response.outcome == (429, "login_throttled")
         assert 1 <= int(response.headers["Retry-After"]) <= login_limit.WINDOW_SECS
 
     def test_others_are_not_locked_out_with_it(self) -> None:
@@ -97,7 +97,7 @@ class TestGuessing:
         monkeypatch.setattr(login_limit, "shared_client", lambda: nobody)
         make_user()
         response = log_in()
-        assert response.told == (503, "store_unavailable")
+        assert response.outcome == (503, "store_unavailable")
         assert response.headers["Retry-After"]
 
 
@@ -150,7 +150,7 @@ class TestRefresh:
         first = refresh_token(make_user())
         second = post(REFRESH, {"refresh": first}).body["refresh"]
         response = post(REFRESH, {"refresh": first})
-        assert response.told == (401, "token_reused")
+        assert response.outcome == (401, "token_reused")
         assert post(REFRESH, {"refresh": second}).status == 401
 
     def test_other_logins_of_the_user_go_on(self) -> None:
@@ -167,7 +167,7 @@ class TestRefresh:
     @pytest.mark.parametrize("token", ["x", "a.b.c", "ü", "x" * 4000])
     def test_what_is_no_token(self, token: str) -> None:
         response = post(REFRESH, {"refresh": token})
-        assert response.told == (401, "invalid_token")
+        assert response.outcome == (401, "invalid_token")
 
     def test_an_access_token_refreshes_nothing(self) -> None:
         assert post(REFRESH, {"refresh": access_token(make_user())}).status == 401

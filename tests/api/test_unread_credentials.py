@@ -88,7 +88,7 @@ class TestHttp:
     )
     def test_a_query(self, method: str, path: str, query: str) -> None:
         answer = Api().call(method, f"{path}?{query.format('e.y.j')}")
-        assert answer.told == (401, "credentials_in_query")
+        assert answer.outcome == (401, "credentials_in_query")
         assert "WWW-Authenticate" in answer.headers
         assert "e.y.j" not in answer.body["error"]["message"]
 

@@ -173,11 +173,11 @@ async def test_several_answers_share_one_socket(socket: Socket) -> None:
 async def test_a_key_makes_a_frame_safe_to_send_twice(socket: Socket, fake_stack: LiveStack) -> None:
     """The same answer over the same socket, over another, and over HTTP; another body with it is a conflict."""
     key = f"ws-{time.monotonic_ns()}"
-    asked = {"type": "chat", "idempotency_key": key} | say("once")
-    first = await answer_over(socket, asked)
+    frame = {"type": "chat", "idempotency_key": key} | say("once")
+    first = await answer_over(socket, frame)
     async with websockets.connect(fake_stack.url.replace("http", "ws") + "/ws/chat") as other:
-        again = [await answer_over(each, asked) for each in (socket, other)]
-        conflict = await answer_over(other, asked | say("something else"))
+        again = [await answer_over(each, frame) for each in (socket, other)]
+        conflict = await answer_over(other, frame | say("something else"))
     async with httpx.AsyncClient(base_url=fake_stack.url, timeout=30) as client:
         whole = (await client.post("/chat", json=say("once"), headers={"Idempotency-Key": key})).json()
     assert {lines[-1]["generation_id"] for lines in [first, *again]} == {whole["generation_id"]}

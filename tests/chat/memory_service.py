@@ -48,7 +48,7 @@ class MemoryService:
     body: bytes | None = None  # instead of results
     knows: tuple[str, ...] = ("/search/semantic",)
     manner: str = "normal"  # normal | hang | drip | drip_headers | cut
-    asked: list[dict[str, Any]] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
     release: threading.Event = field(default_factory=threading.Event)
 
@@ -62,8 +62,8 @@ class _Handler(BaseHTTPRequestHandler):
     service: MemoryService
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.service.asked.append(asked | {"path": self.path})
+        requests = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.service.requests.append(requests | {"path": self.path})
         self.service.tokens.append(self.headers.get("X-Service-Token"))
         if self.path not in self.service.knows:
             self.send_error(404)

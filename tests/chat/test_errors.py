@@ -37,10 +37,10 @@ def made(kind: type[Exception]) -> Exception:
 @pytest.mark.parametrize("kind", INFERENCE)
 def test_every_error_of_inference_has_a_status_of_its_own(kind: type[Exception]) -> None:
     error = made(kind)
-    told = translate(error)
-    assert told.status in (409, 429, 503), "an error that nobody thought of became a 500"
-    assert told.code == error.code  # type: ignore[attr-defined]
-    assert told.message == str(error)
+    translated_error = translate(error)
+    assert translated_error.status in (409, 429, 503), "an error that nobody thought of became a 500"
+    assert translated_error.code == error.code  # type: ignore[attr-defined]
+    assert translated_error.message == str(error)
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_every_error_of_inference_has_a_status_of_its_own(kind: type[Exception])
     ],
 )
 def test_when_to_come_again(error: Exception, kind: type[ChatError], retry_after_secs: int | None) -> None:
-    told = translate(error)
-    assert type(told) is kind
-    assert told.retry_after_secs == retry_after_secs
+    translated_error = translate(error)
+    assert type(translated_error) is kind
+    assert translated_error.retry_after_secs == retry_after_secs
 
 
 def test_a_database_error_does_not_show_its_text() -> None:
@@ -65,9 +65,9 @@ def test_a_database_error_does_not_show_its_text() -> None:
 
 
 def test_an_unknown_error_does_not_show_its_text() -> None:
-    told = translate(RuntimeError("secret detail"))
-    assert (told.status, told.code) == (500, "internal_error")
-    assert "secret" not in told.message
+    translated_error = translate(RuntimeError("secret detail"))
+    assert (translated_error.status, translated_error.code) == (500, "internal_error")
+    assert "secret" not in translated_error.message
 
 
 def test_our_own_pass_as_they_are() -> None:

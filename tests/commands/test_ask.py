@@ -71,9 +71,9 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(driver: Driver) -> None
     assert process.stdout is not None
     assert process.stdout.read(4) == "1 2 "
     interrupt(process)
-    status, said = finished(process)
+    status, output = finished(process)
     assert status == 130
-    assert "Traceback" not in said
+    assert "Traceback" not in output
     ((state, text),) = driver.rows("status, text")
     assert state == "interrupted"
     assert text.startswith("1 2 ")
@@ -85,9 +85,9 @@ def test_a_reader_that_leaves_stops_the_answer(driver: Driver) -> None:
     os.close(write_end)
     assert os.read(read_end, 1) == b"1"
     os.close(read_end)
-    status, said = finished(process)
+    status, output = finished(process)
     assert status == 1
-    assert "Traceback" not in said
+    assert "Traceback" not in output
     wait_until(lambda: driver.statuses() == ["interrupted"], timeout_secs=10, what="the answer was stopped")
 
 

@@ -31,7 +31,7 @@ class Notes:
     def __init__(self) -> None:
         self.n_answered = 0
         self.failures: list[LineFailure] = []
-        self.said: list[str] = []
+        self.notices: list[str] = []
 
     def answered(self, n_tokens: int) -> None:
         self.n_answered += 1
@@ -40,7 +40,7 @@ class Notes:
         self.failures.append(failure)
 
     def notice(self, text: str) -> None:
-        self.said.append(text)
+        self.notices.append(text)
 
 
 class Bench:
@@ -221,7 +221,7 @@ def test_it_waits_for_a_worker_and_then_gives_up(
     batch.do_one_unit()
     monkeypatch.setattr(worker_report, "last_report", lambda: None)
     batch.do_one_unit()
-    assert "no worker reports; waiting up to 60 s" in bench.notes.said[0]
+    assert "no worker reports; waiting up to 60 s" in bench.notes.notices[0]
     batch.monitor.patience_secs = 0.0
     with pytest.raises(ServiceGone, match="Start again to continue"):
         batch.do_one_unit()

@@ -38,11 +38,11 @@ def test_an_answer_moves_to_the_card_and_back_and_every_interface_says_so(
     assert last["timings"]["load"] > 0
     warm = httpx.post(f"{stack.url}/warmup", timeout=60).json()
     assert (warm["status"], warm["model_on_gpu"]) == ("ready", True), warm
-    told = health(stack)
-    assert told["model_on_gpu"]
-    assert 0 < told["vram_used_mb"] < told["vram_total_mb"], "the simulated runner's process"
-    assert told["gpu_layers"] > 0
-    assert "simulated" in told["gpu"]["name"]
+    state = health(stack)
+    assert state["model_on_gpu"]
+    assert 0 < state["vram_used_mb"] < state["vram_total_mb"], "the simulated runner's process"
+    assert state["gpu_layers"] > 0
+    assert "simulated" in state["gpu"]["name"]
     answer = httpx.post(f"{stack.url}/chat", json=body("hello"), timeout=60).json()
     assert answer["device"] == "gpu"
     runner = stack.process("gemma-runner gpu (simulated)")
@@ -58,8 +58,8 @@ def asked_and_moved(stack: LiveStack) -> tuple[list[str], str, dict[str, Any]]:
     states: list[str] = []
     text, last = "", {}
     is_sent_back = False
-    asked = body(f"[[delay: 10]] [[count: {N}]]")
-    with httpx.stream("POST", f"{stack.url}/chat/stream", json=asked, timeout=60) as response:
+    request = body(f"[[delay: 10]] [[count: {N}]]")
+    with httpx.stream("POST", f"{stack.url}/chat/stream", json=request, timeout=60) as response:
         for line in response.iter_lines():
             if not line.startswith("data: "):
                 continue

@@ -18,8 +18,8 @@ EXAMPLES = [code for code in EVERY if ADDRESS in code and not any(client in code
 
 
 def test_the_readme_shows_the_three_examples() -> None:
-    asked = ["Explain quantum computing", "What did Sarah say about the deadline?", "Tell me a story"]
-    assert [question for question in asked if not any(question in code for code in EXAMPLES)] == []
+    questions = ["Explain quantum computing", "What did Sarah say about the deadline?", "Tell me a story"]
+    assert [question for question in questions if not any(question in code for code in EXAMPLES)] == []
     assert len(EXAMPLES) == 3
 
 

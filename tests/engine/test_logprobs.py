@@ -91,10 +91,10 @@ def test_the_fakes_numbers_by_hand() -> None:
     harness = Harness.fake()
     harness.ask("a", "[[say: x]]", n_logprobs=1)
     harness.run()
-    told = harness.emissions("a")[0].logprobs
-    assert told is not None
+    reported = harness.emissions("a")[0].logprobs
+    assert reported is not None
     n_others, second = harness.backend.vocabulary.n_tokens - 2, 30.0
-    assert told.logprob == pytest.approx(-math.log1p(math.exp(second - CERTAIN) + n_others * math.exp(-CERTAIN)))
+    assert reported.logprob == pytest.approx(-math.log1p(math.exp(second - CERTAIN) + n_others * math.exp(-CERTAIN)))
 
 
 def test_who_does_not_ask_does_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,9 +109,9 @@ def test_who_does_not_ask_does_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_they_survive_the_way() -> None:
-    told = TokenLogprobs(-0.25, [(5, -0.25), (7, -math.inf)])
+    reported = TokenLogprobs(-0.25, [(5, -0.25), (7, -math.inf)])
     step = Step(
-        emissions=[Emission("a", 1, 5, "x", told), Emission("b", 1, 6, "y")], n_prefill=0, n_decode=2, step_ms=1
+        emissions=[Emission("a", 1, 5, "x", reported), Emission("b", 1, 6, "y")], n_prefill=0, n_decode=2, step_ms=1
     )
     assert decode_from_runner(encode(step)) == step
 
@@ -120,8 +120,8 @@ def logprobs_from_a_process(config: EngineConfig, prompt: list[int]) -> list[Tok
     watched = Watched(config)
     watched.runner.start()
     try:
-        asked = params(max_tokens=3, ignore_eos=True, n_logprobs=20)
-        watched.runner.send(Submit(sequence_id="a", prompt=prompt, params=asked))
+        options = params(max_tokens=3, ignore_eos=True, n_logprobs=20)
+        watched.runner.send(Submit(sequence_id="a", prompt=prompt, params=options))
         watched.wait(lambda: watched.ended("a") is not None)
     finally:
         watched.runner.stop(10)
@@ -129,15 +129,15 @@ def logprobs_from_a_process(config: EngineConfig, prompt: list[int]) -> list[Tok
 
 
 def test_the_client_delivers_them() -> None:
-    told = logprobs_from_a_process(fake_config(), [5, 6, 7])
-    assert [len(each.top) for each in told if each] == [20] * 3
+    reported = logprobs_from_a_process(fake_config(), [5, 6, 7])
+    assert [len(each.top) for each in reported if each] == [20] * 3
 
 
 @pytest.mark.real_model
 def test_the_client_delivers_the_real_models(real_config: EngineConfig) -> None:
-    told = logprobs_from_a_process(real_config, [2, 818, 5279])
-    assert len(told) == 3
-    for each in told:
+    reported = logprobs_from_a_process(real_config, [2, 818, 5279])
+    assert len(reported) == 3
+    for each in reported:
         assert each is not None
         assert each.logprob == each.top[0][1], "greedy: the likeliest"
         assert 0.1 < sum(math.exp(value) for _, value in each.top) <= 1.0

@@ -268,7 +268,7 @@ def test_one_that_waits_for_room_moves_with_what_it_has(tmp_path: Path) -> None:
     harness.loop.handle(Export(["batch"], str(tmp_path)))
     exported = last(harness, Exported)
     assert isinstance(exported, Exported)
-    said = harness.tokens("batch")
+    emitted = harness.tokens("batch")
     there = fake_runner()
     tokens = [*prompt_of(harness, "[[count: 45]]")]
     there.loop.handle(
@@ -276,7 +276,7 @@ def test_one_that_waits_for_room_moves_with_what_it_has(tmp_path: Path) -> None:
             sequence_id="batch",
             prompt=tokens,
             params=params(cache_prompt=False),
-            emitted=said,
+            emitted=emitted,
             state=exported.sequences[0].path,
         )
     )

@@ -78,7 +78,7 @@ class Playground:
         drawn = [draw.randrange(n_vocabulary // 50, n_vocabulary // 2) for _ in range(period)]
         return [drawn[index % period] for index in range(n_tokens)]
 
-    def said(self, name: str) -> list[int]:
+    def tokens_of(self, name: str) -> list[int]:
         return self.harness.tokens(name) or self.ended.get(name, [])
 
     def step(self, n_steps: int) -> None:
@@ -106,7 +106,7 @@ class Playground:
         assert isinstance(cache, CacheExported)
         assert isinstance(exported, Exported)
         for given in exported.sequences:
-            self.ended[given.sequence_id] = self.said(given.sequence_id)
+            self.ended[given.sequence_id] = self.tokens_of(given.sequence_id)
         loop.close(10)
         for slot in range(self.traced.n_slots):
             self.traced.remove(slot)
@@ -204,7 +204,7 @@ class Anything(RuleBasedStateMachine):
     def go_on(self, data: st.DataObject, n_cut: int, n_new: int) -> None:
         """A prompt that begins with, or within, one that was there before and its answer."""
         name = data.draw(st.sampled_from(sorted(self.ground.prompts)))
-        history = self.ground.prompts[name] + self.ground.said(name)
+        history = self.ground.prompts[name] + self.ground.tokens_of(name)
         history = history[: max(1, len(history) - n_cut)]
         self.ground.submit(history + self.ground.words(100 + n_new, n_new), max_tokens=2)
 
@@ -289,7 +289,7 @@ def branch_from_a_state(ground: Playground) -> list[tuple[History, float]]:
     for seed in (2, 3):
         ground.submit(ground.words(seed, 120), max_tokens=1)
         ground.step(20)
-    ground.submit(ground.words(1, 110) + ground.said(first) + ground.words(9, 5), max_tokens=2)
+    ground.submit(ground.words(1, 110) + ground.tokens_of(first) + ground.words(9, 5), max_tokens=2)
     ground.step(20)
     ground.submit(ground.words(1, 80) + ground.words(8, 20), max_tokens=2)
     return ground.finish()
@@ -318,7 +318,7 @@ def test_answers_that_move_again_and_again_are_right(ground: Playground) -> None
         ground.move(n_states=2)
     assert ground.finish() == []
     assert ground.n_moved >= 9
-    assert [len(ground.said(name)) for name in ("0", "1", "2")] == [9, 9, 9]
+    assert [len(ground.tokens_of(name)) for name in ("0", "1", "2")] == [9, 9, 9]
 
 
 def test_without_the_guard_of_the_window_it_is_not(ground: Playground, monkeypatch: pytest.MonkeyPatch) -> None:

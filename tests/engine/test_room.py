@@ -156,8 +156,8 @@ def test_who_does_not_fit_is_told_once_and_that_it_goes_on(small: Small) -> None
     assert "memory is full" in held(harness, "second")[0].reason
     assert held(harness, "first") == []
     harness.run()
-    told = [type(frame) for frame in harness.frames if getattr(frame, "sequence_id", None) == "second"]
-    assert told.index(Deferred) < told.index(PrefillProgress)
+    kinds = [type(frame) for frame in harness.frames if getattr(frame, "sequence_id", None) == "second"]
+    assert kinds.index(Deferred) < kinds.index(PrefillProgress)
     assert harness.ended("second").reason == "length"
     assert len(harness.tokens("second")) == 5
 

@@ -267,8 +267,8 @@ def test_batch_work_gives_its_place_and_goes_on_where_it_was(*, is_reading: bool
         len(turn(harness.backend.vocabulary, text)) for text in ("[[count: 30]]" + "x" * 200, "[[say: at once]]")
     )
     assert n_tokens <= n_prompts + len(harness.tokens("batch")) + len(harness.tokens("person")) + 1, "nothing twice"
-    told = [frame.reason for frame in harness.frames if isinstance(frame, Deferred)]
-    assert told == [OUTRANKED]
+    reasons = [frame.reason for frame in harness.frames if isinstance(frame, Deferred)]
+    assert reasons == [OUTRANKED]
 
 
 def test_a_place_is_not_taken_from_equals_nor_in_vain() -> None:
@@ -536,8 +536,8 @@ class Arrivals(RuleBasedStateMachine):
         self.harness.run()
         for name, answer in self.answers.items():
             assert len(self.harness.ends(name)) == 1, "everything that came ends, once"
-            said = "".join(each.text for each in self.harness.emissions(name))
-            assert answer.startswith(said), "whatever was reused, cut or computed again, the answer is right"
+            text = "".join(each.text for each in self.harness.emissions(name))
+            assert answer.startswith(text), "whatever was reused, cut or computed again, the answer is right"
         indexes = [each.index for name in self.answers for each in self.harness.emissions(name)]
         assert all(index > 0 for index in indexes)
         assert all(isinstance(step, Step) for step in self.harness.steps())

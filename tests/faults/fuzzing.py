@@ -250,23 +250,23 @@ async def send(shot: Shot) -> Answer:
         "client": ["127.0.0.1", 1],
         "server": ["127.0.0.1", 8001],
     }
-    said: list[dict[str, Any]] = []
-    asked = iter([{"type": "http.request", "body": shot.body}])
+    sent_messages: list[dict[str, Any]] = []
+    incoming = iter([{"type": "http.request", "body": shot.body}])
 
     async def receive() -> dict[str, Any]:
-        event = next(asked, None)
+        event = next(incoming, None)
         if event is None:
             await asyncio.Event().wait()  # the client stays
         return event or {}
 
     async def say(event: dict[str, Any]) -> None:
-        said.append(event)
+        sent_messages.append(event)
 
     async with asyncio.timeout(PATIENCE_SECS):
         await application(scope, receive, say)
-    start, *rest = said
-    told = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in start["headers"]}
-    return Answer(start["status"], told, b"".join(event.get("body", b"") for event in rest))
+    start, *rest = sent_messages
+    response_headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in start["headers"]}
+    return Answer(start["status"], response_headers, b"".join(event.get("body", b"") for event in rest))
 
 
 FRAMES = (

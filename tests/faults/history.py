@@ -14,7 +14,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from tests.faults.breaking import Row
-from tests.faults.reading import Told
+from tests.faults.reading import Reading
 
 ENDED = ("complete", "interrupted", "failed")
 
@@ -28,7 +28,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class Asked:
+class Operation:
     """One message: what was asked, how that ended, what its readers were told."""
 
     client: int
@@ -36,7 +36,7 @@ class Asked:
     expected: str  # the whole answer
     outcome: Outcome
     generation_id: str = ""
-    readings: tuple[Told, ...] = ()
+    readings: tuple[Reading, ...] = ()
     was_cancelled: bool = False
     problem: str = ""
 
@@ -45,21 +45,21 @@ class Asked:
 class History:
     """Filled by the clients' threads."""
 
-    asked: list[Asked] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, asked: Asked) -> None:
+    def add(self, operation: Operation) -> None:
         with self._lock:
-            self.asked.append(asked)
+            self.operations.append(operation)
 
     def struck(self, fault: str) -> None:
         with self._lock:
             self.faults.append(fault)
 
-    def told(self) -> dict[str, int]:
+    def counts(self) -> dict[str, int]:
         """Numbers for a report."""
-        return dict(Counter(str(asked.outcome) for asked in self.asked)) | {"faults": len(self.faults)}
+        return dict(Counter(str(operation.outcome) for operation in self.operations)) | {"faults": len(self.faults)}
 
 
 # Written down in the transaction itself, so that nothing that was committed is missing and nothing else is in it.
@@ -109,18 +109,18 @@ def check(history: History, stored: Stored) -> list[str]:
         *_ended_twice(stored),
         *(f"{each}: changed after its end" for each in stored.changes),
     ]
-    for asked in history.asked:
-        if asked.problem:
-            found.append(f"client {asked.client}: {asked.problem}")
-        row = rows.get(asked.generation_id.replace("-", ""))
-        if asked.outcome is Outcome.OK and row is None:
-            found.append(f"{asked.generation_id}: accepted and lost")
+    for operation in history.operations:
+        if operation.problem:
+            found.append(f"client {operation.client}: {operation.problem}")
+        row = rows.get(operation.generation_id.replace("-", ""))
+        if operation.outcome is Outcome.OK and row is None:
+            found.append(f"{operation.generation_id}: accepted and lost")
         elif row is not None:
-            found += [f"{row.id}: {problem}" for problem in _of_one(asked, row)]
+            found += [f"{row.id}: {problem}" for problem in _of_one(operation, row)]
             # Else triggers that never fired would look like a database in which all is well.
             if row.status in ENDED and row.id.replace("-", "") not in stored.ends:
                 found.append(f"{row.id}: its end was not seen")
-    return found + _doubled(history.asked)
+    return found + _doubled(history.operations)
 
 
 def _unfinished(rows: Iterable[Row]) -> list[str]:
@@ -133,41 +133,41 @@ def _ended_twice(stored: Stored) -> list[str]:
     return [f"{generation}: ended {n} times" for generation, n in Counter(stored.ends).items() if n != 1]
 
 
-def _doubled(asked: Iterable[Asked]) -> list[str]:
+def _doubled(operations: Iterable[Operation]) -> list[str]:
     """One key, one generation, however often it was sent."""
     by_key: dict[str, set[str]] = {}
-    for each in asked:
+    for each in operations:
         if each.generation_id:
             by_key.setdefault(each.key, set()).add(each.generation_id)
     return [f"key {key}: {len(ids)} generations" for key, ids in by_key.items() if len(ids) > 1]
 
 
-def _of_one(asked: Asked, row: Row) -> list[str]:
+def _of_one(operation: Operation, row: Row) -> list[str]:
     found = []
     if row.status == "failed":
         found.append(f"failed: {row.error_code}")
-    if row.status == "complete" and row.text != asked.expected:
+    if row.status == "complete" and row.text != operation.expected:
         found.append(f"complete with {row.text!r}")
-    if row.status == "interrupted" and not (asked.was_cancelled or row.error_code == "timeout"):
+    if row.status == "interrupted" and not (operation.was_cancelled or row.error_code == "timeout"):
         found.append("interrupted, and nobody asked for it")
-    if not asked.expected.startswith(row.text):
+    if not operation.expected.startswith(row.text):
         found.append(f"holds what the model did not say: {row.text[-40:]!r}")
-    for told in asked.readings:
-        found += _of_reader(told, row)
+    for reading in operation.readings:
+        found += _of_reader(reading, row)
     return found
 
 
-def _of_reader(told: Told, row: Row) -> list[str]:
+def _of_reader(reading: Reading, row: Row) -> list[str]:
     """(ii) and (iii): ids rise one by one from the first, and what was told is what is stored."""
     found = []
-    ids = told.token_ids
+    ids = reading.token_ids
     first = ids[0] if ids else 1
     if ids != list(range(first, first + len(ids))):
-        found.append(f"a reader was told the ids {ids[:5]}...{ids[-5:]} over {told.n_connections} connections")
-    if sum(bool(line["done"]) for line in told.lines) > 1:
+        found.append(f"a reader was told the ids {ids[:5]}...{ids[-5:]} over {reading.n_connections} connections")
+    if sum(bool(line["done"]) for line in reading.lines) > 1:
         found.append("a reader was told two ends")
-    if told.is_done and told.text != row.text:
-        found.append(f"a reader was told {told.text[-40:]!r}, stored is {row.text[-40:]!r}")
-    if not row.text.startswith(told.text):
-        found.append(f"a reader was told {told.text[-40:]!r} which is not stored")
+    if reading.is_done and reading.text != row.text:
+        found.append(f"a reader was told {reading.text[-40:]!r}, stored is {row.text[-40:]!r}")
+    if not row.text.startswith(reading.text):
+        found.append(f"a reader was told {reading.text[-40:]!r} which is not stored")
     return found

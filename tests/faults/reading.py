@@ -21,7 +21,7 @@ PAUSE_SECS = 0.1
 
 
 @dataclass
-class Told:
+class Reading:
     """All that a reader was told of one answer, over however many connections."""
 
     generation_id: str = ""
@@ -76,7 +76,7 @@ class Told:
         assert [line["done"] for line in self.lines] == [False] * (len(self.lines) - 1) + [True]
 
 
-OnLine = Callable[[Told], object]
+OnLine = Callable[[Reading], object]
 
 
 class Client:
@@ -86,53 +86,54 @@ class Client:
         self._url = url
         self._patience_secs = patience_secs
 
-    def read(self, body: dict[str, object], *, key: str | None = None, on_line: OnLine | None = None) -> Told:
+    def read(self, body: dict[str, object], *, key: str | None = None, on_line: OnLine | None = None) -> Reading:
         """POST /chat/stream, then GET after every break. Raises AssertionError when it takes too long."""
-        told, key = Told(), key or uuid4().hex
+        reading, key = Reading(), key or uuid4().hex
         deadline = time.monotonic() + self._patience_secs
-        while not told.is_done:
-            assert time.monotonic() < deadline, f"{told.n_connections} connections, {told.n_tokens} tokens, no end"
+        while not reading.is_done:
+            counts = f"{reading.n_connections} connections, {reading.n_tokens} tokens"
+            assert time.monotonic() < deadline, f"{counts}, no end"
             with suppress(httpx.TransportError):  # what this client is made for
-                self._read_on(told, body, key, on_line)
-            if not told.is_done:
+                self._read_on(reading, body, key, on_line)
+            if not reading.is_done:
                 time.sleep(PAUSE_SECS)
-        return told
+        return reading
 
-    def _read_on(self, told: Told, body: dict[str, object], key: str, on_line: OnLine | None) -> None:
-        told.n_connections += 1
+    def _read_on(self, reading: Reading, body: dict[str, object], key: str, on_line: OnLine | None) -> None:
+        reading.n_connections += 1
         with httpx.Client(timeout=30) as client:
-            if told.generation_id:
-                address = f"{self._url}/chat/stream/{told.generation_id}"
-                source = httpx_sse.connect_sse(client, "GET", address, headers={"Last-Event-ID": str(told.last_id)})
+            if reading.generation_id:
+                address = f"{self._url}/chat/stream/{reading.generation_id}"
+                source = httpx_sse.connect_sse(client, "GET", address, headers={"Last-Event-ID": str(reading.last_id)})
             else:
                 address = f"{self._url}/chat/stream"
                 source = httpx_sse.connect_sse(client, "POST", address, json=body, headers={"Idempotency-Key": key})
             with source as events:
                 if events.response.status_code != httpx.codes.OK:
-                    self._refused(told, events.response)
+                    self._refused(reading, events.response)
                     return
                 for event in events.iter_sse():
                     line = json.loads(event.data)
                     assert event.id == str(line["id"])
-                    told.take(line)
+                    reading.take(line)
                     if on_line:
-                        on_line(told)
+                        on_line(reading)
 
-    def _refused(self, told: Told, response: httpx.Response) -> None:
-        told.refusals.append((response.status_code, response.headers.get("Retry-After")))
+    def _refused(self, reading: Reading, response: httpx.Response) -> None:
+        reading.refusals.append((response.status_code, response.headers.get("Retry-After")))
         assert response.status_code == httpx.codes.SERVICE_UNAVAILABLE, response.read()
 
-    def begin(self, bodies: Sequence[dict[str, object]], *, n_tokens: int = 0) -> "list[Future[Told]]":
+    def begin(self, bodies: Sequence[dict[str, object]], *, n_tokens: int = 0) -> "list[Future[Reading]]":
         """Read them side by side; returns when each has been told so many tokens, the futures are the whole answers."""
-        told: dict[int, Told] = {}
+        reading: dict[int, Reading] = {}
         pool = ThreadPoolExecutor(len(bodies))
         futures = [
-            pool.submit(self.read, body, on_line=partial(told.__setitem__, number))
+            pool.submit(self.read, body, on_line=partial(reading.__setitem__, number))
             for number, body in enumerate(bodies)
         ]
         pool.shutdown(wait=False)
         wait_until(
-            lambda: sum(each.n_tokens >= n_tokens for each in list(told.values())) == len(bodies),
+            lambda: sum(each.n_tokens >= n_tokens for each in list(reading.values())) == len(bodies),
             timeout_secs=self._patience_secs,
             what=f"{len(bodies)} answers have {n_tokens} tokens",
         )

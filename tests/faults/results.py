@@ -115,14 +115,14 @@ def _span(values: list[Any]) -> str:
 
 
 def _commit() -> str:
-    told = subprocess.run(
+    output = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],
         cwd=PROJECT,
         capture_output=True,
         text=True,
         check=False,
     )
-    return told.stdout.strip() or "unknown"
+    return output.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -40,11 +40,11 @@ def test_killed_while_busy(with_broker: WithBroker, seen: Seen, away_secs: float
     began = time.monotonic()
     Client(stack.url).read(say("next", store=False)).assert_whole("next")
     seen["next_job_secs"] = round(time.monotonic() - began, 1)
-    told = [answer.result() for answer in answers]
-    for each in told:
+    readings = [answer.result() for answer in answers]
+    for each in readings:
         each.assert_whole(numbers(60))
         assert stack.row(each.generation_id).attempt == 1
-    seen["pause_secs"] = round(max(each.longest_gap_secs for each in told), 1)
+    seen["pause_secs"] = round(max(each.longest_gap_secs for each in readings), 1)
     assert worker_pid(stack) == worker
     assert seen["next_job_secs"] < NEXT_JOB_SECS + SLACK_SECS
 
@@ -81,18 +81,18 @@ def test_away(with_broker: WithBroker, seen: Seen) -> None:
     n_before = len(stack.rows())
     broker.kill()
     began = time.monotonic()
-    told = []
+    readings = []
     while time.monotonic() - began < 5:
-        told.append(httpx.post(f"{stack.url}/chat", json=say("no"), timeout=30))
+        readings.append(httpx.post(f"{stack.url}/chat", json=say("no"), timeout=30))
         health = stack.health()
         assert (health.status_code, health.json()["redis"]["ok"]) == (503, False)
         time.sleep(0.5)
-    assert {(each.status_code, each.json()["error"]["code"]) for each in told} == {(503, "store_unavailable")}
-    assert all(int(each.headers["Retry-After"]) > 0 for each in told)
+    assert {(each.status_code, each.json()["error"]["code"]) for each in readings} == {(503, "store_unavailable")}
+    assert all(int(each.headers["Retry-After"]) > 0 for each in readings)
     assert len(stack.rows()) == n_before
     broker.start()
     answer.result().assert_whole(numbers(60))
-    seen |= {"refused": len(told), "healthy_again_secs": round(stack.wait_until_healthy(), 1)}
+    seen |= {"refused": len(readings), "healthy_again_secs": round(stack.wait_until_healthy(), 1)}
     Client(stack.url).read(say("yes", store=False)).assert_whole("yes")
 
 
@@ -115,9 +115,9 @@ def test_everything_lost(make_stack: MakeStack, seen: Seen) -> None:
         broker.forget()
         broker.start()
         for answer, text in [(each, numbers(60)) for each in running] + [(each, numbers(20)) for each in waiting]:
-            told = answer.result()
-            told.assert_whole(text)
-            row = stack.row(told.generation_id)
+            reading = answer.result()
+            reading.assert_whole(text)
+            row = stack.row(reading.generation_id)
             assert (row.status, row.attempt, row.epoch) == ("complete", 1, 1)
         assert len(stack.rows()) == 16 + 1, "and what the start asked for"
     finally:
@@ -146,10 +146,10 @@ def test_everything_lost_with_the_worker(make_stack: MakeStack, seen: Seen) -> N
         broker.forget()
         broker.start()
         for answer in answers:
-            told = answer.result()
+            reading = answer.result()
             # The tokens of the lost log are computed again, and are the same ones.
-            told.assert_whole(numbers(60))
-            assert stack.row(told.generation_id).text == numbers(60)
+            reading.assert_whole(numbers(60))
+            assert stack.row(reading.generation_id).text == numbers(60)
         seen["epochs"] = sorted(row.epoch for row in stack.rows()[1:])
     finally:
         stack.clean_up()
@@ -175,10 +175,10 @@ def test_full(with_broker: WithBroker, seen: Seen) -> None:
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_unavailable")
     assert refused.headers["Retry-After"]
     assert (health["redis"]["ok"], health["redis"]["detail"]) == (False, "is full")
-    told = answer.result()
-    told.assert_whole(numbers(60))
-    assert stack.row(told.generation_id).attempt == 1
-    seen["pause_secs"] = round(told.longest_gap_secs, 1)
+    reading = answer.result()
+    reading.assert_whole(numbers(60))
+    assert stack.row(reading.generation_id).attempt == 1
+    seen["pause_secs"] = round(reading.longest_gap_secs, 1)
 
 
 @pytest.mark.fault(
@@ -194,7 +194,7 @@ def test_hanging(with_broker: WithBroker, seen: Seen) -> None:
     broker.signal(signal.SIGSTOP)
     time.sleep(5)
     broker.signal(signal.SIGCONT)
-    told = [answer.result() for answer in answers]
-    for each in told:
+    readings = [answer.result() for answer in answers]
+    for each in readings:
         each.assert_whole(numbers(60))
-    seen["pause_secs"] = round(max(each.longest_gap_secs for each in told), 1)
+    seen["pause_secs"] = round(max(each.longest_gap_secs for each in readings), 1)

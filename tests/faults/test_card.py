@@ -20,7 +20,7 @@ from tests.api.live import count
 from tests.faults.breaking import FaultStack
 from tests.faults.card import SIMULATED, CardWatch, watched
 from tests.faults.conftest import ROUNDS, MakeStack, Seen
-from tests.faults.reading import Client, Told, numbers
+from tests.faults.reading import Client, Reading, numbers
 from tests.live_stack import wait_until
 
 N_WORKERS = 5
@@ -69,20 +69,20 @@ def test_one_at_a_time(make_stack: MakeStack, seen: Seen) -> None:
             inside.enter_context(stack.second_worker())
         pool = inside.enter_context(ThreadPoolExecutor(N_STREAMS))
         inside.callback(over.set)  # before the pool is waited for
-        asked = [pool.submit(ask_until, stack, over) for _ in range(N_STREAMS)]
+        futures = [pool.submit(ask_until, stack, over) for _ in range(N_STREAMS)]
         secs = [strike(watch, dice.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP))) for _ in range(N_BLOWS)]
         over.set()
-        answers = [told for each in asked for told in each.result()]
-    for told in answers:
-        told.assert_whole(numbers(N_NUMBERS))
-    assert {stack.row(told.generation_id).status for told in answers} == {"complete"}
+        answers = [reading for each in futures for reading in each.result()]
+    for reading in answers:
+        reading.assert_whole(numbers(N_NUMBERS))
+    assert {stack.row(reading.generation_id).status for reading in answers} == {"complete"}
     seen |= {"holders": len(watch.holders), "looks": watch.n_looks, "answers": len(answers)}
     seen["killed_is_free_secs"], seen["next_comes_secs"] = (max(each) for each in zip(*secs, strict=True))
     assert watch.crowds == []
     assert len(watch.holders) > N_BLOWS
 
 
-def ask_until(stack: FaultStack, over: threading.Event) -> list[Told]:
+def ask_until(stack: FaultStack, over: threading.Event) -> list[Reading]:
     answers = []
     while not over.is_set():
         answers.append(Client(stack.url).read(count(N_NUMBERS, delay_ms=20, store=False)))

@@ -28,13 +28,13 @@ def test_locked(stack: FaultStack, seen: Seen) -> None:
     answers = Client(stack.url).begin([count(60, delay_ms=25, store=False)] * 4, n_tokens=15)
     with stack.locked_database(10):
         pass
-    told = [answer.result() for answer in answers]
-    for each in told:
+    readings = [answer.result() for answer in answers]
+    for each in readings:
         each.assert_whole(numbers(60))
         row = stack.row(each.generation_id)
         assert (row.status, row.text) == ("complete", numbers(60))
         assert (row.attempt, row.epoch) == (1, 1)
-    seen["pause_secs"] = round(max(each.longest_gap_secs for each in told), 1)
+    seen["pause_secs"] = round(max(each.longest_gap_secs for each in readings), 1)
     assert seen["pause_secs"] < 5, "the log does not wait for the database"
     Client(stack.url).read(say("next", store=False)).assert_whole("next")
 
@@ -58,9 +58,9 @@ def test_full(make_stack: MakeStack, seen: Seen) -> None:
     assert {each.json()["error"]["code"] for each in refused} == {"store_unavailable"}
     assert n_meanwhile == n_before
     for answer in answers:
-        told = answer.result()
-        told.assert_whole(numbers(60))
-        assert stack.row(told.generation_id).text == numbers(60)
+        reading = answer.result()
+        reading.assert_whole(numbers(60))
+        assert stack.row(reading.generation_id).text == numbers(60)
     assert stack.query("PRAGMA integrity_check") == [("ok",)]
     messages = stack.query("SELECT count(*) FROM chat_message")[0][0]
     assert messages == 2 * 2, "question and answer of each accepted turn, nothing of the refused ones"
@@ -121,7 +121,7 @@ def test_postgresql_stopped(make_stack: MakeStack, seen: Seen) -> None:
             health = stack.health()
             time.sleep(5)
             server.start()
-            told = [answer.result() for answer in answers]
+            readings = [answer.result() for answer in answers]
             stack.wait_until_healthy()
             Client(stack.url).read(say("next", store=False)).assert_whole("next")
             stack.stop()
@@ -129,7 +129,7 @@ def test_postgresql_stopped(make_stack: MakeStack, seen: Seen) -> None:
         finally:
             server.cleanup()
     assert (health.status_code, health.json()["database"]["ok"]) == (503, False)
-    for each in told:
+    for each in readings:
         each.assert_whole(numbers(60))
     assert found.count(numbers(60)) == 4
-    seen["pause_secs"] = round(max(each.longest_gap_secs for each in told), 1)
+    seen["pause_secs"] = round(max(each.longest_gap_secs for each in readings), 1)

@@ -8,9 +8,9 @@ import pytest
 from tests.faults.breaking import Row
 from tests.faults.card import SIMULATED, watched
 from tests.faults.conftest import ENVIRONMENT, SHORT_CLAIMS, Seen
-from tests.faults.history import Asked, History, Outcome, Stored, check, watch
+from tests.faults.history import History, Operation, Outcome, Stored, check, watch
 from tests.faults.nemesis import Nemesis, Surroundings
-from tests.faults.reading import Told, numbers
+from tests.faults.reading import Reading, numbers
 from tests.faults.traffic import TrafficClient
 from tests.live_stack import wait_until
 
@@ -23,9 +23,9 @@ GOOD_REST = ("complete", numbers(3), 1, 1, "", "")
 GOOD = Row("a1", *GOOD_REST)
 
 
-def told(*texts: str, first: int = 1, done: bool = True) -> Told:
+def reading(*texts: str, first: int = 1, done: bool = True) -> Reading:
     """A reader that was told these tokens and an end."""
-    reader = Told(generation_id="a1")
+    reader = Reading(generation_id="a1")
     for index, text in enumerate(texts, start=first):
         reader.take({"id": index, "token": text, "done": False})
     if done:
@@ -33,63 +33,69 @@ def told(*texts: str, first: int = 1, done: bool = True) -> Told:
     return reader
 
 
-def skipping() -> Told:
-    reader = told("1", " ", done=False)
+def skipping() -> Reading:
+    reader = reading("1", " ", done=False)
     reader.take({"id": 4, "token": " ", "done": False})
     return reader
 
 
-def ending_twice() -> Told:
-    reader = told(*numbers(3))
+def ending_twice() -> Reading:
+    reader = reading(*numbers(3))
     reader.take(reader.last)
     return reader
 
 
-def asked(**changes: object) -> Asked:
+def operation(**changes: object) -> Operation:
     usual: dict[str, object] = {
         "client": 1,
         "key": "k",
         "expected": numbers(3),
         "outcome": Outcome.OK,
         "generation_id": "a1",
-        "readings": (told(*numbers(3)),),
+        "readings": (reading(*numbers(3)),),
     }
-    return Asked(**(usual | changes))  # type: ignore[arg-type]
+    return Operation(**(usual | changes))  # type: ignore[arg-type]
 
 
 def found(
-    *askings: Asked, rows: tuple[Row, ...] = (GOOD,), ends: tuple[str, ...] = ("a1",), changes: tuple[str, ...] = ()
+    *askings: Operation, rows: tuple[Row, ...] = (GOOD,), ends: tuple[str, ...] = ("a1",), changes: tuple[str, ...] = ()
 ) -> list[str]:
     return check(History(list(askings)), Stored(list(rows), list(ends), list(changes)))
 
 
 def test_a_good_history_has_nothing_to_be_found() -> None:
-    assert found(asked()) == []
-    assert found(asked(readings=(told(*"1 2 ", done=False),))) == []
+    assert found(operation()) == []
+    assert found(operation(readings=(reading(*"1 2 ", done=False),))) == []
     interrupted = Row("a1", "interrupted", "1 2 ", 2, 4, "", "")
-    assert found(asked(readings=(told(*"1 2 "),), was_cancelled=True), rows=(interrupted,)) == []
+    assert found(operation(readings=(reading(*"1 2 "),), was_cancelled=True), rows=(interrupted,)) == []
 
 
 @pytest.mark.parametrize(
     ("problem", "askings", "rest"),
     [
-        ("accepted and lost", [asked()], {"rows": (), "ends": ()}),
-        ("still running", [asked()], {"rows": (Row("a1", "running", "", 1, 1, "w", ""),), "ends": ()}),
-        ("its end was not seen", [asked()], {"ends": ()}),
-        ("ended 2 times", [asked()], {"ends": ("a1", "a1")}),
-        ("changed after its end", [asked()], {"changes": ("a1",)}),
-        ("2 generations", [asked(), asked(generation_id="b2", readings=())], {"rows": (GOOD, Row("b2", *GOOD_REST))}),
-        ("was told the ids", [asked(readings=(told("1", " ", "2", first=1), skipping()))], {}),
-        ("two ends", [asked(readings=(ending_twice(),))], {}),
-        ("which is not stored", [asked(readings=(told(*"1 2 X", done=False),))], {}),
-        ("stored is", [asked(readings=(told(*"1 2 "),))], {}),
-        ("complete with", [asked(readings=())], {"rows": (Row("a1", "complete", "1 2 ", 1, 1, "", ""),)}),
-        ("nobody asked for it", [asked(readings=())], {"rows": (Row("a1", "interrupted", "1 ", 1, 1, "", ""),)}),
-        ("did not say", [asked(readings=())], {"rows": (Row("a1", "failed", "7 ", 1, 1, "", "x"),)}),
-        ("client 1: too late", [asked(problem="too late", outcome=Outcome.UNKNOWN)], {}),
+        ("accepted and lost", [operation()], {"rows": (), "ends": ()}),
+        ("still running", [operation()], {"rows": (Row("a1", "running", "", 1, 1, "w", ""),), "ends": ()}),
+        ("its end was not seen", [operation()], {"ends": ()}),
+        ("ended 2 times", [operation()], {"ends": ("a1", "a1")}),
+        ("changed after its end", [operation()], {"changes": ("a1",)}),
+        (
+            "2 generations",
+            [operation(), operation(generation_id="b2", readings=())],
+            {"rows": (GOOD, Row("b2", *GOOD_REST))},
+        ),
+        ("was told the ids", [operation(readings=(reading("1", " ", "2", first=1), skipping()))], {}),
+        ("two ends", [operation(readings=(ending_twice(),))], {}),
+        ("which is not stored", [operation(readings=(reading(*"1 2 X", done=False),))], {}),
+        ("stored is", [operation(readings=(reading(*"1 2 "),))], {}),
+        ("complete with", [operation(readings=())], {"rows": (Row("a1", "complete", "1 2 ", 1, 1, "", ""),)}),
+        ("nobody asked for it", [operation(readings=())], {"rows": (Row("a1", "interrupted", "1 ", 1, 1, "", ""),)}),
+        ("did not say", [operation(readings=())], {"rows": (Row("a1", "failed", "7 ", 1, 1, "", "x"),)}),
+        ("client 1: too late", [operation(problem="too late", outcome=Outcome.UNKNOWN)], {}),
     ],
 )
-def test_what_may_not_happen_is_found(problem: str, askings: list[Asked], rest: dict[str, tuple[object, ...]]) -> None:
+def test_what_may_not_happen_is_found(
+    problem: str, askings: list[Operation], rest: dict[str, tuple[object, ...]]
+) -> None:
     assert any(problem in each for each in found(*askings, **rest))  # type: ignore[arg-type]
 
 
@@ -122,12 +128,12 @@ def test_random_blows(seen: Seen, seed: int) -> None:
             timeout_secs=SETTLE_SECS,
             what="everything has ended",
         )
-        seen |= history.told() | {"seed": seed, "on_the_card": len(card.holders)}
+        seen |= history.counts() | {"seed": seed, "on_the_card": len(card.holders)}
         problems = check(history, Stored.read(stack.rows(), stack.database))
         problems += [f"on the card at once: {pids}" for pids in card.crowds]
     finally:
         until.set()
         around.clean_up()
     assert problems == [], f"{history.faults}"
-    assert len(history.asked) > N_CLIENTS
+    assert len(history.operations) > N_CLIENTS
     assert history.faults

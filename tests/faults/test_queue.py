@@ -42,10 +42,10 @@ def test_a_burst(make_stack: MakeStack, seen: Seen) -> None:
         light_asked = pool.submit(ask, light.headers, say("light", store=False))
         light_at, light_answer = light_asked.result()
         rest = [pool.submit(ask, other.headers, body) for _ in range(PER_CALLER)]
-        told = [asked.result() for asked in greedy_asked]
-        told_rest = [asked.result()[1] for asked in rest]
-    answered = sorted(at for at, response in told if response.status_code == 200)
-    refused = [response for _, response in told if response.status_code != 200]
+        readings = [futures.result() for futures in greedy_asked]
+        told_rest = [futures.result()[1] for futures in rest]
+    answered = sorted(at for at, response in readings if response.status_code == 200)
+    refused = [response for _, response in readings if response.status_code != 200]
     assert PER_CALLER <= len(answered) <= PER_CALLER + 4, "a few may have ended while the last ones came"
     assert {response.status_code for response in refused} == {429}
     assert light_answer.status_code == 200
@@ -85,8 +85,8 @@ def test_one_key(stack: FaultStack, seen: Seen) -> None:
         return asyncio.run(_over_socket(stack, body, key))
 
     with ThreadPoolExecutor(20) as pool:
-        asked = [pool.submit(way) for way in [over_rest] * 7 + [over_stream] * 7 + [over_socket] * 6]
-        texts = [each.result() for each in asked]
+        futures = [pool.submit(way) for way in [over_rest] * 7 + [over_stream] * 7 + [over_socket] * 6]
+        texts = [each.result() for each in futures]
     assert set(texts) == {numbers(30)}
     assert len(texts) == 20
     assert len({row.id for row in stack.rows()} - before) == 1

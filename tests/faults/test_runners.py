@@ -20,12 +20,12 @@ SLACK_SECS = 7.0
 def test_in_the_middle_of_answers(stack: FaultStack, seen: Seen) -> None:
     answers = Client(stack.url).begin([count(60, delay_ms=25, store=False)] * 8, n_tokens=15)
     kill_runner(stack)
-    told = [answer.result() for answer in answers]
-    for each in told:
+    readings = [answer.result() for answer in answers]
+    for each in readings:
         each.assert_whole(numbers(60))
         assert stack.row(each.generation_id).attempt == 1
         assert "the model process ended" in str(each.statuses)
-    seen["pause_secs"] = round(max(each.longest_gap_secs for each in told), 1)
+    seen["pause_secs"] = round(max(each.longest_gap_secs for each in readings), 1)
     assert seen["pause_secs"] < PAUSE_SECS + SLACK_SECS
 
 
@@ -43,9 +43,9 @@ def test_in_the_middle_of_a_prompt(stack: FaultStack, seen: Seen) -> None:
     (answer,) = Client(stack.url).begin([body])
     time.sleep(0.5)
     kill_runner(stack)
-    told = answer.result()
-    told.assert_whole(numbers(30)[:40])
-    seen["first_token_states"] = [status["state"] for status in told.statuses][:4]
+    reading = answer.result()
+    reading.assert_whole(numbers(30)[:40])
+    seen["first_token_states"] = [status["state"] for status in reading.statuses][:4]
 
 
 @pytest.mark.fault("2", "kill -9 of the runner while nothing runs", "the next answer comes", repeated=True)

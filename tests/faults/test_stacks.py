@@ -34,13 +34,13 @@ def test_two_services(make_stack: MakeStack, seen: Seen) -> None:
         stack.start(wait=False)
     for stack in stacks:
         stack.wait_until_healthy()
-    told = [Client(stack.url).read(count(10 + number)) for number, stack in enumerate(stacks)]
-    for number, each in enumerate(told):
+    readings = [Client(stack.url).read(count(10 + number)) for number, stack in enumerate(stacks)]
+    for number, each in enumerate(readings):
         each.assert_whole(numbers(10 + number))
     keys = [logs(stack) for stack in stacks]
     assert keys[0].isdisjoint(keys[1])
-    assert f"gemma:log:{told[0].generation_id}" in keys[0]
-    assert httpx.get(f"{stacks[1].url}/chat/stream/{told[0].generation_id}").status_code == 404
+    assert f"gemma:log:{readings[0].generation_id}" in keys[0]
+    assert httpx.get(f"{stacks[1].url}/chat/stream/{readings[0].generation_id}").status_code == 404
 
 
 def logs(stack: FaultStack) -> set[str]:

@@ -12,7 +12,7 @@ import pytest
 from tests.api.live import count, say
 from tests.faults.breaking import FaultStack
 from tests.faults.conftest import MakeStack, Seen
-from tests.faults.reading import Client, Told, numbers
+from tests.faults.reading import Client, Reading, numbers
 from tests.live_stack import wait_until
 
 TERMINAL_SECS = 20.0  # what is promised, counted from the restart
@@ -59,19 +59,19 @@ def test_three_kills_in_one_answer(stack: FaultStack, seen: Seen) -> None:
     titles = ["gemma-web", "gemma-worker", "gemma-valkey"]
     killed_at: dict[str, int] = {}
 
-    def kill_sometimes(told: Told) -> None:
-        if titles and told.n_tokens >= 60 * (len(killed_at) + 1):
+    def kill_sometimes(reading: Reading) -> None:
+        if titles and reading.n_tokens >= 60 * (len(killed_at) + 1):
             title = titles.pop(0)
-            killed_at[title] = told.n_tokens
+            killed_at[title] = reading.n_tokens
             stack.kill(title)
 
-    told = Client(stack.url).read(count(150, delay_ms=20), on_line=kill_sometimes)
-    told.assert_whole(numbers(150))
-    again = httpx.get(f"{stack.url}/api/conversations/{told.last['conversation_id']}/messages/", timeout=30)
-    assert again.json()["results"][-1]["content"] == told.text
+    reading = Client(stack.url).read(count(150, delay_ms=20), on_line=kill_sometimes)
+    reading.assert_whole(numbers(150))
+    again = httpx.get(f"{stack.url}/api/conversations/{reading.last['conversation_id']}/messages/", timeout=30)
+    assert again.json()["results"][-1]["content"] == reading.text
     assert len(killed_at) == 3
-    seen |= {"killed_at_token": killed_at, "connections": told.n_connections}
-    seen["pause_secs"] = round(told.longest_gap_secs, 1)
+    seen |= {"killed_at_token": killed_at, "connections": reading.n_connections}
+    seen["pause_secs"] = round(reading.longest_gap_secs, 1)
 
 
 @pytest.mark.fault(
@@ -89,10 +89,10 @@ def test_a_stopped_web_process(stack: FaultStack, seen: Seen) -> None:
     seen["exit_secs"] = round(time.monotonic() - began, 1)
     stack.n_deaths += 1
     for answer in answers:
-        told = answer.result()
-        told.assert_whole(numbers(60))
-        assert "this process ends; resume with the id of the last line" in str(told.statuses)
-        assert told.n_connections >= 2
+        reading = answer.result()
+        reading.assert_whole(numbers(60))
+        assert "this process ends; resume with the id of the last line" in str(reading.statuses)
+        assert reading.n_connections >= 2
     assert seen["exit_secs"] < 1.5 + 3
 
 

@@ -34,13 +34,13 @@ def slow(delay_ms: int = 25) -> dict[str, object]:
 def test_a_killed_worker(stack: FaultStack, seen: Seen) -> None:
     answers = Client(stack.url).begin([slow()] * N_STREAMS, n_tokens=15)
     stack.kill("gemma-worker")
-    told = [answer.result() for answer in answers]
-    for each in told:
+    readings = [answer.result() for answer in answers]
+    for each in readings:
         each.assert_whole(numbers(N_NUMBERS))
         row = stack.row(each.generation_id)
         assert (row.status, row.text, row.attempt) == ("complete", numbers(N_NUMBERS), 2)
-    seen["pause_secs"] = round(max(each.longest_gap_secs for each in told), 1)
-    seen["connections"] = max(each.n_connections for each in told)
+    seen["pause_secs"] = round(max(each.longest_gap_secs for each in readings), 1)
+    seen["connections"] = max(each.n_connections for each in readings)
     assert seen["connections"] == 1, "the web process lived: nobody had to come back"
     assert seen["pause_secs"] < CLAIM_TTL_SECS + START_SLACK_SECS
 
@@ -66,12 +66,12 @@ def test_kills_on_the_real_model(make_stack: MakeStack, seen: Seen, model_path: 
         stack.wait_for(title)
         stack.kill(title)
         stack.wait_until_healthy()
-    told = [answer.result() for answer in answers]
-    for each in told:
+    readings = [answer.result() for answer in answers]
+    for each in readings:
         row = stack.row(each.generation_id)
         each.assert_whole(row.text)
         assert (row.status, each.last["finish_reason"], each.n_tokens) == ("complete", "length", 120)
-    seen["pause_secs"] = round(max(each.longest_gap_secs for each in told), 1)
+    seen["pause_secs"] = round(max(each.longest_gap_secs for each in readings), 1)
 
 
 @pytest.mark.fault(
@@ -84,17 +84,17 @@ def test_kills_on_the_real_model(make_stack: MakeStack, seen: Seen, model_path: 
 def test_a_frozen_worker(stack: FaultStack, seen: Seen) -> None:
     (answer,) = Client(stack.url).begin([slow(50)], n_tokens=15)
     with stack.second_worker() as second, stack.frozen("gemma-worker") as first:
-        told = answer.result()
-        row = stack.row(told.generation_id)
+        reading = answer.result()
+        row = stack.row(reading.generation_id)
         first.send_signal(signal.SIGCONT)
         time.sleep(CLAIM_TTL_SECS)  # the late owner has all the time it could want
-        told.assert_whole(numbers(N_NUMBERS))
-        assert stack.row(told.generation_id) == row
+        reading.assert_whole(numbers(N_NUMBERS))
+        assert stack.row(reading.generation_id) == row
         assert (row.status, row.text, row.attempt) == ("complete", numbers(N_NUMBERS), 2)
         assert second.poll() is None
     again = Client(stack.url).read(slow(50))  # and the first one is of use again
     again.assert_whole(numbers(N_NUMBERS))
-    seen |= {"pause_secs": round(told.longest_gap_secs, 1), "epoch": row.epoch}
+    seen |= {"pause_secs": round(reading.longest_gap_secs, 1), "epoch": row.epoch}
 
 
 @pytest.mark.fault(
@@ -109,8 +109,8 @@ def test_health_tells_the_truth(stack: FaultStack, seen: Seen) -> None:
     with stack.frozen("gemma-worker"):
         wait_until(lambda: not stack.is_healthy(), timeout_secs=15, what="the frozen worker is seen")
         seen["noticed_secs"] = round(time.monotonic() - began, 1)
-        told = stack.health().json()
-        assert (told["status"], told["worker"]["detail"]) == ("unhealthy", "no worker has reported lately")
+        reading = stack.health().json()
+        assert (reading["status"], reading["worker"]["detail"]) == ("unhealthy", "no worker has reported lately")
     seen["healthy_again_secs"] = round(stack.wait_until_healthy(), 1)
 
 
@@ -145,11 +145,11 @@ def test_a_stopped_worker(make_stack: MakeStack, seen: Seen) -> None:
     worker.send_signal(signal.SIGTERM)
     worker.wait(15)
     seen["exit_secs"] = round(time.monotonic() - began, 1)
-    told = [answer.result() for answer in running + queued]
-    told[0].assert_whole(numbers(20))
-    for each in told[1:]:
+    readings = [answer.result() for answer in running + queued]
+    readings[0].assert_whole(numbers(20))
+    for each in readings[1:]:
         each.assert_whole(numbers(N_NUMBERS))
-    rows = [stack.row(each.generation_id) for each in told]
+    rows = [stack.row(each.generation_id) for each in readings]
     assert {row.status for row in rows} == {"complete"}
     # Given back in order, a run counts as no attempt; its epoch tells that it moved.
     assert [row.epoch for row in rows] == [1, 3, 1, 1, 1]
@@ -159,12 +159,12 @@ def test_a_stopped_worker(make_stack: MakeStack, seen: Seen) -> None:
 @pytest.mark.fault("16", "an answer without an end, timeout_s 1.5", "it ends as timed out, what follows is computed")
 def test_a_deadline(stack: FaultStack, seen: Seen) -> None:
     began = time.monotonic()
-    told = Client(stack.url).read(count(5000, delay_ms=30, timeout_s=1.5, max_tokens=16_000))
+    reading = Client(stack.url).read(count(5000, delay_ms=30, timeout_s=1.5, max_tokens=16_000))
     seen["ended_secs"] = round(time.monotonic() - began, 1)
-    assert told.last["error"]["code"] == "timeout"
-    assert told.n_tokens > 0
-    row = stack.row(told.generation_id)
-    assert (row.status, row.text) == ("interrupted", told.text)
+    assert reading.last["error"]["code"] == "timeout"
+    assert reading.n_tokens > 0
+    row = stack.row(reading.generation_id)
+    assert (row.status, row.text) == ("interrupted", reading.text)
     assert seen["ended_secs"] < 1.5 + 5
     Client(stack.url).read(say("free")).assert_whole("free")
 
@@ -177,12 +177,12 @@ def test_cancels(stack: FaultStack, seen: Seen) -> None:
     generation_id = stack.rows()[-1].id
     began = time.monotonic()
     answers = [httpx.post(f"{stack.url}/api/generations/{generation_id}/cancel") for _ in range(3)]
-    told = answer.result()
+    reading = answer.result()
     seen["stopped_secs"] = round(time.monotonic() - began, 2)
     assert {each.status_code for each in answers} <= {200, 409}
     assert answers[0].status_code == 200
-    assert told.last["finish_reason"] == "cancelled"
-    assert stack.row(told.generation_id).text == told.text != ""
+    assert reading.last["finish_reason"] == "cancelled"
+    assert stack.row(reading.generation_id).text == reading.text != ""
     assert seen["stopped_secs"] < 1 + 2
 
 
@@ -200,8 +200,8 @@ def test_the_whole_service_killed(make_stack: MakeStack, seen: Seen) -> None:
     os.kill(stack.pid, signal.SIGKILL)
     stack.wait()
     stack.start()
-    told = [answer.result() for answer in answers]
-    for each in told:
+    readings = [answer.result() for answer in answers]
+    for each in readings:
         each.assert_whole(numbers(N_NUMBERS))
     assert len(stack.rows()) == N_STREAMS + 2, "the answers and what the two starts asked for"
-    seen |= {"pause_secs": round(max(each.longest_gap_secs for each in told), 1)}
+    seen |= {"pause_secs": round(max(each.longest_gap_secs for each in readings), 1)}

@@ -8,8 +8,8 @@ from uuid import UUID
 import httpx
 
 from tests.api.live import count
-from tests.faults.history import Asked, History, Outcome
-from tests.faults.reading import Client, Told, numbers
+from tests.faults.history import History, Operation, Outcome
+from tests.faults.reading import Client, Reading, numbers
 
 GREATEST_NUMBER = 60
 READ_SECS = 150.0
@@ -33,7 +33,7 @@ class TrafficClient:
             self._history.add(self._ask())
             until.wait(self._dice.random() * 0.3)
 
-    def _ask(self) -> Asked:
+    def _ask(self) -> Operation:
         n, key = self._dice.randint(3, GREATEST_NUMBER), str(UUID(int=self._dice.getrandbits(128)))
         body = count(n, delay_ms=self._dice.choice((0, 5, 15)), store=self._dice.random() < 0.7)
         body["priority"] = self._dice.choice(("interactive", "interactive", "batch"))
@@ -41,54 +41,57 @@ class TrafficClient:
         try:
             return way(body, key, numbers(n))
         except AssertionError as error:  # the reader's own complaints: too late, a wrong id, a status that may not be
-            return Asked(self._number, key, numbers(n), Outcome.UNKNOWN, problem=str(error))
+            return Operation(self._number, key, numbers(n), Outcome.UNKNOWN, problem=str(error))
 
-    def _stream(self, body: dict[str, object], key: str, expected: str) -> Asked:
-        told = Client(self._url, patience_secs=READ_SECS).read(body, key=key)
-        return self._ok(key, expected, told)
+    def _stream(self, body: dict[str, object], key: str, expected: str) -> Operation:
+        reading = Client(self._url, patience_secs=READ_SECS).read(body, key=key)
+        return self._ok(key, expected, reading)
 
-    def _stream_twice(self, body: dict[str, object], key: str, expected: str) -> Asked:
+    def _stream_twice(self, body: dict[str, object], key: str, expected: str) -> Operation:
         """Two tabs with one key."""
         client = Client(self._url, patience_secs=READ_SECS)
         with ThreadPoolExecutor(2) as pool:
-            told = [each.result() for each in [pool.submit(client.read, body, key=key) for _ in range(2)]]
-        if told[0].generation_id != told[1].generation_id:
-            return self._ok(key, expected, *told, problem=f"key {key} ran twice")
-        return self._ok(key, expected, *told)
+            readings = [each.result() for each in [pool.submit(client.read, body, key=key) for _ in range(2)]]
+        if readings[0].generation_id != readings[1].generation_id:
+            return self._ok(key, expected, *readings, problem=f"key {key} ran twice")
+        return self._ok(key, expected, *readings)
 
-    def _drop(self, body: dict[str, object], key: str, expected: str) -> Asked:
+    def _drop(self, body: dict[str, object], key: str, expected: str) -> Operation:
         """Hang up now and then, come back each time."""
 
-        def hang_up(told: Told) -> None:
+        def hang_up(reading: Reading) -> None:
             if self._dice.random() < 0.03:
                 raise _Dropped("hung up")
 
-        told = Client(self._url, patience_secs=READ_SECS).read(body, key=key, on_line=hang_up)
-        return self._ok(key, expected, told, was_cancelled=True)  # a grace may have passed while nothing answered
+        reading = Client(self._url, patience_secs=READ_SECS).read(body, key=key, on_line=hang_up)
+        return self._ok(key, expected, reading, was_cancelled=True)  # a grace may have passed while nothing answered
 
-    def _cancel(self, body: dict[str, object], key: str, expected: str) -> Asked:
+    def _cancel(self, body: dict[str, object], key: str, expected: str) -> Operation:
         at = self._dice.randint(1, len(expected))
         sent: list[str] = []
 
-        def cancel(told: Told) -> None:
-            if told.n_tokens >= at and not sent:
-                sent.append(told.generation_id)
-                httpx.post(f"{self._url}/api/generations/{told.generation_id}/cancel", timeout=30)
+        def cancel(reading: Reading) -> None:
+            if reading.n_tokens >= at and not sent:
+                sent.append(reading.generation_id)
+                httpx.post(f"{self._url}/api/generations/{reading.generation_id}/cancel", timeout=30)
 
-        told = Client(self._url, patience_secs=READ_SECS).read(body, key=key, on_line=cancel)
-        return self._ok(key, expected, told, was_cancelled=bool(sent))
+        reading = Client(self._url, patience_secs=READ_SECS).read(body, key=key, on_line=cancel)
+        return self._ok(key, expected, reading, was_cancelled=bool(sent))
 
-    def _whole(self, body: dict[str, object], key: str, expected: str) -> Asked:
+    def _whole(self, body: dict[str, object], key: str, expected: str) -> Operation:
         """POST /chat once; what nobody knows of it is asked for again under its key."""
         try:
             answer = httpx.post(f"{self._url}/chat", json=body, headers={"Idempotency-Key": key}, timeout=READ_SECS)
-            told = answer.json() if answer.status_code == httpx.codes.OK else {}
+            received = answer.json() if answer.status_code == httpx.codes.OK else {}
         except (httpx.TransportError, ValueError):
-            told = {}
-        if "response" not in told:
+            received = {}
+        if "response" not in received:
             return self._stream(body, key, expected)
-        problem = "" if told["response"] == expected else f"/chat said {told['response'][-40:]!r}"
-        return Asked(self._number, key, expected, Outcome.OK, told["generation_id"], problem=problem)
+        problem = "" if received["response"] == expected else f"/chat answered {received['response'][-40:]!r}"
+        return Operation(self._number, key, expected, Outcome.OK, received["generation_id"], problem=problem)
 
-    def _ok(self, key: str, expected: str, *told: Told, was_cancelled: bool = False, problem: str = "") -> Asked:
-        return Asked(self._number, key, expected, Outcome.OK, told[0].generation_id, told, was_cancelled, problem)
+    def _ok(
+        self, key: str, expected: str, *readings: Reading, was_cancelled: bool = False, problem: str = ""
+    ) -> Operation:
+        generation_id = readings[0].generation_id
+        return Operation(self._number, key, expected, Outcome.OK, generation_id, readings, was_cancelled, problem)

@@ -25,8 +25,8 @@ from inference.gpu.lease.port import Lease, LeaseEvent, LeaseGranted, LeaseLost,
 
 def say(event: LeaseEvent, **more: object) -> None:
     lease = getattr(event, "lease", None)
-    told = {"event": type(event).__name__, "epoch": lease.epoch if lease else None}
-    print(json.dumps(told | more), flush=True)  # noqa: T201  what the test reads
+    report = {"event": type(event).__name__, "epoch": lease.epoch if lease else None}
+    print(json.dumps(report | more), flush=True)  # noqa: T201  what the test reads
 
 
 def main() -> None:

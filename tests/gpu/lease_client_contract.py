@@ -147,7 +147,7 @@ class LeaseClientContract:
     def test_it_describes_itself_without_addresses(self, scene: Scene) -> None:
         idle = scene.lease_client.describe()["state"]
         granted(scene)
-        told = scene.lease_client.describe()
-        assert told["state"] != idle
-        assert {"coordinator", "state", "detail"} <= set(told)
-        assert "://" not in str(told)
+        description = scene.lease_client.describe()
+        assert description["state"] != idle
+        assert {"coordinator", "state", "detail"} <= set(description)
+        assert "://" not in str(description)

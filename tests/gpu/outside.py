@@ -26,8 +26,8 @@ class CoordinatorProcess:
         self._client = httpx.Client(base_url=self.url, trust_env=False)
 
     def behave(self, **mood: object) -> dict[str, Any]:
-        told: dict[str, Any] = self._client.post("/test", json=mood).json()
-        return told
+        answer: dict[str, Any] = self._client.post("/test", json=mood).json()
+        return answer
 
     def holder(self) -> list[str]:
         found: list[str] = self.behave()["holder"]

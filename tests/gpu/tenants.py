@@ -66,8 +66,8 @@ class Transcription:
         """A word of the first generation, written ``age_secs`` ago."""
         at = datetime.now(UTC) - timedelta(seconds=age_secs)
         status = {"transcription_paused": "paused", "vram_freed": "freed"}[channel]
-        told = {"status": status, "offloading": True, "queued_chunks": 0, "timestamp": at.isoformat()}
-        self.client.publish(channel, json.dumps(told))
+        message = {"status": status, "offloading": True, "queued_chunks": 0, "timestamp": at.isoformat()}
+        self.client.publish(channel, json.dumps(message))
 
     def _run(self) -> None:
         while not self._over.is_set():
@@ -91,7 +91,7 @@ class Transcription:
             self.say_old("vram_freed")
 
     def _ack(self, message: dict[str, Any]) -> None:
-        told = {
+        ack = {
             "ack_type": "error" if self.error else "paused",
             "service": "transcription",
             "session_id": message["session_id"],
@@ -99,4 +99,4 @@ class Transcription:
             "error": self.error,
             "metadata": {},
         }
-        self.client.publish("gpu:ack:transcription", json.dumps(told))
+        self.client.publish("gpu:ack:transcription", json.dumps(ack))

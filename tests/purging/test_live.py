@@ -103,15 +103,15 @@ def test_deleted_between_two_runs(live_stack: Callable[..., LiveStack]) -> None:
 @pytest.mark.parametrize("round_number", range(2))
 def test_a_worker_killed_in_the_middle_of_a_purge(live_stack: Callable[..., LiveStack], round_number: int) -> None:
     stack = live_stack(GEMMA_GPU="off")
-    told = [tell(stack, f"{SECRET}-{number}-{round_number}") for number in range(3)]
-    assert_kept_everywhere(told[0][1])
+    answers = [tell(stack, f"{SECRET}-{number}-{round_number}") for number in range(3)]
+    assert_kept_everywhere(answers[0][1])
     chance = random.Random(round_number)
-    for conversation, _ in told:
+    for conversation, _ in answers:
         delete(stack, f"api/conversations/{conversation}/")
         time.sleep(chance.uniform(0.0, 2.5))
         with contextlib.suppress(psutil.NoSuchProcess, AssertionError):
             stack.process("gemma-worker").send_signal(signal.SIGKILL)
-    for _, traces in told:
+    for _, traces in answers:
         traces.wait_until_gone()
 
 
@@ -119,13 +119,13 @@ def test_states_on_their_way_to_the_gpu_and_back(live_stack: Callable[..., LiveS
     stack = live_stack(
         GEMMA_GPU="simulated", GEMMA_SHM_DIR=str(tmp_path), GPU_MAX_HOLD_SECS="2", GEMMA_GPU_LOAD_DELAY_MS="300"
     )
-    told = [tell(stack, f"{SECRET}-{number}") for number in range(3)]
-    for number, (conversation, _) in enumerate(told):
+    answers = [tell(stack, f"{SECRET}-{number}") for number in range(3)]
+    for number, (conversation, _) in enumerate(answers):
         # Work that keeps the card coming and going.
         chat(stack, f"{PADDING}[[delay: 40]] [[count: 25]] {OTHER}", max_tokens=200)
         chat(stack, f"{SECRET}-{number}", conversation_id=conversation)
         delete(stack, f"api/conversations/{conversation}/")
-    for _, traces in told:
+    for _, traces in answers:
         traces.wait_until_gone()
 
 

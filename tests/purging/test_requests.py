@@ -125,8 +125,8 @@ class TestAdmin:
         indexer.add_note(owner=f"user:{bob.pk}", title="", body="His own")
         given = TranscriptIn(job_id="job", segments=(SegmentIn(text="line"),))
         indexer.index_transcript(owner=f"user:{ann.pk}", transcript=given)
-        asked = _delete_user(client, ann, way, confirmed=False)
-        assert "ann: 1 conversation, 1 transcript and 1 note; everything is deleted with the user" in asked
+        question_page = _delete_user(client, ann, way, confirmed=False)
+        assert "ann: 1 conversation, 1 transcript and 1 note; everything is deleted with the user" in question_page
         assert User.objects.filter(pk=ann.pk).exists()
         _delete_user(client, ann, way, confirmed=True)
         assert not User.objects.filter(pk=ann.pk).exists()

@@ -11,7 +11,7 @@ from chat.rag.records import SegmentIn
 TIMES = "00:00:01,000 --> 00:00:02,500"
 
 
-def said(text: str) -> list[tuple[str, str]]:
+def cues_of(text: str) -> list[tuple[str, str]]:
     """(speaker, text) of every segment; there must be no problem."""
     parsed = parse(text)
     assert parsed.problems == []
@@ -44,7 +44,7 @@ moves to Friday.
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_subrip_with_any_line_end(end: str) -> None:
-    assert said(GOOD_SRT.replace("\n", end)) == [
+    assert cues_of(GOOD_SRT.replace("\n", end)) == [
         ("Sarah", "We cannot make the first."),
         ("John", "Then the deadline moves to Friday."),
     ]
@@ -65,7 +65,7 @@ def test_subrip_with_any_line_end(end: str) -> None:
     ],
 )
 def test_nasty_subrip(name: str, text: str) -> None:
-    assert said(text) == [("", "one"), ("", "two")]
+    assert cues_of(text) == [("", "one"), ("", "two")]
 
 
 def test_overlapping_cues_are_both_kept() -> None:
@@ -128,7 +128,7 @@ intro
 
 NOTE the end
 """
-    assert said(text) == [
+    assert cues_of(text) == [
         ("Sarah Miller", "We cannot make the first & second."),
         ("John", "So what?"),
         ("Sarah Miller", "A < b and c > d, I <3 it."),
@@ -159,7 +159,7 @@ def cues(*texts: str) -> str:
     ],
 )
 def test_speakers(texts: tuple[str, ...], expected: list[tuple[str, str]]) -> None:
-    assert said(cues(*texts)) == expected
+    assert cues_of(cues(*texts)) == expected
 
 
 @given(st.text(st.sampled_from("0123:,.-> \n\rAaWEBVTTNOTE<v/>&{}[]\ufeff\0\u2028"), max_size=200))

@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]
 
 
 def a_transcript(job_id: str = "job-1", *texts: str) -> TranscriptIn:
-    said = texts or ("The deadline moved to Friday.", "My cat likes fish.")
-    segments = tuple(SegmentIn(text=text, speaker="Sarah", start_secs=10.0 * n) for n, text in enumerate(said))
+    sentences = texts or ("The deadline moved to Friday.", "My cat likes fish.")
+    segments = tuple(SegmentIn(text=text, speaker="Sarah", start_secs=10.0 * n) for n, text in enumerate(sentences))
     return TranscriptIn(job_id=job_id, segments=segments, title="Planning", recorded_at=NOW)
 
 

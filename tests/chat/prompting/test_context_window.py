@@ -42,7 +42,7 @@ def n_tokens_alone(text: str) -> int:
     return len(history(context_size=1_000_000).render([Exchange(user=text)]).ids)
 
 
-def asked(*texts: str) -> list[Exchange]:
+def exchanges_of(*texts: str) -> list[Exchange]:
     """Exchanges without any rendering: user, answer, user, ..."""
     users, answers = texts[::2], [*texts[1::2], ""]
     return [Exchange(user=user, answer=answer) for user, answer in zip(users, answers, strict=True)]
@@ -124,13 +124,13 @@ def test_another_format_reads_the_texts_again() -> None:
 
 
 def test_a_sent_history_is_rendered_from_its_texts() -> None:
-    prompt = history(FORMATS[1]).render(asked("one", "first", "two"))
+    prompt = history(FORMATS[1]).render(exchanges_of("one", "first", "two"))
     assert shown(prompt.ids) == f"⟨bos⟩{SYSTEM}\n\nUser: one\nAssistant: first\n\nUser: two\nAssistant:"
     assert prompt.n_left_out == 0
 
 
 def test_what_was_kept_of_the_new_turn_before_it_got_its_memories_does_not_count() -> None:
-    past = asked("one", "first", "two")
+    past = exchanges_of("one", "first", "two")
     proof = history().render(past).exchanges
     with_memories = replace(proof[-1], user="Memories: a pear\n\ntwo")
     assert "a pear" in shown(history(system="changed since").render([*proof[:-1], with_memories]).ids)
@@ -140,8 +140,8 @@ def test_what_was_kept_of_the_new_turn_before_it_got_its_memories_does_not_count
 
 
 def long_history(n_turns: int, *, n_chars: int = 100) -> list[Exchange]:
-    said = [(f"q{turn} ".ljust(n_chars, "u"), f"a{turn} ".ljust(n_chars, "v")) for turn in range(n_turns)]
-    return asked(*[text for pair in said for text in pair], "the new question")
+    dialogue = [(f"q{turn} ".ljust(n_chars, "u"), f"a{turn} ".ljust(n_chars, "v")) for turn in range(n_turns)]
+    return exchanges_of(*[text for pair in dialogue for text in pair], "the new question")
 
 
 def test_error_strategy_refuses_with_both_counts() -> None:

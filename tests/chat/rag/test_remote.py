@@ -28,7 +28,7 @@ def test_what_is_asked(rag: MemoryService) -> None:
         bias_emotions=("worried",),
     )
     ask("What did Sarah say?", top_k=7, filters=filters)
-    assert rag.asked == [
+    assert rag.requests == [
         {
             "path": "/search/semantic",
             "query": "What did Sarah say?",
@@ -61,7 +61,7 @@ def test_dates_are_sent_in_utc_without_a_zone(
 ) -> None:
     settings.TIME_ZONE = zone
     ask(filters=SourceFilters(start_date=written))
-    assert rag.asked[0]["start_date"] == sent
+    assert rag.requests[0]["start_date"] == sent
 
 
 class TestFloor:
@@ -109,7 +109,7 @@ def test_what_comes_back(rag: MemoryService) -> None:
 def test_the_older_form_at_its_older_address(rag: MemoryService) -> None:
     rag.knows, rag.body = ("/search",), json.dumps({"results": [OLD_HIT], "total_results": 1}).encode()
     [source] = ask().sources
-    assert [asked["path"] for asked in rag.asked] == ["/search/semantic", "/search"]
+    assert [request["path"] for request in rag.requests] == ["/search/semantic", "/search"]
     assert (source.kind, source.speaker, source.emotion, source.time, source.doc_id) == (
         "transcript_segment",
         "John",
@@ -150,7 +150,7 @@ def test_no_service_is_configured() -> None:
 def test_a_slash_at_the_end_of_the_address(rag: MemoryService, settings: Settings) -> None:
     settings.RAG_SERVICE_URL = rag.url + "/"
     assert ask().sources
-    assert rag.asked[0]["path"] == "/search/semantic"
+    assert rag.requests[0]["path"] == "/search/semantic"
 
 
 def test_an_address_with_a_path(rag: MemoryService, settings: Settings) -> None:
@@ -179,13 +179,13 @@ def test_the_limit_covers_both_addresses_together(rag: MemoryService, settings: 
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [(500, "answered 500"), (401, "answered 401"), (302, "answered 302"), (404, "answered 404")]
+    ("status", "message"), [(500, "answered 500"), (401, "answered 401"), (302, "answered 302"), (404, "answered 404")]
 )
-def test_an_error_status(rag: MemoryService, status: int, told: str) -> None:
+def test_an_error_status(rag: MemoryService, status: int, message: str) -> None:
     rag.status = status
     found = ask()
     assert found.sources == ()
-    assert told in found.error
+    assert message in found.error
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_a_proxy_of_the_environment_is_not_used(rag: MemoryService, monkeypatch:
 
 def test_a_long_question_is_shortened(rag: MemoryService) -> None:
     ask("x" * 100_000)
-    assert len(rag.asked[0]["query"]) == 2000
+    assert len(rag.requests[0]["query"]) == 2000
 
 
 class TestBreaker:
@@ -270,7 +270,7 @@ class TestBreaker:
         found = ask()
         assert time.monotonic() - started < 0.1
         assert found.error == "the memory service failed 3 times in a row; it is tried again in 30 s"
-        assert len(rag.asked) == 3
+        assert len(rag.requests) == 3
 
     def test_after_the_pause_it_is_asked_again(self, rag: MemoryService, settings: Settings) -> None:
         settings.RAG_BREAKER_FAILURES, settings.RAG_BREAKER_PAUSE_SECS = 1, 0.2

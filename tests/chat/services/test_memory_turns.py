@@ -40,7 +40,7 @@ def weekly() -> None:
         indexer.index_transcript(owner="", transcript=transcript)
 
 
-def asked(turn: Turn) -> Turn:
+def prepared(turn: Turn) -> Turn:
     turns.prepare_turn(generation_id=turn.generation_id)
     return turn
 
@@ -60,7 +60,7 @@ def texts_of(turn: Turn) -> str:
 @pytest.mark.databases
 @pytest.mark.usefixtures("weekly")
 def test_memories_of_our_own_store_are_shown_and_cited() -> None:
-    turn = asked(chat("u:When is the deadline?", use_rag=True, rag_top_k=2))
+    turn = prepared(chat("u:When is the deadline?", use_rag=True, rag_top_k=2))
     prompt = shown(prompt_of(turn))
     assert "Sarah, 2026-03-01 14:05" in prompt
     assert "the deadline is the fourteenth" in prompt
@@ -84,13 +84,13 @@ def test_days_and_hours_are_those_of_the_house(settings: Settings, monkeypatch: 
         return search(query)
 
     monkeypatch.setattr(retriever, "retrieve", searched)
-    turn = asked(chat("u:When is the deadline?", use_rag=True, rag_top_k=1))
+    turn = prepared(chat("u:When is the deadline?", use_rag=True, rag_top_k=1))
     assert [query.now.utcoffset() for query in asked_for] == [timedelta(hours=14)]
     assert "Sarah, 2026-03-02 04:05" in shown(prompt_of(turn))  # said at 14:05 UTC
 
 
 def test_without_any_memory_the_answer_comes_all_the_same() -> None:
-    turn = asked(chat("u:When is the deadline?", use_rag=True))
+    turn = prepared(chat("u:When is the deadline?", use_rag=True))
     assert "Memories" not in shown(prompt_of(turn))
     assert generation_of(turn).params["highest_label"] is None
     finish(turn, "I do not know [1].")
@@ -103,8 +103,8 @@ def test_without_any_memory_the_answer_comes_all_the_same() -> None:
 def test_a_note_of_ones_own_is_found_by_its_owner_alone() -> None:
     indexer.add_note(owner=ANN.key, title="Shopping", body="Buy oat milk for the office kitchen")
     indexer.add_note(owner="", title="House", body="The milk frother is in the office kitchen")
-    mine = asked(chat("u:milk in the office kitchen?", use_rag=True, caller=ANN))
-    theirs = asked(chat("u:milk in the office kitchen?", use_rag=True, caller=BOB))
+    mine = prepared(chat("u:milk in the office kitchen?", use_rag=True, caller=ANN))
+    theirs = prepared(chat("u:milk in the office kitchen?", use_rag=True, caller=BOB))
     assert {source["title"] for source in retrieval_of(mine).sources} == {"Shopping", "House"}
     assert {source["title"] for source in retrieval_of(theirs).sources} == {"House"}
 
@@ -112,7 +112,7 @@ def test_a_note_of_ones_own_is_found_by_its_owner_alone() -> None:
 @pytest.mark.usefixtures("weekly")
 def test_what_is_recorded_of_a_search() -> None:
     question = "What about the deadline, the budget and the money?"
-    turn = asked(chat(f"u:{question}", use_rag=True, rag_top_k=3))
+    turn = prepared(chat(f"u:{question}", use_rag=True, rag_top_k=3))
     retrieval = retrieval_of(turn)
     assert retrieval.query == question
     assert retrieval.filters["top_k"] == 3
@@ -127,7 +127,7 @@ def test_what_is_recorded_of_a_search() -> None:
 
 @pytest.mark.usefixtures("weekly")
 def test_a_memory_that_an_answer_cites_may_be_deleted() -> None:
-    turn = asked(chat("u:When is the deadline?", use_rag=True, rag_top_k=1))
+    turn = prepared(chat("u:When is the deadline?", use_rag=True, rag_top_k=1))
     finish(turn, "On the fourteenth [1].")
     before = body_of(turn)["sources"]
     assert [source["cited"] for source in before] == [True]
@@ -141,7 +141,7 @@ def test_a_memory_that_an_answer_cites_may_be_deleted() -> None:
 def test_what_did_not_fit_is_recorded_without_a_label() -> None:
     for number in range(6):
         indexer.add_note(owner="", title=f"Note {number}", body=f"The deadline, part {number}. " + "Nothing new. " * 60)
-    turn = asked(chat("u:deadline?", use_rag=True, rag_top_k=6))
+    turn = prepared(chat("u:deadline?", use_rag=True, rag_top_k=6))
     retrieval = retrieval_of(turn)
     labels = [hit["label"] for hit in retrieval.hits]
     assert 0 < len(retrieval.sources) == sum(label != "" for label in labels) < len(labels)
@@ -165,9 +165,9 @@ def test_what_did_not_fit_is_recorded_without_a_label() -> None:
     ],
 )
 def test_a_follow_up_finds_what_it_refers_to(first: str, follow_up: str, query: str) -> None:
-    turn = asked(chat(f"u:{first}", use_rag=True, rag_top_k=2))
+    turn = prepared(chat(f"u:{first}", use_rag=True, rag_top_k=2))
     finish(turn, "The fourteenth [1].")
-    second = asked(more(turn, follow_up, use_rag=True, rag_top_k=1))
+    second = prepared(more(turn, follow_up, use_rag=True, rag_top_k=1))
     assert retrieval_of(second).query == query
     assert retrieval_of(second).understood["refers_to"] == "Sarah"
     assert "budget" in texts_of(second)
@@ -176,19 +176,19 @@ def test_a_follow_up_finds_what_it_refers_to(first: str, follow_up: str, query: 
 @pytest.mark.usefixtures("weekly")
 @pytest.mark.parametrize("follow_up", ["why?", "und wann war das?"])
 def test_a_question_without_words_of_its_own_finds_the_same_again(follow_up: str) -> None:
-    turn = asked(chat("u:Is the printer broken?", use_rag=True, rag_top_k=1))
+    turn = prepared(chat("u:Is the printer broken?", use_rag=True, rag_top_k=1))
     finish(turn, "Yes [1].")
-    second = asked(more(turn, follow_up, use_rag=True, rag_top_k=1))
+    second = prepared(more(turn, follow_up, use_rag=True, rag_top_k=1))
     assert "printer" in texts_of(second)
     assert retrieval_of(second).understood["refers_to"] == "Is the printer broken?"
 
 
 @pytest.mark.usefixtures("weekly")
 def test_later_turns_repeat_memories_that_are_gone() -> None:
-    turn = asked(chat("u:When is the deadline?", use_rag=True))
+    turn = prepared(chat("u:When is the deadline?", use_rag=True))
     so_far = prompt_of(turn) + finish(turn, "The fourteenth [1].")
     assert all(indexer.delete_transcript(owner="", job_id=f"job-{number}") for number in range(len(LINES)))
-    second = asked(more(turn, "and the budget?", use_rag=True))
+    second = prepared(more(turn, "and the budget?", use_rag=True))
     assert prompt_of(second)[: len(so_far)] == so_far
     assert retrieval_of(second).sources == []
     assert "deadline" in texts_of(turn)
@@ -201,7 +201,7 @@ def test_later_turns_repeat_memories_that_are_gone() -> None:
 
 def test_a_turn_that_is_not_stored_keeps_its_question_nowhere() -> None:
     indexer.add_note(owner="", title="", body="The deadline is the fourteenth")
-    turn = asked(chat("u:What of the deadline?", use_rag=True, store=False))
+    turn = prepared(chat("u:What of the deadline?", use_rag=True, store=False))
     assert body_of(turn)["rag_context_used"] == 1
     assert not Retrieval.objects.exists()
     assert "What of" not in str(Generation.objects.get().details)
@@ -220,7 +220,7 @@ def test_a_search_that_takes_too_long_costs_the_memories_not_the_answer(
         return search(query)
 
     monkeypatch.setattr(hybrid, "search", slowly)
-    turn = asked(chat("u:When is the deadline?", use_rag=True))
+    turn = prepared(chat("u:When is the deadline?", use_rag=True))
     finish(turn, "I do not know.")
     body = body_of(turn)
     assert (body["response"], body["rag_context_used"]) == ("I do not know.", 0)

@@ -77,27 +77,27 @@ def test_a_chain_goes_back_to_where_it_began() -> None:
 
 
 def test_another_time_takes_the_place_of_the_first() -> None:
-    asked = EarlierQuestion(question="What did we decide last week about the move?")
-    assert rewrite_query("and yesterday?", [asked]).text == "What did we decide about the move? and yesterday?"
+    earlier = EarlierQuestion(question="What did we decide last week about the move?")
+    assert rewrite_query("and yesterday?", [earlier]).text == "What did we decide about the move? and yesterday?"
 
 
 def test_several_people_are_meant_by_they() -> None:
-    asked = EarlierQuestion(question="Who was late?", cited=("Tom", "Ana"), all_speakers=("Tom", "Ana", "Sarah"))
-    assert rewrite_query("What did they promise?", [asked]).text == "What did Tom Ana promise?"
-    assert rewrite_query("What did he promise?", [asked]).text == "What did Tom promise?"
+    earlier = EarlierQuestion(question="Who was late?", cited=("Tom", "Ana"), all_speakers=("Tom", "Ana", "Sarah"))
+    assert rewrite_query("What did they promise?", [earlier]).text == "What did Tom Ana promise?"
+    assert rewrite_query("What did he promise?", [earlier]).text == "What did Tom promise?"
 
 
 def test_earlier_questions_know_whom_their_answers_cited() -> None:
     shown = tuple(
         Source(kind=SEGMENT, text="x", speaker=name, label=str(i)) for i, name in enumerate(["A", "", "B"], 1)
     )
-    said = [
+    dialogue = [
         DialogueMessage(Role.USER, "who?", None, shown),
         DialogueMessage(Role.ASSISTANT, "It was B [3]."),
         DialogueMessage(Role.USER, "why?"),
     ]
-    assert earlier_questions(said) == [EarlierQuestion(question="who?", cited=("B",), all_speakers=("A", "B"))]
-    assert earlier_questions(said[:1]) == earlier_questions([]) == []
+    assert earlier_questions(dialogue) == [EarlierQuestion(question="who?", cited=("B",), all_speakers=("A", "B"))]
+    assert earlier_questions(dialogue[:1]) == earlier_questions([]) == []
 
 
 @example(" ", [EarlierQuestion(question="")])

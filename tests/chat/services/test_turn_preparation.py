@@ -46,8 +46,8 @@ def body_of(turn: Turn, caller: Any = ANN) -> dict[str, Any]:  # noqa: ANN401
 def test_memories_stand_before_the_message_from_old_to_new(rag: MemoryService) -> None:
     turn = prepared(chat("u:What about the deadline?", use_rag=True, rag_top_k=3))
     assert f"{BLOCK}What about the deadline?⟨end_of_turn⟩" in shown(prompt_of(turn))
-    assert rag.asked[0]["query"] == "What about the deadline?"
-    assert rag.asked[0]["top_k"] == 3
+    assert rag.requests[0]["query"] == "What about the deadline?"
+    assert rag.requests[0]["top_k"] == 3
 
 
 def test_what_is_recorded_and_told(rag: MemoryService) -> None:
@@ -188,7 +188,7 @@ def test_a_refusal_comes_before_anything_is_asked_or_stored(rag: MemoryService, 
     use_tokenizer(fake_tokenizer(context_size=200))
     with pytest.raises(ContextOverflow):
         chat("u:" + "x" * 300, use_rag=True, max_tokens=10)
-    assert rag.asked == []
+    assert rag.requests == []
     assert not Generation.objects.exists()
 
 
@@ -201,7 +201,7 @@ def test_preparing_twice_changes_nothing(rag: MemoryService) -> None:
     rag.results = []
     tasks.prepare(str(turn.generation_id))
     assert prompt_of(turn) == before
-    assert len(rag.asked) == 1
+    assert len(rag.requests) == 1
 
 
 @pytest.mark.databases

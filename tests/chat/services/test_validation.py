@@ -20,7 +20,7 @@ def validate(request: ChatRequest) -> ValidatedRequest:
     return validate_request(request, caller=ANN, tokenizer=fake_tokenizer())
 
 
-def said(*messages: str) -> tuple[ChatMessage, ...]:
+def user_messages(*messages: str) -> tuple[ChatMessage, ...]:
     """``said("s:be kind", "u:hello")``"""
     roles = {"s": ChatRole.SYSTEM, "u": ChatRole.USER, "a": ChatRole.ASSISTANT}
     return tuple(ChatMessage(roles[message[0]], message[2:]) for message in messages)
@@ -30,18 +30,18 @@ def said(*messages: str) -> tuple[ChatMessage, ...]:
     ("request_", "field"),
     [
         (ChatRequest(), "messages"),
-        (ChatRequest(messages=said("s:be kind")), "messages"),
-        (ChatRequest(messages=said("u:hello", "s:be kind", "u:hello")), "messages"),
-        (ChatRequest(messages=said("s:be kind", "s:be kind", "u:hello")), "messages"),
-        (ChatRequest(messages=said("u:hello", "a:hi")), "messages"),
-        (ChatRequest(messages=said("u:  \n")), "messages"),
+        (ChatRequest(messages=user_messages("s:be kind")), "messages"),
+        (ChatRequest(messages=user_messages("u:hello", "s:be kind", "u:hello")), "messages"),
+        (ChatRequest(messages=user_messages("s:be kind", "s:be kind", "u:hello")), "messages"),
+        (ChatRequest(messages=user_messages("u:hello", "a:hi")), "messages"),
+        (ChatRequest(messages=user_messages("u:  \n")), "messages"),
         (ChatRequest(message="hello"), "message"),
-        (ChatRequest(message="hello", messages=said("u:hello")), "message"),
-        (ChatRequest(message="hello", messages=said("u:hello"), conversation_id=KNOWN), "message"),
+        (ChatRequest(message="hello", messages=user_messages("u:hello")), "message"),
+        (ChatRequest(message="hello", messages=user_messages("u:hello"), conversation_id=KNOWN), "message"),
         (ChatRequest(conversation_id=KNOWN), "messages"),
-        (ChatRequest(messages=said("u:one", "a:two", "u:three"), conversation_id=KNOWN), "messages"),
-        (ChatRequest(messages=said("s:be kind", "u:one"), conversation_id=KNOWN), "messages"),
-        (ChatRequest(messages=said("a:one"), conversation_id=KNOWN), "messages"),
+        (ChatRequest(messages=user_messages("u:one", "a:two", "u:three"), conversation_id=KNOWN), "messages"),
+        (ChatRequest(messages=user_messages("s:be kind", "u:one"), conversation_id=KNOWN), "messages"),
+        (ChatRequest(messages=user_messages("a:one"), conversation_id=KNOWN), "messages"),
         (ChatRequest(message=" ", conversation_id=KNOWN), "message"),
     ],
 )
@@ -52,7 +52,7 @@ def test_contradictions_are_refused(request_: ChatRequest, field: str) -> None:
 
 
 def test_a_sent_history() -> None:
-    validated = validate(ChatRequest(messages=said("s:be kind", "u:one", "a:two", "u: three ")))
+    validated = validate(ChatRequest(messages=user_messages("s:be kind", "u:one", "a:two", "u: three ")))
     assert (validated.system_prompt, validated.question) == ("be kind", " three ")
     assert [(message.role, message.text) for message in validated.history] == [
         (Role.USER, "one"),
@@ -60,7 +60,7 @@ def test_a_sent_history() -> None:
     ]
 
 
-@pytest.mark.parametrize("fields", [{"message": "more"}, {"messages": said("u:more")}])
+@pytest.mark.parametrize("fields", [{"message": "more"}, {"messages": user_messages("u:more")}])
 def test_one_new_message_of_a_known_conversation(fields: dict[str, object]) -> None:
     validated = validate(ChatRequest(conversation_id=KNOWN, **fields))  # type: ignore[arg-type]
     assert (validated.question, validated.history, validated.system_prompt) == ("more", (), "")
@@ -68,7 +68,7 @@ def test_one_new_message_of_a_known_conversation(fields: dict[str, object]) -> N
 
 @pytest.mark.parametrize("blank", [" ", "\n", "\t \r\n", "\u00a0\u2003"])
 def test_a_system_message_of_white_space_counts_as_none(blank: str) -> None:
-    assert validate(ChatRequest(messages=said(f"s:{blank}", "u:one"))).system_prompt == ""
+    assert validate(ChatRequest(messages=user_messages(f"s:{blank}", "u:one"))).system_prompt == ""
 
 
 def test_what_only_the_model_can_tell() -> None:
@@ -83,13 +83,13 @@ def test_what_only_the_model_can_tell() -> None:
 
 
 def test_digests_tell_requests_apart_and_nothing_else() -> None:
-    base = ChatRequest(messages=said("u:hello"), logit_bias={1: 2.0})
-    assert base.digest == ChatRequest(messages=said("u:hello"), logit_bias={1: 2.0}).digest
+    base = ChatRequest(messages=user_messages("u:hello"), logit_bias={1: 2.0})
+    assert base.digest == ChatRequest(messages=user_messages("u:hello"), logit_bias={1: 2.0}).digest
     others = [
-        ChatRequest(messages=said("u:hello!"), logit_bias={1: 2.0}),
-        ChatRequest(messages=said("u:hello")),
-        ChatRequest(messages=said("u:hello"), logit_bias={1: 2.0}, conversation_id=KNOWN),
-        ChatRequest(messages=said("u:hello"), logit_bias={1: 2.0}, filters=SourceFilters(speakers=("Ann",))),
+        ChatRequest(messages=user_messages("u:hello!"), logit_bias={1: 2.0}),
+        ChatRequest(messages=user_messages("u:hello")),
+        ChatRequest(messages=user_messages("u:hello"), logit_bias={1: 2.0}, conversation_id=KNOWN),
+        ChatRequest(messages=user_messages("u:hello"), logit_bias={1: 2.0}, filters=SourceFilters(speakers=("Ann",))),
         CompletionRequest(prompt="hello"),
     ]
     assert len({base.digest, *(other.digest for other in others)}) == len(others) + 1

@@ -110,11 +110,11 @@ async def test_turns_are_made_one_after_the_other(door: str, monkeypatch: pytest
 
     for name in ("start_turn", "start_completion"):
         monkeypatch.setattr(turns, name, begin)
-    asked = {
+    bodies = {
         "chat": lambda: by_http(ask_chat, {"message": "hi"}),
         "completion": lambda: by_http(ask_completion, {"prompt": "Once"}),
         "socket": by_socket,
     }[door]
-    results = await asyncio.gather(*(asked() for _ in range(8)), return_exceptions=True)
+    results = await asyncio.gather(*(bodies() for _ in range(8)), return_exceptions=True)
     assert [type(result) for result in results] == [Unavailable] * 8
     assert side_by_side == [False] * 8

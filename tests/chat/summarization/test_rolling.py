@@ -276,12 +276,12 @@ def test_rings_and_turns_that_race_in_threads_make_one_summary() -> None:
 
     with ThreadPoolExecutor(5) as pool:
         found = list(pool.map(at_once, [lambda: follow(turn)] * 3 + [ask] * 2))
-    asked = [each for each in found if isinstance(each, Turn)]
-    assert (len(asked), sum(isinstance(each, ConversationBusy) for each in found)) == (1, 1)
+    questions = [each for each in found if isinstance(each, Turn)]
+    assert (len(questions), sum(isinstance(each, ConversationBusy) for each in found)) == (1, 1)
     assert Summary.objects.get().state == SummaryState.MAKING
     assert generation_of(turn).follow_up_task == ""
     read_all(turn, "They talked.")
-    finish(asked[0], "Well.")
+    finish(questions[0], "Well.")
     assert "> They talked." in short_of(more(turn, "after", max_tokens=60))
     assert Generation.objects.filter(priority=Priority.BATCH, ephemeral=False).count() <= 1
 

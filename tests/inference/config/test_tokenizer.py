@@ -58,10 +58,10 @@ def test_instruct_models_are_recognised(name: str, finetune: str, template: str 
 
 
 @pytest.mark.parametrize(
-    ("asked", "trained", "expected"), [(65_536, 32_768, 32_768), (512, 32_768, 512), (512, 0, 512)]
+    ("n_requested", "trained", "expected"), [(65_536, 32_768, 32_768), (512, 32_768, 512), (512, 0, 512)]
 )
-def test_the_pool_is_never_larger_than_the_training(asked: int, trained: int, expected: int) -> None:
-    config = msgspec.structs.replace(requested_config(), context_size=asked)
+def test_the_pool_is_never_larger_than_the_training(n_requested: int, trained: int, expected: int) -> None:
+    config = msgspec.structs.replace(requested_config(), context_size=n_requested)
     assert capped_context(config, trained) == expected
 
 

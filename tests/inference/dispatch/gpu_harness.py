@@ -45,10 +45,10 @@ class StubGpu:
     used_mb: int = 0
     is_away: bool = False
     used_by: Callable[[], int] | None = None
-    asked: list[list[int]] = field(default_factory=list)
+    requests: list[list[int]] = field(default_factory=list)
 
     def vram_used_mb_of(self, pids: Iterable[int]) -> int:
-        self.asked.append(list(pids))
+        self.requests.append(list(pids))
         if self.is_away:
             raise GpuUnavailable("the driver does not answer")
         return self.used_by() if self.used_by else self.used_mb
@@ -66,7 +66,7 @@ class GpuHarness:
     obstacle: str | None = None
 
     def __post_init__(self) -> None:
-        self.told: list[LeaseEvent] = []
+        self.events: list[LeaseEvent] = []
         parts = GpuParts(
             device=self.card,
             make_runner=make_stub,
@@ -83,7 +83,7 @@ class GpuHarness:
         self.start_cpu()
 
     def _keep(self, post: Post) -> FakeLeaseClient:
-        self.lease_client = FakeLeaseClient(self.told.append, grant_after_secs=None)
+        self.lease_client = FakeLeaseClient(self.events.append, grant_after_secs=None)
         return self.lease_client
 
     # ---- moving it ----
@@ -104,8 +104,8 @@ class GpuHarness:
         return self.lease_client.lease is not None
 
     def do(self, *events: Event) -> None:
-        told, self.told[:] = list(self.told), []
-        assert self.dispatcher.step([*told, *events])
+        lease_events, self.events[:] = list(self.events), []
+        assert self.dispatcher.step([*lease_events, *events])
 
     def wait(self, secs: float) -> None:
         self.now += secs
@@ -164,8 +164,8 @@ class GpuHarness:
     def give_out(self, runner: StubRunner) -> list[FromRunner]:
         """What a runner answers that was told to give everything out; each state is a file."""
         answers: list[FromRunner] = []
-        asked = [frame for frame in runner.sent if isinstance(frame, Export | ExportCache | Import)]
-        for frame in asked:
+        requests = [frame for frame in runner.sent if isinstance(frame, Export | ExportCache | Import)]
+        for frame in requests:
             runner.sent.remove(frame)
             if isinstance(frame, Export):
                 answers.append(Exported([self._given(each, Path(frame.folder)) for each in frame.sequence_ids], 2.0))

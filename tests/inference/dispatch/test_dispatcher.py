@@ -138,8 +138,10 @@ def test_progress_is_told_now_and_then(bench: DispatchHarness) -> None:
     for n_done in range(10):
         bench.now += 0.05
         bench.frames(PrefillProgress(generation.sequence_id, n_done, 100))
-    told = [entry.progress for _, entry in bench.logged if isinstance(entry, StatusEntry) and entry.state == "prefill"]
-    assert 2 <= len(told) <= 4
+    progress = [
+        entry.progress for _, entry in bench.logged if isinstance(entry, StatusEntry) and entry.state == "prefill"
+    ]
+    assert 2 <= len(progress) <= 4
 
 
 def test_a_rejected_sequence_fails_alone(bench: DispatchHarness) -> None:

@@ -142,7 +142,7 @@ def test_the_card_is_wanted_back_and_everything_goes_on_on_the_cpu(bench: GpuHar
     bench.card.used_mb = 0
     bench.do()
     assert not bench.has_lease()
-    assert bench.card.asked[-1] == [2000]
+    assert bench.card.requests[-1] == [2000]
     finish(bench, generations)
     (_, result) = bench.lease_client.released[-1]
     assert (result["ended_because"], result["vram_free"]) == ("transcription wants the GPU", True)
@@ -177,7 +177,7 @@ def test_a_runner_that_died_while_it_loaded_held_memory_too(bench: GpuHarness) -
     bench.card.used_mb = 900
     bench.gpu_does_not_start(pid=2001)
     bench.do()
-    assert bench.card.asked[-1] == [2001]
+    assert bench.card.requests[-1] == [2001]
     assert bench.has_lease()
     bench.card.used_mb = 0
     bench.do()
@@ -191,7 +191,7 @@ def test_one_that_was_given_up_in_the_moment_it_was_ready_held_memory_too(bench:
     bench.start_gpu()
     assert bench.gpu.killed == 1
     bench.gpu_dies()
-    assert bench.card.asked[-1] == [2000]
+    assert bench.card.requests[-1] == [2000]
     assert bench.has_lease()
 
 
@@ -311,9 +311,9 @@ def test_when_the_work_ends_first_the_request_is_withdrawn(bench: GpuHarness) ->
 def test_a_grant_that_crosses_the_withdrawal_goes_back(bench: GpuHarness) -> None:
     generations = bench.reach(GpuState.WAITING)
     lease = bench.lease_client.grant()
-    told, bench.told[:] = list(bench.told), []
+    events, bench.events[:] = list(bench.events), []
     finish(bench, generations)
-    bench.told += told
+    bench.events += events
     bench.do()
     assert bench.lease_client.released[0][0] == lease
     assert bench.at(GpuState.CPU)
@@ -550,9 +550,9 @@ def test_a_load_that_came_to_nothing_leaves_no_copy_and_no_copying(bench: GpuHar
     generations = bench.add()
     bench.say(generations)
     bench.grant()
-    asked = bench.cpu.sent.pop()
-    assert isinstance(asked, ExportCache)
-    copies = [Path(asked.folder) / f"{number}.move" for number in range(2)]
+    request = bench.cpu.sent.pop()
+    assert isinstance(request, ExportCache)
+    copies = [Path(request.folder) / f"{number}.move" for number in range(2)]
     for copy in copies:
         copy.write_bytes(b"copy")
     bench.cpu_says(CacheExported(paths=[str(copies[0])], n_bytes=4, ms=1.0, is_complete=False))
@@ -631,12 +631,12 @@ def test_frames_of_a_runner_that_it_has_left_are_not_taken(bench: GpuHarness) ->
 def test_news_of_a_former_lease_say_nothing(bench: GpuHarness) -> None:
     bench.reach(GpuState.GPU)
     bench.lease_client.recall("old")
-    old = list(bench.told)
+    old = list(bench.events)
     bench.do()
     leave(bench)
     bench.wait(60.0)
     bench.grant()
-    bench.told += old
+    bench.events += old
     bench.do()
     assert bench.at(GpuState.LOADING)
 

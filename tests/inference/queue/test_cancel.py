@@ -94,11 +94,11 @@ def begun_and_lost(store: "redis.Redis[bytes]", say: str) -> Generation:
     generation = queued()
     row = Generation.objects.claim_next(worker="lost")
     assert row is not None
-    said = [
+    entries = [
         TokenEntry(index=index, token=token, text=char)
         for index, (token, char) in enumerate(zip(get_tokenizer().encode(say), say, strict=True), start=1)
     ]
-    redis_log.append(store, [Append(row.pk, row.claim_epoch, said)])
+    redis_log.append(store, [Append(row.pk, row.claim_epoch, entries)])
     assert Generation.objects.take_over(generation_id=row.pk, epoch=row.claim_epoch, heartbeat=row.heartbeat)
     return generation
 

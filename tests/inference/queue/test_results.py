@@ -20,12 +20,12 @@ VOCABULARY = FakeVocabulary()
 def answered(data: bytes, params: SequenceParams) -> tuple[list[TokenEntry], FinalText]:
     """The tokens a runner would give out for these bytes, one token each, and its last word."""
     assembler = Detokenizer.of(params)
-    said: list[TokenEntry] = []
+    entries: list[TokenEntry] = []
     for index, token in enumerate(VOCABULARY.encode(data.decode("utf-8", "replace"), special=False), start=1):
-        said.append(TokenEntry(index=index, token=token, text=assembler.push(VOCABULARY.piece(token))))
+        entries.append(TokenEntry(index=index, token=token, text=assembler.push(VOCABULARY.piece(token))))
         if assembler.stopped:
             break
-    return said, FinalText(assembler.flush(), assembler.n_kept)
+    return entries, FinalText(assembler.flush(), assembler.n_kept)
 
 
 texts = st.text(st.sampled_from("ab é🙂\n")).map(str.encode)
@@ -39,10 +39,10 @@ def with_stop(stop: list[str], *, trim_start: bool) -> SequenceParams:
 @given(texts, stops, st.booleans(), st.integers(0, 40))
 def test_row_and_log_have_the_same_text_for_any_bytes(data: bytes, stop: list[str], trim: bool, after: int) -> None:
     params = with_stop(stop, trim_start=trim)
-    said, last = answered(data, params)
-    columns = row_columns(CANCELLED, said, params, vocabulary=VOCABULARY, last=last)
+    entries, last = answered(data, params)
+    columns = row_columns(CANCELLED, entries, params, vocabulary=VOCABULARY, last=last)
     row = Generation(**columns)
-    live: list[TokenEntry | EndEntry] = [*said, end_entry(columns, said)]
+    live: list[TokenEntry | EndEntry] = [*entries, end_entry(columns, entries)]
     assert "".join(entry.text for entry in live) == row.text
     replayed = [entry for entry in replay(row, 0) if isinstance(entry, TokenEntry | EndEntry)]
     assert [entry.text for entry in replayed] == [entry.text for entry in live]
@@ -60,18 +60,18 @@ cuts_labels = st.lists(st.sampled_from(["[7", "]", "a", "7] b"]), max_size=2)
 @given(labelled, cuts_labels)
 def test_labels_taken_out_are_missing_from_every_text_and_from_no_prompt(said_text: str, stop: list[str]) -> None:
     params = SequenceParams(sampling=SamplingParams(seed=1), stop=stop, highest_label=2)
-    said, last = answered(said_text.encode(), params)
-    columns = row_columns(CANCELLED, said, params, vocabulary=VOCABULARY, last=last)
-    assert columns == row_columns(CANCELLED, said, params, vocabulary=VOCABULARY) | {
+    entries, last = answered(said_text.encode(), params)
+    columns = row_columns(CANCELLED, entries, params, vocabulary=VOCABULARY, last=last)
+    assert columns == row_columns(CANCELLED, entries, params, vocabulary=VOCABULARY) | {
         "finished_at": columns["finished_at"]
     }
     row = Generation(**columns)
-    live: list[TokenEntry | EndEntry] = [*said, end_entry(columns, said)]
+    live: list[TokenEntry | EndEntry] = [*entries, end_entry(columns, entries)]
     assert "".join(entry.text for entry in live) == row.text
     assert [e.text for e in replay(row, 0) if isinstance(e, TokenEntry | EndEntry)] == [entry.text for entry in live]
     assert set(row.labels) == citation_labels(row.text) <= {1}
     unlabelled = Detokenizer(stop)
-    raw = "".join(unlabelled.push(VOCABULARY.piece(token.token)) for token in said) + unlabelled.flush()
+    raw = "".join(unlabelled.push(VOCABULARY.piece(token.token)) for token in entries) + unlabelled.flush()
     assert VOCABULARY.text(row.output_ids) == raw
 
 
@@ -82,8 +82,8 @@ def test_labels_are_kept_only_of_answers_that_were_checked_for_them() -> None:
 @given(texts, stops, st.booleans())
 def test_the_final_text_is_computed_from_the_tokens(data: bytes, stop: list[str], trim: bool) -> None:
     params = with_stop(stop, trim_start=trim)
-    said, last = answered(data, params)
-    assert final_text(VOCABULARY, said, params) == last
+    entries, last = answered(data, params)
+    assert final_text(VOCABULARY, entries, params) == last
 
 
 def test_without_a_vocabulary_the_row_holds_the_streamed_text() -> None:
@@ -93,19 +93,19 @@ def test_without_a_vocabulary_the_row_holds_the_streamed_text() -> None:
 
 
 def test_devices_are_listed_in_order() -> None:
-    said = [*tokens("ab"), *tokens("c", device="gpu"), *tokens("d")]
+    entries = [*tokens("ab"), *tokens("c", device="gpu"), *tokens("d")]
     runs = [{"device": "cpu", "tokens": 2}, {"device": "gpu", "tokens": 1}, {"device": "cpu", "tokens": 1}]
-    assert device_runs(said) == runs
+    assert device_runs(entries) == runs
     assert device_runs([]) == []
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\0"])
 def test_a_nul_in_the_held_back_text_can_be_stored(text: str) -> None:
     params = with_stop([text + "!"], trim_start=False)
-    said = [
+    entries = [
         TokenEntry(index=i, token=t, text="") for i, t in enumerate(VOCABULARY.encode(text, special=False), start=1)
     ]
-    columns = row_columns(CANCELLED, said, params, vocabulary=VOCABULARY)
+    columns = row_columns(CANCELLED, entries, params, vocabulary=VOCABULARY)
     assert "\0" not in columns["text"]
     assert columns["text"] == text.replace("\0", "\N{REPLACEMENT CHARACTER}")
-    assert isinstance(end_entry(columns, said), EndEntry)
+    assert isinstance(end_entry(columns, entries), EndEntry)

@@ -59,10 +59,10 @@ def write(store: "redis.Redis[bytes]", row: Generation, *entries: AnyEntry) -> N
 
 def finish_row(row: Generation, text: str, *, held_back: str = "") -> EndEntry:
     """Write the row's end only; returns the End entry that the log has yet to get."""
-    said = tokens(text)
-    columns = row_columns(COMPLETE, said, PARAMS, vocabulary=None, last=FinalText(held_back, len(said)))
+    entries = tokens(text)
+    columns = row_columns(COMPLETE, entries, PARAMS, vocabulary=None, last=FinalText(held_back, len(entries)))
     assert Generation.objects.finish(generation_id=row.pk, epoch=row.claim_epoch, columns=columns)
-    return end_entry(columns, said)
+    return end_entry(columns, entries)
 
 
 async def test_an_unknown_generation_raises() -> None:
@@ -213,33 +213,33 @@ async def test_a_log_without_a_reader_leaves_no_connection_behind(store: "redis.
 
 
 def test_replay_has_the_devices_and_the_same_pieces() -> None:
-    said = [*tokens("ab"), *tokens("cd", first=3, device="gpu")]
-    row = Generation(**row_columns(COMPLETE, said, PARAMS, vocabulary=None, last=FinalText("e", 4)))
-    assert list(replay(row, 0)) == [*said, EndEntry(index=4, status="complete", text="e")]
+    entries = [*tokens("ab"), *tokens("cd", first=3, device="gpu")]
+    row = Generation(**row_columns(COMPLETE, entries, PARAMS, vocabulary=None, last=FinalText("e", 4)))
+    assert list(replay(row, 0)) == [*entries, EndEntry(index=4, status="complete", text="e")]
     assert list(replay(row, 9)) == [EndEntry(index=4, status="complete", text="e")]
 
 
 def test_replay_divides_thoughts_as_the_log_did_and_has_the_log_probabilities() -> None:
     likely = TokenLogprobs(-0.5, [(7, -0.5), (8, -1.25)])
-    said = [
+    entries = [
         TokenEntry(index=1, token=7, thought="Hm", logprobs=likely),
         TokenEntry(index=2, token=8, logprobs=likely),
         TokenEntry(index=3, token=9, thought=".", text="A", logprobs=likely),
         TokenEntry(index=4, token=9, text="B", logprobs=likely),
     ]
     params = msgspec.structs.replace(PARAMS, n_logprobs=2)
-    columns = row_columns(COMPLETE, said, params, vocabulary=None, last=FinalText("C", 4, "?"))
+    columns = row_columns(COMPLETE, entries, params, vocabulary=None, last=FinalText("C", 4, "?"))
     row = Generation(**columns)
     assert (row.thought, row.text, row.n_thought_tokens) == ("Hm.?", "ABC", 3)
     end = EndEntry(index=4, status="complete", text="C", thought="?")
     for after in range(5):
-        assert list(replay(row, after)) == [*said[after:], end]
-    assert end_entry(columns, said) == end
+        assert list(replay(row, after)) == [*entries[after:], end]
+    assert end_entry(columns, entries) == end
 
 
 def test_without_an_answer_all_tokens_are_of_the_thought() -> None:
-    said = [TokenEntry(index=n, token=7, thought="m") for n in (1, 2)]
-    row = Generation(**row_columns(COMPLETE, said, PARAMS, vocabulary=None, last=FinalText("", 2)))
+    entries = [TokenEntry(index=n, token=7, thought="m") for n in (1, 2)]
+    row = Generation(**row_columns(COMPLETE, entries, PARAMS, vocabulary=None, last=FinalText("", 2)))
     assert (row.text, row.n_thought_tokens) == ("", 2)
     assert Generation(**row_columns(COMPLETE, tokens("ab"), PARAMS, vocabulary=None)).n_thought_tokens == 0
 

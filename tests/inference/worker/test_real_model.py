@@ -33,7 +33,7 @@ def _real_model(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
         yield
 
 
-def asked(max_tokens: int = N_TOKENS) -> Generation:
+def new_generation(max_tokens: int = N_TOKENS) -> Generation:
     params = SequenceParams(sampling=SamplingParams(seed=3, temperature=0.7), max_tokens=max_tokens, ignore_eos=True)
     prompt = get_tokenizer().encode(get_tokenizer().bos_text, special=True) + get_tokenizer().encode(
         "The river Danube flows through"
@@ -42,7 +42,7 @@ def asked(max_tokens: int = N_TOKENS) -> Generation:
 
 
 def test_an_answer_survives_the_worker_that_began_it(store: "redis.Redis[bytes]") -> None:
-    generation = asked()
+    generation = new_generation()
     with running_worker() as (worker, notifier):
         notifier.notify()
         assert eventually(has_tokens(generation, 5, worker), secs=60)

@@ -137,19 +137,19 @@ def test_an_interactive_row_does_not_wait_for_a_batch_row_in_the_only_slot(store
         assert eventually(has_tokens(fold, 10, worker))
         notifier.join()  # the thread is free: with one for each place, Celery's tasks are not held up by batch work
         later = queued("d", say="[[say: when there is time]]", priority=Priority.BATCH)
-        asked = [queued("b", say="[[say: at once]]"), queued("c", say="[[say: me too]]")]
+        rows = [queued("b", say="[[say: at once]]"), queued("c", say="[[say: me too]]")]
         notifier.notify(3)
         notifier.join()
         fold.refresh_from_db()
         later.refresh_from_db()
-        assert all(map(is_ended, asked))
-        assert [row.text for row in asked] == ["at once", "me too"]
+        assert all(map(is_ended, rows))
+        assert [row.text for row in rows] == ["at once", "me too"]
         assert (fold.status, fold.attempt, later.status) == (Status.RUNNING, 1, Status.QUEUED)
         # Its wake-up message was used up: the thread that frees the slot claims it.
         assert eventually(lambda: is_ended(later))
         assert is_ended(fold)
     assert fold.text == "".join(f"{number} " for number in range(1, 61))
-    for generation in (fold, *asked, later):
+    for generation in (fold, *rows, later):
         assert_one_end(store, generation)
 
 
@@ -337,8 +337,8 @@ def test_an_answer_that_could_not_be_stored_is_stored_later_from_its_log(
             worker.run_next()
         row = Generation.objects.get(pk=generation.pk)
         assert (row.status, row.text) == (Status.RUNNING, "")
-        said = [entry.text for entry in logged(store, generation) if isinstance(entry, TokenEntry)]
-        assert "".join(said) == "kept"
+        output = [entry.text for entry in logged(store, generation) if isinstance(entry, TokenEntry)]
+        assert "".join(output) == "kept"
         assert not worker.claims.holds(row.pk, row.claim_epoch), "the reaper takes it over"
         assert Generation.objects.take_over(generation_id=row.pk, epoch=row.claim_epoch, heartbeat=row.heartbeat)
         n_before = worker.dispatcher.n_tokens
@@ -374,10 +374,10 @@ def test_a_stop_releases_claims_and_the_next_worker_continues_from_the_log(store
         notifier.join()
         generation.refresh_from_db()
         assert (generation.status, generation.attempt, generation.text) == (Status.QUEUED, 0, "")
-        said = "".join(token.text for token in redis_log.tail(store, generation.pk))
-        assert len(said) >= 20
+        output = "".join(token.text for token in redis_log.tail(store, generation.pk))
+        assert len(output) >= 20
     run_to_end(generation)
-    assert generation.text.startswith(said)
+    assert generation.text.startswith(output)
     assert generation.text == "".join(f"{number} " for number in range(1, 61))
     assert_one_end(store, generation)
 

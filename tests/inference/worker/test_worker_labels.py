@@ -19,13 +19,13 @@ SAID = "As Tom [1, 7] and Ana [8] said [2][9]."
 SHOWN = "As Tom [1] and Ana said [2]."
 
 
-def asked(say: str, **params: object) -> Generation:
+def new_generation(say: str, **params: object) -> Generation:
     checked = SequenceParams(sampling=SamplingParams(seed=1, temperature=0.0), highest_label=2, **params)  # type: ignore[arg-type]
     return queued(say=say, params=checked)
 
 
 def test_unknown_labels_are_in_no_text(store: "redis.Redis[bytes]") -> None:
-    generation = asked(f"[[say: {SAID}]]")
+    generation = new_generation(f"[[say: {SAID}]]")
     run_to_end(generation)
     assert (generation.text, generation.labels) == (SHOWN, [1, 2])
     assert get_tokenizer().decode(generation.output_ids) == SAID
@@ -33,7 +33,7 @@ def test_unknown_labels_are_in_no_text(store: "redis.Redis[bytes]") -> None:
 
 
 def test_a_runner_that_dies_within_a_bracket_changes_nothing(store: "redis.Redis[bytes]") -> None:
-    generation = asked(f"[[delay: 20]] [[say: {SAID}]]")
+    generation = new_generation(f"[[delay: 20]] [[say: {SAID}]]")
     within = SAID.index("8]")
     with running_worker() as (worker, notifier):
         notifier.notify()
@@ -47,9 +47,9 @@ def test_a_runner_that_dies_within_a_bracket_changes_nothing(store: "redis.Redis
 
 
 def test_an_answer_cut_within_a_bracket(store: "redis.Redis[bytes]") -> None:
-    generation = asked(f"[[say: {SAID}]]", max_tokens=SAID.index(" and"))
-    cut = asked(f"[[say: {SAID}]]", max_tokens=SAID.index(", 7]"))
-    unknown = asked("[[say: so [7]]]")
+    generation = new_generation(f"[[say: {SAID}]]", max_tokens=SAID.index(" and"))
+    cut = new_generation(f"[[say: {SAID}]]", max_tokens=SAID.index(", 7]"))
+    unknown = new_generation("[[say: so [7]]]")
     run_to_end(generation, cut, unknown)
     assert (generation.text, generation.finish_reason) == ("As Tom [1]", FinishReason.LENGTH)
     assert (cut.text, cut.labels) == ("As Tom [1", [])
@@ -59,7 +59,7 @@ def test_an_answer_cut_within_a_bracket(store: "redis.Redis[bytes]") -> None:
 
 
 def test_a_stop_string_behind_a_label(store: "redis.Redis[bytes]") -> None:
-    generation = asked(f"[[say: {SAID}]]", stop=["] and"])
+    generation = new_generation(f"[[say: {SAID}]]", stop=["] and"])
     run_to_end(generation)
     assert (generation.text, generation.labels) == ("As Tom", [])
     assert get_tokenizer().decode(generation.output_ids) == "As Tom [1, 7"

@@ -75,8 +75,8 @@ def assert_told_once(generation: Generation) -> None:
     client = redis_client.shared_client()
     assert eventually(lambda: _ends(client, generation) == 1)
     entries = [redis_log.decode(fields[redis_log.FIELD]) for _, fields in client.xrange(log_key(generation.pk))]
-    said = [entry for entry in entries if isinstance(entry, TokenEntry)]
-    assert [token.index for token in said] == list(range(1, len(said) + 1))
+    token_entries = [entry for entry in entries if isinstance(entry, TokenEntry)]
+    assert [token.index for token in token_entries] == list(range(1, len(token_entries) + 1))
     assert "".join(entry.text for entry in entries if isinstance(entry, TokenEntry | EndEntry)) == generation.text
     assert isinstance(entries[-1], EndEntry)
 
