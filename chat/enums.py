@@ -27,3 +27,13 @@ class Strategy(StrEnum):
     SUMMARIZE = "summarize"  # oldest turns give way to a summary; until there is one they are left out
     TRUNCATE = "truncate"  # oldest turns are left out
     ERROR = "error"  # 413
+
+
+class Effort(StrEnum):
+    """The amount of thought before an answer, for models that think."""
+
+    NONE = "none"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    ON = "on"  # whatever the model takes

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chat.enums import Strategy
+from chat.enums import Effort, Strategy
 from chat.errors import ContextOverflow
-from chat.prompting.chat_templates import ChatFormat, get_format
+from chat.prompting.chat_format import ChatFormat
+from chat.prompting.chat_templates import get_format
 from chat.prompting.context_window import ContextWindow, Exchange, HistorySummary, RenderedPrompt
 from chat.prompting.message_groups import DialogueMessage, MessageGroup, group_messages
 from chat.prompting.system_prompt import choose_sources, system_prompt_of
@@ -51,12 +52,14 @@ class PromptBuilder:
         summary: HistorySummary | None = None,
         prefill: str = "",
         tools: Sequence[Tool] = (),
+        effort: Effort | None = None,
     ) -> None:
-        self.format: ChatFormat = get_format().for_request()
+        self.format: ChatFormat = get_format(effort).for_request()
         context_size = self.format.tokenizer.context_size
         self.budget = TokenBudget(context_size=context_size, max_tokens=max_tokens, strategy=strategy)
         self.summary = summary or HistorySummary()
-        self.prefill_ids = tuple(self.format.answer(prefill)) if prefill else ()
+        # The beginning of an answer stands where a past answer would: behind the place of a thought.
+        self.ending = tuple(self.format.answer(prefill)) if prefill else self.format.generation_ids
         system = system_prompt_of(system_prompt, plain_model=self.format.plain_model)
         self.system = "\n\n".join(filter(None, (system, tool_instructions(tools, self.format.tokenizer))))
 
@@ -94,7 +97,9 @@ class PromptBuilder:
             text = next(message.text for group in groups for message in group.users)
             return beginning(text, self.budget.first_message_limit, self.count)
 
-        return ContextWindow(self.format, self.system, self.budget, self.summary, first_message=first_message)
+        return ContextWindow(
+            self.format, self.system, self.budget, self.summary, first_message=first_message, ending=self.ending
+        )
 
     def overflow_alone(self, text: str) -> ContextOverflow | None:
         """Return the refusal of a prompt of the system prompt and this message alone; None if it fits."""
@@ -113,15 +118,14 @@ class PromptBuilder:
     def _build(self, dialogue: Sequence[DialogueMessage], sources: tuple[Source, ...]) -> BuiltPrompt:
         groups = group_messages(dialogue, sources)
         prompt = self.context_window(groups).render([group.exchange for group in groups])
-        ids = (*prompt.ids, *self.prefill_ids)
-        if len(ids) > self.budget.hard_limit:
-            raise self.budget.overflow(len(ids))
+        if len(prompt.ids) > self.budget.hard_limit:
+            raise self.budget.overflow(len(prompt.ids))
         return BuiltPrompt(
-            ids=ids,
+            ids=prompt.ids,
             exchanges=prompt.exchanges,
             groups=groups,
             sources=sources,
-            answer_key=self.format.fingerprint,
+            answer_key=self.format.generated_key,
             highest_label=len(sources) or None,
             history_note=self._history_note(prompt),
             may_need_summary=self.budget.strategy is Strategy.SUMMARIZE

@@ -1,7 +1,10 @@
 """Context window: renders a conversation into a prompt that fits, and repeats earlier prompts token for token.
 
-    prompt of turn n  =  opening | answer 1 | follow-up 2 | answer 2 | ... | follow-up n
+    prompt of turn n  =  opening | answer 1 | follow-up 2 | answer 2 | ... | follow-up n | ending
                          '------ prompt and answer of turn n-1 ------'
+
+The ending is what the format has between a user turn and a new answer, but not before a past one. A dialogue that the
+format does not compose of such pieces is rendered whole, again in every turn.
 
 The tokens of each user turn are stored with a key. The key of an opening covers format, context size and head (system
 prompt and block about earlier turns), that of a follow-up the format alone. A stored history is reusable when its last
@@ -15,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from chat.enums import Strategy
-from chat.prompting.chat_templates import ChatFormat
+from chat.prompting.chat_format import ChatFormat, PastTurn
 from chat.prompting.history_notes import earlier_block
 from chat.prompting.token_budget import TokenBudget
 
@@ -30,10 +33,12 @@ class RenderedTurn:
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """A user turn, sources included, and its answer; the last exchange of a prompt has no answer yet."""
+    """A user turn, sources included, and its answer; the last exchange of a prompt has no answer yet. ``thought``: of
+    the answer."""
 
     user: str
     answer: str = ""
+    thought: str = ""
     user_rendered: RenderedTurn = RenderedTurn()
     answer_rendered: RenderedTurn = RenderedTurn()
     n_messages: int = 2
@@ -80,15 +85,17 @@ class ContextWindow:
         summary: HistorySummary | None = None,
         *,
         first_message: Callable[[], str] = str,
+        ending: Sequence[int] | None = None,
     ) -> None:
         """``first_message`` returns as much of it as may stay when its turn does not; called only then, since cutting
-        a long one takes 25 ms."""
+        a long one takes 25 ms. ``ending`` replaces that of the format."""
         self.format = chat_format
         self.budget = budget
         self.summary = summary or HistorySummary()
         self.follow_up_key = chat_format.fingerprint
         self._system = system
         self._first_message = first_message
+        self._ending = tuple(chat_format.generation_ids if ending is None else ending)
         self._plain_head = self._head(system)
 
     @cached_property
@@ -111,6 +118,9 @@ class ContextWindow:
         """
         *past, new = exchanges
         n_covered = self.n_covered(past)
+        if not self._is_piecewise(past[n_covered:]):
+            return self._render_whole(exchanges, n_covered)
+        past = [self._with_own_tokens(exchange) for exchange in past]
         if extended := self._extend(past, new, n_covered):
             return extended
         # The new turn may have been rendered before its sources were known: that rendering does not count.
@@ -136,23 +146,65 @@ class ContextWindow:
     def n_tokens_from(self, follow_ups: Sequence[Exchange], start: int) -> int:
         """Count the tokens of a prompt that begins with the exchange at ``start``, or of the head alone at the end."""
         user = follow_ups[start].user if start < len(follow_ups) else ""
-        n_opening = len(self.format.opening(self._head_at(start).text, user))
+        n_opening = len(self.format.first_turn(self._head_at(start).text, user)) + len(self._ending)
         n_answer = sum(len(exchange.answer_rendered.ids) for exchange in follow_ups[start : start + 1])
         return n_opening + n_answer + sum(map(exchange_size, follow_ups[start + 1 :]))
 
     def as_follow_up(self, exchange: Exchange) -> Exchange:
         """Return the exchange with its tokens in the middle of a prompt; stored ones are reused."""
+        exchange = self._with_own_tokens(exchange)
         user, answer = exchange.user_rendered, exchange.answer_rendered
         if user.key != self.follow_up_key:
-            user = RenderedTurn(tuple(self.format.follow_up(exchange.user)), self.follow_up_key)
+            user = RenderedTurn(tuple(self.format.later_turn(exchange.user)), self.follow_up_key)
         if answer.key != self.follow_up_key:
-            ids = tuple(self.format.answer(exchange.answer)) if exchange.answer else ()
+            ids = tuple(self.format.answer(exchange.answer, exchange.thought)) if exchange.answer else ()
             answer = RenderedTurn(ids, self.follow_up_key)
         return replace(exchange, user_rendered=user, answer_rendered=answer)
 
     def prefix_from(self, follow_ups: Sequence[Exchange], start: int) -> tuple[int, ...]:
         """Return the prefix of the next prompt if that begins with the exchange at ``start``."""
-        return self._starting_at(follow_ups, start, start).ids
+        ids = self._starting_at(follow_ups, start, start).ids
+        return ids[: len(ids) - len(self._ending)]
+
+    def _with_own_tokens(self, exchange: Exchange) -> Exchange:
+        """Return a generated answer with the tokens that a past one has: its own where the format shows them so."""
+        own = exchange.answer_rendered
+        if own.key == self.follow_up_key or own.key != self.format.generated_key:
+            return exchange
+        ids = self.format.generated_answer(own.ids, exchange.answer, exchange.thought)
+        return replace(exchange, answer_rendered=RenderedTurn(tuple(ids), self.follow_up_key))
+
+    def _is_piecewise(self, past: Sequence[Exchange]) -> bool:
+        has_thoughts = any(exchange.thought for exchange in past)
+        # A head without a system prompt may still have a block about earlier turns: both kinds have to be exact.
+        is_exact = self.format.is_piecewise(has_system=bool(self._system), has_thoughts=has_thoughts)
+        return is_exact and self.format.is_piecewise(has_system=True, has_thoughts=has_thoughts)
+
+    def _render_whole(self, exchanges: Sequence[Exchange], n_covered: int) -> RenderedPrompt:
+        """Leave out ever more of the oldest turns until the rest fits. Raises ContextOverflow."""
+        last = len(exchanges) - 1
+        start, limit = n_covered, self.budget.soft_limit
+        while True:
+            ids = self._whole_from(exchanges, start)
+            if len(ids) <= limit or start == last:
+                break
+            if self.budget.strategy is Strategy.ERROR:
+                raise self.budget.overflow(len(ids))
+            start += max(1, (last - start) // 4)
+            limit = self.budget.truncation_target
+        if len(ids) > self.budget.hard_limit:
+            raise self.budget.overflow(len(ids))
+        return RenderedPrompt(
+            ids=ids,
+            exchanges=tuple(exchanges),
+            n_summarized=_n_messages(exchanges[:n_covered]),
+            n_left_out=_n_messages(exchanges[n_covered:start]),
+        )
+
+    def _whole_from(self, exchanges: Sequence[Exchange], start: int) -> tuple[int, ...]:
+        *past, new = exchanges[start:]
+        turns = [PastTurn(exchange.user, exchange.answer, exchange.thought) for exchange in past]
+        return tuple(self.format.whole(self._head_at(start).text, turns, new.user))
 
     def _extend(self, past: Sequence[Exchange], new: Exchange, n_covered: int) -> RenderedPrompt | None:
         """Append a follow-up to the former prompt and answer; None if they cannot be reused."""
@@ -160,9 +212,9 @@ class ContextWindow:
         # Turns left out once stay out, unless the client prefers an error or a summary was made since.
         if start is None or start < n_covered or (start > 0 and self.budget.strategy is Strategy.ERROR):
             return None
-        follow_up = RenderedTurn(tuple(self.format.follow_up(new.user)), self.follow_up_key)
+        follow_up = RenderedTurn(tuple(self.format.later_turn(new.user)), self.follow_up_key)
         rendered = [*past, replace(new, user_rendered=follow_up)]
-        if sum(map(exchange_size, rendered[start:])) > self.budget.soft_limit:
+        if sum(map(exchange_size, rendered[start:])) + len(self._ending) > self.budget.soft_limit:
             return None
         return self._assemble(rendered, start, n_covered)
 
@@ -184,7 +236,8 @@ class ContextWindow:
         last = len(follow_ups) - 1
         # Sizes from the end: the oldest start whose prompt is within the target. The opening differs from the
         # follow-up by the head, so it is rendered only for the candidate.
-        size = len(self.format.opening(self._cut_head.text, "")) + exchange_size(follow_ups[last])
+        size = len(self.format.first_turn(self._cut_head.text, "")) + exchange_size(follow_ups[last])
+        size += len(self._ending)
         start = last
         while start > n_covered and size + exchange_size(follow_ups[start - 1]) <= self.budget.truncation_target:
             start -= 1
@@ -193,9 +246,10 @@ class ContextWindow:
         if len(prompt.ids) > self.budget.hard_limit:
             # Without the block about earlier turns, too: the question has precedence.
             *past, new = follow_ups
-            opening = RenderedTurn(tuple(self.format.opening(self._plain_head.text, new.user)), self._plain_head.key)
+            opening = RenderedTurn(tuple(self.format.first_turn(self._plain_head.text, new.user)), self._plain_head.key)
             exchanges = (*past, replace(new, user_rendered=opening))
-            prompt = RenderedPrompt(ids=opening.ids, exchanges=exchanges, n_left_out=_n_messages(past))
+            ids = (*opening.ids, *self._ending)
+            prompt = RenderedPrompt(ids=ids, exchanges=exchanges, n_left_out=_n_messages(past))
         if len(prompt.ids) > self.budget.hard_limit:
             raise self.budget.overflow(len(prompt.ids))
         return prompt
@@ -203,7 +257,7 @@ class ContextWindow:
     def _starting_at(self, follow_ups: Sequence[Exchange], start: int, n_covered: int) -> RenderedPrompt:
         """Begin the prompt with the exchange at ``start``; exchanges before it keep their rendering."""
         head = self._head_at(start)
-        opening = RenderedTurn(tuple(self.format.opening(head.text, follow_ups[start].user)), head.key)
+        opening = RenderedTurn(tuple(self.format.first_turn(head.text, follow_ups[start].user)), head.key)
         first = replace(follow_ups[start], user_rendered=opening)
         return self._assemble([*follow_ups[:start], first, *follow_ups[start + 1 :]], start, n_covered)
 
@@ -213,7 +267,7 @@ class ContextWindow:
             ids += exchange.user_rendered.ids
             ids += exchange.answer_rendered.ids
         return RenderedPrompt(
-            ids=tuple(ids),
+            ids=(*ids, *self._ending),
             exchanges=tuple(rendered),
             n_summarized=_n_messages(rendered[:n_covered]),
             n_left_out=_n_messages(rendered[n_covered:start]),

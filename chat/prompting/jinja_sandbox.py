@@ -1,28 +1,35 @@
 """Render a model file's Jinja template in a child process with limits on time, memory and size.
 
-A template is untrusted code: Jinja's sandbox protects objects of the process, but does not end endless loops. The child
-runs this file as its program without Django; imported, it is the parent's side of the pipe.
+A template is untrusted code: Jinja's sandbox protects objects of the process, but does not end endless loops. One child
+serves a process for as long as that runs; a job beyond its limits ends the child, and the next job starts another. The
+child runs this file as its program without Django; imported, it is the parent's side of the pipe.
 """
 
+import atexit
 import json
 import resource
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from functools import lru_cache
+from typing import Any, NoReturn
 
-from jinja2 import Template, TemplateError
-from jinja2.ext import loopcontrols
+from jinja2 import Template, TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_TEMPLATE_CHARS = 128 * 1024
 MAX_RENDERED_CHARS = 256 * 1024
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
 CPU_SECS = 2
 WALL_SECS = 20.0  # a loaded machine may give the child little of its CPU seconds
 MEMORY_BYTES = 1024 * 1024 * 1024
 
-Conversation = list[dict[str, str]]
+Conversation = list[dict[str, Any]]
 
 
 class TemplateUnusable(Exception):
@@ -37,31 +44,106 @@ class TemplateRendering:
     refusal: str = ""
 
 
-def render(template: str, *, bos: str, eos: str, conversations: list[Conversation]) -> list[TemplateRendering]:
-    """Render each conversation up to the start of the next answer. Raises TemplateUnusable."""
+def render(
+    template: str,
+    *,
+    bos: str,
+    eos: str,
+    conversations: Sequence[Conversation],
+    options: Mapping[str, object] | None = None,
+) -> list[TemplateRendering]:
+    """Render each conversation up to the start of the next answer. Raises TemplateUnusable.
+
+    ``options`` are further variables of the template, such as ``enable_thinking``.
+    """
     if len(template) > MAX_TEMPLATE_CHARS:
         raise TemplateUnusable(f"the chat template has more than {MAX_TEMPLATE_CHARS} characters")
-    job = json.dumps({"template": template, "bos": bos, "eos": eos, "conversations": conversations})
+    variables = {**(options or {}), "bos_token": bos, "eos_token": eos}
+    job = {"template": template, "variables": variables, "conversations": list(conversations)}
+    answer = _child.answer(json.dumps(job).encode("ascii") + b"\n")
+    return [TemplateRendering(**rendering) for rendering in json.loads(answer)]
+
+
+class _Child:
+    """The child process, started at the first job. Jobs of several threads take turns."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def answer(self, job: bytes) -> bytes:
+        """Send a line and return the line that answers it. Raises TemplateUnusable; the child is then gone."""
+        with self._lock:
+            process = self._process
+            if process is None or process.poll() is not None:
+                process = self._process = _start()
+            try:
+                return _exchange(process, job)
+            except TemplateUnusable:
+                self._process = None
+                raise
+
+    def close(self) -> None:
+        """End the child, which ends by itself when this process is killed."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+
+def _start() -> "subprocess.Popen[bytes]":
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-I", __file__], stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+def _exchange(process: "subprocess.Popen[bytes]", job: bytes) -> bytes:
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("the child was started without pipes")
+    watchdog = threading.Timer(WALL_SECS, process.kill)
+    began = time.monotonic()
+    watchdog.start()
     try:
-        child = subprocess.run(
-            [sys.executable, "-I", __file__], input=job.encode(), capture_output=True, timeout=WALL_SECS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise TemplateUnusable(f"the chat template took longer than {WALL_SECS:.0f} s to render") from None
-    if child.returncode != 0:
-        last_line = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise TemplateUnusable(f"rendering the chat template ended with {child.returncode}: {last_line[:300]}")
-    return [TemplateRendering(**answer) for answer in json.loads(child.stdout)]
+        # The child reads a whole line before it writes: neither side can wait for the other.
+        process.stdin.write(job)
+        process.stdin.flush()
+        answer = process.stdout.readline(MAX_ANSWER_BYTES)
+    except BrokenPipeError:
+        answer = b""
+    finally:
+        watchdog.cancel()
+    if answer.endswith(b"\n"):
+        return answer
+    process.kill()
+    _, errors = process.communicate()
+    if time.monotonic() - began >= WALL_SECS:
+        raise TemplateUnusable(f"the chat template took longer than {WALL_SECS:.0f} s to render")
+    last_line = errors.decode(errors="replace").strip().rpartition("\n")[2]
+    raise TemplateUnusable(f"rendering the chat template ended with {process.returncode}: {last_line[:300]}")
+
+
+_child = _Child()
+atexit.register(_child.close)
 
 
 # ---- the child ----
 
 
-def _render_one(template: Template, conversation: Conversation, bos: str, eos: str) -> dict[str, str]:
+class GenerationTag(Extension):
+    """``{% generation %}`` marks the answers for training; for rendering its body is all that counts."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _render_one(template: Template, conversation: Conversation, variables: dict[str, Any]) -> dict[str, str]:
     parts: list[str] = []
     n_chars = 0
     try:
-        for part in template.generate(messages=conversation, add_generation_prompt=True, bos_token=bos, eos_token=eos):
+        for part in template.generate(messages=conversation, add_generation_prompt=True, **variables):
             n_chars += len(part)
             if n_chars > MAX_RENDERED_CHARS:
                 sys.exit(f"more than {MAX_RENDERED_CHARS} characters")
@@ -72,22 +154,36 @@ def _render_one(template: Template, conversation: Conversation, bos: str, eos: s
     return {"text": "".join(parts)}
 
 
-def _main() -> None:
+@lru_cache(maxsize=8)
+def _compiled(environment: ImmutableSandboxedEnvironment, source: str) -> Template:
+    return environment.from_string(source)
+
+
+def _answer_job(environment: ImmutableSandboxedEnvironment, job: dict[str, Any]) -> list[dict[str, str]]:
     # Before the template is even parsed: parsing runs constant expressions.
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECS, CPU_SECS))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(used.ru_utime + used.ru_stime) + CPU_SECS
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    template = _compiled(environment, job["template"])
+    return [_render_one(template, texts, job["variables"]) for texts in job["conversations"]]
+
+
+def _main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    job = json.loads(sys.stdin.buffer.read())
 
     def raise_exception(message: str) -> NoReturn:
         raise TemplateError(message)
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, GenerationTag]
+    )
     environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = time.strftime
-    template = environment.from_string(job["template"])
-    answers = [_render_one(template, texts, job["bos"], job["eos"]) for texts in job["conversations"]]
-    sys.stdout.write(json.dumps(answers))
+    # Ends with the parent, whose end of the pipe closes.
+    for line in sys.stdin.buffer:
+        sys.stdout.write(json.dumps(_answer_job(environment, json.loads(line))) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

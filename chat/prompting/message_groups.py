@@ -22,6 +22,7 @@ class DialogueMessage:
     text: str
     message: Message | None = None
     sources: tuple[Source, ...] = ()  # shown before a user message
+    thought: str = ""  # before an answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class MessageGroup:
         exchange = Exchange(
             user="\n\n".join(user_turn(user.text, user.sources) for user in users),
             answer=answer.text if answer else "",
+            thought=answer.thought if answer else "",
             user_rendered=_rendered(users[-1].message) if users else RenderedTurn(),
             answer_rendered=_rendered(answer.message) if answer else RenderedTurn(),
             n_messages=len(run),
@@ -56,7 +58,11 @@ def dialogue_of(messages: Sequence[Message]) -> list[DialogueMessage]:
     following = [*messages[1:], None] if messages else []
     return [
         DialogueMessage(
-            Role(message.role), message.shown, message, _sources_of(after) if message.role == Role.USER else ()
+            Role(message.role),
+            message.shown,
+            message,
+            thought=message.thought,
+            sources=_sources_of(after) if message.role == Role.USER else (),
         )
         for message, after in zip(messages, following, strict=True)
     ]

@@ -2,11 +2,16 @@
 
 import secrets
 
+import msgspec
 from django.conf import settings
 
-from chat.prompting.chat_templates import ChatFormat
+from chat.enums import Effort
+from chat.prompting.chat_format import ChatFormat
 from chat.schemas.requests import RunOptions
-from inference.engine.params import SamplingParams, SequenceParams
+from inference.engine.params import SamplingParams, SequenceParams, ThoughtMarks
+
+# Of ``max_tokens``, which covers thought and answer. Other efforts leave the amount to the model.
+THOUGHT_SHARES = {Effort.NONE: 0.0, Effort.LOW: 0.2, Effort.MEDIUM: 0.5, Effort.HIGH: 0.8}
 
 
 def sequence_params(
@@ -37,10 +42,13 @@ def sequence_params(
     # The stop strings of a format take the place of an end token: ``ignore_eos`` ignores both, a grammar has its own.
     format_stops = chat_format.stops if chat_format and is_free and not options.ignore_eos else ()
     trim_start = bool(chat_format and chat_format.trim_start) and is_free and not is_continued
+    # A prompt that waits for its memories may still grow; then the engine's own limit ends the answer.
+    max_tokens = max(1, min(options.max_tokens, context_size - n_prompt))
+    # The beginning of an answer that is continued was text already.
+    marks = chat_format.thought if chat_format and not is_continued else None
     return SequenceParams(
         sampling=sampling,
-        # A prompt that waits for its memories may still grow; then the engine's own limit ends the answer.
-        max_tokens=max(1, min(options.max_tokens, context_size - n_prompt)),
+        max_tokens=max_tokens,
         stop=[*options.stop, *format_stops],
         ignore_eos=options.ignore_eos,
         cache_prompt=options.cache_prompt,
@@ -48,9 +56,16 @@ def sequence_params(
         trim_start=trim_start,
         grammar=options.grammar,
         highest_label=highest_label,
-        # The beginning of an answer that is continued was text already.
-        thought=chat_format.thought if chat_format and not is_continued else None,
+        thought=_limited(marks, options.reasoning_effort, max_tokens) if marks else None,
     )
+
+
+def _limited(marks: ThoughtMarks, effort: Effort | None, max_tokens: int) -> ThoughtMarks:
+    """Bound thoughts by the share of ``max_tokens`` that an effort stands for; without an effort by that alone."""
+    share = None if effort is None else THOUGHT_SHARES.get(effort)
+    if share is None:
+        return msgspec.structs.replace(marks, limit=None, limit_ids=[])
+    return msgspec.structs.replace(marks, limit=int(share * max_tokens))
 
 
 def timeout_secs(options: RunOptions) -> float:

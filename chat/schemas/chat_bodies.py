@@ -11,7 +11,7 @@ import msgspec
 from django.conf import settings
 from msgspec import Meta
 
-from chat.enums import ChatRole, MessageRole, Strategy
+from chat.enums import ChatRole, Effort, MessageRole, Strategy
 from chat.rag.sources import ContextItem
 from chat.schemas.dates import IsoDate, check_span
 from chat.schemas.decoding import FieldError, decode, invalid_field
@@ -52,6 +52,12 @@ LogitBias = Annotated[
     Meta(
         description="Token id to addend; false or null forbids the token. Also a list of [token id, addend].",
         examples=[{"5": 1.5, "6": False}],
+    ),
+]
+EffortName = Annotated[
+    Literal["none", "minimal", "low", "medium", "high", "xhigh"],
+    Meta(
+        description="The amount of thought, for models that think: 0, 20, 50 or 80 % of `max_tokens`; none: no thought."
     ),
 ]
 Context = Annotated[
@@ -103,6 +109,14 @@ _ROLES = {
 }
 
 
+class TemplateVariables(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Variables of the model's chat template, as llama-server and vLLM take them; only those about thoughts."""
+
+    enable_thinking: bool | None = None
+    thinking: Annotated[bool, Meta(description="The same as `enable_thinking`.")] | None = None
+    reasoning_effort: EffortName | None = None
+
+
 class RunOptionsBody(msgspec.Struct, frozen=True, kw_only=True):
     """Sampling and scheduling; names and meanings are llama-server's.
 
@@ -124,6 +138,8 @@ class RunOptionsBody(msgspec.Struct, frozen=True, kw_only=True):
     ignore_eos: bool | None = None
     cache_prompt: bool | None = None
     session_id: Annotated[Text, Meta(max_length=128)] | None = None
+    reasoning_effort: EffortName | None = None
+    chat_template_kwargs: TemplateVariables | None = None
     priority: Literal["interactive", "batch"] | None = None
     timeout_s: Annotated[float, Meta(ge=0.001)] | None = None
     response_format: ResponseFormat | None = None
@@ -245,6 +261,8 @@ def run_options(body: RunOptionsBody) -> dict[str, Any]:
     if body.stop is not None:
         stops = (body.stop,) if isinstance(body.stop, str) else body.stop
         options["stop"] = tuple(stop for stop in stops if stop)
+    if (effort := _effort(body)) is not None:
+        options["reasoning_effort"] = effort
     if body.priority is not None:
         options["priority"] = PRIORITIES[body.priority]
     return options
@@ -256,6 +274,17 @@ def _grammar(body: RunOptionsBody) -> str:
     if body.json_schema is not None:
         return schema_grammar(body.json_schema, field="json_schema")
     return text_grammar(body.grammar, field="grammar") if body.grammar else ""
+
+
+def _effort(body: RunOptionsBody) -> Effort | None:
+    variables = body.chat_template_kwargs or TemplateVariables()
+    is_on = variables.thinking if variables.enable_thinking is None else variables.enable_thinking
+    name = body.reasoning_effort or variables.reasoning_effort
+    if is_on is False or name == "none":
+        return Effort.NONE
+    if name is not None:
+        return {"minimal": Effort.LOW, "xhigh": Effort.HIGH}.get(name) or Effort(name)
+    return Effort.ON if is_on else None
 
 
 def _bias(pair: object) -> tuple[int, float | None]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
-from chat.enums import ChatRole, Strategy
+from chat.enums import ChatRole, Effort, Strategy
 from chat.rag.query import SourceFilters
 from chat.rag.sources import ContextItem
 from chat.tool_calling.tools import ToolUse
@@ -50,6 +50,7 @@ class RunOptions:
     grammar: str = ""  # that the answer obeys, compiled once already; empty: none
     grammar_has_text: bool = False  # an answer that obeys it may be plain text, as without one
     n_logprobs: int = 0  # alternatives reported with each token; 0: no log-probabilities
+    reasoning_effort: Effort | None = None  # None: as the model's template has it
     n: int = 1  # answers to the same prompt, each with a seed of its own
     session_id: str = ""
     priority: Priority = Priority.INTERACTIVE

@@ -40,6 +40,7 @@ def prompt_text(request: ChatRequest, *, caller: Caller) -> str:
             strategy=Strategy.ERROR,
             prefill=request.prefill,
             tools=request.tool_use.offered if request.tool_use else (),
+            effort=request.reasoning_effort,
         )
         prompt = builder.build([*validated.history, DialogueMessage(Role.USER, validated.question)])
     return b"".join(spelled(list(prompt.ids))).decode("utf-8", "replace")

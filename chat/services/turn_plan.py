@@ -34,6 +34,7 @@ def plan_turn(context: TurnContext) -> TurnPlan:
         summary=context.summary,
         prefill=request.prefill,
         tools=tools,
+        effort=request.reasoning_effort,
     )
     dialogue = context.dialogue
     # The request itself has to name the strategy: a long message costs as many generations as it has parts.
@@ -64,6 +65,7 @@ def plan_turn(context: TurnContext) -> TurnPlan:
         is_long=is_long,
         prefill=request.prefill,
         tools=tools,
+        effort=request.reasoning_effort,
         metadata=dict(request.metadata),
         instructions=request.instructions,
     )

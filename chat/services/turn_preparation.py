@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from django.db import OperationalError, transaction
 
-from chat.enums import Strategy
+from chat.enums import Effort, Strategy
 from chat.error_translation import translate
 from chat.models import Conversation, Message, Retrieval, Role
 from chat.prompting.builder import BuiltPrompt, PromptBuilder
@@ -56,6 +56,7 @@ class Preparation(msgspec.Struct, frozen=True, kw_only=True, rename=STORED_NAMES
     is_long: bool = False  # the message is read in parts first
     prefill: str = ""
     tools: tuple[Tool, ...] = ()
+    effort: Effort | None = None
     metadata: dict[str, str] = {}
     instructions: str = ""  # included in ``system_prompt``
 
@@ -100,6 +101,7 @@ def _prepare(generation: Generation) -> None:
         summary=history_summary(conversation, preparation.strategy),
         prefill=preparation.prefill,
         tools=preparation.tools,
+        effort=preparation.effort,
     )
     if preparation.is_long and answer:
         question = answer.conversation.messages.get(position=answer.position - 1)

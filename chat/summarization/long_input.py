@@ -48,7 +48,7 @@ def placeholder(builder: PromptBuilder, text: str) -> str:
 
     Raises ContextOverflow for a message with too many parts.
     """
-    if Summarizer(builder.format, builder.budget).has_more_parts(text, MAX_PARTS):
+    if Summarizer.of(builder.budget).has_more_parts(text, MAX_PARTS):
         raise builder.budget.overflow(builder.count(text))
     return beginning(text, int(builder.budget.context_size * (NOTES_SHARE + 2 * EDGE_SHARE)), builder.count)
 
@@ -58,7 +58,7 @@ def read_in_parts(generation: Generation, question: Message, builder: PromptBuil
     if question.condensed:
         return True
     limit = int(builder.budget.context_size * NOTES_SHARE)
-    summarizer = Summarizer(builder.format, builder.budget)
+    summarizer = Summarizer.of(builder.budget)
     text, level = question.content, 0
     while True:
         parts = _parts(generation, summarizer, text, level)

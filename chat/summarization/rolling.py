@@ -147,7 +147,7 @@ def _due(conversation: Conversation, max_tokens: int) -> PendingSummary | None:
         return None
     previous = state.builder.summary
     n_messages = sum(group.n_messages for group in state.groups[:end])
-    summarizer = Summarizer(state.builder.format, state.builder.budget)
+    summarizer = Summarizer.of(state.builder.budget)
     piece = summarizer.pieces(_texts(conversation, previous.n_messages, n_messages))[0]
     prompt_ids = summarizer.prompt(piece, previous.text)
     return PendingSummary(
@@ -238,7 +238,7 @@ def _advance(summary: Summary, generation: Generation) -> bool:
         _settle(summary, generation, state=SummaryState.FAILED, error="the summary is empty")
         return False
     builder = PromptBuilder(system_prompt="", max_tokens=details["max_tokens"], strategy=Strategy.SUMMARIZE)
-    summarizer = Summarizer(builder.format, builder.budget)
+    summarizer = Summarizer.of(builder.budget)
     previous = summary.conversation.summaries.made().filter(version__lt=summary.version).first()
     start = previous.covers_until + 1 if previous else 0
     pieces = summarizer.pieces(_texts(summary.conversation, start, summary.covers_until + 1))

@@ -5,9 +5,12 @@ Knows formats and token budgets, no rows.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
+from chat.enums import Effort
 from chat.models import Role
-from chat.prompting.chat_templates import ChatFormat
+from chat.prompting.chat_format import ChatFormat
+from chat.prompting.chat_templates import get_format
 from chat.prompting.history_notes import (
     PLAIN_SUMMARIZER_SYSTEM,
     SUMMARIZER_SYSTEM,
@@ -34,11 +37,22 @@ class Summarizer:
     format: ChatFormat
     budget: TokenBudget
 
+    @classmethod
+    def of(cls, budget: TokenBudget) -> Self:
+        """Return a summarizer that does not think: its few tokens are for the summary."""
+        return cls(get_format(Effort.NONE).for_request(), budget)
+
     @property
     def options(self) -> RunOptions:
         """Sampling near the likeliest tokens, yet not so near that a small model repeats itself without end."""
         stop = (f"\n{FENCE}",)
-        return RunOptions(max_tokens=self.budget.summary_limit, temperature=0.2, repeat_penalty=1.1, stop=stop)
+        return RunOptions(
+            max_tokens=self.budget.summary_limit,
+            temperature=0.2,
+            repeat_penalty=1.1,
+            stop=stop,
+            reasoning_effort=Effort.NONE,
+        )
 
     def pieces(self, messages: Sequence[tuple[Role, str]]) -> list[str]:
         """Split messages into pieces that fit beside the summary of the pieces before."""

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat.prompting import jinja_sandbox
-from chat.prompting.chat_templates import ChatFormat, GemmaFormat, TemplateFormat, TranscriptFormat, choose_format
+from chat.prompting.chat_format import ChatFormat, GemmaFormat, TranscriptFormat
+from chat.prompting.chat_templates import choose_format
 from chat.prompting.jinja_sandbox import TemplateUnusable, render
+from chat.prompting.template_format import TemplateFormat
 from inference.config.tokenizer import Tokenizer
 from inference.engine.backends.fake import CONTROL, FIRST_BYTE
 from inference.errors import ModelUnavailable

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from chat.enums import Strategy
 from chat.errors import ContextOverflow
-from chat.prompting.chat_templates import ChatFormat, GemmaFormat, TemplateFormat, TranscriptFormat
+from chat.prompting.chat_format import ChatFormat, GemmaFormat, TranscriptFormat
 from chat.prompting.context_window import ContextWindow, Exchange, RenderedPrompt, RenderedTurn
+from chat.prompting.template_format import TemplateFormat
 from chat.prompting.token_budget import TokenBudget
 from tests.chat.vocabularies import GEMMA_TEMPLATE, REFUSING_TEMPLATE, fake_tokenizer, shown
 

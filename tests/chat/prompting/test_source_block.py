@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat.prompting.chat_templates import GemmaFormat, TranscriptFormat
+from chat.prompting.chat_format import GemmaFormat, TranscriptFormat
 from chat.prompting.source_block import FENCE, HEAD, memory_block, quotation
 from chat.prompting.system_prompt import choose_sources, user_turn
 from chat.rag.sources import DOCUMENT, MEMORY, SEGMENT, Source

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from chat.prompting.chat_templates import ChatFormat, GemmaFormat, TemplateFormat, TranscriptFormat
+from chat.prompting.chat_format import ChatFormat, GemmaFormat, TranscriptFormat
 from chat.prompting.context_window import ContextWindow, Exchange, HistorySummary
+from chat.prompting.template_format import TemplateFormat
 from chat.prompting.token_budget import TokenBudget
 from inference.config.tokenizer import Tokenizer
 from inference.engine.backends.llama_backend import LlamaBackend

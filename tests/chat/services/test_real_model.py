@@ -10,8 +10,10 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from chat.prompting.chat_templates import ChatFormat, GemmaFormat, TemplateFormat, TranscriptFormat, choose_format
+from chat.prompting.chat_format import ChatFormat, GemmaFormat, TranscriptFormat
+from chat.prompting.chat_templates import choose_format
 from chat.prompting.system_prompt import PLAIN_SYSTEM_PROMPT, SYSTEM_PROMPT, user_turn
+from chat.prompting.template_format import TemplateFormat
 from chat.rag.sources import MEMORY, Source
 from inference.config.tokenizer import Tokenizer
 from inference.engine.backends.vocabulary import open_vocabulary

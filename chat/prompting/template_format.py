@@ -1,0 +1,232 @@
+"""The format of a model file's Jinja template: rendered with marks in place of contents, cut at the marks.
+
+Dialogues whose text the template composes of the same pieces are encoded piece by piece; the shapes of others are
+rendered one by one, which costs a prompt its prefix in the KV cache, not its form.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from chat.enums import Effort
+from chat.prompting.chat_format import ChatFormat, PastTurn, PromptSegment, content, scaffold
+from chat.prompting.dialogue_layout import (
+    ANSWER,
+    MARK_CHARS,
+    SYSTEM,
+    THOUGHT,
+    USER,
+    DialogueLayout,
+    Pieces,
+    Shape,
+    checked_shapes,
+    marked_conversation,
+    pieces_of,
+    shows_all,
+)
+from chat.prompting.jinja_sandbox import TemplateRendering, TemplateUnusable, render
+from chat.prompting.thought_marks import MarkStyle, style_of, thought_marks
+from inference.config.tokenizer import Tokenizer
+from inference.errors import ModelUnavailable
+
+Options = Mapping[str, object]
+
+# Names that templates have for no thought and for an amount of it, the usual one first; a template that raises for
+# one is given the next.
+EFFORT_NAMES: dict[Effort, tuple[str, ...]] = {
+    Effort.NONE: ("none", "no_think"),
+    Effort.LOW: ("low",),
+    Effort.MEDIUM: ("medium", "high"),
+    Effort.HIGH: ("high",),
+}
+
+
+@dataclass(frozen=True)
+class _Template:
+    """A template with the variables that it is rendered with."""
+
+    source: str
+    bos: str
+    eos: str
+    options: Options
+    takes_system: bool = True
+
+    def render(self, shapes: Sequence[Shape]) -> list[TemplateRendering]:
+        conversations = [marked_conversation(shape, takes_system=self.takes_system) for shape in shapes]
+        return render(self.source, bos=self.bos, eos=self.eos, conversations=conversations, options=self.options)
+
+
+class TemplateFormat(ChatFormat):
+    """Raises TemplateUnusable for a template that cannot render a plain dialogue."""
+
+    name = "template"
+
+    def __init__(self, tokenizer: Tokenizer, template: str, effort: Effort | None = None) -> None:
+        if not template:
+            raise TemplateUnusable("the model file has no chat template")
+        if any(char in template for char in MARK_CHARS):
+            raise TemplateUnusable("the chat template contains characters of the private use area")
+        self._template = _usable(template, tokenizer, effort)
+        texts = _checked_texts(self._template)
+        plain = _layout(texts, has_system=False)
+        self._plain = plain
+        self._with_system = _layout(texts, has_system=True)
+        self._exact = {
+            (has_system, has_thoughts): self._is_exact(texts, has_system=has_system, has_thoughts=has_thoughts)
+            for has_system in (False, True)
+            for has_thoughts in (False, True)
+        }
+        self._common = _safe_cut(tokenizer, plain, plain.common_after_user)
+        generation = plain.generation.removeprefix(self._common)
+        style = style_of(template, "".join(rendering.text for rendering in texts.values()))
+        # Without the options and the text before an answer: whether the next answer is to have a thought changes no
+        # past turn of most templates.
+        layouts = [replace(layout, generation="") for layout in (plain, self._with_system)]
+        super().__init__(tokenizer, repr((template, self._common, layouts)))
+        self.generation_ids = tuple(tokenizer.encode(generation, special=True)) if generation else ()
+        self._generation = generation
+        if style is not None:
+            self.thought = thought_marks(style, plain.generation, tokenizer)
+        if style is not None or plain.after_user != plain.generation:
+            self.generated_key = f"{self.fingerprint}:own"
+        self._whole_pieces = lru_cache(maxsize=64)(self._render_shape)
+
+    @property
+    def options(self) -> Options:
+        """The variables that the template is rendered with."""
+        return self._template.options
+
+    @property
+    def takes_system(self) -> bool:
+        """Whether the template shows a message of the system; else the first user text begins with it."""
+        return self._template.takes_system
+
+    def opening_segments(self, system: str, user: str) -> list[PromptSegment]:
+        pieces = (self._with_system if system else self._plain).opening
+        return [*_filled(pieces, {SYSTEM: system}), content(user), scaffold(self._common)]
+
+    def follow_up_segments(self, user: str) -> list[PromptSegment]:
+        return [scaffold(self._plain.after_answer), content(user), scaffold(self._common)]
+
+    def answer(self, text: str, thought: str = "") -> list[int]:
+        return self._encode(self._answer_segments(text.strip(), thought.strip()))
+
+    def generated_answer(self, ids: Sequence[int], text: str, thought: str) -> list[int]:
+        if not ids or self.generated_key == self.fingerprint:
+            return super().generated_answer(ids, text, thought)
+        rendered = "".join(segment.text for segment in self._answer_segments(text.strip(), thought.strip()))
+        generated = self._generation + self._spelled(ids)
+        if rendered.rstrip() != generated.rstrip():
+            return self.answer(text, thought)
+        return [*self.generation_ids, *ids]
+
+    def is_piecewise(self, *, has_system: bool, has_thoughts: bool) -> bool:
+        return self._exact[has_system, has_thoughts]
+
+    def whole(self, system: str, past: Sequence[PastTurn], user: str) -> list[int]:
+        try:
+            pieces = self._whole_pieces(Shape(bool(system), tuple(bool(turn.thought) for turn in past)))
+        except TemplateUnusable as error:
+            raise ModelUnavailable(str(error)) from error
+        contents = {SYSTEM: system.strip(), f"{USER}{len(past) + 1}": user.strip()}
+        for number, turn in enumerate(past, start=1):
+            contents[f"{USER}{number}"] = turn.user.strip()
+            contents[f"{ANSWER}{number}"] = turn.answer.strip()
+            contents[f"{THOUGHT}{number}"] = turn.thought.strip()
+        return self._encode(list(_filled(pieces, contents)))
+
+    def _render_shape(self, shape: Shape) -> Pieces:
+        """Raises TemplateUnusable for a dialogue of which the template drops a text."""
+        [rendering] = self._template.render([shape])
+        if not rendering.refusal and shows_all(rendering.text, shape):
+            return pieces_of(rendering.text)
+        raise TemplateUnusable(f"the chat template cannot render this dialogue: {_problem(rendering)}")
+
+    def _answer_segments(self, text: str, thought: str) -> list[PromptSegment]:
+        layout = self._plain
+        if not thought:
+            return [scaffold(layout.after_user.removeprefix(self._common)), content(text)]
+        segments = [scaffold(layout.before_thought.removeprefix(self._common))]
+        if layout.after_thought is not None:
+            segments += [content(thought), scaffold(layout.after_thought)]
+        return [*segments, content(text)]
+
+    def _spelled(self, ids: Sequence[int]) -> str:
+        vocabulary = self.tokenizer.vocabulary
+        pieces = (vocabulary.piece(token) or vocabulary.token_text(token).encode() for token in ids)
+        return b"".join(pieces).decode("utf-8", "replace")
+
+    def _is_exact(self, texts: Mapping[Shape, TemplateRendering], *, has_system: bool, has_thoughts: bool) -> bool:
+        """Return whether the pieces make up the template's own renderings of dialogues of this kind."""
+        layout = self._with_system if has_system else self._plain
+        # Turns are stored without regard to the system text before them.
+        if replace(layout, opening=self._plain.opening) != self._plain:
+            return False
+        shapes = [shape for shape in texts if shape.has_system == has_system and any(shape.thoughts) == has_thoughts]
+        return all(layout.predicted(shape) == texts[shape].text for shape in shapes)
+
+
+def effort_options(effort: Effort | None, style: MarkStyle | None) -> list[Options]:
+    """Return the variables for an effort, in the order in which a template is to be tried with them."""
+    if effort is None:
+        return [{}]
+    switches = {"enable_thinking": effort is not Effort.NONE, "thinking": effort is not Effort.NONE}
+    names = EFFORT_NAMES.get(effort, ())
+    if effort is Effort.NONE and style is not None and style.is_channels:
+        names = ("low",)  # it has no name for none, and would show the word to the model
+    return [*({**switches, "reasoning_effort": name} for name in names), switches, {}]
+
+
+def _usable(source: str, tokenizer: Tokenizer, effort: Effort | None) -> _Template:
+    """Return the template with the first options that it accepts, and whether it shows a system message."""
+    alone, with_system = Shape(has_system=False), Shape(has_system=True)
+    refusal = TemplateRendering()
+    for options in effort_options(effort, style_of(source, "")):
+        template = _Template(source, tokenizer.bos_text, tokenizer.eos_text, options)
+        plain, system = template.render([alone, with_system])
+        if shows_all(plain.text, alone):
+            # Some templates refuse a system message, others drop it: both get it before the first user text.
+            takes_system = shows_all(system.text, with_system)
+            return _Template(source, template.bos, template.eos, options, takes_system)
+        refusal = plain
+    raise TemplateUnusable(f"the chat template cannot render a plain dialogue: {_problem(refusal)}")
+
+
+def _checked_texts(template: _Template) -> dict[Shape, TemplateRendering]:
+    shapes = [*checked_shapes(has_system=False), *checked_shapes(has_system=True)]
+    texts = dict(zip(shapes, template.render(shapes), strict=True))
+    for shape, rendering in texts.items():
+        if not any(shape.thoughts) and not shows_all(rendering.text, shape):
+            raise TemplateUnusable(f"the chat template cannot render a plain dialogue: {_problem(rendering)}")
+    return texts
+
+
+def _problem(rendering: TemplateRendering) -> str:
+    return rendering.refusal or "it drops texts"
+
+
+def _layout(texts: Mapping[Shape, TemplateRendering], *, has_system: bool) -> DialogueLayout:
+    alone, plain, thinking = (texts[Shape(has_system, pattern)].text for pattern in ((), (False, False), (True, True)))
+    layout = DialogueLayout.of(alone, plain, thinking)
+    if layout is None:
+        raise TemplateUnusable("the chat template renders a dialogue in another order")
+    return layout
+
+
+def _safe_cut(tokenizer: Tokenizer, layout: DialogueLayout, common: str) -> str:
+    """Return ``common`` or its longest start at which every text after a user turn may be cut without other tokens."""
+    texts = {layout.generation, layout.after_user, layout.before_thought}
+
+    def is_safe(end: int) -> bool:
+        return all(
+            tokenizer.encode(text[:end], special=True) + tokenizer.encode(text[end:], special=True)
+            == tokenizer.encode(text, special=True)
+            for text in texts
+        )
+
+    return common[: next((end for end in range(len(common), 0, -1) if is_safe(end)), 0)]
+
+
+def _filled(pieces: Pieces, contents: Mapping[str, str]) -> Iterator[PromptSegment]:
+    for index, piece in enumerate(pieces):
+        yield content(contents.get(piece, "")) if index % 2 else scaffold(piece)
