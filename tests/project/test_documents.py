@@ -1,5 +1,6 @@
-"""The documents refer to files that exist, and every decision has its parts and a line in the index."""
+"""The documents refer to files and functions that exist, and every decision has its parts and a line in the index."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -15,6 +16,9 @@ SOURCE = re.compile(r"`((?:chat|compat|docs|gemma_project|inference|tests|tools)
 CODE = re.compile(r"`[^`]*`")
 # Files that the recipes make.
 NEW = {"chat/api/time_view.py", "tests/api/test_time.py"}
+# Rows of the two tables "step or process | files | functions | ..." in the map.
+PATH_ROW = re.compile(r"^\| [a-z ]+ \| ((?:`[\w/]+\.py`(?:, )?)+) \| ((?:`[\w.]+`(?:, )?)+) \|", re.MULTILINE)
+N_PATH_ROWS = 10 + 13
 PARTS = ("Context", "Decision", "Measurement", "Consequence")
 
 
@@ -30,6 +34,32 @@ def test_every_named_source_exists(page: Path) -> None:
     assert [
         name for name in names if name not in NEW and not (PROJECT / name).exists() and not (TESTS / name).exists()
     ] == []
+
+
+def functions_of(file: str) -> set[str]:
+    """Return the functions of a file, methods as Class.name."""
+    body = ast.parse((PROJECT / file).read_text(encoding="utf-8")).body
+    names = {
+        f"{node.name}.{method.name}"
+        for node in body
+        if isinstance(node, ast.ClassDef)
+        for method in functions(node.body)
+    }
+    return names | {node.name for node in functions(body)}
+
+
+def functions(body: list[ast.stmt]) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return [node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def test_the_paths_of_a_turn_and_of_a_token_name_functions_that_exist() -> None:
+    rows = PATH_ROW.findall((PROJECT / "docs" / "architecture.md").read_text(encoding="utf-8"))
+    assert len(rows) == N_PATH_ROWS
+    for files, names in rows:
+        defined = {file: functions_of(file) for file in re.findall(r"`([^`]+)`", files)}
+        named = set(re.findall(r"`([^`]+)`", names))
+        assert named - set().union(*defined.values()) == set()
+        assert [file for file in defined if not named & defined[file]] == []
 
 
 @pytest.mark.parametrize("page", sorted(DECISIONS.glob("0*.md")), ids=lambda page: page.stem)
