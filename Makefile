@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-postgres lint faults test-schema test-clients soak bench bench-leaks bench-memory bench-handover demo-handover format clean help
+.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-postgres lint faults test-schema test-clients soak bench bench-leaks bench-memory bench-handover demo-handover demo-bridge format clean help
 
 # $(1): the folder of the environment
 define make_environment
@@ -111,6 +111,9 @@ bench-handover: setup-dev  ## the cost of a hand-over of the GPU, simulated wher
 
 demo-handover: setup  ## another program and a chat share one GPU, side by side in the terminal (simulated)
 	@$(BIN)/python -m tools.demo_handover $(DEMO)
+
+demo-bridge: setup-dev  ## the bridge between a server that speaks Ollama's API and a chat, with figures (simulated GPU)
+	@$(BIN)/python -m tools.demo_bridge $(DEMO)
 
 bench-memory: setup-dev  ## speed and recall of the memory store (BENCH="--size 5000" for a short run)
 	$(BIN)/python -m bench.memory $(BENCH)

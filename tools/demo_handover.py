@@ -194,8 +194,8 @@ def play(url: str, tenant: Tenant, *, is_plain: bool) -> None:
 
 
 @contextmanager
-def service(folder: Path, environment: dict[str, str]) -> Iterator[None]:
-    """`manage.py serve`, until it says that it is ready."""
+def service(folder: Path, environment: dict[str, str]) -> "Iterator[subprocess.Popen[bytes]]":
+    """Start `manage.py serve` and wait until it is ready."""
     log = folder / "serve.log"
     with log.open("wb") as output:
         command = [sys.executable, str(PROJECT / "manage.py"), "serve"]
@@ -205,7 +205,7 @@ def service(folder: Path, environment: dict[str, str]) -> Iterator[None]:
                 if process.poll() is not None:
                     raise SystemExit(f"the service did not start:\n{log.read_text(errors='replace')}")
                 time.sleep(0.1)
-            yield
+            yield process
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)

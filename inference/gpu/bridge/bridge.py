@@ -73,10 +73,11 @@ class Bridge:
 
     def resume(self) -> None:
         """Let the program come back; what fails is repeated by ``serve``."""
-        self._is_lent = False
-        self._must_resume = True
+        was_lent, self._is_lent = self._is_lent, False
+        self._must_resume |= was_lent
         self._resume_from = 0.0
-        self._try_to_resume()
+        if self._must_resume:
+            self._try_to_resume()
         self._has_changed.set()
 
     # ---- the main thread ----
