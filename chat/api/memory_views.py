@@ -25,9 +25,9 @@ from chat.rag.models import SHARED
 from chat.rag.query import RetrievalQuery, RetrievalResult
 from chat.rag.search import hybrid
 from chat.rag.vectors import embedding
-from chat.schemas import memory_answers as wire
-from chat.schemas import memory_bodies as bodies
-from chat.schemas.memory_bodies import SearchRequest
+from chat.schemas.memories import answers as wire
+from chat.schemas.memories import bodies
+from chat.schemas.memories.bodies import SearchRequest
 from chat.streaming.background import in_thread
 
 P = ParamSpec("P")

@@ -11,7 +11,7 @@ from pytest_django import Settings
 
 from chat.rag.models import Note, Segment, Transcript
 from chat.rag.records import TranscriptIn
-from chat.schemas import memory_bodies
+from chat.schemas.memories import bodies as memory_bodies
 from tests.api.calling import Api
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]

@@ -1,8 +1,8 @@
 """Operations of the memory store: the endpoints of the RAG service."""
 
 from chat.api.openapi.operation import LIMIT, PAGE, STORE_ERRORS, Operation
-from chat.schemas import memory_answers as memory
-from chat.schemas.memory_bodies import CountBody, NoteBody, NoteSearchBody, SearchBody, TranscriptBody
+from chat.schemas.memories import answers as memory
+from chat.schemas.memories.bodies import CountBody, NoteBody, NoteSearchBody, SearchBody, TranscriptBody
 
 MEMORY_OPERATIONS = (
     Operation(

@@ -21,8 +21,8 @@ from chat.rag.query import SourceFilters
 from chat.rag.sources import SEGMENT
 from chat.rag.statistics import TimeRange
 from chat.schemas.dates import first_moment, last_moment
-from chat.schemas.memory_answers import segment_measures
-from chat.schemas.memory_bodies import SearchRequest
+from chat.schemas.memories.answers import segment_measures
+from chat.schemas.memories.bodies import SearchRequest
 from chat.schemas.stack import emotions, transcripts
 from chat.schemas.stack.transcripts import SegmentItem, SegmentQuery
 

@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from chat.rag.models import Segment
 from chat.schemas.decoding import FieldError, decode
 from chat.schemas.filters import Count, clamped
-from chat.schemas.memory_bodies import CountBody, TranscriptSpan, transcript_span
+from chat.schemas.memories.bodies import CountBody, TranscriptSpan, transcript_span
 from chat.schemas.scalars import Text
 
 DEFAULT_LIMIT, MAX_LIMIT = 20, 200
