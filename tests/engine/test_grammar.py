@@ -115,6 +115,18 @@ def test_no_grammar_reaches_a_control_token(harness: Harness) -> None:
         assert harness.rejected(f"a{number}").code == "grammar_failed"
 
 
+def test_drafts_that_leave_the_grammar_are_cut() -> None:
+    harness = Harness.fake(draft_max=8)
+    while harness.loop.work_while_idle():
+        pass
+    people = from_json_schema({"type": "array", "items": PERSON, "minItems": 6, "maxItems": 6})
+    persons = ", ".join(['{"name": "Bob", "age": 7}'] * 5 + ['{"name": "Bob", "age": 77}'])
+    harness.ask("a", f"[[say: [{persons}]]]", grammar=people, temperature=1.0, max_tokens=400)
+    harness.run()
+    assert len(json.loads(harness.text("a"))) == 6
+    assert sum(step.n_accepted for step in harness.steps()) > 50
+
+
 def test_answers_beside_it_are_as_without_it(harness: Harness) -> None:
     harness.ask("alone", "Hello", max_tokens=12)
     harness.run()

@@ -78,7 +78,7 @@ def _moved(value: Any) -> Any:  # noqa: ANN401  a JSON value
         return value
     moved = {name: _moved(member) for name, member in value.items()}
     reference = moved.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#"):
+    if reference == "#" or (isinstance(reference, str) and reference.startswith("#/")):
         moved["$ref"] = f"#/$defs/root{reference[1:]}"
     return moved
 

@@ -4,6 +4,7 @@ Flash attention off, one answer at a time: then a moved answer is the same to th
 window (``tests/engine/test_random_model.py`` looks beyond it).
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from inference.config import tokenizer
 from inference.dispatch.generation_state import ActiveGeneration
 from inference.dispatch.gpu_state import GpuState
 from inference.engine.config import BackendKind, FlashAttention
+from inference.engine.grammar.sources import from_json_schema
 from inference.queue.results import device_runs
 from tests.inference.dispatch.process_harness import Party, party
 
@@ -74,6 +76,25 @@ def test_a_hand_over_there_and_back_changes_no_token_and_computes_none_twice(tmp
         assert n_computed(there) - before == before, "as many as without a move"
         there.until(lambda: there.lease_client.lease is None)
         assert max(record.moved_bytes for record in there.records) > 100_000
+
+
+def test_a_structured_answer_moves_there_and_back(tmp_path: Path) -> None:
+    names = {"type": "array", "items": {"enum": ["Tom", "Felix", "Mia"]}, "minItems": 150, "maxItems": 150}
+    grammar = from_json_schema({"type": "object", "properties": {"cats": names}, "required": ["cats"]})
+    options: dict[str, Any] = {"grammar": grammar, "temperature": 1.0, "seed": 3, "cache_prompt": False}
+    with party(tmp_path) as there:
+        stayed = there.submit(encoded(QUESTION), **options)
+        text = there.text(stayed)
+        assert len(json.loads(text)["cats"]) == 150
+        moved = there.submit(encoded(QUESTION), **options)
+        there.until(lambda: len(moved.tokens) >= 5)
+        there.to_card()
+        n_there = len(moved.tokens)
+        there.until(lambda: len(moved.tokens) >= n_there + 8 or moved.wait(0) is not None)
+        there.lease_client.recall()
+        assert there.text(moved) == text
+        assert len(device_runs(moved.tokens)) >= 2
+        there.until(lambda: there.lease_client.lease is None)
 
 
 def test_a_long_chat_goes_on_after_a_move_without_being_read_again(tmp_path: Path) -> None:
