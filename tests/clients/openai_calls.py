@@ -5,14 +5,16 @@ answers and takes any model name.
 """
 
 import asyncio
+import json
 import sys
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import openai
 from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel
 
 MODEL = "gpt-4o"
 Messages = Any  # the package's own types are exact to the letter, and differ between its versions
@@ -108,6 +110,73 @@ def raw_response(client: OpenAI) -> None:
         assert b"Hello there" in streamed.read()
 
 
+def structured_answer(client: OpenAI) -> None:
+    schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
+    answer_format: Any = {"type": "json_schema", "json_schema": {"name": "number", "schema": schema, "strict": True}}
+    answer = client.chat.completions.create(model=MODEL, messages=HELLO, response_format=answer_format)
+    assert json.loads(answer.choices[0].message.content or "")["n"] in (1, 2)
+    any_object: Any = {"type": "json_object"}
+    text = ask('[[say: {"any": ["thing"]}]]')
+    answer = client.chat.completions.create(model=MODEL, messages=text, response_format=any_object)
+    assert json.loads(answer.choices[0].message.content or "") == {"any": ["thing"]}
+
+
+class Step(BaseModel):
+    kind: Literal["add", "subtract"]
+    amount: int
+
+
+class Plan(BaseModel):
+    steps: list[Step]
+    note: str | None
+
+
+def parsed_answer(client: OpenAI) -> None:
+    plan = '{"steps": [{"kind": "add", "amount": 5}], "note": null}'
+    chats: Any = client.chat.completions if hasattr(client.chat.completions, "parse") else client.beta.chat.completions
+    answer = chats.parse(model=MODEL, messages=ask(f"[[say: {plan}]]"), response_format=Plan)
+    assert answer.choices[0].message.parsed == Plan(steps=[Step(kind="add", amount=5)], note=None)
+    with chats.stream(model=MODEL, messages=ask(f"[[say: {plan}]]"), response_format=Plan) as response:
+        parsed = response.get_final_completion().choices[0].message.parsed
+    assert parsed == Plan(steps=[Step(kind="add", amount=5)], note=None)
+
+
+def tool_calls(client: OpenAI) -> None:
+    call = '<tool_call>\n{"name": "Step", "arguments": {"kind": "add", "amount": 2}}\n</tool_call>'
+    question = ask(f"[[say: {call}]]")
+    tools: Any = [openai.pydantic_function_tool(Step)]
+    answer = client.chat.completions.create(model=MODEL, messages=question, tools=tools)
+    assert answer.choices[0].finish_reason == "tool_calls"
+    message = answer.choices[0].message
+    [made] = message.tool_calls or []
+    assert made.type == "function"
+    assert json.loads(made.function.arguments) == {"kind": "add", "amount": 2}
+    result: Any = {"role": "tool", "tool_call_id": made.id, "content": "[[say: It is 2]]"}
+    history = [*question, message.model_dump(exclude_none=True), result]
+    final = client.chat.completions.create(model=MODEL, messages=history, tools=tools)
+    assert final.choices[0].message.content == "It is 2"
+    forced: Any = {"type": "function", "function": {"name": "Step"}}
+    answer = client.chat.completions.create(
+        model=MODEL, messages=HELLO, tools=tools, tool_choice=forced, max_tokens=200
+    )
+    Step.model_validate_json((answer.choices[0].message.tool_calls or [])[0].function.arguments)  # type: ignore[union-attr]
+
+
+def parsed_tool_calls(client: OpenAI) -> None:
+    call = '<tool_call>\n{"name": "Step", "arguments": {"kind": "subtract", "amount": 3}}\n</tool_call>'
+    tools: Any = [openai.pydantic_function_tool(Step)]
+    chats: Any = client.chat.completions if hasattr(client.chat.completions, "parse") else client.beta.chat.completions
+    answer = chats.parse(model=MODEL, messages=ask(f"[[say: {call}]]"), tools=tools)
+    [made] = answer.choices[0].message.tool_calls
+    assert made.function.parsed_arguments == Step(kind="subtract", amount=3)
+    with chats.stream(model=MODEL, messages=ask(f"[[say: {call}]]"), tools=tools) as response:
+        kinds = [event.type for event in response]
+        [made] = response.get_final_completion().choices[0].message.tool_calls
+    assert made.function.parsed_arguments == Step(kind="subtract", amount=3)
+    assert kinds.count("tool_calls.function.arguments.delta") > 5
+    assert "tool_calls.function.arguments.done" in kinds
+
+
 def bad_requests(client: OpenAI) -> None:
     cases: list[tuple[dict[str, Any], str | None, str]] = [
         ({"n": 0}, "n", "invalid_request"),
@@ -178,6 +247,10 @@ CALLS: tuple[Callable[[OpenAI], None], ...] = (
     models,
     embeddings,
     raw_response,
+    structured_answer,
+    parsed_answer,
+    tool_calls,
+    parsed_tool_calls,
     bad_requests,
     unknown_things,
     timeouts,
