@@ -39,6 +39,7 @@ GEMMA_UBATCH_SIZE = env.integer("GEMMA_UBATCH_SIZE", GEMMA_BATCH_SIZE, minimum=1
 GEMMA_PARALLEL = env.integer("GEMMA_PARALLEL", 4, minimum=1, maximum=64)
 GEMMA_THREADS = env.integer("GEMMA_THREADS", len(os.sched_getaffinity(0)), minimum=1, maximum=1024)
 GEMMA_CHAT_FORMAT = env.one_of("GEMMA_CHAT_FORMAT", "auto", ("auto", "template", "gemma", "transcript"))
+GEMMA_CHAT_TEMPLATE = env.text_or_file("GEMMA_CHAT_TEMPLATE")
 GEMMA_FLASH_ATTENTION = env.choice("GEMMA_FLASH_ATTENTION", FlashAttention.AUTO)
 GEMMA_KV_TYPE_K = env.choice("GEMMA_KV_TYPE_K", KvType.F16)
 GEMMA_KV_TYPE_V = env.choice("GEMMA_KV_TYPE_V", KvType.F16)

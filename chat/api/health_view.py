@@ -16,12 +16,15 @@ from msgspec.structs import replace
 from redis.exceptions import OutOfMemoryError, RedisError  # type: ignore[attr-defined]
 
 from chat.api.json_response import json_response
+from chat.prompting.chat_templates import get_format
+from chat.prompting.template_format import TemplateFormat
 from chat.rag import listing
 from chat.rag.retrieval import remote
 from chat.rag.vectors import embedding
 from chat.schemas.service_answers import DependencyAnswer, HealthAnswer
 from chat.streaming.background import in_thread
 from compat.django_http import without_log_line
+from inference.errors import ModelUnavailable
 from inference.gpu.coordinator import api
 from inference.models import Generation
 from inference.monitoring.worker_report import WorkerReport, last_report
@@ -30,6 +33,7 @@ from inference.runtime import redis_client
 log = logging.getLogger(__name__)
 
 CHECK_SECS = 1.0
+NO_TEMPLATE = "none"
 
 
 class NotServing(Exception):
@@ -49,12 +53,13 @@ async def view(request: HttpRequest) -> JsonResponse:
     """Answer 200 when chat can be served, 503 when not."""
     facts = _HealthFacts()
     # At the same time: the answer takes as long as the slowest check, not as their sum.
-    database, redis, worker, coordinator, memories = await asyncio.gather(
+    database, redis, worker, coordinator, memories, template = await asyncio.gather(
         _timed(lambda: _database(facts)),
         _timed(_redis),
         _timed(lambda: _worker(facts)),
         _coordinator(),
         _memories(),
+        _chat_template(),
     )
     fault = (facts.report.coordinator or {}).get("fault") if facts.report and settings.GPU_COORDINATOR_URL else None
     if fault and coordinator.ok:
@@ -62,7 +67,7 @@ async def view(request: HttpRequest) -> JsonResponse:
         coordinator = replace(coordinator, ok=False, detail=f"the last acquisition failed: {fault}")
     # Without one of these three nothing can be answered; the others cost quality only.
     can_serve = bool(database.ok and redis.ok and worker.ok)
-    is_whole = can_serve and coordinator.ok is not False and memories.ok is not False
+    is_whole = can_serve and all(check.ok is not False for check in (coordinator, memories, template))
     answer = HealthAnswer(
         status="healthy" if is_whole else "degraded" if can_serve else "unhealthy",
         **_model_facts(facts),
@@ -71,6 +76,7 @@ async def view(request: HttpRequest) -> JsonResponse:
         worker=worker,
         gpu_coordinator=coordinator,
         rag_service=memories,
+        chat_template=template,
     )
     # Monitors call this every few seconds; Django would log each 503 as an error of this request.
     response = json_response(answer, status=200 if can_serve else 503, headers={"Cache-Control": "no-store"})
@@ -118,6 +124,23 @@ def _worker(facts: _HealthFacts) -> str:
     if not report.model_loaded:
         raise NotServing("the model is not loaded")
     return f"{report.model_name} on {report.device}"
+
+
+async def _chat_template() -> DependencyAnswer:
+    """Check whether dialogues have the form that the model was trained on. Loads the vocabulary at the first call."""
+    check = await _timed(_form_of_dialogues)
+    return replace(check, ok=None) if check.ok and check.detail == NO_TEMPLATE else check
+
+
+def _form_of_dialogues() -> str:
+    try:
+        chat_format = get_format()
+    except ModelUnavailable as error:
+        log.warning("health check failed error=%s", error)
+        raise NotServing("the model file cannot be used") from None
+    if chat_format.problem:
+        raise NotServing(f"not used: {chat_format.problem}")
+    return "used" if chat_format.name == TemplateFormat.name else NO_TEMPLATE
 
 
 async def _coordinator() -> DependencyAnswer:

@@ -42,3 +42,4 @@ class HealthAnswer(Struct, frozen=True, kw_only=True):
     worker: DependencyAnswer
     gpu_coordinator: DependencyAnswer
     rag_service: DependencyAnswer
+    chat_template: DependencyAnswer

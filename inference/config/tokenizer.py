@@ -9,6 +9,7 @@ import threading
 from functools import cached_property
 
 import msgspec
+from django.conf import settings
 
 from inference.config.from_settings import capped_context, requested_config
 from inference.engine.backends.vocabulary import Vocabulary, open_vocabulary
@@ -27,13 +28,14 @@ REMEMBERED_CHARS = 1_000
 class Tokenizer:
     """The model's vocabulary and the facts of its file, available without running it. Threads may share one."""
 
-    def __init__(self, vocabulary: Vocabulary, config: EngineConfig) -> None:
+    def __init__(self, vocabulary: Vocabulary, config: EngineConfig, *, chat_template: str | None = None) -> None:
+        """``chat_template`` replaces that of the file."""
         self.vocabulary = vocabulary
         self.config = msgspec.structs.replace(config, context_size=capped_context(config, vocabulary.trained_context))
         self.context_size = self.config.context_size
         self.trained_context = vocabulary.trained_context
         self.model_name = vocabulary.model_name
-        self.chat_template = vocabulary.chat_template
+        self.chat_template = chat_template or vocabulary.chat_template
         self.fingerprint = vocabulary.fingerprint
         self.bos_text = vocabulary.token_text(vocabulary.bos) if vocabulary.bos is not None else ""
         self.eos_text = vocabulary.token_text(vocabulary.eos) if vocabulary.eos is not None else ""
@@ -94,7 +96,7 @@ def get_tokenizer() -> Tokenizer:
         if _tokenizer is None:
             config = requested_config()
             try:
-                _tokenizer = Tokenizer(open_vocabulary(config), config)
+                _tokenizer = Tokenizer(open_vocabulary(config), config, chat_template=settings.GEMMA_CHAT_TEMPLATE)
             except EngineError as error:
                 raise ModelUnavailable(str(error)) from error
         return _tokenizer

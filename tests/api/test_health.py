@@ -15,6 +15,7 @@ from pytest_django import Settings
 from redis.exceptions import OutOfMemoryError  # type: ignore[attr-defined]
 
 from chat.api import health_view
+from chat.prompting.chat_templates import choose_format
 from chat.rag.indexing.indexer import add_note, index_transcript
 from chat.rag.records import SegmentIn, TranscriptIn
 from chat.rag.retrieval import remote
@@ -22,12 +23,13 @@ from inference.models import Generation, Priority, Status
 from inference.monitoring.worker_report import WorkerReport
 from inference.runtime import redis_client
 from tests.api.calling import Answer, Api
+from tests.chat.vocabularies import CHATML_TEMPLATE, fake_tokenizer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 REPORT = WorkerReport(pid=1, model_name="a-model", context_size=100, gpu_layers=3, model_loaded=True, active=2)
 FIELDS = {"status", "model_loaded", "model_on_gpu", "model_name", "context_size", "gpu_layers", "queue_depth", "active"}
 FIELDS |= {"trained_context", "kv_cache_mb", "gpu"}
-DEPENDENCIES = {"database", "redis", "worker", "gpu_coordinator", "rag_service"}
+DEPENDENCIES = {"database", "redis", "worker", "gpu_coordinator", "rag_service", "chat_template"}
 SECRET = "/secret/path at 10.0.0.9"
 
 
@@ -62,6 +64,19 @@ def test_all_is_well() -> None:
         assert answer.body[name]["latency_ms"] >= 0
     assert answer.body["gpu_coordinator"]["ok"] is True
     assert answer.body["gpu_coordinator"]["detail"] == "built in: the GPU is free, 0 waiting, tenants: 0"
+
+
+def test_a_refused_template_degrades_the_service_and_has_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert get().body["chat_template"]["ok"] is None
+    refused = choose_format(fake_tokenizer(template="{{ functions.x }}"), "auto")
+    monkeypatch.setattr(health_view, "get_format", lambda: refused)
+    answer = get()
+    assert (answer.status, answer.body["status"], answer.body["chat_template"]["ok"]) == (200, "degraded", False)
+    detail = answer.body["chat_template"]["detail"]
+    assert detail == "not used: the chat template cannot render a plain dialogue: 'functions' is undefined"
+    used = choose_format(fake_tokenizer(template=CHATML_TEMPLATE), "auto")
+    monkeypatch.setattr(health_view, "get_format", lambda: used)
+    assert (get().body["status"], get().body["chat_template"]["detail"]) == ("healthy", "used")
 
 
 def test_the_built_in_store_of_memories_is_counted() -> None:
