@@ -1,7 +1,7 @@
 """``python -m bench.gpu_handover``: cost of a hand-over, on the machine's GPU or simulated.
 
 With a GPU it builds llama-cpp-python for CUDA first. Without one a second runner on the CPU takes the GPU's place,
-and every table says so: times of moves and yields are real, speeds "on the GPU" are those of a shared CPU.
+and every table states it: times of moves and yields are real, speeds "on the GPU" are those of a shared CPU.
 """
 
 import argparse

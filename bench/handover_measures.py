@@ -40,7 +40,7 @@ ROUNDS = 3
 
 
 class Rig:
-    """A placement of the real model, a card, and a lease that is granted and wanted back when told."""
+    """A dispatcher with the real model, a GPU, and a lease that is granted and recalled on demand."""
 
     def __init__(self, folder: Path, *, is_simulated: bool) -> None:
         self.tokenizer = get_tokenizer()

@@ -1,7 +1,7 @@
 """``python -m bench.long_chat``: one conversation of many turns against the real stack, and one very long prompt.
 
-Shows what a conversation's length costs: time to first token and prompt tokens computed by turn, with a step only where
-a summary came in; and that what was said early stays findable.
+Measures the cost of a conversation's length: time to first token and computed prompt tokens by turn, with a step only
+where a summary was made; and that early facts remain in the prompt.
 """
 
 import argparse

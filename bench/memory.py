@@ -45,7 +45,7 @@ from chat.rag.vectors import embedding  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TOP_K = 5
-# What is switched off for each column of the table.
+# The part that is switched off for each column of the table.
 COLUMNS = {
     "joined": (),
     "vectors alone": ("words",),

@@ -1,4 +1,4 @@
-"""Recordings with known answers, made by a seeded script: facts that are asked for, and talk that is not.
+"""Recordings with known answers, made by a seeded script: facts with questions, and other talk.
 
 Every question has one right line, among lines that differ from it in one thing only: who, when, or how it was felt.
 """
@@ -28,7 +28,7 @@ SECOND = """lighting training migration heating ticket parking booking survey cl
 invoice podcast recruiting storage""".split()
 THIRD = "contract project budget schedule prototype audit report workshop".split()
 SYLLABLES = "za ve rin tol mex qua bri san dor fel kis lum nar pex ruv".split()
-# What is said, and what is asked in other words; {p} is a place, {n} a number.
+# A statement, and a question for it in other words; {p} is a place, {n} a number.
 PARAPHRASES = [
     (
         "The car gave up on the motorway outside {p}, so we waited {n} hours for the mechanic to tow us",

@@ -2,7 +2,7 @@
 
     python -m bench.random_gguf SOURCE TARGET [--layers 34]
 
-Vocabulary and metadata are those of SOURCE, a Gemma 3 file. What it says is nonsense; what it costs is not.
+Vocabulary and metadata are those of SOURCE, a Gemma 3 file. Its answers are nonsense; its costs are those of the shape.
 """
 
 import argparse
@@ -50,7 +50,7 @@ class Shape:
         }
 
     def tensors(self, n_vocabulary: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Names and sizes, the fastest first; what has one dimension is a norm."""
+        """Return names and sizes, the fastest dimension first; a tensor of one dimension is a norm."""
         query, key = self.n_heads * self.head, self.n_kv_heads * self.head
         yield "token_embd.weight", (self.width, n_vocabulary)
         yield "output_norm.weight", (self.width,)
@@ -106,7 +106,7 @@ def _weights(file: BinaryIO, sizes: tuple[int, ...], draw: np.random.Generator) 
     if len(sizes) == 1:
         file.write(np.ones(sizes[0], dtype="<f4").tobytes())
         return
-    # A block of Q4_0 is a scale and 32 numbers of four bits; such scales keep what comes out finite.
+    # A block of Q4_0 is a scale and 32 numbers of four bits; such scales keep all activations finite.
     scale = np.float16(0.3 / np.sqrt(sizes[0]))
     n_left = int(np.prod(sizes)) // BLOCK
     while n_left:

@@ -50,7 +50,7 @@ def wait_until_healthy(process: "subprocess.Popen[bytes]", url: str) -> None:
             raise RuntimeError(f"{process.args!r} ended with {process.returncode} while starting")
         try:
             answer = httpx.get(f"{url}/health", timeout=5)
-            # llama-server says OK when the model is loaded; ours says so in a field.
+            # llama-server answers OK when the model is loaded; ours has a field for it.
             if answer.status_code == httpx.codes.OK and answer.json().get("model_loaded", True):
                 return
         except httpx.TransportError:
@@ -61,7 +61,7 @@ def wait_until_healthy(process: "subprocess.Popen[bytes]", url: str) -> None:
 
 @dataclass
 class Running:
-    """A server process that can be asked, stopped and started again with what it keeps on disk."""
+    """A server process for requests, which can be stopped and started again with its files."""
 
     name: str
     command: list[str]

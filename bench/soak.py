@@ -1,4 +1,4 @@
-"""``python -m bench.soak``: mixed traffic under random kills for some minutes, and what was lost, doubled or leaked.
+"""``python -m bench.soak``: mixed traffic under random kills for some minutes; counts lost, doubled and leaked items.
 
 The whole service as `serve` starts it, its broker behind a proxy, scripted answers. The
 same seed asks and breaks the same things; how they fall together, the machine decides.
@@ -27,7 +27,7 @@ LOG_TTL_SECS = 20
 LONGEST_TTL_SECS = 120
 SETTLE_SECS = 60.0
 SAMPLE_SECS = 5.0
-# What the service always has in Redis: the worker's report, the probe's mark, and Celery's own keys.
+# Keys that are always in Redis: the worker's report, the probe's mark, and Celery's own.
 STANDING_KEYS = ("gemma:worker", "gemma:probe", "_kombu", "unacked", "gpu", "chat")
 TITLES = ("gemma-runner", "gemma-web", "gemma-worker")
 ENVIRONMENT = {

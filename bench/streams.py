@@ -48,7 +48,7 @@ class Turn:
 
 
 class Server(Protocol):
-    """A server that can be asked; one client per run, so that connections are not measured."""
+    """A server under test; one client per run, so that connections are not measured."""
 
     name: str
 

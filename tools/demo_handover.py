@@ -1,8 +1,8 @@
-"""Another program and a chat share one card, side by side in the terminal: who has it, what each of them gets done.
+"""Another program and a chat share one GPU, side by side in the terminal: its holder, and the progress of both.
 
-    make demo-handover          the whole service beside examples/gpu_tenant, on a simulated card, for about a minute
+    make demo-handover          the whole service beside examples/gpu_tenant, on a simulated GPU, for about a minute
 
-The GPU is simulated: a second process on the CPU plays it. What is shown is real otherwise: the lease, the moves of a
+The GPU is simulated by a second process on the CPU. Everything else is real: the lease, the moves of a
 running answer in the middle of its sentence, the other program's memory given up and taken again.
 """
 
@@ -32,7 +32,7 @@ FRAMES_PER_SEC = 8
 WIDTH = 46
 CLEAR = "\x1b[H\x1b[2J"
 RATE_SECS = 2.0  # tokens per second are those of the last
-# What the placement's stages mean for who watches.
+# The placement's states in words for the audience.
 NOW = {
     "cpu": "the chat's model rests in memory, and computes on the CPU",
     "waiting": "the chat has asked for the GPU; meanwhile it answers on the CPU",
@@ -146,7 +146,7 @@ def _fit(lines: list[str], row: int) -> str:
 
 
 class Show:
-    """Draws until what it waits for has happened."""
+    """Draw until the condition holds."""
 
     def __init__(self, url: str, tenant: Tenant, *, is_plain: bool) -> None:
         self._client = httpx.Client(base_url=url, timeout=5.0)

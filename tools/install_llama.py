@@ -4,7 +4,7 @@ A build takes minutes, so its wheel is kept in a cache of our own: pip's cache i
 the CPU, and would hand out a wheel that another machine or another option made. Standard library only.
 
     python tools/install_llama.py              install (build when the cache has no fitting wheel)
-    CMAKE_ARGS="-DGGML_CUDA=on" python ...     the same for NVIDIA cards; such arguments come last and win
+    CMAKE_ARGS="-DGGML_CUDA=on" python ...     the same for NVIDIA GPUs; such arguments come last and win
 """
 
 import argparse
@@ -28,7 +28,7 @@ INSTALLED_KEY = Path(sys.prefix) / "llama-cpp-python.key"
 
 # The vision library is not used.
 SMALLER = ["-DLLAVA_BUILD=OFF"]
-# What the build includes of ours; the reasons are in its files.
+# Our additions to the build; the reasons are in their files.
 OURS = PROJECT / "tools" / "llama"
 # For images that run elsewhere than where they are built.
 PORTABLE = ["-DGGML_NATIVE=OFF"]
@@ -197,7 +197,7 @@ def run_with_progress(command: list[str], environment: dict[str, str], log_path:
 def install(wheel: Path, installed_key: str) -> int:
     """Install the wheel, and note which build it was so that the next call has nothing to do."""
     INSTALLED_KEY.unlink(missing_ok=True)
-    # Two steps: the wheel is replaced even at the same version, what it depends on is not.
+    # Two steps: the wheel is replaced even at the same version, its dependencies are not.
     quiet = ["--quiet", "--disable-pip-version-check", "--constraint", str(CONSTRAINTS)]
     for extra in (["--force-reinstall", "--no-deps"], []):
         status = subprocess.run([*pip(), "install", *quiet, *extra, str(wheel)], check=False).returncode

@@ -1,6 +1,6 @@
 """Run the tests that need no llama.cpp, no other process and no waiting: ``make test-fast``.
 
-PATHS chooses them, and nothing else does. What is left out is counted and printed. Standard library only.
+PATHS alone chooses them. The number of tests left out is printed. Standard library only.
 """
 
 import ast

@@ -46,7 +46,7 @@ def unload() -> None:
 
 
 def share(gpu: GpuTenant) -> Callable[[], None]:
-    """Let each prompt use the GPU as a tenant; return what undoes it."""
+    """Let each prompt use the GPU as a tenant; return a function that undoes it."""
     execute = execution.PromptExecutor.execute
 
     @functools.wraps(execute)

@@ -225,7 +225,7 @@ def test_no_route_is_left_out() -> None:
         "detokenize",
         "apply-template",
     }  # nothing stored is named in them
-    # The card is the machine's; who may move or borrow it: tests/api/test_gpu_coordinator.py, test_card_commands.py.
+    # The GPU is the machine's; who may move or borrow it: tests/api/test_gpu_coordinator.py, test_card_commands.py.
     machines = {f"gpu-{action}" for action in ("acquire", "renew", "release", "state")}
     machines |= {f"gpu-old-{action}" for action in ("request", "release", "status")}
     machines |= {f"card-{action}" for action in ("warmup", "move-to-cpu", "release-session")}

@@ -18,7 +18,7 @@ def subclasses(kind: type[Exception]) -> Iterator[type[Exception]]:
 
 
 # A refused token is the interface's business: it is answered before a service of ours is called. That another process
-# has the card, or that its driver says nothing, stays within the worker: answers go on on the CPU.
+# has the GPU, or that its driver says nothing, stays within the worker: answers go on on the CPU.
 ELSEWHERE = (inference.ServiceTokenRefused, inference.GpuBusy, inference.GpuUnavailable)
 INFERENCE = [
     kind

@@ -128,7 +128,7 @@ class FaultStack(LiveStack):
 
     @contextmanager
     def locked_database(self, secs: float) -> Iterator[None]:
-        """Nobody else writes for that long; begins before the body and may outlast it."""
+        """Hold the database's write lock for that long, from before the body on, possibly past its end."""
         has_begun = threading.Event()
 
         def hold() -> None:

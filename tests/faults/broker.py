@@ -1,4 +1,4 @@
-"""A Valkey of the test's own: killed, frozen, wiped, filled and started again when the test says so."""
+"""A Valkey that a test kills, freezes, wipes, fills and starts again."""
 
 import shutil
 import signal

@@ -1,4 +1,4 @@
-"""Who is on the card of a service under test, and whether that was ever more than one process."""
+"""Observes the processes on the GPU of a service under test, and whether there was ever more than one."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from tests.faults.breaking import FaultStack
 
 LOOK_SECS = 0.02
 TITLE = b"gemma-runner gpu"
-# A process has the title of what it becomes by then.
+# Long enough for a new process to have set its title.
 BECOMING_SECS = 10.0
 SIMULATED = {
     "GEMMA_GPU": "simulated",
@@ -23,7 +23,7 @@ SIMULATED = {
 
 @dataclass
 class CardWatch:
-    """Looks again and again who is on the card: the runners that live and hold its lock's file open."""
+    """Polls for the processes on the GPU: live runners that have its lock file open."""
 
     lock: Path
     holders: list[int] = field(default_factory=list)  # in the order in which they came
@@ -42,7 +42,7 @@ class CardWatch:
             return now
 
     def _processes(self) -> Iterator[Path]:
-        """Those that are new, or are runners on a card."""
+        """Return the processes that are new, or runners on a GPU."""
         now = time.monotonic()
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and now - self._seen_at.setdefault(entry.name, now) < BECOMING_SECS:
@@ -50,7 +50,7 @@ class CardWatch:
 
     def _has_lock(self, process: Path) -> bool:
         try:
-            # Of a process that has ended, also of one that nobody has waited for yet, there is no title.
+            # A process that has ended has no title, nor has one that was not reaped yet.
             if not (process / "cmdline").read_bytes().startswith(TITLE):
                 return False
             del self._seen_at[process.name]
@@ -61,8 +61,8 @@ class CardWatch:
 
 @contextmanager
 def watched(stack: FaultStack, *, every_secs: float = LOOK_SECS) -> Iterator[CardWatch]:
-    """Somebody looks while inside."""
-    # The lock of a simulated card lies with the data.
+    """Poll while the body runs."""
+    # The lock of a simulated GPU lies with the data.
     watch, over = CardWatch(stack.data_dir / "gemma-gpu-GPU-simulated.lock"), threading.Event()
 
     def run() -> None:

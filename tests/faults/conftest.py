@@ -1,7 +1,7 @@
-"""Fixtures of the fault rows: a running service to break, and a record of what was injected and seen.
+"""Fixtures of the fault rows: a running service to break, and a record of injected faults and measurements.
 
 ``make test`` runs each quick row once. ``make faults`` sets FAULT_ROUNDS (rows that kill or freeze are run so often)
-and FAULT_RESULTS (where each result is written at once; what has passed there with this code is not run again).
+and FAULT_RESULTS (where each result is written at once; a row that passed with this code is not run again).
 """
 
 import os
@@ -24,7 +24,7 @@ MakeStack = Callable[..., FaultStack]
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 RESULTS = Results(Path(os.environ["FAULT_RESULTS"]) if "FAULT_RESULTS" in os.environ else None)
 IS_WHOLE_RUN = "FAULT_RESULTS" in os.environ
-# A part that dies often is started again after ever longer pauses; nobody's point here.
+# A part that dies often is started again after ever longer pauses, which these rows do not measure.
 MOST_DEATHS = 2
 SHORT_CLAIMS = {"CLAIM_TTL_SECS": "2", "HEARTBEAT_SECS": "0.4"}
 ENVIRONMENT = {
@@ -39,7 +39,7 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Fault:
-    """What a row says of itself in its ``fault`` marker."""
+    """The arguments of a row's ``fault`` marker."""
 
     row: str
     injected: str
@@ -74,7 +74,7 @@ REPORT: pytest.StashKey[pytest.TestReport] = pytest.StashKey()
 
 @pytest.fixture
 def seen(request: pytest.FixtureRequest, round_number: int) -> Iterator[Seen]:
-    """For what the row measures. Its end, good or bad, is written down."""
+    """Return a dictionary for the row's measurements; they are recorded with the result, passed or failed."""
     # Without its round, but with whatever else it was given: each is to be run so often.
     fault, test = Fault.of(request.node), re.sub(r"round\d+-?", "", request.node.nodeid).replace("[]", "")
     if not (fault.quick or IS_WHOLE_RUN):
@@ -113,7 +113,7 @@ def _shared() -> Iterator[list[FaultStack]]:
 @pytest.fixture
 def stack(_shared: list[FaultStack], seen: Seen, request: pytest.FixtureRequest) -> Iterator[FaultStack]:
     """A running service as `serve` starts it, with scripted answers, and nothing under way."""
-    del seen  # first of all, so that what is skipped starts nothing
+    del seen  # requested first, so that a skipped row starts nothing
     if not _shared:
         _shared.append(FaultStack(backend="fake", environment=ENVIRONMENT))
         _shared[0].start()
@@ -143,7 +143,7 @@ def _shared_with_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[li
 def with_broker(
     _shared_with_broker: list[tuple[FaultStack, Broker]], seen: Seen, request: pytest.FixtureRequest
 ) -> Iterator[tuple[FaultStack, Broker]]:
-    """A service on a broker of the test's own, which stays away for as long as the test wants."""
+    """A service with its own broker, which the test can keep stopped."""
     del seen
     if not _shared_with_broker:
         broker = Broker()

@@ -1,6 +1,6 @@
-"""Requests that nobody would write: which routes there are, what their fields may hold, and how to send it all.
+"""Random requests: the routes, values for their fields, and a client that sends them.
 
-They go to the ASGI application itself, with the very bytes of headers and paths; no socket, no server in between.
+They are sent to the ASGI application directly, with the exact bytes of headers and paths, without socket or server.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ SEGMENTS = st.lists(
     ),
     max_size=3,
 )
-# What a field of that name would rather hold; any other value may come as well.
+# Likely values of a field by its name; any other value may be drawn as well.
 LIKELY: dict[str, st.SearchStrategy[Any]] = {
     "messages": st.lists(
         st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "system", "robot"]), "content": TEXTS}),
@@ -171,7 +171,7 @@ HEADER_NAMES += [b"cookie", b"content-type", b"content-length", b"x-forwarded-fo
 HEADER_NAMES += [b"accept", b"content-encoding", b"transfer-encoding", b"x-csrftoken", b"x-http-method-override"]
 ODD_HEADERS = [b"Bearer x.y.z", b"Bearer \xff", b"Basic x", b"\xb2", b"-1", b"9" * 30, b"http://[", b"null"]
 ODD_HEADERS += [b"sessionid=x; csrftoken=y", b'sessionid="aaaaaaaa\\000"', b"text/html; charset=\xff"]
-# What a server lets through: any byte but those that end a line.
+# Bytes that a server passes on: all but those that end a line.
 HEADER_BYTES = st.binary(max_size=30).map(lambda raw: raw.translate(None, b"\0\r\n")) | st.sampled_from(ODD_HEADERS)
 QUERIES = st.dictionaries(
     st.sampled_from(["limit", "offset", "search", "format", "after", "x"]),
@@ -184,7 +184,7 @@ PATH_IDS = st.sampled_from(ODD_IDS)
 
 @dataclass(frozen=True)
 class Shot:
-    """One request. ``is_plain``: a JSON object, and nothing odd around it."""
+    """One request. ``is_plain``: its body is a JSON object, sent in the usual way."""
 
     route: Route
     method: str
@@ -233,7 +233,7 @@ def cut(good: Mapping[str, Any]) -> st.SearchStrategy[bytes]:
 
 
 async def send(shot: Shot) -> Answer:
-    """The whole answer, as Daphne would have asked for it."""
+    """Return the whole response, read with the messages that Daphne would send."""
     path, _, query = shot.path.partition("?")
     headers = dict([(b"host", b"testserver"), (b"content-length", str(len(shot.body)).encode()), *shot.headers])
     scope = {
@@ -256,7 +256,7 @@ async def send(shot: Shot) -> Answer:
     async def receive() -> dict[str, Any]:
         event = next(incoming, None)
         if event is None:
-            await asyncio.Event().wait()  # the client stays
+            await asyncio.Event().wait()  # the client does not disconnect
         return event or {}
 
     async def say(event: dict[str, Any]) -> None:
@@ -280,7 +280,7 @@ FRAMES = (
 
 
 class Socket:
-    """One WebSocket over which frame after frame is sent."""
+    """A WebSocket over which frames are sent one after another."""
 
     def __init__(self) -> None:
         headers = [(b"host", b"testserver"), (b"origin", b"http://testserver")]

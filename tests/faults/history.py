@@ -1,7 +1,7 @@
-"""What clients did and saw while things broke, and whether that is a history that may happen.
+"""Operations of clients while faults are injected, and a checker that finds impossible histories.
 
-The checker knows the scripted answers: asked to count to n, the model says exactly that, so that a lost, repeated or
-changed token shows in the text. What the database did is watched by triggers in it.
+The checker knows the scripted answers: a prompt to count to n has exactly one answer, so that a lost, repeated or
+changed token shows in the text. Triggers in the database record its changes.
 """
 
 import sqlite3
@@ -20,7 +20,7 @@ ENDED = ("complete", "interrupted", "failed")
 
 
 class Outcome(StrEnum):
-    """How an operation ended for its client."""
+    """The end of an operation as its client knows it."""
 
     OK = "ok"
     REFUSED = "fail"  # it surely did not happen
@@ -29,7 +29,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Operation:
-    """One message: what was asked, how that ended, what its readers were told."""
+    """One message: its request, its outcome, and the lines that its readers received."""
 
     client: int
     key: str
@@ -85,9 +85,9 @@ def watch(database: str) -> None:
 
 @dataclass(frozen=True)
 class Stored:
-    """The database at the end, with what its triggers saw."""
+    """The database at the end, with the records of its triggers."""
 
-    rows: list[Row]  # those too that were forgotten some time after their end, as what nobody keeps is
+    rows: list[Row]  # also rows that were deleted some time after their end, as those of unstored answers are
     ends: list[str]  # a generation for each of its ends
     changes: list[str]  # generations that changed after their end
 
@@ -134,7 +134,7 @@ def _ended_twice(stored: Stored) -> list[str]:
 
 
 def _doubled(operations: Iterable[Operation]) -> list[str]:
-    """One key, one generation, however often it was sent."""
+    """Return the keys with more than one generation."""
     by_key: dict[str, set[str]] = {}
     for each in operations:
         if each.generation_id:
@@ -158,7 +158,7 @@ def _of_one(operation: Operation, row: Row) -> list[str]:
 
 
 def _of_reader(reading: Reading, row: Row) -> list[str]:
-    """(ii) and (iii): ids rise one by one from the first, and what was told is what is stored."""
+    """(ii) and (iii): ids are contiguous from the first, and the received text is the stored one."""
     found = []
     ids = reading.token_ids
     first = ids[0] if ids else 1

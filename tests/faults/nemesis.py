@@ -83,7 +83,7 @@ class Nemesis:
         return self._dice.uniform(*DOWN_SECS)
 
     def _kill(self, title: str) -> None:
-        # It may be dead already, of the blow before.
+        # It may be dead already, from the previous fault.
         with suppress(AssertionError, psutil.NoSuchProcess):
             self._around.stack.kill(title)
 

@@ -1,4 +1,4 @@
-"""A TCP proxy that can be cut and that can fall silent: what a network does to a connection."""
+"""A TCP proxy that cuts connections, or stops forwarding without closing them, as networks do."""
 
 import asyncio
 import threading
@@ -28,7 +28,7 @@ class TcpProxy:
         self._loop.call_soon_threadsafe(self._close_all)
 
     def stall(self) -> None:
-        """From now on nothing arrives anywhere, and nobody is told."""
+        """Forward nothing from now on, without closing a connection."""
         self._loop.call_soon_threadsafe(self._flows.clear)
 
     def flow(self) -> None:

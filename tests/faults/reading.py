@@ -1,4 +1,4 @@
-"""A client that somebody else could have written: httpx-sse, which comes back with Last-Event-ID until it is done."""
+"""A client written with httpx-sse alone, which resumes with Last-Event-ID until it has the last line."""
 
 import json
 import time
@@ -22,7 +22,7 @@ PAUSE_SECS = 0.1
 
 @dataclass
 class Reading:
-    """All that a reader was told of one answer, over however many connections."""
+    """All lines of one answer that a reader received, over any number of connections."""
 
     generation_id: str = ""
     lines: list[Line] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Reading:
 
     @property
     def token_ids(self) -> list[int]:
-        """Of every token, also one whose text is held back until the next."""
+        """Return the ids of all tokens, including those whose text is held back until the next."""
         return [line["id"] for line in self.lines if not (line["done"] or "status" in line or "generation_id" in line)]
 
     @property
@@ -93,7 +93,7 @@ class Client:
         while not reading.is_done:
             counts = f"{reading.n_connections} connections, {reading.n_tokens} tokens"
             assert time.monotonic() < deadline, f"{counts}, no end"
-            with suppress(httpx.TransportError):  # what this client is made for
+            with suppress(httpx.TransportError):  # the disconnects that this client has to survive
                 self._read_on(reading, body, key, on_line)
             if not reading.is_done:
                 time.sleep(PAUSE_SECS)
@@ -124,7 +124,7 @@ class Client:
         assert response.status_code == httpx.codes.SERVICE_UNAVAILABLE, response.read()
 
     def begin(self, bodies: Sequence[dict[str, object]], *, n_tokens: int = 0) -> "list[Future[Reading]]":
-        """Read them side by side; returns when each has been told so many tokens, the futures are the whole answers."""
+        """Read them concurrently; return when each has ``n_tokens`` tokens. The futures yield the whole answers."""
         reading: dict[int, Reading] = {}
         pool = ThreadPoolExecutor(len(bodies))
         futures = [
@@ -141,5 +141,5 @@ class Client:
 
 
 def numbers(n: int) -> str:
-    """What ``count(n)`` is answered with."""
+    """Return the answer to ``count(n)``."""
     return "".join(f"{number} " for number in range(1, n + 1))

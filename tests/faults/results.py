@@ -1,6 +1,6 @@
-"""What every run of a fault row came to, one JSON line each, written as it comes so that an interrupted run resumes.
+"""Results of fault rows, one JSON line for each run, written at once so that an interrupted run resumes.
 
-A result counts for the code it was found with: a change of a page or of another row's test throws no hours away.
+A result is valid for the code that it was measured with: changed pages and tests of other rows do not invalidate it.
 ``python -m tests.faults.results FILE`` prints a table by row.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
-# What a service that is broken on purpose consists of, and what breaks it.
+# The source of the service under test and of the faults.
 SERVICE = ("chat", "gemma_project", "inference", "manage.py", "requirements.txt", "constraints.txt")
 BREAKERS = (
     "tests/faults",
@@ -29,7 +29,7 @@ BREAKERS = (
 
 @dataclass(frozen=True)
 class Result:
-    """``row`` is the number of the promise; ``seen`` what the test measured or counted."""
+    """``row`` is the number of the promise; ``seen`` holds the measurements of the test."""
 
     row: str
     test: str
@@ -52,7 +52,7 @@ class Results:
         self._passed = {(result.test, result.round, result.code) for result in read(path) if result.passed}
 
     def has_passed(self, test: str, round_number: int) -> bool:
-        """Whether an earlier run of this very code got through it."""
+        """Return whether an earlier run of the same code passed."""
         return (test, round_number, code_of(test)) in self._passed
 
     def add(self, result: Result) -> None:
@@ -70,7 +70,7 @@ def read(path: Path | None) -> list[Result]:
 
 
 def code_of(test: str) -> str:
-    """What the service, the ways to break it and the file of this test (a pytest id) hold now, as a short digest."""
+    """Return a short digest of the service's source, of the faults, and of the file of this test (a pytest id)."""
     return _digest_of(test.partition("::")[0])
 
 
@@ -90,7 +90,7 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def table(results: list[Result]) -> str:
-    """One line a row: how often it passed on this code and on others, and the span of what was measured."""
+    """Return a table line for each row: runs passed with this code and with others, and its range of measurements."""
     by_row: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in results:
         by_row[result.row, result.test.removeprefix("tests/faults/")].append(result)

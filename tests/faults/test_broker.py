@@ -1,4 +1,4 @@
-"""A broker that is killed, away, wiped or full: work is kept, and callers are told what is the matter."""
+"""A broker that is killed, unreachable, wiped or full: no work is lost, and callers get an error that names it."""
 
 import signal
 import time

@@ -1,6 +1,6 @@
-"""One process at a time on the card, whichever of five workers is killed or frozen while it has it.
+"""At most one process on the GPU, whichever of five workers is killed or frozen while it holds the lease.
 
-The card is simulated: a second runner on the CPU in its place, behind the same lease and the same lock.
+The GPU is simulated: a second runner on the CPU in its place, behind the same lease and the same lock.
 """
 
 import random
@@ -90,7 +90,7 @@ def ask_until(stack: FaultStack, over: threading.Event) -> list[Reading]:
 
 
 def strike(watch: CardWatch, blow: signal.Signals) -> tuple[float, float]:
-    """Hits the worker whose runner is on the card; the secs until the card was free (of a killed one: within a second)
+    """Hits the worker whose runner is on the GPU; the secs until the GPU was free (of a killed one: within a second)
     and until another runner was there."""
     wait_until(lambda: bool(watch.look()), timeout_secs=START_SLACK_SECS, what="somebody is on the card")
     runner = psutil.Process(watch.holders[-1])
@@ -99,7 +99,7 @@ def strike(watch: CardWatch, blow: signal.Signals) -> tuple[float, float]:
     began = time.monotonic()
     worker.send_signal(blow)
     if blow == signal.SIGSTOP:
-        # Its lease ends meanwhile; its runner, and with it the lock, stays for as long as nobody stops it.
+        # Its lease ends meanwhile; its runner keeps the lock until it is stopped.
         time.sleep(2 * LEASE_SECS)
         assert runner.pid in watch.look()
         worker.send_signal(signal.SIGCONT)

@@ -56,7 +56,7 @@ def after(first: dict[str, str]) -> dict[str, str]:
 
 
 def leave(stack: FaultStack) -> dict[str, str]:
-    """Ask, read ten tokens, hang up; the ids of what was left behind."""
+    """Start answers, read ten tokens of each, disconnect; return the ids of the abandoned generations."""
     with httpx.stream("POST", f"{stack.url}/chat/stream", json=count(60, delay_ms=30), timeout=30) as stream:
         lines = data_lines(stream)
         first = next(lines)
@@ -98,6 +98,6 @@ def test_sleeping_readers(stack: FaultStack, seen: Seen) -> None:
         "short_answer_ms_alone": round(alone_secs * 1000),
         "short_answer_ms_beside": round(beside_secs * 1000),
     }
-    # What is written is kept twice at most, by Twisted until the kernel takes it; 20 MB for everything else.
+    # Twisted holds at most two copies of written data until the kernel takes it; 20 MB for everything else.
     assert growth < 2 * N_SLEEPERS * answer_bytes + 20_000_000
     assert beside_secs < 5 * alone_secs + 0.5

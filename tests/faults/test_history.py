@@ -1,4 +1,4 @@
-"""A service under random blows has a history that may happen; and the checker would see one that may not."""
+"""A service under random faults has a possible history, and the checker finds impossible ones."""
 
 import os
 import threading
@@ -24,7 +24,7 @@ GOOD = Row("a1", *GOOD_REST)
 
 
 def reading(*texts: str, first: int = 1, done: bool = True) -> Reading:
-    """A reader that was told these tokens and an end."""
+    """A reading of these tokens and an end."""
     reader = Reading(generation_id="a1")
     for index, text in enumerate(texts, start=first):
         reader.take({"id": index, "token": text, "done": False})

@@ -1,4 +1,4 @@
-"""More work than there is room for: honest refusals, fairness, and one run of what was asked for many times."""
+"""More work than the queue takes: refusals with Retry-After, fairness, and one run for a key sent many times."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Whatever is sent to whatever route is answered, or refused in JSON; and what is refused stores nothing."""
+"""Random requests to every route are answered, or refused in JSON; a refused one stores nothing."""
 
 import asyncio
 import json
@@ -57,7 +57,7 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 @pytest.fixture
 def run(redis_client: object, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
-    """Runs a coroutine and what it left running, in a service whose answers end as soon as they are rung for."""
+    """Run a coroutine and the tasks that it leaves, in a service whose answers end with their wake-up message."""
     settings.STREAM_GRACE_SECS = 0.0
     settings.RAG_EMBEDDING_PATH = tmp_path / "none.onnx"  # found by words: a vector of each text would take its time
     settings.QUEUE_MAX = settings.QUEUE_MAX_PER_CALLER = 1_000_000
@@ -95,7 +95,7 @@ def test_no_route_is_left_out() -> None:
 
 
 def _names(patterns: list[URLPattern | URLResolver]) -> set[str]:
-    """Of all routes but the pages of the admin."""
+    """Return all routes but the pages of the admin."""
     found: set[str] = set()
     for each in patterns:
         if isinstance(each, URLPattern):
@@ -128,7 +128,7 @@ def test_requests(run: Run, seen: Seen) -> None:
         elif answer.headers.get("content-type", "").startswith("text/event-stream"):
             assert_ended(answer)
         if shot.path.startswith(("/gpu", "/gemma")):
-            api.reset(gpu_client())  # whoever comes next would wait for who has the card now
+            api.reset(gpu_client())  # the next acquisition would wait for this lease
 
     began = time.monotonic()
     one()

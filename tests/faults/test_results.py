@@ -1,4 +1,4 @@
-"""What counts as run already: the same row, the same round, the same code; and the table tells codes apart."""
+"""A result counts as run for the same row, round and code; the table shows other codes apart."""
 
 import dataclasses
 import json

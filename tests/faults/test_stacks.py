@@ -93,7 +93,7 @@ def old_row(stack: FaultStack, status: str) -> str:
     }
     with closing(sqlite3.connect(stack.database)) as connection:
         columns = connection.execute("PRAGMA table_info(inference_generation)").fetchall()
-        # Columns without a default in the database get what Django gave them.
+        # Columns without a default in the database get Django's default.
         blanks = {"BLOB": b"", "int": 0, "bool": False}
         row = {
             name: known.get(name, None if not required else next((v for k, v in blanks.items() if k in kind), ""))

@@ -1,4 +1,4 @@
-"""Web processes that are killed or stopped: what was accepted is answered, and readers go on where they were."""
+"""Web processes that are killed or stopped: accepted requests are answered, and readers resume without a gap."""
 
 import signal
 import threading
@@ -15,7 +15,7 @@ from tests.faults.conftest import MakeStack, Seen
 from tests.faults.reading import Client, Reading, numbers
 from tests.live_stack import wait_until
 
-TERMINAL_SECS = 20.0  # what is promised, counted from the restart
+TERMINAL_SECS = 20.0  # the promised time, counted from the restart
 
 
 @pytest.mark.fault(
@@ -45,7 +45,7 @@ def test_killed_right_after_the_commit(stack: FaultStack, seen: Seen) -> None:
     seen["ended_secs"] = round(time.monotonic() - began, 1)
     asking.join()
     row = stack.row(generation_id)
-    # Nobody came back for it: stopped or answered, but over and read by its owner.
+    # Its reader did not come back: cancelled or complete, but ended, and readable by its owner.
     assert (row.status, row.text) in [("complete", "accepted"), ("interrupted", "")]
 
 
@@ -104,7 +104,7 @@ def test_a_stopped_web_process(stack: FaultStack, seen: Seen) -> None:
     quick=False,
 )
 def test_killed_while_preparing(make_stack: MakeStack, seen: Seen) -> None:
-    # Nobody answers at this address: connecting takes until the search's own time is over.
+    # This address never answers: connecting takes until the search's own time limit.
     stack = make_stack(RAG_SERVICE_URL="http://10.255.255.1:9", RAG_TIMEOUT_SECS="8", STREAM_GRACE_SECS="60")
     stack.start()
     body = say("found later", use_rag=True)

@@ -120,7 +120,7 @@ def test_health_of_the_dead(stack: FaultStack, seen: Seen) -> None:
     began = time.monotonic()
     wait_until(lambda: not stack.is_healthy(), timeout_secs=10, what="the dead worker is seen")
     seen["noticed_secs"] = round(time.monotonic() - began, 2)
-    # A report is valid for ten seconds: what was noticed sooner was noticed by the lock, also on a busy machine.
+    # A report is valid for ten seconds: an earlier notice came from the lock, also on a busy machine.
     assert seen["noticed_secs"] < 5
     assert not stack.health().json()["worker"]["ok"]
     seen["healthy_again_secs"] = round(stack.wait_until_healthy(), 1)
@@ -151,7 +151,7 @@ def test_a_stopped_worker(make_stack: MakeStack, seen: Seen) -> None:
         each.assert_whole(numbers(N_NUMBERS))
     rows = [stack.row(each.generation_id) for each in readings]
     assert {row.status for row in rows} == {"complete"}
-    # Given back in order, a run counts as no attempt; its epoch tells that it moved.
+    # A run that was released in order counts as no attempt; its epoch shows that it moved.
     assert [row.epoch for row in rows] == [1, 3, 1, 1, 1]
     assert seen["exit_secs"] < 3 + 2 + 5, "DRAIN_SECS, 2 s, and slack"
 

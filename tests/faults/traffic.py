@@ -20,7 +20,7 @@ class _Dropped(httpx.TransportError):
 
 
 class TrafficClient:
-    """One client in its thread; ``history`` gets every operation with its outcome."""
+    """A client in a thread of its own; every operation is added to ``history`` with its outcome."""
 
     def __init__(self, number: int, url: str, history: History, *, seed: int) -> None:
         self._number = number
@@ -79,7 +79,7 @@ class TrafficClient:
         return self._ok(key, expected, reading, was_cancelled=bool(sent))
 
     def _whole(self, body: dict[str, object], key: str, expected: str) -> Operation:
-        """POST /chat once; what nobody knows of it is asked for again under its key."""
+        """POST /chat once; without a response the request is repeated under its key."""
         try:
             answer = httpx.post(f"{self._url}/chat", json=body, headers={"Idempotency-Key": key}, timeout=READ_SECS)
             received = answer.json() if answer.status_code == httpx.codes.OK else {}

@@ -38,7 +38,7 @@ class Scene(Protocol):
     def take_away(self) -> None: ...
 
     def n_held(self) -> int:
-        """How many leases the world believes we have."""
+        """Return the number of leases that the coordinator has on record for us."""
 
 
 def next_event(scene: Scene, kind: type[Event]) -> Event:

@@ -1,4 +1,4 @@
-"""The coordinator process of the tests, started and asked how it is."""
+"""Starts the coordinator process of the tests and reads its state."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from tests.live_stack import PROJECT
 
 
 class CoordinatorProcess:
-    """One in the given generation, on a port of its own choice."""
+    """A coordinator that speaks the given generation of the protocol, on a free port."""
 
     def __init__(self, generation: str, **environment: str) -> None:
         self._process = subprocess.Popen(

@@ -17,9 +17,9 @@ PATIENCE_SECS = 5.0
 
 
 class Transcription:
-    """``old``/``new``: which generation it listens to. ``answers`` False: it hears and says nothing.
+    """``old``/``new``: the generations of the protocol that it listens to. ``answers`` False: it never replies.
 
-    ``frees_after_secs`` None: it says that it leaves and never does.
+    ``frees_after_secs`` None: it announces that it leaves, and keeps its memory.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Transcription:
         self._pubsub.close()
 
     def n_heard(self, word: str) -> int:
-        """How many pauses or resumes came, on both sets of channels."""
+        """Return the number of pauses or resumes received, on both sets of channels."""
         return sum(word in channel or message.get("command") == word for channel, message in list(self.heard))
 
     def until_heard(self, word: str, n: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""The built-in coordinator grants one lease at a time, and only a card that is really free."""
+"""The built-in coordinator grants one lease at a time, and only when the GPU's memory is free."""
 
 import time
 from collections.abc import Callable
@@ -104,7 +104,7 @@ def test_who_cannot_leave_says_so(wire: Wire, transcription: MakeResident) -> No
 
 
 def test_words_from_before_the_request_do_not_count(wire: Wire, transcription: MakeResident) -> None:
-    """Late ends of an earlier pause: both words are there, but were written before this one was asked."""
+    """Late replies to an earlier pause: both messages are there, but older than this acquisition."""
     resident = transcription(answers=False)
 
     def late() -> None:

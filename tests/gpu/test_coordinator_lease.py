@@ -1,4 +1,4 @@
-"""How a lease of the built-in coordinator ends: by release, expiry, reset, and never by somebody who lost it."""
+"""Ends of a lease of the built-in coordinator: release, expiry, reset, and never by a session that lost it."""
 
 import threading
 import time
@@ -40,7 +40,7 @@ def test_a_dead_owner_loses_it_within_the_ttl_and_the_transcription_goes_on(
     resident = transcription()
     granted(wire)
     watch = LeaseWatcher(QUICK, clock=time.monotonic)
-    watch.once(wire)  # somebody has seen it alive
+    watch.once(wire)  # another process has observed it
     assert watch_until(wire, is_free, watch=watch) < QUICK.ttl_secs + 0.3
     resident.until_heard("resume")
     assert api.renew(wire, QUICK, session_id="s1") is None
@@ -94,7 +94,7 @@ def test_a_lease_survives_a_wipe_of_redis_and_nobody_else_gets_the_card(wire: Wi
     assert other.step() is None
     watch.once(wire)
     assert api.renew(wire, QUICK, session_id="s1") == 1
-    assert wire.get("gpu_owner") == b"gemma-service"  # whoever watches has put the signs back
+    assert wire.get("gpu_owner") == b"gemma-service"  # an observer has restored the published state
     assert other.step() is None
     other.cancel()
     api.release(wire, session_id="s1")
@@ -114,7 +114,7 @@ def test_residents_whom_nobody_told_are_told_by_whoever_watches(
     monkeypatch.setattr("inference.gpu.coordinator.lease.RESUME_AGAIN_SECS", 0.1)
     resident = transcription()
     granted(wire)
-    # A process that released the card and ended before it could tell anybody.
+    # A process that released the GPU and ended before it published that.
     assert GpuLedger.objects.move(GpuLedger.objects.current(), LedgerState.RESUMING)
     watch_until(wire, is_free)
     resident.until_heard("resume")

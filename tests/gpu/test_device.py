@@ -1,4 +1,4 @@
-"""The simulated card's memory is that of processes, and the lock of a card is its holder's life."""
+"""The simulated GPU's memory is that of its processes, and the lock of a GPU lasts as long as its holder."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def test_a_living_process_holds_memory_and_an_ended_one_none() -> None:
 
 
 def test_a_process_asked_about_long_ago_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its number may be somebody else's by now."""
+    """Its process id may belong to another process by now."""
     monkeypatch.setattr("inference.gpu.device.port._resident_mb", lambda pid: pid)
     card = SimulatedGpu(total_mb=4096)
     assert (card.vram_used_mb_of([1000]), card.free_mb) == (1000, 3096)

@@ -1,5 +1,5 @@
-"""Processes that hold the card are killed and suspended: the next one gets it, the transcription goes on, and who comes
-late touches nothing."""
+"""Processes that hold the GPU are killed and suspended: the next one gets it, the transcription goes on, and a process
+that resumes late changes nothing."""
 
 import json
 import os
@@ -37,7 +37,7 @@ START_SECS = 90.0
 
 
 class Holder:
-    """One process, and the lines it has said."""
+    """A process, and the lines of its output."""
 
     def __init__(self, folder: Path, priority: int) -> None:
         self._process = subprocess.Popen(
@@ -78,7 +78,7 @@ class Holder:
     def _read(self) -> None:
         for line in self._process.stdout or ():
             report = json.loads(line)
-            if report["event"] != "LeaseRefused":  # what it waits for is not the question here
+            if report["event"] != "LeaseRefused":  # its reason to wait is tested elsewhere
                 self.reports.put(report)
 
 
@@ -98,7 +98,7 @@ def hold(tmp_path: Path) -> Iterator[Callable[..., Holder]]:
 
 @pytest.fixture
 def _watched(wire: Wire) -> Iterator[None]:
-    """A web process of ours, as far as the card is concerned."""
+    """The part of a web process that deals with the GPU."""
     over = threading.Event()
     watch = LeaseWatcher(CoordinatorConfig(ttl_secs=TTL_SECS), clock=time.monotonic)
 
@@ -143,7 +143,7 @@ def test_a_suspended_holder_comes_back_late_and_touches_nobody_elses_lease(
     late.next_word("LeaseGranted")
     late.signal(signal.SIGSTOP)
     until(lambda: GpuLedger.objects.current().is_free)
-    # Its lock outlives the lease: a process that is only suspended still has its memory on the card.
+    # Its lock outlives the lease: a process that is only suspended still has its memory on the GPU.
     following = hold()
     assert following.next_word("LeaseGranted") == {"event": "LeaseGranted", "epoch": 2, "has_lock": False}
     late.signal(signal.SIGCONT)

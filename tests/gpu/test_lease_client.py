@@ -36,7 +36,7 @@ OPTIONS = LeaseClientOptions(
 
 
 class LeaseClientScene:
-    """A real lease_client with its listener; what the world behind it does is the subclass's affair."""
+    """A real lease client with its listener; subclasses provide the coordinator."""
 
     def __init__(self, wire: Wire, coordinator: Coordinator, options: LeaseClientOptions = OPTIONS) -> None:
         self.wire = wire
@@ -62,7 +62,7 @@ class BuiltInScene(LeaseClientScene):
         self._resident: Transcription | None = None
 
     def refuse(self, reason: str | None) -> None:
-        if reason is not None:  # the card is not given free
+        if reason is not None:  # the GPU is not released
             self._resident = Transcription(self.wire, old=False, new=True, error=reason)
         elif self._resident is not None:
             self._resident.error = None
@@ -106,7 +106,7 @@ class TestWithTheBuiltIn(LeaseClientContract):
         hold(scene.wire, "other")
         scene.lease_client.request(priority=1, session_ids=frozenset())
         until(lambda: len(api.status(scene.wire).waiting) == 1)
-        # Who waits is told for whom, and keeps the place.
+        # A waiting request is shown the holder, and keeps its place.
         assert next_event(scene, LeaseRefused) == LeaseRefused("gemma-service holds the GPU", 0.0)
         scene.lease_client.withdraw()
         until(lambda: api.status(scene.wire).waiting == [])
@@ -157,7 +157,7 @@ class TestWithTheBuiltIn(LeaseClientContract):
 
 
 def hold(wire: Wire, session_id: str) -> None:
-    """Somebody else has the card, until it is released."""
+    """Another session holds the GPU, until it is released."""
     acquisition = asking(wire, session_id, renews=False)
     while acquisition.step() is None:
         time.sleep(0.01)
@@ -217,7 +217,7 @@ class TestWithAnOutsideOne(LeaseClientContract):
         assert next_event(scene, LeaseLost).reason == "another session has the GPU"
         scene.lease_client.release(lease, {})
         assert_quiet(scene)
-        assert scene.process.holder() == ["somebody-else"]  # a late release touches nobody else's
+        assert scene.process.holder() == ["somebody-else"]  # a late release ends no other session
 
     def test_the_one_who_wanted_it_hears_that_it_is_free(self, scene: OutsideScene) -> None:
         lease = granted(scene)
@@ -228,7 +228,7 @@ class TestWithAnOutsideOne(LeaseClientContract):
         scene.pause(lease.session_id)
         scene.pause(lease.session_id)
         assert next_event(scene, LeaseRecalled).reason == "ml-service wants the GPU"
-        assert_quiet(scene)  # said twice, told once; and not acknowledged while the card is in use
+        assert_quiet(scene)  # sent twice, reported once, and not acknowledged while the GPU is in use
         assert heard.get_message(timeout=0.0) is None
         scene.lease_client.release(lease, {"freed_mb": 900})
         message = _next(heard)
@@ -238,8 +238,8 @@ class TestWithAnOutsideOne(LeaseClientContract):
             lease.session_id,
         )
         assert message["metadata"] == {"freed_mb": 900}
-        assert scene.process.holder() == []  # given back before it was said
-        scene.pause(lease.session_id)  # somebody has not heard it
+        assert scene.process.holder() == []  # released before the pause was sent
+        scene.pause(lease.session_id)  # a listener has missed it
         assert _next(heard)["session_id"] == lease.session_id
         heard.close()
 
@@ -280,7 +280,7 @@ class TestWithAnOutsideOne(LeaseClientContract):
     def test_one_that_has_not_asked_yet_was_not_refused(
         self, scene: OutsideScene, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A wish for the card waits for the release before it; /warmup takes a refusal for the last word."""
+        """A request for the GPU waits for the release before it; /warmup takes a refusal as final."""
         monkeypatch.setattr("inference.gpu.lease.release_queue.RELEASE_RETRY_SECS", 0.3)
         release_in_vain(scene)
         until(lambda: scene.lease_client.describe()["state"] == "idle")

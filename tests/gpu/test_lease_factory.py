@@ -1,4 +1,4 @@
-"""The lease_client that this installation's settings make."""
+"""The lease client that this installation's settings make."""
 
 import queue
 import time

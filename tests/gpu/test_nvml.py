@@ -19,7 +19,7 @@ on_a_card = pytest.mark.skipif(CARD is None, reason="no NVIDIA card here: what t
 def test_the_modes_find_what_they_say(settings: Settings) -> None:
     assert find_gpu("off") is None
     assert isinstance(find_gpu("simulated"), SimulatedGpu)
-    settings.GEMMA_MAIN_GPU = 15  # on a machine with fewer cards there is none with this number
+    settings.GEMMA_MAIN_GPU = 15  # on a machine with fewer GPUs there is none with this number
     assert find_gpu("auto") is None
 
 

@@ -100,7 +100,7 @@ def lease_client(server: Server, events: "SimpleQueue[LeaseEvent]") -> Iterator[
 
 @pytest.fixture
 def lease(lease_client: CoordinatorLeaseClient, tenant: GpuTenant, events: "SimpleQueue[LeaseEvent]") -> Lease:
-    """The card is ours, and the tenant has left it."""
+    """The GPU is ours, and the tenant has left it."""
     until(lambda: tenant.is_allowed)
     lease_client.request(priority=1, session_ids=frozenset())
     granted = events.get(timeout=PATIENCE_SECS)

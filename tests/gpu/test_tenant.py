@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.django_db(transaction=True)]
 
 
 class Program:
-    """What shares the card: a log of its calls, and whether it holds memory."""
+    """A tenant's program: a log of its calls, and whether it holds memory."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -134,7 +134,7 @@ def test_one_that_begins_while_another_has_the_card_waits(
 def test_words_that_were_missed_are_read_from_the_signs(
     wire: Wire, program: Program, begin: Callable[..., GpuTenant]
 ) -> None:
-    """Its connection breaks; meanwhile the card is given away, and given back."""
+    """Its connection breaks; meanwhile the GPU is lent and returned."""
     tenant = begin()
     until(lambda: tenant.is_allowed)
     wire.set("gpu_state", "gemma")

@@ -83,7 +83,7 @@ class NeighbourCoordinator:
         return sum(part in call for call in list(self.calls))
 
     def grant_to(self, session: str) -> None:
-        """Give the card to another program, without asking the residents."""
+        """Give the GPU to another program, without asking the residents."""
         self.session, self.requester, self.state = session, "ml-service", "gemma"
 
     def answer(self, method: str, path: str, body: Json) -> Answer:

@@ -1,4 +1,4 @@
-"""A tenant finds the Redis of `serve`, and both sides know who leaves when Redis is gone."""
+"""A tenant finds the Redis of `serve`, and both sides agree on which one leaves without Redis."""
 
 import stat
 from pathlib import Path

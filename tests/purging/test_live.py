@@ -121,7 +121,7 @@ def test_states_on_their_way_to_the_gpu_and_back(live_stack: Callable[..., LiveS
     )
     answers = [tell(stack, f"{SECRET}-{number}") for number in range(3)]
     for number, (conversation, _) in enumerate(answers):
-        # Work that keeps the card coming and going.
+        # Work that keeps the GPU coming and going.
         chat(stack, f"{PADDING}[[delay: 40]] [[count: 25]] {OTHER}", max_tokens=200)
         chat(stack, f"{SECRET}-{number}", conversation_id=conversation)
         delete(stack, f"api/conversations/{conversation}/")

@@ -1,4 +1,4 @@
-"""Before loading: does it fit into RAM or onto a card, and which sizes would."""
+"""Before loading: does it fit into RAM or onto a GPU, and which sizes would."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A placement with two stub runners, a lease_client that does what the test says, and a clock that stands still."""
+"""A placement with two stub runners, a lease client that does what the test says, and a clock that stands still."""
 
 import time
 from collections.abc import Callable, Iterable

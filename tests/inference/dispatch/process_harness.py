@@ -1,4 +1,4 @@
-"""A placement over real runner processes, with a simulated card and a lease_client that does what the test says."""
+"""A placement over real runner processes, with a simulated GPU and a lease client that does what the test says."""
 
 import random
 import threading
@@ -26,7 +26,7 @@ from inference.gpu.records.hand_over import HandOverRecord
 from inference.token_stream.entries import AnyEntry, TokenEntry
 
 PATIENCE_SECS = 180.0
-# Nothing leaves the card by itself: the test says when.
+# Nothing leaves the GPU by itself: the test says when.
 POLICY = GpuPolicy(min_hold_secs=0.0, max_hold_secs=600.0, linger_secs=600.0, yield_patience_secs=30.0)
 
 
@@ -159,7 +159,7 @@ def party(folder: Path, **changes: object) -> Iterator[Party]:
 
 
 def random_hand_overs(there: Party, n_hand_overs: int, seed: int, *, is_done: Callable[[], bool]) -> tuple[int, int]:
-    """Granted and wanted back at random moments, in any state; how many there were, and how many reached the card."""
+    """Granted and wanted back at random moments, in any state; how many there were, and how many reached the GPU."""
     draw, n_granted, n_reached = random.Random(seed), 0, 0
     while n_granted < n_hand_overs:
         there.until(lambda: there.lease_client.is_requested or is_done())

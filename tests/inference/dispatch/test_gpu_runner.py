@@ -1,4 +1,4 @@
-"""Which runner is started on a card: as many layers as fit, behind its lock; and whether there is a card at all."""
+"""Which runner is started on a GPU: as many layers as fit, behind its lock; and whether there is a GPU at all."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -333,7 +333,7 @@ def test_when_the_work_ends_during_the_load_the_card_is_kept_for_the_linger(benc
 def test_an_answer_that_is_over_before_the_card_could_come_does_not_ask(
     bench: GpuHarness, max_tokens: int, n_prompt: int, asks: bool
 ) -> None:
-    """At 20 ms a token and 2 ms a token of the prompt, and 3 s until the card comes."""
+    """At 20 ms a token and 2 ms a token of the prompt, and 3 s until the GPU comes."""
     speed = bench.residency.demand.speed
     speed.note_step(Step(emissions=[], n_prefill=100, n_decode=0, step_ms=200.0))
     speed.note_step(Step(emissions=[], n_prefill=0, n_decode=4, step_ms=20.0))
@@ -525,7 +525,7 @@ def test_the_cpus_runner_dies_in_each_stage(bench: GpuHarness, state: GpuState) 
 
 
 def test_the_cpus_runner_is_away_when_the_cards_is_ready(bench: GpuHarness) -> None:
-    """Nobody is there to give anything out; waiting for it would keep the card for ever."""
+    """Nobody is there to give anything out; waiting for it would keep the GPU for ever."""
     generations = bench.reach(GpuState.LOADING)
     bench.cpu_dies()
     bench.start_gpu()

@@ -1,6 +1,6 @@
-"""The card changes hands between runner processes (fake model, simulated card): streams are whole, nothing is left.
+"""The GPU changes hands between runner processes (fake model, simulated GPU): streams are whole, nothing is left.
 
-Simulated: the card is a second runner on the CPU, its memory that process's.
+Simulated: the GPU is a second runner on the CPU, its memory that process's.
 """
 
 import os

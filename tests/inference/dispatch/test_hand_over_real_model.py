@@ -1,4 +1,4 @@
-"""The real model moves between two processes, one of which plays the card: same text, and nothing is computed again.
+"""The real model moves between two processes, one of which plays the GPU: same text, and nothing is computed again.
 
 Flash attention off, one answer at a time: then a moved answer is the same to the last bit, as long as it is within the
 window (``tests/engine/test_random_model.py`` looks beyond it).
@@ -98,7 +98,7 @@ def test_a_structured_answer_moves_there_and_back(tmp_path: Path) -> None:
 
 
 def test_a_long_chat_goes_on_after_a_move_without_being_read_again(tmp_path: Path) -> None:
-    """Longer than the window; on the card, and again after the way back."""
+    """Longer than the window; on the GPU, and again after the way back."""
     with party(tmp_path) as there:
         prompt = encoded(LONG)
         assert len(prompt) > 1000
