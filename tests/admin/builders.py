@@ -36,7 +36,7 @@ def add_question(to: Conversation, text: str = "When is the deadline?") -> Messa
 def add_answer(
     to: Conversation, text: str = "On the 14th [1].", *, total_secs: float = 3.0, **columns: object
 ) -> Message:
-    """An ended answer unless ``status`` says otherwise."""
+    """An ended answer, or one with ``status``."""
     values: dict[str, Any] = {
         "status": "complete",
         "finish_reason": "stop",

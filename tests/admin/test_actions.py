@@ -37,7 +37,7 @@ def chat() -> Conversation:
 
 
 def act(client: Client, address: str, action: str, *selected: object, **more: str) -> list[str]:
-    """Use an action of a list; what the page then says."""
+    """Use an action of a list; return the page's messages."""
     data = {"action": action, "_selected_action": [str(pk) for pk in selected], **more}
     response = client.post(address, data, follow=True)
     assert response.status_code == 200

@@ -1,4 +1,4 @@
-"""The operators' lists: what stands in a row, filters, search, and how many queries a page costs."""
+"""The operators' lists: rows, filters, search, and the number of queries of a page."""
 
 from datetime import timedelta
 from urllib.parse import quote

@@ -1,4 +1,4 @@
-"""The pages of memories, and of what was searched, shown and cited: complete, harmless, deletable with care."""
+"""The pages of memories and retrievals: complete, escaped, and deletable after a confirmation."""
 
 from datetime import UTC, datetime
 

@@ -21,7 +21,7 @@ class Answer:
 
     @property
     def outcome(self) -> tuple[int, str]:
-        """Status and error code, which is what programs act on."""
+        """Status and error code, by which programs decide."""
         return self.status, self.body["error"]["code"]
 
 

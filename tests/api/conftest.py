@@ -1,4 +1,4 @@
-"""What the tests of the interfaces share."""
+"""Fixtures of the tests of the interfaces."""
 
 from collections.abc import Iterator
 
@@ -27,8 +27,8 @@ def no_broker(redis_client: "redis.Redis[str]", monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(scope="package")
 def fake_stack() -> Iterator[LiveStack]:
-    """One running service with scripted answers for all tests here that need real sockets."""
-    # Whole answers keep their status however long they take; what impatient clients get has tests of its own.
+    """A running service with scripted answers, shared by all tests here that need real sockets."""
+    # Whole answers keep their status however long they take; impatient clients have tests of their own.
     environment = {"STREAM_GRACE_SECS": "0.5", "GEMMA_CONTEXT_SIZE": "8192", "JSON_PATIENCE_SECS": "60"}
     stack = LiveStack(backend="fake", environment=environment)
     try:

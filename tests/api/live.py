@@ -72,7 +72,7 @@ async def answer_over(socket: websockets.ClientConnection, body: Mapping[str, ob
 
 @dataclass(frozen=True)
 class LiveUser:
-    """Somebody with an account in a running service."""
+    """A user with an account in a running service."""
 
     name: str
     access: str

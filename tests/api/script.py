@@ -1,5 +1,4 @@
-"""A worker whose every word is written down in the test, with rows and token log as the real one leaves them, and
-readers of what it says."""
+"""A worker with scripted tokens, which writes rows and token logs as the real one does, and readers of its answers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -37,11 +36,11 @@ class ScriptedWorker:
         self.tokens: list[TokenEntry] = []
 
     def says(self, *texts: str) -> None:
-        """One token per text."""
+        """Emit one token for each text."""
         self._emit([TokenEntry(index=0, token=65, text=text) for text in texts])
 
     def thinks(self, *texts: str) -> None:
-        """One token of a thought per text."""
+        """Emit one token of a thought for each text."""
         self._emit([TokenEntry(index=0, token=65, thought=text) for text in texts])
 
     def _emit(self, unnumbered: list[TokenEntry]) -> None:

@@ -24,7 +24,7 @@ TABLES = ("inference_generation", "chat_conversation", "chat_message")
 
 
 class Row(NamedTuple):
-    """One bad request. ``field`` is what the error has to name, if it is about one."""
+    """A bad request. ``field``: the field that the error has to name, if it is about one."""
 
     name: str
     body: Any
@@ -112,7 +112,7 @@ def client(fake_stack: LiveStack) -> Iterator[httpx.Client]:
 
 
 def stored(stack: LiveStack) -> dict[str, int]:
-    """How many rows there are, as the database itself says."""
+    """Return the number of rows of all tables."""
     database = sqlite3.connect(stack.data_dir / "gemma.sqlite3")
     try:
         return {table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in TABLES}  # noqa: S608
@@ -144,7 +144,7 @@ def test_row(row: Row, fake_stack: LiveStack, client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("max_tokens", [8193, 65_537, 1_000_000])
 def test_too_many_tokens_are_refused_with_the_size_in_use(client: httpx.Client, max_tokens: int) -> None:
-    """GEMMA_CONTEXT_SIZE says 65536 here, the model has 8192."""
+    """GEMMA_CONTEXT_SIZE is 65536 here, the model has 8192."""
     error = client.post("/chat", json=body_with(max_tokens=max_tokens)).json()["error"]
     assert error["message"] == f"max_tokens is {max_tokens}, but the context has 8192 tokens"
 
@@ -259,7 +259,7 @@ FRAMES = OTHER_FRAMES + [
 
 
 def test_frames_over_one_socket(fake_stack: LiveStack) -> None:
-    """All of them one after another on one socket, which stays open and answers in the end."""
+    """Bad frames one after another on one socket, which is not closed and answers a good one at the end."""
     before = stored(fake_stack)
     asyncio.run(_send_all_frames(fake_stack.url.replace("http", "ws") + "/ws/chat"))
     after = stored(fake_stack)
@@ -335,7 +335,7 @@ def test_redis_gone(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fi
             assert int(response.headers["Retry-After"]) >= 1
             assert str(own.socket_path) not in response.text
         assert client.get("/health").status_code == 503
-        assert client.get("/api/conversations/").status_code == 200  # what needs no Redis goes on
+        assert client.get("/api/conversations/").status_code == 200  # routes without Redis work on
         assert stored(stack) == before
         own.start()
         assert_goes_on(client)

@@ -1,4 +1,4 @@
-"""Bodies: what is taken, with which defaults, and that nothing is converted on the way."""
+"""Bodies: accepted fields and their defaults, and no conversion on the way."""
 
 import json
 import math
@@ -425,6 +425,6 @@ def test_whatever_comes_is_a_request_or_a_refusal(body: dict[str, Any]) -> None:
         request = chat_request({"messages": HELLO} | body)
     except (InvalidRequest, NotFound):
         return
-    # What was accepted can be written down as standard JSON: no NaN, no lone surrogates.
+    # An accepted request can be written as standard JSON: no NaN, no lone surrogates.
     json.dumps([item.metadata for item in request.context], allow_nan=False).encode()
     assert len(request.digest) == 64

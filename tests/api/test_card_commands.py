@@ -1,4 +1,4 @@
-"""/warmup, /move-to-cpu and /release-session: told to the worker, answered from its report."""
+"""/warmup, /move-to-cpu and /release-session: commands to the worker, answered from its report."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -139,7 +139,7 @@ def test_a_session_that_cannot_be_meant_is_refused_with_its_field(
 
 
 def test_a_body_that_announces_no_length_is_read_all_the_same() -> None:
-    """Taken for none, it would release everybody's sessions."""
+    """Read as no session, it would release all sessions."""
     scope = {"type": "http", "method": "POST", "path": "/release-session"}
     headers = [(b"content-type", b"application/json"), (b"transfer-encoding", b"chunked")]
     request = ASGIRequest({**scope, "headers": headers}, BytesIO(b'{"session_id": "talk"}'))

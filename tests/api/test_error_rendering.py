@@ -1,4 +1,4 @@
-"""Errors that no view foresaw: always the one JSON object, never a page, and never what went wrong inside."""
+"""Unforeseen errors: always the one JSON object, never a page, and no internal details."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The built-in coordinator over HTTP: both generations of the protocol, and who may speak it."""
+"""The built-in coordinator over HTTP: both generations of the protocol, and its access rules."""
 
 import asyncio
 import time
@@ -95,7 +95,7 @@ def test_a_tenant_that_renews_keeps_it_and_one_that_stops_loses_it(api: Api, set
     assert api.post("/gpu/renew", RELEASE).body["success"] is True
     assert api.post("/gpu/renew", RELEASE | {"session_id": "other"}).body["success"] is False
     second = api.post("/gpu/acquire", ACQUIRE | {"session_id": "s2", "timeout_ms": 5000})
-    assert second.body["success"] is True  # whoever waits sees to it that a dead owner loses it
+    assert second.body["success"] is True  # a waiting request makes a dead owner lose it
     assert api.post("/gpu/renew", RELEASE).body["success"] is False
 
 

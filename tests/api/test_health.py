@@ -1,4 +1,4 @@
-"""/health: when it is 200 and when 503, what it shows, and what it must not show."""
+"""/health: its status, its facts, and secrets that it must not show."""
 
 import threading
 import time
@@ -34,7 +34,7 @@ SECRET = "/secret/path at 10.0.0.9"
 
 
 def get() -> Answer:
-    return Api("203.0.113.7").get("/health")  # nobody has to say who asks
+    return Api("203.0.113.7").get("/health")  # open to callers without credentials
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +168,7 @@ def test_a_worker_without_its_model_cannot_serve(monkeypatch: pytest.MonkeyPatch
 
 
 class Neighbour:
-    """A service of somebody else that answers ``/health`` with one status, or hangs."""
+    """Another service, which answers ``/health`` with one status, or hangs."""
 
     def __init__(self) -> None:
         self.status = 200

@@ -1,4 +1,4 @@
-"""Who a request comes from: each kind of credentials, wrong ones, and none."""
+"""The caller of a request: each kind of credentials, wrong ones, and none."""
 
 from collections.abc import Callable
 

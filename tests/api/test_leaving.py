@@ -1,4 +1,4 @@
-"""Readers that leave: a grace, then the answer is stopped, unless somebody still wants it or the process ends."""
+"""Readers that leave: after a grace period the answer is stopped, unless it has another reader or the process ends."""
 
 import asyncio
 import time
@@ -140,7 +140,7 @@ class TestLeaving:
         reading = asyncio.create_task(read(turn))
         await until_read(turn)
         began = time.monotonic()
-        reading.cancel()  # what Django does to the response of a client that left
+        reading.cancel()  # Django's treatment of the response when its client has left
         await asyncio.gather(reading, return_exceptions=True)
         while await subscribers.count(turn.generation_id) or len(redis_client.client_list()) > n_before:
             assert time.monotonic() - began < 1

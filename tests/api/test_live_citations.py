@@ -1,4 +1,4 @@
-"""One answer with invented labels, by every interface: the same text everywhere, and `cited` as the text has it."""
+"""An answer with invented labels, over every interface: the same text everywhere, and `cited` as in the text."""
 
 import asyncio
 from collections.abc import Iterator

@@ -77,7 +77,7 @@ def test_the_response_has_every_field_of_the_protocol(client: httpx.Client) -> N
     assert wanted <= answer.keys()
     assert {"prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens"} <= answer["usage"].keys()
     assert (answer["response"], answer["finish_reason"], answer["device"]) == ("hello", "stop", "cpu")
-    assert answer["message"] == answer["text"] == answer["response"]  # what clients of the stack read
+    assert answer["message"] == answer["text"] == answer["response"]  # fields that clients of the stack read
     assert (answer["mode"], answer["tokens_generated"]) == ("cpu", answer["usage"]["completion_tokens"])
 
 
@@ -109,7 +109,7 @@ def test_an_answer_made_again_and_an_edited_question(client: httpx.Client) -> No
 
 
 def test_cut_at_every_token_and_resumed(client: httpx.Client) -> None:
-    """Resume is gapless: what was read before and after the cut is the stored text, nothing lost or told twice."""
+    """Resume is gapless: the parts read before and after the cut are the stored text, nothing lost or repeated."""
     whole = "".join(f"{n} " for n in range(1, 7))
     for cut in range(12):
         seen: list[Line] = []
@@ -166,7 +166,7 @@ def test_no_place_to_resume_from(after: str, client: httpx.Client) -> None:
 
 
 class TestOneEnd:
-    """Whatever becomes of an answer, its stream has one last line, and REST tells the same."""
+    """However an answer ends, its stream has one last line, and REST reports the same."""
 
     def test_stop(self, client: httpx.Client) -> None:
         lines = read_stream(client, "/chat/stream", say("a full stop"))
@@ -238,7 +238,7 @@ class TestLeaving:
             lines = data_lines(stream)
             key = f"gemma:readers:{next(lines)['generation_id']}"
             wait_until(lambda: store.zcard(key) == 1, timeout_secs=5, what="the reader is there")
-        # Long before the next token: who notices only by writing would be late.
+        # Long before the next token: a server that notices a disconnect only by writing would be late.
         wait_until(lambda: store.zcard(key) == 0, timeout_secs=4, what="the reader is gone")
         wait_until(lambda: is_idle(client), timeout_secs=30, what="the answer is stopped")
 

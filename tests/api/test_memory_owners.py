@@ -1,4 +1,4 @@
-"""Whose memories they are: services bring what is everybody's, users their own, on every memory route."""
+"""Owners of memories: those of services are shared, those of users private, on every memory route."""
 
 from collections.abc import Callable
 from typing import Any

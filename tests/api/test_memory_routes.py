@@ -351,7 +351,7 @@ def test_a_method_that_is_not_served(method: str, path: str, api: Api) -> None:
 
 
 def test_a_recording_of_many_hours_fits(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body beyond REQUEST_MAX_BYTES; what is stored of it is not the point."""
+    """A body beyond REQUEST_MAX_BYTES, whose stored part does not matter."""
     taken: list[TranscriptIn] = []
     index = memory_bodies.transcript_in
 

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def threaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was called in a thread."""
+    """Return the functions that were called in a thread."""
     names: list[str] = []
     begin = SyncToAsync.__init__
 

@@ -1,4 +1,4 @@
-"""Bodies of /v1/chat/completions: what becomes of each field, and every input that is refused."""
+"""Bodies of /v1/chat/completions: the effect of each field, and every refused input."""
 
 from typing import Any
 

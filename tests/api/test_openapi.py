@@ -1,4 +1,4 @@
-"""The OpenAPI document: valid, complete, and true of what the service answers; and its page."""
+"""The OpenAPI document: valid, complete, and matched by the service's answers; and its page."""
 
 import json
 import re

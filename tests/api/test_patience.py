@@ -1,4 +1,4 @@
-"""A whole answer that takes long: white space keeps the client waiting, and what comes last is still the JSON."""
+"""A whole answer that takes long: white space keeps the client waiting, and the body is still JSON."""
 
 import asyncio
 import json

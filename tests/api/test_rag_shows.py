@@ -15,7 +15,7 @@ from tests.live_stack import PROJECT, LiveStack, free_port, wait_until
 
 EXAMPLES = PROJECT / "examples" / "meetings"
 QUESTION = "What did Sarah say about the deadline?"
-# As the README has it; the scripted model answers with what stands in the brackets.
+# As in the README; the scripted model answers with the text in the brackets.
 BODY = {"use_rag": True, "rag_top_k": 5, "max_tokens": 300}
 SECRET = "a key of the whole installation, long enough"
 

@@ -1,4 +1,4 @@
-"""``response_format``, ``json_schema`` and ``grammar``: what is refused and by which name, and answers that obey."""
+"""``response_format``, ``json_schema`` and ``grammar``: refusals that name the field, and answers that obey."""
 
 import time
 from typing import Any

@@ -30,7 +30,7 @@ def single_key(settings: Settings) -> None:
 
 
 def payload(**changes: object) -> dict[str, Any]:
-    """What a colleague's service would sign just now."""
+    """The payload that another service would sign now."""
     request_id = str(uuid.uuid4())
     now = int(time.time())
     base = {"service_id": "gateway", "request_id": request_id, "jti": request_id, "issued_at": now}

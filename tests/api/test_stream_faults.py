@@ -1,4 +1,4 @@
-"""What clients do to streams: they leave in crowds, read slowly or not at all, come late, and write in any script."""
+"""Clients of streams that leave in crowds, read slowly or not at all, come late, and write in any script."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from tests.live_stack import LiveStack, wait_until
 
 N_CROWD = 200
 N_SLEEPERS = 20
-# Emoji of one and of several code points, CJK, combining marks, right to left, and what JSON and lines dislike.
+# Emoji of one and of several code points, CJK, combining marks, right to left, and characters special in JSON or lines.
 SCRIPTS = "Ünï é \N{GRINNING FACE} 👩‍👩‍👧 🇩🇪 漢字かな 한국어 עברית नमस्ते \u2028\u0085 \\u0041 \"'"
 
 
@@ -75,7 +75,7 @@ def test_a_silent_client_that_leaves_is_seen_at_once(client: httpx.Client, fake_
 
     n_before = n_reading()
     with client.stream("POST", "/chat/stream", json=count(2, delay_ms=3000, store=False)) as stream:
-        lines = data_lines(stream)  # kept: httpx closes a connection whose lines nobody holds any more
+        lines = data_lines(stream)  # referenced: httpx closes a connection whose iterator is collected
         generation_id = next(lines)["generation_id"]
         wait_until(lambda: n_reading() > n_before, timeout_secs=5, what="the stream is read")
     wait_until(
@@ -97,7 +97,7 @@ def sleeper(port: int, path: str) -> socket.socket:
 
 
 def test_readers_that_sleep_cost_their_answers_and_no_more(client: httpx.Client, fake_stack: LiveStack) -> None:
-    """Slow reader is bounded: memory grows by readers times the answer at most, and nobody else is slowed."""
+    """A slow reader is bounded: memory grows by readers times the answer at most, and no other client is slowed."""
     lines = read_stream(client, "/chat/stream", count(400, store=False))
     answer_bytes = sum(len(json.dumps(line)) + 20 for line in lines)
     path = f"/chat/stream/{lines[0]['generation_id']}"
@@ -112,7 +112,7 @@ def test_readers_that_sleep_cost_their_answers_and_no_more(client: httpx.Client,
         assert time.monotonic() - began < 15
         wait_until(lambda: is_resting(web), timeout_secs=20, what="all has been written")
         growth = web.memory_info().rss - rss_before
-    # What is written is kept twice at most, by Twisted until the kernel takes it; 20 MB for everything else.
+    # Twisted holds at most two copies of written data until the kernel takes it; 20 MB for everything else.
     assert growth < 2 * N_SLEEPERS * answer_bytes + 20_000_000
 
 
@@ -169,7 +169,7 @@ async def test_any_script_comes_whole_by_every_way(client: httpx.Client, fake_st
 
 
 def test_cut_within_characters_and_resumed(client: httpx.Client) -> None:
-    """UTF-8 safe, and resume is gapless: from behind every byte of a text the rest is what was not told yet."""
+    """Resume is gapless in UTF-8: after every byte of a text the rest is the part not sent yet."""
     lines = read_stream(client, "/chat/stream", say("é漢\N{GRINNING FACE}e\u0301", store=False))
     text = ""
     for line in lines[:-1]:

@@ -1,4 +1,4 @@
-"""The lines of an answer: their order, their ids, what resuming repeats, and that there is one last line."""
+"""The lines of an answer: their order and ids, no repetition after a resume, and one last line."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -94,7 +94,7 @@ async def test_resuming_behind_every_token_loses_and_repeats_nothing(
     turn, worker = await make()
     await in_thread(worker.says, *WORDS)
     await in_thread(worker.ends, held_back="!")
-    if not has_log:  # a reader who comes after the log's time reads the database
+    if not has_log:  # a reader after the log's expiry reads the database
         redis_client.flushall()
     for after in range(len(WORDS) + 1):
         lines = await read(turn, after)

@@ -1,4 +1,4 @@
-"""Login and refresh: pairs of tokens, each refresh token once, and what reuse does."""
+"""Login and refresh: pairs of tokens, each refresh token valid once, and the effect of reuse."""
 
 import threading
 from collections.abc import Callable
@@ -105,7 +105,7 @@ T = TypeVar("T")
 
 
 def in_parallel(n: int, work: Callable[[], T]) -> list[T]:
-    """What ``work`` returned in each of n threads that begin together."""
+    """Return the results of ``work`` in n threads that begin together."""
     results: list[T] = []
     gate = threading.Barrier(n)
 

@@ -1,4 +1,4 @@
-"""``tools`` and ``tool_choice``: what is refused and by which name, and what becomes of the rest."""
+"""``tools`` and ``tool_choice``: refusals that name the field, and the effect of accepted ones."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Two users on every route: what belongs to one does not exist for the other, and stays as it was."""
+"""Two users on every route: the objects of one do not exist for the other, and remain unchanged."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -64,7 +64,7 @@ def seen_by_ann(ann: httpx.Client, anns: Owned) -> tuple[Any, ...]:
 Call = Callable[[httpx.Client, Owned], httpx.Response]
 BASE = "/api/conversations/{conversation}/"
 
-# Every route with an id in its path or body -> how somebody else would use it.
+# Every route with an id in its path or body -> a request for it by another user.
 CALLS: dict[str, Call] = {
     "read": lambda client, o: client.get(f"/api/conversations/{o.conversation}/"),
     "rename": lambda client, o: client.patch(f"/api/conversations/{o.conversation}/", json={"title": "mine now"}),
@@ -155,7 +155,7 @@ async def test_over_the_socket(fake_stack: LiveStack, users: list[LiveUser], ann
 
 
 def test_bobs_history_does_not_continue_anns_conversation(bob: httpx.Client, anns: Owned) -> None:
-    """The same messages as Ann's belong to whoever sends them."""
+    """The same messages as Ann's belong to their sender."""
     history = [*_messages(say("a secret of ann")), {"role": "assistant", "content": "a secret of ann"}]
     answer = bob.post("/chat", json={"messages": [*history, {"role": "user", "content": "[[say: mine]]"}]}).json()
     assert answer["conversation_id"] != anns.conversation
@@ -200,7 +200,7 @@ def test_the_running_answer_was_never_touched(ann: httpx.Client, anns: Owned) ->
 
 
 def test_no_route_is_left_out() -> None:
-    """A route that is added has to be added above, too (or be none that belongs to somebody)."""
+    """A new route has to be added above, too, unless its objects have no owner."""
     names = {pattern.name for pattern in _patterns(urlpatterns)}
     covered = {"openai-chat", "chat", "chat-stream", "chat-resume", "generation-cancel"}
     covered |= {"openai-responses", "openai-response", "openai-response-cancel", "openai-response-items"}
@@ -225,7 +225,7 @@ def test_no_route_is_left_out() -> None:
         "detokenize",
         "apply-template",
     }  # nothing stored is named in them
-    # The GPU is the machine's; who may move or borrow it: tests/api/test_gpu_coordinator.py, test_card_commands.py.
+    # The GPU is the machine's; its access rules: tests/api/test_gpu_coordinator.py, test_card_commands.py.
     machines = {f"gpu-{action}" for action in ("acquire", "renew", "release", "state")}
     machines |= {f"gpu-old-{action}" for action in ("request", "release", "status")}
     machines |= {f"card-{action}" for action in ("warmup", "move-to-cpu", "release-session")}

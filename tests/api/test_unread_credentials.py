@@ -58,7 +58,7 @@ class TestWebSocket:
         assert "Authorization: Bearer" in await refusal(f"{url}?{query.format(ada.access)}")
 
     async def test_a_query_beside_a_header(self, url: str, ada: LiveUser) -> None:
-        """Which of the two was meant is not guessed."""
+        """Two credentials are refused: the intended one is not guessed."""
         reason = await refusal(f"{url}?token=other", additional_headers=ada.headers)
         assert "'token'" in reason
 

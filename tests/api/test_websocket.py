@@ -1,4 +1,4 @@
-"""The WebSocket: who may connect, several answers over one socket, cancel, resume, and what ends a connection."""
+"""The WebSocket: access, several answers over one socket, cancel, resume, and ends of a connection."""
 
 import asyncio
 import json
@@ -54,7 +54,7 @@ async def test_sockets_that_wait_hold_nothing_in_redis(fake_stack: LiveStack, ur
 
 
 async def closed(socket: Socket) -> int | None:
-    """The code that the service closes the connection with, whatever it says before."""
+    """Return the code with which the service closes the connection; earlier frames are skipped."""
     with suppress(ConnectionClosed):
         while True:
             await socket.recv()

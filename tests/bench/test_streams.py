@@ -1,4 +1,4 @@
-"""What the benchmark sees of a streamed answer."""
+"""The benchmark's measurements of a streamed answer."""
 
 import asyncio
 import json

@@ -31,7 +31,7 @@ def use_tokenizer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tokenizer], None
 
 @pytest.fixture
 def rag(settings: Settings) -> Iterator[MemoryService]:
-    """A memory service, asked with a limit of one second."""
+    """A memory service, with a time limit of one second."""
     remote.breaker_for.cache_clear()  # a port may come again
     with memory_service() as service:
         settings.RAG_SERVICE_URL = service.url

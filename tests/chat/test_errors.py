@@ -1,4 +1,4 @@
-"""The border between foreign errors and what clients are told: none is missed, none says too much."""
+"""The translation of foreign errors for clients: none is missed, none reveals internals."""
 
 from collections.abc import Iterator
 

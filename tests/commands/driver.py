@@ -1,4 +1,4 @@
-"""Management commands as processes beside a running service, and what its database says afterwards."""
+"""Management commands as processes beside a running service, and its database afterwards."""
 
 import json
 import os
@@ -35,7 +35,7 @@ class Driver:
         return self.start("batch_prompts", str(self.input), str(self.output), "--owner", self.owner, *options)
 
     def batch(self, *options: str) -> tuple[int, str]:
-        """Exit status and what was said."""
+        """Return exit status and output."""
         return finished(self.start_batch(*options))
 
     def succeed(self, *options: str) -> None:

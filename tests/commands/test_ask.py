@@ -1,4 +1,4 @@
-"""`ask` against a running service: what is printed where, and how it ends."""
+"""`ask` against a running service: its output, and its exit status."""
 
 import os
 import signal

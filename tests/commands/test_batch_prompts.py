@@ -229,7 +229,7 @@ class TestCutRuns:
         process = driver.start_batch()
         driver.wait_for_rows(2, "status = 'running'")
         worker = driver.stack.process("gemma-worker")
-        worker.suspend()  # what was told to stop does not, so the command waits
+        worker.suspend()  # the process does not stop, so the command waits
         try:
             interrupt(process)
             with pytest.raises(Exception, match="timed out"):

@@ -1,4 +1,4 @@
-"""The batch's loop, unit by unit, with the real services and no worker: the test says how each prompt ends."""
+"""The batch's loop, unit by unit, with the real services and no worker: the test decides how each prompt ends."""
 
 import tracemalloc
 from collections.abc import Iterator

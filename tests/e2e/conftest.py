@@ -1,4 +1,4 @@
-"""One real service with the real model for all tests of this folder; starting it is what takes the time."""
+"""A service with the real model, shared by all tests of this folder: starting it takes most of the time."""
 
 from collections.abc import Iterator
 from pathlib import Path

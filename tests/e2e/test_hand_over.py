@@ -1,4 +1,4 @@
-"""The whole service with a simulated GPU: an answer moves to it and back, and every interface tells the same."""
+"""The whole service with a simulated GPU: an answer moves to it and back, and every interface reports the same."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A client that leaves a stream: its answer is stopped after the grace and what was said is kept."""
+"""A client that leaves a stream: its answer is stopped after the grace period, and its text so far is stored."""
 
 import signal
 import subprocess

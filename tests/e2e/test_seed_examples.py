@@ -12,7 +12,7 @@ from tests.live_stack import LiveStack
 README = Path(__file__).resolve().parent.parent.parent / "README.md"
 ADDRESS = "http://localhost:8001"
 EVERY = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-# Examples with other clients: what they call is tested in tests/clients.
+# Examples with other clients: tests/clients has tests of their routes.
 OTHER_CLIENTS = ("from openai import", "from langchain_openai import")
 EXAMPLES = [code for code in EVERY if ADDRESS in code and not any(client in code for client in OTHER_CLIENTS)]
 

@@ -49,7 +49,7 @@ def real_backend(loaded_backend: LlamaBackend) -> LlamaBackend:
 
 @pytest.fixture(params=["fake", pytest.param("llama", marks=pytest.mark.real_model)])
 def harness(request: pytest.FixtureRequest) -> Harness:
-    """A loop over either backend: what is asserted with it is the contract of both."""
+    """A loop over either backend: tests with it assert the contract of both."""
     if request.param == "fake":
         return Harness.fake()
     return Harness(request.getfixturevalue("real_backend"), request.getfixturevalue("real_config"))

@@ -1,4 +1,4 @@
-"""A loop without a process: frames in, frames out, steps when the test says so."""
+"""A loop without a process: frames in, frames out, steps on demand."""
 
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ def fake_config(**changes: object) -> EngineConfig:
 
 
 def params(**changes: object) -> SequenceParams:
-    """Greedy unless told otherwise; names of sampling fields go where they belong."""
+    """Return parameters, greedy by default; sampling fields are given by their names."""
     sampling: dict[str, object] = {"seed": 1, "temperature": 0.0}
     own: dict[str, object] = {}
     for name, value in changes.items():
@@ -121,7 +121,7 @@ class Harness:
             assert self.loop.step(), f"idle, and {sequence_id} has no token"
         raise AssertionError(f"no token of {sequence_id} after {MAX_STEPS} steps")
 
-    # ---- what came out ----
+    # ---- results ----
 
     def steps(self) -> list[Step]:
         return [frame for frame in self.frames if isinstance(frame, Step)]
@@ -161,7 +161,7 @@ class Harness:
 
 
 class RecordingBackend:
-    """A backend that keeps what was decoded and which logits came; everything else is the backend's it wraps."""
+    """A backend that records decoded slices and their logits, and passes everything on to another one."""
 
     def __init__(self, inner: Backend) -> None:
         self.inner = inner

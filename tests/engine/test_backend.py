@@ -221,7 +221,7 @@ def test_cards_and_passes_that_cannot_be_are_refused(changes: dict[str, object],
 def test_cards_reach_llama_cpp(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], mode: str, shares: list[float] | None
 ) -> None:
-    """Read where llama.cpp would read them: no machine of these tests has two GPUs."""
+    """Read from llama.cpp's own structure: no machine of these tests has two GPUs."""
     seen: list[tuple[int, int, list[float] | None]] = []
 
     def load(path: bytes, given: lib.llama_model_params) -> None:

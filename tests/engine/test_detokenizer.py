@@ -27,7 +27,7 @@ def assemble(pieces: list[bytes], stop: list[str], *, trim_start: bool = False) 
 
 
 def up_to_stop(text: str, stop: list[str]) -> str:
-    """The rule, said slowly: read character by character; the first complete stop string ends the text before it."""
+    """The rule in its simplest form: the first complete stop string, read character by character, ends the text."""
     for end in range(1, len(text) + 1):
         found = [each for each in stop if text[:end].endswith(each)]
         if found:

@@ -1,4 +1,4 @@
-"""Guessed tokens: what is guessed, when it pays, and that an answer is the same with and without."""
+"""Draft tokens: their choice, their use, and the same answer with and without them."""
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate, repeat
@@ -26,11 +26,11 @@ END = 1
         ([5, 6, 7, 8, 9, 5, 6], [7, 8, 9]),
         ([5, 6, 7, 0, 5, 6, 8, 0, 5, 6], [8, 0, 5]),  # the latest of equals
         ([4, 5, 6, 7, 0, 3, 5, 6, 8, 0, 4, 5, 6], [7, 0, 3]),  # the longest before the latest
-        ([5, 6, 5, 6], [5, 6]),  # up to the end of what is known
+        ([5, 6, 5, 6], [5, 6]),  # up to the end of the known tokens
         ([5, 6, END, 7, 5, 6], []),  # never an end of the answer
         ([5, 6, 7, END, 7, 5, 6], [7]),
         ([5, 6, 7], []),
-        ([9, 6, 7, 8, 6], []),  # a single token says too little
+        ([9, 6, 7, 8, 6], []),  # a single token is no repetition
         ([5], []),
     ],
 )
@@ -239,7 +239,7 @@ def test_guesses_leave_the_prompts_of_their_batch_a_row_each() -> None:
 
 @pytest.mark.parametrize(("n_chars", "at_least"), [(150, 0), (2000, 5)])
 def test_guesses_go_on_beside_a_long_prompt_and_not_beside_short_ones(n_chars: int, at_least: int) -> None:
-    """A short prompt's first token is one slice away; who reads a long one hardly notices a few rows."""
+    """A short prompt's first token is one slice away; a long prompt is hardly delayed by a few rows."""
     harness = guessing(parallel=4, context_size=8192)
     harness.loop._batch_cost.ms = [0.0, *(1 + n / 100 for n in range(harness.backend.max_outputs))]
     harness.ask("a", "[[say: " + "to be or not " * 20 + "]]", max_tokens=200)

@@ -1,4 +1,4 @@
-"""What a runner's loop promises for one sequence and for several, over both backends."""
+"""The contract of a runner's loop for one sequence and for several, over both backends."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The fake model: what a prompt can ask of it, and that its answers are a function of the tokens."""
+"""The fake model: the commands of its prompts, and answers that are a function of the tokens."""
 
 import subprocess
 import sys

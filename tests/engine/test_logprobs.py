@@ -1,4 +1,4 @@
-"""Log-probabilities: the exact log-softmax of the model's own logits, for who asks, from loop to client."""
+"""Log-probabilities: the exact log-softmax of the model's own logits, on request, from loop to client."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""KV memory from the header alone: as many bytes as llama.cpp says it takes."""
+"""KV memory from the header alone: as many bytes as llama.cpp reports."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def config(**changes: object) -> EngineConfig:
 @pytest.mark.parametrize(
     ("n_cells", "n_slots", "ubatch", "kind", "mib"),
     [
-        # What llama.cpp's log says of its two buffers for the default model.
+        # Sizes of the two buffers for the default model, from llama.cpp's log.
         (4096, 4, 512, KvType.F16, 12.0 + 37.5),
         (32768, 16, 512, KvType.F16, 96.0 + 127.5),
         (32768, 4, 512, KvType.Q8_0, 51.0 + 19.92),

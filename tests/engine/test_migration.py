@@ -1,6 +1,6 @@
 """A sequence goes on in another runner, in the middle of its sentence, from the same numbers to the last bit.
 
-Two loops stand for two runner processes; what is carried between them is files. On the fake and on the real model.
+Two loops stand for two runner processes, with files between them. On the fake and on the real model.
 """
 
 import itertools
@@ -78,7 +78,7 @@ def last(harness: Harness, kind: type) -> object:
 
 
 class Journey:
-    """One sequence, and the runner it is in."""
+    """A sequence, and the runner that computes it."""
 
     def __init__(self, make: Make, folder: Path, prompt: list[int], **changes: object) -> None:
         self.make, self.folder, self.prompt, self.changes = make, folder, prompt, changes
@@ -292,7 +292,7 @@ def prompt_of(harness: Harness, text: str) -> list[int]:
     return turn(harness.backend.vocabulary, text)
 
 
-# ---- what has ended, and may be gone on from ----
+# ---- states of ended sequences ----
 
 
 def carried(source: Harness, target: Harness, folder: Path, **changes: object) -> tuple[CacheExported, Imported]:
@@ -353,7 +353,7 @@ def test_the_youngest_go_first_and_the_rest_later(tmp_path: Path) -> None:
 
 
 def test_on_the_card_a_state_is_used_where_it_lies(tmp_path: Path) -> None:
-    """Reading all of them first would hold up whoever asks there; ``carried`` sees that the folder is empty."""
+    """Reading all of them first would delay new requests there; ``carried`` sees that the folder is empty."""
     here, there = fake_runner(), fake_runner(device=Device.SIMULATED)
     talked(here, "a")
     carried(here, there, tmp_path)

@@ -1,4 +1,4 @@
-"""What stays in the cells after an end, who may continue it, and that continuing is exact."""
+"""Tokens kept in the cells after an end, the sequences that may reuse them, and exact results."""
 
 import numpy as np
 import pytest
@@ -68,13 +68,13 @@ A = list(range(100, 200))
 
 
 def match(cache: PrefixCache, prompt: list[int]) -> tuple[int | None, int] | None:
-    """Slot and tokens of what is found."""
+    """Return slot and tokens of the match."""
     found = cache.find(prompt).match
     return (found.slot, found.n_tokens) if found else None
 
 
 def admitted(cache: PrefixCache, prompt: list[int]) -> Sequence:
-    """A sequence that was given what the cache has for it."""
+    """A sequence with its prefix from the cache."""
     backend = FakeBackend(n_cells=1, n_slots=1, batch_size=1)
     harness = Harness(backend, fake_config())
     submit = Submit(sequence_id="a", prompt=prompt, params=params())
@@ -285,7 +285,7 @@ def test_a_trim_within_the_window_is_exact(real_backend: LlamaBackend) -> None:
 
 @pytest.mark.real_model
 def test_the_sliding_window_trap_is_real_and_guarded(real_config: EngineConfig) -> None:
-    """Trimmed back beyond the window llama.cpp answers without complaint, and wrongly; the guard says no to it.
+    """Trimmed beyond the window, llama.cpp computes wrong logits without an error; the guard refuses that.
 
     One slot only: then the layers with a window have 512 + 256 cells and must forget; with more slots, later.
     """

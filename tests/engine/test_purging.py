@@ -1,4 +1,4 @@
-"""Purging an owner: its states leave cells, RAM and disk, and what it shares with others stays with them."""
+"""Purging an owner: its states leave cells, RAM and disk; states shared with others remain with them."""
 
 import time
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 Arrivals, follow-ups, branches, cancels, restarts over a disk, moves to another runner, in a pool too small for all
 of it, so that states are saved and loaded and answers give way: on the fake and on the real model, flash attention off.
-``tracing`` says what is compared, ``aligned`` how the real model's cells are laid so that it can be.
+``tracing`` describes the comparison, ``aligned`` the layout of the real model's cells that makes it possible.
 GEMMA_RANDOM_EXAMPLES=50 looks further.
 """
 
@@ -40,7 +40,7 @@ N_EXAMPLES = int(os.environ.get("GEMMA_RANDOM_EXAMPLES", "0"))
 
 
 class Playground:
-    """An engine over a traced model, another one in reserve, what was asked of it, and the reference."""
+    """An engine over a traced model, another one in reserve, its requests, and the reference."""
 
     def __init__(self, backend: Backend, other: Backend, reference: Backend, config: EngineConfig) -> None:
         for slot in range(backend.n_slots):
@@ -70,7 +70,7 @@ class Playground:
     def words(self, seed: int, n_tokens: int) -> list[int]:
         """Tokens of no meaning, the same for the same seed; a longer one begins with the shorter.
 
-        Some repeat themselves: what follows can be guessed, by the model too.
+        Some repeat themselves: drafts and the model can predict their continuation.
         """
         draw = random.Random(seed)
         n_vocabulary = self.traced.vocabulary.n_tokens
@@ -86,7 +86,7 @@ class Playground:
             self.harness.loop.step()
 
     def restart(self) -> None:
-        """Another process: the cells are gone, what is on disk is not."""
+        """Another process: the cells are lost, the files are not."""
         for name in self.prompts:
             if self.harness.tokens(name):
                 self.ended[name] = self.harness.tokens(name)
@@ -144,7 +144,7 @@ Make = Callable[[], Playground]
 
 
 class Forgetful(FakeBackend):
-    """Works its script out anew each time: what one sequence said may be what another one's prompt ends with."""
+    """Computes its script anew each time: the answer of one sequence may be the end of another one's prompt."""
 
     def decode(self, slices: Many[Slice]) -> list[Logits] | None:
         for each in slices:
@@ -172,7 +172,7 @@ def real_playground(real_config: EngineConfig) -> Iterator[Make]:
 
 
 def nearly_right(_: PromptLookup, tokens: list[int], at_most: int) -> list[int]:
-    """Two right tokens and a wrong one: what the fake model says repeats nothing."""
+    """Two right tokens and a wrong one: the fake model's answers have no repetition."""
     answer = [FIRST_BYTE + byte for byte in b"You said: "]
     n_said = next(n for n in range(len(answer), -1, -1) if tokens[len(tokens) - n :] == answer[:n])
     return [*answer[n_said : n_said + 2], FIRST_BYTE][:at_most]
@@ -246,7 +246,7 @@ class Anything(RuleBasedStateMachine):
 
 
 def run_anything(make: Make, n_examples: int) -> Counter[str]:
-    """The same examples in every run, unless somebody looks further; what happened in them."""
+    """The same examples in every run, unless GEMMA_RANDOM_EXAMPLES asks for more; returns their events."""
 
     class Here(Anything):
         pass

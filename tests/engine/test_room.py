@@ -1,4 +1,4 @@
-"""When the memory is too small for all: who waits is told, nobody fails half-way, who gave way goes on as it was."""
+"""A KV cache too small for all: waiting sequences are reported, none fails half-way, preempted ones continue."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ def fill_beyond(small: Small, *, cache_prompt: bool, cache_ram_mb: int, disk: bo
 
 
 def check_that_one_gave_way(small: Small, harness: Harness, n_again: int) -> None:
-    """The lowest in rank, and what that cost; every answer is the one that it gives alone."""
+    """Preempt the lowest in rank, and count the cost; every answer equals the one computed alone."""
     gave_way = held(harness, "master")
     assert gave_way, f"{N_PROMPT} + {N_OUT} tokens each do not fit {N_CELLS} cells"
     assert "full" in gave_way[0].reason
@@ -102,8 +102,8 @@ def fake_small(folder: Path) -> Small:
         (True, 512, False, 1),  # a snapshot in RAM: only the token that was to be computed next
         (True, 512, True, 1),
         (True, 0, True, 1),  # on disk alone
-        (False, 512, False, 1),  # shares nothing with anybody, and keeps its own state
-        (False, 0, True, N_CELLS),  # no place for it: computed again, for what shares nothing reaches no disk
+        (False, 512, False, 1),  # shares no prefix, and keeps its own state
+        (False, 0, True, N_CELLS),  # no room for it: computed again, since an unshared state is not written to disk
         (True, 0, False, N_CELLS),
     ],
 )

@@ -1,4 +1,4 @@
-"""The runner as a process: its start, its end by every way, and what the parent learns of it."""
+"""The runner as a process: its start, every kind of end, and its reports to the parent."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ DEADLINE_SECS = 60.0
 
 
 class Watched:
-    """A runner with everything it said, and events to wait for."""
+    """A runner with all of its frames, and events to wait for."""
 
     def __init__(self, config: EngineConfig, title: str = "gemma-runner test") -> None:
         self.frames: list[FromRunner] = []

@@ -1,6 +1,6 @@
 """Sampling on the real model's own logits: the draw of llama.cpp's full chain, exactly; and the distribution, by test.
 
-Every number here is fixed by seeds: what passes once passes always.
+Every number here is fixed by seeds, so that results do not vary.
 """
 
 from functools import cache

@@ -231,7 +231,7 @@ def test_what_a_prompt_takes_beside_answers_counts_their_steps() -> None:
     assert cost.prefill_ms(1000, 1) == pytest.approx(1000 / 128 * small + 8 * 30.0)
 
 
-# ---- who comes first ----
+# ---- order ----
 
 
 def test_interactive_work_overtakes_waiting_batch_work() -> None:

@@ -267,7 +267,7 @@ def test_a_state_needs_cells_of_its_own(small: Backend) -> None:
 
 @pytest.mark.real_model
 def test_a_copy_has_bit_identical_logits(real_backend: LlamaBackend) -> None:
-    """32 cells lie between the shared prefix and what follows: positions keep their place within 16."""
+    """32 cells lie between the shared prefix and its continuation: positions keep their place within 16."""
     tokens = tokens_of(real_backend, 224)
     feed(real_backend, 0, tokens[:192], [160, 32])
     real_backend.copy(0, 1, 160)
@@ -293,7 +293,7 @@ def test_a_loaded_state_has_bit_identical_logits(real_backend: LlamaBackend, n_t
 
 @pytest.mark.real_model
 def test_the_window_of_a_copy_and_of_a_state_on_the_real_model(real_config: EngineConfig) -> None:
-    """What the guard refuses really is wrong, and what it grants is right."""
+    """Reuse that the guard refuses would be wrong, and reuse that it allows is exact."""
     backend = LlamaBackend(real_config, n_slots=2)
     tokens = tokens_of(backend, 1600)
     feed(backend, 0, tokens, [256] * 6 + [64])

@@ -190,7 +190,7 @@ class SlowFiles(DiskStore):
 
 
 def on_disk(folder: Path) -> list[int]:
-    """The first tokens of what the next process finds."""
+    """Return the first tokens of the snapshots in the next process's index."""
     disk = files(folder)
     found = sorted(int(each.tokens[0]) for each in disk.read_index())
     disk.close(10)

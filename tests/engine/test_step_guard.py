@@ -1,4 +1,4 @@
-"""Progress of the loop as another thread sees it, and steps that end early: what ends them, what is left of them."""
+"""Progress of the loop as seen by another thread, and steps that end early: their reasons and their results."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ from inference.engine.protocol.frames import Cancel, Purge, Stop
 from tests.clock import Clock
 from tests.engine.harness import Harness, turn
 
-# ---- what ends a step ----
+# ---- reasons for an early end ----
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_a_step_that_was_ended_early_leaves_a_cache_that_goes_on_exactly(slow: H
     assert sequence.n_computed == slow.backend.n_positions(sequence.slot) == slow.loop.pool.used[sequence.slot]
     assert n_steps_before * 256 <= sequence.n_computed < min((n_steps_before + 1) * 256, len(prompt))
     assert took < 0.2 or is_llama
-    # Goes on from what is left, with the same tokens.
+    # Continues from the remaining state, with the same tokens.
     slow.loop.guard.cancel_handled("a")
     slow.run()
     assert slow.tokens("a") == expected

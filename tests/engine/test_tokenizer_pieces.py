@@ -37,7 +37,7 @@ def test_cuts_lie_before_runs_and_bracketed_words_and_within_long_runs(every_cut
     ("user_tokens", "text"),
     [
         ([*USER_TOKENS, "a\nb"], "xa\nbx\n\n"),  # another spelling holds the line break
-        (["\n", "\n\n\n"], "x\n\n\n\n"),  # two line breaks are no token: what follows depends on the run's length
+        (["\n", "\n\n\n"], "x\n\n\n\n"),  # two line breaks are no token: the next token depends on the run's length
         (["<b>", "b>c"], "a<b>c"),  # two spellings overlap
         (["<a<b>"], "x<a<b>"),
         (["foo"], "a foo"),  # neither shape

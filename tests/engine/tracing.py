@@ -1,6 +1,6 @@
-"""What was computed into which slot, chunk by chunk, and a reference that computes the same chunks without any reuse.
+"""A record of the chunks computed into each slot, and a reference that computes the same chunks without any reuse.
 
-What is compared, bit for bit. Every row of logits that the engine got stands behind a history: the tokens of its slot
+Comparison, bit for bit: every row of logits that the engine got has a history, the tokens of its slot
 in the chunks in which they were decoded, and the places where the state was saved and loaded. The reference decodes
 that history into an empty slot of a context of its own. It shares nothing, knows no cache, and goes back over no
 token but within the last chunk (a prefix that ended in the middle of a chunk was computed with that whole chunk).
@@ -23,7 +23,7 @@ class Chunk:
 
     tokens: tuple[int, ...]
     n_kept: int
-    n_outputs: int = 0  # the last tokens whose logits were asked for
+    n_outputs: int = 0  # the last tokens whose logits were requested
     reloaded: bool = False  # saved and loaded behind it
 
 
@@ -107,7 +107,7 @@ def digest(state: bytes) -> bytes:
 
 
 class Reference:
-    """``backend`` has two slots of its own, and nobody else uses it."""
+    """``backend`` has two slots, and no other user."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend

@@ -1,4 +1,4 @@
-"""What most tests here share: an empty Redis, and wake-up messages that are recorded instead of delivered."""
+"""Fixtures of most tests here: an empty Redis, and wake-up messages that are recorded instead of delivered."""
 
 import pytest
 import redis

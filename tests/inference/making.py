@@ -27,7 +27,7 @@ def queued(
     timeout_secs: float | None = 60.0,
     ephemeral: bool = False,
 ) -> Generation:
-    """A stored, queued generation that has been waiting for ``waited_secs``; ``say`` is its prompt as text."""
+    """Return a stored, queued generation that has been waiting for ``waited_secs``; ``say`` is its prompt as text."""
     generation = generations.create(
         owner=owner,
         params=params,
@@ -58,7 +58,7 @@ def preparing(
 
 
 def tokens(text: str, *, first: int = 1, device: str = "cpu") -> list[TokenEntry]:
-    """One token per character, its id the character's number."""
+    """Return one token for each character; its id is the character's number."""
     return [
         TokenEntry(index=index, token=ord(char), text=char, device=device)
         for index, char in enumerate(text, start=first)

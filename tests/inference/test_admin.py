@@ -1,4 +1,4 @@
-"""What operators see of generations, and the one thing they may do."""
+"""The operators' pages of generations, and their one action."""
 
 import pytest
 from django.contrib.auth.models import Permission, User

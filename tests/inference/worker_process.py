@@ -42,7 +42,7 @@ class WorkerProcess:
 
     @property
     def name_part(self) -> str:
-        """What this process's name in a row's ``worker`` contains."""
+        """Return the part of a row's ``worker`` that names this process."""
         return f":{self._process.pid}:"
 
     def signal(self, number: signal.Signals) -> None:

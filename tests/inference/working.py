@@ -60,7 +60,7 @@ def running_worker(*, drain_secs: float = 0.0) -> Iterator[tuple[Worker, Notifie
 
 
 def has_tokens(generation: Generation, count: int, worker: Worker) -> Callable[[], bool]:
-    """Whether ``worker`` has computed that many tokens of it."""
+    """Return whether ``worker`` has computed that many tokens of it."""
 
     def condition() -> bool:
         live = worker.claims.active.get(generation.pk)

@@ -1,6 +1,6 @@
 """A coordinator as the stack around this service has it, written from its behaviour; it uses nothing of ours.
 
-It has no expiry and no renewal, a release ends whatever lease there is, and after a refusal nobody is resumed.
+It has no expiry and no renewal, a release ends any lease, and after a refusal no resident is resumed.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Beside an outside coordinator, nobody else loses the GPU through us, and nobody remains paused after our faults."""
+"""Beside an outside coordinator: no other session loses the GPU through us, no resident remains paused."""
 
 import os
 import queue

@@ -1,4 +1,4 @@
-"""Every system check: the situation it is about yields its id and names what is wrong; the defaults yield nothing."""
+"""Every system check: its situation yields its id and names the fault; the defaults yield nothing."""
 
 import ipaddress
 import os

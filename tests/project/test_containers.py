@@ -1,4 +1,4 @@
-"""Dockerfile and compose file against what they name: variables, commands, files, addresses. No engine runs here."""
+"""Dockerfile and compose file: their variables, commands, files and addresses exist. No engine runs here."""
 
 import re
 import shlex
@@ -137,7 +137,7 @@ def test_cpu_is_the_default_and_cuda_a_build_argument() -> None:
     names = {name for _, name in stages}
     assert {"build-cpu", "build-cuda", "run-cpu", "run-cuda", "builder"} <= names
     assert "-DGGML_CUDA=on" in DOCKERFILE
-    # What the builder makes must run where the final stage runs: the same distribution, hence the same C library.
+    # The builder's files must run in the final stage: the same distribution, hence the same C library.
     bases = [base for base, _ in stages if not base.startswith(("build-", "run-"))]
     assert all("ubuntu24.04" in base or base == "ubuntu:24.04" for base in bases)
 

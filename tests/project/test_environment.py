@@ -1,4 +1,4 @@
-"""Parsing of environment variables: what is taken, what is refused, and that a refusal names name and value."""
+"""Parsing of environment variables: accepted and refused values, and refusals that contain name and value."""
 
 import ipaddress
 import re

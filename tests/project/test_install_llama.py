@@ -1,4 +1,4 @@
-"""The builder of llama-cpp-python: what makes a wheel fit a machine, how its cache is used. Nothing is built here."""
+"""The builder of llama-cpp-python: the choice of a wheel for a machine, and its cache. Nothing is built here."""
 
 import subprocess
 import sys

@@ -29,7 +29,7 @@ HOSTILE = [
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    """What the handler of the settings writes."""
+    """Return the output of the settings' handler."""
     output = io.StringIO()
     handler = logging.StreamHandler(output)
     handler.setFormatter(OneLineFormatter(LINE["fmt"], style=LINE["style"], defaults=LINE["defaults"]))

@@ -9,7 +9,7 @@ import pytest
 from tests.live_stack import PROJECT
 from tools import test_fast
 
-# What `python3 -m venv` does where ensurepip is missing: it writes pyvenv.cfg, and fails.
+# Without ensurepip `python3 -m venv` writes pyvenv.cfg, and fails.
 WITHOUT_PIP = """#!/bin/sh
 for last; do :; done
 case "$*" in

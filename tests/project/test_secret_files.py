@@ -1,4 +1,4 @@
-"""Secrets made on first use: one value however many make it at once, and nobody else can read it."""
+"""Secrets made on first use: one value however many processes make it at once, readable by its user alone."""
 
 import threading
 from pathlib import Path

@@ -49,7 +49,7 @@ def test_it_says_what_is_where_and_its_processes_have_names(shared: LiveStack) -
         assert stack.process(title).is_running()
     assert psutil.Process(stack.pid).cmdline()[0].startswith("gemma-serve")
     assert chat(stack) == "still here"
-    # A start without trouble says nothing that looks like trouble.
+    # A normal start prints nothing that looks like an error.
     assert not re.search("error|warning|traceback", stack.output, flags=re.IGNORECASE), stack.output
 
 
@@ -89,7 +89,7 @@ def test_a_stop_with_running_answers_stays_within_its_time(live_stack: MakeStack
         assert stack.wait(12) == 0
         assert time.monotonic() - started < 10
     assert alive(processes) == []
-    # A stop is no accident, whoever was still reading.
+    # A stop is no failure, whichever reader was connected.
     assert "Traceback" not in stack.output
 
 
@@ -210,7 +210,7 @@ def test_the_probe_succeeds_with_a_running_service(shared: LiveStack) -> None:
 
 
 def test_a_probe_does_not_wait_for_a_place_when_answers_are_being_given(live_stack: MakeStack) -> None:
-    """As after a restart: what was unfinished goes on first, and `serve` must not call that a failed start."""
+    """As after a restart: unfinished answers continue first, and `serve` must not report that as a failed start."""
     stack = live_stack(GEMMA_PARALLEL="1")
     body = {"messages": [{"role": "user", "content": "[[delay: 100]][[count: 2000]]"}], "max_tokens": 4000}
     with httpx.stream("POST", f"{stack.url}/chat/stream", json=body, timeout=30) as stream:

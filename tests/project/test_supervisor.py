@@ -1,4 +1,4 @@
-"""The supervisor with small processes: restarts with back-off, order of stopping, what ends a start-up."""
+"""The supervisor with small processes: restarts with back-off, order of stopping, failures that end a start."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from tests.live_stack import wait_until
 
 SLEEPER = [sys.executable, "-S", "-c", "import time; time.sleep(300)"]
 FAILING = [sys.executable, "-S", "-c", "raise SystemExit(3)"]
-# Says in the file named by its argument that SIGTERM came, then ends.
+# Notes SIGTERM in the file named by its argument, then ends.
 POLITE = [
     sys.executable,
     "-S",

@@ -1,4 +1,4 @@
-"""The Valkey child: private, reachable by its socket alone, and keeping what was written across a kill."""
+"""The Valkey child: private, reachable by its socket alone, and durable across a kill."""
 
 import os
 import signal
@@ -53,7 +53,7 @@ def test_nobody_else_can_reach_it(server: Server) -> None:
 
 
 def test_its_title_says_what_it_is(server: Server) -> None:
-    # Behind the title lies what is left of the memory it was written over.
+    # Behind the title the rest of the overwritten memory follows.
     words = " ".join(psutil.Process(server.process.pid).cmdline()).split()
     assert words[:2] == ["gemma-valkey", str(server.socket_path)]
 

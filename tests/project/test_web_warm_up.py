@@ -1,4 +1,4 @@
-"""What the web process does before its first request."""
+"""The warm-up of the web process before its first request."""
 
 from pathlib import Path
 

@@ -29,7 +29,7 @@ def tell(stack: LiveStack, secret: str, **options: object) -> tuple[str, Traces]
 
 
 def assert_kept_everywhere(traces: Traces) -> None:
-    """What is deleted was there to be found."""
+    """Deleted text was there to be found before."""
     for place in ("kv-cache", "gemma.sqlite3", "redis", "aof"):
         traces.wait_until_in(place)
 

@@ -55,7 +55,7 @@ def runners(monkeypatch: pytest.MonkeyPatch) -> Runners:
 
 
 def aged() -> None:
-    """As if their readers had heard the end."""
+    """End the logs, as if their readers had received the end."""
     PurgeRequest.objects.update(created_at=timezone.now() - timedelta(seconds=10))
 
 

@@ -1,4 +1,4 @@
-"""What the tests of /v1/responses share."""
+"""Fixtures of the tests of /v1/responses."""
 
 from collections.abc import Iterator
 

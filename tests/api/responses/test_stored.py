@@ -1,4 +1,4 @@
-"""Responses that follow others, and what becomes of stored ones: cancelled, deleted, listed."""
+"""Responses that follow others; stored ones are cancelled, deleted and listed."""
 
 from itertools import pairwise
 
@@ -203,7 +203,7 @@ def test_delete_in_the_middle(client: httpx.Client) -> None:
     assert messages_of(client, third) == ["[[say: one]]", "one", "[[say: three]]", "three"]
     fourth = following(client, third, "four")
     assert messages_of(client, fourth)[-2:] == ["[[say: four]]", "four"]
-    # The sent history is compared with what is left.
+    # The sent history is compared with the remaining messages.
     history = [
         {"role": "user" if n % 2 == 0 else "assistant", "content": text}
         for n, text in enumerate(messages_of(client, fourth))

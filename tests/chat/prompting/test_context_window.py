@@ -1,4 +1,4 @@
-"""Prompts over several turns: the same tokens again, what is left out, what is refused. Without a database."""
+"""Prompts over several turns: the same tokens again, turns left out, prompts refused. Without a database."""
 
 from dataclasses import dataclass, replace
 
@@ -51,7 +51,7 @@ def exchanges_of(*texts: str) -> list[Exchange]:
 
 @dataclass
 class Chat:
-    """A conversation that goes on: keeps what each prompt was rendered to, as the message rows do."""
+    """A conversation that stores the rendered tokens of each prompt, as the message rows do."""
 
     format: ChatFormat
     exchanges: tuple[Exchange, ...] = ()
@@ -137,7 +137,7 @@ def test_what_was_kept_of_the_new_turn_before_it_got_its_memories_does_not_count
     assert "a pear" in shown(history(system="changed since").render([*proof[:-1], with_memories]).ids)
 
 
-# ---- what does not fit ----
+# ---- prompts that do not fit ----
 
 
 def long_history(n_turns: int, *, n_chars: int = 100) -> list[Exchange]:

@@ -1,4 +1,4 @@
-"""Attacks on the block of memories: whatever a memory says or is called, it is read as this memory's quotation."""
+"""Attacks on the block of memories: the text and title of a memory are always read as its quotation."""
 
 import re
 import unicodedata

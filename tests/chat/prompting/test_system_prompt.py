@@ -39,7 +39,7 @@ def words(text: str) -> int:
     return len(re.findall(r"\w+|[^\w\s]", text))
 
 
-ROOM = words(memory_block([]))  # what the block takes without any memory
+ROOM = words(memory_block([]))  # tokens of the block without any memory
 
 
 def test_how_a_block_reads() -> None:

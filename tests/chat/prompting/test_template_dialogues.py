@@ -1,4 +1,4 @@
-"""Dialogues of several turns equal what the template itself makes of them, for the ways in which templates differ."""
+"""Dialogues of several turns equal the template's own rendering, for all ways in which templates differ."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""A hit or document as a source: what is understood, what is dropped, and the way to the client and back."""
+"""A hit or document as a source: fields read, fields dropped, and the way to the client and back."""
 
 import json
 from typing import Any
@@ -48,7 +48,7 @@ def test_any_hit_is_a_clean_source_or_none(hit: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["score", "start_time", "timestamp"])
 def test_a_number_that_no_float_can_hold_is_none(name: str) -> None:
-    """JSON may have it, and what the memory service says must never cost the answer."""
+    """Valid in JSON, and a response of the memory service must never cost the answer."""
     for number in (10**400, -(10**400)):
         source = source_from_hit({"text": "x", name: number, "metadata": {name: number}})
         assert source

@@ -1,4 +1,4 @@
-"""Conversations of a caller: list, search, create, change, delete, export; never anybody else's."""
+"""Conversations of a caller: list, search, create, change, delete, export; never those of another caller."""
 
 import uuid
 from collections.abc import Callable

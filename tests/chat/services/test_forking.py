@@ -1,4 +1,4 @@
-"""Edited and regenerated questions: what the branch takes along, and that what it left behind stays as it was."""
+"""Edited and regenerated questions: the contents of the branch, and its unchanged origin."""
 
 import uuid
 from collections.abc import Callable
@@ -125,7 +125,7 @@ def test_a_branch_has_the_newest_summary_that_covers_none_but_its_own_messages()
     assert (kept.version, kept.text, kept.covers_until) == (2, "The second summary.", second.covers_until)
     assert "> The second summary." in shown(prompt_of(late))
     assert note_of(late)["summary_version"] == 2
-    # Within what the second covers: it knows what this branch never said.
+    # Within the range of the second summary, which covers messages that this branch lacks.
     middle = instead(turn, first.covers_until + 3)
     assert "The second summary" not in shown(prompt_of(middle))
     assert "> The first summary." in shown(prompt_of(middle))
@@ -231,7 +231,7 @@ def test_an_answer_to_nothing_cannot_be_made_again() -> None:
         instead(running, -1)
 
 
-# ---- by what was said: clients without ids send everything again ----
+# ---- by text: clients without ids send everything again ----
 
 
 @pytest.mark.parametrize("edited", [False, True])

@@ -203,7 +203,7 @@ SHAPES = ["other answers", "equal", "continued", "of another owner"]
 
 
 def _fill(shape: str, n_conversations: int) -> None:
-    """Store conversations that begin with "Hello", as ``shape`` says."""
+    """Store conversations that begin with "Hello", in the given ``shape``."""
     owner = BOB.key if shape == "of another owner" else ANN.key
     [digest] = cumulative_digests(owner, "", [(Role.USER, "Hello")])
     answers = [

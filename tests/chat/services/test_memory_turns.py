@@ -1,4 +1,4 @@
-"""Turns with memories of our own store: whose they are, what a follow-up finds, what is recorded, what stays."""
+"""Turns with memories of the built-in store: owners, follow-up questions, the stored retrieval."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -32,7 +32,7 @@ LINES = (
 
 @pytest.fixture
 def weekly() -> None:
-    """A recording for each line: what stands beside a hit would come with it."""
+    """A recording for each line: lines beside a hit would come with it."""
     for number, (speaker, text) in enumerate(LINES):
         segment = SegmentIn(text=text, speaker=speaker, start_secs=5.0, end_secs=9.0, emotion="calm")
         recorded = datetime(2026, 3, 1 + number, 14, 5, tzinfo=UTC)
@@ -192,7 +192,7 @@ def test_later_turns_repeat_memories_that_are_gone() -> None:
     assert prompt_of(second)[: len(so_far)] == so_far
     assert retrieval_of(second).sources == []
     assert "deadline" in texts_of(turn)
-    # Even what is rendered anew, under another system prompt, has them: they are read from the record.
+    # Turns rendered anew, under another system prompt, have them, too: they are read from the stored retrieval.
     assert turn.conversation_id
     so_far = prompt_of(second) + finish(second, "Nothing is known.")
     third = more(turn, "thanks")

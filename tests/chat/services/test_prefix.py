@@ -92,7 +92,7 @@ def test_after_an_answer_that_was_cut_off(name: str, status: Status, finish_reas
 @pytest.mark.django_db
 @every_format
 def test_with_documents_of_former_turns(name: str) -> None:
-    """Sources quoted before a message stay in the prompt, though the next request does not send them again."""
+    """Sources quoted before a message are kept in the prompt, though the next request does not send them again."""
     turn = chat("u:one", context=(ContextItem("the first document"),))
     so_far = prompt_of(turn) + finish(turn, "first [1]")
     following = more(turn, "two", context=(ContextItem("the second document"),))
@@ -115,7 +115,7 @@ def test_a_history_that_was_sent(name: str) -> None:
 @pytest.mark.django_db
 @every_format
 def test_rendering_again_gives_the_same_tokens(name: str) -> None:
-    """Should what was kept be lost, texts, sources and answers' own tokens still give the same prompt."""
+    """Without the stored rendering, texts, sources and answers' own tokens still give the same prompt."""
     turn = chat("u:one", context=(ContextItem("the document"),))
     odd = [*TOKENIZERS[name].encode("fir"), *TOKENIZERS[name].encode("st")]
     so_far = prompt_of(turn) + finish(turn, "first", output=odd)

@@ -162,7 +162,7 @@ def test_without_store_a_known_conversation_is_still_read(rag: MemoryService) ->
     assert Message.objects.count() == 2
 
 
-# ---- what fits ----
+# ---- the token budget ----
 
 
 def test_memories_give_way_to_the_dialogue_with_the_error_strategy(

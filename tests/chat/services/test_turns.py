@@ -1,4 +1,4 @@
-"""Starting a turn: which conversation it belongs to, and what is stored of it."""
+"""Starting a turn: its conversation, and its stored rows."""
 
 import uuid
 from collections.abc import Callable
@@ -131,7 +131,7 @@ def test_another_history_begins_a_new_conversation_that_keeps_it(sent: tuple[str
 
 
 def test_a_history_that_went_on_since_begins_a_new_conversation() -> None:
-    """Sending an old state again (an edited message, a retry) must not append to what came after it."""
+    """Sending an old state again (an edited message, a retry) must not append to later messages."""
     first = chat("u:one")
     finish(first, "first")
     finish(more(first, "two"), "second")

@@ -1,4 +1,4 @@
-"""A message longer than the context: read in parts when asked for, 413 otherwise."""
+"""A message longer than the context: read in parts on request, 413 otherwise."""
 
 from collections.abc import Callable
 from datetime import timedelta

@@ -28,7 +28,7 @@ CONTEXT = 3000
 
 
 class Deaf(WorkerProcess):
-    """One that makes answers and hears nothing of what should follow them."""
+    """A worker that computes answers and receives no follow-up tasks."""
 
     arguments = [
         "-c",
@@ -62,8 +62,8 @@ def _service(redis_client: "redis.Redis[str]", use_tokenizer: Callable[[Tokenize
 
 
 def long_talk(*, slow: bool) -> Turn:
-    """Up to the question whose answer, which nobody has made yet, makes a summary due."""
-    # What is in it slows down whoever reads it, which is the summariser.
+    """Up to the question whose answer, not computed yet, makes a summary due."""
+    # Its text slows down the model that reads it, which is the summarizer.
     turn = chat("u:[[delay: 40]] and so on" if slow else "u:and so on", max_tokens=20)
     while True:
         finish(turn, "v" * 150)

@@ -1,4 +1,4 @@
-"""What an answer with tools may be, token by token."""
+"""The grammar of an answer with tools, token by token."""
 
 from typing import Any
 

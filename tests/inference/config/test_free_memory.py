@@ -1,4 +1,4 @@
-"""What may still be taken. The machine's numbers are files written by the test."""
+"""Free memory. The machine's numbers are files written by the test."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Before loading: does it fit into RAM or onto a GPU, and which sizes would."""
+"""The check before loading: whether a model fits into RAM or onto a GPU, and the sizes that would."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A placement with two stub runners, a lease client that does what the test says, and a clock that stands still."""
+"""A dispatcher with two stub runners, a scripted lease client, and a clock that the test advances."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -152,7 +152,7 @@ class GpuHarness:
         return generations
 
     def say(self, generations: list[ActiveGeneration]) -> None:
-        """One more token of each, from where it is."""
+        """Emit one more token of each sequence."""
         for generation in generations:
             frame = step((generation.sequence_id, len(generation.tokens) + 1, "x"))
             (self.gpu_says if generation.device == "gpu" else self.cpu_says)(frame)
@@ -162,7 +162,7 @@ class GpuHarness:
         self.do()
 
     def give_out(self, runner: StubRunner) -> list[FromRunner]:
-        """What a runner answers that was told to give everything out; each state is a file."""
+        """Reply as a runner does to an export of all sequences; each state is a file."""
         answers: list[FromRunner] = []
         requests = [frame for frame in runner.sent if isinstance(frame, Export | ExportCache | Import)]
         for frame in requests:
@@ -217,7 +217,7 @@ class GpuHarness:
         self.lease_client.lose()
         self.do()
 
-    # ---- what came of it ----
+    # ---- results ----
 
     def texts(self, generation: ActiveGeneration) -> str:
         return "".join(entry.text for one, entry in self.logged if one is generation and isinstance(entry, TokenEntry))

@@ -1,4 +1,4 @@
-"""A placement over real runner processes, with a simulated GPU and a lease client that does what the test says."""
+"""A dispatcher over real runner processes, with a simulated GPU and a scripted lease client."""
 
 import random
 import threading
@@ -26,12 +26,12 @@ from inference.gpu.records.hand_over import HandOverRecord
 from inference.token_stream.entries import AnyEntry, TokenEntry
 
 PATIENCE_SECS = 180.0
-# Nothing leaves the GPU by itself: the test says when.
+# Nothing leaves the GPU by itself, only on the test's command.
 POLICY = GpuPolicy(min_hold_secs=0.0, max_hold_secs=600.0, linger_secs=600.0, yield_patience_secs=30.0)
 
 
 class Party:
-    """``card_dir`` is the tmpfs; ``streams`` are what readers of the log would have seen."""
+    """``card_dir`` is the tmpfs; ``streams`` holds the entries that readers of the log would receive."""
 
     def __init__(self, folder: Path, *, load_delay_ms: float = 0.0, policy: GpuPolicy = POLICY) -> None:
         self.folder = folder
@@ -65,7 +65,7 @@ class Party:
     # ---- doing ----
 
     def ask(self, text: str, *, session_id: str = "", **changes: object) -> ActiveGeneration:
-        """``changes`` are of the parameters; greedy with a fixed seed unless told otherwise."""
+        """``changes`` are of the parameters; greedy with a fixed seed by default."""
         tokenizer = get_tokenizer()
         prompt = tokenizer.encode(
             f"<bos><start_of_turn>user\n{text}<end_of_turn>\n<start_of_turn>model\n", special=True
@@ -100,7 +100,7 @@ class Party:
         return self.state in stages
 
     def to_card(self) -> None:
-        """Asked for, granted, loaded, moved."""
+        """Request the lease, and wait until it is granted, the model loaded and the sequences moved."""
         self.until(lambda: self.lease_client.is_requested)
         assert self.lease_client.grant() is not None
         self.until(lambda: self.at(GpuState.GPU))
@@ -116,7 +116,7 @@ class Party:
     # ---- seen ----
 
     def text(self, generation: ActiveGeneration) -> str:
-        """What a reader of the log has at the end; its indexes have no gap and no repetition."""
+        """Return the text that a reader of the log has at the end; its indexes have no gap and no repetition."""
         outcome = self.outcome(generation)
         tokens = [entry for entry in self.streams[generation] if isinstance(entry, TokenEntry)]
         assert [token.index for token in tokens] == list(range(1, len(tokens) + 1))
@@ -159,7 +159,7 @@ def party(folder: Path, **changes: object) -> Iterator[Party]:
 
 
 def random_hand_overs(there: Party, n_hand_overs: int, seed: int, *, is_done: Callable[[], bool]) -> tuple[int, int]:
-    """Granted and wanted back at random moments, in any state; how many there were, and how many reached the GPU."""
+    """Grant and recall the lease at random moments; return the numbers of sessions, and of those on the GPU."""
     draw, n_granted, n_reached = random.Random(seed), 0, 0
     while n_granted < n_hand_overs:
         there.until(lambda: there.lease_client.is_requested or is_done())

@@ -103,7 +103,7 @@ def test_the_end_of_the_gpu_runner_answers_for_it(tmp_path: Path) -> None:
 
 
 def test_states_copied_before_the_purge_meet_a_runner_that_refuses_them(tmp_path: Path) -> None:
-    """Copies wait while the GPU's runner loads; it is told of the purge before they are given to it."""
+    """Copies wait while the GPU's runner loads; the purge is sent to it before they are."""
     bench = GpuHarness(tmp_path)
     bench.reach(GpuState.LOADING)
     made = order(bench, "a")

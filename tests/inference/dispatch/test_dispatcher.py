@@ -261,7 +261,7 @@ def test_frames_of_a_former_claim_do_not_reach_the_present_one(bench: DispatchHa
 
 
 def test_a_row_claimed_here_again_ends_its_former_claim(bench: DispatchHarness) -> None:
-    """After a suspension longer than CLAIM_TTL_SECS nobody may have told us of the loss yet."""
+    """After a suspension longer than CLAIM_TTL_SECS the loss may not be known yet."""
     runner = bench.start()
     former = new_generation()
     bench.add(former)
@@ -389,7 +389,7 @@ def test_a_frame_that_breaks_the_count_ends_the_runner(bench: DispatchHarness) -
 def run_poisoned(
     bench: DispatchHarness, poison: ActiveGeneration, others: list[ActiveGeneration], *, poison_at: int
 ) -> int:
-    """Play runners that die whenever they hold ``poison`` and it has said ``poison_at`` tokens; returns the deaths."""
+    """Play runners that die whenever they hold ``poison`` and it has ``poison_at`` tokens; return the deaths."""
     deaths = 0
     while not is_over(poison) or not all(map(is_over, others)):
         runner = bench.start()
@@ -561,7 +561,7 @@ def test_a_runner_that_is_told_to_stop_outlives_nothing_it_needs() -> None:
             return READY
 
         def stop(self, timeout_secs: float) -> None:
-            starters[0].join(0.3)  # what it takes to save
+            starters[0].join(0.3)  # the time of saving
             lived_through.append(starters[0].is_alive())
 
     dispatcher = Dispatcher(lambda on_frame, on_exit: SavingRunner(), lambda _: None)

@@ -1,4 +1,4 @@
-"""Which runner is started on a GPU: as many layers as fit, behind its lock; and whether there is a GPU at all."""
+"""The runner on a GPU: as many layers as fit, under its lock; and machines without a usable GPU."""
 
 from dataclasses import dataclass
 from pathlib import Path

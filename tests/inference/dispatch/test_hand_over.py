@@ -150,7 +150,7 @@ def test_the_card_is_wanted_back_and_everything_goes_on_on_the_cpu(bench: GpuHar
 
 
 def dies_and_goes_without_proof(bench: GpuHarness) -> None:
-    """Nobody says that the memory is free: the lease goes back after a while all the same, and says so."""
+    """Freed memory is never reported: the lease is released after a while all the same, with that in its result."""
     bench.gpu_dies()
     bench.wait(VRAM_PATIENCE_SECS - 0.1)
     assert bench.has_lease()
@@ -258,7 +258,7 @@ def test_an_answers_timings_say_what_it_waited_for(bench: GpuHarness) -> None:
 
 
 def test_a_state_lies_there_until_its_reader_has_come_to_it(bench: GpuHarness) -> None:
-    """The CPU's runner, in the middle of a long step, has taken in the copies and not yet what was submitted."""
+    """The CPU's runner, in the middle of a long step, has read the copies and not yet the submitted sequences."""
     generations = bench.reach(GpuState.LEAVING)
     states = [Path(each.state) for each in bench.cpu.submissions[-2:]]
     bench.cpu_gives_out()
@@ -289,7 +289,7 @@ def test_refused_means_answered_on_the_cpu_with_the_reason(bench: GpuHarness) ->
 
 
 def test_a_refusal_says_nothing_once_nobody_asks(bench: GpuHarness) -> None:
-    """Else it would answer the next /warmup before anybody was asked."""
+    """Else it would answer the next /warmup before any request was made."""
     generations = bench.reach(GpuState.WAITING)
     bench.lease_client.refusing = "ml-service holds the GPU"
     bench.lease_client.grant()
@@ -525,7 +525,7 @@ def test_the_cpus_runner_dies_in_each_stage(bench: GpuHarness, state: GpuState) 
 
 
 def test_the_cpus_runner_is_away_when_the_cards_is_ready(bench: GpuHarness) -> None:
-    """Nobody is there to give anything out; waiting for it would keep the GPU for ever."""
+    """No runner is there to export anything; waiting for it would keep the GPU for ever."""
     generations = bench.reach(GpuState.LOADING)
     bench.cpu_dies()
     bench.start_gpu()
@@ -546,7 +546,7 @@ def test_copies_for_a_runner_that_died_meanwhile_do_not_stay(bench: GpuHarness) 
 
 
 def test_a_load_that_came_to_nothing_leaves_no_copy_and_no_copying(bench: GpuHarness) -> None:
-    """They may be a gigabyte, and the next stay hours away."""
+    """They may be a gigabyte, and the next session hours away."""
     generations = bench.add()
     bench.say(generations)
     bench.grant()

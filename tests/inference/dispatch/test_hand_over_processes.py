@@ -164,7 +164,7 @@ def test_another_process_that_uses_the_card_is_left_in_peace(tmp_path: Path) -> 
 
 
 def test_the_worker_stops_while_the_card_is_in_use(tmp_path: Path) -> None:
-    """``party`` looks for what is left."""
+    """``party`` checks that nothing is left."""
     with party(tmp_path) as there:
         generations = [there.ask("[[delay: 5]] [[count: 900]]") for _ in range(3)]
         there.until(lambda: all(generation.tokens for generation in generations))

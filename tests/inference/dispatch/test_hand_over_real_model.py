@@ -1,4 +1,4 @@
-"""The real model moves between two processes, one of which plays the GPU: same text, and nothing is computed again.
+"""The real model moves between two processes, one of them in place of a GPU: same text, and nothing is computed again.
 
 Flash attention off, one answer at a time: then a moved answer is the same to the last bit, as long as it is within the
 window (``tests/engine/test_random_model.py`` looks beyond it).

@@ -77,7 +77,7 @@ def test_a_deadline_within_a_long_step_ends_one_and_leaves_the_others(there: Par
 
 
 def test_a_lost_claim_within_a_long_step(there: Party) -> None:
-    """As of a row that was deleted, or taken over by another worker."""
+    """The row was deleted, or taken over by another worker."""
     pid = there.dispatcher.runner_pid
     other, lost = there.ask(f"{LONG_STEP}[[say: ab]]"), there.ask("[[count: 900]]")
     in_long_step(there, other, lost)

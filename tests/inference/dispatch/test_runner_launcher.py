@@ -27,7 +27,7 @@ def events() -> "queue.SimpleQueue[LaunchEvent]":
 
 @pytest.fixture
 def faults() -> list[Exception]:
-    """What making the next runners raises; then they are made."""
+    """Errors raised by making the next runners; after them they are made."""
     return []
 
 

@@ -1,4 +1,4 @@
-"""The folder of states on their way: private, bounded, and empty once nobody is there."""
+"""The folder of states on their way: private, bounded, and empty without a process."""
 
 import os
 import signal

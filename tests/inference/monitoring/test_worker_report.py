@@ -1,4 +1,4 @@
-"""What other processes learn of the worker."""
+"""The worker's report to other processes."""
 
 import os
 import socket

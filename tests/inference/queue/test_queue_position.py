@@ -25,7 +25,7 @@ def test_the_oldest_is_next() -> None:
 
 
 def test_batch_stands_behind_interactive() -> None:
-    """What age does to it is not foretold: one of a whole batch in a minute."""
+    """The effect of age is not predicted: one row of a whole batch in a minute."""
     later = queued("b", priority=Priority.BATCH, waited_secs=20)
     earlier = queued("a", priority=Priority.BATCH, waited_secs=QUEUE_AGEING_SECS + 20)
     person = queued("p")

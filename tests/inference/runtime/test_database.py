@@ -1,4 +1,4 @@
-"""Which errors of the database pass, and how often it is asked again."""
+"""Passing errors of the database, and the number of retries."""
 
 import sqlite3
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def failed_with(cause: Exception) -> OperationalError:
 
 
 class Refused(Exception):
-    """What psycopg raises, as far as it matters here."""
+    """An error as psycopg raises it."""
 
     def __init__(self, sqlstate: str) -> None:
         super().__init__(sqlstate)

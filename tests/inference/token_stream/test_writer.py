@@ -128,7 +128,7 @@ def test_entries_wait_for_a_redis_that_is_away(writer: LogWriter, store: "redis.
 
 def test_a_log_that_redis_lost_is_written_again(writer: LogWriter, store: "redis.Redis[bytes]") -> None:
     generation = uuid4()
-    writer.open(generation, 2, tokens("ab"))  # what a former claim had left
+    writer.open(generation, 2, tokens("ab"))  # left by an earlier claim
     redis_log.append(store, [redis_log.Append(generation, 1, tokens("ab"))])
     put(writer, generation, *tokens("c", first=3), epoch=2)
     assert writer.flush(generation, 2, PATIENCE_SECS)
