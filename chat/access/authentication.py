@@ -52,11 +52,13 @@ class Credentials:
 def caller_of(request: HttpRequest, *, any_key: bool = False) -> Caller:
     """Return the caller of an HTTP request; blocks on the database. Raises Unauthorized, Forbidden.
 
-    With ``any_key`` a bearer that only another service can have issued is ignored, where none is needed.
+    With ``any_key`` a bearer that only another service can have issued is ignored, where none is needed; a key as
+    X-Api-Key is then a bearer.
     """
     refuse_query_credentials(request.META.get("QUERY_STRING", ""), way="send an access token as Authorization: Bearer")
-    is_ignored = any_key and not settings.JWT_ONLY and _has_foreign_key(request)
-    credentials = None if is_ignored else from_headers(request.headers)
+    headers = _with_bearer(request.headers) if any_key else request.headers
+    is_ignored = any_key and not settings.JWT_ONLY and _has_foreign_key(request, headers)
+    credentials = None if is_ignored else from_headers(headers)
     if credentials is not None:
         return credentials.caller
     if settings.JWT_ONLY:
@@ -109,11 +111,19 @@ def anonymous(address: str | None, headers: Mapping[str, str]) -> Caller:
     return Caller.local()
 
 
-def _has_foreign_key(request: HttpRequest) -> bool:
+def _with_bearer(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return headers, names in lower case, in which the key that Anthropic's clients send is a bearer."""
+    lowered = {name.lower(): value for name, value in headers.items()}
+    if "x-api-key" in lowered:
+        lowered.setdefault("authorization", f"Bearer {lowered['x-api-key']}")
+    return lowered
+
+
+def _has_foreign_key(request: HttpRequest, headers: Mapping[str, str]) -> bool:
     """Return whether a caller who needs no credentials sends a key that is none of ours."""
-    scheme, _, key = request.headers.get("authorization", "").strip().partition(" ")
+    scheme, _, key = headers.get("authorization", "").strip().partition(" ")
     is_ours = _JWT.fullmatch(key.strip()) or key.strip().startswith(API_KEY_PREFIX)
-    is_foreign = scheme.lower() == "bearer" and not is_ours and "x-service-token" not in request.headers
+    is_foreign = scheme.lower() == "bearer" and not is_ours and "x-service-token" not in headers
     return is_foreign and is_anonymous_network(request.META.get("REMOTE_ADDR"), request.headers)
 
 

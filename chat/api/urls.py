@@ -30,6 +30,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("chat.api.stack.urls")),
     path("", include("chat.api.openai.urls")),
     path("", include("chat.api.responses.urls")),
+    path("", include("chat.api.anthropic.urls")),
     re_path(r"^search/semantic/?$", memory.search_semantic, name="memory-search-semantic"),
     re_path(r"^search/?$", memory.search_old, name="memory-search-old"),
     re_path(r"^index/transcript/?$", memory.index_transcript, name="memory-index"),

@@ -3,7 +3,7 @@
 from chat.access.callers import Caller
 from chat.enums import Strategy
 from chat.error_translation import translated
-from chat.errors import InvalidRequest
+from chat.errors import ContextOverflow, InvalidRequest
 from chat.models import Role
 from chat.prompting.builder import PromptBuilder
 from chat.prompting.message_groups import DialogueMessage
@@ -32,6 +32,18 @@ def spelled(tokens: list[int]) -> list[bytes]:
 
 def prompt_text(request: ChatRequest, *, caller: Caller) -> str:
     """Return the prompt of a dialogue that brings its whole history. Raises ContextOverflow."""
+    return b"".join(spelled(_prompt_ids(request, caller))).decode("utf-8", "replace")
+
+
+def count_prompt_tokens(request: ChatRequest, *, caller: Caller) -> int:
+    """Count the prompt of a dialogue that brings its whole history; beyond the context at least so many tokens."""
+    try:
+        return len(_prompt_ids(request, caller))
+    except ContextOverflow as overflow:
+        return int(overflow.extra["prompt_tokens"])
+
+
+def _prompt_ids(request: ChatRequest, caller: Caller) -> list[int]:
     with translated():
         validated = validate_request(request, caller=caller, tokenizer=get_tokenizer())
         builder = PromptBuilder(
@@ -43,7 +55,7 @@ def prompt_text(request: ChatRequest, *, caller: Caller) -> str:
             effort=request.reasoning_effort,
         )
         prompt = builder.build([*validated.history, DialogueMessage(Role.USER, validated.question)])
-    return b"".join(spelled(list(prompt.ids))).decode("utf-8", "replace")
+        return list(prompt.ids)
 
 
 def _spelled(token: int, tokenizer: Tokenizer) -> bytes:

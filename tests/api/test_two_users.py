@@ -93,6 +93,9 @@ CALLS: dict[str, Call] = {
     "response conversation": lambda client, o: client.post(
         "/v1/responses", json={"input": "x", "conversation": o.conversation}
     ),
+    "anthropic": lambda client, o: client.post(
+        "/v1/messages", json=say("x", conversation_id=o.conversation, model="", max_tokens=5)
+    ),
     "resume": lambda client, o: client.get(f"/chat/stream/{o.generation}"),
     "resume running": lambda client, o: client.get(f"/chat/stream/{o.running}", headers={"Last-Event-ID": "1"}),
     "cancel": lambda client, o: client.post(f"/api/generations/{o.generation}/cancel"),
@@ -203,6 +206,7 @@ def test_no_route_is_left_out() -> None:
     """A new route has to be added above, too, unless its objects have no owner."""
     names = {pattern.name for pattern in _patterns(urlpatterns)}
     covered = {"openai-chat", "chat", "chat-stream", "chat-resume", "generation-cancel"}
+    covered |= {"anthropic-messages"}
     covered |= {"openai-responses", "openai-response", "openai-response-cancel", "openai-response-items"}
     covered |= {f"conversation-{action}" for action in ("list", "detail", "messages", "export", "summaries")}
     # tests/api/test_memory_owners.py has these.
@@ -224,6 +228,7 @@ def test_no_route_is_left_out() -> None:
         "tokenize",
         "detokenize",
         "apply-template",
+        "anthropic-count-tokens",
     }  # nothing stored is named in them
     # The GPU is the machine's; its access rules: tests/api/test_gpu_coordinator.py, test_card_commands.py.
     machines = {f"gpu-{action}" for action in ("acquire", "renew", "release", "state")}

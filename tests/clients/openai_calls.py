@@ -24,6 +24,14 @@ def ask(text: str) -> Messages:
     return [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]
 
 
+class Trip(BaseModel, extra="forbid"):
+    """A schema whose shortest text has few characters."""
+
+    city: Literal["Rome", "Oslo"]
+
+
+SAY = "[[say: Hello there]]"
+SLOW_TEXT = "[[delay: 50]] [[count: 2000]]"
 HELLO = ask("[[say: Hello there]]")
 SLOW = ask("[[delay: 50]] [[count: 2000]]")
 
@@ -226,6 +234,95 @@ def too_many(client: OpenAI) -> None:
             response.close()
 
 
+def responses(client: OpenAI) -> None:
+    response = client.responses.create(model=MODEL, input=SAY, instructions="Be brief.", metadata={"run": "1"})
+    assert (response.output_text, response.status, response.error) == ("Hello there", "completed", None)
+    assert response.usage is not None
+    assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
+    again = client.responses.retrieve(response.id)
+    assert again.to_dict() == response.to_dict()
+    items: Any = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": SAY}]
+    assert client.responses.create(model=MODEL, input=items, store=False).output_text == "Hello there"
+
+
+def response_events(client: OpenAI) -> None:
+    events = list(client.responses.create(model=MODEL, input=SAY, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == "Hello there"
+    last = events[-1]
+    assert last.type == "response.completed"
+    assert last.response.output_text == "Hello there"
+    with client.responses.stream(model=MODEL, input=SAY) as stream:
+        snapshots = [event.snapshot for event in stream if event.type == "response.output_text.delta"]
+        assert stream.get_final_response().output_text == snapshots[-1] == "Hello there"
+
+
+def response_in_background(client: OpenAI) -> None:
+    response = client.responses.create(model=MODEL, input="[[delay: 20]] [[count: 40]]", background=True)
+    assert response.status in ("queued", "in_progress")
+    with client.responses.retrieve(response.id, stream=True) as stream:
+        events = [event for event, _ in zip(stream, range(20), strict=False)]
+    for after in (3, events[-1].sequence_number):
+        rest = list(client.responses.retrieve(response.id, stream=True, starting_after=after))
+        numbers = [event.sequence_number for event in rest]
+        assert numbers == list(range(after + 1, after + 1 + len(rest)))
+        assert rest[-1].type == "response.completed"
+    assert client.responses.retrieve(response.id).output_text.split() == [str(number) for number in range(1, 41)]
+
+
+def response_chain(client: OpenAI) -> None:
+    response = client.responses.create(model=MODEL, input=SAY)
+    cached = []
+    for number in range(20):
+        response = client.responses.create(
+            model=MODEL, input=f"[[say: {number}]]", previous_response_id=response.id, truncation="auto"
+        )
+        assert response.output_text == str(number)
+        assert response.usage is not None
+        cached.append(response.usage.input_tokens_details.cached_tokens)
+    assert cached == sorted(set(cached)), cached
+    items = list(client.responses.input_items.list(response.id, limit=10, order="asc"))
+    assert len(items) == 41
+    assert items[0].type == "message"
+
+
+def response_that_is_cancelled_and_deleted(client: OpenAI) -> None:
+    response = client.responses.create(model=MODEL, input=SLOW_TEXT, background=True)
+    error = expect(
+        openai.ConflictError,
+        lambda: client.with_options(max_retries=0).responses.create(
+            model=MODEL, input=SAY, previous_response_id=response.id
+        ),
+    )
+    assert error.code == "conversation_busy"
+    assert client.responses.cancel(response.id).status == "cancelled"
+    client.responses.delete(response.id)
+    for call in (client.responses.retrieve, client.responses.cancel, client.responses.delete):
+        expect(openai.NotFoundError, partial(call, response.id))
+
+
+def response_of_a_schema(client: OpenAI) -> None:
+    response = client.responses.parse(model=MODEL, input="no JSON", text_format=Trip)
+    assert isinstance(response.output_parsed, Trip)
+
+
+def response_that_calls(client: OpenAI) -> None:
+    tools: Any = [{"type": "function", "name": "weather", "parameters": Trip.model_json_schema(), "strict": True}]
+    first = client.responses.create(model=MODEL, input="Will it rain?", tools=tools, tool_choice="required")
+    [call] = [item for item in first.output if item.type == "function_call"]
+    assert Trip.model_validate_json(call.arguments)
+    output: Any = [{"type": "function_call_output", "call_id": call.call_id, "output": SAY}]
+    second = client.responses.create(model=MODEL, input=output, tools=tools, previous_response_id=first.id)
+    assert second.output_text == "Hello there"
+
+
+def bad_responses(client: OpenAI) -> None:
+    for fields, param in (({"max_output_tokens": 0}, "max_output_tokens"), ({"input": []}, "input")):
+        body: Any = {"model": MODEL, "input": SAY} | fields
+        error = expect(openai.BadRequestError, partial(client.responses.create, **body))
+        assert error.param == param, error.param
+
+
 def expect(kind: type[Any], call: Callable[[], object]) -> Any:  # noqa: ANN401  one of the package's errors
     """Return the error of this class that the call ends with."""
     try:
@@ -255,6 +352,14 @@ CALLS: tuple[Callable[[OpenAI], None], ...] = (
     unknown_things,
     timeouts,
     asynchronous,
+    responses,
+    response_events,
+    response_in_background,
+    response_chain,
+    response_that_is_cancelled_and_deleted,
+    response_of_a_schema,
+    response_that_calls,
+    bad_responses,
     too_many,
 )
 

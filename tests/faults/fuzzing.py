@@ -83,6 +83,8 @@ CHAT_FIELDS = (*RUN, *FILTERS, *CHAT)
 ASKED = {"messages": HELLO, "store": False}
 SEARCHED = {"query": "Hello"}
 TRANSCRIPT = {"job_id": "j", "segments": [{"text": "Hello"}]}
+ANTHROPIC = ("messages", "model", "system", "tools", "tool_choice", "thinking", "stop_sequences", "stream", "metadata")
+MESSAGE = {"messages": HELLO, "model": "", "max_tokens": 5, "store": False}
 RESPONSES = (
     "input",
     "instructions",
@@ -111,6 +113,8 @@ ROUTES = (
     Route("openai-response", "DELETE", "/v1/responses/{id}"),
     Route("openai-response-cancel", "POST", "/v1/responses/{id}/cancel"),
     Route("openai-response-items", "GET", "/v1/responses/{id}/input_items"),
+    Route("anthropic-messages", "POST", "/v1/messages", MESSAGE, (*ANTHROPIC, "store", *RUN)),
+    Route("anthropic-count-tokens", "POST", "/v1/messages/count_tokens", ASKED, ANTHROPIC),
     Route("openai-embeddings", "POST", "/v1/embeddings", {"input": "x"}, ("input", "model", "dimensions")),
     Route("openai-models", "GET", "/v1/models"),
     Route("openai-model", "GET", "/v1/models/{id}"),

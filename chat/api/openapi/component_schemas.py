@@ -8,6 +8,7 @@ from django.db.models import Choices
 
 from chat.api.openapi.openai_operations import CHUNKS
 from chat.api.openapi.operations import OPERATIONS, STREAM_LINES
+from chat.schemas.anthropic.answers import MESSAGE_EVENTS
 from chat.schemas.requests import ChatRequest
 from chat.schemas.responses.events import EVENTS
 from chat.schemas.scalars import PUBLIC_PATTERN, STORABLE_PATTERN
@@ -20,7 +21,7 @@ SOCKET_FRAMES = (ChatFrame, ResumeFrame, CancelFrame, AnswerFrame)
 
 def component_schemas() -> Json:
     """Return the JSON Schema of every struct that a request, an answer or a frame consists of, by name."""
-    kinds: set[type[msgspec.Struct]] = {*STREAM_LINES, *SOCKET_FRAMES, *CHUNKS, *EVENTS}
+    kinds: set[type[msgspec.Struct]] = {*STREAM_LINES, *SOCKET_FRAMES, *CHUNKS, *EVENTS, *MESSAGE_EVENTS}
     for operation in OPERATIONS:
         named = (operation.answer, operation.body, operation.lists, operation.error, *operation.other_answers.values())
         kinds |= {kind for kind in named if kind is not None}

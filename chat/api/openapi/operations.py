@@ -1,5 +1,6 @@
 """The table of HTTP operations: which types each route takes and gives. ``document`` builds the document from it."""
 
+from chat.api.openapi.anthropic_operations import ANTHROPIC_OPERATIONS
 from chat.api.openapi.gpu_operations import GPU_OPERATIONS
 from chat.api.openapi.memory_operations import MEMORY_OPERATIONS
 from chat.api.openapi.openai_operations import OPENAI_OPERATIONS
@@ -223,4 +224,5 @@ OPERATIONS = (
     ),
     *OPENAI_OPERATIONS,
     *RESPONSES_OPERATIONS,
+    *ANTHROPIC_OPERATIONS,
 )

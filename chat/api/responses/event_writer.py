@@ -39,7 +39,7 @@ from chat.schemas.responses.events import (
 from chat.schemas.responses.output import GrowingItem, GrowingOutput, ItemBegan, ItemGrew, OutputKind, OutputStep
 from chat.schemas.responses.rendering import (
     ended_response,
-    ended_status,
+    finish,
     is_background,
     may_call,
     output_item,
@@ -86,8 +86,7 @@ class ResponseEventWriter:
         """Return the rest of the events; ``generation`` is the row at its end, ``last`` the final line."""
         events = self.token(last)
         self._generation = generation
-        is_complete = ended_status(generation) == "completed"
-        events += b"".join(map(self._step, self._output.finish(is_complete=is_complete)))
+        events += b"".join(map(self._step, finish(self._output, generation)))
         response = ended_response(generation, last, self._output)
         for item, rendered in zip(self._output.items, response.output, strict=True):
             events += self._done(item.index, rendered) if item.is_open else b""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from chat.schemas.openai.rendering import token_logprob
 from chat.schemas.responses.answers import ResponseAnswer
 from chat.schemas.responses.output import GrowingOutput
-from chat.schemas.responses.rendering import current_response, ended_status, may_call
+from chat.schemas.responses.rendering import current_response, finish, may_call
 from chat.streaming.events import WireLine, entry_line
 from inference.config.tokenizer import get_tokenizer
 from inference.models import Generation
@@ -27,5 +27,5 @@ def finished_output(generation: Generation, lines: Iterable[WireLine]) -> Growin
         logprob = token_logprob(line["logprobs"], get_tokenizer()) if "logprobs" in line else None
         list(output.push(line.get("thought", ""), line["token"], logprob))
     if generation.is_ended:
-        list(output.finish(is_complete=ended_status(generation) == "completed"))
+        list(finish(output, generation))
     return output

@@ -1,8 +1,6 @@
-"""The output of a response as it grows: its items, and the steps in which they do.
+"""The output of a response as it grows: its items, one after the other, and the steps in which they grow.
 
-A pure function of the pieces of thought and text, which come with a stream's lines or from the row. A thought ends
-where text begins, a message where a call of a function begins, a call where the next one begins; the rest ends with
-the response.
+A pure function of the pieces of thought and text, which come with a stream's lines or from the row.
 """
 
 from collections.abc import Iterator
@@ -30,8 +28,7 @@ class GrowingItem:
     name: str = ""  # of the function that is called
     pieces: list[str] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
-    is_open: bool = True
-    precedes_call: bool = False
+    is_open: bool = True  # it ends where the next one begins, the last with the response
 
     @property
     def text(self) -> str:
@@ -63,9 +60,12 @@ class GrowingOutput:
 
     def __init__(self, *, may_call: bool) -> None:
         self.items: list[GrowingItem] = []
-        self._open: dict[OutputKind, GrowingItem] = {}
         self._parser = ToolCallParser() if may_call else None
         self._waiting: list[TokenLogprob] = []
+
+    @property
+    def has_calls(self) -> bool:
+        return any(item.kind is OutputKind.CALL for item in self.items)
 
     def push(self, thought: str, text: str, logprob: TokenLogprob | None = None) -> Iterator[OutputStep]:
         """Add the pieces of one token."""
@@ -75,39 +75,33 @@ class GrowingOutput:
             self._waiting.clear()
             yield from self._grow(OutputKind.THOUGHT, thought)
         if text and self._parser is None:
-            yield from self._text(text)
+            yield from self._grow(OutputKind.MESSAGE, text)
         elif text and self._parser is not None:
             yield from self._calls(self._parser.push(text))
 
-    def finish(self, *, is_complete: bool) -> Iterator[OutputStep]:
-        """Yield the last steps but the end of what is open. A complete output has at least a message or a call."""
+    def finish(self) -> Iterator[OutputStep]:
+        """Release what was held back; what is open remains so."""
         if self._parser is not None:
             yield from self._calls(self._parser.flush())
-        if is_complete and all(item.kind is OutputKind.THOUGHT for item in self.items):
-            yield from self._end(OutputKind.THOUGHT)
-            yield self._begin(OutputKind.MESSAGE)
 
-    def _text(self, text: str) -> Iterator[OutputStep]:
-        yield from self._end(OutputKind.THOUGHT)
-        yield from self._grow(OutputKind.MESSAGE, text)
+    def answer(self) -> Iterator[OutputStep]:
+        """Begin an empty message where there is neither one nor a call."""
+        if all(item.kind is OutputKind.THOUGHT for item in self.items):
+            yield from self._begin(OutputKind.MESSAGE)
 
     def _calls(self, events: list[CallEvent]) -> Iterator[OutputStep]:
         for event in events:
             if isinstance(event, AnswerDelta):
-                yield from self._text(event.text)
+                yield from self._grow(OutputKind.MESSAGE, event.text)
             elif isinstance(event, CallStart):
-                if message := self._open.get(OutputKind.MESSAGE):
-                    message.precedes_call = True
-                for kind in OutputKind:
-                    yield from self._end(kind)
-                yield self._begin(OutputKind.CALL, name=event.name)
+                yield from self._begin(OutputKind.CALL, name=event.name)
             else:
                 yield from self._grow(OutputKind.CALL, event.text)
 
     def _grow(self, kind: OutputKind, text: str) -> Iterator[OutputStep]:
-        if kind not in self._open:
-            yield self._begin(kind)
-        item = self._open[kind]
+        if not self.items or self.items[-1].kind is not kind:
+            yield from self._begin(kind)
+        item = self.items[-1]
         item.pieces.append(text)
         logprobs: list[TokenLogprob] = []
         if kind is OutputKind.MESSAGE:
@@ -115,14 +109,10 @@ class GrowingOutput:
             item.logprobs += logprobs
         yield ItemGrew(item, text, logprobs)
 
-    def _begin(self, kind: OutputKind, name: str = "") -> ItemBegan:
+    def _begin(self, kind: OutputKind, name: str = "") -> Iterator[OutputStep]:
+        if self.items:
+            self.items[-1].is_open = False
+            yield ItemEnded(self.items[-1])
         number = sum(item.kind is kind for item in self.items)
-        item = GrowingItem(kind, len(self.items), number, name)
-        self.items.append(item)
-        self._open[kind] = item
-        return ItemBegan(item)
-
-    def _end(self, kind: OutputKind) -> Iterator[ItemEnded]:
-        if item := self._open.pop(kind, None):
-            item.is_open = False
-            yield ItemEnded(item)
+        self.items.append(GrowingItem(kind, len(self.items), number, name))
+        yield ItemBegan(self.items[-1])

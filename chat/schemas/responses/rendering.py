@@ -1,5 +1,6 @@
 """Rendering of a generation's row as a response of OpenAI's API."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -36,7 +37,7 @@ from chat.schemas.responses.identifiers import (
     output_item_id,
     response_id,
 )
-from chat.schemas.responses.output import GrowingItem, GrowingOutput, OutputKind
+from chat.schemas.responses.output import GrowingItem, GrowingOutput, OutputKind, OutputStep
 from inference.models import WAITING, FinishReason, Generation, Status
 
 Line = dict[str, Any]
@@ -101,6 +102,13 @@ def may_call(generation: Generation) -> bool:
     return bool(kept.get("tools")) and kept.get("tool_choice") != "none"
 
 
+def finish(output: GrowingOutput, generation: Generation) -> Iterator[OutputStep]:
+    """Finish the output of an ended response. A completed one has at least a message or a call."""
+    yield from output.finish()
+    if ended_status(generation) == "completed":
+        yield from output.answer()
+
+
 def output_item(item: GrowingItem, generation: Generation, last: Line | None = None) -> OutputItem:
     """Return an item as it is; ``last`` is the final line once the response has ended."""
     status: ItemStatus = "in_progress"
@@ -115,8 +123,8 @@ def output_item(item: GrowingItem, generation: Generation, last: Line | None = N
             name = call_id(generation.pk, item.number)
             return FunctionCallItem(id=item_id, call_id=name, name=item.name, arguments=item.text, status=status)
         case OutputKind.MESSAGE:
-            # What a text before calls cites is known too late for the order of the events.
-            annotations = text_annotations(item.text, last) if last and not item.precedes_call else []
+            # What an item cites is known at the end: too late for one that ended before.
+            annotations = text_annotations(item.text, last) if last and item.is_open else []
             part = OutputText(text=item.text, annotations=annotations, logprobs=item.logprobs)
             return OutputMessage(id=item_id, status=status, content=[] if is_empty else [part])
 

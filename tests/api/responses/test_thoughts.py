@@ -82,7 +82,7 @@ async def test_a_thought_is_an_item_before_the_message() -> None:
 @pytest.mark.parametrize(
     ("pieces", "ending", "texts"),
     [
-        ("t1 a1 t2 a2", Ending(Status.COMPLETE, FinishReason.STOP), ["t1", "a1a2", "t2"]),
+        ("t1 a1 t2 a2", Ending(Status.COMPLETE, FinishReason.STOP), ["t1", "a1", "t2", "a2"]),
         ("a1 t1", Ending(Status.COMPLETE, FinishReason.STOP), ["a1", "t1"]),
         ("t1 t2", Ending(Status.COMPLETE, FinishReason.LENGTH), ["t1t2"]),
         ("t1 t2", Ending(Status.COMPLETE, FinishReason.STOP), ["t1t2", ""]),

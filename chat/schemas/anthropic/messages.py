@@ -1,0 +1,142 @@
+"""Messages of /v1/messages, and the dialogue that they become."""
+
+import json
+from typing import Any, Literal
+
+import msgspec
+
+from chat.enums import ChatRole
+from chat.errors import quoted
+from chat.schemas.decoding import FieldError, invalid_field
+from chat.schemas.openai.messages import unsupported
+from chat.schemas.requests import ChatMessage
+from chat.schemas.scalars import NonEmptyText, Text
+from chat.tool_calling.call_text import answer_text, results_text
+
+TEXT, TOOL_USE, TOOL_RESULT = "text", "tool_use", "tool_result"
+# Thoughts of earlier answers are not read.
+UNREAD = ("thinking", "redacted_thinking")
+_REQUIRED = {TEXT: ("text",), TOOL_USE: ("id", "name", "input"), TOOL_RESULT: ("tool_use_id",)}
+
+
+class TextBlockBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A block of text, the only kind in a system prompt."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class ResultPart(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a tool's result; only text is read."""
+
+    type: Text
+    text: Text | None = None
+
+
+class ContentBlockBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A block of a message: text, a use of a tool, its result, or a thought, which is not read."""
+
+    type: Text
+    text: Text | None = None
+    id: NonEmptyText | None = None
+    name: NonEmptyText | None = None
+    input: dict[str, Any] | None = None
+    tool_use_id: NonEmptyText | None = None
+    content: Text | list[ResultPart] | None = None
+    is_error: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in _REQUIRED.get(self.type, ()):
+            if getattr(self, name) is None:
+                raise FieldError(name, "is required")
+
+    @property
+    def result(self) -> str:
+        if isinstance(self.content, list):
+            return "\n".join(part.text or "" for part in self.content)
+        return self.content or ""
+
+
+class AnthropicMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message of a dialogue. Blocks of text are joined by line breaks."""
+
+    role: Literal["user", "assistant", "system"]
+    content: Text | list[ContentBlockBody]
+
+    @property
+    def blocks(self) -> list[ContentBlockBody]:
+        if isinstance(self.content, str):
+            return [ContentBlockBody(type=TEXT, text=self.content)]
+        return self.content
+
+    @property
+    def text(self) -> str:
+        """Text as the model reads it: results of tools first, uses of tools last."""
+        blocks = self.blocks
+        results = results_text(block.result for block in blocks if block.type == TOOL_RESULT)
+        text = "\n".join(filter(None, [results, *(block.text for block in blocks if block.type == TEXT)]))
+        calls = [(block.name or "", _arguments(block)) for block in blocks if block.type == TOOL_USE]
+        return answer_text(text, calls)
+
+
+def dialogue_of_messages(
+    system: str | list[TextBlockBody] | None, messages: list[AnthropicMessage]
+) -> tuple[tuple[ChatMessage, ...], str]:
+    """Return the messages in the roles that prompts have, and the beginning of the answer when there is one.
+
+    Raises InvalidRequest with the path of the wrong block.
+    """
+    for index, message in enumerate(messages):
+        _check_blocks(index, message)
+    _check_results(messages)
+    prefill, dialogue = "", messages
+    if messages[-1].role == "assistant":
+        *dialogue, last = messages
+        prefill = last.text
+    if not dialogue or dialogue[-1].role == "assistant":
+        raise invalid_field("messages", "must end with a message of the user, or of the assistant after one")
+    if not dialogue[-1].text.strip():
+        raise invalid_field(f"messages[{len(dialogue) - 1}].content", "must not be empty")
+    text = "\n\n".join(block.text for block in system) if isinstance(system, list) else system or ""
+    head = [ChatMessage(ChatRole.SYSTEM, text)] if text.strip() else []
+    rest = [
+        # Instructions in the middle are read where they stand.
+        ChatMessage(ChatRole.ASSISTANT if message.role == "assistant" else ChatRole.USER, message.text)
+        for message in dialogue
+    ]
+    return (*head, *rest), prefill
+
+
+def _arguments(block: ContentBlockBody) -> str:
+    return json.dumps(block.input, ensure_ascii=False)
+
+
+def _check_blocks(index: int, message: AnthropicMessage) -> None:
+    for number, block in enumerate(message.blocks):
+        path = f"messages[{index}].content[{number}]"
+        if block.type not in (*_REQUIRED, *UNREAD):
+            raise unsupported(f"{path}.type", f"the model reads text only, not blocks of type {quoted(block.type)}")
+        if block.type == TOOL_USE and message.role != "assistant":
+            raise invalid_field(f"{path}.type", "must not be tool_use in a message of the user")
+        if block.type == TOOL_RESULT and message.role != "user":
+            raise invalid_field(f"{path}.type", "must not be tool_result outside of a message of the user")
+        for place, part in enumerate(block.content if isinstance(block.content, list) else ()):
+            _check_part(f"{path}.content[{place}]", part)
+
+
+def _check_part(path: str, part: ResultPart) -> None:
+    if part.type != TEXT:
+        raise unsupported(f"{path}.type", f"the model reads text only, not parts of type {quoted(part.type)}")
+    if part.text is None:
+        raise invalid_field(f"{path}.text", "is required")
+
+
+def _check_results(messages: list[AnthropicMessage]) -> None:
+    """Every result belongs to a use of a tool in the message before it."""
+    uses: set[str | None] = set()
+    for index, message in enumerate(messages):
+        for number, block in enumerate(message.blocks):
+            if block.type == TOOL_RESULT and block.tool_use_id not in uses:
+                path = f"messages[{index}].content[{number}].tool_use_id"
+                raise invalid_field(path, "names no tool_use of the message before it")
+        uses = {block.id for block in message.blocks if block.type == TOOL_USE}
