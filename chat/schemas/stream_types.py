@@ -15,6 +15,14 @@ RequestId = Annotated[str, Meta(max_length=MAX_REQUEST_ID_CHARS, description="Re
 LineId = Annotated[int, Meta(description="The index of the last token; resuming begins after it.")]
 
 
+class PromptProgress(Struct, frozen=True, kw_only=True):
+    """Tokens of a prompt, those of them that are computed or reused so far, and those that were reused."""
+
+    total: int
+    processed: int
+    cache: int
+
+
 class StreamStatus(Struct, frozen=True, kw_only=True):
     """The state of a generation between two tokens. ``position`` and ``wait_s`` belong to the queue."""
 
@@ -23,6 +31,7 @@ class StreamStatus(Struct, frozen=True, kw_only=True):
     progress: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
     reason: str | UnsetType = UNSET
     wait_s: float | UnsetType = UNSET
+    prompt: PromptProgress | UnsetType = UNSET
 
 
 class LineLogprobs(Struct, frozen=True, kw_only=True):

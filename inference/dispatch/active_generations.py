@@ -27,7 +27,7 @@ from inference.engine.protocol.frames import (
 from inference.enums import FinishReason, Status, StreamState
 from inference.monitoring.engine_metrics import StepMeter
 from inference.queue.results import CANCELLED, TIMED_OUT, Ending, FinalText, failed, storable
-from inference.token_stream.entries import StatusEntry, TokenEntry
+from inference.token_stream.entries import PromptTokens, StatusEntry, TokenEntry
 
 log = logging.getLogger(__name__)
 
@@ -157,10 +157,11 @@ class ActiveGenerations:
             case Deferred(reason=reason):
                 generation.prefill.note_deferred()
                 self.report(generation, StreamState.QUEUED, reason=reason)
-            case PrefillProgress(n_done=n_done, n_total=n_total):
+            case PrefillProgress(n_done=n_done, n_total=n_total, n_cached=n_cached):
                 progress = generation.prefill.note(n_done, n_total, now)
                 if progress is not None:
-                    self.report(generation, StreamState.PREFILL, progress=progress)
+                    tokens = PromptTokens(n_done, n_total, n_cached)
+                    self.report(generation, StreamState.PREFILL, progress=progress, prompt=tokens)
             case Checkpointed(path=path, n_cached=n_cached):
                 self._checkpoints.replace(generation, path)
                 generation.timing.note_cached(n_cached)
@@ -205,9 +206,11 @@ class ActiveGenerations:
         *,
         progress: float | None = None,
         reason: str | None = None,
+        prompt: PromptTokens | None = None,
     ) -> None:
         """Write a status entry to the log of the generation."""
-        entry = StatusEntry(index=len(generation.tokens), state=state, progress=progress, reason=reason)
+        index = len(generation.tokens)
+        entry = StatusEntry(index=index, state=state, progress=progress, reason=reason, prompt=prompt)
         self._sink([(generation, entry)])
 
 

@@ -22,6 +22,14 @@ class TokenEntry(LogEntry, frozen=True, tag="token", kw_only=True):
     logprobs: TokenLogprobs | None = None  # of sequences with ``n_logprobs``
 
 
+class PromptTokens(msgspec.Struct, frozen=True, array_like=True):
+    """Tokens of a prompt that is being computed: done so far (reused ones included), all of them, and reused."""
+
+    n_done: int
+    n_total: int
+    n_cached: int
+
+
 class StatusEntry(LogEntry, frozen=True, tag="status", kw_only=True):
     """The generation's state while no token is emitted."""
 
@@ -29,6 +37,7 @@ class StatusEntry(LogEntry, frozen=True, tag="status", kw_only=True):
     position: int | None = None
     progress: float | None = None
     reason: str | None = None
+    prompt: PromptTokens | None = None
 
 
 class EndEntry(LogEntry, frozen=True, tag="end", kw_only=True):

@@ -1,12 +1,16 @@
 """/v1/chat/completions of a running service, byte by byte."""
 
 import json
+import time
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
+from chat.api.openai.streams import is_waiting
 from chat.schemas.decoding import decode
 from chat.schemas.openai.chat_answers import ChatCompletionAnswer, ChatCompletionChunk
 from tests.api.live import count, say
@@ -200,3 +204,45 @@ def test_an_answer_that_fails_late(client: httpx.Client) -> None:
     assert last["error"]["code"] == "timeout"
     assert first["id"] == f"chatcmpl-{last['error']['generation_id'].replace('-', '')}"
     assert "data: [DONE]" not in lines
+
+
+@pytest.mark.parametrize(
+    ("status", "waited_secs", "expected"),
+    [
+        ({"state": "prefill", "progress": 0.0}, 0.0, False),
+        ({"state": "prefill", "progress": 0.6}, 0.1, False),
+        ({"state": "prefill", "progress": 0.6}, 1.0, True),
+        ({"state": "prefill", "progress": 1.0}, 9.0, False),
+        ({"state": "prefill"}, 1.0, True),
+        ({"state": "queued", "position": 2}, 0.0, True),
+        ({"state": "loading"}, 0.0, True),
+    ],
+)
+def test_a_prompt_that_is_computed_at_once_is_no_waiting(
+    status: dict[str, object], waited_secs: float, expected: bool
+) -> None:
+    assert is_waiting({"status": status}, time.monotonic() - waited_secs) is expected
+
+
+def test_progress_of_the_prompt_on_request(client: httpx.Client) -> None:
+    body = {"messages": [{"role": "user", "content": f"[[say: Hello]] {uuid.uuid4()} " + "word " * 500}]}
+    for n_reused in (0, 1000):
+        chunks = events_of(client, body | {"return_progress": True, "store": False})
+        progress = [chunk["prompt_progress"] for chunk in chunks if "prompt_progress" in chunk]
+        assert len(progress) >= 2
+        assert progress[0]["processed"] == progress[0]["cache"] >= n_reused
+        assert progress[-1]["processed"] == progress[-1]["total"] > 2000
+        assert all(step["time_ms"] >= 0 for step in progress)
+        processed = [step["processed"] for step in progress]
+        assert processed == sorted(set(processed))
+        assert {(step["cache"], step["total"]) for step in progress} == {(progress[0]["cache"], progress[0]["total"])}
+        assert text_of(chunks) == "Hello"
+
+
+def test_what_an_answer_waits_for_is_in_its_stream(client: httpx.Client) -> None:
+    blocking = [count(200, delay_ms=25, store=False) for _ in range(5)]
+    with ThreadPoolExecutor() as pool:
+        streams = [pool.submit(events_of, client, body) for body in blocking]
+        chunks = [chunk for stream in streams for chunk in stream.result()]
+    waits = [chunk["x_status"] for chunk in chunks if "x_status" in chunk]
+    assert {status["state"] for status in waits} >= {"queued"}

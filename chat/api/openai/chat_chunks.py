@@ -1,18 +1,25 @@
 """The chunks of a streamed chat completion."""
 
 import json
+import time
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
 from chat.api.openai.choices import AcceptedCall
-from chat.api.openai.streams import data_event
+from chat.api.openai.streams import data_event, is_waiting
 from chat.schemas.answer_types import as_json
-from chat.schemas.openai.chat_answers import ChatCompletionChunk, ChoiceDelta, ChoiceLogprobs, ChunkChoice
+from chat.schemas.openai.chat_answers import (
+    ChatCompletionChunk,
+    ChoiceDelta,
+    ChoiceLogprobs,
+    ChunkChoice,
+    TimedProgress,
+)
 from chat.schemas.openai.rendering import annotations_of, finish_reason, timings_of, token_logprob, usage_of
 from chat.schemas.openai.tool_answers import delta_of
-from chat.schemas.stream_types import StreamStatus
+from chat.schemas.stream_types import PromptProgress, StreamStatus
 from chat.streaming.events import WireLine
 from chat.tool_calling.call_parser import AnswerDelta, CallEvent, ToolCallParser
 
@@ -27,6 +34,9 @@ class ChatChunkWriter:
         self._tokenizer = accepted.tokenizer
         self._metadata = metadata
         self._texts: dict[int, list[str]] = {}
+        self._returns_progress = accepted.call.returns_progress
+        self._processed: dict[int, int] = {}  # tokens of the prompt last reported for a choice
+        self._began_at = time.monotonic()
         self._ids = [turn.turn.generation_id for turn in accepted.turns]
         self._parsers = [ToolCallParser() for _ in accepted.turns] if accepted.call.calls_tools else []
         self._common: dict[str, Any] = {
@@ -82,7 +92,25 @@ class ChatChunkWriter:
     def status(self, number: int, line: WireLine) -> bytes:
         # With a choice and a text: many clients look at the first choice of every chunk.
         choice = ChunkChoice(index=number, delta=ChoiceDelta(content=""))
-        return self._event([choice], x_status=msgspec.convert(line["status"], StreamStatus))
+        status = msgspec.convert(line["status"], StreamStatus)
+        events = [self._event([choice], x_status=status)] if is_waiting(line, self._began_at) else []
+        if self._returns_progress and status.prompt:
+            events += [
+                self._event([choice], prompt_progress=progress) for progress in self._progress(number, status.prompt)
+            ]
+        return b"".join(events)
+
+    def _progress(self, number: int, progress: PromptProgress) -> list[TimedProgress]:
+        """Return what is new, first the reused tokens alone, as llama-server begins."""
+        steps = [progress.processed] if number in self._processed else [progress.cache, progress.processed]
+        time_ms = round((time.monotonic() - self._began_at) * 1000, 1)
+        reported = [
+            TimedProgress(total=progress.total, cache=progress.cache, processed=processed, time_ms=time_ms)
+            for processed in steps
+            if processed > self._processed.get(number, -1)
+        ]
+        self._processed[number] = max(progress.processed, self._processed.get(number, 0))
+        return reported
 
     def ended(self, number: int, line: WireLine) -> bytes:
         text = self.token(number, line) if line["token"] or "thought" in line else b""

@@ -1,13 +1,14 @@
 """The chunks of a streamed completion of raw prompts."""
 
 import json
+import time
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
 from chat.api.openai.choices import AcceptedCall
-from chat.api.openai.streams import data_event
+from chat.api.openai.streams import data_event, is_waiting
 from chat.schemas.answer_types import as_json
 from chat.schemas.openai.completion_answers import TextChoice, TextCompletion, TextLogprobs
 from chat.schemas.openai.rendering import finish_reason, timings_of, token_logprob, usage_of
@@ -23,6 +24,7 @@ class CompletionChunkWriter:
     def __init__(self, accepted: AcceptedCall, echoed: list[str]) -> None:
         self._accepted = accepted
         self._echoed = echoed
+        self._began_at = time.monotonic()
         self._offsets = [0] * len(accepted.turns)
         self._common: dict[str, Any] = {
             "id": f"cmpl-{accepted.id.hex}",
@@ -45,6 +47,8 @@ class CompletionChunkWriter:
         return self._event([TextChoice(index=number, text=line["token"], logprobs=logprobs)])
 
     def status(self, number: int, line: WireLine) -> bytes:
+        if not is_waiting(line, self._began_at):
+            return b""
         status = msgspec.convert(line["status"], StreamStatus)
         return self._event([TextChoice(index=number, text="")], x_status=status)
 

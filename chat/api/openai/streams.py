@@ -4,6 +4,7 @@ Knows the order of events; ``ChunkWriter`` knows the chunks of one endpoint.
 """
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, Protocol
@@ -18,8 +19,10 @@ from chat.errors import ChatError
 from chat.schemas.answer_types import as_json
 from chat.schemas.openai.errors import OpenAIError
 from chat.streaming.events import WireLine
+from inference.enums import StreamState
 
 DONE = b"data: [DONE]\n\n"
+SHORT_PREFILL_SECS = 0.5
 
 
 class ChunkWriter(Protocol):
@@ -43,6 +46,14 @@ def data_event(value: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n\n"
 
 
+def is_waiting(line: WireLine, began_at: float) -> bool:
+    """Return whether a state is one that a user waits for: not a prompt that is computed at once."""
+    status = line["status"]
+    if status["state"] != StreamState.PREFILL:
+        return True
+    return status.get("progress", 0.0) < 1 and time.monotonic() - began_at >= SHORT_PREFILL_SECS
+
+
 def status_comment(line: WireLine) -> bytes:
     """Return a comment about the state for people who watch the bytes; clients skip it."""
     status = line["status"]
@@ -54,12 +65,14 @@ def status_comment(line: WireLine) -> bytes:
 
 async def _events(accepted: AcceptedCall, caller: Caller, writer: ChunkWriter) -> AsyncIterator[bytes]:
     lasts: dict[int, WireLine] = {}
+    began_at = time.monotonic()
     try:
         async with aclosing(choice_lines(accepted, caller)) as source:
             async for number, line in source:
                 if line is not None and line["done"]:
                     lasts[number] = _checked(line)
-                yield PING if line is None else _chunk(writer, number, line)
+                if chunk := PING if line is None else _chunk(writer, number, line, began_at):
+                    yield chunk
         if len(lasts) < len(accepted.turns):
             raise restarting(str(accepted.id))
     except ChatError as error:
@@ -78,11 +91,11 @@ def _checked(line: WireLine) -> WireLine:
     return line
 
 
-def _chunk(writer: ChunkWriter, number: int, line: WireLine) -> bytes:
+def _chunk(writer: ChunkWriter, number: int, line: WireLine, began_at: float) -> bytes:
     if line["done"]:
         return writer.ended(number, line)
     if "generation_id" in line:
         return writer.started(number, line)
     if "status" in line:
-        return status_comment(line) + writer.status(number, line)
+        return (status_comment(line) if is_waiting(line, began_at) else b"") + writer.status(number, line)
     return writer.token(number, line)

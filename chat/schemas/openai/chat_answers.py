@@ -5,7 +5,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from chat.schemas.answer_types import HistoryNote, SourceAnswer, ThoughtText
-from chat.schemas.stream_types import StreamStatus
+from chat.schemas.stream_types import PromptProgress, StreamStatus
 
 CompletionFinish = Literal["stop", "length", "tool_calls"]
 
@@ -156,9 +156,16 @@ class ChunkChoice(Struct, frozen=True, kw_only=True):
     finish_reason: CompletionFinish | None = None
 
 
+class TimedProgress(PromptProgress, frozen=True, kw_only=True):
+    """Progress in llama-server's names. ``time_ms``: since the stream began."""
+
+    time_ms: float
+
+
 class ChatCompletionChunk(Struct, frozen=True, kw_only=True):
-    """An event of a stream. ``x_status`` reports a state between two tokens; ``conversation_id`` and ``message_id``
-    are in the first chunk, ``timings`` in the last of a choice, ``usage`` in one of its own when asked for."""
+    """An event of a stream. ``x_status`` reports what the answer waits for, ``prompt_progress`` on request the tokens
+    of the prompt; ``conversation_id`` and ``message_id`` are in the first chunk, ``timings`` in the last of a choice,
+    ``usage`` in one of its own when asked for."""
 
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
@@ -169,6 +176,7 @@ class ChatCompletionChunk(Struct, frozen=True, kw_only=True):
     usage: CompletionUsage | UnsetType | None = UNSET
     timings: Timings | UnsetType = UNSET
     x_status: StreamStatus | UnsetType = UNSET
+    prompt_progress: TimedProgress | UnsetType = UNSET
     conversation_id: str | UnsetType | None = UNSET
     message_id: str | UnsetType | None = UNSET
     metadata: dict[str, Any] | UnsetType = UNSET

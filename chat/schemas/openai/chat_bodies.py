@@ -46,6 +46,7 @@ class SamplingBody(RunOptionsBody, frozen=True, kw_only=True):
     n: ChoiceCount | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    return_progress: Annotated[bool, Meta(description="Chunks with `prompt_progress`, of a chat.")] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,10 +98,16 @@ class CompletionCall:
     is_stream: bool
     has_usage_chunk: bool
     calls_tools: bool = False  # its answers may
+    returns_progress: bool = False  # of the prompt
 
     @classmethod
     def of(cls, body: SamplingBody) -> "CompletionCall":
-        return cls(model=body.model, is_stream=bool(body.stream), has_usage_chunk=body.has_usage_chunk)
+        return cls(
+            model=body.model,
+            is_stream=bool(body.stream),
+            has_usage_chunk=body.has_usage_chunk,
+            returns_progress=bool(body.return_progress),
+        )
 
 
 # Values of a field that ask for nothing; every other one is refused.

@@ -200,7 +200,9 @@ class EngineLoop:
         n_answers, n_prefill, n_drafted = _rows(batch)
         self.scheduler.commit(batch)
         prompts = [planned.sequence for planned in batch if planned.sequence.state is SequenceState.PREFILL]
-        progress = [PrefillProgress(prompt.id, prompt.n_computed, len(prompt.tokens)) for prompt in prompts]
+        progress = [
+            PrefillProgress(prompt.id, prompt.n_computed, len(prompt.tokens), prompt.n_cached) for prompt in prompts
+        ]
         emissions, ended = self._output.process(batch, logits)
         step_ms = (time.monotonic() - began) * 1000
         self._cost.observe(n_answers + n_drafted, n_prefill, step_ms)

@@ -118,11 +118,12 @@ class Deferred(Frame, frozen=True, tag=True):
 
 
 class PrefillProgress(Frame, frozen=True, tag=True):
-    """Number of prompt tokens computed so far."""
+    """Number of prompt tokens computed so far; ``n_cached`` of them were reused."""
 
     sequence_id: str
     n_done: int
     n_total: int
+    n_cached: int = 0
 
 
 class Checkpointed(Frame, frozen=True, tag=True, kw_only=True):
