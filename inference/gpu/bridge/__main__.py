@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s bridge %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("inference.gpu.sdk.tenant").addFilter(_in_one_line)
     neighbour = _neighbour(options, parser)
     bridge = Bridge(neighbour, pause_secs=options.pause_secs)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -60,6 +61,15 @@ def main(arguments: list[str] | None = None) -> int:
     if not is_whole:
         log.error("not resumed, a later bridge with the same commands tries again neighbour=%s", neighbour.name)
     return 0 if is_whole else 1
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Replace the traceback of a program that did not leave, which is no fault of the code, by its reason."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, NeighbourError):
+        record.msg, record.args = "%s: %s", (record.getMessage(), error)
+        record.exc_info = None
+    return True
 
 
 def _parser() -> argparse.ArgumentParser:
