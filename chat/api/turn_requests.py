@@ -101,10 +101,17 @@ async def ask_chat(
     async with in_arrival_order(is_long=is_long):
         # Decoding ten thousand messages would hold up the event loop.
         body = await in_thread(lambda: read(read_object(request)))
-        key = idempotency_key(request)
-        stops = not goes_on_alone or stops_when_left(body.priority, key)
-        begin = partial(turns.start_turn, caller=caller, request=body, idempotency_key=key, request_digest=body.digest)
-        return AcceptedTurn(await start(begin, caller=caller, stops=stops, is_long=is_long), stops)
+        return await accepted_chat(request, caller, body, goes_on_alone=goes_on_alone)
+
+
+async def accepted_chat(
+    request: HttpRequest, caller: Caller, body: ChatRequest, *, goes_on_alone: bool
+) -> AcceptedTurn:
+    """Store the turn of a request that was read already."""
+    key = idempotency_key(request)
+    stops = not goes_on_alone or stops_when_left(body.priority, key)
+    begin = partial(turns.start_turn, caller=caller, request=body, idempotency_key=key, request_digest=body.digest)
+    return AcceptedTurn(await start(begin, caller=caller, stops=stops, is_long=has_long_body(request)), stops)
 
 
 async def ask_completion(request: HttpRequest, caller: Caller) -> AcceptedTurn:

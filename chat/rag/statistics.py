@@ -2,14 +2,17 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
+from typing import Literal
 
 from django.db.models import Count, Max, Min, QuerySet
-from django.db.models.functions import TruncDate
+from django.db.models.functions import Trunc
 from django.utils import timezone
 
 from chat.rag import listing
 from chat.rag.models import Segment
+
+TimeUnit = Literal["hour", "day", "month"]
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,23 @@ def emotion_counts(segments: QuerySet[Segment]) -> Counter[str]:
     return counts
 
 
-def emotions_by_day(segments: QuerySet[Segment]) -> dict[date, Counter[str]]:
-    """Count segments with an emotion by day, in the time zone of GEMMA_TIME_ZONE, the first day first."""
-    days: dict[date, Counter[str]] = {}
-    by_day = segments.exclude(emotion="").annotate(day=TruncDate("said_at", tzinfo=timezone.get_default_timezone()))
-    rows = by_day.order_by("day").values_list("day", "emotion").annotate(Count("pk", distinct=True))
-    for day, emotion, n_segments in rows:
-        days.setdefault(day, Counter())[emotion.lower()] += n_segments
-    return days
+def emotions_by_time(segments: QuerySet[Segment], unit: TimeUnit) -> dict[datetime, Counter[str]]:
+    """Count segments by emotion and the beginning of their hour, day or month in GEMMA_TIME_ZONE, the first first."""
+    times: dict[datetime, Counter[str]] = {}
+    by_time = segments.annotate(time=Trunc("said_at", unit, tzinfo=timezone.get_default_timezone()))
+    rows = by_time.order_by("time").values_list("time", "emotion").annotate(Count("pk", distinct=True))
+    for time, emotion, n_segments in rows:
+        times.setdefault(time, Counter())[emotion.lower()] += n_segments
+    return times
+
+
+def emotions_by_speaker(segments: QuerySet[Segment]) -> dict[str, Counter[str]]:
+    """Count segments by speaker and emotion, the one with the most segments first."""
+    speakers: dict[str, Counter[str]] = {}
+    rows = segments.order_by().values_list("speaker", "emotion").annotate(Count("pk", distinct=True))
+    for speaker, emotion, n_segments in rows:
+        speakers.setdefault(speaker, Counter())[emotion.lower()] += n_segments
+    return dict(sorted(speakers.items(), key=lambda item: (-item[1].total(), item[0])))
 
 
 def transcript_range(owner: str) -> TimeRange:

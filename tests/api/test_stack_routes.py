@@ -249,6 +249,32 @@ class TestEmotions:
         assert answer["avg_pace_wpm"] == pytest.approx(sum(paces) / len(paces), abs=0.1)
         assert answer["avg_pitch_mean"] == 102.0
 
+    def test_over_time_and_by_speaker(self, api: Api) -> None:
+        answer = api.get("/emotions/analytics?period=all").body
+        assert answer["summary"] == api.get("/emotions/stats?period=all").body
+        assert answer["timeline"] == {
+            "labels": ["2026-02", "2026-03"],
+            "emotions": {"joy": [2, 2], "anger": [1, 1], "sadness": [0, 0], "neutral": [1, 1], "fear": [1, 1]},
+        }
+        by_name = {speaker["speaker"]: speaker for speaker in answer["speakers"]}
+        assert [speaker["speaker"] for speaker in answer["speakers"]] == ["Ann", "Bob"]
+        assert (by_name["Ann"]["segments"], by_name["Bob"]["segments"]) == (6, 4)
+        assert by_name["Bob"]["speech_metrics"]["pitch_mean"] == 102.0
+        assert by_name["Bob"]["dominant_emotion"] in ("joy", "neutral")
+
+    @pytest.mark.parametrize(("period", "label"), [("today", "T00:00"), ("week", ""), ("month", "")])
+    def test_labels_of_a_period(self, period: str, label: str) -> None:
+        api = Api()
+        at: datetime = timezone.localtime().replace(hour=0, minute=0, second=1)
+        api.post("/index/transcript", recording("now", at.isoformat(), LINES[:1]))
+        timeline = api.get(f"/emotions/analytics?period={period}").body["timeline"]
+        assert timeline["labels"] == [f"{at:%Y-%m-%d}{label}"]
+        assert timeline["emotions"]["joy"] == [1]
+
+    def test_nothing_stored(self) -> None:
+        answer = Api().get("/emotions/analytics").body
+        assert (answer["summary"]["total_analyzed"], answer["timeline"]["labels"], answer["speakers"]) == (0, [], [])
+
     def test_an_unknown_period(self, api: Api) -> None:
         answer = api.get("/emotions/stats?period=decade")
         assert (answer.status, answer.body["error"]["field"]) == (400, "period")
@@ -304,6 +330,7 @@ def test_the_time_that_recordings_cover(api: Api) -> None:
 
 
 PATHS = ["/memory/emotions/stats", "/emotions/stats?period=all", "/emotions/moments", "/debug/transcripts/time-range"]
+ANALYTICS = "/emotions/analytics?period=all"
 
 
 def test_nobody_sees_the_memories_of_others(api: Api) -> None:
@@ -312,20 +339,21 @@ def test_nobody_sees_the_memories_of_others(api: Api) -> None:
     numbers = [other.get(path).body for path in PATHS]
     assert [numbers[0]["total_analyzed"], numbers[1]["total_analyzed"], numbers[2]["count"]] == [0, 0, 0]
     assert numbers[3]["segment_count"] == 0
+    assert other.get(ANALYTICS).body["speakers"] == []
     assert other.post("/transcripts/query", {}).body["total"] == 0
     assert other.post("/transcripts/query", {"keywords": "storm", "search_type": "semantic"}).body["total"] == 0
 
 
 OTHERS = ["/stats", "/models/list", "/settings"]
-NOT_SERVED = ["/analyze", "/score-chunk", "/settings/update"]
+NOT_SERVED = ["/score-chunk", "/settings/update"]
 
 
-@pytest.mark.parametrize("path", [*PATHS, *OTHERS])
+@pytest.mark.parametrize("path", [*PATHS, ANALYTICS, *OTHERS])
 def test_reading_needs_credentials_elsewhere(path: str) -> None:
     assert Api("203.0.113.7").get(path).outcome == (401, "not_authenticated")
 
 
-@pytest.mark.parametrize("path", ["/transcripts/query", "/chat/rag", *NOT_SERVED])
+@pytest.mark.parametrize("path", ["/transcripts/query", "/chat/rag", "/analyze", *NOT_SERVED])
 def test_so_does_posting(path: str) -> None:
     assert Api("203.0.113.7").post(path, {}).outcome == (401, "not_authenticated")
 

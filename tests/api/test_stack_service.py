@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from chat.schemas.decoding import decode
+from chat.schemas.stack.analysis import AnalysisAnswer
 from chat.schemas.stack.service import RagChatAnswer
 from tests.api.live import make_users, say
 from tests.live_stack import LiveStack
@@ -98,3 +99,46 @@ def test_statistics_and_settings(client: httpx.Client) -> None:
 def test_the_models_of_openais_clients_are_still_there(client: httpx.Client) -> None:
     assert client.get("/models").json()["object"] == "list"
     assert client.get("/v1/models/list").json()["error"]["code"] == "model_not_found"
+
+
+class TestAnalysis:
+    def test_the_chosen_segments_are_in_the_prompt(self, client: httpx.Client) -> None:
+        prompt = f"Judge these: {{transcripts}} [[say: {TEXT}]]"
+        body = {"filters": {"speakers": "sarah", "limit": 2, "context_lines": 1}, "custom_prompt": prompt}
+        response = client.post("/analyze", json=body | {"max_tokens": 64})
+        assert response.status_code == 200, response.text
+        answer = response.json()
+        decode(AnalysisAnswer, answer)
+        assert (answer["success"], answer["analysis"], answer["transcripts_analyzed"]) == (True, TEXT, 2)
+        assert answer["filters_applied"] == body["filters"]
+        assert answer["prompt_used"].startswith("Judge these: [20")
+        assert "Sarah: The harbour of town" in answer["prompt_used"]
+        assert answer["model"]
+
+    def test_it_becomes_no_conversation(self, client: httpx.Client) -> None:
+        before = client.get("/api/conversations/").json()["count"]
+        assert client.post("/analyze", json={"custom_prompt": f"[[say: {TEXT}]]"}).json()["analysis"] == TEXT
+        assert client.get("/api/conversations/").json()["count"] == before
+
+    def test_without_a_prompt_it_has_one(self, client: httpx.Client) -> None:
+        answer = client.post("/analyze", json={"max_tokens": 5}).json()
+        assert (answer["success"], answer["transcripts_analyzed"] > 0) == (True, True)
+
+    def test_nothing_matches(self, client: httpx.Client) -> None:
+        answer = client.post("/analyze", json={"filters": {"speakers": ["Nobody"]}}).json()
+        assert (answer["success"], answer["analysis"]) == (False, "")
+        assert "no transcript segments" in answer["error"]
+
+    @pytest.mark.parametrize(
+        ("body", "field"),
+        [
+            ({"filters": 7}, "filters"),
+            ({"filters": {"limit": -2}}, "filters.limit"),
+            ({"filters": {"start_date": "soon"}}, "filters.start_date"),
+            ({"custom_prompt": 7}, "custom_prompt"),
+            ({"temperature": "hot"}, "temperature"),
+        ],
+    )
+    def test_bad_input_is_named(self, client: httpx.Client, body: Json, field: str) -> None:
+        response = client.post("/analyze", json=body)
+        assert (response.status_code, response.json()["error"]["field"]) == (400, field)

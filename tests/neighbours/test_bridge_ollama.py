@@ -186,6 +186,12 @@ def test_one_that_is_not_running_is_off(wire: Wire, server: FakeOllama, start: S
     assert not server.is_on_gpu()
 
 
+def test_a_name_that_is_not_found_says_nothing_about_it() -> None:
+    with pytest.raises(NeighbourError, match="does not answer"):
+        Ollama("http://no-such-host.invalid:11434").is_off()
+    assert Ollama("http://127.0.0.1:9").is_off()
+
+
 @pytest.mark.parametrize("coordinator", ["v1", "v2"], indirect=True)
 def test_beside_an_outside_coordinator(coordinator: NeighbourCoordinator, server: FakeOllama, start: START) -> None:
     start()

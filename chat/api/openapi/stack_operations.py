@@ -2,7 +2,7 @@
 
 from chat.api.openapi.operation import KEY, PAGE, STORE_ERRORS, TURN_ERRORS, Operation, Parameter
 from chat.schemas.answer_types import ErrorAnswer
-from chat.schemas.stack import emotions, service, transcripts
+from chat.schemas.stack import analysis, emotions, service, transcripts
 
 _DATE = {"type": "string", "maxLength": 40}
 _SPAN = (
@@ -52,6 +52,16 @@ STACK_OPERATIONS = (
         parameters=(_PERIOD,),
     ),
     Operation(
+        "emotions-analytics",
+        "get",
+        "/emotions/analytics",
+        "Emotions of a period, over time and by speaker",
+        "stack",
+        emotions.EmotionAnalyticsAnswer,
+        errors=(400, 503),
+        parameters=(_PERIOD,),
+    ),
+    Operation(
         "emotions-moments",
         "get",
         "/emotions/moments",
@@ -96,6 +106,17 @@ STACK_OPERATIONS = (
         service.ServiceSettingsAnswer,
         errors=(503,),
     ),
+    Operation(
+        "analyze",
+        "post",
+        "/analyze",
+        "An analysis of stored segments",
+        "stack",
+        analysis.AnalysisAnswer,
+        analysis.AnalyzeBody,
+        errors=TURN_ERRORS,
+        parameters=(KEY,),
+    ),
     # Not served: the error names the way to get it here.
     Operation(
         "model-settings-update",
@@ -107,6 +128,5 @@ STACK_OPERATIONS = (
         status=501,
         errors=(503,),
     ),
-    Operation("analyze", "post", "/analyze", "Not served", "stack", ErrorAnswer, status=501, errors=(503,)),
     Operation("score-chunk", "post", "/score-chunk", "Not served", "stack", ErrorAnswer, status=501, errors=(503,)),
 )

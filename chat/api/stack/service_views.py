@@ -1,6 +1,6 @@
 """Routes of the stack's chat service beside /chat: its chat with memories, its statistics and settings.
 
-What it computes from prompts or data of its own is answered with 501 and the way to get it here.
+What it computes from prompts of its own is answered with 501 and the way to get it here.
 """
 
 from django.conf import settings
@@ -8,13 +8,18 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from chat.access.callers import Caller
+from chat.api.body_parsing import read_object
 from chat.api.chat_views import whole_answer
 from chat.api.json_response import json_response
-from chat.api.keepalive import patient_json
-from chat.api.turn_requests import ask_chat, for_callers
+from chat.api.keepalive import Body, patient_json
+from chat.api.stack.transcript_views import chosen_segments
+from chat.api.turn_requests import accepted_chat, ask_chat, for_callers
 from chat.errors import NotServed
+from chat.schemas.answer_types import as_json
+from chat.schemas.stack import analysis as wire_analysis
 from chat.schemas.stack import service as wire
 from chat.streaming.background import in_thread
+from inference.models import Generation
 from inference.monitoring import worker_report
 
 
@@ -47,11 +52,20 @@ async def model_settings(request: HttpRequest, caller: Caller) -> HttpResponseBa
 
 @for_callers("POST")
 async def analyze(request: HttpRequest, caller: Caller) -> HttpResponseBase:
-    """POST /analyze"""
-    raise NotServed(
-        "this service has no prompts of its own for analyses: get the segments from /transcripts/query, and post them "
-        "with your prompt to /chat, as context"
-    )
+    """POST /analyze: a prompt about stored segments, which becomes no conversation."""
+    chosen = wire_analysis.analysis(await in_thread(read_object, request))
+    items, _ = await in_thread(chosen_segments, chosen.query, caller)
+    if not items:
+        error = "no transcript segments match the filters"
+        return json_response(wire_analysis.AnalysisAnswer(success=False, filters_applied=chosen.filters, error=error))
+    prompt = wire_analysis.prompt_of(chosen, items)
+    turn_request = wire_analysis.analysis_request(chosen, prompt)
+    accepted = await accepted_chat(request, caller, turn_request, goes_on_alone=True)
+
+    def render(generation: Generation) -> Body:
+        return as_json(wire_analysis.analysis_answer(chosen, prompt, len(items), generation))
+
+    return await patient_json(whole_answer(accepted, caller, render))
 
 
 @for_callers("POST")

@@ -3,10 +3,9 @@
 As the other routes of memories: services see the shared ones, users their own besides.
 """
 
-from collections.abc import Iterator
-from statistics import fmean
+from collections.abc import Iterable
 
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from msgspec import Struct
@@ -34,7 +33,7 @@ N_MEASURED = 2_000  # newest segments that the means of speech are taken from
 def query_transcripts(request: HttpRequest, caller: Caller) -> Struct:
     """POST /transcripts/query"""
     query = transcripts.segment_query(read_object(request))
-    items, total = _found(query, caller) if query.is_semantic and query.keywords else _listed(query, owner_of(caller))
+    items, total = chosen_segments(query, caller)
     n_seen = query.offset + len(items)
     return transcripts.SegmentQueryAnswer(
         items=items,
@@ -54,7 +53,7 @@ def memory_emotions(request: HttpRequest, caller: Caller) -> Struct:
     said = listing.segments_between(
         owner_of(caller), start=first_moment(span.start_date), end=last_moment(span.end_date)
     )
-    return emotions.memory_emotions(span, statistics.emotion_counts(said), statistics.emotions_by_day(said))
+    return emotions.memory_emotions(span, statistics.emotion_counts(said), statistics.emotions_by_time(said, "day"))
 
 
 @served("GET")
@@ -62,12 +61,22 @@ def emotion_stats(request: HttpRequest, caller: Caller) -> Struct:
     """GET /emotions/stats"""
     period = emotions.period_choice(request.GET)
     said = listing.segments_between(owner_of(caller), start=emotions.period_start(period, timezone.localtime()))
-    measures = [segment_measures(segment, None) for segment in said.order_by("-said_at", "-pk")[:N_MEASURED]]
-    return emotions.emotion_stats(
-        period,
-        statistics.emotion_counts(said),
-        pace_wpm=_mean(_numbers(measures, "pace_wpm")),
-        pitch=_mean(_numbers(measures, "pitch_mean")),
+    return emotions.emotion_stats(period, statistics.emotion_counts(said), _speech(_newest(said)))
+
+
+@served("GET")
+def emotion_analytics(request: HttpRequest, caller: Caller) -> Struct:
+    """GET /emotions/analytics"""
+    period = emotions.period_choice(request.GET)
+    said = listing.segments_between(owner_of(caller), start=emotions.period_start(period, timezone.localtime()))
+    newest, unit = _newest(said), emotions.UNITS[period]
+    return emotions.EmotionAnalyticsAnswer(
+        summary=emotions.emotion_stats(period, statistics.emotion_counts(said), _speech(newest)),
+        timeline=emotions.emotion_timeline(statistics.emotions_by_time(said, unit), unit),
+        speakers=[
+            emotions.speaker_emotions(name, counts, _speech(segment for segment in newest if segment.speaker == name))
+            for name, counts in statistics.emotions_by_speaker(said).items()
+        ],
     )
 
 
@@ -98,6 +107,11 @@ def time_range(request: HttpRequest, caller: Caller) -> Struct:
         segment_range=_as_range(said),
         updated_at=timezone.now().isoformat(),
     )
+
+
+def chosen_segments(query: SegmentQuery, caller: Caller) -> tuple[list[SegmentItem], int]:
+    """Return a page of segments, and the number of all. Raises Unavailable."""
+    return _found(query, caller) if query.is_semantic and query.keywords else _listed(query, owner_of(caller))
 
 
 def _listed(query: SegmentQuery, owner: str) -> tuple[list[SegmentItem], int]:
@@ -139,13 +153,9 @@ def _as_range(times: TimeRange) -> transcripts.MomentRange:
     )
 
 
-def _numbers(measures: list[dict[str, object]], name: str) -> Iterator[float]:
-    for measure in measures:
-        value = measure.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            yield value
+def _newest(said: QuerySet[Segment]) -> list[Segment]:
+    return list(said.order_by("-said_at", "-pk")[:N_MEASURED])
 
 
-def _mean(numbers: Iterator[float]) -> float:
-    values = list(numbers)
-    return round(fmean(values), 1) if values else 0.0
+def _speech(spoken: Iterable[Segment]) -> emotions.SpeechMetrics:
+    return emotions.speech_metrics(segment_measures(segment, None) for segment in spoken)

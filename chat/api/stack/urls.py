@@ -9,6 +9,7 @@ urlpatterns: list[URLPattern] = [
     re_path(r"^transcripts/query/?$", transcripts.query_transcripts, name="transcripts-query"),
     re_path(r"^memory/emotions/stats/?$", transcripts.memory_emotions, name="memory-emotions"),
     re_path(r"^emotions/stats/?$", transcripts.emotion_stats, name="emotions-stats"),
+    re_path(r"^emotions/analytics/?$", transcripts.emotion_analytics, name="emotions-analytics"),
     re_path(r"^emotions/moments/?$", transcripts.emotion_moments, name="emotions-moments"),
     re_path(r"^debug/transcripts/time-range/?$", transcripts.time_range, name="transcripts-time-range"),
     re_path(r"^chat/rag/?$", service.chat_rag, name="chat-rag"),

@@ -1,13 +1,15 @@
 """Answers of the RAG service's statistics of emotions, and the parameters that they take."""
 
 from collections import Counter
-from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from statistics import fmean
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from chat.rag.models import Segment
+from chat.rag.statistics import TimeUnit
 from chat.schemas.dates import IsoDate, check_span
 from chat.schemas.decoding import decode
 from chat.schemas.filters import Emotion, Name
@@ -16,6 +18,9 @@ NEUTRAL = "neutral"  # of a segment without an emotion
 ANY_EMOTION = "all"
 JOY = "joy"
 NEGATIVE = ("anger", "sadness", "fear", "disgust")
+SHOWN = (JOY, "anger", "sadness", NEUTRAL)  # on every timeline, also where nobody felt them
+LABEL_CHARS: dict[TimeUnit, int] = {"hour": len("2026-03-01T10:00"), "day": len("2026-03-01"), "month": len("2026-03")}
+UNITS: dict[str, TimeUnit] = {"today": "hour", "week": "day", "month": "day", "all": "month"}
 
 Period = Literal["today", "week", "month", "all"]
 
@@ -71,6 +76,35 @@ class EmotionStatsAnswer(Struct, frozen=True, kw_only=True):
     avg_pitch_mean: float
 
 
+class EmotionTimeline(Struct, frozen=True, kw_only=True):
+    """Counts by emotion, one for each label: an hour, a day or a month."""
+
+    labels: list[str]
+    emotions: dict[str, list[int]]
+
+
+class SpeechMetrics(Struct, frozen=True, kw_only=True):
+    """Means over the newest segments, 0 where nothing was measured."""
+
+    pace_wpm: Annotated[float, Meta(description="Words per minute.")]
+    pitch_mean: float
+
+
+class SpeakerEmotions(Struct, frozen=True, kw_only=True):
+    speaker: str
+    segments: int
+    dominant_emotion: str
+    speech_metrics: SpeechMetrics
+
+
+class EmotionAnalyticsAnswer(Struct, frozen=True, kw_only=True):
+    """Emotions of a period, over time and by speaker."""
+
+    summary: EmotionStatsAnswer
+    timeline: EmotionTimeline
+    speakers: list[SpeakerEmotions]
+
+
 class MomentAnswer(Struct, frozen=True, kw_only=True):
     id: str
     timestamp: str
@@ -113,30 +147,71 @@ def period_start(period: Period, now: datetime) -> datetime | None:
     return now - timedelta(days=days[period]) if period in days else None
 
 
-def memory_emotions(span: EmotionSpan, counts: Counter[str], days: Mapping[date, Counter[str]]) -> MemoryEmotionsAnswer:
-    named = Counter({emotion: count for emotion, count in counts.items() if emotion})
+def memory_emotions(
+    span: EmotionSpan, counts: Counter[str], days: Mapping[datetime, Counter[str]]
+) -> MemoryEmotionsAnswer:
+    named = _named(counts)
     return MemoryEmotionsAnswer(
         start_date=span.start_date or None,
         end_date=span.end_date or None,
         total_analyzed=named.total(),
         emotions=[EmotionCount(emotion=emotion, count=count) for emotion, count in named.most_common()],
-        timeline=[DayCounts(date=day.isoformat(), counts=dict(counter)) for day, counter in days.items()],
+        timeline=[
+            DayCounts(date=day.date().isoformat(), counts=dict(_named(counter)))
+            for day, counter in days.items()
+            if _named(counter)
+        ],
     )
 
 
-def emotion_stats(period: Period, counts: Counter[str], *, pace_wpm: float, pitch: float) -> EmotionStatsAnswer:
-    totals: Counter[str] = Counter()
-    for emotion, count in counts.items():
-        totals[emotion or NEUTRAL] += count
+def emotion_stats(period: Period, counts: Counter[str], speech: SpeechMetrics) -> EmotionStatsAnswer:
+    totals = _with_neutral(counts)
     return EmotionStatsAnswer(
         period=period,
         total_analyzed=totals.total(),
         joy_count=totals[JOY],
         negative_count=sum(totals[emotion] for emotion in NEGATIVE),
         emotion_totals=dict(totals.most_common()),
-        avg_pace_wpm=pace_wpm,
-        avg_pitch_mean=pitch,
+        avg_pace_wpm=speech.pace_wpm,
+        avg_pitch_mean=speech.pitch_mean,
     )
+
+
+def emotion_timeline(times: Mapping[datetime, Counter[str]], unit: TimeUnit) -> EmotionTimeline:
+    totals = {time: _with_neutral(counter) for time, counter in times.items()}
+    emotions = dict.fromkeys(SHOWN) | dict.fromkeys(emotion for counter in totals.values() for emotion in counter)
+    return EmotionTimeline(
+        labels=[time.isoformat()[: LABEL_CHARS[unit]] for time in totals],
+        emotions={emotion: [counter[emotion] for counter in totals.values()] for emotion in emotions},
+    )
+
+
+def speaker_emotions(speaker: str, counts: Counter[str], speech: SpeechMetrics) -> SpeakerEmotions:
+    [(dominant, _)] = _with_neutral(counts).most_common(1)
+    return SpeakerEmotions(speaker=speaker, segments=counts.total(), dominant_emotion=dominant, speech_metrics=speech)
+
+
+def speech_metrics(measures: Iterable[Mapping[str, object]]) -> SpeechMetrics:
+    """Return the means of what was measured of some segments."""
+    rows = list(measures)
+    return SpeechMetrics(pace_wpm=_mean(rows, "pace_wpm"), pitch_mean=_mean(rows, "pitch_mean"))
+
+
+def _named(counts: Counter[str]) -> Counter[str]:
+    return Counter({emotion: count for emotion, count in counts.items() if emotion})
+
+
+def _with_neutral(counts: Counter[str]) -> Counter[str]:
+    totals: Counter[str] = Counter()
+    for emotion, count in counts.items():
+        totals[emotion or NEUTRAL] += count
+    return totals
+
+
+def _mean(measures: Iterable[Mapping[str, object]], name: str) -> float:
+    values = [measure.get(name) for measure in measures]
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    return round(fmean(numbers), 1) if numbers else 0.0
 
 
 def moment_answer(segment: Segment) -> MomentAnswer:

@@ -119,7 +119,10 @@ class TimeRangeAnswer(Struct, frozen=True, kw_only=True):
 
 def segment_query(data: object) -> SegmentQuery:
     """Return the typed query. Raises InvalidRequest with the field's path."""
-    body = decode(SegmentQueryBody, data)
+    return segment_query_of(decode(SegmentQueryBody, data))
+
+
+def segment_query_of(body: SegmentQueryBody) -> SegmentQuery:
     return SegmentQuery(
         span=transcript_span(body),
         keywords=_keywords(body.keywords),

@@ -18,6 +18,7 @@ class LlamaModel:
 
     def __init__(self, pointer: int, path: Path) -> None:
         self.pointer = pointer
+        self._free = lib.llama_model_free  # found now: nothing can be imported while the process ends
         self.path = path
         self.vocab = lib.llama_model_get_vocab(pointer)
         # Scalars as text; llama.cpp leaves arrays out.
@@ -29,7 +30,7 @@ class LlamaModel:
         }
 
     def __del__(self) -> None:
-        lib.llama_model_free(self.pointer)
+        self._free(self.pointer)
 
     @classmethod
     def load_vocabulary(cls, path: Path) -> "LlamaModel":

@@ -32,43 +32,40 @@ class Bridge:
         # A program that an earlier bridge has paused comes back without a coordinator, too, like every tenant.
         self._resume_from = time.monotonic() + LONELY_SECS
         self._thread_id = threading.get_ident()
-        self._is_over = threading.Event()
-        self._is_impatient = threading.Event()
-        self._has_changed = threading.Event()
+        # A number and no event: a signal that came while its thread waits for an event could not set it.
+        self._n_stops = 0
 
     def stop(self) -> None:
-        """End ``serve``; called again: without waiting for the lease. Only sets events: signals call this."""
-        if self._is_over.is_set():
-            self._is_impatient.set()
-        self._is_over.set()
-        self._has_changed.set()
+        """End ``serve``; called again: without waiting for the lease. Signals call this."""
+        self._n_stops += 1
 
     # ---- called by the tenant ----
 
     def pause(self) -> None:
         """Return when the program has left. Raises NeighbourError when it has not within the time."""
-        if self._is_over.is_set() and threading.get_ident() == self._thread_id:
+        if self._n_stops and threading.get_ident() == self._thread_id:
             return  # no coordinator waits for this: the tenant leaves, and the program stays as it is
         self._is_lent = True
-        self._has_changed.set()
         began = time.monotonic()
         problem = "it still holds memory of the GPU"
         with self._calls:
             tried_at = -RETRY_SECS
             n_looks = 0
-            while time.monotonic() < began + self._pause_secs and not self._is_over.is_set():
+            while time.monotonic() < began + self._pause_secs and not self._n_stops:
                 try:
                     if time.monotonic() >= tried_at + RETRY_SECS and not self._neighbour.is_off():
                         tried_at = time.monotonic()
                         self._neighbour.leave()
                     n_looks = n_looks + 1 if self._neighbour.is_off() else 0
                 except NeighbourError as error:
-                    problem, n_looks = str(error), 0
-                    log.warning("not paused yet neighbour=%s error=%s", self._neighbour.name, error)
+                    n_looks = 0
+                    if str(error) != problem:  # once, not five times a second
+                        log.warning("not paused yet neighbour=%s error=%s", self._neighbour.name, error)
+                    problem = str(error)
                 if n_looks >= N_LOOKS:
                     log.info("paused neighbour=%s secs=%.1f", self._neighbour.name, time.monotonic() - began)
                     return
-                self._is_over.wait(LOOK_SECS)
+                time.sleep(LOOK_SECS)
         raise NeighbourError(f"{self._neighbour.name} has not left the GPU: {problem}")
 
     def resume(self) -> None:
@@ -78,16 +75,17 @@ class Bridge:
         self._resume_from = 0.0
         if self._must_resume:
             self._try_to_resume()
-        self._has_changed.set()
 
     # ---- the main thread ----
 
     def serve(self) -> bool:
         """Look after the program until ``stop``; return whether it was left as it was."""
-        while not self._is_over.is_set():
-            self._has_changed.wait(self._neighbour.watch_secs if self._is_lent else RETRY_SECS)
-            self._has_changed.clear()
-            self._look()
+        looked_at = time.monotonic()
+        while not self._n_stops:
+            time.sleep(LOOK_SECS)
+            if time.monotonic() >= looked_at + (self._neighbour.watch_secs if self._is_lent else RETRY_SECS):
+                self._look()
+                looked_at = time.monotonic()
         self._neighbour.interrupt()
         return self._end()
 
@@ -96,7 +94,7 @@ class Bridge:
         if not self._calls.acquire(blocking=False):
             return  # it is leaving or coming back now
         try:
-            if self._is_lent and not self._is_over.is_set():
+            if self._is_lent and not self._n_stops:
                 self._keep_off()
             elif self._must_resume and not self._is_lent and time.monotonic() >= self._resume_from:
                 self._try_to_resume()
@@ -124,14 +122,14 @@ class Bridge:
     def _end(self) -> bool:
         """Let the program come back, if possible once the lease has ended; return whether it has."""
         deadline = time.monotonic() + LEND_SECS
-        while self._is_lent and time.monotonic() < deadline and not self._is_impatient.is_set():
-            self._is_impatient.wait(LOOK_SECS)
+        while self._is_lent and time.monotonic() < deadline and self._n_stops == 1:
+            time.sleep(LOOK_SECS)
         if self._is_lent:
             log.warning("resumed although the gpu is lent: this bridge ends neighbour=%s", self._neighbour.name)
             self.resume()
         for _ in range(N_LAST_TRIES):
             if not self._must_resume:
                 return True
-            self._is_impatient.wait(LOOK_SECS)
+            time.sleep(LOOK_SECS)
             self._try_to_resume()
         return not self._must_resume

@@ -62,14 +62,20 @@ class Command:
         self._interrupted.clear()
         if self.needs_resume():
             self._run("resume", self._resume)
-            self._marker.unlink(missing_ok=True)
+            try:
+                self._marker.unlink(missing_ok=True)
+            except OSError as error:  # the next bridge starts a running program, which does no harm
+                log.warning("the state file remains neighbour=%s error=%s", self.name, error)
         self._is_stopped = False
 
     def interrupt(self) -> None:
         self._interrupted.set()
 
     def needs_resume(self) -> bool:
-        return self._marker.exists()
+        try:
+            return self._marker.exists()
+        except OSError:  # a folder of another user, in which nothing was written
+            return False
 
     def _mark(self) -> None:
         try:

@@ -74,15 +74,22 @@ class Ollama:
         """Return the answer, None where nothing listens."""
         try:
             return self._client.request(method, path, json=body)
-        except httpx.ConnectError:
-            return None
         except httpx.HTTPError as error:
+            if _is_refused(error):
+                return None
             raise NeighbourError(f"ollama at {self.url} does not answer ({type(error).__name__})") from error
 
 
 def _is_on_gpu(model: dict[str, Any]) -> bool:
     """A model without the field may be there."""
     return model.get("size_vram") != 0
+
+
+def _is_refused(error: BaseException | None) -> bool:
+    """Return whether the machine answered that nothing listens: a name or a route that is missing says nothing."""
+    while error is not None and not isinstance(error, ConnectionRefusedError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def url_of_environment(value: str | None) -> str:
