@@ -145,6 +145,29 @@ def test_the_result_of_a_call_continues_its_conversation(client: httpx.Client) -
     assert second["usage"]["prompt_tokens_details"]["cached_tokens"] >= first["usage"]["total_tokens"] - 1
 
 
+def test_tools_beside_memories(client: httpx.Client) -> None:
+    """The prompt is built after the retrieval, from what the row holds."""
+    choice = choice_of(client, say(ROME, tools=TOOLS, use_rag=True))
+    [call] = choice["message"]["tool_calls"]
+    assert call["function"]["name"] == "weather"
+
+
+def test_choices_have_calls_of_their_own(client: httpx.Client) -> None:
+    body = say("x", tools=TOOLS[:1], tool_choice="required", n=3, temperature=1.5, seed=1, parallel_tool_calls=False)
+    answer = client.post(PATH, json=body).json()
+    calls = [call for choice in answer["choices"] for call in choice["message"]["tool_calls"]]
+    assert len({call["id"] for call in calls}) == 3
+    chunks = events_of(client, body)
+    assert finishes_of(chunks) == [(number, "tool_calls") for number in range(3)]
+
+
+def test_a_repeated_request_has_the_same_calls(client: httpx.Client) -> None:
+    first, second = (
+        client.post(PATH, json=say(ROME, tools=TOOLS), headers={"Idempotency-Key": "tools-1"}).json() for _ in range(2)
+    )
+    assert first["choices"] == second["choices"]
+
+
 def test_tools_are_in_the_prompt(client: httpx.Client) -> None:
     body = {"messages": [{"role": "user", "content": "hi"}], "tools": TOOLS}
     prompt = client.post("/apply-template", json=body).json()["prompt"]

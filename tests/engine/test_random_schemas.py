@@ -8,11 +8,15 @@ import os
 from typing import Any
 
 import jsonschema
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from inference.engine.backends.llama_backend import LlamaBackend
+from inference.engine.config import EngineConfig
 from inference.engine.grammar.checking import schema_problem
 from inference.engine.grammar.sources import from_json_schema
+from tests.engine.conftest import REAL_SLOTS
 from tests.engine.harness import Harness, fake_config
 from tests.engine.random_model import RandomBackend
 
@@ -61,6 +65,25 @@ def combined(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict
 
 
 SCHEMAS = st.recursive(LEAVES, combined, max_leaves=6)
+
+
+@pytest.mark.real_model
+@settings(
+    max_examples=max(4, N_EXAMPLES // 10), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
+@given(SCHEMAS, st.integers(0, 2**31))
+def test_the_real_model_obeys(
+    real_backend: LlamaBackend, real_config: EngineConfig, schema: dict[str, Any], seed: int
+) -> None:
+    if schema_problem(schema) is not None:
+        return
+    for slot in range(REAL_SLOTS):
+        real_backend.remove(slot)
+    harness = Harness(real_backend, real_config)
+    harness.ask("a", "Make something up.", grammar=from_json_schema(schema), temperature=1.0, seed=seed, max_tokens=150)
+    harness.run()
+    if harness.ended("a").reason == "stop":
+        jsonschema.validate(json.loads(harness.text("a")), schema)
 
 
 def answered(schema: dict[str, Any], seed: int, *, drafts: bool, emitted: list[int]) -> tuple[list[int], str]:

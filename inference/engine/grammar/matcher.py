@@ -28,7 +28,7 @@ class GrammarMatcher:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing may follow but the end."""
+        """Return whether nothing but the end may follow."""
         return bool(self._native.is_stopped())
 
     def restrict(self, logits: Logits) -> None:
