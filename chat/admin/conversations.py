@@ -46,6 +46,7 @@ class ConversationAdmin(ReadOnlyAdmin):
     )
     list_filter = (OwnerFilter, "updated_at", StatusFilter, DeviceFilter, SourcesFilter)
     search_fields = (
+        # Folded columns: case, width and composition of letters do not matter, on both databases.
         "title_folded__contains",
         "messages__content_folded__contains",
         "messages__generation__text_folded__contains",
@@ -77,10 +78,12 @@ class ConversationAdmin(ReadOnlyAdmin):
         exact_id: uuid.UUID | None = None
         with suppress(ValueError):
             exact_id = uuid.UUID(search_term.strip())
+        # An id matches as a whole; it is not searched in every text.
         if exact_id:
             inside = Message.objects.filter(Q(pk=exact_id) | Q(generation=exact_id), conversation=OuterRef("pk"))
             return queryset.filter(Q(pk=exact_id) | Exists(inside)), False
         matches, may_have_duplicates = super().get_search_results(request, queryset, folded(search_term))
+        # Owners are stored as keys, which no operator knows.
         if owners := owners_named(search_term) if search_term.strip() else []:
             matches |= queryset.filter(owner__in=owners)
         return matches, may_have_duplicates
@@ -96,12 +99,14 @@ class ConversationAdmin(ReadOnlyAdmin):
         }
 
     def save_model(self, request: HttpRequest, obj: Conversation, form: "ModelForm[Any]", change: bool) -> None:
+        # Not obj.save(): it would write back columns that a running turn has changed since the page was loaded.
         operations.rename_conversation(obj, obj.title)
 
     def get_deleted_objects(
         self, objs: QuerySet[Any] | Sequence[Any], request: HttpRequest
     ) -> tuple[list[Any], dict[Any, Any], set[str], list[Any]]:
         """List the conversations with their message counts, not every message."""
+        # Django's own list has a line for each message, summary and generation.
         conversations = list(objs)
         sums = conversation_sums([conversation.pk for conversation in conversations])
         lines = [f"{row} ({sums.get(row.pk, ConversationSums()).n_messages} messages)" for row in conversations]
@@ -128,6 +133,7 @@ class ConversationAdmin(ReadOnlyAdmin):
             show_refusal(request, error)
             return HttpResponseRedirect(request.get_full_path())
 
+    # By the service, which has KV states and token logs purged, too.
     def delete_model(self, request: HttpRequest, obj: Conversation) -> None:
         operations.delete_conversations([obj])
 

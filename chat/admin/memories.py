@@ -83,6 +83,7 @@ class MemoryAdmin(ReadOnlyAdmin):
         return lines, counts, set() if allowed else {str(self.opts.verbose_name)}, []
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        # One by one: the indexer also removes vectors, and has the KV states purged that hold the memory.
         for memory in queryset:
             self.delete_model(request, memory)
 
@@ -111,7 +112,7 @@ class TranscriptAdmin(FoldedSearch, MemoryAdmin):
     fields = ("heading", "owner_label", ("created_at", "indexed_at"), "job_id", "session_id", "duration")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).defer("full_text")
+        return super().get_queryset(request).defer("full_text")  # long, and not shown
 
     def page_context(self, request: HttpRequest, obj: Transcript) -> dict[str, object]:
         segments = obj.segments.order_by("position")

@@ -41,6 +41,7 @@ class MessageAdmin(FoldedSearch, ReadOnlyAdmin):
     actions = ("cancel_answers",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        # Without the columns that no page shows, such as the tokens.
         return with_bubble_columns(super().get_queryset(request).select_related("conversation"))
 
     def page_context(self, request: HttpRequest, obj: Message) -> dict[str, object]:
@@ -48,6 +49,7 @@ class MessageAdmin(FoldedSearch, ReadOnlyAdmin):
 
     @admin.action(description="Stop the selected unfinished answers", permissions=["cancel"])
     def cancel_answers(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        # A plain queryset: that of the list is ordered and has joins.
         cancel_answers(request, Message.objects.filter(pk__in=queryset.order_by().values("pk")))
 
     @admin.display(description="conversation", ordering="conversation__title")

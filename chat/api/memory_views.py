@@ -32,7 +32,7 @@ from chat.streaming.background import in_thread
 
 P = ParamSpec("P")
 BlockingView = Callable[Concatenate[HttpRequest, Caller, P], Struct]
-MAX_ID_DIGITS = 18
+MAX_ID_DIGITS = 18  # within a 64-bit key: a longer number would be an error of the database
 
 
 def served(*methods: str) -> Callable[[BlockingView[P]], View[P]]:
@@ -66,7 +66,7 @@ def search_old(request: HttpRequest, caller: Caller) -> Struct:
     return wire.OldSearchAnswer(
         results=results,
         total_results=len(results),
-        query_embedding_time=0.0,
+        query_embedding_time=0.0,  # a field of that form; the search measures both steps together
         search_time=result.latency_ms / 1000,
     )
 
@@ -157,6 +157,7 @@ def count_transcripts(request: HttpRequest, caller: Caller) -> Struct:
     )
     transcripts = listing.transcripts_between(owner, speakers=span.speakers, start=span.start, end=span.end)
     if span.emotions:
+        # Emotions are those of segments: a transcript counts when it has one of them.
         transcripts = transcripts.filter(segments__in=segments).distinct()
     n_transcripts = transcripts.count()
     return wire.CountAnswer(

@@ -80,6 +80,6 @@ def _prepare_turn(generation_id: uuid.UUID) -> None:
         turns.prepare_turn(generation_id=generation_id)
     except ChatError as error:
         # The row of a failed turn names the error; of another one the reaper repeats the preparation.
-        log.warning("generation=%s not prepared: %s", generation_id, error)
+        log.warning("turn not prepared generation=%s error=%s", generation_id, error)
     finally:
         connection.close()

@@ -26,9 +26,9 @@ class ErrorObject(Struct, frozen=True, kw_only=True):
     message: str
     field: str | UnsetType = UNSET
     generation_id: str | UnsetType = UNSET
-    prompt_tokens: int | UnsetType = UNSET
+    prompt_tokens: int | UnsetType = UNSET  # of a prompt that does not fit, or the least it has
     context_size: int | UnsetType = UNSET
-    max_bytes: int | UnsetType = UNSET
+    max_bytes: int | UnsetType = UNSET  # of a body that is too large
 
 
 class ErrorAnswer(Struct, frozen=True, kw_only=True):
@@ -43,9 +43,9 @@ class SourceAnswer(Struct, frozen=True, kw_only=True):
     title: str = ""
     speaker: str = ""
     time: str | None = None
-    start_time: float | UnsetType | None = UNSET
+    start_time: float | UnsetType | None = UNSET  # seconds into a recording; missing for notes and documents
     emotion: str = ""
-    score: float | None = None
+    score: float | None = None  # null where no search ranked it, as for a document of the request
     text: str = ""
     doc_id: str = ""
     cited: bool = False
@@ -56,9 +56,9 @@ class HistoryNote(Struct, frozen=True, kw_only=True):
 
     strategy: Strategy
     messages_left_out: int
-    messages_summarized: int | UnsetType = UNSET
+    messages_summarized: int | UnsetType = UNSET  # covered by the summary in the prompt
     summary_version: int | UnsetType | None = UNSET
-    summary: str | UnsetType = UNSET
+    summary: str | UnsetType = UNSET  # why a summary could not be made
 
 
 class UsageAnswer(Struct, frozen=True, kw_only=True):
@@ -97,7 +97,7 @@ class OutcomeAnswer(Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason | None
     sources: list[SourceAnswer]
     timings: dict[str, Milliseconds]
-    device: str | None
+    device: str | None  # of the last token
     devices: list[DeviceRun]
     rag_error: str | UnsetType = UNSET
 
@@ -107,6 +107,7 @@ class ChatAnswer(OutcomeAnswer, frozen=True, kw_only=True):
     an ``error`` of status 200."""
 
     response: str
+    # Clients of other services read the text under these names.
     message: Annotated[str, Meta(description="The same as `response`.")]
     text: Annotated[str, Meta(description="The same as `response`.")]
     thought: ThoughtText | UnsetType = UNSET
@@ -149,7 +150,7 @@ class MessageAnswer(Struct, frozen=True, kw_only=True):
     usage: UsageAnswer | None = None
     timings: dict[str, Milliseconds] | None = None
     device: str | None = None
-    sources: list[SourceAnswer] = []
+    sources: list[SourceAnswer] = []  # msgspec copies the default for each message
     generation_id: str | None = None
     devices: list[DeviceRun] | UnsetType = UNSET
     model: str | UnsetType = UNSET
@@ -168,7 +169,7 @@ class SummaryAnswer(Struct, frozen=True, kw_only=True):
     generation_id: str | None
     error: str | None
     created_at: str
-    made_at: str | None
+    made_at: str | None  # null while it is being made, and for a failed one
 
 
 class ConversationExport(Struct, frozen=True, kw_only=True):

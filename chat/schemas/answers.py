@@ -33,7 +33,7 @@ def answer(generation: Generation) -> Json:
         message=generation.text,
         text=generation.text,
         thought=generation.thought or UNSET,
-        mode=generation.device or "cpu",
+        mode=generation.device or "cpu",  # no device before the first token
         tokens_generated=generation.n_completion_tokens,
         model=generation.model_name,
         **parts,
@@ -61,6 +61,7 @@ def message_body(message: Message) -> Json:
     generation = message.generation
     if generation is None:
         return as_json(body)
+    # The message is at hand: by its generation it would be loaded again.
     outcome = _outcome(generation, message)
     return as_json(
         msgspec.structs.replace(
@@ -114,6 +115,7 @@ def completion(generation: Generation) -> Json:
 
 def error_of(generation: Generation) -> ErrorObject | None:
     """Return why it failed, or why something other than its client stopped it early."""
+    # A code without a failure: a deadline has stopped it, for example.
     if generation.status == Status.FAILED or generation.error_code:
         return ErrorObject(code=generation.error_code or "failed", message=generation.error_message)
     return None
@@ -165,6 +167,7 @@ def _outcome(generation: Generation, message: Message | None = None) -> OutcomeA
 def _usage(generation: Generation) -> UsageAnswer:
     note = generation.details.get("history")
     history = msgspec.convert(note, HistoryNote) if note else UNSET
+    # Missing without a thought: most models have none.
     n_thought = generation.n_thought_tokens if generation.thought else UNSET
     return UsageAnswer(**generation.usage, thought_tokens=n_thought, history=history)
 

@@ -34,6 +34,7 @@ from chat.schemas.answer_types import ErrorObject, as_json
 
 log = logging.getLogger(__name__)
 
+# Codes whose own messages come from drivers and may name hosts and files.
 PUBLIC_MESSAGES = {
     "store_unavailable": "Redis or the database does not answer; try again",
     "model_unavailable": "the model cannot be used now",
@@ -56,10 +57,12 @@ _OF_DRF: dict[type[drf.APIException], type[ChatError]] = {
 def as_chat_error(error: BaseException) -> ChatError:
     """Return the client's view of any exception; an unforeseen one is logged here and reported without details."""
     if isinstance(error, drf.APIException):
+        # By the classes' order, so that a subclass of a package is found under its base.
         kind = next((_OF_DRF[base] for base in type(error).__mro__ if base in _OF_DRF), None)
         if kind is None:
             return ChatError("something went wrong here") if error.status_code >= 500 else InvalidRequest("malformed")
         return kind(str(error.detail), retry_after_secs=getattr(error, "wait", None))
+    # Django's message is left out: it names the model.
     if isinstance(error, Http404 | ObjectDoesNotExist):
         return NotFound("no such thing")
     if isinstance(error, PermissionDenied):
@@ -70,7 +73,9 @@ def as_chat_error(error: BaseException) -> ChatError:
         return InvalidRequest("this Host header is not served here", code="invalid_host")
     if isinstance(error, SuspiciousOperation):
         return InvalidRequest("the request is malformed")
+    # No Exception: the task was cancelled.
     translated = translate(error) if isinstance(error, Exception) else ChatError("interrupted")
+    # A ChatError of status 500 was raised on purpose.
     if translated.status == HTTPStatus.INTERNAL_SERVER_ERROR and translated is not error:
         log.error("unforeseen error", exc_info=error)
     return _without_addresses(translated)
@@ -92,8 +97,10 @@ def error_object(error: ChatError) -> dict[str, Any]:
 def headers_of(error: ChatError) -> dict[str, str]:
     headers = {}
     if error.retry_after_secs is not None:
+        # HTTP has whole seconds, and 0 would make a client repeat at once.
         headers["Retry-After"] = str(max(1, round(error.retry_after_secs)))
     if error.status == HTTPStatus.UNAUTHORIZED:
+        # RFC 9110 requires a challenge with every 401.
         headers["WWW-Authenticate"] = CHALLENGE
     return headers
 

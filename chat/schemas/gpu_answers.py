@@ -16,7 +16,7 @@ class AcquireAnswer(Struct, frozen=True, kw_only=True):
     success: bool
     acquired_at: str | None
     error: str | None
-    lease_epoch: int | UnsetType = UNSET
+    lease_epoch: int | UnsetType = UNSET  # the fields of a grant; a refusal has none
     renew_within_ms: int | UnsetType | None = UNSET
 
 
@@ -48,7 +48,7 @@ class GpuStateAnswer(Struct, frozen=True, kw_only=True):
     acquired_at: str | None
     state: str | None
     redis_connected: bool
-    postgres_connected: bool
+    postgres_connected: bool  # the protocol's name for the database, whichever it is
     lease_epoch: int | UnsetType = UNSET
     waiting: list[WaitingTenant] | UnsetType = UNSET
     residents: int | UnsetType = UNSET
@@ -73,7 +73,7 @@ class OldReleaseAnswer(Struct, frozen=True, kw_only=True):
 
 
 class LockStatus(Struct, frozen=True, kw_only=True):
-    state: str
+    state: str  # in the words of the first generation
     current_owner: str | None
     current_task: str | None
     timestamp: str

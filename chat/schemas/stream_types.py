@@ -8,7 +8,7 @@ from chat.schemas.answer_types import ErrorObject, OutcomeAnswer, ThoughtText
 from chat.schemas.chat_bodies import ChatBody
 from inference.enums import StreamState
 
-MAX_AFTER = 2**31
+MAX_AFTER = 2**31  # beyond the tokens of any context
 MAX_REQUEST_ID_CHARS = 128
 
 RequestId = Annotated[str, Meta(max_length=MAX_REQUEST_ID_CHARS, description="Repeated in each frame about it.")]
@@ -28,6 +28,7 @@ class StreamStatus(Struct, frozen=True, kw_only=True):
 
     state: StreamState
     position: int | UnsetType = UNSET
+    # Of a prompt that is computed, or of the parts of a long message.
     progress: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
     reason: str | UnsetType = UNSET
     wait_s: float | UnsetType = UNSET
@@ -39,7 +40,7 @@ class LineLogprobs(Struct, frozen=True, kw_only=True):
 
     token: int
     logprob: float
-    top: list[tuple[int, float]]
+    top: list[tuple[int, float]]  # pairs: a line may have 20 of them
 
 
 class StartedLine(Struct, frozen=True, kw_only=True):
@@ -68,7 +69,7 @@ class FinalLine(OutcomeAnswer, frozen=True, kw_only=True):
     """The last line of a stream."""
 
     id: LineId
-    token: str
+    token: str  # text held back for a stop sequence or a label, which is certain only now
     thought: ThoughtText | UnsetType = UNSET
     done: Literal[True]
     model: str
@@ -92,14 +93,14 @@ class ChatFrame(ChatBody, frozen=True, kw_only=True):
 
     type: Literal["chat"]
     request_id: RequestId | None = None
-    idempotency_key: Any = None
+    idempotency_key: Any = None  # checked as the header is, with its error
 
 
 class ResumeFrame(Struct, frozen=True, kw_only=True):
     """A client's frame: go on with a generation after a line."""
 
     type: Literal["resume"]
-    generation_id: Any = None
+    generation_id: Any = None  # a wrong one is not found, as in the path of HTTP
     after: Annotated[int, Meta(ge=0, le=MAX_AFTER)] = 0
     request_id: RequestId | None = None
 

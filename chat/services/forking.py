@@ -28,7 +28,7 @@ def fork_conversation(source: Conversation, shared: Sequence[Message]) -> Fork:
     summary = _inherited(source, shared)
     conversation = Conversation(
         owner=source.owner,
-        title=source.title if shared else "",
+        title=source.title if shared else "",  # without common messages the new question names it
         system_prompt=source.system_prompt,
         strategy=source.strategy,
         summary=summary.text if summary else "",
@@ -62,6 +62,7 @@ def _inherited(source: Conversation, shared: Sequence[Message]) -> Summary | Non
 def _copy(message: Message, conversation: Conversation) -> Message:
     """Copy text and tokens of an answer, too: its generation belongs to the original message."""
     rendered = bytes(message.rendered)
+    # The tokens that the model sampled: encoding the text again may give others, which the KV cache does not have.
     if message.role == Role.ASSISTANT and message.generation and not rendered:
         rendered = pack(message.generation.output_ids)
     return Message(
@@ -79,6 +80,7 @@ def _copy(message: Message, conversation: Conversation) -> Message:
 
 def _set_digests_of_answers(shared: Sequence[Message], copies: Sequence[Message]) -> None:
     """Set the digests of copied answers that columns of their generations stand for in the source."""
+    # Digests are cumulative: each one needs that of the message before.
     latest = ""
     for message, copy in zip(shared, copies, strict=True):
         if message.generation and message.generation.text_digest:

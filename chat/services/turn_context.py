@@ -102,10 +102,12 @@ def _find_origin(validated: ValidatedRequest, *, may_continue: bool) -> _Origin:
         messages = list(conversation.messages.in_order())
         if request.replaces:
             return _replaced(validated, conversation, messages)
+        # A question after an unfinished answer would be computed without it.
         if not all(map(_is_ended, messages)):
             raise ConversationBusy("the last answer of this conversation is not finished")
         return _Origin(stored=messages, incoming=incoming, conversation=conversation)
     owner, system_prompt = validated.caller.key, validated.system_prompt
+    # The request's own history is the whole context; no stored conversation is continued.
     if not request.store:
         return _Origin(incoming=incoming, conversation=None)
     match = match_history(owner=owner, system=system_prompt, history=validated.history) if may_continue else None
@@ -127,6 +129,7 @@ def _following(validated: ValidatedRequest, incoming: list[DialogueMessage]) -> 
     shared = [message for message in messages if message.position <= answer.position]
     if not all(map(_is_ended, shared)):
         raise ConversationBusy("the previous response is not finished", field="follows")
+    # Nothing came after it: the conversation itself goes on.
     if len(shared) == len(messages):
         return _Origin(stored=messages, incoming=incoming, conversation=answer.conversation)
     fork = fork_conversation(answer.conversation, shared)
@@ -146,6 +149,7 @@ def _replaced(validated: ValidatedRequest, conversation: Conversation, messages:
     if not all(map(_is_ended, shared)):
         raise ConversationBusy("an answer before this question is not finished")
     fork = fork_conversation(conversation, shared)
+    # Regenerated: a long question keeps the notes that were made of it, which cost as many generations as it has parts.
     is_repeated = validated.question in ("", question.content)
     text = question.content if is_repeated else validated.question
     return _Origin(
@@ -183,7 +187,7 @@ def _new_messages(conversation: Conversation, origin: _Origin) -> list[Message]:
             zip(origin.incoming, new_digests[len(answers) :], strict=True), first_position
         )
     ]
-    rows[-1].condensed = origin.condensed
+    rows[-1].condensed = origin.condensed  # the last one is the question
     return rows
 
 

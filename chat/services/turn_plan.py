@@ -47,8 +47,10 @@ def plan_turn(context: TurnContext) -> TurnPlan:
         dialogue = [*dialogue[:-1], replace(dialogue[-1], text=placeholder(builder, context.question))]
     documents = tuple(source_from_context(item) for item in request.context)
     needs_retrieval = settings.RAG_DEFAULT if request.use_rag is None else request.use_rag
+    # Nothing to wait for: the prompt is final, and the row is queued at once.
     if not (needs_retrieval or is_long):
         return TurnPlan(context=context, prompt=builder.build(dialogue, documents), preparation=None)
+    # One row is prepared: further choices would have no prompt.
     if request.n > 1:
         raise InvalidRequest("n above 1 cannot be combined with use_rag", code="unsupported", field="n")
     preparation = Preparation(
@@ -69,4 +71,5 @@ def plan_turn(context: TurnContext) -> TurnPlan:
         metadata=dict(request.metadata),
         instructions=request.instructions,
     )
+    # Built without memories all the same: a dialogue that cannot fit is refused before it is stored.
     return TurnPlan(context=context, prompt=builder.build(dialogue), preparation=preparation)

@@ -42,6 +42,7 @@ async def _accept(request: HttpRequest, caller: Caller) -> tuple[AcceptedCall, d
         call, body, model = await in_thread(_read, request)
         check_key(request, body.n)
         key = idempotency_key(request)
+        # A stream of this API cannot be resumed: it ends with its reader, with a key, too.
         stops = call.is_stream or stops_when_left(body.priority, key)
         begin = partial(turns.start_turn, caller=caller, request=body, idempotency_key=key, request_digest=body.digest)
         first = AcceptedTurn(await start(begin, caller=caller, stops=stops, is_long=is_long), stops)
@@ -51,6 +52,7 @@ async def _accept(request: HttpRequest, caller: Caller) -> tuple[AcceptedCall, d
 
 def _read(request: HttpRequest) -> tuple[CompletionCall, ChatRequest, str]:
     call, body = chat_completion_request(read_object(request))
+    # In the same thread: looking up the model may read its file.
     return call, body, require_model(call.model, chat_model())
 
 
@@ -73,11 +75,13 @@ def _answer(accepted: AcceptedCall, choices: list[Choice], metadata: dict[str, s
 
 def _choice(accepted: AcceptedCall, number: int, choice: Choice) -> ChatChoice:
     tokens = [token_logprob(logprobs, accepted.tokenizer) for logprobs in choice.logprobs]
+    # Without tools an answer that looks like a call is text.
     parsed = parse_answer(choice.text) if accepted.call.calls_tools else ParsedAnswer(choice.text, ())
     calls = tool_calls_of(parsed, accepted.turns[number].turn.generation_id)
     return ChatChoice(
         index=number,
         message=AnswerMessage(
+            # Null for an answer of calls alone, as OpenAI has it.
             content=None if calls and not parsed.text else parsed.text,
             tool_calls=calls or UNSET,
             reasoning_content=choice.thought or UNSET,

@@ -34,6 +34,7 @@ class AcceptedCall:
 
     @property
     def system_fingerprint(self) -> str:
+        # Clients compare it to notice another model: seeds give the same text under the same fingerprint only.
         return f"b{self.tokenizer.fingerprint[:12]}"
 
     @property
@@ -67,12 +68,14 @@ async def whole_choices(accepted: AcceptedCall, caller: Caller) -> list[Choice]:
     try:
         return await asyncio.gather(*tasks)
     finally:
+        # An answer without a reader is cancelled after the grace period, unless batch work or a key keeps it.
         for task in tasks:
             task.cancel()
 
 
 async def _whole(accepted: AcceptedTurn, caller: Caller) -> Choice:
     choice = Choice()
+    # Joined once at the end: adding to a string would copy it for every token.
     texts: list[str] = []
     thoughts: list[str] = []
     async with aclosing(lines_to_end(accepted, caller)) as source:

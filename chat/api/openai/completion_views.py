@@ -49,7 +49,9 @@ async def _accept(request: HttpRequest, caller: Caller) -> tuple[AcceptedCall, l
     accepted = AcceptedCall(
         call=call, turns=accepted_turns(first), model=model, tokenizer=tokenizer, n_prompts=len(prompts)
     )
+    # Token ids are echoed as text, since choices have no other form.
     texts = [prompt if isinstance(prompt, str) else tokenizer.decode(list(prompt)) for prompt in prompts if echo]
+    # The choices of one prompt come one after the other.
     echoed = [text for text in texts for _ in range(body.n)]
     return accepted, echoed or [""] * len(accepted.turns)
 

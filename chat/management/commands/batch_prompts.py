@@ -60,7 +60,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--concurrency",
             type=int,
-            default=settings.GEMMA_PARALLEL * 2,
+            default=settings.GEMMA_PARALLEL * 2,  # a queued prompt for each slot: none is idle between two answers
             help="number of prompts in the service at a time (twice GEMMA_PARALLEL)",
         )
         add_request_arguments(parser)
@@ -96,6 +96,7 @@ class Command(BaseCommand):
         source = BatchInput(options["input"], form, batch_options, settings.REQUEST_MAX_BYTES)
         if options["input"].is_file() and options["output"].is_file() and options["output"].samefile(options["input"]):
             raise CommandError("IN and OUT are the same file")
+        # Before the service is asked for: an empty input needs none.
         if next(source.lines(), None) is None:
             self.stderr.write(f"{options['input']} is empty: there is nothing to answer.")
             return
@@ -106,6 +107,7 @@ class Command(BaseCommand):
             if options["restart"]:
                 self.abandon_previous_run(output)
             output.load()
+            # A file with answers of other options must not be continued with these.
             output.check_options(batch_options)
             n_prompts = output.check_input(source)
             batch = Batch(
@@ -186,6 +188,7 @@ class BatchProgressBar:
         self._bar.set_postfix(tokens=self._n_tokens, failed=self._n_failed, refresh=False)
         self._bar.update()
 
+    # A service that is away would repeat its notice with every poll.
     def notice(self, text: str) -> None:
         now = time.monotonic()
         if now - self._noticed_at.get(text, -REPEAT_NOTICE_SECS) >= REPEAT_NOTICE_SECS:

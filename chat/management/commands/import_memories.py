@@ -70,7 +70,7 @@ class Command(BaseCommand):
             reports = self.import_all(files, import_options)
         except KeyboardInterrupt:
             self.stderr.write("Stopped; the imported part stays. Start again to continue.")
-            sys.exit(128 + signal.SIGINT)
+            sys.exit(128 + signal.SIGINT)  # the shell's convention for a process that a signal ended
         except OSError as error:
             raise CommandError(f"{error.filename}: {error.strerror}") from error
         except DatabaseError as error:
@@ -80,6 +80,7 @@ class Command(BaseCommand):
             sys.exit(1)
 
     def import_all(self, files: list[Path], options: ImportOptions) -> list[FileReport]:
+        # An empty file counts as a byte, so that the bar has a total.
         sizes = [max(1, path.stat().st_size) for path in files]
         reports = []
         done = 0
@@ -107,6 +108,7 @@ class Command(BaseCommand):
         problems = [f"{report.path}: {problem}" for report in reports for problem in report.problems]
         if problems:
             self.stderr.write(f"{len(problems)} problems:")
+        # A file of the wrong format has a problem in every line.
         for problem in problems[:PROBLEMS_SHOWN]:
             self.stderr.write(f"  {printable(problem)}")
         if len(problems) > PROBLEMS_SHOWN:

@@ -70,7 +70,7 @@ def search(*, query: str, top_k: int, filters: SourceFilters, kind: str | None =
         breaker.succeeded(ticket)
     except (_SearchFailed, httpx.HTTPError, httpx.InvalidURL, OSError, ImproperlyConfigured) as problem:
         sources, error = [], _error_text(problem)
-        log.warning("memory search failed: %s (%r)", error, problem.__cause__ or problem)
+        log.warning("memory search failed reason=%s error=%r", error, problem.__cause__ or problem)
         # A rejected query, or a wrong key in our settings, must not open the breaker for all other callers.
         counts = problem.counts if isinstance(problem, _SearchFailed) else not isinstance(problem, ImproperlyConfigured)
         (breaker.failed if counts else breaker.succeeded)(ticket)

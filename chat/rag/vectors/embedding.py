@@ -86,7 +86,7 @@ def _model(path: Path | None) -> "_Model | str":
     try:
         return _Model.load(path or package.model_path(), expected=None if path else package.SHA256)
     except ModelMissing as error:
-        log.warning("no embeddings, full-text search only: %s (%s)", error, path or package.model_path())
+        log.warning("no embeddings, full-text search only error=%s path=%s", error, path or package.model_path())
         return str(error)
 
 

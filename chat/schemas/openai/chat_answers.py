@@ -27,7 +27,7 @@ class TokenLogprob(TopLogprob, frozen=True, kw_only=True):
 
 class ChoiceLogprobs(Struct, frozen=True, kw_only=True):
     content: list[TokenLogprob]
-    refusal: None = None
+    refusal: None = None  # required in OpenAI's schema
 
 
 class UrlCitation(Struct, frozen=True, kw_only=True):
@@ -109,7 +109,7 @@ class AnswerMessage(Struct, frozen=True, kw_only=True):
     """``content`` is null for an answer that only calls tools."""
 
     role: Literal["assistant"] = "assistant"
-    content: str | None
+    content: str | None  # required even when null, in OpenAI's schema
     tool_calls: list[AnsweredToolCall] | UnsetType = UNSET
     reasoning_content: ThoughtText | UnsetType = UNSET
     refusal: None = None
@@ -119,7 +119,7 @@ class AnswerMessage(Struct, frozen=True, kw_only=True):
 class ChatChoice(Struct, frozen=True, kw_only=True):
     index: int
     message: AnswerMessage
-    logprobs: ChoiceLogprobs | None
+    logprobs: ChoiceLogprobs | None  # null, not missing, as OpenAI has it
     finish_reason: CompletionFinish
 
 
@@ -173,7 +173,7 @@ class ChatCompletionChunk(Struct, frozen=True, kw_only=True):
     model: str
     system_fingerprint: str
     choices: list[ChunkChoice]
-    usage: CompletionUsage | UnsetType | None = UNSET
+    usage: CompletionUsage | UnsetType | None = UNSET  # null in every chunk but one when it was requested
     timings: Timings | UnsetType = UNSET
     x_status: StreamStatus | UnsetType = UNSET
     prompt_progress: TimedProgress | UnsetType = UNSET

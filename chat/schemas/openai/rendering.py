@@ -25,6 +25,7 @@ from inference.enums import FinishReason
 
 Line = dict[str, Any]
 
+# The citation filter decides which of them are labels.
 _BRACKET = re.compile(r"\[[\d ,;\u2013-]+\]")
 
 
@@ -38,6 +39,7 @@ def finish_reason(last: Line, *, has_calls: bool = False) -> CompletionFinish:
 def usage_of(lasts: Sequence[Line], *, n_prompts: int = 1) -> CompletionUsage:
     """Add the usage of all choices; those of one prompt come one after the other."""
     per_prompt = len(lasts) // n_prompts
+    # Each prompt is computed once, however many choices it has.
     prompts = [last["usage"] for last in lasts[::per_prompt]]
     n_prompt = sum(usage["prompt_tokens"] for usage in prompts)
     n_completion = sum(last["usage"]["completion_tokens"] for last in lasts)
@@ -98,6 +100,7 @@ def _top_logprob(token: int, logprob: float, tokenizer: Tokenizer) -> TopLogprob
 
 def _spelled(token: int, tokenizer: Tokenizer) -> tuple[str, bytes]:
     """Return a token's text and bytes; a control token has its name."""
+    # A control token has no piece: its name tells it from an empty text.
     piece = tokenizer.vocabulary.piece(token) or tokenizer.vocabulary.token_text(token).encode()
     return piece.decode("utf-8", "replace"), piece
 

@@ -57,5 +57,5 @@ def watch_steps(context: int, *, on_cpu: bool) -> StepWatch:
     watch = LlamaStepWatch()
     if watch.attach(context):
         return watch
-    log.info("steps are judged by the time they should take: llama-cpp-python was built without %s", SYMBOL)
+    log.info("steps are judged by their estimated time, llama-cpp-python was built without name=%s", SYMBOL)
     return NoStepWatch()

@@ -89,7 +89,7 @@ class Command:
         status = self._status(command)
         if status != 0:
             raise NeighbourError(f"the {what} command ended with status {status}: {command}")
-        log.info("%s command done neighbour=%s secs=%.1f", what, self.name, time.monotonic() - began)
+        log.info("command done command=%s neighbour=%s secs=%.1f", what, self.name, time.monotonic() - began)
 
     def _status(self, command: str) -> int:
         """Return the exit status. Raises NeighbourError after the timeout, and when it is interrupted."""
