@@ -88,7 +88,7 @@ faults: setup-dev  ## the fault tests of docs/faults.md, those that kill or free
 	GEMMA_RANDOM_SCHEMAS=200 $(BIN)/python -m pytest --timeout 1800 tests/engine/test_random_schemas.py || failed=1; \
 	$(BIN)/python -m tests.faults.results var/faults.jsonl && exit $$failed
 
-test-clients: setup-dev  ## the openai package against running services; version 1.x from an environment of its own
+test-clients: setup-dev  ## the openai and anthropic packages against running services; openai 1.x from an environment of its own
 	@test -x .venv-openai1/bin/python || $(PYTHON) -m venv .venv-openai1
 	.venv-openai1/bin/python -m pip --disable-pip-version-check install --quiet -r requirements-openai1.txt
 	$(BIN)/python -m tests.clients.service .venv-openai1/bin/python

@@ -135,7 +135,9 @@ def test_the_answer_is_the_same_as_for_what_never_was(bob: httpx.Client, anns: O
     nothing = "6f1f2f44-3c5c-4d8e-9a53-0d3b3f9a6b10"
     never = Owned(nothing, nothing, nothing, f"resp_{UUID(nothing).hex}")
     for name, call in CALLS.items():
-        assert call(bob, anns).json() == call(bob, never).json(), name
+        # Anthropic's errors name their request.
+        refused, unknown = (call(bob, owned).json() | {"request_id": ""} for owned in (anns, never))
+        assert refused == unknown, name
 
 
 def test_lists_and_searches_show_ones_own(ann: httpx.Client, bob: httpx.Client, anns: Owned) -> None:
