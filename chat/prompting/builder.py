@@ -12,15 +12,13 @@ from chat.prompting.context_window import ContextWindow, Exchange, HistorySummar
 from chat.prompting.message_groups import DialogueMessage, MessageGroup, group_messages
 from chat.prompting.system_prompt import choose_sources, system_prompt_of
 from chat.prompting.text_splitter import beginning
-from chat.prompting.token_budget import TokenBudget
+from chat.prompting.token_budget import EXACT_CHARS, TokenBudget
 from chat.prompting.tool_instructions import tool_instructions
 from chat.rag.sources import Source
 from chat.tool_calling.tools import Tool
 
 # The part of the context window that retrieved passages and documents may take.
 SOURCES_SHARE = 0.25
-# A text up to this length is counted to its end when it is refused.
-EXACT_CHARS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +57,19 @@ class PromptBuilder:
         self.budget = TokenBudget(context_size=context_size, max_tokens=max_tokens, strategy=strategy)
         self.summary = summary or HistorySummary()
         # The beginning of an answer stands where a past answer would: behind the place of a thought.
-        self.ending = tuple(self.format.answer(prefill)) if prefill else self.format.generation_ids
+        begun = self.format.answer(prefill, limit=self.budget.hard_limit) if prefill else self.format.generation_ids
+        self.ending = tuple(begun)
         system = system_prompt_of(system_prompt, plain_model=self.format.plain_model)
         self.system = "\n\n".join(filter(None, (system, tool_instructions(tools, self.format.tokenizer))))
 
     def build(self, dialogue: Sequence[DialogueMessage], candidates: Sequence[Source] = ()) -> BuiltPrompt:
         """Show as many ``candidates`` as fit. Raises ContextOverflow only when the dialogue itself does not fit."""
         question = group_messages(dialogue)[-1].exchange.user
-        # First: whatever the history holds, a question that does not fit alone is refused.
+        # First: whatever the history holds, a question that does not fit alone is refused, and so is a begun answer.
         if overflow := self.overflow_alone(question):
             raise overflow
+        if len(self.ending) > self.budget.hard_limit:
+            raise self.budget.overflow(len(self.ending), is_exact=False)
         plain = self._build(dialogue, ())
         if not candidates:
             return plain
@@ -104,7 +105,7 @@ class PromptBuilder:
     def overflow_alone(self, text: str) -> ContextOverflow | None:
         """Return the refusal of a prompt of the system prompt and this message alone; None if it fits."""
         limit = self.budget.hard_limit
-        if len(text) <= EXACT_CHARS:
+        if len(self.system) + len(text) <= EXACT_CHARS:
             n_tokens = len(self.format.opening(self.system, text))
             return self.budget.overflow(n_tokens) if n_tokens > limit else None
         n_tokens = self.format.tokenizer.least_tokens(text)

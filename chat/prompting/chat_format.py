@@ -86,14 +86,14 @@ class ChatFormat(ABC):
         """Encode from the first token to the end of the first user turn."""
         return self._encode(self.opening_segments(system.strip(), user.strip()), limit)
 
-    def later_turn(self, user: str) -> list[int]:
-        """Encode from the end of an answer to the end of the next user turn."""
-        return self._encode(self.follow_up_segments(user.strip()))
+    def later_turn(self, user: str, *, limit: int | None = None) -> list[int]:
+        """Encode from the end of an answer to the end of the next user turn; ``limit`` as in ``opening``."""
+        return self._encode(self.follow_up_segments(user.strip()), limit)
 
-    def answer(self, text: str, thought: str = "") -> list[int]:
-        """Encode a past answer behind its user turn."""
+    def answer(self, text: str, thought: str = "", *, limit: int | None = None) -> list[int]:
+        """Encode a past answer behind its user turn; ``limit`` as in ``opening``."""
         del thought  # formats of models that do not think have no place for it
-        return self._encode([content(text.strip())])
+        return self._encode([content(text.strip())], limit)
 
     def generated_answer(self, ids: Sequence[int], text: str, thought: str) -> list[int]:
         """Encode a past answer of a generation: its own tokens, if they are what the format has for its text."""
@@ -104,8 +104,9 @@ class ChatFormat(ABC):
         del has_system, has_thoughts
         return True
 
-    def whole(self, system: str, past: Sequence[PastTurn], user: str) -> list[int]:
-        """Encode a dialogue to the start of the next answer, whatever the format does with its parts."""
+    def whole(self, system: str, past: Sequence[PastTurn], user: str, *, limit: int | None = None) -> list[int]:
+        """Encode a dialogue to the start of the next answer, whatever the format does with its parts; ``limit`` as in
+        ``opening``."""
         raise NotImplementedError(f"the format {self.name} is piecewise")
 
     def _encode(self, segments: Sequence[PromptSegment], limit: int | None = None) -> list[int]:
@@ -156,8 +157,8 @@ class TranscriptFormat(ChatFormat):
     def follow_up_segments(self, user: str) -> list[PromptSegment]:
         return [content("\n\nUser:"), *self._rest(user)]
 
-    def answer(self, text: str, thought: str = "") -> list[int]:
-        return self._encode([content(f" {self._escaped(text.strip())}")])
+    def answer(self, text: str, thought: str = "", *, limit: int | None = None) -> list[int]:
+        return self._encode([content(f" {self._escaped(text.strip())}")], limit)
 
     def _rest(self, user: str) -> list[PromptSegment]:
         return [content(f" {self._escaped(user)}"), content("\nAssistant:")]

@@ -20,7 +20,7 @@ from functools import cached_property
 from chat.enums import Strategy
 from chat.prompting.chat_format import ChatFormat, PastTurn
 from chat.prompting.history_notes import earlier_block
-from chat.prompting.token_budget import TokenBudget
+from chat.prompting.token_budget import EXACT_CHARS, TokenBudget
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,17 @@ class ContextWindow:
             return extended
         # The new turn may have been rendered before its sources were known: that rendering does not count.
         unrendered = replace(new, user_rendered=RenderedTurn())
-        uncovered = [self.as_follow_up(exchange) for exchange in (*past[n_covered:], unrendered)]
-        follow_ups = [*past[:n_covered], *uncovered]
-        prompt = self._starting_at(follow_ups, n_covered, n_covered)
-        if len(prompt.ids) <= self.budget.soft_limit:
-            return prompt
+        uncovered = [*past[n_covered:], unrendered]
+        is_exact = self.budget.strategy is Strategy.ERROR and n_chars(uncovered) <= EXACT_CHARS
+        follow_ups = [*past[:n_covered], *self.as_follow_ups(uncovered, is_exact=is_exact)]
+        n_tokens = sum(map(exchange_size, follow_ups[n_covered + 1 :]))
+        if is_exact or n_tokens <= self.budget.soft_limit:
+            prompt = self._starting_at(follow_ups, n_covered, n_covered)
+            n_tokens = len(prompt.ids)
+            if n_tokens <= self.budget.soft_limit:
+                return prompt
         if self.budget.strategy is Strategy.ERROR:
-            raise self.budget.overflow(len(prompt.ids))
+            raise self.budget.overflow(n_tokens, is_exact=is_exact)
         return self._truncate(follow_ups, n_covered)
 
     def n_covered(self, past: Sequence[Exchange]) -> int:
@@ -146,20 +150,44 @@ class ContextWindow:
     def n_tokens_from(self, follow_ups: Sequence[Exchange], start: int) -> int:
         """Count the tokens of a prompt that begins with the exchange at ``start``, or of the head alone at the end."""
         user = follow_ups[start].user if start < len(follow_ups) else ""
-        n_opening = len(self.format.first_turn(self._head_at(start).text, user)) + len(self._ending)
+        first_turn = self.format.first_turn(self._head_at(start).text, user, limit=self._limit(user))
+        n_opening = len(first_turn) + len(self._ending)
         n_answer = sum(len(exchange.answer_rendered.ids) for exchange in follow_ups[start : start + 1])
         return n_opening + n_answer + sum(map(exchange_size, follow_ups[start + 1 :]))
 
-    def as_follow_up(self, exchange: Exchange) -> Exchange:
-        """Return the exchange with its tokens in the middle of a prompt; stored ones are reused."""
+    def as_follow_ups(self, exchanges: Sequence[Exchange], *, is_exact: bool = False) -> list[Exchange]:
+        """Return the exchanges with their tokens in the middle of a prompt; stored ones are reused.
+
+        Unless ``is_exact``, those before the last ones that fill the soft limit remain as they are. Of a text longer
+        than the context only the beginning is encoded, without a key. No prompt can hold either.
+        """
+        follow_ups, n_tokens = list(exchanges), 0
+        for index in range(len(exchanges) - 1, -1, -1):
+            if n_tokens > self.budget.soft_limit and not is_exact:
+                break
+            follow_ups[index] = self._as_follow_up(exchanges[index])
+            n_tokens += exchange_size(follow_ups[index])
+        return follow_ups
+
+    def _as_follow_up(self, exchange: Exchange) -> Exchange:
         exchange = self._with_own_tokens(exchange)
         user, answer = exchange.user_rendered, exchange.answer_rendered
         if user.key != self.follow_up_key:
-            user = RenderedTurn(tuple(self.format.later_turn(exchange.user)), self.follow_up_key)
+            limit = self._limit(exchange.user)
+            user = self._rendered(self.format.later_turn(exchange.user, limit=limit), limit)
         if answer.key != self.follow_up_key:
-            ids = tuple(self.format.answer(exchange.answer, exchange.thought)) if exchange.answer else ()
-            answer = RenderedTurn(ids, self.follow_up_key)
+            limit = self._limit(exchange.answer + exchange.thought)
+            ids = self.format.answer(exchange.answer, exchange.thought, limit=limit) if exchange.answer else []
+            answer = self._rendered(ids, limit)
         return replace(exchange, user_rendered=user, answer_rendered=answer)
+
+    def _rendered(self, ids: Sequence[int], limit: int | None) -> RenderedTurn:
+        is_whole = limit is None or len(ids) <= limit
+        return RenderedTurn(tuple(ids), self.follow_up_key if is_whole else "")
+
+    def _limit(self, text: str) -> int | None:
+        """Return the limit for encoding a text that may be longer than the context; None for one that takes no time."""
+        return None if len(text) <= EXACT_CHARS else self.budget.hard_limit
 
     def prefix_from(self, follow_ups: Sequence[Exchange], start: int) -> tuple[int, ...]:
         """Return the prefix of the next prompt if that begins with the exchange at ``start``."""
@@ -185,15 +213,16 @@ class ContextWindow:
         last = len(exchanges) - 1
         start, limit = n_covered, self.budget.soft_limit
         while True:
-            ids = self._whole_from(exchanges, start)
+            is_exact = n_chars(exchanges[start:]) <= EXACT_CHARS
+            ids = self._whole_from(exchanges, start, None if is_exact else self.budget.hard_limit)
             if len(ids) <= limit or start == last:
                 break
             if self.budget.strategy is Strategy.ERROR:
-                raise self.budget.overflow(len(ids))
+                raise self.budget.overflow(len(ids), is_exact=is_exact)
             start += max(1, (last - start) // 4)
             limit = self.budget.truncation_target
         if len(ids) > self.budget.hard_limit:
-            raise self.budget.overflow(len(ids))
+            raise self.budget.overflow(len(ids), is_exact=is_exact)
         return RenderedPrompt(
             ids=ids,
             exchanges=tuple(exchanges),
@@ -201,10 +230,10 @@ class ContextWindow:
             n_left_out=_n_messages(exchanges[n_covered:start]),
         )
 
-    def _whole_from(self, exchanges: Sequence[Exchange], start: int) -> tuple[int, ...]:
+    def _whole_from(self, exchanges: Sequence[Exchange], start: int, limit: int | None) -> tuple[int, ...]:
         *past, new = exchanges[start:]
         turns = [PastTurn(exchange.user, exchange.answer, exchange.thought) for exchange in past]
-        return tuple(self.format.whole(self._head_at(start).text, turns, new.user))
+        return tuple(self.format.whole(self._head_at(start).text, turns, new.user, limit=limit))
 
     def _extend(self, past: Sequence[Exchange], new: Exchange, n_covered: int) -> RenderedPrompt | None:
         """Append a follow-up to the former prompt and answer; None if they cannot be reused."""
@@ -257,7 +286,8 @@ class ContextWindow:
     def _starting_at(self, follow_ups: Sequence[Exchange], start: int, n_covered: int) -> RenderedPrompt:
         """Begin the prompt with the exchange at ``start``; exchanges before it keep their rendering."""
         head = self._head_at(start)
-        opening = RenderedTurn(tuple(self.format.first_turn(head.text, follow_ups[start].user)), head.key)
+        user = follow_ups[start].user
+        opening = RenderedTurn(tuple(self.format.first_turn(head.text, user, limit=self._limit(user))), head.key)
         first = replace(follow_ups[start], user_rendered=opening)
         return self._assemble([*follow_ups[:start], first, *follow_ups[start + 1 :]], start, n_covered)
 
@@ -276,6 +306,10 @@ class ContextWindow:
 
 def exchange_size(exchange: Exchange) -> int:
     return len(exchange.user_rendered.ids) + len(exchange.answer_rendered.ids)
+
+
+def n_chars(exchanges: Sequence[Exchange]) -> int:
+    return sum(len(exchange.user) + len(exchange.answer) + len(exchange.thought) for exchange in exchanges)
 
 
 def _n_messages(exchanges: Sequence[Exchange]) -> int:

@@ -95,7 +95,8 @@ def update_renderings(groups: Sequence[MessageGroup], exchanges: Sequence[Exchan
         if group.answer and exchange.answer_rendered.ids:
             turns.append((group.answer.message, exchange.answer_rendered))
         for message, rendered in turns:
-            if message is None or rendered == _rendered(message):
+            is_beginning = bool(rendered.ids) and not rendered.key  # of a text longer than the context
+            if message is None or is_beginning or rendered == _rendered(message):
                 continue
             message.rendered, message.rendered_with = pack(rendered.ids), rendered.key
             changed.append(message)

@@ -108,8 +108,8 @@ class TemplateFormat(ChatFormat):
     def follow_up_segments(self, user: str) -> list[PromptSegment]:
         return [scaffold(self._plain.after_answer), content(user), scaffold(self._common)]
 
-    def answer(self, text: str, thought: str = "") -> list[int]:
-        return self._encode(self._answer_segments(text.strip(), thought.strip()))
+    def answer(self, text: str, thought: str = "", *, limit: int | None = None) -> list[int]:
+        return self._encode(self._answer_segments(text.strip(), thought.strip()), limit)
 
     def generated_answer(self, ids: Sequence[int], text: str, thought: str) -> list[int]:
         if not ids or self.generated_key == self.fingerprint:
@@ -123,7 +123,7 @@ class TemplateFormat(ChatFormat):
     def is_piecewise(self, *, has_system: bool, has_thoughts: bool) -> bool:
         return self._exact[has_system, has_thoughts]
 
-    def whole(self, system: str, past: Sequence[PastTurn], user: str) -> list[int]:
+    def whole(self, system: str, past: Sequence[PastTurn], user: str, *, limit: int | None = None) -> list[int]:
         try:
             pieces = self._whole_pieces(Shape(bool(system), tuple(bool(turn.thought) for turn in past)))
         except TemplateUnusable as error:
@@ -133,7 +133,7 @@ class TemplateFormat(ChatFormat):
             contents[f"{USER}{number}"] = turn.user.strip()
             contents[f"{ANSWER}{number}"] = turn.answer.strip()
             contents[f"{THOUGHT}{number}"] = turn.thought.strip()
-        return self._encode(list(_filled(pieces, contents)))
+        return self._encode(list(_filled(pieces, contents)), limit)
 
     def _render_shape(self, shape: Shape) -> Pieces:
         """Raises TemplateUnusable for a dialogue of which the template drops a text."""

@@ -21,6 +21,8 @@ from django.conf import settings
 from chat.enums import Strategy
 from chat.errors import ContextOverflow
 
+# A text up to this length is counted to its end when it is refused.
+EXACT_CHARS = 20_000
 # When turns must be left out, more are left out than needed: otherwise each later turn would change the prefix again,
 # and none of it could be reused.
 KEEP_SHARE = 0.75

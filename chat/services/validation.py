@@ -10,8 +10,8 @@ from chat.access.callers import Caller
 from chat.enums import ChatRole
 from chat.errors import ContextOverflow, InvalidRequest
 from chat.models import Role
-from chat.prompting.builder import EXACT_CHARS
 from chat.prompting.message_groups import DialogueMessage
+from chat.prompting.token_budget import EXACT_CHARS
 from chat.schemas.requests import ChatRequest, CompletionRequest, RunOptions
 from inference.config.tokenizer import Tokenizer
 

@@ -133,7 +133,7 @@ def _state(conversation: Conversation, max_tokens: int) -> ConversationState:
     window = builder.context_window(groups)
     exchanges = [group.exchange for group in groups]
     n_covered = window.n_covered(exchanges)
-    exchanges[n_covered:] = [window.as_follow_up(exchange) for exchange in exchanges[n_covered:]]
+    exchanges[n_covered:] = window.as_follow_ups(exchanges[n_covered:])
     return ConversationState(builder=builder, groups=groups, window=window, exchanges=exchanges)
 
 

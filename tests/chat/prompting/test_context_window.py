@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from chat.enums import Strategy
 from chat.errors import ContextOverflow
+from chat.prompting import context_window
 from chat.prompting.chat_format import ChatFormat, GemmaFormat, TranscriptFormat
 from chat.prompting.context_window import ContextWindow, Exchange, RenderedPrompt, RenderedTurn
 from chat.prompting.template_format import TemplateFormat
@@ -252,3 +253,31 @@ def test_a_prompt_always_leaves_room_for_one_token_or_is_refused(
     assert len(prompt.ids) < context_size
     assert shown(prompt.ids).count(SYSTEM) == 1
     assert prompt.n_left_out % 2 == 0
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 900), st.integers(0, 900)), min_size=1, max_size=12),
+    context_size=st.integers(200, 3000),
+    max_tokens=st.integers(1, 1000),
+    strategy=st.sampled_from([Strategy.TRUNCATE, Strategy.SUMMARIZE]),
+    chat_format=st.sampled_from(FORMATS),
+)
+@settings(max_examples=200)
+def test_what_no_prompt_can_hold_need_not_be_encoded(
+    sizes: list[tuple[int, int]], context_size: int, max_tokens: int, strategy: Strategy, chat_format: ChatFormat
+) -> None:
+    """The prompt is that of a history whose every message was encoded to its end."""
+    past = [Exchange(user=f"q{n}" * user, answer=f"a{n}" * answer) for n, (user, answer) in enumerate(sizes)]
+    exchanges = [*past, Exchange(user="the new question")]
+    bounded = history(chat_format, context_size=context_size, max_tokens=max_tokens, strategy=strategy)
+    whole = history(chat_format, context_size=context_size, max_tokens=max_tokens, strategy=strategy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(context_window, "EXACT_CHARS", 20)
+        prompt = bounded.render(exchanges)
+    with pytest.MonkeyPatch.context() as patch:
+        encode_all = ContextWindow.as_follow_ups
+        patch.setattr(ContextWindow, "as_follow_ups", lambda self, rows, **_: encode_all(self, rows, is_exact=True))
+        expected = whole.render(exchanges)
+    assert (prompt.ids, prompt.n_left_out) == (expected.ids, expected.n_left_out)
+    first_kept = (len(past) * 2 - prompt.n_left_out) // 2
+    assert prompt.exchanges[len(exchanges) - first_kept :] == expected.exchanges[len(exchanges) - first_kept :]

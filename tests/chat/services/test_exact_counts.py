@@ -58,7 +58,7 @@ def test_sizes_add_up_to_what_the_model_computes(
     history = ContextWindow(formats[kind], "You are kind.", budget, summary, first_message=lambda: "the first")
     question = Exchange(user="and now?")
     prompt = history.render([*EXCHANGES, question])
-    follow_ups = [history.as_follow_up(exchange) for exchange in (*EXCHANGES, question)]
+    follow_ups = history.as_follow_ups([*EXCHANGES, question])
     assert history.n_tokens_from(follow_ups, start) == len(prompt.ids)
     harness = Harness(backend, config)
     harness.submit("counted", list(prompt.ids), max_tokens=1, cache_prompt=False)

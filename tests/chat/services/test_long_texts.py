@@ -15,6 +15,7 @@ import pytest
 from chat.enums import Strategy
 from chat.errors import ContextOverflow
 from chat.models import Conversation, Message
+from chat.rag.sources import ContextItem
 from chat.schemas.requests import ChatRequest, CompletionRequest
 from chat.services import turns
 from chat.streaming.events import start
@@ -113,6 +114,66 @@ def test_a_long_history_before_such_a_question_is_not_encoded(vocabulary: Counti
     with pytest.raises(ContextOverflow):
         chat(*history, "u:" + "x" * N_CHARS)
     assert vocabulary.n_chars <= CONTEXT + 10_000
+
+
+HISTORIES: dict[str, Callable[[str], list[str]]] = {
+    "first question": lambda text: [f"u:{text}", "a:fine"],
+    "first answer": lambda text: ["u:one", f"a:{text}"],
+    "greeting": lambda text: [f"a:{text}", "u:one", "a:fine"],
+    "in the middle": lambda text: ["u:one", "a:fine", f"u:{text}", "a:fine", "u:two", "a:fine"],
+    "many": lambda text: [f"{role}:{text[at : at + 10_000]}" for at in range(0, len(text), 10_000) for role in "ua"],
+    "questions in a row": lambda text: [f"u:{text[: len(text) // 2]}", f"u:{text[len(text) // 2 :]}", "a:fine"],
+}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("place", HISTORIES)
+def test_of_a_history_only_what_a_prompt_can_hold_is_encoded(
+    vocabulary: CountingVocabulary, text: str, place: str
+) -> None:
+    turn = chat(*HISTORIES[place](TEXTS[text]), "u:and now?")
+    assert vocabulary.n_chars <= 2 * CONTEXT + SCAFFOLDING_CHARS
+    stored = sum(len(row.rendered) for row in Message.objects.all())
+    assert stored <= 4 * (2 * CONTEXT + SCAFFOLDING_CHARS), "the tokens of a beginning are no rendering"
+    finish(turn)
+    before = vocabulary.n_chars
+    assert more(turn, "And then?").conversation_id == turn.conversation_id
+    assert vocabulary.n_chars - before < CONTEXT + SCAFFOLDING_CHARS
+
+
+@pytest.mark.parametrize("place", HISTORIES)
+def test_a_history_that_must_fit_is_refused_once_the_limit_is_passed(
+    vocabulary: CountingVocabulary, place: str
+) -> None:
+    with pytest.raises(ContextOverflow, match="at least"):
+        chat(*HISTORIES[place](TEXTS["csv"]), "u:and now?", strategy=Strategy.ERROR)
+    assert vocabulary.n_chars <= 2 * CONTEXT + SCAFFOLDING_CHARS
+
+
+@pytest.mark.parametrize(
+    ("sent", "fields"),
+    [(["s:{}", "u:Hello"], {}), (["u:Hello"], {"prefill": "{}"}), (["s:{}", "u:one", "a:fine", "u:two"], {})],
+)
+@pytest.mark.parametrize("text", ["csv", "accents"])
+def test_a_system_text_or_a_begun_answer_is_encoded_as_far(
+    vocabulary: CountingVocabulary, sent: list[str], fields: dict[str, str], text: str
+) -> None:
+    parts = {name: value.format(TEXTS[text]) for name, value in fields.items()}
+    with pytest.raises(ContextOverflow, match="at least"):
+        chat(*(part.format(TEXTS[text]) for part in sent), store=not parts, **parts)
+    assert vocabulary.n_chars <= 2 * CONTEXT + SCAFFOLDING_CHARS
+    assert not Conversation.objects.exists()
+
+
+@pytest.mark.parametrize("n_documents", [1, 5, 200])
+@pytest.mark.parametrize("text", TEXTS)
+def test_documents_are_encoded_in_time_linear_in_their_length(
+    vocabulary: CountingVocabulary, text: str, n_documents: int
+) -> None:
+    size = len(TEXTS[text]) // n_documents
+    items = [ContextItem(text=TEXTS[text][n * size : (n + 1) * size]) for n in range(n_documents)]
+    chat("u:What do they say?", context=tuple(items))
+    assert vocabulary.n_chars <= 2 * len(TEXTS[text]) + SCAFFOLDING_CHARS
 
 
 @pytest.mark.parametrize("n_chars", [1_500, 15_000, 30_000])
