@@ -3,7 +3,7 @@
 from chat.access.callers import Caller
 from chat.enums import Strategy
 from chat.error_translation import translated
-from chat.errors import ContextOverflow, InvalidRequest
+from chat.errors import BodyTooLarge, ContextOverflow, InvalidRequest
 from chat.models import Role
 from chat.prompting.builder import PromptBuilder
 from chat.prompting.message_groups import DialogueMessage
@@ -11,13 +11,19 @@ from chat.schemas.requests import ChatRequest
 from chat.services.validation import validate_request
 from inference.config.tokenizer import Tokenizer, get_tokenizer
 
+# A megabyte of English has fewer; a hostile one has one for each byte.
+MAX_TOKENS = 262_144
+
 
 def tokens_of(text: str, *, special: bool, with_bos: bool) -> list[int]:
-    """Encode a text; ``special``: names of control tokens stand for them."""
+    """Encode a text; ``special``: names of control tokens stand for them. Raises BodyTooLarge."""
     with translated():
         tokenizer = get_tokenizer()
         bos = [] if tokenizer.vocabulary.bos is None else [tokenizer.vocabulary.bos]
-        return (bos if with_bos else []) + tokenizer.encode(text, special=special)
+        ids = tokenizer.encode(text, special=special, limit=MAX_TOKENS)
+    if len(ids) > MAX_TOKENS:
+        raise BodyTooLarge(f"content has more than {MAX_TOKENS:,} tokens", field="content")
+    return (bos if with_bos else []) + ids
 
 
 def spelled(tokens: list[int]) -> list[bytes]:

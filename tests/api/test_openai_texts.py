@@ -137,3 +137,19 @@ def test_apply_template() -> None:
 def test_templates_of_nothing(messages: object, param: str) -> None:
     answer = Api().post("/apply-template", {"messages": messages})
     assert (answer.status, answer.body["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize("with_pieces", [False, True])
+@pytest.mark.parametrize("unit", ["x", "é", "🙂"])
+def test_a_text_of_very_many_tokens_is_refused(unit: str, with_pieces: bool) -> None:
+    answer = Api().post("/tokenize", {"content": unit * 300_000, "with_pieces": with_pieces})
+    error = answer.body["error"]
+    assert (answer.status, error["code"], error["param"]) == (413, "body_too_large", "content")
+
+
+def test_many_tokens_come_with_their_pieces() -> None:
+    answer = Api().post("/tokenize", {"content": "é1" * 20_000, "with_pieces": True})
+    assert answer.status == 200
+    assert len(answer.body["tokens"]) >= 40_000
+    spelled = Api().post("/detokenize", {"tokens": [token["id"] for token in answer.body["tokens"]]})
+    assert spelled.body == {"content": "é1" * 20_000}

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import msgspec
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from chat.access.callers import Caller
 from chat.api.body_parsing import read_object
-from chat.api.json_response import json_response
-from chat.api.turn_requests import View, for_callers
+from chat.api.turn_requests import View, for_callers, has_long_body
 from chat.schemas.decoding import decode
 from chat.schemas.openai.chat_bodies import chat_completion_request
 from chat.schemas.openai.text_tools import (
@@ -30,24 +29,27 @@ from chat.schemas.openai.text_tools import (
 from chat.services.embeddings import embed_texts
 from chat.services.prompt_texts import prompt_text, spelled, tokens_of
 from chat.services.served_models import embedding_model, require_model
-from chat.streaming.background import in_thread
+from chat.streaming.background import in_long_thread, in_thread
 
 TextView = Callable[[HttpRequest, Caller], msgspec.Struct]
 
 
 def _answered_in_thread(view: TextView) -> View[[]]:
-    """Make a view of a function that computes: the tokenizer and the embedding model would block the event loop."""
+    """Make a view of a function that computes: tokenizer, embedding model and the JSON of a long answer would block the
+    event loop."""
 
     @for_callers("POST", any_key=True)
     @functools.wraps(view)
     async def threaded(request: HttpRequest, caller: Caller) -> HttpResponseBase:
-        return json_response(await in_thread(view, request, caller))
+        # The embedding model has threads of its own, behind which the tokenizer is not to wait.
+        is_long = view is not _embeddings and has_long_body(request)
+        answer = await (in_long_thread if is_long else in_thread)(lambda: msgspec.json.encode(view(request, caller)))
+        return HttpResponse(answer, content_type="application/json")
 
     return threaded
 
 
-@_answered_in_thread
-def embeddings(request: HttpRequest, caller: Caller) -> EmbeddingAnswer:
+def _embeddings(request: HttpRequest, caller: Caller) -> EmbeddingAnswer:
     body = decode(EmbeddingBody, read_object(request))
     model = require_model(body.model, embedding_model())
     vectors, n_tokens = embed_texts(body.texts, dimensions=body.dimensions)
@@ -63,6 +65,9 @@ def embeddings(request: HttpRequest, caller: Caller) -> EmbeddingAnswer:
         model=model,
         usage=EmbeddingUsage(prompt_tokens=n_tokens, total_tokens=n_tokens),
     )
+
+
+embeddings = _answered_in_thread(_embeddings)
 
 
 @_answered_in_thread
