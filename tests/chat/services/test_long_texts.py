@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,7 +159,7 @@ def test_a_history_that_must_fit_is_refused_once_the_limit_is_passed(
 def test_a_system_text_or_a_begun_answer_is_encoded_as_far(
     vocabulary: CountingVocabulary, sent: list[str], fields: dict[str, str], text: str
 ) -> None:
-    parts = {name: value.format(TEXTS[text]) for name, value in fields.items()}
+    parts: dict[str, Any] = {name: value.format(TEXTS[text]) for name, value in fields.items()}
     with pytest.raises(ContextOverflow, match="at least"):
         chat(*(part.format(TEXTS[text]) for part in sent), store=not parts, **parts)
     assert vocabulary.n_chars <= 2 * CONTEXT + SCAFFOLDING_CHARS
