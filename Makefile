@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-postgres lint faults test-schema test-clients soak bench bench-leaks bench-memory bench-handover demo-handover demo-bridge format clean help
+.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-postgres lint faults test-schema test-clients test-templates soak bench bench-leaks bench-memory bench-handover demo-handover demo-bridge format clean help
 
 # $(1): the folder of the environment
 define make_environment
@@ -93,6 +93,9 @@ test-clients: setup-dev  ## the openai and anthropic packages against running se
 	.venv-openai1/bin/python -m pip --disable-pip-version-check install --quiet -r requirements-openai1.txt
 	$(BIN)/python -m tests.clients.service .venv-openai1/bin/python
 	$(BIN)/python -m pytest tests/clients
+
+test-templates: setup-dev  ## the chat templates of llama.cpp's sources against Jinja itself (TEMPLATES=folder for others)
+	$(BIN)/python -m tests.clients.templates $(TEMPLATES)
 
 test-schema: setup-dev  ## schemathesis over the OpenAPI document of a running service, SECS seconds (300); in an environment of its own
 	@test -x .venv-schema/bin/schemathesis || $(PYTHON) -m venv .venv-schema

@@ -24,7 +24,7 @@ Pieces = tuple[str, ...]  # texts of the template and names of marks, alternatin
 
 @dataclass(frozen=True)
 class Shape:
-    """What a template's text depends on besides the contents: the past answers with a thought, and a system text."""
+    """The facts that a template's text depends on besides contents: past answers with a thought, and a system text."""
 
     has_system: bool
     thoughts: tuple[bool, ...] = ()  # one for each past answer

@@ -98,7 +98,7 @@ class TemplateFormat(ChatFormat):
 
     @property
     def takes_system(self) -> bool:
-        """Whether the template shows a message of the system; else the first user text begins with it."""
+        """Return whether the template shows a message of the system; else the first user text begins with it."""
         return self._template.takes_system
 
     def opening_segments(self, system: str, user: str) -> list[PromptSegment]:

@@ -117,7 +117,7 @@ def _control_names(tokenizer: Tokenizer) -> list[str]:
 
 def _spelled(mark: str, controls: list[str]) -> str:
     for name in controls:
-        before, found, after = mark.partition(name)
-        if found:
+        before, control, after = mark.partition(name)
+        if control:
             return _spelled(before, controls) + spelled_control(name) + _spelled(after, controls)
     return mark

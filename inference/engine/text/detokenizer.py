@@ -12,7 +12,7 @@ from inference.engine.params import SequenceParams, ThoughtMarks
 from inference.engine.text.citation_filter import CitationFilter
 from inference.engine.text.stop_sequences import StopSequences
 from inference.engine.text.thought_limit import ThoughtLimit
-from inference.engine.text.thought_splitter import Part, Segment, ThoughtSplitter
+from inference.engine.text.thought_splitter import AnswerPart, AnswerSegment, ThoughtSplitter
 
 
 class TokenSpelling(Protocol):
@@ -116,10 +116,10 @@ class Detokenizer:
         n_characters = self._n_hidden + self._n_released if self.stopped else self._n_decoded
         return sum(end <= n_characters for end in self._ends)
 
-    def _segment(self, segment: Segment) -> str:
+    def _segment(self, segment: AnswerSegment) -> str:
         if self.stopped:
             return ""
-        if segment.part is Part.ANSWER:
+        if segment.part is AnswerPart.ANSWER:
             self._n_hidden += segment.n_raw - len(segment.text)
             return self._answer(segment.text)
         self._n_hidden += segment.n_raw

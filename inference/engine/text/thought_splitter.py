@@ -25,16 +25,16 @@ def spelled_control(name: str) -> str:
     return f"{CONTROL_START}{name}{CONTROL_END}"
 
 
-class Part(Enum):
+class AnswerPart(Enum):
     HEADER = "header"
     THOUGHT = "thought"
     ANSWER = "answer"
 
 
-class Segment(NamedTuple):
+class AnswerSegment(NamedTuple):
     """Decided text of one part. ``n_raw`` characters were consumed for it; those of a header have no text."""
 
-    part: Part
+    part: AnswerPart
     text: str
     n_raw: int
 
@@ -44,10 +44,10 @@ class ThoughtSplitter:
 
     def __init__(self, marks: ThoughtMarks) -> None:
         self._marks = marks
-        self._part = Part.THOUGHT if marks.is_open else Part.HEADER
+        self._part = AnswerPart.THOUGHT if marks.is_open else AnswerPart.HEADER
         self._pending = ""
         self._trims_start = marks.is_open  # white space before the next visible character is dropped
-        self._has_text = {Part.THOUGHT: False, Part.ANSWER: False}
+        self._has_text = {AnswerPart.THOUGHT: False, AnswerPart.ANSWER: False}
         spelled = "".join((*marks.opens, *marks.closes, *marks.answers, *marks.ends))
         self._controls = frozenset(_CONTROL.findall(spelled))
 
@@ -58,9 +58,9 @@ class ThoughtSplitter:
 
     @property
     def is_thinking(self) -> bool:
-        return self._part is Part.THOUGHT
+        return self._part is AnswerPart.THOUGHT
 
-    def push(self, text: str) -> Iterator[Segment]:
+    def push(self, text: str) -> Iterator[AnswerSegment]:
         self._pending += text
         while self._pending:
             before = self._part, self._pending
@@ -68,26 +68,26 @@ class ThoughtSplitter:
             if (self._part, self._pending) == before:
                 return
 
-    def flush(self) -> Iterator[Segment]:
+    def flush(self) -> Iterator[AnswerSegment]:
         """Yield the pending text at the end; white space at the end of a thought is dropped."""
         pending, self._pending = self._pending, ""
         if not pending:
             return
-        if self._part is Part.THOUGHT:
-            yield self._segment(Part.THOUGHT, pending.rstrip(), len(pending))
+        if self._part is AnswerPart.THOUGHT:
+            yield self._segment(AnswerPart.THOUGHT, pending.rstrip(), len(pending))
         else:
-            yield self._segment(Part.ANSWER, pending, len(pending))
+            yield self._segment(AnswerPart.ANSWER, pending, len(pending))
 
-    def _step(self) -> Iterator[Segment]:
+    def _step(self) -> Iterator[AnswerSegment]:
         match self._part:
-            case Part.HEADER:
+            case AnswerPart.HEADER:
                 yield from self._header()
-            case Part.THOUGHT:
+            case AnswerPart.THOUGHT:
                 yield from self._until(self._marks.closes, keeps_space=False)
-            case Part.ANSWER:
+            case AnswerPart.ANSWER:
                 yield from self._until(self._marks.ends, keeps_space=True)
 
-    def _header(self) -> Iterator[Segment]:
+    def _header(self) -> Iterator[AnswerSegment]:
         visible = self._pending.lstrip()
         opening = _longest_start(visible, self._marks.opens)
         answering = _longest_start(visible, self._marks.answers)
@@ -95,25 +95,25 @@ class ThoughtSplitter:
         if mark:
             n_raw = len(self._pending) - len(visible) + len(mark)
             self._pending = self._pending[n_raw:]
-            self._enter(Part.THOUGHT if mark == opening else Part.ANSWER)
-            yield Segment(Part.HEADER, "", n_raw)
+            self._enter(AnswerPart.THOUGHT if mark == opening else AnswerPart.ANSWER)
+            yield AnswerSegment(AnswerPart.HEADER, "", n_raw)
         elif visible and not any(mark.startswith(visible) for mark in (*self._marks.opens, *self._marks.answers)):
-            self._part = Part.ANSWER
+            self._part = AnswerPart.ANSWER
 
-    def _enter(self, part: Part) -> None:
+    def _enter(self, part: AnswerPart) -> None:
         self._part, self._trims_start = part, True
 
-    def _until(self, marks: Iterable[str], *, keeps_space: bool) -> Iterator[Segment]:
+    def _until(self, marks: Iterable[str], *, keeps_space: bool) -> Iterator[AnswerSegment]:
         """Release up to the first of ``marks``, or all that cannot begin one."""
         part, text = self._part, self._pending
         places = [(place, mark) for mark in marks if (place := text.find(mark)) >= 0]
         if places:
             place, mark = min(places)
             self._pending = text[place + len(mark) :]
-            self._part = Part.HEADER
+            self._part = AnswerPart.HEADER
             yield self._segment(part, text[:place] if keeps_space else text[:place].rstrip(), place)
             self._trims_start = True
-            yield Segment(Part.HEADER, "", len(mark))
+            yield AnswerSegment(AnswerPart.HEADER, "", len(mark))
             return
         end = len(text) - _n_unfinished(text, marks)
         if not keeps_space:
@@ -122,7 +122,7 @@ class ThoughtSplitter:
             self._pending = text[end:]
             yield self._segment(part, text[:end], end)
 
-    def _segment(self, part: Part, text: str, n_raw: int) -> Segment:
+    def _segment(self, part: AnswerPart, text: str, n_raw: int) -> AnswerSegment:
         if CONTROL_START in text:
             text = _CONTROL.sub("", text)
         if self._trims_start:
@@ -131,7 +131,7 @@ class ThoughtSplitter:
             if text and self._has_text[part]:
                 text = BETWEEN + text
         self._has_text[part] = self._has_text[part] or bool(text)
-        return Segment(part, text, n_raw)
+        return AnswerSegment(part, text, n_raw)
 
 
 def _longest_start(text: str, marks: Iterable[str]) -> str:
