@@ -233,7 +233,9 @@ class EventLoop:
         target = self.target
         if target.ready is None:
             return
-        for generation in crash_attribution.admissible(self.generations.by_id.values()):
+        admissible = crash_attribution.admissible(self.generations.by_id.values())
+        # A runner compiles its first grammar for a second or two, and the frames behind that one wait.
+        for generation in sorted(admissible, key=lambda generation: bool(generation.params.grammar)):
             if not generation.tokens:
                 self.generations.report(generation, StreamState.PREFILL, progress=0.0, reason=self._reason(target))
             self.generations.submit(generation, target.device, now)

@@ -58,19 +58,19 @@ class LlamaVocabulary:
     def piece(self, token: int) -> bytes:
         if token not in self._pieces:
             self._check(token)
-            self._pieces[token] = self._read_piece(token)
+            self._pieces[token] = self._read_piece(token, ctypes.create_string_buffer(PIECE_BYTES))
         return self._pieces[token]
 
     def pieces(self) -> list[bytes]:
-        return [self._read_piece(token) for token in range(self.n_tokens)]
-
-    def _read_piece(self, token: int) -> bytes:
         buffer = ctypes.create_string_buffer(PIECE_BYTES)
+        return [self._read_piece(token, buffer) for token in range(self.n_tokens)]
+
+    def _read_piece(self, token: int, buffer: "ctypes.Array[ctypes.c_char]") -> bytes:
         length = lib.llama_token_to_piece(self._vocab, token, buffer, PIECE_BYTES, 0, False)
         if length < 0:
             buffer = ctypes.create_string_buffer(-length)
             length = lib.llama_token_to_piece(self._vocab, token, buffer, -length, 0, False)
-        return buffer.raw[:length]
+        return ctypes.string_at(buffer, length)
 
     def text(self, ids: list[int]) -> str:
         return b"".join(map(self.piece, ids)).decode("utf-8", "replace")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from inference.dispatch import Dispatcher
@@ -95,6 +96,15 @@ def test_work_waits_for_the_model_and_says_so(bench: DispatchHarness) -> None:
     runner = bench.start()
     assert [submission.sequence_id for submission in runner.submissions] == [generation.sequence_id]
     assert bench.states(generation) == ["loading", "prefill"]
+
+
+def test_answers_with_a_grammar_are_submitted_last(bench: DispatchHarness) -> None:
+    structured = new_generation()
+    structured.params = msgspec.structs.replace(PARAMS, grammar="{}")
+    plain = new_generation()
+    bench.add(structured, plain)
+    runner = bench.start()
+    assert [frame.sequence_id for frame in runner.submissions] == [plain.sequence_id, structured.sequence_id]
 
 
 def test_tokens_are_logged_and_the_end_is_the_outcome(bench: DispatchHarness) -> None:

@@ -1,0 +1,91 @@
+"""A model that follows instructions: tools that are called and schemas that are filled. GEMMA_INSTRUCT_MODEL names the
+file of one whose template takes tools (Qwen2.5-Coder-0.5B-Instruct was tried); without it nothing runs."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from openai import OpenAI
+from pydantic import BaseModel
+
+from tests.live_stack import LiveStack
+
+MODEL_FILE = os.environ.get("GEMMA_INSTRUCT_MODEL", "")
+pytestmark = [
+    pytest.mark.skipif(not MODEL_FILE, reason="GEMMA_INSTRUCT_MODEL is not set"),
+    pytest.mark.timeout(600),
+]
+TOOLS: Any = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": f"Get the current {what} of a city",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string", "description": "Name of the city"}},
+                "required": ["city"],
+                "additionalProperties": False,
+            },
+        },
+    }
+    for name, what in (("get_weather", "weather"), ("get_time", "time"))
+]
+SYSTEM: Any = {"role": "system", "content": "You are a helpful assistant."}
+
+
+class Person(BaseModel):
+    name: str
+    age: int
+    languages: list[str]
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[OpenAI]:
+    stack = LiveStack(backend="llama", environment={"GEMMA_MODEL_PATH": MODEL_FILE, "GEMMA_CONTEXT_SIZE": "4096"})
+    try:
+        stack.start()
+        with OpenAI(base_url=f"{stack.url}/v1", api_key="none", timeout=600) as client:
+            yield client
+    finally:
+        stack.clean_up()
+
+
+@pytest.fixture(scope="module")
+def create(client: OpenAI) -> Callable[..., Any]:
+    model = client.models.list().data[0].id
+
+    def create(text: str, **options: Any) -> Any:  # noqa: ANN401  fields of the package's methods
+        messages: Any = [SYSTEM, {"role": "user", "content": text}]
+        return client.chat.completions.create(model=model, messages=messages, temperature=0, max_tokens=200, **options)
+
+    return create
+
+
+def test_the_tool_that_is_needed_is_called(create: Callable[..., Any]) -> None:
+    for text, name in (("What is the weather in Paris?", "get_weather"), ("What time is it in Tokyo?", "get_time")):
+        answer = create(text, tools=TOOLS)
+        assert answer.choices[0].finish_reason == "tool_calls"
+        function = answer.choices[0].message.tool_calls[0].function
+        assert function.name == name
+        assert json.loads(function.arguments)["city"] in text
+
+
+def test_no_tool_is_called_where_none_is_needed(create: Callable[..., Any]) -> None:
+    answer = create("Say hello in French.", tools=TOOLS)
+    assert answer.choices[0].message.tool_calls is None
+    assert "onjour" in answer.choices[0].message.content
+
+
+def test_a_schema_is_filled_with_what_the_text_says(client: OpenAI) -> None:
+    text: Any = "Anna is 34 years old and speaks German, Czech and some Danish."
+    answer = client.chat.completions.parse(
+        model=client.models.list().data[0].id,
+        messages=[SYSTEM, {"role": "user", "content": f"Extract as JSON: {text}"}],
+        response_format=Person,
+        temperature=0,
+        max_tokens=200,
+    )
+    assert answer.choices[0].message.parsed == Person(name="Anna", age=34, languages=["German", "Czech", "Danish"])
