@@ -95,6 +95,7 @@ RESPONSES = (
     "background",
     "text",
 )
+SEGMENT_QUERY = ("keywords", "match", "search_type", "sort_by", "order", "limit", "offset", "context_lines", "emotions")
 OPENAI = ("model", "n", "stream", "stream_options", "logprobs", "top_logprobs", "metadata", "tools", "store", "suffix")
 
 ROUTES = (
@@ -141,6 +142,20 @@ ROUTES = (
     Route("transcripts-count", "POST", "/transcripts/count", {}, FILTERS),
     Route("transcript", "DELETE", "/transcript/{id}"),
     Route("transcript", "GET", "/transcript/{id}"),
+    Route("transcripts-query", "POST", "/transcripts/query", {}, (*SEGMENT_QUERY, *FILTERS)),
+    Route("transcripts-time-range", "GET", "/debug/transcripts/time-range"),
+    Route("memory-emotions", "GET", "/memory/emotions/stats", fields=("start_date", "end_date")),
+    Route("emotions-stats", "GET", "/emotions/stats", fields=("period",)),
+    Route("emotions-moments", "GET", "/emotions/moments", fields=("emotion", "speaker", "limit", "offset")),
+    Route(
+        "chat-rag", "POST", "/chat/rag", {"query": "Hello", "store": False}, ("query", "top_k_results", *CHAT_FIELDS)
+    ),
+    Route("service-stats", "GET", "/stats"),
+    Route("model-list", "GET", "/models/list"),
+    Route("model-settings", "GET", "/settings"),
+    Route("model-settings-update", "POST", "/settings/update"),
+    Route("analyze", "POST", "/analyze"),
+    Route("score-chunk", "POST", "/score-chunk"),
     Route("card-warmup", "POST", "/warmup", {}, ("session_id",)),
     Route("card-move-to-cpu", "POST", "/move-to-cpu"),
     Route("card-release-session", "POST", "/release-session", {}, ("session_id",)),
