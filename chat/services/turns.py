@@ -44,6 +44,7 @@ class Turn:
     needs_preparation: bool = False
     replayed: bool = False
     alternatives: tuple["Turn", ...] = ()  # further answers of the same request
+    has_token_ids: bool = False  # its lines have the ids of the tokens
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 PROCESS_ENDS = "this process ends; resume with the id of the last line"
 LEAST_LOGPROB = -9999.0
+TOKEN_ID = "token_id"  # noqa: S105  field of lines within this process
 # Time to render an answer that was awaited whole, after its stream has ended.
 FINAL_RENDER_SECS = 0.3
 
@@ -181,7 +182,8 @@ async def _follow(turn: Turn, caller: Caller, progress: _Progress) -> AsyncGener
 async def _line(turn: Turn, entry: AnyEntry | None, progress: _Progress) -> WireLine | None:
     if isinstance(entry, TokenEntry):
         progress.index, progress.is_claimed = entry.index, True
-        return progress.line(**entry_line(entry))
+        ids = {TOKEN_ID: entry.token} if turn.has_token_ids else {}
+        return progress.line(**entry_line(entry), **ids)
     if isinstance(entry, StatusEntry):
         progress.is_claimed = True
         status = _status(

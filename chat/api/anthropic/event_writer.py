@@ -2,10 +2,12 @@
 
 import json
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
 
+from chat.api.anthropic.stop_search import StopSearch
 from chat.schemas.answer_types import as_json
 from chat.schemas.anthropic.answers import (
     BlockDelta,
@@ -23,6 +25,7 @@ from chat.schemas.anthropic.errors import AnthropicErrorAnswer
 from chat.schemas.anthropic.rendering import begun_block, citations_of, stop_reason, usage_of_line
 from chat.schemas.responses.output import GrowingOutput, ItemBegan, ItemGrew, OutputKind, OutputStep
 from chat.streaming.events import WireLine
+from inference.config.tokenizer import get_tokenizer
 
 # Characters that no JSON text holds unescaped: marks the place of the text in a rendered delta.
 _MARK = "\x00"
@@ -31,8 +34,9 @@ _MARK = "\x00"
 class MessageEventWriter:
     """Renders the events of one message."""
 
-    def __init__(self, generation_id: uuid.UUID, *, may_call: bool) -> None:
+    def __init__(self, generation_id: uuid.UUID, *, may_call: bool, stops: Sequence[str] = ()) -> None:
         self._generation_id = generation_id
+        self._stop = StopSearch(stops)
         self._output = GrowingOutput(may_call=may_call)
         self._template = (b"", b"")  # bytes before and after the text of a delta: thousands follow each other
 
@@ -43,6 +47,7 @@ class MessageEventWriter:
         return _event(PingEvent())
 
     def token(self, line: WireLine) -> bytes:
+        self._stop.push(line)
         return b"".join(map(self._step, self._output.push(line.get("thought", ""), line["token"])))
 
     def ended(self, last: WireLine) -> bytes:
@@ -53,7 +58,8 @@ class MessageEventWriter:
                     delta = BlockDelta(type="citations_delta", citation=citation)
                     events += _event(BlockDeltaEvent(index=item.index, delta=delta))
             events += _event(BlockStopEvent(index=item.index))
-        ending = MessageDelta(stop_reason=stop_reason(self._output, last), stop_sequence=None)
+        stop = self._stop.find(get_tokenizer().vocabulary)
+        ending = MessageDelta(stop_reason=stop_reason(self._output, last, stop), stop_sequence=stop)
         events += _event(MessageDeltaEvent(delta=ending, usage=usage_of_line(last)))
         return events + _event(MessageStopEvent())
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 
 from django.http import HttpRequest, StreamingHttpResponse
@@ -9,6 +10,7 @@ from django.http.response import HttpResponseBase
 
 from chat.access.callers import Caller
 from chat.api.anthropic.event_writer import MessageEventWriter
+from chat.api.anthropic.stop_search import StopSearch
 from chat.api.body_parsing import read_object
 from chat.api.json_response import json_response
 from chat.api.openai.streams import status_comment
@@ -35,6 +37,7 @@ from chat.services.served_models import chat_model, require_model
 from chat.streaming.admission import in_arrival_order
 from chat.streaming.background import in_thread
 from chat.streaming.events import WireLine, lines_and_pings, start, stops_when_left
+from inference.config.tokenizer import get_tokenizer
 from inference.runtime import log_context
 
 
@@ -67,7 +70,8 @@ async def _accept(request: HttpRequest, caller: Caller) -> tuple[MessagesCall, s
         key = idempotency_key(request)
         stops = call.is_stream or stops_when_left(body.priority, key)
         begin = partial(turns.start_turn, caller=caller, request=body, idempotency_key=key, request_digest=body.digest)
-        return call, model, AcceptedTurn(await start(begin, caller=caller, stops=stops, is_long=is_long), stops)
+        turn = await start(begin, caller=caller, stops=stops, is_long=is_long)
+    return call, model, AcceptedTurn(replace(turn, has_token_ids=bool(call.stops)), stops)
 
 
 def _read(request: HttpRequest) -> tuple[MessagesCall, ChatRequest, str]:
@@ -77,17 +81,20 @@ def _read(request: HttpRequest) -> tuple[MessagesCall, ChatRequest, str]:
 
 async def _whole(call: MessagesCall, model: str, accepted: AcceptedTurn, caller: Caller) -> MessageAnswerBody:
     output = GrowingOutput(may_call=call.may_call)
+    stop = StopSearch(call.stops)
     last: WireLine = {}
     async with aclosing(lines_to_end(accepted, caller)) as source:
         async for line in source:
+            stop.push(line)
             list(output.push(line.get("thought", ""), line["token"]))
             last = line
     list(output.finish())
-    return whole_message(accepted.turn.generation_id, model=model, output=output, last=last)
+    sequence = stop.find(get_tokenizer().vocabulary)
+    return whole_message(accepted.turn.generation_id, model=model, output=output, last=last, stop=sequence)
 
 
 async def _events(call: MessagesCall, model: str, accepted: AcceptedTurn, caller: Caller) -> AsyncIterator[bytes]:
-    writer = MessageEventWriter(accepted.turn.generation_id, may_call=call.may_call)
+    writer = MessageEventWriter(accepted.turn.generation_id, may_call=call.may_call, stops=call.stops)
     is_over = False
     try:
         async with aclosing(lines_and_pings(accepted.turn, caller=caller, stops=accepted.stops)) as source:

@@ -43,13 +43,16 @@ def begun_message(
     )
 
 
-def whole_message(generation_id: uuid.UUID, *, model: str, output: GrowingOutput, last: Line) -> MessageAnswerBody:
+def whole_message(
+    generation_id: uuid.UUID, *, model: str, output: GrowingOutput, last: Line, stop: str | None
+) -> MessageAnswerBody:
+    """Return an ended message; ``stop`` is the stop sequence that ended it."""
     return MessageAnswerBody(
         id=message_id(generation_id),
         model=model,
         content=[block_of(item, generation_id, last) for item in output.items],
-        stop_reason=stop_reason(output, last),
-        stop_sequence=None,
+        stop_reason=stop_reason(output, last, stop),
+        stop_sequence=stop,
         usage=usage_of_line(last),
         conversation_id=last["conversation_id"],
     )
@@ -95,9 +98,11 @@ def tool_use_id(generation_id: uuid.UUID, number: int) -> str:
     return f"toolu_{generation_id.hex[:22]}{number:02x}"
 
 
-def stop_reason(output: GrowingOutput, last: Line) -> StopReason:
+def stop_reason(output: GrowingOutput, last: Line, stop: str | None) -> StopReason:
     if last["finish_reason"] == FinishReason.LENGTH:
         return "max_tokens"
+    if stop is not None:
+        return "stop_sequence"
     # There is no name for an answer that was stopped from elsewhere.
     return "tool_use" if output.has_calls else "end_turn"
 

@@ -209,7 +209,7 @@ def responses_request(data: object) -> tuple[ResponseCall, ChatRequest]:
         instructions=(body.instructions or "").strip(),
     )
     call = ResponseCall(model=body.model, is_stream=bool(body.stream), is_background=bool(body.background))
-    return call, replace(request, response=_kept(body, request) | items.facts)
+    return call, replace(request, response=_call_details(body, request) | items.facts)
 
 
 def _form(body: ResponseBody, use: ToolUse | None) -> dict[str, Any]:
@@ -238,9 +238,9 @@ def _strategy(body: ResponseBody) -> Strategy:
     return Strategy.TRUNCATE if body.truncation == "auto" else Strategy.ERROR
 
 
-def _kept(body: ResponseBody, request: ChatRequest) -> dict[str, Any]:
-    """Return what the response repeats of its call."""
-    kept = set_fields(body, _REPEATED) | {
+def _call_details(body: ResponseBody, request: ChatRequest) -> dict[str, Any]:
+    """Return the facts of the call that its response repeats."""
+    details = set_fields(body, _REPEATED) | {
         "background": bool(body.background),
         "store": request.store,
         "temperature": request.temperature,
@@ -248,14 +248,14 @@ def _kept(body: ResponseBody, request: ChatRequest) -> dict[str, Any]:
         "truncation": body.truncation or "disabled",
     }
     if body.metadata:
-        kept["metadata"] = dict(body.metadata)
+        details["metadata"] = dict(body.metadata)
     if body.tools:
-        kept |= {"tools": [msgspec.to_builtins(tool) for tool in body.tools]}
-        kept["tool_choice"] = msgspec.to_builtins(body.tool_choice or "auto")
+        details |= {"tools": [msgspec.to_builtins(tool) for tool in body.tools]}
+        details["tool_choice"] = msgspec.to_builtins(body.tool_choice or "auto")
     if body.text and body.text.format:
-        kept["format"] = msgspec.to_builtins(body.text.format)
+        details["format"] = msgspec.to_builtins(body.text.format)
     if body.reasoning:
-        kept["reasoning"] = msgspec.to_builtins(body.reasoning)
+        details["reasoning"] = msgspec.to_builtins(body.reasoning)
     if body.text and body.text.verbosity:
-        kept["verbosity"] = body.text.verbosity
-    return kept
+        details["verbosity"] = body.text.verbosity
+    return details

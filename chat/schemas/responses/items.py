@@ -83,7 +83,7 @@ class ItemGroup:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a message's row does not say of its items; empty for a plain message. Outputs with their lengths."""
+        """Facts of the items that the message's row lacks; empty for a plain message. Outputs have their lengths."""
         first = self.items[0]
         if first.kind == OUTPUT:
             return {"outputs": [[item.call_id, len(item.text)] for item in self.items]}
@@ -121,7 +121,7 @@ class ResponseInput:
 
     @property
     def facts(self) -> dict[str, list[Any]]:
-        """What is kept of the items beside their messages; empty for plain messages."""
+        """Facts of the items that are stored beside their messages; empty for plain messages."""
         facts = [group.facts for group in self._groups]
         roles = [item.role for item in self.items[: self.n_system]]
         return ({"items": facts} if any(facts) else {}) | ({"system_roles": roles} if roles else {})

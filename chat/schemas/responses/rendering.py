@@ -98,8 +98,8 @@ def is_background(generation: Generation) -> bool:
 
 def may_call(generation: Generation) -> bool:
     """Return whether the answer may call functions."""
-    kept = generation.details[RESPONSE]
-    return bool(kept.get("tools")) and kept.get("tool_choice") != "none"
+    call = generation.details[RESPONSE]
+    return bool(call.get("tools")) and call.get("tool_choice") != "none"
 
 
 def finish(output: GrowingOutput, generation: Generation) -> Iterator[OutputStep]:
@@ -143,7 +143,7 @@ def text_annotations(text: str, last: Line) -> list[TextAnnotation]:
 
 
 def _response(generation: Generation, status: ResponseStatus, **ended: Any) -> ResponseAnswer:  # noqa: ANN401
-    kept = generation.details[RESPONSE]
+    call = generation.details[RESPONSE]
     message = getattr(generation, "message", None)
     unended: dict[str, Any] = {
         "completed_at": None,
@@ -156,26 +156,26 @@ def _response(generation: Generation, status: ResponseStatus, **ended: Any) -> R
         id=response_id(generation.pk),
         created_at=_seconds(generation.created_at),
         status=status,
-        background=kept["background"],
-        instructions=kept.get("instructions"),
-        max_output_tokens=kept.get("max_output_tokens"),
-        max_tool_calls=kept.get("max_tool_calls"),
-        model=kept["model"],
-        parallel_tool_calls=kept.get("parallel_tool_calls", True),
-        previous_response_id=kept.get("previous_response_id"),
-        prompt_cache_key=kept.get("prompt_cache_key"),
-        reasoning=ReasoningConfig(**kept.get("reasoning", {})),
-        safety_identifier=kept.get("safety_identifier"),
-        store=kept["store"],
-        temperature=kept["temperature"],
-        text=AnswerTextConfig(format=kept.get("format", {"type": "text"}), verbosity=kept.get("verbosity", "medium")),
-        tool_choice=kept.get("tool_choice", "auto"),
-        tools=kept.get("tools", []),
-        top_logprobs=kept.get("top_logprobs", 0),
-        top_p=kept["top_p"],
-        truncation=kept["truncation"],
-        user=kept.get("user"),
-        metadata=kept.get("metadata", {}),
+        background=call["background"],
+        instructions=call.get("instructions"),
+        max_output_tokens=call.get("max_output_tokens"),
+        max_tool_calls=call.get("max_tool_calls"),
+        model=call["model"],
+        parallel_tool_calls=call.get("parallel_tool_calls", True),
+        previous_response_id=call.get("previous_response_id"),
+        prompt_cache_key=call.get("prompt_cache_key"),
+        reasoning=ReasoningConfig(**call.get("reasoning", {})),
+        safety_identifier=call.get("safety_identifier"),
+        store=call["store"],
+        temperature=call["temperature"],
+        text=AnswerTextConfig(format=call.get("format", {"type": "text"}), verbosity=call.get("verbosity", "medium")),
+        tool_choice=call.get("tool_choice", "auto"),
+        tools=call.get("tools", []),
+        top_logprobs=call.get("top_logprobs", 0),
+        top_p=call["top_p"],
+        truncation=call["truncation"],
+        user=call.get("user"),
+        metadata=call.get("metadata", {}),
         conversation=ResponseConversation(id=str(message.conversation_id)) if message else None,
         **unended | ended,
     )

@@ -51,12 +51,12 @@ def item_list(generation: Generation, page: ItemPage) -> ItemList:
         if place is None:
             raise NotFound("there is no such item", field="after")
         items = items[place + 1 :]
-    shown = items[: page.limit]
+    first_items = items[: page.limit]
     return ItemList(
-        data=[as_json(item) for item in shown],
-        first_id=shown[0].id if shown else "",
-        last_id=shown[-1].id if shown else "",
-        has_more=len(items) > len(shown),
+        data=[as_json(item) for item in first_items],
+        first_id=first_items[0].id if first_items else "",
+        last_id=first_items[-1].id if first_items else "",
+        has_more=len(items) > len(first_items),
     )
 
 

@@ -65,6 +65,26 @@ def test_max_tokens(client: httpx.Client) -> None:
     assert (text_of(message), message["stop_reason"]) == ("He", "max_tokens")
 
 
+@pytest.mark.parametrize(
+    ("text", "stops", "stop"),
+    [
+        ("one two three", [" t", "x"], " t"),
+        ("one two three", ["three", "two"], "two"),
+        ("one two three", ["two", "wo", "one two"], "one two"),
+        ("one twö three", ["ö", "never"], "ö"),
+        ("one two", ["never", ""], None),
+        ("one two", [], None),
+    ],
+)
+def test_stop_sequences(text: str, stops: list[str], stop: str | None, client: httpx.Client) -> None:
+    body = say("", stop_sequences=stops)
+    body["messages"][0]["content"] = f"[[say: {text}]]"
+    for message in (created(client, body), joined(streamed(client, body))):
+        expected = "end_turn" if stop is None else "stop_sequence"
+        assert (message["stop_reason"], message["stop_sequence"]) == (expected, stop)
+        assert text_of(message) == (text if stop is None else text.partition(stop)[0])
+
+
 def test_system_blocks_and_parts(client: httpx.Client) -> None:
     system = [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "x", "cache_control": {"type": "x"}}]
     content = [{"type": "text", "text": "One"}, {"type": "text", "text": "[[say: Two]]"}]
