@@ -60,12 +60,11 @@ def tools_grammar(use: ToolUse, *, schema_path_of: Callable[[int], str], text_sc
         return grammar
     lenient = []
     for index, tool in enumerate(use.tools):
-        try:
+        if not grammar_problem(sources.from_json_schema(tool.schema)):
+            continue
+        if tool.strict or grammar_problem(sources.from_json_schema(tool.schema, lenient=True)):
             check_schema(tool.schema, field=schema_path_of(index))
-        except InvalidRequest as error:
-            if tool.strict or grammar_problem(sources.from_json_schema(tool.schema, lenient=True)):
-                raise error from None
-            lenient.append(tool)
+        lenient.append(tool)
     grammar = calls_grammar(use, lenient=lenient, text_schema=text_schema)
     if problem := grammar_problem(grammar):
         raise InvalidRequest(f"tools cannot be compiled: {problem}", code="invalid_schema", field="tools")

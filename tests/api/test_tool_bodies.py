@@ -1,5 +1,6 @@
 """``tools`` and ``tool_choice``: refusals that name the field, and the effect of accepted ones."""
 
+import time
 from typing import Any
 
 import pytest
@@ -105,6 +106,16 @@ def test_choices() -> None:
 def test_keywords_that_only_strict_tools_must_obey() -> None:
     assert request_of(tools=[tool(parameters=UNKNOWN)]).grammar
     assert request_of(tools=[tool(parameters={"properties": {"a": {"oneOf": [{}, {"type": "null"}]}}})]).grammar
+
+
+def test_many_hostile_tools_take_bounded_time() -> None:
+    parameters = {
+        "type": "object",
+        "properties": {f"p{n}": {"uniqueItems": True, "pattern": f"(a|{n})*"} for n in range(12)},
+    }
+    began = time.process_time()
+    assert request_of(tools=[tool(f"f{n}", parameters=parameters) for n in range(120)]).grammar
+    assert time.process_time() - began < 5.0
 
 
 def test_a_history_of_calls_has_the_text_that_was_generated() -> None:
