@@ -10,7 +10,6 @@ import logging
 import uuid
 from collections.abc import Sequence
 
-from django.conf import settings
 from django.db import transaction
 
 from chat.models import Message
@@ -106,8 +105,8 @@ def _notes(generation: Generation, summarizer: Summarizer, parts: Sequence[str],
     notes = [rows[key].text.strip() for key in keys if key in rows and rows[key].is_ended]
     if len(notes) == len(parts):
         return notes
-    # Like a long prompt, which leaves half of each step to shorter ones: other questions find free places.
-    n_free = max(1, settings.GEMMA_PARALLEL // 2) - (len(rows) - len(notes))
+    # Like a long prompt, which leaves half of each step to shorter ones: other questions find free places and cells.
+    n_free = summarizer.parts_at_once - (len(rows) - len(notes))
     missing = [(key, part) for key, part in zip(keys, parts, strict=True) if key not in rows]
     for key, part in missing[: max(0, n_free)]:
         _create_part(generation, summarizer, part, key)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from django.conf import settings
+
 from chat.enums import Effort
 from chat.models import Role
 from chat.prompting.chat_format import ChatFormat
@@ -26,6 +28,11 @@ from chat.schemas.requests import RunOptions
 # there without evicting a conversation.
 PIECE_SHARE = 0.125
 MIN_PIECE_TOKENS = 32
+# Of the context window, which is also what the KV cache holds: one part of a long message with prompt and notes, the
+# text of a part at least, and all parts that are computed at once. Other questions find the rest free.
+PART_SHARE = 0.25
+PART_TEXT_SHARE = 0.125
+ALL_PARTS_SHARE = 0.5
 # A word has a little more than one token; the bound itself is max_tokens.
 WORDS_PER_TOKEN = 0.6
 
@@ -63,7 +70,7 @@ class Summarizer:
         return pieces(as_transcript(messages), limit, self._count_quoted)
 
     def parts(self, text: str) -> list[tuple[int, int]]:
-        """Return start and end of the parts of one text, each as large as a prompt can hold."""
+        """Return start and end of the parts of one text."""
         return list(spans(text, self._part_limit, self._count_quoted))
 
     def has_more_parts(self, text: str, n_parts: int) -> bool:
@@ -72,9 +79,21 @@ class Summarizer:
         return len(self.format.tokenizer.encode(quoted(text), limit=limit)) > limit
 
     @property
+    def parts_at_once(self) -> int:
+        """Return how many parts may be queued or computed: half of the places, and half of the KV cache."""
+        n_tokens = self._part_limit + self._part_overhead
+        n_fitting = int(self.budget.context_size * ALL_PARTS_SHARE) // n_tokens
+        return max(1, min(settings.GEMMA_PARALLEL // 2, n_fitting))
+
+    @property
     def _part_limit(self) -> int:
-        free = self.budget.context_size - self.budget.summary_limit - len(self._prompt("", "")) - 1
-        return max(MIN_PIECE_TOKENS, free)
+        size, overhead = self.budget.context_size, self._part_overhead
+        limit = max(int(size * PART_SHARE) - overhead, int(size * PART_TEXT_SHARE))
+        return max(MIN_PIECE_TOKENS, min(limit, size - overhead))
+
+    @property
+    def _part_overhead(self) -> int:
+        return self.budget.summary_limit + len(self._prompt("", "")) + 1
 
     def prompt(self, piece: str, so_far: str = "") -> list[int]:
         """Return the prompt of one piece; a summary so far that is too long to stand beside it is shortened."""

@@ -35,8 +35,15 @@ def _small_context(use_tokenizer: Callable[[Tokenizer], None]) -> None:
     use_tokenizer(fake_tokenizer(context_size=CONTEXT))
 
 
-def asked_for() -> Turn:
-    turn = chat(f"u:{LONG}", strategy=Strategy.SUMMARIZE, max_tokens=60)
+@pytest.fixture
+def large_context(use_tokenizer: Callable[[Tokenizer], None]) -> int:
+    """A context of which two parts take half."""
+    use_tokenizer(fake_tokenizer(context_size=4 * CONTEXT))
+    return 4 * CONTEXT
+
+
+def asked_for(text: str = LONG) -> Turn:
+    turn = chat(f"u:{text}", strategy=Strategy.SUMMARIZE, max_tokens=60)
     assert turn.needs_preparation
     turns.prepare_turn(generation_id=turn.generation_id)
     return turn
@@ -140,15 +147,26 @@ def test_a_part_that_fails_fails_the_turn_by_name() -> None:
 
 
 class TestPartsOfOneTurn:
-    @pytest.mark.parametrize(("parallel", "n_at_once"), [(1, 1), (2, 1), (4, 2), (6, 3)])
-    def test_they_leave_half_of_the_places_to_other_questions(
-        self, settings: Settings, parallel: int, n_at_once: int
+    @pytest.mark.parametrize(("parallel", "n_at_once"), [(1, 1), (2, 1), (4, 2), (6, 2)])
+    def test_they_leave_half_of_places_and_cells_to_other_questions(
+        self, settings: Settings, large_context: int, parallel: int, n_at_once: int
     ) -> None:
         settings.GEMMA_PARALLEL = parallel
-        asked_for()
+        asked_for(LONG * 4)
         for _ in range(2):
-            assert len(parts_waiting()) == n_at_once
-            read(parts_waiting()[0], "notes")
+            parts = parts_waiting()
+            assert len(parts) == n_at_once
+            assert sum(len(part.prompt_ids) + part.params["max_tokens"] for part in parts) <= large_context // 2
+            read(parts[0], "notes")
+
+    @pytest.mark.parametrize("context_size", [CONTEXT, 2 * CONTEXT, 8 * CONTEXT])
+    def test_a_part_is_never_larger_than_the_half_that_parts_may_take(
+        self, use_tokenizer: Callable[[Tokenizer], None], context_size: int
+    ) -> None:
+        use_tokenizer(fake_tokenizer(context_size=context_size))
+        asked_for(LONG * (context_size // CONTEXT))
+        sizes = [len(part.prompt_ids) + part.params["max_tokens"] for part in parts_waiting()]
+        assert 0 < sum(sizes) <= max(context_size // 2, 4_000), "4,000: the summarizer's own prompt, in characters"
 
     def test_the_next_question_of_the_caller_goes_before_the_parts_to_come(self) -> None:
         asked_for()
@@ -199,8 +217,10 @@ def delete_the_row_alone(turn: Turn) -> None:
 
 @pytest.mark.parametrize("end", [cancel, end_by_the_reaper, delete, fail_a_part, delete_the_row_alone])
 @pytest.mark.parametrize("is_running", [False, True])
-def test_a_part_ends_with_its_turn_whatever_ended_it(end: Callable[[Turn], None], is_running: bool) -> None:
-    turn = asked_for()
+def test_a_part_ends_with_its_turn_whatever_ended_it(
+    large_context: int, end: Callable[[Turn], None], is_running: bool
+) -> None:
+    turn = asked_for(LONG * 4)
     parts = parts_waiting()
     if is_running:
         assert Generation.objects.claim_next(worker="w") is not None
