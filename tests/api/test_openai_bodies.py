@@ -181,3 +181,31 @@ def test_parts_that_are_no_text(part: dict[str, Any]) -> None:
 
 def test_an_impossible_conversation() -> None:
     assert isinstance(refusal_of(conversation_id="x"), NotFound)
+
+
+def test_a_continued_answer_in_the_names_of_transformers() -> None:
+    beginning = {"role": "assistant", "content": "Wh"}
+    messages = [USER, beginning]
+    assert request_of(messages=messages, continue_final_message=True, add_generation_prompt=False).prefill == "Wh"
+    both = refusal_of(messages=messages, continue_final_message=True, add_generation_prompt=True)
+    assert (both.status, both.field) == (400, "add_generation_prompt")
+    assert refusal_of(continue_final_message=True).field == "continue_final_message"
+
+
+@pytest.mark.parametrize(
+    ("fields", "effort"),
+    [
+        ({}, None),
+        ({"reasoning_effort": "none"}, "none"),
+        ({"reasoning_effort": "minimal"}, "low"),
+        ({"reasoning_effort": "xhigh"}, "high"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "none"),
+        ({"chat_template_kwargs": {"enable_thinking": True}}, "on"),
+        ({"chat_template_kwargs": {"thinking": True}, "reasoning_effort": "medium"}, "medium"),
+        ({"chat_template_kwargs": {"enable_thinking": False}, "reasoning_effort": "high"}, "none"),
+        ({"chat_template_kwargs": {}}, None),
+        ({"chat_template_kwargs": None, "reasoning_effort": None}, None),
+    ],
+)
+def test_the_effort_of_a_thought(fields: dict[str, Any], effort: str | None) -> None:
+    assert request_of(**fields).reasoning_effort == effort

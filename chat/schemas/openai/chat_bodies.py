@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from chat.enums import Strategy
+from chat.enums import MessageRole, Strategy
 from chat.schemas.chat_bodies import MAX_MESSAGES, RunOptionsBody, TokenCount, run_options, set_fields
 from chat.schemas.decoding import FieldError, decode
 from chat.schemas.filters import MAX_TOP_K, TopK, clamped
@@ -77,6 +77,9 @@ class ChatCompletionBody(SamplingBody, frozen=True, kw_only=True):
     tools: ToolBodies | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    # The names of Transformers for a last message of the assistant that is continued, which happens here anyway.
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     # Refused below unless they ask for nothing.
     functions: Any = None
     function_call: Any = None
@@ -88,6 +91,10 @@ class ChatCompletionBody(SamplingBody, frozen=True, kw_only=True):
         super().__post_init__()
         if self.top_logprobs and not self.logprobs:
             raise FieldError("top_logprobs", "needs logprobs")
+        if self.continue_final_message and self.add_generation_prompt:
+            raise FieldError("add_generation_prompt", "cannot be true together with continue_final_message")
+        if self.continue_final_message and self.messages[-1].role is not MessageRole.ASSISTANT:
+            raise FieldError("continue_final_message", "needs a last message of the assistant")
 
 
 @dataclass(frozen=True, kw_only=True)
