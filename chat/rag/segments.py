@@ -32,13 +32,13 @@ def with_keywords(segments: QuerySet[Segment], keywords: Iterable[str], *, needs
 
 
 def in_order(segments: QuerySet[Segment], order: str, *, is_descending: bool) -> QuerySet[Segment]:
-    """Sort by a name of ORDERS, then as they were said, the newest recording first."""
+    """Sort by a name of ORDERS, then by position, the newest recording first."""
     key = OrderBy(ORDERS[order], descending=is_descending)
     return segments.order_by(key, "-transcript__created_at", "-transcript_id", "position")
 
 
 def lines_around(segment: Segment, n_lines: int) -> tuple[list[Segment], list[Segment]]:
-    """Return up to ``n_lines`` segments before and after one of the same recording, each as they were said."""
+    """Return up to ``n_lines`` segments before and after one of the same recording, each in order."""
     if not n_lines:
         return [], []
     lines = Segment.objects.filter(transcript=segment.transcript_id)

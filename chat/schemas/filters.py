@@ -1,6 +1,6 @@
 """Sizes and filters of lists and searches as clients write them: clamped or ignored where the meaning is clear.
 
-A number is also taken as a text of digits, which is what forms and sliders send.
+A number is also taken as a text of digits, as forms and sliders send it.
 """
 
 from collections.abc import Iterable

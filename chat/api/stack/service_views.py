@@ -1,6 +1,6 @@
 """Routes of the stack's chat service beside /chat: its chat with memories, its statistics and settings.
 
-What it computes from prompts of its own is answered with 501 and the way to get it here.
+Routes that compute from prompts of that service answer 501 and name the way to get it here.
 """
 
 from django.conf import settings

@@ -50,32 +50,34 @@ def query_transcripts(request: HttpRequest, caller: Caller) -> Struct:
 def memory_emotions(request: HttpRequest, caller: Caller) -> Struct:
     """GET /memory/emotions/stats"""
     span = emotions.emotion_span(request.GET)
-    said = listing.segments_between(
+    utterances = listing.segments_between(
         owner_of(caller), start=first_moment(span.start_date), end=last_moment(span.end_date)
     )
-    return emotions.memory_emotions(span, statistics.emotion_counts(said), statistics.emotions_by_time(said, "day"))
+    return emotions.memory_emotions(
+        span, statistics.emotion_counts(utterances), statistics.emotions_by_time(utterances, "day")
+    )
 
 
 @served("GET")
 def emotion_stats(request: HttpRequest, caller: Caller) -> Struct:
     """GET /emotions/stats"""
     period = emotions.period_choice(request.GET)
-    said = listing.segments_between(owner_of(caller), start=emotions.period_start(period, timezone.localtime()))
-    return emotions.emotion_stats(period, statistics.emotion_counts(said), _speech(_newest(said)))
+    utterances = listing.segments_between(owner_of(caller), start=emotions.period_start(period, timezone.localtime()))
+    return emotions.emotion_stats(period, statistics.emotion_counts(utterances), _speech(_newest(utterances)))
 
 
 @served("GET")
 def emotion_analytics(request: HttpRequest, caller: Caller) -> Struct:
     """GET /emotions/analytics"""
     period = emotions.period_choice(request.GET)
-    said = listing.segments_between(owner_of(caller), start=emotions.period_start(period, timezone.localtime()))
-    newest, unit = _newest(said), emotions.UNITS[period]
+    utterances = listing.segments_between(owner_of(caller), start=emotions.period_start(period, timezone.localtime()))
+    newest, unit = _newest(utterances), emotions.UNITS[period]
     return emotions.EmotionAnalyticsAnswer(
-        summary=emotions.emotion_stats(period, statistics.emotion_counts(said), _speech(newest)),
-        timeline=emotions.emotion_timeline(statistics.emotions_by_time(said, unit), unit),
+        summary=emotions.emotion_stats(period, statistics.emotion_counts(utterances), _speech(newest)),
+        timeline=emotions.emotion_timeline(statistics.emotions_by_time(utterances, unit), unit),
         speakers=[
             emotions.speaker_emotions(name, counts, _speech(segment for segment in newest if segment.speaker == name))
-            for name, counts in statistics.emotions_by_speaker(said).items()
+            for name, counts in statistics.emotions_by_speaker(utterances).items()
         ],
     )
 
@@ -85,12 +87,12 @@ def emotion_moments(request: HttpRequest, caller: Caller) -> Struct:
     """GET /emotions/moments"""
     chosen = emotions.moment_filter(request.GET)
     limit, offset = page_limit(request.GET, DEFAULT_MOMENTS), page_offset(request.GET)
-    said = listing.segments_between(
+    utterances = listing.segments_between(
         owner_of(caller),
         speakers=[chosen.speaker] if chosen.speaker else (),
         emotions=[chosen.emotion] if chosen.emotion else (),
     ).select_related("transcript")
-    newest = said.order_by("-said_at", F("emotion_confidence").desc(nulls_last=True), "-pk")
+    newest = utterances.order_by("-said_at", F("emotion_confidence").desc(nulls_last=True), "-pk")
     moments = [emotions.moment_answer(segment) for segment in newest[offset : offset + limit]]
     return emotions.MomentsAnswer(moments=moments, count=len(moments))
 
@@ -99,12 +101,12 @@ def emotion_moments(request: HttpRequest, caller: Caller) -> Struct:
 def time_range(request: HttpRequest, caller: Caller) -> Struct:
     """GET /debug/transcripts/time-range"""
     owner = owner_of(caller)
-    recordings, said = statistics.transcript_range(owner), statistics.segment_range(owner)
+    recordings, utterances = statistics.transcript_range(owner), statistics.segment_range(owner)
     return transcripts.TimeRangeAnswer(
         transcript_count=recordings.count,
-        segment_count=said.count,
+        segment_count=utterances.count,
         transcript_range=_as_range(recordings),
-        segment_range=_as_range(said),
+        segment_range=_as_range(utterances),
         updated_at=timezone.now().isoformat(),
     )
 
@@ -116,13 +118,17 @@ def chosen_segments(query: SegmentQuery, caller: Caller) -> tuple[list[SegmentIt
 
 def _listed(query: SegmentQuery, owner: str) -> tuple[list[SegmentItem], int]:
     span = query.span
-    said = listing.segments_between(
+    utterances = listing.segments_between(
         owner, speakers=span.speakers, emotions=span.emotions, start=span.start, end=span.end, last_n=span.last_n
     )
-    said = segments.with_keywords(said, query.keywords, needs_all=query.needs_all)
-    ordered = segments.in_order(said, query.sort_by, is_descending=query.order == "desc").select_related("transcript")
+    utterances = segments.with_keywords(utterances, query.keywords, needs_all=query.needs_all)
+    ordered = segments.in_order(utterances, query.sort_by, is_descending=query.order == "desc").select_related(
+        "transcript"
+    )
     rows = ordered[query.offset : query.offset + query.limit]
-    return [transcripts.segment_item(row, segments.lines_around(row, query.n_lines)) for row in rows], said.count()
+    return [
+        transcripts.segment_item(row, segments.lines_around(row, query.n_lines)) for row in rows
+    ], utterances.count()
 
 
 def _found(query: SegmentQuery, caller: Caller) -> tuple[list[SegmentItem], int]:
@@ -153,8 +159,8 @@ def _as_range(times: TimeRange) -> transcripts.MomentRange:
     )
 
 
-def _newest(said: QuerySet[Segment]) -> list[Segment]:
-    return list(said.order_by("-said_at", "-pk")[:N_MEASURED])
+def _newest(utterances: QuerySet[Segment]) -> list[Segment]:
+    return list(utterances.order_by("-said_at", "-pk")[:N_MEASURED])
 
 
 def _speech(spoken: Iterable[Segment]) -> emotions.SpeechMetrics:

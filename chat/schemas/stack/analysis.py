@@ -33,7 +33,7 @@ class AnalyzeBody(RunOptionsBody, frozen=True, kw_only=True):
 
 
 class Analysis(Struct, frozen=True, kw_only=True):
-    """What to analyse, and how."""
+    """Segments to analyse, prompt and options."""
 
     query: SegmentQuery
     prompt: str
@@ -42,7 +42,7 @@ class Analysis(Struct, frozen=True, kw_only=True):
 
 
 class AnalysisAnswer(Struct, frozen=True, kw_only=True):
-    """``success`` false: no segment matches the filters, which ``error`` says, and there is no analysis."""
+    """``success`` false: no segment matches the filters, which is the ``error``, and there is no analysis."""
 
     success: bool
     analysis: str = ""
@@ -92,8 +92,8 @@ def analysis_answer(chosen: Analysis, prompt: str, n_segments: int, generation: 
 
 def _excerpt(item: SegmentItem) -> str:
     """Return a segment with its time and the lines around it."""
-    own = LineAnswer(speaker=item.speaker, text=item.text, emotion=item.emotion)
-    lines = [*item.context_before, own, *item.context_after]
+    line = LineAnswer(speaker=item.speaker, text=item.text, emotion=item.emotion)
+    lines = [*item.context_before, line, *item.context_after]
     spoken = [
         f"{line.speaker or 'unknown'}{f' ({line.emotion})' if line.emotion else ''}: {line.text}" for line in lines
     ]

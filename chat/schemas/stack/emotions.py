@@ -53,7 +53,7 @@ class DayCounts(Struct, frozen=True, kw_only=True):
 
 
 class MemoryEmotionsAnswer(Struct, frozen=True, kw_only=True):
-    """How often each emotion was recognised, the most frequent first, and on which day."""
+    """Counts of recognised emotions, the most frequent first, and by day."""
 
     success: bool = True
     start_date: str | None
@@ -117,7 +117,7 @@ class MomentAnswer(Struct, frozen=True, kw_only=True):
 
 
 class MomentsAnswer(Struct, frozen=True, kw_only=True):
-    """A page of segments, the last said first."""
+    """A page of segments, the latest first."""
 
     moments: list[MomentAnswer]
     count: int
@@ -192,7 +192,7 @@ def speaker_emotions(speaker: str, counts: Counter[str], speech: SpeechMetrics) 
 
 
 def speech_metrics(measures: Iterable[Mapping[str, object]]) -> SpeechMetrics:
-    """Return the means of what was measured of some segments."""
+    """Return the means over the measures of some segments."""
     rows = list(measures)
     return SpeechMetrics(pace_wpm=_mean(rows, "pace_wpm"), pitch_mean=_mean(rows, "pitch_mean"))
 

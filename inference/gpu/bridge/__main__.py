@@ -106,7 +106,7 @@ def _neighbour(options: argparse.Namespace, parser: argparse.ArgumentParser) -> 
     if is_freeze(options.pause):
         if options.check is None:
             parser.error(FROZEN)
-        log.warning("the pause command freezes the program, only the check says whether its memory is free")
+        log.warning("the pause command freezes the program: its memory is free only when the check succeeds")
     return Command(
         options.name,
         pause=options.pause,

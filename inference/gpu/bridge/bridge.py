@@ -1,7 +1,7 @@
 """The bridge: a tenant of the GPU in place of a program that knows nothing of it.
 
 The tenant's thread calls ``pause`` and ``resume``; the main thread looks after the program while the GPU is lent, and
-repeats what has failed. Nothing is reported as paused before the program was seen without memory of the GPU.
+repeats failed attempts. Nothing is reported as paused before the program was seen without memory of the GPU.
 """
 
 import logging
@@ -46,30 +46,39 @@ class Bridge:
         if self._n_stops and threading.get_ident() == self._thread_id:
             return  # no coordinator waits for this: the tenant leaves, and the program stays as it is
         self._is_lent = True
-        began = time.monotonic()
-        problem = "it still holds memory of the GPU"
         with self._calls:
-            tried_at = -RETRY_SECS
-            n_looks = 0
-            while time.monotonic() < began + self._pause_secs and not self._n_stops:
-                try:
-                    if time.monotonic() >= tried_at + RETRY_SECS and not self._neighbour.is_off():
-                        tried_at = time.monotonic()
-                        self._neighbour.leave()
-                    n_looks = n_looks + 1 if self._neighbour.is_off() else 0
-                except NeighbourError as error:
-                    n_looks = 0
-                    if str(error) != problem:  # once, not five times a second
-                        log.warning("not paused yet neighbour=%s error=%s", self._neighbour.name, error)
-                    problem = str(error)
-                if n_looks >= N_LOOKS:
-                    log.info("paused neighbour=%s secs=%.1f", self._neighbour.name, time.monotonic() - began)
-                    return
-                time.sleep(LOOK_SECS)
-        raise NeighbourError(f"{self._neighbour.name} has not left the GPU: {problem}")
+            problem = self._wait_until_off()
+        if problem:
+            raise NeighbourError(f"{self._neighbour.name} has not left the GPU: {problem}")
+
+    def _wait_until_off(self) -> str:
+        """Make the program leave; return the reason when it has not within the time."""
+        began = time.monotonic()
+        problem, n_looks, tried_at = "it still holds memory of the GPU", 0, began - RETRY_SECS
+        while time.monotonic() < began + self._pause_secs and not self._n_stops:
+            is_due = time.monotonic() >= tried_at + RETRY_SECS
+            tried_at = time.monotonic() if is_due else tried_at
+            try:
+                n_looks = n_looks + 1 if self._is_off(leave=is_due) else 0
+            except NeighbourError as error:
+                n_looks = 0
+                if str(error) != problem:  # once, not five times a second
+                    log.warning("not paused yet neighbour=%s error=%s", self._neighbour.name, error)
+                problem = str(error)
+            if n_looks >= N_LOOKS:
+                log.info("paused neighbour=%s secs=%.1f", self._neighbour.name, time.monotonic() - began)
+                return ""
+            time.sleep(LOOK_SECS)
+        return problem
+
+    def _is_off(self, *, leave: bool) -> bool:
+        """Look, and with ``leave`` make a program leave that is not off. Raises NeighbourError."""
+        if leave and not self._neighbour.is_off():
+            self._neighbour.leave()
+        return self._neighbour.is_off()
 
     def resume(self) -> None:
-        """Let the program come back; what fails is repeated by ``serve``."""
+        """Let the program come back; ``serve`` repeats a failed attempt."""
         was_lent, self._is_lent = self._is_lent, False
         self._must_resume |= was_lent
         self._resume_from = 0.0
@@ -90,7 +99,7 @@ class Bridge:
         return self._end()
 
     def _look(self) -> None:
-        """Repeat what has failed, and free the GPU again if the program came back while it is lent."""
+        """Repeat a failed attempt, and free the GPU again if the program came back while it is lent."""
         if not self._calls.acquire(blocking=False):
             return  # it is leaving or coming back now
         try:

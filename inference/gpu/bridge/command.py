@@ -84,12 +84,12 @@ class Command:
         except OSError as error:
             raise NeighbourError(f"the state file cannot be written, so it is not paused: {error}") from error
 
-    def _run(self, what: str, command: str) -> None:
+    def _run(self, purpose: str, command: str) -> None:
         began = time.monotonic()
         status = self._status(command)
         if status != 0:
-            raise NeighbourError(f"the {what} command ended with status {status}: {command}")
-        log.info("command done command=%s neighbour=%s secs=%.1f", what, self.name, time.monotonic() - began)
+            raise NeighbourError(f"the {purpose} command ended with status {status}: {command}")
+        log.info("command done command=%s neighbour=%s secs=%.1f", purpose, self.name, time.monotonic() - began)
 
     def _status(self, command: str) -> int:
         """Return the exit status. Raises NeighbourError after the timeout, and when it is interrupted."""

@@ -1,10 +1,10 @@
-"""What a bridge needs of the program that it stands for."""
+"""Interface between a bridge and its neighbour, the program that cannot be changed."""
 
 from typing import Protocol
 
 
 class NeighbourError(Exception):
-    """The program did not do what it was asked for; the text says what happened, for the log."""
+    """The program did not leave or come back; the text names the reason, for the log."""
 
 
 class Neighbour(Protocol):

@@ -86,7 +86,7 @@ def _is_on_gpu(model: dict[str, Any]) -> bool:
 
 
 def _is_refused(error: BaseException | None) -> bool:
-    """Return whether the machine answered that nothing listens: a name or a route that is missing says nothing."""
+    """Return whether the machine has refused the connection; without a name or a route nothing is known of it."""
     while error is not None and not isinstance(error, ConnectionRefusedError):
         error = error.__cause__ or error.__context__
     return error is not None
