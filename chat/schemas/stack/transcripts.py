@@ -71,7 +71,7 @@ class LineAnswer(Struct, frozen=True, kw_only=True):
 
 
 class SegmentItem(Struct, frozen=True, kw_only=True):
-    """A segment with the lines around it. ``created_at`` is the utterance's time; ``score`` is that of a semantic query."""
+    """A segment with the lines around it; ``created_at`` is its own time, ``score`` that of a semantic query."""
 
     segment_id: str
     transcript_id: str
