@@ -26,6 +26,7 @@ def credentials_of(scope: Scope) -> Credentials:
         return credentials
     if settings.JWT_ONLY:
         raise Unauthorized(TOKEN_WAY)
+    # From here on there is no token: the caller is a session, or anonymous.
     user: AbstractBaseUser | AnonymousUser = scope.get("user") or AnonymousUser()
     origin = headers.get("origin")
     if origin is not None and is_listed_origin(origin, host):

@@ -76,6 +76,7 @@ def with_bubble_columns(messages: QuerySet[Message]) -> QuerySet[Message]:
 def transcript_page(conversation: Conversation, number: str | None) -> Page[Message]:
     """Return a page of the conversation's messages, by default the last."""
     messages = with_bubble_columns(conversation.messages.order_by("position"))
+    # The last page first: operators look at what has just happened.
     paginator = Paginator(messages, MESSAGES_PER_PAGE)
     return paginator.get_page(number or paginator.num_pages)
 

@@ -42,7 +42,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^transcripts/recent/?$", memory.recent_transcripts, name="transcripts-recent"),
     re_path(r"^transcripts/speakers/?$", memory.speakers, name="transcripts-speakers"),
     re_path(r"^transcripts/count/?$", memory.count_transcripts, name="transcripts-count"),
-    # Whoever names recordings may use slashes.
+    # Job ids are chosen by clients, and may contain slashes and line breaks.
     re_path(r"^transcript/(?P<job_id>(?s:.+?))/?$", memory.transcript, name="transcript"),
     re_path(r"^warmup/?$", card.warmup, name="card-warmup"),
     re_path(r"^move-to-cpu/?$", card.move_to_cpu, name="card-move-to-cpu"),

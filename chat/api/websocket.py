@@ -69,6 +69,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     async def _handle(self, frame: Frame, about: Frame, *, is_long: bool) -> None:
         match frame.get("type"):
             case "chat":
+                # As a task: a cancel has to be read while the answer is sent.
                 self._run(self._chat(frame, about, is_long))
             case "resume":
                 self._run(self._resume(frame, about))

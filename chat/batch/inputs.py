@@ -108,6 +108,7 @@ class BatchInput:
             return
         for number, entry in enumerate(self._entries, start=1):
             row = {"prompt": entry} if isinstance(entry, str) else entry
+            # A lone surrogate is refused with its line, and must not end the batch here.
             data = json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass")
             yield InputLine(number, data if len(data) <= self.max_line_bytes else None)
 
@@ -125,6 +126,7 @@ class BatchInput:
             row = self._row(line.data)
             prompt_id = row.pop("id", None)
             unknown = tuple(name for name in row if name not in KNOWN_FIELDS)
+            # Before the body is made, which takes the prompt out of the row.
             names = self._message_names(row)
             request = chat_request(self._body(row))
         except (ValueError, RecursionError) as error:
@@ -134,11 +136,13 @@ class BatchInput:
         return BatchPrompt(line.number, prompt_id, request, self.digest(line), unknown)
 
     def _file_lines(self) -> Iterator[InputLine]:
+        # From the start each time: the lines are read twice, to be checked and to be answered.
         self._file.seek(0)
         number = 0
         while data := self._file.readline(self.max_line_bytes + 1):
             number += 1
             if len(data) > self.max_line_bytes and not data.endswith(b"\n"):
+                # The rest of a line that is too long is skipped without holding it.
                 while (more := self._file.readline(self.max_line_bytes)) and not more.endswith(b"\n"):
                     pass
                 yield InputLine(number, None)
@@ -150,6 +154,7 @@ class BatchInput:
         if self.form is PromptFormat.PLAIN:
             return {"prompt": text}
         try:
+            # NaN and Infinity are no JSON, and no field of a request takes them.
             row = json.loads(text, parse_constant=refuse_constant)
         except json.JSONDecodeError as error:
             raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
@@ -167,6 +172,7 @@ class BatchInput:
         system = line_system if line_system is not None else self._system
         if system is not None and not _begins_with_system(messages):
             messages = [{"role": "system", "content": system}, *messages]
+        # The line's options win over those of the command line; the priority is the command's alone.
         return {**self._fields, **row, "messages": messages, "priority": "batch"}
 
     def _message_names(self, row: dict[str, Any]) -> list[str]:

@@ -115,7 +115,7 @@ class TemplateFormat(ChatFormat):
         if not ids or self.generated_key == self.fingerprint:
             return super().generated_answer(ids, text, thought)
         rendered = "".join(segment.text for segment in self._answer_segments(text.strip(), thought.strip()))
-        generated = self._generation + self._spelled(ids)
+        generated = self._generation + b"".join(map(self.tokenizer.spelled, ids)).decode("utf-8", "replace")
         if rendered.rstrip() != generated.rstrip():
             return self.answer(text, thought)
         return [*self.generation_ids, *ids]
@@ -150,11 +150,6 @@ class TemplateFormat(ChatFormat):
         if layout.after_thought is not None:
             segments += [content(thought), scaffold(layout.after_thought)]
         return [*segments, content(text)]
-
-    def _spelled(self, ids: Sequence[int]) -> str:
-        vocabulary = self.tokenizer.vocabulary
-        pieces = (vocabulary.piece(token) or vocabulary.token_text(token).encode() for token in ids)
-        return b"".join(pieces).decode("utf-8", "replace")
 
     def _is_exact(self, texts: Mapping[Shape, TemplateRendering], *, has_system: bool, has_thoughts: bool) -> bool:
         """Return whether the pieces make up the template's own renderings of dialogues of this kind."""

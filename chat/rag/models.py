@@ -26,7 +26,7 @@ class Transcript(models.Model):
     """A recording, made at ``created_at``; ``digest`` covers all fields, to recognise an identical import."""
 
     owner = models.CharField(max_length=64, blank=True, default=SHARED)
-    job_id = models.CharField(max_length=200)
+    job_id = models.CharField(max_length=200)  # chosen by its sender; the same one replaces
     session_id = models.CharField(max_length=200, blank=True, default="")
     title = models.CharField(max_length=300, blank=True, default="")
     title_folded = FoldedField(source="title")
@@ -34,7 +34,7 @@ class Transcript(models.Model):
     duration_secs = models.FloatField(null=True, blank=True)
     digest = models.CharField(max_length=64, blank=True, default="", editable=False)
     created_at = models.DateTimeField(default=timezone.now)
-    indexed_at = models.DateTimeField(auto_now=True)
+    indexed_at = models.DateTimeField(auto_now=True)  # an import again changes it, but not created_at
 
     class Meta:
         ordering: ClassVar = ["-created_at", "-id"]
@@ -74,7 +74,9 @@ class Note(models.Model):
     """A written text: the RAG protocol's "memory". ``key`` identifies it at its origin, or is empty."""
 
     owner = models.CharField(max_length=64, blank=True, default=SHARED)
-    key = models.CharField(max_length=200, blank=True, default="")
+    key = models.CharField(
+        max_length=200, blank=True, default=""
+    )  # of imported notes: a second import finds them by it
     title = models.CharField(max_length=300, blank=True, default="")
     title_folded = FoldedField(source="title")
     body = models.TextField()

@@ -9,7 +9,7 @@ from chat.prompting.builder import PromptBuilder
 from chat.prompting.message_groups import DialogueMessage
 from chat.schemas.requests import ChatRequest
 from chat.services.validation import validate_request
-from inference.config.tokenizer import Tokenizer, get_tokenizer
+from inference.config.tokenizer import get_tokenizer
 
 # A megabyte of English has fewer; a hostile one has one for each byte.
 MAX_TOKENS = 262_144
@@ -33,7 +33,7 @@ def spelled(tokens: list[int]) -> list[bytes]:
         n_tokens = tokenizer.vocabulary.n_tokens
         if any(token >= n_tokens for token in tokens):
             raise InvalidRequest(f"tokens names a token outside of the vocabulary of {n_tokens}", field="tokens")
-        return [_spelled(token, tokenizer) for token in tokens]
+        return [tokenizer.spelled(token) for token in tokens]
 
 
 def prompt_text(request: ChatRequest, *, caller: Caller) -> str:
@@ -62,7 +62,3 @@ def _prompt_ids(request: ChatRequest, caller: Caller) -> list[int]:
         )
         prompt = builder.build([*validated.history, DialogueMessage(Role.USER, validated.question)])
         return list(prompt.ids)
-
-
-def _spelled(token: int, tokenizer: Tokenizer) -> bytes:
-    return tokenizer.vocabulary.piece(token) or tokenizer.vocabulary.token_text(token).encode()

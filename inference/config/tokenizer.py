@@ -47,6 +47,10 @@ class Tokenizer:
         tokenizer._remembered = {}
         return tokenizer
 
+    def spelled(self, token: int) -> bytes:
+        """Return the bytes of a token; a control token, which has none, is spelled by its name."""
+        return self.vocabulary.piece(token) or self.vocabulary.token_text(token).encode()
+
     def encode(self, text: str, *, special: bool = False, limit: int | None = None) -> list[int]:
         """Return token ids without BOS; with ``special=False`` no text becomes a control token.
 

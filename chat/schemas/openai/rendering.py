@@ -100,8 +100,7 @@ def _top_logprob(token: int, logprob: float, tokenizer: Tokenizer) -> TopLogprob
 
 def _spelled(token: int, tokenizer: Tokenizer) -> tuple[str, bytes]:
     """Return a token's text and bytes; a control token has its name."""
-    # A control token has no piece: its name tells it from an empty text.
-    piece = tokenizer.vocabulary.piece(token) or tokenizer.vocabulary.token_text(token).encode()
+    piece = tokenizer.spelled(token)
     return piece.decode("utf-8", "replace"), piece
 
 

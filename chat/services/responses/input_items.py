@@ -44,6 +44,7 @@ def item_list(generation: Generation, page: ItemPage) -> ItemList:
     """Return a page of a response's input. Raises NotFound for an ``after`` that names none of its items."""
     with translated():
         items = _items(generation)
+    # Reversed before ``after`` is looked up: it names the last item of the page before, in the order of the pages.
     if page.is_descending:
         items.reverse()
     if page.after:
