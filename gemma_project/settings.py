@@ -64,6 +64,7 @@ GPU_MAX_HOLD_SECS = env.decimal("GPU_MAX_HOLD_SECS", 120.0, minimum=0.1, maximum
 GPU_LINGER_SECS = env.decimal("GPU_LINGER_SECS", 3.0, minimum=0.0, maximum=3600.0)
 GPU_LEASE_TTL_SECS = env.decimal("GPU_LEASE_TTL_SECS", 10.0, minimum=0.3, maximum=600.0)
 GPU_UNRENEWED_LEASE_SECS = env.decimal("GPU_UNRENEWED_LEASE_SECS", 600.0, minimum=1.0, maximum=86_400.0)
+GPU_WATCHER_SECS = env.decimal("GPU_WATCHER_SECS", 120.0, minimum=0.0, maximum=86_400.0)
 GPU_PAUSE_TIMEOUT = env.decimal("GPU_PAUSE_TIMEOUT", 10.0, minimum=0.05, maximum=600.0)
 GPU_FREED_TIMEOUT = env.decimal("GPU_FREED_TIMEOUT", 60.0, minimum=0.05, maximum=3600.0)
 GPU_BREAKER_FAILURES = env.integer("GPU_BREAKER_FAILURES", 3, minimum=1, maximum=1000)
@@ -72,6 +73,8 @@ GPU_BREAKER_PAUSE_SECS = env.decimal("GPU_BREAKER_PAUSE_SECS", 30.0, minimum=0.1
 # Other services
 GPU_COORDINATOR_URL = env.url("GPU_COORDINATOR_URL", ("http", "https"))
 RAG_SERVICE_URL = env.url("RAG_SERVICE_URL", ("http", "https"))
+# Services whose new chats are stored unless they send store: false; those of others only with store: true.
+STORING_SERVICES = frozenset(env.items("STORING_SERVICES", "gateway"))
 RAG_DEFAULT = env.flag("RAG_DEFAULT", False)
 RAG_TIMEOUT_SECS = env.decimal("RAG_TIMEOUT_SECS", 3.0, minimum=0.05, maximum=60.0)
 RAG_BREAKER_FAILURES = env.integer("RAG_BREAKER_FAILURES", 3, minimum=1, maximum=1000)

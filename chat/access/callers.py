@@ -32,6 +32,11 @@ class Caller:
     def is_service(self) -> bool:
         return self.key.startswith(SERVICE_PREFIX)
 
+    @property
+    def service_id(self) -> str:
+        """Name of a service; empty for others."""
+        return self.key.removeprefix(SERVICE_PREFIX) if self.is_service else ""
+
     @classmethod
     def of_service(cls, service_id: str) -> Self:
         return cls(f"{SERVICE_PREFIX}{service_id}")

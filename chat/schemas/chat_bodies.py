@@ -223,6 +223,7 @@ def as_chat_request(body: ChatBody, *, use_rag: bool | None, top_k: int | str | 
         **set_fields(body, ("strategy", "store")),
         use_rag=use_rag,
         rag_top_k=clamped(top_k, DEFAULT_RAG_TOP_K, MAX_TOP_K),
+        has_store_default=body.store is None and body.message is None,
         messages=messages,
         message=message,
         conversation_id=conversation_id,

@@ -83,7 +83,7 @@ class ChatRequest(RunOptions):
     With ``appends`` all messages are new, and any number of them; ``follows`` then names the generation of the answer
     that they come after, in its conversation or, where that has gone on, in a branch of it. ``instructions`` stand
     before the conversation's system prompt in this turn alone. ``response`` is kept with the generation for
-    /v1/responses."""
+    /v1/responses. With ``has_store_default`` the caller did not choose ``store``, and its service's default holds."""
 
     messages: tuple[ChatMessage, ...] = ()
     message: str | None = None
@@ -102,6 +102,7 @@ class ChatRequest(RunOptions):
     response: Mapping[str, Any] = field(default_factory=dict)
     strategy: Strategy | None = None  # None: the conversation's own
     store: bool = True
+    has_store_default: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -143,6 +143,7 @@ def chat_completion_request(data: object) -> tuple[CompletionCall, ChatRequest]:
     options |= set_fields(body, ("use_rag", "strategy", "store")) | ({"store": False} if prefill else {})
     request = ChatRequest(
         **options,
+        has_store_default=body.store is None,
         rag_top_k=clamped(body.rag_top_k, DEFAULT_RAG_TOP_K, MAX_TOP_K),
         n_logprobs=max(1, body.top_logprobs or 0) if body.logprobs else 0,
         messages=messages,

@@ -3,11 +3,15 @@
 import uuid
 
 import pytest
+from pytest_django import Settings
 
+from chat.access.callers import Caller
 from chat.enums import ChatRole
 from chat.errors import InvalidRequest
 from chat.models import Role
 from chat.rag.query import SourceFilters
+from chat.schemas.chat_bodies import chat_request
+from chat.schemas.openai.chat_bodies import chat_completion_request
 from chat.schemas.requests import ChatMessage, ChatRequest, CompletionRequest, RunOptions
 from chat.services.validation import ValidatedRequest, check_options, validate_request
 from tests.chat.conversing import ANN
@@ -93,3 +97,44 @@ def test_digests_tell_requests_apart_and_nothing_else() -> None:
         CompletionRequest(prompt="hello"),
     ]
     assert len({base.digest, *(other.digest for other in others)}) == len(others) + 1
+
+
+class TestStoreOfServices:
+    """A program that calls 80 times leaves no 80 conversations, unless it is one of people's chats, or wants them."""
+
+    HELLO: dict[str, object] = {"messages": [{"role": "user", "content": "hello"}]}
+
+    @pytest.mark.parametrize(
+        ("caller", "changes", "is_stored"),
+        [
+            ("service:ml-service", {}, False),
+            ("service:ml-service", {"store": True}, True),
+            ("service:ml-service", {"store": None}, False),
+            ("service:ml-service", {"conversation_id": str(KNOWN)}, True),
+            ("service:ml-service", {"message": "hello", "messages": None}, True),  # it begins a conversation
+            ("service:gateway", {}, True),
+            ("service:gateway", {"store": False}, False),
+            ("service:gateway-2", {}, False),
+            ("user:1", {}, True),
+            ("local", {}, True),
+        ],
+    )
+    def test_the_default(self, caller: str, changes: dict[str, object], is_stored: bool) -> None:
+        request = chat_request({**self.HELLO, **changes})
+        validated = validate_request(request, caller=Caller(caller), tokenizer=fake_tokenizer())
+        assert validated.request.store is is_stored
+
+    def test_of_each_service(self, settings: Settings) -> None:
+        settings.STORING_SERVICES = frozenset({"ml-service"})
+        for name, is_stored in (("ml-service", True), ("gateway", False)):
+            request = chat_request(self.HELLO)
+            validated = validate_request(request, caller=Caller.of_service(name), tokenizer=fake_tokenizer())
+            assert validated.request.store is is_stored
+
+    def test_over_openais_form(self) -> None:
+        forms: tuple[tuple[dict[str, object], bool], ...] = (({}, False), ({"store": True}, True))
+        for changes, is_stored in forms:
+            _, request = chat_completion_request({"model": "m", **self.HELLO, **changes})
+            caller = Caller.of_service("ml-service")
+            validated = validate_request(request, caller=caller, tokenizer=fake_tokenizer())
+            assert validated.request.store is is_stored
