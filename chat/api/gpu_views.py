@@ -23,6 +23,7 @@ from compat.django_http import without_log_line
 from inference.gpu.coordinator import api
 from inference.gpu.coordinator.acquiring import Acquisition, AcquisitionGranted, Verdict
 from inference.gpu.coordinator.config import CoordinatorConfig
+from inference.gpu.coordinator.preemption import note_version
 from inference.gpu.coordinator.wait_queue import Waiter
 from inference.gpu.protocol import channels
 from inference.runtime.redis_client import gpu_client
@@ -170,6 +171,7 @@ async def force_reset(request: HttpRequest) -> JsonResponse:
 
 async def _verdict(body: AcquireRequest) -> Verdict:
     """Wait for the GPU without keeping a thread. A caller that disconnects gives up its place, or its lease."""
+    note_version(body.requester, body.protocol)
     waiter = Waiter(body.requester, body.session_id, body.priority)
     config = CoordinatorConfig.from_settings()
     acquisition = Acquisition(gpu_client(), config, waiter=waiter, timeout_secs=body.timeout_secs, renews=body.renews)

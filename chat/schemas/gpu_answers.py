@@ -6,10 +6,11 @@ from typing import Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from chat.schemas.answer_types import ErrorObject
+from inference.gpu.protocol.channels import PROTOCOL
 
 
 class AcquireAnswer(Struct, frozen=True, kw_only=True):
-    """``renew_within_ms`` is null for a lease that lasts until its release."""
+    """``renew_within_ms`` is null for a lease that lasts until its release. ``protocol``: of the coordinator."""
 
     session_id: str
     wait_time_ms: float
@@ -18,6 +19,7 @@ class AcquireAnswer(Struct, frozen=True, kw_only=True):
     error: str | None
     lease_epoch: int | UnsetType = UNSET  # the fields of a grant; a refusal has none
     renew_within_ms: int | UnsetType | None = UNSET
+    protocol: int = PROTOCOL
 
 
 class RenewAnswer(Struct, frozen=True, kw_only=True):
@@ -25,6 +27,7 @@ class RenewAnswer(Struct, frozen=True, kw_only=True):
     session_id: str
     lease_epoch: int | None
     renew_within_ms: int
+    protocol: int = PROTOCOL
 
 
 class ReleaseAnswer(Struct, frozen=True, kw_only=True):
@@ -52,6 +55,7 @@ class GpuStateAnswer(Struct, frozen=True, kw_only=True):
     lease_epoch: int | UnsetType = UNSET
     waiting: list[WaitingTenant] | UnsetType = UNSET
     residents: int | UnsetType = UNSET
+    protocol: int = PROTOCOL
 
 
 class OldGrantAnswer(Struct, frozen=True, kw_only=True):

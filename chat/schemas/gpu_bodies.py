@@ -51,16 +51,19 @@ class AcquireRequest:
     priority: int
     timeout_secs: float
     renews: bool  # it promises to renew; a lease without this lasts until its release
+    protocol: int = channels.FIRST_PROTOCOL  # version of its library
 
 
 def acquire_request(data: dict[str, Any]) -> AcquireRequest:
     body = decode(AcquireBody, data)
+    metadata = body.metadata or {}
     return AcquireRequest(
         session_id=body.session_id,
         requester=body.requester or channels.OUR_SERVICE,
         priority=body.priority or 1,
         timeout_secs=(body.timeout_ms or DEFAULT_TIMEOUT_MS) / 1000,
-        renews=(body.metadata or {}).get("renews") is True,
+        renews=metadata.get("renews") is True,
+        protocol=channels.protocol_of(metadata),
     )
 
 

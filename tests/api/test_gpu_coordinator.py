@@ -48,6 +48,7 @@ def test_the_second_generation_from_acquire_to_release(api: Api) -> None:
         "wait_time_ms": 0,
         "lease_epoch": 1,
         "renew_within_ms": None,
+        "protocol": 2,
     }
     seen = api.get("/gpu/state").body
     assert (seen["owner"], seen["session_id"], seen["requester"]) == ("ml-service", "s1", "ml-service")

@@ -1,9 +1,11 @@
 """The neighbours of a test, with an empty Redis between them."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
+from django.db import connection
 
 from inference.runtime.redis_client import gpu_client
 from tests.neighbours.coordinator import NeighbourCoordinator, Wire
@@ -34,3 +36,12 @@ def pause_manager(wire: Wire) -> Iterator[Callable[..., PauseManager]]:
     yield make
     for manager in managers:
         manager.close()
+
+
+@pytest.fixture
+def database(tmp_path: Path, transactional_db: None) -> Path:
+    """A migrated, empty database."""
+    path = tmp_path / "migrated.sqlite3"
+    with connection.cursor() as cursor:
+        cursor.execute("VACUUM INTO %s", [str(path)])
+    return path

@@ -28,7 +28,9 @@ class NeighbourCoordinator:
     """``generation``: "v1" or "v2", which pauses the residents on its own set of channels.
 
     Switches: ``token_status`` answers every call but /health as a wrong token is; ``refusal_status`` of a v2 refusal;
-    ``flush_secs`` after a pause in which replies are lost; ``remains_pausing`` after a refusal.
+    ``flush_secs`` after a pause in which replies are lost; ``remains_pausing`` after a refusal; ``delay_secs`` before
+    each answer; ``refuses`` every request, without a pause. A call that finds Redis away is answered with 500, and what
+    it changed in the ledger remains.
     """
 
     def __init__(self, wire: Wire, generation: str = "v2", *, pause_secs: float = 2.0, freed_secs: float = 2.0) -> None:
@@ -40,7 +42,10 @@ class NeighbourCoordinator:
         self.refusal_status = 200
         self.flush_secs = 0.0
         self.remains_pausing = False
+        self.delay_secs = 0.0
+        self.refuses = False
         self.calls: list[str] = []  # method and path, in order
+        self.log: Callable[[str], object] = lambda text: None
         self.session = ""
         self.requester = ""
         self.state = "transcription"
@@ -87,12 +92,16 @@ class NeighbourCoordinator:
         self.session, self.requester, self.state = session, "ml-service", "gemma"
 
     def answer(self, method: str, path: str, body: Json) -> Answer:
+        time.sleep(self.delay_secs)
         if self.token_status and path != "/health":
             return self.token_status, {"detail": "invalid service token"}
         routes = self._v2_routes() if self.generation == "v2" else self._v1_routes()
         for (route_method, prefix), handler in routes.items():
             if method == route_method and path.startswith(prefix):
-                return handler(path, body)
+                try:
+                    return handler(path, body)
+                except (redis.RedisError, OSError) as error:
+                    return 500, {"detail": str(error)}
         return 404, {"detail": "Not Found"}
 
     def _v2_routes(self) -> dict[tuple[str, str], Callable[[str, Json], Answer]]:
@@ -140,11 +149,17 @@ class NeighbourCoordinator:
 
     def _take(self, session: str, requester: str) -> str | None:
         with self._lock:
+            if self.refuses:
+                return "no GPU today"
             if self.state != "transcription":
                 return f"GPU busy: {self.state}"
             self.session, self.requester, self.state = session, requester, "pausing"
-        with self.wire.pubsub(ignore_subscribe_messages=True) as replies:
-            error = self._pause(session, replies)
+        try:
+            self._publish_state()
+            with self.wire.pubsub(ignore_subscribe_messages=True) as replies:
+                error = self._pause(session, replies)
+        except redis.RedisError as fault:
+            error = str(fault)
         with self._lock:
             if self.session != session:
                 return "released while it was pausing"
@@ -153,6 +168,7 @@ class NeighbourCoordinator:
             else:  # nobody is resumed
                 self.session = self.requester = ""
                 self.state = "pausing" if self.remains_pausing else "transcription"
+        self._publish_state()
         return error
 
     def _pause(self, session: str, replies: "redis.client.PubSub") -> str | None:
@@ -175,6 +191,11 @@ class NeighbourCoordinator:
                 continue
             message = json.loads(raw["data"])
             channel = raw["channel"].decode()
+            if channel == "gpu:ack:transcription" and (message["ack_type"], message["session_id"]) != (
+                "paused",
+                session,
+            ):
+                continue
             is_acknowledged = is_acknowledged or channel != "vram_freed"
             offloading = (message.get("metadata") or message).get("offloading")
             if channel == "vram_freed" or (channel == "gpu:ack:transcription" and not offloading):
@@ -184,10 +205,17 @@ class NeighbourCoordinator:
     def _end(self) -> None:
         with self._lock:
             session, self.session, self.requester, self.state = self.session, "", "", "transcription"
+        self._publish_state()
         if self.generation == "v1":
             self.wire.publish("transcription_resume", _encoded(task_id=session))
         else:
             self.wire.publish("gpu:command", _encoded(command="resume", session_id=session))
+
+    def _publish_state(self) -> None:
+        self.log(f"coordinator: {self.state} {self.session}")
+        for name, value in (("gpu_state", self.state), ("gpu_owner", "gemma" if self.session else "transcription")):
+            self.wire.set(name, value)
+            self.wire.publish(name, value)
 
 
 def _encoded(**message: object) -> str:

@@ -99,7 +99,7 @@ class TestRedisGone:
             "http://there",
             acquire_secs=1.0,
             mint=lambda: None,
-            is_redis_gone=lambda: True,
+            is_redis_gone=lambda session_id: True,
             transport=httpx.MockTransport(answer),
         )
         denial = coordinator.acquire(session_id="s1", priority=1, metadata={})

@@ -103,7 +103,7 @@ class TestLeaving:
         with program.tenant:
             program.wait_until(is_loaded=True)
             acquire(wire)  # the coordinator has counted it
-            command(wire, "resume", "s1")
+            api.reset(wire)
             program.wait_until(is_loaded=True)
         assert program.calls[-1] == "unload"
         assert not program.tenant.is_allowed

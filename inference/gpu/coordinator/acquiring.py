@@ -138,7 +138,8 @@ class Acquisition:
     def _begin_pause(self, row: GpuLedger) -> None:
         new = {"session_id": self._waiter.session_id, "requester": self._waiter.requester}
         new_epoch, was_emptied = row.epoch + 1, row.is_emptied
-        is_taken = GpuLedger.objects.move(
+        # The residents may have been resumed since the row was read, in the same epoch.
+        is_taken = GpuLedger.objects.filter(is_emptied=was_emptied).move(
             row,
             LedgerState.PAUSING,
             **new,
@@ -152,7 +153,7 @@ class Acquisition:
             return
         self._row, self.waits_for = row, f"waiting for {channels.RESIDENT} to leave the GPU"
         row.epoch, row.state, row.session_id, row.requester = (new_epoch, LedgerState.PAUSING, *new.values())
-        row.renews = self._renews
+        row.renews, row.is_emptied = self._renews, True
         ttl.extend(self._redis, row.epoch, self._config.ttl_secs)
         self._entry.leave()
         # Before the residents are counted: one that starts later reads here that it may not use the GPU.
@@ -189,6 +190,7 @@ class Acquisition:
     # ---- while the residents leave ----
 
     def _await_residents(self, row: GpuLedger) -> Verdict | None:
+        extended_at = self._clock()
         ttl.extend(self._redis, row.epoch, self._config.ttl_secs)
         if self._pause is not None:
             outcome = self._pause.step()
@@ -203,6 +205,8 @@ class Acquisition:
         ttl_secs = self._config.ttl_secs if self._renews else self._config.unrenewed_secs
         ttl.extend(self._redis, row.epoch, ttl_secs)
         broadcast.publish(self._redis, row, self._config)
+        if self._clock() - extended_at >= self._config.ttl_secs / 2:
+            return self._refused("the database did not answer in time")  # the lease may have expired meanwhile
         log.info("lease granted lease=%d requester=%s waited_secs=%.2f", row.epoch, row.requester, self.waited_secs)
         return AcquisitionGranted(row.epoch, self.waited_secs)
 

@@ -10,12 +10,30 @@ from inference.gpu.protocol import channels
 from inference.models.gpu import GpuLedger, LedgerState
 
 EXPIRY_SLACK_SECS = 5.0
+# Long enough for a process that was suspended; a new database, whose leases are counted from 1, waits for it.
+EPOCH_MS = 60_000
+STAGES = (LedgerState.PAUSING, LedgerState.HELD)  # in this order within one lease; then the GPU is free
+# In one script: a process that was suspended in between would publish an earlier state.
+PUBLISH = """
+if tonumber(redis.call('GET', KEYS[1]) or '0') > tonumber(ARGV[1]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+for number = 2, 3 do
+  local value = ARGV[number + 2]
+  if ARGV[3] == '' then
+    redis.call('SET', KEYS[number], value)
+  else
+    redis.call('SET', KEYS[number], value, 'PX', ARGV[3])
+  end
+  redis.call('PUBLISH', KEYS[number], value)
+end
+return 1
+"""
 
 
 def state_of(row: GpuLedger) -> str:
     """Return ``transcription``, ``pausing``, ``gemma`` (for this service), or the name of another requester."""
-    if row.state == LedgerState.PAUSING:
-        return channels.STATE_PAUSING
+    if row.state == LedgerState.PAUSING or (row.state == LedgerState.FREE and row.is_emptied):
+        return channels.STATE_PAUSING  # the next request in the queue is about to get it without another pause
     if row.state == LedgerState.HELD:
         return channels.STATE_GEMMA if row.requester == channels.OUR_SERVICE else row.requester
     return channels.STATE_FREE
@@ -29,18 +47,27 @@ def expiry_secs(row: GpuLedger, config: CoordinatorConfig) -> float | None:
     """Return after how long the keys expire unless they are refreshed: later than the lease; None: never."""
     if state_of(row) == channels.STATE_FREE:
         return None
-    lease_secs = config.ttl_secs if row.renews or row.state == LedgerState.PAUSING else config.unrenewed_secs
+    is_unrenewed = row.state == LedgerState.HELD and not row.renews
+    lease_secs = config.unrenewed_secs if is_unrenewed else config.ttl_secs
     return lease_secs + EXPIRY_SLACK_SECS
 
 
 def publish(client: "redis.Redis[bytes]", row: GpuLedger, config: CoordinatorConfig | None = None) -> None:
     """Set the keys for services that start later, and notify those that listen. Only a free GPU needs no ``config``."""
     expires_ms = _expiry_ms(row, config)
-    pipe = client.pipeline(transaction=False)
-    for name, value in _values(row):
-        pipe.set(name, value, px=expires_ms)
-        pipe.publish(name, value)
-    pipe.execute()
+    (state, state_value), (owner, owner_value) = _values(row)
+    keys = [channels.EPOCH, state, owner]
+    values = [_rank(row), EPOCH_MS, expires_ms or "", state_value, owner_value]
+    client.eval(PUBLISH, 3, *keys, *values)  # type: ignore[no-untyped-call]
+
+
+def first_rank(epoch: int) -> int:
+    """Return a number that grows with every lease and every state of one."""
+    return epoch * (len(STAGES) + 1)
+
+
+def _rank(row: GpuLedger) -> int:
+    return first_rank(row.epoch) + (STAGES.index(row.state) if row.state in STAGES else len(STAGES))
 
 
 def refresh(client: "redis.Redis[bytes]", row: GpuLedger, config: CoordinatorConfig) -> None:

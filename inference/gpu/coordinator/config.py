@@ -14,7 +14,8 @@ RESIDENT_SECS = 15.0
 @dataclass(frozen=True, kw_only=True)
 class CoordinatorConfig:
     """``ttl_secs``: lifetime of a lease without renewal. ``pause_secs``: until the residents acknowledge a pause,
-    ``freed_secs``: until they have left. ``max_hold_secs``: after it, requests of equal priority recall the lease."""
+    ``freed_secs``: until they have left. ``max_hold_secs``: after it, requests of equal priority recall the lease.
+    ``watcher_secs``: a subscriber that has answered no pause for so long only watches; 0: none does."""
 
     ttl_secs: float = 10.0
     pause_secs: float = 10.0
@@ -22,6 +23,7 @@ class CoordinatorConfig:
     max_hold_secs: float = 120.0
     unrenewed_secs: float = UNRENEWED_SECS
     resident_secs: float = RESIDENT_SECS
+    watcher_secs: float = 120.0
 
     @classmethod
     def from_settings(cls) -> Self:
@@ -31,4 +33,5 @@ class CoordinatorConfig:
             pause_secs=settings.GPU_PAUSE_TIMEOUT,
             freed_secs=settings.GPU_FREED_TIMEOUT,
             max_hold_secs=settings.GPU_MAX_HOLD_SECS,
+            watcher_secs=settings.GPU_WATCHER_SECS,
         )

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 NO_HOLDER = {"session_id": "", "requester": "", "renews": False, "acquired_at": None}
 RESUME_AGAIN_SECS = 2.0  # the process that had to notify the residents may have exited
+# A resident that was not connected has missed its resume: it is repeated for a while, also after Redis was away.
+REPEAT_SECS, REPEAT_FOR_SECS = 3.0, 30.0
 
 
 def finish(client: "redis.Redis[bytes]", row: GpuLedger, reason: str) -> bool:
@@ -45,9 +47,9 @@ def finish(client: "redis.Redis[bytes]", row: GpuLedger, reason: str) -> bool:
 def resume_residents(client: "redis.Redis[bytes]", row: GpuLedger) -> None:
     """Notify the residents, then free the row: a process that exits in between notifies them twice, while in the other
     order they might never be notified. The GPU is granted to no request meanwhile."""
-    preemption.resume(client, session_id=row.session_id, requester=row.requester)
+    preemption.resume(client, epoch=row.epoch, session_id=row.session_id, requester=row.requester)
     if GpuLedger.objects.move(row, LedgerState.FREE, is_emptied=False, **NO_HOLDER):
-        row.state = LedgerState.FREE
+        row.state, row.is_emptied = LedgerState.FREE, False
         broadcast.publish(client, row)
 
 
@@ -59,6 +61,7 @@ class LeaseWatcher:
         self._clock = clock
         self._expiry = ttl.LeaseExpiry(config.ttl_secs, clock=clock)
         self._resuming: tuple[int, float] = (-1, 0.0)
+        self._free_epoch, self._free_since, self._repeated_at = -1, 0.0, 0.0
 
     def check(self, client: "redis.Redis[bytes]", row: GpuLedger) -> None:
         """Act on a row that was just read."""
@@ -85,6 +88,22 @@ class LeaseWatcher:
         """Run one round, as a thread of every long-lived process does."""
         row = GpuLedger.objects.current()
         self.check(client, row)
-        broadcast.refresh(client, row, self._config)
+        try:
+            broadcast.refresh(client, row, self._config)
+            self._repeat_resume(client, row)
+        except redis.RedisError:
+            self._free_epoch = -1
+            raise
         if sum(preemption.count_residents(client)):
             preemption.note_residents(client, self._config)
+
+    def _repeat_resume(self, client: "redis.Redis[bytes]", row: GpuLedger) -> None:
+        now = self._clock()
+        if row.state != LedgerState.FREE or row.is_emptied:
+            self._free_epoch = -1
+            return
+        if row.epoch != self._free_epoch:
+            self._free_epoch, self._free_since, self._repeated_at = row.epoch, now, now
+        elif now - self._repeated_at >= REPEAT_SECS and now - self._free_since <= REPEAT_FOR_SECS:
+            self._repeated_at = now
+            preemption.resume(client, epoch=row.epoch, session_id="", requester=channels.OUR_SERVICE)

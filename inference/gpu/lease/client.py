@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inference.gpu.lease.acquire import AcquireCaller, CallAnswered, CallWaiting
-from inference.gpu.lease.held import HeldLease, LeaseRenewal
+from inference.gpu.lease.held import HeldLease, LeaseRenewal, RenewalWatchdog
 from inference.gpu.lease.orders import (
     EndClient,
     LeaseOrder,
@@ -65,6 +65,9 @@ class CoordinatorLeaseClient:
             coordinator, self._breaker, self._orders.put, grant_delay_secs=options.grant_delay_secs
         )
         self._renewal = LeaseRenewal(coordinator)
+        self._watchdog: RenewalWatchdog | None = None
+        if coordinator.lost_after_secs is not None:
+            self._watchdog = RenewalWatchdog(coordinator.lost_after_secs, self._renewal_overdue)
         self._releases = ReleaseQueue(coordinator)
         self._has_other_tenants = options.has_other_tenants
         self.is_wanted_elsewhere = True
@@ -77,6 +80,8 @@ class CoordinatorLeaseClient:
 
     def begin(self) -> None:
         self._thread.start()
+        if self._watchdog is not None:
+            self._watchdog.begin()
 
     def request(self, *, priority: int, session_ids: frozenset[str]) -> None:
         self._orders.put(RequestLease(priority, session_ids))
@@ -196,7 +201,7 @@ class CoordinatorLeaseClient:
         if isinstance(answer, Grant) and is_wanted:
             lease = Lease(call.session_id, answer.epoch, now, now - call.requested_at, answer.coordinator)
             self._states.move(LeaseState.HELD, now)
-            self._held = self._renewal.begin(lease, now)
+            self._hold(self._renewal.begin(lease, now))
             self._request.granted()
             self._post(LeaseGranted(lease))
             return
@@ -213,6 +218,16 @@ class CoordinatorLeaseClient:
         self._post(LeaseRefused(reason, self._request.refuse(reason, now, retry_in_secs=retry_in_secs)))
 
     # ---- holding ----
+
+    def _hold(self, held_lease: HeldLease | None) -> None:
+        self._held = held_lease
+        if self._watchdog is not None:
+            self._watchdog.watch(held_lease)
+
+    def _renewal_overdue(self, held_lease: HeldLease) -> None:
+        """Called by the watchdog's thread: the lease may end before the renewal under way returns."""
+        log.warning("gpu lease not renewed in time lease=%d", held_lease.lease.epoch)
+        self._post_unless_released(held_lease, LeaseLost(held_lease.lease, "it could not be renewed in time"))
 
     def _renew(self, held_lease: HeldLease) -> None:
         self.is_wanted_elsewhere = self._has_other_tenants()
@@ -243,7 +258,8 @@ class CoordinatorLeaseClient:
         held_lease = self._held
         if held_lease is None or held_lease.lease.session_id != session_id:
             return  # released already
-        self._held, self._freed_session = None, session_id
+        self._hold(None)
+        self._freed_session = session_id
         self._states.move(LeaseState.IDLE, now)
         self._releases.add(session_id, result, now)
         # At once and not after the next order: other tenants wait for the GPU.
@@ -259,4 +275,6 @@ class CoordinatorLeaseClient:
         if self._held is not None:
             self._releases.add(self._held.lease.session_id, {}, 0.0)
         self._releases.send_rest()
+        if self._watchdog is not None:
+            self._watchdog.end()
         self._coordinator.close()

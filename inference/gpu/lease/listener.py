@@ -12,9 +12,6 @@ from inference.runtime.repeating_thread import RepeatingThread
 
 log = logging.getLogger(__name__)
 
-# A pattern that matches one name. The coordinator counts the subscribers of the plain name as residents of the GPU;
-# Redis does not count those of a pattern.
-ONLY_COMMANDS = channels.COMMAND[:-1] + f"[{channels.COMMAND[-1]}]"
 LISTEN_SECS = 0.5
 
 
@@ -39,7 +36,7 @@ class CommandListener:
         try:
             if self._pubsub is None:
                 pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
-                pubsub.psubscribe(ONLY_COMMANDS)
+                pubsub.psubscribe(channels.ONLY_COMMANDS)
                 self._pubsub = pubsub
             message = self._pubsub.get_message(timeout=LISTEN_SECS)
         except redis.RedisError:

@@ -8,6 +8,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+# Version of this library in messages and answers: ``protocol``. 1, or none: its messages carry no session on the older
+# channels, and tenants do not announce themselves. Both forms are accepted.
+PROTOCOL = 2
+FIRST_PROTOCOL = 1
+
 # The first generation: one tenant, the transcription service, whose replies carry no names or ids.
 PAUSE = "transcription_pause"
 PAUSED = "transcription_paused"
@@ -19,10 +24,18 @@ OWNER = "gpu_owner"
 
 # Number of subscriptions of residents when the coordinator last looked; expires.
 RESIDENTS_SEEN = "gpu:resident"
+# Set while a pause waits for the older channels' replies, which do not name their pause.
+UNANSWERED = "gpu:unanswered"
+# Session of a holder at an outside coordinator, which the holder itself renews: Redis may have lost the coordinator's.
+HELD = "gpu:held"
+# Epoch of the latest lease, so that a delayed resume of an earlier one is not sent.
+EPOCH = "gpu:epoch"
 
 # The second generation: commands to every tenant, replies by service.
 COMMAND = "gpu:command"
 ACKS = "gpu:ack:"
+# A pattern for one name: subscribers by pattern are not counted among the residents.
+ONLY_COMMANDS = COMMAND[:-1] + f"[{COMMAND[-1]}]"
 
 RESIDENT = "transcription"  # uses the GPU while no lease is granted
 STATE_FREE = RESIDENT
@@ -42,7 +55,13 @@ def now_text() -> str:
 
 
 def encode(message: Mapping[str, Any]) -> str:
-    return json.dumps({**message, "timestamp": now_text()}, separators=(",", ":"))
+    return json.dumps({**message, "protocol": PROTOCOL, "timestamp": now_text()}, separators=(",", ":"))
+
+
+def protocol_of(message: Mapping[str, Any]) -> int:
+    """Return the version of the sender's library."""
+    value = message.get("protocol")
+    return value if isinstance(value, int) and not isinstance(value, bool) else FIRST_PROTOCOL
 
 
 def decode(data: bytes | str) -> dict[str, Any] | None:

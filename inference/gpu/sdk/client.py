@@ -1,5 +1,6 @@
 """HTTP client of a tenant: acquires, renews and releases a lease at a coordinator. Needs no Django."""
 
+import logging
 import os
 import uuid
 from dataclasses import dataclass
@@ -9,9 +10,12 @@ from typing import Any
 import httpx
 
 from inference.auth.signing import minted, signing_key
-from inference.gpu.protocol.channels import STATE_FREE
+from inference.gpu.protocol.channels import PROTOCOL, STATE_FREE, protocol_of
+
+log = logging.getLogger(__name__)
 
 SHORT_SECS = 5.0
+LOOK_SECS = 1.0
 RENEWALS_PER_TTL = 4
 DEFAULT_RENEW_SECS = 2.0  # for coordinators that report no lifetime of a lease
 
@@ -34,13 +38,14 @@ class TenantClient:
 
     def __init__(self, url: str, service: str) -> None:
         self._service = service
+        self._coordinator_protocol = PROTOCOL
         self._client = httpx.Client(base_url=url, trust_env=False, timeout=SHORT_SECS)
         self._key = signing_key(primary=_secret("JWT_SECRET_PRIMARY"), single=_secret("JWT_SECRET"))
 
     def acquire(self, session_id: str, *, priority: int, timeout_secs: float) -> TenantLease:
         """Wait for the GPU. Raises GpuRefused."""
         timeout_ms = round(min(120.0, max(1.0, timeout_secs)) * 1000)
-        body = {"priority": priority, "timeout_ms": timeout_ms, "metadata": {"renews": True}}
+        body = {"priority": priority, "timeout_ms": timeout_ms, "metadata": {"renews": True, "protocol": PROTOCOL}}
         fields = {"session_id": session_id, "requester": self._service} | body
         try:
             response = self._send("POST", "/gpu/acquire", fields, wait_secs=timeout_ms / 1000 + SHORT_SECS)
@@ -56,6 +61,7 @@ class TenantClient:
         except (httpx.HTTPError, ValueError, OSError) as error:
             self.release(session_id)  # it may have been granted in an answer that was lost
             raise GpuRefused(f"the coordinator does not answer ({type(error).__name__})") from error
+        self._note_protocol(answer)
         if answer.get("success") is not True:
             raise GpuRefused(str(answer.get("error") or "the coordinator refused"))
         within_ms = answer.get("renew_within_ms")
@@ -85,6 +91,36 @@ class TenantClient:
         except (httpx.HTTPError, ValueError, OSError):
             return False
         return True
+
+    def is_lent(self) -> bool | None:
+        """Return whether the coordinator has granted the GPU; None: none answers. One that does not show it counts as
+        one that has: its resume will follow."""
+        try:
+            response = self._send("GET", "/gpu/state", None, wait_secs=LOOK_SECS)
+            if response.status_code != HTTPStatus.NOT_FOUND:
+                return self._lends(response, "")
+            response = self._send("GET", "/status", None, wait_secs=LOOK_SECS)
+            return None if response.status_code == HTTPStatus.NOT_FOUND else self._lends(response, "lock_status")
+        except (httpx.HTTPError, OSError):
+            return None
+
+    def _lends(self, response: httpx.Response, part: str) -> bool:
+        try:
+            answer = _object(response)
+        except (httpx.HTTPStatusError, ValueError):
+            answer = {}
+        fields = answer.get(part) if part else answer
+        if not isinstance(fields, dict) or not response.is_success:
+            log.warning("coordinator does not show who has the GPU status=%d", response.status_code)
+            return True
+        return fields.get("state") != STATE_FREE
+
+    def _note_protocol(self, answer: dict[str, Any]) -> None:
+        """Log a coordinator of another version once; its answers are read in both forms."""
+        protocol = protocol_of(answer)
+        if protocol != self._coordinator_protocol:
+            log.info("gpu coordinator has another protocol protocol=%d ours=%d", protocol, PROTOCOL)
+        self._coordinator_protocol = protocol
 
     def close(self) -> None:
         self._client.close()

@@ -25,8 +25,11 @@ from typing import Any
 import redis
 
 from inference.gpu.protocol import channels
+from inference.gpu.protocol.presence import Presence
 from inference.gpu.sdk.addresses import GpuAddresses, read_addresses
+from inference.gpu.sdk.announcer import ResidentAnnouncer
 from inference.gpu.sdk.client import GpuRefused, TenantClient, TenantLease, new_session
+from inference.gpu.sdk.replies import ReplySender
 from inference.gpu.sdk.use import GpuUse
 
 __all__ = ["GpuRefused", "GpuTenant", "gpu_tenant"]
@@ -42,9 +45,8 @@ UNKNOWN_CHECKS = 3  # without a published state: there is no coordinator
 REPEAT_SECS = 2.0  # within which the same pause arrives on both sets of channels
 # Some coordinators drop what arrives while they are still sending the pause.
 FLUSH_SECS = 0.15
+RESUMES = ("resume", channels.RESUME)
 N_CHANNEL_SETS = 2  # on which a resident counts
-# A pattern for one name: subscribers by pattern are not counted among the residents.
-ONLY_COMMANDS = channels.COMMAND[:-1] + f"[{channels.COMMAND[-1]}]"
 
 
 def gpu_tenant(
@@ -86,6 +88,10 @@ class GpuTenant:
         self.service = service
         self.lonely_secs = LONELY_SECS
         self._instance = secrets.token_hex(8)  # several processes may have one service name
+        own = Presence(service, self._instance, resident)
+        self._announcer = ResidentAnnouncer(client, own, CHECK_SECS)
+        self._coordinator_protocol = channels.PROTOCOL
+        self._replies = ReplySender(client, service, self._instance)
         self._redis = client
         self._coordinator = coordinator
         self._on_pause = on_pause
@@ -109,10 +115,13 @@ class GpuTenant:
     def __enter__(self) -> "GpuTenant":
         self._pid = os.getpid()
         self._thread.start()
+        if self._is_resident:
+            self._announcer.begin()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
+        self._announcer.end()
         with self._state:
             self._state.notify_all()
         self._thread.join(LISTEN_SECS + 5.0)
@@ -128,6 +137,7 @@ class GpuTenant:
         if not (self._is_resident and self._was_redis_seen):
             return
         try:
+            self._announcer.withdraw()
             if self._redis.decrby(channels.RESIDENTS_SEEN, N_CHANNEL_SETS) <= 0:
                 self._redis.delete(channels.RESIDENTS_SEEN)
         except redis.RedisError as error:
@@ -294,7 +304,7 @@ class GpuTenant:
             if self._is_resident:
                 pubsub.subscribe(channels.COMMAND, channels.PAUSE, channels.RESUME)
             else:
-                pubsub.psubscribe(ONLY_COMMANDS)
+                pubsub.psubscribe(channels.ONLY_COMMANDS)
             check_at = 0.0
             while not self._over.is_set():
                 message = pubsub.get_message(timeout=LISTEN_SECS)
@@ -308,6 +318,7 @@ class GpuTenant:
     def _handle(self, channel: str, message: dict[str, Any]) -> None:
         kind = message.get("command") if channel == channels.COMMAND else channel
         session_id = str(message.get("session_id") or message.get("task_id") or "")
+        log.debug("gpu message service=%s kind=%s session=%s", self.service, kind, session_id)
         lease = self._lease
         if kind == "pause" and lease is not None and session_id == lease.session_id:
             # Recalled for a more urgent request.
@@ -315,47 +326,53 @@ class GpuTenant:
                 self._lease = None
                 self._leave()
                 self._coordinator.release(session_id)
-            self._answer("paused", session_id)
+            self._replies.answer("paused", session_id)
         elif not self._is_resident:
             return
         elif kind in ("pause", channels.PAUSE):
+            self._note_protocol(channels.protocol_of(message))
             self._pause(session_id, is_old=kind == channels.PAUSE)
-        elif kind in ("resume", channels.RESUME):
+        elif kind in RESUMES and not self._is_late_resume(session_id, channels.protocol_of(message)):
             self._enter()
-            self._answer("resumed", session_id)
+            self._replies.answer("resumed", session_id)
 
     def _pause(self, session_id: str, *, is_old: bool) -> None:
         last_session, at = self._last_pause
         if session_id == last_session and time.monotonic() - at < REPEAT_SECS:
             if not is_old:
-                self._answer("paused", session_id)
+                self._replies.answer("paused", session_id)
             return
         # The pause belongs to our own request: nothing has to leave.
         is_own = session_id == self._pending_session and session_id != ""
         began = time.monotonic()
-        self._publish_old(channels.PAUSED, "paused", offloading=True, queued_chunks=0)
-        self._answer("paused", session_id, offloading=True)
+        self._replies.begin_to_leave(session_id)
         try:
             if not is_own:
                 self._leave()
         except Exception:
-            self._answer("error", session_id, error="the program could not leave the GPU")
+            self._replies.answer("error", session_id, error="the program could not leave the GPU")
             raise
-        if (rest_secs := began + FLUSH_SECS - time.monotonic()) > 0:
-            time.sleep(rest_secs)
-        # Again, for a coordinator that has dropped the first one.
-        self._publish_old(channels.PAUSED, "paused", offloading=True, queued_chunks=0)
-        self._publish_old(channels.FREED, "freed")
-        self._answer("paused", session_id)
+        if self._coordinator_protocol == channels.FIRST_PROTOCOL:
+            self._announcer.await_others(session_id)
+            time.sleep(max(0.0, began + FLUSH_SECS - time.monotonic()))
+        self._replies.have_left(session_id)
         self._last_pause = (session_id, time.monotonic())
 
-    def _publish_old(self, channel: str, status: str, **more: object) -> None:
-        self._redis.publish(channel, channels.encode({"status": status, "instance": self._instance, **more}))
+    def _is_late_resume(self, session_id: str, protocol: int) -> bool:
+        """Return whether the next session may have the GPU already, as some coordinators and late readers have it; the
+        published state decides then."""
+        if protocol != channels.FIRST_PROTOCOL:
+            return False
+        raw = self._redis.get(channels.STATE)
+        if raw is not None and raw.decode() not in (channels.STATE_FREE, self.service):
+            return True
+        return "" not in (session_id, self._last_pause[0]) and session_id != self._last_pause[0]
 
-    def _answer(self, ack_type: str, session_id: str, *, error: str | None = None, **metadata: object) -> None:
-        details = metadata | {"instance": self._instance}
-        message = channels.ack(ack_type, service=self.service, session_id=session_id, error=error, metadata=details)
-        self._redis.publish(channels.ack_channel(self.service), message)
+    def _note_protocol(self, protocol: int) -> None:
+        """Log a coordinator of another version once; it is answered in a form that both versions read."""
+        if protocol != self._coordinator_protocol:
+            log.info("gpu coordinator has another protocol service=%s protocol=%d", self.service, protocol)
+        self._coordinator_protocol = protocol
 
     def _compare_state(self) -> None:
         """Catch up on missed messages from the published state; twice in a row, since it lags behind them."""
@@ -365,7 +382,7 @@ class GpuTenant:
         self._n_unknown = self._n_unknown + 1 if raw is None else 0
         if raw is None and self._n_unknown < UNKNOWN_CHECKS:
             return
-        is_free = raw is None or raw.decode() in (channels.STATE_FREE, self.service)
+        is_free = self._is_unlent() if raw is None else raw.decode() in (channels.STATE_FREE, self.service)
         is_settled = is_free if self._is_allowed else not (is_free or self._may_hold_memory)
         self._n_disagreements = 0 if is_settled else self._n_disagreements + 1
         is_first = not self._is_allowed and self._last_pause == ("", 0.0)
@@ -376,3 +393,7 @@ class GpuTenant:
             self._enter()
         else:
             self._leave()
+
+    def _is_unlent(self) -> bool:
+        """Return whether a GPU without a published state may be used: its coordinator is gone, or Redis was wiped."""
+        return self._is_allowed or not (self._redis.exists(channels.HELD) or self._coordinator.is_lent())

@@ -49,7 +49,8 @@ class Unrecorded:
 
 class OutsideCoordinator:
     """``acquire_secs``: for the coordinator to free the GPU; ``mint`` makes a service token per call;
-    ``is_redis_gone`` returns whether the GPU has to be left because residents will use it without asking."""
+    ``is_redis_gone`` takes the session that holds the GPU, or an empty text, and returns whether the GPU has to be left
+    because residents will use it without asking."""
 
     renew_secs = RENEW_SECS
     lost_after_secs = None  # while it does not answer, it cannot grant the GPU to another session
@@ -61,7 +62,7 @@ class OutsideCoordinator:
         acquire_secs: float,
         mint: Callable[[], str | None],
         records: SessionRecords | None = None,
-        is_redis_gone: Callable[[], bool] = lambda: False,
+        is_redis_gone: Callable[[str], bool] = lambda session_id: False,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.acquire_secs = acquire_secs
@@ -79,7 +80,7 @@ class OutsideCoordinator:
     def acquire(
         self, *, session_id: str, priority: int, metadata: Mapping[str, Any], on_wait: OnWait = lambda reason: None
     ) -> Grant | Denial:
-        if self._is_redis_gone():
+        if self._is_redis_gone(""):
             return Denial(REDIS_GONE)
         try:
             self._records.add(session_id)
@@ -101,7 +102,7 @@ class OutsideCoordinator:
 
     def renew(self, session_id: str) -> str | None:
         self._records.beat()
-        if self._is_redis_gone():
+        if self._is_redis_gone(session_id):
             return REDIS_GONE
         match self.holding(session_id):
             case Holding.OURS | Holding.OURS_PAUSING:

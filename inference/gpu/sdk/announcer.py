@@ -1,0 +1,69 @@
+"""Announces a resident from a thread of its own: while its callback runs, its memory is on the GPU. Needs no Django."""
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import redis
+
+from inference.gpu.protocol import presence
+from inference.gpu.protocol.presence import Presence
+
+if TYPE_CHECKING:
+    Wire = redis.Redis[bytes]
+else:  # not subscriptable at run time
+    Wire = redis.Redis
+
+log = logging.getLogger(__name__)
+
+SETTLE_INTERVALS = 1.5
+OTHERS_SECS = 0.05  # between two looks whether the other residents have left
+
+
+class ResidentAnnouncer:
+    """Raises RedisError from ``await_others`` and ``withdraw`` alone."""
+
+    def __init__(self, client: Wire, own: Presence, every_secs: float) -> None:
+        self._redis = client
+        self._own = own
+        self._every_secs = every_secs
+        self._known_since = time.monotonic()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"gpu presence {own.service}", daemon=True)
+
+    def begin(self) -> None:
+        self._thread.start()
+
+    def await_others(self, session_id: str) -> None:
+        """Wait until every announced resident has left the GPU for the session, or this one ends."""
+        self._announce()
+        presence.leave(self._redis, self._own, session_id)
+        while not self._have_left(session_id) and not self._over.wait(OTHERS_SECS):
+            log.debug("waiting for other residents to leave service=%s session=%s", self._own.service, session_id)
+
+    def _have_left(self, session_id: str) -> bool:
+        # After a loss of Redis' data the others have to be announced again first.
+        is_settled = time.monotonic() - self._known_since >= SETTLE_INTERVALS * self._every_secs
+        return is_settled and presence.have_left(self._redis, session_id)
+
+    def end(self) -> None:
+        """Stop announcing."""
+        self._over.set()
+
+    def withdraw(self) -> None:
+        self._thread.join()
+        presence.withdraw(self._redis, self._own)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._announce()
+            except redis.RedisError as error:
+                log.debug("resident not announced service=%s error=%s", self._own.service, error)
+            if self._over.wait(self._every_secs):
+                return
+
+    def _announce(self) -> None:
+        if not presence.announce(self._redis, self._own):
+            self._known_since = time.monotonic()
