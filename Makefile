@@ -86,6 +86,7 @@ faults: setup-dev  ## the fault tests of docs/faults.md, those that kill or free
 	FAULT_HAND_OVERS=200 $(BIN)/python -m pytest tests/inference/dispatch/test_hand_over_processes.py || failed=1; \
 	FAULT_HAND_OVERS=50 FAULT_ROUNDS=20 $(BIN)/python -m pytest tests/inference/dispatch/test_structured_hand_over.py || failed=1; \
 	GEMMA_RANDOM_SCHEMAS=200 $(BIN)/python -m pytest --timeout 1800 tests/engine/test_random_schemas.py || failed=1; \
+	FAULT_NEIGHBOURS=200 FAULT_SEEDS=1,2,3 $(BIN)/python -m pytest -s tests/neighbours/test_matrix.py || failed=1; \
 	$(BIN)/python -m tests.faults.results var/faults.jsonl && exit $$failed
 
 test-clients: setup-dev  ## the openai and anthropic packages against running services; openai 1.x from an environment of its own
