@@ -15,6 +15,7 @@ from typing import Literal
 LONGEST_RUN_CHARS = 30
 # The planes above hold ideographs and private characters.
 END_OF_SCRIPTS = 0x20000
+INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})  # categories: controls, formats such as U+200B, spaces
 
 
 def composed(text: str) -> str:
@@ -34,6 +35,11 @@ def folded(text: str) -> str:
 def compared(text: str) -> str:
     """Return the form in which sent messages are compared with stored ones: stripped, with LF as line break, NFC."""
     return composed(text.replace("\r\n", "\n").replace("\r", "\n")).strip()
+
+
+def is_visible(text: str) -> bool:
+    """Return whether the text has any character but spaces, control and format characters."""
+    return any(unicodedata.category(character) not in INVISIBLE for character in text)
 
 
 def digest(text: str) -> str:

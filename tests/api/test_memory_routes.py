@@ -53,13 +53,16 @@ def filled(api: Api) -> Api:
 
 
 def test_segments_without_text_are_skipped_and_counted(api: Api) -> None:
-    blanks = [{"text": text, "speaker": "John"} for text in ("", " ", "\n\t", "\u00a0")]
+    blanks: list[dict[str, Any]] = [
+        {"text": text, "speaker": "John"} for text in ("", " ", "\n\t", "\u00a0", "\u200b\ufeff", None)
+    ]
+    blanks.append({"speaker": "John"})
     segments = [blanks[0], SEGMENTS[0], *blanks[1:], SEGMENTS[1]]
     reply = api.post("/index/transcript", MEETING | {"segments": segments}).body
-    assert (reply["success"], reply["segments_indexed"], reply["segments_skipped"]) == (True, 2, 4)
-    assert [segment.position for segment in Segment.objects.order_by("position")] == [1, 5]
+    assert (reply["success"], reply["segments_indexed"], reply["segments_skipped"]) == (True, 2, 7)
+    assert [segment.position for segment in Segment.objects.order_by("position")] == [1, 8]
     none_left = api.post("/index/transcript", MEETING | {"segments": blanks}).body
-    assert (none_left["segments_indexed"], none_left["segments_skipped"]) == (0, 4)
+    assert (none_left["segments_indexed"], none_left["segments_skipped"]) == (0, 7)
 
 
 def test_a_segments_measures(api: Api) -> None:

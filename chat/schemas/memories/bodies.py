@@ -34,6 +34,7 @@ from chat.schemas.filters import (
 )
 from chat.schemas.metadata import check_metadata
 from chat.schemas.scalars import NonEmptyText, Number, Text
+from inference.text_forms import is_visible
 
 DEFAULT_TOP_K = 5
 DEFAULT_LIMIT = 10
@@ -51,9 +52,9 @@ Duration = Annotated[float, Meta(ge=0, le=LONGEST_SECS)]
 
 
 class SegmentBody(msgspec.Struct, frozen=True, kw_only=True):
-    """An utterance; times are seconds into the recording. One without text is skipped."""
+    """An utterance; times are seconds into the recording. One without a visible character is skipped."""
 
-    text: Annotated[Text, Meta(max_length=MAX_TEXT_CHARS)]
+    text: Annotated[Text, Meta(max_length=MAX_TEXT_CHARS)] | None = None
     speaker: Name | None = None
     start_time: Seconds | None = None
     end_time: Seconds | None = None
@@ -68,7 +69,7 @@ class SegmentBody(msgspec.Struct, frozen=True, kw_only=True):
 
     def as_segment(self) -> SegmentIn:
         return SegmentIn(
-            text=self.text,
+            text=self.text if self.text and is_visible(self.text) else "",
             speaker=self.speaker or "",
             start_secs=self.start_time,
             end_secs=self.end_time,
