@@ -99,7 +99,7 @@ class LeaseWatcher:
 
     def _repeat_resume(self, client: "redis.Redis[bytes]", row: GpuLedger) -> None:
         now = self._clock()
-        if row.state != LedgerState.FREE or row.is_emptied:
+        if row.state != LedgerState.FREE or row.is_emptied or row.epoch == 0:  # 0: nothing was ever granted
             self._free_epoch = -1
             return
         if row.epoch != self._free_epoch:
