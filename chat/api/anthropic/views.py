@@ -100,10 +100,7 @@ async def _events(call: MessagesCall, model: str, accepted: AcceptedTurn, caller
         async with aclosing(lines_and_pings(accepted.turn, caller=caller, stops=accepted.stops)) as source:
             async for line in source:
                 is_over = bool(line and line["done"])
-                if line and "generation_id" in line and not is_over:
-                    yield writer.started(await _begun(model, accepted, caller, line))
-                else:
-                    yield _chunk(writer, accepted, line)
+                yield await _chunk(writer, model, accepted, caller, line)
         if not is_over:
             raise restarting(str(accepted.turn.generation_id))
     except ChatError as error:
@@ -119,11 +116,15 @@ async def _begun(model: str, accepted: AcceptedTurn, caller: Caller, line: WireL
     return begun_message(generation_id, model=model, n_prompt=n_prompt, conversation_id=conversation_id)
 
 
-def _chunk(writer: MessageEventWriter, accepted: AcceptedTurn, line: WireLine | None) -> bytes:
+async def _chunk(
+    writer: MessageEventWriter, model: str, accepted: AcceptedTurn, caller: Caller, line: WireLine | None
+) -> bytes:
     if line is None:
         return writer.ping()
     if line["done"]:
         if "error" in line:
             raise failure(line["error"], str(accepted.turn.generation_id))
         return writer.ended(line)
+    if "generation_id" in line:
+        return writer.started(await _begun(model, accepted, caller, line))
     return status_comment(line) if "status" in line else writer.token(line)
