@@ -88,17 +88,19 @@ def test_times(written: str, start: float) -> None:
 
 
 def test_what_cannot_be_taken_in_is_told_by_its_line_and_the_rest_goes_on() -> None:
-    text = (
-        f"1\n00:00:xx,000 --> 00:00:02,000\nlost\n\n2\n00:00:05,000 --> 00:00:01,000\nlost\n\n3\n{TIMES}\n<i></i>\n\n"
-    )
+    text = "1\n00:00:xx,000 --> 00:00:02,000\nlost\n\n2\n00:00:05,000 --> 00:00:01,000\nkept without an end\n\n"
+    text += f"3\n{TIMES}\n<i></i>\n\n"
     parsed = parse(text + f"4\n{TIMES}\nkept\n")
-    assert [entry.where for entry in parsed.problems] == ["line 2", "line 6", "line 10"]
+    assert [entry.where for entry in parsed.problems] == ["line 2"]
     assert [entry.text for entry in parsed.problems] == [
         "invalid times: '00:00:xx,000 --> 00:00:02,000'",
-        "the cue ends before it begins: '00:00:05,000 --> 00:00:01,000'",
-        "the cue has no text",
     ]
-    assert [entry.text for entry in parsed.transcripts[0].segments] == ["kept"]
+    assert [str(entry) for entry in parsed.remarks] == [
+        "line 6: impossible times, dropped: '00:00:05,000 --> 00:00:01,000'",
+        "line 10: the cue has no text",
+    ]
+    segments = [(entry.text, entry.start_secs, entry.end_secs) for entry in parsed.transcripts[0].segments]
+    assert segments == [("kept without an end", 5.0, None), ("kept", 1.0, 2.5)]
 
 
 def test_a_megabyte_in_one_cue() -> None:

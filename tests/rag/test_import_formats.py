@@ -73,19 +73,13 @@ class TestWhisper:
 
     def test_bad_segments_are_told_and_the_others_kept(self) -> None:
         parsed = one_object(
-            {"segments": [{"text": ""}, 7, {"text": "x", "start": "1"}, {"text": "kept"}, {"start": 1}]}
+            {"segments": [{"text": ""}, 7, {"text": "x", "start": "soon"}, {"text": "kept"}, {"start": 1}]}
         )
-        assert problems(parsed) == [
-            "segments[0]: has no text",
-            "segments[1]: is not a JSON object",
-            'segments[2]: "start" must be a number',
-            "segments[4]: has no text",
-        ]
+        assert problems(parsed) == ["segments[1]: is not a JSON object", 'segments[2]: "start" must be a number']
+        assert [str(remark) for remark in parsed.remarks] == ["segments[0]: has no text", "segments[4]: has no text"]
         assert [entry.text for entry in parsed.transcripts[0].segments] == ["kept"]
 
-    @pytest.mark.parametrize(
-        "text", ["", "{", "7", '"x"', '{"segments": 7}', '{"segments": [{"text": "x"}], "date": "x"}']
-    )
+    @pytest.mark.parametrize("text", ["", "{", "7", '"x"', '{"segments": 7}'])
     def test_what_is_no_recording(self, text: str) -> None:
         with pytest.raises(FileUnreadable):
             json_files.parse_object(text)
@@ -132,9 +126,10 @@ class TestRows:
             {"text": "kept", "speaker": "S"}, "{", "[]", {"speaker": "S"}, {"title": "T"}, {"text": 5}, '{"a": nan}'
         )
         complaints = problems(parsed)
-        assert [entry.partition(":")[0] for entry in complaints] == ["line 2", "line 3", "line 4", "line 5", "line 7"]
+        assert [entry.partition(":")[0] for entry in complaints] == ["line 2", "line 3", "line 5", "line 7"]
         assert complaints[0].startswith("line 2: is not JSON")
-        assert complaints[1:4] == ["line 3: is not a JSON object", "line 4: has no text", "line 5: has no text"]
+        assert complaints[1:3] == ["line 3: is not a JSON object", "line 5: has no text"]
+        assert [str(remark) for remark in parsed.remarks] == ["line 4: has no text"]
         assert [note.body for note in parsed.notes] == ["5"]
 
     @pytest.mark.parametrize(
@@ -180,7 +175,7 @@ class TestRows:
         n_taken = sum(len(entry.segments) for entry in parsed.transcripts) + len(parsed.notes)
         # A text is a row as it is, and several where it has line breaks.
         written = [line for row in rows for line in (row.split("\n") if isinstance(row, str) else [json.dumps(row)])]
-        assert n_taken + len(parsed.problems) == sum(bool(line.strip()) for line in written)
+        assert n_taken + len(parsed.problems) + len(parsed.remarks) == sum(bool(line.strip()) for line in written)
 
 
 class TestMarkdown:
@@ -271,7 +266,7 @@ def test_marks_of_unicode_are_understood(tmp_path: Path) -> None:
     path = tmp_path / "a.srt"
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         path.write_text(SRT.replace("Hello", "Gr\u00fc\u00dfe"), encoding=encoding)
-        assert parse(read(path), path).transcripts[0].segments[0].text == "Gr\u00fc\u00dfe."
+        assert parse(read(path)[0], path).transcripts[0].segments[0].text == "Gr\u00fc\u00dfe."
 
 
 def test_nothing_in_it() -> None:

@@ -12,9 +12,7 @@ from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
 from chat.rag.indexing import indexer
-from chat.rag.ingest import importer
-from chat.rag.models import Note, Passage, Segment, Transcript
-from chat.rag.vectors import embedding
+from chat.rag.models import Note, Segment, Transcript
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]
 
@@ -175,28 +173,14 @@ def test_what_is_refused_at_once(
         imports(*args)
 
 
-def test_a_long_file_is_there_by_parts_when_the_run_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importer, "PART_SEGMENTS", 2)
+def test_a_long_file_is_one_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexer, "GROUP_SEGMENTS", 2)
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"segments": [{"text": f"line {n}"} for n in range(6)]}))
-    give = indexer._set_embeddings
-    calls: list[object] = []
-
-    def stopped(pieces: list[Passage], vectors: embedding.Vectors | None) -> None:
-        calls.append(pieces)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        give(pieces, vectors)
-
-    monkeypatch.setattr(indexer, "_set_embeddings", stopped)
-    status, _, err = imports(path)
-    assert status == 130
-    assert "Start again" in err
-    assert Segment.objects.count() == 4
-    assert "2 segments and 0 notes imported, 2 transcripts and notes unchanged" in imports(path)[1]
+    assert "6 segments" in imports(path)[1]
+    assert Transcript.objects.count() == 1
     path.write_text(json.dumps({"segments": [{"text": "line 0"}, {"text": "line 1"}]}))
-    assert "1 transcripts and notes unchanged, 2 removed" in imports(path)[1]
+    assert "2 segments and 0 notes imported" in imports(path)[1]
     assert Segment.objects.count() == 2
 
 

@@ -45,6 +45,9 @@ class Command(BaseCommand):
             "--format", choices=list(FileFormat), help="format of all files; else it is detected for each"
         )
         parser.add_argument(
+            "--encoding", type=_encoding, default="", help="encoding of all files, such as windows-1252 or gb18030"
+        )
+        parser.add_argument(
             "--date",
             metavar="WHEN",
             help="when it was recorded, for files that do not say so themselves (ISO 8601); without it a date in the "
@@ -62,6 +65,7 @@ class Command(BaseCommand):
         import_options = ImportOptions(
             owner=caller_of(options).key if options["user"] else "",
             form=FileFormat(options["format"]) if options["format"] else None,
+            encoding=options["encoding"],
             date=_date(options["date"]),
             speakers=_speakers(options["speaker_map"]),
         )
@@ -105,18 +109,29 @@ class Command(BaseCommand):
         )
         if n_skipped:
             self.stdout.write(f"{n_skipped} files of other formats were skipped.")
-        problems = [f"{report.path}: {problem}" for report in reports for problem in report.problems]
-        if problems:
-            self.stderr.write(f"{len(problems)} problems:")
+        self.print_list("problems", [f"{report.path}: {entry}" for report in reports for entry in report.problems])
+        self.print_list("remarks", [f"{report.path}: {entry}" for report in reports for entry in report.remarks])
+
+    def print_list(self, noun: str, entries: list[str]) -> None:
+        if entries:
+            self.stderr.write(f"{len(entries)} {noun}:")
         # A file of the wrong format has a problem in every line.
-        for problem in problems[:PROBLEMS_SHOWN]:
-            self.stderr.write(f"  {printable(problem)}")
-        if len(problems) > PROBLEMS_SHOWN:
-            self.stderr.write(f"  and {len(problems) - PROBLEMS_SHOWN} more")
+        for entry in entries[:PROBLEMS_SHOWN]:
+            self.stderr.write(f"  {printable(entry)}")
+        if len(entries) > PROBLEMS_SHOWN:
+            self.stderr.write(f"  and {len(entries) - PROBLEMS_SHOWN} more")
 
 
 def _advance(progress: tqdm, size: int, share: float) -> None:
     progress.update(share * size)
+
+
+def _encoding(name: str) -> str:
+    try:
+        b"".decode(name)
+    except LookupError as error:
+        raise argparse.ArgumentTypeError(f"{name!r} is no encoding of texts") from error
+    return name
 
 
 def _date(text: str | None) -> datetime | None:

@@ -15,8 +15,8 @@ from chat.rag.ingest.parsed_file import ParsedFile, RowRejected, checked_text, l
 from chat.rag.ingest.speaker_labels import SpeakerLabels
 from chat.rag.records import SegmentIn
 
-_TIME = r"(?:(\d{1,6}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
-_TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
+_TIME = r"(-?)(?:(\d{1,6}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,9}))?"
+_TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:[^\d:.,].*)?")
 _ARROW = re.compile(r"\d\s*-->|-->\s*\d")  # an arrow alone is part of a text
 _VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+([^<>]+)>", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")
@@ -25,11 +25,11 @@ _HEADER_BLOCK = re.compile(r"\ufeff?(WEBVTT|NOTE|STYLE|REGION)(\s|$)")
 
 @dataclass
 class Cue:
-    """A caption; ``number`` is the line of its times."""
+    """A caption; ``number`` is the line of its times, which are None where they are impossible."""
 
     number: int
-    start: float
-    end: float
+    start: float | None
+    end: float | None
     lines: list[str] = field(default_factory=list)
 
 
@@ -44,7 +44,7 @@ def parse(text: str) -> ParsedFile:
         try:
             segments += _segments(cue, labels)
         except RowRejected as error:
-            parsed.reject(line(cue.number), f"the cue {error}")
+            parsed.reject_segment(line(cue.number), type(error)(f"the cue {error}"))
     parsed.add_recording(segments)
     return parsed
 
@@ -57,8 +57,9 @@ def clean(text: str) -> str:
 
 def _cues(text: str, parsed: ParsedFile) -> Iterator[Cue]:
     cue: Cue | None = None
-    blocks = (block for block in paragraphs(text) if not _HEADER_BLOCK.match(block.lines[0]))
-    for number, content in itertools.chain.from_iterable(map(_without_counters, blocks)):
+    blocks = [block for block in map(_without_header, paragraphs(text)) if block.lines]
+    following = itertools.chain(blocks[1:], [None])
+    for number, content in itertools.chain.from_iterable(map(_without_counters, blocks, following)):
         if _ARROW.search(content):
             if cue is not None:
                 yield cue
@@ -70,16 +71,25 @@ def _cues(text: str, parsed: ParsedFile) -> Iterator[Cue]:
         yield cue
 
 
-def _without_counters(block: Paragraph) -> list[tuple[int, str]]:
+def _without_header(block: Paragraph) -> Paragraph:
+    """Return what remains of a block of the header: the cue that some writers put right below it."""
+    if not _HEADER_BLOCK.match(block.lines[0]):
+        return block
+    begin = next((n for n, content in enumerate(block.lines) if _ARROW.search(content)), len(block.lines))
+    return Paragraph(block.number + begin, block.lines[begin:])
+
+
+def _without_counters(block: Paragraph, following: Paragraph | None) -> list[tuple[int, str]]:
     """Return the numbered lines without counters and identifiers, which precede the times."""
     numbered = list(enumerate(block.lines, start=block.number))
-    # A counter followed by a blank line is a block of its own.
-    if all(content.strip().isdigit() for content in block.lines):
+    # A counter followed by a blank line is a block of its own; so is a number that is spoken.
+    is_before_times = following is not None and _ARROW.search(following.lines[0])
+    if is_before_times and len(block.lines) == 1 and block.lines[0].strip().isdigit():
         return []
     remaining = []
     for index, (number, content) in enumerate(numbered):
-        is_before_times = index + 1 < len(numbered) and _ARROW.search(numbered[index + 1][1])
-        if not (is_before_times and (index == 0 or content.strip().isdigit())):
+        is_above_times = index + 1 < len(numbered) and _ARROW.search(numbered[index + 1][1])
+        if not (is_above_times and (index == 0 or content.strip().isdigit())):
             remaining.append((number, content))
     return remaining
 
@@ -90,14 +100,16 @@ def _new_cue(number: int, times: str, parsed: ParsedFile) -> Cue | None:
     if match is None:
         parsed.reject(line(number), f"invalid times: {times.strip()[:80]!r}")
         return None
-    start, end = _secs(*match.groups()[:4]), _secs(*match.groups()[4:])
-    if end < start:
-        parsed.reject(line(number), f"the cue ends before it begins: {times.strip()[:80]!r}")
-        return None
+    start, end = _secs(*match.groups()[:5]), _secs(*match.groups()[5:])
+    if start is None or end is None or end < start:
+        parsed.remark(line(number), f"impossible times, dropped: {times.strip()[:80]!r}")
+        end = None
     return Cue(number, start, end)
 
 
-def _secs(hours: str | None, minutes: str, secs: str, fraction: str | None) -> float:
+def _secs(sign: str, hours: str | None, minutes: str, secs: str, fraction: str | None) -> float | None:
+    if sign:
+        return None
     return int(hours or 0) * 3600 + int(minutes) * 60 + int(secs) + float(f"0.{fraction or 0}")
 
 

@@ -1,5 +1,6 @@
 """Detects the format of a file, by content where that is unambiguous and else by name, and parses it."""
 
+import codecs
 import re
 from collections.abc import Callable
 from enum import StrEnum
@@ -10,6 +11,15 @@ from chat.rag.ingest.parsed_file import FileUnreadable, ParsedFile
 
 _CAPTION_TIMES = re.compile(r"(?m)^\s*(?:\d+:)?\d{1,2}:\d{2}[.,]\d{1,3}\s*-->\s*\d")
 SNIFFED_CHARS = 4096
+REPLACEMENT = "\ufffd"
+UNDAMAGED_PER_DAMAGED = 100  # text with more damage is in another encoding
+# The marks of UTF-32 begin with those of UTF-16.
+MARKS = [
+    (codecs.BOM_UTF32_LE, ("UTF-32", "utf-32")),
+    (codecs.BOM_UTF32_BE, ("UTF-32", "utf-32")),
+    (codecs.BOM_UTF16_LE, ("UTF-16", "utf-16")),
+    (codecs.BOM_UTF16_BE, ("UTF-16", "utf-16")),
+]
 
 
 class FileFormat(StrEnum):
@@ -44,21 +54,31 @@ PARSERS: dict[FileFormat, Callable[[str], ParsedFile]] = {
 }
 
 
-def read(path: Path) -> str:
-    """Return the file's text. Raises FileUnreadable."""
+def read(path: Path, encoding: str = "") -> tuple[str, int]:
+    """Return the file's text, and how many of its characters were damaged. Raises FileUnreadable.
+
+    Without ``encoding`` a byte order mark counts, else it is UTF-8, of which a few bytes may be damaged.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise FileUnreadable(f"cannot be read: {error.strerror or error}") from error
-    # Windows editors write UTF-16 with a byte order mark.
-    name, codec = ("UTF-16", "utf-16") if data.startswith((b"\xff\xfe", b"\xfe\xff")) else ("UTF-8", "utf-8-sig")
+    name, codec = (encoding, encoding) if encoding else _marked_encoding(data)
     try:
-        text = data.decode(codec)
+        text, n_replaced = data.decode(codec), 0
     except UnicodeDecodeError as error:
-        raise FileUnreadable(f"is not {name} (byte {error.start})") from error
+        text = data.decode(codec, "replace")
+        n_replaced = text.count(REPLACEMENT)
+        if n_replaced * UNDAMAGED_PER_DAMAGED > len(text):
+            raise FileUnreadable(f"is not {name} (byte {error.start}); --encoding may name another one") from error
     if "\0" in text:
         raise FileUnreadable("is not a text file")
-    return text
+    return text, n_replaced
+
+
+def _marked_encoding(data: bytes) -> tuple[str, str]:
+    """Return name and codec; editors of Windows write UTF-16 and UTF-32 with a byte order mark."""
+    return next((names for mark, names in MARKS if data.startswith(mark)), ("UTF-8", "utf-8-sig"))
 
 
 def parse(text: str, path: Path, forced: FileFormat | None = None) -> ParsedFile:

@@ -5,7 +5,7 @@ Knows no terminal; the caller gets the progress and a report.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -17,17 +17,17 @@ from chat.rag.ingest.recording_time import RecordingTime
 from chat.rag.models import Note, Transcript
 from chat.rag.records import NoteIn, TranscriptIn
 
-# A recording without an id is stored in parts, so that an interrupted import keeps the finished ones.
-PART_SEGMENTS = 2_000
 GROUP_ROWS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """``owner`` "" is shared; ``speakers`` renames speakers; without ``form`` the format of each file is detected."""
+    """``owner`` "" is shared; ``speakers`` renames speakers; without ``form`` the format of each file is
+    detected, without ``encoding`` its encoding."""
 
     owner: str = ""
     form: FileFormat | None = None
+    encoding: str = ""
     date: datetime | None = None
     speakers: Mapping[str, str] = field(default_factory=dict)
 
@@ -40,9 +40,10 @@ class FileReport:
     n_segments: int = 0  # of new or changed transcripts
     n_notes: int = 0  # new or changed
     n_unchanged: int = 0  # transcripts and notes
-    n_removed: int = 0  # notes and parts that the file no longer holds
+    n_removed: int = 0  # notes and recordings that the file no longer holds
     dated_by: tuple[str, ...] = ()
     problems: list[ImportProblem] = field(default_factory=list)
+    remarks: list[ImportProblem] = field(default_factory=list)
 
     def summary(self) -> str:
         """Return the counts that are not 0 as a sentence of the command's output."""
@@ -61,12 +62,16 @@ def import_file(path: Path, options: ImportOptions, advance: Callable[[float], N
     """Import one file; ``advance`` receives the finished share, 0 to 1. Problems are in the report, not raised."""
     report = FileReport(path)
     try:
-        parsed = parse(read(path), path, options.form)
+        text, n_replaced = read(path, options.encoding)
+        parsed = parse(text, path, options.form)
         recording_time = RecordingTime(path, options.date)
     except (FileUnreadable, OSError) as error:
         report.problems.append(ImportProblem("", str(error)))
         return report
     report.problems += parsed.problems
+    report.remarks += parsed.remarks
+    if n_replaced:
+        report.remarks.append(ImportProblem("", f"{n_replaced} damaged characters were replaced"))
     n_total = max(1, sum(len(transcript.segments) for transcript in parsed.transcripts) + len(parsed.notes))
     _FileImport(options, report, recording_time, lambda n: advance(n / n_total)).store(parsed)
     report.dated_by = tuple(sorted(recording_time.used))
@@ -92,11 +97,7 @@ class _FileImport:
         self.prefix = f"file/{hashlib.sha256(resolved).hexdigest()[:24]}"
 
     def store(self, parsed: ParsedFile) -> None:
-        if not self.recording_time.survives_touch:
-            # A copy or a checkout changes the modification time, but not the time of the recording.
-            previous = Transcript.objects.filter(owner=self.options.owner, job_id=self.prefix).first()
-            self.recording_time.moment = previous.created_at if previous else self.recording_time.moment
-        self._store_transcripts([part for transcript in parsed.transcripts for part in self._parts(transcript)])
+        self._store_transcripts([self._completed(transcript) for transcript in parsed.transcripts])
         self._store_notes([self._with_key(note) for note in parsed.notes])
 
     def _store_transcripts(self, transcripts: list[TranscriptIn]) -> None:
@@ -132,22 +133,32 @@ class _FileImport:
         for key in stored.keys() - by_key.keys():
             self.report.n_removed += indexer.delete_note(owner=self.options.owner, note_id=stored[key])
 
-    def _parts(self, transcript: TranscriptIn) -> Iterator[TranscriptIn]:
-        """Yield the recording with job id, title, time and renamed speakers; in parts when the file names no job id."""
+    def _completed(self, transcript: TranscriptIn) -> TranscriptIn:
+        """Return the recording with job id, title, time and renamed speakers."""
         names = self.options.speakers
-        segments = tuple(replace(line, speaker=names.get(line.speaker, line.speaker)) for line in transcript.segments)
-        whole = replace(
+        job_id = transcript.job_id or self._job_id(transcript.session_id)
+        return replace(
             transcript,
-            segments=segments,
+            job_id=job_id,
+            segments=tuple(
+                replace(line, speaker=names.get(line.speaker, line.speaker)) for line in transcript.segments
+            ),
             title=transcript.title or self.report.path.stem,
-            recorded_at=self.recording_time.or_default(transcript.recorded_at),
+            recorded_at=self._recorded_at(transcript, job_id),
         )
-        if transcript.job_id:
-            yield whole
-            return
-        for n, begin in enumerate(range(0, len(segments), PART_SEGMENTS)):
-            job_id = f"{self.prefix}/{n + 1}" if n else self.prefix
-            yield replace(whole, job_id=job_id, segments=segments[begin : begin + PART_SEGMENTS])
+
+    def _job_id(self, session_id: str) -> str:
+        """Return an id for a recording that has none: a file is one, or one for each session that it names."""
+        digest = hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+        return f"{self.prefix}/{digest}" if session_id else self.prefix
+
+    def _recorded_at(self, transcript: TranscriptIn, job_id: str) -> datetime:
+        moment = self.recording_time.or_default(transcript.recorded_at)
+        if transcript.recorded_at or self.recording_time.survives_touch:
+            return moment
+        # A copy or a checkout changes the modification time, but not the time of the recording.
+        previous = Transcript.objects.filter(owner=self.options.owner, job_id=job_id).first()
+        return previous.created_at if previous else moment
 
     def _with_key(self, note: NoteIn) -> NoteIn:
         title = note.title or self.report.path.stem

@@ -1,16 +1,17 @@
 """Parser of JSON files: one row per line (JSONL), and the objects of Whisper, WhisperX and RAG services."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from chat.rag.ingest import json_rows
 from chat.rag.ingest.json_rows import SegmentRow
-from chat.rag.ingest.parsed_file import FileUnreadable, ParsedFile, RowRejected, line
+from chat.rag.ingest.parsed_file import FileUnreadable, ParsedFile, RowRejected, WithoutText, line
 from chat.rag.limits import MAX_JOB_ID_CHARS
 from chat.rag.records import SegmentIn, TranscriptIn
 
+Value = TypeVar("Value")
 # Fields that may hold the rows of an object; the last two occur in responses of RAG services.
 LISTS = ("segments", "memories", "results")
 
@@ -71,19 +72,25 @@ def _recording(data: Mapping[str, Any], entries: list[Any]) -> ParsedFile:
                 raise RowRejected("is not a JSON object")  # noqa: TRY301
             segments.append(json_rows.parse_segment(entry).segment)
         except RowRejected as error:
-            parsed.reject(f"segments[{n}]", str(error))
-    try:
-        facts = TranscriptIn(
-            job_id=json_rows.text(data, "job_id", "transcript_id")[:MAX_JOB_ID_CHARS],
-            session_id=json_rows.text(data, "session_id"),
-            title=json_rows.text(data, "title"),
-            full_text=json_rows.text(data, "full_text", "text"),
-            duration_secs=json_rows.number(data, "audio_duration", "duration"),
-            recorded_at=json_rows.time_field(data),
-            segments=tuple(segments),
-        )
-    except RowRejected as error:
-        raise FileUnreadable(str(error)) from error
+            parsed.reject_segment(f"segments[{n}]", error)
+
+    def usable(value: Callable[[], Value], default: Value) -> Value:
+        # A field that describes the recording is no reason to lose what was said.
+        try:
+            return value()
+        except RowRejected as error:
+            parsed.remark("", f"{error}; left out")
+            return default
+
+    facts = TranscriptIn(
+        job_id=usable(lambda: json_rows.text(data, "job_id", "transcript_id")[:MAX_JOB_ID_CHARS], ""),
+        session_id=usable(lambda: json_rows.text(data, "session_id"), ""),
+        title=usable(lambda: json_rows.text(data, "title"), ""),
+        full_text=usable(lambda: json_rows.text(data, "full_text", "text"), ""),
+        duration_secs=usable(lambda: json_rows.number(data, "audio_duration", "duration"), None),
+        recorded_at=usable(lambda: json_rows.time_field(data), None),
+        segments=tuple(segments),
+    )
     if segments:
         parsed.transcripts.append(facts)
     return parsed
@@ -97,20 +104,22 @@ def _listed(name: str, entries: list[Any]) -> ParsedFile:
 
 def _add_rows(entries: Iterable[tuple[str, object]], parsed: ParsedFile) -> None:
     # Rows of several recordings may be interleaved in one file.
-    by_job: dict[str, list[SegmentRow]] = {}
+    by_job: dict[tuple[str, str], list[SegmentRow]] = {}
     for where, entry in entries:
         try:
             if isinstance(entry, RowRejected):
                 raise entry
             row = json_rows.parse_row(entry)
         except RowRejected as error:
-            parsed.reject(where, str(error))
+            is_silence = isinstance(error, WithoutText) and isinstance(entry, Mapping) and json_rows.is_segment(entry)
+            parsed.reject_segment(where, error if is_silence else RowRejected(str(error)))
             continue
         if isinstance(row, SegmentRow):
-            by_job.setdefault(row.job_id, []).append(row)
+            # Rows without a job are one recording for each session of the file.
+            by_job.setdefault((row.job_id, "" if row.job_id else row.session_id), []).append(row)
         else:
             parsed.notes.append(row)
-    parsed.transcripts += [_transcript(job_id, segments) for job_id, segments in by_job.items()]
+    parsed.transcripts += [_transcript(job_id, segments) for (job_id, _), segments in by_job.items()]
 
 
 def _transcript(job_id: str, segments: list[SegmentRow]) -> TranscriptIn:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,7 +28,8 @@ SEGMENT_FIELDS = (
     "segment_id",
 )
 TIME_FIELDS = ("created_at", "recorded_at", "said_at", "timestamp", "time", "date")
-JOB_FIELDS = ("job_id", "transcript_id", "session_id")
+CLOCK = re.compile(r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2}(?:[.,]\d{1,9})?)")
+JOB_FIELDS = ("job_id", "transcript_id")  # a session is no recording: it may have several
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,8 @@ def parse_row(row: object) -> SegmentRow | NoteIn:
     """Parse a segment or a note. Raises RowRejected."""
     if not isinstance(row, Mapping):
         raise RowRejected("is not a JSON object")
-    # Search results hold the fields of a hit in "metadata".
-    nested = row.get("metadata")
-    facts = {**nested, **row} if isinstance(nested, Mapping) else row
-    kind = row.get("type") or row.get("doc_type")
-    is_like_segment = not any(name in row for name in NOTE_FIELDS) and any(
-        facts.get(name) is not None for name in SEGMENT_FIELDS
-    )
-    if kind == SEGMENT or (kind != MEMORY and is_like_segment):
+    facts = _facts(row)
+    if is_segment(row):
         return parse_segment(facts)
     return NoteIn(
         title=text(facts, "title"),
@@ -60,6 +56,12 @@ def parse_row(row: object) -> SegmentRow | NoteIn:
         metadata=mapping(row, "metadata"),
         created_at=time_field(facts),
     )
+
+
+def _facts(row: Row) -> Row:
+    """Return the fields of a row; search results hold those of a hit in "metadata"."""
+    nested = row.get("metadata")
+    return {**nested, **row} if isinstance(nested, Mapping) else row
 
 
 def parse_segment(facts: Row) -> SegmentRow:
@@ -82,11 +84,20 @@ def parse_segment(facts: Row) -> SegmentRow:
     )
 
 
+def is_segment(row: Row) -> bool:
+    """Tell a segment from a note by its type, else by its fields."""
+    facts = _facts(row)
+    kind = row.get("type") or row.get("doc_type")
+    if kind in (SEGMENT, MEMORY):
+        return bool(kind == SEGMENT)
+    return not any(name in row for name in NOTE_FIELDS) and any(facts.get(name) is not None for name in SEGMENT_FIELDS)
+
+
 def text(facts: Row, *names: str) -> str:
     """Return the first present field as text; integers are accepted as names. Raises RowRejected."""
     name, value = _first(facts, names)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:g}" if isinstance(value, float) else str(value)
     if value is not None and not isinstance(value, str):
         raise RowRejected(f'"{name}" must be a string')
     return value or ""
@@ -97,11 +108,24 @@ def number(facts: Row, *names: str) -> float | None:
     name, value = _first(facts, names)
     if value is None:
         return None
+    if isinstance(value, str):
+        value = _number_in(value)
     # An integer of 400 digits does not convert to float.
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
     if not is_number or not math.isfinite(value):
         raise RowRejected(f'"{name}" must be a number')
     return float(value)
+
+
+def _number_in(text: str) -> float | None:
+    """Return a number that is written as text, or the seconds of a clock time; None for other texts."""
+    if clock := CLOCK.fullmatch(text.strip()):
+        hours, minutes, secs = clock.groups()
+        return int(hours or 0) * 3600 + int(minutes) * 60 + float(secs.replace(",", "."))
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def mapping(facts: Row, name: str) -> Mapping[str, Any]:

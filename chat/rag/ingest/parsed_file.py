@@ -25,16 +25,28 @@ class RowRejected(Exception):
     """A row cannot be imported, for the reason in the text; other rows can."""
 
 
+class WithoutText(RowRejected):
+    """A row has nothing to import: recognisers write such segments for silence."""
+
+
 @dataclass
 class ParsedFile:
-    """Content of one file, and the problems of what could not be parsed."""
+    """Content of one file, the problems of what could not be parsed, and remarks on what was left out of the rest."""
 
     transcripts: list[TranscriptIn] = field(default_factory=list)
     notes: list[NoteIn] = field(default_factory=list)
     problems: list[ImportProblem] = field(default_factory=list)
+    remarks: list[ImportProblem] = field(default_factory=list)
 
     def reject(self, where: str, text: str) -> None:
         self.problems.append(ImportProblem(where, text))
+
+    def reject_segment(self, where: str, error: RowRejected) -> None:
+        """Record why a segment is missing; one without text is no problem."""
+        (self.remarks if isinstance(error, WithoutText) else self.problems).append(ImportProblem(where, str(error)))
+
+    def remark(self, where: str, text: str) -> None:
+        self.remarks.append(ImportProblem(where, text))
 
     def add_recording(self, segments: list[SegmentIn]) -> None:
         """Add a transcript of which only the segments are known."""
@@ -43,10 +55,10 @@ class ParsedFile:
 
 
 def checked_text(text: str) -> str:
-    """Return ``text`` stripped. Raises RowRejected when it is then empty or too long."""
+    """Return ``text`` stripped. Raises WithoutText when it is then empty, RowRejected when it is too long."""
     text = text.strip()
     if not text:
-        raise RowRejected("has no text")
+        raise WithoutText("has no text")
     if len(text) > MAX_TEXT_CHARS:
         raise RowRejected(f"has {len(text):,} characters; at most {MAX_TEXT_CHARS:,} are allowed")
     return text

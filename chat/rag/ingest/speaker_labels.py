@@ -9,6 +9,13 @@ from collections.abc import Iterable
 
 MAX_NAME_WORDS = 5
 PARTICLES = {"al", "bin", "da", "de", "den", "der", "di", "du", "la", "le", "van", "von", "y"}
+# What recognisers and note takers write where names are.
+NO_NAMES = frozenset(
+    """music applause laughter laughs silence inaudible crosstalk noise cheering coughs pause musik applaus gelächter
+    beifall música aplausos risas musique applaudissements rires date time attendees participants present subject agenda
+    location duration recording transcript note notes topic title summary datum teilnehmer anwesend ort thema fecha
+    asistentes lieu participantes présents objet""".split()  # noqa: SIM905  a column of quotes reads worse
+)
 _LABEL = re.compile(r"\s*(?:[-\u2013>]+\s*)?(?:\[([^\[\]\n]{1,60})\]:?|([^:\uff1a\n]{1,60})[:\uff1a])\s+(?=\S)")
 
 
@@ -43,6 +50,8 @@ def _name(line: str) -> str:
         return ""
     words = (match[1] or match[2]).split()
     name = " ".join(words)
+    if name.casefold() in NO_NAMES:
+        return ""
     if not 1 <= len(words) <= MAX_NAME_WORDS or not name[0].isalpha():
         return ""
     if re.fullmatch(r"(?i)speaker[ _-]?\w{1,3}", name):
