@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-postgres lint faults test-schema test-clients test-templates soak bench bench-leaks bench-memory bench-handover demo-handover demo-bridge format clean help
+.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-postgres lint faults test-schema test-clients test-templates soak bench bench-leaks bench-memory bench-retrieval bench-handover demo-handover demo-bridge format clean help
 
 # $(1): the folder of the environment
 define make_environment
@@ -123,6 +123,9 @@ demo-bridge: setup-dev  ## the bridge between a server that speaks Ollama's API 
 
 bench-memory: setup-dev  ## speed and recall of the memory store (BENCH="--size 5000" for a short run)
 	$(BIN)/python -m bench.memory $(BENCH)
+
+bench-retrieval: setup-dev  ## are the lines found that answer questions? (QMSUM=qmsum_val.jsonl for its meetings)
+	$(BIN)/python -m bench.retrieval $(if $(QMSUM),--qmsum $(QMSUM)) $(BENCH)
 
 format: setup-dev  ## apply the repairs of ruff
 	$(BIN)/ruff check --fix .

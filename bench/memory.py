@@ -54,8 +54,12 @@ COLUMNS = {
     "words, nothing understood": ("vectors", "understanding"),
 }
 SWITCHES = {
-    "words": (fulltext, "matches", lambda text, snapshot, _: Matches(hybrid.NO_HITS, np.zeros(len(snapshot), bool))),
-    "vectors": (embedding, "embed", lambda texts: None),
+    "words": (
+        fulltext,
+        "matches",
+        lambda text, snapshot, _: Matches(hybrid.NO_HITS, *np.zeros((2, len(snapshot)), bool)),
+    ),
+    "vectors": (embedding, "embed_question", lambda text, encoding: None),
     "understanding": (hybrid, "understand_query", lambda *args, **kwargs: QueryHints()),
 }
 
@@ -81,7 +85,7 @@ def import_all(data: Data, report: Report) -> None:
     call_command("migrate", verbosity=0)
     kept = FOLDER / "import.json"
     if not kept.exists():
-        embedding.embed(["warm"])
+        embedding.embed_question("warm", embedding.target_encoding())
         started = time.monotonic()
         with tqdm(total=len(data.lines), unit="segment", desc="import", mininterval=2) as bar:
             for _ in index_transcripts(owner="", transcripts=memory_data.recordings(data)):

@@ -82,6 +82,7 @@ RAG_BREAKER_PAUSE_SECS = env.decimal("RAG_BREAKER_PAUSE_SECS", 30.0, minimum=0.1
 RAG_RECENCY_HALF_LIFE_DAYS = env.decimal("RAG_RECENCY_HALF_LIFE_DAYS", 30.0, minimum=0.01, maximum=36_500.0)
 RAG_MIN_SIMILARITY = env.decimal("RAG_MIN_SIMILARITY", 0.2, minimum=-1.0, maximum=1.0)
 RAG_EMBEDDING_PATH = env.path("RAG_EMBEDDING_PATH")
+RAG_EMBEDDING_MODEL = env.one_of("RAG_EMBEDDING_MODEL", "auto", ("auto", "multilingual-e5-small", "all-MiniLM-L6-v2"))
 RAG_EMBEDDING_THREADS = env.integer("RAG_EMBEDDING_THREADS", min(4, GEMMA_THREADS), minimum=1, maximum=64)
 
 # Queue, streams and deadlines

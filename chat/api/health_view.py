@@ -20,7 +20,7 @@ from chat.prompting.chat_templates import get_format
 from chat.prompting.template_format import TemplateFormat
 from chat.rag import listing
 from chat.rag.retrieval import remote
-from chat.rag.vectors import embedding
+from chat.rag.vectors import embedding, encodings
 from chat.schemas.service_answers import DependencyAnswer, HealthAnswer
 from chat.streaming.background import in_thread
 from compat.django_http import without_log_line
@@ -170,7 +170,9 @@ def _own_memories() -> str:
     if problem := embedding.unavailable_reason_without_loading():
         raise NotServing(f"{summary}; found by their words alone: {problem}")
     waiting = f"; {counts.without_vector} texts wait for their vectors" if counts.without_vector else ""
-    return f"{summary}; found by meaning and words{waiting}"
+    progress = encodings.progress()
+    anew = f"; {progress[0]} of {progress[1]} texts are embedded anew" if progress else ""
+    return f"{summary}; found by meaning and words{waiting}{anew}"
 
 
 async def _remote(url: str | None) -> DependencyAnswer:

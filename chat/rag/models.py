@@ -9,10 +9,19 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from chat.rag.passage_context import file_stem
 from chat.rag.sources import MEMORY, SEGMENT
-from inference.models.derived import FoldedField
+from chat.rag.words import index_form
+from inference.models.derived import DerivedField, FoldedField
 
 SHARED = ""  # owner of rows that every caller may read; services index under it
+
+
+class IndexFormField(DerivedField, models.TextField):  # type: ignore[type-arg]
+    """The words of another column as the text index has them."""
+
+    def derive(self, text: str) -> str:
+        return index_form(text)
 
 
 class Kind(models.TextChoices):
@@ -98,13 +107,17 @@ class Note(models.Model):
 class Passage(models.Model):
     """A searchable piece of a segment or note, with the columns that filters and ranking need.
 
-    ``speaker`` is case-folded, ``emotion`` in lower case; ``embedding`` is a unit vector of 384 float16 numbers, or
-    None until the backfill has computed it.
+    ``speaker`` is case-folded, ``emotion`` in lower case. ``context`` is what precedes the text, ``context_terms`` are
+    the words of the surroundings. ``embedding`` is a unit vector of 384 float16 numbers in the encoding of
+    VectorEncoding, or None until the backfill has computed it; ``successor`` one in the encoding that is to come.
     """
 
     owner = models.CharField(max_length=64, blank=True, default=SHARED)
     kind = models.CharField(max_length=20, choices=Kind.choices)
     text = models.TextField()
+    terms = IndexFormField(source="searched_text")
+    context = models.TextField(blank=True, default="")
+    context_terms = models.TextField(blank=True, default="")
     speaker = models.CharField(max_length=200, blank=True, default="")
     emotion = models.CharField(max_length=100, blank=True, default="")
     said_at = models.DateTimeField()
@@ -112,6 +125,7 @@ class Passage(models.Model):
     segment = models.ForeignKey(Segment, on_delete=models.CASCADE, null=True, related_name="passages")
     note = models.ForeignKey(Note, on_delete=models.CASCADE, null=True, related_name="passages")
     embedding = models.BinaryField(null=True)
+    successor = models.BinaryField(null=True)
 
     class Meta:
         ordering: ClassVar = ["id"]
@@ -119,3 +133,22 @@ class Passage(models.Model):
 
     def __str__(self) -> str:
         return self.text[:60]
+
+    @property
+    def searched_text(self) -> str:
+        """The text, after the title of the recording or the name of the note's file: they are words of each part."""
+        if self.transcript:
+            return f"{self.transcript.title}\n{self.text}"
+        return f"{file_stem(str(self.note.metadata.get('file', '')))}\n{self.text}" if self.note else self.text
+
+
+class VectorEncoding(models.Model):
+    """The encoding of all embeddings, and that of the successors: one row, made with the first passage."""
+
+    ONLY = 1
+
+    encoding = models.CharField(max_length=100)
+    coming = models.CharField(max_length=100, blank=True, default="")
+
+    def __str__(self) -> str:
+        return self.encoding

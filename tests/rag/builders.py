@@ -10,8 +10,8 @@ from chat.rag.models import Transcript
 from chat.rag.query import SourceFilters
 from chat.rag.records import SegmentIn, TranscriptIn
 from chat.rag.retrieval.retriever import RetrievalQuery, RetrievalResult, retrieve
-from chat.rag.search.terms import words
-from chat.rag.vectors.embedding import DIMENSIONS, Vectors
+from chat.rag.vectors.embedding import DIMENSIONS, EncoderInput, Vectors
+from chat.rag.words import words
 
 NOW = datetime(2026, 3, 11, 12, tzinfo=UTC)  # a Wednesday
 
@@ -56,6 +56,11 @@ def ask(
 def texts(result: RetrievalResult) -> list[str]:
     assert result.error == ""
     return [source.text for source in result.sources]
+
+
+def texts_of(inputs: Sequence[EncoderInput]) -> list[str]:
+    """Return what the encoder is given, without the speaker."""
+    return [item.text.partition(": ")[2] or item.text for item in inputs]
 
 
 def word_vectors(sentences: Sequence[str]) -> Vectors:

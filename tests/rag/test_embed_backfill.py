@@ -9,7 +9,8 @@ from chat.rag.models import Passage, Transcript
 from chat.rag.records import NoteIn, TranscriptIn
 from chat.rag.search import hybrid
 from chat.rag.vectors import backfill, embedding
-from tests.rag.builders import NOW, ask, line, texts, word_vectors
+from chat.rag.vectors.embedding import EncoderInput
+from tests.rag.builders import NOW, ask, line, texts, texts_of, word_vectors
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -20,7 +21,9 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def _quick_vectors_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "embed_single_threaded", word_vectors)
+    monkeypatch.setattr(
+        embedding, "embed_passages_single_threaded", lambda inputs, encoding: word_vectors(texts_of(inputs))
+    )
 
 
 def stored(n_lines: int, job_id: str = "long") -> Transcript:
@@ -68,23 +71,24 @@ def test_a_killed_process_left_the_rest_to_do() -> None:
 def test_what_is_deleted_while_it_is_embedded_stays_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     stored(3)
 
-    def deleting(given: list[str]) -> embedding.Vectors:
+    def deleting(inputs: list[EncoderInput], encoding: str) -> embedding.Vectors:
         delete_transcript(owner="", job_id="long")
-        return word_vectors(given)
+        return word_vectors(texts_of(inputs))
 
-    monkeypatch.setattr(embedding, "embed_single_threaded", deleting)
+    monkeypatch.setattr(embedding, "embed_passages_single_threaded", deleting)
     backfill.embed_some()
     assert texts(ask("budget")) == []
     assert not Passage.objects.exists()
 
 
 def test_without_the_model_nothing_is_tried_and_with_it_all_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "embed", lambda given: None)
-    monkeypatch.setattr(embedding, "unavailable_reason", lambda: "the embedding model cannot be read")
+    monkeypatch.setattr(embedding, "embed_passages", lambda inputs, encoding: None)
+    reason = "the embedding model cannot be read"
+    monkeypatch.setattr(embedding, "unavailable_reason", lambda encoding="": reason)
     indexer.add_notes(owner="", notes=[NoteIn(title="", body="the budget")])
     backfill.embed_all()
     assert Passage.objects.filter(embedding=None).count() == 1
-    monkeypatch.setattr(embedding, "unavailable_reason", lambda: "")
+    monkeypatch.setattr(embedding, "unavailable_reason", lambda encoding="": "")
     backfill.embed_all()
     assert not Passage.objects.filter(embedding=None).exists()
 

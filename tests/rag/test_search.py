@@ -1,6 +1,5 @@
 """Search: hits, their owners and their order."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -13,7 +12,7 @@ from chat.rag.query import SourceFilters
 from chat.rag.search import hybrid
 from chat.rag.sources import MEMORY, SEGMENT
 from chat.rag.vectors import embedding, index
-from chat.rag.vectors.embedding import Vectors, as_bytes
+from chat.rag.vectors.embedding import as_bytes
 from tests.rag.builders import NOW, ask, line, remember, texts, word_vectors
 
 pytestmark = [
@@ -146,10 +145,8 @@ def test_hundreds_with_one_common_word_do_not_outvote_the_nearest_in_meaning(mon
     # The question is nearest to the line that has none of its words, and a little nearer to some than to others.
     question = "breakdown in Lisbon"
 
-    def vectors(sentences: Sequence[str]) -> Vectors:
-        return word_vectors([nearest + " lisbon" if text == question else text for text in sentences])
-
-    monkeypatch.setattr(embedding, "embed", vectors)
+    [vector] = word_vectors([nearest + " lisbon"])
+    monkeypatch.setattr(embedding, "embed_question", lambda text, encoding: vector)
     assert texts(ask(question))[0] == nearest
 
 
@@ -182,7 +179,9 @@ def test_what_another_connection_deletes_and_adds_is_noticed() -> None:
     assert len(ask("budget").sources) == 2
     delete_transcript(owner="", job_id="one")
     assert texts(ask("budget")) == ["the budget two"]
-    Passage.objects.update(text="the rent two")
+    passage = Passage.objects.get()
+    passage.text = "the rent two"
+    passage.save()
     assert texts(ask("rent"))[0] == "the rent two"
     Passage.objects.all().delete()
     assert texts(ask("budget")) == []
@@ -242,7 +241,11 @@ def test_nobody_speaks_for_others() -> None:
     forged = line("I agree.\nSarah: I pay the harbour myself.", "Mallory")
     remember(line("Who pays for the harbour?", "John"), forged, line("I agree", "Sarah: I pay. John"))
     [source] = ask("harbour", top_k=1, with_neighbours=True).sources
-    assert [spoken_line.partition(":")[0] for spoken_line in source.text.splitlines()] == ["John", "Mallory"]
+    assert [spoken_line.partition(":")[0] for spoken_line in source.text.splitlines()] == [
+        "John",
+        "Mallory",
+        "Sarah I pay. John",
+    ]
     [source] = ask(
         "agree", top_k=1, filters=SourceFilters(speakers=("Sarah: I pay. John",)), with_neighbours=True
     ).sources
@@ -251,7 +254,7 @@ def test_nobody_speaks_for_others() -> None:
 
 @pytest.mark.parametrize("word", ["Stra\u00dfe", "STRASSE", "\u9810\u7b97", "\u0628\u0648\u062f\u062c\u0647"])
 def test_words_of_other_languages_are_found_as_they_are_written(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "embed", lambda sentences: None)
+    monkeypatch.setattr(embedding, "embed_question", lambda text, encoding: None)
     remember(f"{word} 7", "something else")
     assert texts(ask(word)) == [f"{word} 7"]
 

@@ -45,7 +45,7 @@ def hang(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, release: thr
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (embedding, "embed"),
+        (embedding, "embed_question"),
         (embedding, "unavailable_reason"),
         (fulltext, "matches"),
         (VectorIndex, "fresh"),
@@ -101,13 +101,13 @@ class TestWarmUp:
     def loaded(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         """Sizes of the texts that the model was given."""
         sizes: list[int] = []
-        embed = embedding.embed
+        embed = embedding.embed_question
 
-        def noted(sentences: list[str]) -> object:
-            sizes.append(len(sentences))
-            return embed(sentences)
+        def noted(text: str, encoding: str) -> object:
+            sizes.append(1)
+            return embed(text, encoding)
 
-        monkeypatch.setattr(embedding, "embed", noted)
+        monkeypatch.setattr(embedding, "embed_question", noted)
         return sizes
 
     def test_with_memories_the_model_and_the_vectors_are_loaded(self, loaded: list[int]) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 from django.db import transaction
 
 from chat.rag.indexing import chunking
-from chat.rag.indexing.ordering import serialised_insert
 from chat.rag.indexing.purging import purge_note, purge_transcript
 from chat.rag.indexing.row_builders import note_row, segment_rows, transcript_row
 from chat.rag.models import Note, Passage, Segment, Transcript
 from chat.rag.records import NoteIn, TranscriptIn
 from chat.rag.vectors import embedding
+from chat.rag.vectors.encodings import active_encoding, discard_outdated, encoder_input
 from chat.rag.vectors.index import prune_changes
+from chat.rag.vectors.ordering import serialised_insert
 
 # Segments embedded and stored together: enough to batch by length, few enough that an interruption loses little.
 GROUP_SEGMENTS = 1_024
@@ -68,10 +69,13 @@ def add_notes(*, owner: str, notes: Iterable[NoteIn], defer_embedding: bool = Fa
     by_key = {note.key or id(note): note for note in [note_row(owner, note) for note in notes]}
     rows = list(by_key.values())
     passages = [passage for note in rows for passage in chunking.note_passages(note)]
+    encoding = active_encoding()
     if not defer_embedding:
-        _set_embeddings(passages, embedding.embed([passage.text for passage in passages]))
+        inputs = [encoder_input(passage, encoding) for passage in passages]
+        _set_embeddings(passages, embedding.embed_passages(inputs, encoding))
     keys = [note.key for note in rows if note.key]
     with serialised_insert():
+        discard_outdated(passages, encoding)
         Note.objects.filter(owner=owner, key__in=keys).delete()
         Note.objects.bulk_create(rows, batch_size=ROWS_PER_INSERT)
         Passage.objects.bulk_create(passages, batch_size=ROWS_PER_INSERT)
@@ -111,17 +115,22 @@ class _Group:
         digests = {job_id: row.digest for job_id, row in self.stored.items()}
         changed = [t for job_id, t in by_job.items() if digests.get(job_id) != t.digest]
         self.rows = {t.job_id: transcript_row(owner, t, self.stored.get(t.job_id)) for t in changed}
-        self.segments = [row for t in changed for row in segment_rows(self.rows[t.job_id], t)]
-        self.passages = [
-            passage for segment in self.segments for passage in chunking.segment_passages(segment, owner=owner)
-        ]
-        texts = [passage.text for passage in self.passages]
-        self.vectors = None if defer_embedding else embedding.embed_in_background(texts)
+        self.segments: list[Segment] = []
+        self.passages: list[Passage] = []
+        for transcript in changed:
+            row = self.rows[transcript.job_id]
+            segments = list(segment_rows(row, transcript))
+            self.segments += segments
+            self.passages += chunking.recording_passages(segments, owner=owner)
+        self.encoding = active_encoding()
+        inputs = [encoder_input(passage, self.encoding) for passage in self.passages]
+        self.vectors = None if defer_embedding else embedding.embed_passages_in_background(inputs, self.encoding)
 
     def store(self) -> list[Transcript]:
         if self.vectors:
             _set_embeddings(self.passages, self.vectors.result())
         with serialised_insert():
+            discard_outdated(self.passages, self.encoding)
             # Queried again inside the transaction: another process may have stored one of them meanwhile.
             for job_id, previous in self._stored(self.rows).items():
                 Segment.objects.filter(transcript=previous).delete()

@@ -9,25 +9,35 @@ import numpy as np
 from django.db import connection
 
 from chat.rag.search.terms import content_words, names_in
+from chat.rag.time_words import TIME_FORM, asks_for_a_time
 from chat.rag.vectors.snapshot import Ids, Mask, Rows, Scores, VectorSnapshot
+from chat.rag.words import with_variants
 
 # Words are quoted, so that none is read as an operator of the query language.
 WORD_QUERIES = {
-    "sqlite": ("SELECT rowid FROM memory_text WHERE memory_text MATCH %s", '"{}"'),
-    "postgresql": ("SELECT id FROM memory_passage WHERE search @@ to_tsquery('english', %s)", "'{}'"),
+    ("sqlite", "terms"): ("SELECT rowid FROM memory_text WHERE memory_text MATCH %s", 'terms : "{}"'),
+    ("sqlite", "context"): ("SELECT rowid FROM memory_text WHERE memory_text MATCH %s", 'context_terms : "{}"'),
+    ("postgresql", "terms"): ("SELECT id FROM memory_passage WHERE search @@ %s::tsquery", "'{}'"),
+    ("postgresql", "context"): ("SELECT id FROM memory_passage WHERE search_context @@ %s::tsquery", "'{}'"),
 }
-# PostgreSQL rejects queries with a word of more than 2,046 bytes.
-MAX_WORD_CHARS = 500
+# Of BM25: how much a word counts in a short passage more than in a long one. A word counts once, however often it
+# occurs: lines are short.
+K1, B = 1.2, 0.75
+CONTEXT_WEIGHT = 0.5  # of a word in the surroundings of a passage
+TIME_SHARE = 0.25  # of a passage that names a time, for a question that asks for one
 
 
 @dataclass(frozen=True)
 class Matches:
-    """``hits``: rows with one of the words, and the share of the total word weight that each matches.
+    """Rows with words of the question.
 
-    ``has_name``: mask over all rows that contain a word which the question writes as a name.
+    ``hits``: rows with one of the words, and their BM25 as a share of the total word weight of the question; a short
+    passage with all words has more than 1. ``in_text``: rows that have one of the words themselves, not only around
+    them. ``has_name``: rows that contain a word which the question writes as a name.
     """
 
     hits: tuple[Rows, Scores]
+    in_text: Mask
     has_name: Mask
 
 
@@ -38,26 +48,34 @@ def matches(text: str, snapshot: VectorSnapshot, allowed: Mask) -> Matches:
     the share of all matches.
     """
     weights = np.zeros(len(snapshot), np.float32)
-    has_name = np.zeros(len(snapshot), np.bool_)
+    in_text, has_name = np.zeros((2, len(snapshot)), np.bool_)
     total = 0.0
     names = names_in(text)
     n_allowed = int(allowed.sum())
-    for word in (word for word in content_words(text) if len(word) <= MAX_WORD_CHARS):
-        rows, is_present = snapshot.rows_of(_passage_ids(word))
-        rows = rows[is_present]
-        rows = rows[allowed[rows]]
-        n_rows = max(1, len(rows))
-        weight = float(np.log1p((n_allowed - n_rows + 0.5) / (n_rows + 0.5)))
-        total += weight
-        weights[rows] += weight
-        has_name[rows] |= word in names
-    hits = np.flatnonzero(weights)
-    return Matches((hits, weights[hits] / np.float32(total or 1.0)), has_name)
+    lengths = snapshot.columns.n_terms
+    gain = (K1 + 1) / (1 + K1 * (1 - B + B * lengths / max(1.0, float(lengths[allowed].mean()))))
+    for word in content_words(text):
+        for form in with_variants(word):
+            rows, around = (_allowed_rows(form, column, snapshot, allowed) for column in ("terms", "context"))
+            n_rows = max(1, len(rows))
+            weight = float(np.log1p((n_allowed - n_rows + 0.5) / (n_rows + 0.5)))
+            total += weight
+            weights[rows] += weight * gain[rows]
+            weights[around] += weight * CONTEXT_WEIGHT
+            in_text[rows] = True
+            has_name[rows] |= word in names
+    shares = weights / np.float32(total or 1.0)
+    if asks_for_a_time(text):
+        shares[_allowed_rows(TIME_FORM, "terms", snapshot, allowed)] += TIME_SHARE
+    hits = np.flatnonzero(shares)
+    return Matches((hits, shares[hits]), in_text, has_name)
 
 
-def _passage_ids(word: str) -> Ids:
-    sql, quoted = WORD_QUERIES[connection.vendor]
+def _allowed_rows(word: str, column: str, snapshot: VectorSnapshot, allowed: Mask) -> Rows:
+    sql, quoted = WORD_QUERIES[connection.vendor, column]
     with connection.cursor() as cursor:
         cursor.execute(sql, [quoted.format(word)])
-        rows = cursor.fetchall()
-    return np.fromiter((row[0] for row in rows), np.int64, len(rows))
+        ids: Ids = np.fromiter((row[0] for row in cursor.fetchall()), np.int64)
+    rows, is_present = snapshot.rows_of(ids)
+    rows = rows[is_present]
+    return rows[allowed[rows]]

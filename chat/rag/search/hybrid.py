@@ -1,4 +1,4 @@
-"""Hybrid search of the built-in store: fuses the rankings of vector search and full-text search.
+"""Hybrid search of the built-in store: adds up the similarity of meaning and the matching words.
 
 Filters of the request exclude passages before any ranking. Hints read from the question boost matching passages and
 exclude none.
@@ -18,11 +18,12 @@ from chat.rag.query import RetrievalQuery, RetrievalResult
 from chat.rag.search import fulltext, results
 from chat.rag.search.filters import FilterError, allowed_rows, in_span
 from chat.rag.search.fulltext import Matches
-from chat.rag.search.fusion import Points, RankedRows, among, by_level, by_order, fuse
-from chat.rag.search.query_understanding import QueryHints, understand_query
+from chat.rag.search.ordering import Points, best
+from chat.rag.search.query_understanding import QueryHints, understand_query, without_speakers
 from chat.rag.search.relevance import related
 from chat.rag.search.results import Hit
 from chat.rag.vectors import embedding
+from chat.rag.vectors.embedding import Vectors
 from chat.rag.vectors.index import VectorIndex
 from chat.rag.vectors.snapshot import Mask, Rows, Scores, VectorSnapshot
 
@@ -30,13 +31,15 @@ log = logging.getLogger(__name__)
 
 MAX_QUERY_CHARS = 2_000
 MAX_TOP_K = 1_000
-MIN_DEPTH = 200  # rows of each ranking that take part in the fusion
-# Weights of the fused rankings, tuned with bench.memory on other seeds than the one it reports.
-WEIGHT_ALL, WEIGHT_HINTED, WEIGHT_NEWEST = 1.0, 2.0, 2.0
-WEIGHT_TEXT = 2.0  # relative to the vector ranking; scaled by the score, so that poor matches add little
-RECENCY_SHARE = 0.1  # largest gain of a score by recency
-# Distance from the best score within which rows count as equally good, by similarity and by words.
-NEAR_VECTOR, NEAR_TEXT = 0.2, 0.05
+MIN_DEPTH = 200  # rows that are read for the answer at least, since duplicates among them are dropped
+# Parts of a score beside the similarity, which is 0 for unrelated texts and 1 for equal ones. Tuned with
+# bench.retrieval on the half that it does not report; the figures are flat around these values.
+WEIGHT_TEXT = 0.85
+GAIN_HINTED, GAIN_NEWEST, GAIN_RECENT = 0.2, 1.0, 0.03
+# Distance from the best score within which rows count as equally good for a question about the latest.
+NEAR = 0.3
+MIN_SIMILARITY = 0.001  # of a row that is compared at all: an unfiltered search returns it, last
+BEST_SCORE = 2.0  # about that of a row that has everything, so that scores are mostly below 1
 DAY_SECS = 86_400.0
 NO_HITS = (np.zeros(0, np.intp), np.zeros(0, np.float32))
 INDEX = VectorIndex()
@@ -44,7 +47,10 @@ INDEX = VectorIndex()
 
 @dataclass(frozen=True)
 class Rankings:
-    """Results of both searches among the allowed rows; ``recency`` is 1 for now and halves with each half-life."""
+    """Results of both searches among the allowed rows; ``recency`` is 1 for now and halves with each half-life.
+
+    ``vector``: rows with a vector, and their similarity to the question: 0 for unrelated, 1 for equal texts.
+    """
 
     allowed: Mask
     vector: tuple[Rows, Scores]
@@ -56,22 +62,19 @@ class Rankings:
         return self.words.hits
 
     @classmethod
-    def of(cls, query: RetrievalQuery, snapshot: VectorSnapshot, allowed: Mask) -> "Rankings":
+    def of(cls, query: RetrievalQuery, snapshot: VectorSnapshot, allowed: Mask, hints: QueryHints) -> "Rankings":
         """Run both searches."""
-        vectors = embedding.embed([query.text]) if any(map(str.isalnum, query.text)) else None
+        has_words = any(map(str.isalnum, query.text))
+        subject = without_speakers(query.text, hints.speakers)
+        vector = embedding.embed_question(subject, snapshot.encoding) if has_words else None
         age_days = (query.now.timestamp() - snapshot.columns.said_at) / DAY_SECS
         return cls(
             allowed=allowed,
-            vector=NO_HITS if vectors is None else snapshot.similarities(vectors[0], allowed),
+            vector=NO_HITS if vector is None else _similarities(vector, snapshot, allowed),
             words=fulltext.matches(query.text, snapshot, allowed),
             # A time in the future counts as now.
             recency=np.exp2(-np.maximum(age_days, 0.0) / settings.RAG_RECENCY_HALF_LIFE_DAYS),
         )
-
-    def within(self, mask: Mask) -> "Rankings":
-        """Restrict both results to the rows of ``mask``."""
-        words = replace(self.words, hits=among(*self.text, mask))
-        return replace(self, vector=among(*self.vector, mask), words=words)
 
     def hits(self, snapshot: VectorSnapshot, scores: Points, rows: Rows) -> list[Hit]:
         """Return ``rows`` as hits, with None for a search that did not return the row."""
@@ -111,37 +114,43 @@ def _search(query: RetrievalQuery) -> RetrievalResult:
     note = embedding.unavailable_reason()
     if not top_k or not allowed.any():
         return RetrievalResult(understood=hints.as_dict(), note=note)
-    rankings = Rankings.of(query, snapshot, allowed)
+    rankings = Rankings.of(query, snapshot, allowed, hints)
     hinted = _hinted_rows(query, snapshot, allowed, hints)
-    depth = max(MIN_DEPTH, 2 * top_k)
-    scores = fuse(_ranked_lists(snapshot, rankings, hints, hinted, depth=depth), len(snapshot))
-    scores *= 1 + RECENCY_SHARE * rankings.recency
+    scores = _scores(snapshot, rankings, hints, hinted)
+    is_candidate = allowed & (scores > 0)
     if query.only_related:
-        scores[~related(len(snapshot), rankings.vector, rankings.words, hints, hinted)] = 0.0
-    rows = np.flatnonzero(scores)
-    # Twice the depth: duplicates are dropped later.
-    order = by_order(rows, scores[rows], 2 * depth, weight=1.0).rows
+        is_candidate &= related(query.text, len(snapshot), rankings.vector, rankings.words, hints, hinted)
+    rows = np.flatnonzero(is_candidate)
+    depth = max(MIN_DEPTH, 2 * top_k)
+    order = best(rows, scores[rows], 2 * depth)
     sources = results.sources(rankings.hits(snapshot, scores, order), top_k, with_neighbours=query.with_neighbours)
     return RetrievalResult(sources=tuple(sources), understood=hints.as_dict(), note=note)
 
 
-def _ranked_lists(
-    snapshot: VectorSnapshot, rankings: Rankings, hints: QueryHints, hinted: list[Mask], *, depth: int
-) -> list[RankedRows]:
-    if not len(rankings.vector[0]) and not len(rankings.text[0]):
+def _scores(snapshot: VectorSnapshot, rankings: Rankings, hints: QueryHints, hinted: list[Mask]) -> Points:
+    """Return the score of each row; 0 or less for rows that neither search returned."""
+    scores = np.full(len(snapshot), -np.inf)
+    rows, similarities = rankings.vector
+    scores[rows] = np.maximum(similarities, MIN_SIMILARITY)
+    rows, shares = rankings.text
+    scores[rows] = np.maximum(scores[rows], 0.0) + WEIGHT_TEXT * shares
+    if not len(rankings.vector[0]) and not len(rows):
         # A question without words: the newest rows.
-        return [_newest(snapshot, np.flatnonzero(rankings.allowed), depth)]
-    lists = _rank_both(rankings, depth, WEIGHT_ALL)
+        scores[rankings.allowed] = MIN_SIMILARITY
+    is_found = np.isfinite(scores)
     for mask in hinted:
-        lists += _rank_both(rankings.within(mask), depth, WEIGHT_HINTED)
-    if hints.is_latest:
-        near_best = np.union1d(_near_the_best(*rankings.vector, NEAR_VECTOR), _near_the_best(*rankings.text, NEAR_TEXT))
-        lists.append(_newest(snapshot, near_best, depth))
-    return lists
+        scores[mask & is_found] += GAIN_HINTED * len(hinted) ** -0.5
+    scores[is_found] += GAIN_RECENT * rankings.recency[is_found]
+    if hints.is_latest or not (len(rankings.vector[0]) or len(rows)):
+        near_best = np.flatnonzero(scores >= scores.max() - NEAR)
+        newest = best(near_best, snapshot.columns.said_at[near_best].astype(np.float64), MIN_DEPTH)
+        scores[newest] += GAIN_NEWEST * 0.5 ** np.arange(len(newest))
+    return scores / BEST_SCORE
 
 
-def _rank_both(rankings: Rankings, depth: int, weight: float) -> list[RankedRows]:
-    return [by_order(*rankings.vector, depth, weight=weight), by_level(*rankings.text, weight=WEIGHT_TEXT * weight)]
+def _similarities(vector: Vectors, snapshot: VectorSnapshot, allowed: Mask) -> tuple[Rows, Scores]:
+    rows, cosines = snapshot.similarities(vector, allowed)
+    return rows, embedding.similarities(cosines, vector, snapshot.encoding)
 
 
 def _hinted_rows(query: RetrievalQuery, snapshot: VectorSnapshot, allowed: Mask, hints: QueryHints) -> list[Mask]:
@@ -157,11 +166,3 @@ def _hinted_rows(query: RetrievalQuery, snapshot: VectorSnapshot, allowed: Mask,
         return []
     together = np.logical_and.reduce(masks)
     return [together] if (together & allowed).any() else masks
-
-
-def _newest(snapshot: VectorSnapshot, rows: Rows, depth: int) -> RankedRows:
-    return by_order(rows, snapshot.columns.said_at[rows].astype(np.float64), depth, weight=WEIGHT_NEWEST)
-
-
-def _near_the_best(rows: Rows, scores: Scores, distance: float) -> Rows:
-    return rows[scores >= scores.max() - distance] if len(rows) else rows

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
-from chat.rag.search.terms import STOP_WORDS, WORD, words
+from chat.rag.search.terms import STOP_WORDS, WORD, subject_words, words
 from chat.rag.search.time_expressions import WORDS as TIME_WORDS
 from chat.rag.search.time_expressions import DateSpan, is_about_the_latest, span_in
+from chat.rag.words import IS_UNSPACED
 
 # Label of an emotion -> the words that questions and recognisers use for it.
 EMOTION_WORDS = {
@@ -59,8 +60,18 @@ def understand_query(text: str, *, today: date, speakers: Iterable[str], emotion
         emotions=tuple(sorted(emotion for emotion in emotions if emotion and emotion in synonyms | question_words)),
     )
     hint_words = HINT_WORDS.union(*map(words, hints.speakers))
-    subject = [word for word in words(text) if word.casefold() not in hint_words and not word.isdigit()]
+    subject = [word for word in subject_words(text) if word not in hint_words and not word.isdigit()]
     return replace(hints, has_no_subject=(bool(hints.as_dict()) and not subject))
+
+
+def without_speakers(text: str, speakers: Iterable[str]) -> str:
+    """Return the question without the names of ``speakers``, as far as something is left: who spoke is no subject."""
+    parts = {part for name in speakers for part in words(name)}
+    for name in speakers:
+        if IS_UNSPACED.search(name):
+            text = text.replace(name, "")
+    left = " ".join(word for word in text.split() if not parts.intersection(words(word)))
+    return left if any(map(str.isalnum, left)) else text
 
 
 def _speakers_in(text: str, speakers: Iterable[str]) -> list[str]:
@@ -68,7 +79,8 @@ def _speakers_in(text: str, speakers: Iterable[str]) -> list[str]:
     written = WORD.findall(text)
     has_one_case = text.islower() or text.isupper()
     # Scripts without upper case have no lower case either.
-    names = {word.casefold() for word in written if (word[0].isalpha() and not word[0].islower()) or has_one_case}
+    capitalised = [word for word in written if (word[0].isalpha() and not word[0].islower()) or has_one_case]
+    names = {part for word in capitalised for part in words(word)}
     # The first word of a sentence is capitalised in any case.
     names -= STOP_WORDS
     return sorted(name for name in speakers if names.intersection(part for part in words(name) if len(part) > 1))

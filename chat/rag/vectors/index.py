@@ -25,12 +25,17 @@ RELOAD_SECS = 86_400.0
 # its earlier versions.
 MAX_DELETED = 10_000
 ROWS_AFTER = (
-    "SELECT id, owner, kind, speaker, emotion, transcript_id, {unix_secs}, embedding"
+    "SELECT id, owner, kind, speaker, emotion, transcript_id, {unix_secs},"
+    " length(terms) - length(replace(terms, ' ', '')) + 1, embedding"
     " FROM memory_passage WHERE id > %s ORDER BY id LIMIT %s"
 )
 CHANGED_BETWEEN = (
     "SELECT c.passage_id, p.id, p.embedding FROM memory_change c LEFT JOIN memory_passage p ON p.id = c.passage_id"
     " WHERE c.id > %s AND c.id <= %s"
+)
+STATE = (
+    "SELECT (SELECT max(id) FROM memory_change), (SELECT max(id) FROM memory_passage),"
+    " (SELECT encoding FROM memory_vectorencoding)"
 )
 UNIX_SECS = {"sqlite": "CAST(strftime('%s', said_at) AS INTEGER)", "postgresql": "extract(epoch FROM said_at)::bigint"}
 
@@ -47,19 +52,24 @@ class VectorIndex:
     def fresh(self) -> VectorSnapshot:
         """Return a snapshot of the current rows; inside a transaction, which may be rolled back, an uncached one."""
         if connection.in_atomic_block:
-            return _extended(VectorSnapshot.empty())
+            return _extended(replace(VectorSnapshot.empty(), encoding=_state()[2]))
         with self.lock:
             if time.monotonic() - self.loaded_at > RELOAD_SECS:
                 self._reset()
-            last_change, last_passage = newest = _highest_ids()
+            last_change, last_passage, encoding = _state()
+            newest = last_change, last_passage
             # Lower ids than before: another database, or one that was emptied.
-            if newest < self.last_ids:
+            if newest < self.last_ids or encoding != self.snapshot.encoding:
                 self._reset()
+                self.snapshot = replace(self.snapshot, encoding=encoding)
             self.last_ids = newest
             if last_change != self.snapshot.last_change:
                 self.snapshot = _with_changes(self.snapshot, last_change)
             if last_passage > self.snapshot.last_passage:
                 self.snapshot = _extended(self.snapshot)
+                if _state()[2] != encoding:
+                    # The vectors were replaced while they were read, and are of two encodings.
+                    self._reset()
             return self.snapshot
 
     def clear(self) -> None:
@@ -78,17 +88,17 @@ def prune_changes() -> None:
         cursor.execute("DELETE FROM memory_change WHERE made_at < %s", [before.strftime("%Y-%m-%d %H:%M:%S")])
 
 
-def _highest_ids() -> tuple[int, int]:
-    """Return the highest ids of changes and passages, without a scan."""
+def _state() -> tuple[int, int, str]:
+    """Return the highest ids of changes and passages, without a scan, and the encoding of the vectors."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT (SELECT max(id) FROM memory_change), (SELECT max(id) FROM memory_passage)")
-        last_change, last_passage = cursor.fetchone()
-    return last_change or 0, last_passage or 0
+        cursor.execute(STATE)
+        last_change, last_passage, encoding = cursor.fetchone()
+    return last_change or 0, last_passage or 0, encoding or ""
 
 
 def _with_changes(before: VectorSnapshot, last_change: int) -> VectorSnapshot:
     """Apply deletions and backfilled vectors; any other change, or too many deletions, empties the snapshot."""
-    empty = replace(VectorSnapshot.empty(), last_change=last_change)
+    empty = replace(VectorSnapshot.empty(), last_change=last_change, encoding=before.encoding)
     with connection.cursor() as cursor:
         cursor.execute(CHANGED_BETWEEN, [before.last_change, last_change])
         changed = cursor.fetchall()
@@ -151,7 +161,7 @@ def _rows_after(last_passage: int) -> Iterator[list[Row]]:
 
 
 def _columns(before: VectorSnapshot, rows: list[Row]) -> Columns:
-    ids, owners, kinds, speakers, emotions, transcripts, said_at, embeddings = zip(*rows, strict=True)
+    ids, owners, kinds, speakers, emotions, transcripts, said_at, n_terms, embeddings = zip(*rows, strict=True)
     code = before.codes.encode
     return columns(
         id=ids,
@@ -161,6 +171,7 @@ def _columns(before: VectorSnapshot, rows: list[Row]) -> Columns:
         emotion=map(code, emotions),
         transcript=[transcript or 0 for transcript in transcripts],
         said_at=said_at,
+        n_terms=n_terms,
         has_vector=[embedding is not None and len(embedding) == VECTOR_BYTES for embedding in embeddings],
         is_alive=[True] * len(rows),
     )

@@ -42,6 +42,7 @@ class Columns:
     emotion: NDArray[np.int32]
     transcript: Ids
     said_at: Ids  # unix seconds
+    n_terms: NDArray[np.int32]
     has_vector: Mask
     is_alive: Mask
 
@@ -71,6 +72,7 @@ class VectorSnapshot:
     codes: TextCodes
     last_passage: int = 0
     last_change: int = 0
+    encoding: str = ""  # of the vectors
 
     @classmethod
     def empty(cls) -> "VectorSnapshot":

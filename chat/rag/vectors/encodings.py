@@ -1,0 +1,75 @@
+"""The encoding of the stored vectors, and the change to another one while the old vectors are searched.
+
+The vectors to come are collected in ``Passage.successor``. When no passage lacks one, all take the place of the old
+vectors in one transaction.
+"""
+
+from collections.abc import Iterable
+
+from django.db.models import F
+
+from chat.rag.models import Passage, VectorEncoding
+from chat.rag.passage_context import spoken
+from chat.rag.vectors import embedding
+from chat.rag.vectors.embedding import EncoderInput
+from chat.rag.vectors.ordering import serialised_insert
+
+
+def active_encoding() -> str:
+    """Return the encoding of the stored vectors; for an empty store that of the settings."""
+    row, _ = VectorEncoding.objects.get_or_create(
+        pk=VectorEncoding.ONLY, defaults={"encoding": embedding.target_encoding()}
+    )
+    return row.encoding
+
+
+def encoder_input(passage: Passage, encoding: str) -> EncoderInput:
+    """Return what the encoder reads of a passage."""
+    if not embedding.has_context(encoding):
+        return EncoderInput(passage.text)
+    speaker = passage.segment.speaker if passage.segment else ""
+    # Neither is enough: names and unrelated lines before can draw a vector away from what the text says.
+    also = passage.text if speaker or passage.context else ""
+    return EncoderInput(spoken(speaker, passage.text), passage.context, also)
+
+
+def discard_outdated(passages: Iterable[Passage], encoding: str) -> None:
+    """Remove vectors that were computed for another encoding than the present one, inside the inserting transaction.
+
+    The encoding may have changed between the computation and the insertion; the backfill computes them anew.
+    """
+    if active_encoding() != encoding:
+        for passage in passages:
+            passage.embedding = None
+
+
+def is_outdated() -> bool:
+    """Tell whether the stored vectors are not those that the settings ask for."""
+    return Passage.objects.exists() and active_encoding() != embedding.target_encoding()
+
+
+def prepare(encoding: str) -> None:
+    """Begin, or continue, the change to ``encoding``; vectors of an abandoned change are dropped."""
+    with serialised_insert():
+        state = VectorEncoding.objects.get(pk=VectorEncoding.ONLY)
+        if state.coming != encoding:
+            Passage.objects.exclude(successor=None).update(successor=None)
+            VectorEncoding.objects.filter(pk=state.pk).update(coming=encoding)
+
+
+def take_over(encoding: str) -> bool:
+    """Replace all vectors by their successors; return False when a passage still lacks one."""
+    with serialised_insert():
+        is_current = VectorEncoding.objects.filter(pk=VectorEncoding.ONLY, coming=encoding).exists()
+        if not is_current or Passage.objects.filter(successor=None).exists():
+            return False
+        Passage.objects.update(embedding=F("successor"), successor=None)
+        VectorEncoding.objects.filter(pk=VectorEncoding.ONLY).update(encoding=encoding, coming="")
+    return True
+
+
+def progress() -> tuple[int, int] | None:
+    """Return how many passages have their vector to come, and how many there are; None when no change is under way."""
+    if not VectorEncoding.objects.exclude(coming="").exists():
+        return None
+    return Passage.objects.exclude(successor=None).count(), Passage.objects.count()
