@@ -159,7 +159,7 @@ def test_a_use_that_is_cut(client: httpx.Client) -> None:
 
 def test_memories_are_cited(client: httpx.Client) -> None:
     client.post("/memory/add", json={"title": "Plan", "body": "The deadline for the garden is Friday."})
-    body = say("It is Friday [1].", use_rag=True)
+    body = say("It is Friday [1].", use_rag=True, rag_top_k=1)
     body["messages"][0]["content"] += " When is the deadline for the garden?"
     whole, stream = created(client, body), joined(streamed(client, body))
     [citation] = whole["content"][0]["citations"]

@@ -132,7 +132,7 @@ def test_nothing_is_kept_without_store(client: httpx.Client) -> None:
 
 def test_memories_are_cited(client: httpx.Client) -> None:
     client.post("/memory/add", json={"title": "Plan", "body": "The deadline for the garden is Friday."})
-    body = say("It is Friday [1].", use_rag=True)
+    body = say("It is Friday [1].", use_rag=True, rag_top_k=1)
     body["input"] += " When is the deadline for the garden?"
     response = created(client, body)
     [annotation] = response["output"][0]["content"][0]["annotations"]
