@@ -81,7 +81,8 @@ def test_a_hand_over_there_and_back_changes_no_token_and_computes_none_twice(tmp
 @pytest.mark.timeout(400)
 def test_a_structured_answer_moves_there_and_back(tmp_path: Path) -> None:
     names = {"type": "array", "items": {"enum": ["Tom", "Felix", "Mia"]}, "minItems": 60, "maxItems": 60}
-    grammar = from_json_schema({"type": "object", "properties": {"cats": names}, "required": ["cats"]})
+    schema = {"type": "object", "properties": {"cats": names}, "required": ["cats"], "additionalProperties": False}
+    grammar = from_json_schema(schema)
     options: dict[str, Any] = {"grammar": grammar, "temperature": 1.0, "seed": 3, "cache_prompt": False}
     with party(tmp_path) as there:
         stayed = there.submit(encoded(QUESTION), **options)
