@@ -46,7 +46,7 @@ def bob(fake_stack: LiveStack, users: list[LiveUser]) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def anns(ann: httpx.Client) -> Iterator[Owned]:
     answer = ann.post("/chat", json=say("a secret of ann")).json()
-    with ann.stream("POST", "/chat/stream", json=count(2000, delay_ms=50)) as stream:
+    with ann.stream("POST", "/chat/stream", json=count(2000, delay_ms=200)) as stream:
         lines = data_lines(stream)
         running = next(lines)["generation_id"]
         body = {"input": "[[say: a secret]]", "conversation": answer["conversation_id"]}
@@ -75,6 +75,7 @@ CALLS: dict[str, Call] = {
     "summaries": lambda client, o: client.get(f"/api/conversations/{o.conversation}/summaries/"),
     "continue": lambda client, o: client.post("/chat", json={"conversation_id": o.conversation, "message": "x"}),
     "stream": lambda client, o: client.post("/chat/stream", json={"conversation_id": o.conversation, "message": "x"}),
+    "rag": lambda client, o: client.post("/chat/rag", json={"conversation_id": o.conversation, "query": "x"}),
     "openai": lambda client, o: client.post("/v1/chat/completions", json=say("x", conversation_id=o.conversation)),
     "openai stream": lambda client, o: client.post(
         "/v1/chat/completions", json=say("x", conversation_id=o.conversation, stream=True)
@@ -208,13 +209,16 @@ def test_no_route_is_left_out() -> None:
     """A new route has to be added above, too, unless its objects have no owner."""
     names = {pattern.name for pattern in _patterns(urlpatterns)}
     covered = {"openai-chat", "chat", "chat-stream", "chat-resume", "generation-cancel"}
-    covered |= {"anthropic-messages"}
+    covered |= {"anthropic-messages", "chat-rag"}
     covered |= {"openai-responses", "openai-response", "openai-response-cancel", "openai-response-items"}
     covered |= {f"conversation-{action}" for action in ("list", "detail", "messages", "export", "summaries")}
     # tests/api/test_memory_owners.py has these.
     covered |= {f"memory-{action}" for action in ("search-semantic", "search-old", "index", "add", "list", "search")}
     covered |= {"memory-stats", "memory-delete", "transcript"}
     covered |= {f"transcripts-{what}" for what in ("recent", "speakers", "count")}
+    # tests/api/test_stack_routes.py has these.
+    covered |= {"transcripts-query", "transcripts-time-range", "memory-emotions", "analyze"}
+    covered |= {f"emotions-{what}" for what in ("stats", "analytics", "moments")}
     nobodys = {
         "root",
         "health",
@@ -231,6 +235,11 @@ def test_no_route_is_left_out() -> None:
         "detokenize",
         "apply-template",
         "anthropic-count-tokens",
+        "service-stats",
+        "model-list",
+        "model-settings",
+        "model-settings-update",
+        "score-chunk",
     }  # nothing stored is named in them
     # The GPU is the machine's; its access rules: tests/api/test_gpu_coordinator.py, test_card_commands.py.
     machines = {f"gpu-{action}" for action in ("acquire", "renew", "release", "state")}

@@ -146,6 +146,7 @@ ROUTES = (
     Route("transcripts-time-range", "GET", "/debug/transcripts/time-range"),
     Route("memory-emotions", "GET", "/memory/emotions/stats", fields=("start_date", "end_date")),
     Route("emotions-stats", "GET", "/emotions/stats", fields=("period",)),
+    Route("emotions-analytics", "GET", "/emotions/analytics", fields=("period",)),
     Route("emotions-moments", "GET", "/emotions/moments", fields=("emotion", "speaker", "limit", "offset")),
     Route(
         "chat-rag", "POST", "/chat/rag", {"query": "Hello", "store": False}, ("query", "top_k_results", *CHAT_FIELDS)
@@ -154,7 +155,7 @@ ROUTES = (
     Route("model-list", "GET", "/models/list"),
     Route("model-settings", "GET", "/settings"),
     Route("model-settings-update", "POST", "/settings/update"),
-    Route("analyze", "POST", "/analyze"),
+    Route("analyze", "POST", "/analyze", fields=("filters", "custom_prompt", *RUN)),
     Route("score-chunk", "POST", "/score-chunk"),
     Route("card-warmup", "POST", "/warmup", {}, ("session_id",)),
     Route("card-move-to-cpu", "POST", "/move-to-cpu"),

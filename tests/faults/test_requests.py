@@ -48,7 +48,7 @@ drawn = hypothesis_settings(
 )
 INTERNAL = "internal_error"
 # Without the embedding model, as here, there are no vectors to give; and what the stack's service has and this one not.
-REFUSALS = {"openai-embeddings": 503, **dict.fromkeys(("model-settings-update", "analyze", "score-chunk"), 501)}
+REFUSALS = {"openai-embeddings": 503, **dict.fromkeys(("model-settings-update", "score-chunk"), 501)}
 OURS = ("chat", "inference", "memory")
 TABLES = [model._meta.db_table for model in apps.get_models() if model._meta.app_label in OURS]
 TABLES += ["auth_user", "token_blacklist_outstandingtoken", "token_blacklist_blacklistedtoken", "django_session"]
