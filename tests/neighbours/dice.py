@@ -84,10 +84,11 @@ class Dice:
     def _calm(self) -> None:
         """Without faults the chat has to get the card, and then everybody else."""
         around, began = self._around, time.monotonic()
+        if not around.combination.can_meet:
+            return
         around.last_fault = "calm, chat"
         around.chat(is_active=True)
-        if around.combination.can_meet:
-            self._wait(lambda: OURS in around.ledger.look(), "the chat got the card")
+        self._wait(lambda: OURS in around.ledger.look(), "the chat got the card")
         around.last_fault = "calm, silence"
         around.chat(is_active=False)
         self._wait(lambda: set(around.residents) <= around.ledger.look(), "the residents got the card")

@@ -178,6 +178,29 @@ class TestOlderService:
         assert time.monotonic() - began >= 1.0
         assert [one.is_allowed for one in (quick, slow)] == [False, False]
 
+    def test_a_wiped_redis_leaves_no_two_waiting_for_each_other(
+        self, wire: Wire, coordinator: NeighbourCoordinator, tenant: Callable[..., GpuTenant]
+    ) -> None:
+        coordinator.freed_secs = 10.0
+        residents = [tenant(coordinator.url), tenant(coordinator.url, lambda: time.sleep(1.0))]
+        wiping = threading.Timer(0.5, wire.flushall)  # the first has left, the second not yet
+        wiping.start()
+        assert coordinator._take("s1", "gemma-service") is None
+        wiping.join()
+        assert [one.is_allowed for one in residents] == [False, False]
+        coordinator._end()
+        wait_for(lambda: all(one.is_allowed for one in residents))
+
+    def test_one_that_does_not_leave_keeps_no_other_paused(
+        self, wire: Wire, coordinator: NeighbourCoordinator, tenant: Callable[..., GpuTenant]
+    ) -> None:
+        hung = presence.Presence("whisper", "hung", is_resident=True)
+        resident = tenant(coordinator.url)
+        presence.announce(wire, hung)
+        assert coordinator._take("s1", "gemma-service") is not None
+        coordinator._end()
+        wait_for(lambda: resident.is_allowed, 8.0)  # before the announcement has expired
+
     def test_a_late_resume_of_an_earlier_session_is_not_obeyed(
         self, wire: Wire, coordinator: NeighbourCoordinator, tenant: Callable[..., GpuTenant]
     ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from inference.gpu.protocol import presence
+from inference.gpu.protocol import channels, presence
 from inference.gpu.protocol.presence import Presence
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ else:  # not subscriptable at run time
 log = logging.getLogger(__name__)
 
 SETTLE_INTERVALS = 1.5
+LONGEST_WAIT_SECS = 70.0  # no coordinator waits longer for the memory
 OTHERS_SECS = 0.05  # between two looks whether the other residents have left
 
 
@@ -35,12 +36,21 @@ class ResidentAnnouncer:
     def begin(self) -> None:
         self._thread.start()
 
-    def await_others(self, session_id: str) -> None:
-        """Wait until every announced resident has left the GPU for the session, or this one ends."""
+    def await_others(self, session_id: str) -> bool:
+        """Wait until every announced resident has left the GPU for the session; False when the coordinator has given
+        up meanwhile, or long should have: then a reply would count for the next session."""
         self._announce()
-        presence.leave(self._redis, self._own, session_id)
-        while not self._have_left(session_id) and not self._over.wait(OTHERS_SECS):
-            log.debug("waiting for other residents to leave service=%s session=%s", self._own.service, session_id)
+        deadline, was_lent = time.monotonic() + LONGEST_WAIT_SECS, False
+        while time.monotonic() < deadline:
+            presence.leave(self._redis, self._own, session_id)  # repeated, since Redis may lose it
+            if self._have_left(session_id):
+                return True
+            is_free = self._redis.get(channels.STATE) == channels.STATE_FREE.encode()
+            if self._over.wait(OTHERS_SECS) or (was_lent and is_free):
+                return False
+            was_lent = was_lent or not is_free
+        log.warning("other residents have not left the gpu service=%s session=%s", self._own.service, session_id)
+        return False
 
     def _have_left(self, session_id: str) -> bool:
         # After a loss of Redis' data the others have to be announced again first.

@@ -353,7 +353,8 @@ class GpuTenant:
             self._replies.answer("error", session_id, error="the program could not leave the GPU")
             raise
         if self._coordinator_protocol == channels.FIRST_PROTOCOL:
-            self._announcer.await_others(session_id)
+            if not self._announcer.await_others(session_id):
+                return
             time.sleep(max(0.0, began + FLUSH_SECS - time.monotonic()))
         self._replies.have_left(session_id)
         self._last_pause = (session_id, time.monotonic())
