@@ -182,11 +182,18 @@ class TestOlderService:
         self, wire: Wire, coordinator: NeighbourCoordinator, tenant: Callable[..., GpuTenant]
     ) -> None:
         coordinator.freed_secs = 10.0
-        residents = [tenant(coordinator.url), tenant(coordinator.url, lambda: time.sleep(1.0))]
+        left: list[float] = []
+
+        def leave_slowly() -> None:
+            time.sleep(1.0)
+            left.append(time.monotonic())
+
+        residents = [tenant(coordinator.url), tenant(coordinator.url, leave_slowly)]
         wiping = threading.Timer(0.5, wire.flushall)  # the first has left, the second not yet
         wiping.start()
         assert coordinator._take("s1", "gemma-service") is None
         wiping.join()
+        assert left, "it was granted before the second had left"
         assert [one.is_allowed for one in residents] == [False, False]
         coordinator._end()
         wait_for(lambda: all(one.is_allowed for one in residents))

@@ -52,10 +52,12 @@ def leave(client: "redis.Redis[bytes]", presence: Presence, session_id: str) -> 
     pipe.execute()
 
 
-def have_left(client: "redis.Redis[bytes]", session_id: str) -> bool:
-    """Return whether every announced resident has left the GPU for the session."""
+def have_left(client: "redis.Redis[bytes]", presence: Presence, session_id: str) -> bool:
+    """Return whether every announced resident has left the GPU for the session; False also while ``presence`` itself is
+    missing: then Redis has lost the others, too."""
     left = {instance.decode() for instance in client.smembers(LEFT + session_id)}
-    return all(tenant.instance in left for tenant in present(client) if tenant.is_resident)
+    residents = {tenant.instance for tenant in present(client) if tenant.is_resident}
+    return presence.instance in residents and residents <= left
 
 
 def present(client: "redis.Redis[bytes]") -> list[Presence]:

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 SETTLE_INTERVALS = 1.5
 LONGEST_WAIT_SECS = 70.0  # no coordinator waits longer for the memory
+STATE_SECS = 2.0
 OTHERS_SECS = 0.05  # between two looks whether the other residents have left
 
 
@@ -40,22 +41,24 @@ class ResidentAnnouncer:
         """Wait until every announced resident has left the GPU for the session; False when the coordinator has given
         up meanwhile, or long should have: then a reply would count for the next session."""
         self._announce()
-        deadline, was_lent = time.monotonic() + LONGEST_WAIT_SECS, False
-        while time.monotonic() < deadline:
+        began, was_lent = time.monotonic(), False
+        while (waited_secs := time.monotonic() - began) < LONGEST_WAIT_SECS:
             presence.leave(self._redis, self._own, session_id)  # repeated, since Redis may lose it
             if self._have_left(session_id):
                 return True
             is_free = self._redis.get(channels.STATE) == channels.STATE_FREE.encode()
-            if self._over.wait(OTHERS_SECS) or (was_lent and is_free):
-                return False
             was_lent = was_lent or not is_free
+            # Some coordinators may publish the state after the pause.
+            is_over = is_free and (was_lent or waited_secs >= STATE_SECS)
+            if is_over or self._over.wait(OTHERS_SECS):
+                return False
         log.warning("other residents have not left the gpu service=%s session=%s", self._own.service, session_id)
         return False
 
     def _have_left(self, session_id: str) -> bool:
         # After a loss of Redis' data the others have to be announced again first.
         is_settled = time.monotonic() - self._known_since >= SETTLE_INTERVALS * self._every_secs
-        return is_settled and presence.have_left(self._redis, session_id)
+        return is_settled and presence.have_left(self._redis, self._own, session_id)
 
     def end(self) -> None:
         """Stop announcing."""

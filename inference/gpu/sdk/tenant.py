@@ -45,7 +45,6 @@ UNKNOWN_CHECKS = 3  # without a published state: there is no coordinator
 REPEAT_SECS = 2.0  # within which the same pause arrives on both sets of channels
 # Some coordinators drop what arrives while they are still sending the pause.
 FLUSH_SECS = 0.15
-RESUMES = ("resume", channels.RESUME)
 N_CHANNEL_SETS = 2  # on which a resident counts
 
 
@@ -332,7 +331,9 @@ class GpuTenant:
         elif kind in ("pause", channels.PAUSE):
             self._note_protocol(channels.protocol_of(message))
             self._pause(session_id, is_old=kind == channels.PAUSE)
-        elif kind in RESUMES and not self._is_late_resume(session_id, channels.protocol_of(message)):
+        elif kind in ("resume", channels.RESUME) and not self._is_late_resume(
+            session_id, channels.protocol_of(message)
+        ):
             self._enter()
             self._replies.answer("resumed", session_id)
 
@@ -353,6 +354,7 @@ class GpuTenant:
             self._replies.answer("error", session_id, error="the program could not leave the GPU")
             raise
         if self._coordinator_protocol == channels.FIRST_PROTOCOL:
+            self._last_pause = (session_id, 0.0)
             if not self._announcer.await_others(session_id):
                 return
             time.sleep(max(0.0, began + FLUSH_SECS - time.monotonic()))
