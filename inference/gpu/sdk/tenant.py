@@ -318,7 +318,7 @@ class GpuTenant:
         kind = message.get("command") if channel == channels.COMMAND else channel
         session_id = str(message.get("session_id") or message.get("task_id") or "")
         log.debug("gpu message service=%s kind=%s session=%s", self.service, kind, session_id)
-        lease = self._lease
+        lease, protocol = self._lease, channels.protocol_of(message)
         if kind == "pause" and lease is not None and session_id == lease.session_id:
             # Recalled for a more urgent request.
             with self._moving:
@@ -329,11 +329,9 @@ class GpuTenant:
         elif not self._is_resident:
             return
         elif kind in ("pause", channels.PAUSE):
-            self._note_protocol(channels.protocol_of(message))
+            self._note_protocol(protocol)
             self._pause(session_id, is_old=kind == channels.PAUSE)
-        elif kind in ("resume", channels.RESUME) and not self._is_late_resume(
-            session_id, channels.protocol_of(message)
-        ):
+        elif kind in ("resume", channels.RESUME) and not self._is_late_resume(session_id, protocol):
             self._enter()
             self._replies.answer("resumed", session_id)
 
