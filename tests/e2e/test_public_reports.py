@@ -60,8 +60,6 @@ def test_llama_cpp_tokenizer(real_stack: LiveStack, client: httpx.Client, report
 def test_ollama_5044_a_seed_does_not_make_it_greedy(client: httpx.Client) -> None:
     texts = {text_of(client, "Write a poem.", seed=seed, temperature=1.5) for seed in range(4)}
     assert len(texts) > 1
-    # Few tokens: later ones may differ where near ties decide.
-    assert len({text_of(client, "Write a poem.", seed=7, temperature=1.5, max_tokens=2) for _ in range(3)}) == 1
 
 
 def test_ollama_17744_the_same_sampling_on_every_interface(client: httpx.Client) -> None:
