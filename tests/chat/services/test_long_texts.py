@@ -102,10 +102,11 @@ def test_a_text_beyond_the_lower_bound_is_not_encoded_at_all(vocabulary: Countin
     assert vocabulary.n_chars < 1000
 
 
-def test_a_raw_prompt_is_refused_alike_and_by_its_own_name(vocabulary: CountingVocabulary) -> None:
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_raw_prompt_is_refused_alike_and_by_its_own_name(vocabulary: CountingVocabulary, text: str) -> None:
     vocabulary.longest_token_bytes = 100
     with pytest.raises(ContextOverflow, match="at least") as refused:
-        turns.start_completion(caller=ANN, request=CompletionRequest(prompt="x" * N_CHARS))
+        turns.start_completion(caller=ANN, request=CompletionRequest(prompt=TEXTS[text]))
     assert refused.value.field == "prompt"
     assert vocabulary.n_chars <= CONTEXT + 10_000
 
