@@ -52,11 +52,16 @@ DAMAGED: Script = _Damaged(b"", 0)
 
 def write_script(tokens: list[int]) -> Script:
     """The script of a sequence; ``tokens`` are its prompt and, after a replay, the first tokens of the answer."""
-    if START_OF_TURN not in tokens:
-        return _raw_script(_bytes(tokens), len(tokens))
-    last_turn = len(tokens) - 1 - tokens[::-1].index(START_OF_TURN)
-    n_prompt = min(len(tokens), last_turn + 1 + len(b"model\n"))
-    return Script(_answer(_user_text(tokens)), n_prompt, END_OF_TURN, delay_ms(tokens))
+    if START_OF_TURN in tokens:
+        last_turn = len(tokens) - 1 - tokens[::-1].index(START_OF_TURN)
+        n_prompt = min(len(tokens), last_turn + 1 + len(b"model\n"))
+        return Script(_answer(_user_text(tokens)), n_prompt, END_OF_TURN, delay_ms(tokens))
+    # Without turns the prompt ends where the rest of the text is the answer to the text before it.
+    text = _bytes(tokens)
+    cuts = range(max(1, len(text) - MAX_REPLAYED), len(text))
+    cut = next((cut for cut in cuts if _answer(_raw_user_text(text[:cut])).startswith(text[cut:])), len(text))
+    n_control = len(tokens) - len(text)
+    return Script(_answer(_raw_user_text(text[:cut])), n_control + cut, EOS, delay_ms(tokens))
 
 
 def delay_ms(tokens: list[int]) -> float:
@@ -80,20 +85,6 @@ def _answer(user_text: bytes) -> bytes:
         return b"".join(b"%d " % number for number in range(1, int(match[1]) + 1))
     lines = [line.strip() for line in _ANY.sub(b"", user_text).splitlines() if line.strip()]
     return b"You said: " + (lines[-1] if lines else b"")
-
-
-def _raw_script(text: bytes, n_tokens: int) -> Script:
-    """The script without turns: the prompt ends where the rest of the text is the answer to the text before it."""
-    n_control = n_tokens - len(text)
-    for cut in range(max(1, len(text) - MAX_REPLAYED), len(text)):
-        answer = _answer(_raw_user_text(text[:cut]))
-        if answer.startswith(text[cut:]):
-            break
-    else:
-        cut = len(text)
-        answer = _answer(_raw_user_text(text))
-    match = _DELAY.search(_raw_user_text(text))
-    return Script(answer, n_control + cut, EOS, float(match[1]) if match else 0.0)
 
 
 def _user_text(tokens: list[int]) -> bytes:

@@ -5,6 +5,7 @@ twice as much. Knows numbers only.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -67,13 +68,6 @@ class BatchCost:
                 rate = expected / step_ms if step_ms <= most_ms else 0.0
                 if rate > best * (1.0 if n == n_best else SPLIT_WORTH_IT / WORTH_IT):
                     best, n_best, best_drafts = rate, n, n_drafts
-        return [*_draft_shares(odds[:n_best], best_drafts), *[None] * (n_answers - n_best)]
-
-
-def _draft_shares(odds: Sequence[Sequence[float]], n_drafts: int) -> list[int]:
-    """Return the number of draft tokens for each answer when the likeliest of all are taken."""
-    ranked = sorted((-gain, index) for index, chances in enumerate(odds) for gain in chances)
-    shares = [0] * len(odds)
-    for _, index in ranked[:n_drafts]:
-        shares[index] += 1
-    return shares
+        likeliest = sorted((-gain, index) for index, chances in enumerate(odds[:n_best]) for gain in chances)
+        shares = Counter(index for _, index in likeliest[:best_drafts])
+        return [shares[index] if index < n_best else None for index in range(n_answers)]

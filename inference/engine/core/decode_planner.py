@@ -6,7 +6,7 @@ Reads the registry and makes room in the cache; changes no sequence.
 from inference.engine.core.batch_cost import BatchCost
 from inference.engine.core.planned_slice import PlannedSlice
 from inference.engine.core.sequence_registry import SequenceRegistry
-from inference.engine.core.step_cost import FIXED_SLICE, StepCost
+from inference.engine.core.step_cost import StepCost
 from inference.engine.kv_cache.idle_slots import IdleSlots
 from inference.engine.kv_cache.slot_pool import SlotPool
 from inference.engine.sequences.sequence import Sequence
@@ -51,7 +51,7 @@ class DecodePlanner:
         prompts = self._registry.prefilling
         shares = self._batch_cost.best_batch(
             odds,
-            spare_ms=self._spare_ms(prompts),
+            spare_ms=self._cost.spare_ms([prompt.n_pending for prompt in prompts]),
             n_reserved=len(prompts) if self._mixes else 0,  # a prompt that ends in this batch needs a row of logits
         )
         self._idle.make_room(sum(1 + (share or 0) for share in shares))
@@ -77,23 +77,8 @@ class DecodePlanner:
         ends_ms = n_steps * self._cost.decode_ms(len(answers))
         return ends_ms + self._cost.prefill_ms(n_tokens, 0) < self._cost.prefill_ms(n_tokens, len(answers))
 
-    def _spare_ms(self, prompts: list[Sequence]) -> float | None:
-        """Return the ms that drafts may cost in a step; ``None`` for no bound.
-
-        Nothing where a first token is one slice away. 16 short prompts at once (270M, 2 cores, four rounds in turn):
-        median first token 3,124 ms with drafts between the slices, 2,893 without.
-        """
-        if not prompts:
-            return None
-        return 0.0 if any(prompt.n_pending <= FIXED_SLICE for prompt in prompts) else self._cost.spare_ms
-
     def _draft(self, answer: Sequence) -> list[int]:
-        draft = answer.lookup.draft(answer.tokens, self._max_draft(answer))
+        # One less: the token after the draft needs a place.
+        n_left = min(answer.max_tokens - answer.n_generated, self._pool.n_cells - len(answer.tokens)) - 1
+        draft = answer.lookup.draft(answer.tokens, min(self._draft_max, n_left) if self.may_draft else 0)
         return answer.binding_matcher.permitted(draft) if answer.binding_matcher else draft
-
-    def _max_draft(self, answer: Sequence) -> int:
-        """Return the bound that leaves a place for the token after the draft."""
-        if not self.may_draft:
-            return 0
-        n_left = answer.max_tokens - answer.n_generated - 1
-        return max(0, min(self._draft_max, n_left, self._pool.n_cells - len(answer.tokens) - 1))

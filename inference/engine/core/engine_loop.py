@@ -140,20 +140,18 @@ class EngineLoop:
     def work_while_idle(self) -> bool:
         """Measure one batch size or write one state to disk; False when nothing is left to do."""
         self.guard.begin_work()
-        return self._measure_batch() or self.scheduler.cache.flush_one()
-
-    def _measure_batch(self) -> bool:
         n_rows = self._batch_cost.next_size
         slot = self.pool.take_slot() if n_rows and self.pool.n_free >= n_rows else None
-        if not n_rows or slot is None:
-            return False
-        began = time.monotonic()
-        rows = self._backend.decode([Slice(slot, 0, [self._backend.vocabulary.bos or 0] * n_rows, n_rows)])
-        if rows is not None:
-            self._batch_cost.observe((time.monotonic() - began) * 1000)
-        self._backend.remove(slot)
-        self.pool.release(slot)
-        return rows is not None
+        if n_rows and slot is not None:
+            began = time.monotonic()
+            rows = self._backend.decode([Slice(slot, 0, [self._backend.vocabulary.bos or 0] * n_rows, n_rows)])
+            step_ms = (time.monotonic() - began) * 1000
+            self._backend.remove(slot)
+            self.pool.release(slot)
+            if rows is not None:
+                self._batch_cost.observe(step_ms)
+                return True
+        return self.scheduler.cache.flush_one()
 
     def close(self, timeout_secs: float) -> None:
         """End the loop; computed KV state is written to disk as far as the time allows."""

@@ -40,11 +40,18 @@ def byte_tokenizer() -> LLTokenizer:
 
 @lru_cache(maxsize=REMEMBERED_CHECKS)
 def grammar_problem(grammar: str) -> str:
-    """Return why no text can be generated with ``grammar``; empty if one can."""
+    """Return in one line why no text can be generated with ``grammar``; empty if one can."""
     matcher = LLMatcher(byte_tokenizer(), grammar, log_level=0, limits=PARSER_LIMITS)
     if not matcher.is_error():
         matcher.compute_bitmask()  # finds grammars without any text
-    return _readable(matcher.get_error()) if matcher.is_error() else ""
+    if not matcher.is_error():
+        return ""
+    message = matcher.get_error()
+    if message.startswith("NoExtension"):
+        return "no text satisfies it"
+    parse_error = _PARSE_ERROR.search(message)
+    line = parse_error[1] if parse_error else message.removesuffix("<non-verbose/>").strip().partition("\n")[0]
+    return line if len(line) <= MAX_MESSAGE_CHARS else f"{line[:MAX_MESSAGE_CHARS]}…"
 
 
 def schema_problem(schema: JsonSchema) -> tuple[Path, str] | None:
@@ -52,22 +59,20 @@ def schema_problem(schema: JsonSchema) -> tuple[Path, str] | None:
     message = grammar_problem(from_json_schema(schema))
     if not message:
         return None
+    definitions = {"root": _moved(schema)}
     path: Path = ()
     ends_at = time.monotonic() + LOCATING_SECS
     parts = parts_of(schema)
     while (steps := next(parts, None)) is not None and time.monotonic() < ends_at:
         part = (*path, *steps)
-        part_message = grammar_problem(from_json_schema(_alone(schema, part)))
+        # The part as a schema of its own, which references into the whole still reach.
+        pointer = "/".join(str(step).replace("~", "~0").replace("/", "~1") for step in part)
+        part_schema = {"$ref": f"#/$defs/root/{pointer}", "$defs": definitions}
+        part_message = grammar_problem(from_json_schema(part_schema))
         if part_message:
             path, message = part, part_message
             parts = parts_of(part_at(schema, path))
     return path, message
-
-
-def _alone(root: JsonSchema, path: Path) -> JsonSchema:
-    """Return the part at ``path`` as a schema of its own, which references into ``root`` still reach."""
-    pointer = "/".join(str(step).replace("~", "~0").replace("/", "~1") for step in path)
-    return {"$ref": f"#/$defs/root/{pointer}", "$defs": {"root": _moved(root)}}
 
 
 def _moved(value: Any) -> Any:  # noqa: ANN401  a JSON value
@@ -81,12 +86,3 @@ def _moved(value: Any) -> Any:  # noqa: ANN401  a JSON value
     if reference == "#" or (isinstance(reference, str) and reference.startswith("#/")):
         moved["$ref"] = f"#/$defs/root{reference[1:]}"
     return moved
-
-
-def _readable(message: str) -> str:
-    """Return the compiler's message in one line."""
-    if message.startswith("NoExtension"):
-        return "no text satisfies it"
-    parse_error = _PARSE_ERROR.search(message)
-    line = parse_error[1] if parse_error else message.removesuffix("<non-verbose/>").strip().partition("\n")[0]
-    return line if len(line) <= MAX_MESSAGE_CHARS else f"{line[:MAX_MESSAGE_CHARS]}…"

@@ -88,7 +88,8 @@ class GrammarCompiler:
 
     def _compile(self, grammar: str) -> LLMatcher:
         if self._tokenizer is None:
-            self._tokenizer, self._usable = _read_vocabulary(self._vocabulary)
+            native_vocabulary = _NativeVocabulary(self._vocabulary)
+            self._tokenizer, self._usable = native_vocabulary.tokenizer(), native_vocabulary.usable_tokens()
         native = self._compiled.pop(grammar, None) or LLMatcher(
             self._tokenizer, grammar, log_level=0, limits=PARSER_LIMITS
         )
@@ -103,28 +104,28 @@ class _NativeVocabulary:
 
     bos_token_id = None
 
-    def __init__(self, vocabulary: Vocabulary, pieces: list[bytes]) -> None:
+    def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self.eos_token_id = min(vocabulary.eog_tokens)
-        self.tokens = pieces
-        self.special_token_ids = [token for token, piece in enumerate(pieces) if not piece]
+        self.tokens = vocabulary.pieces()
+        self.special_token_ids = [token for token, piece in enumerate(self.tokens) if not piece]
 
     def __call__(self, text: bytes | str) -> list[int]:
         if isinstance(text, bytes):
             text = text.decode("utf-8", "replace")
         return self._vocabulary.encode(text, special=False)
 
+    def tokenizer(self) -> LLTokenizer:
+        return LLTokenizer(
+            TokenizerWrapper(self),
+            n_vocab=self._vocabulary.n_tokens,
+            eos_token=sorted(self._vocabulary.eog_tokens),
+            slices=LLTokenizer.json_slices(),
+        )
 
-def _read_vocabulary(vocabulary: Vocabulary) -> tuple[LLTokenizer, Bitmask]:
-    """Return the tokenizer, and a mask of the tokens that have bytes or end an answer."""
-    pieces = vocabulary.pieces()
-    tokenizer = LLTokenizer(
-        TokenizerWrapper(_NativeVocabulary(vocabulary, pieces)),
-        n_vocab=vocabulary.n_tokens,
-        eos_token=sorted(vocabulary.eog_tokens),
-        slices=LLTokenizer.json_slices(),
-    )
-    bits = np.zeros(-(-vocabulary.n_tokens // 32) * 32, dtype=np.bool_)
-    bits[: len(pieces)] = [bool(piece) for piece in pieces]
-    bits[list(vocabulary.eog_tokens)] = True
-    return tokenizer, np.packbits(bits, bitorder="little").view(np.int32)
+    def usable_tokens(self) -> Bitmask:
+        """Return a mask of the tokens that have bytes or end an answer."""
+        bits = np.zeros(-(-self._vocabulary.n_tokens // 32) * 32, dtype=np.bool_)
+        bits[: len(self.tokens)] = [bool(piece) for piece in self.tokens]
+        bits[list(self._vocabulary.eog_tokens)] = True
+        return np.packbits(bits, bitorder="little").view(np.int32)

@@ -12,8 +12,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
-
 from inference.engine.config import MEBIBYTE, EngineConfig
 from inference.engine.kv_cache import snapshot_files
 from inference.engine.kv_cache.entries import KVSnapshot
@@ -66,12 +64,11 @@ class DiskStore:
         n_dropped = 0
         snapshots = []
         for path in self._folder.glob(f"*{SUFFIX}"):
-            snapshot = self._read_snapshot(path)
-            if snapshot is None:
+            try:
+                snapshots.append(snapshot_files.read_snapshot(path, self._fingerprint))
+            except (OSError, ValueError):
                 path.unlink(missing_ok=True)
                 n_dropped += 1
-            else:
-                snapshots.append(snapshot)
         if n_dropped:
             log.warning("damaged or outdated snapshots deleted folder=%s files=%d", self._folder, n_dropped)
         return snapshots
@@ -122,18 +119,6 @@ class DiskStore:
     def close(self, timeout_secs: float) -> None:
         self._writes.put(None)
         self._thread.join(timeout_secs)
-
-    def _read_snapshot(self, path: Path) -> KVSnapshot | None:
-        """Return the snapshot of a complete file with our fingerprint, judged by its head."""
-        try:
-            head = snapshot_files.read_head(path)
-        except (OSError, ValueError):
-            return None
-        if head.settings != self._fingerprint:
-            return None
-        tokens = np.frombuffer(head.tokens, dtype=np.int32)
-        snapshot = KVSnapshot(tokens, head.first_position, tags=frozenset(head.tags))
-        return snapshot if snapshot.key == path.stem else None
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}{SUFFIX}"

@@ -4,7 +4,7 @@ Knows tokens and values; the meaning of a value, and whether it can be reused, i
 """
 
 from collections.abc import Iterator
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -33,6 +33,19 @@ class _Node(Generic[V]):
         upper.children[int(child.edge[0])] = child
         self.children[int(upper.edge[0])] = upper
         return upper
+
+    def prune(self, child: "_Node[V]") -> bool:
+        """Delete ``child`` if it is empty, or merge it into its only child if it has no values; True if deleted."""
+        if child.values or len(child.children) > 1:
+            return False
+        first = int(child.edge[0])
+        if not child.children:
+            del self.children[first]
+            return True
+        (only_child,) = child.children.values()
+        only_child.edge = np.concatenate([child.edge, only_child.edge])
+        self.children[first] = only_child
+        return False
 
     def subtree_values(self, exclude: "_Node[V] | None" = None) -> Iterator[V]:
         """Yield every value at or under this node, except those under the child ``exclude``."""
@@ -76,7 +89,9 @@ class RadixTree(Generic[V]):
         if position is None:
             raise KeyError(f"this value is not stored under these {len(tokens)} tokens")
         del values[position]
-        _prune(path)
+        for parent, child in reversed(list(pairwise(path))):
+            if not parent.prune(child):
+                break
 
     def matches(self, tokens: Tokens) -> Iterator[tuple[int, V]]:
         """Yield (number of common tokens, value) for every value that shares a prefix with ``tokens``, most first."""
@@ -114,20 +129,3 @@ def n_common(left: Tokens, right: Tokens) -> int:
     n = min(len(left), len(right))
     differs = left[:n] != right[:n]
     return int(differs.argmax()) if differs.any() else n
-
-
-def _prune(path: list[_Node[V]]) -> None:
-    """Delete empty nodes at the end of ``path``, and merge a node without values into its only child."""
-    while len(path) > 1:
-        node = path.pop()
-        parent = path[-1]
-        if node.values or len(node.children) > 1:
-            return
-        first = int(node.edge[0])
-        if not node.children:
-            del parent.children[first]
-            continue
-        (child,) = node.children.values()
-        child.edge = np.concatenate([node.edge, child.edge])
-        parent.children[first] = child
-        return

@@ -57,13 +57,17 @@ def write(path: Path, parts: Sequence[bytes]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_head(path: Path) -> SnapshotHead:
+def read_snapshot(path: Path, fingerprint: str) -> KVSnapshot:
     """Read the head of a file whose body has its full length, unchecked otherwise. Raises as ``read_state`` does."""
     with path.open("rb") as file:
         head = _parse_head(file)
         if os.fstat(file.fileno()).st_size != file.tell() + head.n_bytes:
             raise ValueError("the state is truncated")
-        return head
+    tokens = np.frombuffer(head.tokens, dtype=np.int32)
+    snapshot = KVSnapshot(tokens, head.first_position, tags=frozenset(head.tags))
+    if head.settings != fingerprint or snapshot.key != path.stem:
+        raise ValueError("the state belongs to other settings, or the file to another name")
+    return snapshot
 
 
 def read_state(path: Path, fingerprint: str) -> bytes:

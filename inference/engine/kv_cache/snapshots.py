@@ -173,7 +173,12 @@ class SnapshotStore:
                 if not owners:
                     empty(entry)
             elif owners:
-                self._relabel(entry, owners)
+                entry.tags = owners
+                # The file names the old owners: the state is read into RAM and written again from there.
+                if self._disk is not None and entry.on_disk and self.read(entry) is not None:
+                    self._disk.remove(entry)
+                    entry.on_disk = False
+                    self._update_index(entry)
             else:
                 self.drop(entry)
                 if self._disk is not None:
@@ -226,14 +231,6 @@ class SnapshotStore:
             if not snapshot.on_disk:
                 unwritten.append((snapshot, snapshot.state))
         return unwritten
-
-    def _relabel(self, snapshot: KVSnapshot, tags: Tags) -> None:
-        """Change the owners. The file names the old ones: its state is read into RAM and written again from there."""
-        snapshot.tags = tags
-        if self._disk is not None and snapshot.on_disk and self.read(snapshot) is not None:
-            self._disk.remove(snapshot)
-            snapshot.on_disk = False
-            self._update_index(snapshot)
 
     def _update_index(self, snapshot: KVSnapshot) -> None:
         is_indexed = snapshot.key in self._all

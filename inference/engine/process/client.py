@@ -112,14 +112,8 @@ class RunnerProcess:
         """
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [
-                sys.executable,
-                "-X",
-                "faulthandler",
-                "-m",
-                "inference.engine.process.runner",
-                str(theirs.fileno()),
-            ]
+            module = "inference.engine.process.runner"
+            command = [sys.executable, "-X", "faulthandler", "-m", module, str(theirs.fileno())]
             self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(), *self._keep_fds), cwd=PROJECT_ROOT)
         if self._requested:  # killed before there was a process
             self._process.kill()
@@ -132,16 +126,12 @@ class RunnerProcess:
             first = Fatal("timeout", f"the runner was not ready after {timeout_secs:.0f} s")
         if isinstance(first, Ready):
             return first
-        raise self._start_error(first)
-
-    def _start_error(self, first: FromRunner | None) -> RunnerStartError:
-        process = self._started()
         if isinstance(first, Fatal):
             self._end_process(0.0)
-            return RunnerStartError(first.code, first.message)
+            raise RunnerStartError(first.code, first.message)
         self._end_process(KILL_WAIT_SECS)
-        reason = describe_returncode(process.returncode)
-        return RunnerStartError("runner_died", f"the runner ended before it was ready: {reason}")
+        reason = describe_returncode(self._process.returncode)
+        raise RunnerStartError("runner_died", f"the runner ended before it was ready: {reason}")
 
     def send(self, frame: Frame) -> None:
         """Send a frame; for a runner that is gone it is dropped, since ``on_exit`` reports that."""

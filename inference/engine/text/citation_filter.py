@@ -135,24 +135,20 @@ class CitationFilter:
         if not _LABEL.fullmatch(inner):
             self._pending += "]"
             return self._release_pending()
-        parts = [self._known_part(part) for part in re.split("[,;]", inner)]
-        known_parts = [part for part in parts if part]
+        # Each part is a number or a range, which is bounded to the known labels.
+        parts = [sorted(map(int, re.findall(r"\d+", part))) for part in re.split("[,;]", inner)]
+        bounded_parts = [(max(1, numbers[0]), min(self._highest, numbers[-1])) for numbers in parts]
+        known_parts = [(first, last) for first, last in bounded_parts if first <= last]
         if not known_parts:
             self._pending += "]"
             return ""
         for first, last in known_parts:
             self.numbers.update(range(first, last + 1))
         self._pending = ""
-        if len(known_parts) == len(parts) and all(map(self._is_known, map(int, re.findall(r"\d+", inner)))):
+        if all(self._is_known(number) for numbers in parts for number in numbers):
             return self._release(f"{before}[{inner}]")
         labels = (str(first) if first == last else f"{first}-{last}" for first, last in known_parts)
         return self._release(f"{before}[{', '.join(labels)}]")
-
-    def _known_part(self, part: str) -> tuple[int, int] | None:
-        """Return first and last of a number or range, bounded to known labels."""
-        numbers = sorted(map(int, re.findall(r"\d+", part)))
-        first, last = max(1, numbers[0]), min(self._highest, numbers[-1])
-        return (first, last) if first <= last else None
 
     def _after_unknown(self, character: str) -> str:
         if character == "(":

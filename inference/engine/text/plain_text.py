@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from itertools import chain
 
 # Tokens of this form are words of HTML that the tokenizer keeps whole; other user-defined tokens steer the model.
 _HTML_TAG = re.compile(r"</?[a-z][a-z0-9]*>")
@@ -28,20 +29,14 @@ def encode_plain(
     ``tokenize`` may yield markers; ``marker_text`` returns the text of a marker, ``None`` for other tokens.
     """
     ids = tokenize(text)
-    if all(marker_text(token) is None for token in set(ids)):
-        return ids
-    as_text = {token: _spelled_out(token, tokenize, marker_text) for token in set(ids)}
-    return [plain for token in ids for plain in as_text[token]]
-
-
-def _spelled_out(
-    token: int, tokenize: Callable[[str], list[int]], marker_text: Callable[[int], str | None]
-) -> list[int]:
-    marker = marker_text(token)
-    if marker is None or len(marker) < 2:
-        return [token]
-    # The tokenizer cuts the text at a marker before anything else, so its neighbours stay as they are.
-    return encode_plain(marker[:1], tokenize, marker_text) + encode_plain(marker[1:], tokenize, marker_text)
+    as_text: dict[int, list[int]] = {}
+    for token in set(ids):
+        marker = marker_text(token)
+        if marker is not None and len(marker) > 1:
+            # The tokenizer cuts the text at a marker before anything else, so its neighbours stay as they are.
+            parts = (encode_plain(part, tokenize, marker_text) for part in (marker[:1], marker[1:]))
+            as_text[token] = list(chain.from_iterable(parts))
+    return [plain for token in ids for plain in as_text.get(token, (token,))] if as_text else ids
 
 
 def fingerprint(name: str, n_tokens: int, metadata: Mapping[str, str]) -> str:
