@@ -55,13 +55,13 @@ def answer_digest(text: str) -> str:
 def _normalized(form: Literal["NFC", "NFKC", "NFKD"], text: str) -> str:
     if text.isascii():
         return text
-    return unicodedata.normalize(form, _long_runs().sub(lambda run: _in_canonical_order(run[0], form), text))
-
-
-def _in_canonical_order(run: str, form: Literal["NFC", "NFKC", "NFKD"]) -> str:
     decomposition: Literal["NFKD", "NFD"] = "NFD" if form == "NFC" else "NFKD"
-    marks = "".join(unicodedata.normalize(decomposition, mark) for mark in run)
-    return "".join(sorted(marks, key=unicodedata.combining))  # stable, as the order has to be
+
+    def in_canonical_order(run: "re.Match[str]") -> str:
+        marks = "".join(unicodedata.normalize(decomposition, mark) for mark in run[0])
+        return "".join(sorted(marks, key=unicodedata.combining))  # stable, as the order has to be
+
+    return unicodedata.normalize(form, _long_runs().sub(in_canonical_order, text))
 
 
 @cache

@@ -7,6 +7,7 @@ import copy
 import logging
 import threading
 from functools import cached_property
+from typing import NamedTuple
 
 import msgspec
 from django.conf import settings
@@ -25,6 +26,19 @@ INSTRUCT_MARKS = ("it", "instruct", "chat")
 REMEMBERED_CHARS = 1_000
 
 
+class EncodedText(NamedTuple):
+    """Token ids of a text that was encoded with ``limit``."""
+
+    ids: list[int]
+    limit: int | None
+
+    def suffices(self, limit: int | None) -> bool:
+        """Return whether the ids are those of the whole text, or enough for ``limit``."""
+        if self.limit is None or len(self.ids) <= self.limit:
+            return True
+        return limit is not None and limit <= self.limit
+
+
 class Tokenizer:
     """The model's vocabulary and the facts of its file, available without running it. Threads may share one."""
 
@@ -39,7 +53,7 @@ class Tokenizer:
         self.fingerprint = vocabulary.fingerprint
         self.bos_text = vocabulary.token_text(vocabulary.bos) if vocabulary.bos is not None else ""
         self.eos_text = vocabulary.token_text(vocabulary.eos) if vocabulary.eos is not None else ""
-        self._remembered: dict[tuple[str, bool], tuple[list[int], int | None]] | None = None
+        self._remembered: dict[tuple[str, bool], EncodedText] | None = None
 
     def for_request(self) -> "Tokenizer":
         """Return a tokenizer that encodes each long text once; it keeps them, so that it must not outlive a request."""
@@ -60,10 +74,10 @@ class Tokenizer:
         if self._remembered is None or len(text) < REMEMBERED_CHARS:
             return self.vocabulary.encode(text, special=special, limit=limit, between_pieces=abort.check)
         entry = self._remembered.get((text, special))
-        if entry is None or not _suffices(*entry, limit):
+        if entry is None or not entry.suffices(limit):
             ids = self.vocabulary.encode(text, special=special, limit=limit, between_pieces=abort.check)
-            entry = self._remembered[text, special] = (ids, limit)
-        return entry[0]
+            entry = self._remembered[text, special] = EncodedText(ids, limit)
+        return entry.ids
 
     def least_tokens(self, text: str) -> int:
         """Return a lower bound on the tokens of ``text`` without encoding it."""
@@ -82,11 +96,6 @@ class Tokenizer:
         names = (self.model_name, metadata.get("general.finetune", ""), metadata.get("general.name", ""))
         words = {word for name in names for word in name.lower().replace("_", "-").replace(" ", "-").split("-")}
         return not words.isdisjoint(INSTRUCT_MARKS)
-
-
-def _suffices(ids: list[int], encoded_until: int | None, limit: int | None) -> bool:
-    is_whole = encoded_until is None or len(ids) <= encoded_until
-    return is_whole or (limit is not None and encoded_until is not None and limit <= encoded_until)
 
 
 _lock = threading.Lock()

@@ -16,7 +16,6 @@ from inference.engine.protocol.frames import (
     Cancel,
     Checkpointed,
     Deferred,
-    Emission,
     Ended,
     Exported,
     Frame,
@@ -80,6 +79,11 @@ class ActiveGenerations:
             generation.stop = StopRequest(ending, now)
             self._send(generation.device, Cancel(generation.sequence_id))
 
+    def release_all(self) -> None:
+        """Remove all generations; their rows return to the queue."""
+        for generation in list(self.by_id.values()):
+            self.remove(generation, GenerationOutcome(ClaimState.RELEASED))
+
     def remove(self, generation: ActiveGeneration, outcome: GenerationOutcome) -> None:
         del self.by_id[generation.generation_id]
         if outcome.claim is ClaimState.ENDED:
@@ -138,16 +142,23 @@ class ActiveGenerations:
 
     # ---- frames ----
 
+    def handle_step(self, device: str, step: Step, now: float) -> None:
+        """Take in the tokens that the runner of the device has emitted."""
+        self.meter.add(step)
+        for stopped in self.stopping(device):
+            stopped.n_steps += 1
+        entries: list[tuple[ActiveGeneration, TokenEntry]] = []
+        for emission in step.emissions:
+            generation = self._of_sequence(device, emission.sequence_id)
+            if generation is not None:
+                entries.append((generation, generation.add_token(emission, device, now)))
+                crash_attribution.clear(generation)
+                self.n_tokens += 1
+        self._sink(entries)
+
     def handle_frame(
-        self, device: str, frame: Step | Deferred | PrefillProgress | Checkpointed | Ended | Rejected, now: float
+        self, device: str, frame: Deferred | PrefillProgress | Checkpointed | Ended | Rejected, now: float
     ) -> None:
-        if isinstance(frame, Step):
-            self.meter.add(frame)
-            for stopped in self.stopping(device):
-                stopped.n_steps += 1
-            entries = [self._add_token(device, emission, now) for emission in frame.emissions]
-            self._sink([entry for entry in entries if entry is not None])
-            return
         generation = self._of_sequence(device, frame.sequence_id)
         if generation is None:
             if isinstance(frame, Checkpointed):
@@ -176,28 +187,6 @@ class ActiveGenerations:
         if generation is None or generation.sequence_id != sequence_id or generation.device != device:
             return None
         return generation
-
-    def _add_token(self, device: str, emission: Emission, now: float) -> tuple[ActiveGeneration, TokenEntry] | None:
-        generation = self._of_sequence(device, emission.sequence_id)
-        if generation is None:
-            return None
-        if emission.index != len(generation.tokens) + 1:
-            raise RuntimeError(
-                f"token {emission.index} of {generation.sequence_id} came after {len(generation.tokens)}"
-            )
-        generation.timing.note_token(now)
-        token = TokenEntry(
-            index=emission.index,
-            token=emission.token,
-            text=storable(emission.text),
-            thought=storable(emission.thought),
-            device=device,
-            logprobs=emission.logprobs,
-        )
-        generation.tokens.append(token)
-        crash_attribution.clear(generation)
-        self.n_tokens += 1
-        return generation, token
 
     def report(
         self,

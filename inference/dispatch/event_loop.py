@@ -22,7 +22,7 @@ from inference.dispatch.events import (
     StopGeneration,
     YieldGpu,
 )
-from inference.dispatch.generation_state import ActiveGeneration, ClaimState, GenerationOutcome
+from inference.dispatch.generation_state import ClaimState, GenerationOutcome
 from inference.dispatch.gpu_parts import GpuParts
 from inference.dispatch.gpu_residency import GpuResidency
 from inference.dispatch.gpu_session import CPU, GPU
@@ -119,20 +119,23 @@ class EventLoop:
 
     def _handle(self, event: Event, now: float) -> None:
         match event:
+            case AddGeneration(generation) if self._is_releasing:
+                generation.end(GenerationOutcome(ClaimState.RELEASED))
             case AddGeneration(generation):
-                self._add(generation, now)
+                self.generations.add(generation, now)
+                if self.target.ready is None:
+                    self.generations.report(generation, StreamState.LOADING)
+                if self.residency is not None:
+                    self.residency.demand.work_arrived(now)
             case StopGeneration(generation_id, ending, epoch):
                 active = self.generations.by_id.get(generation_id)
                 if active is not None and epoch in (None, active.epoch):
                     self.generations.stop(active, ending, now)
             case ReleaseAll():
                 self._is_releasing = True
-                for generation in list(self.generations.by_id.values()):
-                    self.generations.remove(generation, GenerationOutcome(ClaimState.RELEASED))
+                self.generations.release_all()
             case RunnerStarted() | RunnerStartFailed() | FrameReceived() | RunnerExited():
-                slot = next((slot for slot in self.slots if slot.owns(event)), None)
-                if slot is not None:
-                    self._handle_runner(slot, event, now)
+                self._handle_runner(event, now)
             case PurgeStates(order):
                 self._purges.begin(order)
             case HoldGpu() | ReleaseHold() | YieldGpu() if self.residency is not None:
@@ -140,19 +143,12 @@ class EventLoop:
             case LeaseGranted() | LeaseRefused() | LeaseRecalled() | LeaseLost() if self.residency is not None:
                 self.residency.handle_lease_event(event, now)
 
-    def _add(self, generation: ActiveGeneration, now: float) -> None:
-        if self._is_releasing:
-            generation.end(GenerationOutcome(ClaimState.RELEASED))
-            return
-        self.generations.add(generation, now)
-        if self.target.ready is None:
-            self.generations.report(generation, StreamState.LOADING)
-        if self.residency is not None:
-            self.residency.demand.work_arrived(now)
-
     # ---- runners ----
 
-    def _handle_runner(self, slot: RunnerSlot, event: LaunchEvent, now: float) -> None:
+    def _handle_runner(self, event: LaunchEvent, now: float) -> None:
+        slot = next((slot for slot in self.slots if slot.owns(event)), None)
+        if slot is None:  # an earlier runner of its slot
+            return
         match event:
             case RunnerStarted():
                 failure = slot.runner_started(event)
@@ -200,10 +196,12 @@ class EventLoop:
 
     def _handle_frame(self, slot: RunnerSlot, frame: FromRunner, now: float) -> None:
         match frame:
-            case Step() | Deferred() | PrefillProgress() | Checkpointed() | Ended() | Rejected():
-                self.generations.handle_frame(slot.device, frame, now)
-                if isinstance(frame, Step) and slot is self.cpu and self.residency is not None:
+            case Step():
+                self.generations.handle_step(slot.device, frame, now)
+                if slot is self.cpu and self.residency is not None:
                     self.residency.demand.speed.note_step(frame)
+            case Deferred() | PrefillProgress() | Checkpointed() | Ended() | Rejected():
+                self.generations.handle_frame(slot.device, frame, now)
             case Alive():
                 pass  # noted as a sign of life, as every frame is
             case Purged():

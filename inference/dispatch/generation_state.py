@@ -21,9 +21,9 @@ import msgspec
 
 from inference.dispatch.generation_timing import GenerationTiming, PrefillReport
 from inference.engine.params import SequenceParams
-from inference.engine.protocol.frames import ExportedSequence, Submit
+from inference.engine.protocol.frames import Emission, ExportedSequence, Submit
 from inference.models import Generation
-from inference.queue.results import Ending, FinalText
+from inference.queue.results import Ending, FinalText, storable
 from inference.token_stream.entries import TokenEntry
 
 
@@ -141,6 +141,22 @@ class ActiveGeneration:
             checkpoint_folder=checkpoint_folder,
             checkpoint_bytes=checkpoint_bytes,
         )
+
+    def add_token(self, emission: Emission, device: str, now: float) -> TokenEntry:
+        """Append an emitted token. Raises RuntimeError for one that does not follow the last."""
+        if emission.index != len(self.tokens) + 1:
+            raise RuntimeError(f"token {emission.index} of {self.sequence_id} came after {len(self.tokens)}")
+        self.timing.note_token(now)
+        token = TokenEntry(
+            index=emission.index,
+            token=emission.token,
+            text=storable(emission.text),
+            thought=storable(emission.thought),
+            device=device,
+            logprobs=emission.logprobs,
+        )
+        self.tokens.append(token)
+        return token
 
     def note_export(self, exported: ExportedSequence) -> None:
         self.location.state_path = exported.path

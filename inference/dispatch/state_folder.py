@@ -30,7 +30,12 @@ class StateFolder:
         """Raises OSError: the folder cannot be made, or belongs to another user."""
         self._wanted_bytes = wanted_bytes
         self._numbers = count(1)
-        home = _private(user_folder(base))
+        home = user_folder(base)
+        home.mkdir(mode=0o700, exist_ok=True)
+        status = home.lstat()
+        # The parent is writable for all: another user may have made the folder.
+        if home.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o077:
+            raise PermissionError(f"{home} is not a private folder of this user; remove it, or set GEMMA_SHM_DIR")
         # One process at a time: a folder whose lock is not taken yet would look abandoned.
         with (home / LOCK).open("w") as home_lock:
             fcntl.flock(home_lock, fcntl.LOCK_EX)
@@ -125,15 +130,6 @@ def remove_dead_folders(base: Path) -> None:
             fcntl.flock(home_lock, fcntl.LOCK_EX)
             for folder in home.iterdir():
                 _remove_if_abandoned(folder)
-
-
-def _private(path: Path) -> Path:
-    """Make a private folder, or refuse one that another user made: the parent is writable for all."""
-    path.mkdir(mode=0o700, exist_ok=True)
-    status = path.lstat()
-    if path.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise PermissionError(f"{path} is not a private folder of this user; remove it, or set GEMMA_SHM_DIR")
-    return path
 
 
 def _remove_if_abandoned(folder: Path) -> None:

@@ -61,7 +61,14 @@ def _terminate(rows: GenerationQuerySet, ending: Ending, without_log: bool) -> b
         return False
     with log_context.bound_to(row):
         epoch = row.claim_epoch + 1
-        tokens = _emitted_tokens(row, epoch, without_log)
+        tokens: list[TokenEntry] = []
+        try:
+            if row.claim_epoch > 0:  # else no worker has claimed the row
+                tokens = redis_log.fence(shared_client(), row.pk, epoch)
+        except StoreUnavailable as error:
+            if not without_log:
+                raise
+            log.warning("terminated without its emitted tokens generation=%s error=%s", row.pk, error)
         columns = _result_columns(row, ending, tokens)
         moved = rows.filter(claim_epoch=row.claim_epoch).update(worker="", claim_epoch=F("claim_epoch") + 1, **columns)
         if moved != 1:
@@ -82,16 +89,3 @@ def _result_columns(row: Generation, ending: Ending, tokens: list[TokenEntry]) -
     else:
         vocabulary = known_vocabulary() if tokens else None
     return row_columns(ending, tokens, params, vocabulary=vocabulary)
-
-
-def _emitted_tokens(row: Generation, epoch: int, without_log: bool) -> list[TokenEntry]:
-    """Return the tokens of earlier claims; none for a row that no worker has claimed."""
-    if row.claim_epoch == 0:
-        return []
-    try:
-        return redis_log.fence(shared_client(), row.pk, epoch)
-    except StoreUnavailable as error:
-        if not without_log:
-            raise
-        log.warning("terminated without its emitted tokens generation=%s error=%s", row.pk, error)
-        return []

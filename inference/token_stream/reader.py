@@ -92,7 +92,13 @@ class _Stream:
         try:
             answer = await self._client.xread({self._key: self._position}, count=BATCH_ENTRIES, block=block_ms)
         except UNAVAILABLE_ERRORS as error:
-            await self._wait_for_redis(error)
+            now = time.monotonic()
+            if self._unavailable_since is None:
+                self._unavailable_since = now
+                log.warning("token log not readable, trying again generation=%s error=%s", self._generation_id, error)
+            if now - self._unavailable_since > REDIS_PATIENCE_SECS:
+                raise StoreUnavailable(f"Redis has not answered for {REDIS_PATIENCE_SECS:g} s: {error}") from error
+            await asyncio.sleep(SILENCE_SECS / 2)
             return []
         self._unavailable_since = None
         entries: list[AnyEntry] = []
@@ -111,15 +117,6 @@ class _Stream:
 
     async def close(self) -> None:
         await self._client.aclose()  # type: ignore[attr-defined]
-
-    async def _wait_for_redis(self, error: Exception) -> None:
-        now = time.monotonic()
-        if self._unavailable_since is None:
-            self._unavailable_since = now
-            log.warning("token log not readable, trying again generation=%s error=%s", self._generation_id, error)
-        if now - self._unavailable_since > REDIS_PATIENCE_SECS:
-            raise StoreUnavailable(f"Redis has not answered for {REDIS_PATIENCE_SECS:g} s: {error}") from error
-        await asyncio.sleep(SILENCE_SECS / 2)
 
 
 async def _ended_row(generation_id: UUID) -> Generation | None:

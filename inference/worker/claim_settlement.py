@@ -75,7 +75,3 @@ class ClaimSettlement:
     def _forget_lost(self, row: Generation) -> None:
         log.warning("claim lost, nothing is written generation=%s epoch=%d", row.pk, row.claim_epoch)
         self._writer.forget(row.pk, row.claim_epoch)
-
-
-def _rounded(timings: dict[str, float]) -> dict[str, float]:
-    return {stage: round(ms, 1) for stage, ms in timings.items()}
