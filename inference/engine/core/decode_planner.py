@@ -43,7 +43,8 @@ class DecodePlanner:
         if not answers or not self._batch_cost.ms:
             return [PlannedSlice(answer, 1) for answer in answers]
         longest_waiting = sorted(answers, key=lambda answer: answer.last_step)
-        drafts = [self._draft(answer) for answer in longest_waiting]
+        draft_max = self._draft_max if self.may_draft else 0
+        drafts = [answer.draft(draft_max, self._pool.n_cells) for answer in longest_waiting]
         odds = [
             [answer.lookup.odds ** (n + 1) for n in range(len(draft))]
             for answer, draft in zip(longest_waiting, drafts, strict=True)
@@ -76,9 +77,3 @@ class DecodePlanner:
         n_steps = max(answer.max_tokens - answer.n_generated for answer in answers)
         ends_ms = n_steps * self._cost.decode_ms(len(answers))
         return ends_ms + self._cost.prefill_ms(n_tokens, 0) < self._cost.prefill_ms(n_tokens, len(answers))
-
-    def _draft(self, answer: Sequence) -> list[int]:
-        # One less: the token after the draft needs a place.
-        n_left = min(answer.max_tokens - answer.n_generated, self._pool.n_cells - len(answer.tokens)) - 1
-        draft = answer.lookup.draft(answer.tokens, min(self._draft_max, n_left) if self.may_draft else 0)
-        return answer.binding_matcher.permitted(draft) if answer.binding_matcher else draft

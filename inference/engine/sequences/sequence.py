@@ -100,6 +100,13 @@ class Sequence:
         ahead = (checkpoint for checkpoint in self.checkpoints if checkpoint > self.n_computed)
         return min(ahead, default=len(self.tokens)) - self.n_computed
 
+    def draft(self, at_most: int, n_cells: int) -> list[int]:
+        """Return up to ``at_most`` draft tokens that the grammar permits, for a model with ``n_cells``."""
+        # One less: the token after the draft needs a place.
+        n_left = min(self.max_tokens - self.n_generated, n_cells - len(self.tokens)) - 1
+        draft = self.lookup.draft(self.tokens, min(at_most, n_left))
+        return self.binding_matcher.permitted(draft) if self.binding_matcher else draft
+
     def is_computing(self, n_tokens: int, priority: int) -> bool:
         """Return whether its first ``n_tokens`` are still being computed, at ``priority`` or above it."""
         return self.state is SequenceState.PREFILL and self.priority <= priority and self.n_computed < n_tokens
