@@ -24,11 +24,6 @@ class VectorCache:
         self.compute: Callable[[Sequence[EncoderInput], str], Vectors | None] = embedding.embed_passages
 
     def embed(self, inputs: Sequence[EncoderInput], encoding: str) -> Vectors:
-        vectors = self._embed([EncoderInput(item.text, item.context) for item in inputs], encoding)
-        alone = self._embed([EncoderInput(item.also or item.text) for item in inputs], encoding)
-        return embedding.half_way(vectors, alone)
-
-    def _embed(self, inputs: Sequence[EncoderInput], encoding: str) -> Vectors:
         keys = [hashlib.sha256(f"{encoding}\0{item.context}\0{item.text}".encode()).digest() for item in inputs]
         missing = [number for number, key in enumerate(keys) if self._stored(key) is None]
         groups = range(0, len(missing), GROUP)

@@ -3,6 +3,7 @@
 import pytest
 
 from chat.rag.indexing.indexer import add_note
+from chat.rag.search.query_understanding import without_speakers
 from chat.rag.search.terms import subject_words
 from chat.rag.time_words import asks_for_a_time, names_a_time
 from chat.rag.vectors import embedding
@@ -186,3 +187,17 @@ def test_no_times(text: str) -> None:
 )
 def test_questions_for_a_time(text: str, expected: bool) -> None:
     assert asks_for_a_time(text) is expected
+
+
+@pytest.mark.parametrize(
+    ("question", "speakers", "expected"),
+    [
+        ("What did Sarah say about it?", ["sarah"], "What did say about it?"),
+        ("What is Ann Lee's plan?", ["ann lee"], "What is plan?"),
+        ("\u6797\u60a6\u8bf4\u4e86\u4ec0\u4e48\uff1f", ["\u6797\u60a6"], "\u8bf4\u4e86\u4ec0\u4e48\uff1f"),
+        ("Sarah?", ["sarah"], "Sarah?"),
+        ("What did Sarah say?", [], "What did Sarah say?"),
+    ],
+)
+def test_questions_without_the_names_of_speakers(question: str, speakers: list[str], expected: str) -> None:
+    assert without_speakers(question, speakers) == expected

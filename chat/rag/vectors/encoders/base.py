@@ -24,14 +24,10 @@ class ModelMissing(Exception):
 
 @dataclass(frozen=True)
 class EncoderInput:
-    """A text, and what precedes it. The model reads both, the vector is the mean over the tokens of ``text`` alone.
-
-    With ``also``, the vector lies half way to that of ``also``, read without context.
-    """
+    """A text, and what precedes it. The model reads both, the vector is the mean over the tokens of ``text`` alone."""
 
     text: str
     context: str = ""
-    also: str = ""
 
 
 @dataclass(frozen=True)
