@@ -126,7 +126,7 @@ def _ollama(url: str | None, parser: argparse.ArgumentParser) -> Ollama:
         if not ollama.is_running():
             log.warning("nothing listens there, which is taken for an ollama that is not running url=%s", ollama.url)
     except NeighbourError as error:
-        log.warning("%s", error)
+        log.warning("ollama does not answer as expected url=%s error=%s", ollama.url, error)
     return ollama
 
 

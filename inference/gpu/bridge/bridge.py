@@ -59,7 +59,9 @@ class Bridge:
             is_due = time.monotonic() >= tried_at + RETRY_SECS
             tried_at = time.monotonic() if is_due else tried_at
             try:
-                n_looks = n_looks + 1 if self._is_off(leave=is_due) else 0
+                if is_due and not self._neighbour.is_off():
+                    self._neighbour.leave()
+                n_looks = n_looks + 1 if self._neighbour.is_off() else 0
             except NeighbourError as error:
                 n_looks = 0
                 if str(error) != problem:  # once, not five times a second
@@ -70,12 +72,6 @@ class Bridge:
                 return ""
             time.sleep(LOOK_SECS)
         return problem
-
-    def _is_off(self, *, leave: bool) -> bool:
-        """Look, and with ``leave`` make a program leave that is not off. Raises NeighbourError."""
-        if leave and not self._neighbour.is_off():
-            self._neighbour.leave()
-        return self._neighbour.is_off()
 
     def resume(self) -> None:
         """Let the program come back; ``serve`` repeats a failed attempt."""

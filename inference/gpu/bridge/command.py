@@ -54,7 +54,11 @@ class Command:
         return self._is_stopped if self._check is None else self._status(self._check) == 0
 
     def leave(self) -> None:
-        self._mark()
+        try:
+            self._marker.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._marker.write_text(f"{self._resume}\n", encoding="utf-8")
+        except OSError as error:
+            raise NeighbourError(f"the state file cannot be written, so it is not paused: {error}") from error
         self._run("pause", self._pause)
         self._is_stopped = True
 
@@ -76,13 +80,6 @@ class Command:
             return self._marker.exists()
         except OSError:  # a folder of another user, in which nothing was written
             return False
-
-    def _mark(self) -> None:
-        try:
-            self._marker.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._marker.write_text(f"{self._resume}\n", encoding="utf-8")
-        except OSError as error:
-            raise NeighbourError(f"the state file cannot be written, so it is not paused: {error}") from error
 
     def _run(self, purpose: str, command: str) -> None:
         began = time.monotonic()

@@ -66,7 +66,9 @@ class Ollama:
             return []
         try:
             models = response.raise_for_status().json()["models"] or []
-            return [str(model.get("name") or model["model"]) for model in models if _is_on_gpu(model)]
+            # A model without the field may be on the GPU.
+            on_gpu = [model for model in models if model.get("size_vram") != 0]
+            return [str(model.get("name") or model["model"]) for model in on_gpu]
         except (httpx.HTTPStatusError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise NeighbourError(f"{self.url}/api/ps does not answer as ollama's does: {error}") from error
 
@@ -75,21 +77,13 @@ class Ollama:
         try:
             return self._client.request(method, path, json=body)
         except httpx.HTTPError as error:
-            if _is_refused(error):
+            # A refusal shows that nothing listens; without a name or a route nothing is known of the machine.
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, ConnectionRefusedError):
+                cause = cause.__cause__ or cause.__context__
+            if cause is not None:
                 return None
             raise NeighbourError(f"ollama at {self.url} does not answer ({type(error).__name__})") from error
-
-
-def _is_on_gpu(model: dict[str, Any]) -> bool:
-    """A model without the field may be there."""
-    return model.get("size_vram") != 0
-
-
-def _is_refused(error: BaseException | None) -> bool:
-    """Return whether the machine has refused the connection; without a name or a route nothing is known of it."""
-    while error is not None and not isinstance(error, ConnectionRefusedError):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def url_of_environment(value: str | None) -> str:
