@@ -57,17 +57,14 @@ def publish(client: "redis.Redis[bytes]", row: GpuLedger, config: CoordinatorCon
     expires_ms = _expiry_ms(row, config)
     (state, state_value), (owner, owner_value) = _values(row)
     keys = [channels.EPOCH, state, owner]
-    values = [_rank(row), EPOCH_MS, expires_ms or "", state_value, owner_value]
+    rank = first_rank(row.epoch) + (STAGES.index(row.state) if row.state in STAGES else len(STAGES))
+    values = [rank, EPOCH_MS, expires_ms or "", state_value, owner_value]
     client.eval(PUBLISH, 3, *keys, *values)  # type: ignore[no-untyped-call]
 
 
 def first_rank(epoch: int) -> int:
     """Return a number that grows with every lease and every state of one."""
     return epoch * (len(STAGES) + 1)
-
-
-def _rank(row: GpuLedger) -> int:
-    return first_rank(row.epoch) + (STAGES.index(row.state) if row.state in STAGES else len(STAGES))
 
 
 def refresh(client: "redis.Redis[bytes]", row: GpuLedger, config: CoordinatorConfig) -> None:

@@ -106,10 +106,19 @@ class ResidentPause:
                 note_version(str(message.get("service") or "a resident"), channels.protocol_of(message))
         waited_secs = self._clock() - self._began
         if self._sent_at is None:
-            return self._check_absence(waited_secs)
+            # Without residents the GPU is free, unless one was here a moment ago and may be reconnecting.
+            if not has_residents(self._redis):
+                return PauseOutcome()
+            if waited_secs >= self._config.pause_secs:
+                return PauseOutcome("the transcription service was here a moment ago and cannot be reached")
+            self._send_pause()
+            return None
         outcome = self._outcome(waited_secs)
-        if outcome is not None:
-            self._note_answers(is_free=outcome.refusal is None)
+        if outcome is not None:  # later pauses know from now on who answers
+            self._old.learn(self._counted.n_old_unnamed)
+            self._new.learn(self._counted.n_new_unnamed)
+            if outcome.refusal is None:
+                self._redis.delete(channels.UNANSWERED)
         return outcome
 
     def _outcome(self, waited_secs: float) -> PauseOutcome | None:
@@ -162,22 +171,6 @@ class ResidentPause:
         pipe.publish(channels.PAUSE, channels.encode(old))
         pipe.publish(channels.COMMAND, new)
         pipe.execute()
-
-    def _note_answers(self, *, is_free: bool) -> None:
-        """Remember for later pauses who answered."""
-        self._old.learn(self._counted.n_old_unnamed)
-        self._new.learn(self._counted.n_new_unnamed)
-        if is_free:
-            self._redis.delete(channels.UNANSWERED)
-
-    def _check_absence(self, waited_secs: float) -> PauseOutcome | None:
-        """Without residents the GPU is free, unless one was here a moment ago and may be reconnecting."""
-        if not has_residents(self._redis):
-            return PauseOutcome()
-        if waited_secs >= self._config.pause_secs:
-            return PauseOutcome("the transcription service was here a moment ago and cannot be reached")
-        self._send_pause()
-        return None
 
 
 class Audience:

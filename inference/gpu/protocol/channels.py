@@ -93,21 +93,17 @@ def ack(
 
 def is_fresh(message: Mapping[str, Any], since: datetime) -> bool:
     """Return whether the message was written after ``since``; one without a timestamp never counts as a reply."""
+    raw = message.get("timestamp")
+    try:
+        at = datetime.fromtimestamp(raw, UTC) if isinstance(raw, int | float) else datetime.fromisoformat(str(raw))
+        # Without a zone it is UTC or local time.
+        meanings = [at] if at.tzinfo else [at.replace(tzinfo=UTC), at.astimezone(UTC)]
+    except (ValueError, OverflowError, OSError):
+        return False
     latest = datetime.now(UTC) + timedelta(seconds=CLOCK_SLACK_SECS)
-    for at in _times(message.get("timestamp")):
+    for at in meanings:
         # A sender without fractions of a second has cut them off.
         earliest = since if at.microsecond else since.replace(microsecond=0)
         if earliest <= at <= latest:
             return True
     return False
-
-
-def _times(value: object) -> list[datetime]:
-    """Return the times that a timestamp may mean: without a zone it is UTC or local time."""
-    try:
-        if isinstance(value, int | float):
-            return [datetime.fromtimestamp(value, UTC)]
-        at = datetime.fromisoformat(str(value))
-        return [at] if at.tzinfo else [at.replace(tzinfo=UTC), at.astimezone(UTC)]
-    except (ValueError, OverflowError, OSError):
-        return []

@@ -21,18 +21,19 @@ SETTLE_INTERVALS = 1.5
 LONGEST_WAIT_SECS = 70.0  # no coordinator waits longer for the memory
 STATE_SECS = 2.0
 OTHERS_SECS = 0.05  # between two looks whether the other residents have left
+N_CHANNEL_SETS = 2  # on which a resident counts
 
 
 class ResidentAnnouncer:
-    """Raises RedisError from ``await_others`` and ``withdraw`` alone."""
+    """Raises RedisError from ``await_others`` alone."""
 
-    def __init__(self, client: Wire, own: Presence, every_secs: float) -> None:
+    def __init__(self, client: Wire, resident: Presence, every_secs: float) -> None:
         self._redis = client
-        self._own = own
+        self._own = resident
         self._every_secs = every_secs
         self._known_since = time.monotonic()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"gpu presence {own.service}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"gpu presence {resident.service}", daemon=True)
 
     def begin(self) -> None:
         self._thread.start()
@@ -44,7 +45,9 @@ class ResidentAnnouncer:
         began, was_lent = time.monotonic(), False
         while (waited_secs := time.monotonic() - began) < LONGEST_WAIT_SECS:
             presence.leave(self._redis, self._own, session_id)  # repeated, since Redis may lose it
-            if self._have_left(session_id):
+            # After a loss of Redis' data the others have to be announced again first.
+            is_settled = time.monotonic() - self._known_since >= SETTLE_INTERVALS * self._every_secs
+            if is_settled and presence.have_left(self._redis, self._own, session_id):
                 return True
             is_free = self._redis.get(channels.STATE) == channels.STATE_FREE.encode()
             was_lent = was_lent or not is_free
@@ -55,18 +58,19 @@ class ResidentAnnouncer:
         log.warning("other residents have not left the gpu service=%s session=%s", self._own.service, session_id)
         return False
 
-    def _have_left(self, session_id: str) -> bool:
-        # After a loss of Redis' data the others have to be announced again first.
-        is_settled = time.monotonic() - self._known_since >= SETTLE_INTERVALS * self._every_secs
-        return is_settled and presence.have_left(self._redis, self._own, session_id)
-
     def end(self) -> None:
         """Stop announcing."""
         self._over.set()
 
     def withdraw(self) -> None:
+        """Leave the number of residents, for which a coordinator would wait in case one is only reconnecting."""
         self._thread.join()
-        presence.withdraw(self._redis, self._own)
+        try:
+            presence.withdraw(self._redis, self._own)
+            if self._redis.decrby(channels.RESIDENTS_SEEN, N_CHANNEL_SETS) <= 0:
+                self._redis.delete(channels.RESIDENTS_SEEN)
+        except redis.RedisError as error:
+            log.debug("redis is away service=%s error=%s", self._own.service, error)
 
     def _run(self) -> None:
         while True:

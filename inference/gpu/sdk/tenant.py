@@ -45,7 +45,6 @@ UNKNOWN_CHECKS = 3  # without a published state: there is no coordinator
 REPEAT_SECS = 2.0  # within which the same pause arrives on both sets of channels
 # Some coordinators drop what arrives while they are still sending the pause.
 FLUSH_SECS = 0.15
-N_CHANNEL_SETS = 2  # on which a resident counts
 
 
 def gpu_tenant(
@@ -87,8 +86,7 @@ class GpuTenant:
         self.service = service
         self.lonely_secs = LONELY_SECS
         self._instance = secrets.token_hex(8)  # several processes may have one service name
-        own = Presence(service, self._instance, resident)
-        self._announcer = ResidentAnnouncer(client, own, CHECK_SECS)
+        self._announcer = ResidentAnnouncer(client, Presence(service, self._instance, resident), CHECK_SECS)
         self._coordinator_protocol = channels.PROTOCOL
         self._replies = ReplySender(client, service, self._instance)
         self._redis = client
@@ -127,20 +125,10 @@ class GpuTenant:
         try:
             self._leave()
         finally:
-            self._say_goodbye()
+            if self._is_resident and self._was_redis_seen:
+                self._announcer.withdraw()
             self._coordinator.close()
             self._redis.close()
-
-    def _say_goodbye(self) -> None:
-        """Leave the number of residents, for which a coordinator would wait in case one is only reconnecting."""
-        if not (self._is_resident and self._was_redis_seen):
-            return
-        try:
-            self._announcer.withdraw()
-            if self._redis.decrby(channels.RESIDENTS_SEEN, N_CHANNEL_SETS) <= 0:
-                self._redis.delete(channels.RESIDENTS_SEEN)
-        except redis.RedisError as error:
-            log.debug("redis is away service=%s error=%s", self.service, error)
 
     # ---- for the program ----
 
@@ -383,7 +371,10 @@ class GpuTenant:
         self._n_unknown = self._n_unknown + 1 if raw is None else 0
         if raw is None and self._n_unknown < UNKNOWN_CHECKS:
             return
-        is_free = self._is_unlent() if raw is None else raw.decode() in (channels.STATE_FREE, self.service)
+        if raw is not None:
+            is_free = raw.decode() in (channels.STATE_FREE, self.service)
+        else:  # its coordinator is gone, or Redis was wiped
+            is_free = self._is_allowed or not (self._redis.exists(channels.HELD) or self._coordinator.is_lent())
         is_settled = is_free if self._is_allowed else not (is_free or self._may_hold_memory)
         self._n_disagreements = 0 if is_settled else self._n_disagreements + 1
         is_first = not self._is_allowed and self._last_pause == ("", 0.0)
@@ -394,7 +385,3 @@ class GpuTenant:
             self._enter()
         else:
             self._leave()
-
-    def _is_unlent(self) -> bool:
-        """Return whether a GPU without a published state may be used: its coordinator is gone, or Redis was wiped."""
-        return self._is_allowed or not (self._redis.exists(channels.HELD) or self._coordinator.is_lent())

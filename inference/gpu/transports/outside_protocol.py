@@ -5,6 +5,7 @@ Knows paths, bodies and statuses; ``remote`` decides when a call may be made and
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -47,17 +48,20 @@ class OutsideProtocol:
         """Request the GPU and wait for the answer. Raises CoordinatorFault."""
         if not self._is_old:
             timeout_ms = min(MAX_TIMEOUT_MS, max(MIN_TIMEOUT_MS, round(self._acquire_secs * 1000)))
-            body = {
-                "session_id": session_id,
-                "requester": channels.OUR_SERVICE,
-                "priority": priority,
-                "timeout_ms": timeout_ms,
-                "metadata": dict(metadata),
-            }
+            body: Json = {"session_id": session_id, "requester": channels.OUR_SERVICE, "priority": priority}
+            body |= {"timeout_ms": timeout_ms, "metadata": dict(metadata)}
             response = self._send("POST", "/gpu/acquire", body, wait_secs=timeout_ms / 1000 + ANSWER_SECS)
             if response.status_code != HTTPStatus.NOT_FOUND:
                 return self._verdict(response, session_id)
-        return self._acquire_old(session_id)
+        body = {"task_id": session_id, "messages": [], "max_tokens": 1, "temperature": 0.0}
+        response = self._send("POST", "/gemma/request", body, wait_secs=self._acquire_secs + ANSWER_SECS)
+        self._note_generation(is_old=response.status_code != HTTPStatus.NOT_FOUND)
+        if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:  # a refusal in this generation
+            return Denial("the coordinator refused", leaves_paused=True)
+        answer = self._object(response)
+        if answer.get("status") != "gpu_acquired":
+            return Denial(_text(answer.get("message")) or "the coordinator refused", leaves_paused=True)
+        return Grant(0, "v1")
 
     def release(self, session_id: str, result: Mapping[str, Any]) -> None:
         """Send a release, which ends whatever lease there is. Raises CoordinatorFault."""
@@ -85,9 +89,11 @@ class OutsideProtocol:
         self._client.close()
 
     def _verdict(self, response: httpx.Response, session_id: str) -> Grant | Denial:
-        refusal = _refusal(response)
-        if refusal is not None:
-            return refusal
+        # A refusal may come with any status: both 200 and an error status are in use.
+        with suppress(ValueError):
+            answer = response.json()
+            if isinstance(answer, dict) and answer.get("success") is False:
+                return Denial(_text(answer.get("error")) or "the coordinator refused", leaves_paused=True)
         answer = self._object(response)
         if answer.get("success") is not True:
             raise CoordinatorFault("the answer of the GPU coordinator is neither a grant nor a refusal")
@@ -95,17 +101,6 @@ class OutsideProtocol:
             raise CoordinatorFault("the coordinator granted the GPU to another session")
         epoch = answer.get("lease_epoch")
         return Grant(epoch if isinstance(epoch, int) else 0, "v2")
-
-    def _acquire_old(self, session_id: str) -> Grant | Denial:
-        body = {"task_id": session_id, "messages": [], "max_tokens": 1, "temperature": 0.0}
-        response = self._send("POST", "/gemma/request", body, wait_secs=self._acquire_secs + ANSWER_SECS)
-        self._note_generation(is_old=response.status_code != HTTPStatus.NOT_FOUND)
-        if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:  # a refusal in this generation
-            return Denial("the coordinator refused", leaves_paused=True)
-        answer = self._object(response)
-        if answer.get("status") != "gpu_acquired":
-            return Denial(_text(answer.get("message")) or "the coordinator refused", leaves_paused=True)
-        return Grant(0, "v1")
 
     def _note_generation(self, *, is_old: bool) -> None:
         # A 404 in both generations may come from a proxy in front of a coordinator that is starting.
@@ -139,17 +134,6 @@ class OutsideProtocol:
         if not isinstance(answer, dict):
             raise CoordinatorFault("the answer of the GPU coordinator is not a JSON object")
         return answer
-
-
-def _refusal(response: httpx.Response) -> Denial | None:
-    """Return the refusal that an answer holds, at any status: both 200 and an error status are in use."""
-    try:
-        answer = response.json()
-    except ValueError:
-        return None
-    if not isinstance(answer, dict) or answer.get("success") is not False:
-        return None
-    return Denial(_text(answer.get("error")) or "the coordinator refused", leaves_paused=True)
 
 
 def _text(value: object) -> str:

@@ -115,8 +115,16 @@ class OutsideCoordinator:
 
     def release(self, session_id: str, result: Mapping[str, Any]) -> None:
         self._records.beat()
-        if session_id not in self._taken:
-            self._release_if_ours(session_id, result)
+        holding = None if session_id in self._taken else self.holding(session_id)
+        if holding is Holding.PAUSING:
+            # Another session is being acquired, which ends, or a refusal has left the residents paused, which does not.
+            now = time.monotonic()
+            if now - self._pausing_since.setdefault(session_id, now) < self.acquire_secs:
+                raise CoordinatorFault("the GPU coordinator pauses the residents for a session that it does not name")
+        if holding is Holding.OTHER:
+            log.info("not released, another session has the GPU session=%s", session_id)
+        elif holding is not None:
+            self._protocol.release(session_id, result)
         self._taken.discard(session_id)
         self._pausing_since.pop(session_id, None)
         if session_id in self._unanswered:
@@ -124,19 +132,6 @@ class OutsideCoordinator:
             self._records.hand_over(session_id)
         else:
             self._records.remove(session_id)
-
-    def _release_if_ours(self, session_id: str, result: Mapping[str, Any]) -> None:
-        holding = self.holding(session_id)
-        if holding is Holding.OTHER:
-            log.info("not released, another session has the GPU session=%s", session_id)
-            return
-        if holding is Holding.PAUSING:
-            # Another session is being acquired, which ends, or a refusal has left the residents paused, which does not.
-            now = time.monotonic()
-            since = self._pausing_since.setdefault(session_id, now)
-            if now - since < self.acquire_secs:
-                raise CoordinatorFault("the GPU coordinator pauses the residents for a session that it does not name")
-        self._protocol.release(session_id, result)
 
     def send_release(self, session_id: str, result: Mapping[str, Any]) -> None:
         """Send a release without a look at the state. Raises CoordinatorFault."""
