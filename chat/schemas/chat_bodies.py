@@ -153,6 +153,27 @@ class RunOptionsBody(msgspec.Struct, frozen=True, kw_only=True):
         if len(forms) > 1:
             raise FieldError(forms[1], f"cannot be combined with {forms[0]}")
 
+    @property
+    def answer_grammar(self) -> str:
+        """The grammar that the answer obeys, compiled once already; empty: none. Raises InvalidRequest."""
+        if self.response_format is not None:
+            return format_grammar(self.response_format)
+        if self.json_schema is not None:
+            return schema_grammar(self.json_schema, field="json_schema")
+        return text_grammar(self.grammar, field="grammar") if self.grammar else ""
+
+    @property
+    def chosen_effort(self) -> Effort | None:
+        """The effort by name, or of the template's variables; None: as the model's template has it."""
+        variables = self.chat_template_kwargs or TemplateVariables()
+        is_on = variables.thinking if variables.enable_thinking is None else variables.enable_thinking
+        name = self.reasoning_effort or variables.reasoning_effort
+        if is_on is False or name == "none":
+            return Effort.NONE
+        if name is not None:
+            return {"minimal": Effort.LOW, "xhigh": Effort.HIGH}.get(name) or Effort(name)
+        return Effort.ON if is_on else None
+
 
 class ChatBody(RunOptionsBody, frozen=True, kw_only=True):
     """A chat turn: ``messages``, or ``message`` for one message of the user."""
@@ -245,7 +266,7 @@ def set_fields(body: msgspec.Struct, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def run_options(body: RunOptionsBody) -> dict[str, Any]:
-    options = set_fields(body, tuple(option.name for option in fields(RunOptions))) | {"grammar": _grammar(body)}
+    options = set_fields(body, tuple(option.name for option in fields(RunOptions))) | {"grammar": body.answer_grammar}
     if body.max_tokens == DEFAULT_MAX_TOKENS:
         del options["max_tokens"]
     if body.seed == RANDOM_SEED:
@@ -262,30 +283,11 @@ def run_options(body: RunOptionsBody) -> dict[str, Any]:
     if body.stop is not None:
         stops = (body.stop,) if isinstance(body.stop, str) else body.stop
         options["stop"] = tuple(stop for stop in stops if stop)
-    if (effort := _effort(body)) is not None:
+    if (effort := body.chosen_effort) is not None:
         options["reasoning_effort"] = effort
     if body.priority is not None:
         options["priority"] = PRIORITIES[body.priority]
     return options
-
-
-def _grammar(body: RunOptionsBody) -> str:
-    if body.response_format is not None:
-        return format_grammar(body.response_format)
-    if body.json_schema is not None:
-        return schema_grammar(body.json_schema, field="json_schema")
-    return text_grammar(body.grammar, field="grammar") if body.grammar else ""
-
-
-def _effort(body: RunOptionsBody) -> Effort | None:
-    variables = body.chat_template_kwargs or TemplateVariables()
-    is_on = variables.thinking if variables.enable_thinking is None else variables.enable_thinking
-    name = body.reasoning_effort or variables.reasoning_effort
-    if is_on is False or name == "none":
-        return Effort.NONE
-    if name is not None:
-        return {"minimal": Effort.LOW, "xhigh": Effort.HIGH}.get(name) or Effort(name)
-    return Effort.ON if is_on else None
 
 
 def _bias(pair: object) -> tuple[int, float | None]:

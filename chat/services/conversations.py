@@ -1,7 +1,6 @@
 """Stored conversations of a caller: list, create, change, delete, export."""
 
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 from django.db import transaction
@@ -106,20 +105,16 @@ def export_markdown(*, caller: Caller, conversation_id: uuid.UUID) -> str:
     if conversation.system_prompt:
         parts += ["## System prompt", _quoted(conversation.system_prompt)]
     for message in conversation.messages.in_order():
-        parts += _markdown_of(message)
+        parts.append(f"## {'You' if message.role == Role.USER else 'Gemma'}")
+        # Quoted: a heading within a message must not look like the start of another message.
+        parts.append(_quoted(message.text) if message.role == Role.USER else message.text.strip() or "_(no answer)_")
+        body = message_body(message)
+        if body["status"] not in ("complete", "interrupted"):
+            parts.append(f"_{body['status']}_")
+        sources = [f"- [{source['label']}] {_one_line(_described(source))}" for source in body["sources"]]
+        if sources:
+            parts.append("Sources:\n\n" + "\n".join(sources))
     return "\n\n".join(parts) + "\n"
-
-
-def _markdown_of(message: Message) -> Iterator[str]:
-    yield f"## {'You' if message.role == Role.USER else 'Gemma'}"
-    # Quoted: a heading within a message must not look like the start of another message.
-    yield _quoted(message.text) if message.role == Role.USER else message.text.strip() or "_(no answer)_"
-    body = message_body(message)
-    if body["status"] not in ("complete", "interrupted"):
-        yield f"_{body['status']}_"
-    sources = [f"- [{source['label']}] {_one_line(_described(source))}" for source in body["sources"]]
-    if sources:
-        yield "Sources:\n\n" + "\n".join(sources)
 
 
 def _described(source: dict[str, Any]) -> str:

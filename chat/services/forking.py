@@ -36,7 +36,13 @@ def fork_conversation(source: Conversation, shared: Sequence[Message]) -> Fork:
     if summary:
         summary.conversation = conversation
     copies = [_copy(message, conversation) for message in shared]
-    _set_digests_of_answers(shared, copies)
+    # Digests of answers, which columns of their generations stand for in the source, are cumulative: each one needs
+    # that of the message before.
+    latest = ""
+    for message, copy in zip(shared, copies, strict=True):
+        if message.generation and message.generation.text_digest:
+            copy.history_digest = digest_after_answer(latest, message.generation.text_digest)
+        latest = copy.history_digest or latest
     pairs = zip(shared, copies, strict=True)
     retrievals = [message.retrieval.copy_for(copy) for message, copy in pairs if hasattr(message, "retrieval")]
     return Fork(source=source, conversation=conversation, messages=copies, retrievals=retrievals, summary=summary)
@@ -76,13 +82,3 @@ def _copy(message: Message, conversation: Conversation) -> Message:
         rendered_with=message.rendered_with,
         history_digest=message.history_digest,
     )
-
-
-def _set_digests_of_answers(shared: Sequence[Message], copies: Sequence[Message]) -> None:
-    """Set the digests of copied answers that columns of their generations stand for in the source."""
-    # Digests are cumulative: each one needs that of the message before.
-    latest = ""
-    for message, copy in zip(shared, copies, strict=True):
-        if message.generation and message.generation.text_digest:
-            copy.history_digest = digest_after_answer(latest, message.generation.text_digest)
-        latest = copy.history_digest or latest

@@ -66,20 +66,15 @@ def match_history(*, owner: str, system: str, history: Sequence[DialogueMessage]
     """Return the owner's latest conversation that consists of exactly these messages, all answers ended; else the one
     that shares most of them from the start, at least one answer among them."""
     sent = [(message.role, message.text) for message in history]
-    questions = _questions(owner, system, sent)
-    if not questions:
-        return None
-    return _whole_match(questions[-1], sent) or _partial_match(questions, sent)
-
-
-def _questions(owner: str, system: str, sent: list[TurnText]) -> list[_Question]:
     questions: list[_Question] = []
     for (role, text), cumulative in zip(sent, cumulative_digests(owner, system, sent), strict=True):
         if role == Role.USER:
             questions.append(_Question(cumulative, ""))
         elif questions and not questions[-1].answer_digest:
             questions[-1] = _Question(questions[-1].digest, answer_digest(text))
-    return questions
+    if not questions:
+        return None
+    return _whole_match(questions[-1], sent) or _partial_match(questions, sent)
 
 
 def _whole_match(last: _Question, sent: list[TurnText]) -> HistoryMatch | None:

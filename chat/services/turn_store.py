@@ -47,7 +47,6 @@ def store_turn(plan: TurnPlan, *, idempotency_key: str | None, request_digest: s
     if conversation is None:
         return generation
     _store_messages(plan)
-    _mark_continued(context)
     answer = Message.objects.create(
         conversation=conversation,
         position=context.new_messages[-1].position + 1,
@@ -84,7 +83,8 @@ def _conversation_read(context: TurnContext) -> Conversation | None:
 
 
 def _store_messages(plan: TurnPlan) -> None:
-    """Store the new messages, a fork's copies before them, and the renderings of stored ones that changed."""
+    """Store the new messages, a fork's copies before them, and the renderings of stored ones that changed. Mark the
+    answer that the new messages follow."""
     fork = plan.context.fork
     changed = update_renderings(plan.prompt.groups, plan.prompt.exchanges)
     stored = [message for message in changed if not message._state.adding]
@@ -94,11 +94,8 @@ def _store_messages(plan: TurnPlan) -> None:
         Retrieval.objects.bulk_create(fork.retrievals)
         if fork.summary:
             fork.summary.save(force_insert=True)
-
-
-def _mark_continued(context: TurnContext) -> None:
-    """Mark the answer that the new messages follow; that of a fork is a copy without a generation."""
-    last = context.stored[-1] if context.stored else None
+    last = plan.context.stored[-1] if plan.context.stored else None
+    # That of a fork is a copy without a generation.
     if last and last.generation_id:
         generations.mark_continued(generation_id=last.generation_id)
 

@@ -45,19 +45,15 @@ def validate_request(request: ChatRequest, *, caller: Caller, tokenizer: Tokeniz
         system_prompt, history, question = _split_history(request)
     if not is_repeated and not question.strip():
         raise InvalidRequest("the new message is empty", field="message" if request.message else "messages")
-    request = _with_store(request.within(tokenizer.context_size), caller)
+    request = request.within(tokenizer.context_size)
+    is_kept = not caller.is_service or caller.service_id in settings.STORING_SERVICES
+    # Programs that call for an answer alone would leave a conversation each time; one that they name goes on.
+    if request.has_store_default and not (is_kept or request.conversation_id):
+        request = replace(request, store=False)
     check_options(request, tokenizer)
     return ValidatedRequest(
         caller=caller, request=request, question=question, history=history, system_prompt=system_prompt
     )
-
-
-def _with_store(request: ChatRequest, caller: Caller) -> ChatRequest:
-    """Programs that call for an answer alone would leave a conversation each time; one that they name goes on."""
-    is_kept = not caller.is_service or caller.service_id in settings.STORING_SERVICES
-    if is_kept or request.conversation_id or not request.has_store_default:
-        return request
-    return replace(request, store=False)
 
 
 def check_options(options: RunOptions, tokenizer: Tokenizer) -> None:

@@ -56,6 +56,15 @@ class ContentBlockBody(msgspec.Struct, frozen=True, kw_only=True):
             return "\n".join(part.text or "" for part in self.content)
         return self.content or ""
 
+    def check_parts(self, path: str) -> None:
+        """Raises InvalidRequest for a part of a result that is no text."""
+        for number, part in enumerate(self.content if isinstance(self.content, list) else ()):
+            place = f"{path}.content[{number}]"
+            if part.type != TEXT:
+                raise unsupported(f"{place}.type", f"the model reads text only, not parts of type {quoted(part.type)}")
+            if part.text is None:
+                raise invalid_field(f"{place}.text", "is required")
+
 
 class AnthropicMessage(msgspec.Struct, frozen=True, kw_only=True):
     """A message of a dialogue. Blocks of text are joined by line breaks."""
@@ -78,6 +87,19 @@ class AnthropicMessage(msgspec.Struct, frozen=True, kw_only=True):
         calls = [(block.name or "", _arguments(block)) for block in blocks if block.type == TOOL_USE]
         return answer_text(text, calls)
 
+    def check_blocks(self, path: str) -> None:
+        """Raises InvalidRequest for a block that is not read, or not in a message of this role."""
+        for number, block in enumerate(self.blocks):
+            place = f"{path}.content[{number}]"
+            if block.type not in (*_REQUIRED, *UNREAD):
+                message = f"the model reads text only, not blocks of type {quoted(block.type)}"
+                raise unsupported(f"{place}.type", message)
+            if block.type == TOOL_USE and self.role != "assistant":
+                raise invalid_field(f"{place}.type", "must not be tool_use in a message of the user")
+            if block.type == TOOL_RESULT and self.role != "user":
+                raise invalid_field(f"{place}.type", "must not be tool_result outside of a message of the user")
+            block.check_parts(place)
+
 
 def dialogue_of_messages(
     system: str | list[TextBlockBody] | None, messages: list[AnthropicMessage]
@@ -87,7 +109,7 @@ def dialogue_of_messages(
     Raises InvalidRequest with the path of the wrong block.
     """
     for index, message in enumerate(messages):
-        _check_blocks(index, message)
+        message.check_blocks(f"messages[{index}]")
     _check_results(messages)
     prefill, dialogue = "", messages
     if messages[-1].role == "assistant":
@@ -109,26 +131,6 @@ def dialogue_of_messages(
 
 def _arguments(block: ContentBlockBody) -> str:
     return json.dumps(block.input, ensure_ascii=False)
-
-
-def _check_blocks(index: int, message: AnthropicMessage) -> None:
-    for number, block in enumerate(message.blocks):
-        path = f"messages[{index}].content[{number}]"
-        if block.type not in (*_REQUIRED, *UNREAD):
-            raise unsupported(f"{path}.type", f"the model reads text only, not blocks of type {quoted(block.type)}")
-        if block.type == TOOL_USE and message.role != "assistant":
-            raise invalid_field(f"{path}.type", "must not be tool_use in a message of the user")
-        if block.type == TOOL_RESULT and message.role != "user":
-            raise invalid_field(f"{path}.type", "must not be tool_result outside of a message of the user")
-        for place, part in enumerate(block.content if isinstance(block.content, list) else ()):
-            _check_part(f"{path}.content[{place}]", part)
-
-
-def _check_part(path: str, part: ResultPart) -> None:
-    if part.type != TEXT:
-        raise unsupported(f"{path}.type", f"the model reads text only, not parts of type {quoted(part.type)}")
-    if part.text is None:
-        raise invalid_field(f"{path}.text", "is required")
 
 
 def _check_results(messages: list[AnthropicMessage]) -> None:

@@ -1,6 +1,5 @@
 """Rendering of a turn's lines as a message of Anthropic's API."""
 
-import json
 import uuid
 from typing import Any
 
@@ -74,7 +73,7 @@ def block_of(item: GrowingItem, generation_id: uuid.UUID, last: Line) -> AnswerB
             return ThinkingBlock(thinking=item.text)
         case OutputKind.CALL:
             name = tool_use_id(generation_id, item.number)
-            return ToolUseBlock(id=name, name=item.name, input=_input(item.text))
+            return ToolUseBlock(id=name, name=item.name, input=item.arguments)
         case OutputKind.MESSAGE:
             return TextBlock(text=item.text, citations=citations_of(item, last) or None)
 
@@ -116,11 +115,3 @@ def usage_of_line(last: Line) -> MessageUsage:
         output_tokens=usage["completion_tokens"],
         output_tokens_details=ThinkingDetails(thinking_tokens=n_thought) if n_thought else UNSET,
     )
-
-
-def _input(arguments: str) -> dict[str, Any]:
-    try:
-        value = json.loads(arguments)
-    except ValueError:
-        return {}  # cut by max_tokens
-    return value if isinstance(value, dict) else {}

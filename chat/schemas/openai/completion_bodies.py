@@ -38,6 +38,19 @@ class OpenAICompletionBody(SamplingBody, frozen=True, kw_only=True):
         if self.echo and self.logprobs is not None:
             raise FieldError("logprobs", "cannot be combined with echo")
 
+    @property
+    def prompts(self) -> list[Prompt]:
+        """The prompts one by one. Raises InvalidRequest."""
+        value: str | list[Any] = self.prompt
+        if isinstance(value, str):
+            return [value]
+        kinds = {type(item) for item in value}
+        if kinds == {int}:
+            return [tuple(value)]
+        if int in kinds:
+            raise InvalidRequest("prompt must not mix texts and token ids in one list", field="prompt")
+        return [item if isinstance(item, str) else tuple(item) for item in value]
+
 
 def openai_completion_request(data: object) -> tuple[CompletionCall, CompletionRequest, bool]:
     """Return the typed request, and whether the prompts are repeated before the answers. Raises InvalidRequest."""
@@ -46,7 +59,7 @@ def openai_completion_request(data: object) -> tuple[CompletionCall, CompletionR
         raise unsupported("suffix", "suffix is not supported: the model was not trained to fill in the middle")
     if body.best_of is not None and body.best_of != (body.n or 1):
         raise unsupported("best_of", "best_of is not supported: it must equal n")
-    first, *further = _prompts(body.prompt)
+    first, *further = body.prompts
     if (1 + len(further)) * (body.n or 1) > MAX_COMPLETIONS:
         raise invalid_field("prompt", f"must not ask for more than {MAX_COMPLETIONS} completions, n each")
     options = {"max_tokens": DEFAULT_MAX_TOKENS} | run_options(body)
@@ -56,14 +69,3 @@ def openai_completion_request(data: object) -> tuple[CompletionCall, CompletionR
     if body.special is not None:
         request = replace(request, special=body.special)
     return CompletionCall.of(body), request, bool(body.echo)
-
-
-def _prompts(value: str | list[Any]) -> list[Prompt]:
-    if isinstance(value, str):
-        return [value]
-    kinds = {type(item) for item in value}
-    if kinds == {int}:
-        return [tuple(value)]
-    if int in kinds:
-        raise InvalidRequest("prompt must not mix texts and token ids in one list", field="prompt")
-    return [item if isinstance(item, str) else tuple(item) for item in value]

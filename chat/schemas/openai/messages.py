@@ -60,6 +60,10 @@ class OpenAIMessage(msgspec.Struct, frozen=True, kw_only=True):
         return self.content or ""
 
     @property
+    def is_system(self) -> bool:
+        return self.role in (MessageRole.SYSTEM, MessageRole.DEVELOPER)
+
+    @property
     def shown(self) -> str:
         """Text with the calls, as the model reads it."""
         calls = [(call.function.name, call.function.arguments) for call in self.tool_calls or ()]
@@ -79,7 +83,7 @@ def dialogue_of(messages: list[OpenAIMessage]) -> tuple[tuple[ChatMessage, ...],
     if messages[-1].role is MessageRole.ASSISTANT:
         *messages, last = messages
         prefill = last.shown
-    n_system = next((index for index, message in enumerate(messages) if not _is_system(message)), len(messages))
+    n_system = next((index for index, message in enumerate(messages) if not message.is_system), len(messages))
     # An instruction alone is the question; one in the middle is read where it stands.
     n_system = min(n_system, len(messages) - 1)
     if n_system < 0 or messages[-1].role is MessageRole.ASSISTANT:
@@ -97,10 +101,6 @@ def _turns(messages: list[OpenAIMessage]) -> Iterator[ChatMessage]:
             continue
         for message in group:
             yield ChatMessage(ChatRole.ASSISTANT if role is MessageRole.ASSISTANT else ChatRole.USER, message.shown)
-
-
-def _is_system(message: OpenAIMessage) -> bool:
-    return message.role in (MessageRole.SYSTEM, MessageRole.DEVELOPER)
 
 
 def _check_parts(index: int, message: OpenAIMessage) -> None:

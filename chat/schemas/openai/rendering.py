@@ -84,18 +84,14 @@ def annotations_of(text: str, last: Line) -> list[Annotation]:
 
 def token_logprob(logprobs: Line, tokenizer: Tokenizer) -> TokenLogprob:
     token, piece = _spelled(logprobs["token"], tokenizer)
+    top = [(*_spelled(token_id, tokenizer), logprob) for token_id, logprob in logprobs["top"]]
     return TokenLogprob(
         id=logprobs["token"],
         token=token,
         bytes=list(piece),
         logprob=logprobs["logprob"],
-        top_logprobs=[_top_logprob(token, logprob, tokenizer) for token, logprob in logprobs["top"]],
+        top_logprobs=[TopLogprob(token=text, bytes=list(spelled), logprob=logprob) for text, spelled, logprob in top],
     )
-
-
-def _top_logprob(token: int, logprob: float, tokenizer: Tokenizer) -> TopLogprob:
-    text, piece = _spelled(token, tokenizer)
-    return TopLogprob(token=text, bytes=list(piece), logprob=logprob)
 
 
 def _spelled(token: int, tokenizer: Tokenizer) -> tuple[str, bytes]:

@@ -158,6 +158,10 @@ class ResponseBody(RunOptionsBody, frozen=True, kw_only=True):
     def conversation_id(self) -> str | None:
         return self.conversation.id if isinstance(self.conversation, ConversationReference) else self.conversation
 
+    @property
+    def truncation_strategy(self) -> Strategy:
+        return Strategy.TRUNCATE if self.truncation == "auto" else Strategy.ERROR
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResponseCall:
@@ -198,7 +202,7 @@ def responses_request(data: object) -> tuple[ResponseCall, ChatRequest]:
     options |= _form(body, use)
     has_logprobs = LOGPROBS in (body.include or ())
     request = ChatRequest(
-        **options | {"strategy": _strategy(body)} | set_fields(body, ("use_rag", "strategy", "store")),
+        **options | {"strategy": body.truncation_strategy} | set_fields(body, ("use_rag", "strategy", "store")),
         rag_top_k=clamped(body.rag_top_k, DEFAULT_RAG_TOP_K, MAX_TOP_K),
         n_logprobs=max(1, body.top_logprobs or 0) if has_logprobs else 0,
         messages=items.dialogue,
@@ -232,10 +236,6 @@ def _previous(text: str | None) -> uuid.UUID | None:
     if generation_id is None:
         raise NotFound("there is no such response", field="previous_response_id")
     return generation_id
-
-
-def _strategy(body: ResponseBody) -> Strategy:
-    return Strategy.TRUNCATE if body.truncation == "auto" else Strategy.ERROR
 
 
 def _call_details(body: ResponseBody, request: ChatRequest) -> dict[str, Any]:

@@ -152,17 +152,15 @@ def _check_parts(path: str, content: str | list[InputPart] | None) -> None:
             raise invalid_field(f"{path}[{number}].text", "is required")
 
 
-def _check_calls(items: Sequence[InputItem]) -> None:
-    """Every output belongs to a call before it; that of a stored dialogue may be anywhere in it."""
+def _check_order(items: Sequence[InputItem], *, begins: bool) -> None:
+    """Every output belongs to a call before it, and the last item is of the user."""
     calls: set[str | None] = set()
-    for index, item in enumerate(items):
+    # The call of a stored dialogue may be anywhere in it.
+    for index, item in enumerate(items if begins else ()):
         if item.kind == CALL:
             calls.add(item.call_id)
         elif item.kind == OUTPUT and item.call_id not in calls:
             raise invalid_field(f"input[{index}].call_id", "names no call before it")
-
-
-def _check_last(items: Sequence[InputItem]) -> None:
     read = [(index, item) for index, item in enumerate(items) if item.kind != REASONING]
     if not read:
         raise invalid_field("input", "must not be empty")
@@ -184,7 +182,5 @@ def response_input(value: str | list[InputItem], *, begins: bool) -> ResponseInp
             raise unsupported(f"input[{index}].type", f"items of type {quoted(item.kind)} are not supported")
         for name in ("content", "output"):
             _check_parts(f"input[{index}].{name}", getattr(item, name))
-    if begins:
-        _check_calls(value)
-    _check_last(value)
+    _check_order(value, begins=begins)
     return ResponseInput(tuple(item for item in value if item.kind != REASONING), begins)

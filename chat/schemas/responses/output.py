@@ -3,9 +3,11 @@
 A pure function of the pieces of thought and text, which come with a stream's lines or from the row.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any
 
 from chat.schemas.openai.chat_answers import TokenLogprob
 from chat.tool_calling.call_parser import AnswerDelta, CallEvent, CallStart, ToolCallParser
@@ -33,6 +35,15 @@ class GrowingItem:
     @property
     def text(self) -> str:
         return "".join(self.pieces)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of a call; empty while its text is no JSON object."""
+        try:
+            value = json.loads(self.text)
+        except ValueError:
+            return {}  # cut by max_tokens
+        return value if isinstance(value, dict) else {}
 
 
 @dataclass(frozen=True)

@@ -66,11 +66,17 @@ def ended_response(generation: Generation, last: Line, output: GrowingOutput) ->
     """Return a response with its output; ``last`` is the final line of its stream."""
     status = ended_status(generation)
     is_cut = status == "incomplete"
+    reason = generation.error_code or "failed"
+    failure = ResponseFailure(
+        code="invalid_prompt" if reason == INVALID_PROMPT else "server_error",
+        message=generation.error_message,
+        reason=reason,
+    )
     return _response(
         generation,
         status,
         completed_at=_seconds(generation.finished_at) if status == "completed" else None,
-        error=_failure(generation) if status == "failed" else None,
+        error=failure if status == "failed" else None,
         incomplete_details=IncompleteDetails(reason="max_output_tokens") if is_cut else None,
         output=[output_item(item, generation, last) for item in output.items],
         usage=_usage(last),
@@ -178,15 +184,6 @@ def _response(generation: Generation, status: ResponseStatus, **ended: Any) -> R
         metadata=call.get("metadata", {}),
         conversation=ResponseConversation(id=str(message.conversation_id)) if message else None,
         **unended | ended,
-    )
-
-
-def _failure(generation: Generation) -> ResponseFailure:
-    reason = generation.error_code or "failed"
-    return ResponseFailure(
-        code="invalid_prompt" if reason == INVALID_PROMPT else "server_error",
-        message=generation.error_message,
-        reason=reason,
     )
 
 

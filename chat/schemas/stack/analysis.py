@@ -68,7 +68,16 @@ def analysis(data: object) -> Analysis:
 
 
 def prompt_of(chosen: Analysis, items: Sequence[SegmentItem]) -> str:
-    return chosen.prompt.replace(PLACE, "\n\n".join(_excerpt(item) for item in items))
+    """Return the prompt with the segments in their place, each with its time and the lines around it."""
+    excerpts: list[str] = []
+    for item in items:
+        line = LineAnswer(speaker=item.speaker, text=item.text, emotion=item.emotion)
+        lines = [*item.context_before, line, *item.context_after]
+        spoken = [
+            f"{line.speaker or 'unknown'}{f' ({line.emotion})' if line.emotion else ''}: {line.text}" for line in lines
+        ]
+        excerpts.append("\n".join([f"[{item.created_at}]", *spoken]))
+    return chosen.prompt.replace(PLACE, "\n\n".join(excerpts))
 
 
 def analysis_request(chosen: Analysis, prompt: str) -> ChatRequest:
@@ -88,13 +97,3 @@ def analysis_answer(chosen: Analysis, prompt: str, n_segments: int, generation: 
         filters_applied=chosen.filters,
         prompt_used=prompt[:SHOWN_CHARS],
     )
-
-
-def _excerpt(item: SegmentItem) -> str:
-    """Return a segment with its time and the lines around it."""
-    line = LineAnswer(speaker=item.speaker, text=item.text, emotion=item.emotion)
-    lines = [*item.context_before, line, *item.context_after]
-    spoken = [
-        f"{line.speaker or 'unknown'}{f' ({line.emotion})' if line.emotion else ''}: {line.text}" for line in lines
-    ]
-    return "\n".join([f"[{item.created_at}]", *spoken])

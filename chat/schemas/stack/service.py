@@ -1,5 +1,6 @@
 """Bodies and answers that clients of the surrounding stack know of its chat service, beside those of /chat."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -111,12 +112,15 @@ def service_stats(health: WorkerHealth) -> ServiceStatsAnswer:
 
 
 def model_choices(report: WorkerReport | None, file: Path, kv_type: KvType) -> ModelChoicesAnswer:
+    size_mb: int | None = None
+    with suppress(OSError):  # the fake model has no file
+        size_mb = file.stat().st_size // MEGABYTE
     models = [
         ModelChoice(
             name=report.model_name,
             description="the loaded model",
             context_size=report.context_size,
-            size_mb=_size_mb(file),
+            size_mb=size_mb,
         )
         for report in ([report] if report and report.model_loaded else [])
     ]
@@ -138,10 +142,3 @@ def service_settings(report: WorkerReport | None, kv_type: KvType) -> ServiceSet
         available_cache_types=list(CACHE_TYPES.values()),
         available_context_sizes=[size] if size else [],
     )
-
-
-def _size_mb(file: Path) -> int | None:
-    try:
-        return file.stat().st_size // MEGABYTE
-    except OSError:
-        return None  # the fake model has no file

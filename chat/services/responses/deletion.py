@@ -30,7 +30,9 @@ def delete_response(*, caller: Caller, generation: Generation) -> None:
         if locked is None:
             raise NotFound("there is no such response", field="response_id")
         messages = list(locked.messages.in_order())
-        removed = _messages_of(generation, messages)
+        index = next(index for index, message in enumerate(messages) if message.generation_id == generation.pk)
+        # The answer and the messages that were stored with it.
+        removed = messages[max(0, index - int(generation.details[RESPONSE]["n_input"])) : index + 1]
         rest = [message for message in messages if message not in removed]
         if not rest:
             delete_conversation(caller=caller, conversation_id=locked.pk)
@@ -39,13 +41,6 @@ def delete_response(*, caller: Caller, generation: Generation) -> None:
             raise ConversationBusy("an answer after this response is not finished", field="response_id")
         _delete(locked, generation, removed)
         _renew(locked, rest)
-
-
-def _messages_of(generation: Generation, messages: Sequence[Message]) -> list[Message]:
-    """Return the answer and the messages that were stored with it."""
-    index = next(index for index, message in enumerate(messages) if message.generation_id == generation.pk)
-    n_input = int(generation.details[RESPONSE]["n_input"])
-    return list(messages[max(0, index - n_input) : index + 1])
 
 
 def _delete(conversation: Conversation, generation: Generation, removed: Sequence[Message]) -> None:

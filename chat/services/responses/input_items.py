@@ -7,7 +7,7 @@ from typing import Any
 
 from chat.error_translation import translated
 from chat.errors import NotFound
-from chat.models import Conversation, Message, Role
+from chat.models import Message, Role
 from chat.schemas.answer_types import as_json
 from chat.schemas.openai.tool_answers import call_id
 from chat.schemas.requests import RESPONSE
@@ -68,7 +68,13 @@ def _items(generation: Generation) -> list[AnyItem]:
     facts = _facts(messages, generation)
     items = [item for message, fact in zip(messages, facts, strict=True) for item in _items_of(message, fact)]
     answers = [generation, *(message.generation for message in messages if message.generation)]
-    return [*_system_items(answer.conversation, answers), *items]
+    roles = [role for row in answers for role in row.details.get(RESPONSE, {}).get("system_roles", [])]
+    conversation = answer.conversation
+    if not roles or not conversation.system_prompt:
+        return items
+    # The instructions that the first call had as items; one item, since they are one text.
+    content = [InputText(text=conversation.system_prompt)]
+    return [InputMessageItem(id=message_item_id(conversation.pk), role=roles[0], content=content), *items]
 
 
 def _facts(messages: Sequence[Message], generation: Generation) -> list[Facts]:
@@ -83,32 +89,19 @@ def _facts(messages: Sequence[Message], generation: Generation) -> list[Facts]:
     return facts
 
 
-def _system_items(conversation: Conversation, answers: Sequence[Generation]) -> list[AnyItem]:
-    """Return the instructions that the first call had as items; one item, since they are one text."""
-    roles = [role for answer in answers for role in answer.details.get(RESPONSE, {}).get("system_roles", [])]
-    if not roles or not conversation.system_prompt:
-        return []
-    content = [InputText(text=conversation.system_prompt)]
-    return [InputMessageItem(id=message_item_id(conversation.pk), role=roles[0], content=content)]
-
-
 def _items_of(message: Message, fact: Facts) -> Iterator[AnyItem]:
     """Yield the items that a message was made of, or that an answer consists of."""
     if "outputs" in fact:
-        yield from _outputs(message, fact)
+        start = len(RESULT_START) + 1
+        for number, (call, length) in enumerate(fact["outputs"]):
+            item_id = output_item_id(OUTPUT_PREFIX, message.pk, number)
+            yield FunctionOutputItem(id=item_id, call_id=call, output=message.text[start : start + length])
+            start += length + len(results_text([""])) + len("\n")
     elif message.role == Role.ASSISTANT:
         yield from _answer(message, fact)
     else:
         content = [InputText(text=message.text)]
         yield InputMessageItem(id=message_item_id(message.pk), role=fact.get("role", "user"), content=content)
-
-
-def _outputs(message: Message, fact: Facts) -> Iterator[AnyItem]:
-    start = len(RESULT_START) + 1
-    for number, (call, length) in enumerate(fact["outputs"]):
-        item_id = output_item_id(OUTPUT_PREFIX, message.pk, number)
-        yield FunctionOutputItem(id=item_id, call_id=call, output=message.text[start : start + length])
-        start += length + len(results_text([""])) + len("\n")
 
 
 def _answer(message: Message, fact: Facts) -> Iterator[AnyItem]:
