@@ -3,19 +3,14 @@
 import os
 import secrets
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 
 def read_or_create(path: Path) -> str:
     """Return the secret in the file, generated on first use; concurrent processes read the same one."""
-    try:
+    with suppress(FileNotFoundError):  # before the first use
         return path.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        _create(path)
-        return path.read_text(encoding="ascii").strip()
-
-
-def _create(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # of mode 0600
     draft = Path(name)
@@ -23,8 +18,8 @@ def _create(path: Path) -> None:
         file.write(secrets.token_urlsafe(48) + "\n")
     try:
         # A link fails if the name is taken, so a half-written secret is never seen and the first one stays.
-        os.link(draft, path)
-    except FileExistsError:
-        return
+        with suppress(FileExistsError):
+            os.link(draft, path)
     finally:
         draft.unlink()
+    return path.read_text(encoding="ascii").strip()

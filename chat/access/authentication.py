@@ -56,9 +56,7 @@ def caller_of(request: HttpRequest, *, any_key: bool = False) -> Caller:
     X-Api-Key is then a bearer.
     """
     refuse_query_credentials(request.META.get("QUERY_STRING", ""), way="send an access token as Authorization: Bearer")
-    headers = _with_bearer(request.headers) if any_key else request.headers
-    is_ignored = any_key and not settings.JWT_ONLY and _has_foreign_key(request, headers)
-    credentials = None if is_ignored else from_headers(headers)
+    credentials = _with_any_key(request) if any_key else from_headers(request.headers)
     if credentials is not None:
         return credentials.caller
     if settings.JWT_ONLY:
@@ -111,20 +109,18 @@ def anonymous(address: str | None, headers: Mapping[str, str]) -> Caller:
     return Caller.local()
 
 
-def _with_bearer(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Return headers, names in lower case, in which the key that Anthropic's clients send is a bearer."""
-    lowered = {name.lower(): value for name, value in headers.items()}
-    if "x-api-key" in lowered:
-        lowered.setdefault("authorization", f"Bearer {lowered['x-api-key']}")
-    return lowered
-
-
-def _has_foreign_key(request: HttpRequest, headers: Mapping[str, str]) -> bool:
-    """Return whether a caller who needs no credentials sends a key that is none of ours."""
+def _with_any_key(request: HttpRequest) -> Credentials | None:
+    """Return the credentials of a caller who may send a key that is none of ours where no credentials are needed."""
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    # Anthropic's clients send their key so.
+    if "x-api-key" in headers:
+        headers.setdefault("authorization", f"Bearer {headers['x-api-key']}")
     scheme, _, key = headers.get("authorization", "").strip().partition(" ")
     is_ours = _JWT.fullmatch(key.strip()) or key.strip().startswith(API_KEY_PREFIX)
     is_foreign = scheme.lower() == "bearer" and not is_ours and "x-service-token" not in headers
-    return is_foreign and is_anonymous_network(request.META.get("REMOTE_ADDR"), request.headers)
+    if is_foreign and not settings.JWT_ONLY and is_anonymous_network(request.META.get("REMOTE_ADDR"), request.headers):
+        return None
+    return from_headers(headers)
 
 
 def _no_view(request: HttpRequest) -> HttpResponse:

@@ -48,6 +48,25 @@ class _HealthFacts:
     active: int | None = None
     report: WorkerReport | None = None
 
+    def of_model(self) -> dict[str, Any]:
+        """Return the facts about model and queue, the same fields also without a worker."""
+        report = self.report
+        gpu_facts: dict[str, Any] = {"gpu": None}
+        if report is not None and report.card is not None:  # the memory of a GPU only where there is one
+            gpu = {"name": report.card, **report.placement, "lease": report.coordinator}
+            gpu_facts = {"gpu": gpu, "vram_used_mb": report.vram_used_mb, "vram_total_mb": report.vram_total_mb}
+        return {
+            "model_loaded": bool(report and report.model_loaded),
+            "model_on_gpu": bool(report and report.model_on_gpu),
+            "model_name": report.model_name if report else None,
+            "context_size": report.context_size if report else None,
+            "trained_context": report.trained_context if report else None,
+            "kv_cache_mb": report.kv_cache_mb if report else None,
+            "gpu_layers": report.gpu_layers if report else None,
+            "queue_depth": self.queue_depth,
+            "active": self.active,
+        } | gpu_facts
+
 
 async def view(request: HttpRequest) -> JsonResponse:
     """Answer 200 when chat can be served, 503 when not."""
@@ -70,7 +89,7 @@ async def view(request: HttpRequest) -> JsonResponse:
     is_whole = can_serve and all(check.ok is not False for check in (coordinator, memories, template))
     answer = HealthAnswer(
         status="healthy" if is_whole else "degraded" if can_serve else "unhealthy",
-        **_model_facts(facts),
+        **facts.of_model(),
         database=database,
         redis=redis,
         worker=worker,
@@ -189,26 +208,6 @@ async def _remote(url: str | None) -> DependencyAnswer:
         return _check(False, "does not answer", _ms(began))
     is_ok = response.is_success
     return _check(is_ok, "answers" if is_ok else f"answers with status {response.status_code}", _ms(began))
-
-
-def _model_facts(facts: _HealthFacts) -> dict[str, Any]:
-    """Return the facts about model and queue, the same fields also without a worker."""
-    report = facts.report
-    gpu_facts: dict[str, Any] = {"gpu": None}
-    if report is not None and report.card is not None:  # the memory of a GPU only where there is one
-        gpu = {"name": report.card, **report.placement, "lease": report.coordinator}
-        gpu_facts = {"gpu": gpu, "vram_used_mb": report.vram_used_mb, "vram_total_mb": report.vram_total_mb}
-    return {
-        "model_loaded": bool(report and report.model_loaded),
-        "model_on_gpu": bool(report and report.model_on_gpu),
-        "model_name": report.model_name if report else None,
-        "context_size": report.context_size if report else None,
-        "trained_context": report.trained_context if report else None,
-        "kv_cache_mb": report.kv_cache_mb if report else None,
-        "gpu_layers": report.gpu_layers if report else None,
-        "queue_depth": facts.queue_depth,
-        "active": facts.active,
-    } | gpu_facts
 
 
 def _ms(began: float) -> float:

@@ -34,17 +34,12 @@ def choose_format(tokenizer: Tokenizer, setting: str, effort: Effort | None = No
                 raise ModelUnavailable(f"GEMMA_CHAT_FORMAT=template cannot be used: {error}") from error
             problem = str(error)
             log.warning("chat template of the model file not used error=%s", error)
-    chat_format = _format_without_template(tokenizer, setting)
-    chat_format.problem = problem
-    return chat_format
-
-
-def _format_without_template(tokenizer: Tokenizer, setting: str) -> ChatFormat:
     marks = ("<start_of_turn>", "<end_of_turn>")
     has_gemma_turns = all(len(tokenizer.encode(mark, special=True)) == 1 for mark in marks)
-    if setting == "gemma" or (setting == "auto" and tokenizer.is_instruct and has_gemma_turns):
-        return GemmaFormat(tokenizer)
-    return TranscriptFormat(tokenizer)
+    is_gemma = setting == "gemma" or (setting == "auto" and tokenizer.is_instruct and has_gemma_turns)
+    chat_format = GemmaFormat(tokenizer) if is_gemma else TranscriptFormat(tokenizer)
+    chat_format.problem = problem
+    return chat_format
 
 
 def get_format(effort: Effort | None = None) -> ChatFormat:

@@ -214,7 +214,10 @@ class ContextWindow:
         start, limit = n_covered, self.budget.soft_limit
         while True:
             is_exact = n_chars(exchanges[start:]) <= EXACT_CHARS
-            ids = self._whole_from(exchanges, start, None if is_exact else self.budget.hard_limit)
+            *past, new = exchanges[start:]
+            turns = [PastTurn(exchange.user, exchange.answer, exchange.thought) for exchange in past]
+            most = None if is_exact else self.budget.hard_limit
+            ids = tuple(self.format.whole(self._head_at(start).text, turns, new.user, limit=most))
             if len(ids) <= limit or start == last:
                 break
             if self.budget.strategy is Strategy.ERROR:
@@ -229,11 +232,6 @@ class ContextWindow:
             n_summarized=_n_messages(exchanges[:n_covered]),
             n_left_out=_n_messages(exchanges[n_covered:start]),
         )
-
-    def _whole_from(self, exchanges: Sequence[Exchange], start: int, limit: int | None) -> tuple[int, ...]:
-        *past, new = exchanges[start:]
-        turns = [PastTurn(exchange.user, exchange.answer, exchange.thought) for exchange in past]
-        return tuple(self.format.whole(self._head_at(start).text, turns, new.user, limit=limit))
 
     def _extend(self, past: Sequence[Exchange], new: Exchange, n_covered: int) -> RenderedPrompt | None:
         """Append a follow-up to the former prompt and answer; None if they cannot be reused."""

@@ -7,7 +7,6 @@ A layout is used only as far as it predicts the template's own renderings. Knows
 """
 
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from chat.prompting.jinja_sandbox import Conversation
@@ -99,7 +98,8 @@ class DialogueLayout:
 
     def predicted(self, shape: Shape) -> str:
         """Return the rendering of a marked dialogue as this layout has it."""
-        parts = ["".join(_marked(self.opening)), mark(USER, 1)]
+        opening = (mark(piece) if index % 2 else piece for index, piece in enumerate(self.opening))
+        parts = [*opening, mark(USER, 1)]
         for number, has_thought in enumerate(shape.thoughts, start=1):
             parts.append(self.before_thought if has_thought else self.after_user)
             if has_thought and self.after_thought is not None:
@@ -110,7 +110,10 @@ class DialogueLayout:
     @property
     def common_after_user(self) -> str:
         """The longest text that follows every user text, last or not."""
-        return _common_start([self.generation, self.after_user, self.before_thought])
+        texts = (self.generation, self.after_user, self.before_thought)
+        shortest = min(texts, key=len)
+        length = next((n for n, chars in enumerate(zip(*texts, strict=False)) if len(set(chars)) > 1), len(shortest))
+        return shortest[:length]
 
 
 def checked_shapes(*, has_system: bool) -> list[Shape]:
@@ -119,10 +122,6 @@ def checked_shapes(*, has_system: bool) -> list[Shape]:
     patterns += [(True,) * n for n in range(1, CHECKED_TURNS)]
     patterns += [(True, False, True), (False, True, False), (False, True)]
     return [Shape(has_system, pattern) for pattern in patterns]
-
-
-def _marked(pieces: Pieces) -> Iterable[str]:
-    return (f"{START}{piece}{END}" if index % 2 else piece for index, piece in enumerate(pieces))
 
 
 def _until(pieces: Pieces, name: str) -> Pieces | None:
@@ -136,9 +135,3 @@ def _between(pieces: Pieces, first: str, second: str) -> str | None:
     if first not in names or names.index(first) + 1 >= len(names) or names[names.index(first) + 1] != second:
         return None
     return pieces[2 * names.index(second)]
-
-
-def _common_start(texts: Sequence[str]) -> str:
-    shortest = min(texts, key=len)
-    length = next((n for n, chars in enumerate(zip(*texts, strict=False)) if len(set(chars)) > 1), len(shortest))
-    return shortest[:length]

@@ -92,7 +92,10 @@ def thought_marks(style: MarkStyle, generation: str, tokenizer: Tokenizer) -> Th
     """Return the marks as the engine sees them; a thought that ``generation`` opens and does not close is open."""
     opened = max(generation.rfind(mark.rstrip()) for mark in style.opens)
     closed = max(generation.rfind(mark) for mark in style.closes)
-    controls = _control_names(tokenizer)
+    encoded = {name: tokenizer.encode(name, special=True) for name in tokenizer.vocabulary.marker_texts()}
+    silent = [name for name, ids in encoded.items() if len(ids) == 1 and not tokenizer.vocabulary.piece(ids[0])]
+    # Names of tokens without a text, the longest first: one may be the beginning of another.
+    controls = sorted(silent, key=len, reverse=True)
 
     def spelled(marks: tuple[str, ...]) -> list[str]:
         return [_spelled(mark, controls) for mark in marks]
@@ -105,14 +108,6 @@ def thought_marks(style: MarkStyle, generation: str, tokenizer: Tokenizer) -> Th
         is_open=opened > closed,
         limit_ids=tokenizer.encode(style.closing or style.closes[0], special=True),
     )
-
-
-def _control_names(tokenizer: Tokenizer) -> list[str]:
-    """Return the names of the tokens that have no text, the longest first."""
-    names = tokenizer.vocabulary.marker_texts()
-    encoded = {name: tokenizer.encode(name, special=True) for name in names}
-    silent = [name for name, ids in encoded.items() if len(ids) == 1 and not tokenizer.vocabulary.piece(ids[0])]
-    return sorted(silent, key=len, reverse=True)
 
 
 def _spelled(mark: str, controls: list[str]) -> str:

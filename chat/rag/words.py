@@ -40,10 +40,15 @@ ARABIC_PREFIX = re.compile("(?:[\u0648\u0641]?(?:[\u0628\u0643]?\u0627\u0644|\u0
 
 def words(text: str) -> list[str]:
     """Return the words in order, in their index form; pairs of characters where a script has no spaces."""
-    found: list[str] = []
-    for match in WORD.finditer(_with_plain_numbers(bare(text))):
-        found += _pairs(match[0]) if IS_UNSPACED.match(match[0]) else [match[0][:MAX_WORD_CHARS]]
-    return found
+    ungrouped = GROUPED.sub(lambda match: re.sub(r"\D", "", match[0]), bare(text))
+    in_order: list[str] = []
+    for match in WORD.finditer(DECIMAL.sub(rf"\1{POINT}\2", ungrouped)):
+        run = match[0]
+        if IS_UNSPACED.match(run):
+            in_order += [run[start : start + 2] for start in range(len(run) - 1)] or [run]
+        else:
+            in_order.append(run[:MAX_WORD_CHARS])
+    return in_order
 
 
 def with_variants(word: str) -> Iterator[str]:
@@ -85,12 +90,3 @@ class _BareLetters(dict[int, str]):
 
 
 _BARE = _BareLetters()
-
-
-def _with_plain_numbers(text: str) -> str:
-    ungrouped = GROUPED.sub(lambda match: re.sub(r"\D", "", match[0]), text)
-    return DECIMAL.sub(rf"\1{POINT}\2", ungrouped)
-
-
-def _pairs(run: str) -> list[str]:
-    return [run[start : start + 2] for start in range(len(run) - 1)] or [run]

@@ -32,7 +32,7 @@ from inference.models import ENDED, Priority
 from inference.queue import generations
 from inference.runtime import abort, log_context
 from inference.token_ids import unpack
-from inference.token_stream.entries import AnyEntry, EndEntry, PromptTokens, StatusEntry, TokenEntry
+from inference.token_stream.entries import AnyEntry, EndEntry, StatusEntry, TokenEntry
 from inference.token_stream.reader import TokenLogReader
 
 WireLine = dict[str, Any]
@@ -186,12 +186,13 @@ async def _line(turn: Turn, entry: AnyEntry | None, progress: _Progress) -> Wire
         return progress.line(**entry_line(entry), **ids)
     if isinstance(entry, StatusEntry):
         progress.is_claimed = True
+        tokens = entry.prompt
         status = _status(
             entry.state,
             position=entry.position,
             progress=entry.progress,
             reason=entry.reason,
-            prompt=_prompt_progress(entry.prompt) if entry.prompt else None,
+            prompt=tokens and PromptProgress(total=tokens.n_total, processed=tokens.n_done, cache=tokens.n_cached),
         )
         return progress.line(status=status)
     # A second of silence. The place in the queue is in no entry, since it changes with other generations.
@@ -239,10 +240,6 @@ async def close_all(timeout_secs: float) -> None:
 def _status(state: StreamState, **details: Any) -> WireLine:  # noqa: ANN401  fields of StreamStatus
     fields = {name: value for name, value in details.items() if value is not None}
     return as_json(StreamStatus(state=state, **fields))
-
-
-def _prompt_progress(tokens: PromptTokens) -> PromptProgress:
-    return PromptProgress(total=tokens.n_total, processed=tokens.n_done, cache=tokens.n_cached)
 
 
 def _logprobs(token: int, logprobs: TokenLogprobs) -> WireLine:

@@ -29,10 +29,12 @@ def calls_grammar(use: ToolUse, *, lenient: Sequence[Tool] = (), text_schema: Js
     Keywords that the compiler does not know are ignored for the tools ``lenient``. With ``text_schema`` an answer
     without calls is JSON of that schema.
     """
-    if use.mode is ToolMode.AUTO and not use.name:
-        lark = _AUTO.format(start=CALL_START) if text_schema is None else _with_json(text_schema)
-    else:
+    if use.mode is not ToolMode.AUTO or use.name:
         lark = _REQUIRED.format(start=_quoted(CALL_START))
+    elif text_schema is None:
+        lark = _AUTO.format(start=CALL_START)
+    else:
+        lark = _AUTO_JSON.format(start=_quoted(CALL_START), schema=_json(sources.with_options(text_schema)))
     may_repeat = use.parallel and not use.name
     tools = use.callable_tools
     further = f"({_quoted(chr(10) + CALL_START)} rest){{0,{MAX_CALLS - 1}}}" if may_repeat else ""
@@ -43,10 +45,6 @@ def calls_grammar(use: ToolUse, *, lenient: Sequence[Tool] = (), text_schema: Js
         head, tail = _quoted(f"{BEFORE_NAME}{tool.name}{AFTER_NAME}"), _quoted(AFTER_ARGUMENTS + CALL_END)
         lark += f"call_{number}: {head} arguments_{number} {tail}\narguments_{number}: %json {_json(schema)}\n"
     return sources.from_lark(lark)
-
-
-def _with_json(schema: JsonSchema) -> str:
-    return _AUTO_JSON.format(start=_quoted(CALL_START), schema=_json(sources.with_options(schema)))
 
 
 def _json(schema: dict[str, Any]) -> str:

@@ -22,16 +22,14 @@ def open_listener(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise AddressInUse(f"cannot listen on {host}:{port} ({error.strerror}); {_remedy(error, host, port)}") from None
+        if error.errno == errno.EADDRINUSE:
+            remedy = "stop the program that does, or set GEMMA_PORT to another port"
+        elif error.errno == errno.EACCES:
+            remedy = f"GEMMA_PORT={port} is reserved; set a port from 1024"
+        else:
+            remedy = f"set GEMMA_HOST={host!r} to an address of this machine, such as 127.0.0.1"
+        raise AddressInUse(f"cannot listen on {host}:{port} ({error.strerror}); {remedy}") from None
     return listener
-
-
-def _remedy(error: OSError, host: str, port: int) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return "stop the program that does, or set GEMMA_PORT to another port"
-    if error.errno == errno.EACCES:
-        return f"GEMMA_PORT={port} is reserved; set a port from 1024"
-    return f"set GEMMA_HOST={host!r} to an address of this machine, such as 127.0.0.1"
 
 
 def reachable_url(host: str, port: int) -> str:

@@ -29,6 +29,11 @@ from inference.config.tokenizer import get_tokenizer
 
 # Characters that no JSON text holds unescaped: marks the place of the text in a rendered delta.
 _MARK = "\x00"
+_DELTAS = {
+    OutputKind.THOUGHT: BlockDelta(type="thinking_delta", thinking=_MARK),
+    OutputKind.CALL: BlockDelta(type="input_json_delta", partial_json=_MARK),
+    OutputKind.MESSAGE: BlockDelta(type="text_delta", text=_MARK),
+}
 
 
 class MessageEventWriter:
@@ -72,21 +77,11 @@ class MessageEventWriter:
             return before + json.dumps(step.text).encode("ascii") + after
         index = step.item.index
         if isinstance(step, ItemBegan):
-            event = _event(BlockDeltaEvent(index=index, delta=_delta(step.item.kind)))
+            event = _event(BlockDeltaEvent(index=index, delta=_DELTAS[step.item.kind]))
             before, _, after = event.partition(json.dumps(_MARK).encode("ascii"))
             self._template = before, after
             return _event(BlockStartEvent(index=index, content_block=begun_block(step.item, self._generation_id)))
         return _event(BlockStopEvent(index=index))
-
-
-def _delta(kind: OutputKind) -> BlockDelta:
-    match kind:
-        case OutputKind.THOUGHT:
-            return BlockDelta(type="thinking_delta", thinking=_MARK)
-        case OutputKind.CALL:
-            return BlockDelta(type="input_json_delta", partial_json=_MARK)
-        case OutputKind.MESSAGE:
-            return BlockDelta(type="text_delta", text=_MARK)
 
 
 def _event(event: Struct) -> bytes:

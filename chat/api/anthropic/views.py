@@ -108,14 +108,6 @@ async def _events(call: MessagesCall, model: str, accepted: AcceptedTurn, caller
         yield writer.broken(AnthropicErrorAnswer.of(error, log_context.request_id()))
 
 
-async def _begun(model: str, accepted: AcceptedTurn, caller: Caller, line: WireLine) -> MessageAnswerBody:
-    generation_id = accepted.turn.generation_id
-    generation = await in_thread(turns.get_generation, caller=caller, generation_id=generation_id)
-    conversation_id = line["conversation_id"]
-    n_prompt = generation.n_prompt_tokens
-    return begun_message(generation_id, model=model, n_prompt=n_prompt, conversation_id=conversation_id)
-
-
 async def _chunk(
     writer: MessageEventWriter, model: str, accepted: AcceptedTurn, caller: Caller, line: WireLine | None
 ) -> bytes:
@@ -126,5 +118,9 @@ async def _chunk(
             raise failure(line["error"], str(accepted.turn.generation_id))
         return writer.ended(line)
     if "generation_id" in line:
-        return writer.started(await _begun(model, accepted, caller, line))
+        generation_id, conversation_id = accepted.turn.generation_id, line["conversation_id"]
+        generation = await in_thread(turns.get_generation, caller=caller, generation_id=generation_id)
+        n_prompt = generation.n_prompt_tokens
+        message = begun_message(generation_id, model=model, n_prompt=n_prompt, conversation_id=conversation_id)
+        return writer.started(message)
     return status_comment(line) if "status" in line else writer.token(line)

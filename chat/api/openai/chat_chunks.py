@@ -59,10 +59,14 @@ class ChatChunkWriter:
         if self._parsers:
             return self._call_events(number, line, self._parsers[number].push(line["token"]))
         self._texts[number].append(line["token"])
-        if "logprobs" in line or "thought" in line:
-            return self._token_event(number, line)
-        before, after = self._templates[number]
-        return before + json.dumps(line["token"]).encode("ascii") + after
+        if "logprobs" not in line and "thought" not in line:
+            before, after = self._templates[number]
+            return before + json.dumps(line["token"]).encode("ascii") + after
+        thought = line.get("thought", UNSET)
+        # A delta of a thought has no content, not an empty one: clients begin to show the answer at the first.
+        content = UNSET if thought and not line["token"] else line["token"]
+        delta = ChoiceDelta(content=content, reasoning_content=thought)
+        return self._event([ChunkChoice(index=number, delta=delta, logprobs=self._logprobs(line))])
 
     def _call_events(self, number: int, line: WireLine, events: list[CallEvent]) -> bytes:
         """Render the text and calls that a line has released; log-probabilities come with the first of them."""
@@ -81,13 +85,6 @@ class ChatChunkWriter:
     def _logprobs(self, line: WireLine) -> ChoiceLogprobs | None:
         likely = line.get("logprobs")
         return ChoiceLogprobs(content=[token_logprob(likely, self._tokenizer)]) if likely else None
-
-    def _token_event(self, number: int, line: WireLine) -> bytes:
-        thought = line.get("thought", UNSET)
-        # A delta of a thought has no content, not an empty one: clients begin to show the answer at the first.
-        content = UNSET if thought and not line["token"] else line["token"]
-        delta = ChoiceDelta(content=content, reasoning_content=thought)
-        return self._event([ChunkChoice(index=number, delta=delta, logprobs=self._logprobs(line))])
 
     def status(self, number: int, line: WireLine) -> bytes:
         # With a choice and a text: many clients look at the first choice of every chunk.

@@ -70,7 +70,7 @@ async def _events(accepted: AcceptedCall, caller: Caller, writer: ChunkWriter) -
         async with aclosing(choice_lines(accepted, caller)) as source:
             async for number, line in source:
                 if line is not None and line["done"]:
-                    lasts[number] = _checked(line)
+                    lasts[number] = line
                 if chunk := PING if line is None else _chunk(writer, number, line, began_at):
                     yield chunk
         if len(lasts) < len(accepted.turns):
@@ -84,15 +84,11 @@ async def _events(accepted: AcceptedCall, caller: Caller, writer: ChunkWriter) -
     yield DONE
 
 
-def _checked(line: WireLine) -> WireLine:
-    if "error" in line:
-        # The id of an answer that ended stands beside its error, that of a broken stream within it.
-        raise failure(line["error"], line.get("generation_id") or line["error"]["generation_id"])
-    return line
-
-
 def _chunk(writer: ChunkWriter, number: int, line: WireLine, began_at: float) -> bytes:
     if line["done"]:
+        if "error" in line:
+            # The id of an answer that ended stands beside its error, that of a broken stream within it.
+            raise failure(line["error"], line.get("generation_id") or line["error"]["generation_id"])
         return writer.ended(number, line)
     if "generation_id" in line:
         return writer.started(number, line)

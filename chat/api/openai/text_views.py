@@ -77,14 +77,7 @@ def tokenize(request: HttpRequest, caller: Caller) -> TokenizeAnswer:
     if not body.with_pieces:
         return TokenizeAnswer(tokens=list(tokens))
     pieces = spelled(tokens)
-    return TokenizeAnswer(tokens=[_piece(token, piece) for token, piece in zip(tokens, pieces, strict=True)])
-
-
-def _piece(token: int, piece: bytes) -> TokenPiece:
-    try:
-        return TokenPiece(id=token, piece=piece.decode())
-    except UnicodeDecodeError:
-        return TokenPiece(id=token, piece=list(piece))
+    return TokenizeAnswer(tokens=[TokenPiece.of(token, piece) for token, piece in zip(tokens, pieces, strict=True)])
 
 
 @_answered_in_thread

@@ -16,7 +16,6 @@ from chat.schemas.openai.rendering import token_logprob
 from chat.schemas.responses.answers import (
     FunctionCallItem,
     OutputItem,
-    OutputMessage,
     OutputText,
     ReasoningItem,
     ReasoningText,
@@ -36,7 +35,7 @@ from chat.schemas.responses.events import (
     TextDeltaEvent,
     TextDoneEvent,
 )
-from chat.schemas.responses.output import GrowingItem, GrowingOutput, ItemBegan, ItemGrew, OutputKind, OutputStep
+from chat.schemas.responses.output import GrowingOutput, ItemBegan, ItemGrew, OutputKind, OutputStep
 from chat.schemas.responses.rendering import (
     ended_response,
     finish,
@@ -102,12 +101,10 @@ class ResponseEventWriter:
     def _step(self, step: OutputStep) -> bytes:
         if isinstance(step, ItemGrew):
             return self._grown(step)
-        rendered = output_item(step.item, self._generation)
-        if isinstance(step, ItemBegan):
-            return self._added(step.item, rendered)
-        return self._done(step.item.index, rendered)
-
-    def _added(self, item: GrowingItem, rendered: OutputItem) -> bytes:
+        item = step.item
+        rendered = output_item(item, self._generation)
+        if not isinstance(step, ItemBegan):
+            return self._done(item.index, rendered)
         place = {"item_id": rendered.id, "output_index": item.index}
         self._templates[item.kind] = self._template(item.kind, place)
         events = self._event(OutputItemEvent, type="response.output_item.added", output_index=item.index, item=rendered)
@@ -137,17 +134,14 @@ class ResponseEventWriter:
             events = self._event(ReasoningDoneEvent, **place, text=part.text)
             events += self._event(ContentPartEvent, type="response.content_part.done", **place, part=part)
         else:
-            events = self._message_done(rendered, place)
+            message_part, events = rendered.content[0], b""
+            for number, annotation in enumerate(message_part.annotations):
+                events += self._event(TextAnnotationEvent, **place, annotation_index=number, annotation=annotation)
+            events += self._event(TextDoneEvent, **place, text=message_part.text, logprobs=message_part.logprobs)
+            events += self._event(ContentPartEvent, type="response.content_part.done", **place, part=message_part)
         return events + self._event(
             OutputItemEvent, type="response.output_item.done", output_index=index, item=rendered
         )
-
-    def _message_done(self, rendered: OutputMessage, place: dict[str, Any]) -> bytes:
-        part, events = rendered.content[0], b""
-        for number, annotation in enumerate(part.annotations):
-            events += self._event(TextAnnotationEvent, **place, annotation_index=number, annotation=annotation)
-        events += self._event(TextDoneEvent, **place, text=part.text, logprobs=part.logprobs)
-        return events + self._event(ContentPartEvent, type="response.content_part.done", **place, part=part)
 
     def _template(self, kind: OutputKind, place: dict[str, Any]) -> tuple[bytes, bytes, bytes]:
         event = _DELTAS[kind](sequence_number=_NUMBER, **place, delta=_MARK)

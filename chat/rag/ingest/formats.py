@@ -63,7 +63,9 @@ def read(path: Path, encoding: str = "") -> tuple[str, int]:
         data = path.read_bytes()
     except OSError as error:
         raise FileUnreadable(f"cannot be read: {error.strerror or error}") from error
-    name, codec = (encoding, encoding) if encoding else _marked_encoding(data)
+    # Editors of Windows write UTF-16 and UTF-32 with a byte order mark.
+    marked = (names for mark, names in MARKS if data.startswith(mark))
+    name, codec = (encoding, encoding) if encoding else next(marked, ("UTF-8", "utf-8-sig"))
     try:
         text, n_replaced = data.decode(codec), 0
     except UnicodeDecodeError as error:
@@ -74,11 +76,6 @@ def read(path: Path, encoding: str = "") -> tuple[str, int]:
     if "\0" in text:
         raise FileUnreadable("is not a text file")
     return text, n_replaced
-
-
-def _marked_encoding(data: bytes) -> tuple[str, str]:
-    """Return name and codec; editors of Windows write UTF-16 and UTF-32 with a byte order mark."""
-    return next((names for mark, names in MARKS if data.startswith(mark)), ("UTF-8", "utf-8-sig"))
 
 
 def parse(text: str, path: Path, forced: FileFormat | None = None) -> ParsedFile:

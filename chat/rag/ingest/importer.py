@@ -136,7 +136,9 @@ class _FileImport:
     def _completed(self, transcript: TranscriptIn) -> TranscriptIn:
         """Return the recording with job id, title, time and renamed speakers."""
         names = self.options.speakers
-        job_id = transcript.job_id or self._job_id(transcript.session_id)
+        digest = hashlib.sha256(transcript.session_id.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+        # Without an id of its own, a file is one recording, or one for each session that it names.
+        job_id = transcript.job_id or (f"{self.prefix}/{digest}" if transcript.session_id else self.prefix)
         return replace(
             transcript,
             job_id=job_id,
@@ -146,11 +148,6 @@ class _FileImport:
             title=transcript.title or self.report.path.stem,
             recorded_at=self._recorded_at(transcript, job_id),
         )
-
-    def _job_id(self, session_id: str) -> str:
-        """Return an id for a recording that has none: a file is one, or one for each session that it names."""
-        digest = hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()[:24]
-        return f"{self.prefix}/{digest}" if session_id else self.prefix
 
     def _recorded_at(self, transcript: TranscriptIn, job_id: str) -> datetime:
         moment = self.recording_time.or_default(transcript.recorded_at)

@@ -36,7 +36,11 @@ def allowed_rows(snapshot: VectorSnapshot, query: RetrievalQuery) -> Mask:
     if filters.end_date is not None:
         allowed &= snapshot.columns.said_at < _end("end_date", filters.end_date, zone).timestamp()
     if filters.last_n_transcripts is not None:
-        allowed &= np.isin(snapshot.columns.transcript, _recent(query.owner or SHARED, filters.last_n_transcripts))
+        n_transcripts = max(0, min(filters.last_n_transcripts, 1_000_000))
+        with connection.cursor() as cursor:
+            cursor.execute(RECENT_TRANSCRIPTS, [SHARED, query.owner or SHARED, n_transcripts])
+            recent = [row[0] for row in cursor.fetchall()]
+        allowed &= np.isin(snapshot.columns.transcript, recent)
     return allowed
 
 
@@ -48,12 +52,6 @@ def in_span(snapshot: VectorSnapshot, span: DateSpan, zone: tzinfo) -> Mask:
     if span.end:
         inside &= snapshot.columns.said_at < _midnight(_next(span.end), zone).timestamp()
     return inside
-
-
-def _recent(owner: str, n: int) -> list[int]:
-    with connection.cursor() as cursor:
-        cursor.execute(RECENT_TRANSCRIPTS, [SHARED, owner, max(0, min(n, 1_000_000))])
-        return [row[0] for row in cursor.fetchall()]
 
 
 def _moment(name: str, text: str, zone: tzinfo) -> datetime:

@@ -23,7 +23,6 @@ from chat.rag.search.query_understanding import QueryHints, understand_query, wi
 from chat.rag.search.relevance import related
 from chat.rag.search.results import Hit
 from chat.rag.vectors import embedding
-from chat.rag.vectors.embedding import Vectors
 from chat.rag.vectors.index import VectorIndex
 from chat.rag.vectors.snapshot import Mask, Rows, Scores, VectorSnapshot
 
@@ -66,10 +65,14 @@ class Rankings:
         """Run both searches."""
         has_words = any(map(str.isalnum, query.text))
         vector = _question_vector(query.text, snapshot, hints) if has_words else None
+        by_meaning = NO_HITS
+        if vector is not None:
+            rows, cosines = snapshot.similarities(vector, allowed)
+            by_meaning = rows, embedding.similarities(cosines, vector, snapshot.encoding)
         age_days = (query.now.timestamp() - snapshot.columns.said_at) / DAY_SECS
         return cls(
             allowed=allowed,
-            vector=NO_HITS if vector is None else _similarities(vector, snapshot, allowed),
+            vector=by_meaning,
             words=fulltext.matches(query.text, snapshot, allowed),
             # A time in the future counts as now.
             recency=np.exp2(-np.maximum(age_days, 0.0) / settings.RAG_RECENCY_HALF_LIFE_DAYS),
@@ -156,11 +159,6 @@ def _question_vector(text: str, snapshot: VectorSnapshot, hints: QueryHints) -> 
         return vector
     between: Vectors = (vector + other) / np.linalg.norm(vector + other)
     return between
-
-
-def _similarities(vector: Vectors, snapshot: VectorSnapshot, allowed: Mask) -> tuple[Rows, Scores]:
-    rows, cosines = snapshot.similarities(vector, allowed)
-    return rows, embedding.similarities(cosines, vector, snapshot.encoding)
 
 
 def _hinted_rows(query: RetrievalQuery, snapshot: VectorSnapshot, allowed: Mask, hints: QueryHints) -> list[Mask]:

@@ -38,13 +38,9 @@ def names_in(text: str) -> frozenset[str]:
     for match in WORD.finditer(text):
         # The first word of a sentence is capitalised in any case.
         starts_sentence = end == 0 or SENTENCE_END.search(text, end, match.start()) is not None
-        if _is_name(match[0], starts_sentence=starts_sentence):
-            names.update(words(match[0]))
+        word = match[0]
+        has_digit = any(map(str.isdigit, word))
+        if len(word) > 2 if has_digit else word[0].isupper() and not starts_sentence:
+            names.update(words(word))
         end = match.end()
     return frozenset(names - STOP_WORDS)
-
-
-def _is_name(word: str, *, starts_sentence: bool) -> bool:
-    if any(map(str.isdigit, word)):
-        return len(word) > 2
-    return word[0].isupper() and not starts_sentence

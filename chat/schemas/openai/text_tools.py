@@ -1,6 +1,6 @@
 """Bodies and answers of /v1/embeddings, /tokenize, /detokenize and /apply-template."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from msgspec import Meta, Struct
 
@@ -68,6 +68,13 @@ class TokenPiece(Struct, frozen=True, kw_only=True):
 
     id: int
     piece: str | list[int]
+
+    @classmethod
+    def of(cls, token: int, piece: bytes) -> Self:
+        try:
+            return cls(id=token, piece=piece.decode())
+        except UnicodeDecodeError:
+            return cls(id=token, piece=list(piece))
 
 
 class TokenizeAnswer(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
 from chat.rag.vectors.encoders.base import (
     DIMENSIONS,
@@ -130,7 +129,9 @@ class _Layers:
     def product(self, hidden: str, name: str, n_inputs: int, n_outputs: int) -> str:
         """Multiply with a matrix of 4 bits."""
         blocks = self.file.blocks(name, n_inputs)
-        weights = self.graph.constant(name, _neighbours_packed(nibbles(blocks)))
+        halves = nibbles(blocks)
+        # MatMulNBits reads two neighbours from a byte.
+        weights = self.graph.constant(name, (halves[..., 0::2] | halves[..., 1::2] << 4).astype(np.uint8))
         factors = self.graph.constant(f"{name}.scales", scales(blocks).reshape(-1))
         return self.graph.node(
             "MatMulNBits",
@@ -157,8 +158,3 @@ class _Layers:
 
     def constant(self, name: str) -> str:
         return self.graph.constant(name, self.file.floats(name))
-
-
-def _neighbours_packed(weights: NDArray[np.uint8]) -> Bytes:
-    """Pack two neighbours into a byte, as MatMulNBits reads them."""
-    return (weights[..., 0::2] | weights[..., 1::2] << 4).astype(np.uint8)

@@ -34,16 +34,13 @@ class UnigramTokenizer:
         """Return the ids of all pieces. No piece has a space inside, so that words are divided one by one."""
         ids: list[int] = []
         for word in text.translate(self.pieces.replacements).split():
-            ids += self._word(SPACE + word)
+            marked = SPACE + word
+            if marked not in self.cache:
+                if len(self.cache) > MAX_CACHED_WORDS:
+                    self.cache.clear()
+                self.cache[marked] = self._best_division(marked)
+            ids += self.cache[marked]
         return ids
-
-    def _word(self, word: str) -> list[int]:
-        known = self.cache.get(word)
-        if known is None:
-            if len(self.cache) > MAX_CACHED_WORDS:
-                self.cache.clear()
-            known = self.cache[word] = self._best_division(word)
-        return known
 
     def _best_division(self, word: str) -> list[int]:
         """Return the pieces on the best path to the end (Viterbi)."""
