@@ -35,11 +35,12 @@ class UnigramTokenizer:
         ids: list[int] = []
         for word in text.translate(self.pieces.replacements).split():
             marked = SPACE + word
-            if marked not in self.cache:
+            division = self.cache.get(marked)
+            if division is None:
                 if len(self.cache) > MAX_CACHED_WORDS:
                     self.cache.clear()
-                self.cache[marked] = self._best_division(marked)
-            ids += self.cache[marked]
+                division = self.cache[marked] = self._best_division(marked)
+            ids += division
         return ids
 
     def _best_division(self, word: str) -> list[int]:
