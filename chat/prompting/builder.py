@@ -8,7 +8,7 @@ from chat.enums import Effort, Strategy
 from chat.errors import ContextOverflow
 from chat.prompting.chat_format import ChatFormat
 from chat.prompting.chat_templates import get_format
-from chat.prompting.context_window import ContextWindow, Exchange, HistorySummary, RenderedPrompt
+from chat.prompting.context_window import ContextWindow, Exchange, HistorySummary
 from chat.prompting.message_groups import DialogueMessage, MessageGroup, group_messages
 from chat.prompting.system_prompt import choose_sources, system_prompt_of
 from chat.prompting.text_splitter import beginning
@@ -128,24 +128,9 @@ class PromptBuilder:
             sources=sources,
             answer_key=self.format.generated_key,
             highest_label=len(sources) or None,
-            history_note=self._history_note(prompt),
+            history_note=self.summary.note_of(prompt),
             may_need_summary=self.budget.strategy is Strategy.SUMMARIZE
             and (prompt.n_left_out > 0 or len(prompt.ids) + self.budget.max_tokens > self.budget.summary_trigger),
             chat_format=self.format,
             context_size=self.budget.context_size,
         )
-
-    def _history_note(self, prompt: RenderedPrompt) -> dict[str, Any]:
-        """Empty while the prompt holds every message word for word."""
-        if not (prompt.n_left_out or prompt.n_summarized):
-            return {}
-        note: dict[str, Any] = {"strategy": Strategy.TRUNCATE.value, "messages_left_out": prompt.n_left_out}
-        if prompt.n_summarized:
-            note |= {
-                "strategy": Strategy.SUMMARIZE.value,
-                "messages_summarized": prompt.n_summarized,
-                "summary_version": self.summary.version,
-            }
-        if prompt.n_left_out and self.summary.problem:
-            note["summary"] = self.summary.problem
-        return note

@@ -16,6 +16,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from chat.enums import Strategy
 from chat.prompting.chat_format import ChatFormat, PastTurn
@@ -64,6 +65,21 @@ class HistorySummary:
     n_messages: int = 0
     version: int = 0
     problem: str = ""
+
+    def note_of(self, prompt: RenderedPrompt) -> dict[str, Any]:
+        """Describe a prompt with this summary; empty while it holds every message word for word."""
+        if not (prompt.n_left_out or prompt.n_summarized):
+            return {}
+        note: dict[str, Any] = {"strategy": Strategy.TRUNCATE.value, "messages_left_out": prompt.n_left_out}
+        if prompt.n_summarized:
+            note |= {
+                "strategy": Strategy.SUMMARIZE.value,
+                "messages_summarized": prompt.n_summarized,
+                "summary_version": self.version,
+            }
+        if prompt.n_left_out and self.problem:
+            note["summary"] = self.problem
+        return note
 
 
 @dataclass(frozen=True)

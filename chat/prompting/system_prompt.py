@@ -5,7 +5,6 @@ Counts tokens with a function of its caller; knows neither turns nor chat format
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from django.conf import settings
 
@@ -102,14 +101,8 @@ def choose_sources(
             continue
         left -= _cost(fitting, count_tokens)
         chosen.append(fitting)
-    chosen.sort(key=_age)
+    chosen.sort(key=lambda source: source.age_key)
     return tuple(replace(source, label=str(number)) for number, source in enumerate(chosen, 1))
-
-
-def _age(source: Source) -> tuple[bool, datetime, float]:
-    if source.kind == DOCUMENT:
-        return False, datetime.min.replace(tzinfo=UTC), 0.0  # the sort is stable: as sent
-    return True, source.moment or datetime.min.replace(tzinfo=UTC), source.start_time or 0.0
 
 
 def _beginning(source: Source, n_chars: int) -> Source:

@@ -55,6 +55,15 @@ class _Template:
         conversations = [marked_conversation(shape, takes_system=self.takes_system) for shape in shapes]
         return render(self.source, bos=self.bos, eos=self.eos, conversations=conversations, options=self.options)
 
+    def checked_texts(self) -> dict[Shape, TemplateRendering]:
+        """Return the renderings that a layout is read from. Raises TemplateUnusable."""
+        shapes = [*checked_shapes(has_system=False), *checked_shapes(has_system=True)]
+        texts = dict(zip(shapes, self.render(shapes), strict=True))
+        for shape, rendering in texts.items():
+            if not any(shape.thoughts) and not shows_all(rendering.text, shape):
+                raise TemplateUnusable(f"the chat template cannot render a plain dialogue: {_problem(rendering)}")
+        return texts
+
 
 class TemplateFormat(ChatFormat):
     """Raises TemplateUnusable for a template that cannot render a plain dialogue."""
@@ -67,7 +76,7 @@ class TemplateFormat(ChatFormat):
         if any(char in template for char in MARK_CHARS):
             raise TemplateUnusable("the chat template contains characters of the private use area")
         self._template = _usable(template, tokenizer, effort)
-        texts = _checked_texts(self._template)
+        texts = self._template.checked_texts()
         plain = _layout(texts, has_system=False)
         self._plain = plain
         self._with_system = _layout(texts, has_system=True)
@@ -185,15 +194,6 @@ def _usable(source: str, tokenizer: Tokenizer, effort: Effort | None) -> _Templa
             return _Template(source, template.bos, template.eos, options, takes_system)
         refusal = plain
     raise TemplateUnusable(f"the chat template cannot render a plain dialogue: {_problem(refusal)}")
-
-
-def _checked_texts(template: _Template) -> dict[Shape, TemplateRendering]:
-    shapes = [*checked_shapes(has_system=False), *checked_shapes(has_system=True)]
-    texts = dict(zip(shapes, template.render(shapes), strict=True))
-    for shape, rendering in texts.items():
-        if not any(shape.thoughts) and not shows_all(rendering.text, shape):
-            raise TemplateUnusable(f"the chat template cannot render a plain dialogue: {_problem(rendering)}")
-    return texts
 
 
 def _problem(rendering: TemplateRendering) -> str:

@@ -47,6 +47,13 @@ class Source:
         """Time at which it was said or written, or None."""
         return parse_time(self.time or "")
 
+    @property
+    def age_key(self) -> tuple[bool, datetime, float]:
+        """Sorts documents before memories, and those from the oldest to the newest."""
+        if self.kind == DOCUMENT:
+            return False, datetime.min.replace(tzinfo=UTC), 0.0  # the sort is stable: as sent
+        return True, self.moment or datetime.min.replace(tzinfo=UTC), self.start_time or 0.0
+
     def as_wire(self) -> dict[str, Any]:
         """Return the wire form without ``cited``, which depends on the answer."""
         times = {"time": self.time} if self.start_time is None else {"time": self.time, "start_time": self.start_time}

@@ -54,6 +54,17 @@ class TurnContext:
     strategy: Strategy
     summary: HistorySummary
 
+    @property
+    def conversation_read(self) -> Conversation | None:
+        """The stored conversation whose messages a turn reads that is not stored itself."""
+        return self.fork.source if self.fork else self.conversation
+
+    @property
+    def cache_tags(self) -> list[str]:
+        """A fork that is not stored has its tokens from the conversation that it would have left."""
+        owner = self.conversation if self.validated.request.store else self.conversation_read
+        return [owner.cache_tag] if owner else []
+
 
 def load_context(validated: ValidatedRequest, *, may_continue: bool = True) -> TurnContext:
     """Without ``may_continue`` a sent history begins a new conversation. Raises NotFound, ConversationBusy and

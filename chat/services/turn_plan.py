@@ -1,6 +1,7 @@
 """Step 4 of a turn: plan its prompt within the token budget. Retrieves and stores nothing."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from django.conf import settings
 
@@ -8,6 +9,7 @@ from chat.enums import Strategy
 from chat.errors import InvalidRequest
 from chat.prompting.builder import BuiltPrompt, PromptBuilder
 from chat.rag.sources import source_from_context
+from chat.schemas.requests import RESPONSE
 from chat.services.turn_context import TurnContext
 from chat.services.turn_preparation import Preparation
 from chat.summarization.long_input import placeholder
@@ -21,6 +23,21 @@ class TurnPlan:
     context: TurnContext
     prompt: BuiltPrompt
     preparation: Preparation | None
+
+    def details(self, *, is_stored: bool) -> dict[str, Any]:
+        """Return the details of an answer's generation."""
+        request = self.context.validated.request
+        response: dict[str, Any] = {}
+        if request.response:
+            response[RESPONSE] = {**request.response, "n_input": len(self.context.new_messages)}
+        if self.preparation:
+            return {"preparation": self.preparation.as_json(), **response}
+        details: dict[str, Any] = {"history": self.prompt.history_note, **response}
+        if request.metadata:
+            details["metadata"] = dict(request.metadata)
+        if not is_stored:
+            details["sources"] = [source.as_wire() for source in self.prompt.sources]
+        return details
 
 
 def plan_turn(context: TurnContext) -> TurnPlan:

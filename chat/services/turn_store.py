@@ -1,13 +1,10 @@
 """Step 5 of a turn: store its rows in one transaction. Its commit sends the wake-up message to the workers."""
 
-from typing import Any
-
 from django.db import transaction
 
 from chat.models import Conversation, Message, Retrieval, Role
 from chat.prompting.message_groups import update_renderings
 from chat.prompting.sequence_params import sequence_params, timeout_secs
-from chat.schemas.requests import RESPONSE
 from chat.services.turn_context import TurnContext
 from chat.services.turn_plan import TurnPlan
 from chat.services.turn_preparation import PREPARE_TASK
@@ -40,7 +37,7 @@ def store_turn(plan: TurnPlan, *, idempotency_key: str | None, request_digest: s
     if conversation:
         _lock(conversation, context)
     else:
-        owner = _conversation_read(context)
+        owner = context.conversation_read
         if owner and Conversation.objects.select_for_update().filter(pk=owner.pk).first() is None:
             raise ConversationChanged  # deleted; a later deletion waits for the lock, and finds this generation
     generation = _create_generation(plan, 0, idempotency_key=idempotency_key, request_digest=request_digest)
@@ -75,11 +72,6 @@ def _lock(conversation: Conversation, context: TurnContext) -> None:
         raise ConversationChanged  # the prompt was rendered under the former system prompt
     conversation.title = locked.title or conversation.title
     conversation.save(update_fields=["title", "title_folded", "updated_at"])
-
-
-def _conversation_read(context: TurnContext) -> Conversation | None:
-    """Return the stored conversation whose messages a turn reads that is not stored itself."""
-    return context.fork.source if context.fork else context.conversation
 
 
 def _store_messages(plan: TurnPlan) -> None:
@@ -124,33 +116,10 @@ def _create_generation(
         follow_up_task=AFTER_ANSWER_TASK if may_follow else "",
         timeout_secs=timeout_secs(request),
         session_id=request.session_id,
-        details=_details(plan, is_stored=is_stored),
+        details=plan.details(is_stored=is_stored),
         ephemeral=not is_stored,
-        cache_tags=_cache_tags(plan),
+        cache_tags=plan.context.cache_tags,
         idempotency_key=idempotency_key,
         request_digest=request_digest,
         dialogue_digest=plan.context.new_messages[-1].history_digest if is_stored else "",
     )
-
-
-def _cache_tags(plan: TurnPlan) -> list[str]:
-    """A fork that is not stored has its tokens from the conversation that it would have left."""
-    context = plan.context
-    is_stored = context.validated.request.store
-    owner = context.conversation if is_stored else _conversation_read(context)
-    return [owner.cache_tag] if owner else []
-
-
-def _details(plan: TurnPlan, *, is_stored: bool) -> dict[str, Any]:
-    request = plan.context.validated.request
-    response: dict[str, Any] = {}
-    if request.response:
-        response[RESPONSE] = {**request.response, "n_input": len(plan.context.new_messages)}
-    if plan.preparation:
-        return {"preparation": plan.preparation.as_json(), **response}
-    details: dict[str, Any] = {"history": plan.prompt.history_note, **response}
-    if request.metadata:
-        details["metadata"] = dict(request.metadata)
-    if not is_stored:
-        details["sources"] = [source.as_wire() for source in plan.prompt.sources]
-    return details

@@ -49,6 +49,16 @@ class ReaderHandle:
     client: "subscribers.Client"
     is_over: bool = False
 
+    async def count(self) -> None:
+        """Raises StoreUnavailable."""
+        await subscribers.refresh(self.generation_id, self.reader_id, self.client)
+
+    async def keep_counted(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_SECS)
+            with suppress(StoreUnavailable):  # repeated before the entry expires
+                await self.count()
+
 
 @asynccontextmanager
 async def counted_reader(generation_id: UUID, *, caller: Caller, stops: bool) -> AsyncIterator[ReaderHandle]:
@@ -59,11 +69,11 @@ async def counted_reader(generation_id: UUID, *, caller: Caller, stops: bool) ->
     # From here on: a client that leaves while it is being counted must stop its answer, too.
     try:
         try:
-            await subscribers.refresh(reader.generation_id, reader.reader_id, reader.client)
+            await reader.count()
         except StoreUnavailable as error:
             # An uncounted reader is better than a refused one: the database may still serve the answer.
             log.warning("reader not counted yet generation=%s error=%s", reader.generation_id, error)
-        refreshing = asyncio.create_task(_refresh(reader))
+        refreshing = asyncio.create_task(reader.keep_counted())
         yield reader
     finally:
         if refreshing is not None:
@@ -85,13 +95,6 @@ def expect_reader(generation_id: UUID, *, caller: Caller) -> None:
             await _stop_unless_read(generation_id, caller, settings.STREAM_GRACE_SECS)
 
     spawn(stop_if_never_read())
-
-
-async def _refresh(reader: ReaderHandle) -> None:
-    while True:
-        await asyncio.sleep(REFRESH_SECS)
-        with suppress(StoreUnavailable):  # repeated before the entry expires
-            await subscribers.refresh(reader.generation_id, reader.reader_id, reader.client)
 
 
 async def _leave(reader: ReaderHandle, caller: Caller, grace_secs: float | None) -> None:

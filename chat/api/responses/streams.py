@@ -35,8 +35,7 @@ async def _events(accepted: AcceptedTurn, caller: Caller, writer: ResponseEventW
         async with aclosing(lines_and_pings(accepted.turn, caller=caller, stops=accepted.stops)) as source:
             async for line in source:
                 is_over = bool(line and line["done"])
-                events = await _ended(line, caller, accepted, writer) if line and is_over else _chunk(writer, line)
-                if events:
+                if events := await _chunk(writer, accepted, caller, line):
                     yield events
         if not is_over:
             raise restarting(accepted)
@@ -50,18 +49,16 @@ def restarting(accepted: AcceptedTurn) -> Unavailable:
     return Unavailable(f"this process ends; go on at {path} with starting_after", code="restarting", retry_after_secs=1)
 
 
-def _chunk(writer: ResponseEventWriter, line: WireLine | None) -> bytes:
+async def _chunk(writer: ResponseEventWriter, accepted: AcceptedTurn, caller: Caller, line: WireLine | None) -> bytes:
     if line is None:
         return PING
+    if line["done"]:
+        # Its row may be gone, or the stream may have failed before the row ended.
+        generation_id = accepted.turn.generation_id
+        generation = await in_thread(turns.get_generation, caller=caller, generation_id=generation_id)
+        if not generation.is_ended or "usage" not in line:
+            raise failure(line["error"], str(generation_id))
+        return writer.ended(generation, line)
     if "generation_id" in line:
         return writer.started()
     return status_comment(line) if "status" in line else writer.token(line)
-
-
-async def _ended(line: WireLine, caller: Caller, accepted: AcceptedTurn, writer: ResponseEventWriter) -> bytes:
-    # Its row may be gone, or the stream may have failed before the row ended.
-    generation_id = accepted.turn.generation_id
-    generation = await in_thread(turns.get_generation, caller=caller, generation_id=generation_id)
-    if not generation.is_ended or "usage" not in line:
-        raise failure(line["error"], str(generation_id))
-    return writer.ended(generation, line)

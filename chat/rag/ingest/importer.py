@@ -139,6 +139,11 @@ class _FileImport:
         digest = hashlib.sha256(transcript.session_id.encode("utf-8", "surrogatepass")).hexdigest()[:24]
         # Without an id of its own, a file is one recording, or one for each session that it names.
         job_id = transcript.job_id or (f"{self.prefix}/{digest}" if transcript.session_id else self.prefix)
+        moment = self.recording_time.or_default(transcript.recorded_at)
+        if not (transcript.recorded_at or self.recording_time.survives_touch):
+            # A copy or a checkout changes the modification time, but not the time of the recording.
+            previous = Transcript.objects.filter(owner=self.options.owner, job_id=job_id).first()
+            moment = previous.created_at if previous else moment
         return replace(
             transcript,
             job_id=job_id,
@@ -146,16 +151,8 @@ class _FileImport:
                 replace(line, speaker=names.get(line.speaker, line.speaker)) for line in transcript.segments
             ),
             title=transcript.title or self.report.path.stem,
-            recorded_at=self._recorded_at(transcript, job_id),
+            recorded_at=moment,
         )
-
-    def _recorded_at(self, transcript: TranscriptIn, job_id: str) -> datetime:
-        moment = self.recording_time.or_default(transcript.recorded_at)
-        if transcript.recorded_at or self.recording_time.survives_touch:
-            return moment
-        # A copy or a checkout changes the modification time, but not the time of the recording.
-        previous = Transcript.objects.filter(owner=self.options.owner, job_id=job_id).first()
-        return previous.created_at if previous else moment
 
     def _with_key(self, note: NoteIn) -> NoteIn:
         title = note.title or self.report.path.stem

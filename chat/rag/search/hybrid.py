@@ -23,6 +23,7 @@ from chat.rag.search.query_understanding import QueryHints, understand_query, wi
 from chat.rag.search.relevance import related
 from chat.rag.search.results import Hit
 from chat.rag.vectors import embedding
+from chat.rag.vectors.embedding import Vectors
 from chat.rag.vectors.index import VectorIndex
 from chat.rag.vectors.snapshot import Mask, Rows, Scores, VectorSnapshot
 
@@ -78,6 +79,26 @@ class Rankings:
             recency=np.exp2(-np.maximum(age_days, 0.0) / settings.RAG_RECENCY_HALF_LIFE_DAYS),
         )
 
+    def scores(self, snapshot: VectorSnapshot, hints: QueryHints, hinted: list[Mask]) -> Points:
+        """Return the score of each row; 0 or less for rows that neither search returned."""
+        scores = np.full(len(snapshot), -np.inf)
+        rows, similarities = self.vector
+        scores[rows] = np.maximum(similarities, MIN_SIMILARITY)
+        rows, shares = self.text
+        scores[rows] = np.maximum(scores[rows], 0.0) + WEIGHT_TEXT * shares
+        if not len(self.vector[0]) and not len(rows):
+            # A question without words: the newest rows.
+            scores[self.allowed] = MIN_SIMILARITY
+        is_found = np.isfinite(scores)
+        for mask in hinted:
+            scores[mask & is_found] += GAIN_HINTED * len(hinted) ** -0.5
+        scores[is_found] += GAIN_RECENT * self.recency[is_found]
+        if hints.is_latest or not (len(self.vector[0]) or len(rows)):
+            near_best = np.flatnonzero(scores >= scores.max() - NEAR)
+            newest = best(near_best, snapshot.columns.said_at[near_best].astype(np.float64), MIN_DEPTH)
+            scores[newest] += GAIN_NEWEST * 0.5 ** np.arange(len(newest))
+        return scores / BEST_SCORE
+
     def hits(self, snapshot: VectorSnapshot, scores: Points, rows: Rows) -> list[Hit]:
         """Return ``rows`` as hits, with None for a search that did not return the row."""
         parts = []
@@ -118,7 +139,7 @@ def _search(query: RetrievalQuery) -> RetrievalResult:
         return RetrievalResult(understood=hints.as_dict(), note=note)
     rankings = Rankings.of(query, snapshot, allowed, hints)
     hinted = _hinted_rows(query, snapshot, allowed, hints)
-    scores = _scores(snapshot, rankings, hints, hinted)
+    scores = rankings.scores(snapshot, hints, hinted)
     is_candidate = allowed & (scores > 0)
     if query.only_related:
         is_candidate &= related(query.text, len(snapshot), rankings.vector, rankings.words, hints, hinted)
@@ -127,27 +148,6 @@ def _search(query: RetrievalQuery) -> RetrievalResult:
     order = best(rows, scores[rows], 2 * depth)
     sources = results.sources(rankings.hits(snapshot, scores, order), top_k, with_neighbours=query.with_neighbours)
     return RetrievalResult(sources=tuple(sources), understood=hints.as_dict(), note=note)
-
-
-def _scores(snapshot: VectorSnapshot, rankings: Rankings, hints: QueryHints, hinted: list[Mask]) -> Points:
-    """Return the score of each row; 0 or less for rows that neither search returned."""
-    scores = np.full(len(snapshot), -np.inf)
-    rows, similarities = rankings.vector
-    scores[rows] = np.maximum(similarities, MIN_SIMILARITY)
-    rows, shares = rankings.text
-    scores[rows] = np.maximum(scores[rows], 0.0) + WEIGHT_TEXT * shares
-    if not len(rankings.vector[0]) and not len(rows):
-        # A question without words: the newest rows.
-        scores[rankings.allowed] = MIN_SIMILARITY
-    is_found = np.isfinite(scores)
-    for mask in hinted:
-        scores[mask & is_found] += GAIN_HINTED * len(hinted) ** -0.5
-    scores[is_found] += GAIN_RECENT * rankings.recency[is_found]
-    if hints.is_latest or not (len(rankings.vector[0]) or len(rows)):
-        near_best = np.flatnonzero(scores >= scores.max() - NEAR)
-        newest = best(near_best, snapshot.columns.said_at[near_best].astype(np.float64), MIN_DEPTH)
-        scores[newest] += GAIN_NEWEST * 0.5 ** np.arange(len(newest))
-    return scores / BEST_SCORE
 
 
 def _question_vector(text: str, snapshot: VectorSnapshot, hints: QueryHints) -> Vectors | None:

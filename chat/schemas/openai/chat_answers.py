@@ -1,6 +1,6 @@
 """Types of what /v1/chat/completions gives, whole and in chunks."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -45,6 +45,12 @@ class Annotation(Struct, frozen=True, kw_only=True):
     type: Literal["url_citation"] = "url_citation"
     url_citation: UrlCitation
     source: SourceAnswer
+
+    @classmethod
+    def of(cls, start: int, end: int, source: SourceAnswer) -> Self:
+        title, url = source.title or source.speaker, f"memory:{source.doc_id}"
+        citation = UrlCitation(start_index=start, end_index=end, title=title, url=url)
+        return cls(url_citation=citation, source=source)
 
 
 class PromptDetails(Struct, frozen=True, kw_only=True):

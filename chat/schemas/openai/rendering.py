@@ -17,7 +17,6 @@ from chat.schemas.openai.chat_answers import (
     Timings,
     TokenLogprob,
     TopLogprob,
-    UrlCitation,
 )
 from inference.config.tokenizer import Tokenizer
 from inference.engine.text.citation_filter import citation_labels
@@ -75,7 +74,7 @@ def annotations_of(text: str, last: Line) -> list[Annotation]:
     cited = {source["label"]: source for source in last["sources"] if source["cited"]}
     places = _BRACKET.finditer(text) if cited else ()
     return [
-        _annotation(place.start(), place.end(), cited[label])
+        Annotation.of(place.start(), place.end(), msgspec.convert(cited[label], SourceAnswer))
         for place in places
         for label in map(str, sorted(citation_labels(place[0])))
         if label in cited
@@ -98,14 +97,6 @@ def _spelled(token: int, tokenizer: Tokenizer) -> tuple[str, bytes]:
     """Return a token's text and bytes; a control token has its name."""
     piece = tokenizer.spelled(token)
     return piece.decode("utf-8", "replace"), piece
-
-
-def _annotation(start: int, end: int, source: Line) -> Annotation:
-    answer = msgspec.convert(source, SourceAnswer)
-    citation = UrlCitation(
-        start_index=start, end_index=end, title=answer.title or answer.speaker, url=f"memory:{answer.doc_id}"
-    )
-    return Annotation(url_citation=citation, source=answer)
 
 
 def _per_second(n_tokens: int, time_ms: float) -> float:

@@ -103,6 +103,20 @@ class ResponseStreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     include_obfuscation: bool | None = None
 
 
+# Fields that a response repeats as they were sent.
+_REPEATED = (
+    "instructions",
+    "previous_response_id",
+    "max_output_tokens",
+    "top_logprobs",
+    "parallel_tool_calls",
+    "max_tool_calls",
+    "user",
+    "safety_identifier",
+    "prompt_cache_key",
+)
+
+
 class ResponseBody(RunOptionsBody, frozen=True, kw_only=True):
     """A turn in the form of OpenAI's Responses. Without ``max_output_tokens`` an answer may take a quarter of the
     context.
@@ -162,6 +176,28 @@ class ResponseBody(RunOptionsBody, frozen=True, kw_only=True):
     def truncation_strategy(self) -> Strategy:
         return Strategy.TRUNCATE if self.truncation == "auto" else Strategy.ERROR
 
+    def call_details(self, request: ChatRequest) -> dict[str, Any]:
+        """Return the facts of the call that its response repeats."""
+        details = set_fields(self, _REPEATED) | {
+            "background": bool(self.background),
+            "store": request.store,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "truncation": self.truncation or "disabled",
+        }
+        if self.metadata:
+            details["metadata"] = dict(self.metadata)
+        if self.tools:
+            details |= {"tools": [msgspec.to_builtins(tool) for tool in self.tools]}
+            details["tool_choice"] = msgspec.to_builtins(self.tool_choice or "auto")
+        if self.text and self.text.format:
+            details["format"] = msgspec.to_builtins(self.text.format)
+        if self.reasoning:
+            details["reasoning"] = msgspec.to_builtins(self.reasoning)
+        if self.text and self.text.verbosity:
+            details["verbosity"] = self.text.verbosity
+        return details
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResponseCall:
@@ -170,20 +206,6 @@ class ResponseCall:
     model: str | None
     is_stream: bool
     is_background: bool
-
-
-# Fields that a response repeats as they were sent.
-_REPEATED = (
-    "instructions",
-    "previous_response_id",
-    "max_output_tokens",
-    "top_logprobs",
-    "parallel_tool_calls",
-    "max_tool_calls",
-    "user",
-    "safety_identifier",
-    "prompt_cache_key",
-)
 
 
 def responses_request(data: object) -> tuple[ResponseCall, ChatRequest]:
@@ -213,7 +235,7 @@ def responses_request(data: object) -> tuple[ResponseCall, ChatRequest]:
         instructions=(body.instructions or "").strip(),
     )
     call = ResponseCall(model=body.model, is_stream=bool(body.stream), is_background=bool(body.background))
-    return call, replace(request, response=_call_details(body, request) | items.facts)
+    return call, replace(request, response=body.call_details(request) | items.facts)
 
 
 def _form(body: ResponseBody, use: ToolUse | None) -> dict[str, Any]:
@@ -236,26 +258,3 @@ def _previous(text: str | None) -> uuid.UUID | None:
     if generation_id is None:
         raise NotFound("there is no such response", field="previous_response_id")
     return generation_id
-
-
-def _call_details(body: ResponseBody, request: ChatRequest) -> dict[str, Any]:
-    """Return the facts of the call that its response repeats."""
-    details = set_fields(body, _REPEATED) | {
-        "background": bool(body.background),
-        "store": request.store,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "truncation": body.truncation or "disabled",
-    }
-    if body.metadata:
-        details["metadata"] = dict(body.metadata)
-    if body.tools:
-        details |= {"tools": [msgspec.to_builtins(tool) for tool in body.tools]}
-        details["tool_choice"] = msgspec.to_builtins(body.tool_choice or "auto")
-    if body.text and body.text.format:
-        details["format"] = msgspec.to_builtins(body.text.format)
-    if body.reasoning:
-        details["reasoning"] = msgspec.to_builtins(body.reasoning)
-    if body.text and body.text.verbosity:
-        details["verbosity"] = body.text.verbosity
-    return details

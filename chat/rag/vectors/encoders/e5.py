@@ -56,7 +56,7 @@ class E5:
             if hashlib.file_digest(content, "sha256").hexdigest() != SHA256:
                 raise ModelMissing("the embedding model is damaged")
         positions = file.floats("emb.pos").reshape(-1, shape.hidden) + file.floats("emb.type")[: shape.hidden]
-        session = start_session(_graph(file, shape))
+        session = start_session(_Layers(Graph(), file, shape).model())
         model = cls(session, UnigramTokenizer(pieces), file.blocks("emb.word", shape.hidden), positions)
         lines = EVERYDAY.read_text(encoding="utf-8").splitlines()
         model.everyday = model.passages([EncoderInput(line) for line in lines]).mean(axis=0)
@@ -88,18 +88,6 @@ class E5:
         return hidden
 
 
-def _graph(file: PackedFile, shape: Shape) -> bytes:
-    """Return the BERT encoder without its first step, the vectors of the pieces, which are too large to copy."""
-    graph = Graph()
-    builder = _Layers(graph, file, shape)
-    hidden = builder.normalised("embedded", "emb.ln.w", "emb.ln.b")
-    for layer in range(shape.layers):
-        hidden = builder.layer(hidden, f"l{layer}")
-    size = ("texts", "tokens", shape.hidden)
-    inputs = {"embedded": ("float32", size), "mask": ("int32", size[:2])}
-    return graph.model(inputs, hidden, size)
-
-
 @dataclass(frozen=True)
 class _Layers:
     """Adds the parts of a layer; names of tensors are those of the file."""
@@ -107,6 +95,15 @@ class _Layers:
     graph: Graph
     file: PackedFile
     shape: Shape
+
+    def model(self) -> bytes:
+        """Return the BERT encoder without its first step, the vectors of the pieces, which are too large to copy."""
+        hidden = self.normalised("embedded", "emb.ln.w", "emb.ln.b")
+        for layer in range(self.shape.layers):
+            hidden = self.layer(hidden, f"l{layer}")
+        size = ("texts", "tokens", self.shape.hidden)
+        inputs = {"embedded": ("float32", size), "mask": ("int32", size[:2])}
+        return self.graph.model(inputs, hidden, size)
 
     def layer(self, hidden: str, name: str) -> str:
         size, inner = self.shape.hidden, self.shape.feed_forward
