@@ -16,22 +16,18 @@ def decompressed(raw: bytes, encoding: str, max_bytes: int) -> bytes:
         return raw
     if name not in GZIP_NAMES:
         raise UnsupportedMediaType(f"the Content-Encoding must be gzip or identity, not {quoted(encoding)}")
+    body = b""
     try:
-        return _gunzipped(raw, max_bytes)
+        # A gzip file may have several members. Each gives at most one byte more than the body may have, however much a
+        # small one would become.
+        while raw:
+            member = zlib.decompressobj(GZIP_WINDOW)
+            body += member.decompress(raw, max_bytes + 1 - len(body))
+            if len(body) > max_bytes:
+                raise body_too_large(max_bytes)
+            if not member.eof:
+                raise InvalidEncoding("the body is cut off: its gzip data has no end")
+            raw = member.unused_data
     except zlib.error as error:
         raise InvalidEncoding("the body is not gzip, although its Content-Encoding says so") from error
-
-
-def _gunzipped(raw: bytes, max_bytes: int) -> bytes:
-    body = b""
-    # A gzip file may have several members. Each gives at most one byte more than the body may have, however much a
-    # small one would become.
-    while raw:
-        member = zlib.decompressobj(GZIP_WINDOW)
-        body += member.decompress(raw, max_bytes + 1 - len(body))
-        if len(body) > max_bytes:
-            raise body_too_large(max_bytes)
-        if not member.eof:
-            raise InvalidEncoding("the body is cut off: its gzip data has no end")
-        raw = member.unused_data
     return body

@@ -33,11 +33,18 @@ from inference.runtime import redis_client
 log = logging.getLogger(__name__)
 
 CHECK_SECS = 1.0
-NO_TEMPLATE = "none"
 
 
 class NotServing(Exception):
     """A dependency answers but is of no use; the text is public."""
+
+    ok: bool | None = False
+
+
+class NotUsed(NotServing):
+    """A dependency that this installation does without."""
+
+    ok = None
 
 
 @dataclass
@@ -78,7 +85,7 @@ async def view(request: HttpRequest) -> JsonResponse:
         _timed(lambda: _worker(facts)),
         _coordinator(),
         _memories(),
-        _chat_template(),
+        _timed(_chat_template),
     )
     fault = (facts.report.coordinator or {}).get("fault") if facts.report and settings.GPU_COORDINATOR_URL else None
     if fault and coordinator.ok:
@@ -115,7 +122,7 @@ async def _timed(check: Callable[[], str]) -> DependencyAnswer:
     except TimeoutError:
         return _check(False, f"no answer within {CHECK_SECS:g} s", _ms(began))
     except NotServing as error:
-        return _check(False, str(error), _ms(began))
+        return _check(error.ok, str(error), _ms(began))
     except (DatabaseError, RedisError, OSError) as error:
         log.warning("health check failed error=%s", error)
         return _check(False, "does not answer", _ms(began))
@@ -145,13 +152,8 @@ def _worker(facts: _HealthFacts) -> str:
     return f"{report.model_name} on {report.device}"
 
 
-async def _chat_template() -> DependencyAnswer:
+def _chat_template() -> str:
     """Check whether dialogues have the form that the model was trained on. Loads the vocabulary at the first call."""
-    check = await _timed(_form_of_dialogues)
-    return replace(check, ok=None) if check.ok and check.detail == NO_TEMPLATE else check
-
-
-def _form_of_dialogues() -> str:
     try:
         chat_format = get_format()
     except ModelUnavailable as error:
@@ -159,7 +161,9 @@ def _form_of_dialogues() -> str:
         raise NotServing("the model file cannot be used") from None
     if chat_format.problem:
         raise NotServing(f"not used: {chat_format.problem}")
-    return "used" if chat_format.name == TemplateFormat.name else NO_TEMPLATE
+    if chat_format.name != TemplateFormat.name:
+        raise NotUsed("none")
+    return "used"
 
 
 async def _coordinator() -> DependencyAnswer:

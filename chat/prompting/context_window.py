@@ -181,21 +181,18 @@ class ContextWindow:
         for index in range(len(exchanges) - 1, -1, -1):
             if n_tokens > self.budget.soft_limit and not is_exact:
                 break
-            follow_ups[index] = self._as_follow_up(exchanges[index])
+            exchange = self._with_own_tokens(exchanges[index])
+            user, answer = exchange.user_rendered, exchange.answer_rendered
+            if user.key != self.follow_up_key:
+                limit = self._limit(exchange.user)
+                user = self._rendered(self.format.later_turn(exchange.user, limit=limit), limit)
+            if answer.key != self.follow_up_key:
+                limit = self._limit(exchange.answer + exchange.thought)
+                ids = self.format.answer(exchange.answer, exchange.thought, limit=limit) if exchange.answer else []
+                answer = self._rendered(ids, limit)
+            follow_ups[index] = replace(exchange, user_rendered=user, answer_rendered=answer)
             n_tokens += exchange_size(follow_ups[index])
         return follow_ups
-
-    def _as_follow_up(self, exchange: Exchange) -> Exchange:
-        exchange = self._with_own_tokens(exchange)
-        user, answer = exchange.user_rendered, exchange.answer_rendered
-        if user.key != self.follow_up_key:
-            limit = self._limit(exchange.user)
-            user = self._rendered(self.format.later_turn(exchange.user, limit=limit), limit)
-        if answer.key != self.follow_up_key:
-            limit = self._limit(exchange.answer + exchange.thought)
-            ids = self.format.answer(exchange.answer, exchange.thought, limit=limit) if exchange.answer else []
-            answer = self._rendered(ids, limit)
-        return replace(exchange, user_rendered=user, answer_rendered=answer)
 
     def _rendered(self, ids: Sequence[int], limit: int | None) -> RenderedTurn:
         is_whole = limit is None or len(ids) <= limit

@@ -7,7 +7,6 @@ Knows no tokens and no budget; the sources themselves are not changed.
 import re
 from collections.abc import Sequence
 
-from chat.local_time import moment_text
 from chat.rag.sources import DOCUMENT, Source
 
 # Here and not only in the system prompt: users may replace that, and a base model continues rules as text. Prompts
@@ -40,7 +39,7 @@ def entry(source: Source) -> str:
     """Return one source under its heading."""
     # The title is free text: in quotes it cannot look like a speaker and a time.
     title = _name(source.title).replace('"', "'")
-    facts = (f'"{title}"' if title else "", _name(source.speaker), _when(source), _name(source.emotion))
+    facts = (f'"{title}"' if title else "", _name(source.speaker), source.time_text, _name(source.emotion))
     description = ", ".join(filter(None, facts)) or source.kind.replace("_", " ")
     return "\n".join(filter(None, (f"[{source.label}] {description}:", quotation(source))))
 
@@ -57,15 +56,6 @@ def quotation(source: Source) -> str:
     if source.kind == DOCUMENT:  # from the client, often code
         return _LABEL_ALONE.sub(r"(\1)", text)
     return _QUOTES.sub('"', _LABEL.sub(r"(\1)", text))
-
-
-def _when(source: Source) -> str:
-    moment = source.moment
-    stamp = moment_text(moment) if moment else ""
-    if source.start_time is None:
-        return stamp
-    minutes, seconds = divmod(max(0, int(source.start_time)), 60)
-    return f"{stamp} at {minutes}:{seconds:02}".strip()
 
 
 def _name(text: str) -> str:

@@ -73,6 +73,11 @@ class TranscriptIn:
     recorded_at: datetime | None = None
 
     @property
+    def length_secs(self) -> float:
+        ends = (segment.end_secs or segment.start_secs or 0.0 for segment in self.segments)
+        return finite(self.duration_secs) or finite(max(ends, default=0.0)) or 0.0
+
+    @property
     def digest(self) -> str:
         """Hash of all fields, stable across processes."""
         facts = json.dumps(asdict(self), sort_keys=True, default=str)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from chat.local_time import moment_text
+
 DOCUMENT, MEMORY, SEGMENT = "document", "memory", "transcript_segment"
 KINDS = {DOCUMENT, MEMORY, SEGMENT}
 MAX_TEXT_CHARS = 200_000
@@ -46,6 +48,15 @@ class Source:
     def moment(self) -> datetime | None:
         """Time at which it was said or written, or None."""
         return parse_time(self.time or "")
+
+    @property
+    def time_text(self) -> str:
+        """The moment, and the place in its recording, for people and the model; empty if neither is known."""
+        stamp = moment_text(self.moment) if self.moment else ""
+        if self.start_time is None:
+            return stamp
+        minutes, seconds = divmod(max(0, int(self.start_time)), 60)
+        return f"{stamp} at {minutes}:{seconds:02}".strip()
 
     @property
     def age_key(self) -> tuple[bool, datetime, float]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from chat.enums import ChatRole, Effort, Strategy
+from chat.errors import InvalidRequest
 from chat.rag.query import SourceFilters
 from chat.rag.sources import ContextItem
 from chat.tool_calling.tools import ToolUse
@@ -103,6 +104,17 @@ class ChatRequest(RunOptions):
     strategy: Strategy | None = None  # None: the conversation's own
     store: bool = True
     has_store_default: bool = False
+
+    @property
+    def only_message(self) -> str:
+        """The text of the one message, of the user, that goes on with a conversation. Raises InvalidRequest."""
+        if self.message is not None:
+            if self.messages:
+                raise InvalidRequest("give either message or messages, not both", field="message")
+            return self.message
+        if len(self.messages) != 1 or self.messages[0].role is not ChatRole.USER:
+            raise InvalidRequest("with conversation_id, messages holds exactly one new user message", field="messages")
+        return self.messages[0].content
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ def validate_request(request: ChatRequest, *, caller: Caller, tokenizer: Tokeniz
     system_prompt, history, question = "", tuple[DialogueMessage, ...](), ""
     is_repeated = request.replaces and request.message is None and not request.messages
     if request.conversation_id and not (is_repeated or request.appends):
-        question = _question_in_conversation(request)
+        question = request.only_message
     elif request.appends or not request.conversation_id:
         system_prompt, history, question = _split_history(request)
     if not is_repeated and not question.strip():
@@ -96,16 +96,6 @@ def raw_prompt_ids(prompt: str | tuple[int, ...], request: CompletionRequest, to
     if len(ids) > limit:
         raise overflow(prompt_tokens=len(ids), is_exact=is_exact)
     return ids
-
-
-def _question_in_conversation(request: ChatRequest) -> str:
-    if request.message is not None:
-        if request.messages:
-            raise InvalidRequest("give either message or messages, not both", field="message")
-        return request.message
-    if len(request.messages) != 1 or request.messages[0].role is not ChatRole.USER:
-        raise InvalidRequest("with conversation_id, messages holds exactly one new user message", field="messages")
-    return request.messages[0].content
 
 
 def _split_history(request: ChatRequest) -> tuple[str, tuple[DialogueMessage, ...], str]:

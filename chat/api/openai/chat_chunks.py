@@ -19,7 +19,7 @@ from chat.schemas.openai.chat_answers import (
 )
 from chat.schemas.openai.rendering import annotations_of, finish_reason, timings_of, token_logprob, usage_of
 from chat.schemas.openai.tool_answers import delta_of
-from chat.schemas.stream_types import PromptProgress, StreamStatus
+from chat.schemas.stream_types import StreamStatus
 from chat.streaming.events import WireLine
 from chat.tool_calling.call_parser import AnswerDelta, CallEvent, ToolCallParser
 
@@ -91,23 +91,17 @@ class ChatChunkWriter:
         choice = ChunkChoice(index=number, delta=ChoiceDelta(content=""))
         status = msgspec.convert(line["status"], StreamStatus)
         events = [self._event([choice], x_status=status)] if is_waiting(line, self._began_at) else []
-        if self._returns_progress and status.prompt:
-            events += [
-                self._event([choice], prompt_progress=progress) for progress in self._progress(number, status.prompt)
-            ]
+        prompt = status.prompt
+        if self._returns_progress and prompt:
+            time_ms = round((time.monotonic() - self._began_at) * 1000, 1)
+            # What is new, first the reused tokens alone, as llama-server begins.
+            steps = [prompt.processed] if number in self._processed else [prompt.cache, prompt.processed]
+            before = self._processed.get(number, -1)
+            for n_tokens in (step for step in steps if step > before):
+                progress = TimedProgress(total=prompt.total, cache=prompt.cache, processed=n_tokens, time_ms=time_ms)
+                events.append(self._event([choice], prompt_progress=progress))
+            self._processed[number] = max(prompt.processed, before, 0)
         return b"".join(events)
-
-    def _progress(self, number: int, progress: PromptProgress) -> list[TimedProgress]:
-        """Return what is new, first the reused tokens alone, as llama-server begins."""
-        steps = [progress.processed] if number in self._processed else [progress.cache, progress.processed]
-        time_ms = round((time.monotonic() - self._began_at) * 1000, 1)
-        reported = [
-            TimedProgress(total=progress.total, cache=progress.cache, processed=processed, time_ms=time_ms)
-            for processed in steps
-            if processed > self._processed.get(number, -1)
-        ]
-        self._processed[number] = max(progress.processed, self._processed.get(number, 0))
-        return reported
 
     def ended(self, number: int, line: WireLine) -> bytes:
         text = self.token(number, line) if line["token"] or "thought" in line else b""

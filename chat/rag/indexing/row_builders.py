@@ -14,6 +14,11 @@ LONGEST_SECS = 86_400.0
 
 def transcript_row(owner: str, transcript: TranscriptIn, previous: Transcript | None = None) -> Transcript:
     """Build the row; without a time of its own it takes that of ``previous``, the row it replaces."""
+    created_at = transcript.recorded_at or (previous.created_at if previous else None)
+    if created_at is None:
+        # A recording that began now would have its last lines in the future.
+        length_secs = transcript.length_secs
+        created_at = timezone.now() - timedelta(seconds=length_secs if 0 < length_secs <= LONGEST_SECS else 0.0)
     return Transcript(
         owner=owner,
         job_id=transcript.job_id,
@@ -22,15 +27,8 @@ def transcript_row(owner: str, transcript: TranscriptIn, previous: Transcript | 
         full_text=plain(transcript.full_text),
         duration_secs=finite(transcript.duration_secs),
         digest=transcript.digest,
-        created_at=transcript.recorded_at or (previous.created_at if previous else _start_if_ends_now(transcript)),
+        created_at=created_at,
     )
-
-
-def _start_if_ends_now(transcript: TranscriptIn) -> datetime:
-    # A recording that began now would have its last lines in the future.
-    ends = (segment.end_secs or segment.start_secs or 0.0 for segment in transcript.segments)
-    length = finite(transcript.duration_secs) or finite(max(ends, default=0.0)) or 0.0
-    return timezone.now() - timedelta(seconds=length if 0 < length <= LONGEST_SECS else 0.0)
 
 
 def segment_rows(row: Transcript, transcript: TranscriptIn) -> Iterator[Segment]:

@@ -68,7 +68,12 @@ class PackedFile:
             if magic != MAGIC:
                 raise ModelMissing("the embedding model is damaged")
             shape, pieces = Shape(*file._take("7ifi")), file._pieces()
-            file._read_directory()
+            [n_tensors] = file._take("i")
+            for _ in range(n_tensors):
+                [n_chars] = file._take("H")
+                name = file._read(n_chars).decode()
+                _element_type, _n_elements, offset, size = file._take("BIQQ")
+                file.tensors[name] = (offset, size)
         except (struct.error, UnicodeDecodeError, IndexError) as error:
             raise ModelMissing("the embedding model is damaged") from error
         return file, shape, pieces
@@ -93,14 +98,6 @@ class PackedFile:
         n_replacements, n_bytes = self._take("iI")
         replacements = _replacements(self._read(n_bytes), n_replacements)
         return Pieces(texts, scores, bos, eos, padding, unknown, replacements)
-
-    def _read_directory(self) -> None:
-        [n_tensors] = self._take("i")
-        for _ in range(n_tensors):
-            [n_chars] = self._take("H")
-            name = self._read(n_chars).decode()
-            _element_type, _n_elements, offset, size = self._take("BIQQ")
-            self.tensors[name] = (offset, size)
 
     def _take(self, layout: str) -> tuple[Any, ...]:
         return struct.unpack(f"<{layout}", self._read(struct.calcsize(f"<{layout}")))
