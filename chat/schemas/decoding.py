@@ -151,7 +151,13 @@ def _choices(kind: type[msgspec.Struct], steps: list[str | int]) -> tuple[str, .
     """Return the texts that the field at the path may have; empty when any text will do."""
     types = [type_info(kind)]
     for step in steps:
-        types = [inner for outer in types for member in _members(outer) for inner in _inner(member, step)]
+        members = [member for outer in types for member in _members(outer)]
+        types = []
+        for member in members:
+            if isinstance(member, inspect.StructType):
+                types += [field.type for field in member.fields if field.encode_name == step]
+            if isinstance(member, inspect.ListType):
+                types.append(member.item_type)
     for member in (member for outer in types for member in _members(outer)):
         if isinstance(member, inspect.EnumType):
             return tuple(item.value for item in member.cls)
@@ -162,9 +168,3 @@ def _choices(kind: type[msgspec.Struct], steps: list[str | int]) -> tuple[str, .
 
 def _members(kind: inspect.Type) -> tuple[inspect.Type, ...]:
     return kind.types if isinstance(kind, inspect.UnionType) else (kind,)
-
-
-def _inner(kind: inspect.Type, step: str | int) -> list[inspect.Type]:
-    if isinstance(kind, inspect.StructType):
-        return [field.type for field in kind.fields if field.encode_name == step]
-    return [kind.item_type] if isinstance(kind, inspect.ListType) else []

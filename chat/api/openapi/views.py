@@ -31,13 +31,15 @@ async def schema(request: HttpRequest) -> JsonResponse:
 
 async def docs(request: HttpRequest) -> HttpResponse:
     described = document()
+    rows: list[Json] = []
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            media = operation.get("requestBody", {}).get("content", {}).values()
+            body = next((type_text(kind["schema"]) for kind in media), "")
+            rows.append({"method": method.upper(), "path": path, **operation, "body": body})
     context = {
         "info": described["info"],
-        "operations": [
-            {"method": method.upper(), "path": path, **operation, "body": _body_type(operation)}
-            for path, operations in described["paths"].items()
-            for method, operation in operations.items()
-        ],
+        "operations": rows,
         "types": [
             {
                 "name": name,
@@ -61,11 +63,6 @@ def field_rows(kind: Json) -> list[FieldRow]:
             texts.append(f"Default: {json.dumps(field['default'])}.")
         rows.append(FieldRow(name, type_text(field), name in required, " ".join(texts)))
     return rows
-
-
-def _body_type(operation: Json) -> str:
-    content = operation.get("requestBody", {}).get("content", {})
-    return next((type_text(media["schema"]) for media in content.values()), "")
 
 
 def type_text(schema: Json) -> str:
