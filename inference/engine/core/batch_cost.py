@@ -58,9 +58,8 @@ class BatchCost:
         most_ms = math.inf if spare_ms is None else self.ms[n_answers] + spare_ms
         best, n_best, best_drafts = n_answers / self.ms[n_answers] * WORTH_IT, n_answers, 0
         for n in range(n_answers, (1 if spare_ms is None else n_answers) - 1, -1):
-            gains = sorted((gain for chances in odds[:n] for gain in chances), reverse=True)[
-                : max(0, len(self.ms) - 1 - n - n_reserved)
-            ]
+            n_free = max(0, len(self.ms) - 1 - n - n_reserved)
+            gains = sorted((gain for chances in odds[:n] for gain in chances), reverse=True)[:n_free]
             expected = float(n)
             for n_drafts, gain in enumerate([0.0, *gains]):
                 expected += gain
