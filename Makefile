@@ -83,6 +83,7 @@ faults: setup-dev  ## the fault tests of docs/faults.md, those that kill or free
 	failed=0; \
 	XDG_RUNTIME_DIR=$${XDG_RUNTIME_DIR:-/tmp} FAULT_ROUNDS=$${ROUNDS:-20} FAULT_RESULTS=var/faults.jsonl FAULT_NEMESIS_SECS=600 FAULT_SEEDS=1,2,3 FAULT_REQUESTS=5000 \
 		$(BIN)/python -m pytest tests/faults || failed=1; \
+	HOSTILE_TEXTS=all $(BIN)/python -m pytest tests/e2e/test_hostile_texts.py || failed=1; \
 	FAULT_HAND_OVERS=200 $(BIN)/python -m pytest tests/inference/dispatch/test_hand_over_processes.py || failed=1; \
 	FAULT_HAND_OVERS=50 FAULT_ROUNDS=20 $(BIN)/python -m pytest tests/inference/dispatch/test_structured_hand_over.py || failed=1; \
 	GEMMA_RANDOM_SCHEMAS=200 $(BIN)/python -m pytest --timeout 1800 tests/engine/test_random_schemas.py || failed=1; \

@@ -22,7 +22,7 @@ Pieces = tuple[str, ...]  # texts of the template and names of marks, alternatin
 
 
 @dataclass(frozen=True)
-class Shape:
+class DialogueShape:
     """The facts that a template's text depends on besides contents: past answers with a thought, and a system text."""
 
     has_system: bool
@@ -37,7 +37,7 @@ def mark(name: str, number: int | None = None) -> str:
     return f"{START}{name}{'' if number is None else number}{END}"
 
 
-def marked_conversation(shape: Shape, *, takes_system: bool = True) -> Conversation:
+def marked_conversation(shape: DialogueShape, *, takes_system: bool = True) -> Conversation:
     """Return a dialogue with marks for contents. Without ``takes_system`` the first user text begins with it."""
     system = [{"role": "system", "content": mark(SYSTEM)}] if shape.has_system and takes_system else []
     head = f"{mark(SYSTEM)}\n\n" if shape.has_system and not takes_system else ""
@@ -54,7 +54,7 @@ def pieces_of(text: str) -> Pieces:
     return tuple(_MARK.split(text))
 
 
-def shows_all(text: str, shape: Shape) -> bool:
+def shows_all(text: str, shape: DialogueShape) -> bool:
     """Return whether a rendering has every text of the dialogue once, thoughts at most once."""
     names = pieces_of(text)[1::2]
     required = [SYSTEM] if shape.has_system else []
@@ -96,7 +96,7 @@ class DialogueLayout:
             generation=single[-1],
         )
 
-    def predicted(self, shape: Shape) -> str:
+    def predicted(self, shape: DialogueShape) -> str:
         """Return the rendering of a marked dialogue as this layout has it."""
         opening = (mark(piece) if index % 2 else piece for index, piece in enumerate(self.opening))
         parts = [*opening, mark(USER, 1)]
@@ -116,12 +116,12 @@ class DialogueLayout:
         return shortest[:length]
 
 
-def checked_shapes(*, has_system: bool) -> list[Shape]:
+def checked_shapes(*, has_system: bool) -> list[DialogueShape]:
     """Return the dialogues whose renderings a layout has to predict, the plain ones first."""
     patterns: list[tuple[bool, ...]] = [(False,) * n for n in range(CHECKED_TURNS)]
     patterns += [(True,) * n for n in range(1, CHECKED_TURNS)]
     patterns += [(True, False, True), (False, True, False), (False, True)]
-    return [Shape(has_system, pattern) for pattern in patterns]
+    return [DialogueShape(has_system, pattern) for pattern in patterns]
 
 
 def _until(pieces: Pieces, name: str) -> Pieces | None:

@@ -17,8 +17,8 @@ from chat.prompting.dialogue_layout import (
     THOUGHT,
     USER,
     DialogueLayout,
+    DialogueShape,
     Pieces,
-    Shape,
     checked_shapes,
     marked_conversation,
     pieces_of,
@@ -51,11 +51,11 @@ class _Template:
     options: Options
     takes_system: bool = True
 
-    def render(self, shapes: Sequence[Shape]) -> list[TemplateRendering]:
+    def render(self, shapes: Sequence[DialogueShape]) -> list[TemplateRendering]:
         conversations = [marked_conversation(shape, takes_system=self.takes_system) for shape in shapes]
         return render(self.source, bos=self.bos, eos=self.eos, conversations=conversations, options=self.options)
 
-    def checked_texts(self) -> dict[Shape, TemplateRendering]:
+    def checked_texts(self) -> dict[DialogueShape, TemplateRendering]:
         """Return the renderings that a layout is read from. Raises TemplateUnusable."""
         shapes = [*checked_shapes(has_system=False), *checked_shapes(has_system=True)]
         texts = dict(zip(shapes, self.render(shapes), strict=True))
@@ -134,7 +134,7 @@ class TemplateFormat(ChatFormat):
 
     def whole(self, system: str, past: Sequence[PastTurn], user: str, *, limit: int | None = None) -> list[int]:
         try:
-            pieces = self._whole_pieces(Shape(bool(system), tuple(bool(turn.thought) for turn in past)))
+            pieces = self._whole_pieces(DialogueShape(bool(system), tuple(bool(turn.thought) for turn in past)))
         except TemplateUnusable as error:
             raise ModelUnavailable(str(error)) from error
         contents = {SYSTEM: system.strip(), f"{USER}{len(past) + 1}": user.strip()}
@@ -144,7 +144,7 @@ class TemplateFormat(ChatFormat):
             contents[f"{THOUGHT}{number}"] = turn.thought.strip()
         return self._encode(list(_filled(pieces, contents)), limit)
 
-    def _render_shape(self, shape: Shape) -> Pieces:
+    def _render_shape(self, shape: DialogueShape) -> Pieces:
         """Raises TemplateUnusable for a dialogue of which the template drops a text."""
         [rendering] = self._template.render([shape])
         if not rendering.refusal and shows_all(rendering.text, shape):
@@ -160,7 +160,9 @@ class TemplateFormat(ChatFormat):
             segments += [content(thought), scaffold(layout.after_thought)]
         return [*segments, content(text)]
 
-    def _is_exact(self, texts: Mapping[Shape, TemplateRendering], *, has_system: bool, has_thoughts: bool) -> bool:
+    def _is_exact(
+        self, texts: Mapping[DialogueShape, TemplateRendering], *, has_system: bool, has_thoughts: bool
+    ) -> bool:
         """Return whether the pieces make up the template's own renderings of dialogues of this kind."""
         layout = self._with_system if has_system else self._plain
         # Turns are stored without regard to the system text before them.
@@ -183,7 +185,7 @@ def effort_options(effort: Effort | None, style: MarkStyle | None) -> list[Optio
 
 def _usable(source: str, tokenizer: Tokenizer, effort: Effort | None) -> _Template:
     """Return the template with the first options that it accepts, and whether it shows a system message."""
-    alone, with_system = Shape(has_system=False), Shape(has_system=True)
+    alone, with_system = DialogueShape(has_system=False), DialogueShape(has_system=True)
     refusal = TemplateRendering()
     for options in effort_options(effort, style_of(source, "")):
         template = _Template(source, tokenizer.bos_text, tokenizer.eos_text, options)
@@ -200,8 +202,10 @@ def _problem(rendering: TemplateRendering) -> str:
     return rendering.refusal or "it drops texts"
 
 
-def _layout(texts: Mapping[Shape, TemplateRendering], *, has_system: bool) -> DialogueLayout:
-    alone, plain, thinking = (texts[Shape(has_system, pattern)].text for pattern in ((), (False, False), (True, True)))
+def _layout(texts: Mapping[DialogueShape, TemplateRendering], *, has_system: bool) -> DialogueLayout:
+    alone, plain, thinking = (
+        texts[DialogueShape(has_system, pattern)].text for pattern in ((), (False, False), (True, True))
+    )
     layout = DialogueLayout.of(alone, plain, thinking)
     if layout is None:
         raise TemplateUnusable("the chat template renders a dialogue in another order")
