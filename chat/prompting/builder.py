@@ -105,7 +105,7 @@ class PromptBuilder:
     def overflow_alone(self, text: str) -> ContextOverflow | None:
         """Return the refusal of a prompt of the system prompt and this message alone; None if it fits."""
         limit = self.budget.hard_limit
-        if len(self.system) + len(text) <= EXACT_CHARS:
+        if max(len(self.system), len(text)) <= EXACT_CHARS:
             n_tokens = len(self.format.opening(self.system, text))
             return self.budget.overflow(n_tokens) if n_tokens > limit else None
         n_tokens = self.format.tokenizer.least_tokens(text)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +32,7 @@ def refused(**body: object) -> InvalidRequest:
 
 def test_the_smallest_request_has_the_defaults_of_the_wire_format() -> None:
     request = chat_request({"messages": HELLO})
-    assert request == ChatRequest(messages=(ChatMessage(ChatRole.USER, "Hello"),))
+    assert request == ChatRequest(messages=(ChatMessage(ChatRole.USER, "Hello"),), has_store_default=True)
     assert (request.max_tokens, request.temperature, request.rag_top_k, request.store) == (512, 0.7, 5, True)
     assert request.use_rag is None
     assert request.priority is Priority.INTERACTIVE
@@ -335,7 +336,10 @@ def test_messages_of_other_senders(messages: list[dict[str, Any]], meant: list[t
 
 @pytest.mark.parametrize("more", [{}, {"conversation_id": None}, {"conversation_id": ""}, {"store": False}])
 def test_a_message_alone_begins_a_conversation(more: dict[str, object]) -> None:
-    assert chat_request({"message": "Hello"} | more) == chat_request({"messages": HELLO} | more)
+    alone, listed = chat_request({"message": "Hello"} | more), chat_request({"messages": HELLO} | more)
+    assert replace(alone, has_store_default=False) == replace(listed, has_store_default=False)
+    # It is meant to be kept, whatever the default of the service that sends it.
+    assert not alone.has_store_default
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "stop": (5, [5], ["x"] * 17),
     "ignore_eos": FLAGS,
     "cache_prompt": FLAGS,
+    "reasoning_effort": (5, "extreme", []),
+    "chat_template_kwargs": (5, "x", []),
     "session_id": TEXTS,
     "priority": ("high", 1, []),
     "timeout_s": (0, "1", 1e9),
