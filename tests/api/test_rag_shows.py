@@ -1,6 +1,7 @@
 """The README's question to the meetings in ``examples/``, and to a memory service in a process of its own."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -50,8 +51,26 @@ def rag_service(form: str) -> Iterator[str]:
         process.wait()
 
 
+Counts = list[int]
+
+
+def stored(client: httpx.Client) -> Counts:
+    """Return the numbers of transcripts, segments and notes, as /health has them."""
+    state = client.get("/health").json()["rag_service"]
+    assert state["ok"] is True
+    counts = re.search(r"(\d+) transcripts?, (\d+) segments?, (\d+) notes?", state["detail"])
+    return [int(number) for number in counts.groups()] if counts else [0, 0, 0]
+
+
 @pytest.fixture(scope="module")
-def imported(fake_stack: LiveStack) -> Iterator[httpx.Client]:
+def before(fake_stack: LiveStack) -> Counts:
+    """The memories of other tests."""
+    with httpx.Client(base_url=fake_stack.url, timeout=60) as client:
+        return stored(client)
+
+
+@pytest.fixture(scope="module")
+def imported(fake_stack: LiveStack, before: Counts) -> Iterator[httpx.Client]:
     done = fake_stack.run("import_memories", str(EXAMPLES))
     assert done.returncode == 0, done.stderr
     assert "4 files: 14 segments and 2 notes imported" in done.stdout
@@ -72,10 +91,8 @@ def test_the_built_in_store_answers_from_the_imported_meetings(imported: httpx.C
     assert "[9]" not in reply["response"]
 
 
-def test_health_counts_what_was_imported(imported: httpx.Client) -> None:
-    reply = imported.get("/health").json()["rag_service"]
-    assert reply["ok"] is True
-    assert "3 transcripts, 14 segments, 2 notes" in reply["detail"]
+def test_health_counts_what_was_imported(imported: httpx.Client, before: Counts) -> None:
+    assert [now - then for now, then in zip(stored(imported), before, strict=True)] == [3, 14, 2]
 
 
 def test_over_a_stream_too(imported: httpx.Client) -> None:

@@ -146,7 +146,8 @@ def test_a_megabyte_is_answered_or_refused_within_bounds(
     with HealthProbe(real_stack.url) as probe:
         response = client.post(path, content=raw, headers={"Content-Type": "application/json"})
     cpu_secs = sum(web.cpu_times()[:2]) - before
-    assert response.status_code in (200, 413, 504), response.text[:300]
+    # 400: OpenAI's status of a prompt that is too long; and a message of line ends alone is empty.
+    assert response.status_code in (200, 400, 413, 504), response.text[:300]
     # The promises are those of a quiet machine; the rest is slack for a busy one.
     assert cpu_secs <= 2 * MAX_CPU_SECS
     assert probe.slowest_secs <= 4 * MAX_HEALTH_SECS

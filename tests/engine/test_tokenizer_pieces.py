@@ -3,9 +3,10 @@
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from inference.engine.backends import llama_vocabulary
 from inference.engine.backends.llama_vocabulary import LlamaVocabulary
 from inference.engine.text import tokenizer_pieces
 from inference.engine.text.tokenizer_pieces import LONGEST_RUN_CHARS, PIECE_CHARS, TextSplitter
@@ -14,7 +15,7 @@ USER_TOKENS = ["\n", "\n\n", "\n\n\n", "  ", "   ", "<b>", "</b>", "[multimodal]
 RUNS = st.builds(lambda char, n: char * n, st.sampled_from("\n \t\r\v~-a"), st.integers(1, 70))
 WORDS = st.sampled_from(
     ["<b>", "</b>", "<b", "b>", "<<b>", "<table>", "<start_of_image>", "<unused12>", "[multimodal]", "<bos>", "x", "é",
-     "漢字", "😀", "1,2,ok", "hello", " world", "▁", "<\n>", "</", "\u00a0"]
+     "漢字", "<end_of_turn>", "<eos", "</s>", "[<bos>]", "😀", "1,2,ok", "hello", " world", "▁", "<\n>", "</", "\u00a0"]
 )  # fmt: skip
 TEXTS = st.lists(RUNS | WORDS | st.text(max_size=4), max_size=30).map("".join)
 
@@ -66,6 +67,7 @@ def test_runs_of_one_kind_are_bounded(unit: str) -> None:
 @pytest.mark.real_model
 @settings(max_examples=150, deadline=None)
 @given(text=TEXTS)
+@example(text="b></s>")  # user-defined in the file, a control token for llama.cpp
 def test_the_real_vocabulary_gives_pieces_the_tokens_of_the_whole(real_vocabulary: LlamaVocabulary, text: str) -> None:
     for special in (False, True):
         splitter = real_vocabulary._splitters[special]
@@ -139,3 +141,17 @@ def test_a_piece_without_cuts_is_refused_after_its_beginning(
     monkeypatch.setattr(real_vocabulary, "_tokenize", counted)
     assert len(real_vocabulary.encode(unit * 100_000, special=False, limit=1_000)) > 1_000
     assert sum(lengths) <= 32_000
+
+
+@pytest.mark.real_model
+@settings(max_examples=150, deadline=None)
+@given(text=TEXTS)
+def test_control_tokens_cut_a_long_text_as_the_tokenizer_does(real_vocabulary: LlamaVocabulary, text: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(llama_vocabulary, "PIECE_CHARS", 0)
+        assert real_vocabulary._separate_controls
+        whole = real_vocabulary._tokenize(text, parse_special=True)
+        assert real_vocabulary.encode(text, special=True) == whole
+        for limit in (0, 1, 7):
+            beginning = real_vocabulary.encode(text, special=True, limit=limit)
+            assert len(beginning) > min(limit, len(whole) - 1)

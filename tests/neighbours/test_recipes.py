@@ -86,7 +86,7 @@ def comfy(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[...,
 
     def with_our_redis(*arguments: Any, **options: Any) -> GpuTenant:  # noqa: ANN401
         tenant = made(*arguments, **options, redis_url="redis://127.0.0.1:9")
-        tenant._redis = wire
+        tenant._redis = tenant._announcer._redis = tenant._replies._redis = wire
         tenants.append(tenant)
         return tenant
 

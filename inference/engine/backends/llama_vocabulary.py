@@ -11,6 +11,7 @@ from types import MappingProxyType
 from inference.engine.backends import llama_cpp_api as lib
 from inference.engine.backends.llama import LlamaModel
 from inference.engine.text.plain_text import encode_plain, fingerprint, is_marker
+from inference.engine.text.token_spellings import BRACKETED, standalone_brackets
 from inference.engine.text.tokenizer_pieces import PIECE_CHARS, TextSplitter
 
 PIECE_BYTES = 256
@@ -52,7 +53,7 @@ class LlamaVocabulary:
         between_pieces: Callable[[], None] | None = None,
     ) -> list[int]:
         if special:
-            return self._encode(text, True, limit, between_pieces)
+            return self._encode_special(text, limit, between_pieces)
         return encode_plain(text, lambda part: self._encode(part, False, limit, between_pieces), self._marker_text)
 
     def piece(self, token: int) -> bytes:
@@ -94,6 +95,30 @@ class LlamaVocabulary:
     def marker_texts(self) -> list[str]:
         return [text for token in range(self.n_tokens) if (text := self._marker_text(token)) is not None]
 
+    def _encode_special(self, text: str, limit: int | None, between_pieces: Callable[[], None] | None) -> list[int]:
+        # llama.cpp looks for each of its control tokens, 6,250 in Gemma's case, in each fragment of a text.
+        if len(text) <= PIECE_CHARS or not self._separate_controls:
+            return self._encode(text, True, limit, between_pieces)
+        tokens: list[int] = []
+        start = 0
+        for match in BRACKETED.finditer(text):
+            if match[0] in self._separate_controls:
+                rest = None if limit is None else max(0, limit - len(tokens))
+                tokens += self._encode(text[start : match.start()], False, rest, between_pieces)
+                tokens += self._tokenize(match[0], parse_special=True)
+                start = match.end()
+            if limit is not None and len(tokens) > limit:
+                return tokens
+        rest = None if limit is None else max(0, limit - len(tokens))
+        return tokens + self._encode(text[start:], False, rest, between_pieces)
+
+    @cached_property
+    def _separate_controls(self) -> frozenset[str]:
+        """The spellings of all control tokens; none if another token's spelling could overlap one of them."""
+        user_defined, control = self._special_spellings
+        are_separate = set(control) <= standalone_brackets(user_defined + control)
+        return frozenset(control if are_separate and not self._has_stripping_tokens else ())
+
     def _encode(
         self, text: str, parse_special: bool, limit: int | None, between_pieces: Callable[[], None] | None
     ) -> list[int]:
@@ -127,14 +152,11 @@ class LlamaVocabulary:
     @cached_property
     def _splitters(self) -> dict[bool, TextSplitter]:
         """Splitters by ``parse_special``, with which control tokens are searched, too."""
-        attributes = [lib.llama_vocab_get_attr(self._vocab, token) for token in range(self.n_tokens)]
         # Only a byte-pair vocabulary has a pre-tokenizer, and none of the prefixes that each piece would get.
         bound_runs = lib.llama_vocab_type(self._vocab) == lib.LLAMA_VOCAB_TYPE_BPE
-        strips = lib.LLAMA_TOKEN_ATTR_LSTRIP | lib.LLAMA_TOKEN_ATTR_RSTRIP
-        if any(attribute & strips for attribute in attributes):  # such a token includes the blanks beside it
+        if self._has_stripping_tokens:
             return dict.fromkeys((False, True), TextSplitter((), bound_runs=bound_runs))
-        user_defined = self._spellings(attributes, lib.LLAMA_TOKEN_ATTR_USER_DEFINED)
-        control = self._spellings(attributes, lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN)
+        user_defined, control = self._special_spellings
         known_chars = self._known_chars()
         return {
             False: TextSplitter(user_defined, known_chars=known_chars, bound_runs=bound_runs),
@@ -150,8 +172,27 @@ class LlamaVocabulary:
         # A blank is spelled as another character.
         return frozenset("".join(map(self.token_text, range(self.n_tokens)))) | {" "}
 
-    def _spellings(self, attributes: list[int], mask: int) -> list[str]:
-        return [self.token_text(token) for token, attribute in enumerate(attributes) if attribute & mask]
+    @property
+    def _attributes(self) -> list[int]:
+        return [lib.llama_vocab_get_attr(self._vocab, token) for token in range(self.n_tokens)]
+
+    @cached_property
+    def _has_stripping_tokens(self) -> bool:
+        """Whether a token includes the blanks beside it."""
+        return any(
+            attribute & (lib.LLAMA_TOKEN_ATTR_LSTRIP | lib.LLAMA_TOKEN_ATTR_RSTRIP) for attribute in self._attributes
+        )
+
+    @cached_property
+    def _special_spellings(self) -> tuple[list[str], list[str]]:
+        """The spellings of user-defined and of control tokens."""
+        control = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+        # llama.cpp makes a control token of some that the file calls user-defined ("</s>"), and adds to the attributes.
+        kinds = [attribute & (lib.LLAMA_TOKEN_ATTR_USER_DEFINED | control) for attribute in self._attributes]
+        return (
+            [self.token_text(token) for token, kind in enumerate(kinds) if kind and not kind & control],
+            [self.token_text(token) for token, kind in enumerate(kinds) if kind & control],
+        )
 
     def _tokenize(self, text: str, *, parse_special: bool) -> list[int]:
         # Lone surrogates (possible in JSON strings) have no UTF-8; they become "?".

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection
 
 OPENING, CLOSING = "<[", ">]"
+BRACKETED = re.compile(r"[<\[][^<>\[\]]+[>\]]")  # spellings of the kind of ``standalone_brackets`` wherever they occur
 
 
 def standalone_runs(user_tokens: Collection[str]) -> dict[str, tuple[int, int]]:

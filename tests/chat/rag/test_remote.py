@@ -266,11 +266,12 @@ class TestBreaker:
         rag.manner = "hang"
         for _ in range(3):
             assert "did not answer" in ask().error
+        n_requests = len(rag.requests)
         started = time.monotonic()
         found = ask()
         assert time.monotonic() - started < 0.1
         assert found.error == "the memory service failed 3 times in a row; it is tried again in 30 s"
-        assert len(rag.requests) == 3
+        assert len(rag.requests) == n_requests <= 3
 
     def test_after_the_pause_it_is_asked_again(self, rag: MemoryService, settings: Settings) -> None:
         settings.RAG_BREAKER_FAILURES, settings.RAG_BREAKER_PAUSE_SECS = 1, 0.2
