@@ -307,9 +307,11 @@ def test_open_webui_6172_7884_and_29596_a_reloaded_page_has_the_whole_answer(cli
 
 def test_open_webui_954_a_conversation_goes_on_after_a_broken_answer(client: httpx.Client) -> None:
     with client.stream("POST", "/chat/stream", json=count(5_000, delay_ms=10, max_tokens=5_000)) as response:
-        first = next(json.loads(line[6:]) for line in response.iter_lines() if line.startswith("data: "))
+        lines = (json.loads(line[6:]) for line in response.iter_lines() if line.startswith("data: "))
+        conversation_id = next(lines)["conversation_id"]
+        next(line for line in lines if line["token"])  # before that no answer is active yet
     is_idle_within(client, 5)
-    body = {"conversation_id": first["conversation_id"], "message": "[[say: here]]"}
+    body = {"conversation_id": conversation_id, "message": "[[say: here]]"}
     answer = client.post("/chat", json=body)
     assert (answer.status_code, answer.json().get("response")) == (200, "here"), answer.text
 
