@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.live_stack import LiveStack
+from tests.live_stack import LiveStack, wait_until
 
 pytestmark = pytest.mark.real_model
 
@@ -124,6 +124,12 @@ class HealthProbe(threading.Thread):
 def client(real_stack: LiveStack) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=real_stack.url, timeout=60) as client:
         yield client
+        # Summaries of the long conversations would keep the service busy, which other files share.
+        while conversations := client.get("/api/conversations/").json()["results"]:
+            for conversation in conversations:
+                client.delete(f"/api/conversations/{conversation['id']}/")
+        is_idle = lambda: client.get("/health").json()["active"] == 0  # noqa: E731
+        wait_until(is_idle, timeout_secs=60, what="nothing of them is computed")
 
 
 def _pairs() -> list[tuple[str, str]]:
