@@ -208,7 +208,7 @@ def test_a_step_that_was_ended_early_leaves_a_cache_that_goes_on_exactly(slow: H
     for _ in range(n_steps_before):
         slow.loop.step()
     is_llama = isinstance(slow.backend, LlamaBackend)
-    took = cancel_in_step(slow, "a", after_n_done=1500 if is_llama else 5)
+    took = cancel_in_step(slow, "a", after_n_done=1500 if is_llama else 1)
     sequence = slow.loop.scheduler.sequences.find("a")
     assert sequence is not None
     assert sequence.slot is not None
