@@ -18,6 +18,11 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         """Filter by the key of a caller."""
         return self.filter(owner=owner)
 
+    def lock_unchanged(self, conversation: "Conversation") -> "Conversation | None":
+        """Lock the row of a conversation that was read before; None if since then it was deleted, or a text that its
+        prompts hold."""
+        return self.select_for_update().filter(pk=conversation.pk, cache_epoch=conversation.cache_epoch).first()
+
     def search(self, text: str) -> Self:
         """Filter by a text in title, messages or answers; case, width and composition of characters do not matter."""
         needle = folded(text)

@@ -81,12 +81,14 @@ def _whole_match(last: _Question, sent: list[TurnText]) -> HistoryMatch | None:
     # Of conversations that are equal, the newest is the one that the client has on its screen.
     answers = Generation.objects.last_answers(last.digest, last.answer_digest)[:MAX_CANDIDATES]
     for conversation_id, _ in _places(answers):
-        messages = list(Message.objects.filter(conversation_id=conversation_id).in_order())
+        # Before its messages: a text that is deleted after this is noticed by the epoch.
+        conversation = Conversation.objects.filter(pk=conversation_id).first()
+        if conversation is None:
+            continue  # deleted meanwhile
+        messages = list(conversation.messages.in_order())
         is_ended = all(message.generation is None or message.generation.is_ended for message in messages)
         if is_ended and messages and _comparable(_texts(messages)) == _comparable(sent):
-            conversation = Conversation.objects.filter(pk=conversation_id).first()
-            if conversation:
-                return HistoryMatch(conversation=conversation, messages=messages, n_sent=len(sent), is_whole=True)
+            return HistoryMatch(conversation=conversation, messages=messages, n_sent=len(sent), is_whole=True)
     return None
 
 
@@ -95,12 +97,12 @@ def _partial_match(questions: list[_Question], sent: list[TurnText]) -> HistoryM
     if question is None:
         return None
     for conversation_id, position in _candidates(question):
-        messages = list(Message.objects.filter(conversation_id=conversation_id, position__lte=position).in_order())
-        n_stored, n_sent = _n_in_common(_texts(messages), sent)
-        shared = messages[:n_stored]
         conversation = Conversation.objects.filter(pk=conversation_id).first()
         if conversation is None:
             continue  # deleted meanwhile
+        messages = list(conversation.messages.filter(position__lte=position).in_order())
+        n_stored, n_sent = _n_in_common(_texts(messages), sent)
+        shared = messages[:n_stored]
         has_answer = any(message.role == Role.ASSISTANT for message in shared)
         match = HistoryMatch(conversation=conversation, messages=shared, n_sent=n_sent, is_whole=False)
         return match if has_answer else None

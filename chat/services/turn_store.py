@@ -37,9 +37,9 @@ def store_turn(plan: TurnPlan, *, idempotency_key: str | None, request_digest: s
     if conversation:
         _lock(conversation, context)
     else:
-        owner = context.conversation_read
-        if owner and Conversation.objects.select_for_update().filter(pk=owner.pk).first() is None:
-            raise ConversationChanged  # deleted; a later deletion waits for the lock, and finds this generation
+        source = context.conversation_read
+        if source and Conversation.objects.lock_unchanged(source) is None:
+            raise ConversationChanged  # a later deletion waits for the lock, and finds this generation
     generation = _create_generation(plan, 0, idempotency_key=idempotency_key, request_digest=request_digest)
     if conversation is None:
         return generation
@@ -60,10 +60,10 @@ def _lock(conversation: Conversation, context: TurnContext) -> None:
     """Create the row of a new conversation, or lock a stored one and check that it is as it was read."""
     origin = context.fork.source if context.fork else conversation
     # SQLite has no row locks and needs none: the transaction is immediate, other writers wait at its start.
-    locked = None if origin._state.adding else Conversation.objects.select_for_update().filter(pk=origin.pk).first()
+    locked = None if origin._state.adding else Conversation.objects.lock_unchanged(origin)
     if conversation._state.adding:
         if context.fork and locked is None:
-            raise ConversationChanged  # its owner deleted it, which includes copies of its messages
+            raise ConversationChanged  # a deletion includes the copies of messages
         conversation.save(force_insert=True)
         return
     if locked is None or conversation.messages.count() != len(context.stored):

@@ -173,8 +173,8 @@ def _prefill_new_prefix(conversation: Conversation, max_tokens: int) -> None:
         return
     options = RunOptions(max_tokens=1, temperature=0.0)
     with transaction.atomic():
-        # Locked: nothing is computed for a conversation that was deleted while its prompt was rendered.
-        if Conversation.objects.select_for_update().filter(pk=conversation.pk).first() is None:
+        # Locked: nothing is computed of texts that were deleted while the prompt was rendered.
+        if Conversation.objects.lock_unchanged(conversation) is None:
             return
         generations.create(
             owner=conversation.owner,
@@ -190,7 +190,7 @@ def _prefill_new_prefix(conversation: Conversation, max_tokens: int) -> None:
 
 def _begin(pending: PendingSummary) -> None:
     """Store the summary's rows, unless a concurrent caller did or a newer version was made meanwhile."""
-    conversation = Conversation.objects.select_for_update().filter(pk=pending.conversation.pk).first()
+    conversation = Conversation.objects.lock_unchanged(pending.conversation)
     if conversation is None:
         return
     made = conversation.summaries.made().first()

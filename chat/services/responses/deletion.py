@@ -18,6 +18,8 @@ from chat.services.turn_context import title_of
 from inference.models import Generation
 from inference.queue import generations, purges
 
+BEYOND = 2**30  # a position that no message has
+
 
 def delete_response(*, caller: Caller, generation: Generation) -> None:
     """Delete a response; a running one is cancelled. A conversation without other messages goes with it.
@@ -33,7 +35,7 @@ def delete_response(*, caller: Caller, generation: Generation) -> None:
         index = next(index for index, message in enumerate(messages) if message.generation_id == generation.pk)
         # The answer and the messages that were stored with it.
         removed = messages[max(0, index - int(generation.details[RESPONSE]["n_input"])) : index + 1]
-        rest = [message for message in messages if message not in removed]
+        rest = [*messages[: index + 1 - len(removed)], *messages[index + 1 :]]
         if not rest:
             delete_conversation(caller=caller, conversation_id=locked.pk)
             return
@@ -51,10 +53,20 @@ def _delete(conversation: Conversation, generation: Generation, removed: Sequenc
     conversation.summaries.making().delete()
     summaries.delete()
     Message.objects.filter(pk__in=[message.pk for message in removed]).delete()
+    _close_gap(conversation, removed)
     generations.delete(generation_ids=ids)
     # What is computed from now on has another tag.
     Conversation.objects.filter(pk=conversation.pk).update(cache_epoch=F("cache_epoch") + 1)
     purges.request_purge(reason="response", tags=[conversation.cache_tag], generation_ids=ids)
+
+
+def _close_gap(conversation: Conversation, removed: Sequence[Message]) -> None:
+    """Move the messages after ``removed`` into its place: summaries count messages by their positions."""
+    later = conversation.messages.filter(position__gt=removed[-1].position)
+    # In two steps: positions are unique, and a database moves rows in any order.
+    later.update(position=F("position") + BEYOND)
+    moved = conversation.messages.filter(position__gt=BEYOND)
+    moved.update(position=F("position") - BEYOND - len(removed))
 
 
 def _renew(conversation: Conversation, rest: Sequence[Message]) -> None:
