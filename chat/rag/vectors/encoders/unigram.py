@@ -9,6 +9,7 @@ from chat.rag.vectors.encoders.packed_file import Pieces
 
 SPACE = "\u2581"
 MAX_CACHED_WORDS = 20_000
+MAX_CACHED_CHARS = 32  # in scripts without spaces a whole sentence is one word, and hardly repeated
 UNKNOWN_PENALTY = 10.0  # an unknown character scores this much less than the worst piece
 
 
@@ -37,9 +38,11 @@ class UnigramTokenizer:
             marked = SPACE + word
             division = self.cache.get(marked)
             if division is None:
-                if len(self.cache) > MAX_CACHED_WORDS:
+                division = self._best_division(marked)
+                if len(self.cache) >= MAX_CACHED_WORDS:
                     self.cache.clear()
-                division = self.cache[marked] = self._best_division(marked)
+                if len(marked) <= MAX_CACHED_CHARS:
+                    self.cache[marked] = division
             ids += division
         return ids
 
