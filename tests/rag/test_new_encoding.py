@@ -120,6 +120,57 @@ def test_vectors_of_an_abandoned_change_are_not_taken(monkeypatch: pytest.Monkey
     assert similarity() > 0.9
 
 
+@pytest.mark.parametrize("n_batches", [1, 2, 3])
+def test_a_process_with_earlier_settings_adds_nothing_to_a_later_change(
+    monkeypatch: pytest.MonkeyPatch, n_batches: int
+) -> None:
+    store()
+    ask_for(monkeypatch, NEW)
+    monkeypatch.setattr(backfill, "BATCH_PASSAGES", 4)
+    embed = embedding.embed_passages_single_threaded
+    n_calls = iter(range(1, 100))
+
+    def overtaken(inputs: Sequence[EncoderInput], encoding: str) -> Vectors | None:
+        if next(n_calls) == n_batches:
+            encodings.prepare(NEWEST)  # by a process that was started with other settings
+        return embed(inputs, encoding)
+
+    monkeypatch.setattr(embedding, "embed_passages_single_threaded", overtaken)
+    backfill.embed_all()
+    assert encodings.progress() == (0, 9)
+    ask_for(monkeypatch, NEWEST)
+    backfill.embed_all()
+    assert encodings.active_encoding() == NEWEST
+    assert similarity() > 0.9
+
+
+def test_vectors_of_the_encoding_before_are_not_stored_after_the_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    store()
+    ask_for(monkeypatch, NEW)
+    embed = embedding.embed_passages_single_threaded
+
+    def overtaken(inputs: Sequence[EncoderInput], encoding: str) -> Vectors | None:
+        VectorEncoding.objects.update(encoding=NEW)
+        return embed(inputs, encoding)
+
+    Passage.objects.update(embedding=None)
+    monkeypatch.setattr(embedding, "embed_passages_single_threaded", overtaken)
+    assert backfill.embed_some() == 0
+    assert not Passage.objects.exclude(embedding=None).exists()
+    assert backfill.embed_some() == 9
+    assert similarity() > 0.9
+
+
+def test_the_reason_is_that_of_the_vectors_that_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    store()
+    ask_for(monkeypatch, NEW)
+    monkeypatch.setattr(embedding, "unavailable_reason", lambda encoding="": "gone" if encoding == OLD else "")
+    monkeypatch.setattr(embedding, "embed_question", lambda text, encoding: None)
+    assert ask("budget item 3").note == "gone"
+    monkeypatch.setattr(embedding, "unavailable_reason", lambda encoding="": "" if encoding == OLD else "not yet")
+    assert ask("budget item 3").note == ""
+
+
 def test_without_the_new_model_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     store()
     ask_for(monkeypatch, NEW)

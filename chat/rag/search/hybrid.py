@@ -134,7 +134,7 @@ def _search(query: RetrievalQuery) -> RetrievalResult:
         speakers=snapshot.texts("speaker", allowed),
         emotions=snapshot.texts("emotion", allowed),
     )
-    note = embedding.unavailable_reason()
+    note = embedding.unavailable_reason(snapshot.encoding)
     if not top_k or not allowed.any():
         return RetrievalResult(understood=hints.as_dict(), note=note)
     rankings = Rankings.of(query, snapshot, allowed, hints)

@@ -85,6 +85,9 @@ def _embed_batch(column: str, encoding: str, *, after: int) -> list[int]:
         if vectors is None:
             return []
         with transaction.atomic():
+            # Another process may have replaced the vectors, or begun a change to yet another encoding, meanwhile.
+            if not encodings.is_current(column, encoding):
+                return []
             for passage, vector in zip(batch, vectors, strict=True):
                 # The condition skips rows that were deleted, or embedded by another process, meanwhile.
                 missing.filter(pk=passage.pk).update(**{column: embedding.as_bytes(vector)})

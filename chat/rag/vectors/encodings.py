@@ -48,18 +48,26 @@ def is_outdated() -> bool:
 
 def prepare(encoding: str) -> None:
     """Begin, or continue, the change to ``encoding``; vectors of an abandoned change are dropped."""
+    state = VectorEncoding.objects.filter(pk=VectorEncoding.ONLY)
+    # Committed before the vectors are dropped: from here on no process adds to those of the abandoned change.
+    state.exclude(coming=encoding).update(coming="")
     with serialised_insert():
-        state = VectorEncoding.objects.get(pk=VectorEncoding.ONLY)
-        if state.coming != encoding:
+        if state.filter(coming="").exists():
             Passage.objects.exclude(successor=None).update(successor=None)
-            VectorEncoding.objects.filter(pk=state.pk).update(coming=encoding)
+            state.update(coming=encoding)
+
+
+def is_current(column: str, encoding: str) -> bool:
+    """Tell whether ``column`` of the passages holds vectors of ``encoding``, which stays so during the transaction."""
+    state = VectorEncoding.objects.select_for_update().get(pk=VectorEncoding.ONLY)
+    return encoding == (state.coming if column == "successor" else state.encoding)
 
 
 def take_over(encoding: str) -> bool:
     """Replace all vectors by their successors; return False when a passage still lacks one."""
     with serialised_insert():
-        is_current = VectorEncoding.objects.filter(pk=VectorEncoding.ONLY, coming=encoding).exists()
-        if not is_current or Passage.objects.filter(successor=None).exists():
+        is_under_way = VectorEncoding.objects.filter(pk=VectorEncoding.ONLY, coming=encoding).exists()
+        if not is_under_way or Passage.objects.filter(successor=None).exists():
             return False
         Passage.objects.update(embedding=F("successor"), successor=None)
         VectorEncoding.objects.filter(pk=VectorEncoding.ONLY).update(encoding=encoding, coming="")
