@@ -99,10 +99,12 @@ def _state() -> tuple[int, int, str]:
 def _with_changes(before: VectorSnapshot, last_change: int) -> VectorSnapshot:
     """Apply deletions and backfilled vectors; any other change, or too many deletions, empties the snapshot."""
     empty = replace(VectorSnapshot.empty(), last_change=last_change, encoding=before.encoding)
+    if not len(before):
+        return empty
     with connection.cursor() as cursor:
         cursor.execute(CHANGED_BETWEEN, [before.last_change, last_change])
         changed = cursor.fetchall()
-    if not len(before) or any(passage is None for passage, *_ in changed):
+    if any(passage is None for passage, *_ in changed):
         return empty
     columns = before.columns
     is_alive, has_vector = columns.is_alive.copy(), columns.has_vector.copy()
