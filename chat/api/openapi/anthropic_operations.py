@@ -1,30 +1,11 @@
 """Operations of Anthropic's Messages."""
 
-from chat.api.openapi.operation import KEY, TURN_ERRORS, Json, Operation
+from chat.api.openapi.operation import KEY, TURN_ERRORS, Operation, named_event_stream
 from chat.schemas.anthropic.answers import MESSAGE_EVENTS, MessageAnswerBody, TokenCountAnswer
 from chat.schemas.anthropic.bodies import CountTokensBody, MessagesBody
 from chat.schemas.anthropic.errors import AnthropicErrorAnswer
 
-EVENT_KINDS = (*MESSAGE_EVENTS, AnthropicErrorAnswer)
-_STREAM: dict[str, Json] = {
-    "text/event-stream": {
-        "schema": {
-            "type": "object",
-            "description": "One server-sent event; lines that begin with a colon are comments.",
-            "required": ["event", "data"],
-            "properties": {
-                "event": {"type": "string", "description": "The event's `type`."},
-                "data": {
-                    "type": "string",
-                    "contentMediaType": "application/json",
-                    "contentSchema": {
-                        "anyOf": [{"$ref": f"#/components/schemas/{kind.__name__}"} for kind in EVENT_KINDS]
-                    },
-                },
-            },
-        }
-    }
-}
+_STREAM = named_event_stream((*MESSAGE_EVENTS, AnthropicErrorAnswer))
 
 ANTHROPIC_OPERATIONS = (
     Operation(

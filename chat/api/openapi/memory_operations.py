@@ -1,6 +1,6 @@
 """Operations of the memory store: the endpoints of the RAG service."""
 
-from chat.api.openapi.operation import LIMIT, PAGE, STORE_ERRORS, Operation
+from chat.api.openapi.operation import LIMIT, PAGE, STORE_ERRORS, Operation, store_query
 from chat.schemas.memories import answers as memory
 from chat.schemas.memories.bodies import CountBody, NoteBody, NoteSearchBody, SearchBody, TranscriptBody
 
@@ -45,15 +45,8 @@ MEMORY_OPERATIONS = (
         NoteBody,
         errors=STORE_ERRORS,
     ),
-    Operation(
-        "memory-list",
-        "get",
-        "/memory/list",
-        "Notes, newest first",
-        "memories",
-        memory.NoteListAnswer,
-        errors=(400, 503),
-        parameters=PAGE,
+    store_query(
+        "memory-list", "/memory/list", "Notes, newest first", memory.NoteListAnswer, tag="memories", parameters=PAGE
     ),
     Operation(
         "memory-search",
@@ -65,15 +58,7 @@ MEMORY_OPERATIONS = (
         NoteSearchBody,
         errors=STORE_ERRORS,
     ),
-    Operation(
-        "memory-stats",
-        "get",
-        "/memory/stats",
-        "How many memories there are",
-        "memories",
-        memory.StatsAnswer,
-        errors=STORE_ERRORS,
-    ),
+    store_query("memory-stats", "/memory/stats", "How many memories there are", memory.StatsAnswer, tag="memories"),
     Operation(
         "memory-delete",
         "delete",
@@ -83,24 +68,16 @@ MEMORY_OPERATIONS = (
         memory.NoteIdAnswer,
         errors=(404, 503),
     ),
-    Operation(
+    store_query(
         "transcripts-recent",
-        "get",
         "/transcripts/recent",
         "Transcripts, last recorded first",
-        "memories",
         memory.TranscriptListAnswer,
-        errors=(400, 503),
+        tag="memories",
         parameters=(LIMIT,),
     ),
-    Operation(
-        "transcripts-speakers",
-        "get",
-        "/transcripts/speakers",
-        "Names of all speakers",
-        "memories",
-        memory.SpeakersAnswer,
-        errors=STORE_ERRORS,
+    store_query(
+        "transcripts-speakers", "/transcripts/speakers", "Names of all speakers", memory.SpeakersAnswer, tag="memories"
     ),
     Operation(
         "transcripts-count",

@@ -1,6 +1,6 @@
 """Operations of OpenAI's and llama-server's interfaces."""
 
-from chat.api.openapi.operation import KEY, TURN_ERRORS, Json, Operation
+from chat.api.openapi.operation import KEY, TURN_ERRORS, Json, Operation, Type, event_stream
 from chat.schemas.openai.chat_answers import ChatCompletionAnswer, ChatCompletionChunk
 from chat.schemas.openai.chat_bodies import ChatCompletionBody
 from chat.schemas.openai.completion_answers import TextCompletion
@@ -20,22 +20,10 @@ from chat.schemas.openai.text_tools import (
 CHUNKS = (ChatCompletionChunk,)
 
 
-def _chunks_of(name: str) -> dict[str, Json]:
+def _chunks_of(kind: Type) -> dict[str, Json]:
     """Return the media type of a stream of such chunks, which an error may end."""
-    kinds = (name, OpenAIErrorAnswer.__name__)
-    event = {
-        "type": "object",
-        "description": "One server-sent event; the last is `[DONE]`. Lines that begin with a colon are comments.",
-        "required": ["data"],
-        "properties": {
-            "data": {
-                "type": "string",
-                "contentMediaType": "application/json",
-                "contentSchema": {"anyOf": [{"$ref": f"#/components/schemas/{kind}"} for kind in kinds]},
-            }
-        },
-    }
-    return {"text/event-stream": {"schema": event}}
+    description = "One server-sent event; the last is `[DONE]`. Lines that begin with a colon are comments."
+    return event_stream((kind, OpenAIErrorAnswer), description)
 
 
 OPENAI_OPERATIONS = (
@@ -50,7 +38,7 @@ OPENAI_OPERATIONS = (
         error=OpenAIErrorAnswer,
         errors=TURN_ERRORS,
         parameters=(KEY,),
-        media=_chunks_of("ChatCompletionChunk"),
+        media=_chunks_of(ChatCompletionChunk),
     ),
     Operation(
         "openai-models",
@@ -83,7 +71,7 @@ OPENAI_OPERATIONS = (
         error=OpenAIErrorAnswer,
         errors=TURN_ERRORS,
         parameters=(KEY,),
-        media=_chunks_of("TextCompletion"),
+        media=_chunks_of(TextCompletion),
     ),
     Operation(
         "openai-embeddings",

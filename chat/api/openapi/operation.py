@@ -1,5 +1,6 @@
 """An operation of the table: a method of a route with its types, parameters and errors."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,3 +66,26 @@ LIMIT = Parameter(
 )
 OFFSET = Parameter("offset", "Entries before the page.", {"anyOf": [{"type": "integer", "minimum": 0}, _EMPTY]})
 PAGE = (LIMIT, OFFSET)
+
+
+def event_stream(kinds: Iterable[Type], description: str, *, head: Json | None = None) -> dict[str, Json]:
+    """Return the media type of server-sent events with data of these types; ``head`` has the fields before the data."""
+    references = [{"$ref": f"#/components/schemas/{kind.__name__}"} for kind in kinds]
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": references}}
+    fields = {**(head or {}), "data": data}
+    event = {"type": "object", "description": description, "required": list(fields), "properties": fields}
+    return {"text/event-stream": {"schema": event}}
+
+
+def named_event_stream(kinds: Iterable[Type]) -> dict[str, Json]:
+    """Return the media type of a stream whose events are named as the ``type`` of their data."""
+    description = "One server-sent event; lines that begin with a colon are comments."
+    head: Json = {"event": {"type": "string", "description": "The event's `type`."}}
+    return event_stream(kinds, description, head=head)
+
+
+def store_query(
+    name: str, path: str, summary: str, answer: Type, *, tag: str, parameters: tuple[Parameter, ...] = ()
+) -> Operation:
+    """Return the operation of a GET that only reads the store of memories."""
+    return Operation(name, "get", path, summary, tag, answer, errors=STORE_ERRORS, parameters=parameters)

@@ -4,7 +4,7 @@ from chat.api.openapi.anthropic_operations import ANTHROPIC_OPERATIONS
 from chat.api.openapi.gpu_operations import GPU_OPERATIONS
 from chat.api.openapi.memory_operations import MEMORY_OPERATIONS
 from chat.api.openapi.openai_operations import OPENAI_OPERATIONS
-from chat.api.openapi.operation import KEY, PAGE, STORE_ERRORS, TURN_ERRORS, Operation, Parameter, Type
+from chat.api.openapi.operation import KEY, PAGE, STORE_ERRORS, TURN_ERRORS, Operation, Parameter, Type, event_stream
 from chat.api.openapi.responses_operations import RESPONSES_OPERATIONS
 from chat.api.openapi.stack_operations import STACK_OPERATIONS
 from chat.schemas import answer_types as answers
@@ -20,20 +20,11 @@ _RESUMING = (
     Parameter("Last-Event-ID", "As ``after``; browsers send it when they reconnect.", _AFTER, "header"),
 )
 STREAM_LINES: tuple[Type, ...] = (StartedLine, TokenLine, FinalLine, FailedLine)
-_EVENT = {
-    "type": "object",
-    "description": "One server-sent event. Lines that begin with a colon are pings.",
-    "required": ["id", "data"],
-    "properties": {
-        "id": {"type": "string", "description": "The `id` of the line."},
-        "data": {
-            "type": "string",
-            "contentMediaType": "application/json",
-            "contentSchema": {"anyOf": [{"$ref": f"#/components/schemas/{line.__name__}"} for line in STREAM_LINES]},
-        },
-    },
-}
-_STREAM = {"text/event-stream": {"schema": _EVENT}}
+_STREAM = event_stream(
+    STREAM_LINES,
+    "One server-sent event. Lines that begin with a colon are pings.",
+    head={"id": {"type": "string", "description": "The `id` of the line."}},
+)
 _EXPORT = Parameter("format", "The format of the file.", {"type": "string", "enum": ["json", "markdown"]})
 _SEARCH = Parameter("search", "Text that title or messages contain.", {"type": "string", "maxLength": 200})
 _MARKDOWN = {"text/markdown": {"schema": {"type": "string"}}}

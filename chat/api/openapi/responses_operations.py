@@ -1,29 +1,13 @@
 """Operations of OpenAI's Responses."""
 
-from chat.api.openapi.operation import KEY, TURN_ERRORS, Json, Operation, Parameter
+from chat.api.openapi.operation import KEY, TURN_ERRORS, Json, Operation, Parameter, named_event_stream
 from chat.schemas.openai.errors import OpenAIErrorAnswer
 from chat.schemas.responses.answers import DeletedResponse, ItemList, ResponseAnswer
 from chat.schemas.responses.bodies import ResponseBody
 from chat.schemas.responses.events import EVENTS
 from chat.schemas.stream_types import MAX_AFTER
 
-_STREAM: dict[str, Json] = {
-    "text/event-stream": {
-        "schema": {
-            "type": "object",
-            "description": "One server-sent event; lines that begin with a colon are comments.",
-            "required": ["event", "data"],
-            "properties": {
-                "event": {"type": "string", "description": "The event's `type`."},
-                "data": {
-                    "type": "string",
-                    "contentMediaType": "application/json",
-                    "contentSchema": {"anyOf": [{"$ref": f"#/components/schemas/{kind.__name__}"} for kind in EVENTS]},
-                },
-            },
-        }
-    }
-}
+_STREAM = named_event_stream(EVENTS)
 _BOOLEAN: Json = {"type": "string", "enum": ["true", "false"]}
 
 RESPONSES_OPERATIONS = (

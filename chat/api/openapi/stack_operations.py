@@ -1,6 +1,6 @@
 """Operations that clients of the surrounding stack call."""
 
-from chat.api.openapi.operation import KEY, PAGE, STORE_ERRORS, TURN_ERRORS, Operation, Parameter
+from chat.api.openapi.operation import KEY, PAGE, STORE_ERRORS, TURN_ERRORS, Operation, Parameter, store_query
 from chat.schemas.answer_types import ErrorAnswer
 from chat.schemas.stack import analysis, emotions, service, transcripts
 
@@ -31,54 +31,44 @@ STACK_OPERATIONS = (
         transcripts.SegmentQueryBody,
         errors=STORE_ERRORS,
     ),
-    Operation(
+    store_query(
         "memory-emotions",
-        "get",
         "/memory/emotions/stats",
         "How often each emotion was recognised, and when",
-        "stack",
         emotions.MemoryEmotionsAnswer,
-        errors=(400, 503),
+        tag="stack",
         parameters=_SPAN,
     ),
-    Operation(
+    store_query(
         "emotions-stats",
-        "get",
         "/emotions/stats",
         "Emotions of a period",
-        "stack",
         emotions.EmotionStatsAnswer,
-        errors=(400, 503),
+        tag="stack",
         parameters=(_PERIOD,),
     ),
-    Operation(
+    store_query(
         "emotions-analytics",
-        "get",
         "/emotions/analytics",
         "Emotions of a period, over time and by speaker",
-        "stack",
         emotions.EmotionAnalyticsAnswer,
-        errors=(400, 503),
+        tag="stack",
         parameters=(_PERIOD,),
     ),
-    Operation(
+    store_query(
         "emotions-moments",
-        "get",
         "/emotions/moments",
         "Segments with their emotions, the last said first",
-        "stack",
         emotions.MomentsAnswer,
-        errors=(400, 503),
+        tag="stack",
         parameters=_MOMENTS,
     ),
-    Operation(
+    store_query(
         "transcripts-time-range",
-        "get",
         "/debug/transcripts/time-range",
         "The time that the stored recordings cover",
-        "stack",
         transcripts.TimeRangeAnswer,
-        errors=STORE_ERRORS,
+        tag="stack",
     ),
     Operation(
         "chat-rag",

@@ -15,6 +15,12 @@ Json = dict[str, Any]
 MEASURED = ("pitch_", "volume_")
 
 
+class SuccessAnswer(Struct, frozen=True, kw_only=True):
+    """Base of answers whose ``success`` clients of a RAG service check."""
+
+    success: bool = True
+
+
 class HitAnswer(Struct, frozen=True, kw_only=True):
     """A search result; ``metadata`` has the fields of its segment or note."""
 
@@ -45,8 +51,7 @@ class NoteHitAnswer(HitAnswer, frozen=True, kw_only=True):
     created_at: str
 
 
-class SearchAnswer(Struct, frozen=True, kw_only=True):
-    success: bool = True
+class SearchAnswer(SuccessAnswer, frozen=True, kw_only=True):
     query: str
     count: int
     results: list[HitAnswer]
@@ -61,8 +66,7 @@ class OldSearchAnswer(Struct, frozen=True, kw_only=True):
     search_time: float
 
 
-class NoteSearchAnswer(Struct, frozen=True, kw_only=True):
-    success: bool = True
+class NoteSearchAnswer(SuccessAnswer, frozen=True, kw_only=True):
     count: int
     results: list[NoteHitAnswer]
 
@@ -75,21 +79,18 @@ class NoteAnswer(Struct, frozen=True, kw_only=True):
     created_at: str
 
 
-class NoteListAnswer(Struct, frozen=True, kw_only=True):
+class NoteListAnswer(SuccessAnswer, frozen=True, kw_only=True):
     """A page of notes; ``count`` is the number of all."""
 
-    success: bool = True
     memories: list[NoteAnswer]
     count: int
 
 
-class NoteIdAnswer(Struct, frozen=True, kw_only=True):
-    success: bool = True
+class NoteIdAnswer(SuccessAnswer, frozen=True, kw_only=True):
     memory_id: str
 
 
-class TranscriptIdAnswer(Struct, frozen=True, kw_only=True):
-    success: bool = True
+class TranscriptIdAnswer(SuccessAnswer, frozen=True, kw_only=True):
     job_id: str
 
 
@@ -131,17 +132,15 @@ class WholeTranscriptAnswer(TranscriptAnswer, frozen=True, kw_only=True):
     transcript: TranscriptAnswer
 
 
-class TranscriptListAnswer(Struct, frozen=True, kw_only=True):
-    success: bool = True
+class TranscriptListAnswer(SuccessAnswer, frozen=True, kw_only=True):
     transcripts: list[TranscriptAnswer]
     count: int
 
 
-class IndexAnswer(Struct, frozen=True, kw_only=True):
+class IndexAnswer(SuccessAnswer, frozen=True, kw_only=True):
     """``segments_skipped``: those without text. ``vectors_pending``: passages that are found by their words now, and
     by meaning later."""
 
-    success: bool = True
     transcript_id: str
     job_id: str
     segments_indexed: int
@@ -149,16 +148,14 @@ class IndexAnswer(Struct, frozen=True, kw_only=True):
     vectors_pending: int
 
 
-class SpeakersAnswer(Struct, frozen=True, kw_only=True):
-    success: bool = True
+class SpeakersAnswer(SuccessAnswer, frozen=True, kw_only=True):
     speakers: list[str]
     count: int
 
 
-class CountAnswer(Struct, frozen=True, kw_only=True):
+class CountAnswer(SuccessAnswer, frozen=True, kw_only=True):
     """``count``: segments; ``transcripts``: the recordings that they are from."""
 
-    success: bool = True
     count: int
     transcripts: int
 
@@ -171,8 +168,7 @@ class EmbeddingState(Struct, frozen=True, kw_only=True):
     detail: str | None
 
 
-class StatsAnswer(Struct, frozen=True, kw_only=True):
-    success: bool = True
+class StatsAnswer(SuccessAnswer, frozen=True, kw_only=True):
     memories: int
     total_memories: int
     transcripts: int

@@ -13,6 +13,7 @@ from chat.rag.statistics import TimeUnit
 from chat.schemas.dates import IsoDate, check_span
 from chat.schemas.decoding import decode
 from chat.schemas.filters import Emotion, Name
+from chat.schemas.memories.answers import SuccessAnswer
 
 NEUTRAL = "neutral"  # of a segment without an emotion
 ANY_EMOTION = "all"
@@ -52,10 +53,9 @@ class DayCounts(Struct, frozen=True, kw_only=True):
     counts: dict[str, int]
 
 
-class MemoryEmotionsAnswer(Struct, frozen=True, kw_only=True):
+class MemoryEmotionsAnswer(SuccessAnswer, frozen=True, kw_only=True):
     """Counts of recognised emotions, the most frequent first, and by day."""
 
-    success: bool = True
     start_date: str | None
     end_date: str | None
     total_analyzed: int

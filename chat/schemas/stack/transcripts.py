@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from chat.rag.models import Segment
 from chat.schemas.decoding import FieldError, decode
 from chat.schemas.filters import Count, clamped
+from chat.schemas.memories.answers import SuccessAnswer
 from chat.schemas.memories.bodies import CountBody, TranscriptSpan, transcript_span
 from chat.schemas.scalars import Text
 
@@ -88,10 +89,9 @@ class SegmentItem(Struct, frozen=True, kw_only=True):
     context_after: list[LineAnswer]
 
 
-class SegmentQueryAnswer(Struct, frozen=True, kw_only=True):
+class SegmentQueryAnswer(SuccessAnswer, frozen=True, kw_only=True):
     """A page of segments; ``total`` is the number of all."""
 
-    success: bool = True
     items: list[SegmentItem]
     count: int
     total: int
