@@ -35,7 +35,7 @@ from chat.services import turns
 from chat.services.prompt_texts import count_prompt_tokens
 from chat.services.served_models import chat_model, require_model
 from chat.streaming.admission import in_arrival_order
-from chat.streaming.background import in_thread
+from chat.streaming.background import in_long_thread, in_thread
 from chat.streaming.events import WireLine, lines_and_pings, start, stops_when_left
 from inference.config.tokenizer import get_tokenizer
 from inference.runtime import log_context
@@ -53,7 +53,8 @@ async def messages(request: HttpRequest, caller: Caller) -> HttpResponseBase:
 
 @for_callers("POST", any_key=True)
 async def count_tokens(request: HttpRequest, caller: Caller) -> HttpResponseBase:
-    count = await in_thread(_count, request, caller)
+    run = in_long_thread if has_long_body(request) else in_thread
+    count = await run(_count, request, caller)
     return json_response(TokenCountAnswer(input_tokens=count), headers={REQUEST_ID_HEADER: log_context.request_id()})
 
 

@@ -142,7 +142,7 @@ class AnswerTextConfig(Struct, frozen=True, kw_only=True):
 
 class ResponseAnswer(Struct, frozen=True, kw_only=True):
     """A response. ``output`` is empty and ``usage`` null until it ends; ``conversation`` is null when it is not
-    stored. ``timings``, ``sources`` and ``rag_error`` are extensions."""
+    stored. ``timings`` and ``rag_error`` are extensions."""
 
     id: str
     object: Literal["response"] = "response"
