@@ -101,17 +101,17 @@ async def ask_chat(
     async with in_arrival_order(is_long=is_long):
         # Decoding ten thousand messages would hold up the event loop.
         body = await in_thread(lambda: read(read_object(request)))
-        return await accepted_chat(request, caller, body, goes_on_alone=goes_on_alone)
+        return await accepted_chat(request, caller, body, goes_on_alone=goes_on_alone, is_long=is_long)
 
 
 async def accepted_chat(
-    request: HttpRequest, caller: Caller, body: ChatRequest, *, goes_on_alone: bool
+    request: HttpRequest, caller: Caller, body: ChatRequest, *, goes_on_alone: bool, is_long: bool
 ) -> AcceptedTurn:
-    """Store the turn of a request that was read already."""
+    """Store the turn of a request that was read already; ``is_long``: its texts take long to encode."""
     key = idempotency_key(request)
     stops = not goes_on_alone or stops_when_left(body.priority, key)
     begin = partial(turns.start_turn, caller=caller, request=body, idempotency_key=key, request_digest=body.digest)
-    return AcceptedTurn(await start(begin, caller=caller, stops=stops, is_long=has_long_body(request)), stops)
+    return AcceptedTurn(await start(begin, caller=caller, stops=stops, is_long=is_long), stops)
 
 
 async def ask_completion(request: HttpRequest, caller: Caller) -> AcceptedTurn:

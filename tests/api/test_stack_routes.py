@@ -1,5 +1,6 @@
 """Routes of the stack's RAG service over the built-in store: segments, emotions, moments, the time they cover."""
 
+import threading
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -7,7 +8,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
+from chat.errors import Unavailable
 from chat.rag.models import Segment, Transcript
+from chat.schemas.stack.emotions import MAX_SHOWN, SHOWN
+from chat.services import turns
 from tests.api.calling import Api
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]
@@ -262,6 +266,36 @@ class TestEmotions:
         assert by_name["Bob"]["speech_metrics"]["pitch_mean"] == 102.0
         assert by_name["Bob"]["dominant_emotion"] in ("joy", "neutral")
 
+    def test_many_speakers_are_not_compared_with_each_segment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        api, n_reads, n_speakers = Api(), [0], 60
+        lines = [(f"speaker {number}", "joy", "Hello there.") for number in range(n_speakers)]
+        api.post("/index/transcript", recording("many", "2026-02-01T10:00:00Z", lines))
+
+        class Counted:
+            def __get__(self, segment: Segment, owner: type[Segment]) -> object:
+                n_reads[0] += 1
+                return segment.__dict__["speaker"]
+
+            def __set__(self, segment: Segment, value: str) -> None:
+                segment.__dict__["speaker"] = value
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Segment, "speaker", Counted())
+            speakers = api.get("/emotions/analytics?period=all").body["speakers"]
+        assert len(speakers) == n_speakers
+        assert {speaker["speech_metrics"]["pace_wpm"] for speaker in speakers} == {24.0}
+        assert n_reads[0] <= 3 * n_speakers
+
+    def test_a_timeline_has_the_most_frequent_emotions(self) -> None:
+        api = Api()
+        lines = [("Ann", f"mood {number}", "Hello.") for number in range(2 * MAX_SHOWN)]
+        lines += [("Ann", "rare first", "Hello."), *[("Ann", "late but frequent", "Hello.")] * 2]
+        api.post("/index/transcript", recording("moods", "2026-02-01T10:00:00Z", lines))
+        timeline = api.get("/emotions/analytics?period=all").body["timeline"]
+        assert MAX_SHOWN <= len(timeline["emotions"]) <= MAX_SHOWN + len(SHOWN)
+        assert timeline["emotions"]["late but frequent"] == [2]
+        assert [timeline["emotions"][name] for name in SHOWN] == [[0]] * len(SHOWN)
+
     @pytest.mark.parametrize(("period", "label"), [("today", "T00:00"), ("week", ""), ("month", "")])
     def test_labels_of_a_period(self, period: str, label: str) -> None:
         api = Api()
@@ -342,6 +376,36 @@ def test_nobody_sees_the_memories_of_others(api: Api) -> None:
     assert other.get(ANALYTICS).body["speakers"] == []
     assert other.post("/transcripts/query", {}).body["total"] == 0
     assert other.post("/transcripts/query", {"keywords": "storm", "search_type": "semantic"}).body["total"] == 0
+
+
+@pytest.mark.parametrize(("n_chars", "pool"), [(100, "gemma-web"), (30_000, "gemma-web-long")])
+def test_a_long_prompt_of_a_short_body_is_encoded_apart(
+    n_chars: int, pool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = Api()
+    api.post("/index/transcript", recording("long", "2026-02-01T10:00:00Z", [("Ann", "", "x" * n_chars)]))
+    pools: list[str] = []
+
+    def start_turn(**request: object) -> None:
+        pools.append(threading.current_thread().name.rpartition("_")[0])
+        raise Unavailable("seen")
+
+    monkeypatch.setattr(turns, "start_turn", start_turn)
+    assert api.post("/analyze", {}).status == 503
+    assert pools == [pool]
+
+
+@pytest.mark.parametrize(("n_chars", "pool"), [(100, "gemma-web"), (30_000, "gemma-web-long")])
+def test_long_texts_are_counted_apart(n_chars: int, pool: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pools: list[str] = []
+
+    def count(*request: object, **options: object) -> int:
+        pools.append(threading.current_thread().name.rpartition("_")[0])
+        return 7
+
+    monkeypatch.setattr("chat.api.anthropic.views.count_prompt_tokens", count)
+    answer = Api().post("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "x" * n_chars}]})
+    assert (answer.status, answer.body, pools) == (200, {"input_tokens": 7}, [pool])
 
 
 OTHERS = ["/stats", "/models/list", "/settings"]

@@ -136,6 +136,8 @@ class TestAnalysis:
             ({"filters": {"limit": -2}}, "filters.limit"),
             ({"filters": {"start_date": "soon"}}, "filters.start_date"),
             ({"custom_prompt": 7}, "custom_prompt"),
+            ({"custom_prompt": "{transcripts} {transcripts}"}, "custom_prompt"),
+            ({"custom_prompt": "{transcripts}" * 7_000}, "custom_prompt"),
             ({"temperature": "hot"}, "temperature"),
         ],
     )

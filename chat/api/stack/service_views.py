@@ -13,11 +13,12 @@ from chat.api.chat_views import whole_answer
 from chat.api.json_response import json_response
 from chat.api.keepalive import Body, patient_json
 from chat.api.stack.transcript_views import chosen_segments
-from chat.api.turn_requests import accepted_chat, ask_chat, for_callers
+from chat.api.turn_requests import LONG_BODY_BYTES, accepted_chat, ask_chat, for_callers
 from chat.errors import NotServed
 from chat.schemas.answer_types import as_json
 from chat.schemas.stack import analysis as wire_analysis
 from chat.schemas.stack import service as wire
+from chat.streaming.admission import in_arrival_order
 from chat.streaming.background import in_thread
 from inference.models import Generation
 from inference.monitoring import worker_report
@@ -53,19 +54,27 @@ async def model_settings(request: HttpRequest, caller: Caller) -> HttpResponseBa
 @for_callers("POST")
 async def analyze(request: HttpRequest, caller: Caller) -> HttpResponseBase:
     """POST /analyze: a prompt about stored segments, which becomes no conversation."""
-    chosen = wire_analysis.analysis(await in_thread(read_object, request))
-    items, _ = await in_thread(chosen_segments, chosen.query, caller)
-    if not items:
+    chosen, prompt, n_segments = await in_thread(_analysis_prompt, request, caller)
+    if not n_segments:
         error = "no transcript segments match the filters"
         return json_response(wire_analysis.AnalysisAnswer(success=False, filters_applied=chosen.filters, error=error))
-    prompt = wire_analysis.prompt_of(chosen, items)
     turn_request = wire_analysis.analysis_request(chosen, prompt)
-    accepted = await accepted_chat(request, caller, turn_request, goes_on_alone=True)
+    # Of the prompt, not of the body: a few filters may choose a megabyte of segments.
+    is_long = len(prompt) > LONG_BODY_BYTES
+    async with in_arrival_order(is_long=is_long):
+        accepted = await accepted_chat(request, caller, turn_request, goes_on_alone=True, is_long=is_long)
 
     def render(generation: Generation) -> Body:
-        return as_json(wire_analysis.analysis_answer(chosen, prompt, len(items), generation))
+        return as_json(wire_analysis.analysis_answer(chosen, prompt, n_segments, generation))
 
     return await patient_json(whole_answer(accepted, caller, render))
+
+
+def _analysis_prompt(request: HttpRequest, caller: Caller) -> tuple[wire_analysis.Analysis, str, int]:
+    """Return the analysis that a body asks for, its prompt, and the number of segments in that."""
+    chosen = wire_analysis.analysis(read_object(request))
+    items, _ = chosen_segments(chosen.query, caller)
+    return chosen, wire_analysis.prompt_of(chosen, items), len(items)
 
 
 @for_callers("POST")

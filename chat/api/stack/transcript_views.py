@@ -3,6 +3,7 @@
 As the other routes of memories: services see the shared ones, users their own besides.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from django.db.models import F, QuerySet
@@ -72,11 +73,14 @@ def emotion_analytics(request: HttpRequest, caller: Caller) -> Struct:
     period = emotions.period_choice(request.GET)
     utterances = listing.segments_between(owner_of(caller), start=emotions.period_start(period, timezone.localtime()))
     newest, unit = _newest(utterances), emotions.UNITS[period]
+    by_speaker: defaultdict[str, list[Segment]] = defaultdict(list)
+    for segment in newest:
+        by_speaker[segment.speaker].append(segment)
     return emotions.EmotionAnalyticsAnswer(
         summary=emotions.emotion_stats(period, statistics.emotion_counts(utterances), _speech(newest)),
         timeline=emotions.emotion_timeline(statistics.emotions_by_time(utterances, unit), unit),
         speakers=[
-            emotions.speaker_emotions(name, counts, _speech(segment for segment in newest if segment.speaker == name))
+            emotions.speaker_emotions(name, counts, _speech(by_speaker.get(name, ())))
             for name, counts in statistics.emotions_by_speaker(utterances).items()
         ],
     )

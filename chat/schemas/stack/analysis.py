@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 from chat.enums import ChatRole, Strategy
 from chat.schemas.answer_types import as_json
 from chat.schemas.chat_bodies import RunOptionsBody, run_options
-from chat.schemas.decoding import decode
+from chat.schemas.decoding import FieldError, decode
 from chat.schemas.requests import ChatMessage, ChatRequest
 from chat.schemas.scalars import Text
 from chat.schemas.stack.transcripts import LineAnswer, SegmentItem, SegmentQuery, SegmentQueryBody, segment_query_of
@@ -26,10 +26,16 @@ SHOWN_CHARS = 200  # of the prompt, in the answer
 
 
 class AnalyzeBody(RunOptionsBody, frozen=True, kw_only=True):
-    """``custom_prompt`` holds ``{transcripts}`` where the segments belong; without it they are at the end."""
+    """``custom_prompt`` holds ``{transcripts}`` once, where the segments belong; without it they are at the end."""
 
     filters: SegmentQueryBody | None = None
     custom_prompt: Annotated[Text, Meta(max_length=100_000)] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Thousands of places, with all segments in each, would fill the memory.
+        if (self.custom_prompt or "").count(PLACE) > 1:
+            raise FieldError("custom_prompt", f"may have {PLACE} once")
 
 
 class Analysis(Struct, frozen=True, kw_only=True):
@@ -81,7 +87,7 @@ def prompt_of(chosen: Analysis, items: Sequence[SegmentItem]) -> str:
 
 
 def analysis_request(chosen: Analysis, prompt: str) -> ChatRequest:
-    """Return the turn that answers the prompt: one that is longer than the context is read in parts."""
+    """Return the turn that answers the prompt. It is not stored: a prompt that does not fit is refused."""
     messages = (ChatMessage(ChatRole.USER, prompt),)
     return ChatRequest(messages=messages, store=False, use_rag=False, strategy=Strategy.SUMMARIZE, **chosen.options)
 

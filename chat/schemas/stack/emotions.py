@@ -20,6 +20,7 @@ ANY_EMOTION = "all"
 JOY = "joy"
 NEGATIVE = ("anger", "sadness", "fear", "disgust")
 SHOWN = (JOY, "anger", "sadness", NEUTRAL)  # on every timeline, also where nobody felt them
+MAX_SHOWN = 100  # emotions on a timeline, the most frequent ones: each has a number for every label
 LABEL_CHARS: dict[TimeUnit, int] = {"hour": len("2026-03-01T10:00"), "day": len("2026-03-01"), "month": len("2026-03")}
 UNITS: dict[str, TimeUnit] = {"today": "hour", "week": "day", "month": "day", "all": "month"}
 
@@ -179,7 +180,11 @@ def emotion_stats(period: Period, counts: Counter[str], speech: SpeechMetrics) -
 
 def emotion_timeline(times: Mapping[datetime, Counter[str]], unit: TimeUnit) -> EmotionTimeline:
     totals = {time: _with_neutral(counter) for time, counter in times.items()}
-    emotions = dict.fromkeys(SHOWN) | dict.fromkeys(emotion for counter in totals.values() for emotion in counter)
+    counts: Counter[str] = Counter()
+    for counter in totals.values():
+        counts.update(counter)
+    frequent = {emotion for emotion, _ in counts.most_common(MAX_SHOWN)}
+    emotions = dict.fromkeys(SHOWN) | dict.fromkeys(emotion for emotion in counts if emotion in frequent)
     return EmotionTimeline(
         labels=[time.isoformat()[: LABEL_CHARS[unit]] for time in totals],
         emotions={emotion: [counter[emotion] for counter in totals.values()] for emotion in emotions},
