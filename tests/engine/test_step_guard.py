@@ -1,5 +1,6 @@
 """Progress of the loop as seen by another thread, and steps that end early: their reasons and their results."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -176,22 +177,27 @@ def long_prompt(harness: Harness) -> list[int]:
 
 def cancel_in_step(harness: Harness, sequence_id: str, *, after_n_done: int) -> float:
     """Run one step and cancel a sequence in its middle; the secs from the cancel to the end of the step."""
-    watch, cancelled_at = harness.backend.watch, 0.0
-    n_before = watch.n_done
+    watch, cancelled_at = harness.backend.watch, math.inf
+    n_before, is_over = watch.n_done, threading.Event()
 
     def cancel() -> None:
         nonlocal cancelled_at
         while watch.n_done < n_before + after_n_done:
-            time.sleep(0.001)
+            if is_over.wait(0.001):
+                return
         cancelled_at = time.monotonic()
         harness.loop.guard.frame_arrived(Cancel(sequence_id))
 
     thread = threading.Thread(target=cancel)
     thread.start()
-    assert harness.loop.step()
-    took = time.monotonic() - cancelled_at
-    thread.join()
-    return took
+    try:
+        assert harness.loop.step()
+        ended_at = time.monotonic()
+    finally:
+        is_over.set()
+        thread.join()
+    assert cancelled_at < ended_at, "the step ended before it was cancelled"
+    return ended_at - cancelled_at
 
 
 def greedy_tokens(harness: Harness, prompt: list[int], name: str) -> list[int]:
