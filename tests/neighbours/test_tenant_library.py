@@ -6,6 +6,7 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -30,6 +31,9 @@ class Program:
     def __init__(self, wire: Wire, *, url: str = "http://127.0.0.1:9", resident: bool = True) -> None:
         self.is_loaded = False
         self.calls: list[str] = []
+        self.n_pauses = 0
+        self.may_unload = threading.Event()
+        self.may_unload.set()
         client = TenantClient(url, "whisper")
         self.tenant = GpuTenant("whisper", wire, client, self._unload, self._load, resident=resident)
 
@@ -38,6 +42,8 @@ class Program:
         self.calls.append("load")
 
     def _unload(self) -> None:
+        self.n_pauses += 1
+        assert self.may_unload.wait(PATIENCE_SECS)
         self.is_loaded = False
         self.calls.append("unload")
 
@@ -94,6 +100,50 @@ class TestRepeatedPauses:
         began = time.monotonic()
         assert coordinator._take("theirs", "gemma-service") is None
         assert time.monotonic() - began < coordinator.pause_secs
+        assert not program.is_loaded
+
+
+class TestLateReplies:
+    """Replies to the neighbours' coordinators name no pause: a late one would count for the next request."""
+
+    @pytest.mark.parametrize("is_resumed", [True, False])
+    def test_a_late_one_grants_nothing(
+        self, wire: Wire, coordinator: NeighbourCoordinator, program: Program, is_resumed: bool
+    ) -> None:
+        other = Program(wire)
+        with other.tenant:
+            other.wait_until(is_loaded=True)
+            wait_for(lambda: wire.scard("gpu:tenants") == 2)
+            program.may_unload.clear()
+            coordinator.freed_secs = 0.5
+            assert coordinator._take("s1", "gemma-service") == "transcription did not free the GPU"
+            if is_resumed:
+                coordinator.session = "s1"
+                coordinator._end()
+            other.wait_until(is_loaded=True)
+            other.may_unload.clear()
+            n_pauses, coordinator.freed_secs = other.n_pauses, 2.0
+            with ThreadPoolExecutor(1) as pool:
+                request = pool.submit(coordinator._take, "s2", "gemma-service")
+                wait_for(lambda: other.n_pauses > n_pauses)
+                program.may_unload.set()
+                error, is_loaded = request.result(), other.is_loaded
+            other.may_unload.set()
+            assert is_loaded
+            assert error == "transcription did not free the GPU"
+
+    def test_the_late_resume_of_another_session_keeps_no_reply_back(
+        self, wire: Wire, coordinator: NeighbourCoordinator, program: Program
+    ) -> None:
+        program.may_unload.clear()
+        with ThreadPoolExecutor(1) as pool:
+            request = pool.submit(coordinator._take, "s1", "gemma-service")
+            wait_for(lambda: program.n_pauses)
+            command(wire, "resume", "s0")
+            wire.publish("transcription_resume", json.dumps({"task_id": "s0"}))
+            wire.publish("transcription_resume", json.dumps({}))
+            program.may_unload.set()
+            assert request.result() is None
         assert not program.is_loaded
 
 

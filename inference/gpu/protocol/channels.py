@@ -34,6 +34,9 @@ EPOCH = "gpu:epoch"
 # The second generation: commands to every tenant, replies by service.
 COMMAND = "gpu:command"
 ACKS = "gpu:ack:"
+# Kinds of messages: a command, or a channel of the first generation.
+PAUSES = ("pause", PAUSE)
+RESUMES = ("resume", RESUME)
 # A pattern for one name: subscribers by pattern are not counted among the residents.
 ONLY_COMMANDS = COMMAND[:-1] + f"[{COMMAND[-1]}]"
 

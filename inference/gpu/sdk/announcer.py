@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import redis
@@ -38,22 +39,24 @@ class ResidentAnnouncer:
     def begin(self) -> None:
         self._thread.start()
 
-    def await_others(self, session_id: str) -> bool:
+    def await_others(self, session_id: str, has_ended: Callable[[], bool]) -> bool:
         """Wait until every announced resident has left the GPU for the session; False when the coordinator has given
-        up meanwhile, or long should have: then a reply would count for the next session."""
+        up meanwhile, or long should have: then a reply would count for the next session. ``has_ended``: whether the
+        pause is over by a later message."""
         self._announce()
         began, was_lent = time.monotonic(), False
         while (waited_secs := time.monotonic() - began) < LONGEST_WAIT_SECS:
             presence.leave(self._redis, self._own, session_id)  # repeated, since Redis may lose it
+            is_free = self._redis.get(channels.STATE) == channels.STATE_FREE.encode()
+            was_lent = was_lent or not is_free
+            # Some coordinators may publish the state after the pause. Those that had left may be back by now.
+            if has_ended() or (is_free and (was_lent or waited_secs >= STATE_SECS)):
+                return False
             # After a loss of Redis' data the others have to be announced again first.
             is_settled = time.monotonic() - self._known_since >= SETTLE_INTERVALS * self._every_secs
             if is_settled and presence.have_left(self._redis, self._own, session_id):
                 return True
-            is_free = self._redis.get(channels.STATE) == channels.STATE_FREE.encode()
-            was_lent = was_lent or not is_free
-            # Some coordinators may publish the state after the pause.
-            is_over = is_free and (was_lent or waited_secs >= STATE_SECS)
-            if is_over or self._over.wait(OTHERS_SECS):
+            if self._over.wait(OTHERS_SECS):
                 return False
         log.warning("other residents have not left the gpu service=%s session=%s", self._own.service, session_id)
         return False

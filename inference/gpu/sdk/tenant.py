@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import redis
@@ -29,6 +30,7 @@ from inference.gpu.protocol.presence import Presence
 from inference.gpu.sdk.addresses import GpuAddresses, read_addresses
 from inference.gpu.sdk.announcer import ResidentAnnouncer
 from inference.gpu.sdk.client import GpuRefused, TenantClient, TenantLease, new_session
+from inference.gpu.sdk.inbox import MessageInbox, session_of
 from inference.gpu.sdk.replies import ReplySender
 from inference.gpu.sdk.use import GpuUse
 
@@ -292,19 +294,18 @@ class GpuTenant:
                 pubsub.subscribe(channels.COMMAND, channels.PAUSE, channels.RESUME)
             else:
                 pubsub.psubscribe(channels.ONLY_COMMANDS)
-            check_at = 0.0
+            inbox, check_at = MessageInbox(pubsub), 0.0
             while not self._over.is_set():
-                message = pubsub.get_message(timeout=LISTEN_SECS)
+                message = inbox.next(LISTEN_SECS)
                 if message is not None:
-                    self._handle(message["channel"].decode(), channels.decode(message["data"]) or {})
+                    self._handle(*message, inbox)
                 if time.monotonic() >= check_at:
                     self._compare_state()
                     self._redis_seen_at, self._was_redis_seen = time.monotonic(), True
                     check_at = self._redis_seen_at + CHECK_SECS
 
-    def _handle(self, channel: str, message: dict[str, Any]) -> None:
-        kind = message.get("command") if channel == channels.COMMAND else channel
-        session_id = str(message.get("session_id") or message.get("task_id") or "")
+    def _handle(self, kind: str, message: dict[str, Any], inbox: MessageInbox) -> None:
+        session_id = session_of(message)
         log.debug("gpu message service=%s kind=%s session=%s", self.service, kind, session_id)
         lease, protocol = self._lease, channels.protocol_of(message)
         if kind == "pause" and lease is not None and session_id == lease.session_id:
@@ -316,14 +317,14 @@ class GpuTenant:
             self._replies.answer("paused", session_id)
         elif not self._is_resident:
             return
-        elif kind in ("pause", channels.PAUSE):
+        elif kind in channels.PAUSES:
             self._note_protocol(protocol)
-            self._pause(session_id, is_old=kind == channels.PAUSE)
-        elif kind in ("resume", channels.RESUME) and not self._is_late_resume(session_id, protocol):
+            self._pause(session_id, inbox, is_old=kind == channels.PAUSE)
+        elif kind in channels.RESUMES and not self._is_late_resume(session_id, protocol):
             self._enter()
             self._replies.answer("resumed", session_id)
 
-    def _pause(self, session_id: str, *, is_old: bool) -> None:
+    def _pause(self, session_id: str, inbox: MessageInbox, *, is_old: bool) -> None:
         last_session, at = self._last_pause
         if session_id == last_session and time.monotonic() - at < REPEAT_SECS:
             if not is_old:
@@ -341,9 +342,12 @@ class GpuTenant:
             raise
         if self._coordinator_protocol == channels.FIRST_PROTOCOL:
             self._last_pause = (session_id, 0.0)
-            if not self._announcer.await_others(session_id):
+            has_ended = partial(inbox.has_ended, session_id)
+            if not self._announcer.await_others(session_id, has_ended):
                 return
             time.sleep(max(0.0, began + FLUSH_SECS - time.monotonic()))
+            if has_ended():  # its reply would count for the next session
+                return
         self._replies.have_left(session_id)
         self._last_pause = (session_id, time.monotonic())
 
