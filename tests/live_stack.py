@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -149,3 +149,14 @@ class LiveStack:
             self._process.wait()
             psutil.wait_procs(left, timeout=5)
         shutil.rmtree(self.data_dir, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running_stack(backend: str = "fake", **environment: str) -> Iterator[LiveStack]:
+    """A service for the time of the block; nothing of it is left afterwards, also when it does not start."""
+    stack = LiveStack(backend=backend, environment=environment)
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.clean_up()

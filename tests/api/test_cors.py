@@ -16,7 +16,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.api.calling import Api
 from tests.api.live import LiveUser, answer_over, make_users, read_stream, say, text_of
-from tests.live_stack import LiveStack
+from tests.live_stack import LiveStack, running_stack
 
 LISTED = ["https://chat.example", "http://localhost:3000", "https://xn--mller-kva.example:8443"]
 FOREIGN = [
@@ -133,12 +133,8 @@ class TestLive:
     @classmethod
     def stack(cls) -> Iterator[LiveStack]:
         environment = {"CORS_ALLOWED_ORIGINS": ",".join(LISTED), "CSRF_TRUSTED_ORIGINS": LISTED[1]}
-        stack = LiveStack(backend="fake", environment=environment | {"GEMMA_CONTEXT_SIZE": "8192"})
-        try:
-            stack.start()
+        with running_stack(**environment, GEMMA_CONTEXT_SIZE="8192") as stack:
             yield stack
-        finally:
-            stack.clean_up()
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -10,7 +10,7 @@ import pytest
 
 from tests.api.live import Line, count, say
 from tests.api.raw_http import exchange, request, response_of
-from tests.live_stack import LiveStack, wait_until
+from tests.live_stack import LiveStack, running_stack, wait_until
 
 GRACE_SECS = 2.0
 
@@ -18,12 +18,8 @@ GRACE_SECS = 2.0
 @pytest.fixture(scope="module")
 def stack() -> Iterator[LiveStack]:
     environment = {"STREAM_GRACE_SECS": str(GRACE_SECS), "GEMMA_CONTEXT_SIZE": "8192", "JSON_PATIENCE_SECS": "60"}
-    stack = LiveStack(backend="fake", environment=environment)
-    try:
-        stack.start()
+    with running_stack(**environment) as stack:
         yield stack
-    finally:
-        stack.clean_up()
 
 
 @pytest.fixture(scope="module")

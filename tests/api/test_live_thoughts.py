@@ -11,7 +11,7 @@ import websockets
 from chat.schemas.decoding import decode
 from chat.schemas.openai.chat_answers import ChatCompletionAnswer, ChatCompletionChunk
 from tests.api.live import Line, answer_over, read_stream, say, text_of
-from tests.live_stack import LiveStack, wait_until
+from tests.live_stack import LiveStack, running_stack, wait_until
 
 # Gemma's turns, after which the scripted model is in the middle of the script: the prompt has its first characters.
 OPENED = "<think>\n"
@@ -30,12 +30,8 @@ SCRIPT = f"{OPENED}{THOUGHT}\n</think>\n\n{ANSWER}"
 @pytest.fixture(scope="module")
 def stack() -> Iterator[LiveStack]:
     environment = {"GEMMA_CHAT_TEMPLATE": TEMPLATE, "GEMMA_CONTEXT_SIZE": "8192", "JSON_PATIENCE_SECS": "60"}
-    stack = LiveStack(backend="fake", environment=environment)
-    try:
-        stack.start()
+    with running_stack(**environment) as stack:
         yield stack
-    finally:
-        stack.clean_up()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.api.live import data_lines, say
-from tests.live_stack import LiveStack, wait_until
+from tests.live_stack import LiveStack, running_stack, wait_until
 
 TIMEOUT_SECS = 3
 MARGIN_SECS = 4.0  # a round of the reaper and a look at the log, on a busy machine
@@ -19,9 +19,7 @@ MARGIN_SECS = 4.0  # a round of the reaper and a look at the log, on a busy mach
 @pytest.fixture(scope="module")
 def stack() -> Iterator[LiveStack]:
     """A service whose worker has been killed and whose supervisor cannot start it again."""
-    stack = LiveStack(backend="fake", environment={"STREAM_GRACE_SECS": "30", "JSON_PATIENCE_SECS": "60"})
-    try:
-        stack.start()
+    with running_stack(STREAM_GRACE_SECS="30", JSON_PATIENCE_SECS="60") as stack:
         supervisor, worker = psutil.Process(stack.pid), stack.process("gemma-worker")
         children = worker.children(recursive=True)
         supervisor.send_signal(signal.SIGSTOP)
@@ -30,8 +28,6 @@ def stack() -> Iterator[LiveStack]:
         psutil.wait_procs(children, timeout=10)
         yield stack
         supervisor.send_signal(signal.SIGCONT)
-    finally:
-        stack.clean_up()
 
 
 @pytest.fixture

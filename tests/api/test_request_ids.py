@@ -11,7 +11,7 @@ from django.test import AsyncClient
 
 from tests.api.calling import Api
 from tests.api.live import answer_over, say
-from tests.live_stack import LiveStack, wait_until
+from tests.live_stack import LiveStack, running_stack, wait_until
 
 SAFE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 HOSTILE = [
@@ -60,12 +60,8 @@ async def test_the_asynchronous_chain_sets_it_too() -> None:
 
 @pytest.fixture(scope="module")
 def debug_stack() -> Iterator[LiveStack]:
-    stack = LiveStack(backend="fake", environment={"LOG_LEVEL": "debug"})
-    try:
-        stack.start()
+    with running_stack(LOG_LEVEL="debug") as stack:
         yield stack
-    finally:
-        stack.clean_up()
 
 
 def lines_with(stack: LiveStack, text: str) -> list[str]:

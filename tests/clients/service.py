@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.live_stack import LiveStack
+from tests.live_stack import running_stack
 
 CALLS = Path(__file__).parent / "openai_calls.py"
 ENVIRONMENT = {
@@ -20,12 +20,8 @@ ENVIRONMENT = {
 @contextmanager
 def client_service() -> Iterator[str]:
     """Run a service with scripted answers; yields its address."""
-    stack = LiveStack(backend="fake", environment=ENVIRONMENT)
-    try:
-        stack.start()
+    with running_stack(**ENVIRONMENT) as stack:
         yield stack.url
-    finally:
-        stack.clean_up()
 
 
 def main(python: str) -> int:

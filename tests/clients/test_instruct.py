@@ -10,7 +10,7 @@ import pytest
 from openai import OpenAI
 from pydantic import BaseModel
 
-from tests.live_stack import LiveStack
+from tests.live_stack import running_stack
 
 MODEL_FILE = os.environ.get("INSTRUCT_MODEL_FILE", "")
 pytestmark = [
@@ -44,13 +44,11 @@ class Person(BaseModel):
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[OpenAI]:
-    stack = LiveStack(backend="llama", environment={"GEMMA_MODEL_PATH": MODEL_FILE, "GEMMA_CONTEXT_SIZE": "4096"})
-    try:
-        stack.start()
-        with OpenAI(base_url=f"{stack.url}/v1", api_key="none", timeout=600) as client:
-            yield client
-    finally:
-        stack.clean_up()
+    with (
+        running_stack("llama", GEMMA_MODEL_PATH=MODEL_FILE, GEMMA_CONTEXT_SIZE="4096") as stack,
+        OpenAI(base_url=f"{stack.url}/v1", api_key="none", timeout=600) as client,
+    ):
+        yield client
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,13 @@ from pathlib import Path
 import pytest
 
 from tests.commands.driver import Driver
-from tests.live_stack import LiveStack
+from tests.live_stack import LiveStack, running_stack
 
 
 @pytest.fixture(scope="package")
 def shared_stack() -> Iterator[LiveStack]:
-    stack = LiveStack(backend="fake", environment={"GEMMA_PARALLEL": "2", "LOG_LEVEL": "warning"})
-    try:
-        stack.start()
+    with running_stack(GEMMA_PARALLEL="2", LOG_LEVEL="warning") as stack:
         yield stack
-    finally:
-        stack.clean_up()
 
 
 @pytest.fixture

@@ -5,13 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.live_stack import LiveStack
+from tests.live_stack import LiveStack, running_stack
 
 
 @pytest.fixture(scope="session")
 def real_stack(model_path: Path) -> Iterator[LiveStack]:
-    environment = {"GEMMA_MODEL_PATH": str(model_path), "GEMMA_CONTEXT_SIZE": "16384"}
-    stack = LiveStack(backend="llama", environment=environment)
-    stack.start()
-    yield stack
-    stack.clean_up()
+    with running_stack("llama", GEMMA_MODEL_PATH=str(model_path), GEMMA_CONTEXT_SIZE="16384") as stack:
+        yield stack

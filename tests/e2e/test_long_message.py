@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.live_stack import LiveStack, wait_until
+from tests.live_stack import LiveStack, running_stack, wait_until
 
 pytestmark = pytest.mark.real_model
 
@@ -31,12 +31,8 @@ UNFINISHED_PARTS = """
 @pytest.fixture(scope="module")
 def stack(model_path: Path) -> Iterator[LiveStack]:
     environment = {"GEMMA_MODEL_PATH": str(model_path), "GEMMA_CONTEXT_SIZE": "2048", "STREAM_GRACE_SECS": "0.5"}
-    stack = LiveStack(backend="llama", environment=environment)
-    try:
-        stack.start()
+    with running_stack("llama", **environment) as stack:
         yield stack
-    finally:
-        stack.clean_up()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.api.live import count
-from tests.live_stack import PROJECT, LiveStack
+from tests.live_stack import PROJECT, LiveStack, running_stack
 from tests.neighbours.lending import wait_for
 from tests.neighbours.readme_program import printed_program
 from tests.private_environment import clean_environment
@@ -53,12 +53,8 @@ def addresses(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stack(addresses: Path) -> Iterator[LiveStack]:
-    stack = LiveStack(backend="fake", environment=ENVIRONMENT | {"GPU_ADDRESS_FILE": str(addresses)})
-    try:
-        stack.start()
+    with running_stack(**ENVIRONMENT, GPU_ADDRESS_FILE=str(addresses)) as stack:
         yield stack
-    finally:
-        stack.clean_up()
 
 
 @pytest.fixture

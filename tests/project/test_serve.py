@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.live_stack import PROJECT, LiveStack, wait_until
+from tests.live_stack import PROJECT, LiveStack, running_stack, wait_until
 
 MakeStack = Callable[..., LiveStack]
 TITLES = ["gemma-runner cpu", "gemma-valkey", "gemma-web", "gemma-worker"]
@@ -27,10 +27,8 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[LiveStack]:
     """One service for the tests that leave it running."""
-    stack = LiveStack(backend="fake", environment={})
-    stack.start()
-    yield stack
-    stack.clean_up()
+    with running_stack() as stack:
+        yield stack
 
 
 def chat(stack: LiveStack) -> str:
