@@ -60,6 +60,16 @@ EffortName = Annotated[
         description="The amount of thought, for models that think: 0, 20, 50 or 80 % of `max_tokens`; none: no thought."
     ),
 ]
+# "max" is Anthropic's.
+EFFORTS = {
+    "none": Effort.NONE,
+    "minimal": Effort.LOW,
+    "low": Effort.LOW,
+    "medium": Effort.MEDIUM,
+    "high": Effort.HIGH,
+    "xhigh": Effort.HIGH,
+    "max": Effort.HIGH,
+}
 Context = Annotated[
     str | dict[str, Any] | Annotated[list[str | dict[str, Any]], Meta(max_length=MAX_CONTEXT_ITEMS)],
     Meta(
@@ -168,10 +178,10 @@ class RunOptionsBody(msgspec.Struct, frozen=True, kw_only=True):
         variables = self.chat_template_kwargs or TemplateVariables()
         is_on = variables.thinking if variables.enable_thinking is None else variables.enable_thinking
         name = self.reasoning_effort or variables.reasoning_effort
-        if is_on is False or name == "none":
+        if is_on is False:
             return Effort.NONE
         if name is not None:
-            return {"minimal": Effort.LOW, "xhigh": Effort.HIGH}.get(name) or Effort(name)
+            return EFFORTS[name]
         return Effort.ON if is_on else None
 
 

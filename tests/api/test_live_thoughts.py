@@ -132,6 +132,78 @@ def test_without_thinking_the_prompt_has_an_empty_thought(client: httpx.Client, 
     assert (chat["response"], "thought" in chat) == ("Four.", False)
 
 
+def response_of(client: httpx.Client, script: str, **more: object) -> tuple[str, str]:
+    """Thought and text of a response."""
+    answer = client.post("/v1/responses", json={"input": f"[[say: {script}]]"} | more)
+    assert answer.status_code == 200, answer.text
+    texts = {item["type"]: item["content"][0]["text"] for item in answer.json()["output"]}
+    return texts.get("reasoning", ""), texts.get("message", "")
+
+
+def message_of(client: httpx.Client, script: str, **more: object) -> tuple[str, str]:
+    """Thought and text of a message in Anthropic's form."""
+    messages = [{"role": "user", "content": f"[[say: {script}]]"}]
+    answer = client.post("/v1/messages", json={"model": "", "max_tokens": 100, "messages": messages} | more)
+    assert answer.status_code == 200, answer.text
+    blocks = {block["type"]: block for block in answer.json()["content"]}
+    return blocks.get("thinking", {}).get("thinking", ""), blocks.get("text", {}).get("text", "")
+
+
+def test_other_interfaces_have_thought_and_text_apart(client: httpx.Client) -> None:
+    assert response_of(client, SCRIPT) == message_of(client, SCRIPT) == (THOUGHT, ANSWER)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"reasoning": {"effort": "none"}},
+        {"reasoning_effort": "none"},
+        {"reasoning": {"effort": "high"}, "reasoning_effort": "none"},
+        {"reasoning": {"effort": "high"}, "chat_template_kwargs": {"enable_thinking": False}},
+    ],
+)
+def test_a_response_without_thinking(client: httpx.Client, more: dict[str, Any]) -> None:
+    assert response_of(client, f"{CLOSED}Four.", **more) == ("", "Four.")
+
+
+@pytest.mark.parametrize(
+    ("effort", "n_thought"), [("minimal", 20), ("low", 20), ("medium", 50), ("xhigh", 80), ("ultra", 100), (None, 100)]
+)
+def test_the_effort_of_a_response_bounds_its_thought(client: httpx.Client, effort: str | None, n_thought: int) -> None:
+    script = f"{OPENED}{'m' * 300}"
+    thought, _ = response_of(client, script, reasoning={"effort": effort}, max_output_tokens=100)
+    assert thought == "m" * n_thought
+
+
+@pytest.mark.parametrize("more", [{"thinking": {"type": "disabled"}}, {"reasoning_effort": "none"}])
+def test_a_message_without_thinking(client: httpx.Client, more: dict[str, Any]) -> None:
+    more |= {"output_config": {"effort": "high"}}
+    assert message_of(client, f"{CLOSED}Four.", **more) == ("", "Four.")
+    counted = {
+        name: client.post(
+            "/v1/messages/count_tokens",
+            json={"messages": [{"role": "user", "content": "x"}], "thinking": {"type": name}},
+        ).json()["input_tokens"]
+        for name in ("disabled", "adaptive")
+    }
+    assert counted["disabled"] == counted["adaptive"] + len(CLOSED) - len(OPENED)
+
+
+@pytest.mark.parametrize(
+    ("more", "n_thought"),
+    [
+        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}, 20),
+        ({"thinking": {"type": "enabled", "budget_tokens": 50}, "output_config": {"effort": "max"}}, 80),
+        ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, 100),
+        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "ultra"}}, 100),
+        ({"thinking": {"type": "disabled"}, "reasoning_effort": "medium"}, 50),
+    ],
+)
+def test_the_effort_of_a_message_bounds_its_thought(client: httpx.Client, more: dict[str, Any], n_thought: int) -> None:
+    thought, _ = message_of(client, f"{OPENED}{'m' * 300}", **more)
+    assert thought == "m" * n_thought
+
+
 @pytest.mark.parametrize(
     ("more", "field"),
     [

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from chat.enums import Strategy
+from chat.enums import Effort, Strategy
 from chat.schemas.anthropic.messages import AnthropicMessage, TextBlockBody, dialogue_of_messages
 from chat.schemas.anthropic.tools import AnthropicToolChoice, AnthropicTools, anthropic_tool_use
-from chat.schemas.chat_bodies import MAX_MESSAGES, RunOptionsBody, StopText, run_options, set_fields
+from chat.schemas.chat_bodies import EFFORTS, MAX_MESSAGES, RunOptionsBody, StopText, run_options, set_fields
 from chat.schemas.decoding import FieldError, decode
 from chat.schemas.filters import MAX_TOP_K, TopK, clamped
 from chat.schemas.identifiers import existing_id
@@ -31,7 +31,7 @@ Messages = Annotated[list[AnthropicMessage], Meta(min_length=1, max_length=MAX_M
 
 
 class ThinkingConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Taken and not obeyed: whether a model thinks before it answers is its chat template's matter."""
+    """Whether a model that can think does so; ``budget_tokens`` is taken and not obeyed."""
 
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
@@ -45,6 +45,8 @@ class JsonOutputFormat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutputConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """``effort`` bounds the thought of a model that is to think; an unknown one counts as none given."""
+
     format: JsonOutputFormat | None = None
     effort: Annotated[Text, Meta(max_length=32)] | None = None
 
@@ -67,7 +69,7 @@ class CountTokensBody(msgspec.Struct, frozen=True, kw_only=True):
 
 class MessagesBody(RunOptionsBody, frozen=True, kw_only=True):
     """A turn in the form of Anthropic's Messages. ``use_rag``, ``rag_top_k``, ``strategy``, ``store`` and
-    ``conversation_id`` are as in /chat."""
+    ``conversation_id`` are as in /chat, and so is ``reasoning_effort``, which takes precedence over ``thinking``."""
 
     model: ModelName
     max_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -91,6 +93,10 @@ class MessagesBody(RunOptionsBody, frozen=True, kw_only=True):
         super().__post_init__()
         if self.stop_sequences and self.stop:
             raise FieldError("stop", "cannot be combined with stop_sequences")
+
+    @property
+    def chosen_effort(self) -> Effort | None:
+        return super().chosen_effort or _effort(self.thinking, self.output_config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +143,24 @@ def count_tokens_request(data: object) -> tuple[MessagesCall, ChatRequest]:
     body = decode(CountTokensBody, data)
     messages, prefill = dialogue_of_messages(body.system, body.messages)
     use = anthropic_tool_use(body.tools, body.tool_choice)
-    request = ChatRequest(messages=messages, prefill=prefill, tool_use=use, max_tokens=1, store=False)
+    request = ChatRequest(
+        messages=messages,
+        prefill=prefill,
+        tool_use=use,
+        max_tokens=1,
+        store=False,
+        reasoning_effort=_effort(body.thinking, body.output_config),
+    )
     return MessagesCall(model=body.model), request
+
+
+def _effort(thinking: ThinkingConfig | None, output: OutputConfig | None) -> Effort | None:
+    """Return the effort of thought that a body asks for; None: as the model's template has it."""
+    if thinking is None:
+        return None
+    if thinking.type == "disabled":
+        return Effort.NONE
+    return EFFORTS.get((output and output.effort) or "", Effort.ON)
 
 
 def _form(body: MessagesBody, use: ToolUse | None) -> dict[str, Any]:

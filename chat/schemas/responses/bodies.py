@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from chat.enums import Strategy
+from chat.enums import Effort, Strategy
 from chat.errors import NotFound
-from chat.schemas.chat_bodies import MAX_MESSAGES, RunOptionsBody, run_options, set_fields
+from chat.schemas.chat_bodies import EFFORTS, MAX_MESSAGES, RunOptionsBody, run_options, set_fields
 from chat.schemas.decoding import FieldError, decode
 from chat.schemas.filters import MAX_TOP_K, TopK, clamped
 from chat.schemas.identifiers import existing_id
@@ -91,7 +91,8 @@ class TextConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReasoningOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Repeated in the response; the model does not think before it answers."""
+    """The amount of thought, for models that think: ``effort`` is as ``reasoning_effort``, which takes precedence. Both
+    fields are repeated in the response; an unknown effort counts as none given."""
 
     effort: Annotated[Text, Meta(max_length=32)] | None = None
     summary: Annotated[Text, Meta(max_length=32)] | None = None
@@ -167,6 +168,11 @@ class ResponseBody(RunOptionsBody, frozen=True, kw_only=True):
             raise FieldError("text.format", "cannot be combined with response_format, json_schema or grammar")
         if self.input is None:
             raise FieldError("input", "is required")
+
+    @property
+    def chosen_effort(self) -> Effort | None:
+        name = self.reasoning.effort if self.reasoning else None
+        return super().chosen_effort or EFFORTS.get(name or "")
 
     @property
     def conversation_id(self) -> str | None:
