@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
@@ -60,43 +61,50 @@ def _first_line(message: str) -> str:
 
 
 class GrammarCompiler:
-    """Compiles grammars for one vocabulary and keeps the latest. Thread safe; the first call takes a second and 100 MB
-    for a vocabulary of 262,144 tokens."""
+    """Compiles grammars for one vocabulary and keeps the latest. Thread safe: a kept one is returned while another is
+    compiled. The first call takes a second and 100 MB for a vocabulary of 262,144 tokens."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
-        self._lock = threading.Lock()
+        self._building = threading.Lock()  # of ``_tokenizer`` and ``_usable``
         self._tokenizer: LLTokenizer | None = None
         self._usable: Bitmask = np.zeros(0, dtype=np.int32)
+        self._lock = threading.Lock()  # around ``_compiled``
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
 
     def matcher(self, grammar: str) -> GrammarMatcher:
         """Return a matcher at the start of an answer. Raises GrammarError."""
-        return GrammarMatcher(self._native(grammar).deep_copy(), self._usable)
+        native = self._compile(grammar)
+        if native.is_error():
+            raise GrammarError(f"the grammar cannot be compiled: {_first_line(native.get_error())}")
+        return GrammarMatcher(native.deep_copy(), self._usable)
 
     def prepare(self, grammar: str) -> None:
         """Compile ``grammar`` ahead of its use; an error is reported there."""
-        with self._lock:
+        with suppress(GrammarError):
             self._compile(grammar)
 
-    def _native(self, grammar: str) -> LLMatcher:
-        with self._lock:
-            native = self._compile(grammar)
-            if native.is_error():
-                raise GrammarError(f"the grammar cannot be compiled: {_first_line(native.get_error())}")
-            return native
-
     def _compile(self, grammar: str) -> LLMatcher:
-        if self._tokenizer is None:
-            native_vocabulary = _NativeVocabulary(self._vocabulary)
-            self._tokenizer, self._usable = native_vocabulary.tokenizer(), native_vocabulary.usable_tokens()
-        native = self._compiled.pop(grammar, None) or LLMatcher(
-            self._tokenizer, grammar, log_level=0, limits=PARSER_LIMITS
-        )
-        self._compiled[grammar] = native
-        if len(self._compiled) > MAX_COMPILED:
-            self._compiled.popitem(last=False)
+        with self._lock:
+            native = self._compiled.pop(grammar, None)
+            if native is not None:
+                self._compiled[grammar] = native
+                return native
+        native = LLMatcher(self._native_tokenizer(), grammar, log_level=0, limits=PARSER_LIMITS)
+        with self._lock:
+            self._compiled[grammar] = native
+            if len(self._compiled) > MAX_COMPILED:
+                self._compiled.popitem(last=False)
         return native
+
+    def _native_tokenizer(self) -> LLTokenizer:
+        with self._building:
+            if self._tokenizer is None:
+                if not self._vocabulary.eog_tokens:
+                    raise GrammarError("the model has no token that could end the answer")
+                native_vocabulary = _NativeVocabulary(self._vocabulary)
+                self._usable, self._tokenizer = native_vocabulary.usable_tokens(), native_vocabulary.tokenizer()
+            return self._tokenizer
 
 
 class _NativeVocabulary:

@@ -1,6 +1,7 @@
 """The runner's side of its parent: frames over the socket pair, and an end together with it."""
 
 import ctypes
+import logging
 import os
 import queue
 import signal
@@ -10,6 +11,8 @@ from multiprocessing.connection import Connection
 
 from inference.engine.core.engine_loop import EngineLoop
 from inference.engine.protocol.frames import FromRunner, ToRunner, decode_to_runner, encode
+
+log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
 
@@ -51,6 +54,10 @@ def receive(connection: Connection, loop: EngineLoop) -> "queue.SimpleQueue[ToRu
                 loop.guard.frame_arrived(frame)
         except (EOFError, OSError):
             os._exit(0)  # the parent closed the pair or ended
+        except Exception:
+            # Without this thread the runner would take no request and no stop; its end is noticed.
+            log.exception("frame not read, ending the runner")
+            os._exit(1)
 
     threading.Thread(target=read, name="runner-inbox", daemon=True).start()
     return inbox
