@@ -1,4 +1,4 @@
-"""What the handshake of a WebSocket brings: headers, and a token offered as a subprotocol.
+"""Read the handshake of a WebSocket: headers, and a token offered as a subprotocol.
 
 A browser's page can set no header but that of the subprotocols: it sends its token beside ``gemma.v1``, and only the
 latter is echoed.

@@ -1,4 +1,4 @@
-"""What a passage needs besides its own text to be found: what precedes it, and where it comes from."""
+"""Find a passage by more than its own text: by what precedes it, and by where it comes from."""
 
 from dataclasses import dataclass
 

@@ -12,7 +12,7 @@ from chat.tool_calling.call_text import AFTER_NAME, BEFORE_NAME, CALL_END, CALL_
 
 @dataclass(frozen=True)
 class AnswerDelta:
-    """More text beside the calls."""
+    """Text of the answer outside of the calls."""
 
     text: str
 

@@ -97,7 +97,7 @@ def row_columns(
     last: FinalText | None = None,
 ) -> dict[str, Any]:
     """The result columns. ``last`` comes from the runner; without it, it is computed from the tokens."""
-    last, output = _last_and_output(vocabulary, tokens, params, last)
+    last, output = _decode_output(vocabulary, tokens, params, last)
     text = "".join(token.text for token in tokens) + last.text
     thought = "".join(token.thought for token in tokens) + last.thought
     return {
@@ -121,11 +121,11 @@ def row_columns(
     }
 
 
-def _last_and_output(
+def _decode_output(
     vocabulary: Vocabulary | None, tokens: Sequence[TokenEntry], params: SequenceParams, last: FinalText | None
 ) -> tuple[FinalText, list[int]]:
-    """Final text and output ids. Without a vocabulary (the model file is missing or has been replaced) the held back
-    text is lost and the output is all tokens."""
+    """Return the final text and the output ids. Without a vocabulary (the model file is missing or was replaced) the
+    held back text is lost and the output is all tokens."""
     if vocabulary is not None:
         try:
             final = last or final_text(vocabulary, tokens, params)
@@ -136,7 +136,7 @@ def _last_and_output(
 
 
 def end_entry(columns: dict[str, Any], tokens: Sequence[TokenEntry]) -> EndEntry:
-    """The log's End entry, with the text that no token entry carries."""
+    """Return the log's End entry, with the text that no token entry carries."""
     n_released = sum(len(token.text) for token in tokens)
     n_thought = sum(len(token.thought) for token in tokens)
     return EndEntry(

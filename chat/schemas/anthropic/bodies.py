@@ -31,7 +31,7 @@ Messages = Annotated[list[AnthropicMessage], Meta(min_length=1, max_length=MAX_M
 
 
 class ThinkingConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a model that can think does so; ``budget_tokens`` is taken and not obeyed."""
+    """Thinking on or off, for a model that can think; ``budget_tokens`` is taken and not obeyed."""
 
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
