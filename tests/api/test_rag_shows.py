@@ -103,6 +103,7 @@ def test_over_a_stream_too(imported: httpx.Client) -> None:
     assert any(source["speaker"] == "Sarah" for source in last["sources"])
 
 
+@pytest.mark.slow
 def test_both_forms_of_an_external_service(live_stack: Callable[..., LiveStack]) -> None:
     with rag_service("new") as url:
         stack = live_stack(RAG_SERVICE_URL=url, JWT_SECRET=SECRET, JSON_PATIENCE_SECS="60")

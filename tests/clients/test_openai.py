@@ -21,6 +21,7 @@ def test_call(call: Callable[[OpenAI], None], client: OpenAI) -> None:
     call(client)
 
 
+@pytest.mark.slow
 def test_the_real_model(live_stack: Callable[..., LiveStack]) -> None:
     stack = live_stack(backend="llama", GEMMA_CONTEXT_SIZE="2048")
     with OpenAI(base_url=f"{stack.url}/v1", api_key="sk-none", timeout=120) as client:

@@ -104,6 +104,7 @@ class TestFailures:
         failed = [json.loads(line) for line in Path(f"{driver.output}.failed").read_text().splitlines()]
         assert {(record["line"], record["id"]) for record in failed} == {(2, None), (3, "m"), (5, None)}
 
+    @pytest.mark.slow
     def test_a_failed_line_is_tried_again_and_its_report_goes_when_it_succeeds(self, driver: Driver) -> None:
         driver.write(say("a"), {**say("slow answer", delay_ms=200), "timeout_s": 0.5})
         for tries in (1, 2):
@@ -195,6 +196,7 @@ class TestCutRuns:
         assert all(result["response"] == f"answer {result['line']}" for result in driver.results())
         assert driver.statuses() == ["complete"] * 40
 
+    @pytest.mark.slow
     def test_a_run_that_is_killed_again_and_again_ends(self, driver: Driver) -> None:
         driver.write(*[say(f"{number}", delay_ms=20) for number in range(1, 25)])
         for n_results in (4, 8, 12):
@@ -276,6 +278,7 @@ class TestBesideOthers:
         assert finished(process)[0] == 0
         assert driver.lines_done() == list(range(1, 17))
 
+    @pytest.mark.slow
     @pytest.mark.timeout(180)
     def test_a_full_queue_makes_it_wait_and_a_killed_service_too(self, tmp_path: Path) -> None:
         stack = LiveStack(

@@ -12,7 +12,7 @@ import pytest
 
 from tests.live_stack import LiveStack, wait_until
 
-pytestmark = pytest.mark.real_model
+pytestmark = [pytest.mark.real_model, pytest.mark.slow]
 
 V1 = "/v1/chat/completions"
 # llama.cpp 14655, 15594, 17786, 26965, 27783, 27427: a segmentation fault of the tokenizer.

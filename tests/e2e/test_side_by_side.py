@@ -31,6 +31,7 @@ async def token_times(client: httpx.AsyncClient, question: str) -> list[float]:
         return [time.monotonic() async for line in stream.aiter_lines() if has_token(line)]
 
 
+@pytest.mark.slow
 def test_four_streams_progress_side_by_side(real_stack: LiveStack) -> None:
     async def ask_all() -> list[list[float]]:
         async with httpx.AsyncClient(base_url=real_stack.url, timeout=100) as client:

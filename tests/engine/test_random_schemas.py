@@ -68,6 +68,7 @@ SCHEMAS = st.recursive(LEAVES, combined, max_leaves=6)
 
 
 @pytest.mark.real_model
+@pytest.mark.slow
 @settings(
     max_examples=max(4, N_EXAMPLES // 10), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )

@@ -178,6 +178,7 @@ class TestOlderService:
         assert time.monotonic() - began >= 1.0
         assert [one.is_allowed for one in (quick, slow)] == [False, False]
 
+    @pytest.mark.slow
     def test_a_wiped_redis_leaves_no_two_waiting_for_each_other(
         self, wire: Wire, coordinator: NeighbourCoordinator, tenant: Callable[..., GpuTenant]
     ) -> None:
@@ -232,6 +233,7 @@ class TestOlderService:
         coordinator.state, coordinator.session = "transcription", ""  # and its resume is lost
         wait_for(lambda: resident.is_allowed)
 
+    @pytest.mark.slow
     def test_nor_while_the_holder_shows_itself(self, wire: Wire, tenant: Callable[..., GpuTenant]) -> None:
         resident = tenant()  # no coordinator answers
         wire.set("gpu_state", "gemma")

@@ -161,6 +161,7 @@ def test_a_taken_port_says_so(live_stack: MakeStack) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_redis_that_is_not_there_is_named_without_its_password(live_stack: MakeStack) -> None:
     stack = live_stack(start=False, REDIS_URL="redis://:hunter2@127.0.0.1:1/0")
     done = stack.run("serve")
@@ -190,6 +191,7 @@ def test_ctrl_c_during_the_start_ends_it_cleanly(live_stack: MakeStack) -> None:
     assert "Traceback" not in stack.output
 
 
+@pytest.mark.slow
 def test_a_data_directory_too_deep_for_a_socket_works(live_stack: MakeStack) -> None:
     stack = live_stack(start=False)
     deep = stack.data_dir / ("d" * 100)
@@ -207,6 +209,7 @@ def test_the_probe_succeeds_with_a_running_service(shared: LiveStack) -> None:
     assert "first token after" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_probe_does_not_wait_for_a_place_when_answers_are_being_given(live_stack: MakeStack) -> None:
     """As after a restart: unfinished answers continue first, and `serve` must not report that as a failed start."""
     stack = live_stack(GEMMA_PARALLEL="1")
@@ -219,6 +222,7 @@ def test_a_probe_does_not_wait_for_a_place_when_answers_are_being_given(live_sta
     assert (done.returncode, queue_depth) == (0, 0), done.stderr
 
 
+@pytest.mark.slow
 def test_the_probe_fails_without_a_service(live_stack: MakeStack) -> None:
     stack = live_stack(start=False)
     assert stack.run("migrate").returncode == 0

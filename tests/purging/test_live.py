@@ -54,6 +54,7 @@ def test_a_deleted_conversation_is_nowhere(live_stack: Callable[..., LiveStack],
     assert traces.find() == set(), "nothing of it was saved at the end"
 
 
+@pytest.mark.slow
 def test_an_answer_under_way_leaves_nothing_either(live_stack: Callable[..., LiveStack]) -> None:
     stack = live_stack(GEMMA_GPU="off")
     conversation, traces = tell(stack, SECRET)
@@ -72,6 +73,7 @@ def test_an_answer_under_way_leaves_nothing_either(live_stack: Callable[..., Liv
     traces.wait_until_gone()
 
 
+@pytest.mark.slow
 def test_deleted_while_no_worker_looks(live_stack: Callable[..., LiveStack]) -> None:
     """The worker stands still at the deletion and never wakes up again; the next one does the work."""
     stack = live_stack(GEMMA_GPU="off")
@@ -86,6 +88,7 @@ def test_deleted_while_no_worker_looks(live_stack: Callable[..., LiveStack]) -> 
     traces.wait_until_gone()
 
 
+@pytest.mark.slow
 def test_deleted_between_two_runs(live_stack: Callable[..., LiveStack]) -> None:
     """States lie on disk without any process; a command deletes, and the next start removes them before use."""
     stack = live_stack(GEMMA_GPU="off")
@@ -100,6 +103,7 @@ def test_deleted_between_two_runs(live_stack: Callable[..., LiveStack]) -> None:
     traces.wait_until_gone()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("round_number", range(2))
 def test_a_worker_killed_in_the_middle_of_a_purge(live_stack: Callable[..., LiveStack], round_number: int) -> None:
     stack = live_stack(GEMMA_GPU="off")
@@ -115,6 +119,7 @@ def test_a_worker_killed_in_the_middle_of_a_purge(live_stack: Callable[..., Live
         traces.wait_until_gone()
 
 
+@pytest.mark.slow
 def test_states_on_their_way_to_the_gpu_and_back(live_stack: Callable[..., LiveStack], tmp_path: Path) -> None:
     stack = live_stack(
         GEMMA_GPU="simulated", GEMMA_SHM_DIR=str(tmp_path), GPU_MAX_HOLD_SECS="2", GEMMA_GPU_LOAD_DELAY_MS="300"
@@ -129,6 +134,7 @@ def test_states_on_their_way_to_the_gpu_and_back(live_stack: Callable[..., LiveS
         traces.wait_until_gone()
 
 
+@pytest.mark.slow
 def test_a_deleted_memory_leaves_no_states_where_it_was_shown(live_stack: Callable[..., LiveStack]) -> None:
     stack = live_stack(GEMMA_GPU="off")
     body = {"title": "Words", "body": f"The password of the vault is {SECRET}. {PADDING}"}
@@ -147,6 +153,7 @@ def test_a_deleted_memory_leaves_no_states_where_it_was_shown(live_stack: Callab
     traces.wait_until_gone()
 
 
+@pytest.mark.slow
 def test_a_memory_that_nobody_was_shown(live_stack: Callable[..., LiveStack]) -> None:
     stack = live_stack(GEMMA_GPU="off")
     segments = [{"text": f"{SECRET} was said here", "start_time": 0.0}, {"text": "and more", "start_time": 2.0}]

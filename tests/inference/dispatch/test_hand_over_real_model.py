@@ -78,6 +78,7 @@ def test_a_hand_over_there_and_back_changes_no_token_and_computes_none_twice(tmp
         assert max(record.moved_bytes for record in there.records) > 100_000
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_structured_answer_moves_there_and_back(tmp_path: Path) -> None:
     names = {"type": "array", "items": {"enum": ["Tom", "Felix", "Mia"]}, "minItems": 60, "maxItems": 60}

@@ -53,6 +53,7 @@ def in_long_step(there: Party, *generations: ActiveGeneration) -> None:
     there.until(lambda: all(generation.tokens for generation in generations))
 
 
+@pytest.mark.slow
 def test_five_cancels_beside_an_answer_leave_the_runner_and_the_answer(there: Party) -> None:
     pid = there.dispatcher.runner_pid
     other = there.ask(f"{LONG_STEP}[[say: ab]]")
@@ -76,6 +77,7 @@ def test_a_deadline_within_a_long_step_ends_one_and_leaves_the_others(there: Par
     assert there.dispatcher.runner_pid == pid
 
 
+@pytest.mark.slow
 def test_a_lost_claim_within_a_long_step(there: Party) -> None:
     """The row was deleted, or taken over by another worker."""
     pid = there.dispatcher.runner_pid

@@ -143,6 +143,7 @@ def test_what_a_killed_runner_was_writing_is_removed(there: Party) -> None:
     assert there.text(generation) == "done"
 
 
+@pytest.mark.slow
 @pytest.mark.real_model
 def test_two_kills_of_the_real_model(tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"GEMMA_BACKEND": BackendKind.LLAMA, "GEMMA_MODEL_FILE": model_path}
