@@ -4,10 +4,12 @@ import json
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import psutil
 import pytest
+from websockets.sync.client import connect
 
 from tests.api.live import data_lines, say
 from tests.live_stack import LiveStack, running_stack, wait_until
@@ -66,3 +68,45 @@ def test_a_cancel_ends_a_stream(client: httpx.Client) -> None:
         rest = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
     assert rest[-1]["done"]
     assert rest[-1]["finish_reason"] == "cancelled"
+
+
+OPENAI_CHAT = {"messages": [{"role": "user", "content": "hi"}], "store": False}
+WHOLE = {
+    "/v1/chat/completions": OPENAI_CHAT,
+    "/v1/completions": {"prompt": "hi"},
+    "/v1/responses": {"input": "hi", "store": False},
+    "/v1/messages": {"model": "", "max_tokens": 5, "messages": OPENAI_CHAT["messages"]},
+}
+
+
+def test_other_interfaces_time_out_in_their_form(client: httpx.Client) -> None:
+    started = time.monotonic()
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(lambda path: client.post(path, json=WHOLE[path] | {"timeout_s": TIMEOUT_SECS}), WHOLE))
+    assert_in_time(started)
+    for path, answer in zip(WHOLE, answers, strict=True):
+        assert answer.status_code == 504, (path, answer.text)
+        assert "timeout_s" in answer.json()["error"]["message"]
+
+
+def test_their_streams_time_out(client: httpx.Client) -> None:
+    def last_events(path: str) -> str:
+        body = WHOLE[path] | {"timeout_s": TIMEOUT_SECS, "stream": True}
+        return client.post(path, json=body).text
+
+    started = time.monotonic()
+    with ThreadPoolExecutor() as pool:
+        texts = list(pool.map(last_events, WHOLE))
+    assert_in_time(started)
+    assert ["timeout_s" in text for text in texts] == [True] * len(texts), texts
+
+
+def test_a_socket_times_out(stack: LiveStack) -> None:
+    started = time.monotonic()
+    with connect(f"{stack.url.replace('http', 'ws')}/ws/chat") as socket:
+        socket.send(json.dumps({"type": "chat"} | say("hi", timeout_s=TIMEOUT_SECS)))
+        lines = [json.loads(socket.recv())]
+        while not lines[-1].get("done"):
+            lines.append(json.loads(socket.recv()))
+    assert_in_time(started)
+    assert lines[-1]["error"]["code"] == "timeout"
