@@ -37,3 +37,18 @@ class Effort(StrEnum):
     MEDIUM = "medium"
     HIGH = "high"
     ON = "on"  # whatever the model takes
+
+
+class KeyScope(StrEnum):
+    """The permissions of an API key, within those of its user."""
+
+    CHAT = "chat"  # answers and conversations; an answer may search the user's memories
+    MEMORIES = "memories"  # search, add and delete memories
+    READ = "read"  # read conversations and memories, change nothing
+    OPERATE = "operate"  # keys of staff: where the model runs, and who has the GPU
+
+
+class KeyState(StrEnum):
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REVOKED = "revoked"

@@ -1,13 +1,15 @@
-"""Conversations, their messages and rolling summaries, and the retrieval of each answer.
+"""Conversations, their messages and rolling summaries, the retrieval of each answer, and API keys of users.
 
 Text, usage and state of an answer are columns of its generation, not copied here.
 """
 
 import uuid
 
+from django.conf import settings
 from django.db import models
+from django.utils import timezone
 
-from chat.enums import Strategy
+from chat.enums import KeyScope, KeyState, Strategy
 from chat.querysets import ConversationQuerySet, MessageQuerySet, SummaryQuerySet
 from inference.models import Generation, Status
 from inference.models.derived import DigestField, FoldedField
@@ -180,3 +182,40 @@ class Retrieval(models.Model):
         """Return an unsaved copy that belongs to ``message``, the copy of an answer in a fork."""
         names = ("query", "filters", "understood", "hits", "sources", "n_hits", "latency_ms", "error", "note")
         return Retrieval(message=message, **{name: getattr(self, name) for name in names})
+
+
+class ApiKey(models.Model):
+    """A credential of one user for programs, with ``scopes`` (values of KeyScope).
+
+    The key itself is shown when it is made and stored nowhere: ``prefix`` is its visible beginning, by which it is
+    looked up, ``digest`` the SHA-256 of the whole. A revoked row remains, for the record.
+    """
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_keys")
+    name = models.CharField(max_length=100)
+    prefix = models.CharField(max_length=24, unique=True)
+    digest = models.CharField(max_length=64)
+    scopes = models.JSONField(default=list)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at", "-pk"]
+        verbose_name = "API key"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix})"
+
+    @property
+    def state(self) -> KeyState:
+        if self.revoked_at is not None:
+            return KeyState.REVOKED
+        return KeyState.ACTIVE if timezone.now() < self.expires_at else KeyState.EXPIRED
+
+    @property
+    def permissions(self) -> frozenset[KeyScope]:
+        """The scopes; a value that this version does not know permits nothing."""
+        known = {scope.value for scope in KeyScope}
+        return frozenset(KeyScope(value) for value in self.scopes if value in known)

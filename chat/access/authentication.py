@@ -1,7 +1,7 @@
 """Credentials of a request -> a Caller. The same rules for views, DRF and WebSocket.
 
-In this order: Bearer JWT, service token, session, none at all from a trusted network. Wrong credentials are refused,
-never ignored. With JWT_ONLY only the first two are valid.
+In this order: bearer (a JWT or an API key), service token, session, none at all from a trusted network. Wrong
+credentials are refused, never ignored. With JWT_ONLY only the first two are valid.
 """
 
 import re
@@ -19,9 +19,11 @@ from rest_framework.request import Request
 from rest_framework_simplejwt.authentication import JWTAuthentication
 from rest_framework_simplejwt.exceptions import TokenError
 
+from chat.access.api_keys import API_KEY_PREFIX, verify_key
 from chat.access.callers import Caller
 from chat.access.origins import is_anonymous_network, is_listed_origin, is_own_origin
 from chat.access.query_credentials import refuse_query_credentials
+from chat.access.scopes import SAFE_METHODS, check_scopes
 from chat.errors import Forbidden, Unauthorized
 from chat.schemas.error_bodies import CHALLENGE
 from compat.drf_requests import django_request
@@ -29,10 +31,8 @@ from inference.auth import service_token
 from inference.errors import ServiceTokenRefused
 
 ALLOWED_SERVICES = frozenset({"gateway", "transcription-service", "ml-service"})
-# OpenAI's packages always send some key. Neither a JWT nor a key with this beginning is ever taken for one of those.
-API_KEY_PREFIX = "gemma-"
 _JWT = re.compile(r"[\w-]*\.[\w-]*\.[\w-]*", re.ASCII)
-SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+BEARER_WAY = "send an access token or an API key as Authorization: Bearer"
 
 
 class HeaderMap(Protocol):
@@ -55,12 +55,14 @@ def caller_of(request: HttpRequest, *, any_key: bool = False) -> Caller:
     With ``any_key`` a bearer that only another service can have issued is ignored, where none is needed; a key as
     X-Api-Key is then a bearer.
     """
-    refuse_query_credentials(request.META.get("QUERY_STRING", ""), way="send an access token as Authorization: Bearer")
+    refuse_query_credentials(request.META.get("QUERY_STRING", ""), way=BEARER_WAY)
     credentials = _with_any_key(request) if any_key else from_headers(request.headers)
     if credentials is not None:
+        route = request.resolver_match.url_name if request.resolver_match else None
+        check_scopes(credentials.caller.scopes, route=route or "", method=request.method or "")
         return credentials.caller
     if settings.JWT_ONLY:
-        raise Unauthorized("send an access token as Authorization: Bearer, or a service token as X-Service-Token")
+        raise Unauthorized(f"{BEARER_WAY}, or a service token as X-Service-Token")
     if request.user.is_authenticated:
         _check_csrf(request)
         return Caller.of_user(request.user)
@@ -79,8 +81,9 @@ def from_headers(headers: HeaderMap) -> Credentials | None:
     if authorization is not None:
         scheme, _, token = authorization.strip().partition(" ")
         if scheme.lower() != "bearer":
-            raise Unauthorized("the Authorization header must be Bearer with an access token", code="invalid_token")
-        return from_jwt(token.strip())
+            message = "the Authorization header must be Bearer with an access token or an API key"
+            raise Unauthorized(message, code="invalid_token")
+        return from_bearer(token.strip())
     proof = headers.get("x-service-token")
     if proof is None:
         return None
@@ -88,6 +91,14 @@ def from_headers(headers: HeaderMap) -> Credentials | None:
         return Credentials(Caller.of_service(service_token.verify(proof, allowed=ALLOWED_SERVICES)))
     except ServiceTokenRefused as error:
         raise Unauthorized(str(error), code=error.code) from error
+
+
+def from_bearer(token: str) -> Credentials:
+    """Return the user of an access token or an API key. Raises Unauthorized."""
+    if not token.startswith(API_KEY_PREFIX):
+        return from_jwt(token)
+    key = verify_key(token)
+    return Credentials(Caller.of_user(key.user, key.permissions), key.expires_at.timestamp())
 
 
 def from_jwt(token: str) -> Credentials:

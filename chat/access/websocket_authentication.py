@@ -4,10 +4,11 @@ from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 
-from chat.access.authentication import Credentials, anonymous, from_headers, from_jwt
+from chat.access.authentication import Credentials, anonymous, from_bearer, from_headers
 from chat.access.callers import Caller
 from chat.access.origins import is_listed_origin, is_own_origin, is_served_host
 from chat.access.query_credentials import refuse_query_credentials
+from chat.access.scopes import check_scopes
 from chat.access.websocket_scope import TOKEN_WAY, Scope, headers_of, offered_token
 from chat.errors import Forbidden, Unauthorized
 
@@ -21,8 +22,9 @@ def credentials_of(scope: Scope) -> Credentials:
     refuse_query_credentials(scope.get("query_string", b"").decode("latin-1"), way=TOKEN_WAY)
     # A token is not sent by itself, as a cookie is: a page that has one may be of any origin.
     token = offered_token(scope)
-    credentials = from_jwt(token) if token is not None else from_headers(headers)
+    credentials = from_bearer(token) if token is not None else from_headers(headers)
     if credentials is not None:
+        check_scopes(credentials.caller.scopes, route="ws-chat", method="POST")
         return credentials
     if settings.JWT_ONLY:
         raise Unauthorized(TOKEN_WAY)

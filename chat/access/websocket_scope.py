@@ -10,7 +10,7 @@ from typing import Any
 from chat.errors import Unauthorized
 
 SUBPROTOCOL = "gemma.v1"
-TOKEN_WAY = f'send an access token as Authorization: Bearer, or as a subprotocol beside "{SUBPROTOCOL}"'
+TOKEN_WAY = f'send an access token or API key as Authorization: Bearer, or as a subprotocol beside "{SUBPROTOCOL}"'
 
 Scope = Mapping[str, Any]
 

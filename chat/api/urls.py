@@ -27,6 +27,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^chat/stream/(?P<generation_id>[^/]+)/?$", chat_views.resume, name="chat-resume"),
     re_path(r"^generate/?$", chat_views.generate, name="generate"),
     re_path(r"^api/generations/(?P<generation_id>[^/]+)/cancel/?$", chat_views.cancel, name="generation-cancel"),
+    path("", include("chat.api.account.urls")),
     path("", include("chat.api.stack.urls")),
     path("", include("chat.api.openai.urls")),
     path("", include("chat.api.responses.urls")),

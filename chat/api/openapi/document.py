@@ -19,7 +19,7 @@ AnswerFrame with the fields of the stream's lines. Each path may end with a slas
 where `GET` is, and `OPTIONS` everywhere: 204 with the methods in `Allow`.
 """
 SECURITY_SCHEMES: Json = {
-    "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "An access token or API key."},
     "service": {"type": "apiKey", "in": "header", "name": "X-Service-Token"},
     "session": {"type": "apiKey", "in": "cookie", "name": "sessionid"},
 }

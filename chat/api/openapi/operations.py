@@ -1,5 +1,6 @@
 """The table of HTTP operations: which types each route takes and gives. ``document`` builds the document from it."""
 
+from chat.api.openapi.account_operations import ACCOUNT_OPERATIONS
 from chat.api.openapi.anthropic_operations import ANTHROPIC_OPERATIONS
 from chat.api.openapi.gpu_operations import GPU_OPERATIONS
 from chat.api.openapi.memory_operations import MEMORY_OPERATIONS
@@ -213,6 +214,7 @@ OPERATIONS = (
         errors=(401, 503),
         is_public=True,
     ),
+    *ACCOUNT_OPERATIONS,
     *OPENAI_OPERATIONS,
     *RESPONSES_OPERATIONS,
     *ANTHROPIC_OPERATIONS,

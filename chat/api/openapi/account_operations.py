@@ -1,0 +1,40 @@
+"""Operations of a user's account: API keys."""
+
+from chat.api.openapi.operation import PAGE, STORE_ERRORS, Operation
+from chat.schemas.key_bodies import KeyAnswer, KeyBody, NewKeyAnswer
+
+ACCOUNT_OPERATIONS = (
+    Operation(
+        "api-key-list",
+        "get",
+        "/api/keys/",
+        "The caller's API keys, newest first",
+        "account",
+        lists=KeyAnswer,
+        errors=(400, 503),
+        parameters=PAGE,
+    ),
+    Operation(
+        "api-key-list",
+        "post",
+        "/api/keys/",
+        "A new API key; its text is in this answer alone",
+        "account",
+        NewKeyAnswer,
+        KeyBody,
+        status=201,
+        errors=(409, *STORE_ERRORS),
+    ),
+    Operation(
+        "api-key-detail", "get", "/api/keys/{pk}/", "One API key", "account", KeyAnswer, errors=(404, *STORE_ERRORS)
+    ),
+    Operation(
+        "api-key-detail",
+        "delete",
+        "/api/keys/{pk}/",
+        "Revoke an API key",
+        "account",
+        status=204,
+        errors=(404, *STORE_ERRORS),
+    ),
+)
