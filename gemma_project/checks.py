@@ -161,11 +161,34 @@ def secrets_are_long_enough() -> Iterator[CheckMessage]:
 
 
 @rule
+def the_previous_key_is_not_alone() -> Iterator[CheckMessage]:
+    """W037: the key that is about to go signs for this service until there is a new one."""
+    if settings.JWT_SECRET_PREVIOUS and not (settings.JWT_SECRET_PRIMARY or settings.JWT_SECRET):
+        yield Caution(
+            "JWT_SECRET_PREVIOUS is set without JWT_SECRET_PRIMARY: tokens are signed with the previous key.",
+            hint="Set JWT_SECRET_PRIMARY to the new key.",
+            id="gemma.W037",
+        )
+
+
+@rule
 def one_source_per_setting() -> Iterator[CheckMessage]:
     """E009: a text and a file for the same thing, of which one would silently lose."""
-    for name in ("GEMMA_SYSTEM_PROMPT", "JWT_SECRET", "JWT_SECRET_PRIMARY", "JWT_SECRET_PREVIOUS"):
-        if settings.ENVIRONMENT.is_set(name) and settings.ENVIRONMENT.is_set(f"{name}_FILE"):
+    environment = settings.ENVIRONMENT
+    for name in sorted(name for name in environment.names if f"{name}_FILE" in environment.names):
+        if environment.is_set(name) and environment.is_set(f"{name}_FILE"):
             yield Error(f"{name} and {name}_FILE are both set.", hint="Unset one of them.", id="gemma.E009")
+
+
+@rule
+def a_login_outlives_its_access_tokens() -> Iterator[CheckMessage]:
+    """E036: an access token is valid as long as a refresh token of its login is unused."""
+    if settings.JWT_ACCESS_SECS > settings.JWT_REFRESH_SECS:
+        yield Error(
+            f"JWT_ACCESS_SECS={settings.JWT_ACCESS_SECS} is more than JWT_REFRESH_SECS={settings.JWT_REFRESH_SECS}.",
+            hint="Set JWT_REFRESH_SECS to JWT_ACCESS_SECS or more.",
+            id="gemma.E036",
+        )
 
 
 @rule

@@ -196,7 +196,14 @@ class Environment:
 
     def url(self, name: str, schemes: tuple[str, ...]) -> str | None:
         """Return a URL of one of the schemes, without a closing slash; None when unset. Errors hide the password."""
-        value = self.optional(name)
+        return self._url_of(name, self.optional(name), schemes)
+
+    def url_or_file(self, name: str, schemes: tuple[str, ...]) -> str | None:
+        """Return the variable's URL, or the one in the file named by the variable with ``_FILE`` appended."""
+        return self._url_of(name, self.text_or_file(name), schemes)
+
+    @staticmethod
+    def _url_of(name: str, value: str | None, schemes: tuple[str, ...]) -> str | None:
         if value is None:
             return None
         expected = f"a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}"

@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from gemma_project.broker_url import for_celery, socket_url, valkey_socket
 from gemma_project.environment import Environment, SettingError, without_password
-from gemma_project.secret_files import read_or_create
+from gemma_project.secret_files import make_private, read_or_create
 from inference.engine.config import MAX_DEVICES, BackendKind, FlashAttention, KvType
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -104,6 +104,10 @@ JWT_ONLY = env.flag("JWT_ONLY", False)
 ANONYMOUS_NETWORKS = env.networks("ANONYMOUS_NETWORKS", "127.0.0.0/8,::1/128")
 ALLOWED_HOSTS = env.items("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = env.items("CSRF_TRUSTED_ORIGINS", "")
+# Proxies whose X-Forwarded-For is believed where callers are counted; they never make a caller anonymous.
+TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES", "")
+# The service is reached by https: a proxy ends TLS and redirects http.
+GEMMA_HTTPS = env.flag("GEMMA_HTTPS", False)
 # Pages elsewhere that may call the API from a browser, with a token: no cookie is accepted from them.
 CORS_ALLOWED_ORIGINS = env.origins("CORS_ALLOWED_ORIGINS")
 CORS_ALLOW_HEADERS = (
@@ -126,26 +130,34 @@ def _own_secret(name: str) -> str:
         raise SettingError("GEMMA_DATA_DIR", str(GEMMA_DATA_DIR), expected) from None
 
 
-SECRET_KEY = env.optional("SECRET_KEY") or _own_secret("secret_key")
-JWT_SIGNING_KEY = env.optional("JWT_SIGNING_KEY") or _own_secret("jwt_signing_key")
-if len(JWT_SIGNING_KEY.encode()) < 32:
-    raise SettingError("JWT_SIGNING_KEY", f"({len(JWT_SIGNING_KEY.encode())} bytes)", "at least 32 bytes")
+SECRET_KEY = env.text_or_file("SECRET_KEY") or _own_secret("secret_key")
+JWT_SIGNING_KEY = env.text_or_file("JWT_SIGNING_KEY") or _own_secret("jwt_signing_key")
+JWT_SIGNING_KEY_PREVIOUS = env.text_or_file("JWT_SIGNING_KEY_PREVIOUS")
+for _name, _key in (("JWT_SIGNING_KEY", JWT_SIGNING_KEY), ("JWT_SIGNING_KEY_PREVIOUS", JWT_SIGNING_KEY_PREVIOUS)):
+    if _key is not None and len(_key.encode()) < 32:
+        raise SettingError(_name, f"({len(_key.encode())} bytes)", "at least 32 bytes")
+JWT_ACCESS_SECS = env.integer("JWT_ACCESS_SECS", 300, minimum=30, maximum=86_400)
+JWT_REFRESH_SECS = env.integer("JWT_REFRESH_SECS", 86_400, minimum=60, maximum=31_536_000)
 # Keys of the service token (X-Service-Token); without any, no other service is let in by token.
 JWT_SECRET = env.text_or_file("JWT_SECRET")
 JWT_SECRET_PRIMARY = env.text_or_file("JWT_SECRET_PRIMARY")
 JWT_SECRET_PREVIOUS = env.text_or_file("JWT_SECRET_PREVIOUS")
 
+# The secret in the link of the page that makes the first user; `serve` writes it while there is none.
+FIRST_USER_TOKEN_FILE = GEMMA_DATA_DIR / "first_user_token"
+
 DEBUG = env.flag("DEBUG", False)
 LOG_LEVEL = env.one_of("LOG_LEVEL", "info", ("debug", "info", "warning", "error"))
 
 # Redis: without an address, the Valkey that `manage.py serve` starts in the data directory
-REDIS_URL_GIVEN = env.url("REDIS_URL", ("redis", "rediss", "unix"))
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+REDIS_URL_GIVEN = env.url_or_file("REDIS_URL", REDIS_SCHEMES)
 REDIS_URL = REDIS_URL_GIVEN or socket_url(valkey_socket(GEMMA_DATA_DIR))
 # Redis of the coordinator and the tenants of the GPU.
-GPU_REDIS_URL = env.url("GPU_REDIS_URL", ("redis", "rediss", "unix")) or REDIS_URL
+GPU_REDIS_URL = env.url_or_file("GPU_REDIS_URL", REDIS_SCHEMES) or REDIS_URL
 
 # Database
-DATABASE_URL = env.optional("DATABASE_URL")
+DATABASE_URL = env.text_or_file("DATABASE_URL")
 SQLITE_OPTIONS = {
     # A deferred transaction that turns into a writer fails at once whatever the timeout; an immediate one waits.
     "transaction_mode": "IMMEDIATE",
@@ -167,6 +179,9 @@ def _database(url: str | None) -> dict[str, Any]:
     config["CONN_MAX_AGE"] = 0  # under ASGI a connection must not outlive its request
     if config["ENGINE"] == "django.db.backends.sqlite3":
         config["OPTIONS"] = {**SQLITE_OPTIONS, **config.get("OPTIONS", {})}
+        if url.startswith("sqlite:///"):
+            # SQLite would create it for everybody to read, in a directory that was made beforehand.
+            make_private(Path(config["NAME"]))
         # A file, since an in-memory database is not shared between threads and processes.
         config["TEST"] = {"NAME": str(GEMMA_DATA_DIR / "test.sqlite3")}
     return config
@@ -179,7 +194,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = [
     "daphne",
     "gemma_project",
-    "django.contrib.admin",
+    "gemma_project.apps.GemmaAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -207,6 +222,14 @@ MIDDLEWARE = [
     "chat.api.middleware.event_loop.Messages",
     "chat.api.middleware.event_loop.FrameOptions",
 ]
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = GEMMA_HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if GEMMA_HTTPS else None
+SECURE_HSTS_SECONDS = 31_536_000 if GEMMA_HTTPS else 0
+# W008: the proxy redirects; this port serves it alone. W005, W021: about other hosts of the domain, which are not ours.
+SILENCED_SYSTEM_CHECKS = ["security.W008", "security.W005", "security.W021"]
+if not GEMMA_HTTPS and GEMMA_HOST in {"127.0.0.1", "::1", "localhost"}:
+    # On loopback there is no TLS, without which a browser would not send such cookies.
+    SILENCED_SYSTEM_CHECKS += ["security.W004", "security.W012", "security.W016"]
 ROOT_URLCONF = "gemma_project.urls"
 CSRF_FAILURE_VIEW = "chat.api.middleware.error_views.csrf_failure"
 ASGI_APPLICATION = "gemma_project.asgi.application"
@@ -252,8 +275,8 @@ SIMPLE_JWT = {
     "SIGNING_KEY": JWT_SIGNING_KEY,
     "AUDIENCE": "gemma-service",
     "ISSUER": "gemma-service",
-    "ACCESS_TOKEN_LIFETIME": timedelta(minutes=5),
-    "REFRESH_TOKEN_LIFETIME": timedelta(days=1),
+    "ACCESS_TOKEN_LIFETIME": timedelta(seconds=JWT_ACCESS_SECS),
+    "REFRESH_TOKEN_LIFETIME": timedelta(seconds=JWT_REFRESH_SECS),
     "ROTATE_REFRESH_TOKENS": True,
     "BLACKLIST_AFTER_ROTATION": True,
     "CHECK_REVOKE_TOKEN": True,

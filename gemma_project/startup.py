@@ -8,12 +8,15 @@ from collections.abc import Callable
 
 import redis
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
+from gemma_project.checks import is_loopback
 from gemma_project.environment import without_password
+from inference.auth import service_token
 from inference.config.default_model import ModelDamaged, ensure_default_model
 from inference.config.free_memory import free_ram
 from inference.config.from_settings import requested_config
@@ -70,6 +73,20 @@ def migrate() -> None:
         raise NotReady(f"the database (DATABASE_URL, GEMMA_DATA_DIR) cannot be used: {str(error).strip()}") from error
     finally:
         connection.close()
+
+
+def check_callers() -> None:
+    """Raises NotReady when the port is open to other machines, and there is nothing that a caller there could show."""
+    is_local = is_loopback(settings.GEMMA_HOST)
+    has_network = not settings.JWT_ONLY and any(not network.is_loopback for network in settings.ANONYMOUS_NETWORKS)
+    if is_local or has_network or service_token.has_keys():
+        return
+    if not get_user_model()._default_manager.filter(is_active=True).exists():
+        raise NotReady(
+            f"GEMMA_HOST={settings.GEMMA_HOST} is reached from other machines, but there is no user, no key of service "
+            "tokens and no network without credentials: make a user (`make superuser`), or set JWT_SECRET_PRIMARY or "
+            "ANONYMOUS_NETWORKS, or GEMMA_HOST=127.0.0.1"
+        )
 
 
 def wait_for_migrations(timeout_secs: float) -> None:

@@ -83,16 +83,20 @@ def verify_key(text: str) -> ApiKey:
     row = ApiKey.objects.select_related("user").filter(prefix=match[1]).first() if match else None
     if row is None or not hmac.compare_digest(row.digest, _digest(text)):
         raise Unauthorized("the API key is not valid", code="invalid_token")
-    check_key(row)
+    if row.state is KeyState.EXPIRED:
+        raise Unauthorized("the API key has expired", code="token_expired")
+    _check_not_ended(row)
     _note_use(row)
     return row
 
 
-def check_key(row: ApiKey) -> None:
-    """Raises Unauthorized unless the key is active and its user too."""
-    if row.state is KeyState.EXPIRED:
-        raise Unauthorized("the API key has expired", code="token_expired")
-    if row.state is KeyState.REVOKED or not row.user.is_active:
+def check_key(pk: int) -> None:
+    """Raises Unauthorized when a key that was verified before has been revoked since, or its user deactivated."""
+    _check_not_ended(ApiKey.objects.select_related("user").filter(pk=pk).first())
+
+
+def _check_not_ended(row: ApiKey | None) -> None:
+    if row is None or row.state is KeyState.REVOKED or not row.user.is_active:
         raise Unauthorized("the API key is not valid", code="invalid_token")
 
 

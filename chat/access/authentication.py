@@ -5,8 +5,9 @@ credentials are refused, never ignored. With JWT_ONLY only the first two are val
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from django.conf import settings
@@ -14,12 +15,10 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest, HttpResponse
 from rest_framework.authentication import BaseAuthentication, CSRFCheck
-from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
-from rest_framework_simplejwt.authentication import JWTAuthentication
-from rest_framework_simplejwt.exceptions import TokenError
 
-from chat.access.api_keys import API_KEY_PREFIX, verify_key
+from chat.access import tokens
+from chat.access.api_keys import API_KEY_PREFIX, check_key, verify_key
 from chat.access.callers import Caller
 from chat.access.origins import is_anonymous_network, is_listed_origin, is_own_origin
 from chat.access.query_credentials import refuse_query_credentials
@@ -43,10 +42,14 @@ class HeaderMap(Protocol):
 
 @dataclass(frozen=True)
 class Credentials:
-    """An authenticated caller; ``expires_at`` in unix seconds, None for as long as the connection."""
+    """An authenticated caller; ``expires_at`` in unix seconds, None for as long as the connection.
+
+    ``check`` raises Unauthorized when the credentials were withdrawn since; it blocks on the database.
+    """
 
     caller: Caller
     expires_at: float | None = None
+    check: Callable[[], object] | None = None
 
 
 def caller_of(request: HttpRequest, *, any_key: bool = False) -> Caller:
@@ -98,19 +101,14 @@ def from_bearer(token: str) -> Credentials:
     if not token.startswith(API_KEY_PREFIX):
         return from_jwt(token)
     key = verify_key(token)
-    return Credentials(Caller.of_user(key.user, key.permissions), key.expires_at.timestamp())
+    caller = Caller.of_user(key.user, key.permissions)
+    return Credentials(caller, key.expires_at.timestamp(), partial(check_key, key.pk))
 
 
-def from_jwt(token: str) -> Credentials:
-    """Return the user of a valid access token, still active and with the same password."""
-    checker = JWTAuthentication()
-    try:
-        access = checker.get_validated_token(token.encode("utf-8", "replace"))
-        user = checker.get_user(access)
-    except (TokenError, AuthenticationFailed, ValueError, TypeError, OverflowError) as error:
-        # One answer for all reasons: the reason would help only an attacker.
-        raise Unauthorized("the access token is not valid", code="invalid_token") from error
-    return Credentials(Caller.of_user(user), float(access["exp"]))
+def from_jwt(raw: str) -> Credentials:
+    """Return the user of a valid access token. Raises Unauthorized."""
+    user, token = tokens.verify_access(raw)
+    return Credentials(Caller.of_user(user), float(token["exp"]), partial(tokens.check_access, token))
 
 
 def anonymous(address: str | None, headers: Mapping[str, str]) -> Caller:

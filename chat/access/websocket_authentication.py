@@ -1,8 +1,13 @@
 """Credentials of a WebSocket: a token in its handshake, else the session of a page of this service."""
 
+from functools import partial
+from importlib import import_module
+
 from django.conf import settings
+from django.contrib.auth import get_user
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
+from django.http import HttpRequest
 
 from chat.access.authentication import Credentials, anonymous, from_bearer, from_headers
 from chat.access.callers import Caller
@@ -39,6 +44,14 @@ def credentials_of(scope: Scope) -> Credentials:
     if (origin is None and has_session) or (origin is not None and not is_own_origin(origin, host)):
         raise Forbidden("pages of another origin may not connect without a token", code="foreign_origin")
     if user.is_authenticated:
-        return Credentials(Caller.of_user(user))
+        return Credentials(Caller.of_user(user), check=partial(check_session, scope["session"].session_key))
     client = scope.get("client")
     return Credentials(anonymous(client[0] if client else None, headers))
+
+
+def check_session(session_key: str | None) -> None:
+    """Raises Unauthorized when a session has ended since: logout, a changed password, a deactivated user, its age."""
+    request = HttpRequest()
+    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
+    if not get_user(request).is_authenticated:
+        raise Unauthorized("the session has ended; log in again")

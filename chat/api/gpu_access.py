@@ -59,5 +59,5 @@ def check_operator(caller: Caller) -> None:
         return
     if caller.user is not None and not getattr(caller.user, "is_staff", False):
         raise Forbidden("only services and staff may do this")
-    if caller.user is None and (settings.JWT_SECRET_PRIMARY or settings.JWT_SECRET):
+    if caller.user is None and service_token.has_keys():
         raise Unauthorized("send a service token as X-Service-Token")

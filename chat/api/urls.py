@@ -11,7 +11,6 @@ from chat.api import memory_views as memory
 from chat.api import model_placement_views as card
 from chat.api.conversation_views import ConversationViewSet
 from chat.api.openapi import views as openapi_views
-from chat.api.token_views import TokenRefreshView, TokenView
 
 # A closing slash may be left out everywhere: a redirect would lose the body of a POST.
 router = SimpleRouter()
@@ -57,7 +56,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^status/?$", gpu.old_status, name="gpu-old-status"),
     re_path(r"^api/schema/?$", csrf_exempt(require_safe(openapi_views.schema)), name="schema"),
     re_path(r"^api/docs/?$", csrf_exempt(require_safe(openapi_views.docs)), name="docs"),
-    re_path(r"^api/token/?$", TokenView.as_view(), name="token"),
-    re_path(r"^api/token/refresh/?$", TokenRefreshView.as_view(), name="token-refresh"),
     path("api/", include(router.urls)),
 ]

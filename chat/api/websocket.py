@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
@@ -13,6 +12,7 @@ from django.conf import settings
 
 from chat.access.websocket_authentication import credentials_of
 from chat.access.websocket_scope import accepted_subprotocol
+from chat.access.websocket_watch import CredentialWatch
 from chat.api.body_parsing import json_object
 from chat.api.chat_views import existing
 from chat.api.middleware.json_errors import body_too_large
@@ -32,7 +32,7 @@ from inference.runtime import log_context
 Frame = dict[str, Any]
 
 MAX_RUNNING = 16  # answers on one socket at a time
-TOKEN_EXPIRED = 4401
+CREDENTIALS_ENDED = 4401
 
 
 class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
@@ -40,19 +40,20 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
 
     async def connect(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
-        self._expiring: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         try:
             self._credentials = await in_thread(credentials_of, self.scope)
         except ChatError as error:
             # Refused before it is accepted, which the client sees as status 403 with the reason in the body.
             await self.close(reason=error.message)
             return
+        self._watch = CredentialWatch(self._credentials, is_busy=lambda: bool(self._running), notify=self._notify)
         await self.accept(subprotocol=accepted_subprotocol(self.scope))
-        if self._credentials.expires_at is not None:
-            self._expiring = asyncio.create_task(self._expire(self._credentials.expires_at))
+        if self._credentials.check is not None:
+            self._watching = asyncio.create_task(self._close_at_end())
 
     async def disconnect(self, code: int) -> None:
-        tasks = [*self._running] + ([self._expiring] if self._expiring else [])
+        tasks = [*self._running] + ([self._watching] if self._watching else [])
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -64,7 +65,10 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             raw = text_data.encode() if text_data is not None else bytes_data or b""
             frame = read_frame(raw)
             about |= read_request_id(frame)
+            await self._watch.check()
             await self._handle(frame, about, is_long=len(raw) > LONG_BODY_BYTES)
+        if self._watch.is_withdrawn:
+            await self.close(code=CREDENTIALS_ENDED)
 
     async def _handle(self, frame: Frame, about: Frame, *, is_long: bool) -> None:
         match frame.get("type"):
@@ -127,9 +131,14 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             body = error_object(as_chat_error(error))
             await self.send_json({"type": "error", "token": "", "done": True, "error": body} | about)
 
-    async def _expire(self, expires_at: float) -> None:
-        await asyncio.sleep(max(0.0, expires_at - time.time()))
-        await self.close(code=TOKEN_EXPIRED)
+    async def _close_at_end(self) -> None:
+        await self._watch.until_ended()
+        await self.close(code=CREDENTIALS_ENDED)
+
+    async def _notify(self) -> None:
+        message = "the credentials have expired: running answers end, new frames are refused; connect again"
+        notice = {"code": "token_expired", "message": message}
+        await self.send_json({"type": "notice", "token": "", "done": False, "notice": notice})
 
     @classmethod
     async def encode_json(cls, content: Frame) -> str:

@@ -115,9 +115,9 @@ class CancelFrame(Struct, frozen=True, kw_only=True):
 
 class AnswerFrame(Struct, frozen=True, kw_only=True):
     """A server's frame: a line of a stream with its kind, and with the ids of its generation and of the client's
-    frame. Kinds ``done`` and ``error`` are the last of a generation."""
+    frame. Kinds ``done`` and ``error`` are the last of a generation; ``notice`` is about the socket."""
 
-    type: Literal["started", "status", "token", "done", "error"]
+    type: Literal["started", "status", "token", "done", "error", "notice"]
     token: str
     done: bool
     id: LineId | UnsetType = UNSET
@@ -126,3 +126,4 @@ class AnswerFrame(Struct, frozen=True, kw_only=True):
     thought: ThoughtText | UnsetType = UNSET
     status: StreamStatus | UnsetType = UNSET
     error: ErrorObject | UnsetType = UNSET
+    notice: ErrorObject | UnsetType = UNSET

@@ -1,4 +1,4 @@
-"""Bodies of the token endpoints: login, refresh, and the pair of tokens that both answer with."""
+"""Bodies of the token endpoints: login, refresh, logout, and the pair of tokens that the first two answer with."""
 
 from typing import Annotated
 
@@ -21,8 +21,17 @@ class RefreshBody(msgspec.Struct, frozen=True, kw_only=True):
     refresh: Secret
 
 
+class LogoutBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The refresh token of the login to end; with ``everywhere`` all logins of its user end."""
+
+    refresh: Secret
+    everywhere: bool | None = None
+
+
 class TokenPair(msgspec.Struct, frozen=True, kw_only=True):
-    """An access token for requests, and a refresh token that gives the next pair once."""
+    """An access token for requests, and a refresh token that gives the next pair once; lifetimes in seconds."""
 
     access: str
     refresh: str
+    expires_in: int
+    refresh_expires_in: int

@@ -27,6 +27,11 @@ def mint(service_id: str = "gemma-service") -> str | None:
     return signing.minted(keys[0], service_id) if keys else None
 
 
+def has_keys() -> bool:
+    """Return whether any service can be let in: the installation has a key, if only the previous one."""
+    return bool(settings.JWT_SECRET_PRIMARY or settings.JWT_SECRET or settings.JWT_SECRET_PREVIOUS)
+
+
 def verify(token: str, *, allowed: frozenset[str]) -> str:
     """Return the id of the service that sent ``token``, and mark the token as used.
 

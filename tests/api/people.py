@@ -9,7 +9,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from rest_framework_simplejwt.tokens import AccessToken
 
-from chat.api.token_views import FamilyToken
+from chat.access.tokens import FamilyToken
 
 PASSWORD = "a rather long password"
 

@@ -56,7 +56,6 @@ def test_the_scheme_may_be_written_in_any_case(ann: User) -> None:
         lambda user: "",
         lambda user: "not.a.token",
         lambda user: "ünïcode",
-        expired,
         refresh_token,
         lambda user: forged(user, key="another key of at least thirty-two bytes"),
         lambda user: forged(user, algorithm="none"),
@@ -81,6 +80,10 @@ def test_a_wrong_token_is_refused_even_from_this_machine(ann: User, make: Callab
     response = Api().get(URL, bearer(make(ann)))
     assert response.outcome == (401, "invalid_token")
     assert response.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_an_expired_token_is_refused_as_such(ann: User) -> None:
+    assert Api().get(URL, bearer(expired(ann))).outcome == (401, "token_expired")
 
 
 @pytest.mark.parametrize("header", ["Basic YW5uOng=", "Token abc", "", "Bearer"])

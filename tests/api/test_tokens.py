@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+import jwt
 import pytest
 import redis
 from django.contrib.auth.models import User
@@ -11,6 +12,7 @@ from django.db import connection
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
 
 from chat.access import login_limit
+from chat.access.login_limit import LoginSource
 from chat.errors import TooManyRequests
 from tests.api.calling import Answer, Api
 from tests.api.people import PASSWORD, access_token, bearer, make_user, refresh_token
@@ -36,7 +38,9 @@ class TestLogin:
     def test_a_pair_that_works(self) -> None:
         make_user()
         pair = log_in().body
-        assert set(pair) == {"access", "refresh"}
+        assert set(pair) == {"access", "refresh", "expires_in", "refresh_expires_in"}
+        claims = jwt.decode(pair["access"], options={"verify_signature": False})
+        assert claims["exp"] - claims["iat"] == pair["expires_in"] == 300
         assert Api().get("/api/conversations/", bearer(pair["access"])).status == 200
 
     @pytest.mark.parametrize(("name", "password"), [("ann", "wrong"), ("nobody", PASSWORD), ("ANN\u0131", "x")])
@@ -83,7 +87,7 @@ class TestGuessing:
 
     def test_one_address_cannot_try_many_names(self) -> None:
         for number in range(login_limit.MAX_PER_ADDRESS):
-            login_limit.take("203.0.113.7", f"user{number}")
+            login_limit.take(LoginSource("203.0.113.7"), f"user{number}")
         response = log_in("another", address="203.0.113.7")
         assert response.status == 429
 
@@ -128,7 +132,7 @@ def in_parallel(n: int, work: Callable[[], T]) -> list[T]:
 def test_a_hundred_parallel_guesses_get_exactly_the_limit() -> None:
     def guess() -> bool:
         try:
-            login_limit.take("203.0.113.7", "ann")
+            login_limit.take(LoginSource("203.0.113.7"), "ann")
         except TooManyRequests:
             return False
         return True

@@ -227,6 +227,7 @@ def test_no_route_is_left_out() -> None:
         "docs",
         "token",
         "token-refresh",
+        "token-logout",
         "generate",
         "openai-completions",
         "openai-embeddings",

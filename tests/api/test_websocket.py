@@ -123,15 +123,6 @@ class TestWhoMayConnect:
         assert await refused(url, additional_headers=cookie, origin=EVIL) == 403
         await self.answers(url, additional_headers=cookie, origin=fake_stack.url)
 
-    async def test_an_expiring_token_ends_the_connection(self, url: str, ann: LiveUser) -> None:
-        token = ann.access_with(exp=int(time.time()) + 2)
-        async with (
-            websockets.connect(url, subprotocols=[Subprotocol("gemma.v1"), Subprotocol(token)]) as socket,
-            asyncio.timeout(10),
-        ):
-            await socket.send(json.dumps({"type": "chat"} | count(1000, delay_ms=100)))
-            assert await closed(socket) == 4401
-
 
 def _session(stack: LiveStack, name: str) -> str:
     code = (

@@ -194,12 +194,27 @@ def test_a_short_secret_is_an_error_that_does_not_show_it(settings: Settings, na
     assert "7 bytes" in message.msg
     assert "hunter2" not in message.msg
     setattr(settings, name, "x" * 32)
-    assert check_settings() == []
+    assert [message.id for message in check_settings()] == ["gemma.W037"] * (name == "JWT_SECRET_PREVIOUS")
 
 
 def test_a_text_and_a_file_for_the_same_thing(settings: Settings) -> None:
-    settings.ENVIRONMENT = Environment({"JWT_SECRET": "a", "JWT_SECRET_FILE": "/b"})
-    assert found("gemma.E009").msg == "JWT_SECRET and JWT_SECRET_FILE are both set."
+    for name in ("JWT_SECRET", "DATABASE_URL", "SECRET_KEY", "GEMMA_CHAT_TEMPLATE"):
+        environment = Environment({name: "a", f"{name}_FILE": "/b"})
+        environment.names |= settings.ENVIRONMENT.names
+        settings.ENVIRONMENT = environment
+        assert found("gemma.E009").msg == f"{name} and {name}_FILE are both set."
+
+
+def test_a_login_ends_no_earlier_than_its_access_token(settings: Settings) -> None:
+    settings.JWT_ACCESS_SECS, settings.JWT_REFRESH_SECS = 3600, 600
+    assert "JWT_ACCESS_SECS=3600" in found("gemma.E036").msg
+
+
+def test_a_previous_key_without_a_new_one(settings: Settings) -> None:
+    settings.JWT_SECRET_PREVIOUS = "x" * 32
+    assert "JWT_SECRET_PREVIOUS" in found("gemma.W037").msg
+    settings.JWT_SECRET_PRIMARY = "y" * 32
+    assert check_settings() == []
 
 
 def test_heartbeats_too_rare_for_their_claims(settings: Settings) -> None:

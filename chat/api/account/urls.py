@@ -2,9 +2,12 @@
 
 from django.urls import URLPattern, re_path
 
-from chat.api.account import key_views
+from chat.api.account import key_views, token_views
 
 urlpatterns: list[URLPattern] = [
+    re_path(r"^api/token/?$", token_views.TokenView.as_view(), name="token"),
+    re_path(r"^api/token/refresh/?$", token_views.TokenRefreshView.as_view(), name="token-refresh"),
+    re_path(r"^api/token/logout/?$", token_views.TokenLogoutView.as_view(), name="token-logout"),
     re_path(r"^api/keys/?$", key_views.KeyListView.as_view(), name="api-key-list"),
     re_path(r"^api/keys/(?P<pk>[^/]+)/?$", key_views.KeyDetailView.as_view(), name="api-key-detail"),
 ]

@@ -1,9 +1,43 @@
-"""Operations of a user's account: API keys."""
+"""Operations of a user's account: tokens and API keys."""
 
 from chat.api.openapi.operation import PAGE, STORE_ERRORS, Operation
 from chat.schemas.key_bodies import KeyAnswer, KeyBody, NewKeyAnswer
+from chat.schemas.token_bodies import LoginBody, LogoutBody, RefreshBody, TokenPair
 
 ACCOUNT_OPERATIONS = (
+    Operation(
+        "token",
+        "post",
+        "/api/token/",
+        "Log in",
+        "tokens",
+        TokenPair,
+        LoginBody,
+        errors=(401, 429, 503),
+        is_public=True,
+    ),
+    Operation(
+        "token-refresh",
+        "post",
+        "/api/token/refresh/",
+        "The next pair of tokens",
+        "tokens",
+        TokenPair,
+        RefreshBody,
+        errors=(401, 503),
+        is_public=True,
+    ),
+    Operation(
+        "token-logout",
+        "post",
+        "/api/token/logout/",
+        "End a login, or all of the user's",
+        "tokens",
+        body=LogoutBody,
+        status=204,
+        errors=(401, 503),
+        is_public=True,
+    ),
     Operation(
         "api-key-list",
         "get",

@@ -13,7 +13,6 @@ from chat.schemas.chat_bodies import ChatBody, CompletionBody
 from chat.schemas.conversation_bodies import ConversationAnswer, ConversationBody
 from chat.schemas.service_answers import HealthAnswer, ServiceIndexAnswer
 from chat.schemas.stream_types import MAX_AFTER, FailedLine, FinalLine, StartedLine, TokenLine
-from chat.schemas.token_bodies import LoginBody, RefreshBody, TokenPair
 
 _AFTER = {"type": "integer", "minimum": 0, "maximum": MAX_AFTER}
 _RESUMING = (
@@ -192,28 +191,6 @@ OPERATIONS = (
     *MEMORY_OPERATIONS,
     *STACK_OPERATIONS,
     *GPU_OPERATIONS,
-    Operation(
-        "token",
-        "post",
-        "/api/token/",
-        "Log in",
-        "tokens",
-        TokenPair,
-        LoginBody,
-        errors=(401, 429, 503),
-        is_public=True,
-    ),
-    Operation(
-        "token-refresh",
-        "post",
-        "/api/token/refresh/",
-        "The next pair of tokens",
-        "tokens",
-        TokenPair,
-        RefreshBody,
-        errors=(401, 503),
-        is_public=True,
-    ),
     *ACCOUNT_OPERATIONS,
     *OPENAI_OPERATIONS,
     *RESPONSES_OPERATIONS,

@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 
 from django.conf import settings
-from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from setproctitle import setproctitle
 
+from gemma_project.admin_site import has_operator
 from gemma_project.broker_url import valkey_socket
 from gemma_project.environment import without_password
-from gemma_project.startup import NotReady, migrate, prepare_model, wait_for_redis
+from gemma_project.secret_files import read_or_create
+from gemma_project.startup import NotReady, check_callers, migrate, prepare_model, wait_for_redis
 from gemma_project.supervisor import valkey
 from gemma_project.supervisor.errors import StartupError
 from gemma_project.supervisor.listener import open_listener, reachable_url
@@ -71,6 +72,7 @@ class Command(BaseCommand):
             self.start_valkey(supervisor)
         wait_for_redis(REDIS_WAIT_SECS)
         migrate()
+        check_callers()
         prepare_model()
         # The checks have just run here; their warnings need not be printed three times.
         web = [sys.executable, MANAGE, "web", "--skip-checks", "--listen-fd", str(listener_fd)]
@@ -109,8 +111,9 @@ class Command(BaseCommand):
         self.say(f"redis     {without_password(settings.REDIS_URL)}")
         self.say(f"gpu       {self._publish_gpu_addresses(url)}")
         self.say(f"data      {settings.GEMMA_DATA_DIR} ({free_gib(settings.GEMMA_DATA_DIR):.0f} GiB free)")
-        if not get_user_model().objects.filter(is_superuser=True).exists():
-            self.say("users     none for the admin yet: `make superuser` makes the first one")
+        if not has_operator():
+            token = read_or_create(settings.FIRST_USER_TOKEN_FILE)
+            self.say(f"users     none yet; this link makes the first one, once: {url}/admin/first-user/{token}/")
         self.say(f"processes {os.getpid()} gemma-serve; the others: ps -ef | grep gemma-. Ctrl-C stops all.")
 
     def _publish_gpu_addresses(self, url: str) -> str:

@@ -20,7 +20,7 @@ from chat.rag.retrieval import local
 from chat.rag.vectors import backfill
 from chat.streaming import events
 from gemma_project.asgi import application
-from gemma_project.startup import NotReady, migrate, prepare_model, wait_for_migrations
+from gemma_project.startup import NotReady, check_callers, migrate, prepare_model, wait_for_migrations
 from gemma_project.supervisor.errors import AddressInUse
 from gemma_project.supervisor.listener import open_listener
 from inference.config.tokenizer import count_tokens
@@ -79,6 +79,7 @@ def prepare_tables(*, migrate_first: bool, wait_secs: float) -> None:
         migrate()
     else:
         wait_for_migrations(wait_secs)
+    check_callers()
 
 
 def warm_up() -> None:

@@ -1,0 +1,93 @@
+"""The site of the admin: Django's own with limited logins, and the page that makes the first user."""
+
+import logging
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.contrib.admin import AdminSite
+from django.contrib.admin.forms import AdminAuthenticationForm
+from django.contrib.auth import get_user_model
+from django.contrib.auth.forms import UserCreationForm
+from django.db import transaction
+from django.forms import ValidationError
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, URLResolver, path, reverse
+from django.utils.crypto import constant_time_compare
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_protect
+
+from chat.access import login_limit
+from chat.errors import ChatError
+from chat.schemas.error_bodies import headers_of
+from gemma_project.secret_files import read_if_there
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+log = logging.getLogger(__name__)
+
+
+class LimitedLoginForm(AdminAuthenticationForm):
+    """Counts failed logins as the API does; ``refusal`` is the reason when no password was checked."""
+
+    refusal: ChatError | None = None
+
+    def clean(self) -> dict[str, object]:
+        username = str(self.cleaned_data.get("username") or "")
+        # Django's test of a session makes the form without a request.
+        if self.request is None:
+            return super().clean()
+        try:
+            with login_limit.attempt(login_limit.source_of(self.request), username):
+                return super().clean()
+        except ChatError as error:
+            self.refusal = error
+            raise ValidationError(error.message, code=error.code) from error
+
+
+class GemmaAdminSite(AdminSite):
+    login_form = LimitedLoginForm
+
+    def login(self, request: HttpRequest, extra_context: dict[str, object] | None = None) -> HttpResponse:
+        response = super().login(request, extra_context)
+        form = (getattr(response, "context_data", None) or {}).get("form")
+        if isinstance(form, LimitedLoginForm) and form.refusal is not None:
+            response.status_code = form.refusal.status
+            response.headers.update(headers_of(form.refusal))
+        return response
+
+    def get_urls(self) -> list[URLResolver | URLPattern]:
+        return [path("first-user/<str:token>/", self.first_user, name="first_user"), *super().get_urls()]
+
+    @method_decorator([never_cache, csrf_protect])
+    def first_user(self, request: HttpRequest, token: str) -> HttpResponse:
+        """Make the first operator, for the holder of the link that `serve` prints; not found ever after."""
+        expected = read_if_there(settings.FIRST_USER_TOKEN_FILE)
+        if expected is None or not constant_time_compare(token, expected) or has_operator():
+            raise Http404
+        form = UserCreationForm(request.POST or None)
+        if request.method == "POST" and form.is_valid():
+            make_operator(form)
+            return HttpResponseRedirect(reverse("admin:login"))
+        context = {**self.each_context(request), "title": "Make the first user", "form": form}
+        return TemplateResponse(request, "admin/first_user.html", context)
+
+
+def make_operator(form: "UserCreationForm[User]") -> None:
+    """Store the user of a valid form, with all rights. Raises Http404 when there was a first one meanwhile."""
+    user = form.save(commit=False)
+    user.is_staff = user.is_superuser = True
+    with transaction.atomic():
+        # Of parallel requests with one link the first takes the file away.
+        try:
+            settings.FIRST_USER_TOKEN_FILE.unlink()
+        except FileNotFoundError:
+            raise Http404 from None
+        user.save()
+    log.info("first user made user=%s", user.pk)
+
+
+def has_operator() -> bool:
+    return get_user_model()._default_manager.filter(is_superuser=True).exists()
