@@ -21,7 +21,7 @@ MAX_OVERTIME_SECS = 600.0
 
 
 class CredentialWatch:
-    """The credentials of one socket. ``is_busy`` returns whether an answer runs; ``notify`` is called at their expiry."""
+    """The credentials of one socket. ``is_busy``: whether an answer runs; ``notify`` is called at their expiry."""
 
     def __init__(
         self, credentials: Credentials, *, is_busy: Callable[[], bool], notify: Callable[[], Awaitable[None]]

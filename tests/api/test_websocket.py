@@ -11,7 +11,6 @@ import httpx
 import pytest
 import redis
 import websockets
-from websockets import Subprotocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.api.live import LiveUser, answer_over, count, frames, make_users, say, text_of
