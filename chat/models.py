@@ -1,4 +1,4 @@
-"""Conversations, their messages and rolling summaries, the retrieval of each answer, and API keys of users.
+"""Conversations, messages, summaries, the retrieval of each answer; API keys of users, limits of groups.
 
 Text, usage and state of an answer are columns of its generation, not copied here.
 """
@@ -6,6 +6,7 @@ Text, usage and state of an answer are columns of its generation, not copied her
 import uuid
 
 from django.conf import settings
+from django.contrib.auth.models import Group
 from django.db import models
 from django.utils import timezone
 
@@ -219,3 +220,28 @@ class ApiKey(models.Model):
         """The scopes; a value that this version does not know permits nothing."""
         known = {scope.value for scope in KeyScope}
         return frozenset(KeyScope(value) for value in self.scopes if value in known)
+
+
+def _limit(help_text: str) -> "models.PositiveBigIntegerField[int | None, int | None]":
+    return models.PositiveBigIntegerField(null=True, blank=True, help_text=f"{help_text}; 0: no limit")
+
+
+class GroupLimits(models.Model):
+    """Limits for the users of a group, in place of the LIMIT_ settings; empty: the setting.
+
+    Of several groups of a user the largest value counts.
+    """
+
+    group = models.OneToOneField(Group, on_delete=models.CASCADE, related_name="limits")
+    requests_per_minute = _limit("requests within a minute")
+    tokens_per_minute = _limit("tokens of prompts and answers within a minute")
+    tokens_per_day = _limit("tokens of prompts and answers of a day (UTC)")
+    answers_at_once = _limit("answers that wait or run")
+    conversations = _limit("stored conversations")
+    memories = _limit("stored notes and lines of transcripts")
+
+    class Meta:
+        verbose_name = verbose_name_plural = "limits"
+
+    def __str__(self) -> str:
+        return f"limits of {self.group}"

@@ -88,6 +88,13 @@ RAG_EMBEDDING_THREADS = env.integer("RAG_EMBEDDING_THREADS", min(4, GEMMA_THREAD
 # Queue, streams and deadlines
 QUEUE_MAX = env.integer("QUEUE_MAX", 256, minimum=1, maximum=1_000_000)
 QUEUE_MAX_PER_CALLER = env.integer("QUEUE_MAX_PER_CALLER", 64, minimum=1, maximum=1_000_000)
+# Of each user, and of all callers without credentials together; groups may have others. 0: no limit.
+LIMIT_REQUESTS_PER_MINUTE = env.integer("LIMIT_REQUESTS_PER_MINUTE", 0, minimum=0, maximum=1_000_000)
+LIMIT_TOKENS_PER_MINUTE = env.integer("LIMIT_TOKENS_PER_MINUTE", 0, minimum=0, maximum=1_000_000_000)
+LIMIT_TOKENS_PER_DAY = env.integer("LIMIT_TOKENS_PER_DAY", 0, minimum=0, maximum=1_000_000_000_000)
+LIMIT_ANSWERS_AT_ONCE = env.integer("LIMIT_ANSWERS_AT_ONCE", 0, minimum=0, maximum=1_000_000)
+LIMIT_CONVERSATIONS = env.integer("LIMIT_CONVERSATIONS", 0, minimum=0, maximum=1_000_000_000)
+LIMIT_MEMORIES = env.integer("LIMIT_MEMORIES", 0, minimum=0, maximum=1_000_000_000)
 CLAIM_TTL_SECS = env.decimal("CLAIM_TTL_SECS", 10.0, minimum=0.5, maximum=3600.0)
 HEARTBEAT_SECS = env.decimal("HEARTBEAT_SECS", 2.0, minimum=0.05, maximum=600.0)
 STREAM_GRACE_SECS = env.decimal("STREAM_GRACE_SECS", 5.0, minimum=0.0, maximum=3600.0)
@@ -119,7 +126,7 @@ CORS_ALLOW_HEADERS = (
     "last-event-id",
     "x-request-id",
 )
-CORS_EXPOSE_HEADERS = ("Retry-After", "X-Request-ID")
+CORS_EXPOSE_HEADERS = ("RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID")
 
 
 def _own_secret(name: str) -> str:

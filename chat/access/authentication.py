@@ -17,7 +17,7 @@ from django.http import HttpRequest, HttpResponse
 from rest_framework.authentication import BaseAuthentication, CSRFCheck
 from rest_framework.request import Request
 
-from chat.access import tokens
+from chat.access import tokens, usage
 from chat.access.api_keys import API_KEY_PREFIX, check_key, verify_key
 from chat.access.callers import Caller
 from chat.access.origins import is_anonymous_network, is_listed_origin, is_own_origin
@@ -31,6 +31,7 @@ from inference.errors import ServiceTokenRefused
 
 ALLOWED_SERVICES = frozenset({"gateway", "transcription-service", "ml-service"})
 _JWT = re.compile(r"[\w-]*\.[\w-]*\.[\w-]*", re.ASCII)
+BUDGET_KEY = "gemma.request_budget"
 BEARER_WAY = "send an access token or an API key as Authorization: Bearer"
 
 
@@ -53,11 +54,19 @@ class Credentials:
 
 
 def caller_of(request: HttpRequest, *, any_key: bool = False) -> Caller:
-    """Return the caller of an HTTP request; blocks on the database. Raises Unauthorized, Forbidden.
+    """Return the caller of an HTTP request, which counts; blocks on the database. Raises Unauthorized, Forbidden,
+    TooManyRequests, Unavailable.
 
     With ``any_key`` a bearer that only another service can have issued is ignored, where none is needed; a key as
     X-Api-Key is then a bearer.
     """
+    caller = _identify(request, any_key=any_key)
+    # For the middleware, which shows it in the headers of the response.
+    request.META[BUDGET_KEY] = usage.count_request(caller)
+    return caller
+
+
+def _identify(request: HttpRequest, *, any_key: bool) -> Caller:
     refuse_query_credentials(request.META.get("QUERY_STRING", ""), way=BEARER_WAY)
     credentials = _with_any_key(request) if any_key else from_headers(request.headers)
     if credentials is not None:

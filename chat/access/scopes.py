@@ -25,6 +25,7 @@ CHAT_ROUTES = frozenset(
         "detokenize",
         "generate",
         "generation-cancel",
+        "model-settings-update",
         "openai-chat",
         "openai-completions",
         "openai-embeddings",
@@ -72,11 +73,10 @@ OPERATOR_ROUTES = frozenset(
         "gpu-release",
         "gpu-renew",
         "gpu-state",
-        "model-settings-update",
     }
 )
 # Of the service itself: open to a key of any scope.
-COMMON_ROUTES = frozenset({"model-list", "model-settings", "openai-model", "openai-models", "service-stats"})
+COMMON_ROUTES = frozenset({"model-list", "model-settings", "openai-model", "openai-models", "service-stats", "usage"})
 # Reads with a body.
 READING_ROUTES = frozenset(
     {

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from chat.access.authentication import Credentials
+from chat.access.usage import count_request
 from chat.errors import Unauthorized
 from inference.runtime.threads import in_thread
 
@@ -32,10 +33,11 @@ class CredentialWatch:
         self.is_withdrawn = False
 
     async def check(self) -> None:
-        """Raises Unauthorized unless a new frame may be served."""
+        """Count a new frame as a request. Raises Unauthorized, TooManyRequests, Unavailable unless it may be served."""
         if self._overtime_secs() > 0:
             raise Unauthorized("the credentials of this socket have expired; connect again", code="token_expired")
         await self._check_withdrawal()
+        await in_thread(count_request, self._credentials.caller)
 
     async def until_ended(self) -> None:
         """Return when the socket is to be closed."""

@@ -13,6 +13,7 @@ from django.http.response import HttpResponseBase
 from django.utils import timezone
 from msgspec import Struct, structs
 
+from chat.access import usage
 from chat.access.callers import Caller
 from chat.api.body_parsing import read_object
 from chat.api.json_response import json_response
@@ -84,6 +85,7 @@ def index_transcript(request: HttpRequest, caller: Caller) -> Struct:
     """POST /index/transcript: store a transcript, in place of one of the same job_id. It is found by its words from now
     on, and when it is long by meaning once ``vectors_pending`` is 0."""
     body = bodies.transcript_in(read_object(request, max_bytes=settings.TRANSCRIPT_MAX_BYTES))
+    usage.check_memories(caller, n_more=len(body.segments))
     later = indexer.is_long_to_embed(segment.text for segment in body.segments)
     transcript = indexer.index_transcript(owner=owner_of(caller), transcript=body, defer_embedding=later)
     return wire.IndexAnswer(
@@ -99,6 +101,7 @@ def index_transcript(request: HttpRequest, caller: Caller) -> Struct:
 def add_note(request: HttpRequest, caller: Caller) -> Struct:
     """POST /memory/add"""
     body = bodies.note_in(read_object(request))
+    usage.check_memories(caller, n_more=1)
     [note] = indexer.add_notes(
         owner=owner_of(caller), notes=[body], defer_embedding=indexer.is_long_to_embed([body.body])
     )

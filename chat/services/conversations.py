@@ -5,6 +5,7 @@ from typing import Any
 
 from django.db import transaction
 
+from chat.access import usage
 from chat.access.callers import Caller
 from chat.enums import Strategy
 from chat.error_translation import translated
@@ -35,6 +36,7 @@ def create_conversation(
     *, caller: Caller, title: str = "", system_prompt: str = "", strategy: Strategy = Strategy.SUMMARIZE
 ) -> Conversation:
     with translated():
+        usage.check_conversations(caller)
         return Conversation.objects.create(
             owner=caller.key, title=title, system_prompt=system_prompt, strategy=strategy.value
         )

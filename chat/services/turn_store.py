@@ -2,6 +2,8 @@
 
 from django.db import transaction
 
+from chat.access import usage
+from chat.access.caller_limits import limits_of
 from chat.models import Conversation, Message, Retrieval, Role
 from chat.prompting.message_groups import update_renderings
 from chat.prompting.sequence_params import sequence_params, timeout_secs
@@ -64,6 +66,7 @@ def _lock(conversation: Conversation, context: TurnContext) -> None:
     if conversation._state.adding:
         if context.fork and locked is None:
             raise ConversationChanged  # a deletion includes the copies of messages
+        usage.check_conversations(context.validated.caller)
         conversation.save(force_insert=True)
         return
     if locked is None or conversation.messages.count() != len(context.stored):
@@ -122,4 +125,5 @@ def _create_generation(
         idempotency_key=idempotency_key,
         request_digest=request_digest,
         dialogue_digest=plan.context.new_messages[-1].history_digest if is_stored else "",
+        max_of_owner=limits_of(validated.caller).answers_at_once,
     )

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 
 from django.db import transaction
 
+from chat.access import usage
+from chat.access.caller_limits import limits_of
 from chat.access.callers import Caller
 from chat.error_translation import translated
 from chat.errors import ChatError, ConversationBusy, NotFound
@@ -68,7 +70,8 @@ def start_turn(
 
     def store() -> list[Generation]:
         validated = validate_request(request, caller=caller, tokenizer=get_tokenizer())
-        generations.check_capacity(owner=caller.key, priority=request.priority)
+        max_of_owner = _check_limits(caller)
+        generations.check_capacity(owner=caller.key, priority=request.priority, max_of_owner=max_of_owner)
         for may_continue in (True, False):
             plan = plan_turn(load_context(validated, may_continue=may_continue))
             abort.check()
@@ -92,7 +95,8 @@ def start_completion(
         tokenizer = get_tokenizer()
         bounded = request.within(tokenizer.context_size)
         check_options(bounded, tokenizer)
-        generations.check_capacity(owner=caller.key, priority=bounded.priority)
+        max_of_owner = _check_limits(caller)
+        generations.check_capacity(owner=caller.key, priority=bounded.priority, max_of_owner=max_of_owner)
         prompts = [raw_prompt_ids(prompt, bounded, tokenizer) for prompt in (bounded.prompt, *bounded.further_prompts)]
         abort.check()
         choices = [(ids, number) for ids in prompts for number in range(bounded.n)]
@@ -110,11 +114,18 @@ def start_completion(
                     ephemeral=True,
                     idempotency_key=None if index else key.value,
                     request_digest="" if index else key.digest,
+                    max_of_owner=max_of_owner,
                 )
                 for index, (ids, number) in enumerate(choices)
             ]
 
     return _start_once(caller, key, store)
+
+
+def _check_limits(caller: Caller) -> int | None:
+    """Return how many answers the caller may have under way, None for any number. Raises TooManyRequests."""
+    usage.check_tokens(caller)
+    return limits_of(caller).answers_at_once
 
 
 def prepare_turn(*, generation_id: uuid.UUID) -> None:

@@ -1,13 +1,15 @@
-"""The tables of ``inference``: generations, the GPU ledger, outside sessions, hand-overs and purge requests."""
+"""The tables of ``inference``: generations, the GPU ledger, outside sessions, hand-overs, purge requests, usage."""
 
 from inference.enums import ENDED, WAITING, FinishReason, Priority, Status
 from inference.models.generation import Generation
 from inference.models.gpu import GpuLedger, HandOver, OutsideSession
 from inference.models.purge import PurgeRequest
+from inference.models.usage import DailyUsage
 
 __all__ = [
     "ENDED",
     "WAITING",
+    "DailyUsage",
     "FinishReason",
     "Generation",
     "GpuLedger",

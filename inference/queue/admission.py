@@ -27,8 +27,9 @@ def require_store() -> None:
         raise StoreUnavailable(f"Redis does not answer or is full: {error}") from error
 
 
-def require_capacity(*, owner: str, priority: Priority) -> None:
-    """Raise QueueFull or CallerLimit when one row more would exceed a limit.
+def require_capacity(*, owner: str, priority: Priority, max_of_owner: int | None = None) -> None:
+    """Raise QueueFull or CallerLimit when one row more would exceed a limit; ``max_of_owner`` is the owner's own limit
+    over all priorities.
 
     Inside a transaction the result holds until its end: SQLite's immediate transaction keeps other writers out,
     on PostgreSQL an advisory lock does.
@@ -40,6 +41,10 @@ def require_capacity(*, owner: str, priority: Priority) -> None:
     of_owner = same.unfinished_of(owner).count()
     if of_owner >= settings.QUEUE_MAX_PER_CALLER:
         raise CallerLimit(of_owner, retry_after_secs(1))
+    if max_of_owner is not None:
+        of_owner = Generation.objects.unfinished_of(owner).count()
+        if of_owner >= max_of_owner:
+            raise CallerLimit(of_owner, retry_after_secs(1))
     depth = same.waiting().count()
     if depth >= settings.QUEUE_MAX:
         raise QueueFull(depth, retry_after_secs(depth - settings.QUEUE_MAX + 1))

@@ -33,10 +33,10 @@ log = logging.getLogger(__name__)
 POLL_SECS = 0.1
 
 
-def check_capacity(*, owner: str, priority: Priority) -> None:
+def check_capacity(*, owner: str, priority: Priority, max_of_owner: int | None = None) -> None:
     """Raise QueueFull, CallerLimit or StoreUnavailable. Cheap, for the start of a request."""
     admission.require_store()
-    admission.require_capacity(owner=owner, priority=priority)
+    admission.require_capacity(owner=owner, priority=priority, max_of_owner=max_of_owner)
 
 
 def create(
@@ -56,6 +56,7 @@ def create(
     request_digest: str = "",
     dialogue_digest: str = "",
     capped: bool = True,
+    max_of_owner: int | None = None,
 ) -> Generation:
     """Store a generation in the caller's transaction: queued, with a wake-up message on commit, or preparing without
     a prompt.
@@ -66,7 +67,7 @@ def create(
     request_id = log_context.request_id() or log_context.new_request_id()
     with transaction.atomic():
         if capped:
-            admission.require_capacity(owner=owner, priority=priority)
+            admission.require_capacity(owner=owner, priority=priority, max_of_owner=max_of_owner)
         now = timezone.now()
         params = msgspec.structs.replace(params, ephemeral=ephemeral, cache_tags=list(cache_tags))
         generation = Generation(

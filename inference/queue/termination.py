@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from django.db import transaction
 from django.db.models import F
 
 from inference.config.tokenizer import known_vocabulary
@@ -16,6 +17,7 @@ from inference.engine.params import SamplingParams, SequenceParams
 from inference.errors import StoreUnavailable
 from inference.models import Generation
 from inference.models.querysets import GenerationQuerySet
+from inference.queue import usage
 from inference.queue.results import Ending, end_entry, row_columns
 from inference.runtime import log_context
 from inference.runtime.redis_client import shared_client
@@ -56,7 +58,7 @@ def close_log(generation_id: UUID, epoch: int, end: EndEntry) -> None:
 
 
 def _terminate(rows: GenerationQuerySet, ending: Ending, without_log: bool) -> bool:
-    row = rows.only("claim_epoch", "params", "details").first()
+    row = rows.only("claim_epoch", "params", "details", "owner", "n_prompt_tokens").first()
     if row is None:
         return False
     with log_context.bound_to(row):
@@ -70,7 +72,11 @@ def _terminate(rows: GenerationQuerySet, ending: Ending, without_log: bool) -> b
                 raise
             log.warning("terminated without its emitted tokens generation=%s error=%s", row.pk, error)
         columns = _result_columns(row, ending, tokens)
-        moved = rows.filter(claim_epoch=row.claim_epoch).update(worker="", claim_epoch=F("claim_epoch") + 1, **columns)
+        with transaction.atomic():
+            unmoved = rows.filter(claim_epoch=row.claim_epoch)
+            moved = unmoved.update(worker="", claim_epoch=F("claim_epoch") + 1, **columns)
+            if moved == 1 and tokens:
+                usage.record_day(owner=row.owner, n_prompt_tokens=row.n_prompt_tokens, n_completion_tokens=len(tokens))
         if moved != 1:
             log.info("row moved before its termination generation=%s status=%s", row.pk, ending.status)
             return False

@@ -6,10 +6,13 @@ The row is written first and the End entry of its log second, both under the cla
 import logging
 from typing import Any
 
+from django.db import transaction
+
 from inference.config.tokenizer import known_vocabulary
 from inference.dispatch import Dispatcher
 from inference.dispatch.generation_state import ActiveGeneration, ClaimState, GenerationOutcome
 from inference.models import Generation
+from inference.queue import usage
 from inference.queue.notify import notify
 from inference.queue.results import end_entry, row_columns
 from inference.runtime.database import repeat_until_done
@@ -21,6 +24,19 @@ log = logging.getLogger(__name__)
 DATABASE_PATIENCE_SECS = 120.0
 FLUSH_SECS = 2.0
 STAGES = ("queue", "gpu_wait", "load", "restore", "prefill", "first_token", "decode")
+
+
+def _finish(row: Generation, columns: dict[str, Any]) -> bool:
+    """Running -> ended, with the owner's usage; False when the claim is lost."""
+    with transaction.atomic():
+        is_done = Generation.objects.finish(generation_id=row.pk, epoch=row.claim_epoch, columns=columns)
+        if is_done:
+            usage.record_day(
+                owner=row.owner,
+                n_prompt_tokens=row.n_prompt_tokens,
+                n_completion_tokens=columns["n_completion_tokens"],
+            )
+    return is_done
 
 
 class ClaimSettlement:
@@ -51,13 +67,13 @@ class ClaimSettlement:
             | row.timings
             | {stage: round(ms, 1) for stage, ms in outcome.timings.items()},
         }
-        finish = Generation.objects.finish
         if not repeat_until_done(
-            lambda: finish(generation_id=row.pk, epoch=row.claim_epoch, columns=columns | measured),
+            lambda: _finish(row, columns | measured),
             patience_secs=DATABASE_PATIENCE_SECS,
         ):
             self._forget_lost(row)
             return
+        usage.record_minute(owner=row.owner, n_tokens=row.n_prompt_tokens + len(live.tokens))
         self._writer.put([(row.pk, row.claim_epoch, end_entry(columns, live.tokens))])
         if row.follow_up_task:
             notify(row.pk, row.follow_up_task)

@@ -216,7 +216,7 @@ def test_no_route_is_left_out() -> None:
     covered |= {f"memory-{action}" for action in ("search-semantic", "search-old", "index", "add", "list", "search")}
     covered |= {"memory-stats", "memory-delete", "transcript"}
     covered |= {f"transcripts-{what}" for what in ("recent", "speakers", "count")}
-    covered |= {"api-key-list", "api-key-detail"}  # tests/api/test_api_keys.py
+    covered |= {"api-key-list", "api-key-detail", "usage"}  # tests/api/test_api_keys.py, test_caller_limits.py
     # tests/api/test_stack_routes.py has these.
     covered |= {"transcripts-query", "transcripts-time-range", "memory-emotions", "analyze"}
     covered |= {f"emotions-{what}" for what in ("stats", "analytics", "moments")}

@@ -177,6 +177,7 @@ ROUTES = (
     Route("token", "POST", "/api/token/", {"username": "u", "password": "p"}, ("username", "password")),
     Route("token-refresh", "POST", "/api/token/refresh/", {"refresh": "r"}, ("refresh",)),
     Route("token-logout", "POST", "/api/token/logout/", {"refresh": "r"}, ("refresh", "everywhere")),
+    Route("usage", "GET", "/api/usage/"),
     Route("api-key-list", "GET", "/api/keys/"),
     Route("api-key-list", "POST", "/api/keys/", {"name": "x"}, ("name", "scopes", "expires_in_days")),
     Route("api-key-detail", "GET", "/api/keys/{id}/"),

@@ -11,6 +11,8 @@ from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
+from chat.access.authentication import BUDGET_KEY
+from chat.access.usage import MINUTE_SECS, RequestBudget, RequestsExceeded
 from chat.api.middleware.error_views import is_page
 from chat.api.openai.errors import in_clients_form
 from chat.errors import BodyTooLarge, ChatError, InvalidRequest, MethodNotAllowed, NotFound
@@ -50,21 +52,31 @@ class JsonErrorMiddleware:
         with log_context.bound(request=request_id):
             response = refusal(request) or in_json(request, cast(HttpResponseBase, self.get_response(request)))
             response = in_clients_form(request.path, response)
-        response.headers[REQUEST_ID_HEADER] = request_id
-        return response
+        return with_headers(request, response, request_id)
 
     async def _answer_async(self, request: HttpRequest, request_id: str) -> HttpResponseBase:
         # For the rest of the task, which is this request's own: a stream's body is produced after this has returned.
         log_context.bind(request=request_id)
         response: HttpResponseBase | None = refusal(request)
         response = response or in_json(request, await cast(Awaitable[HttpResponseBase], self.get_response(request)))
-        response = in_clients_form(request.path, response)
-        response.headers[REQUEST_ID_HEADER] = request_id
-        return response
+        return with_headers(request, in_clients_form(request.path, response), request_id)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """For views that are not DRF's; also with DEBUG, when Django would show its page with the settings in it."""
         return None if is_page(request.path) else error_response(as_chat_error(exception))
+
+
+def with_headers(request: HttpRequest, response: HttpResponseBase, request_id: str) -> HttpResponseBase:
+    """Add the headers that every response has: its id, its caller's limit of requests, and that it is not stored."""
+    headers = response.headers
+    headers[REQUEST_ID_HEADER] = request_id
+    headers.setdefault("Cache-Control", "no-store")
+    error = getattr(response, "error", None)
+    budget = error.budget if isinstance(error, RequestsExceeded) else request.META.get(BUDGET_KEY)
+    if isinstance(budget, RequestBudget):
+        headers["RateLimit-Policy"] = f'"requests";q={budget.limit};w={MINUTE_SECS}'
+        headers["RateLimit"] = f'"requests";r={budget.remaining};t={budget.resets_in_secs}'
+    return response
 
 
 def refusal(request: HttpRequest) -> HttpResponse | None:

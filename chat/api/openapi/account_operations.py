@@ -1,8 +1,9 @@
-"""Operations of a user's account: tokens and API keys."""
+"""Operations of a user's account: tokens, API keys and usage."""
 
 from chat.api.openapi.operation import PAGE, STORE_ERRORS, Operation
 from chat.schemas.key_bodies import KeyAnswer, KeyBody, NewKeyAnswer
 from chat.schemas.token_bodies import LoginBody, LogoutBody, RefreshBody, TokenPair
+from chat.schemas.usage_answers import UsageAnswer
 
 ACCOUNT_OPERATIONS = (
     Operation(
@@ -70,5 +71,14 @@ ACCOUNT_OPERATIONS = (
         "account",
         status=204,
         errors=(404, *STORE_ERRORS),
+    ),
+    Operation(
+        "usage",
+        "get",
+        "/api/usage/",
+        "The caller's limits, and what is used of them",
+        "account",
+        UsageAnswer,
+        errors=STORE_ERRORS,
     ),
 )
