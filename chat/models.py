@@ -28,6 +28,7 @@ class Conversation(models.Model):
     strategy = models.CharField(
         max_length=12, choices=[(item.value, item.value) for item in Strategy], default="summarize"
     )
+    keep = models.BooleanField(default=False)  # never deleted for its age (RETENTION_DAYS)
     cache_epoch = models.PositiveIntegerField(default=0)  # raised when a text that its prompts hold is deleted
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)

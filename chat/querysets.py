@@ -1,6 +1,7 @@
 """Named queries over conversations, messages and summaries."""
 
 import uuid
+from datetime import datetime
 from typing import TYPE_CHECKING, Self, cast
 
 from django.db import models
@@ -22,6 +23,10 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         """Lock the row of a conversation that was read before; None if since then it was deleted, or a text that its
         prompts hold."""
         return self.select_for_update().filter(pk=conversation.pk, cache_epoch=conversation.cache_epoch).first()
+
+    def outdated(self, before: datetime) -> Self:
+        """Filter those that nobody has continued since, and that are not to be kept."""
+        return self.filter(updated_at__lt=before, keep=False)
 
     def search(self, text: str) -> Self:
         """Filter by a text in title, messages or answers; case, width and composition of characters do not matter."""

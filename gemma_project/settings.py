@@ -95,6 +95,8 @@ LIMIT_TOKENS_PER_DAY = env.integer("LIMIT_TOKENS_PER_DAY", 0, minimum=0, maximum
 LIMIT_ANSWERS_AT_ONCE = env.integer("LIMIT_ANSWERS_AT_ONCE", 0, minimum=0, maximum=1_000_000)
 LIMIT_CONVERSATIONS = env.integer("LIMIT_CONVERSATIONS", 0, minimum=0, maximum=1_000_000_000)
 LIMIT_MEMORIES = env.integer("LIMIT_MEMORIES", 0, minimum=0, maximum=1_000_000_000)
+# Conversations are deleted so many days after they were last continued, unless marked to be kept. 0: never.
+RETENTION_DAYS = env.integer("RETENTION_DAYS", 0, minimum=0, maximum=36_500)
 CLAIM_TTL_SECS = env.decimal("CLAIM_TTL_SECS", 10.0, minimum=0.5, maximum=3600.0)
 HEARTBEAT_SECS = env.decimal("HEARTBEAT_SECS", 2.0, minimum=0.05, maximum=600.0)
 STREAM_GRACE_SECS = env.decimal("STREAM_GRACE_SECS", 5.0, minimum=0.0, maximum=3600.0)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
 from django.contrib.auth.admin import UserAdmin
 from django.db.models import QuerySet
@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from chat.admin.actions import counted, show_refusal
 from chat.errors import ChatError
+from chat.services.user_export import export_user
 from chat.services.users import belongings_of, delete_user
 
 if TYPE_CHECKING:
@@ -25,6 +26,24 @@ admin.site.unregister(get_user_model())
 
 @admin.register(get_user_model())
 class OwnerAdmin(_UserAdmin):
+    actions = ("export_data",)
+
+    def has_export_permission(self, request: HttpRequest) -> bool:
+        """An export holds private memories, for which no single permission stands."""
+        return bool(request.user.is_active and request.user.is_superuser)
+
+    @admin.action(description="Export all that belongs to the selected user", permissions=["export"])
+    def export_data(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        users = list(queryset)
+        if len(users) != 1:
+            messages.error(request, "Select one user: an export is one file.")
+            return None
+        self.log_change(request, users[0], "Exported all data.")
+        response = HttpResponse("".join(export_user(users[0])), content_type="application/json")
+        response["Content-Disposition"] = 'attachment; filename="account.json"'
+        response["Cache-Control"] = "no-store"
+        return response
+
     def get_deleted_objects(
         self, objs: QuerySet[Any] | Sequence[Any], request: HttpRequest
     ) -> tuple[list[Any], dict[Any, Any], set[str], list[Any]]:

@@ -24,6 +24,7 @@ class ConversationAnswer(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     system_prompt: str
     strategy: Strategy
+    keep: bool
     created_at: datetime
     updated_at: datetime
 
@@ -35,17 +36,19 @@ class ConversationAnswer(msgspec.Struct, frozen=True, kw_only=True):
             summary=conversation.summary,
             system_prompt=conversation.system_prompt,
             strategy=Strategy(conversation.strategy),
+            keep=conversation.keep,
             created_at=timezone.localtime(conversation.created_at),
             updated_at=timezone.localtime(conversation.updated_at),
         )
 
 
 class ConversationBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields that a client may set."""
+    """The fields that a client may set. ``keep``: not deleted for its age, whatever RETENTION_DAYS is."""
 
     title: Annotated[Text, Meta(max_length=200)] | None = None
     system_prompt: Annotated[Text, Meta(max_length=MAX_SYSTEM_PROMPT_CHARS)] | None = None
     strategy: Strategy | None = None
+    keep: bool | None = None
 
 
 def conversation_changes(data: object) -> dict[str, Any]:

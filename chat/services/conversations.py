@@ -33,12 +33,17 @@ def get_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> Conversat
 
 
 def create_conversation(
-    *, caller: Caller, title: str = "", system_prompt: str = "", strategy: Strategy = Strategy.SUMMARIZE
+    *,
+    caller: Caller,
+    title: str = "",
+    system_prompt: str = "",
+    strategy: Strategy = Strategy.SUMMARIZE,
+    keep: bool = False,
 ) -> Conversation:
     with translated():
         usage.check_conversations(caller)
         return Conversation.objects.create(
-            owner=caller.key, title=title, system_prompt=system_prompt, strategy=strategy.value
+            owner=caller.key, title=title, system_prompt=system_prompt, strategy=strategy.value, keep=keep
         )
 
 
@@ -49,6 +54,7 @@ def update_conversation(
     title: str | None = None,
     system_prompt: str | None = None,
     strategy: Strategy | None = None,
+    keep: bool | None = None,
 ) -> Conversation:
     """Set the fields that are not None. A new system prompt applies from the next turn on."""
     with translated(), transaction.atomic():
@@ -59,10 +65,12 @@ def update_conversation(
             conversation.title = title
         if strategy is not None:
             conversation.strategy = strategy.value
+        if keep is not None:
+            conversation.keep = keep
         if system_prompt is not None and system_prompt != conversation.system_prompt:
             conversation.system_prompt = system_prompt
             renew_digests(conversation)
-        conversation.save(update_fields=["title", "title_folded", "system_prompt", "strategy", "updated_at"])
+        conversation.save(update_fields=["title", "title_folded", "system_prompt", "strategy", "keep", "updated_at"])
         return conversation
 
 

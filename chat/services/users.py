@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
+from rest_framework_simplejwt.token_blacklist.models import OutstandingToken
 
 from chat.access.callers import Caller
 from chat.error_translation import translated
 from chat.models import Conversation
 from chat.rag.models import Note, Transcript
 from chat.services.conversations import delete_conversation
-from inference.models import Generation
+from inference.models import DailyUsage, Generation
 from inference.queue import generations, purges
 
 
@@ -45,6 +46,9 @@ def delete_user(user: AbstractBaseUser) -> None:
         with transaction.atomic():
             Transcript.objects.filter(owner=caller.key).delete()
             Note.objects.filter(owner=caller.key).delete()
+            DailyUsage.objects.filter(owner=caller.key).delete()
+            # Their rows would outlive the user, with the text of the tokens.
+            OutstandingToken.objects.filter(user_id=user.pk).delete()
             generation_ids = list(Generation.objects.filter(owner=caller.key).values_list("pk", flat=True))
             generations.delete(generation_ids=generation_ids)
             purges.request_purge(reason="user", generation_ids=generation_ids)

@@ -44,7 +44,7 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 # Audience -> its routes.
 ROUTES_OF: dict[str, frozenset[str]] = {
     "everybody": frozenset({"root", "health", "schema", "docs", "token", "token-refresh", "token-logout"}),
-    "users": frozenset({"api-key-list", "api-key-detail"}),
+    "users": frozenset({"api-key-list", "api-key-detail", "account", "account-export"}),
     "callers": scopes.CHAT_ROUTES | scopes.MEMORY_ROUTES | scopes.COMMON_ROUTES,
     "operators": scopes.OPERATOR_ROUTES,
 }

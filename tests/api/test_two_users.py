@@ -217,6 +217,7 @@ def test_no_route_is_left_out() -> None:
     covered |= {"memory-stats", "memory-delete", "transcript"}
     covered |= {f"transcripts-{what}" for what in ("recent", "speakers", "count")}
     covered |= {"api-key-list", "api-key-detail", "usage"}  # tests/api/test_api_keys.py, test_caller_limits.py
+    covered |= {"account", "account-export"}  # tests/api/test_account.py
     # tests/api/test_stack_routes.py has these.
     covered |= {"transcripts-query", "transcripts-time-range", "memory-emotions", "analyze"}
     covered |= {f"emotions-{what}" for what in ("stats", "analytics", "moments")}

@@ -177,6 +177,8 @@ ROUTES = (
     Route("token", "POST", "/api/token/", {"username": "u", "password": "p"}, ("username", "password")),
     Route("token-refresh", "POST", "/api/token/refresh/", {"refresh": "r"}, ("refresh",)),
     Route("token-logout", "POST", "/api/token/logout/", {"refresh": "r"}, ("refresh", "everywhere")),
+    Route("account", "DELETE", "/api/account/", {"password": "p"}, ("password",)),
+    Route("account-export", "GET", "/api/account/export/"),
     Route("usage", "GET", "/api/usage/"),
     Route("api-key-list", "GET", "/api/keys/"),
     Route("api-key-list", "POST", "/api/keys/", {"name": "x"}, ("name", "scopes", "expires_in_days")),

@@ -1,6 +1,7 @@
-"""Operations of a user's account: tokens, API keys and usage."""
+"""Operations of a user's account: tokens, API keys, usage, export and deletion."""
 
 from chat.api.openapi.operation import PAGE, STORE_ERRORS, Operation
+from chat.schemas.account_bodies import AccountDeletionBody, AccountExport
 from chat.schemas.key_bodies import KeyAnswer, KeyBody, NewKeyAnswer
 from chat.schemas.token_bodies import LoginBody, LogoutBody, RefreshBody, TokenPair
 from chat.schemas.usage_answers import UsageAnswer
@@ -79,6 +80,25 @@ ACCOUNT_OPERATIONS = (
         "The caller's limits, and what is used of them",
         "account",
         UsageAnswer,
+        errors=STORE_ERRORS,
+    ),
+    Operation(
+        "account",
+        "delete",
+        "/api/account/",
+        "Delete the caller with all that belongs to it",
+        "account",
+        body=AccountDeletionBody,
+        status=204,
+        errors=(429, *STORE_ERRORS),
+    ),
+    Operation(
+        "account-export",
+        "get",
+        "/api/account/export/",
+        "All that belongs to the caller, as a file",
+        "account",
+        AccountExport,
         errors=STORE_ERRORS,
     ),
 )

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 from chat.api.middleware.json_errors import largest_body, server_error_body
 from chat.rag.retrieval import local
 from chat.rag.vectors import backfill
+from chat.services import retention
 from chat.streaming import events
 from gemma_project.asgi import application
 from gemma_project.startup import NotReady, check_callers, migrate, prepare_model, wait_for_migrations
@@ -69,6 +70,7 @@ class Command(BaseCommand):
         if watching is not None:  # also without a worker: a lease of one that died ends
             watching.begin()
         RepeatingThread("deadlines", REAP_SECS, RowReaper().run_once).begin()
+        RepeatingThread("retention", retention.INTERVAL_SECS, retention.delete_all_outdated).begin()
         threading.Thread(target=warm_up, name="warm up", daemon=True).start()
         backfill.start()  # its work may be cut off at any time
         build_server(listener).run()

@@ -1,0 +1,42 @@
+"""Deletion of conversations for their age: RETENTION_DAYS after they were last continued, unless they are kept."""
+
+import logging
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from chat.access.callers import Caller
+from chat.models import Conversation
+from chat.services.conversations import delete_conversation
+
+log = logging.getLogger(__name__)
+
+INTERVAL_SECS = 600.0
+BATCH_ROWS = 200
+
+
+def delete_outdated() -> int:
+    """Delete a batch of outdated conversations with all that belongs to them; return how many."""
+    if not settings.RETENTION_DAYS:
+        return 0
+    before = timezone.now() - timedelta(days=settings.RETENTION_DAYS)
+    outdated = Conversation.objects.outdated(before)
+    n_deleted = 0
+    for pk in list(outdated.order_by("updated_at").values_list("pk", flat=True)[:BATCH_ROWS]):
+        # Locked and looked at again: it may have been continued, or marked to be kept, since the query.
+        with transaction.atomic():
+            conversation = outdated.select_for_update().filter(pk=pk).first()
+            if conversation is not None:
+                delete_conversation(caller=Caller(conversation.owner), conversation_id=pk)
+                n_deleted += 1
+    if n_deleted:
+        log.info("conversations deleted for their age n_conversations=%d days=%d", n_deleted, settings.RETENTION_DAYS)
+    return n_deleted
+
+
+def delete_all_outdated() -> None:
+    """Delete batches until none is left."""
+    while delete_outdated() == BATCH_ROWS:
+        pass

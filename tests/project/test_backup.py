@@ -1,0 +1,197 @@
+"""Backup and restore: everything comes back, from a database in use, and what is no backup is refused."""
+
+import json
+import tarfile
+import threading
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.db import connection
+from pytest_django import Settings
+
+from chat.access.api_keys import issue_key
+from chat.models import Conversation
+from chat.rag.indexing import indexer
+from chat.rag.query import RetrievalQuery
+from chat.rag.search import hybrid
+from gemma_project.backup import installation
+from gemma_project.backup.archive import MANIFEST, Manifest, opened_archive, write_archive
+from gemma_project.backup.errors import BackupError
+from gemma_project.backup.installation import back_up, restore
+from gemma_project.supervisor.lock import DataDirLock
+from inference.models import Generation, Status
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, settings: Settings) -> Path:
+    settings.GEMMA_DATA_DIR = tmp_path / "data"
+    settings.GEMMA_DATA_DIR.mkdir()
+    (settings.GEMMA_DATA_DIR / "secret_key").write_text("the secret key")
+    return Path(settings.GEMMA_DATA_DIR)
+
+
+def furnish() -> None:
+    user = User.objects.create_user("ann", password="a rather long password")
+    issue_key(user, name="x")
+    conversation = Conversation.objects.create(owner=f"user:{user.pk}", title="Größe 😀")
+    for number, status in enumerate(Status):
+        generation = Generation.objects.create(
+            owner="local", params={"a": [1]}, status=status, text="\t\\N\n'", prompt=b"\0\xff\x01"
+        )
+        conversation.messages.create(position=number, role="assistant", generation=generation)
+    indexer.add_note(owner="", title="harbour", body="The harbour opens on Monday.")
+
+
+def rows() -> dict[str, list[Any]]:
+    """All rows of all tables that the service fills, but the log of migrations."""
+    return {
+        model._meta.label: sorted(map(str, model._default_manager.values_list()))
+        for app in ("auth", "chat", "memory", "inference")
+        for model in apps.get_app_config(app).get_models()
+    }
+
+
+def test_everything_comes_back(data_dir: Path, tmp_path: Path) -> None:
+    furnish()
+    before = rows()
+    path = tmp_path / "b.tar.gz"
+    back_up(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+    Conversation.objects.all().delete()
+    Generation.objects.all().delete()
+    User.objects.update(password="!")
+    User.objects.create_user("mallory")
+    (data_dir / "secret_key").write_text("another")
+    restore(path, replace=True)
+    assert rows() == before
+    assert (data_dir / "secret_key").read_text() == "the secret key"
+    assert (data_dir / "secret_key").stat().st_mode & 0o777 == 0o600
+    assert User.objects.get().check_password("a rather long password")
+    # Words are found by an index beside the tables, and new rows get new numbers.
+    assert hybrid.search(RetrievalQuery(text="harbour opens", owner="local")).sources
+    assert User.objects.create_user("bob").pk > User.objects.get(username="ann").pk
+    Conversation.objects.create(owner="local")
+
+
+def test_a_database_in_use(data_dir: Path, tmp_path: Path) -> None:
+    """What was committed before the backup began is in it, while another thread writes all the time."""
+    furnish()
+    done = threading.Event()
+
+    def write() -> None:
+        try:
+            while not done.wait(0.002):
+                Conversation.objects.create(owner="local", title="during")
+        finally:
+            connection.close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(3):
+            back_up(tmp_path / f"{number}.tar.gz")
+    finally:
+        done.set()
+        writer.join()
+    restore(tmp_path / "2.tar.gz", replace=True)
+    assert Conversation.objects.filter(title="Größe 😀").count() == 1
+    assert Generation.objects.count() == len(Status)
+
+
+def test_an_installation_with_users_is_not_replaced_by_accident(data_dir: Path, tmp_path: Path) -> None:
+    furnish()
+    back_up(tmp_path / "b.tar.gz")
+    with pytest.raises(CommandError, match="--replace"):
+        call_command("restore", str(tmp_path / "b.tar.gz"))
+    assert User.objects.exists()
+
+
+def test_a_running_service_is_not_replaced(data_dir: Path, tmp_path: Path) -> None:
+    back_up(tmp_path / "b.tar.gz")
+    with DataDirLock(data_dir), pytest.raises(CommandError, match="in use"):
+        call_command("restore", str(tmp_path / "b.tar.gz"), "--replace")
+
+
+class TestWhatIsNoBackup:
+    def refused(self, path: Path) -> str:
+        furnish()
+        before = rows()
+        with pytest.raises(BackupError) as caught:
+            restore(path, replace=True)
+        assert rows() == before
+        return str(caught.value)
+
+    @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x1f\x8b\x08"])
+    def test_another_file(self, content: bytes, data_dir: Path, tmp_path: Path) -> None:
+        (tmp_path / "x").write_bytes(content)
+        assert "cannot be read as an archive" in self.refused(tmp_path / "x")
+
+    def test_a_missing_file(self, data_dir: Path, tmp_path: Path) -> None:
+        assert "none.tar.gz" in self.refused(tmp_path / "none.tar.gz")
+
+    def test_an_archive_that_is_cut(self, data_dir: Path, tmp_path: Path) -> None:
+        back_up(tmp_path / "b.tar.gz")
+        whole = (tmp_path / "b.tar.gz").read_bytes()
+        (tmp_path / "b.tar.gz").write_bytes(whole[: len(whole) // 2])
+        self.refused(tmp_path / "b.tar.gz")
+
+    def test_a_member_that_was_changed(self, data_dir: Path, tmp_path: Path) -> None:
+        back_up(tmp_path / "b.tar.gz")
+        with opened_archive(tmp_path / "b.tar.gz", beside=data_dir) as (manifest, folder):
+            write_archive(tmp_path / "c.tar.gz", folder, manifest)
+            text = json.loads((folder / MANIFEST).read_text())
+            changed = next(file for file in (folder / "database").iterdir())
+            changed.write_bytes(changed.read_bytes() + b"x")
+            with tarfile.open(tmp_path / "c.tar.gz", "w:gz") as archive:
+                for file in (file for file in folder.rglob("*") if file.is_file()):
+                    archive.add(file, arcname=file.relative_to(folder).as_posix())
+        assert text["format"] == 1
+        assert "is damaged" in self.refused(tmp_path / "c.tar.gz")
+
+    @pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "a/../../outside"])
+    def test_a_member_outside_of_the_folder(self, name: str, data_dir: Path, tmp_path: Path) -> None:
+        with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as archive:
+            member = tarfile.TarInfo(name)
+            member.size = 1
+            archive.addfile(member, BytesIO(b"x"))
+        self.refused(tmp_path / "x.tar.gz")
+        assert not (tmp_path / "outside").exists()
+
+    def test_another_database_and_another_format(self, data_dir: Path, tmp_path: Path) -> None:
+        for number, change in enumerate(({"engine": "oracle"}, {"format": 99})):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            known = {"format": 1, "version": "x", "engine": "sqlite", "created_at": "", "migrations": []}
+            write_archive(tmp_path / f"{number}.tar.gz", folder, Manifest(**(known | change)))
+            with pytest.raises(BackupError):
+                restore(tmp_path / f"{number}.tar.gz", replace=True)
+
+
+def test_a_folder_that_is_not_there(data_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="is not a folder"):
+        call_command("backup", str(tmp_path / "none" / "b.tar.gz"))
+
+
+def test_the_version_is_the_projects() -> None:
+    assert installation.service_version().count(".") == 2
+
+
+def test_a_damaged_database_in_a_whole_archive(data_dir: Path, tmp_path: Path) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("PostgreSQL checks each row while it is read")
+    back_up(tmp_path / "b.tar.gz")
+    with opened_archive(tmp_path / "b.tar.gz", beside=data_dir) as (manifest, folder):
+        (folder / "database" / "database.sqlite3").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
+        (folder / MANIFEST).unlink()
+        write_archive(tmp_path / "c.tar.gz", folder, manifest)
+    with pytest.raises(BackupError, match="damaged"):
+        restore(tmp_path / "c.tar.gz", replace=True)
