@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-slow test-postgres lint faults test-schema test-clients test-templates soak bench bench-leaks bench-memory bench-retrieval bench-handover demo-handover demo-bridge format clean help
+.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-slow test-postgres lint audit faults test-schema test-clients test-templates soak bench bench-leaks bench-memory bench-retrieval bench-handover demo-handover demo-bridge format clean help
 
 # $(1): the folder of the environment
 define make_environment
@@ -76,11 +76,19 @@ test-slow: setup-dev  ## the tests that take too long for every change
 test-postgres: setup-dev
 	XDG_RUNTIME_DIR=$${XDG_RUNTIME_DIR:-/tmp} $(BIN)/python tools/with_postgres.py $(PYTEST) -m "databases and not slow"
 
-lint: setup-dev  ## ruff, mypy (strict), import-linter
+lint: setup-dev  ## ruff, mypy (strict), import-linter, bandit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	GEMMA_DATA_DIR=.mypy_cache/data $(BIN)/mypy .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml chat compat gemma_project inference manage.py
+
+audit:  ## known weaknesses of all pinned packages, and their bill of materials in var/sbom.json; needs an advisory source
+	@test -x .venv-audit/bin/pip-audit || $(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip --disable-pip-version-check install --quiet -r requirements-audit.txt
+	@mkdir -p var
+	.venv-audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt
+	.venv-audit/bin/cyclonedx-py requirements --output-reproducible -o var/sbom.json constraints.txt
 
 faults: setup-dev  ## the fault tests of docs/faults.md, those that kill or freeze ROUNDS times (20); an interrupted run continues
 	failed=0; \

@@ -55,7 +55,8 @@ class GemmaAdminSite(AdminSite):
         form = (getattr(response, "context_data", None) or {}).get("form")
         if isinstance(form, LimitedLoginForm) and form.refusal is not None:
             response.status_code = form.refusal.status
-            response.headers.update(headers_of(form.refusal))
+            for name, value in headers_of(form.refusal).items():
+                response.headers[name] = value
         return response
 
     def get_urls(self) -> list[URLResolver | URLPattern]:

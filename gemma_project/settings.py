@@ -234,8 +234,9 @@ MIDDLEWARE = [
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = GEMMA_HTTPS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if GEMMA_HTTPS else None
 SECURE_HSTS_SECONDS = 31_536_000 if GEMMA_HTTPS else 0
+# W001 to W003 look for Django's own middleware; here are subclasses of it (chat/api/middleware/event_loop.py).
 # W008: the proxy redirects; this port serves it alone. W005, W021: about other hosts of the domain, which are not ours.
-SILENCED_SYSTEM_CHECKS = ["security.W008", "security.W005", "security.W021"]
+SILENCED_SYSTEM_CHECKS = [f"security.W{number}" for number in ("001", "002", "003", "005", "008", "021")]
 if not GEMMA_HTTPS and GEMMA_HOST in {"127.0.0.1", "::1", "localhost"}:
     # On loopback there is no TLS, without which a browser would not send such cookies.
     SILENCED_SYSTEM_CHECKS += ["security.W004", "security.W012", "security.W016"]

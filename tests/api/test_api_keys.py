@@ -186,10 +186,10 @@ def test_no_one_makes_keys_without_end(ann: User, monkeypatch: pytest.MonkeyPatc
 )
 def test_what_is_almost_a_key_is_refused_even_from_this_machine(ann: User, change: Any) -> None:  # noqa: ANN401
     wrong = change(key_of(ann))
-    for path in (CONVERSATIONS, "/v1/models"):
-        assert Api().get(path, {"Authorization": f"Bearer {wrong}".encode().decode("latin-1")}).status == 401
+    assert Api().get(CONVERSATIONS, {"Authorization": f"Bearer {wrong}".encode().decode("latin-1")}).status == 401
 
 
+@pytest.mark.django_db(transaction=True)
 class TestV1:
     """Keys of the service count there; on this machine those of other services are still ignored."""
 
@@ -199,6 +199,11 @@ class TestV1:
         for headers in (bearer(key), {"X-Api-Key": key}):
             assert Api(OUTSIDE).get("/v1/models", headers).status == 200
         assert Api(OUTSIDE).get("/v1/models", {"X-Api-Key": "sk-other"}).status == 401
+
+    def test_what_is_almost_a_key_is_no_foreign_one(self, ann: User) -> None:
+        for wrong in (key_of(ann)[:-1], API_KEY_PREFIX, f"{API_KEY_PREFIX}x"):
+            for headers in (bearer(wrong), {"X-Api-Key": wrong}):
+                assert Api().get("/v1/models", headers).status == 401
 
     def test_a_foreign_key_is_ignored_here_and_refused_elsewhere(self) -> None:
         for headers in (bearer("sk-other"), {"X-Api-Key": "sk-other"}, bearer("none")):

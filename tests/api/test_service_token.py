@@ -14,6 +14,9 @@ import redis
 from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
+from chat.access.callers import Caller
+from chat.api.gpu_access import check_operator
+from chat.errors import Unauthorized
 from inference.auth import service_token
 from inference.errors import ServiceTokenRefused, StoreUnavailable
 
@@ -165,3 +168,12 @@ def test_without_the_store_nothing_is_let_in(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_a_far_expiry_can_be_stored() -> None:
     assert service_token.verify(signed(payload(expires_at=1e15)), allowed=ALLOWED) == "gateway"
+
+
+def test_the_previous_key_alone_is_a_key(settings: Settings) -> None:
+    """The GPU is then no longer lent to callers without credentials."""
+    settings.JWT_SECRET = None
+    check_operator(Caller.local())
+    settings.JWT_SECRET_PREVIOUS = "the previous key of more than thirty-two bytes"
+    with pytest.raises(Unauthorized):
+        check_operator(Caller.local())

@@ -114,6 +114,53 @@ def test_secrets_are_made_once_and_kept_private(tmp_path: Path) -> None:
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("before", [None, 0o644])
+def test_the_database_is_private_in_a_directory_that_is_not(tmp_path: Path, before: int | None) -> None:
+    tmp_path.chmod(0o1777)
+    path = tmp_path / "gemma.sqlite3"
+    if before is not None:
+        for name in (path, path.with_name("gemma.sqlite3-wal")):
+            name.touch()
+            name.chmod(before)
+    settings_with(tmp_path, "DATABASES")
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+
+
+def test_secrets_from_files(tmp_path: Path) -> None:
+    values = {
+        "SECRET_KEY": "s" * 50,
+        "JWT_SIGNING_KEY": "j" * 50,
+        "JWT_SIGNING_KEY_PREVIOUS": "p" * 50,
+        "DATABASE_URL": "postgres://gemma:hunter2@db/chats",
+        "REDIS_URL": "redis://:hunter2@cache:6379/0",
+        "GPU_REDIS_URL": "redis://:hunter3@gpu:6379/0",
+    }
+    files = {name: tmp_path / name.lower() for name in values}
+    for name, file in files.items():
+        file.write_text(values[name] + "\n")
+    shown = settings_with(tmp_path, *values, **{f"{name}_FILE": str(file) for name, file in files.items()})
+    assert shown == values
+
+
+def test_a_refused_address_from_a_file_does_not_show_its_password(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("reddis://:hunter2@cache:6379")
+    done = manage(tmp_path, "check", REDIS_URL_FILE=str(tmp_path / "url"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: REDIS_URL=")
+    assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize(("variables", "secure"), [({}, "False"), ({"GEMMA_HTTPS": "true"}, "True")])
+def test_cookies_where_https_is(tmp_path: Path, variables: dict[str, str], secure: str) -> None:
+    names = ("SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_HSTS_SECONDS", "SECURE_PROXY_SSL_HEADER")
+    shown = settings_with(tmp_path, *names, **variables)
+    assert (shown["SESSION_COOKIE_SECURE"], shown["CSRF_COOKIE_SECURE"]) == (secure, secure)
+    assert (shown["SECURE_HSTS_SECONDS"] == "31536000", "FORWARDED_PROTO" in shown["SECURE_PROXY_SSL_HEADER"]) == (
+        secure == "True",
+        secure == "True",
+    )
+
+
 def test_celery_takes_json_only_and_acknowledges_early(tmp_path: Path) -> None:
     shown = settings_with(
         tmp_path, "CELERY_ACCEPT_CONTENT", "CELERY_TASK_ACKS_LATE", "CELERY_BROKER_URL", "CELERY_WORKER_CONCURRENCY"
