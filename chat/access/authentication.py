@@ -23,6 +23,7 @@ from chat.access.callers import Caller
 from chat.access.origins import is_anonymous_network, is_listed_origin, is_own_origin
 from chat.access.query_credentials import refuse_query_credentials
 from chat.access.scopes import SAFE_METHODS, check_scopes
+from chat.access.usage import RequestsExceeded
 from chat.errors import Forbidden, Unauthorized
 from chat.schemas.error_bodies import CHALLENGE
 from compat.drf_requests import django_request
@@ -31,6 +32,7 @@ from inference.errors import ServiceTokenRefused
 
 ALLOWED_SERVICES = frozenset({"gateway", "transcription-service", "ml-service"})
 _JWT = re.compile(r"[\w-]*\.[\w-]*\.[\w-]*", re.ASCII)
+OWN_SITES = ("none", "same-origin")  # values of Sec-Fetch-Site
 BUDGET_KEY = "gemma.request_budget"
 BEARER_WAY = "send an access token or an API key as Authorization: Bearer"
 
@@ -62,7 +64,11 @@ def caller_of(request: HttpRequest, *, any_key: bool = False) -> Caller:
     """
     caller = _identify(request, any_key=any_key)
     # For the middleware, which shows it in the headers of the response.
-    request.META[BUDGET_KEY] = usage.count_request(caller)
+    try:
+        request.META[BUDGET_KEY] = usage.count_request(caller)
+    except RequestsExceeded as error:
+        request.META[BUDGET_KEY] = error.budget
+        raise
     return caller
 
 
@@ -82,9 +88,16 @@ def _identify(request: HttpRequest, *, any_key: bool) -> Caller:
     if origin is not None and is_listed_origin(origin, request.get_host()):
         # Such a page can read what it gets, in the browser of somebody on a trusted network.
         raise Unauthorized("pages of this origin must send an access token as Authorization: Bearer")
-    if request.method not in SAFE_METHODS and origin is not None and not is_own_origin(origin, request.get_host()):
+    if request.method not in SAFE_METHODS and _is_of_foreign_page(request, origin):
         raise Forbidden("pages of another origin may not write here without credentials", code="foreign_origin")
     return anonymous(request.META.get("REMOTE_ADDR"), request.headers)
+
+
+def _is_of_foreign_page(request: HttpRequest, origin: str | None) -> bool:
+    if origin is not None:
+        return not is_own_origin(origin, request.get_host())
+    # Browsers send it with every request, also where they leave the origin out; programs send neither.
+    return request.headers.get("Sec-Fetch-Site", "none").lower() not in OWN_SITES
 
 
 def from_headers(headers: HeaderMap) -> Credentials | None:

@@ -171,6 +171,15 @@ class TestForeignPages:
         assert response.outcome == (403, "foreign_origin")
         assert Conversation.objects.count() == 0
 
+    @pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site", "odd"])
+    def test_a_page_that_shows_no_origin(self, site: str) -> None:
+        assert self.create(**{"Sec-Fetch-Site": site}).outcome == (403, "foreign_origin")
+        assert Conversation.objects.count() == 0
+
+    @pytest.mark.parametrize("site", ["none", "same-origin"])
+    def test_what_the_person_typed_and_our_own_page(self, site: str) -> None:
+        assert self.create(**{"Sec-Fetch-Site": site}).status == 201
+
     def test_a_post_that_needs_no_preflight(self) -> None:
         response = Api().call("POST", URL, {"title": "x"}, content_type="text/plain", headers={"Origin": "null"})
         assert response.status == 403

@@ -50,9 +50,9 @@ memory = lambda name: old.get_model("memory", name).objects
 transcript = memory("Transcript").create(owner=owner, job_id="j", title="Weekly")
 segment = memory("Segment").create(transcript=transcript, position=0, text="Der Hafen öffnet", said_at=now)
 note = memory("Note").create(owner=owner, title="milk", body="Hafermilch kaufen")
-for related in ({"segment": segment, "transcript": transcript, "kind": "transcript_segment"}, {"note": note, "kind": "memory"}):
-    text = segment.text if "segment" in related else note.body
-    memory("Passage").create(owner=owner, text=text, said_at=now, **related)
+of_segment = {"segment": segment, "transcript": transcript, "kind": "transcript_segment"}
+memory("Passage").create(owner=owner, text=segment.text, said_at=now, **of_segment)
+memory("Passage").create(owner=owner, text=note.body, said_at=now, note=note, kind="memory")
 old.get_model("inference", "PurgeRequest").objects.create(reason="conversation")
 
 call_command("migrate", verbosity=0)

@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from chat.access.authentication import BUDGET_KEY
-from chat.access.usage import MINUTE_SECS, RequestBudget, RequestsExceeded
+from chat.access.usage import MINUTE_SECS, RequestBudget
 from chat.api.middleware.error_views import is_page
 from chat.api.openai.errors import in_clients_form
 from chat.errors import BodyTooLarge, ChatError, InvalidRequest, MethodNotAllowed, NotFound
@@ -71,8 +71,7 @@ def with_headers(request: HttpRequest, response: HttpResponseBase, request_id: s
     headers = response.headers
     headers[REQUEST_ID_HEADER] = request_id
     headers.setdefault("Cache-Control", "no-store")
-    error = getattr(response, "error", None)
-    budget = error.budget if isinstance(error, RequestsExceeded) else request.META.get(BUDGET_KEY)
+    budget = request.META.get(BUDGET_KEY)
     if isinstance(budget, RequestBudget):
         headers["RateLimit-Policy"] = f'"requests";q={budget.limit};w={MINUTE_SECS}'
         headers["RateLimit"] = f'"requests";r={budget.remaining};t={budget.resets_in_secs}'
