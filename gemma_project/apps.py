@@ -1,7 +1,7 @@
 """Registers the system checks with Django, and the project's site of the admin."""
 
 from django.apps import AppConfig
-from django.contrib.admin.apps import AdminConfig
+from django.contrib.admin import apps as admin_apps
 
 from gemma_project import checks
 
@@ -13,6 +13,6 @@ class GemmaProjectConfig(AppConfig):
     default = True  # of the two here
 
 
-class GemmaAdminConfig(AdminConfig):
+class GemmaAdminConfig(admin_apps.AdminConfig):
     default = False
     default_site = "gemma_project.admin_site.GemmaAdminSite"
