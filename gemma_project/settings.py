@@ -23,7 +23,7 @@ ENVIRONMENT = env = Environment(dict(os.environ))
 GEMMA_DATA_DIR = env.path("GEMMA_DATA_DIR") or BASE_DIR / "var"
 GEMMA_HOST = env.text("GEMMA_HOST", "127.0.0.1")
 GEMMA_PORT = env.integer("GEMMA_PORT", 8001, minimum=1, maximum=65_535)
-GEMMA_SHM_DIR = env.path("GEMMA_SHM_DIR") or Path("/dev/shm")  # noqa: S108  # nosec B108  a tmpfs, not a guessable name
+GEMMA_SHM_DIR = env.path("GEMMA_SHM_DIR") or Path("/dev/shm")  # noqa: S108  # nosec B108  # a tmpfs, not a guessable name
 
 # The model and the runner
 DEFAULT_MODEL_NAME = "gemma-3-270m-q4_k_m.gguf"

@@ -58,7 +58,7 @@ def _set_sequences(cursor: CursorWrapper, tables: list[str]) -> None:
         for sequence in connection.introspection.get_sequences(cursor, table):
             column = _quoted(sequence["column"])
             cursor.execute(
-                f"SELECT setval(%s, COALESCE((SELECT MAX({column}) FROM {_quoted(table)}), 0) + 1, false)",  # noqa: S608  # nosec B608  its own names
+                f"SELECT setval(%s, COALESCE((SELECT MAX({column}) FROM {_quoted(table)}), 0) + 1, false)",  # noqa: S608  # nosec B608  # its own names
                 [sequence["name"]],
             )
 

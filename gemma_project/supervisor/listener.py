@@ -34,6 +34,6 @@ def open_listener(host: str, port: int) -> socket.socket:
 
 def reachable_url(host: str, port: int) -> str:
     """Return the URL under which this machine reaches the address."""
-    if host in {"0.0.0.0", "::", ""}:  # noqa: S104  # nosec B104  compared, not bound
+    if host in {"0.0.0.0", "::", ""}:  # noqa: S104  # nosec B104  # compared, not bound
         host = "127.0.0.1" if host != "::" else "::1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -51,7 +51,7 @@ def _merge_text_indexes(cursor: CursorWrapper) -> None:
         for _ in range(MAX_MERGES):
             before = _total_changes(cursor)
             # Negative: all segments, whatever their number; see "The 'merge' command" of FTS5.
-            cursor.execute(f"INSERT INTO {name} ({name}, rank) VALUES ('merge', %s)", [-MERGE_PAGES])  # noqa: S608  # nosec B608  a table's own name
+            cursor.execute(f"INSERT INTO {name} ({name}, rank) VALUES ('merge', %s)", [-MERGE_PAGES])  # noqa: S608  # nosec B608  # a table's own name
             if _total_changes(cursor) - before < 2:  # nothing was left to do, see the same page
                 break
 

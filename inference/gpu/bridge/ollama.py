@@ -94,5 +94,5 @@ def url_of_environment(value: str | None) -> str:
     if "://" not in text:
         text = f"http://{text}"
     address = httpx.URL(text)
-    host = "127.0.0.1" if address.host in ("", "0.0.0.0", "::") else address.host  # noqa: S104  # nosec B104  to call
+    host = "127.0.0.1" if address.host in ("", "0.0.0.0", "::") else address.host  # noqa: S104  # nosec B104  # to call
     return str(address.copy_with(host=host, port=address.port or (None if "https" in text else 11434)))
