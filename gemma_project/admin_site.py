@@ -40,7 +40,7 @@ class LimitedLoginForm(AdminAuthenticationForm):
         if self.request is None:
             return super().clean()
         try:
-            with login_limit.attempt(login_limit.source_of(self.request), username):
+            with login_limit.attempt(self.request, username):
                 return super().clean()
         except ChatError as error:
             self.refusal = error

@@ -6,7 +6,6 @@ A login that succeeds gives its attempt back, so that only failures count.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import redis
 from django.http import HttpRequest
@@ -42,49 +41,41 @@ end
 """
 
 
-@dataclass(frozen=True)
-class LoginSource:
-    """The origin of login attempts. ``behind`` is the address that an unlisted proxy reports: it may be forged, and
-    keeps apart those behind an honest one, so that one of them does not lock an account for all."""
-
-    address: str
-    behind: str = ""
-
-
-def source_of(request: HttpRequest) -> LoginSource:
-    return LoginSource(client_address(request), reported_address(request.headers))
-
-
 @contextmanager
-def attempt(source: LoginSource, username: str) -> Iterator[None]:
+def attempt(request: HttpRequest, username: str) -> Iterator[None]:
     """Count an attempt before its password is checked, and take it back when the body ends without an exception.
 
     Raises TooManyRequests; Unavailable without Redis.
     """
-    take(source, username)
+    address, behind = client_address(request), reported_address(request.headers)
+    take(address, username, behind=behind)
     yield
-    give_back(source, username)
+    give_back(address, username, behind=behind)
 
 
-def take(source: LoginSource, username: str) -> None:
-    """Count an attempt. Raises TooManyRequests; Unavailable without Redis."""
-    wait_ms = int(_run(_TAKE, source, username, WINDOW_SECS * 1000, MAX_PER_NAME, MAX_PER_ADDRESS))
+def take(address: str, username: str, *, behind: str = "") -> None:
+    """Count an attempt. Raises TooManyRequests; Unavailable without Redis.
+
+    ``behind`` is the address that an unlisted proxy reports. It may be forged, so that it only keeps names apart: behind
+    an honest proxy one guesser does not lock an account for all.
+    """
+    wait_ms = int(_run(_TAKE, address, username, behind, WINDOW_SECS * 1000, MAX_PER_NAME, MAX_PER_ADDRESS))
     if wait_ms:
         secs = -(-wait_ms // 1000)
-        log.warning("login throttled address=%s", source.address)
+        log.warning("login throttled address=%s", address)
         raise TooManyRequests(
             "there were too many failed logins; wait before the next", code="login_throttled", retry_after_secs=secs
         )
 
 
-def give_back(source: LoginSource, username: str) -> None:
+def give_back(address: str, username: str, *, behind: str = "") -> None:
     """Take back the attempt of a login that succeeded."""
-    _run(_GIVE_BACK, source, username)
+    _run(_GIVE_BACK, address, username, behind)
 
 
-def _run(script: str, source: LoginSource, username: str, *values: int) -> int:
-    name = f"{_PREFIX}name:{source.address}:{source.behind}:{username[:150].casefold()}"
-    keys = [name, f"{_PREFIX}address:{source.address}"]
+def _run(script: str, address: str, username: str, behind: str, *values: int) -> int:
+    name = f"{_PREFIX}name:{address}:{behind}:{username[:150].casefold()}"
+    keys = [name, f"{_PREFIX}address:{address}"]
     try:
         return int(shared_client().eval(script, len(keys), *keys, *values) or 0)  # type: ignore[no-untyped-call]
     except redis.RedisError as error:

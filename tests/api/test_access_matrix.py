@@ -95,7 +95,7 @@ def served_names(routes: list[URLPattern | URLResolver]) -> Iterator[str]:
     for route in routes:
         if isinstance(route, URLPattern):
             yield str(route.name)
-        elif route.app_name != "admin":
+        elif route.app_name not in ("admin", "pages"):
             yield from served_names(route.url_patterns)
 
 

@@ -82,7 +82,7 @@ class TestBehindAProxy:
     def test_a_listed_proxy_has_clients_with_limits_of_their_own(self, operator: User, settings: Settings) -> None:
         settings.TRUSTED_PROXIES = Environment({}).networks("X", "127.0.0.0/8")
         for number in range(login_limit.MAX_PER_ADDRESS):
-            login_limit.take(login_limit.LoginSource("198.51.100.1"), f"user{number}")
+            login_limit.take("198.51.100.1", f"user{number}")
         assert log_in(PASSWORD, **{"X-Forwarded-For": "198.51.100.1"}).status_code == 429
         assert log_in(PASSWORD, **{"X-Forwarded-For": "198.51.100.2"}).status_code == 302
 

@@ -286,6 +286,6 @@ def _patterns(routes: list[URLPattern | URLResolver]) -> list[URLPattern]:
     for route in routes:
         if isinstance(route, URLPattern):
             flat.append(route)
-        elif route.app_name != "admin":
+        elif route.app_name not in ("admin", "pages"):
             flat += _patterns(route.url_patterns)
     return flat

@@ -32,7 +32,7 @@ class AccountView(JsonApi):
         user = user_of(request)
         body = decode(AccountDeletionBody, request.data)
         name = user.get_username()
-        with login_limit.attempt(login_limit.source_of(django_request(request)), name):
+        with login_limit.attempt(django_request(request), name):
             if authenticate(django_request(request), username=name, password=body.password) != user:
                 raise Forbidden("the password is wrong", code="wrong_credentials")
         delete_user(user)

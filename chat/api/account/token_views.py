@@ -48,7 +48,7 @@ class TokenLogoutView(JsonApi):
 def log_in(request: Request, username: str, password: str) -> TokenPair:
     """Return the first pair of a new family. Raises Unauthorized, TooManyRequests."""
     django = django_request(request)
-    with login_limit.attempt(login_limit.source_of(django), username):
+    with login_limit.attempt(django, username):
         user = authenticate(django, username=username, password=password)
         if user is None:
             raise Unauthorized("no active account has this name and password", code="wrong_credentials")
