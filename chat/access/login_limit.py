@@ -56,8 +56,8 @@ def attempt(request: HttpRequest, username: str) -> Iterator[None]:
 def take(address: str, username: str, *, behind: str = "") -> None:
     """Count an attempt. Raises TooManyRequests; Unavailable without Redis.
 
-    ``behind`` is the address that an unlisted proxy reports. It may be forged, so that it only keeps names apart: behind
-    an honest proxy one guesser does not lock an account for all.
+    ``behind`` is the address that an unlisted proxy reports. It may be forged, and only keeps names apart: behind an
+    honest proxy one guesser does not lock an account for all.
     """
     wait_ms = int(_run(_TAKE, address, username, behind, WINDOW_SECS * 1000, MAX_PER_NAME, MAX_PER_ADDRESS))
     if wait_ms:
