@@ -12,8 +12,8 @@ import string
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, cast
 
+from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import Error as DatabaseError
 from django.db import transaction
@@ -61,12 +61,12 @@ def issue_key(
     now = timezone.now()
     with transaction.atomic():
         # Locked, so that parallel requests do not all find room for one more.
-        type(user)._default_manager.select_for_update().get(pk=user.pk)
+        get_user_model()._default_manager.select_for_update().get(pk=user.pk)
         keys = ApiKey.objects.filter(user_id=user.pk)
         if keys.filter(revoked_at__isnull=True, expires_at__gt=now).count() >= MAX_ACTIVE_KEYS:
             raise Conflict(f"a user has at most {MAX_ACTIVE_KEYS} active API keys; revoke one", code="too_many_keys")
         row = keys.create(
-            user=cast(Any, user),
+            user_id=user.pk,
             name=name,
             prefix=prefix,
             digest=_digest(text),
