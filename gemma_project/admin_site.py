@@ -68,7 +68,7 @@ class GemmaAdminSite(AdminSite):
         expected = read_if_there(settings.FIRST_USER_TOKEN_FILE)
         if expected is None or not constant_time_compare(token, expected) or has_operator():
             raise Http404
-        form = UserCreationForm(request.POST or None)
+        form: UserCreationForm[User] = UserCreationForm(request.POST or None)
         if request.method == "POST" and form.is_valid():
             make_operator(form)
             return HttpResponseRedirect(reverse("admin:login"))

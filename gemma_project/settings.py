@@ -239,7 +239,7 @@ SECURE_HSTS_SECONDS = 31_536_000 if GEMMA_HTTPS else 0
 SILENCED_SYSTEM_CHECKS = [f"security.W{number}" for number in ("001", "002", "003", "005", "008", "021")]
 if not GEMMA_HTTPS and GEMMA_HOST in {"127.0.0.1", "::1", "localhost"}:
     # On loopback there is no TLS, without which a browser would not send such cookies.
-    SILENCED_SYSTEM_CHECKS += ["security.W004", "security.W012", "security.W016"]
+    SILENCED_SYSTEM_CHECKS += ["security.W004", "security.W010", "security.W012", "security.W016"]
 ROOT_URLCONF = "gemma_project.urls"
 CSRF_FAILURE_VIEW = "chat.api.middleware.error_views.csrf_failure"
 ASGI_APPLICATION = "gemma_project.asgi.application"

@@ -19,8 +19,8 @@ from gemma_project.supervisor import valkey
 from gemma_project.supervisor.tether import tethered
 
 # Values that a developer's shell or a running service may have set must not reach the tests.
-OWN_NAMES = ("REDIS_URL", "DATABASE_URL", "SECRET_KEY", "DEBUG", "LOG_LEVEL", "ALLOWED_HOSTS", "ANONYMOUS_NETWORKS")
-OWN_NAMES += ("REDIS_URL_FILE", "DATABASE_URL_FILE", "SECRET_KEY_FILE", "TRUSTED_PROXIES", "RETENTION_DAYS")
+OWN_NAMES = {"REDIS_URL", "DATABASE_URL", "SECRET_KEY", "DEBUG", "LOG_LEVEL", "ALLOWED_HOSTS", "ANONYMOUS_NETWORKS"}
+OWN_NAMES |= {"REDIS_URL_FILE", "DATABASE_URL_FILE", "SECRET_KEY_FILE", "TRUSTED_PROXIES", "RETENTION_DAYS"}
 OWN_PREFIXES = ("HISTORY_", "GEMMA_", "JWT_", "LIMIT_", "RAG_", "GPU_", "QUEUE_", "STREAM_")
 TEST_DATABASE_VARIABLE = "GEMMA_TEST_DATABASE_URL"
 

@@ -127,7 +127,7 @@ def check_access(token: OwnAccessToken) -> AbstractBaseUser:
         raise Unauthorized("the access token is not valid", code="invalid_token") from error
     if token.family is not None and not _family(token.family).filter(blacklistedtoken__isnull=True).exists():
         raise Unauthorized("the login of this access token has ended", code="invalid_token")
-    return cast(AbstractBaseUser, user)
+    return user
 
 
 def _refresh_token(raw: str) -> FamilyToken:
@@ -168,4 +168,4 @@ def _end(tokens: "QuerySet[OutstandingToken]") -> None:
 
 def _lock_user(token: FamilyToken) -> None:
     users = get_user_model()._default_manager
-    users.select_for_update().filter(pk=token.payload.get(api_settings.USER_ID_CLAIM)).first()
+    users.select_for_update().filter(pk=str(token.payload.get(api_settings.USER_ID_CLAIM))).first()

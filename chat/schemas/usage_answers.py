@@ -37,7 +37,7 @@ class UsageDay(Struct, frozen=True, kw_only=True):
     total_tokens: int
 
 
-class UsageAnswer(Struct, frozen=True, kw_only=True):
+class CallerUsageAnswer(Struct, frozen=True, kw_only=True):
     """Limits, the present state, and the last days with any usage, the newest first."""
 
     limits: LimitsAnswer

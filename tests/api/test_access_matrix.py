@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, cast
 
 import jwt
@@ -238,6 +239,10 @@ def used_service_token() -> dict[str, str]:
     return headers
 
 
+def with_key(scope: KeyScope, ann: User) -> Visitor:
+    return Visitor(key_with(scope), _always(key(ann, scope)), OUTSIDE)
+
+
 VISITORS: dict[str, Callable[[User], Visitor]] = {
     "anonymous on this machine": lambda ann: Visitor(on_this_machine),
     "anonymous behind a proxy": lambda ann: Visitor(nobody, lambda: {"X-Forwarded-For": "127.0.0.1"}),
@@ -250,10 +255,7 @@ VISITORS: dict[str, Callable[[User], Visitor]] = {
     "a service": lambda ann: Visitor(service, lambda: served(service_token.mint("gateway")), OUTSIDE),
     "an unknown service": lambda ann: Visitor(nobody, lambda: served(service_token.mint("comfy")), OUTSIDE),
     "a replayed service token": lambda ann: Visitor(nobody, _always(used_service_token()), OUTSIDE),
-    **{
-        f"a key for {scope}": lambda ann, scope=scope: Visitor(key_with(scope), _always(key(ann, scope)), OUTSIDE)
-        for scope in KeyScope
-    },
+    **{f"a key for {scope}": partial(with_key, scope) for scope in KeyScope},
     "a key of staff": lambda ann: Visitor(
         key_with(KeyScope.OPERATE, staff=True), _always(key(staff_user(), KeyScope.OPERATE)), OUTSIDE
     ),
@@ -288,13 +290,14 @@ def wrong_status(row: Row, visitor: Visitor, api: Api, *, is_owner: bool) -> str
     """Return the difference between the expected and the real status of one call, empty for none."""
     expected = visitor.expected(row)
     # Where the caller is let in, an object that is not there or a body that is none keeps the call from doing anything.
-    path = row.path if expected is not None or (row.name in OWNED and not is_owner) else row.elsewhere
-    body: object = GOOD_BODIES.get((row.name, row.method)) if expected is not None else "["
+    is_foreign = row.name in OWNED and not is_owner
+    path = row.path if expected is not None or is_foreign else row.elsewhere
+    body: object = GOOD_BODIES.get((row.name, row.method)) if expected is not None or is_foreign else "["
     headers = visitor.headers()
     status = api.call(row.method, path, body if row.method != "GET" else None, headers=headers).status
     if expected is not None:
         return "" if status == expected else f"{status} instead of {expected}"
-    if row.name in OWNED and not is_owner and row.audience != "everybody":
+    if is_foreign:
         return "" if status in (404, 409) else f"{status} for an object of Ann's"
     return "" if status not in (401, 403) or row.name.startswith("token") else f"refused with {status}"
 
@@ -341,9 +344,10 @@ class TestAdmin:
     def pages(self) -> list[str]:
         admin = next(route for route in get_resolver().url_patterns if getattr(route, "app_name", "") == "admin")
         assert isinstance(admin, URLResolver)
-        names = [key for key in admin.reverse_dict if isinstance(key, str)]
         open_to_all = {"login", "logout", "jsi18n"}
-        plain = [name for name in names if not admin.reverse_dict[name][0][0][1] and name not in open_to_all]
+        parameters = {name: ways[0][0][1] for name, ways in cast(Any, admin.reverse_dict).items()}
+        names = [name for name in parameters if isinstance(name, str) and name not in open_to_all]
+        plain = [name for name in names if not parameters[name]]
         assert len(plain) > 15
         return [reverse(f"admin:{name}") for name in plain]
 

@@ -14,7 +14,6 @@ from pytest_django import Settings
 
 from chat.access import client_address, login_limit
 from chat.access.client_address import NO_ADDRESS, address_of
-from gemma_project import startup
 from gemma_project.environment import Environment
 from gemma_project.startup import NotReady, check_callers
 from tests.api.calling import Api
@@ -183,16 +182,21 @@ class TestOpenPort:
             with pytest.raises(NotReady, match="make superuser"):
                 check_callers()
 
-    def test_each_kind_of_credential_opens_it(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-        settings.GEMMA_HOST = "192.0.2.1"
-        for name, value in (
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
             ("JWT_SECRET_PREVIOUS", "x" * 32),
             ("ANONYMOUS_NETWORKS", Environment({}).networks("X", "10.0.0.0/8")),
             ("GEMMA_HOST", "127.0.0.1"),
-        ):
-            with monkeypatch.context() as patch:
-                patch.setattr(startup.settings, name, value)
-                check_callers()
+        ],
+    )
+    def test_each_kind_of_credential_opens_it(self, name: str, value: object, settings: Settings) -> None:
+        settings.GEMMA_HOST = "192.0.2.1"
+        setattr(settings, name, value)
+        check_callers()
+
+    def test_a_user_opens_it(self, settings: Settings) -> None:
+        settings.GEMMA_HOST = "192.0.2.1"
         make_user()
         check_callers()
 

@@ -177,7 +177,8 @@ class TestChecks:
             check_session(key)
 
     def test_a_changed_password_and_a_deactivated_user(self) -> None:
-        for number, change in enumerate(({"password": "!"}, {"is_active": False})):
+        changes: list[dict[str, Any]] = [{"password": "!"}, {"is_active": False}]
+        for number, change in enumerate(changes):
             user = make_user(f"ann{number}")
             key = self.session_of(user)
             User.objects.filter(pk=user.pk).update(**change)

@@ -18,14 +18,13 @@ from pytest_django import Settings
 from chat.access.api_keys import issue_key
 from chat.models import Conversation
 from chat.rag.indexing import indexer
-from chat.rag.query import RetrievalQuery
-from chat.rag.search import hybrid
 from gemma_project.backup import installation
 from gemma_project.backup.archive import MANIFEST, Manifest, opened_archive, write_archive
 from gemma_project.backup.errors import BackupError
 from gemma_project.backup.installation import back_up, restore
 from gemma_project.supervisor.lock import DataDirLock
 from inference.models import Generation, Status
+from tests.rag.builders import ask
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]
 
@@ -77,7 +76,7 @@ def test_everything_comes_back(data_dir: Path, tmp_path: Path) -> None:
     assert (data_dir / "secret_key").stat().st_mode & 0o777 == 0o600
     assert User.objects.get().check_password("a rather long password")
     # Words are found by an index beside the tables, and new rows get new numbers.
-    assert hybrid.search(RetrievalQuery(text="harbour opens", owner="local")).sources
+    assert ask("harbour opens").sources
     assert User.objects.create_user("bob").pk > User.objects.get(username="ann").pk
     Conversation.objects.create(owner="local")
 
@@ -167,10 +166,17 @@ class TestWhatIsNoBackup:
         assert not (tmp_path / "outside").exists()
 
     def test_another_database_and_another_format(self, data_dir: Path, tmp_path: Path) -> None:
-        for number, change in enumerate(({"engine": "oracle"}, {"format": 99})):
+        changes: list[dict[str, Any]] = [{"engine": "oracle"}, {"format": 99}]
+        for number, change in enumerate(changes):
             folder = tmp_path / str(number)
             folder.mkdir()
-            known = {"format": 1, "version": "x", "engine": "sqlite", "created_at": "", "migrations": []}
+            known: dict[str, Any] = {
+                "format": 1,
+                "version": "x",
+                "engine": "sqlite",
+                "created_at": "",
+                "migrations": [],
+            }
             write_archive(tmp_path / f"{number}.tar.gz", folder, Manifest(**(known | change)))
             with pytest.raises(BackupError):
                 restore(tmp_path / f"{number}.tar.gz", replace=True)

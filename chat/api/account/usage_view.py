@@ -12,7 +12,7 @@ from chat.access.callers import Caller
 from chat.api.drf import JsonApi
 from chat.error_translation import translated
 from chat.models import Conversation
-from chat.schemas.usage_answers import LimitsAnswer, UsageAnswer, UsageDay, UsageNow
+from chat.schemas.usage_answers import CallerUsageAnswer, LimitsAnswer, UsageDay, UsageNow
 from inference.models import DailyUsage, Generation
 from inference.queue.usage import minute_of, tokens_of_today
 
@@ -25,7 +25,7 @@ class UsageView(JsonApi):
     def get(self, request: Request) -> Response:
         caller = cast(Caller, request.auth)
         limits = limits_of(caller)
-        answer = UsageAnswer(limits=LimitsAnswer(**vars(limits)), now=_now(caller), days=_days(caller))
+        answer = CallerUsageAnswer(limits=LimitsAnswer(**vars(limits)), now=_now(caller), days=_days(caller))
         body: dict[str, Any] = msgspec.to_builtins(answer)
         return Response(body)
 

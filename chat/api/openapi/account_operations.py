@@ -4,7 +4,7 @@ from chat.api.openapi.operation import PAGE, STORE_ERRORS, Operation
 from chat.schemas.account_bodies import AccountDeletionBody, AccountExport
 from chat.schemas.key_bodies import KeyAnswer, KeyBody, NewKeyAnswer
 from chat.schemas.token_bodies import LoginBody, LogoutBody, RefreshBody, TokenPair
-from chat.schemas.usage_answers import UsageAnswer
+from chat.schemas.usage_answers import CallerUsageAnswer
 
 ACCOUNT_OPERATIONS = (
     Operation(
@@ -79,7 +79,7 @@ ACCOUNT_OPERATIONS = (
         "/api/usage/",
         "The caller's limits, and what is used of them",
         "account",
-        UsageAnswer,
+        CallerUsageAnswer,
         errors=STORE_ERRORS,
     ),
     Operation(

@@ -8,7 +8,7 @@ from pytest_django import Settings
 
 from chat.access.callers import Caller
 from chat.models import Conversation
-from chat.services import retention
+from chat.services import conversations, retention
 from chat.services.conversations import create_conversation, update_conversation
 from inference.models import Generation, PurgeRequest, Status
 
@@ -57,7 +57,7 @@ def test_more_than_a_batch(settings: Settings, monkeypatch: pytest.MonkeyPatch) 
 def test_a_conversation_that_was_continued_after_the_query(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.RETENTION_DAYS = 1
     first, second = aged("first", 3), aged("second", 2)
-    delete = retention.delete_conversation
+    delete = conversations.delete_conversation
 
     def delete_and_continue(**owned: object) -> None:
         delete(**owned)  # type: ignore[arg-type]
