@@ -59,19 +59,20 @@ call_command("migrate", verbosity=0)
 
 from chat.access.callers import Caller
 from chat.models import Conversation
-from chat.rag.query import RetrievalQuery
-from chat.rag.search import hybrid
+from chat.rag.query import RetrievalQuery, SourceFilters
+from chat.rag.retrieval import local
 from chat.services.conversations import conversations_of, export_conversation
 from inference.models import PurgeRequest
 from django.contrib.auth import get_user_model
 caller = Caller.of_user(get_user_model().objects.get())
 call_command("check", fail_level="WARNING")
+query = RetrievalQuery(text="Hafen öffnet", top_k=5, filters=SourceFilters(), owner=caller.key, now=timezone.now())
 print(json.dumps({
     "exports": [export_conversation(caller=caller, conversation_id=row.pk) for row in conversations_of(caller)],
     "by_title": conversations_of(caller).search("CREME").count(),
     "by_answer": conversations_of(caller).search("reponse failed").count(),
     "kept": Conversation.objects.filter(keep=True).count(),
-    "hits": [hit.text for hit in hybrid.search(RetrievalQuery(text="Hafen öffnet", owner=caller.key)).sources],
+    "hits": [hit.text for hit in local.search(query).sources],
     "purges": PurgeRequest.objects.count(),
     "pending": MigrationExecutor(connection).migration_plan(executor.loader.graph.leaf_nodes()) != [],
 }))
