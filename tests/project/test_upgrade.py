@@ -69,8 +69,8 @@ call_command("check", fail_level="WARNING")
 query = RetrievalQuery(text="Hafen öffnet", top_k=5, filters=SourceFilters(), owner=caller.key, now=timezone.now())
 print(json.dumps({
     "exports": [export_conversation(caller=caller, conversation_id=row.pk) for row in conversations_of(caller)],
-    "by_title": conversations_of(caller).search("CREME").count(),
-    "by_answer": conversations_of(caller).search("reponse failed").count(),
+    "by_title": conversations_of(caller).search("CRÈME").count(),
+    "by_answer": conversations_of(caller).search("RÉPONSE failed").count(),
     "kept": Conversation.objects.filter(keep=True).count(),
     "hits": [hit.text for hit in local.search(query).sources],
     "purges": PurgeRequest.objects.count(),
