@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-slow test-postgres lint audit faults test-schema test-clients test-templates soak bench bench-leaks bench-memory bench-retrieval bench-handover demo-handover demo-bridge format clean help
+.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-slow test-postgres lint audit faults test-browser test-schema test-clients test-templates soak bench bench-leaks bench-memory bench-retrieval bench-handover demo-handover demo-bridge format clean help
 
 # $(1): the folder of the environment
 define make_environment
@@ -42,7 +42,7 @@ $(VENV)/runtime.stamp: requirements.txt constraints.txt | $(BIN)/pip
 	$(PIP) install --quiet -r requirements.txt
 	@touch $@
 
-$(VENV)/dev.stamp: requirements-dev.txt requirements.txt constraints.txt | $(BIN)/pip
+$(VENV)/dev.stamp: requirements-dev.txt requirements-browser.txt requirements.txt constraints.txt | $(BIN)/pip
 	$(PIP) install --quiet -r requirements-dev.txt
 	@touch $@ $(VENV)/runtime.stamp
 
@@ -109,6 +109,12 @@ test-clients: setup-dev  ## the openai and anthropic packages against running se
 
 test-templates: setup-dev  ## the chat templates of llama.cpp's sources against Jinja itself (TEMPLATES=folder for others)
 	$(BIN)/python -m tests.clients.templates $(TEMPLATES)
+
+test-browser: setup-dev  ## the pages in Debian's Chromium, which is installed where that is allowed
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+		{ apt-get update -qq && apt-get install -y -qq chromium chromium-driver; } || \
+		{ echo "error: this needs Chromium and its driver (Debian: apt-get install chromium chromium-driver)"; exit 1; }
+	BROWSER_TESTS=1 $(BIN)/python -m pytest --timeout 180 tests/browser
 
 test-schema: setup-dev  ## schemathesis over the OpenAPI document of a running service, SECS seconds (300); in an environment of its own
 	@test -x .venv-schema/bin/schemathesis || $(PYTHON) -m venv .venv-schema

@@ -17,7 +17,11 @@ from inference.models.derived import DigestField, FoldedField
 
 
 class Conversation(models.Model):
-    """A stored chat of one owner. An empty ``system_prompt`` means the installation's default."""
+    """A stored chat of one owner. An empty ``system_prompt`` means the installation's default.
+
+    A fork has the first ``forked_at`` messages of ``forked_from``. ``family`` is the id of the conversation that began
+    its line of forks; None for one without forks.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.CharField(max_length=64)
@@ -30,6 +34,9 @@ class Conversation(models.Model):
     )
     keep = models.BooleanField(default=False)  # never deleted for its age (RETENTION_DAYS)
     cache_epoch = models.PositiveIntegerField(default=0)  # raised when a text that its prompts hold is deleted
+    family = models.UUIDField(null=True, blank=True)
+    forked_from = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="forks")
+    forked_at = models.PositiveIntegerField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -37,7 +44,11 @@ class Conversation(models.Model):
 
     class Meta:
         ordering = ["-updated_at"]
-        indexes = [models.Index(fields=["owner", "-updated_at"], name="conversation_owner_updated")]
+        indexes = [
+            models.Index(fields=["owner", "-updated_at"], name="conversation_owner_updated"),
+            models.Index(fields=["family", "-updated_at"], name="conversation_family_updated"),
+            models.Index(fields=["-updated_at"], name="conversation_updated"),
+        ]
 
     def __str__(self) -> str:
         return self.title or str(self.id)
@@ -86,7 +97,11 @@ class Message(models.Model):
     class Meta:
         ordering = ["conversation", "position"]
         constraints = [models.UniqueConstraint(fields=["conversation", "position"], name="message_position")]
-        indexes = [models.Index(fields=["history_digest", "-created_at"], name="message_history")]
+        indexes = [
+            models.Index(fields=["history_digest", "-created_at"], name="message_history"),
+            # The order of the administration's list.
+            models.Index(fields=["-created_at"], name="message_created"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.role}: {self.text[:60]}"
@@ -176,6 +191,7 @@ class Retrieval(models.Model):
 
     class Meta:
         ordering = ["-created_at"]
+        indexes = [models.Index(fields=["-created_at"], name="retrieval_created")]
 
     def __str__(self) -> str:
         return self.query[:60] or f"sources of {self.message_id}"

@@ -28,6 +28,13 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         """Filter those that nobody has continued since, and that are not to be kept."""
         return self.filter(updated_at__lt=before, keep=False)
 
+    def latest_versions(self) -> Self:
+        """Filter the most recently updated conversation of each family, and those that have none."""
+        is_later = Q(updated_at__gt=OuterRef("updated_at"))
+        is_later |= Q(updated_at=OuterRef("updated_at"), pk__gt=OuterRef("pk"))
+        newer = self.model._default_manager.filter(is_later, family=OuterRef("family"), owner=OuterRef("owner"))
+        return self.filter(~Exists(newer))
+
     def search(self, text: str) -> Self:
         """Filter by a text in title, messages or answers; case, width and composition of characters do not matter."""
         needle = folded(text)

@@ -218,6 +218,7 @@ INSTALLED_APPS = [
     "inference",
     "chat",
     "chat.rag",
+    "chat.pages",
 ]
 MIDDLEWARE = [
     "chat.api.middleware.cors.Cors",

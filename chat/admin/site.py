@@ -8,6 +8,6 @@ admin.site.site_title = "Gemma Service"
 admin.site.index_title = "Operations"
 # Their pages show refresh tokens, which would let an operator act as any user.
 admin.site.unregister([OutstandingToken, BlacklistedToken])
-admin.site.site_url = None  # there are no pages beside the admin
+admin.site.site_url = "/"  # the chat page
 # The index lists the few tables; the width belongs to the conversations.
 admin.site.enable_nav_sidebar = False

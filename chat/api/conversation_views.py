@@ -33,6 +33,10 @@ class ConversationViewSet(ViewSetMixin, JsonApi):
         text = request.query_params.get("search", "")
         if len(text) > MAX_SEARCH_CHARS or "\0" in text:
             raise invalid_field("search", f"must have at most {MAX_SEARCH_CHARS} characters and no NUL")
+        if request.query_params.get("versions", "all") not in ("all", "latest"):
+            raise invalid_field("versions", 'must be "all" or "latest"')
+        if request.query_params.get("versions") == "latest":
+            rows = rows.latest_versions()
         return page(request, rows.search(text) if text else rows, as_json)
 
     def create(self, request: Request) -> Response:
@@ -57,6 +61,11 @@ class ConversationViewSet(ViewSetMixin, JsonApi):
     @action(detail=True)
     def messages(self, request: Request, pk: str) -> Response:
         return page(request, self._get(request, pk).messages.in_order(), answers.message_body)
+
+    @action(detail=True)
+    def versions(self, request: Request, pk: str) -> Response:
+        rows = conversations.versions_of(caller=caller_of(request), conversation_id=self._get(request, pk).pk)
+        return page(request, rows, as_json)
 
     @action(detail=True)
     def summaries(self, request: Request, pk: str) -> Response:

@@ -17,7 +17,11 @@ MAX_SYSTEM_PROMPT_CHARS = 100_000
 
 
 class ConversationAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """A conversation without its messages."""
+    """A conversation without its messages.
+
+    Conversations of one ``family`` are versions of each other: each shares its first ``forked_at`` messages with
+    ``forked_from``. All three are null where there is no other version.
+    """
 
     id: UUID
     title: str
@@ -25,6 +29,9 @@ class ConversationAnswer(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: str
     strategy: Strategy
     keep: bool
+    family: UUID | None
+    forked_from: UUID | None
+    forked_at: int | None
     created_at: datetime
     updated_at: datetime
 
@@ -37,6 +44,9 @@ class ConversationAnswer(msgspec.Struct, frozen=True, kw_only=True):
             system_prompt=conversation.system_prompt,
             strategy=Strategy(conversation.strategy),
             keep=conversation.keep,
+            family=conversation.family,
+            forked_from=conversation.forked_from_id,
+            forked_at=conversation.forked_at,
             created_at=timezone.localtime(conversation.created_at),
             updated_at=timezone.localtime(conversation.updated_at),
         )

@@ -80,6 +80,13 @@ def summaries_of(*, caller: Caller, conversation_id: uuid.UUID) -> SummaryQueryS
     return conversation.summaries.order_by("-version")
 
 
+def versions_of(*, caller: Caller, conversation_id: uuid.UUID) -> ConversationQuerySet:
+    """Return the conversation and all that forked from it or with it, the oldest first."""
+    conversation = get_conversation(caller=caller, conversation_id=conversation_id)
+    same = {"pk": conversation.pk} if conversation.family is None else {"family": conversation.family}
+    return conversations_of(caller).filter(**same).order_by("created_at", "pk")
+
+
 def delete_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> None:
     """Delete a conversation, with whatever holds its tokens; running generations are cancelled."""
     conversation = get_conversation(caller=caller, conversation_id=conversation_id)
@@ -88,9 +95,26 @@ def delete_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> None:
         Conversation.objects.select_for_update().filter(pk=conversation.pk).first()
         ids = [*conversation.messages.all().generation_ids(), *conversation.summaries.all().generation_ids()]
         ids += passing_generations(conversation)
+        _join_forks(conversation)
         conversation.delete()
         generations.delete(generation_ids=ids)
         purge_conversation(conversation_id, generation_ids=ids)
+
+
+def _join_forks(conversation: Conversation) -> None:
+    """Let the forks of a conversation that is deleted branch off its origin, or off its first fork."""
+    first, *others = [*conversation.forks.order_by("created_at", "pk")] or [None]
+    if first is None:
+        return
+    parent, n_shared = conversation.forked_from, conversation.forked_at
+    if parent is None:
+        parent, n_shared = first, first.forked_at
+        first.forked_from, first.forked_at = None, None
+    else:
+        others.append(first)
+    for fork in others:
+        fork.forked_from, fork.forked_at = parent, min(fork.forked_at or 0, n_shared or 0)
+    Conversation.objects.bulk_update([first, *others], ["forked_from", "forked_at"])
 
 
 def export_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> dict[str, Any]:

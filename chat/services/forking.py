@@ -32,6 +32,9 @@ def fork_conversation(source: Conversation, shared: Sequence[Message]) -> Fork:
         system_prompt=source.system_prompt,
         strategy=source.strategy,
         summary=summary.text if summary else "",
+        family=source.family or source.pk,
+        forked_from=source,
+        forked_at=len(shared),
     )
     if summary:
         summary.conversation = conversation

@@ -67,6 +67,8 @@ def _lock(conversation: Conversation, context: TurnContext) -> None:
         if context.fork and locked is None:
             raise ConversationChanged  # a deletion includes the copies of messages
         usage.check_conversations(context.validated.caller)
+        if locked and locked.family is None:
+            Conversation.objects.filter(pk=locked.pk).update(family=locked.pk)
         conversation.save(force_insert=True)
         return
     if locked is None or conversation.messages.count() != len(context.stored):

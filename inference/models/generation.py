@@ -92,6 +92,8 @@ class Generation(models.Model):
             models.Index(fields=["owner", "-started_at"], name="generation_owner_started"),
             models.Index(fields=["status", "deadline_at"], name="generation_deadline"),
             models.Index(fields=["ephemeral", "finished_at"], name="generation_ephemeral"),
+            # The order of the administration's list.
+            models.Index(fields=["-created_at"], name="generation_created"),
             models.Index(
                 fields=["dialogue_digest", "text_digest", "dialogue_continued", "-created_at"],
                 name="generation_dialogue",

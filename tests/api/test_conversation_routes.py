@@ -39,7 +39,9 @@ def a_conversation(title: str = "About bees", *, n_turns: int = 1, owner: str = 
 def test_create_read_change_delete(api: Api) -> None:
     made = api.post(URL, {"title": "Bees", "system_prompt": "Be brief."})
     assert made.status == 201
-    assert set(made.body) == {"id", "title", "summary", "system_prompt", "strategy", "created_at", "updated_at"}
+    versions = {"family", "forked_from", "forked_at"}
+    texts = {"id", "title", "summary", "system_prompt", "strategy", "created_at", "updated_at"}
+    assert set(made.body) == texts | versions
     path = f"{URL}{made.body['id']}/"
     assert api.get(path).body == made.body
     changed = api.call("PATCH", path, {"title": "Wasps"})

@@ -91,7 +91,7 @@ class TestOverHttp:
     def _debugging(self, is_debugging: bool, settings: Settings) -> None:
         settings.DEBUG = is_debugging
 
-    @pytest.mark.parametrize("path", ["/nothing", "/api/", "/api/nothing/", "/chat/stream/a/b", "/favicon.ico", "/%ff"])
+    @pytest.mark.parametrize("path", ["/nothing", "/api/", "/api/nothing/", "/chat/stream/a/b", "/favicon.png", "/%ff"])
     def test_no_such_path(self, path: str) -> None:
         assert Api().get(path).outcome == (404, "not_found")
 

@@ -28,12 +28,12 @@ ID = "6f1f2f44-3c5c-4d8e-9a53-0d3b3f9a6b10"
 
 
 def served_patterns(patterns: list[URLPattern | URLResolver]) -> list[URLPattern]:
-    """All patterns but those of the admin's pages."""
+    """All patterns but those of pages."""
     served: list[URLPattern] = []
     for pattern in patterns:
         if isinstance(pattern, URLPattern):
             served.append(pattern)
-        elif pattern.app_name != "admin":
+        elif pattern.app_name not in ("admin", "pages"):
             served += served_patterns(pattern.url_patterns)
     return served
 

@@ -72,6 +72,7 @@ CALLS: dict[str, Call] = {
     "messages": lambda client, o: client.get(f"/api/conversations/{o.conversation}/messages/"),
     "export": lambda client, o: client.get(f"/api/conversations/{o.conversation}/export/"),
     "markdown": lambda client, o: client.get(f"/api/conversations/{o.conversation}/export/?format=markdown"),
+    "versions": lambda client, o: client.get(f"/api/conversations/{o.conversation}/versions/"),
     "summaries": lambda client, o: client.get(f"/api/conversations/{o.conversation}/summaries/"),
     "continue": lambda client, o: client.post("/chat", json={"conversation_id": o.conversation, "message": "x"}),
     "stream": lambda client, o: client.post("/chat/stream", json={"conversation_id": o.conversation, "message": "x"}),
@@ -126,7 +127,7 @@ def test_a_wrong_token_gets_nowhere(name: str, fake_stack: LiveStack, anns: Owne
 
 
 @pytest.mark.parametrize(
-    "name", ["read", "messages", "export", "markdown", "summaries", "resume", "response", "response items"]
+    "name", ["read", "messages", "export", "markdown", "summaries", "versions", "resume", "response", "response items"]
 )
 def test_for_ann_it_does(name: str, ann: httpx.Client, anns: Owned) -> None:
     assert CALLS[name](ann, anns).status_code == 200
@@ -211,7 +212,9 @@ def test_no_route_is_left_out() -> None:
     covered = {"openai-chat", "chat", "chat-stream", "chat-resume", "generation-cancel"}
     covered |= {"anthropic-messages", "chat-rag"}
     covered |= {"openai-responses", "openai-response", "openai-response-cancel", "openai-response-items"}
-    covered |= {f"conversation-{action}" for action in ("list", "detail", "messages", "export", "summaries")}
+    covered |= {
+        f"conversation-{action}" for action in ("list", "detail", "messages", "export", "summaries", "versions")
+    }
     # tests/api/test_memory_owners.py has these.
     covered |= {f"memory-{action}" for action in ("search-semantic", "search-old", "index", "add", "list", "search")}
     covered |= {"memory-stats", "memory-delete", "transcript"}

@@ -190,6 +190,7 @@ ROUTES = (
     Route("conversation-detail", "PATCH", "/api/conversations/{id}/", {}, ("title", "system_prompt", "strategy")),
     Route("conversation-detail", "DELETE", "/api/conversations/{id}/"),
     Route("conversation-messages", "GET", "/api/conversations/{id}/messages/"),
+    Route("conversation-versions", "GET", "/api/conversations/{id}/versions/"),
     Route("conversation-summaries", "GET", "/api/conversations/{id}/summaries/"),
     Route("conversation-export", "GET", "/api/conversations/{id}/export/"),
 )

@@ -13,7 +13,7 @@ from django.http.response import HttpResponseBase
 
 from chat.access.authentication import BUDGET_KEY
 from chat.access.usage import MINUTE_SECS, RequestBudget
-from chat.api.middleware.error_views import is_page
+from chat.api.middleware.error_views import ErrorPage, is_page
 from chat.api.openai.errors import in_clients_form
 from chat.errors import BodyTooLarge, ChatError, InvalidRequest, MethodNotAllowed, NotFound
 from chat.schemas.error_bodies import as_chat_error, error_object, error_response
@@ -117,7 +117,7 @@ def in_json(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBas
         return HttpResponse(status=HTTPStatus.NO_CONTENT, headers={"Allow": f"{methods}, OPTIONS"})
     is_error = response.status_code >= HTTPStatus.BAD_REQUEST
     is_json = response.headers.get("Content-Type", "").startswith("application/json")
-    if not is_error or is_json or is_page(request.path):
+    if not is_error or is_json or is_page(request.path) or isinstance(response, ErrorPage):
         return response
     error = _of_status(response.status_code)
     replacement = error_response(error)

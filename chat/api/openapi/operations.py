@@ -26,6 +26,11 @@ _STREAM = event_stream(
     head={"id": {"type": "string", "description": "The `id` of the line."}},
 )
 _EXPORT = Parameter("format", "The format of the file.", {"type": "string", "enum": ["json", "markdown"]})
+_VERSIONS = Parameter(
+    "versions",
+    "latest: of conversations that are versions of each other the last continued alone.",
+    {"type": "string", "enum": ["all", "latest"], "default": "all"},
+)
 _SEARCH = Parameter("search", "Text that title or messages contain.", {"type": "string", "maxLength": 200})
 _MARKDOWN = {"text/markdown": {"schema": {"type": "string"}}}
 
@@ -116,7 +121,7 @@ OPERATIONS = (
         "conversations",
         lists=ConversationAnswer,
         errors=(400, 503),
-        parameters=(*PAGE, _SEARCH),
+        parameters=(*PAGE, _SEARCH, _VERSIONS),
     ),
     Operation(
         "conversation-list",
@@ -164,6 +169,16 @@ OPERATIONS = (
         "Its messages, oldest first",
         "conversations",
         lists=answers.MessageAnswer,
+        errors=(400, 404, 503),
+        parameters=PAGE,
+    ),
+    Operation(
+        "conversation-versions",
+        "get",
+        "/api/conversations/{pk}/versions/",
+        "The conversation and those that branched off it or with it, oldest first",
+        "conversations",
+        lists=ConversationAnswer,
         errors=(400, 404, 503),
         parameters=PAGE,
     ),

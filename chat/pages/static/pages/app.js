@@ -1,0 +1,138 @@
+// The chat page: connects the list of conversations, the conversation, the field for questions and the drawer.
+
+import { Composer } from "./composer.js";
+import { byId, h } from "./dom.js";
+import { Memories } from "./memories.js";
+import { watchService } from "./service_state.js";
+import { Settings } from "./settings.js";
+import { Sidebar } from "./sidebar.js";
+import { announceChange, onChangeElsewhere } from "./tabs.js";
+import { t } from "./texts.js";
+import { Thread } from "./thread.js";
+import { guarded, showError } from "./toasts.js";
+
+const settings = new Settings();
+const memories = new Memories();
+
+const composer = new Composer({
+  send: guarded((text, context) => thread.send(text, { context, setUp: thread.id ? null : settings.newConversation() })),
+  stop: () => thread.stop(),
+});
+
+const thread = new Thread(byId("thread"), {
+  options: () => settings.requestOptions(),
+  busy: (isBusy) => composer.setBusy(isBusy),
+  announce: (text) => { byId("announcer").textContent = text; },
+  open: (id) => openConversation(id),
+  moved: (conversation) => showConversation(conversation),
+  began: (id) => changed(id),
+  ended: (id) => changed(id),
+});
+
+const sidebar = new Sidebar({
+  open: (id) => openConversation(id),
+  renamed: (row) => {
+    if (row.id === thread.id) showTitle(row.title);
+    announceChange(row.id);
+  },
+  deleted: (row, { isFinal }) => {
+    if (isFinal) announceChange(row.id);
+    else openConversation(null);
+  },
+});
+
+const openConversation = guarded(async (id, { isShown = false } = {}) => {
+  const address = id === null ? "/" : `/?c=${encodeURIComponent(id)}`;
+  if (!isShown) history.pushState(null, "", address);
+  showView("chat");
+  closeSidebar();
+  try {
+    await thread.open(id);
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    history.replaceState(null, "", "/");
+    await thread.open(null);
+    showError(error);
+  }
+  if (id === null) composer.focus();
+});
+
+// An answer began or ended: addresses, list and other tabs follow.
+function changed(id) {
+  const address = `/?c=${encodeURIComponent(id)}`;
+  if (location.pathname + location.search !== address && thread.id === id) history.replaceState(null, "", address);
+  sidebar.select(id, thread.conversation?.family ?? null);
+  announceChange(id);
+  guarded(() => sidebar.reload())();
+}
+
+function showConversation(conversation) {
+  settings.show(conversation);
+  showTitle(conversation?.title ?? "");
+  sidebar.select(conversation?.id ?? null, conversation?.family ?? null);
+  if (!conversation && !thread.rows.length) thread.showEmpty(h("h2", {}, t("greeting")), h("p", {}, t("greetingHint")));
+}
+
+function showTitle(title) {
+  byId("title").textContent = title;
+  document.title = title ? `${title} · Gemma` : "Gemma";
+}
+
+function showView(name) {
+  byId("chat-view").hidden = name !== "chat";
+  byId("memories-view").hidden = name !== "memories";
+  if (name === "memories") byId("memories-link").setAttribute("aria-current", "page");
+  else byId("memories-link").removeAttribute("aria-current");
+  if (name === "memories") {
+    thread.detach();
+    showTitle("");
+    document.title = `${t("memories")} · Gemma`;
+    sidebar.select(null);
+    guarded(() => memories.load())();
+  }
+}
+
+function closeSidebar() {
+  document.body.classList.remove("sidebar-open");
+  byId("menu").setAttribute("aria-expanded", "false");
+}
+
+function readAddress() {
+  const query = new URLSearchParams(location.search);
+  if (query.get("view") === "memories") return showView("memories");
+  return openConversation(query.get("c"), { isShown: true });
+}
+
+byId("new-chat").addEventListener("click", (event) => { event.preventDefault(); openConversation(null); });
+byId("memories-link").addEventListener("click", (event) => {
+  event.preventDefault();
+  history.pushState(null, "", "/?view=memories");
+  showView("memories");
+  closeSidebar();
+});
+byId("settings-button").addEventListener("click", () => settings.open());
+byId("settings-close").addEventListener("click", () => settings.dialog.close());
+byId("menu").addEventListener("click", () => {
+  const isOpen = document.body.classList.toggle("sidebar-open");
+  byId("menu").setAttribute("aria-expanded", String(isOpen));
+  if (isOpen) byId("search").focus();
+});
+byId("scrim").addEventListener("click", closeSidebar);
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") closeSidebar(); });
+for (const dialog of document.querySelectorAll("dialog")) {
+  dialog.addEventListener("click", ({ target, clientX, clientY }) => {
+    const box = dialog.getBoundingClientRect();
+    const isInside = clientX >= box.left && clientX <= box.right && clientY >= box.top && clientY <= box.bottom;
+    if (target === dialog && !isInside) dialog.close();
+  });
+}
+window.addEventListener("popstate", readAddress);
+onChangeElsewhere(guarded(async (id) => {
+  await sidebar.reload();
+  if (id === thread.id && !thread.running) await thread.open(id);
+}));
+
+composer.setBusy(false);
+watchService();
+guarded(() => sidebar.reload())();
+readAddress();

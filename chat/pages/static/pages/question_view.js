@@ -1,0 +1,47 @@
+// A question on the page, which can be changed and sent again.
+
+import { h, iconButton } from "./dom.js";
+import { copyText } from "./markdown.js";
+import { t } from "./texts.js";
+
+export class QuestionView {
+  // `actions`: edit(view, text)
+  constructor(text, actions, messageId = null) {
+    this.actions = actions;
+    this.messageId = messageId;
+    this.element = h("article.question", { "aria-label": t("question") });
+    this.show(text);
+  }
+
+  show(text) {
+    this.text = text;
+    const copy = iconButton("copy", t("copy"), () => copyText(text, copy));
+    this.editButton = iconButton("edit", t("edit"), () => this.edit());
+    this.element.replaceChildren(
+      h("div.bubble", { dir: "auto" }, text),
+      h("div.actions", {}, copy, this.editButton),
+    );
+  }
+
+  edit() {
+    const area = h("textarea", { "aria-label": t("question"), dir: "auto", rows: Math.min(12, this.text.split("\n").length + 1) });
+    area.value = this.text;
+    const back = () => { this.show(this.text); this.editButton.focus(); };
+    const submit = () => {
+      if (!area.value.trim()) return;
+      this.show(area.value);
+      this.actions.edit(this, area.value);
+    };
+    area.addEventListener("keydown", (event) => {
+      if (event.isComposing) return;
+      if (event.key === "Escape") back();
+      if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); submit(); }
+    });
+    this.element.replaceChildren(
+      h("div.edit", {}, area, h("div.actions", {},
+        h("button", { type: "button", onclick: back }, t("cancel")),
+        h("button.primary", { type: "button", onclick: submit }, t("sendAgain")))),
+    );
+    area.focus();
+  }
+}

@@ -1,0 +1,163 @@
+// The list of conversations: by day, searched, renamed, deleted with a way back, saved as files.
+
+import { call, conversationPath } from "./api.js";
+import { byId, h, iconButton, openMenu } from "./dom.js";
+import { dayGroup, t } from "./texts.js";
+import { guarded, toast } from "./toasts.js";
+
+const PAGE = 50;
+const SEARCH_MS = 250;
+
+export class Sidebar {
+  // `on`: open(id), renamed(row), deleted(row, {isFinal})
+  constructor(on) {
+    this.on = on;
+    this.list = byId("conversations");
+    this.search = byId("search");
+    this.rows = [];
+    this.limit = PAGE;
+    this.hidden = new Map();
+    this.current = null;
+    this.search.addEventListener("input", () => {
+      clearTimeout(this.timer);
+      this.timer = setTimeout(guarded(() => this.reload()), SEARCH_MS);
+    });
+    window.addEventListener("pagehide", () => this.deleteHidden());
+  }
+
+  async reload() {
+    const query = new URLSearchParams({ limit: this.limit });
+    const text = this.search.value.trim();
+    // A search finds every version that has the words; one of each is shown.
+    if (text) query.set("search", text);
+    else query.set("versions", "latest");
+    const ticket = (this.ticket = Symbol("reload"));
+    const { results, count } = await call("GET", `/api/conversations/?${query}`);
+    if (ticket !== this.ticket) return;
+    const families = new Set();
+    this.rows = results.filter(({ id, family }) => {
+      const name = family ?? id;
+      return !families.has(name) && families.add(name);
+    });
+    this.hasMore = count > results.length;
+    // A menu or a field that is open keeps its place.
+    if (!this.list.querySelector(".menu, input")) this.draw();
+  }
+
+  select(id, family = null) {
+    this.current = id;
+    this.family = family;
+    this.draw();
+  }
+
+  draw() {
+    const shown = this.rows.filter(({ id }) => !this.hidden.has(id));
+    const groups = new Map();
+    for (const row of shown) {
+      const name = dayGroup(row.updated_at);
+      groups.set(name, [...(groups.get(name) ?? []), row]);
+    }
+    const parts = [...groups].map(([name, rows]) =>
+      h("section", {}, h("h2", {}, name), h("ul", {}, ...rows.map((row) => this.item(row)))),
+    );
+    if (!shown.length) parts.push(h("p.quiet", {}, t(this.search.value ? "nothingFound" : "noConversations")));
+    if (this.hasMore) parts.push(h("button.more", { type: "button", onclick: guarded(() => this.more()) }, t("more")));
+    const focused = this.list.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    this.list.replaceChildren(...parts);
+    if (focused) [...this.list.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
+  }
+
+  more() {
+    this.limit = Math.min(500, this.limit + 2 * PAGE);
+    return this.reload();
+  }
+
+  isCurrent(row) {
+    return row.id === this.current || (this.family !== null && row.family === this.family);
+  }
+
+  item(row) {
+    const link = h("a", { href: `/?c=${row.id}`, dir: "auto", "aria-current": this.isCurrent(row) ? "page" : null }, row.title || t("untitled"));
+    link.addEventListener("click", (event) => {
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+      event.preventDefault();
+      this.on.open(row.id);
+    });
+    const item = h("li", {}, link);
+    const button = iconButton("dots", t("actionsOf", { title: row.title || t("untitled") }), () => openMenu(button, [
+      { label: t("rename"), run: () => this.rename(row, item) },
+      { label: t("exportMarkdown"), run: () => save(row, "markdown") },
+      { label: t("exportJson"), run: () => save(row, "json") },
+      { label: t("delete"), run: () => this.delete(row), danger: true },
+    ]), { "aria-haspopup": "menu", "aria-expanded": "false" });
+    item.append(button);
+    return item;
+  }
+
+  rename(row, item) {
+    const field = h("input", { type: "text", maxlength: 200, "aria-label": t("title"), dir: "auto" });
+    field.value = row.title;
+    let isOver = false;
+    const end = guarded(async (isWanted) => {
+      if (isOver) return;
+      isOver = true;
+      const title = field.value.trim();
+      if (isWanted && title && title !== row.title) {
+        row.title = title;
+        await call("PATCH", conversationPath(row.id), { title });
+        this.on.renamed(row);
+      }
+      this.draw();
+    });
+    field.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && !event.isComposing) end(true);
+      if (event.key === "Escape") end(false);
+    });
+    field.addEventListener("blur", () => end(true));
+    item.replaceChildren(field);
+    field.select();
+  }
+
+  // The row is hidden at once, and deleted when the time for taking it back is over.
+  delete(row) {
+    const restore = () => { this.hidden.delete(row.id); this.draw(); };
+    const remove = guarded(async () => {
+      if (!this.hidden.has(row.id)) return;
+      try {
+        for (const id of await idsOfVersions(row)) await call("DELETE", conversationPath(id));
+        this.rows = this.rows.filter(({ id }) => id !== row.id);
+        this.on.deleted(row, { isFinal: true });
+      } finally {
+        restore();
+      }
+    });
+    this.hidden.set(row.id, [row.id]);
+    // For the moment in which the page is left, when nothing can be looked up any more.
+    idsOfVersions(row).then((ids) => { if (this.hidden.has(row.id)) this.hidden.set(row.id, ids); }, () => {});
+    this.draw();
+    if (this.isCurrent(row)) this.on.deleted(row, { isFinal: false });
+    toast(t("deleted", { title: row.title || t("untitled") }), { action: t("undo"), run: restore, onGone: remove });
+  }
+
+  // The page is being left: what was deleted and not taken back is deleted now.
+  deleteHidden() {
+    for (const id of [...this.hidden.values()].flat()) {
+      call("DELETE", conversationPath(id), undefined, { keepalive: true }).catch(() => {});
+    }
+    this.hidden.clear();
+  }
+}
+
+// A conversation is listed as one with all its versions, and deleted with them.
+async function idsOfVersions(row) {
+  if (!row.family) return [row.id];
+  const { results } = await call("GET", `${conversationPath(row.id)}versions/`);
+  return results.map(({ id }) => id);
+}
+
+function save(row, format) {
+  const link = h("a", { href: `${conversationPath(row.id)}export/?format=${format}`, download: "" });
+  document.body.append(link);
+  link.click();
+  link.remove();
+}

@@ -1,0 +1,82 @@
+// The lines of an answer as they come: reads server-sent events, and goes on after a lost connection.
+
+import { ApiError, newKey, send } from "./api.js";
+
+const PAUSES_MS = [250, 500, 1000, 2000, 4000, 8000];
+
+// Begin an answer. The key makes it safe to send the question again, and lets the answer go on without this page.
+export async function* ask(body, { signal, onLost }) {
+  const headers = { "Idempotency-Key": newKey() };
+  const response = await patiently(() => send("POST", "/chat/stream", body, { headers, signal }), signal, onLost);
+  yield* readAndResume(response, null, { signal, onLost });
+}
+
+// Read an answer that is being made, or was made, from its beginning.
+export async function* follow(generationId, { signal, onLost }) {
+  const open = () => send("GET", streamPath(generationId), undefined, { signal });
+  yield* readAndResume(await patiently(open, signal, onLost), generationId, { signal, onLost });
+}
+
+async function* readAndResume(first, generationId, { signal, onLost }) {
+  let response = first;
+  let lastId = "0";
+  for (;;) {
+    try {
+      for await (const line of linesOf(response)) {
+        generationId = line.generation_id ?? generationId;
+        lastId = String(line.id);
+        yield line;
+        if (line.done) return;
+      }
+    } catch (error) {
+      if (signal?.aborted || !(error instanceof TypeError)) throw error;
+    }
+    // The stream ended without its last line: the connection was lost, or the web process restarts.
+    if (!generationId) throw new ApiError(502, { message: "the stream ended before it began" });
+    const headers = { "Last-Event-ID": lastId };
+    const reopen = () => send("GET", streamPath(generationId), undefined, { headers, signal });
+    response = await patiently(reopen, signal, onLost);
+    if (response.status === 204) return;
+  }
+}
+
+const streamPath = (id) => `/chat/stream/${encodeURIComponent(id)}`;
+
+// Try again while the service cannot be reached; its own refusals are final.
+async function patiently(open, signal, onLost) {
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      return await open();
+    } catch (error) {
+      const isAway = error instanceof TypeError || (error instanceof ApiError && error.code === "restarting");
+      if (signal?.aborted || !isAway || attempt >= PAUSES_MS.length) throw error;
+      onLost?.();
+      await pause(PAUSES_MS[attempt], signal);
+    }
+  }
+}
+
+function pause(ms, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    signal?.addEventListener("abort", () => { clearTimeout(timer); reject(signal.reason); }, { once: true });
+  });
+}
+
+async function* linesOf(response) {
+  if (response.status === 204) return;
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      text += value;
+      const lines = text.split("\n");
+      text = lines.pop();
+      for (const line of lines) if (line.startsWith("data: ")) yield JSON.parse(line.slice(6));
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}

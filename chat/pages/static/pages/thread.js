@@ -1,0 +1,240 @@
+// The conversation on the page: its questions and answers, and the one answer that is being made.
+
+import { AnswerView } from "./answer_view.js";
+import { allPages, ApiError, call, conversationPath } from "./api.js";
+import { h } from "./dom.js";
+import { QuestionView } from "./question_view.js";
+import { ask, follow } from "./stream.js";
+import { t } from "./texts.js";
+import { guarded } from "./toasts.js";
+import { versionsOf } from "./versions.js";
+
+const NEAR_END_PX = 120;
+
+export class Thread {
+  // `on`: options() of a request; began(id) and ended(id) of an answer; busy(is), announce(text), moved(conversation).
+  constructor(element, on) {
+    this.element = element;
+    this.scroller = element.parentElement;
+    this.on = on;
+    this.conversation = null;
+    this.rows = [];
+    this.running = null;
+    this.opening = 0;
+  }
+
+  get id() {
+    return this.conversation?.id ?? null;
+  }
+
+  // Show a stored conversation, or an empty page for null. An answer that is being made goes on appearing.
+  async open(id) {
+    const ticket = (this.opening += 1);
+    if (id === null) return this.show(null, []);
+    const path = conversationPath(id);
+    const [conversation, messages] = await Promise.all([call("GET", path), allPages(`${path}messages/`)]);
+    if (ticket !== this.opening) return undefined;
+    return this.show(conversation, messages);
+  }
+
+  show(conversation, messages) {
+    const stays = conversation !== null && conversation.id === this.id;
+    const place = this.scroller.scrollTop;
+    this.detach();
+    this.conversation = conversation;
+    this.rows = [];
+    this.element.replaceChildren();
+    for (const message of messages) this.append(this.viewOf(message));
+    if (stays && !this.isNearEnd) this.scroller.scrollTop = place;
+    else this.scrollToEnd();
+    this.on.moved(conversation);
+    const last = messages.at(-1);
+    if (last?.generation_id && ["preparing", "queued", "running"].includes(last.status)) {
+      const view = this.rows.at(-1);
+      this.run(view, (options) => follow(last.generation_id, options));
+    }
+    return this.showVersions();
+  }
+
+  viewOf(message) {
+    if (message.role === "user") return this.question(message.content, message.id);
+    const view = this.answer();
+    view.show(message);
+    return view;
+  }
+
+  question(text, id = null) {
+    return new QuestionView(text, { edit: (view, changed) => this.replace(view, changed) }, id);
+  }
+
+  answer() {
+    return new AnswerView({
+      again: (view) => this.replace(view),
+      onGrow: () => { if (this.follows) this.scrollToEnd(); },
+    });
+  }
+
+  append(view) {
+    this.element.querySelector(":scope > .empty")?.remove();
+    this.rows.push(view);
+    this.element.append(view.element);
+    return view;
+  }
+
+  // Send a question at the end of the conversation. `setUp`: fields of a conversation to create first.
+  async send(text, { context = [], setUp = null } = {}) {
+    if (this.running) return;
+    this.dropRefused();
+    this.append(this.question(text));
+    const answer = this.append(this.answer());
+    this.scrollToEnd();
+    const options = this.on.options();
+    await this.run(answer, async function* start(stream) {
+      if (setUp && !this.conversation) this.conversation = await call("POST", "/api/conversations/", setUp);
+      const ids = this.id ? { conversation_id: this.id } : {};
+      yield* ask({ message: text, ...ids, ...(context.length ? { context } : {}), ...options }, stream);
+    }.bind(this));
+  }
+
+  // Answer a question again, changed or not: the service branches the conversation off before it.
+  async replace(view, changed) {
+    if (this.running) return;
+    const at = this.rows.indexOf(view);
+    const first = view instanceof AnswerView ? at - 1 : at;
+    const question = this.rows[first];
+    const replaces = view.messageId ?? this.rows[first + 1]?.messageId;
+    const text = changed ?? question.text;
+    if (!replaces || !this.id) {
+      this.cut(first);
+      await this.send(text);
+      return;
+    }
+    this.cut(first);
+    this.append(this.question(text));
+    const answer = this.append(this.answer());
+    const body = { conversation_id: this.id, replaces, ...(changed === undefined ? {} : { message: changed }), ...this.on.options() };
+    await this.run(answer, (stream) => ask(body, stream));
+  }
+
+  // A question that was refused is not stored.
+  dropRefused() {
+    if (this.rows.length && !this.rows.at(-1).messageId) this.cut(this.rows.length - 2);
+  }
+
+  cut(from) {
+    for (const row of this.rows.splice(from)) row.element.remove();
+  }
+
+  // Fill a view from a stream until its last line, or until another conversation is opened.
+  async run(view, begin) {
+    const controller = new AbortController();
+    const running = { view, controller, isStopped: false };
+    this.running = running;
+    this.follows = true;
+    view.begin();
+    this.on.busy(true);
+    try {
+      const options = { signal: controller.signal, onLost: () => view.setStatus(t("reconnecting")) };
+      for await (const line of begin(options)) {
+        if (controller.signal.aborted) return;
+        this.noteLine(running, line);
+      }
+    } catch (error) {
+      if (controller.signal.aborted) return;
+      if (!(error instanceof ApiError || error instanceof TypeError)) throw error;
+      view.fail(error instanceof TypeError ? t("serviceAway") : error.message);
+      this.on.announce(t("failed"));
+    } finally {
+      if (this.running === running) this.ended();
+    }
+  }
+
+  noteLine(running, line) {
+    const follows = this.isNearEnd;
+    running.view.push(line);
+    this.follows = follows;
+    if (line.conversation_id && line.conversation_id !== this.id) {
+      this.conversation = { ...this.conversation, id: line.conversation_id };
+      this.on.began(line.conversation_id);
+    } else if (line.conversation_id && !line.done) {
+      this.on.began(line.conversation_id);
+    }
+    if (running.isStopped) this.cancel(running);
+    if (line.done) {
+      this.on.announce(t(line.error ? "failed" : "answerComplete"));
+      if (follows) this.scrollToEnd();
+    }
+  }
+
+  ended() {
+    this.running = null;
+    this.on.busy(false);
+    if (this.id) this.on.ended(this.id);
+    guarded(() => this.learnIds())();
+  }
+
+  // The ids of new messages, by which they can be changed, and the versions that there are now.
+  async learnIds() {
+    const { id, rows } = this;
+    if (!id) return;
+    const [conversation, messages] = await Promise.all([call("GET", conversationPath(id)), allPages(`${conversationPath(id)}messages/`)]);
+    if (this.id !== id || this.rows !== rows || this.running) return;
+    this.conversation = conversation;
+    this.on.moved(conversation);
+    rows.forEach((row, index) => { row.messageId = messages[index]?.id ?? row.messageId; });
+    await this.showVersions();
+  }
+
+  async showVersions() {
+    const { conversation, rows } = this;
+    if (!conversation?.family) return;
+    const versions = await versionsOf(conversation);
+    if (rows !== this.rows) return;
+    for (const { position, place, ids } of versions) {
+      const answer = rows.slice(position).find((row) => row instanceof AnswerView);
+      answer?.showVersions(place, ids.length, (to) => this.on.open(ids[to]));
+    }
+  }
+
+  // Stop the answer; its text so far stays.
+  stop() {
+    if (!this.running || this.running.isStopped) return;
+    this.running.isStopped = true;
+    this.running.view.setStatus(t("stopping"));
+    this.cancel(this.running);
+  }
+
+  cancel(running) {
+    const { generationId } = running.view;
+    if (!generationId || running.isCancelled) return;
+    running.isCancelled = true;
+    guarded(async () => {
+      try {
+        await call("POST", `/api/generations/${encodeURIComponent(generationId)}/cancel`);
+      } catch (error) {
+        if (error.code !== "already_ended") throw error;
+      }
+    })();
+  }
+
+  // Leave a running answer to itself; it goes on without this page.
+  detach() {
+    if (!this.running) return;
+    this.running.controller.abort();
+    this.running = null;
+    this.on.busy(false);
+  }
+
+  get isNearEnd() {
+    const { scrollHeight, scrollTop, clientHeight } = this.scroller;
+    return scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
+  }
+
+  scrollToEnd() {
+    this.scroller.scrollTop = this.scroller.scrollHeight;
+  }
+
+  showEmpty(...children) {
+    this.element.replaceChildren(h("div.empty", {}, ...children));
+  }
+}

@@ -1,0 +1,140 @@
+"""A Chromium that keeps what its pages request and what it complains about, and the chat page as a user handles it."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.live_stack import wait_until
+
+PATIENCE_SECS = 20.0
+ARGUMENTS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+    "--window-size=1280,860",
+)
+
+
+class Browser(webdriver.Chrome):
+    """Chromium with its own profile."""
+
+    def __init__(self, binary: str, *, language: str = "en-US", arguments: tuple[str, ...] = ()) -> None:
+        options = Options()
+        options.binary_location = binary
+        for argument in (*ARGUMENTS, f"--lang={language}", *arguments):
+            options.add_argument(argument)
+        options.add_experimental_option("prefs", {"intl.accept_languages": language})
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        super().__init__(options=options, service=Service("chromedriver"))
+
+    def requested_hosts(self) -> set[str]:
+        """Return the hosts of all requests since the last call."""
+        events = (json.loads(entry["message"])["message"] for entry in self.get_log("performance"))
+        urls = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        return {urlsplit(url).netloc for url in urls if urlsplit(url).scheme in ("http", "https", "ws", "wss")}
+
+    def complaints(self) -> list[str]:
+        """Return errors and warnings of the console since the last call, violations of the policy among them."""
+        entries = self.get_log("browser")
+        return [entry["message"] for entry in entries if entry["level"] in ("SEVERE", "WARNING")]
+
+    def resize(self, width: int, height: int, *, is_phone: bool = False) -> None:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": is_phone}
+        self.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def set_media(self, **features: str) -> None:
+        """Set media features, such as prefers_color_scheme="dark"."""
+        named = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+        self.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": named})
+
+
+@contextmanager
+def running_browser(binary: str, **options: Any) -> Iterator[Browser]:  # noqa: ANN401  those of Browser
+    browser = Browser(binary, **options)
+    try:
+        yield browser
+    finally:
+        browser.quit()
+
+
+class ChatPage:
+    """The chat page in one tab."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self.browser, self.url = browser, url
+
+    def open(self, path: str = "/") -> "ChatPage":
+        self.browser.get(self.url + path)
+        self.until(lambda: self.all("#send[aria-label]") != [], what="the scripts have run")
+        return self
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector: str) -> WebElement:
+        """Return the last element that matches, once there is one."""
+        self.until(lambda: bool(self.all(selector)), what=f"{selector} is there")
+        return self.all(selector)[-1]
+
+    def click(self, selector: str) -> None:
+        self.one(selector).click()
+
+    def until(self, happened: Callable[[], bool], *, what: str) -> None:
+        def looked() -> bool:
+            try:
+                return happened()
+            except (StaleElementReferenceException, NoSuchElementException):
+                return False
+
+        wait_until(looked, timeout_secs=PATIENCE_SECS, what=what)
+
+    def ask(self, text: str, *, wait: bool = True) -> None:
+        """Type a question and send it with Enter."""
+        n_before = len(self.all(".answer"))
+        field = self.one("#question")
+        field.send_keys(text.replace("\n", Keys.SHIFT + Keys.ENTER + Keys.SHIFT), Keys.ENTER)
+        self.until(lambda: len(self.all(".answer")) > n_before, what="an answer begins")
+        if wait:
+            self.wait_for_end()
+
+    def wait_for_end(self) -> None:
+        self.until(
+            lambda: not self.all(".answer.running") and bool(self.all(".answer:last-child .actions")),
+            what="the answer has ended",
+        )
+
+    def answer(self) -> str:
+        """Return the text of the last answer."""
+        return self.one(".answer .markdown").text
+
+    def answers(self) -> list[str]:
+        return [element.text for element in self.all(".answer .markdown")]
+
+    def questions(self) -> list[str]:
+        return [element.text for element in self.all(".question .bubble")]
+
+    def conversations(self) -> list[str]:
+        return [element.text for element in self.all("#conversations li a")]
+
+    def choose(self, title: str, action: str) -> None:
+        """Run an action of a conversation's menu."""
+        self.until(lambda: title in self.conversations(), what=f"{title} is listed")
+        button = self.all("#conversations li .icon-button")[self.conversations().index(title)]
+        self.browser.execute_script("arguments[0].click()", button)
+        next(item for item in self.all(".menu button") if item.text == action).click()
+
+    def toast(self) -> str:
+        return self.one(".toast").text

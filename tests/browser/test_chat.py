@@ -1,0 +1,210 @@
+"""A conversation in the browser: streaming, stop, reload, edit, versions, tabs, and the list beside it."""
+
+import json
+import time
+
+import pytest
+
+from tests.browser.browser import ChatPage
+from tests.live_stack import wait_until
+
+SLOW = "[[delay: 60]] [[count: 40]]"
+WHOLE = "".join(f"{number} " for number in range(1, 41)).strip()
+
+
+def test_an_answer_streams(page: ChatPage) -> None:
+    page.ask(SLOW, wait=False)
+    page.until(lambda: "3" in page.answer() and page.answer() != WHOLE, what="a part of the answer is shown")
+    page.wait_for_end()
+    assert page.answer() == WHOLE
+    assert "fake-it" in page.one(".answer .facts").text
+    assert "tokens/s" in page.one(".answer .facts").text
+    assert page.browser.current_url.startswith(f"{page.url}/?c=")
+
+
+def test_markdown_is_shown_and_markup_is_not(page: ChatPage) -> None:
+    page.ask("[[say: **bold** <img src=x onerror=alert(1)> <script>alert(1)</script> [go](javascript:alert(1)) `a<b`]]")
+    answer = page.one(".answer .markdown")
+    assert page.one(".answer .markdown strong").text == "bold"
+    assert page.one(".answer .markdown code").text == "a<b"
+    html = answer.get_attribute("innerHTML") or ""
+    assert "<img" not in html
+    assert "<script" not in html
+    assert "javascript:" not in html
+
+
+def test_a_question_is_text(page: ChatPage) -> None:
+    page.ask("<b>x</b> **y** &amp;")
+    assert page.questions() == ["<b>x</b> **y** &amp;"]
+
+
+def test_stop_keeps_the_text_so_far(page: ChatPage) -> None:
+    page.ask("[[delay: 80]] [[count: 500]]", wait=False)
+    page.until(lambda: "4" in page.answer(), what="some text is there")
+    page.click("#send")
+    page.wait_for_end()
+    assert page.answer().startswith("1 2 3")
+    assert "Stopped." in page.one(".answer footer").text
+    text = page.answer()
+    page.open(page.browser.current_url.removeprefix(page.url))
+    page.until(lambda: page.answers() == [text], what="the stored answer is the one that was shown")
+
+
+def test_escape_stops_too(page: ChatPage) -> None:
+    page.ask("[[delay: 80]] [[count: 500]]", wait=False)
+    page.until(lambda: "2" in page.answer(), what="some text is there")
+    page.one("#question").send_keys("\ue00c")
+    page.wait_for_end()
+    assert "Stopped." in page.one(".answer footer").text
+
+
+def test_reload_in_mid_answer(page: ChatPage) -> None:
+    page.ask("[[delay: 120]] [[count: 60]]", wait=False)
+    page.until(lambda: "5" in page.answer(), what="some text is there")
+    page.browser.refresh()
+    page.until(lambda: page.answer().startswith("1 2 3 4 5"), what="the text is there again")
+    assert page.all(".answer.running") != []
+    page.wait_for_end()
+    assert page.answer().split() == [str(number) for number in range(1, 61)]
+
+
+def test_an_answer_goes_on_without_its_page(page: ChatPage) -> None:
+    page.ask("[[delay: 100]] [[count: 120]]", wait=False)
+    page.until(lambda: "c=" in page.browser.current_url, what="the conversation has its address")
+    address = page.browser.current_url
+    page.browser.get("about:blank")
+    time.sleep(7)  # longer than STREAM_GRACE_SECS
+    page.browser.get(address)
+    page.until(lambda: page.answer().endswith("120"), what="the answer was made to its end")
+
+
+def test_two_tabs_are_in_step(page: ChatPage) -> None:
+    page.ask("[[say: first]]")
+    address, first = page.browser.current_url, page.browser.current_window_handle
+    page.browser.switch_to.new_window("tab")
+    second = page.browser.current_window_handle
+    page.browser.get(address)
+    page.until(lambda: page.answers() == ["first"], what="the second tab shows the conversation")
+    page.browser.switch_to.window(first)
+    page.ask(SLOW, wait=False)
+    page.browser.switch_to.window(second)
+    page.until(lambda: len(page.answers()) == 2 and "3" in page.answer(), what="the second tab streams it, too")
+    page.wait_for_end()
+    assert page.answers() == ["first", WHOLE]
+    page.browser.switch_to.window(first)
+    page.wait_for_end()
+    assert page.answers() == ["first", WHOLE]
+
+
+def test_an_edited_question_is_a_version(page: ChatPage) -> None:
+    page.ask("[[say: the first one]] please")
+    page.ask("[[say: and more]]")
+    page.browser.execute_script("document.querySelectorAll('.question [aria-label=Edit]')[0].click()")
+    area = page.one(".edit textarea")
+    area.clear()
+    area.send_keys("[[say: the other one]] please", "\ue007")
+    page.until(lambda: page.answers() == ["the other one"], what="the changed question is answered")
+    page.until(lambda: page.one(".versions").text.split() == ["2", "/", "2"], what="it is the second of two")
+    page.click(".versions [aria-label='Previous version']")
+    page.until(lambda: page.answers() == ["the first one", "and more"], what="the first version is shown")
+    assert page.all(".versions:not([hidden])")[0].text.split() == ["1", "/", "2"]
+    listed = [title for title in page.conversations() if "please" in title]
+    assert len(listed) == 1
+
+
+def test_answered_again(page: ChatPage) -> None:
+    page.ask("say something")
+    page.click(".answer [aria-label='Answer again']")
+    page.until(lambda: page.one(".versions").text.split() == ["2", "/", "2"], what="there are two versions")
+    page.click(".answer [aria-label='Answer again']")
+    page.until(lambda: page.one(".versions").text.split() == ["3", "/", "3"], what="there are three versions")
+    page.click(".versions [aria-label='Previous version']")
+    page.until(lambda: page.one(".versions").text.split() == ["2", "/", "3"], what="the second is shown")
+
+
+def test_the_place_in_the_queue_is_shown(page: ChatPage) -> None:
+    for _ in range(2):
+        page.open("/")
+        page.ask("[[delay: 150]] [[count: 60]]", wait=False)
+        page.until(lambda: "c=" in page.browser.current_url, what="it has begun")
+    page.open("/")
+    page.ask("[[say: at last]]", wait=False)
+    page.until(lambda: "1st in line" in page.one(".answer .status").text, what="the place is shown")
+    page.wait_for_end()
+    assert page.answer() == "at last"
+
+
+def test_a_refusal_is_shown_and_can_be_repeated(page: ChatPage) -> None:
+    page.browser.execute_script(
+        "document.querySelector('#question').value = 'x'.repeat(300000);"
+        "document.querySelector('#composer').requestSubmit()"
+    )
+    page.until(lambda: bool(page.all(".answer .end.error")), what="the refusal is shown")
+    assert "context" in page.one(".answer .end.error").text
+    page.browser.get_log("browser")  # the browser logs the status 413
+    page.ask("[[say: fine]]")
+    assert page.answers() == ["fine"]
+
+
+def test_rename_search_and_delete_with_a_way_back(page: ChatPage) -> None:
+    page.ask("[[say: zebra]] one")
+    title = next(one for one in page.conversations() if "zebra" in one)
+    page.choose(title, "Rename")
+    field = page.one("#conversations li input")
+    field.clear()
+    field.send_keys("Stripes", "\ue007")
+    page.until(lambda: "Stripes" in page.conversations(), what="it has its new name")
+    page.until(lambda: page.one("#title").text == "Stripes", what="the heading follows")
+    page.one("#search").send_keys("strip")
+    page.until(lambda: page.conversations() == ["Stripes"], what="it is found")
+    page.choose("Stripes", "Delete")
+    page.until(lambda: page.conversations() == [], what="it is gone")
+    page.click(".toast button")
+    page.until(lambda: page.conversations() == ["Stripes"], what="it is back")
+    page.choose("Stripes", "Delete")
+    page.click(".toast [aria-label=Close]")
+    page.open("/")
+    page.one("#search").send_keys("strip")
+    page.until(lambda: bool(page.all("#conversations .quiet")), what="nothing is found")
+
+
+def test_a_deletion_holds_when_the_page_is_left(page: ChatPage) -> None:
+    page.ask("[[say: leaving]] soon")
+    title = next(one for one in page.conversations() if "leaving" in one)
+    page.choose(title, "Delete")
+    page.open("/")
+
+    def is_gone() -> bool:
+        page.browser.refresh()
+        page.until(lambda: bool(page.all("#conversations > *")), what="the list is drawn")
+        return title not in page.conversations()
+
+    wait_until(is_gone, timeout_secs=15, what="the conversation is deleted")
+
+
+@pytest.mark.parametrize("name", ["temperature", "max_tokens"])
+def test_settings_reach_the_request(page: ChatPage, name: str) -> None:
+    page.click("#settings-button")
+    page.one(f"[name={name}]").send_keys("1", "\ue004")
+    page.click("#settings-close")
+    page.browser.get_log("performance")
+    page.ask("[[count: 9]]")
+    sent = [json.loads(entry["message"])["message"] for entry in page.browser.get_log("performance")]
+    bodies = [
+        json.loads(event["params"]["request"]["postData"])
+        for event in sent
+        if event["method"] == "Network.requestWillBeSent" and event["params"]["request"].get("postData")
+    ]
+    assert [body[name] for body in bodies if "message" in body] == [1]
+
+
+def test_a_system_prompt_belongs_to_the_conversation(page: ChatPage) -> None:
+    page.click("#settings-button")
+    page.one("[name=system_prompt]").send_keys("Answer in rhymes.")
+    page.click("#settings-close")
+    page.ask("[[say: ok]]")
+    page.open(page.browser.current_url.removeprefix(page.url))
+    page.until(lambda: page.answers() == ["ok"], what="the conversation is shown")
+    assert page.one("[name=system_prompt]").get_property("value") == "Answer in rhymes."
+    page.open("/")
+    assert page.one("[name=system_prompt]").get_property("value") == ""

@@ -1,0 +1,98 @@
+"""Memories in the browser: written, imported, searched, deleted; and the sources of an answer."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.browser.browser import ChatPage
+
+CAPTIONS = """1
+00:00:01,000 --> 00:00:04,000
+Sarah: The zeppelin lands on Friday.
+
+2
+00:01:15,500 --> 00:01:18,000
+Tom: Then we bake the cake on Thursday.
+"""
+
+
+@pytest.fixture
+def memories(page: ChatPage) -> ChatPage:
+    """The memories page of a store that is empty for this test."""
+    listed = httpx.get(f"{page.url}/memory/list?limit=500").json()["memories"]
+    for note in listed:
+        httpx.delete(f"{page.url}/memory/{note['memory_id']}")
+    for one in httpx.get(f"{page.url}/transcripts/recent?limit=500").json()["transcripts"]:
+        httpx.delete(f"{page.url}/transcript/{one['job_id']}")
+    page.click("#memories-link")
+    page.until(lambda: bool(page.all(".empty-note")), what="the page says that there are none")
+    return page
+
+
+def upload(page: ChatPage, selector: str, *paths: Path) -> None:
+    page.all(selector)[0].send_keys("\n".join(map(str, paths)))
+
+
+def cards(page: ChatPage) -> list[str]:
+    return [element.text for element in page.all("#memory-list .card")]
+
+
+def test_a_note_is_written_and_deleted_with_a_way_back(memories: ChatPage) -> None:
+    memories.click("#memory-add summary")
+    memories.one("#memory-body").send_keys("The key is under the mat.\nReally.")
+    memories.click("#memory-form .primary")
+    memories.until(lambda: "The key is under the mat." in "".join(cards(memories)), what="it is listed")
+    memories.click(".card .icon-button")
+    memories.until(lambda: not any(cards(memories)), what="it is hidden")
+    next(button for button in memories.all(".toast button") if button.text == "Undo").click()
+    memories.until(lambda: any(cards(memories)), what="it is back")
+
+
+def test_files_are_imported_and_found(memories: ChatPage, tmp_path: Path) -> None:
+    (tmp_path / "call.srt").write_text(CAPTIONS)
+    (tmp_path / "idea.txt").write_text("A submarine with windows.")
+    (tmp_path / "bytes.bin").write_bytes(b"\0\1\2")
+    upload(memories, "#memory-file", tmp_path / "call.srt", tmp_path / "idea.txt", tmp_path / "bytes.bin")
+    memories.until(lambda: len(cards(memories)) == 2, what="a transcript and a note are listed")
+    toasts = " ".join(element.text for element in memories.all(".toast"))
+    assert "bytes.bin is empty or no text file." in toasts
+    transcript = next(card for card in memories.all(".card") if "call" in card.text)
+    assert "Sarah, Tom" in transcript.text
+    transcript.find_element("css selector", "summary").click()
+    memories.until(lambda: "1:15" in transcript.text, what="its lines have their seconds")
+    memories.one("#memory-query").send_keys("zeppelin", "\ue007")
+    memories.until(lambda: "The zeppelin lands on Friday." in "".join(cards(memories)), what="it is found")
+
+
+def test_sources_open_with_speaker_and_time(memories: ChatPage, tmp_path: Path) -> None:
+    (tmp_path / "call.srt").write_text(CAPTIONS)
+    upload(memories, "#memory-file", tmp_path / "call.srt")
+    memories.until(lambda: len(cards(memories)) == 1, what="it is imported")
+    memories.click("#new-chat")
+    memories.click("#memories-switch")
+    memories.ask("When does the zeppelin land? [[say: On Friday [1], she says.]]")
+    cited = memories.one(".sources .chip.cited")
+    assert "Sarah" in cited.text
+    memories.click(".markdown .citation")
+    sheet = memories.one("#source-dialog[open]")
+    assert "The zeppelin lands on Friday." in sheet.text
+    assert "Sarah" in sheet.text
+    assert "at 0:01" in sheet.text
+    sheet.find_element("css selector", ".icon-button").click()
+    memories.until(lambda: not memories.all("#source-dialog[open]"), what="it is closed")
+
+
+def test_a_text_file_is_context(page: ChatPage, tmp_path: Path) -> None:
+    (tmp_path / "plan.txt").write_text("The bridge opens in May.")
+    upload(page, "#file", tmp_path / "plan.txt")
+    page.until(lambda: "plan.txt" in page.one("#attachments").text, what="it is beside the question")
+    page.ask("When? [[say: In May [1], it says.]]")
+    assert "plan.txt" in page.one(".sources .chip.cited").text
+    assert not page.one("#attachments").is_displayed()
+
+
+def test_a_file_that_is_too_large_is_refused(page: ChatPage, tmp_path: Path) -> None:
+    (tmp_path / "large.txt").write_text("x" * 700_000)
+    upload(page, "#file", tmp_path / "large.txt")
+    page.until(lambda: "large.txt is larger than 512 kB." in page.toast(), what="the refusal is shown")

@@ -1,0 +1,39 @@
+"""Sign-in and sign-out: another user has other conversations, and the page says who is there."""
+
+from tests.api.live import PASSWORD, make_users
+from tests.browser.browser import ChatPage
+from tests.live_stack import LiveStack
+
+
+def sign_in(page: ChatPage, name: str, password: str = PASSWORD) -> None:
+    page.one("#id_username").send_keys(name)
+    page.one("#id_password").send_keys(password, "\ue007")
+
+
+def test_a_user_signs_in_chats_and_signs_out(page: ChatPage, service: LiveStack) -> None:
+    make_users(service, "ann")
+    page.ask("[[say: local]] of nobody")
+    page.click(".links a[href^='/sign-in']")
+    sign_in(page, "ann", "wrong")
+    page.until(lambda: bool(page.all("#problem")), what="the wrong password is refused")
+    assert page.one("#problem").text == "No active account has this name and password."
+    sign_in(page, "", PASSWORD)
+    page.until(lambda: "Sign out ann" in page.one(".links").text, what="ann is signed in")
+    page.until(lambda: bool(page.all("#conversations .quiet")), what="she has no conversations yet")
+    page.ask("[[say: hers]] alone")
+    assert len(page.conversations()) == 1
+    page.click(".links form button")
+    page.until(lambda: "Sign in" in page.one(".links").text, what="she is signed out")
+    page.until(lambda: any("nobody" in title for title in page.conversations()), what="the others are listed")
+    assert not any("alone" in title for title in page.conversations())
+
+
+def test_a_conversation_of_another_user_is_not_there(page: ChatPage, service: LiveStack) -> None:
+    make_users(service, "eve")
+    page.ask("[[say: private]]")
+    address = page.browser.current_url.removeprefix(page.url)
+    page.browser.get(f"{page.url}/sign-in/?next={address}")
+    sign_in(page, "eve")
+    page.until(lambda: "There is no such conversation" in page.toast(), what="the page says so")
+    assert page.answers() == []
+    page.browser.complaints()  # the browser logs the status 404

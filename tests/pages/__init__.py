@@ -1,0 +1,1 @@
+"""The pages for people, without a browser; in one: tests/browser."""
