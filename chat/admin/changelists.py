@@ -29,6 +29,8 @@ class ConversationSums:
     n_messages: int = 0
     n_unfinished: int = 0
     n_failed: int = 0
+    n_timed_out: int = 0
+    n_stopped: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
     mean_first_token_ms: float | None = None
@@ -44,7 +46,8 @@ class ConversationSums:
     def state(self) -> str:
         if self.n_unfinished:
             return "answering"
-        return f"{self.n_failed} failed" if self.n_failed else ""
+        counts = {"failed": self.n_failed, "timed out": self.n_timed_out, "stopped": self.n_stopped}
+        return ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n)
 
     def as_text(self) -> str:
         return (
@@ -57,6 +60,7 @@ class ConversationSums:
 def conversation_sums(ids: list[uuid.UUID]) -> dict[uuid.UUID, ConversationSums]:
     """Return the sums of each conversation, with one query."""
     answer = "generation__"
+    is_interrupted, is_late = Q(generation__status="interrupted"), Q(generation__error_code="timeout")
     first_token_ms = KeyTextTransform("first_token", f"{answer}timings")
     rows = (
         Message.objects.filter(conversation__in=ids)
@@ -66,6 +70,8 @@ def conversation_sums(ids: list[uuid.UUID]) -> dict[uuid.UUID, ConversationSums]
             n_messages=Count("pk"),
             n_unfinished=Count("generation", filter=~Q(generation__status__in=ENDED)),
             n_failed=Count("generation", filter=Q(generation__status="failed")),
+            n_timed_out=Count("generation", filter=is_interrupted & is_late),
+            n_stopped=Count("generation", filter=is_interrupted & ~is_late),
             tokens_in=Sum(f"{answer}n_prompt_tokens", default=0),
             tokens_out=Sum(f"{answer}n_completion_tokens", default=0),
             mean_first_token_ms=Avg(Cast(first_token_ms, FloatField())),

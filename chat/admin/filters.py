@@ -65,12 +65,14 @@ class StatusFilter(AnswerFilter):
     parameter_name = "status"
 
     def lookups(self, request: HttpRequest, model_admin: "ModelAdmin[Any]") -> Choices:
-        return [("unfinished", "not ended yet"), *[(str(value), str(value)) for value in Status.values]]
+        statuses = [(str(value), str(value)) for value in Status.values]
+        return [("unfinished", "not ended yet"), *statuses, ("timeout", "timed out")]
 
     def condition(self, value: str) -> Q:
         if value == "unfinished":
             return Q(generation__status__in=[Status.PREPARING, Status.QUEUED, Status.RUNNING])
-        return Q(generation__status=value)
+        # An interrupted one that its deadline has stopped, not a client.
+        return Q(generation__error_code="timeout") if value == "timeout" else Q(generation__status=value)
 
 
 class FinishReasonFilter(AnswerFilter):
@@ -89,7 +91,8 @@ class DeviceFilter(AnswerFilter):
     parameter_name = "device"
 
     def lookups(self, request: HttpRequest, model_admin: "ModelAdmin[Any]") -> Choices:
-        return [(device.value, device.value.upper()) for device in Device]
+        # An answer of a simulated GPU counts as one of a GPU.
+        return [(device.value, device.value.upper()) for device in (Device.CPU, Device.GPU)]
 
     def condition(self, value: str) -> Q:
         # SQLite has no "contains" for JSON, so the quoted name is searched in the text of the list.

@@ -60,7 +60,10 @@ def message_body(message: Message) -> Json:
     )
     generation = message.generation
     if generation is None:
-        return as_json(body)
+        # The copy of an answer in a fork has the sources of the original.
+        sources, rag_error = _shown(None, message)
+        cited = _with_citations(sources, message.text)
+        return as_json(msgspec.structs.replace(body, sources=cited, rag_error=rag_error or UNSET))
     # The message is at hand: by its generation it would be loaded again.
     outcome = _outcome(generation, message)
     return as_json(
@@ -148,7 +151,6 @@ def _fields(struct: msgspec.Struct) -> dict[str, Any]:
 
 def _outcome(generation: Generation, message: Message | None = None) -> OutcomeAnswer:
     sources, rag_error = _shown(generation, message or _message(generation))
-    cited = cited_labels(generation.text)
     timings = generation.timings
     return OutcomeAnswer(
         usage=_usage(generation),
@@ -156,7 +158,7 @@ def _outcome(generation: Generation, message: Message | None = None) -> OutcomeA
         gpu_wait_time=round(timings.get("gpu_wait", 0.0) / 1000, 4),
         inference_time=round((timings.get("prefill", 0.0) + timings.get("decode", 0.0)) / 1000, 4),
         finish_reason=finish_reason(generation),
-        sources=[msgspec.convert(source | {"cited": source.get("label") in cited}, SourceAnswer) for source in sources],
+        sources=_with_citations(sources, generation.text),
         timings=timings,
         device=generation.device or None,
         devices=msgspec.convert(generation.devices, list[DeviceRun]),
@@ -172,10 +174,16 @@ def _usage(generation: Generation) -> UsageAnswer:
     return UsageAnswer(**generation.usage, thought_tokens=n_thought, history=history)
 
 
-def _shown(generation: Generation, message: Message | None) -> tuple[list[dict[str, Any]], str]:
+def _with_citations(sources: list[dict[str, Any]], text: str) -> list[SourceAnswer]:
+    cited = cited_labels(text) if sources else set()
+    return [msgspec.convert(source | {"cited": source.get("label") in cited}, SourceAnswer) for source in sources]
+
+
+def _shown(generation: Generation | None, message: Message | None) -> tuple[list[dict[str, Any]], str]:
     """Return the sources of an answer and the error of their search: kept with its message, else in its details."""
     if message is None:
-        return generation.details.get("sources", []), generation.details.get("rag_error", "")
+        details = generation.details if generation else {}
+        return details.get("sources", []), details.get("rag_error", "")
     retrieval = getattr(message, "retrieval", None)
     return (retrieval.sources, retrieval.error) if retrieval else ([], "")
 

@@ -69,10 +69,28 @@ class TestConversationRows:
         assert '<td class="field-n_messages">0</td>' in page
         assert '<td class="field-mean_times">- / -</td>' in page
 
-    @pytest.mark.parametrize(("status", "state"), [("running", "answering"), ("failed", "1 failed"), ("complete", "-")])
-    def test_the_state_says_what_needs_attention(self, client: Client, status: str, state: str) -> None:
-        add_answer(conversation(), status=status)
+    @pytest.mark.parametrize(
+        ("status", "error_code", "state"),
+        [
+            ("running", "", "answering"),
+            ("failed", "runner_crashed", "1 failed"),
+            ("failed", "timeout", "1 failed"),
+            ("interrupted", "", "1 stopped"),
+            ("interrupted", "timeout", "1 timed out"),
+            ("complete", "", "-"),
+        ],
+    )
+    def test_the_state_says_what_needs_attention(
+        self, client: Client, status: str, error_code: str, state: str
+    ) -> None:
+        add_answer(conversation(), status=status, error_code=error_code)
         assert f'<td class="field-state">{state}</td>' in shown(client, CONVERSATIONS)
+
+    def test_several_outcomes_are_counted_apart(self, client: Client) -> None:
+        chat = conversation()
+        for status, code in (("interrupted", ""), ("failed", "odd"), ("interrupted", "timeout"), ("interrupted", "")):
+            add_answer(chat, status=status, error_code=code)
+        assert '<td class="field-state">1 failed, 1 timed out, 2 stopped</td>' in shown(client, CONVERSATIONS)
 
     def test_owners_are_named(self, client: Client) -> None:
         alice = User.objects.create_user("alice")
@@ -127,6 +145,12 @@ class TestFilters:
         add_answer(failed)
         add_answer(failed)
         assert titles(client, f"?status={value}") == expected
+
+    def test_by_a_deadline_that_stopped_an_answer(self, client: Client) -> None:
+        add_answer(conversation(title="late"), status="interrupted", error_code="timeout")
+        add_answer(conversation(title="stopped"), status="interrupted")
+        assert titles(client, "?status=timeout") == {"late"}
+        assert titles(client, "?status=interrupted") == {"late", "stopped"}
 
     def test_by_device_of_any_answer(self, client: Client) -> None:
         add_answer(conversation(title="cpu"))

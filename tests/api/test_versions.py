@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from chat.access.callers import Caller
-from chat.models import Conversation
+from chat.models import Conversation, Message, Retrieval, Role
 from chat.services.conversations import delete_conversation
 from tests.api.calling import Api
 from tests.api.test_conversation_routes import URL
@@ -88,3 +88,15 @@ def test_a_deleted_branch_hands_its_forks_to_its_origin(root: Conversation) -> N
     delete(middle)
     assert branches(late) == [(None, None), (str(root.pk), 2), (str(root.pk), 4)]
     assert early.pk != late.pk
+
+
+def test_a_copied_answer_shows_its_sources(root: Conversation) -> None:
+    """The copies in a fork have no generation, and are read like the originals."""
+    question = Message.objects.create(conversation=root, position=0, role=Role.USER, content="When? [1]")
+    answer = Message.objects.create(conversation=root, position=1, role=Role.ASSISTANT, content="On Friday [1].")
+    sources = [{"label": label, "kind": "memory", "text": f"text {label}"} for label in ("1", "2")]
+    Retrieval.objects.create(message=answer, sources=sources, error="slow")
+    shown = Api().get(f"{URL}{root.pk}/messages/").body["results"]
+    assert [(one["label"], one["cited"]) for one in shown[1]["sources"]] == [("1", True), ("2", False)]
+    assert shown[1]["rag_error"] == "slow"
+    assert (shown[0]["id"], shown[0]["sources"]) == (str(question.pk), [])
