@@ -155,6 +155,8 @@ JWT_SECRET_PREVIOUS = env.text_or_file("JWT_SECRET_PREVIOUS")
 # The secret in the link of the page that makes the first user; `serve` writes it while there is none.
 FIRST_USER_TOKEN_FILE = GEMMA_DATA_DIR / "first_user_token"
 
+# Bearers of it may read /metrics, as staff and this machine may.
+METRICS_TOKEN = env.text_or_file("METRICS_TOKEN")
 DEBUG = env.flag("DEBUG", False)
 LOG_LEVEL = env.one_of("LOG_LEVEL", "info", ("debug", "info", "warning", "error"))
 

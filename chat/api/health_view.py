@@ -21,7 +21,7 @@ from chat.prompting.template_format import TemplateFormat
 from chat.rag import listing
 from chat.rag.retrieval import remote
 from chat.rag.vectors import embedding, encodings
-from chat.schemas.service_answers import DependencyAnswer, HealthAnswer
+from chat.schemas.service_answers import DependencyAnswer, HealthAnswer, ProbeAnswer
 from chat.streaming.background import in_thread
 from compat.django_http import without_log_line
 from inference.errors import ModelUnavailable
@@ -106,6 +106,21 @@ async def view(request: HttpRequest) -> JsonResponse:
     )
     # Monitors call this every few seconds; Django would log each 503 as an error of this request.
     response = json_response(answer, status=200 if can_serve else 503, headers={"Cache-Control": "no-store"})
+    return without_log_line(response)
+
+
+async def live(request: HttpRequest) -> JsonResponse:
+    """GET /health/live: this process answers. Restarting it would mend nothing else."""
+    return json_response(ProbeAnswer(status="live"), headers={"Cache-Control": "no-store"})
+
+
+async def ready(request: HttpRequest) -> JsonResponse:
+    """GET /health/ready: 200 when chat can be served, else 503 with the names of what is missing."""
+    checks = {"database": lambda: _database(_HealthFacts()), "redis": _redis, "worker": lambda: _worker(_HealthFacts())}
+    results = await asyncio.gather(*(_timed(check) for check in checks.values()))
+    missing = [name for name, result in zip(checks, results, strict=True) if not result.ok]
+    answer = ProbeAnswer(status="not_ready" if missing else "ready", missing=missing)
+    response = json_response(answer, status=503 if missing else 200, headers={"Cache-Control": "no-store"})
     return without_log_line(response)
 
 

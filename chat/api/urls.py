@@ -5,7 +5,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 from rest_framework.routers import SimpleRouter
 
-from chat.api import chat_views, health_view, index_view
+from chat.api import chat_views, health_view, index_view, metrics_view
 from chat.api import gpu_views as gpu
 from chat.api import memory_views as memory
 from chat.api import model_placement_views as card
@@ -21,6 +21,9 @@ router.register("conversations", ConversationViewSet, basename="conversation")
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", csrf_exempt(require_safe(index_view.view)), name="root"),
     re_path(r"^health/?$", csrf_exempt(require_safe(health_view.view)), name="health"),
+    re_path(r"^health/live/?$", csrf_exempt(require_safe(health_view.live)), name="health-live"),
+    re_path(r"^health/ready/?$", csrf_exempt(require_safe(health_view.ready)), name="health-ready"),
+    re_path(r"^metrics/?$", metrics_view.metrics, name="metrics"),
     re_path(r"^chat/?$", chat_views.chat, name="chat"),
     re_path(r"^chat/stream/?$", chat_views.stream, name="chat-stream"),
     re_path(r"^chat/stream/(?P<generation_id>[^/]+)/?$", chat_views.resume, name="chat-resume"),

@@ -43,3 +43,10 @@ class HealthAnswer(Struct, frozen=True, kw_only=True):
     gpu_coordinator: DependencyAnswer
     rag_service: DependencyAnswer
     chat_template: DependencyAnswer
+
+
+class ProbeAnswer(Struct, frozen=True, kw_only=True):
+    """An answer for probes; ``missing`` names the dependencies without which nothing can be answered."""
+
+    status: Literal["live", "ready", "not_ready"]
+    missing: list[str] = []

@@ -227,6 +227,9 @@ def test_no_route_is_left_out() -> None:
     nobodys = {
         "root",
         "health",
+        "health-live",
+        "health-ready",
+        "metrics",
         "schema",
         "docs",
         "token",

@@ -1,6 +1,7 @@
 """The outermost middleware: refuses bodies that are too large unread, and renders every error as JSON."""
 
 import json
+import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import cast
@@ -14,6 +15,7 @@ from django.http.response import HttpResponseBase
 from chat.access.authentication import BUDGET_KEY
 from chat.access.usage import MINUTE_SECS, RequestBudget
 from chat.api.middleware.error_views import ErrorPage, is_page
+from chat.api.middleware.request_metrics import count_request
 from chat.api.openai.errors import in_clients_form
 from chat.errors import BodyTooLarge, ChatError, InvalidRequest, MethodNotAllowed, NotFound
 from chat.schemas.error_bodies import as_chat_error, error_object, error_response
@@ -49,17 +51,22 @@ class JsonErrorMiddleware:
         request_id = log_context.safe_request_id(request.headers.get(REQUEST_ID_HEADER))
         if self.is_async:
             return self._answer_async(request, request_id)
+        began = time.monotonic()
         with log_context.bound(request=request_id):
             response = refusal(request) or in_json(request, cast(HttpResponseBase, self.get_response(request)))
             response = in_clients_form(request.path, response)
+        count_request(request, response, began)
         return with_headers(request, response, request_id)
 
     async def _answer_async(self, request: HttpRequest, request_id: str) -> HttpResponseBase:
         # For the rest of the task, which is this request's own: a stream's body is produced after this has returned.
         log_context.bind(request=request_id)
+        began = time.monotonic()
         response: HttpResponseBase | None = refusal(request)
         response = response or in_json(request, await cast(Awaitable[HttpResponseBase], self.get_response(request)))
-        return with_headers(request, in_clients_form(request.path, response), request_id)
+        response = in_clients_form(request.path, response)
+        count_request(request, response, began)
+        return with_headers(request, response, request_id)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """For views that are not DRF's; also with DEBUG, when Django would show its page with the settings in it."""

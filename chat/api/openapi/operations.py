@@ -11,7 +11,7 @@ from chat.api.openapi.stack_operations import STACK_OPERATIONS
 from chat.schemas import answer_types as answers
 from chat.schemas.chat_bodies import ChatBody, CompletionBody
 from chat.schemas.conversation_bodies import ConversationAnswer, ConversationBody
-from chat.schemas.service_answers import HealthAnswer, ServiceIndexAnswer
+from chat.schemas.service_answers import HealthAnswer, ProbeAnswer, ServiceIndexAnswer
 from chat.schemas.stream_types import MAX_AFTER, FailedLine, FinalLine, StartedLine, TokenLine
 
 _AFTER = {"type": "integer", "minimum": 0, "maximum": MAX_AFTER}
@@ -47,6 +47,28 @@ OPERATIONS = (
         HealthAnswer,
         other_answers={503: HealthAnswer},
         is_public=True,
+    ),
+    Operation(
+        "health-live", "get", "/health/live", "Whether this process answers", "service", ProbeAnswer, is_public=True
+    ),
+    Operation(
+        "health-ready",
+        "get",
+        "/health/ready",
+        "Whether chats can be served, for probes",
+        "service",
+        ProbeAnswer,
+        other_answers={503: ProbeAnswer},
+        is_public=True,
+    ),
+    Operation(
+        "metrics",
+        "get",
+        "/metrics",
+        "Figures for Prometheus; for this machine, staff and bearers of METRICS_TOKEN",
+        "service",
+        media={"text/plain": {"schema": {"type": "string"}}},
+        errors=(503,),
     ),
     Operation(
         "schema", "get", "/api/schema/", "This document", "service", is_public=True, media={"application/json": {}}

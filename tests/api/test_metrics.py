@@ -1,0 +1,114 @@
+"""GET /metrics, /health/live and /health/ready: who may read them, and that Prometheus can."""
+
+from ipaddress import ip_network
+
+import pytest
+from django.test import Client
+from prometheus_client.parser import text_string_to_metric_families
+from pytest_django.fixtures import SettingsWrapper as Settings
+
+from inference.models import Generation
+from inference.monitoring import worker_report
+from inference.monitoring.engine_metrics import EngineReport
+from inference.monitoring.worker_report import WorkerReport
+from tests.api.calling import Api
+from tests.api.people import access_token, bearer, make_user
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis_client")]
+ELSEWHERE = "203.0.113.7"
+TOKEN = "a long token of the operator's"
+
+
+def figures(text: str) -> dict[str, float]:
+    """Return the samples by name and labels."""
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {sample.name + "".join(f"|{value}" for value in sample.labels.values()): sample.value for sample in samples}
+
+
+def read(**headers: str) -> dict[str, float]:
+    response = Client().get("/metrics", headers=headers)
+    assert response.status_code == 200
+    assert response["Content-Type"].startswith("text/plain")
+    return figures(response.content.decode())
+
+
+def status(address: str = ELSEWHERE, headers: dict[str, str] | None = None) -> int:
+    return Client().get("/metrics", headers=headers or {}, REMOTE_ADDR=address).status_code
+
+
+def test_without_a_worker_the_queue_is_there() -> None:
+    Generation.objects.create(owner="local", status="queued")
+    Generation.objects.create(owner="local", status="complete")
+    shown = read()
+    assert shown["gemma_worker_up"] == 0
+    assert shown["gemma_generations|queued|interactive"] == 1
+    assert shown["gemma_generations|running|batch"] == 0
+    assert "gemma_output_tokens_total" not in shown
+
+
+def test_the_workers_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = EngineReport(n_steps=7, n_prefill_tokens=100, n_cached_tokens=50, n_guessed_tokens=9, n_right_tokens=4)
+    report = WorkerReport(pid=1, model_name='odd "name"\n', n_tokens=12, engine=engine, vram_total_mb=2, device="gpu")
+    monkeypatch.setattr("inference.monitoring.metrics.last_report", lambda: report)
+    shown = read()
+    assert shown["gemma_worker_up"] == 1
+    assert shown['gemma_model_info|odd "name"\n'] == 1
+    assert shown["gemma_output_tokens_total"] == 12
+    assert (shown["gemma_prompt_tokens_total|computed"], shown["gemma_prompt_tokens_total|cache"]) == (100, 50)
+    assert (shown["gemma_draft_tokens_total|accepted"], shown["gemma_draft_tokens_total|rejected"]) == (4, 5)
+    assert shown["gemma_vram_total_bytes"] == 2 * 1024 * 1024
+    assert "gemma_vram_used_bytes" not in shown
+
+
+def test_requests_are_counted_by_route_and_never_by_path() -> None:
+    before = read()
+    Api().get("/api/conversations/6f1f2f44-3c5c-4d8e-9a53-0d3b3f9a6b10/")
+    Api().get("/nothing/secret")
+    after = read()
+    missing = "gemma_http_requests_total|conversation-detail|GET|404"
+    assert after[missing] == before.get(missing, 0) + 1
+    unknown = "gemma_http_requests_total|none|GET|404"
+    assert after[unknown] == before.get(unknown, 0) + 1
+    assert not any("secret" in name or "6f1f2f44" in name for name in after)
+
+
+def test_who_may_read_them(settings: Settings) -> None:
+    assert status("127.0.0.1") == 200
+    assert status("::1") == 200
+    assert status() == 401
+    assert status("127.0.0.1", {"X-Forwarded-For": "203.0.113.9"}) == 401
+    settings.ANONYMOUS_NETWORKS = [*settings.ANONYMOUS_NETWORKS, ip_network("203.0.113.0/24")]
+    assert status() == 403
+
+
+@pytest.mark.parametrize(("is_staff", "expected"), [(True, 200), (False, 403)])
+def test_users(is_staff: bool, expected: int) -> None:
+    user = make_user()
+    user.is_staff = is_staff
+    user.save()
+    assert status(headers=bearer(access_token(user))) == expected
+
+
+def test_the_token_of_its_own(settings: Settings) -> None:
+    assert status(headers=bearer(TOKEN)) == 401
+    settings.METRICS_TOKEN = TOKEN
+    assert status(headers=bearer(TOKEN)) == 200
+    assert status(headers=bearer(TOKEN + "x")) == 401
+    assert status(headers=bearer("")) == 401
+    settings.JWT_ONLY = True
+    assert status(headers=bearer(TOKEN)) == 200
+    assert status("127.0.0.1") == 401
+
+
+def test_an_empty_token_lets_nobody_in(settings: Settings) -> None:
+    settings.METRICS_TOKEN = ""
+    assert status(headers={"Authorization": "Bearer "}) == 401
+
+
+def test_alive_and_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Api(ELSEWHERE).get("/health/live").body == {"status": "live", "missing": []}
+    answer = Api(ELSEWHERE).get("/health/ready")
+    assert (answer.status, answer.body) == (503, {"status": "not_ready", "missing": ["worker"]})
+    worker_report.publish(WorkerReport(pid=1, model_name="fake-it", model_loaded=True))
+    answer = Api(ELSEWHERE).get("/health/ready/")
+    assert (answer.status, answer.body) == (200, {"status": "ready", "missing": []})
