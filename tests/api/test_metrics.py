@@ -1,8 +1,12 @@
 """GET /metrics, /health/live and /health/ready: who may read them, and that Prometheus can."""
 
+import json
+import re
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
+import yaml
 from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 from pytest_django.fixtures import SettingsWrapper as Settings
@@ -112,3 +116,20 @@ def test_alive_and_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     worker_report.publish(WorkerReport(pid=1, model_name="fake-it", model_loaded=True))
     answer = Api(ELSEWHERE).get("/health/ready/")
     assert (answer.status, answer.body) == (200, {"status": "ready", "missing": []})
+
+
+MONITORING = Path(__file__).resolve().parents[2] / "examples" / "monitoring"
+
+
+def test_the_examples_use_figures_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = WorkerReport(pid=1, vram_total_mb=2, vram_used_mb=1, mean_run_secs=1.0)
+    monkeypatch.setattr("inference.monitoring.metrics.last_report", lambda: report)
+    Api().get("/health/live")
+    names = {name.partition("|")[0] for name in read()}
+    groups = yaml.safe_load((MONITORING / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    panels = json.loads((MONITORING / "dashboard.json").read_text(encoding="utf-8"))["panels"]
+    expressions = [rule["expr"] for group in groups for rule in group["rules"]]
+    expressions += [target["expr"] for panel in panels for target in panel["targets"]]
+    used = {name for expression in expressions for name in re.findall(r"gemma_\w+", expression)}
+    assert len(expressions) > 10
+    assert used - names == set()
