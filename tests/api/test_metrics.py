@@ -9,7 +9,7 @@ import pytest
 import yaml
 from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
-from pytest_django.fixtures import SettingsWrapper as Settings
+from pytest_django import Settings
 
 from inference.models import Generation
 from inference.monitoring import worker_report
@@ -18,15 +18,16 @@ from inference.monitoring.worker_report import WorkerReport
 from tests.api.calling import Api
 from tests.api.people import access_token, bearer, make_user
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("redis_client")]
+# The view reads rows in a thread of its own.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("redis_client")]
 ELSEWHERE = "203.0.113.7"
 TOKEN = "a long token of the operator's"
 
 
 def figures(text: str) -> dict[str, float]:
-    """Return the samples by name and labels."""
+    """Return the samples by name and values of their labels, whose names are in alphabetical order."""
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return {sample.name + "".join(f"|{value}" for value in sample.labels.values()): sample.value for sample in samples}
+    return {"|".join((sample.name, *sample.labels.values())): sample.value for sample in samples}
 
 
 def read(**headers: str) -> dict[str, float]:
@@ -45,8 +46,8 @@ def test_without_a_worker_the_queue_is_there() -> None:
     Generation.objects.create(owner="local", status="complete")
     shown = read()
     assert shown["gemma_worker_up"] == 0
-    assert shown["gemma_generations|queued|interactive"] == 1
-    assert shown["gemma_generations|running|batch"] == 0
+    assert shown["gemma_generations|interactive|queued"] == 1
+    assert shown["gemma_generations|batch|running"] == 0
     assert "gemma_output_tokens_total" not in shown
 
 
@@ -69,9 +70,9 @@ def test_requests_are_counted_by_route_and_never_by_path() -> None:
     Api().get("/api/conversations/6f1f2f44-3c5c-4d8e-9a53-0d3b3f9a6b10/")
     Api().get("/nothing/secret")
     after = read()
-    missing = "gemma_http_requests_total|conversation-detail|GET|404"
+    missing = "gemma_http_requests_total|GET|conversation-detail|404"
     assert after[missing] == before.get(missing, 0) + 1
-    unknown = "gemma_http_requests_total|none|GET|404"
+    unknown = "gemma_http_requests_total|GET|none|404"
     assert after[unknown] == before.get(unknown, 0) + 1
     assert not any("secret" in name or "6f1f2f44" in name for name in after)
 

@@ -32,6 +32,10 @@ def branches(conversation: Conversation) -> list[tuple[str | None, int | None]]:
     return [(one["forked_from"], one["forked_at"]) for one in versions(conversation)]
 
 
+def listed(query: str) -> set[str]:
+    return {one["id"] for one in Api().get(URL + query).body["results"]}
+
+
 @pytest.fixture
 def root() -> Conversation:
     return Conversation.objects.create(owner="local", title="root")
@@ -56,11 +60,10 @@ def test_forks_of_forks_are_one_family(root: Conversation) -> None:
 def test_the_list_shows_the_last_continued_of_a_family(root: Conversation) -> None:
     other = Conversation.objects.create(owner="local", title="other")
     first, second = fork(root, 0), fork(root, 2)
-    ids = lambda query: {one["id"] for one in Api().get(URL + query).body["results"]}  # noqa: E731
-    assert ids("?versions=latest") == {str(second.pk), str(other.pk)}
-    assert len(ids("")) == len(ids("?versions=all")) == 4
+    assert listed("?versions=latest") == {str(second.pk), str(other.pk)}
+    assert len(listed("")) == len(listed("?versions=all")) == 4
     first.save()
-    assert ids("?versions=latest") == {str(first.pk), str(other.pk)}
+    assert listed("?versions=latest") == {str(first.pk), str(other.pk)}
     assert Api().get(URL + "?versions=newest").outcome == (400, "invalid_request")
 
 

@@ -1,6 +1,7 @@
 """A Chromium that keeps what its pages request and what it complains about, and the chat page as a user handles it."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,17 +39,22 @@ class Browser(webdriver.Chrome):
             options.add_argument(argument)
         options.add_experimental_option("prefs", {"intl.accept_languages": language})
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        super().__init__(options=options, service=Service("chromedriver"))
+        super().__init__(options=options, service=Service(shutil.which("chromedriver")))
+
+    def logged(self, kind: str) -> list[dict[str, Any]]:
+        """Return the entries of a log since the last call."""
+        entries: list[dict[str, Any]] = self.get_log(kind)  # type: ignore[no-untyped-call]
+        return entries
 
     def requested_hosts(self) -> set[str]:
         """Return the hosts of all requests since the last call."""
-        events = (json.loads(entry["message"])["message"] for entry in self.get_log("performance"))
+        events = (json.loads(entry["message"])["message"] for entry in self.logged("performance"))
         urls = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
         return {urlsplit(url).netloc for url in urls if urlsplit(url).scheme in ("http", "https", "ws", "wss")}
 
     def complaints(self) -> list[str]:
         """Return errors and warnings of the console since the last call, violations of the policy among them."""
-        entries = self.get_log("browser")
+        entries = self.logged("browser")
         return [entry["message"] for entry in entries if entry["level"] in ("SEVERE", "WARNING")]
 
     def resize(self, width: int, height: int, *, is_phone: bool = False) -> None:

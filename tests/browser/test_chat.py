@@ -141,7 +141,7 @@ def test_a_refusal_is_shown_and_can_be_repeated(page: ChatPage) -> None:
     )
     page.until(lambda: bool(page.all(".answer .end.error")), what="the refusal is shown")
     assert "context" in page.one(".answer .end.error").text
-    page.browser.get_log("browser")  # the browser logs the status 413
+    page.browser.logged("browser")  # the browser logs the status 413
     page.ask("[[say: fine]]")
     assert page.answers() == ["fine"]
 
@@ -187,9 +187,9 @@ def test_settings_reach_the_request(page: ChatPage, name: str) -> None:
     page.click("#settings-button")
     page.one(f"[name={name}]").send_keys("1", "\ue004")
     page.click("#settings-close")
-    page.browser.get_log("performance")
+    page.browser.logged("performance")
     page.ask("[[count: 9]]")
-    sent = [json.loads(entry["message"])["message"] for entry in page.browser.get_log("performance")]
+    sent = [json.loads(entry["message"])["message"] for entry in page.browser.logged("performance")]
     bodies = [
         json.loads(event["params"]["request"]["postData"])
         for event in sent

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from django.test import Client
-from pytest_django.fixtures import SettingsWrapper as Settings
+from pytest_django import Settings
 
 from chat.pages.texts import SCRIPT_TEXTS
 from tests.api.people import make_user
@@ -18,6 +18,8 @@ VENDORED = sorted((PAGES / "static" / "pages" / "vendor").glob("*.js"))
 MOST_BYTES = 600_000
 # Namespaces of SVG, and the address of a licence.
 NAMED_HOSTS = {"www.w3.org"}
+# The view looks the user up in a thread of its own.
+IN_THREADS = pytest.mark.django_db(transaction=True)
 pytestmark = pytest.mark.django_db
 
 
@@ -73,6 +75,7 @@ def test_the_page_has_no_script_or_style_in_it() -> None:
     assert not re.search(r"\s(style|on\w+)=", page)
 
 
+@IN_THREADS
 def test_a_name_in_the_page_is_text() -> None:
     client = Client()
     client.force_login(make_user("</script><b>x"))
@@ -81,6 +84,7 @@ def test_a_name_in_the_page_is_text() -> None:
     assert "&lt;/script&gt;&lt;b&gt;x" in page
 
 
+@IN_THREADS
 @pytest.mark.parametrize("is_staff", [True, False])
 def test_staff_alone_see_the_way_to_the_administration(is_staff: bool) -> None:
     user = make_user()
@@ -91,16 +95,18 @@ def test_staff_alone_see_the_way_to_the_administration(is_staff: bool) -> None:
     assert ('href="/admin/"' in client.get("/", headers=BROWSER).content.decode()) == is_staff
 
 
+@IN_THREADS
 def test_from_another_network_one_signs_in_first() -> None:
     response = Client().get("/?c=1", headers=BROWSER, REMOTE_ADDR="203.0.113.7")
-    assert (response.status_code, response["Location"]) == (302, "/sign-in/?next=%2F%3Fc%3D1")
+    assert (response.status_code, response["Location"]) == (302, "/sign-in?next=%2F%3Fc%3D1")
 
 
+@IN_THREADS
 def test_a_session_is_no_credential_with_jwt_only(settings: Settings) -> None:
     settings.JWT_ONLY = True
     client = Client()
     client.force_login(make_user())
-    assert client.get("/", headers=BROWSER)["Location"] == "/sign-in/?next=%2F"
+    assert client.get("/", headers=BROWSER)["Location"] == "/sign-in?next=%2F"
     page = client.get("/sign-in/").content.decode()
     assert "JWT_ONLY" in page
     assert 'name="password"' not in page
