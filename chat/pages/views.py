@@ -53,9 +53,10 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         form = AuthenticationForm(request, data=request.POST)
         try:
-            if is_right_password(request, form):
-                login(request, form.get_user())
-                return HttpResponseRedirect(target)
+            begin_session(request, form)
+            return HttpResponseRedirect(target)
+        except Unauthorized:
+            pass  # the form has the reason
         except ChatError as error:
             problem, status = error.message, error.status
     context = {"form": form, "next": target, "problem": problem, "takes_sessions": not settings.JWT_ONLY}
@@ -69,14 +70,13 @@ def sign_out(request: HttpRequest) -> HttpResponse:
     return redirect(reverse("root"))
 
 
-def is_right_password(request: HttpRequest, form: AuthenticationForm) -> bool:
-    """Check the form; failed attempts count as those of the API do. Raises TooManyRequests, Unavailable."""
-    source, name = login_limit.source_of(request), request.POST.get("username", "")
-    login_limit.take(source, name)
-    if not form.is_valid():
-        return False
-    login_limit.give_back(source, name)
-    return True
+def begin_session(request: HttpRequest, form: AuthenticationForm) -> None:
+    """Begin a session of the form's user; failed attempts count as those of the API do. Raises Unauthorized,
+    TooManyRequests, Unavailable."""
+    with login_limit.attempt(request, request.POST.get("username", "")):
+        if not form.is_valid():
+            raise Unauthorized("no active account has this name and password", code="wrong_credentials")
+    login(request, form.get_user())
 
 
 def next_page(request: HttpRequest) -> str:

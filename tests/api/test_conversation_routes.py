@@ -40,7 +40,7 @@ def test_create_read_change_delete(api: Api) -> None:
     made = api.post(URL, {"title": "Bees", "system_prompt": "Be brief."})
     assert made.status == 201
     versions = {"family", "forked_from", "forked_at"}
-    texts = {"id", "title", "summary", "system_prompt", "strategy", "created_at", "updated_at"}
+    texts = {"id", "title", "summary", "system_prompt", "strategy", "keep", "created_at", "updated_at"}
     assert set(made.body) == texts | versions
     path = f"{URL}{made.body['id']}/"
     assert api.get(path).body == made.body
