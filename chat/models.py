@@ -171,9 +171,9 @@ class Retrieval(models.Model):
     """The retrieval for one answer: query, hits, and the sources shown to the model.
 
     ``sources`` are labelled as in the prompt (wire format of an answer's ``sources``); ``hits`` are all passages
-    found, best first, with the parts of their scores and the label of those shown. ``understood`` holds the filters
-    read from the query's words, ``note`` a limitation of this search. The labels that the answer cites are in
-    ``generation.labels``.
+    found, best first, with the parts of their scores and the label of those shown, and the best of those below the
+    relevance threshold (``rejected``). ``understood`` holds the filters read from the query's words, ``note`` a
+    limitation of this search. The labels that the answer cites are in ``generation.labels``.
     """
 
     message = models.OneToOneField(Message, on_delete=models.CASCADE, related_name="retrieval")

@@ -132,6 +132,13 @@ class Environment:
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise SettingError(name, value, "a time zone such as Europe/Berlin or UTC") from None
 
+    def language(self, name: str, default: str) -> str:
+        """Return a language with or without a country, as in ``de`` and ``en-GB``."""
+        value = self.text(name, default)
+        if not re.fullmatch(r"[a-z]{2,3}(-[A-Z]{2})?", value):
+            raise SettingError(name, value, "a language such as de or en-GB")
+        return value
+
     def one_of(self, name: str, default: str, choices: tuple[str, ...]) -> str:
         value = self.text(name, default).lower()
         if value not in choices:

@@ -269,6 +269,7 @@ AUTH_PASSWORD_VALIDATORS = [
 LANGUAGE_CODE = "en-us"
 # The zone of "yesterday" in questions and of times without a zone.
 TIME_ZONE = env.time_zone("GEMMA_TIME_ZONE", "UTC")
+GEMMA_LANGUAGE = env.language("GEMMA_LANGUAGE", "en-US")
 USE_TZ = True
 STATIC_URL = "/static/"
 # The admin's files are served from where the packages hold them, so that nothing must be collected first.

@@ -104,7 +104,7 @@ def bubble(message: Message) -> Bubble:
         text=message.text,
         thought=message.thought,
         created_at=message.created_at,
-        retrieval=retrieval_view(message.retrieval, message.text) if hasattr(message, "retrieval") else None,
+        retrieval=retrieval_view(message.retrieval) if hasattr(message, "retrieval") else None,
     )
     if generation is None:
         return basic

@@ -106,8 +106,8 @@ class SourcesFilter(AnswerFilter):
     def lookups(self, request: HttpRequest, model_admin: "ModelAdmin[Any]") -> Choices:
         return [
             ("yes", "shown to the model"),
-            ("cited", "cited by an answer"),
-            ("uncited", "shown, none cited"),
+            ("cited", "labelled by the model"),
+            ("uncited", "shown, none labelled"),
             ("empty", "searched, none found"),
             ("error", "search failed"),
         ]
@@ -134,8 +134,8 @@ class RetrievalOutcomeFilter(SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: "ModelAdmin[Any]") -> Choices:
         return [
             ("sources", "sources shown"),
-            ("cited", "cited"),
-            ("uncited", "shown, none cited"),
+            ("cited", "labelled by the model"),
+            ("uncited", "shown, none labelled"),
             ("empty", "none found"),
             ("error", "failed"),
         ]

@@ -8,10 +8,11 @@ from typing import Any
 from chat.admin.formatting import duration_text
 from chat.local_time import moment_text
 from chat.models import Retrieval
+from chat.rag.retrieval.citations import citations_of
 from chat.rag.sources import parse_time
-from chat.schemas.answers import cited_labels
 
-SCORE_PARTS = ("vector", "text", "recency")
+# Parts of a score, as people read them.
+SCORE_PARTS = {"vector": "meaning", "text": "words", "hints": "speaker, time or emotion", "recency": "recency"}
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,12 @@ class SourceLine:
     text: str
     cited: bool
     parts: str = ""  # of the score
+    verdict: str = ""  # of the relevance threshold
 
 
 @dataclass(frozen=True)
 class RetrievalView:
-    """A retrieval as text; ``not_shown`` are hits that did not fit into the prompt."""
+    """A retrieval as text; ``not_shown`` are hits that did not fit into the prompt, ``rejected`` were no hits."""
 
     query: str
     filters: str
@@ -43,15 +45,17 @@ class RetrievalView:
     note: str
     sources: list[SourceLine]
     not_shown: list[SourceLine]
+    rejected: list[SourceLine]
 
     @property
     def n_cited(self) -> int:
         return sum(source.cited for source in self.sources)
 
 
-def retrieval_view(retrieval: Retrieval, answer: str) -> RetrievalView:
-    cited = cited_labels(answer)
+def retrieval_view(retrieval: Retrieval) -> RetrievalView:
+    cited = citations_of(retrieval.message)
     parts = {str(hit.get("label") or ""): hit.get("scores") for hit in retrieval.hits}
+    others = [(hit, source_line(hit, set(), hit.get("scores"))) for hit in retrieval.hits if not hit.get("label")]
     return RetrievalView(
         query=retrieval.query,
         filters=_named_values(retrieval.filters),
@@ -61,7 +65,8 @@ def retrieval_view(retrieval: Retrieval, answer: str) -> RetrievalView:
         error=retrieval.error,
         note=retrieval.note,
         sources=[source_line(source, cited, parts.get(str(source.get("label")))) for source in retrieval.sources],
-        not_shown=[source_line(hit, set(), hit.get("scores")) for hit in retrieval.hits if not hit.get("label")],
+        not_shown=[line for hit, line in others if not hit.get("rejected")],
+        rejected=[line for hit, line in others if hit.get("rejected")],
     )
 
 
@@ -78,7 +83,7 @@ def source_line(source: Mapping[str, Any], cited: set[str], scores: object = Non
     label = str(source.get("label") or "")
     score = source.get("score")
     by_name = scores if isinstance(scores, Mapping) else {}
-    parts = ((name, by_name.get(name)) for name in SCORE_PARTS)
+    parts = ((noun, by_name.get(name)) for name, noun in SCORE_PARTS.items())
     return SourceLine(
         label=label,
         kind=str(source.get("kind") or "").replace("_", " "),
@@ -89,8 +94,23 @@ def source_line(source: Mapping[str, Any], cited: set[str], scores: object = Non
         score=f"{score:.2f}" if isinstance(score, int | float) else "",
         text=str(source.get("text") or ""),
         cited=label in cited,
-        parts=", ".join(f"{name} {value:.2f}" for name, value in parts if isinstance(value, int | float)),
+        parts=", ".join(f"{noun} {value:.2f}" for noun, value in parts if isinstance(value, int | float)),
+        verdict=_verdict(by_name.get("evidence"), by_name.get("floor"), is_rejected=bool(source.get("rejected"))),
     )
+
+
+def _verdict(evidence: object, floor: object, *, is_rejected: bool) -> str:
+    """Return what the relevance threshold did, and why; empty for a search that did not record it."""
+    if not isinstance(evidence, int | float) or not isinstance(floor, int | float):
+        return ""
+    if floor == 0.0:
+        return "not pointed to by the question" if is_rejected else "pointed to by the question"
+    compared = f"evidence {evidence:.2f}, threshold {floor:.2f}"
+    if is_rejected:
+        return f"below the threshold: {compared}"
+    if evidence >= floor:
+        return f"above the threshold: {compared}"
+    return f"has the words or a name of the question; {compared}"
 
 
 def source_time(source: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ class RetrievalAdmin(FoldedSearch, ReadOnlyAdmin):
         return rows.defer("message__rendered", "message__generation__prompt", "message__generation__output")
 
     def page_context(self, request: HttpRequest, obj: Retrieval) -> dict[str, object]:
-        return {"retrieval": retrieval_view(obj, obj.message.text)}
+        return {"retrieval": retrieval_view(obj)}
 
     @admin.display(description="conversation")
     def in_conversation(self, retrieval: Retrieval) -> str:

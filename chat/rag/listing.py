@@ -7,6 +7,7 @@ from datetime import datetime
 from django.db.models import Count, Q, QuerySet
 
 from chat.rag.models import SHARED, Note, Passage, Segment, Transcript
+from inference.text_forms import composed
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def transcripts_between(
 ) -> QuerySet[Transcript]:
     """Return transcripts recorded from ``start`` to ``end`` in which one of ``speakers`` (any when empty) speaks."""
     transcripts = Transcript.objects.filter(own_or_shared(owner))
-    names = [name.casefold() for name in speakers]  # as passages store them
+    names = _as_stored(speakers)
     if names:
         transcripts = transcripts.filter(passages__speaker__in=names).distinct()
     if start:
@@ -80,7 +81,7 @@ def segments_between(
     """Return segments said from ``start`` to ``end`` by one of ``speakers`` with one of ``emotions`` (any when empty),
     of the ``last_n`` transcripts (all when None)."""
     segments = Segment.objects.filter(transcript__owner__in=[owner, SHARED])
-    if names := [name.casefold() for name in speakers]:
+    if names := _as_stored(speakers):
         segments = segments.filter(passages__speaker__in=names).distinct()
     if labels := [emotion.lower() for emotion in emotions]:
         segments = segments.filter(passages__emotion__in=labels).distinct()
@@ -113,3 +114,8 @@ def counts(owner: str | None = None) -> StoreCounts:
         notes=Note.objects.filter(readable).count(),
         without_vector=Passage.objects.filter(embedding=None).count(),
     )
+
+
+def _as_stored(speakers: Iterable[str]) -> list[str]:
+    """Return the names as passages have them."""
+    return [composed(name).casefold() for name in speakers]

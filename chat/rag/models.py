@@ -31,6 +31,22 @@ class Kind(models.TextChoices):
     MEMORY = MEMORY
 
 
+class ImportedFile(models.Model):
+    """A file whose memories are stored, for the import of its next version, under the same name or another one.
+
+    ``key`` is a hash of ``path``, the prefix of the ids of its memories; ``digest`` is a hash of the content.
+    """
+
+    path = models.TextField()
+    key = models.CharField(max_length=40, unique=True)
+    digest = models.CharField(max_length=64, db_index=True)
+    owner = models.CharField(max_length=64, blank=True, default=SHARED)
+    imported_at = models.DateTimeField(auto_now=True)
+
+    def __str__(self) -> str:
+        return self.path
+
+
 class Transcript(models.Model):
     """A recording, made at ``created_at``; ``digest`` covers all fields, to recognise an identical import."""
 
@@ -42,6 +58,7 @@ class Transcript(models.Model):
     full_text = models.TextField(blank=True, default="")
     duration_secs = models.FloatField(null=True, blank=True)
     digest = models.CharField(max_length=64, blank=True, default="", editable=False)
+    file = models.ForeignKey(ImportedFile, on_delete=models.SET_NULL, null=True, blank=True, related_name="transcripts")
     created_at = models.DateTimeField(default=timezone.now)
     indexed_at = models.DateTimeField(auto_now=True)  # an import again changes it, but not created_at
 
@@ -91,6 +108,7 @@ class Note(models.Model):
     body = models.TextField()
     body_folded = FoldedField(source="body")
     metadata = models.JSONField(default=dict, blank=True)
+    file = models.ForeignKey(ImportedFile, on_delete=models.SET_NULL, null=True, blank=True, related_name="notes")
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

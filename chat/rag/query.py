@@ -25,7 +25,7 @@ class RetrievalQuery:
     ``owner``: also search this owner's memories beside the shared ones; None or "" searches the shared ones alone.
     ``now``: reference time of relative dates such as "yesterday". ``kind``: one of ``sources.KINDS``, None for all.
     ``with_neighbours``: extend a segment by the lines around it. ``only_related``: drop passages below the relevance
-    threshold even when nothing better exists.
+    threshold even when nothing better exists. ``n_rejected``: also return so many of those dropped, for people.
     """
 
     text: str
@@ -36,17 +36,19 @@ class RetrievalQuery:
     kind: str | None = None
     with_neighbours: bool = True
     only_related: bool = True
+    n_rejected: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalResult:
-    """Retrieved sources, best first.
+    """Retrieved sources, best first; ``rejected`` are the best of those below the relevance threshold.
 
     ``error`` may be shown to users and is empty on success. ``understood`` holds the hints read from the question, by
     the field names of SourceFilters. ``note`` describes a degraded search (no embeddings).
     """
 
     sources: tuple[Source, ...] = ()
+    rejected: tuple[Source, ...] = ()
     error: str = ""
     latency_ms: float = 0.0
     understood: dict[str, Any] = field(default_factory=dict)

@@ -36,7 +36,9 @@ class ErrorAnswer(Struct, frozen=True, kw_only=True):
 
 
 class SourceAnswer(Struct, frozen=True, kw_only=True):
-    """A memory or document that the model was shown under ``label``; ``cited``: the answer names the label."""
+    """A memory or document that the model was shown under ``label``.
+
+    ``cited``: the answer names the label, or an annotation does."""
 
     label: str = ""
     kind: Annotated[str, Meta(examples=["transcript_segment", "memory", "document"])] = ""
@@ -49,6 +51,16 @@ class SourceAnswer(Struct, frozen=True, kw_only=True):
     text: str = ""
     doc_id: str = ""
     cited: bool = False
+
+
+class AttributionAnswer(Struct, frozen=True, kw_only=True):
+    """A sentence of the answer, from character ``start`` to ``end``, that the source with this label supports.
+
+    The service writes these, not the model: the text holds no mark of it."""
+
+    start: int
+    end: int
+    label: str
 
 
 class HistoryNote(Struct, frozen=True, kw_only=True):
@@ -100,6 +112,7 @@ class OutcomeAnswer(Struct, frozen=True, kw_only=True):
     device: str | None  # of the last token
     devices: list[DeviceRun]
     rag_error: str | UnsetType = UNSET
+    annotations: list[AttributionAnswer] | UnsetType = UNSET  # missing where no sources were shown
 
 
 class ChatAnswer(OutcomeAnswer, frozen=True, kw_only=True):
@@ -155,6 +168,7 @@ class MessageAnswer(Struct, frozen=True, kw_only=True):
     devices: list[DeviceRun] | UnsetType = UNSET
     model: str | UnsetType = UNSET
     rag_error: str | UnsetType = UNSET
+    annotations: list[AttributionAnswer] | UnsetType = UNSET
     error: ErrorObject | UnsetType = UNSET
 
 

@@ -1,12 +1,16 @@
 """Rendering of generations, messages and summaries into the wire format's objects."""
 
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from chat.models import Message, Role, Summary, SummaryState
+from chat.rag.retrieval.citations import attributions_of, cited_labels
+from chat.rag.search.attribution import Attribution
 from chat.schemas.answer_types import (
+    AttributionAnswer,
     ChatAnswer,
     CompletionAnswer,
     DeviceRun,
@@ -21,7 +25,6 @@ from chat.schemas.answer_types import (
     UsageAnswer,
     as_json,
 )
-from inference.engine.text.citation_filter import citation_labels
 from inference.models import FinishReason, Generation, Status
 
 
@@ -62,8 +65,15 @@ def message_body(message: Message) -> Json:
     if generation is None:
         # The copy of an answer in a fork has the sources of the original.
         sources, rag_error = _shown(None, message)
-        cited = _with_citations(sources, message.text)
-        return as_json(msgspec.structs.replace(body, sources=cited, rag_error=rag_error or UNSET))
+        copied = attributions_of(message, None)
+        return as_json(
+            msgspec.structs.replace(
+                body,
+                sources=_with_citations(sources, message.text, copied),
+                rag_error=rag_error or UNSET,
+                annotations=_annotations(sources, copied),
+            )
+        )
     # The message is at hand: by its generation it would be loaded again.
     outcome = _outcome(generation, message)
     return as_json(
@@ -78,6 +88,7 @@ def message_body(message: Message) -> Json:
             generation_id=str(generation.pk),
             model=generation.model_name,
             rag_error=outcome.rag_error,
+            annotations=outcome.annotations,
             error=error_of(generation) or UNSET,
         )
     )
@@ -131,11 +142,6 @@ def finish_reason(generation: Generation) -> FinishReason | None:
     return FinishReason(generation.finish_reason) if generation.finish_reason else None
 
 
-def cited_labels(text: str) -> set[str]:
-    """Return the labels that the text names outside of code: ``[1]``, ``[1, 3]``, ``[2-4]``."""
-    return {str(number) for number in citation_labels(text)}
-
-
 def _ids(generation: Generation) -> TurnIds:
     message = _message(generation)
     return TurnIds(
@@ -150,7 +156,9 @@ def _fields(struct: msgspec.Struct) -> dict[str, Any]:
 
 
 def _outcome(generation: Generation, message: Message | None = None) -> OutcomeAnswer:
-    sources, rag_error = _shown(generation, message or _message(generation))
+    message = message or _message(generation)
+    sources, rag_error = _shown(generation, message)
+    attributed = attributions_of(message, generation)
     timings = generation.timings
     return OutcomeAnswer(
         usage=_usage(generation),
@@ -158,11 +166,12 @@ def _outcome(generation: Generation, message: Message | None = None) -> OutcomeA
         gpu_wait_time=round(timings.get("gpu_wait", 0.0) / 1000, 4),
         inference_time=round((timings.get("prefill", 0.0) + timings.get("decode", 0.0)) / 1000, 4),
         finish_reason=finish_reason(generation),
-        sources=_with_citations(sources, generation.text),
+        sources=_with_citations(sources, generation.text, attributed),
         timings=timings,
         device=generation.device or None,
         devices=msgspec.convert(generation.devices, list[DeviceRun]),
         rag_error=rag_error or UNSET,
+        annotations=_annotations(sources, attributed),
     )
 
 
@@ -174,9 +183,13 @@ def _usage(generation: Generation) -> UsageAnswer:
     return UsageAnswer(**generation.usage, thought_tokens=n_thought, history=history)
 
 
-def _with_citations(sources: list[dict[str, Any]], text: str) -> list[SourceAnswer]:
-    cited = cited_labels(text) if sources else set()
+def _with_citations(sources: list[dict[str, Any]], text: str, attributed: list[Attribution]) -> list[SourceAnswer]:
+    cited = cited_labels(text).union(attribution.label for attribution in attributed) if sources else set()
     return [msgspec.convert(source | {"cited": source.get("label") in cited}, SourceAnswer) for source in sources]
+
+
+def _annotations(sources: list[dict[str, Any]], attributed: list[Attribution]) -> list[AttributionAnswer] | UnsetType:
+    return [AttributionAnswer(**asdict(attribution)) for attribution in attributed] if sources else UNSET
 
 
 def _shown(generation: Generation | None, message: Message | None) -> tuple[list[dict[str, Any]], str]:

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from chat.models import Role
 from chat.prompting.message_groups import DialogueMessage
-from chat.schemas.answers import cited_labels
+from chat.rag.retrieval.citations import cited_labels
 from chat.services.referring_words import CONNECTIVES, EMPTY, MANY, PERSONS, THINGS, TIMES
 
 # A longer message names its topic itself.

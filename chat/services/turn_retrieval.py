@@ -19,6 +19,7 @@ MAX_QUERY_CHARS = 2_000
 # A beginning is enough to recognise a passage that was not shown; those shown are recorded whole, as sources.
 MAX_HIT_CHARS = 300
 CUT_MARK = " …"
+N_REJECTED = 10  # best passages below the relevance threshold, for the admin's page of the retrieval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,10 @@ class TurnRetrieval:
             "query": self.query.text,
             "filters": {"top_k": self.query.top_k} | asdict(self.query.filters),
             "understood": dict(self.result.understood),
-            "hits": [_hit(source, sources) for source in self.result.sources],
+            "hits": [
+                *(_hit(source, sources) for source in self.result.sources),
+                *(_hit(source, ()) | {"rejected": True} for source in self.result.rejected),
+            ],
             "sources": [source.as_wire() for source in sources],
             "n_hits": len(self.result.sources),
             "latency_ms": self.result.latency_ms,
@@ -59,6 +63,7 @@ def retrieve(
         filters=filters,
         owner=owner,
         now=timezone.localtime(),
+        n_rejected=N_REJECTED,
     )
     result = retriever.retrieve(query) if is_enabled else RetrievalResult()
     if rewritten.refers_to:

@@ -9,7 +9,7 @@ from rest_framework_simplejwt.token_blacklist.models import OutstandingToken
 from chat.access.callers import Caller
 from chat.error_translation import translated
 from chat.models import Conversation
-from chat.rag.models import Note, Transcript
+from chat.rag.models import ImportedFile, Note, Transcript
 from chat.services.conversations import delete_conversation
 from inference.models import DailyUsage, Generation
 from inference.queue import generations, purges
@@ -49,6 +49,7 @@ def delete_user(user: AbstractBaseUser) -> None:
             DailyUsage.objects.filter(owner=caller.key).delete()
             # Their rows would outlive the user, with the text of the tokens.
             OutstandingToken.objects.filter(user_id=user.pk).delete()
+            ImportedFile.objects.filter(owner=caller.key).delete()
             generation_ids = list(Generation.objects.filter(owner=caller.key).values_list("pk", flat=True))
             generations.delete(generation_ids=generation_ids)
             purges.request_purge(reason="user", generation_ids=generation_ids)

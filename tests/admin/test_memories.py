@@ -165,10 +165,32 @@ class TestWhatWasCited:
         assert "<h2>When is the concert?</h2>" in page
         text = words(page)
         assert "understood refers to: Sarah, speakers: Sarah" in text
-        assert "score 0.81 (vector 0.62, recency 0.94) We cannot make" in text
+        assert "score 0.81 (meaning 0.62, recency 0.94) We cannot make" in text
         assert "Retrieved, but not shown to the model: Weekly Sarah" in text
-        assert "(vector 0.10) Something long" in text
+        assert "(meaning 0.10) Something long" in text
         assert "Degraded search: full text alone" in text
+
+    def test_why_a_memory_was_shown_and_others_were_not(self, client: Client) -> None:
+        parts = {"vector": 0.62, "text": 0.4, "hints": 0.2, "recency": 0.9, "evidence": 0.82, "floor": 0.25}
+        by_name = parts | {"vector": 0.1, "evidence": 0.1}
+        below = {"vector": 0.05, "text": None, "hints": 0.0, "recency": 0.9, "evidence": 0.05, "floor": 0.25}
+        others = [
+            SOURCE | {"label": "", "text": "By its name", "scores": by_name},
+            SOURCE | {"label": "", "text": "Far away", "scores": below, "rejected": True},
+        ]
+        answer = add_answer(conversation(), "We cannot make the first, said Sarah.", labels=[])
+        retrieval = add_sources(answer, SOURCE, query="What did Sarah say?", hits=[SOURCE | {"scores": parts}, *others])
+        page = shown(client, f"/admin/chat/retrieval/{retrieval.pk}/change/")
+        text = words(page)
+        assert "(meaning 0.62, words 0.40, speaker, time or emotion 0.20, recency 0.90)" in text
+        assert "above the threshold: evidence 0.82, threshold 0.25" in text
+        assert "has the words or a name of the question; evidence 0.10, threshold 0.25" in text
+        seen, _, rejected = text.partition("below the relevance threshold, which the model was not shown:")
+        assert "below the threshold: evidence 0.05, threshold 0.25" in rejected
+        assert "Far away" in rejected
+        assert "Far away" not in seen
+        # The model wrote no label, the service attributed its sentence.
+        assert "not cited" not in text
 
     @pytest.mark.parametrize("scores", [None, "high", {"vector": "x"}, [], {HOSTILE: 1.0}])
     def test_hits_may_be_anything_and_stay_text(self, client: Client, scores: object) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from chat.models import Message
+from chat.rag.retrieval.citations import cited_labels
 from chat.rag.sources import ContextItem
-from chat.schemas.answers import answer, cited_labels, completion, final_line, message_body
+from chat.schemas.answers import answer, completion, final_line, message_body
 from chat.schemas.requests import CompletionRequest
 from chat.services import turns
 from chat.services.turns import Turn

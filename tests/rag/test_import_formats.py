@@ -75,9 +75,13 @@ class TestWhisper:
         parsed = one_object(
             {"segments": [{"text": ""}, 7, {"text": "x", "start": "soon"}, {"text": "kept"}, {"start": 1}]}
         )
-        assert problems(parsed) == ["segments[1]: is not a JSON object", 'segments[2]: "start" must be a number']
-        assert [str(remark) for remark in parsed.remarks] == ["segments[0]: has no text", "segments[4]: has no text"]
-        assert [entry.text for entry in parsed.transcripts[0].segments] == ["kept"]
+        assert problems(parsed) == ["segments[1]: is not a JSON object"]
+        assert [str(remark) for remark in parsed.remarks] == [
+            "segments[0]: has no text",
+            'segments[2]: "start" must be a number; left out',
+            "segments[4]: has no text",
+        ]
+        assert [entry.text for entry in parsed.transcripts[0].segments] == ["x", "kept"]
 
     @pytest.mark.parametrize("text", ["", "{", "7", '"x"', '{"segments": 7}'])
     def test_what_is_no_recording(self, text: str) -> None:
@@ -136,19 +140,35 @@ class TestRows:
         "row",
         [
             {"text": ["a"]},
-            {"text": "x", "start": float("1e400")},
-            {"text": "x", "start": True},
-            {"text": "x", "speaker": {"name": "S"}},
-            {"text": "x", "speaker": "S", "created_at": "yesterday"},
-            {"text": "x", "speaker": "S", "emotion_scores": [1]},
             {"text": "x" * 100_001},
-            {"text": "x", "speaker": "S", "start": 10**400},
+            ["text", "x"],
         ],
     )
     def test_one_bad_row(self, row: object) -> None:
         parsed = lines(row, {"text": "kept"})
         assert len(parsed.problems) == 1
         assert len(parsed.notes) == 1
+
+    @pytest.mark.parametrize(
+        ("row", "named"),
+        [
+            ({"text": "x", "start": float("1e400")}, "start"),
+            ({"text": "x", "start": True}, "start"),
+            ({"text": "x", "speaker": {"name": "S"}}, "speaker"),
+            ({"text": "x", "speaker": "S", "created_at": "yesterday"}, "created_at"),
+            ({"text": "x", "speaker": "S", "date": "03/05/2024"}, "date"),
+            ({"text": "x", "speaker": "S", "emotion_scores": [1]}, "emotion_scores"),
+            ({"text": "x", "speaker": "S", "start": 10**400}, "start"),
+            ({"text": "x", "speaker": "S", "job_id": ["j"]}, "job_id"),
+            ({"title": 1.5, "body": "x", "metadata": [1], "created_at": "soon"}, "created_at"),
+        ],
+    )
+    def test_a_bad_field_costs_no_text(self, row: dict[str, object], named: str) -> None:
+        parsed = lines(row, {"job_id": "other", "text": "kept"})
+        assert parsed.problems == []
+        texts = [entry.text for one in parsed.transcripts for entry in one.segments]
+        assert sorted([*texts, *(note.body for note in parsed.notes)]) == ["kept", "x"]
+        assert any(f'"{named}"' in str(remark) for remark in parsed.remarks)
 
     @given(
         st.lists(
@@ -175,7 +195,8 @@ class TestRows:
         n_taken = sum(len(entry.segments) for entry in parsed.transcripts) + len(parsed.notes)
         # A text is a row as it is, and several where it has line breaks.
         written = [line for row in rows for line in (row.split("\n") if isinstance(row, str) else [json.dumps(row)])]
-        assert n_taken + len(parsed.problems) + len(parsed.remarks) == sum(bool(line.strip()) for line in written)
+        left_out = [remark for remark in parsed.remarks if not str(remark).endswith("left out")]
+        assert n_taken + len(parsed.problems) + len(left_out) == sum(bool(line.strip()) for line in written)
 
 
 class TestMarkdown:

@@ -297,3 +297,12 @@ def test_earlier_versions_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> Non
         remember(f"the budget {version}", "the rent")
         assert f"the budget {version}" in texts(ask("budget"))
         assert len(hybrid.INDEX.fresh()) <= 10
+
+
+@pytest.mark.usefixtures("words_as_vectors")
+@pytest.mark.parametrize("written", ["Zo\u00eb", "Zoe\u0308", "ZO\u00cb", "zoe"])
+@pytest.mark.parametrize("asked", ["Zo\u00eb", "Zoe\u0308", "Zoe"])
+def test_a_speaker_however_the_name_is_written(written: str, asked: str) -> None:
+    remember(line("Pipes froze over.", written), line("Nine volunteers.", "John"))
+    assert texts(ask("pipes volunteers", filters=SourceFilters(speakers=(asked,)))) == ["Pipes froze over."]
+    assert texts(ask(f"What did {asked} say?")) == ["Pipes froze over."]

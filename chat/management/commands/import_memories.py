@@ -20,7 +20,9 @@ from chat.management.terminal import printable
 from chat.rag.ingest.dates import moment_of
 from chat.rag.ingest.file_discovery import find_files
 from chat.rag.ingest.formats import FileFormat
+from chat.rag.ingest.imported_files import Brought, forget, imported_below
 from chat.rag.ingest.importer import FileReport, ImportOptions, import_file
+from chat.rag.models import ImportedFile
 
 PROBLEMS_SHOWN = 20
 FILES_SHOWN = 20
@@ -29,9 +31,11 @@ FILES_SHOWN = 20
 class Command(BaseCommand):
     help = (
         "Imports transcripts and notes into the built-in memory store: JSONL (one memory or segment per line), JSON of "
-        "Whisper and WhisperX, SubRip and WebVTT with speakers, Markdown (a note per heading), plain text (a note per "
-        "paragraph, or a transcript when lines begin with names). A second run imports nothing twice; of changed files "
-        "it replaces the changed parts. Exit status: 0 all imported, 1 some were not, 130 stopped by Ctrl-C."
+        "Whisper and of speech services, SubRip, WebVTT and other captions with speakers, tables (CSV), Markdown (a "
+        "note per heading) and plain text (a note per paragraph), which are transcripts when lines begin with names or "
+        "times. A second run imports nothing twice; of changed, renamed and emptied files it replaces or removes what "
+        "they brought, and what they brought for another owner. Exit status: 0 all imported, 1 some were not, 130 "
+        "stopped by Ctrl-C."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -60,6 +64,10 @@ class Command(BaseCommand):
             metavar="FROM=TO",
             help="another name for a speaker, such as SPEAKER_00=Sarah, or a JSON file with such names; repeatable",
         )
+        parser.add_argument(
+            "--prune", action="store_true", help="remove what files at or below PATH brought that are gone"
+        )
+        parser.add_argument("--dry-run", action="store_true", help="report what would be done, and do nothing")
 
     def handle(self, *args: object, **options: Any) -> None:  # noqa: ANN401  argparse's values
         import_options = ImportOptions(
@@ -68,10 +76,15 @@ class Command(BaseCommand):
             encoding=options["encoding"],
             date=_date(options["date"]),
             speakers=_speakers(options["speaker_map"]),
+            dry_run=options["dry_run"],
         )
         try:
-            files, n_skipped = find_files(options["paths"])
+            gone = _gone(options["paths"], import_options.owner) if options["prune"] else []
+            # With --prune a file that is gone may be named.
+            missing = {path.resolve() for path in options["paths"]} & {Path(file.path) for file in gone}
+            files, n_skipped = find_files(path for path in options["paths"] if path.resolve() not in missing)
             reports = self.import_all(files, import_options)
+            n_pruned = self.prune(gone, dry_run=options["dry_run"])
         except KeyboardInterrupt:
             self.stderr.write("Stopped; the imported part stays. Start again to continue.")
             sys.exit(128 + signal.SIGINT)  # the shell's convention for a process that a signal ended
@@ -79,7 +92,12 @@ class Command(BaseCommand):
             raise CommandError(f"{error.filename}: {error.strerror}") from error
         except DatabaseError as error:
             raise CommandError(f"the database failed: {error}. Start again to continue.") from error
+        if options["dry_run"]:
+            self.stdout.write("A dry run: nothing was changed.")
+        self.n_shown = sys.maxsize if options["verbosity"] > 1 else PROBLEMS_SHOWN
         self.print_reports(reports, n_skipped, shows_files=options["verbosity"] > 1 or len(files) <= FILES_SHOWN)
+        if gone:
+            self.stdout.write(f"{len(gone)} files are gone: {n_pruned} transcripts and notes removed.")
         if any(report.problems for report in reports):
             sys.exit(1)
 
@@ -95,6 +113,16 @@ class Command(BaseCommand):
                 done += size
                 progress.update(done - progress.n)
         return reports
+
+    def prune(self, gone: list[ImportedFile], *, dry_run: bool) -> int:
+        """Remove what the files brought, unless an import has just found them under another name."""
+        n_removed = 0
+        for file in gone:
+            brought = Brought.by_file(file)
+            n_removed += len(brought) if dry_run else forget(brought)
+            if not dry_run and file.pk:
+                file.delete()
+        return n_removed
 
     def print_reports(self, reports: list[FileReport], n_skipped: int, *, shows_files: bool) -> None:
         for report in reports if shows_files else ():
@@ -116,10 +144,25 @@ class Command(BaseCommand):
         if entries:
             self.stderr.write(f"{len(entries)} {noun}:")
         # A file of the wrong format has a problem in every line.
-        for entry in entries[:PROBLEMS_SHOWN]:
+        for entry in entries[: self.n_shown]:
             self.stderr.write(f"  {printable(entry)}")
-        if len(entries) > PROBLEMS_SHOWN:
-            self.stderr.write(f"  and {len(entries) - PROBLEMS_SHOWN} more")
+        if len(entries) > self.n_shown:
+            self.stderr.write(f"  and {len(entries) - self.n_shown} more, which -v2 shows")
+
+
+def _gone(paths: list[Path], owner: str) -> list[ImportedFile]:
+    """Return the imported files of ``owner`` at or below ``paths`` that no longer exist. Raises CommandError."""
+    imported = [file for file in imported_below(paths) if file.owner == owner]
+    gone = [file for file in imported if not Path(file.path).exists()]
+    for path in paths:
+        # A disk that is not mounted is an empty directory.
+        if (
+            path.is_dir()
+            and not any(path.iterdir())
+            and any(Path(file.path).is_relative_to(path.resolve()) for file in gone)
+        ):
+            raise CommandError(f"{path} is empty; `manage.py forget_memories {path}` removes what it held")
+    return gone
 
 
 def _advance(progress: tqdm, size: int, share: float) -> None:

@@ -4,24 +4,42 @@ from collections.abc import Iterator, Sequence
 
 from chat.rag import passage_context
 from chat.rag.models import Kind, Note, Passage, Segment
+from chat.rag.words import IS_UNSPACED
 
-# The model reads 256 tokens, about this many characters of English text.
+# The smallest encoder reads 256 tokens, about this many characters of English text.
 MAX_CHARS = 1_000
-SENTENCE_ENDS = (". ", "? ", "! ", "\n")
+# A character of a script without spaces is about a token, one of another alphabet up to half of one.
+UNSPACED_COST, FOREIGN_COST = 4, 2
+SENTENCE_ENDS = (". ", "? ", "! ", "\n", "\u3002", "\uff1f", "\uff01", "\u061f ", "\u06d4 ")
 
 
 def split(text: str) -> Iterator[str]:
-    """Yield pieces of at most MAX_CHARS, split after a sentence where possible, else between words."""
+    """Yield pieces that an encoder reads whole, split after a sentence where possible, else between words."""
     start = 0
-    while len(text) - start > MAX_CHARS:
-        window = text[start : start + MAX_CHARS]
-        half = MAX_CHARS // 2
-        end = max(window.rfind(mark, half) + len(mark) for mark in SENTENCE_ENDS)
+    while (n_fitting := _n_fitting(text[start : start + MAX_CHARS])) < len(text) - start:
+        window = text[start : start + n_fitting]
+        half = n_fitting // 2
+        end = max((at + len(mark) for mark in SENTENCE_ENDS if (at := window.rfind(mark, half)) >= 0), default=0)
         if end <= half:
-            end = window.rfind(" ", half) + 1 or MAX_CHARS
+            end = window.rfind(" ", half) + 1 or n_fitting
         yield window[:end].strip()
         start += end
     yield text[start:].strip()
+
+
+def _n_fitting(window: str) -> int:
+    """Return how many characters at the beginning of ``window`` have as many tokens as MAX_CHARS English ones."""
+    if window.isascii():
+        return len(window)
+    cost = 0
+    for number, character in enumerate(window):
+        if not character.isascii():
+            cost += UNSPACED_COST if IS_UNSPACED.match(character) else FOREIGN_COST
+        else:
+            cost += 1
+        if cost > MAX_CHARS:
+            return number
+    return len(window)
 
 
 def recording_passages(segments: Sequence[Segment], *, owner: str) -> Iterator[Passage]:

@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from chat.rag.models import Note, Segment, Transcript
 from chat.rag.records import NoteIn, TranscriptIn, finite, plain, plain_json, short
+from inference.text_forms import composed
 
 # No recording is longer; a greater length is an error of its writer.
 LONGEST_SECS = 86_400.0
@@ -42,7 +43,7 @@ def segment_rows(row: Transcript, transcript: TranscriptIn) -> Iterator[Segment]
             transcript=row,
             position=position,
             text=text,
-            speaker=short(segment.speaker),
+            speaker=short(composed(segment.speaker)),
             start_secs=start,
             end_secs=finite(segment.end_secs),
             emotion=short(segment.emotion, 100),

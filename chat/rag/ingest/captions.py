@@ -8,8 +8,8 @@ import html
 import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
+from chat.rag.ingest.cues import VOICE, Cue, clean, unrolled
 from chat.rag.ingest.paragraphs import Paragraph, paragraphs
 from chat.rag.ingest.parsed_file import ParsedFile, RowRejected, checked_text, line
 from chat.rag.ingest.speaker_labels import SpeakerLabels
@@ -18,26 +18,26 @@ from chat.rag.records import SegmentIn
 _TIME = r"(-?)(?:(\d{1,6}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,9}))?"
 _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:[^\d:.,].*)?")
 _ARROW = re.compile(r"\d\s*-->|-->\s*\d")  # an arrow alone is part of a text
-_VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+([^<>]+)>", re.IGNORECASE)
-_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")
+_SBV_TIMES = re.compile(r"(?m)^(\d{1,3}:\d{1,2}:\d{1,2}\.\d{1,3}),(\d{1,3}:\d{1,2}:\d{1,2}\.\d{1,3})[ \t]*$")
 _HEADER_BLOCK = re.compile(r"\ufeff?(WEBVTT|NOTE|STYLE|REGION)(\s|$)")
-
-
-@dataclass
-class Cue:
-    """A caption; ``number`` is the line of its times, which are None where they are impossible."""
-
-    number: int
-    start: float | None
-    end: float | None
-    lines: list[str] = field(default_factory=list)
 
 
 def parse(text: str) -> ParsedFile:
     """Parse one transcript; each unusable cue becomes a problem."""
     parsed = ParsedFile()
-    cues = list(_cues(text, parsed))
-    plain = [clean(text) for cue in cues for text in cue.lines if not _VOICE.search(text)]
+    add_cues(parsed, list(_cues(text, parsed)))
+    return parsed
+
+
+def parse_sbv(text: str) -> ParsedFile:
+    """Parse captions of YouTube's own form, which has a comma instead of the arrow."""
+    return parse(_SBV_TIMES.sub(r"\1 --> \2", text))
+
+
+def add_cues(parsed: ParsedFile, cues: list[Cue], *, title: str = "") -> None:
+    """Add the recording that consists of ``cues``."""
+    cues = list(unrolled(cues))
+    plain = [clean(text) for cue in cues if not cue.speaker for text in cue.lines if not VOICE.search(text)]
     labels = SpeakerLabels(filter(None, plain))
     segments: list[SegmentIn] = []
     for cue in cues:
@@ -45,14 +45,7 @@ def parse(text: str) -> ParsedFile:
             segments += _segments(cue, labels)
         except RowRejected as error:
             parsed.reject_segment(line(cue.number), type(error)(f"the cue {error}"))
-    parsed.add_recording(segments)
-    return parsed
-
-
-def clean(text: str) -> str:
-    """Remove tags and positions, decode entities and collapse white space within each line."""
-    without_tags = _TAG.sub("", text)
-    return "\n".join(" ".join(html.unescape(part).split()) for part in without_tags.split("\n"))
+    parsed.add_recording(segments, title=title)
 
 
 def _cues(text: str, parsed: ParsedFile) -> Iterator[Cue]:
@@ -115,12 +108,13 @@ def _secs(sign: str, hours: str | None, minutes: str, secs: str, fraction: str |
 
 def _segments(cue: Cue, labels: SpeakerLabels) -> list[SegmentIn]:
     """Return one segment per speaker. Raises RowRejected for a cue without text."""
-    before, *voiced = _VOICE.split("\n".join(cue.lines))
-    utterances = labels.utterances(clean(before)) if clean(before).strip() else []
+    before, *voiced = VOICE.split("\n".join(cue.lines))
+    plain = [Paragraph(cue.number, clean(before).split("\n"))] if clean(before).strip() else []
+    utterances = [(utterance.speaker, utterance.text) for utterance in labels.utterances(plain)]
     voices = zip(voiced[::2], voiced[1::2], strict=True)
     utterances += [(" ".join(html.unescape(name).split()), " ".join(clean(text).split())) for name, text in voices]
     utterances = [(name, text) for name, text in utterances if text] or [("", "")]
     return [
-        SegmentIn(text=checked_text(text), speaker=name, start_secs=cue.start, end_secs=cue.end)
+        SegmentIn(text=checked_text(text), speaker=cue.speaker or name, start_secs=cue.start, end_secs=cue.end)
         for name, text in utterances
     ]

@@ -1,25 +1,34 @@
 """Dates and times in imported files and in their names; a time without a zone is in GEMMA_TIME_ZONE."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 
 from django.utils import timezone
+
+from chat.rag.numeric_dates import numeric_date
 
 EARLIEST_UNIX_SECS = 100_000_000  # smaller numbers are offsets into a recording
 EARLIEST_UNIX_MS = 100_000_000_000
 YEARS = range(1970, 2101)
 ALL_YEARS = range(2, 9999)  # the first and the last year do not exist in every zone
+# With the same separator twice, or with none. Zoom writes GMT before a time in UTC, others a Z after it.
 _DATE_IN_NAME = re.compile(
-    r"(?<!\d)(\d{4})([-_.]?)(\d{2})\2(\d{2})"  # the same separator twice, or none
-    r"(?:[T_ -]+(\d{2})[-:h._]?(\d{2})(?:[-:m._]?(\d{2}))?)?(?!\d)"
+    r"(?P<gmt>GMT)?(?<!\d)"
+    r"(?P<date>\d{4}(?P<mark>[-_.])\d{1,2}(?P=mark)\d{1,2}|\d{1,2}(?P<mark2>[-_.])\d{1,2}(?P=mark2)\d{4}|\d{8})"
+    r"(?:[T_ -]+(?:at[_ ])?(?P<hour>\d{2})[-:h._]?(?P<minute>\d{2})(?:[-:m._]?(?P<secs>\d{2}))?"
+    r"(?P<utc>Z(?![A-Za-z]))?)?"
+    r"(?!\d)"
 )
+_SLASHES = re.compile(r"\d{4}/")  # the order of 03/05/2024 is not known
 
 
 def moment_of(value: object) -> datetime | None:
-    """Parse ISO 8601 text, unix seconds or milliseconds; None for anything else."""
+    """Parse ISO 8601 text, ``2024/03/05``, ``05.03.2024``, unix seconds or milliseconds; None for anything else."""
     try:
         if isinstance(value, str):
-            moment = datetime.fromisoformat(value.strip())
+            text = value.strip()
+            day = numeric_date(text) if "." in text or _SLASHES.match(text) else None
+            moment = datetime.combine(day, time()) if day else datetime.fromisoformat(text)
             if moment.year not in ALL_YEARS:
                 return None
             return moment if moment.tzinfo else moment.replace(tzinfo=timezone.get_default_timezone())
@@ -31,20 +40,15 @@ def moment_of(value: object) -> datetime | None:
 
 
 def moment_in_name(name: str) -> datetime | None:
-    """Return the first valid date in a file name such as ``2026-03-01 standup`` or ``20260301_1405``."""
+    """Return the first valid date in a file name such as ``2026-03-01 standup``, ``20260301_1405``, ``1.3.2026``."""
     for match in _DATE_IN_NAME.finditer(name):
-        year, _, month, day, hour, minute, second = match.groups()
-        if int(year) not in YEARS:
+        digits = match["date"].replace("_", "-")
+        day = numeric_date(digits if match["mark"] or match["mark2"] else f"{digits[:4]}-{digits[4:6]}-{digits[6:]}")
+        if day is None or day.year not in YEARS:
             continue
-        date = _valid(int(year), int(month), int(day))
-        timed = date and hour and _valid(date.year, date.month, date.day, int(hour), int(minute), int(second or 0))
-        if date:
-            return timed or date
+        try:
+            hour = time(int(match["hour"] or 0), int(match["minute"] or 0), int(match["secs"] or 0))
+        except ValueError:
+            hour = time()
+        return datetime.combine(day, hour, UTC if match["gmt"] or match["utc"] else timezone.get_default_timezone())
     return None
-
-
-def _valid(year: int, month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> datetime | None:
-    try:
-        return datetime(year, month, day, hour, minute, second, tzinfo=timezone.get_default_timezone())
-    except ValueError:
-        return None

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from chat.rag.ingest.formats import BY_SUFFIX
+from chat.rag.ingest.formats import SUFFIXES
 
 
 def find_files(paths: Iterable[Path]) -> tuple[list[Path], int]:
@@ -23,7 +23,7 @@ def find_files(paths: Iterable[Path]) -> tuple[list[Path], int]:
             for file in path.rglob("*")
             if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
         )
-        importable = [file for file in below if file.suffix.lower() in BY_SUFFIX]
+        importable = [file for file in below if file.suffix.lower() in SUFFIXES]
         n_skipped += len(below) - len(importable)
         for file in importable:
             files.setdefault(file.resolve(), file)

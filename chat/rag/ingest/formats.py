@@ -6,10 +6,11 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
-from chat.rag.ingest import captions, json_files, prose
-from chat.rag.ingest.parsed_file import FileUnreadable, ParsedFile
+from chat.rag.ingest import captions, json_files, other_captions, prose, tables
+from chat.rag.ingest.parsed_file import FileUnreadable, NothingToImport, ParsedFile
 
 _CAPTION_TIMES = re.compile(r"(?m)^\s*(?:\d+:)?\d{1,2}:\d{2}[.,]\d{1,3}\s*-->\s*\d")
+_TIMED_TEXT = re.compile(r"(?:<\?xml[^>]*>\s*|<!--.*?-->\s*)*<(?:\w+:)?tt[\s>]", re.DOTALL)
 SNIFFED_CHARS = 4096
 REPLACEMENT = "\ufffd"
 UNDAMAGED_PER_DAMAGED = 100  # text with more damage is in another encoding
@@ -31,6 +32,12 @@ class FileFormat(StrEnum):
     VTT = "vtt"
     MARKDOWN = "markdown"
     TEXT = "text"
+    SBV = "sbv"
+    LRC = "lrc"
+    TTML = "ttml"
+    ASS = "ass"
+    TABLE = "table"
+    RTTM = "rttm"  # who spoke when; recognised to be refused by name
 
 
 BY_SUFFIX = {
@@ -43,7 +50,24 @@ BY_SUFFIX = {
     ".markdown": FileFormat.MARKDOWN,
     ".txt": FileFormat.TEXT,
     ".text": FileFormat.TEXT,
+    ".sbv": FileFormat.SBV,
+    ".lrc": FileFormat.LRC,
+    ".ttml": FileFormat.TTML,
+    ".dfxp": FileFormat.TTML,
+    ".ass": FileFormat.ASS,
+    ".ssa": FileFormat.ASS,
+    ".csv": FileFormat.TABLE,
+    ".tsv": FileFormat.TABLE,
+    ".rttm": FileFormat.RTTM,
 }
+# In a folder they lie beside the transcripts.
+SUFFIXES = BY_SUFFIX.keys() - {".rttm"}
+
+
+def _refuse_rttm(text: str) -> ParsedFile:
+    raise FileUnreadable("is RTTM, which has speakers and times but no text")
+
+
 PARSERS: dict[FileFormat, Callable[[str], ParsedFile]] = {
     FileFormat.JSONL: json_files.parse_lines,
     FileFormat.JSON: json_files.parse_object,
@@ -51,7 +75,14 @@ PARSERS: dict[FileFormat, Callable[[str], ParsedFile]] = {
     FileFormat.VTT: captions.parse,
     FileFormat.MARKDOWN: prose.parse_markdown,
     FileFormat.TEXT: prose.parse_text,
+    FileFormat.SBV: captions.parse_sbv,
+    FileFormat.LRC: other_captions.parse_lrc,
+    FileFormat.TTML: other_captions.parse_ttml,
+    FileFormat.ASS: other_captions.parse_ass,
+    FileFormat.TABLE: tables.parse_table,
+    FileFormat.RTTM: _refuse_rttm,
 }
+MARKUP = re.compile(r"<(?:!doctype\s+html|html|\?xml)|\{\\rtf", re.IGNORECASE)
 
 
 def read(path: Path, encoding: str = "") -> tuple[str, int]:
@@ -80,9 +111,14 @@ def read(path: Path, encoding: str = "") -> tuple[str, int]:
 
 def parse(text: str, path: Path, forced: FileFormat | None = None) -> ParsedFile:
     """Parse ``text``. Raises FileUnreadable, also when it holds nothing to import."""
-    parsed = PARSERS[forced or detect(text, path)](text)
+    if not text.strip("\ufeff \t\r\n"):
+        raise NothingToImport("holds nothing to import")
+    form = forced or detect(text, path)
+    if form in (FileFormat.TEXT, FileFormat.JSON) and (markup := MARKUP.match(text.lstrip("\ufeff \t\r\n"))):
+        raise FileUnreadable(f"is markup ({markup[0]}), of which no text is read")
+    parsed = PARSERS[form](text)
     if not (parsed.transcripts or parsed.notes or parsed.problems):
-        raise FileUnreadable("holds nothing to import")
+        raise NothingToImport("holds nothing to import")
     return parsed
 
 
@@ -92,6 +128,8 @@ def detect(text: str, path: Path) -> FileFormat:
     beginning = text[:SNIFFED_CHARS].lstrip("\ufeff \t\r\n")
     if beginning.startswith("WEBVTT"):
         return FileFormat.VTT
+    if named in (FileFormat.TEXT, None) and _TIMED_TEXT.match(beginning):
+        return FileFormat.TTML
     if named in (FileFormat.JSON, FileFormat.JSONL) or (named is None and beginning.startswith(("{", "["))):
         # One object per line is JSONL whatever the suffix; an object over several lines is JSON.
         first, *rest = [line.strip() for line in text.split("\n", 64) if line.strip()] or [""]

@@ -1,35 +1,41 @@
 """Import of one file into the store. Importing it again adds nothing twice: ids are derived from its path and content.
 
-Knows no terminal; the caller gets the progress and a report.
+A file has one owner: an import for another one moves its memories, and so does one under another name when the old
+name is gone. Knows no terminal; the caller gets the progress and a report.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from chat.rag.indexing import indexer
 from chat.rag.ingest.formats import FileFormat, parse, read
-from chat.rag.ingest.parsed_file import FileUnreadable, ImportProblem, ParsedFile
+from chat.rag.ingest.imported_files import Brought, forget, key_of, renamed_from
+from chat.rag.ingest.parsed_file import FileUnreadable, ImportProblem, NothingToImport, ParsedFile
 from chat.rag.ingest.recording_time import RecordingTime
-from chat.rag.models import Note, Transcript
+from chat.rag.models import ImportedFile, Note, Transcript
 from chat.rag.records import NoteIn, TranscriptIn
 
 GROUP_ROWS = 500
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
     """``owner`` "" is shared; ``speakers`` renames speakers; without ``form`` the format of each file is
-    detected, without ``encoding`` its encoding."""
+    detected, without ``encoding`` its encoding; with ``dry_run`` the report is made and nothing is stored."""
 
     owner: str = ""
     form: FileFormat | None = None
     encoding: str = ""
     date: datetime | None = None
     speakers: Mapping[str, str] = field(default_factory=dict)
+    dry_run: bool = False
 
 
 @dataclass
@@ -40,7 +46,7 @@ class FileReport:
     n_segments: int = 0  # of new or changed transcripts
     n_notes: int = 0  # new or changed
     n_unchanged: int = 0  # transcripts and notes
-    n_removed: int = 0  # notes and recordings that the file no longer holds
+    n_removed: int = 0  # notes and recordings that the file no longer holds, or held under another owner or name
     dated_by: tuple[str, ...] = ()
     problems: list[ImportProblem] = field(default_factory=list)
     remarks: list[ImportProblem] = field(default_factory=list)
@@ -63,8 +69,8 @@ def import_file(path: Path, options: ImportOptions, advance: Callable[[float], N
     report = FileReport(path)
     try:
         text, n_replaced = read(path, options.encoding)
-        parsed = parse(text, path, options.form)
         recording_time = RecordingTime(path, options.date)
+        parsed = _parsed(text, path, options, report)
     except (FileUnreadable, OSError) as error:
         report.problems.append(ImportProblem("", str(error)))
         return report
@@ -73,9 +79,21 @@ def import_file(path: Path, options: ImportOptions, advance: Callable[[float], N
     if n_replaced:
         report.remarks.append(ImportProblem("", f"{n_replaced} damaged characters were replaced"))
     n_total = max(1, sum(len(transcript.segments) for transcript in parsed.transcripts) + len(parsed.notes))
-    _FileImport(options, report, recording_time, lambda n: advance(n / n_total)).store(parsed)
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    _FileImport(options, report, recording_time, lambda n: advance(n / n_total)).store(parsed, digest)
     report.dated_by = tuple(sorted(recording_time.used))
     return report
+
+
+def _parsed(text: str, path: Path, options: ImportOptions, report: FileReport) -> ParsedFile:
+    """Return the content; nothing for a file that was emptied. Raises FileUnreadable."""
+    try:
+        return parse(text, path, options.form)
+    except NothingToImport as error:
+        if not Brought.by_path(path):
+            raise
+        report.remarks.append(ImportProblem("", str(error)))
+        return ParsedFile()
 
 
 class _FileImport:
@@ -92,46 +110,83 @@ class _FileImport:
         self.report = report
         self.recording_time = recording_time
         self.advance = advance
-        # Prefix of the ids of all memories of this file; a file that moves is a new one.
-        resolved = str(report.path.resolve()).encode("utf-8", "surrogateescape")
-        self.prefix = f"file/{hashlib.sha256(resolved).hexdigest()[:24]}"
+        self.prefix = key_of(report.path)
+        self.earlier = Brought.by_path(report.path)
 
-    def store(self, parsed: ParsedFile) -> None:
-        self._store_transcripts([self._completed(transcript) for transcript in parsed.transcripts])
-        self._store_notes([self._with_key(note) for note in parsed.notes])
+    def store(self, parsed: ParsedFile, digest: str) -> None:
+        transcripts = [self._completed(transcript) for transcript in parsed.transcripts]
+        # A note that occurs twice in the file is stored once.
+        notes = {note.key: note for note in map(self._with_key, parsed.notes)}
+        is_new = not self.earlier
+        self._store_transcripts(transcripts)
+        self._store_notes(list(notes.values()))
+        job_ids = {transcript.job_id for transcript in transcripts}
+        obsolete = self.earlier.except_for(owner=self.options.owner, job_ids=job_ids, keys=notes.keys())
+        if self.report.problems and obsolete:
+            # What could not be read may be what is stored.
+            self.report.remarks.append(ImportProblem("", "what its earlier version alone had was not removed"))
+            obsolete = obsolete.among(job_ids=job_ids, keys=notes.keys())
+        if self.options.dry_run:
+            self.report.n_removed += len(obsolete)
+        else:
+            self._record(digest, job_ids, notes.keys())
+            # Deleted last: an interrupted import leaves too many memories, never too few.
+            self.report.n_removed += forget(obsolete)
+        if is_new:
+            self._forget_earlier_name(digest)
+
+    def _record(self, digest: str, job_ids: Collection[str], keys: Collection[str]) -> None:
+        path = str(self.report.path.resolve())
+        try:
+            path.encode()
+        except UnicodeEncodeError:  # a name that is no text cannot be stored
+            return
+        facts = {"path": path, "digest": digest, "owner": self.options.owner}
+        file, _ = ImportedFile.objects.update_or_create(key=self.prefix, defaults=facts)
+        for ids in _groups(job_ids):
+            Transcript.objects.filter(owner=self.options.owner, job_id__in=ids).update(file=file)
+        for ids in _groups(keys):
+            Note.objects.filter(owner=self.options.owner, key__in=ids).update(file=file)
+
+    def _forget_earlier_name(self, digest: str) -> None:
+        """Remove what the same content brought under a name that is gone."""
+        for file in renamed_from(digest, owner=self.options.owner, path=self.report.path):
+            earlier = Brought.by_file(file)
+            self.report.remarks.append(ImportProblem("", f"was {file.path} before; what that brought is replaced"))
+            self.report.n_removed += len(earlier) if self.options.dry_run else forget(earlier)
+            if not self.options.dry_run:
+                file.delete()
 
     def _store_transcripts(self, transcripts: list[TranscriptIn]) -> None:
-        for begin in range(0, len(transcripts), GROUP_ROWS):
-            group = transcripts[begin : begin + GROUP_ROWS]
+        for group in _groups(transcripts):
             job_ids = [transcript.job_id for transcript in group]
             rows = Transcript.objects.filter(owner=self.options.owner, job_id__in=job_ids)
             digests = dict(rows.values_list("job_id", "digest"))
-            indexed = indexer.index_transcripts(owner=self.options.owner, transcripts=group)
+            indexed = (
+                group
+                if self.options.dry_run
+                else indexer.index_transcripts(owner=self.options.owner, transcripts=group)
+            )
             for transcript, _ in zip(group, indexed, strict=True):
                 if digests.get(transcript.job_id) == transcript.digest:
                     self.report.n_unchanged += 1
                 else:
                     self.report.n_segments += len(transcript.segments)
                 self.advance(len(transcript.segments))
-        of_file = Transcript.objects.filter(owner=self.options.owner, job_id__startswith=self.prefix)
-        obsolete = of_file.exclude(job_id__in=[transcript.job_id for transcript in transcripts])
-        for job_id in list(obsolete.values_list("job_id", flat=True)):
-            self.report.n_removed += indexer.delete_transcript(owner=self.options.owner, job_id=job_id)
 
     def _store_notes(self, notes: list[NoteIn]) -> None:
-        of_file = Note.objects.filter(owner=self.options.owner, key__startswith=self.prefix)
-        stored = dict(of_file.values_list("key", "pk"))
-        by_key = {note.key: note for note in notes}  # a note that occurs twice in the file is stored once
-        new = [note for key, note in by_key.items() if key not in stored]
-        self.report.n_unchanged += len(by_key) - len(new)
+        stored = set[str]()
+        for group in _groups(notes):
+            rows = Note.objects.filter(owner=self.options.owner, key__in=[note.key for note in group])
+            stored.update(rows.values_list("key", flat=True))
+        new = [note for note in notes if note.key not in stored]
+        self.report.n_unchanged += len(notes) - len(new)
         self.advance(len(notes) - len(new))
-        for begin in range(0, len(new), GROUP_ROWS):
-            group = new[begin : begin + GROUP_ROWS]
-            self.report.n_notes += len(indexer.add_notes(owner=self.options.owner, notes=group))
+        for group in _groups(new):
+            self.report.n_notes += len(group)
+            if not self.options.dry_run:
+                indexer.add_notes(owner=self.options.owner, notes=group)
             self.advance(len(group))
-        # Deleted last: an interrupted import leaves too many notes, never too few.
-        for key in stored.keys() - by_key.keys():
-            self.report.n_removed += indexer.delete_note(owner=self.options.owner, note_id=stored[key])
 
     def _completed(self, transcript: TranscriptIn) -> TranscriptIn:
         """Return the recording with job id, title, time and renamed speakers."""
@@ -142,7 +197,8 @@ class _FileImport:
         moment = self.recording_time.or_default(transcript.recorded_at)
         if not (transcript.recorded_at or self.recording_time.survives_touch):
             # A copy or a checkout changes the modification time, but not the time of the recording.
-            previous = Transcript.objects.filter(owner=self.options.owner, job_id=job_id).first()
+            owners = {self.options.owner, *(owner for owner, _ in self.earlier.transcripts)}
+            previous = Transcript.objects.filter(owner__in=owners, job_id=job_id).first()
             moment = previous.created_at if previous else moment
         return replace(
             transcript,
@@ -163,3 +219,9 @@ class _FileImport:
         digest = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:24]
         metadata = {"file": self.report.path.name, **note.metadata}
         return NoteIn(title=title, body=note.body, metadata=metadata, key=f"{self.prefix}/{digest}", created_at=moment)
+
+
+def _groups(items: Iterable[Item]) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while group := list(islice(iterator, GROUP_ROWS)):
+        yield group

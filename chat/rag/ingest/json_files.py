@@ -1,32 +1,30 @@
 """Parser of JSON files: one row per line (JSONL), and the objects of Whisper, WhisperX and RAG services."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
-from chat.rag.ingest import json_rows
+from chat.rag.ingest import json_dialects, json_rows
 from chat.rag.ingest.json_rows import SegmentRow
 from chat.rag.ingest.parsed_file import FileUnreadable, ParsedFile, RowRejected, WithoutText, line
 from chat.rag.limits import MAX_JOB_ID_CHARS
 from chat.rag.records import SegmentIn, TranscriptIn
 
-Value = TypeVar("Value")
 # Fields that may hold the rows of an object; the last two occur in responses of RAG services.
 LISTS = ("segments", "memories", "results")
+TEXT_FIELDS = ("text", "body", "content")
 
 
 def parse_lines(text: str) -> ParsedFile:
     """Parse one memory or segment per line; segments of the same recording become one transcript."""
-    parsed = ParsedFile()
     # Not splitlines: JSON strings may contain other characters at which it splits.
     lines = ((line(n), row) for n, row in enumerate(text.split("\n"), start=1) if row.strip())
-    _add_rows(((where, _load_row(row)) for where, row in lines), parsed)
-    return parsed
+    return parse_rows((where, _load_row(row)) for where, row in lines)
 
 
 def parse_object(text: str) -> ParsedFile:
-    """Parse one recording with ``segments``, or a list of rows. Raises FileUnreadable."""
+    """Parse one recording, of this service or another one, or a list of rows. Raises FileUnreadable."""
     try:
         data = load_json(text)
     except RowRejected as error:
@@ -35,12 +33,18 @@ def parse_object(text: str) -> ParsedFile:
         return _listed("", data)
     if not isinstance(data, Mapping):
         raise FileUnreadable("is neither a JSON object nor a list")
-    name = next((name for name in LISTS if name in data), None)
-    if name is None:
-        return _listed("", [data])
-    if not isinstance(data[name], list):
-        raise FileUnreadable(f'"{name}" must be a list')
-    return _recording(data, data[name]) if name == "segments" else _listed(name, data[name])
+    if isinstance(data.get("segments"), list):
+        return _recording(data, data["segments"])
+    if translation := json_dialects.translated(data):
+        return _recording(*translation)
+    if name := next((name for name in LISTS if name in data), None):
+        if not isinstance(data[name], list):
+            raise FileUnreadable(f'"{name}" must be a list')
+        return _listed(name, data[name])
+    if not any(isinstance(data.get(name), str) for name in TEXT_FIELDS):
+        names = ", ".join(f'"{str(name)[:40]}"' for name in list(data)[:10])
+        raise FileUnreadable(f"is of an unknown form: none of its fields has segments or a text ({names})")
+    return _listed("", [data])
 
 
 def load_json(text: str) -> Any:  # noqa: ANN401
@@ -55,7 +59,7 @@ def load_json(text: str) -> Any:  # noqa: ANN401
 
 
 def _load_row(text: str) -> object:
-    """Return the row, or its error for ``_add_rows`` to record in order."""
+    """Return the row, or its error for ``parse_rows`` to record in order."""
     try:
         return load_json(text)
     except RowRejected as error:
@@ -70,39 +74,35 @@ def _recording(data: Mapping[str, Any], entries: list[Any]) -> ParsedFile:
         try:
             if not isinstance(entry, Mapping):
                 raise RowRejected("is not a JSON object")  # noqa: TRY301
-            segments.append(json_rows.parse_segment(entry).segment)
+            row = json_rows.parse_segment(entry)
+            segments.append(row.segment)
+            parsed.remark_left_out(f"segments[{n}]", row.left_out)
         except RowRejected as error:
             parsed.reject_segment(f"segments[{n}]", error)
 
-    def usable(value: Callable[[], Value], default: Value) -> Value:
-        # A field that describes the recording is no reason to lose what was said.
-        try:
-            return value()
-        except RowRejected as error:
-            parsed.remark("", f"{error}; left out")
-            return default
-
+    fields = json_rows.OptionalFields(data)
     facts = TranscriptIn(
-        job_id=usable(lambda: json_rows.text(data, "job_id", "transcript_id")[:MAX_JOB_ID_CHARS], ""),
-        session_id=usable(lambda: json_rows.text(data, "session_id"), ""),
-        title=usable(lambda: json_rows.text(data, "title"), ""),
-        full_text=usable(lambda: json_rows.text(data, "full_text", "text"), ""),
-        duration_secs=usable(lambda: json_rows.number(data, "audio_duration", "duration"), None),
-        recorded_at=usable(lambda: json_rows.time_field(data), None),
+        job_id=fields.text(*json_rows.JOB_FIELDS)[:MAX_JOB_ID_CHARS],
+        session_id=fields.text("session_id"),
+        title=fields.text("title"),
+        full_text=fields.text("full_text", "text"),
+        duration_secs=fields.number("audio_duration", "duration"),
+        recorded_at=fields.time(),
         segments=tuple(segments),
     )
+    parsed.remark_left_out("", fields.left_out)
     if segments:
         parsed.transcripts.append(facts)
     return parsed
 
 
 def _listed(name: str, entries: list[Any]) -> ParsedFile:
+    return parse_rows((f"{name}[{n}]", entry) for n, entry in enumerate(entries))
+
+
+def parse_rows(entries: Iterable[tuple[str, object]]) -> ParsedFile:
+    """Parse rows, or the errors that took their places; each comes with the place that a problem names."""
     parsed = ParsedFile()
-    _add_rows(((f"{name}[{n}]", entry) for n, entry in enumerate(entries)), parsed)
-    return parsed
-
-
-def _add_rows(entries: Iterable[tuple[str, object]], parsed: ParsedFile) -> None:
     # Rows of several recordings may be interleaved in one file.
     by_job: dict[tuple[str, str], list[SegmentRow]] = {}
     for where, entry in entries:
@@ -114,12 +114,14 @@ def _add_rows(entries: Iterable[tuple[str, object]], parsed: ParsedFile) -> None
             is_silence = isinstance(error, WithoutText) and isinstance(entry, Mapping) and json_rows.is_segment(entry)
             parsed.reject_segment(where, error if is_silence else RowRejected(str(error)))
             continue
+        parsed.remark_left_out(where, row.left_out)
         if isinstance(row, SegmentRow):
             # Rows without a job are one recording for each session of the file.
             by_job.setdefault((row.job_id, "" if row.job_id else row.session_id), []).append(row)
         else:
-            parsed.notes.append(row)
+            parsed.notes.append(row.note)
     parsed.transcripts += [_transcript(job_id, segments) for (job_id, _), segments in by_job.items()]
+    return parsed
 
 
 def _transcript(job_id: str, segments: list[SegmentRow]) -> TranscriptIn:

@@ -3,10 +3,10 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from chat.rag.ingest.dates import moment_of
 from chat.rag.ingest.parsed_file import RowRejected, checked_text
@@ -16,46 +16,82 @@ from chat.rag.sources import MEMORY, SEGMENT
 
 Row = Mapping[str, Any]
 NOTE_FIELDS = ("body", "title", "memory_id", "content")
-SEGMENT_FIELDS = (
-    "speaker",
-    "start",
-    "start_time",
-    "end",
-    "end_time",
-    "emotion",
-    "job_id",
-    "transcript_id",
-    "segment_id",
-)
+SPEAKER_FIELDS = ("speaker", "speaker_name", "speaker_label", "speaker_id")
+START_FIELDS = ("start", "start_time", "startTime", "start_secs")
+END_FIELDS = ("end", "end_time", "endTime", "end_secs")
+JOB_FIELDS = ("job_id", "transcript_id")  # a session is no recording: it may have several
+SEGMENT_FIELDS = (*SPEAKER_FIELDS, *START_FIELDS, *END_FIELDS, *JOB_FIELDS, "emotion", "segment_id")
 TIME_FIELDS = ("created_at", "recorded_at", "said_at", "timestamp", "time", "date")
 CLOCK = re.compile(r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2}(?:[.,]\d{1,9})?)")
-JOB_FIELDS = ("job_id", "transcript_id")  # a session is no recording: it may have several
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class SegmentRow:
-    """A segment with the job id that it names (empty: the file is the recording) and its time, if any."""
+    """A segment with the job id that it names (empty: the file is the recording) and its time, if any.
+
+    ``left_out`` has a sentence for each unusable field.
+    """
 
     segment: SegmentIn
     job_id: str
     session_id: str
     title: str
     moment: datetime | None
+    left_out: tuple[str, ...] = ()
 
 
-def parse_row(row: object) -> SegmentRow | NoteIn:
+@dataclass(frozen=True)
+class NoteRow:
+    """A note; ``left_out`` as in SegmentRow."""
+
+    note: NoteIn
+    left_out: tuple[str, ...] = ()
+
+
+class OptionalFields:
+    """Fields of an object beside its text; an unusable one is left out and named in ``left_out``."""
+
+    def __init__(self, facts: Row) -> None:
+        self.facts = facts
+        self.left_out: list[str] = []
+
+    def text(self, *names: str) -> str:
+        return self._usable(lambda: text(self.facts, *names), "")
+
+    def number(self, *names: str) -> float | None:
+        return self._usable(lambda: number(self.facts, *names), None)
+
+    def mapping(self, name: str) -> Mapping[str, Any]:
+        return self._usable(lambda: mapping(self.facts, name), {})
+
+    def time(self) -> datetime | None:
+        return self._usable(lambda: time_field(self.facts), None)
+
+    def _usable(self, value: Callable[[], Value], default: Value) -> Value:
+        # A field that describes a text is no reason to lose it.
+        try:
+            return value()
+        except RowRejected as error:
+            self.left_out.append(f"{error}; left out")
+            return default
+
+
+def parse_row(row: object) -> SegmentRow | NoteRow:
     """Parse a segment or a note. Raises RowRejected."""
     if not isinstance(row, Mapping):
         raise RowRejected("is not a JSON object")
     facts = _facts(row)
     if is_segment(row):
         return parse_segment(facts)
-    return NoteIn(
-        title=text(facts, "title"),
+    fields = OptionalFields(facts)
+    note = NoteIn(
+        title=fields.text("title"),
         body=checked_text(text(facts, "body", "text", "content")),
-        metadata=mapping(row, "metadata"),
-        created_at=time_field(facts),
+        metadata=fields.mapping("metadata"),
+        created_at=fields.time(),
     )
+    return NoteRow(note, tuple(fields.left_out))
 
 
 def _facts(row: Row) -> Row:
@@ -66,22 +102,23 @@ def _facts(row: Row) -> Row:
 
 def parse_segment(facts: Row) -> SegmentRow:
     """Parse a segment. Raises RowRejected."""
-    start, moment = number(facts, "start", "start_time"), time_field(facts)
+    fields = OptionalFields(facts)
+    start, moment = fields.number(*START_FIELDS), fields.time()
     segment = SegmentIn(
-        text=checked_text(text(facts, "text", "content", "body")),
-        speaker=text(facts, "speaker", "speaker_name"),
+        text=checked_text(text(facts, "text", "content", "body", "transcript")),
+        speaker=fields.text(*SPEAKER_FIELDS),
         start_secs=start,
-        end_secs=number(facts, "end", "end_time"),
-        emotion=text(facts, "emotion"),
-        emotion_confidence=number(facts, "emotion_confidence"),
-        emotion_scores=mapping(facts, "emotion_scores"),
-        audio_metrics=mapping(facts, "audio_metrics"),
+        end_secs=fields.number(*END_FIELDS),
+        emotion=fields.text("emotion"),
+        emotion_confidence=fields.number("emotion_confidence"),
+        emotion_scores=fields.mapping("emotion_scores"),
+        audio_metrics=fields.mapping("audio_metrics"),
         # Beside an offset the time is that of the recording, alone it is that of the segment.
         said_at=moment if start is None else None,
     )
-    return SegmentRow(
-        segment, text(facts, *JOB_FIELDS)[:MAX_JOB_ID_CHARS], text(facts, "session_id"), text(facts, "title"), moment
-    )
+    job_id = fields.text(*JOB_FIELDS)[:MAX_JOB_ID_CHARS]
+    session_id, title = fields.text("session_id"), fields.text("title")
+    return SegmentRow(segment, job_id, session_id, title, moment, tuple(fields.left_out))
 
 
 def is_segment(row: Row) -> bool:
@@ -123,7 +160,8 @@ def _number_in(text: str) -> float | None:
         hours, minutes, secs = clock.groups()
         return int(hours or 0) * 3600 + int(minutes) * 60 + float(secs.replace(",", "."))
     try:
-        return float(text)
+        # Google writes "1.400s"; tables of many countries have a decimal comma.
+        return float(text.strip().removesuffix("s").replace(",", "."))
     except ValueError:
         return None
 

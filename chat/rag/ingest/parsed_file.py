@@ -1,6 +1,8 @@
 """Result of a parser. The importer fills in dates, titles and ids that the file does not give."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from chat.rag.limits import MAX_TEXT_CHARS
 from chat.rag.records import NoteIn, SegmentIn, TranscriptIn
@@ -19,6 +21,10 @@ class ImportProblem:
 
 class FileUnreadable(Exception):
     """Nothing of the file can be imported, for the reason in the text."""
+
+
+class NothingToImport(FileUnreadable):
+    """The file can be read, and is empty."""
 
 
 class RowRejected(Exception):
@@ -48,10 +54,17 @@ class ParsedFile:
     def remark(self, where: str, text: str) -> None:
         self.remarks.append(ImportProblem(where, text))
 
-    def add_recording(self, segments: list[SegmentIn]) -> None:
-        """Add a transcript of which only the segments are known."""
+    def remark_left_out(self, where: str, sentences: Iterable[str]) -> None:
+        for sentence in sentences:
+            self.remark(where, sentence)
+
+    def add_recording(self, segments: list[SegmentIn], *, title: str = "", recorded_at: datetime | None = None) -> None:
+        """Add a transcript without an id; it began with its first message, where these have times."""
+        times = [segment.said_at for segment in segments if segment.said_at]
         if segments:
-            self.transcripts.append(TranscriptIn(job_id="", segments=tuple(segments)))
+            begin = recorded_at or min(times, default=None)
+            transcript = TranscriptIn(job_id="", segments=tuple(segments), title=title, recorded_at=begin)
+            self.transcripts.append(transcript)
 
 
 def checked_text(text: str) -> str:

@@ -1,10 +1,12 @@
-"""Parser of Markdown and plain text: prose becomes notes, lines with speaker labels become a transcript."""
+"""Parser of Markdown and plain text: prose becomes notes, lines with speakers or times become a transcript."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 from chat.rag.ingest.dates import moment_of
+from chat.rag.ingest.front_matter import read_front_matter
 from chat.rag.ingest.paragraphs import Paragraph, paragraphs, split_lines
 from chat.rag.ingest.parsed_file import ParsedFile, RowRejected, checked_text, line
 from chat.rag.ingest.speaker_labels import SpeakerLabels
@@ -12,74 +14,100 @@ from chat.rag.records import NoteIn, SegmentIn
 
 _HEADING = re.compile(r" {0,3}(#{1,6})\s+(.*?)(?:\s+#+)?\s*")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
-_FACT = re.compile(r"(title|date|created(?:_at)?)\s*:\s*(.+)", re.IGNORECASE)
-_FRONT_MATTER_END = ("---", "...")
-MAX_FRONT_MATTER_LINES = 100
+# The head of minutes, above what was said.
+_DATE_LINE = re.compile(r"\W*(?:date|datum|fecha|data|日期|日時|التاريخ|дата)\W*[:\uff1a]\W*(.+?)\W*", re.IGNORECASE)
+MAX_HEAD_LINES = 10
 
 
 @dataclass
 class Section(Paragraph):
-    """Lines below a heading; ``title`` joins the headings above them."""
+    """Lines below ``heading``; ``title`` joins it with the headings above."""
 
+    heading: str = ""
     title: str = ""
 
 
 def parse_markdown(text: str) -> ParsedFile:
-    """Parse a note per heading with text; ``title`` and ``date`` of the front matter apply to all of them."""
+    """Parse a note per heading with text, or a transcript; title and date of the front matter apply to all."""
     lines = split_lines(text)
-    facts, begin = _front_matter(lines)
+    head = read_front_matter(lines)
+    sections = list(_sections(lines, head.n_lines, head.title))
+    labels = _labels(content for section in sections for content in section.lines)
     parsed = ParsedFile()
-    for section in _sections(lines, begin, facts.get("title", "")):
-        _add_note(parsed, section, title=section.title, date=facts.get("date"))
+    if labels is None:
+        for section in sections:
+            _add_note(parsed, section, title=section.title, date=head.moment)
+        return parsed
+    headings = [section.heading for section in sections if section.heading]
+    title = head.title or next(iter(headings), "")
+    segments = []
+    for section in sections:
+        if section.heading not in ("", title):
+            segments.append(SegmentIn(text=section.heading))
+        segments += _segments(parsed, _blocks_of(section), labels)
+    parsed.add_recording(segments, title=title, recorded_at=head.moment or _date_in(lines[head.n_lines :]))
     return parsed
 
 
 def parse_text(text: str) -> ParsedFile:
-    """Parse a note per paragraph, or a transcript without times when most lines begin with a speaker."""
+    """Parse a note per paragraph, or a transcript when most lines begin with a speaker or a time."""
     parsed = ParsedFile()
     blocks = list(paragraphs(text))
     lines = [content for block in blocks for content in block.lines]
-    labels = SpeakerLabels(lines)
-    # A single line with a colon is more often a note than a conversation.
-    if len(lines) > 1 and labels.are_rule and labels.names:
-        parsed.add_recording(_segments(parsed, blocks, labels))
+    labels = _labels(lines)
+    if labels:
+        parsed.add_recording(_segments(parsed, blocks, labels), recorded_at=_date_in(lines))
     else:
         for block in blocks:
             _add_note(parsed, block)
     return parsed
 
 
-def _add_note(parsed: ParsedFile, block: Paragraph, *, title: str = "", date: str | None = None) -> None:
+def _labels(lines: Iterable[str]) -> SpeakerLabels | None:
+    """Return the speakers of a conversation, None for prose."""
+    lines = [content for content in lines if content.strip()]
+    labels = SpeakerLabels(lines)
+    # A single line with a colon is more often a note than a conversation.
+    return labels if len(lines) > 1 and labels.divide else None
+
+
+def _add_note(parsed: ParsedFile, block: Paragraph, *, title: str = "", date: datetime | None = None) -> None:
     if not block.text:
         return  # a heading that contains only further headings
     try:
-        parsed.notes.append(NoteIn(title=title, body=checked_text(block.text), created_at=moment_of(date)))
+        parsed.notes.append(NoteIn(title=title, body=checked_text(block.text), created_at=date))
     except RowRejected as error:
         parsed.reject(line(block.number), f"the note {error}")
 
 
-def _segments(parsed: ParsedFile, blocks: list[Paragraph], labels: SpeakerLabels) -> list[SegmentIn]:
+def _segments(parsed: ParsedFile, blocks: Iterable[Paragraph], labels: SpeakerLabels) -> list[SegmentIn]:
     segments = []
-    for block in blocks:
-        for speaker, utterance in labels.utterances(block.text):
-            try:
-                segments.append(SegmentIn(text=checked_text(utterance), speaker=speaker))
-            except RowRejected as error:
-                parsed.reject(line(block.number), f"the paragraph {error}")
+    for utterance in labels.utterances(blocks):
+        try:
+            segments.append(
+                SegmentIn(
+                    text=checked_text(utterance.text),
+                    speaker=utterance.speaker,
+                    start_secs=utterance.start_secs,
+                    end_secs=utterance.end_secs,
+                    said_at=utterance.said_at,
+                )
+            )
+        except RowRejected as error:
+            parsed.reject_segment(line(utterance.number), type(error)(f"the paragraph {error}"))
     return segments
 
 
-def _front_matter(lines: list[str]) -> tuple[dict[str, str], int]:
-    """Return title and date of a leading ``---`` block, and the index of the first line after it."""
-    if not lines or lines[0].strip() != "---":
-        return {}, 0
-    head = enumerate(lines[1:MAX_FRONT_MATTER_LINES], start=1)
-    end = next((n for n, content in head if content.strip() in _FRONT_MATTER_END), None)
-    if end is None:
-        return {}, 0
-    matches = (_FACT.fullmatch(content.strip()) for content in lines[1:end])
-    facts = {("title" if m[1].lower() == "title" else "date"): m[2].strip().strip("\"'") for m in matches if m}
-    return facts, end + 1
+def _date_in(lines: list[str]) -> datetime | None:
+    """Return the date that the head of minutes names."""
+    matches = (_DATE_LINE.fullmatch(content) for content in lines[:MAX_HEAD_LINES])
+    return next(filter(None, (moment_of(match[1]) for match in matches if match)), None)
+
+
+def _blocks_of(section: Section) -> Iterator[Paragraph]:
+    for block in paragraphs("\n".join(section.lines)):
+        # The heading is on the line before the first one.
+        yield Paragraph(section.number + block.number - (not section.heading), block.lines)
 
 
 def _sections(lines: list[str], begin: int, title: str) -> Iterator[Section]:
@@ -96,5 +124,5 @@ def _sections(lines: list[str], begin: int, title: str) -> Iterator[Section]:
         yield section
         level = len(heading[1])
         above = [*above[:level], *[""] * (level - len(above)), heading[2].strip()]
-        section = Section(number, title=" / ".join(part for part in above if part))
+        section = Section(number, heading=heading[2].strip(), title=" / ".join(part for part in above if part))
     yield section

@@ -1,61 +1,113 @@
-"""Speaker labels at the beginning of lines: ``Sarah: text`` and ``[Sarah] text``.
+"""Speakers and times of the lines of one file.
 
-A colon is not always a label ("Note: bring cake"): a name counts when it occurs again, or when most lines have one.
+A colon is not always a label ("Note: bring cake"): a name counts when it occurs again, when it stands beside a time, or
+when most lines have a label.
 """
 
-import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import zip_longest
 
-MAX_NAME_WORDS = 5
-PARTICLES = {"al", "bin", "da", "de", "den", "der", "di", "du", "la", "le", "van", "von", "y"}
-# What recognisers and note takers write where names are.
-NO_NAMES = frozenset(
-    """music applause laughter laughs silence inaudible crosstalk noise cheering coughs pause musik applaus gelächter
-    beifall música aplausos risas musique applaudissements rires date time attendees participants present subject agenda
-    location duration recording transcript note notes topic title summary datum teilnehmer anwesend ort thema fecha
-    asistentes lieu participantes présents objet""".split()  # noqa: SIM905  a column of quotes reads worse
-)
-_LABEL = re.compile(r"\s*(?:[-\u2013>]+\s*)?(?:\[([^\[\]\n]{1,60})\]:?|([^:\uff1a\n]{1,60})[:\uff1a])\s+(?=\S)")
+from chat.rag.ingest.line_labels import Label, label_of
+from chat.rag.ingest.paragraphs import Paragraph
+from chat.rag.numeric_dates import is_day_first
+
+
+@dataclass
+class Utterance:
+    """Lines of one speaker in one block, of which ``number`` is the first line; times are those of the label."""
+
+    number: int
+    speaker: str
+    lines: list[str] = field(default_factory=list)
+    start_secs: float | None = None
+    end_secs: float | None = None
+    said_at: datetime | None = None
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.lines).split())
+
+    @property
+    def has_time(self) -> bool:
+        return self.start_secs is not None or self.said_at is not None
 
 
 class SpeakerLabels:
     """Names of the speakers in the lines of one file."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        names = [_name(line) for line in lines]
-        counts = Counter(name for name in names if name)
+        labels = [label_of(line) for line in lines]
+        # "10:30 Coffee" names a speaker only above what that one said.
+        for number, (label, below) in enumerate(zip_longest(labels, labels[1:])):
+            if label and label.may_be_hour and not label.rest and (below or number + 1 == len(labels)):
+                labels[number] = None
+        present = [label for label in labels if label]
+        counts = Counter(label.name for label in present if label.name)
+        # Times alone divide a text that has them in order; others are part of it.
+        starts = [label.start_secs for label in present if label.start_secs is not None]
+        self.are_ordered = len(starts) > 1 and starts == sorted(starts)
+        n_labelled = sum(1 for label in present if label.name or label.date or self.are_ordered) + _n_below(labels)
         # Also true for a file of a single line, whose label is the only evidence.
-        self.are_rule = 2 * counts.total() >= len(names) > 0
+        self.are_rule = 2 * n_labelled >= len(labels) > 0
         self.names = {name for name, n in counts.items() if n > 1 or self.are_rule}
+        self.names |= {label.name for label in present if label.has_time and label.rest and label.name}
+        self.day_first = is_day_first(label.date for label in present if label.date)
 
-    def utterances(self, text: str) -> list[tuple[str, str]]:
-        """Return (speaker, text) of each utterance; lines without a label continue the previous one."""
-        utterances: list[tuple[str, list[str]]] = []
-        for line in text.split("\n"):
-            name = _name(line)
-            if name in self.names:
-                utterances.append((name, [_LABEL.sub("", line, count=1)]))
-            elif utterances:
-                utterances[-1][1].append(line)
-            else:
-                utterances.append(("", [line]))
-        return [(name, " ".join(" ".join(lines).split())) for name, lines in utterances]
+    @property
+    def divide(self) -> bool:
+        """Tell whether the lines are a conversation, or a text with times."""
+        return self.are_rule and (bool(self.names) or self.are_ordered)
+
+    def utterances(self, blocks: Iterable[Paragraph]) -> list[Utterance]:
+        """Divide the lines; those without a label continue the previous ones of their block.
+
+        A label with a time, and one without a text beside it, count for the following blocks, too.
+        """
+        utterances: list[Utterance] = []
+        for block in blocks:
+            is_continued = bool(utterances) and (utterances[-1].has_time or not utterances[-1].lines)
+            for content in block.lines:
+                label = self._counting(content)
+                if label:
+                    utterances.append(self._begun(label, block.number))
+                elif not utterances or not is_continued:
+                    utterances.append(Utterance(block.number, "", [content]))
+                elif utterances[-1].lines and utterances[-1].number != block.number:
+                    last = utterances[-1]
+                    utterances.append(
+                        Utterance(block.number, last.speaker, [content], last.start_secs, last.end_secs, last.said_at)
+                    )
+                else:
+                    utterances[-1].lines.append(content)
+                is_continued = True
+        return [_with_text(utterance) for utterance in utterances]
+
+    def _counting(self, content: str) -> Label | None:
+        label = label_of(content)
+        if label is None or (label.name not in self.names if label.name else not (self.are_ordered or label.date)):
+            return None
+        return label
+
+    def _begun(self, label: Label, number: int) -> Utterance:
+        rest = [label.rest] if label.rest else []
+        said_at = label.said_at(day_first=self.day_first)
+        return Utterance(number, label.name, rest, label.start_secs, label.end_secs, said_at)
 
 
-def _name(line: str) -> str:
-    """Return the name that labels the line, "" without one."""
-    match = _LABEL.match(line)
-    if match is None:
-        return ""
-    words = (match[1] or match[2]).split()
-    name = " ".join(words)
-    if name.casefold() in NO_NAMES:
-        return ""
-    if not 1 <= len(words) <= MAX_NAME_WORDS or not name[0].isalpha():
-        return ""
-    if re.fullmatch(r"(?i)speaker[ _-]?\w{1,3}", name):
-        return name
-    # Scripts without upper case have no lower case either.
-    is_capitalised = all(not word[0].islower() or word in PARTICLES for word in words) and not words[-1][0].islower()
-    return name if is_capitalised else ""
+def _n_below(labels: Sequence[Label | None]) -> int:
+    """Count the lines that belong to a label on a line of its own."""
+    n_lines, is_below = 0, False
+    for label in labels:
+        is_below = not label.rest if label else is_below
+        n_lines += is_below and label is None
+    return n_lines
+
+
+def _with_text(utterance: Utterance) -> Utterance:
+    """Return the utterance; a "name" beside a time that nothing follows is what was said."""
+    if not utterance.lines and utterance.has_time:
+        utterance.lines, utterance.speaker = [utterance.speaker], ""
+    return utterance

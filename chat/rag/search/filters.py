@@ -7,8 +7,9 @@ from django.db import connection
 
 from chat.rag.models import SHARED
 from chat.rag.query import RetrievalQuery
-from chat.rag.search.time_expressions import DateSpan
+from chat.rag.search.calendar_spans import DateSpan
 from chat.rag.vectors.snapshot import Mask, VectorSnapshot
+from chat.rag.words import bare
 
 RECENT_TRANSCRIPTS = (
     "SELECT id FROM memory_transcript WHERE owner IN (%s, %s) ORDER BY created_at DESC, id DESC LIMIT %s"
@@ -29,7 +30,9 @@ def allowed_rows(snapshot: VectorSnapshot, query: RetrievalQuery) -> Mask:
     if query.kind is not None:
         allowed &= snapshot.has("kind", [query.kind])
     if filters.speakers:
-        allowed &= snapshot.has("speaker", {name.casefold().strip() for name in filters.speakers})
+        # Accents and their forms in Unicode are written differently by recognisers and callers.
+        names = {bare(name).strip() for name in filters.speakers}
+        allowed &= snapshot.has("speaker", [text for text in snapshot.codes.by_text if bare(text) in names])
     zone = query.now.tzinfo or UTC
     if filters.start_date is not None:
         allowed &= snapshot.columns.said_at >= _moment("start_date", filters.start_date, zone).timestamp()

@@ -6,22 +6,27 @@ exclude none.
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC
+from typing import Any
 
 import numpy as np
 from django.conf import settings
 from django.db import DatabaseError
 from numpy.typing import NDArray
 
+from chat.rag.models import Passage
 from chat.rag.query import RetrievalQuery, RetrievalResult
 from chat.rag.search import fulltext, results
 from chat.rag.search.filters import FilterError, allowed_rows, in_span
 from chat.rag.search.fulltext import Matches
+from chat.rag.search.negation import asks_for_a_negation, negates
 from chat.rag.search.ordering import Points, best
 from chat.rag.search.query_understanding import QueryHints, understand_query, without_speakers
-from chat.rag.search.relevance import related
+from chat.rag.search.relevance import relevance
 from chat.rag.search.results import Hit
+from chat.rag.sources import Source
 from chat.rag.vectors import embedding
 from chat.rag.vectors.embedding import Vectors
 from chat.rag.vectors.index import VectorIndex
@@ -35,7 +40,7 @@ MIN_DEPTH = 200  # rows that are read for the answer at least, since duplicates 
 # Parts of a score beside the similarity, which is 0 for unrelated texts and 1 for equal ones. Tuned with
 # bench.retrieval on the half that it does not report; the figures are flat around these values.
 WEIGHT_TEXT = 0.85
-GAIN_HINTED, GAIN_NEWEST, GAIN_RECENT = 0.2, 1.0, 0.03
+GAIN_HINTED, GAIN_NEWEST, GAIN_RECENT, GAIN_NEGATED = 0.2, 1.0, 0.03, 0.5
 # Distance from the best score within which rows count as equally good for a question about the latest.
 NEAR = 0.3
 MIN_SIMILARITY = 0.001  # of a row that is compared at all: an unfiltered search returns it, last
@@ -99,15 +104,20 @@ class Rankings:
             scores[newest] += GAIN_NEWEST * 0.5 ** np.arange(len(newest))
         return scores / BEST_SCORE
 
-    def hits(self, snapshot: VectorSnapshot, scores: Points, rows: Rows) -> list[Hit]:
-        """Return ``rows`` as hits, with None for a search that did not return the row."""
-        parts = []
-        for part_rows, part_scores in (self.vector, self.text):
+    def hits(self, snapshot: VectorSnapshot, scores: Points, rows: Rows, more: Mapping[str, NDArray[Any]]) -> list[Hit]:
+        """Return ``rows`` as hits, with None for a search that did not return the row, and with ``more`` parts."""
+        parts: dict[str, list[float | None]] = {}
+        for name, (part_rows, part_scores) in (("vector", self.vector), ("text", self.text)):
             by_row = np.full(len(snapshot), np.nan, np.float32)
             by_row[part_rows] = part_scores
-            parts.append([None if np.isnan(score) else score for score in by_row[rows].tolist()])
-        ids, recency = snapshot.columns.id[rows].tolist(), self.recency[rows].tolist()
-        return [Hit(*values) for values in zip(ids, scores[rows].tolist(), *parts, recency, strict=True)]
+            parts[name] = [None if np.isnan(score) else score for score in by_row[rows].tolist()]
+        for name, column in (("recency", self.recency), *more.items()):
+            parts[name] = column[rows].tolist()
+        ids, points = snapshot.columns.id[rows].tolist(), scores[rows].tolist()
+        return [
+            Hit(pk, score, {name: values[number] for name, values in parts.items()})
+            for number, (pk, score) in enumerate(zip(ids, points, strict=True))
+        ]
 
 
 def search(query: RetrievalQuery) -> RetrievalResult:
@@ -141,13 +151,38 @@ def _search(query: RetrievalQuery) -> RetrievalResult:
     hinted = _hinted_rows(query, snapshot, allowed, hints)
     scores = rankings.scores(snapshot, hints, hinted)
     is_candidate = allowed & (scores > 0)
-    if query.only_related:
-        is_candidate &= related(query.text, len(snapshot), rankings.vector, rankings.words, hints, hinted)
-    rows = np.flatnonzero(is_candidate)
+    judged = relevance(query.text, len(snapshot), rankings.vector, rankings.words, hints, hinted)
+    is_kept = is_candidate & judged.mask if query.only_related else is_candidate
     depth = max(MIN_DEPTH, 2 * top_k)
-    order = best(rows, scores[rows], 2 * depth)
-    sources = results.sources(rankings.hits(snapshot, scores, order), top_k, with_neighbours=query.with_neighbours)
-    return RetrievalResult(sources=tuple(sources), understood=hints.as_dict(), note=note)
+    order = best(np.flatnonzero(is_kept), scores[is_kept], 2 * depth)
+    if asks_for_a_negation(query.text):
+        scores[_negating(snapshot, order)] += GAIN_NEGATED / BEST_SCORE
+        order = best(order, scores[order], len(order))
+    more: dict[str, NDArray[Any]] = {
+        "hints": np.sum([GAIN_HINTED * len(hinted) ** -0.5 * mask for mask in hinted], axis=0)
+        if hinted
+        else np.zeros(len(snapshot)),
+        "evidence": judged.evidence,
+        "floor": np.full(len(snapshot), judged.floor),
+    }
+    sources = results.sources(
+        rankings.hits(snapshot, scores, order, more), top_k, with_neighbours=query.with_neighbours
+    )
+    rejected: list[Source] = []
+    if query.n_rejected:
+        is_rejected = is_candidate & ~is_kept
+        below = best(np.flatnonzero(is_rejected), scores[is_rejected], query.n_rejected)
+        rejected = results.sources(
+            rankings.hits(snapshot, scores, below, more), query.n_rejected, with_neighbours=False
+        )
+    return RetrievalResult(sources=tuple(sources), rejected=tuple(rejected), understood=hints.as_dict(), note=note)
+
+
+def _negating(snapshot: VectorSnapshot, rows: Rows) -> Rows:
+    """Return those of ``rows`` whose text negates."""
+    texts = Passage.objects.filter(pk__in=snapshot.columns.id[rows].tolist()).values_list("pk", "text")
+    ids = np.array([pk for pk, text in texts if negates(text)], np.int64)
+    return snapshot.rows_of(ids)[0]
 
 
 def _question_vector(text: str, snapshot: VectorSnapshot, hints: QueryHints) -> Vectors | None:

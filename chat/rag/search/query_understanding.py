@@ -5,21 +5,13 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
+from chat.rag.search.calendar_spans import DateSpan
+from chat.rag.search.emotion_words import EMOTION_WORDS, labels_in
 from chat.rag.search.terms import STOP_WORDS, WORD, subject_words, words
 from chat.rag.search.time_expressions import WORDS as TIME_WORDS
-from chat.rag.search.time_expressions import DateSpan, is_about_the_latest, span_in
+from chat.rag.search.time_expressions import is_about_the_latest, time_in
 from chat.rag.words import IS_UNSPACED
 
-# Label of an emotion -> the words that questions and recognisers use for it.
-EMOTION_WORDS = {
-    "angry": ("angry", "anger", "mad", "furious", "annoyed", "irritated"),
-    "sad": ("sad", "sadness", "unhappy", "depressed", "disappointed"),
-    "happy": ("happy", "happiness", "joy", "joyful", "glad", "pleased", "cheerful", "delighted", "excited"),
-    "fear": ("fear", "fearful", "afraid", "scared", "anxious", "worried", "nervous", "frightened"),
-    "surprise": ("surprise", "surprised", "astonished", "amazed", "shocked"),
-    "disgust": ("disgust", "disgusted", "appalled"),
-    "calm": ("calm", "relaxed"),
-}
 HINT_WORDS = STOP_WORDS.union(TIME_WORDS, *EMOTION_WORDS.values(), ("sound", "sounded", "feel", "felt"))
 
 
@@ -52,14 +44,15 @@ class QueryHints:
 def understand_query(text: str, *, today: date, speakers: Iterable[str], emotions: Iterable[str]) -> QueryHints:
     """Read the hints of ``text``; ``speakers`` and ``emotions`` are those that occur in the searched rows."""
     question_words = set(words(text))
-    synonyms = {name for forms in EMOTION_WORDS.values() if question_words.intersection(forms) for name in forms}
+    named = time_in(text, today)
+    synonyms = labels_in(text)
     hints = QueryHints(
-        span=span_in(text, today),
+        span=named.span if named else None,
         is_latest=is_about_the_latest(text),
         speakers=tuple(_speakers_in(text, speakers)),
         emotions=tuple(sorted(emotion for emotion in emotions if emotion and emotion in synonyms | question_words)),
     )
-    hint_words = HINT_WORDS.union(*map(words, hints.speakers))
+    hint_words = HINT_WORDS.union(*map(words, (*hints.speakers, named.text if named else "")))
     subject = [word for word in subject_words(text) if word not in hint_words and not word.isdigit()]
     return replace(hints, has_no_subject=(bool(hints.as_dict()) and not subject))
 

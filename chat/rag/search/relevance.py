@@ -1,5 +1,7 @@
 """Relevance threshold: drops rows unrelated to the question, which in a small store may be the best ones."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from django.conf import settings
 
@@ -17,22 +19,31 @@ WEIGHT_SHARE, GAIN_HINTED = 0.5, 0.15
 RISE, RISE_FROM, FEWEST, MOST = 0.11, 60, 10, 10_000
 
 
-def related(
+@dataclass(frozen=True)
+class Relevance:
+    """``mask``: the related rows. They have at least ``floor`` of ``evidence``, or another reason."""
+
+    mask: Mask
+    evidence: Scores
+    floor: float = 0.0
+
+
+def relevance(
     text: str, n_rows: int, vector: tuple[Rows, Scores], words: Matches, hints: QueryHints, hinted: list[Mask]
-) -> Mask:
-    """Return the rows that are similar, match half of the word weight, or contain a name of the question.
+) -> Relevance:
+    """Find the rows that are similar, match half of the word weight, or contain a name of the question.
 
     For a question without a subject ("What did Sarah say yesterday?") all rows that its hints point to are related;
     to thanks and greetings none is.
     """
+    evidence = np.zeros(n_rows, np.float32)
     if hints.has_no_subject:
         every: Mask = np.ones(n_rows, np.bool_)
-        return np.logical_or.reduce(hinted) if hinted else every
+        return Relevance(np.logical_or.reduce(hinted) if hinted else every, evidence)
     mask, is_compared = np.zeros(n_rows, np.bool_), np.zeros(n_rows, np.bool_)
     rows, similarities = vector
     matched, shares = words.hits
     has_subject = bool(subject_words(text))  # thanks and greetings have none
-    evidence = np.zeros(n_rows, np.float32)
     evidence[rows] = similarities
     is_compared[rows] = True
     if has_subject:
@@ -42,9 +53,10 @@ def related(
         mask[matched[enough & words.in_text[matched]]] = True
     for hinted_rows in hinted:
         evidence[hinted_rows] += GAIN_HINTED
+    floor = _floor(len(rows))
     if has_subject or settings.RAG_MIN_SIMILARITY < 0:
-        mask |= is_compared & (evidence >= _floor(len(rows)))
-    return mask
+        mask |= is_compared & (evidence >= floor)
+    return Relevance(mask, evidence, floor)
 
 
 def _floor(n_rows: int) -> float:

@@ -1,6 +1,6 @@
 """Builds sources from hits: loads the passages, drops duplicates, adds the lines around them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from chat.rag.models import Passage
@@ -11,13 +11,11 @@ from chat.rag.sources import Source
 
 @dataclass(frozen=True)
 class Hit:
-    """A passage with its scores; ``vector`` or ``text`` is None when that search did not return it."""
+    """A passage with its score and the parts of it, by name; a search that did not return it has None."""
 
     passage_id: int
     score: float
-    vector: float | None
-    text: float | None
-    recency: float
+    parts: Mapping[str, float | None]
 
     def source(self, row: Passage, text: str) -> Source:
         """Return the passage ``row`` of this hit as a source with ``text``."""
@@ -32,7 +30,7 @@ class Hit:
             emotion=segment.emotion if segment else "",
             score=round(self.score, 6),
             doc_id=str(row.segment_id or row.note_id),
-            scores={"vector": self.vector, "text": self.text, "recency": self.recency},
+            scores=self.parts,
         )
 
 

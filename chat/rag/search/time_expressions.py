@@ -1,18 +1,37 @@
 """Time expressions of a question, relative to a given day: "yesterday", "last week", "in October", "2026-03-01".
 
-English only. Spans are whole days, both ends included.
+English; other languages are in ``times_of_languages``.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
+
+from chat.rag.numeric_dates import NUMERIC_DATE, numeric_date
+from chat.rag.search import times_of_languages
+from chat.rag.search.calendar_spans import (
+    DateSpan,
+    NamedTime,
+    day_span,
+    last_units,
+    latest_day,
+    latest_month,
+    latest_weekday,
+    month_span,
+    units_ago,
+    year_span,
+)
+from chat.rag.words import bare
 
 MONTHS = "january february march april may june july august september october november december".split()  # noqa: SIM905
 WEEKDAYS = "monday tuesday wednesday thursday friday saturday sunday".split()  # noqa: SIM905
 COUNTS = dict(zip("a one two three four five six seven eight nine ten".split(), [1, *range(1, 11)], strict=True))  # noqa: SIM905
 MONTH, WEEKDAY = "|".join(MONTHS), "|".join(WEEKDAYS)
-# A look-behind, since ``DateSpan.opened_after`` reads these words from the text before the match.
+# Without those that are names and words, too.
+ABBREVIATION = r"(?:sept|sep|feb|apr|aug|oct|nov|dec)\b\.?"
+SHORT_MONTH = rf"{MONTH}|{ABBREVIATION}|(?:jan|mar|jun|jul)\b\.?"
+OPENINGS = {"since": "since", "after": "since", "from": "since", "before": "before", "until": "until", "till": "until"}
+# A look-behind, since ``OPENER`` reads these words from the text before the match.
 OPENED = "|".join(f"(?<={word} )" for word in ("since", "before", "until", "after", "from"))
 COUNT = rf"(?P<n>\d{{1,3}}|{'|'.join(COUNTS)}|couple of|few)"
 # Words of time expressions, which name no subject.
@@ -27,37 +46,28 @@ LATEST = re.compile(
     r"|last (time|meeting|call|conversation|recording|transcript|said|heard|mentioned|word))\b",
     re.IGNORECASE,
 )
-
-
-@dataclass(frozen=True)
-class DateSpan:
-    """Days from ``start`` to ``end``; None is an open end."""
-
-    start: date | None
-    end: date | None
-
-    def opened_after(self, text: str) -> "DateSpan":
-        """Return the span with one end open when ``text`` ends with a word such as "since" or "before"."""
-        word = OPENER.search(text)
-        match word and word[1].lower():
-            case "since" | "after" | "from":
-                return DateSpan(self.start, None)
-            case "before" if self.start and self.start > date.min:
-                return DateSpan(None, self.start - timedelta(days=1))
-            case "until" | "till":
-                return DateSpan(None, self.end)
-        return self
-
+# "28.11.", as it is written in German; elsewhere such numbers are those of versions and chapters.
+DAY_AND_MONTH = re.compile(
+    r"(?:(?<=\bam )|(?<=\bab )|(?<=\bvom )|(?<=\bden )|(?<=\bdem )|(?<=\bzum ))"
+    r"(?P<day>\d{1,2})\. ?(?P<month>\d{1,2})\.(?!\d)",
+    re.IGNORECASE,
+)
 
 Reading = Callable[[re.Match[str], date], DateSpan]
 
 
 def is_about_the_latest(text: str) -> bool:
-    return bool(LATEST.search(text))
+    return bool(LATEST.search(text)) or times_of_languages.is_about_the_latest(text)
 
 
 def span_in(text: str, today: date) -> DateSpan | None:
     """Return the days that the text names, None when it names none."""
+    named = time_in(text, today)
+    return named.span if named else None
+
+
+def time_in(text: str, today: date) -> NamedTime | None:
+    """Return the days that the text names, with its words for them; None when it names none."""
     for pattern, reading in READINGS:
         for match in pattern.finditer(text):
             try:
@@ -65,22 +75,15 @@ def span_in(text: str, today: date) -> DateSpan | None:
             except (ValueError, OverflowError):  # 30 February, or a count beyond the calendar
                 continue
             # "from ... to ..." already has both ends.
-            return span if match.groupdict().get("until") else span.opened_after(text[: match.start()])
-    return None
-
-
-def _day(day: date) -> DateSpan:
-    return DateSpan(day, day)
-
-
-def _month(year: int, month: int) -> DateSpan:
-    following = date(year + month // 12, month % 12 + 1, 1)
-    return DateSpan(date(year, month, 1), following - timedelta(days=1))
-
-
-def _months_before(today: date, n_months: int) -> DateSpan:
-    number = today.year * 12 + today.month - 1 - n_months
-    return _month(number // 12, number % 12 + 1)
+            if match.groupdict().get("until"):
+                return NamedTime(span, match[0])
+            before = text[: match.start()]
+            if opener := OPENER.search(before):
+                return NamedTime(span.opened(OPENINGS[opener[1].lower()]), f"{opener[0]}{match[0]}")
+            # A date in digits stands in questions of every language.
+            opening = times_of_languages.opening(bare(before), bare(text[match.end() :]))
+            return NamedTime(span.opened(opening.end), f"{opening.before}{match[0]}{opening.after}")
+    return times_of_languages.foreign_time(text, today)
 
 
 def _iso(match: re.Match[str], today: date) -> DateSpan:
@@ -88,27 +91,34 @@ def _iso(match: re.Match[str], today: date) -> DateSpan:
     return DateSpan(first, date.fromisoformat(match["until"]) if match["until"] else first)
 
 
+def _numeric(match: re.Match[str], today: date) -> DateSpan:
+    day = numeric_date(match[0])
+    if day is None:
+        raise ValueError(match[0])
+    return day_span(day)
+
+
+def _day_and_month(match: re.Match[str], today: date) -> DateSpan:
+    return latest_day(today, int(match["month"]), int(match["day"]))
+
+
 def _named_day(match: re.Match[str], today: date) -> DateSpan:
     """ "3 March", "March 3rd, 2026"; without a year the most recent one."""
-    month = MONTHS.index((match["month"] or match["month2"]).lower()) + 1
-    day = int(match["day"] or match["day2"])
-    if match["year"]:
-        return _day(date(int(match["year"]), month, day))
-    this_year = date(today.year, month, day)
-    return _day(this_year if this_year <= today else date(today.year - 1, month, day))
+    month, day = _month_number(match["month"] or match["month2"]), int(match["day"] or match["day2"])
+    return day_span(date(int(match["year"]), month, day)) if match["year"] else latest_day(today, month, day)
 
 
 def _named_month(match: re.Match[str], today: date) -> DateSpan:
-    month = MONTHS.index(match["month"].lower()) + 1
-    if match["year"]:
-        return _month(int(match["year"]), month)
-    return _month(today.year if month <= today.month else today.year - 1, month)
+    month = _month_number(match["month"])
+    return month_span(int(match["year"]), month) if match["year"] else latest_month(today, month)
+
+
+def _month_number(name: str) -> int:
+    return next(number for number, month in enumerate(MONTHS, start=1) if month.startswith(name.lower()[:3]))
 
 
 def _weekday(match: re.Match[str], today: date) -> DateSpan:
-    """Return the most recent such weekday before today."""
-    back = (today.weekday() - WEEKDAYS.index(match["weekday"].lower())) % 7 or 7
-    return _day(today - timedelta(days=back))
+    return latest_weekday(today, WEEKDAYS.index(match["weekday"].lower()))
 
 
 def _count(word: str) -> int:
@@ -116,34 +126,15 @@ def _count(word: str) -> int:
 
 
 def _ago(match: re.Match[str], today: date) -> DateSpan:
-    n, unit = _count(match["n"]), match["unit"].lower()
-    if unit == "month":
-        return _months_before(today, n)
-    if unit == "week":
-        monday = today - timedelta(days=today.weekday() + 7 * n)
-        return DateSpan(monday, monday + timedelta(days=6))
-    return _day(today - timedelta(days=n)) if unit == "day" else DateSpan(*_year(today.year - n))
+    return units_ago(today, _count(match["n"]), match["unit"].lower())
 
 
 def _past(match: re.Match[str], today: date) -> DateSpan:
-    days = _count(match["n"]) * {"day": 1, "week": 7, "month": 30, "year": 365}[match["unit"].lower()]
-    return DateSpan(today - timedelta(days=days), today)
+    return last_units(today, _count(match["n"]), match["unit"].lower())
 
 
 def _unit(match: re.Match[str], today: date) -> DateSpan:
-    """ "this week", "last month"; a week begins on Monday."""
-    back = 0 if match["which"].lower() == "this" else 1
-    match match["unit"].lower():
-        case "week":
-            monday = today - timedelta(days=today.weekday() + 7 * back)
-            return DateSpan(monday, monday + timedelta(days=6))
-        case "month":
-            return _months_before(today, back)
-    return DateSpan(*_year(today.year - back))
-
-
-def _year(year: int) -> tuple[date, date]:
-    return date(year, 1, 1), date(year, 12, 31)
+    return units_ago(today, 0 if match["which"].lower() == "this" else 1, match["unit"].lower())
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -153,25 +144,29 @@ def _pattern(text: str) -> re.Pattern[str]:
 # In order of precision: the first match counts.
 READINGS: list[tuple[re.Pattern[str], Reading]] = [
     (_pattern(r"(?P<iso>\d{4}-\d\d-\d\d)(?:\s*(?:to|and|until|till|through|-|–)\s*(?P<until>\d{4}-\d\d-\d\d))?"), _iso),
+    (NUMERIC_DATE, _numeric),
+    (DAY_AND_MONTH, _day_and_month),
     (
         _pattern(
-            rf"(?:(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<month>{MONTH})"
-            rf"|(?P<month2>{MONTH})\s+(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?)(?:,?\s+(?P<year>\d{{4}}))?"
+            rf"(?:(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<month>{SHORT_MONTH})"
+            rf"|(?P<month2>{SHORT_MONTH})\s+(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?)(?:,?\s+(?P<year>\d{{4}}))?"
         ),
         _named_day,
     ),
-    (_pattern(rf"(?P<month>{MONTH})\s+(?P<year>\d{{4}})"), _named_month),
-    (_pattern(r"day before yesterday"), lambda _, today: _day(today - timedelta(days=2))),
-    (_pattern(r"(?:yesterday|last night)"), lambda _, today: _day(today - timedelta(days=1))),
-    (_pattern(r"(?:today|tonight|this (?:morning|afternoon|evening))"), lambda _, today: _day(today)),
+    (_pattern(rf"(?P<month>{SHORT_MONTH})\s+(?P<year>\d{{4}})"), _named_month),
+    (_pattern(r"day before yesterday"), lambda _, today: units_ago(today, 2, "day")),
+    (_pattern(r"(?:yesterday|last night)"), lambda _, today: units_ago(today, 1, "day")),
+    (_pattern(r"(?:today|tonight|this (?:morning|afternoon|evening))"), lambda _, today: day_span(today)),
     (_pattern(rf"{COUNT}\s+(?P<unit>day|week|month|year)s?\s+ago"), _ago),
     (_pattern(rf"(?:last|past|previous)\s+{COUNT}\s+(?P<unit>day|week|month|year)s?"), _past),
     (_pattern(r"(?P<which>this|last|past|previous)\s+(?P<unit>week|month|year)"), _unit),
     (_pattern(rf"(?:(?:on|last|this)\s+|{OPENED})(?P<weekday>{WEEKDAY})"), _weekday),
     # A month alone may be a name or a verb ("May", "march"); a preposition of time makes it a month.
-    (_pattern(rf"(?:(?:in|during|last|this)\s+|{OPENED})(?P<month>{MONTH})(?P<year>)"), _named_month),
+    (_pattern(rf"(?:(?:in|during|last|this)\s+|{OPENED})(?P<month>{MONTH}|{ABBREVIATION})(?P<year>)"), _named_month),
     (
         _pattern(rf"(?:(?:in|during)\s+|{OPENED})(?P<year>20\d\d)"),
-        lambda match, _: DateSpan(*_year(int(match["year"]))),
+        lambda match, _: year_span(int(match["year"])),
     ),
+    # These are nothing else.
+    (re.compile(r"\b(?P<month>January|February|September|Sept|October|November|December)\b(?P<year>)"), _named_month),
 ]

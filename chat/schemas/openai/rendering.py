@@ -70,14 +70,18 @@ def timings_of(last: Line) -> Timings:
 
 
 def annotations_of(text: str, last: Line) -> list[Annotation]:
-    """Return a citation for each place of a label in the text, in the order of the text."""
+    """Return a citation for each place of a label and each sentence that a source supports, in the text's order."""
     cited = {source["label"]: source for source in last["sources"] if source["cited"]}
-    places = _BRACKET.finditer(text) if cited else ()
+    places = [
+        (place.start(), place.end(), str(label))
+        for place in (_BRACKET.finditer(text) if cited else ())
+        for label in sorted(citation_labels(place[0]))
+    ]
+    places += [(item["start"], item["end"], item["label"]) for item in last.get("annotations", ())]
     return [
-        Annotation.of(place.start(), place.end(), msgspec.convert(cited[label], SourceAnswer))
-        for place in places
-        for label in map(str, sorted(citation_labels(place[0])))
-        if label in cited
+        Annotation.of(start, end, msgspec.convert(cited[label], SourceAnswer))
+        for start, end, label in sorted(places, key=lambda place: place[:2])
+        if label in cited and end <= len(text)
     ]
 
 

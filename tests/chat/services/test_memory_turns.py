@@ -118,11 +118,13 @@ def test_what_is_recorded_of_a_search() -> None:
     assert retrieval.query == question
     assert retrieval.filters["top_k"] == 3
     assert retrieval.latency_ms > 0
-    assert len(retrieval.hits) == retrieval.n_hits == 3
-    assert {hit["label"] for hit in retrieval.hits} == {"1", "2", "3"}
-    scores = [hit["score"] for hit in retrieval.hits]
+    hits = [hit for hit in retrieval.hits if not hit.get("rejected")]
+    assert len(hits) == retrieval.n_hits == 3
+    assert {hit["label"] for hit in hits} == {"1", "2", "3"}
+    scores = [hit["score"] for hit in hits]
     assert scores == sorted(scores, reverse=True)
-    assert all(set(hit["scores"]) >= {"vector", "text", "recency"} for hit in retrieval.hits)
+    parts = {"vector", "text", "hints", "recency", "evidence", "floor"}
+    assert all(set(hit["scores"]) >= parts for hit in retrieval.hits)
     assert all("scores" not in source for source in retrieval.sources)
 
 
@@ -226,3 +228,27 @@ def test_a_search_that_takes_too_long_costs_the_memories_not_the_answer(
     body = body_of(turn)
     assert (body["response"], body["rag_context_used"]) == ("I do not know.", 0)
     assert body["rag_error"] == "the memories could not be searched within 0.1 s"
+
+
+@pytest.mark.usefixtures("weekly")
+def test_what_a_model_does_not_cite_is_attributed() -> None:
+    turn = prepared(chat("u:When is the deadline?", use_rag=True, rag_top_k=1))
+    before = body_of(turn)
+    assert before["annotations"] == []
+    text = "I looked it up. The deadline is the fourteenth."
+    finish(turn, text)
+    body = body_of(turn)
+    [annotation] = body["annotations"]
+    assert text[annotation["start"] : annotation["end"]] == "The deadline is the fourteenth."
+    assert [source["cited"] for source in body["sources"]] == [True]
+    assert annotation["label"] == body["sources"][0]["label"]
+    assert body["message"] == text
+
+
+@pytest.mark.usefixtures("weekly")
+def test_what_no_source_has_is_not_attributed() -> None:
+    turn = prepared(chat("u:When is the deadline?", use_rag=True, rag_top_k=1))
+    finish(turn, "The deadline is the fifteenth, said Peter.")
+    body = body_of(turn)
+    assert body["annotations"] == []
+    assert not any(source["cited"] for source in body["sources"])
