@@ -42,21 +42,20 @@ from chat.rag.search.attribution import attributions  # noqa: E402
 from chat.rag.sources import Source  # noqa: E402
 from chat.rag.vectors import embedding  # noqa: E402
 
-TOP_K = 5
 MAX_TOKENS = 96
 CONTEXT = 4096
 
 
-def shown(text: str, owner: str) -> list[Source]:
+def shown(text: str, owner: str, top_k: int) -> list[Source]:
     """Return the sources of a question, labelled as in a prompt: from the oldest to the newest."""
-    query = RetrievalQuery(text=text, top_k=TOP_K, filters=SourceFilters(), owner=owner, now=NOW)
+    query = RetrievalQuery(text=text, top_k=top_k, filters=SourceFilters(), owner=owner, now=NOW)
     found = sorted(hybrid.search(query).sources, key=lambda source: source.age_key)
     return [replace(source, label=str(number)) for number, source in enumerate(found, 1)]
 
 
-def judged(model: Llama, conversation: Conversation, text: str, answers: list[int]) -> dict[str, Any]:
+def judged(model: Llama, conversation: Conversation, text: str, answers: list[int], top_k: int) -> dict[str, Any]:
     """Ask one question, and compare the cited sources with the lines that answer it."""
-    sources = shown(text, f"bench:{conversation.name}")
+    sources = shown(text, f"bench:{conversation.name}", top_k)
     messages: list[Any] = [
         {"role": "system", "content": SYSTEM_PROMPT},
         {"role": "user", "content": user_turn(text, sources)},
@@ -81,14 +80,14 @@ def judged(model: Llama, conversation: Conversation, text: str, answers: list[in
     }
 
 
-def rows(model: Llama, conversations: list[Conversation], *, each: int) -> Iterator[dict[str, Any]]:
+def rows(model: Llama, conversations: list[Conversation], *, each: int, top_k: int) -> Iterator[dict[str, Any]]:
     for conversation in conversations:
         owner = f"bench:{conversation.name}"
         list(index_transcripts(owner=owner, transcripts=conversation.recordings))
         for question in tqdm(conversation.questions[:each], desc=conversation.name, mininterval=10):
-            yield judged(model, conversation, question.text, question.answers)
+            yield judged(model, conversation, question.text, question.answers, top_k)
         for text in conversation.off_topic[: each // 3]:
-            yield judged(model, conversation, text, [])
+            yield judged(model, conversation, text, [], top_k)
 
 
 def main() -> None:
@@ -97,6 +96,8 @@ def main() -> None:
     parser.add_argument("--qmsum", type=Path, help="QMSum's validation set (qmsum_val.jsonl)")
     parser.add_argument("--meetings", type=int, default=4)
     parser.add_argument("--each", type=int, default=15, metavar="N", help="questions of each conversation")
+    parser.add_argument("--only", nargs="*", metavar="LANGUAGE", help="some of the own conversations")
+    parser.add_argument("--top-k", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--vectors", type=Path, default=FOLDER / "vectors.sqlite3", help="kept between runs")
     parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results")
@@ -105,12 +106,12 @@ def main() -> None:
     call_command("migrate", verbosity=0)
     embedding.embed_passages_in_background = VectorCache(args.vectors).embed_in_background
     model = Llama(str(args.model), n_ctx=CONTEXT, n_threads=args.threads, n_threads_batch=args.threads, verbose=False)
-    conversations = retrieval_data.own()
+    conversations = [own for own in retrieval_data.own() if args.only is None or own.name in args.only]
     if args.qmsum:
         conversations += retrieval_data.meetings(args.qmsum)[1 : 2 * args.meetings : 2]
     totals = Counter[str]()
     with (args.results / "answers.jsonl").open("w", encoding="utf-8") as file:
-        for row in rows(model, conversations, each=args.each):
+        for row in rows(model, conversations, each=args.each, top_k=args.top_k):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             file.flush()
             cited = {*row["labels"], *(part["label"] for part in row["attributions"])}

@@ -85,7 +85,7 @@ def attributions(answer: str, sources: Sequence[Mapping[str, Any]], question: st
     for start, end in _sentences(answer):
         sentence = answer[start:end]
         label = _supporting(_LABELS.sub("", sentence), evidence, weights, in_question)
-        if label and int(label) not in citation_labels(sentence):
+        if label and label not in map(str, citation_labels(sentence)):
             result.append(Attribution(start, end, label))
     return result
 
