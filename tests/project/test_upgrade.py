@@ -83,7 +83,8 @@ def test_every_row_comes_along(tmp_path: Path) -> None:
     environment = {**clean_environment(), "DJANGO_SETTINGS_MODULE": "gemma_project.settings", "GEMMA_BACKEND": "fake"}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(RELEASED)],
-        env={**environment, "GEMMA_DATA_DIR": str(tmp_path)},
+        # The first search of a process loads the encoder.
+        env={**environment, "GEMMA_DATA_DIR": str(tmp_path), "RAG_TIMEOUT_SECS": "60"},
         capture_output=True,
         text=True,
         cwd=PROJECT,

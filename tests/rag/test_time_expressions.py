@@ -203,6 +203,7 @@ def test_the_latest_in_other_languages(text: str) -> None:
         ("What did Zoe say last week?", "zoe\u0308"),
         ("What did Zoë say last week?", "zoe"),
         ("¿Qué dijo José ayer?", "josé"),
+        ("Was hat Änne vor zwei Wochen gesagt?", "änne"),
         ("Qu'a dit Éric hier ?", "éric"),
         ("ماذا قالت آنا أمس؟", "آنا"),
     ],

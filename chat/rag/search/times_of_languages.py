@@ -6,7 +6,7 @@ The text is compared in its bare form, without case and accents. The language of
 import functools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 from chat.rag.search.calendar_spans import (
@@ -25,8 +25,8 @@ from chat.rag.search.stop_words import FRENCH, GERMAN
 from chat.rag.search.time_vocabulary import COUNTS, alternatives, bounded, vocabulary
 from chat.rag.words import IS_UNSPACED, bare, words
 
-COUNT = rf"(\d{{1,3}}|{alternatives(COUNTS)})"
-COUNT_IN_TABLES = r"(\d++[.,]?\d*+)"
+COUNT_IN_TABLES, COUNT = r"(\d++[.,]?\d*+)", r"\d{1,3}"
+COUNT_WORD = re.compile(bounded(alternatives(COUNTS)))
 ARTICLES = r"(?:\s*(?:el|la|le|les|il|lo|dem|den|der|die|du|des|de|del|l'|d'|o|a|um|zum|au|wann|de la))*\s*$"
 # Words before a time that open one end of it, and words after it.
 OPENERS = {
@@ -79,7 +79,16 @@ Reading = Callable[["re.Match[str]", date], DateSpan]
 def foreign_time(text: str, today: date) -> NamedTime | None:
     """Return the days that the text names in one of the languages, None when it names none."""
     plain = bare(text)
-    for pattern, reading in _readings():
+    # Of "三天前" and "vor zwei Wochen" the number; of "周一" it is the name of a day.
+    in_digits = COUNT_WORD.sub(lambda match: str(COUNTS[match[0]]), plain)
+    if named := _first(_readings(), plain, today):
+        return named
+    counted = _first(_counting_readings(), in_digits, today)
+    return replace(counted, text=" ".join((counted.text, *COUNT_WORD.findall(plain)))) if counted else None
+
+
+def _first(readings: list[tuple[re.Pattern[str], Reading]], plain: str, today: date) -> NamedTime | None:
+    for pattern, reading in readings:
         for match in pattern.finditer(plain):
             if NEXT.search(plain[: match.start()]) or (match[0] == "hier" and not _is_french(plain)):
                 continue
@@ -129,10 +138,6 @@ def _openers() -> list[tuple[str, re.Pattern[str]]]:
     return [(end, re.compile(rf"(?<!\w)(?:{alternatives(forms)}){ARTICLES}")) for end, forms in bare_forms.items()]
 
 
-def _count(text: str) -> int:
-    return int(text) if text.isdecimal() else COUNTS[text]
-
-
 def _year(text: str, today: date) -> int:
     return today.year if text == "今" else today.year - 1 if text in ("去", "昨") else int(text)
 
@@ -167,11 +172,11 @@ def named_month(match: re.Match[str], today: date) -> DateSpan:
 
 
 def ago_reading(match: re.Match[str], today: date, *, unit: str) -> DateSpan:
-    return units_ago(today, _count(match[1]), unit)
+    return units_ago(today, int(re.findall(COUNT, match[0])[0]), unit)
 
 
 def last_reading(match: re.Match[str], today: date) -> DateSpan:
-    return last_units(today, _count(match["n"]), UNITS[match["unit"]])
+    return last_units(today, int(match["n"]), UNITS[match["unit"]])
 
 
 def relative_reading(match: re.Match[str], today: date) -> DateSpan:
@@ -190,7 +195,7 @@ def year_alone(match: re.Match[str], today: date) -> DateSpan:
 def _readings() -> list[tuple[re.Pattern[str], Reading]]:
     """Compile the patterns in order of precision: the first match counts."""
     known = vocabulary()
-    month, unit = alternatives(known.months), alternatives(UNITS)
+    month = alternatives(known.months)
     months_in_signs = alternatives(name for name in known.months if IS_UNSPACED.match(name))
     in_signs = alternatives(name for name in known.weekdays if IS_UNSPACED.match(name))
     readings: list[tuple[str, Reading]] = [
@@ -208,12 +213,6 @@ def _readings() -> list[tuple[re.Pattern[str], Reading]]:
         (rf"(?:{LAST_WEEK})(?P<weekday>{in_signs}|[{SIGNS_OF_WEEKDAYS}天])", of_last_week),
     ]
     readings += [
-        (bounded(pattern.replace(COUNT_IN_TABLES, COUNT)), functools.partial(ago_reading, unit=of))
-        for pattern, of in known.ago
-    ]
-    readings += [
-        (bounded(rf"(?:{LAST_OF_SEVERAL})\s*(?P<n>{COUNT})\s*(?P<unit>{unit})"), last_reading),
-        (bounded(rf"(?P<n>{COUNT}) derniere?s (?P<unit>{unit})"), last_reading),
         (bounded(rf"(?P<relative>{alternatives(known.relative)})"), relative_reading),
         (bounded(rf"(?P<weekday>{alternatives(known.weekdays)})"), weekday_reading),
         # A month alone may be a name; a preposition of time makes it a month.
@@ -223,3 +222,23 @@ def _readings() -> list[tuple[re.Pattern[str], Reading]]:
         (r"(?P<year>20\d\d)\s*[年년]", year_alone),
     ]
     return [(re.compile(pattern), reading) for pattern, reading in readings]
+
+
+@functools.cache
+def _counting_readings() -> list[tuple[re.Pattern[str], Reading]]:
+    """Compile the patterns for texts with numbers in digits."""
+    unit = alternatives(UNITS)
+    forms: dict[str, list[str]] = {}
+    for pattern, of in vocabulary().ago:
+        forms.setdefault(of, []).append(pattern.replace(COUNT_IN_TABLES, COUNT))
+    return [
+        (re.compile(bounded(rf"(?:{LAST_OF_SEVERAL})\s*(?P<n>{COUNT})\s*(?P<unit>{unit})")), last_reading),
+        (re.compile(bounded(rf"(?P<n>{COUNT}) derniere?s (?P<unit>{unit})")), last_reading),
+        *(
+            (
+                re.compile(bounded("|".join(sorted(patterns, key=len, reverse=True)))),
+                functools.partial(ago_reading, unit=of),
+            )
+            for of, patterns in forms.items()
+        ),
+    ]
