@@ -60,7 +60,7 @@ call_command("migrate", verbosity=0)
 from chat.access.callers import Caller
 from chat.models import Conversation
 from chat.rag.query import RetrievalQuery, SourceFilters
-from chat.rag.retrieval import local
+from chat.rag.search import hybrid
 from chat.services.conversations import conversations_of, export_conversation
 from inference.models import PurgeRequest
 from django.contrib.auth import get_user_model
@@ -72,7 +72,7 @@ print(json.dumps({
     "by_title": conversations_of(caller).search("CRÈME").count(),
     "by_answer": conversations_of(caller).search("RÉPONSE failed").count(),
     "kept": Conversation.objects.filter(keep=True).count(),
-    "hits": [hit.text for hit in local.search(query).sources],
+    "hits": [hit.text for hit in hybrid.search(query).sources],
     "purges": PurgeRequest.objects.count(),
     "pending": MigrationExecutor(connection).migration_plan(executor.loader.graph.leaf_nodes()) != [],
 }))
