@@ -22,6 +22,7 @@ CHAT_ROUTES = frozenset(
         "conversation-list",
         "conversation-messages",
         "conversation-summaries",
+        "conversation-versions",
         "detokenize",
         "generate",
         "generation-cancel",
@@ -73,6 +74,7 @@ OPERATOR_ROUTES = frozenset(
         "gpu-release",
         "gpu-renew",
         "gpu-state",
+        "metrics",
     }
 )
 # Of the service itself: open to a key of any scope.

@@ -273,7 +273,17 @@ def test_over_a_socket(ann: User, offered: bool) -> None:
 def test_no_route_is_left_out_of_the_scopes() -> None:
     """A new route needs a place in ``chat.access.scopes``, or a line here when keys may not use it."""
     closed = {"api-key-list", "api-key-detail", "account", "account-export"}
-    public = {"root", "health", "schema", "docs", "token", "token-refresh", "token-logout"}
+    public = {
+        "root",
+        "health",
+        "health-live",
+        "health-ready",
+        "schema",
+        "docs",
+        "token",
+        "token-refresh",
+        "token-logout",
+    }
     known = scopes.CHAT_ROUTES | scopes.MEMORY_ROUTES | scopes.OPERATOR_ROUTES | scopes.COMMON_ROUTES
     served = {pattern.name for pattern in _patterns(get_resolver().url_patterns)}
     served |= {pattern.name for pattern in websocket_urlpatterns if pattern.name}
