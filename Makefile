@@ -103,11 +103,21 @@ faults: setup-dev  ## the fault tests of docs/faults.md, those that kill or free
 	FAULT_NEIGHBOURS=200 FAULT_SEEDS=1,2,3 $(BIN)/python -m pytest -s tests/neighbours/test_matrix.py || failed=1; \
 	$(BIN)/python -m tests.faults.results var/faults.jsonl && exit $$failed
 
-test-clients: setup-dev  ## the openai and anthropic packages against running services; openai 1.x from an environment of its own
+test-clients: setup-dev  ## clients and test suites of others against running services (INSTRUCT_MODEL_FILE: a model that calls tools)
 	@test -x .venv-openai1/bin/python || $(PYTHON) -m venv .venv-openai1
 	.venv-openai1/bin/python -m pip --disable-pip-version-check install --quiet -r requirements-openai1.txt
 	$(BIN)/python -m tests.clients.service .venv-openai1/bin/python
 	$(BIN)/python -m pytest tests/clients
+	@for name in clients llm; do \
+		test -x .venv-$$name/bin/python || $(PYTHON) -m venv .venv-$$name; \
+		.venv-$$name/bin/python -m pip --disable-pip-version-check install --quiet -r requirements-$$name.txt || exit 1; \
+	done
+	failed=0; \
+	$(BIN)/python -m tests.clients.service .venv-llm/bin/python || failed=1; \
+	$(BIN)/python -m tests.clients.suites.llm_cli .venv-llm/bin/python || failed=1; \
+	for suite in openai_api; do \
+		$(BIN)/python -m tests.clients.suites.$$suite .venv-clients/bin/python || failed=1; \
+	done; exit $$failed
 
 test-templates: setup-dev  ## the chat templates of llama.cpp's sources against Jinja itself (TEMPLATES=folder for others)
 	$(BIN)/python -m tests.clients.templates $(TEMPLATES)

@@ -19,6 +19,7 @@ import httpx
 from tqdm import tqdm
 
 from bench import scenarios, servers
+from bench.interfaces import compare_interfaces
 from bench.report import Row, as_table, save
 from bench.servers import Running, Setup
 from bench.streams import Server
@@ -65,6 +66,7 @@ async def r7(running: Running, server: Server, seed: int) -> dict[str, float]:
 
 MEASURES: dict[str, Measure] = {"R4": r4, "R5": r5, "R6": r6, "R7": r7}
 STREAMS = "R2"  # and R3
+INTERFACES = "R8"  # of this service, beside each other
 # Passes over the streams in a round: each takes seconds, and a machine's speed changes from one to the next.
 N_PASSES = 3
 REST_SECS = 0.5  # a server's work after its answers must not slow the next server
@@ -200,7 +202,7 @@ def default_model() -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--model", type=Path, help="a GGUF file instead of the default model")
-    names = ["R1", STREAMS, *sorted(MEASURES)]
+    names = ["R1", STREAMS, *sorted(MEASURES), INTERFACES]
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--parallel", type=int, default=16)
@@ -211,7 +213,9 @@ def main() -> None:
     args = parser.parse_args()
     setup = Setup((args.model or default_model()).resolve(), args.threads, args.context, args.parallel)
     measured = engine_alone(setup, args.rounds) if "R1" in args.only else []
-    measures = [name for name in args.only if name != "R1"]
+    if INTERFACES in args.only:
+        measured += asyncio.run(compare_interfaces(setup, args.rounds))
+    measures = [name for name in args.only if name not in ("R1", INTERFACES)]
     if measures:
         binary = args.llama_server or servers.build_llama_server(args.results / "llama-server")
         alone = list(measured)

@@ -99,9 +99,10 @@ class ChatFormat(ABC):
         """Encode a past answer of a generation: its own tokens, if they are what the format has for its text."""
         return list(ids) or self.answer(text, thought)
 
-    def is_piecewise(self, *, has_system: bool, has_thoughts: bool) -> bool:
-        """Return whether a dialogue is its turns one after the other; else ``whole`` renders it."""
-        del has_system, has_thoughts
+    def is_piecewise(self, *, has_system: bool, has_thoughts: bool, has_results: bool = False) -> bool:
+        """Return whether a dialogue is its turns one after the other; else ``whole`` renders it. ``has_results``: of
+        tools."""
+        del has_system, has_thoughts, has_results
         return True
 
     def whole(self, system: str, past: Sequence[PastTurn], user: str, *, limit: int | None = None) -> list[int]:

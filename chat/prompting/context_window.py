@@ -22,6 +22,7 @@ from chat.enums import Strategy
 from chat.prompting.chat_format import ChatFormat, PastTurn
 from chat.prompting.history_notes import earlier_block
 from chat.prompting.token_budget import EXACT_CHARS, TokenBudget
+from chat.tool_calling.call_text import is_results
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class ContextWindow:
         """
         *past, new = exchanges
         n_covered = self.n_covered(past)
-        if not self._is_piecewise(past[n_covered:]):
+        if not self._is_piecewise(exchanges[n_covered:]):
             return self._render_whole(exchanges, n_covered)
         past = [self._with_own_tokens(exchange) for exchange in past]
         if extended := self._extend(past, new, n_covered):
@@ -215,11 +216,14 @@ class ContextWindow:
         ids = self.format.generated_answer(own.ids, exchange.answer, exchange.thought)
         return replace(exchange, answer_rendered=RenderedTurn(tuple(ids), self.follow_up_key))
 
-    def _is_piecewise(self, past: Sequence[Exchange]) -> bool:
-        has_thoughts = any(exchange.thought for exchange in past)
+    def _is_piecewise(self, exchanges: Sequence[Exchange]) -> bool:
+        has_thoughts = any(exchange.thought for exchange in exchanges)
+        has_results = any(is_results(exchange.user) for exchange in exchanges)
         # A head without a system prompt may still have a block about earlier turns: both kinds have to be exact.
-        is_exact = self.format.is_piecewise(has_system=bool(self._system), has_thoughts=has_thoughts)
-        return is_exact and self.format.is_piecewise(has_system=True, has_thoughts=has_thoughts)
+        return all(
+            self.format.is_piecewise(has_system=has_system, has_thoughts=has_thoughts, has_results=has_results)
+            for has_system in {bool(self._system), True}
+        )
 
     def _render_whole(self, exchanges: Sequence[Exchange], n_covered: int) -> RenderedPrompt:
         """Leave out ever more of the oldest turns until the rest fits. Raises ContextOverflow."""

@@ -10,11 +10,14 @@ import re
 from dataclasses import dataclass
 
 from chat.prompting.jinja_sandbox import Conversation
+from chat.tool_calling.call_text import RESULT_END, RESULT_START
 
 START, END = "\ue000", "\ue001"
 MARK_CHARS = START + END
 _MARK = re.compile(f"{START}([A-Z][0-9]*){END}")
 SYSTEM, USER, THOUGHT, ANSWER = "S", "U", "R", "A"
+# Around results of tools, which are a user turn.
+RESULT_HEAD, RESULT_TAIL = f"{RESULT_START}\n", f"\n{RESULT_END}"
 # Longest dialogue that is rendered whole to check a layout: its turns are first, second, later and last.
 CHECKED_TURNS = 4
 
@@ -23,10 +26,12 @@ Pieces = tuple[str, ...]  # texts of the template and names of marks, alternatin
 
 @dataclass(frozen=True)
 class DialogueShape:
-    """The facts that a template's text depends on besides contents: past answers with a thought, and a system text."""
+    """The facts that a template's text depends on besides contents: past answers with a thought, a system text, and
+    user turns that are results of tools: templates show thoughts between calls, but not those of earlier turns."""
 
     has_system: bool
     thoughts: tuple[bool, ...] = ()  # one for each past answer
+    results: tuple[bool, ...] = ()  # one for each user turn after the first; empty for none
 
     @property
     def n_turns(self) -> int:
@@ -37,15 +42,24 @@ def mark(name: str, number: int | None = None) -> str:
     return f"{START}{name}{'' if number is None else number}{END}"
 
 
-def marked_conversation(shape: DialogueShape, *, takes_system: bool = True) -> Conversation:
-    """Return a dialogue with marks for contents. Without ``takes_system`` the first user text begins with it."""
+def marked_conversation(
+    shape: DialogueShape, *, takes_system: bool = True, takes_results: bool = False
+) -> Conversation:
+    """Return a dialogue with marks for contents. Without ``takes_system`` the first user text begins with it; with
+    ``takes_results`` those of tools have a role of their own."""
     system = [{"role": "system", "content": mark(SYSTEM)}] if shape.has_system and takes_system else []
     head = f"{mark(SYSTEM)}\n\n" if shape.has_system and not takes_system else ""
     messages: Conversation = [*system, {"role": "user", "content": head + mark(USER, 1)}]
     for number, has_thought in enumerate(shape.thoughts, start=1):
         thought = {"reasoning_content": mark(THOUGHT, number)} if has_thought else {}
         messages.append({"role": "assistant", "content": mark(ANSWER, number)} | thought)
-        messages.append({"role": "user", "content": mark(USER, number + 1)})
+        is_result = bool(shape.results) and shape.results[number - 1]
+        question = mark(USER, number + 1)
+        if is_result and takes_results:
+            messages.append({"role": "tool", "content": question})
+        else:
+            text = RESULT_HEAD + question + RESULT_TAIL if is_result else question
+            messages.append({"role": "user", "content": text})
     return messages
 
 
@@ -104,7 +118,10 @@ class DialogueLayout:
             parts.append(self.before_thought if has_thought else self.after_user)
             if has_thought and self.after_thought is not None:
                 parts += [mark(THOUGHT, number), self.after_thought]
-            parts += [mark(ANSWER, number), self.after_answer, mark(USER, number + 1)]
+            is_result = bool(shape.results) and shape.results[number - 1]
+            question = mark(USER, number + 1)
+            parts += [mark(ANSWER, number), self.after_answer]
+            parts.append(RESULT_HEAD + question + RESULT_TAIL if is_result else question)
         return "".join([*parts, self.generation])
 
     @property
@@ -121,7 +138,10 @@ def checked_shapes(*, has_system: bool) -> list[DialogueShape]:
     patterns: list[tuple[bool, ...]] = [(False,) * n for n in range(CHECKED_TURNS)]
     patterns += [(True,) * n for n in range(1, CHECKED_TURNS)]
     patterns += [(True, False, True), (False, True, False), (False, True)]
-    return [DialogueShape(has_system, pattern) for pattern in patterns]
+    shapes = [DialogueShape(has_system, pattern) for pattern in patterns]
+    for results in ((True,), (True, True), (True, False), (False, True), (False, True, True)):
+        shapes += [DialogueShape(has_system, (thinks,) * len(results), results) for thinks in (False, True)]
+    return shapes
 
 
 def _until(pieces: Pieces, name: str) -> Pieces | None:

@@ -154,6 +154,17 @@ def _render_one(template: Template, conversation: Conversation, variables: dict[
     return {"text": "".join(parts)}
 
 
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Serve templates, which are written for Transformers' filter."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
 @lru_cache(maxsize=8)
 def _compiled(environment: ImmutableSandboxedEnvironment, source: str) -> Template:
     return environment.from_string(source)
@@ -177,7 +188,7 @@ def _main() -> None:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, GenerationTag]
     )
-    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+    environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = time.strftime
     # Ends with the parent, whose end of the pipe closes.

@@ -41,7 +41,11 @@ class MessageGroup:
         answers = [message for message in run if _is_answer(message)]
         answer = answers[0] if len(answers) == 1 else None
         if len(answers) > 1:  # only a sent history has two answers in a row
-            answer = DialogueMessage(Role.ASSISTANT, "\n\n".join(message.text for message in answers))
+            answer = DialogueMessage(
+                Role.ASSISTANT,
+                "\n\n".join(message.text for message in answers),
+                thought="\n\n".join(message.thought for message in answers if message.thought),
+            )
         exchange = Exchange(
             user="\n\n".join(user_turn(user.text, user.sources) for user in users),
             answer=answer.text if answer else "",

@@ -7,12 +7,15 @@ rendered one by one, which costs a prompt its prefix in the KV cache, not its fo
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 
 from chat.enums import Effort
 from chat.prompting.chat_format import ChatFormat, PastTurn, PromptSegment, content, scaffold
 from chat.prompting.dialogue_layout import (
     ANSWER,
     MARK_CHARS,
+    RESULT_HEAD,
+    RESULT_TAIL,
     SYSTEM,
     THOUGHT,
     USER,
@@ -20,12 +23,14 @@ from chat.prompting.dialogue_layout import (
     DialogueShape,
     Pieces,
     checked_shapes,
+    mark,
     marked_conversation,
     pieces_of,
     shows_all,
 )
 from chat.prompting.jinja_sandbox import TemplateRendering, TemplateUnusable, render
 from chat.prompting.thought_marks import MarkStyle, style_of, thought_marks
+from chat.tool_calling.call_text import is_results
 from inference.config.tokenizer import Tokenizer
 from inference.errors import ModelUnavailable
 
@@ -50,9 +55,13 @@ class _Template:
     eos: str
     options: Options
     takes_system: bool = True
+    takes_results: bool = False  # of tools, in a role of their own and between the marks that are written here
 
     def render(self, shapes: Sequence[DialogueShape]) -> list[TemplateRendering]:
-        conversations = [marked_conversation(shape, takes_system=self.takes_system) for shape in shapes]
+        conversations = [
+            marked_conversation(shape, takes_system=self.takes_system, takes_results=self.takes_results)
+            for shape in shapes
+        ]
         return render(self.source, bos=self.bos, eos=self.eos, conversations=conversations, options=self.options)
 
     def checked_texts(self) -> dict[DialogueShape, TemplateRendering]:
@@ -60,7 +69,7 @@ class _Template:
         shapes = [*checked_shapes(has_system=False), *checked_shapes(has_system=True)]
         texts = dict(zip(shapes, self.render(shapes), strict=True))
         for shape, rendering in texts.items():
-            if not any(shape.thoughts) and not shows_all(rendering.text, shape):
+            if not any((*shape.thoughts, *shape.results)) and not shows_all(rendering.text, shape):
                 raise TemplateUnusable(f"the chat template cannot render a plain dialogue: {_problem(rendering)}")
         return texts
 
@@ -81,9 +90,9 @@ class TemplateFormat(ChatFormat):
         self._plain = plain
         self._with_system = _layout(texts, has_system=True)
         self._exact = {
-            (has_system, has_thoughts): self._is_exact(texts, has_system=has_system, has_thoughts=has_thoughts)
+            (has_system, *kind): self._is_exact(texts, has_system, *kind)
             for has_system in (False, True)
-            for has_thoughts in (False, True)
+            for kind in product((False, True), (False, True))
         }
         self._common = _safe_cut(tokenizer, plain, plain.common_after_user)
         generation = plain.generation.removeprefix(self._common)
@@ -129,12 +138,14 @@ class TemplateFormat(ChatFormat):
             return self.answer(text, thought)
         return [*self.generation_ids, *ids]
 
-    def is_piecewise(self, *, has_system: bool, has_thoughts: bool) -> bool:
-        return self._exact[has_system, has_thoughts]
+    def is_piecewise(self, *, has_system: bool, has_thoughts: bool, has_results: bool = False) -> bool:
+        return self._exact[has_system, has_thoughts, has_results]
 
     def whole(self, system: str, past: Sequence[PastTurn], user: str, *, limit: int | None = None) -> list[int]:
         try:
-            pieces = self._whole_pieces(DialogueShape(bool(system), tuple(bool(turn.thought) for turn in past)))
+            results = tuple(is_results(text) for text in (*(turn.user for turn in past[1:]), user)) if past else ()
+            thoughts = tuple(bool(turn.thought) for turn in past)
+            pieces = self._whole_pieces(DialogueShape(bool(system), thoughts, results if any(results) else ()))
         except TemplateUnusable as error:
             raise ModelUnavailable(str(error)) from error
         contents = {SYSTEM: system.strip(), f"{USER}{len(past) + 1}": user.strip()}
@@ -142,6 +153,10 @@ class TemplateFormat(ChatFormat):
             contents[f"{USER}{number}"] = turn.user.strip()
             contents[f"{ANSWER}{number}"] = turn.answer.strip()
             contents[f"{THOUGHT}{number}"] = turn.thought.strip()
+        for number, is_result in enumerate(results, start=2):
+            if is_result:
+                text = contents[f"{USER}{number}"]
+                contents[f"{USER}{number}"] = text.removeprefix(RESULT_HEAD).removesuffix(RESULT_TAIL)
         return self._encode(list(_filled(pieces, contents)), limit)
 
     def _render_shape(self, shape: DialogueShape) -> Pieces:
@@ -161,14 +176,22 @@ class TemplateFormat(ChatFormat):
         return [*segments, content(text)]
 
     def _is_exact(
-        self, texts: Mapping[DialogueShape, TemplateRendering], *, has_system: bool, has_thoughts: bool
+        self,
+        texts: Mapping[DialogueShape, TemplateRendering],
+        has_system: bool,
+        has_thoughts: bool,
+        has_results: bool,
     ) -> bool:
         """Return whether the pieces make up the template's own renderings of dialogues of this kind."""
         layout = self._with_system if has_system else self._plain
         # Turns are stored without regard to the system text before them.
         if replace(layout, opening=self._plain.opening) != self._plain:
             return False
-        shapes = [shape for shape in texts if shape.has_system == has_system and any(shape.thoughts) == has_thoughts]
+        kind = (has_system, has_thoughts, has_results)
+        shapes = [shape for shape in texts if (shape.has_system, any(shape.thoughts), any(shape.results)) == kind]
+        # A template that cannot show results in a user turn has no place of its own for them.
+        if has_results and not all(shows_all(texts[shape].text, shape) for shape in shapes):
+            return self._is_exact(texts, has_system, has_thoughts, False)
         return all(layout.predicted(shape) == texts[shape].text for shape in shapes)
 
 
@@ -186,14 +209,16 @@ def effort_options(effort: Effort | None, style: MarkStyle | None) -> list[Optio
 def _usable(source: str, tokenizer: Tokenizer, effort: Effort | None) -> _Template:
     """Return the template with the first options that it accepts, and whether it shows a system message."""
     alone, with_system = DialogueShape(has_system=False), DialogueShape(has_system=True)
+    with_result = DialogueShape(has_system=False, thoughts=(False,), results=(True,))
     refusal = TemplateRendering()
     for options in effort_options(effort, style_of(source, "")):
-        template = _Template(source, tokenizer.bos_text, tokenizer.eos_text, options)
-        plain, system = template.render([alone, with_system])
+        template = _Template(source, tokenizer.bos_text, tokenizer.eos_text, options, takes_results=True)
+        plain, system, result = template.render([alone, with_system, with_result])
         if shows_all(plain.text, alone):
             # Some templates refuse a system message, others drop it: both get it before the first user text.
             takes_system = shows_all(system.text, with_system)
-            return _Template(source, template.bos, template.eos, options, takes_system)
+            takes_results = RESULT_HEAD + mark(USER, 2) + RESULT_TAIL in result.text
+            return replace(template, takes_system=takes_system, takes_results=takes_results)
         refusal = plain
     raise TemplateUnusable(f"the chat template cannot render a plain dialogue: {_problem(refusal)}")
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from chat.prompting.jinja_sandbox import Conversation, TemplateUnusable, render
-from chat.tool_calling.call_text import CALL_START, instructions
+from chat.tool_calling.call_text import CALL_START, call_text, instructions, results_text
 from chat.tool_calling.tools import Tool
 from inference.config.tokenizer import Tokenizer
 
@@ -18,6 +18,16 @@ log = logging.getLogger(__name__)
 REMEMBERED = 64  # lists of tools; rendering one takes a child process
 SYSTEM, USER = "\ue000", "\ue001"
 _CONVERSATION: Conversation = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": USER}]
+_NAME, _ARGUMENTS, _RESULT = "first", {"a": [1, "b"]}, "\ue002"
+_CALLS: Conversation = [
+    *_CONVERSATION,
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "call00000", "type": "function", "function": {"name": _NAME, "arguments": _ARGUMENTS}}],
+    },
+    {"role": "tool", "tool_call_id": "call00000", "name": _NAME, "content": _RESULT},
+]
 
 
 def tool_instructions(tools: Sequence[Tool], tokenizer: Tokenizer) -> str:
@@ -25,11 +35,26 @@ def tool_instructions(tools: Sequence[Tool], tokenizer: Tokenizer) -> str:
     if not tools:
         return ""
     template = tokenizer.chat_template or ""
-    if "tools" in template and CALL_START in template:
+    if "tools" in template and _writes_calls(template, tokenizer.bos_text, tokenizer.eos_text):
         literal = _jinja_literal([tool.declaration for tool in tools])
         if text := _template_text(template, tokenizer.bos_text, tokenizer.eos_text, literal):
             return text
     return instructions(tools)
+
+
+@lru_cache(maxsize=8)
+def _writes_calls(template: str, bos: str, eos: str) -> bool:
+    """Return whether a template writes calls and results as they are generated and read here. Others have the same
+    marks around another notation, which no answer could follow."""
+    if CALL_START not in template:
+        return False
+    try:
+        [rendering] = render(template, bos=bos, eos=eos, conversations=[_CALLS])
+    except TemplateUnusable as error:
+        log.warning("calls not rendered by the chat template error=%s", error)
+        return False
+    texts = (call_text(_NAME, json.dumps(_ARGUMENTS)), results_text([_RESULT]))
+    return all(text in rendering.text for text in texts)
 
 
 @lru_cache(maxsize=REMEMBERED)

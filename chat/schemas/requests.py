@@ -27,8 +27,11 @@ RESPONSE = "response"  # key of ``ChatRequest.response`` in the details of its g
 
 @dataclass(frozen=True)
 class ChatMessage:
+    """``thought``: of an answer that a client sends back."""
+
     role: ChatRole
     content: str
+    thought: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +85,10 @@ class ChatRequest(RunOptions):
     answer, which the model continues; such an answer is not stored.
 
     With ``appends`` all messages are new, and any number of them; ``follows`` then names the generation of the answer
-    that they come after, in its conversation or, where that has gone on, in a branch of it. ``instructions`` stand
-    before the conversation's system prompt in this turn alone. ``response`` is kept with the generation for
-    /v1/responses. With ``has_store_default`` the caller did not choose ``store``, and its service's default holds."""
+    that they come after, in its conversation or, where that has gone on, in a branch of it, and ``outputs`` are path
+    and call id of results whose calls are in the conversation. ``instructions`` stand before the conversation's system
+    prompt in this turn alone. ``response`` is kept with the generation for /v1/responses. With ``has_store_default``
+    the caller did not choose ``store``, and its service's default holds."""
 
     messages: tuple[ChatMessage, ...] = ()
     message: str | None = None
@@ -92,6 +96,7 @@ class ChatRequest(RunOptions):
     replaces: uuid.UUID | None = None
     follows: uuid.UUID | None = None
     appends: bool = False
+    outputs: tuple[tuple[str, str], ...] = ()
     instructions: str = ""
     context: tuple[ContextItem, ...] = ()
     use_rag: bool | None = None

@@ -14,6 +14,7 @@ from chat.prompting.message_groups import DialogueMessage, dialogue_of
 from chat.prompting.system_prompt import with_instructions
 from chat.services.forking import Fork, fork_conversation
 from chat.services.history_matching import cumulative_digests, match_history
+from chat.services.responses.calls import check_outputs
 from chat.services.validation import ValidatedRequest
 from chat.summarization.rolling import history_summary, history_summary_of
 
@@ -116,6 +117,7 @@ def _find_origin(validated: ValidatedRequest, *, may_continue: bool) -> _Origin:
         # A question after an unfinished answer would be computed without it.
         if not all(map(_is_ended, messages)):
             raise ConversationBusy("the last answer of this conversation is not finished")
+        check_outputs(request.outputs, messages)
         return _Origin(stored=messages, incoming=incoming, conversation=conversation)
     owner, system_prompt = validated.caller.key, validated.system_prompt
     # The request's own history is the whole context; no stored conversation is continued.
@@ -140,6 +142,7 @@ def _following(validated: ValidatedRequest, incoming: list[DialogueMessage]) -> 
     shared = [message for message in messages if message.position <= answer.position]
     if not all(map(_is_ended, shared)):
         raise ConversationBusy("the previous response is not finished", field="follows")
+    check_outputs(validated.request.outputs, shared)
     # Nothing came after it: the conversation itself goes on.
     if len(shared) == len(messages):
         return _Origin(stored=messages, incoming=incoming, conversation=answer.conversation)
@@ -192,6 +195,7 @@ def _new_messages(conversation: Conversation, origin: _Origin) -> list[Message]:
             position=position,
             role=message.role,
             content=message.text,
+            content_thought=message.thought,
             history_digest=history_digest,
         )
         for position, (message, history_digest) in enumerate(

@@ -79,7 +79,7 @@ def plan_turn(context: TurnContext) -> TurnPlan:
         strategy=context.strategy,
         system_prompt=context.system_prompt,
         conversation_id=None if request.store or context.fork or not conversation else conversation.pk,
-        transient=tuple((str(message.role), message.text) for message in context.transient),
+        transient=tuple((str(message.role), message.text, message.thought) for message in context.transient),
         needs_retrieval=needs_retrieval,
         is_long=is_long,
         prefill=request.prefill,

@@ -39,8 +39,8 @@ STORED_NAMES = {"system_prompt": "system", "transient": "said", "needs_retrieval
 class Preparation(msgspec.Struct, frozen=True, kw_only=True, rename=STORED_NAMES):
     """The work that a turn waits for, as the generation's details hold it.
 
-    ``conversation_id`` and ``transient`` (pairs of role and text) belong to turns that are not stored: the
-    conversation that they read, and the messages that no row holds.
+    ``conversation_id`` and ``transient`` (role, text and thought of each; an earlier version stored no thought) belong
+    to turns that are not stored: the conversation that they read, and the messages that no row holds.
     """
 
     query: str
@@ -51,7 +51,7 @@ class Preparation(msgspec.Struct, frozen=True, kw_only=True, rename=STORED_NAMES
     strategy: Strategy
     system_prompt: str = ""
     conversation_id: uuid.UUID | None = None
-    transient: tuple[tuple[str, str], ...] = ()
+    transient: tuple[tuple[str, ...], ...] = ()
     needs_retrieval: bool = True
     is_long: bool = False  # the message is read in parts first
     prefill: str = ""
@@ -125,7 +125,10 @@ def _dialogue(
 ) -> list[DialogueMessage]:
     rows = conversation.messages.in_order() if conversation else Message.objects.none()
     stored = dialogue_of(list(rows.filter(position__lt=answer.position) if answer else rows))
-    return [*stored, *(DialogueMessage(Role(role), text) for role, text in preparation.transient)]
+    transient = (
+        DialogueMessage(Role(role), text, thought="".join(thought)) for role, text, *thought in preparation.transient
+    )
+    return [*stored, *transient]
 
 
 def _enqueue(

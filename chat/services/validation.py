@@ -113,5 +113,7 @@ def _split_history(request: ChatRequest) -> tuple[str, tuple[DialogueMessage, ..
     # White space alone gives the model no instruction: it counts as no system message.
     system_prompt = first.content if first.role is ChatRole.SYSTEM and first.content.strip() else ""
     roles = {ChatRole.USER: Role.USER, ChatRole.ASSISTANT: Role.ASSISTANT}
-    history = tuple(DialogueMessage(roles[message.role], message.content) for message in dialogue[:-1])
+    history = tuple(
+        DialogueMessage(roles[message.role], message.content, thought=message.thought) for message in dialogue[:-1]
+    )
     return system_prompt, history, dialogue[-1].content

@@ -45,6 +45,11 @@ def results_text(results: Iterable[str]) -> str:
     return "\n".join(f"{RESULT_START}\n{result}\n{RESULT_END}" for result in results)
 
 
+def is_results(text: str) -> bool:
+    """Return whether a user turn is the results of calls."""
+    return text.startswith(f"{RESULT_START}\n") and text.endswith(f"\n{RESULT_END}")
+
+
 def instructions(tools: Sequence[Tool]) -> str:
     """Return the part of a system prompt for models whose chat template knows no tools."""
     declarations = "\n".join(json.dumps(tool.declaration, ensure_ascii=False) for tool in tools)

@@ -21,7 +21,10 @@ django.setup()
 
 from chat.enums import Effort  # noqa: E402  models need the settings
 from chat.prompting.jinja_sandbox import TemplateUnusable  # noqa: E402
-from tests.chat.prompting.dialogues import compared  # noqa: E402
+from chat.prompting.tool_instructions import tool_instructions  # noqa: E402
+from chat.tool_calling.call_text import instructions  # noqa: E402
+from tests.chat.prompting.dialogues import TOOLS, Comparison, compared, compared_calls  # noqa: E402
+from tests.chat.vocabularies import fake_tokenizer  # noqa: E402
 
 PACKAGE = "llama-cpp-python"
 FOLDER = "vendor/llama.cpp/models/templates"
@@ -48,10 +51,25 @@ def verdict(path: Path) -> str:
         differing = [(effort, case) for effort in EFFORTS for case in compared(template, effort) if not case.is_equal]
     except TemplateUnusable as error:
         return f"refused: {error}"
+    if differing:
+        effort, case = differing[0]
+        return _difference(f"{len(differing)} dialogues, the first with {case.n_turns} turns at effort {effort}", case)
+    return f"equal, {calls_verdict(template)}"
+
+
+def calls_verdict(template: str) -> str:
+    """Return the same for dialogues with calls of tools."""
+    if tool_instructions(TOOLS, fake_tokenizer(template=template)) == instructions(TOOLS):
+        return "calls in our own form"
+    differing = [case for case in compared_calls(template) if not case.is_equal]
     if not differing:
-        return "equal"
-    effort, case = differing[0]
-    where = f"{len(differing)} dialogues, the first with {case.n_turns} turns at effort {effort}"
+        return "calls equal"
+    case = differing[0]
+    thoughts = "with thoughts" if case.has_thoughts else "without thoughts"
+    return _difference(f"{len(differing)} dialogues of calls, the first with {case.n_turns} turns {thoughts}", case)
+
+
+def _difference(where: str, case: Comparison) -> str:
     return f"differs: {where}\n    {case.prompt!r}\n    {case.expected.text or case.expected.refusal!r}"
 
 
@@ -59,9 +77,9 @@ def main(folder: Path | None) -> int:
     with TemporaryDirectory() as scratch:
         paths = sorted((folder or fetched(Path(scratch))).glob("*.jinja"))
         verdicts = {path.name: verdict(path) for path in paths}
-    counts = Counter(result.partition(":")[0] for result in verdicts.values())
+    counts = Counter("differs" if "differs" in result else result.partition(":")[0] for result in verdicts.values())
     lines = [f"{name}: {result}" for name, result in verdicts.items()]
-    totals = ", ".join(f"{counts[kind]} {kind}" for kind in ("equal", "refused", "differs"))
+    totals = ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items()))
     sys.stdout.write("\n".join([*lines, f"{len(verdicts)} templates: {totals}"]) + "\n")
     return 1 if counts["differs"] or not verdicts else 0
 

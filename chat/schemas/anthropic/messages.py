@@ -14,9 +14,10 @@ from chat.schemas.scalars import NonEmptyText, Text
 from chat.tool_calling.call_text import answer_text, results_text
 
 TEXT, TOOL_USE, TOOL_RESULT = "text", "tool_use", "tool_result"
-# Thoughts of earlier answers are not read.
-UNREAD = ("thinking", "redacted_thinking")
-_REQUIRED = {TEXT: ("text",), TOOL_USE: ("id", "name", "input"), TOOL_RESULT: ("tool_use_id",)}
+THINKING = "thinking"
+# A thought that only its author can read.
+UNREAD = ("redacted_thinking",)
+_REQUIRED = {TEXT: ("text",), THINKING: ("thinking",), TOOL_USE: ("id", "name", "input"), TOOL_RESULT: ("tool_use_id",)}
 
 
 class TextBlockBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,10 +35,11 @@ class ResultPart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContentBlockBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A block of a message: text, a use of a tool, its result, or a thought, which is not read."""
+    """A block of a message: text, a use of a tool, its result, or a thought."""
 
     type: Text
     text: Text | None = None
+    thinking: Text | None = None
     id: NonEmptyText | None = None
     name: NonEmptyText | None = None
     input: dict[str, Any] | None = None
@@ -87,6 +89,11 @@ class AnthropicMessage(msgspec.Struct, frozen=True, kw_only=True):
         calls = [(block.name or "", _arguments(block)) for block in blocks if block.type == TOOL_USE]
         return answer_text(text, calls)
 
+    @property
+    def thought(self) -> str:
+        """The thought before an answer, which the model reads where its chat template shows it."""
+        return "\n\n".join(filter(None, (block.thinking for block in self.blocks)))
+
     def check_blocks(self, path: str) -> None:
         """Raises InvalidRequest for a block that is not read, or not in a message of this role."""
         for number, block in enumerate(self.blocks):
@@ -98,6 +105,8 @@ class AnthropicMessage(msgspec.Struct, frozen=True, kw_only=True):
                 raise invalid_field(f"{place}.type", "must not be tool_use in a message of the user")
             if block.type == TOOL_RESULT and self.role != "user":
                 raise invalid_field(f"{place}.type", "must not be tool_result outside of a message of the user")
+            if block.type == THINKING and self.role != "assistant":
+                raise invalid_field(f"{place}.type", "must not be thinking outside of a message of the assistant")
             block.check_parts(place)
 
 
@@ -123,7 +132,7 @@ def dialogue_of_messages(
     head = [ChatMessage(ChatRole.SYSTEM, text)] if text.strip() else []
     rest = [
         # Instructions in the middle are read where they stand.
-        ChatMessage(ChatRole.ASSISTANT if message.role == "assistant" else ChatRole.USER, message.text)
+        ChatMessage(ChatRole.ASSISTANT if message.role == "assistant" else ChatRole.USER, message.text, message.thought)
         for message in dialogue
     ]
     return (*head, *rest), prefill

@@ -38,12 +38,14 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OpenAIMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message of a dialogue. Text parts are joined by line breaks."""
+    """A message of a dialogue. Text parts are joined by line breaks. ``reasoning_content``: the thought of an answer,
+    which the model reads where its chat template shows it."""
 
     role: MessageRole
     content: Text | list[ContentPart] | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: Text | None = None
+    reasoning_content: Text | None = None
 
     def __post_init__(self) -> None:
         if self.content is None and self.role is not MessageRole.ASSISTANT:
@@ -52,6 +54,8 @@ class OpenAIMessage(msgspec.Struct, frozen=True, kw_only=True):
             raise FieldError("tool_call_id", "is required")
         if self.tool_calls and self.role is not MessageRole.ASSISTANT:
             raise FieldError("tool_calls", "belongs to messages of the assistant")
+        if self.reasoning_content and self.role is not MessageRole.ASSISTANT:
+            raise FieldError("reasoning_content", "belongs to messages of the assistant")
 
     @property
     def text(self) -> str:
@@ -100,7 +104,10 @@ def _turns(messages: list[OpenAIMessage]) -> Iterator[ChatMessage]:
             yield ChatMessage(ChatRole.USER, results_text(message.text for message in group))
             continue
         for message in group:
-            yield ChatMessage(ChatRole.ASSISTANT if role is MessageRole.ASSISTANT else ChatRole.USER, message.shown)
+            if role is MessageRole.ASSISTANT:
+                yield ChatMessage(ChatRole.ASSISTANT, message.shown, message.reasoning_content or "")
+            else:
+                yield ChatMessage(ChatRole.USER, message.shown)
 
 
 def _check_parts(index: int, message: OpenAIMessage) -> None:

@@ -28,7 +28,7 @@ from chat.schemas.openai.messages import unsupported
 from chat.schemas.output_format import Schema, schema_grammar
 from chat.schemas.requests import DEFAULT_RAG_TOP_K, QUARTER_CONTEXT, ChatRequest
 from chat.schemas.responses.identifiers import generation_id_of
-from chat.schemas.responses.items import InputItem, response_input
+from chat.schemas.responses.items import InputItem, outputs_of_earlier_calls, response_input
 from chat.schemas.responses.tools import ResponseToolChoice, ResponseTools, response_tool_use
 from chat.schemas.scalars import NonEmptyText, Text
 from chat.schemas.tool_use import tools_grammar
@@ -238,6 +238,7 @@ def responses_request(data: object) -> tuple[ResponseCall, ChatRequest]:
         conversation_id=conversation_id,
         follows=follows,
         appends=appends,
+        outputs=tuple(outputs_of_earlier_calls(body.input)) if appends and isinstance(body.input, list) else (),
         instructions=(body.instructions or "").strip(),
     )
     call = ResponseCall(model=body.model, is_stream=bool(body.stream), is_background=bool(body.background))

@@ -1,7 +1,7 @@
 """Input items of /v1/responses: decoded, and turned into the messages of a dialogue."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
@@ -16,6 +16,7 @@ from chat.tool_calling.call_text import answer_text, results_text
 
 MESSAGE, CALL, OUTPUT, REASONING = "message", "function_call", "function_call_output", "reasoning"
 TEXT_PARTS = ("input_text", "output_text", "text", "refusal")
+THOUGHT_PARTS = ("reasoning_text", "text")
 _REQUIRED = {MESSAGE: ("role", "content"), CALL: ("call_id", "name", "arguments"), OUTPUT: ("call_id", "output")}
 
 ItemRole = Literal["user", "assistant", "system", "developer"]
@@ -31,8 +32,8 @@ class InputPart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InputItem(msgspec.Struct, frozen=True, kw_only=True):
-    """A message, a call of a function, its output, or reasoning, which is not read. Text parts are joined by line
-    breaks."""
+    """A message, a call of a function, its output, or reasoning: the thought before the answer that follows. Text parts
+    are joined by line breaks."""
 
     type: Text | None = None
     role: ItemRole | None = None
@@ -68,6 +69,7 @@ class ItemGroup:
     """Items that are one message of the dialogue: a message with the calls after it, or outputs in a row."""
 
     items: tuple[InputItem, ...]
+    thought: str = ""  # of an answer
 
     @property
     def role(self) -> ChatRole:
@@ -105,6 +107,7 @@ class ResponseInput:
 
     items: tuple[InputItem, ...]
     begins: bool
+    thoughts: Mapping[int, str] = field(default_factory=dict)  # before the item with that index
 
     @property
     def n_system(self) -> int:
@@ -117,7 +120,7 @@ class ResponseInput:
     def dialogue(self) -> tuple[ChatMessage, ...]:
         system = "\n\n".join(item.text for item in self.items[: self.n_system])
         head = (ChatMessage(ChatRole.SYSTEM, system),) if system.strip() else ()
-        return (*head, *(ChatMessage(group.role, group.text) for group in self._groups))
+        return (*head, *(ChatMessage(group.role, group.text, group.thought) for group in self._groups))
 
     @property
     def facts(self) -> dict[str, list[Any]]:
@@ -129,11 +132,13 @@ class ResponseInput:
     @property
     def _groups(self) -> list[ItemGroup]:
         groups: list[ItemGroup] = []
-        for item in self.items[self.n_system :]:
+        for index, item in enumerate(self.items[self.n_system :], self.n_system):
+            thought = self.thoughts.get(index, "")
             if groups and groups[-1].takes(item):
-                groups[-1] = ItemGroup((*groups[-1].items, item))
+                thought = "\n\n".join(filter(None, (groups[-1].thought, thought)))
+                groups[-1] = ItemGroup((*groups[-1].items, item), thought)
             else:
-                groups.append(ItemGroup((item,)))
+                groups.append(ItemGroup((item,), thought))
         return groups
 
 
@@ -142,9 +147,9 @@ def _role(item: InputItem) -> ChatRole:
     return ChatRole.ASSISTANT if is_models else ChatRole.USER
 
 
-def _check_parts(path: str, content: str | list[InputPart] | None) -> None:
+def _check_parts(path: str, content: str | list[InputPart] | None, types: Sequence[str]) -> None:
     for number, part in enumerate(content if isinstance(content, list) else ()):
-        if part.type not in TEXT_PARTS:
+        if part.type not in types:
             raise unsupported(
                 f"{path}[{number}].type", f"the model reads text only, not parts of type {quoted(part.type)}"
             )
@@ -152,15 +157,20 @@ def _check_parts(path: str, content: str | list[InputPart] | None) -> None:
             raise invalid_field(f"{path}[{number}].text", "is required")
 
 
-def _check_order(items: Sequence[InputItem], *, begins: bool) -> None:
-    """Every output belongs to a call before it, and the last item is of the user."""
+def outputs_of_earlier_calls(items: Sequence[InputItem]) -> Iterator[tuple[str, str]]:
+    """Yield path and call id of each output whose call is not among the items before it."""
     calls: set[str | None] = set()
-    # The call of a stored dialogue may be anywhere in it.
-    for index, item in enumerate(items if begins else ()):
+    for index, item in enumerate(items):
         if item.kind == CALL:
             calls.add(item.call_id)
         elif item.kind == OUTPUT and item.call_id not in calls:
-            raise invalid_field(f"input[{index}].call_id", "names no call before it")
+            yield f"input[{index}].call_id", item.call_id or ""
+
+
+def _check_order(items: Sequence[InputItem], *, begins: bool) -> None:
+    """Every output of a whole dialogue belongs to a call before it, and the last item is of the user."""
+    for path, _ in outputs_of_earlier_calls(items) if begins else ():
+        raise invalid_field(path, "names no call before it")
     read = [(index, item) for index, item in enumerate(items) if item.kind != REASONING]
     if not read:
         raise invalid_field("input", "must not be empty")
@@ -181,6 +191,20 @@ def response_input(value: str | list[InputItem], *, begins: bool) -> ResponseInp
         if item.kind not in (*_REQUIRED, REASONING):
             raise unsupported(f"input[{index}].type", f"items of type {quoted(item.kind)} are not supported")
         for name in ("content", "output"):
-            _check_parts(f"input[{index}].{name}", getattr(item, name))
+            types = THOUGHT_PARTS if item.kind == REASONING else TEXT_PARTS
+            _check_parts(f"input[{index}].{name}", getattr(item, name), types)
     _check_order(value, begins=begins)
-    return ResponseInput(tuple(item for item in value if item.kind != REASONING), begins)
+    items: list[InputItem] = []
+    thoughts: dict[int, list[str]] = {}
+    for item in value:
+        if item.kind != REASONING:
+            items.append(item)
+        elif item.text:
+            thoughts.setdefault(len(items), []).append(item.text)
+    # A thought that no answer follows is not read.
+    joined = {
+        index: "\n\n".join(texts)
+        for index, texts in thoughts.items()
+        if index < len(items) and _role(items[index]) is ChatRole.ASSISTANT
+    }
+    return ResponseInput(tuple(items), begins, joined)

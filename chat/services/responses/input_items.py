@@ -65,7 +65,7 @@ def _items(generation: Generation) -> list[AnyItem]:
     answer: Message = generation.message
     rows = answer.conversation.messages.in_order().filter(position__lt=answer.position)
     messages = list(rows)
-    facts = _facts(messages, generation)
+    facts = item_facts(messages, generation)
     items = [item for message, fact in zip(messages, facts, strict=True) for item in _items_of(message, fact)]
     answers = [generation, *(message.generation for message in messages if message.generation)]
     roles = [role for row in answers for role in row.details.get(RESPONSE, {}).get("system_roles", [])]
@@ -77,11 +77,12 @@ def _items(generation: Generation) -> list[AnyItem]:
     return [InputMessageItem(id=message_item_id(conversation.pk), role=roles[0], content=content), *items]
 
 
-def _facts(messages: Sequence[Message], generation: Generation) -> list[Facts]:
-    """Return for each message what the response that brought it has kept of its item."""
+def item_facts(messages: Sequence[Message], generation: Generation | None = None) -> list[Facts]:
+    """Return for each message what the response that brought it has kept of its item; ``generation`` is the answer
+    after them."""
     facts: list[Facts] = [{} for _ in messages]
     answers = [(index, message.generation) for index, message in enumerate(messages) if message.generation]
-    for end, answer in [*answers, (len(messages), generation)]:
+    for end, answer in [*answers, *([(len(messages), generation)] if generation else [])]:
         sent = answer.details.get(RESPONSE, {}).get("items", [])
         # The items of a call end where its answer begins; of a history that was known, only the last are new.
         for distance, fact in enumerate(reversed(sent[-end:] if end else []), start=1):

@@ -118,3 +118,38 @@ def test_an_output_alone_is_a_question(client: httpx.Client) -> None:
     output = {"type": "function_call_output", "call_id": first["output"][0]["call_id"], "output": "[[say: Sunny]]"}
     second = created(client, {"input": [output], "previous_response_id": first["id"], "tools": TOOLS})
     assert text_of(second) == "Sunny"
+
+
+def output_of(call_id: str) -> Json:
+    return {"type": "function_call_output", "call_id": call_id, "output": "[[say: Sunny]]"}
+
+
+@pytest.mark.parametrize("continues", ["previous_response_id", "conversation"])
+def test_an_output_without_a_call_is_refused(continues: str, client: httpx.Client) -> None:
+    first = created(client, say(BOTH, tools=TOOLS))
+    [call, _] = [item["call_id"] for item in first["output"] if item["type"] == "function_call"]
+    place = {"previous_response_id": first["id"], "conversation": first["conversation"]["id"]}[continues]
+    other = created(client, say(call_text("weather", ROME), tools=TOOLS))["output"][0]["call_id"]
+    for wrong in ("call_x", call[:-1] + "7", other):
+        body = {"input": [output_of(call), output_of(wrong)], continues: place, "tools": TOOLS}
+        answer = client.post("/v1/responses", json=body)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input[1].call_id")
+    again = [{"type": "function_call", "call_id": "own", "name": "clock", "arguments": "{}"}, output_of("own")]
+    body = {"input": [output_of(call), *again], continues: place, "tools": TOOLS}
+    assert text_of(created(client, body)) == "Sunny"
+
+
+def test_an_output_for_a_call_of_an_earlier_response(client: httpx.Client) -> None:
+    first = created(client, say(call_text("weather", ROME), tools=TOOLS))
+    call_id = first["output"][0]["call_id"]
+    second = created(client, say("later", tools=TOOLS, previous_response_id=first["id"]))
+    third = created(client, {"input": [output_of(call_id)], "previous_response_id": second["id"], "tools": TOOLS})
+    assert text_of(third) == "Sunny"
+    # A branch has copies of the rows.
+    branch = created(client, {"input": [output_of(call_id)], "previous_response_id": first["id"], "tools": TOOLS})
+    assert branch["conversation"] != first["conversation"]
+    late = created(client, {"input": [output_of(call_id)], "previous_response_id": branch["id"], "tools": TOOLS})
+    assert text_of(late) == "Sunny"
+    plain = created(client, say("x"))
+    answer = client.post("/v1/responses", json={"input": [output_of("c")], "previous_response_id": plain["id"]})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input[0].call_id")

@@ -1,18 +1,28 @@
 """Dialogues as the service renders them turn by turn, beside the template's own rendering of the whole."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
 
 from chat.enums import Effort, Strategy
 from chat.prompting.context_window import ContextWindow, Exchange, RenderedTurn
 from chat.prompting.jinja_sandbox import Conversation, TemplateRendering, render
 from chat.prompting.template_format import TemplateFormat
 from chat.prompting.token_budget import TokenBudget
+from chat.prompting.tool_instructions import tool_instructions
+from chat.tool_calling.call_text import answer_text, is_results, results_text
+from chat.tool_calling.tools import Tool
 from inference.engine.backends.fake import CONTROL, FIRST_BYTE
 from tests.chat.vocabularies import fake_tokenizer
 
 SYSTEM = "Be kind."
 N_TURNS = 3
+TOOLS = (
+    Tool(name="weather", description="Forecast", parameters={"properties": {"city": {"type": "string"}}}),
+    Tool(name="clock"),
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,46 @@ def compared(template: str, effort: Effort | None = None) -> Iterator[Comparison
                 thought = f"thought {number}" if has_thoughts else ""
                 answered = answer(chat_format, prompt.exchanges[-1], thought, f"answer {number}")
                 exchanges = [*prompt.exchanges[:-1], answered]
+
+
+def compared_calls(template: str, effort: Effort | None = None) -> Iterator[Comparison]:
+    """Yield dialogues with calls of tools, of a template that writes them in the form that is read here: the question,
+    the results of one and of two calls, and the question after the answer to them, with and without thoughts."""
+    tokenizer = fake_tokenizer(context_size=1_000_000, template=template)
+    chat_format = TemplateFormat(tokenizer, template, effort)
+    system = f"{SYSTEM}\n\n{tool_instructions(TOOLS, tokenizer)}"
+    for n_calls, has_thoughts in product((1, 2), (False, True)):
+        calls = [("weather", json.dumps({"city": f"town {number}"})) for number in range(n_calls)]
+        results = [f"rain {number}" for number in range(n_calls)]
+        turns = [("question 1", answer_text("", calls)), (results_text(results), "answer"), ("question 2", "")]
+        exchanges: list[Exchange] = []
+        messages: Conversation = [{"role": "system", "content": SYSTEM}]
+        for number, (user, text) in enumerate(turns, start=1):
+            prompt = window(chat_format, system).render([*exchanges, Exchange(user=user)])
+            if is_results(user):
+                messages += [{"role": "tool", "tool_call_id": "1", "content": result} for result in results]
+            else:
+                messages.append({"role": "user", "content": user})
+            options = {**chat_format.options, "tools": [tool.declaration for tool in TOOLS]}
+            bos, eos = tokenizer.bos_text, tokenizer.eos_text
+            [expected] = render(template, bos=bos, eos=eos, conversations=[messages], options=options)
+            yield Comparison(number, True, has_thoughts, spelled(prompt.ids), expected)
+            thought = f"thought {number}" if has_thoughts else ""
+            exchanges = [*prompt.exchanges[:-1], answer(chat_format, prompt.exchanges[-1], thought, text)]
+            messages.append(_assistant(text, calls if number == 1 else [], thought))
+
+
+def _assistant(text: str, calls: list[tuple[str, str]], thought: str) -> dict[str, Any]:
+    made = [
+        {"id": "1", "type": "function", "function": {"name": name, "arguments": json.loads(arguments)}}
+        for name, arguments in calls
+    ]
+    return {
+        "role": "assistant",
+        "content": "" if calls else text,
+        **({"tool_calls": made} if calls else {}),
+        **({"reasoning_content": thought} if thought else {}),
+    }
 
 
 def window(chat_format: TemplateFormat, system: str) -> ContextWindow:

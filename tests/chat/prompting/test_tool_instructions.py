@@ -16,8 +16,13 @@ HERMES_TEMPLATE = """{%- if tools %}{{- '<|im_start|>system\\n' }}{%- if message
 {{- tool | tojson }}{%- endfor %}{{- "\\n</tools>\\nAnswer with <tool_call></tool_call>.<|im_end|>\\n" }}
 {%- elif messages[0].role == 'system' %}{{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
 {%- endif %}
-{%- for message in messages %}{%- if message.role != 'system' %}
-{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{%- endif %}{%- endfor %}
+{%- for message in messages %}{%- if message.role == 'tool' %}
+{{- '<|im_start|>user\\n<tool_response>\\n' + message.content + '\\n</tool_response><|im_end|>\\n' }}
+{%- elif message.role != 'system' %}
+{{- '<|im_start|>' + message.role + '\\n' + message.content }}{%- for call in message.tool_calls or [] %}
+{{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' }}
+{{- call.function.arguments | tojson }}{{- '}\\n</tool_call>' }}{%- endfor %}
+{{- '<|im_end|>\\n' }}{%- endif %}{%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"""
 
 TOOL = Tool(name="weather", description="Forecast", parameters={"properties": {"city": {"type": "string"}}})
@@ -44,6 +49,14 @@ def test_descriptions_are_text_to_the_template(description: str) -> None:
     tool = Tool(name="f", description=description, parameters={"properties": {description: {"const": None}}})
     text = tool_instructions([tool], fake_tokenizer(template=HERMES_TEMPLATE))
     assert declared(text) == [tool.declaration]
+
+
+@pytest.mark.parametrize("options", ["ensure_ascii=False", "sort_keys=False", "indent=none", "separators=none"])
+def test_a_template_may_name_the_options_of_json(options: str) -> None:
+    template = HERMES_TEMPLATE.replace("tool | tojson", f"tool | tojson({options})")
+    assert tool_instructions([TOOL], fake_tokenizer(template=template)) == tool_instructions(
+        [TOOL], fake_tokenizer(template=HERMES_TEMPLATE)
+    )
 
 
 @pytest.mark.parametrize(

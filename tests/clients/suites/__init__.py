@@ -1,0 +1,1 @@
+"""Test suites of others, run against services of this project."""
