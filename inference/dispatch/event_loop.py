@@ -163,9 +163,9 @@ class EventLoop:
             case FrameReceived(frame=frame):
                 slot.note_frame()
                 self._handle_frame(slot, frame, now)
-            case RunnerExited(reason=reason) if slot.runner_exited(reason, now):
+            case RunnerExited() if slot.runner_exited(event.reason, now):
                 self._purges.runner_exited(slot)
-                self._runner_exited(slot, reason, now)
+                self._runner_exited(slot, event, now)
                 self._checkpoints.runner_exited(slot.last_pid, self.generations.by_id.values())
 
     def _start_failed(self, slot: RunnerSlot, event: RunnerStartFailed, now: float) -> None:
@@ -179,9 +179,10 @@ class EventLoop:
                     generation, GenerationOutcome(ClaimState.ENDED, failed("model_unavailable", event.message))
                 )
 
-    def _runner_exited(self, slot: RunnerSlot, reason: str, now: float) -> None:
+    def _runner_exited(self, slot: RunnerSlot, event: RunnerExited, now: float) -> None:
+        reason = event.reason
         if self.residency is not None and slot is self.gpu:
-            is_failure = self.residency.gpu_exited(reason, now)
+            is_failure = self.residency.gpu_exited(reason, now, has_left=event.has_left)
             message = "the model on the GPU ended; the answer goes on on the CPU"
             self.generations.runner_exited(
                 GPU, reason, state=StreamState.YIELDING, message=message, is_failure=is_failure

@@ -136,13 +136,18 @@ class GpuResidency:
         self._migration.move_to_gpu(now)
         self._check_migration(now)
 
-    def gpu_exited(self, reason: str, now: float) -> bool:
-        """The GPU's process has exited or did not start; return whether that was a failure."""
-        is_failure = self.state not in (GpuState.LEAVING, GpuState.CPU)
+    def gpu_exited(self, reason: str, now: float, *, has_left: bool = False) -> bool:
+        """The GPU's process has exited or did not start; return whether that was a failure.
+
+        ``has_left``: the lease had not been renewed in time, as after a suspension of this process."""
+        is_unexpected = self.state not in (GpuState.LEAVING, GpuState.CPU)
+        is_failure = is_unexpected and not has_left
         if is_failure:
             self._session.has_failed = True
             self.demand.reason = f"the model on the GPU ended: {reason}"
             self._session.leave(self.demand.reason, now)
+        if is_unexpected:
+            self._session.leave("the lease was not renewed in time", now)
             self._states.move(GpuState.LEAVING, now)
         self._lease_release.process_exited(now)
         return is_failure

@@ -35,8 +35,16 @@ class LockedRunner(RunnerProcess):
         on_frame: OnFrame,
         on_exit: OnExit,
         on_out_of_memory: Callable[[], None],
+        deadline: Path | None,
     ) -> None:
-        super().__init__(config, title=TITLES[config.device], on_frame=on_frame, on_exit=on_exit, keep_fds=(lock.fd,))
+        super().__init__(
+            config,
+            title=TITLES[config.device],
+            on_frame=on_frame,
+            on_exit=on_exit,
+            keep_fds=(lock.fd,),
+            deadline=deadline,
+        )
         self._lock = lock
         self._on_out_of_memory = on_out_of_memory
 
@@ -52,16 +60,25 @@ class LockedRunner(RunnerProcess):
 
 
 class GpuRunnerMaker:
-    """Makes runners for one GPU. ``n_layers``: the most to offload; fewer are tried when they do not fit."""
+    """Makes runners for one GPU. ``n_layers``: the most to offload; fewer are tried when they do not fit.
+
+    ``deadline``: file with the time by which they have to be gone (``engine.process.deadline``)."""
 
     def __init__(
-        self, device: GpuDevice, lock_folder: Path, *, n_layers: int, load_delay_ms: float | None = None
+        self,
+        device: GpuDevice,
+        lock_folder: Path,
+        *,
+        n_layers: int,
+        load_delay_ms: float | None = None,
+        deadline: Path | None = None,
     ) -> None:
         """``load_delay_ms`` None: a real GPU; else the load time of a simulated one."""
         self._device = device
         self._lock_folder = lock_folder
         self._n_layers = n_layers
         self._load_delay_ms = load_delay_ms
+        self._deadline = deadline
         self._obstacle: str | None = None
         self._is_checked = False
 
@@ -84,7 +101,7 @@ class GpuRunnerMaker:
             self._n_layers = max(1, n_layers // 2)
             log.warning("layers did not fit device=%s n_layers=%d next=%d", self._device.name, n_layers, self._n_layers)
 
-        return LockedRunner(config, lock, on_frame, on_exit, halve_layers)
+        return LockedRunner(config, lock, on_frame, on_exit, halve_layers, self._deadline)
 
     def config(self) -> EngineConfig:
         """Return the configuration of a runner with all ``n_layers``."""

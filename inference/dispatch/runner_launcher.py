@@ -72,8 +72,11 @@ class FrameReceived:
 
 @dataclass(frozen=True)
 class RunnerExited:
+    """``has_left``: because its deadline had passed."""
+
     number: int
     reason: str
+    has_left: bool = False
 
 
 LaunchEvent = RunnerStarted | RunnerStartFailed | FrameReceived | RunnerExited
@@ -120,7 +123,7 @@ class RunnerLauncher:
         try:
             runner = self._make(
                 lambda frame: self._post(FrameReceived(number, frame)),
-                lambda runner_exit: self._post(RunnerExited(number, runner_exit.reason)),
+                lambda runner_exit: self._post(RunnerExited(number, runner_exit.reason, runner_exit.has_left)),
             )
             self._starting = runner
             if number in self._abandoned:

@@ -1,6 +1,8 @@
 """The GPU's part of the dispatcher, put together from the settings; none without a usable GPU."""
 
+import functools
 import logging
+from pathlib import Path
 
 from django.conf import settings
 from django.db import connections
@@ -10,6 +12,7 @@ from inference.dispatch.gpu_runner import GpuRunnerMaker
 from inference.dispatch.state_folder import StateFolder
 from inference.engine.backends.llama_library import has_cuda
 from inference.engine.config import MEBIBYTE
+from inference.engine.process.deadline import Deadline
 from inference.gpu.device.discovery import find_gpu
 from inference.gpu.device.port import GpuDevice
 from inference.gpu.lease.factory import WorkerLeaseClient
@@ -18,6 +21,7 @@ from inference.gpu.records.store import record_hand_over
 
 log = logging.getLogger(__name__)
 
+DEADLINE = "deadline"  # in the folder for KV states, which is private and in memory
 ALL_LAYERS = 10_000  # more than any model has; llama.cpp and the estimate of the memory take the smaller number
 
 
@@ -32,16 +36,17 @@ def gpu_parts() -> GpuParts | None:
         return None
     try:
         folder = StateFolder(settings.GEMMA_SHM_DIR, settings.GEMMA_CACHE_RAM_MB * MEBIBYTE)
+        deadline = Deadline(folder.path / DEADLINE)
     except OSError as error:
         log.error("gpu not used, no folder for KV states gpu=%s error=%s", device.name, error)  # noqa: TRY400
         return None
-    maker = _maker(device, is_simulated=is_simulated)
+    maker = _maker(device, deadline.path, is_simulated=is_simulated)
     # The first look at the GPU takes time; here no answer waits for it.
     log.info("gpu found gpu=%s obstacle=%s", device.name, maker.obstacle() or "none")
     return GpuParts(
         device=device,
         make_runner=maker,
-        make_lease_client=WorkerLeaseClient,
+        make_lease_client=functools.partial(WorkerLeaseClient, extend_deadline=deadline.extend),
         record=_record,
         folder=folder,
         obstacle=maker.obstacle,
@@ -54,12 +59,12 @@ def gpu_parts() -> GpuParts | None:
     )
 
 
-def _maker(device: GpuDevice, *, is_simulated: bool) -> GpuRunnerMaker:
+def _maker(device: GpuDevice, deadline: Path | None, *, is_simulated: bool) -> GpuRunnerMaker:
     delay_ms = float(settings.GEMMA_GPU_LOAD_DELAY_MS) if is_simulated else None
     # A GPU has one lock for all its users on this machine; a simulated one belongs to its installation.
     folder = settings.GEMMA_DATA_DIR if is_simulated else settings.GEMMA_SHM_DIR
     n_layers = settings.GEMMA_GPU_LAYERS if settings.GEMMA_GPU_LAYERS >= 0 else ALL_LAYERS
-    return GpuRunnerMaker(device, folder, n_layers=n_layers, load_delay_ms=delay_ms)
+    return GpuRunnerMaker(device, folder, n_layers=n_layers, load_delay_ms=delay_ms, deadline=deadline)
 
 
 def _record(record: HandOverRecord) -> None:

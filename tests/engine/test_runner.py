@@ -10,16 +10,18 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
 from inference.engine.backends.fake import FakeVocabulary
 from inference.engine.backends.fake_backend import FakeBackend
 from inference.engine.backends.vocabulary import Vocabulary
-from inference.engine.config import EngineConfig
+from inference.engine.config import Device, EngineConfig
 from inference.engine.errors import RunnerStartError
 from inference.engine.process import runner
 from inference.engine.process.client import PROJECT_ROOT, RunnerExit, RunnerProcess, describe_returncode
+from inference.engine.process.deadline import Deadline
 from inference.engine.protocol.frames import Cancel, Emission, Ended, FromRunner, PrefillProgress, Ready, Step, Submit
 from tests.engine.harness import fake_config, params, turn
 
@@ -29,11 +31,13 @@ DEADLINE_SECS = 60.0
 class Watched:
     """A runner with all of its frames, and events to wait for."""
 
-    def __init__(self, config: EngineConfig, title: str = "gemma-runner test") -> None:
+    def __init__(self, config: EngineConfig, title: str = "gemma-runner test", deadline: Path | None = None) -> None:
         self.frames: list[FromRunner] = []
         self.exits: list[RunnerExit] = []
         self._changed = threading.Condition()
-        self.runner = RunnerProcess(config, title=title, on_frame=self._on_frame, on_exit=self._on_exit)
+        self.runner = RunnerProcess(
+            config, title=title, on_frame=self._on_frame, on_exit=self._on_exit, deadline=deadline
+        )
 
     def _on_frame(self, frame: FromRunner) -> None:
         with self._changed:
@@ -220,6 +224,40 @@ def test_a_runner_dies_with_its_parent() -> None:
     parent.wait()
     parent.stdout.close()
     wait_until_gone(pid)
+
+
+def test_a_runner_goes_when_its_deadline_is_extended_no_more(tmp_path: Path) -> None:
+    deadline = Deadline(tmp_path / "deadline")
+    watched = Watched(fake_config(), deadline=deadline.path)
+    watched.runner.start()
+    watched.ask("a", "[[delay: 5]][[count: 9999]]", max_tokens=100_000)
+    began = time.monotonic()
+    while time.monotonic() < began + 6.0:
+        deadline.extend(time.monotonic() + 5.0)
+        time.sleep(0.2)
+    assert watched.exits == []
+    until = time.monotonic() + 0.5
+    deadline.extend(until)  # the thread may sleep until the former one
+    watched.wait(lambda: bool(watched.exits))
+    assert time.monotonic() > until
+    assert [(each.has_left, each.requested) for each in watched.exits] == [(True, False)]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"damaged!!"])
+def test_a_deadline_that_cannot_be_read_has_passed(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "deadline"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RunnerStartError, match="its deadline was not extended in time"):
+        Watched(fake_config(), deadline=path).runner.start()
+
+
+def test_a_runner_that_still_loads_keeps_it_too(tmp_path: Path) -> None:
+    deadline = Deadline(tmp_path / "deadline")
+    deadline.extend(time.monotonic() + 1.0)
+    config = msgspec.structs.replace(fake_config(), device=Device.SIMULATED, load_delay_ms=60_000.0)
+    with pytest.raises(RunnerStartError, match="its deadline was not extended in time"):
+        Watched(config, deadline=deadline.path).runner.start()
 
 
 def test_a_runner_whose_parent_closes_the_pair_goes_too(watched: Watched) -> None:

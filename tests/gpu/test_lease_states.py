@@ -1,5 +1,6 @@
 """The parts of the lease client, each by itself: its states, the request, the renewal, the queue of releases."""
 
+import math
 from collections.abc import Mapping
 from itertools import product
 from typing import Any
@@ -154,6 +155,23 @@ def test_a_fault_loses_the_lease_after_the_coordinators_patience(
     monkeypatch.setattr("inference.gpu.lease.held.time.monotonic", lambda: 50.0 + silent_secs)
     assert renewal.renew(held_lease) == ("it could not be renewed: away" if is_lost else None)
     assert held_lease.renewed_at == 50.0
+
+
+@pytest.mark.parametrize(("lost_after_secs", "deadline"), [(3.0, 53.5), (20.0, 70.5), (None, math.inf)])
+def test_the_gpu_is_left_after_the_worker_would_have_and_before_another_grant(
+    lost_after_secs: float | None, deadline: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator = StubCoordinator(lost_after_secs=lost_after_secs)
+    renewal = LeaseRenewal(coordinator)
+    held_lease = renewal.begin(LEASE, now=50.0)
+    assert renewal.deadline(held_lease) == deadline
+    monkeypatch.setattr("inference.gpu.lease.held.time.monotonic", lambda: 51.0)
+    coordinator.fault = "away"
+    renewal.renew(held_lease)
+    assert renewal.deadline(held_lease) == deadline, "a renewal that failed extends nothing"
+    coordinator.fault = None
+    renewal.renew(held_lease)
+    assert renewal.deadline(held_lease) == deadline + 1.0
 
 
 # ---- releases ----

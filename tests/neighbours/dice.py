@@ -37,6 +37,7 @@ class Dice:
             "worker killed while holding": lambda: self._kill_worker("gpu"),
             "worker killed in the linger": self._kill_in_linger,
             "worker killed while waiting": lambda: self._kill_worker("waiting"),
+            "worker frozen while holding": self._freeze_worker,
             "runner killed": lambda: self._strike_runner(signal.SIGKILL),
             "runner hung": lambda: self._strike_runner(signal.SIGSTOP),
             "redis killed": self._kill_redis,
@@ -127,6 +128,13 @@ class Dice:
         self._around.kill("worker")
         self._down()
         self._around.start("worker", programs.run_worker)
+        self._around.tell_worker()
+
+    def _freeze_worker(self) -> None:
+        self._around.chat(is_active=True)
+        self._reach("gpu")
+        with self._around.frozen("worker"):
+            time.sleep(self._random.uniform(*FROZEN_SECS))
         self._around.tell_worker()
 
     def _strike_runner(self, blow: signal.Signals) -> None:

@@ -9,6 +9,7 @@ import functools
 import logging
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ from inference.dispatch.gpu_parts import GpuParts, GpuPolicy  # noqa: E402
 from inference.dispatch.runner_launcher import OnExit, OnFrame, Runner  # noqa: E402
 from inference.dispatch.state_folder import StateFolder  # noqa: E402
 from inference.engine.process.client import RunnerExit  # noqa: E402
+from inference.engine.process.deadline import Deadline  # noqa: E402
 from inference.engine.protocol.frames import (  # noqa: E402
     CacheExported,
     Export,
@@ -59,6 +61,7 @@ from inference.gpu.sdk.use import GpuUse  # noqa: E402
 from inference.gpu.transports.remote import OutsideCoordinator  # noqa: E402
 from inference.token_stream.entries import AnyEntry  # noqa: E402
 from tests.inference.stub_runner import READY, StubRunner  # noqa: E402
+from tests.live_stack import PROJECT  # noqa: E402
 from tests.neighbours.pause_manager import PauseManager  # noqa: E402
 
 OUR_LOCK = f"gemma-gpu-{SimulatedGpu.uuid}.lock"
@@ -133,16 +136,27 @@ class CardMark:
             self._descriptor = -1
 
 
+END_AT_DEADLINE = """
+import os, pathlib, signal, sys
+from inference.engine.process.deadline import wait_until_passed
+runner = os.pidfd_open(int(sys.argv[2]))
+wait_until_passed(pathlib.Path(sys.argv[1]))
+signal.pidfd_send_signal(runner, signal.SIGKILL)
+"""
+
+
 class CardRunner:
     """A runner whose process does nothing but hold the lock of the card. It sends no reply while it is frozen."""
 
-    def __init__(self, folder: Path, on_frame: OnFrame, on_exit: OnExit) -> None:
+    def __init__(self, folder: Path, deadline: Path, on_frame: OnFrame, on_exit: OnExit) -> None:
+        self._deadline = deadline
         lock = gpu_lock(SimulatedGpu.uuid, folder)
         if lock is None:
             raise GpuBusy("another process has the card")
         self._lock: GpuLock = lock
         self._on_frame, self._on_exit = on_frame, on_exit
         self._process: subprocess.Popen[bytes] | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
         self._is_requested = False
 
     @property
@@ -152,6 +166,9 @@ class CardRunner:
     def start(self) -> Ready:
         with self._lock:
             self._process = subprocess.Popen(tethered(["sleep", "3600"]), pass_fds=(self._lock.fd,))
+        # As a runner ends itself. The kernel ends this process with ours.
+        watcher = [sys.executable, "-c", END_AT_DEADLINE, str(self._deadline), str(self._process.pid)]
+        self._watcher = subprocess.Popen(tethered(watcher), cwd=PROJECT)
         # From then on it ends with this process, also when it is frozen.
         while Path(f"/proc/{self._process.pid}/cmdline").read_bytes().partition(b"\0")[0] != b"sleep":
             time.sleep(0.005)
@@ -175,7 +192,11 @@ class CardRunner:
             self._process.kill()
 
     def _await_exit(self, process: "subprocess.Popen[bytes]") -> None:
-        self._on_exit(RunnerExit(process.pid, process.wait(), self._is_requested))
+        status = process.wait()
+        assert self._watcher is not None
+        self._watcher.kill()
+        self._watcher.wait()
+        self._on_exit(RunnerExit(process.pid, status, self._is_requested))
 
 
 class CpuRunner(StubRunner):
@@ -210,10 +231,11 @@ def run_worker(pipe: Connection, around: Surroundings) -> None:
     around.enter()
     shm = around.folder / f"shm-{os.getpid()}"
     shm.mkdir()
+    deadline = Deadline(shm / "deadline")
     parts = GpuParts(
         device=SimulatedGpu(),
-        make_runner=functools.partial(_card_runner, around.folder),
-        make_lease_client=factory.WorkerLeaseClient,
+        make_runner=functools.partial(_card_runner, around.folder, deadline.path),
+        make_lease_client=functools.partial(factory.WorkerLeaseClient, extend_deadline=deadline.extend),
         record=lambda record: None,
         folder=StateFolder(shm, 1 << 20),
         policy=POLICY,
@@ -234,8 +256,8 @@ def run_worker(pipe: Connection, around: Surroundings) -> None:
             pipe.send(dispatcher.describe()["state"])
 
 
-def _card_runner(folder: Path, on_frame: OnFrame, on_exit: OnExit) -> Runner:
-    return CardRunner(folder, on_frame, on_exit)
+def _card_runner(folder: Path, deadline: Path, on_frame: OnFrame, on_exit: OnExit) -> Runner:
+    return CardRunner(folder, deadline, on_frame, on_exit)
 
 
 def run_web(pipe: Connection, around: Surroundings) -> None:

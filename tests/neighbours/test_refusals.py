@@ -41,7 +41,7 @@ class TestTenantLibrary:
 
 def test_minus_one_means_all_layers(settings: Settings) -> None:
     settings.GEMMA_GPU_LAYERS = -1
-    maker = gpu_setup._maker(SimulatedGpu(), is_simulated=True)
+    maker = gpu_setup._maker(SimulatedGpu(), None, is_simulated=True)
     assert maker.config().gpu_layers == gpu_setup.ALL_LAYERS
     environment = os.environ | {"GEMMA_GPU_LAYERS": "-1"}
     command = [

@@ -20,6 +20,7 @@ import msgspec
 
 from inference.engine.config import EngineConfig
 from inference.engine.errors import RunnerStartError
+from inference.engine.process.deadline import STATUS as DEADLINE_STATUS
 from inference.engine.protocol.frames import (
     Fatal,
     Frame,
@@ -52,9 +53,16 @@ class RunnerExit:
     def reason(self) -> str:
         return describe_returncode(self.returncode)
 
+    @property
+    def has_left(self) -> bool:
+        """Whether its deadline had passed, which is no fault of a sequence or of the device."""
+        return self.returncode == DEADLINE_STATUS
+
 
 def describe_returncode(returncode: int) -> str:
     """Return one line for an operator."""
+    if returncode == DEADLINE_STATUS:
+        return "its deadline was not extended in time"
     if returncode >= 0:
         return f"exit status {returncode}"
     name = signal.Signals(-returncode).name if -returncode in list(signal.Signals) else f"signal {-returncode}"
@@ -78,8 +86,9 @@ class RunnerProcess:
         on_frame: Callable[[FromRunner], None],
         on_exit: Callable[[RunnerExit], None],
         keep_fds: tuple[int, ...] = (),
+        deadline: Path | None = None,
     ) -> None:
-        """``keep_fds`` stay open in the process until it ends."""
+        """``keep_fds`` stay open in the process until it ends. ``deadline``: file of ``deadline.Deadline``."""
         # The runner's working directory is the project's folder, where a relative path could name another file.
         self._config = msgspec.structs.replace(
             config,
@@ -88,6 +97,7 @@ class RunnerProcess:
         )
         self._title = title
         self._keep_fds = keep_fds
+        self._deadline = "" if deadline is None else str(deadline.absolute())
         self._on_frame = on_frame
         self._on_exit = on_exit
         self._process: subprocess.Popen[bytes] | None = None
@@ -118,7 +128,7 @@ class RunnerProcess:
         if self._requested:  # killed before there was a process
             self._process.kill()
         self._connection = Connection(ours.detach())
-        self.send(Start(config=self._config, title=self._title, parent_pid=os.getpid()))
+        self.send(Start(config=self._config, title=self._title, parent_pid=os.getpid(), deadline=self._deadline))
         self._reader.start()
         try:
             first = self._first.get(timeout=timeout_secs)

@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from setproctitle import setproctitle
 
@@ -23,6 +24,7 @@ from inference.engine.core.engine_loop import EngineLoop
 from inference.engine.errors import BackendError, EngineError
 from inference.engine.kv_cache.disk_store import open_disk_store
 from inference.engine.kv_cache.fingerprint import state_fingerprint
+from inference.engine.process.deadline import end_when_passed
 from inference.engine.process.parent_link import die_with_parent, receive, sender
 from inference.engine.process.progress_reporter import ProgressReporter
 from inference.engine.protocol.frames import (
@@ -50,6 +52,8 @@ def main(fd: int) -> int:
     setproctitle(start.title)
     logging.basicConfig(level=logging.WARNING, format=f"{start.title}: %(message)s")
     die_with_parent(start.parent_pid)
+    if start.deadline:
+        end_when_passed(Path(start.deadline))
     send = sender(connection)
     try:
         backend, ready = _load(start)

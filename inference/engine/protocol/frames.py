@@ -21,11 +21,14 @@ class Frame(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
 
 
 class Start(Frame, frozen=True, tag=True, kw_only=True):
-    """First frame: model, process title, and the parent to end with. Answered by Ready or Fatal."""
+    """First frame: model, process title, and the parent to end with. Answered by Ready or Fatal.
+
+    ``deadline``: file of ``engine.process.deadline``; empty: none."""
 
     config: EngineConfig
     title: str
     parent_pid: int
+    deadline: str = ""
 
 
 class Submit(Frame, frozen=True, tag=True, kw_only=True):

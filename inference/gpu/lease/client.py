@@ -41,6 +41,8 @@ class LeaseClientOptions:
     breaker: Callable[[], CircuitBreaker] = lambda: CircuitBreaker(max_failures=3, pause_secs=30.0)
     grant_delay_secs: float = 0.0
     has_other_tenants: Callable[[], bool] = lambda: True  # called with each renewal; must not raise
+    # Called with the monotonic time by which the GPU has to be left, should no renewal follow.
+    extend_deadline: Callable[[float], None] = lambda until: None
 
 
 class CoordinatorLeaseClient:
@@ -70,6 +72,7 @@ class CoordinatorLeaseClient:
             self._watchdog = RenewalWatchdog(coordinator.lost_after_secs, self._renewal_overdue)
         self._releases = ReleaseQueue(coordinator)
         self._has_other_tenants = options.has_other_tenants
+        self._extend_deadline = options.extend_deadline
         self.is_wanted_elsewhere = True
         self._held: HeldLease | None = None  # in the states of WITH_LEASE
         self._freed_session = ""  # the last one whose release was sent
@@ -201,7 +204,9 @@ class CoordinatorLeaseClient:
         if isinstance(answer, Grant) and is_wanted:
             lease = Lease(call.session_id, answer.epoch, now, now - call.requested_at, answer.coordinator)
             self._states.move(LeaseState.HELD, now)
-            self._hold(self._renewal.begin(lease, now))
+            held_lease = self._renewal.begin(lease, now)
+            self._hold(held_lease)
+            self._extend_deadline(self._renewal.deadline(held_lease))
             self._request.granted()
             self._post(LeaseGranted(lease))
             return
@@ -232,6 +237,7 @@ class CoordinatorLeaseClient:
     def _renew(self, held_lease: HeldLease) -> None:
         self.is_wanted_elsewhere = self._has_other_tenants()
         reason = self._renewal.renew(held_lease)
+        self._extend_deadline(self._renewal.deadline(held_lease))
         if reason is not None:
             log.warning("gpu lease lost lease=%d reason=%s", held_lease.lease.epoch, reason)
             self._states.move(LeaseState.LOST, time.monotonic())

@@ -1,6 +1,7 @@
 """The lease client of this installation: its coordinator, and the threads around it."""
 
 import functools
+from collections.abc import Callable
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -31,7 +32,7 @@ PING_SECS = 1.0
 class WorkerLeaseClient(CoordinatorLeaseClient):
     """Lease client with its command listener, and with the lease watcher of the built-in coordinator."""
 
-    def __init__(self, post: Post) -> None:
+    def __init__(self, post: Post, extend_deadline: Callable[[float], None] = lambda until: None) -> None:
         is_simulated = settings.GEMMA_GPU == "simulated"
         options = LeaseClientOptions(
             breaker=lambda: CircuitBreaker(
@@ -39,6 +40,7 @@ class WorkerLeaseClient(CoordinatorLeaseClient):
             ),
             grant_delay_secs=settings.GEMMA_GPU_GRANT_DELAY_MS / 1000 if is_simulated else 0.0,
             has_other_tenants=_has_other_tenants,
+            extend_deadline=extend_deadline,
         )
         self._records = OutsideSessionStore()
         super().__init__(make_coordinator(self._records), post, functools.partial(publish_freed, gpu_client()), options)

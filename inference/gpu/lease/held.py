@@ -1,6 +1,7 @@
 """A granted lease and its renewal. Knows no events: the caller reports a recall or a loss."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -30,6 +31,15 @@ class LeaseRenewal:
 
     def begin(self, lease: Lease, now: float) -> HeldLease:
         return HeldLease(lease, renew_at=now + self._coordinator.renew_secs, renewed_at=now)
+
+    def deadline(self, held_lease: HeldLease) -> float:
+        """Return when the GPU has to be left, on the monotonic clock, if this process renews and kills nothing more.
+
+        After the time at which it would give up itself, before another session can be granted the GPU."""
+        patience_secs = self._coordinator.lost_after_secs
+        if patience_secs is None:
+            return math.inf
+        return held_lease.renewed_at + patience_secs + self._coordinator.renew_secs / 2
 
     def renew(self, held_lease: HeldLease) -> str | None:
         """Return why the lease is lost; None while it is ours, or may still be."""

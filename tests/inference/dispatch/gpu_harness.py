@@ -140,6 +140,9 @@ class GpuHarness:
     def gpu_dies(self) -> None:
         self.do(RunnerExited(self._gpu_number, "killed by SIGKILL"))
 
+    def gpu_leaves_by_itself(self) -> None:
+        self.do(RunnerExited(self._gpu_number, "its deadline was not extended in time", has_left=True))
+
     def gpu_does_not_start(self, pid: int | None = None) -> None:
         self.do(RunnerStartFailed(self._gpu_number, "runner_died", "killed by SIGKILL", pid))
 

@@ -477,6 +477,27 @@ def test_the_cards_runner_dies_in_each_stage(bench: GpuHarness, state: GpuState)
     finish(bench, generations)
 
 
+@pytest.mark.parametrize("state", [GpuState.MOVING, GpuState.GPU, GpuState.YIELDING, GpuState.LEAVING])
+def test_one_that_left_because_its_worker_was_suspended_is_no_failure(bench: GpuHarness, state: GpuState) -> None:
+    generations = bench.reach(state)
+    bench.gpu_leaves_by_itself()
+    if state is GpuState.MOVING:
+        bench.cpu_gives_out()
+    bench.do()
+    assert not bench.has_lease()
+    assert all((each.device, each.deaths.total) == ("cpu", 0) for each in generations)
+    assert "ended" not in str(bench.dispatcher.describe()["reason"])
+    finish(bench, generations)
+
+
+def test_it_may_leave_by_itself_again_and_again(bench: GpuHarness) -> None:
+    for _ in range(5):  # of failures three would be enough to leave the GPU alone
+        generations = bench.reach(GpuState.GPU)
+        bench.gpu_leaves_by_itself()
+        bench.do()
+        finish(bench, generations)
+
+
 def test_it_dies_half_way_with_some_of_its_work_given_out(bench: GpuHarness) -> None:
     first, second = bench.reach(GpuState.GPU)
     bench.recall()
