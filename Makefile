@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-slow test-postgres lint audit faults test-browser test-schema test-clients test-templates soak bench bench-leaks bench-memory bench-retrieval bench-handover demo-handover demo-bridge format clean help
+.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-slow test-postgres lint audit faults test-browser test-schema test-clients test-templates soak bench bench-leaks bench-memory bench-retrieval bench-remember bench-handover demo-handover demo-bridge format clean help
 
 # $(1): the folder of the environment
 define make_environment
@@ -158,6 +158,9 @@ bench-memory: setup-dev  ## speed and recall of the memory store (BENCH="--size 
 
 bench-retrieval: setup-dev  ## are the lines found that answer questions? (QMSUM=qmsum_val.jsonl for its meetings)
 	$(BIN)/python -m bench.retrieval $(if $(QMSUM),--qmsum $(QMSUM)) $(BENCH)
+
+bench-remember: setup-dev  ## what a model still knows of a long conversation (BENCH="--model FILE --ways truncate both")
+	$(BIN)/python -m bench.remember $(BENCH)
 
 format: setup-dev  ## apply the repairs of ruff
 	$(BIN)/ruff check --fix .
