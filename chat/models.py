@@ -33,6 +33,8 @@ class Conversation(models.Model):
         max_length=12, choices=[(item.value, item.value) for item in Strategy], default="summarize"
     )
     keep = models.BooleanField(default=False)  # never deleted for its age (RETENTION_DAYS)
+    recall = models.BooleanField(default=True)  # with ``summarize``: earlier messages are searched with each question
+    n_indexed = models.PositiveIntegerField(default=0)  # messages from the first on that have their passages
     cache_epoch = models.PositiveIntegerField(default=0)  # raised when a text that its prompts hold is deleted
     family = models.UUIDField(null=True, blank=True)
     forked_from = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="forks")
@@ -125,6 +127,29 @@ class Message(models.Model):
         return self.generation.status if self.generation else Status.COMPLETE
 
 
+class MessagePassage(models.Model):
+    """A part of a message's text by which later questions find it: the characters from ``start`` to ``end``.
+
+    ``terms`` are its words as an index has them, ``context_terms`` those of what it replies to. ``embedding`` is a
+    vector (float16) in ``encoding``; both are empty until the background thread has computed it.
+    """
+
+    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="passages")
+    start = models.PositiveIntegerField()
+    end = models.PositiveIntegerField()
+    terms = models.TextField(blank=True, default="")
+    context_terms = models.TextField(blank=True, default="")
+    embedding = models.BinaryField(default=b"", blank=True)
+    encoding = models.CharField(max_length=64, blank=True, default="")
+
+    class Meta:
+        ordering = ["message", "start"]
+        indexes = [models.Index(fields=["id"], condition=models.Q(encoding=""), name="message_passage_pending")]
+
+    def __str__(self) -> str:
+        return f"characters {self.start} to {self.end} of {self.message_id}"
+
+
 class SummaryState(models.TextChoices):
     MAKING = "making"  # its generation waits, runs, or ended and was not processed yet
     MADE = "made"
@@ -149,6 +174,7 @@ class Summary(models.Model):
         Generation, on_delete=models.SET_NULL, null=True, blank=True, related_name="summary"
     )
     error = models.TextField(blank=True, default="")
+    note = models.TextField(blank=True, default="")  # which of its pieces are an extract, and why
     created_at = models.DateTimeField(auto_now_add=True)
     made_at = models.DateTimeField(null=True, blank=True)
 

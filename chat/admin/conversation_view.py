@@ -3,12 +3,13 @@
 A page of messages takes a fixed number of queries.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from django.core.paginator import Page, Paginator
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 
 from chat.admin.formatting import device_text, duration_text, tokens_per_second, total_ms
 from chat.admin.retrieval_view import RetrievalView, retrieval_view
@@ -70,7 +71,8 @@ class Bubble:
 
 def with_bubble_columns(messages: QuerySet[Message]) -> QuerySet[Message]:
     """Load all that a bubble needs in one query."""
-    return messages.select_related("generation", "retrieval").defer(*HEAVY_COLUMNS)
+    history = F("generation__details__history")
+    return messages.select_related("generation", "retrieval").defer(*HEAVY_COLUMNS).annotate(history_note=history)
 
 
 def transcript_page(conversation: Conversation, number: str | None) -> Page[Message]:
@@ -116,7 +118,7 @@ def bubble(message: Message) -> Bubble:
         error=": ".join(part for part in (generation.error_code, generation.error_message) if part),
         device=device_text(generation.devices),
         model_name=generation.model_name,
-        facts=tuple(_facts(generation)),
+        facts=(*_facts(generation), *_history_facts(getattr(message, "history_note", None) or {})),
     )
 
 
@@ -137,3 +139,23 @@ def _facts(generation: Generation) -> Iterable[Fact]:
     speed = tokens_per_second(generation)
     if speed is not None:
         yield Fact("speed", f"{speed:.1f} tokens/s")
+
+
+def _history_facts(note: Mapping[str, Any]) -> Iterable[Fact]:
+    """Say which messages the prompt did not hold, and which of them it had beside the question and why."""
+    if note.get("messages_summarized"):
+        yield Fact("summarized", f"{note['messages_summarized']} messages by version {note.get('summary_version')}")
+    if note.get("messages_left_out"):
+        yield Fact("left out", f"{note['messages_left_out']} messages")
+    if problem := note.get("summary"):
+        yield Fact("newer summary", problem)
+    if recalled := note.get("recalled"):
+        yield Fact("recalled", ", ".join(map(_recalled_text, recalled)))
+    if problem := note.get("recall_problem"):
+        yield Fact("recall", problem)
+
+
+def _recalled_text(passage: Mapping[str, Any]) -> str:
+    parts = {"similar": passage["similarity"], "words": passage["words"]}
+    reasons = [f"{name} {value:.2f}" for name, value in parts.items() if value is not None]
+    return f"#{passage['position']} {passage['role']} {passage['score']:.2f} ({', '.join(reasons)})"

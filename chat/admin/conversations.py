@@ -52,10 +52,10 @@ class ConversationAdmin(ReadOnlyAdmin):
         "messages__generation__text_folded__contains",
     )
     search_help_text = "Words of a title, message, answer or user name, or the id of a conversation or answer."
-    readonly_fields = ("owner_label", "id", "created_at", "updated_at", "totals", "system_prompt", "strategy")
+    readonly_fields = ("owner_label", "id", "created_at", "updated_at", "totals", "system_prompt", "strategy", "recall")
     fieldsets = (
         (None, {"fields": ("title", "owner_label", "totals", ("created_at", "updated_at"), "id")}),
-        ("System prompt and strategy", {"fields": ("system_prompt", "strategy"), "classes": ("collapse",)}),
+        ("System prompt and strategy", {"fields": ("system_prompt", "strategy", "recall"), "classes": ("collapse",)}),
     )
     actions = ("cancel_answers",)
 

@@ -1,4 +1,5 @@
-"""Build the prompt of a dialogue: choose the sources that fit the token budget, render, and fit the context window."""
+"""Build the prompt of a dialogue: choose the sources and recalled messages that fit the token budget, render, and fit
+the context window."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +9,9 @@ from chat.enums import Effort, Strategy
 from chat.errors import ContextOverflow
 from chat.prompting.chat_format import ChatFormat
 from chat.prompting.chat_templates import get_format
-from chat.prompting.context_window import ContextWindow, Exchange, HistorySummary
+from chat.prompting.context_window import ContextWindow, Exchange, HistorySummary, RenderedPrompt
 from chat.prompting.message_groups import DialogueMessage, MessageGroup, group_messages
+from chat.prompting.recalled import Recall, Recaller, choose_recalled, recalled_block
 from chat.prompting.system_prompt import choose_sources, system_prompt_of
 from chat.prompting.text_splitter import beginning
 from chat.prompting.token_budget import EXACT_CHARS, TokenBudget
@@ -37,9 +39,20 @@ class BuiltPrompt:
     context_size: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Draft:
+    """A prompt before messages are recalled beside its question."""
+
+    groups: list[MessageGroup]
+    sources: tuple[Source, ...]
+    window: ContextWindow
+    prompt: RenderedPrompt
+
+
 class PromptBuilder:
     """Builds prompts with one system prompt, strategy and history summary. An empty ``system_prompt`` is the
-    default; ``prefill`` is the beginning of the answer, ``tools`` are those that the model is shown."""
+    default; ``prefill`` is the beginning of the answer, ``tools`` are those that the model is shown. ``recaller``
+    searches the messages that a prompt does not hold, with the strategy ``summarize`` alone."""
 
     def __init__(
         self,
@@ -51,10 +64,14 @@ class PromptBuilder:
         prefill: str = "",
         tools: Sequence[Tool] = (),
         effort: Effort | None = None,
+        recaller: Recaller | None = None,
     ) -> None:
         self.format: ChatFormat = get_format(effort).for_request()
         context_size = self.format.tokenizer.context_size
-        self.budget = TokenBudget(context_size=context_size, max_tokens=max_tokens, strategy=strategy)
+        self.recaller = recaller
+        self.budget = TokenBudget(
+            context_size=context_size, max_tokens=max_tokens, strategy=strategy, recalls=recaller is not None
+        )
         self.summary = summary or HistorySummary()
         # The beginning of an answer stands where a past answer would: behind the place of a thought.
         begun = self.format.answer(prefill, limit=self.budget.hard_limit) if prefill else self.format.generation_ids
@@ -62,20 +79,25 @@ class PromptBuilder:
         system = system_prompt_of(system_prompt, plain_model=self.format.plain_model)
         self.system = "\n\n".join(filter(None, (system, tool_instructions(tools, self.format.tokenizer))))
 
-    def build(self, dialogue: Sequence[DialogueMessage], candidates: Sequence[Source] = ()) -> BuiltPrompt:
-        """Show as many ``candidates`` as fit. Raises ContextOverflow only when the dialogue itself does not fit."""
+    def build(
+        self, dialogue: Sequence[DialogueMessage], candidates: Sequence[Source] = (), *, is_final: bool = True
+    ) -> BuiltPrompt:
+        """Show as many ``candidates`` as fit. Raises ContextOverflow only when the dialogue itself does not fit. Of a
+        prompt that is not ``is_final`` nothing is searched."""
         question = group_messages(dialogue)[-1].exchange.user
         # First: whatever the history holds, a question that does not fit alone is refused, and so is a begun answer.
         if overflow := self.overflow_alone(question):
             raise overflow
         if len(self.ending) > self.budget.hard_limit:
             raise self.budget.overflow(len(self.ending), is_exact=False)
-        plain = self._build(dialogue, ())
-        if not candidates:
-            return plain
+        plain = self._draft(dialogue, ())
+        draft = self._with_sources(dialogue, plain, candidates) if candidates else plain
+        return self._built(draft, self.recaller if is_final else None)
+
+    def _with_sources(self, dialogue: Sequence[DialogueMessage], plain: _Draft, candidates: Sequence[Source]) -> _Draft:
         # Old turns may be left out to make room for sources, unless the client wants an error instead.
         if self.budget.strategy is Strategy.ERROR:
-            n_needed = len(plain.ids)
+            n_needed = len(plain.prompt.ids)
         else:
             n_needed = len(self.format.opening(self.system, plain.groups[-1].exchange.user))
         budget = min(int(self.budget.context_size * SOURCES_SHARE), self.budget.soft_limit - n_needed)
@@ -83,7 +105,7 @@ class PromptBuilder:
         if not sources:
             return plain
         try:
-            return self._build(dialogue, sources)
+            return self._draft(dialogue, sources)
         except ContextOverflow:
             # A text has a few tokens more or less than its parts: at the very edge the sources give way.
             return plain
@@ -116,21 +138,47 @@ class PromptBuilder:
     def count(self, text: str) -> int:
         return len(self.format.tokenizer.encode(text))
 
-    def _build(self, dialogue: Sequence[DialogueMessage], sources: tuple[Source, ...]) -> BuiltPrompt:
+    def _draft(self, dialogue: Sequence[DialogueMessage], sources: tuple[Source, ...]) -> _Draft:
         groups = group_messages(dialogue, sources)
-        prompt = self.context_window(groups).render([group.exchange for group in groups])
+        window = self.context_window(groups)
+        prompt = window.render([group.exchange for group in groups])
         if len(prompt.ids) > self.budget.hard_limit:
             raise self.budget.overflow(len(prompt.ids))
+        return _Draft(groups=groups, sources=sources, window=window, prompt=prompt)
+
+    def _built(self, draft: _Draft, recaller: Recaller | None) -> BuiltPrompt:
+        prompt, note = draft.prompt, self.summary.note_of(draft.prompt)
+        if recaller and self.budget.recall_limit and prompt.n_not_shown:
+            prompt, recall_note = self._with_recall(draft, recaller(prompt.n_not_shown))
+            note |= recall_note
         return BuiltPrompt(
             ids=prompt.ids,
             exchanges=prompt.exchanges,
-            groups=groups,
-            sources=sources,
+            groups=draft.groups,
+            sources=draft.sources,
             answer_key=self.format.generated_key,
-            highest_label=len(sources) or None,
-            history_note=self.summary.note_of(prompt),
+            highest_label=len(draft.sources) or None,
+            history_note=note,
             may_need_summary=self.budget.strategy is Strategy.SUMMARIZE
-            and (prompt.n_left_out > 0 or len(prompt.ids) + self.budget.max_tokens > self.budget.summary_trigger),
+            and (prompt.n_left_out > 0 or len(draft.prompt.ids) + self.budget.max_tokens > self.budget.summary_trigger),
             chat_format=self.format,
             context_size=self.budget.context_size,
         )
+
+    def _with_recall(self, draft: _Draft, recall: Recall) -> tuple[RenderedPrompt, dict[str, Any]]:
+        """Return the prompt with what fits of the recalled passages, and their part of ``usage.history``."""
+        plain_model, first = self.format.plain_model, draft.window.first_message
+        chosen = choose_recalled(
+            # The first message stands in the prompt already; before it there may be a greeting of the assistant.
+            [passage for passage in recall.passages if passage.position > 1 or passage.text.strip() not in first],
+            budget=min(self.budget.recall_limit, self.budget.soft_limit - len(draft.prompt.ids)),
+            count=self.count,
+            plain_model=plain_model,
+        )
+        note: dict[str, Any] = {"recall_problem": recall.problem} if recall.problem else {}
+        if not chosen:
+            return draft.prompt, note
+        prompt = draft.window.with_block(draft.prompt, recalled_block(chosen, plain_model=plain_model))
+        if len(prompt.ids) > self.budget.hard_limit:
+            return draft.prompt, note
+        return prompt, {"recalled": [passage.note() for passage in chosen]} | note

@@ -9,7 +9,9 @@ format does not compose of such pieces is rendered whole, again in every turn.
 The tokens of each user turn are stored with a key. The key of an opening covers format, context size and head (system
 prompt and block about earlier turns), that of a follow-up the format alone. A stored history is reusable when its last
 opening has the current key and only follow-ups of this format come after it; turns before that opening were left out
-and stay out. A new rolling summary makes a new head: only then does a prompt begin with other tokens.
+and stay out. A new rolling summary makes a new head: only then does a prompt begin with other tokens. A block of
+recalled messages stands before the newest user text in one prompt alone and in no stored rendering: the next prompt
+repeats everything before it.
 """
 
 import hashlib
@@ -49,12 +51,18 @@ class Exchange:
 @dataclass(frozen=True, kw_only=True)
 class RenderedPrompt:
     """Token ids, and all exchanges with their current rendering. ``n_summarized`` counts the messages that the
-    summary covers, ``n_left_out`` those that neither summary nor prompt hold."""
+    summary covers, ``n_left_out`` those that neither summary nor prompt hold. It begins with exchange ``start``."""
 
     ids: tuple[int, ...]
     exchanges: tuple[Exchange, ...]
+    start: int = 0
     n_summarized: int = 0
     n_left_out: int = 0
+
+    @property
+    def n_not_shown(self) -> int:
+        """Count the messages that the prompt does not hold word for word."""
+        return self.n_summarized + self.n_left_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +126,16 @@ class ContextWindow:
     @cached_property
     def _cut_head(self) -> PromptHead:
         """Head of a prompt without its first turns."""
-        first, summary = self._first_message(), self.summary.text
+        first, summary = self.first_message, self.summary.text
         if not (first or summary):
             return self._plain_head
         block = earlier_block(first, summary)
         return self._head(f"{self._system}\n\n{block}" if self._system else block)
+
+    @cached_property
+    def first_message(self) -> str:
+        """As much of the first message as a prompt without its turn has."""
+        return self._first_message()
 
     def _head(self, text: str) -> PromptHead:
         covered = f"{self.budget.context_size}\0{text}".encode("utf-8", "surrogatepass")
@@ -146,14 +159,30 @@ class ContextWindow:
         is_exact = self.budget.strategy is Strategy.ERROR and n_chars(uncovered) <= EXACT_CHARS
         follow_ups = [*past[:n_covered], *self.as_follow_ups(uncovered, is_exact=is_exact)]
         n_tokens = sum(map(exchange_size, follow_ups[n_covered + 1 :]))
-        if is_exact or n_tokens <= self.budget.soft_limit:
+        limit = self.budget.turns_limit(n_covered)
+        if is_exact or n_tokens <= limit:
             prompt = self._starting_at(follow_ups, n_covered, n_covered)
             n_tokens = len(prompt.ids)
-            if n_tokens <= self.budget.soft_limit:
+            if n_tokens <= limit:
                 return prompt
         if self.budget.strategy is Strategy.ERROR:
             raise self.budget.overflow(n_tokens, is_exact=is_exact)
         return self._truncate(follow_ups, n_covered)
+
+    def with_block(self, prompt: RenderedPrompt, block: str) -> RenderedPrompt:
+        """Return the prompt with ``block`` before the newest user text; no rendering of an exchange has it."""
+        *past, new = prompt.exchanges
+        user = f"{block}\n\n{new.user}"
+        if not self._is_piecewise(past[prompt.start :]):
+            turns = [PastTurn(exchange.user, exchange.answer, exchange.thought) for exchange in past[prompt.start :]]
+            return replace(prompt, ids=tuple(self.format.whole(self._head_at(prompt.start).text, turns, user)))
+        own = new.user_rendered
+        before = prompt.ids[: len(prompt.ids) - len(self._ending) - len(own.ids)]
+        if own.key == self.follow_up_key:
+            turn = self.format.later_turn(user)
+        else:
+            turn = self.format.first_turn(self._head_at(prompt.start).text, user)
+        return replace(prompt, ids=(*before, *turn, *self._ending))
 
     def n_covered(self, past: Sequence[Exchange]) -> int:
         """Count the exchanges that the summary covers."""
@@ -228,7 +257,7 @@ class ContextWindow:
     def _render_whole(self, exchanges: Sequence[Exchange], n_covered: int) -> RenderedPrompt:
         """Leave out ever more of the oldest turns until the rest fits. Raises ContextOverflow."""
         last = len(exchanges) - 1
-        start, limit = n_covered, self.budget.soft_limit
+        start, limit = n_covered, self.budget.turns_limit(n_covered)
         while True:
             is_exact = n_chars(exchanges[start:]) <= EXACT_CHARS
             *past, new = exchanges[start:]
@@ -246,6 +275,7 @@ class ContextWindow:
         return RenderedPrompt(
             ids=ids,
             exchanges=tuple(exchanges),
+            start=start,
             n_summarized=_n_messages(exchanges[:n_covered]),
             n_left_out=_n_messages(exchanges[n_covered:start]),
         )
@@ -258,7 +288,7 @@ class ContextWindow:
             return None
         follow_up = RenderedTurn(tuple(self.format.later_turn(new.user)), self.follow_up_key)
         rendered = [*past, replace(new, user_rendered=follow_up)]
-        if sum(map(exchange_size, rendered[start:])) + len(self._ending) > self.budget.soft_limit:
+        if sum(map(exchange_size, rendered[start:])) + len(self._ending) > self.budget.turns_limit(start):
             return None
         return self._assemble(rendered, start, n_covered)
 
@@ -293,7 +323,7 @@ class ContextWindow:
             opening = RenderedTurn(tuple(self.format.first_turn(self._plain_head.text, new.user)), self._plain_head.key)
             exchanges = (*past, replace(new, user_rendered=opening))
             ids = (*opening.ids, *self._ending)
-            prompt = RenderedPrompt(ids=ids, exchanges=exchanges, n_left_out=_n_messages(past))
+            prompt = RenderedPrompt(ids=ids, exchanges=exchanges, start=last, n_left_out=_n_messages(past))
         if len(prompt.ids) > self.budget.hard_limit:
             raise self.budget.overflow(len(prompt.ids))
         return prompt
@@ -314,6 +344,7 @@ class ContextWindow:
         return RenderedPrompt(
             ids=(*ids, *self._ending),
             exchanges=tuple(rendered),
+            start=start,
             n_summarized=_n_messages(rendered[:n_covered]),
             n_left_out=_n_messages(rendered[n_covered:start]),
         )

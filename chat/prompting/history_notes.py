@@ -37,6 +37,11 @@ Assistant: Paula plans a trip to Oslo in May. She has four days and prefers the 
 MINUTES = "Minutes so far:"
 NEXT = "What was said next:"
 WHOLE = "Minutes of this conversation:"
+# Asked for when the minutes were none: a list leaves less to invent.
+FACTS_TASK = (
+    "List the facts in it that the user stated, each in one short line that begins with a hyphen: names, numbers, "
+    "dates, decisions, preferences, corrections. At most {n_words} words, nothing else."
+)
 TASK = "Write the minutes of all of it, in at most {n_words} words."
 
 
@@ -53,18 +58,27 @@ def as_transcript(messages: Iterable[tuple[Role, str]]) -> str:
     return "\n\n".join(f"{names[role]}: {text.strip()}" for role, text in messages if text.strip())
 
 
-def summarizer_message(material: str, so_far: str, *, n_words: int) -> str:
-    """Return the summarizer's user message: the minutes so far, if any, and the next piece."""
+def summarizer_message(material: str, so_far: str, *, n_words: int, is_list: bool = False) -> str:
+    """Return the summarizer's user message: the minutes so far, if any, and the next piece. ``is_list``: facts are
+    asked for, not minutes."""
+    task = (FACTS_TASK if is_list else TASK).format(n_words=n_words)
     if not so_far:
-        return "\n".join([WHOLE, FENCE, quoted(material), FENCE, TASK.format(n_words=n_words)])
+        return "\n".join([WHOLE, FENCE, quoted(material), FENCE, task])
     before = [MINUTES, FENCE, quoted(so_far), FENCE]
-    return "\n".join([*before, NEXT, FENCE, quoted(material), FENCE, TASK.format(n_words=n_words)])
+    return "\n".join([*before, NEXT, FENCE, quoted(material), FENCE, task])
 
 
 LONG = "This message is longer than can be read at once. It is shown by its beginning, notes on all of it, and its end."
+LONG_IN_PARTS = (
+    "This message is longer than can be read at once. It is shown by its beginning, the parts that have the words of "
+    "its question, and its end."
+)
+PARTS = "Parts of it, in order:"
 BEGINNING, NOTES, END = "It begins:", "Notes on all its parts, in order:", "It ends:"
 
 
-def condensed_message(first: str, notes: str, last: str) -> str:
-    """Return the text that replaces a message longer than the context window."""
-    return "\n\n".join([LONG, f"{BEGINNING}\n{first}", f"{NOTES}\n{quoted(notes)}", f"{END}\n{last}"])
+def condensed_message(first: str, notes: str, last: str, *, is_excerpt: bool = False) -> str:
+    """Return the text that replaces a message longer than the context window. ``is_excerpt``: ``notes`` are parts of it
+    word for word."""
+    intro, heading = (LONG_IN_PARTS, PARTS) if is_excerpt else (LONG, NOTES)
+    return "\n\n".join([intro, f"{BEGINNING}\n{first}", f"{heading}\n{quoted(notes)}", f"{END}\n{last}"])

@@ -10,7 +10,9 @@ model's own tokenizer. Knows no texts, no formats and no database.
     2. turns      when prompt and answer have passed ``summary_trigger``, all but a tail of ``tail_limit`` is summarized
                   after the answer; beyond the soft limit the oldest are left out, which ``usage.history`` reports
     3. answer     old turns make room for it up to ANSWER_SHARE of the context; a longer one may be cut
-    4. earlier    first message and summary are bounded, and left out only when the question would not fit otherwise
+    4. recalled   once turns are summarized or left out, ``recall_limit`` beside the newest question is kept free for
+                  what it needs of them
+    5. earlier    first message and summary are bounded, and left out only when the question would not fit otherwise
     never: the system prompt and the question (413, or read in parts when the request asks for it)
 """
 
@@ -31,6 +33,8 @@ ANSWER_SHARE = 0.25
 # Of the context: limits of the first message word for word, and of a summary whatever the setting is.
 FIRST_MESSAGE_SHARE = 1 / 16
 SUMMARY_SHARE = 1 / 8
+# Of the context: the messages that are recalled for one question, and their most tokens in a long context.
+RECALL_SHARE, RECALL_TOKENS = 1 / 8, 1024
 # Of the soft limit: the turns that stay word for word when older ones are summarized. With head and summary the prompt
 # is then about half of the next trigger: summaries are rare, and the prefix stays the same between two of them.
 TAIL_SHARE = 0.25
@@ -38,11 +42,12 @@ TAIL_SHARE = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class TokenBudget:
-    """Limits in tokens of a prompt and its parts."""
+    """Limits in tokens of a prompt and its parts. ``recalls``: turns that do not fit are searched."""
 
     context_size: int
     max_tokens: int  # of the answer
     strategy: Strategy = Strategy.SUMMARIZE
+    recalls: bool = False
 
     @property
     def hard_limit(self) -> int:
@@ -58,9 +63,19 @@ class TokenBudget:
         return self.context_size - max(1, reserve)
 
     @property
+    def recall_limit(self) -> int:
+        if not self.recalls or self.strategy is not Strategy.SUMMARIZE:
+            return 0
+        return min(RECALL_TOKENS, int(self.context_size * RECALL_SHARE))
+
+    def turns_limit(self, start: int) -> int:
+        """Size of a prompt that begins with the turn ``start``: one without the first turns has room for recalls."""
+        return self.soft_limit - (self.recall_limit if start else 0)
+
+    @property
     def truncation_target(self) -> int:
-        """Size that a prompt beyond the soft limit is truncated to."""
-        return int(self.soft_limit * KEEP_SHARE)
+        """Size that a prompt beyond its limit is truncated to."""
+        return int((self.soft_limit - self.recall_limit) * KEEP_SHARE)
 
     @property
     def summary_trigger(self) -> int:

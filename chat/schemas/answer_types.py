@@ -63,6 +63,18 @@ class AttributionAnswer(Struct, frozen=True, kw_only=True):
     label: str
 
 
+class RecalledAnswer(Struct, frozen=True, kw_only=True):
+    """A passage of an earlier message that the prompt had beside the question. ``position``: of the message in its
+    conversation; ``similarity`` and ``words`` are the parts of its score, null for a search that did not find it."""
+
+    position: int
+    role: Role
+    said_at: str | None
+    score: float
+    similarity: float | None
+    words: float | None
+
+
 class HistoryNote(Struct, frozen=True, kw_only=True):
     """Messages that the prompt did not hold word for word."""
 
@@ -71,6 +83,8 @@ class HistoryNote(Struct, frozen=True, kw_only=True):
     messages_summarized: int | UnsetType = UNSET  # covered by the summary in the prompt
     summary_version: int | UnsetType | None = UNSET
     summary: str | UnsetType = UNSET  # why a summary could not be made
+    recalled: list[RecalledAnswer] | UnsetType = UNSET  # in the order of the prompt
+    recall_problem: str | UnsetType = UNSET  # why the search was limited
 
 
 class UsageAnswer(Struct, frozen=True, kw_only=True):
@@ -182,6 +196,7 @@ class SummaryAnswer(Struct, frozen=True, kw_only=True):
     tokens: int
     generation_id: str | None
     error: str | None
+    note: str | None  # which of its pieces are an extract of the user's sentences, and why
     created_at: str
     made_at: str | None  # null while it is being made, and for a failed one
 

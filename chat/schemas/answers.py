@@ -105,6 +105,7 @@ def summary_body(summary: Summary) -> Json:
             tokens=summary.n_tokens,
             generation_id=str(summary.generation_id) if summary.generation_id else None,
             error=summary.error or None,
+            note=summary.note or None,
             created_at=summary.created_at.isoformat(),
             made_at=summary.made_at.isoformat() if summary.made_at else None,
         )

@@ -28,7 +28,7 @@ from chat.schemas.requests import (
     CompletionRequest,
     RunOptions,
 )
-from chat.schemas.scalars import NonEmptyText, Text
+from chat.schemas.scalars import NonEmptyText, RecallChoice, Text
 from inference.models import Priority
 
 MAX_MESSAGES = 10_000
@@ -201,6 +201,7 @@ class ChatBody(RunOptionsBody, frozen=True, kw_only=True):
     last_n_transcripts: TranscriptCount | None = None
     bias_emotions: Emotions | None = None
     strategy: Strategy | None = None
+    recall: RecallChoice | None = None
     store: bool | None = None
 
     def __post_init__(self) -> None:
@@ -251,7 +252,7 @@ def as_chat_request(body: ChatBody, *, use_rag: bool | None, top_k: int | str | 
         messages, message = (ChatMessage(ChatRole.USER, message),), None
     return ChatRequest(
         **run_options(body),
-        **set_fields(body, ("strategy", "store")),
+        **set_fields(body, ("strategy", "recall", "store")),
         use_rag=use_rag,
         rag_top_k=clamped(top_k, DEFAULT_RAG_TOP_K, MAX_TOP_K),
         has_store_default=body.store is None and body.message is None,

@@ -11,7 +11,7 @@ from msgspec import Meta
 from chat.enums import Strategy
 from chat.models import Conversation
 from chat.schemas.decoding import decode
-from chat.schemas.scalars import Text
+from chat.schemas.scalars import RecallChoice, Text
 
 MAX_SYSTEM_PROMPT_CHARS = 100_000
 
@@ -29,6 +29,7 @@ class ConversationAnswer(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: str
     strategy: Strategy
     keep: bool
+    recall: bool
     family: UUID | None
     forked_from: UUID | None
     forked_at: int | None
@@ -44,6 +45,7 @@ class ConversationAnswer(msgspec.Struct, frozen=True, kw_only=True):
             system_prompt=conversation.system_prompt,
             strategy=Strategy(conversation.strategy),
             keep=conversation.keep,
+            recall=conversation.recall,
             family=conversation.family,
             forked_from=conversation.forked_from_id,
             forked_at=conversation.forked_at,
@@ -59,6 +61,7 @@ class ConversationBody(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: Annotated[Text, Meta(max_length=MAX_SYSTEM_PROMPT_CHARS)] | None = None
     strategy: Strategy | None = None
     keep: bool | None = None
+    recall: RecallChoice | None = None
 
 
 def conversation_changes(data: object) -> dict[str, Any]:

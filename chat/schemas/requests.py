@@ -107,6 +107,7 @@ class ChatRequest(RunOptions):
     metadata: Mapping[str, str] = field(default_factory=dict)
     response: Mapping[str, Any] = field(default_factory=dict)
     strategy: Strategy | None = None  # None: the conversation's own
+    recall: bool | None = None  # None: the conversation's own
     store: bool = True
     has_store_default: bool = False
 

@@ -15,5 +15,9 @@ COUNT_PATTERN = "^(-1|[0-9]{0,18})\\Z"
 Text = Annotated[str, Meta(pattern=STORABLE_PATTERN)]
 NonEmptyText = Annotated[Text, Meta(min_length=1)]
 
+RecallChoice = Annotated[
+    bool, Meta(description="With `summarize`: messages that no longer fit are searched with each question.")
+]
+
 MAX_NUMBER = 1e300  # beyond it a number of JSON may be no finite float
 Number = Annotated[float, Meta(ge=-MAX_NUMBER, le=MAX_NUMBER)]

@@ -39,11 +39,17 @@ def create_conversation(
     system_prompt: str = "",
     strategy: Strategy = Strategy.SUMMARIZE,
     keep: bool = False,
+    recall: bool = True,
 ) -> Conversation:
     with translated():
         usage.check_conversations(caller)
         return Conversation.objects.create(
-            owner=caller.key, title=title, system_prompt=system_prompt, strategy=strategy.value, keep=keep
+            owner=caller.key,
+            title=title,
+            system_prompt=system_prompt,
+            strategy=strategy.value,
+            keep=keep,
+            recall=recall,
         )
 
 
@@ -55,6 +61,7 @@ def update_conversation(
     system_prompt: str | None = None,
     strategy: Strategy | None = None,
     keep: bool | None = None,
+    recall: bool | None = None,
 ) -> Conversation:
     """Set the fields that are not None. A new system prompt applies from the next turn on."""
     with translated(), transaction.atomic():
@@ -67,10 +74,14 @@ def update_conversation(
             conversation.strategy = strategy.value
         if keep is not None:
             conversation.keep = keep
+        if recall is not None:
+            conversation.recall = recall
         if system_prompt is not None and system_prompt != conversation.system_prompt:
             conversation.system_prompt = system_prompt
             renew_digests(conversation)
-        conversation.save(update_fields=["title", "title_folded", "system_prompt", "strategy", "keep", "updated_at"])
+        conversation.save(
+            update_fields=["title", "title_folded", "system_prompt", "strategy", "keep", "recall", "updated_at"]
+        )
         return conversation
 
 

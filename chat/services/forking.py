@@ -31,6 +31,7 @@ def fork_conversation(source: Conversation, shared: Sequence[Message]) -> Fork:
         title=source.title if shared else "",  # without common messages the new question names it
         system_prompt=source.system_prompt,
         strategy=source.strategy,
+        recall=source.recall,
         summary=summary.text if summary else "",
         family=source.family or source.pk,
         forked_from=source,
@@ -64,6 +65,7 @@ def _inherited(source: Conversation, shared: Sequence[Message]) -> Summary | Non
         covers_until=summary.covers_until,
         text=summary.text,
         n_tokens=summary.n_tokens,
+        note=summary.note,
         made_at=summary.made_at,
     )
 

@@ -53,6 +53,7 @@ class TurnContext:
     question: str
     system_prompt: str
     strategy: Strategy
+    recalls: bool  # messages that the prompt does not hold are searched
     summary: HistorySummary
 
     @property
@@ -81,6 +82,7 @@ def load_context(validated: ValidatedRequest, *, may_continue: bool = True) -> T
         transient = [*(dialogue if origin.fork else ()), *origin.incoming]
         dialogue += origin.incoming
     strategy = request.strategy or Strategy(conversation.strategy if conversation else Strategy.SUMMARIZE)
+    is_recalling = request.recall if request.recall is not None else conversation is None or conversation.recall
     if origin.fork:
         summary = history_summary_of(origin.fork.summary, strategy)
     else:
@@ -98,6 +100,7 @@ def load_context(validated: ValidatedRequest, *, may_continue: bool = True) -> T
             request.instructions, conversation.system_prompt if conversation else validated.system_prompt
         ),
         strategy=strategy,
+        recalls=is_recalling and strategy is Strategy.SUMMARIZE,
         summary=summary,
     )
 

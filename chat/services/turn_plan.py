@@ -7,22 +7,26 @@ from django.conf import settings
 
 from chat.enums import Strategy
 from chat.errors import InvalidRequest
+from chat.models import MessagePassage
 from chat.prompting.builder import BuiltPrompt, PromptBuilder
+from chat.prompting.recalled import Recaller
 from chat.rag.sources import source_from_context
 from chat.schemas.requests import RESPONSE
 from chat.services.turn_context import TurnContext
 from chat.services.turn_preparation import Preparation
+from chat.services.turn_recall import passages_to_store, recaller_of
 from chat.summarization.long_input import placeholder
 
 
 @dataclass(frozen=True, kw_only=True)
 class TurnPlan:
     """A turn before it is stored. With a ``preparation`` the prompt only proves that the dialogue fits; the final one
-    is built once the memories are there."""
+    is built once the memories are there. ``passages`` are those that the conversation's messages lack."""
 
     context: TurnContext
     prompt: BuiltPrompt
     preparation: Preparation | None
+    passages: list[MessagePassage]
 
     def details(self, *, is_stored: bool) -> dict[str, Any]:
         """Return the details of an answer's generation."""
@@ -42,6 +46,15 @@ class TurnPlan:
 
 def plan_turn(context: TurnContext) -> TurnPlan:
     """Raises ContextOverflow. To be called outside of a transaction: rendering takes long, and would block writers."""
+    prompt, preparation = _plan(context)
+    passages: list[MessagePassage] = []
+    # Before their turns leave the prompt, so that the vectors are there when they do.
+    if context.new_messages and context.conversation and context.recalls and prompt.may_need_summary:
+        passages = passages_to_store(context.fork, context.conversation, [*context.stored, *context.new_messages])
+    return TurnPlan(context=context, prompt=prompt, preparation=preparation, passages=passages)
+
+
+def _plan(context: TurnContext) -> tuple[BuiltPrompt, Preparation | None]:
     request, conversation = context.validated.request, context.conversation
     tools = request.tool_use.offered if request.tool_use else ()
     builder = PromptBuilder(
@@ -52,6 +65,7 @@ def plan_turn(context: TurnContext) -> TurnPlan:
         prefill=request.prefill,
         tools=tools,
         effort=request.reasoning_effort,
+        recaller=_recaller(context) if context.recalls else None,
     )
     dialogue = context.dialogue
     # The request itself has to name the strategy: a long message costs as many generations as it has parts.
@@ -66,7 +80,7 @@ def plan_turn(context: TurnContext) -> TurnPlan:
     needs_retrieval = settings.RAG_DEFAULT if request.use_rag is None else request.use_rag
     # Nothing to wait for: the prompt is final, and the row is queued at once.
     if not (needs_retrieval or is_long):
-        return TurnPlan(context=context, prompt=builder.build(dialogue, documents), preparation=None)
+        return builder.build(dialogue, documents), None
     # One row is prepared: further choices would have no prompt.
     if request.n > 1:
         raise InvalidRequest("n above 1 cannot be combined with use_rag", code="unsupported", field="n")
@@ -85,8 +99,18 @@ def plan_turn(context: TurnContext) -> TurnPlan:
         prefill=request.prefill,
         tools=tools,
         effort=request.reasoning_effort,
+        recalls=context.recalls,
         metadata=dict(request.metadata),
         instructions=request.instructions,
     )
     # Built without memories all the same: a dialogue that cannot fit is refused before it is stored.
-    return TurnPlan(context=context, prompt=builder.build(dialogue), preparation=preparation)
+    return builder.build(dialogue, is_final=False), preparation
+
+
+def _recaller(context: TurnContext) -> Recaller:
+    return recaller_of(
+        context.question,
+        dialogue=context.dialogue,
+        conversation=context.conversation_read,
+        n_stored=len(context.stored),
+    )

@@ -20,9 +20,10 @@ from chat.prompting.system_prompt import with_instructions
 from chat.rag.query import SourceFilters
 from chat.rag.sources import Source
 from chat.schemas.requests import RESPONSE
+from chat.services.turn_recall import recaller_of
 from chat.services.turn_retrieval import TurnRetrieval, retrieve
 from chat.summarization.long_input import read_in_parts
-from chat.summarization.rolling import AFTER_ANSWER_TASK, history_summary
+from chat.summarization.rolling import AFTER_ANSWER_TASK, history_summary, raise_priority
 from chat.tool_calling.tools import Tool
 from inference.errors import StoreUnavailable
 from inference.models import Generation, Status
@@ -57,6 +58,7 @@ class Preparation(msgspec.Struct, frozen=True, kw_only=True, rename=STORED_NAMES
     prefill: str = ""
     tools: tuple[Tool, ...] = ()
     effort: Effort | None = None
+    recalls: bool = False
     metadata: dict[str, str] = {}
     instructions: str = ""  # included in ``system_prompt``
 
@@ -94,6 +96,13 @@ def _prepare(generation: Generation) -> None:
     system_prompt = preparation.system_prompt
     if answer:
         system_prompt = with_instructions(preparation.instructions, answer.conversation.system_prompt)
+    dialogue = _dialogue(answer, conversation, preparation)
+    recaller = recaller_of(
+        preparation.query,
+        dialogue=dialogue,
+        conversation=conversation,
+        n_stored=len(dialogue) - len(preparation.transient),
+    )
     builder = PromptBuilder(
         system_prompt=system_prompt,
         max_tokens=preparation.max_tokens,
@@ -102,12 +111,13 @@ def _prepare(generation: Generation) -> None:
         prefill=preparation.prefill,
         tools=preparation.tools,
         effort=preparation.effort,
+        recaller=recaller if preparation.recalls else None,
     )
     if preparation.is_long and answer:
         question = answer.conversation.messages.get(position=answer.position - 1)
         if not read_in_parts(generation, question, builder):
             return  # the end of each part sends this task again
-    dialogue = _dialogue(answer, conversation, preparation)
+        dialogue = _dialogue(answer, conversation, preparation)
     retrieval = retrieve(
         preparation.query,
         dialogue=dialogue,
@@ -159,6 +169,8 @@ def _enqueue(
         # Not queued: another process was faster, or the turn was cancelled. Only the queued prompt's rendering counts.
         if not (is_queued and answer):
             return
+        if prompt.history_note.get("messages_left_out"):
+            raise_priority(answer.conversation)
         changed = update_renderings(prompt.groups, prompt.exchanges)
         Message.objects.bulk_update(changed, ["rendered", "rendered_with"], batch_size=100)
         Message.objects.filter(pk=answer.pk).update(rendered_with=prompt.answer_key)

@@ -4,13 +4,13 @@ from django.db import transaction
 
 from chat.access import usage
 from chat.access.caller_limits import limits_of
-from chat.models import Conversation, Message, Retrieval, Role
+from chat.models import Conversation, Message, MessagePassage, Retrieval, Role
 from chat.prompting.message_groups import update_renderings
 from chat.prompting.sequence_params import sequence_params, timeout_secs
 from chat.services.turn_context import TurnContext
 from chat.services.turn_plan import TurnPlan
 from chat.services.turn_preparation import PREPARE_TASK
-from chat.summarization.rolling import AFTER_ANSWER_TASK
+from chat.summarization.rolling import AFTER_ANSWER_TASK, raise_priority
 from inference.models import Generation
 from inference.queue import generations
 
@@ -87,6 +87,10 @@ def _store_messages(plan: TurnPlan) -> None:
     stored = [message for message in changed if not message._state.adding]
     Message.objects.bulk_create([*(fork.messages if fork else ()), *plan.context.new_messages])
     Message.objects.bulk_update(stored, ["rendered", "rendered_with"], batch_size=100)
+    if plan.passages:
+        MessagePassage.objects.bulk_create(plan.passages, batch_size=200)
+        n_messages = len(plan.context.stored) + len(plan.context.new_messages)
+        Conversation.objects.filter(pk=plan.context.new_messages[0].conversation_id).update(n_indexed=n_messages)
     if fork:
         Retrieval.objects.bulk_create(fork.retrievals)
         if fork.summary:
@@ -95,6 +99,8 @@ def _store_messages(plan: TurnPlan) -> None:
     # That of a fork is a copy without a generation.
     if last and last.generation_id:
         generations.mark_continued(generation_id=last.generation_id)
+    if plan.prompt.history_note.get("messages_left_out"):
+        raise_priority(plan.context.new_messages[0].conversation)
 
 
 def _create_generation(

@@ -3,7 +3,8 @@
 A generation takes notes of each part; the notes are joined, and read in parts again while they are too long. The key of
 a part's generation names turn, level and number, so that any process (web, task, reaper) finds the parts that are read
 and queues the next ones, a few at a time: other questions of the same caller do not wait behind all of them. Repeating
-a step changes nothing. A part ends with its turn (``inference/queue/parts``).
+a step changes nothing. A part ends with its turn (``inference/queue/parts``). A message with a question about a detail
+needs no notes: the parts that have its words stand there themselves (``chat/recall/excerpts``).
 """
 
 import logging
@@ -11,12 +12,14 @@ import uuid
 from collections.abc import Sequence
 
 from django.db import transaction
+from django.utils import timezone
 
 from chat.models import Message
 from chat.prompting.builder import PromptBuilder
 from chat.prompting.history_notes import condensed_message
 from chat.prompting.sequence_params import sequence_params
 from chat.prompting.text_splitter import beginning, iter_pieces
+from chat.recall.excerpts import excerpts
 from chat.summarization.summarizer import Summarizer
 from inference.enums import StreamState
 from inference.errors import KeyTaken, StoreUnavailable
@@ -57,6 +60,9 @@ def read_in_parts(generation: Generation, question: Message, builder: PromptBuil
     if question.condensed:
         return True
     limit = int(builder.budget.context_size * NOTES_SHARE)
+    if parts_needed := excerpts(question.content, limit=limit, count=builder.count, now=timezone.localtime()):
+        _condense(question, builder, parts_needed, is_excerpt=True)
+        return True
     summarizer = Summarizer.of(builder.budget)
     text, level = question.content, 0
     while True:
@@ -68,13 +74,17 @@ def read_in_parts(generation: Generation, question: Message, builder: PromptBuil
         # A single part does not get shorter by being read again.
         if builder.count(text) <= limit or len(parts) == 1:
             break
+    _condense(question, builder, beginning(text, limit, builder.count))
+    return True
+
+
+def _condense(question: Message, builder: PromptBuilder, middle: str, *, is_excerpt: bool = False) -> None:
+    """Store what the model reads in place of the message: its beginning, ``middle`` and its end."""
     edge = int(builder.budget.context_size * EDGE_SHARE)
     tail = next(iter_pieces(question.content[::-1], edge, builder.count))[::-1]
-    question.condensed = condensed_message(
-        beginning(question.content, edge, builder.count), beginning(text, limit, builder.count), tail
-    )
+    first = beginning(question.content, edge, builder.count)
+    question.condensed = condensed_message(first, middle, tail, is_excerpt=is_excerpt)
     Message.objects.filter(pk=question.pk).update(condensed=question.condensed)
-    return True
 
 
 def after_part(generation_id: uuid.UUID) -> uuid.UUID | None:

@@ -3,6 +3,9 @@
     answer ends --wake-up--> after_answer: due? --> Summary (making) + generation of the first piece
     generation ends --wake-up--> after_piece: next piece, or the summary is made (or failed), and the next may be due
 
+A piece's text is checked before it is used: one that is no summary is asked for once more in another way, then replaced
+by an extract. While turns are left out without a summary in their place, pieces have the priority of answers.
+
 Each step is one transaction that also clears ``follow_up_task`` of the ended generation; until then the reaper sends
 the wake-up message again.
 """
@@ -23,6 +26,8 @@ from chat.prompting.context_window import ContextWindow, Exchange, HistorySummar
 from chat.prompting.message_groups import MessageGroup, dialogue_of, group_messages
 from chat.prompting.sequence_params import sequence_params
 from chat.schemas.requests import RunOptions
+from chat.summarization.checking import problem_of
+from chat.summarization.extract import extract, statements
 from chat.summarization.policy import end_of_summarized
 from chat.summarization.summarizer import Summarizer
 from inference.models import Generation, Priority, Status
@@ -32,19 +37,23 @@ log = logging.getLogger(__name__)
 
 AFTER_ANSWER_TASK = "chat.after_answer"
 AFTER_PIECE_TASK = "chat.after_piece"
-# Attempts at a piece that came out empty, and their temperature.
-MAX_EMPTY, RETRY_TEMPERATURE = 3, 0.9
+# Further attempts at a piece whose text is no summary; then an extract takes its place.
+MAX_REJECTED = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class PieceRequest:
-    """The next prompt of the summarizer; ``n_empty`` counts the attempts at this piece that came out empty."""
+    """The next prompt of the summarizer; ``n_rejected`` counts the attempts at this piece that were no summary."""
 
     summarizer: Summarizer
     prompt_ids: list[int]
     max_tokens: int  # of the answers in this conversation, on which the token budget depends
     piece: int = 0
-    n_empty: int = 0
+    n_rejected: int = 0
+
+    def details(self) -> dict[str, int]:
+        """Return what the generation's details keep of it for the next step."""
+        return {"piece": self.piece, "max_tokens": self.max_tokens, "n_rejected": self.n_rejected}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,55 +215,83 @@ def _begin(pending: PendingSummary) -> None:
 
 
 def _create_piece(conversation: Conversation, request: PieceRequest) -> Generation:
-    """Queue the generation that reads one piece, at batch priority."""
+    """Queue the generation that reads one piece: behind all answers, unless the conversation waits for it."""
     summarizer, prompt_ids = request.summarizer, request.prompt_ids
-    # A small model may begin with its end token; at a higher temperature it begins with a word.
-    options = replace(summarizer.options, temperature=RETRY_TEMPERATURE) if request.n_empty else summarizer.options
+    options = summarizer.other_options if request.n_rejected else summarizer.options
     return generations.create(
         owner=conversation.owner,
         params=sequence_params(
             options, summarizer.format, n_prompt=len(prompt_ids), context_size=summarizer.budget.context_size
         ),
-        priority=Priority.BATCH,
+        priority=Priority.INTERACTIVE if _is_waiting(conversation) else Priority.BATCH,
         prompt_ids=prompt_ids,
         follow_up_task=AFTER_PIECE_TASK,
         timeout_secs=settings.REQUEST_TIMEOUT_SECS,
         cache_tags=[conversation.cache_tag],
-        details={"summary": {"piece": request.piece, "max_tokens": request.max_tokens, "n_empty": request.n_empty}},
+        details={"summary": request.details()},
         # The answer was admitted; work that follows from it is not refused for a full queue.
         capped=False,
     )
 
 
+def raise_priority(conversation: Conversation) -> None:
+    """Let the piece that a conversation waits for be read beside answers: turns were left out without a summary."""
+    ids = conversation.summaries.making().generation_ids()
+    generations.raise_priority(generation_ids=ids)
+
+
+def _is_waiting(conversation: Conversation) -> bool:
+    """Tell whether the latest prompt left out messages that no summary covers."""
+    answers = conversation.messages.filter(generation__isnull=False).order_by("-position")
+    n_left_out = answers.values_list("generation__details__history__messages_left_out", flat=True).first()
+    return bool(n_left_out)
+
+
 def _advance(summary: Summary, generation: Generation) -> bool:
     """Store the result of a piece; True when it completes the summary."""
-    # Rows of an earlier version have no ``n_empty``.
-    text, details = generation.text.strip(), {"n_empty": 0} | generation.details["summary"]
+    # Rows of an earlier version have no ``n_rejected``.
+    text, details = generation.text.strip(), {"n_rejected": 0} | generation.details["summary"]
     if generation.status != Status.COMPLETE:
         reason = generation.error_code or f"the generation is {generation.status}"
         _settle(summary, generation, state=SummaryState.FAILED, error=reason)
-        return False
-    if not text and details["n_empty"] >= MAX_EMPTY:
-        _settle(summary, generation, state=SummaryState.FAILED, error="the summary is empty")
         return False
     builder = PromptBuilder(system_prompt="", max_tokens=details["max_tokens"], strategy=Strategy.SUMMARIZE)
     summarizer = Summarizer.of(builder.budget)
     previous = summary.conversation.summaries.made().filter(version__lt=summary.version).first()
     start = previous.covers_until + 1 if previous else 0
     pieces = summarizer.pieces(_texts(summary.conversation, start, summary.covers_until + 1))
-    piece = details["piece"] + 1 if text else details["piece"]
-    if piece >= len(pieces):
+    piece, so_far = details["piece"], summary.text or (previous.text if previous else "")
+    problem = problem_of(text, f"{so_far}\n{pieces[piece]}", statements(pieces, piece, so_far))
+    note = summary.note
+    if problem and details["n_rejected"] < MAX_REJECTED:
+        request = PieceRequest(
+            summarizer=summarizer,
+            prompt_ids=summarizer.prompt(pieces[piece], so_far, is_list=True),
+            max_tokens=details["max_tokens"],
+            piece=piece,
+            n_rejected=details["n_rejected"] + 1,
+        )
+        _settle(summary, generation, request)
+        return False
+    if problem:
+        limit = summarizer.budget.summary_limit
+        text = extract(pieces, piece, so_far, limit=limit, count=summarizer.count) or so_far
+        note = f"piece {piece + 1} of {len(pieces)} is an extract: the text of the model was refused, {problem}"
+    if not text:
+        _settle(summary, generation, state=SummaryState.FAILED, error=f"the summary was refused: {problem}")
+        return False
+    if piece + 1 == len(pieces):
         n_tokens, now = summarizer.count(text), timezone.now()
-        return _settle(summary, generation, state=SummaryState.MADE, text=text, n_tokens=n_tokens, made_at=now)
-    so_far = text or summary.text or (previous.text if previous else "")
+        return _settle(
+            summary, generation, state=SummaryState.MADE, text=text, note=note, n_tokens=n_tokens, made_at=now
+        )
     request = PieceRequest(
         summarizer=summarizer,
-        prompt_ids=summarizer.prompt(pieces[piece], so_far),
+        prompt_ids=summarizer.prompt(pieces[piece + 1], text),
         max_tokens=details["max_tokens"],
-        piece=piece,
-        n_empty=0 if text else details["n_empty"] + 1,
+        piece=piece + 1,
     )
-    _settle(summary, generation, request, text=text or summary.text)
+    _settle(summary, generation, request, text=text, note=note)
     return False
 
 

@@ -4,7 +4,7 @@ Knows formats and token budgets, no rows.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from django.conf import settings
@@ -61,6 +61,17 @@ class Summarizer:
             reasoning_effort=Effort.NONE,
         )
 
+    @property
+    def other_options(self) -> RunOptions:
+        """Sampling for the second attempt: shorter, with a larger penalty for what is there already."""
+        return replace(
+            self.options,
+            max_tokens=max(1, self.budget.summary_limit * 2 // 3),
+            temperature=0.5,
+            repeat_penalty=1.2,
+            frequency_penalty=0.3,
+        )
+
     def pieces(self, messages: Sequence[tuple[Role, str]]) -> list[str]:
         """Split messages into pieces that fit beside the summary of the pieces before."""
         n_empty = len(self._prompt("", "x"))
@@ -95,22 +106,22 @@ class Summarizer:
     def _part_overhead(self) -> int:
         return self.budget.summary_limit + len(self._prompt("", "")) + 1
 
-    def prompt(self, piece: str, so_far: str = "") -> list[int]:
+    def prompt(self, piece: str, so_far: str = "", *, is_list: bool = False) -> list[int]:
         """Return the prompt of one piece; a summary so far that is too long to stand beside it is shortened."""
         limit = self.budget.context_size - self.budget.summary_limit
-        ids = self._prompt(piece, so_far)
+        ids = self._prompt(piece, so_far, is_list=is_list)
         while len(ids) > limit and so_far:
             so_far = beginning(so_far, self.count(so_far) // 2, self.count)
-            ids = self._prompt(piece, so_far)
+            ids = self._prompt(piece, so_far, is_list=is_list)
         return ids
 
     def count(self, text: str) -> int:
         return len(self.format.tokenizer.encode(text))
 
-    def _prompt(self, piece: str, so_far: str) -> list[int]:
+    def _prompt(self, piece: str, so_far: str, *, is_list: bool = False) -> list[int]:
         system = PLAIN_SUMMARIZER_SYSTEM if self.format.plain_model else SUMMARIZER_SYSTEM
         n_words = max(10, int(self.budget.summary_limit * WORDS_PER_TOKEN))
-        return self.format.opening(system, summarizer_message(piece, so_far, n_words=n_words))
+        return self.format.opening(system, summarizer_message(piece, so_far, n_words=n_words, is_list=is_list))
 
     def _count_quoted(self, text: str) -> int:
         return self.count(quoted(text))

@@ -215,6 +215,14 @@ def set_dialogue_digests(rows: Sequence[Generation]) -> None:
     Generation.objects.bulk_update(rows, ["dialogue_digest"], batch_size=100)
 
 
+def raise_priority(*, generation_ids: Sequence[UUID]) -> None:
+    """Give generations that still wait the priority of answers, with a wake-up message on commit."""
+    for generation_id in generation_ids:
+        waiting = Generation.objects.filter(pk=generation_id, status=Status.QUEUED, priority=Priority.BATCH)
+        if waiting.update(priority=Priority.INTERACTIVE):
+            notify_on_commit(generation_id)
+
+
 def mark_continued(*, generation_id: UUID) -> None:
     """Note that the dialogue of an answer goes on after it."""
     Generation.objects.filter(pk=generation_id).update(dialogue_continued=True)

@@ -71,6 +71,33 @@ class TestReading:
         assert page.count('<details class="summary" open>') == 1
         assert page.index("Version 2") < page.index('<details class="summary" open>') < page.index("Version 1")
 
+    def test_what_a_prompt_left_out_and_recalled_and_why(self, client: Client) -> None:
+        chat = conversation()
+        add_question(chat)
+        answer = add_answer(chat, "Dr. Osei.")
+        assert answer.generation is not None
+        recalled = {"position": 4, "role": "user", "said_at": None, "score": 0.456, "similarity": 0.5, "words": None}
+        answer.generation.details = {
+            "history": {
+                "strategy": "summarize",
+                "messages_left_out": 6,
+                "messages_summarized": 12,
+                "summary_version": 2,
+                "summary": "failed: <timeout>",
+                "recalled": [recalled, recalled | {"position": 9, "role": "assistant", "words": 0.25}],
+                "recall_problem": "searched by words alone",
+            }
+        }
+        answer.generation.save()
+        text = words(shown(client, page_of(chat)))
+        assert "summarized 12 messages by version 2" in text
+        assert "left out 6 messages" in text
+        assert "newer summary failed: &lt;timeout&gt;" in text
+        assert "recalled #4 user 0.46 (similar 0.50), #9 assistant 0.46 (similar 0.50, words 0.25)" in text
+        assert "recall searched by words alone" in text
+        message = shown(client, f"/admin/chat/message/{answer.pk}/change/")
+        assert "#4 user 0.46 (similar 0.50)" in message
+
     def test_of_many_summaries_the_newest_and_the_one_in_use(self, client: Client) -> None:
         chat = conversation()
         add_question(chat)

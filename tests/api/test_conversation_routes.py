@@ -40,7 +40,7 @@ def test_create_read_change_delete(api: Api) -> None:
     made = api.post(URL, {"title": "Bees", "system_prompt": "Be brief."})
     assert made.status == 201
     versions = {"family", "forked_from", "forked_at"}
-    texts = {"id", "title", "summary", "system_prompt", "strategy", "keep", "created_at", "updated_at"}
+    texts = {"id", "title", "summary", "system_prompt", "strategy", "keep", "recall", "created_at", "updated_at"}
     assert set(made.body) == texts | versions
     path = f"{URL}{made.body['id']}/"
     assert api.get(path).body == made.body
@@ -58,6 +58,15 @@ def test_the_strategy_for_what_does_not_fit_is_kept(api: Api) -> None:
     path = f"{URL}{made.body['id']}/"
     assert api.call("PATCH", path, {"strategy": "truncate"}).body["strategy"] == "truncate"
     assert api.call("PATCH", path, {"title": "x"}).body["strategy"] == "truncate"
+
+
+def test_the_search_of_earlier_messages_can_be_switched_off(api: Api) -> None:
+    made = api.post(URL, {})
+    assert made.body["recall"] is True
+    path = f"{URL}{made.body['id']}/"
+    assert api.call("PATCH", path, {"recall": False}).body["recall"] is False
+    assert api.call("PATCH", path, {"title": "x"}).body["recall"] is False
+    assert api.post(URL, {"recall": False}).body["recall"] is False
 
 
 def test_all_versions_of_the_summary_can_be_read(api: Api) -> None:
@@ -94,6 +103,7 @@ def test_nothing_has_to_be_given(api: Api) -> None:
         ({"title": ["x"]}, "title"),
         ({"system_prompt": {"a": 1}}, "system_prompt"),
         ({"strategy": "forget"}, "strategy"),
+        ({"recall": "yes"}, "recall"),
         ({"system_prompt": "x" * 100_001}, "system_prompt"),
     ],
 )

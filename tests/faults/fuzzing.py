@@ -59,13 +59,15 @@ LIKELY: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("conversation_id", "replaces", "generation_id", "session_id", "job_id", "task_id"), IDS),
     **dict.fromkeys(("start_date", "end_date", "created_at"), DATES),
     **dict.fromkeys(("stop", "speakers", "bias_emotions"), TEXT_LISTS),
-    **dict.fromkeys(("use_rag", "store", "ignore_eos", "cache_prompt"), st.booleans()),
+    **dict.fromkeys(("use_rag", "store", "recall", "ignore_eos", "cache_prompt"), st.booleans()),
     **dict.fromkeys(("title", "body", "query", "prompt", "message", "username", "password", "full_text"), TEXTS),
 }
 FILTERS = ("speakers", "start_date", "end_date", "last_n_transcripts", "bias_emotions")
 SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty", "logit_bias")
 RUN = (*SAMPLING, "seed", "stop", "ignore_eos", "cache_prompt", "session_id", "priority", "timeout_s")
-CHAT = ("messages", "message", "conversation_id", "replaces", "context", "use_rag", "rag_top_k", "strategy", "store")
+CONVERSATION = ("title", "system_prompt", "strategy", "keep", "recall")
+HISTORY = ("strategy", "recall", "store")
+CHAT = ("messages", "message", "conversation_id", "replaces", "context", "use_rag", "rag_top_k", *HISTORY)
 
 
 @dataclass(frozen=True)
@@ -188,9 +190,9 @@ ROUTES = (
     Route("api-key-detail", "GET", "/api/keys/{id}/"),
     Route("api-key-detail", "DELETE", "/api/keys/{id}/"),
     Route("conversation-list", "GET", "/api/conversations/"),
-    Route("conversation-list", "POST", "/api/conversations/", {}, ("title", "system_prompt", "strategy")),
+    Route("conversation-list", "POST", "/api/conversations/", {}, CONVERSATION),
     Route("conversation-detail", "GET", "/api/conversations/{id}/"),
-    Route("conversation-detail", "PATCH", "/api/conversations/{id}/", {}, ("title", "system_prompt", "strategy")),
+    Route("conversation-detail", "PATCH", "/api/conversations/{id}/", {}, CONVERSATION),
     Route("conversation-detail", "DELETE", "/api/conversations/{id}/"),
     Route("conversation-messages", "GET", "/api/conversations/{id}/messages/"),
     Route("conversation-versions", "GET", "/api/conversations/{id}/versions/"),

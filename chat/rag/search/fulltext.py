@@ -3,6 +3,7 @@
 Weights are computed here, alike for both and over the allowed rows, so that passages of other owners change no score.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,9 @@ from chat.rag.search.terms import content_words, names_in
 from chat.rag.time_words import TIME_FORM, asks_for_a_time
 from chat.rag.vectors.snapshot import Ids, Mask, Rows, Scores, VectorSnapshot
 from chat.rag.words import with_variants
+
+# Returns the rows that have a word form in a column: "terms", their own words, or "context", those around them.
+WordLookup = Callable[[str, str], Rows]
 
 # Words are quoted, so that none is read as an operator of the query language.
 WORD_QUERIES = {
@@ -41,8 +45,8 @@ class Matches:
     has_name: Mask
 
 
-def matches(text: str, snapshot: VectorSnapshot, allowed: Mask) -> Matches:
-    """Match the words of ``text`` among the allowed rows.
+def matches(text: str, snapshot: VectorSnapshot, allowed: Mask, rows_with: WordLookup) -> Matches:
+    """Match the words of ``text`` among the allowed rows, to which ``rows_with`` is limited.
 
     A word weighs its inverse document frequency (BM25). A word in no row weighs like one in a single row: it lowers
     the share of all matches.
@@ -56,7 +60,7 @@ def matches(text: str, snapshot: VectorSnapshot, allowed: Mask) -> Matches:
     gain = (K1 + 1) / (1 + K1 * (1 - B + B * lengths / max(1.0, float(lengths[allowed].mean()))))
     for word in content_words(text):
         for form in with_variants(word):
-            rows, around = (_allowed_rows(form, column, snapshot, allowed) for column in ("terms", "context"))
+            rows, around = (rows_with(form, column) for column in ("terms", "context"))
             n_rows = max(1, len(rows))
             weight = float(np.log1p((n_allowed - n_rows + 0.5) / (n_rows + 0.5)))
             total += weight
@@ -66,16 +70,21 @@ def matches(text: str, snapshot: VectorSnapshot, allowed: Mask) -> Matches:
             has_name[rows] |= word in names
     shares = weights / np.float32(total or 1.0)
     if asks_for_a_time(text):
-        shares[_allowed_rows(TIME_FORM, "terms", snapshot, allowed)] += TIME_SHARE
+        shares[rows_with(TIME_FORM, "terms")] += TIME_SHARE
     hits = np.flatnonzero(shares)
     return Matches((hits, shares[hits]), in_text, has_name)
 
 
-def _allowed_rows(word: str, column: str, snapshot: VectorSnapshot, allowed: Mask) -> Rows:
-    sql, quoted = WORD_QUERIES[connection.vendor, column]
-    with connection.cursor() as cursor:
-        cursor.execute(sql, [quoted.format(word)])
-        ids: Ids = np.fromiter((row[0] for row in cursor.fetchall()), np.int64)
-    rows, is_present = snapshot.rows_of(ids)
-    rows = rows[is_present]
-    return rows[allowed[rows]]
+def stored_words(snapshot: VectorSnapshot, allowed: Mask) -> WordLookup:
+    """Look words up in the text index of the database."""
+
+    def rows_with(word: str, column: str) -> Rows:
+        sql, quoted = WORD_QUERIES[connection.vendor, column]
+        with connection.cursor() as cursor:
+            cursor.execute(sql, [quoted.format(word)])
+            ids: Ids = np.fromiter((row[0] for row in cursor.fetchall()), np.int64)
+        rows, is_present = snapshot.rows_of(ids)
+        rows = rows[is_present]
+        return rows[allowed[rows]]
+
+    return rows_with

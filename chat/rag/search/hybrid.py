@@ -20,7 +20,7 @@ from chat.rag.models import Passage
 from chat.rag.query import RetrievalQuery, RetrievalResult
 from chat.rag.search import fulltext, results
 from chat.rag.search.filters import FilterError, allowed_rows, in_span
-from chat.rag.search.fulltext import Matches
+from chat.rag.search.fulltext import Matches, WordLookup
 from chat.rag.search.negation import asks_for_a_negation, negates
 from chat.rag.search.ordering import Points, best
 from chat.rag.search.query_understanding import QueryHints, understand_query, without_speakers
@@ -67,10 +67,18 @@ class Rankings:
         return self.words.hits
 
     @classmethod
-    def of(cls, query: RetrievalQuery, snapshot: VectorSnapshot, allowed: Mask, hints: QueryHints) -> "Rankings":
+    def of(
+        cls,
+        query: RetrievalQuery,
+        snapshot: VectorSnapshot,
+        allowed: Mask,
+        hints: QueryHints,
+        rows_with: WordLookup,
+    ) -> "Rankings":
         """Run both searches."""
-        has_words = any(map(str.isalnum, query.text))
-        vector = _question_vector(query.text, snapshot, hints) if has_words else None
+        # Without vectors to compare, no encoder is loaded.
+        is_comparable = any(map(str.isalnum, query.text)) and bool(snapshot.columns.has_vector.any())
+        vector = _question_vector(query.text, snapshot, hints) if is_comparable else None
         by_meaning = NO_HITS
         if vector is not None:
             rows, cosines = snapshot.similarities(vector, allowed)
@@ -79,7 +87,7 @@ class Rankings:
         return cls(
             allowed=allowed,
             vector=by_meaning,
-            words=fulltext.matches(query.text, snapshot, allowed),
+            words=fulltext.matches(query.text, snapshot, allowed, rows_with),
             # A time in the future counts as now.
             recency=np.exp2(-np.maximum(age_days, 0.0) / settings.RAG_RECENCY_HALF_LIFE_DAYS),
         )
@@ -147,11 +155,13 @@ def _search(query: RetrievalQuery) -> RetrievalResult:
     note = embedding.unavailable_reason(snapshot.encoding)
     if not top_k or not allowed.any():
         return RetrievalResult(understood=hints.as_dict(), note=note)
-    rankings = Rankings.of(query, snapshot, allowed, hints)
-    hinted = _hinted_rows(query, snapshot, allowed, hints)
+    rankings = Rankings.of(query, snapshot, allowed, hints, fulltext.stored_words(snapshot, allowed))
+    hinted = hinted_rows(query, snapshot, allowed, hints)
     scores = rankings.scores(snapshot, hints, hinted)
     is_candidate = allowed & (scores > 0)
-    judged = relevance(query.text, len(snapshot), rankings.vector, rankings.words, hints, hinted)
+    judged = relevance(
+        query.text, len(snapshot), rankings.vector, rankings.words, hints, hinted, settings.RAG_MIN_SIMILARITY
+    )
     is_kept = is_candidate & judged.mask if query.only_related else is_candidate
     depth = max(MIN_DEPTH, 2 * top_k)
     order = best(np.flatnonzero(is_kept), scores[is_kept], 2 * depth)
@@ -196,7 +206,7 @@ def _question_vector(text: str, snapshot: VectorSnapshot, hints: QueryHints) -> 
     return between
 
 
-def _hinted_rows(query: RetrievalQuery, snapshot: VectorSnapshot, allowed: Mask, hints: QueryHints) -> list[Mask]:
+def hinted_rows(query: RetrievalQuery, snapshot: VectorSnapshot, allowed: Mask, hints: QueryHints) -> list[Mask]:
     """Return the rows that all hints point to, as one mask, or one mask per hint when no allowed row matches all."""
     masks = []
     if hints.speakers:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from django.conf import settings
 
 from chat.rag.search.fulltext import Matches
 from chat.rag.search.query_understanding import QueryHints
@@ -29,7 +28,13 @@ class Relevance:
 
 
 def relevance(
-    text: str, n_rows: int, vector: tuple[Rows, Scores], words: Matches, hints: QueryHints, hinted: list[Mask]
+    text: str,
+    n_rows: int,
+    vector: tuple[Rows, Scores],
+    words: Matches,
+    hints: QueryHints,
+    hinted: list[Mask],
+    min_similarity: float,
 ) -> Relevance:
     """Find the rows that are similar, match half of the word weight, or contain a name of the question.
 
@@ -53,13 +58,12 @@ def relevance(
         mask[matched[enough & words.in_text[matched]]] = True
     for hinted_rows in hinted:
         evidence[hinted_rows] += GAIN_HINTED
-    floor = _floor(len(rows))
-    if has_subject or settings.RAG_MIN_SIMILARITY < 0:
+    floor = min_similarity + _rise(len(rows))
+    if has_subject or min_similarity < 0:
         mask |= is_compared & (evidence >= floor)
     return Relevance(mask, evidence, floor)
 
 
-def _floor(n_rows: int) -> float:
-    """Return the least evidence for one of ``n_rows`` passages."""
-    lowest: float = settings.RAG_MIN_SIMILARITY
-    return lowest + RISE * float(np.log10(min(max(n_rows, FEWEST), MOST) / RISE_FROM))
+def _rise(n_rows: int) -> float:
+    """Return how much more evidence one of ``n_rows`` passages needs than one of a store of 60."""
+    return RISE * float(np.log10(min(max(n_rows, FEWEST), MOST) / RISE_FROM))

@@ -20,7 +20,7 @@ from chat.schemas.openai.chat_bodies import ModelName
 from chat.schemas.openai.messages import unsupported
 from chat.schemas.output_format import Schema, schema_grammar
 from chat.schemas.requests import DEFAULT_RAG_TOP_K, ChatRequest
-from chat.schemas.scalars import Text
+from chat.schemas.scalars import RecallChoice, Text
 from chat.schemas.tool_use import tools_grammar
 from chat.tool_calling.tools import ToolMode, ToolUse
 
@@ -68,7 +68,7 @@ class CountTokensBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MessagesBody(RunOptionsBody, frozen=True, kw_only=True):
-    """A turn in the form of Anthropic's Messages. ``use_rag``, ``rag_top_k``, ``strategy``, ``store`` and
+    """A turn in the form of Anthropic's Messages. ``use_rag``, ``rag_top_k``, ``strategy``, ``recall``, ``store`` and
     ``conversation_id`` are as in /chat, and so is ``reasoning_effort``, which takes precedence over ``thinking``."""
 
     model: ModelName
@@ -88,6 +88,7 @@ class MessagesBody(RunOptionsBody, frozen=True, kw_only=True):
     use_rag: bool | None = None
     rag_top_k: TopK | None = None
     strategy: Strategy | None = None
+    recall: RecallChoice | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,7 +121,7 @@ def messages_request(data: object) -> tuple[MessagesCall, ChatRequest]:
     if prefill and options["grammar"]:
         raise unsupported("messages", "the last message cannot begin an answer that has a form or may use tools")
     # A continued answer would be stored without its beginning.
-    options |= set_fields(body, ("use_rag", "strategy", "store")) | ({"store": False} if prefill else {})
+    options |= set_fields(body, ("use_rag", "strategy", "recall", "store")) | ({"store": False} if prefill else {})
     request = ChatRequest(
         **options,
         rag_top_k=clamped(body.rag_top_k, DEFAULT_RAG_TOP_K, MAX_TOP_K),

@@ -19,7 +19,7 @@ from chat.schemas.openai.messages import OpenAIMessage, dialogue_of, unsupported
 from chat.schemas.openai.tool_bodies import ToolBodies, ToolChoice, tool_use
 from chat.schemas.output_format import format_schema
 from chat.schemas.requests import DEFAULT_RAG_TOP_K, QUARTER_CONTEXT, ChatRequest
-from chat.schemas.scalars import NonEmptyText, Text
+from chat.schemas.scalars import NonEmptyText, RecallChoice, Text
 from chat.schemas.tool_use import tools_grammar
 from chat.tool_calling.tools import ToolMode, ToolUse
 
@@ -61,7 +61,8 @@ class SamplingBody(RunOptionsBody, frozen=True, kw_only=True):
 class ChatCompletionBody(SamplingBody, frozen=True, kw_only=True):
     """A chat turn in OpenAI's form. Without ``max_tokens`` an answer may take a quarter of the context.
 
-    ``store`` false: nothing is kept. ``conversation_id``, ``use_rag``, ``rag_top_k`` and ``strategy`` are as in /chat.
+    ``store`` false: nothing is kept. ``conversation_id``, ``use_rag``, ``rag_top_k``, ``strategy`` and ``recall`` are
+    as in /chat.
     """
 
     messages: Annotated[list[OpenAIMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
@@ -74,6 +75,7 @@ class ChatCompletionBody(SamplingBody, frozen=True, kw_only=True):
     use_rag: bool | None = None
     rag_top_k: TopK | None = None
     strategy: Strategy | None = None
+    recall: RecallChoice | None = None
     tools: ToolBodies | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -140,7 +142,7 @@ def chat_completion_request(data: object) -> tuple[CompletionCall, ChatRequest]:
     if prefill and options["grammar"]:
         raise unsupported("messages", "the last message cannot begin an answer that has a form or may call tools")
     # A continued answer would be stored without its beginning.
-    options |= set_fields(body, ("use_rag", "strategy", "store")) | ({"store": False} if prefill else {})
+    options |= set_fields(body, ("use_rag", "strategy", "recall", "store")) | ({"store": False} if prefill else {})
     request = ChatRequest(
         **options,
         has_store_default=body.store is None,

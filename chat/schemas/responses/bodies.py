@@ -30,7 +30,7 @@ from chat.schemas.requests import DEFAULT_RAG_TOP_K, QUARTER_CONTEXT, ChatReques
 from chat.schemas.responses.identifiers import generation_id_of
 from chat.schemas.responses.items import InputItem, outputs_of_earlier_calls, response_input
 from chat.schemas.responses.tools import ResponseToolChoice, ResponseTools, response_tool_use
-from chat.schemas.scalars import NonEmptyText, Text
+from chat.schemas.scalars import NonEmptyText, RecallChoice, Text
 from chat.schemas.tool_use import tools_grammar
 from chat.tool_calling.tools import ToolMode, ToolUse
 from inference.engine.grammar.schema_parts import JsonSchema
@@ -123,7 +123,7 @@ class ResponseBody(RunOptionsBody, frozen=True, kw_only=True):
     context.
 
     ``instructions`` count for this turn alone. ``truncation`` ``auto`` leaves out the oldest turns of a dialogue that
-    does not fit; else it is refused. ``use_rag``, ``rag_top_k`` and ``strategy`` are as in /chat.
+    does not fit; else it is refused. ``use_rag``, ``rag_top_k``, ``strategy`` and ``recall`` are as in /chat.
     """
 
     input: Text | Annotated[list[InputItem], Meta(min_length=1, max_length=MAX_MESSAGES)] | None = None
@@ -153,6 +153,7 @@ class ResponseBody(RunOptionsBody, frozen=True, kw_only=True):
     use_rag: bool | None = None
     rag_top_k: TopK | None = None
     strategy: Strategy | None = None
+    recall: RecallChoice | None = None
     # Refused below.
     prompt: Any = None
 
@@ -230,7 +231,9 @@ def responses_request(data: object) -> tuple[ResponseCall, ChatRequest]:
     options |= _form(body, use)
     has_logprobs = LOGPROBS in (body.include or ())
     request = ChatRequest(
-        **options | {"strategy": body.truncation_strategy} | set_fields(body, ("use_rag", "strategy", "store")),
+        **options
+        | {"strategy": body.truncation_strategy}
+        | set_fields(body, ("use_rag", "strategy", "recall", "store")),
         rag_top_k=clamped(body.rag_top_k, DEFAULT_RAG_TOP_K, MAX_TOP_K),
         n_logprobs=max(1, body.top_logprobs or 0) if has_logprobs else 0,
         messages=items.dialogue,

@@ -9,7 +9,7 @@ from django.db.models import F
 from chat.access.callers import Caller
 from chat.error_translation import translated
 from chat.errors import ConversationBusy, NotFound
-from chat.models import Conversation, Message, Role, Summary
+from chat.models import Conversation, Message, MessagePassage, Role, Summary
 from chat.prompting.message_groups import dialogue_of
 from chat.schemas.requests import RESPONSE
 from chat.services.conversations import delete_conversation, renew_digests
@@ -53,6 +53,9 @@ def _delete(conversation: Conversation, generation: Generation, removed: Sequenc
     conversation.summaries.making().delete()
     summaries.delete()
     Message.objects.filter(pk__in=[message.pk for message in removed]).delete()
+    # Vectors of the rest may have been computed with a deleted text before them: a later turn makes them anew.
+    MessagePassage.objects.filter(message__conversation=conversation).delete()
+    Conversation.objects.filter(pk=conversation.pk).update(n_indexed=0)
     _close_gap(conversation, removed)
     generations.delete(generation_ids=ids)
     # What is computed from now on has another tag.

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 from chat.api.middleware.json_errors import largest_body, server_error_body
 from chat.rag.retrieval import local
 from chat.rag.vectors import backfill
+from chat.recall import vectors as message_vectors
 from chat.services import retention
 from chat.streaming import events
 from gemma_project.asgi import application
@@ -72,7 +73,8 @@ class Command(BaseCommand):
         RepeatingThread("deadlines", REAP_SECS, RowReaper().run_once).begin()
         RepeatingThread("retention", retention.INTERVAL_SECS, retention.delete_all_outdated).begin()
         threading.Thread(target=warm_up, name="warm up", daemon=True).start()
-        backfill.start()  # its work may be cut off at any time
+        backfill.start()  # its work, and that of the next line, may be cut off at any time
+        message_vectors.start()
         build_server(listener).run()
 
 
@@ -92,6 +94,7 @@ def warm_up() -> None:
     except ModelUnavailable as error:
         log.warning("vocabulary not available yet error=%s", error)
     local.warm_up()
+    message_vectors.warm_up()
 
 
 def build_server(listener: socket.socket) -> AdoptingServer:

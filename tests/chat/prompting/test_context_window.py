@@ -281,3 +281,50 @@ def test_what_no_prompt_can_hold_need_not_be_encoded(
     assert (prompt.ids, prompt.n_left_out) == (expected.ids, expected.n_left_out)
     first_kept = (len(past) * 2 - prompt.n_left_out) // 2
     assert prompt.exchanges[len(exchanges) - first_kept :] == expected.exchanges[len(exchanges) - first_kept :]
+
+
+# ---- a block beside the newest question ----
+
+
+BLOCK = "Said earlier: the safe opens with 4711."
+
+
+@every_format
+@pytest.mark.parametrize("n_past", [0, 1, 5])
+def test_a_block_stands_before_the_question_and_in_no_later_prompt(chat_format: ChatFormat, n_past: int) -> None:
+    chat = Chat(chat_format)
+    for number in range(n_past):
+        chat.ask(f"question {number}")
+        chat.answered(f"answer {number}")
+    plain = chat.ask("what opens it?")
+    window = history(chat_format)
+    with_block = window.with_block(plain, BLOCK)
+    text, plain_text = shown(list(with_block.ids)), shown(list(plain.ids))
+    assert text == plain_text.replace("what opens it?", f"{BLOCK}\n\nwhat opens it?")
+    assert with_block.exchanges == plain.exchanges
+    chat.answered("4711")
+    later = shown(list(chat.ask("thanks").ids))
+    assert later.startswith(text[: text.index(BLOCK)])
+    assert BLOCK not in later
+
+
+@every_format
+def test_a_block_stands_in_a_prompt_without_its_first_turns(chat_format: ChatFormat) -> None:
+    chat = Chat(chat_format)
+    for number in range(12):
+        chat.ask(f"question {number} ".ljust(60, "u"), context_size=1200)
+        chat.answered(f"answer {number} ".ljust(60, "v"))
+    plain = chat.ask("what opens it?", context_size=1200)
+    assert plain.n_left_out
+    with_block = history(chat_format, context_size=1200).with_block(plain, BLOCK)
+    expected = shown(list(plain.ids)).replace("what opens it?", f"{BLOCK}\n\nwhat opens it?")
+    assert shown(list(with_block.ids)) == expected
+
+
+def test_only_a_prompt_without_its_first_turns_keeps_room_for_recalls() -> None:
+    budget = TokenBudget(context_size=4096, max_tokens=256, recalls=True)
+    assert (budget.turns_limit(0), budget.turns_limit(1)) == (budget.soft_limit, budget.soft_limit - 512)
+    assert budget.truncation_target + budget.recall_limit < budget.soft_limit
+    for other in (replace(budget, recalls=False), replace(budget, strategy=Strategy.TRUNCATE)):
+        assert (other.recall_limit, other.turns_limit(1)) == (0, other.soft_limit)
+    assert TokenBudget(context_size=65_536, max_tokens=256, recalls=True).recall_limit == 1024

@@ -76,6 +76,28 @@ def test_without_being_asked_for_it_is_refused_and_nothing_is_stored(strategy: S
     assert not Conversation.objects.exists()
 
 
+@pytest.mark.parametrize("place", ["end", "beginning"])
+def test_a_question_about_a_detail_is_answered_from_the_parts_that_have_its_words(place: str) -> None:
+    question = "Which number opens the safe in the cellar?"
+    middle = len(LONG) // 2
+    text = f"{LONG[:middle]}\n\nThe safe in the cellar opens with number 4711.\n\n{LONG[middle:]}"
+    turn = asked_for(f"{text}\n\n{question}" if place == "end" else f"{question}\n\n{text}")
+    assert not parts_waiting()
+    prompt = shown(prompt_of(turn))
+    assert "The safe in the cellar opens with number 4711." in prompt
+    assert question in prompt
+    assert len(prompt_of(turn)) <= CONTEXT - 60
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Can you summarize the story of the safe?", "Kannst du alles über den Safe zusammenfassen?", "Why?", "Thanks!"],
+)
+def test_a_question_about_all_of_it_and_one_without_words_in_it_are_read_in_parts(question: str) -> None:
+    asked_for(f"{LONG}\n\nThe safe opens with 4711.\n\n{LONG}\n\n{question}")
+    assert parts_waiting()
+
+
 def test_it_is_read_part_by_part_and_answered_from_the_notes() -> None:
     turn = asked_for()
     assert all(part.priority == Priority.INTERACTIVE and part.ephemeral for part in parts_waiting())

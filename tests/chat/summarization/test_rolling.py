@@ -14,7 +14,7 @@ from chat.models import Conversation, Message, Summary, SummaryState
 from chat.services import conversations
 from chat.services.turns import Turn
 from chat.summarization import rolling
-from chat.summarization.rolling import MAX_EMPTY, RETRY_TEMPERATURE
+from chat.summarization.rolling import MAX_REJECTED
 from inference.config.tokenizer import Tokenizer
 from inference.models import Generation, Priority, Status
 from inference.queue.reaper import Reaper
@@ -99,7 +99,7 @@ def test_the_next_prompt_has_first_message_summary_and_tail() -> None:
     assert (summary.state, summary.text, summary.version) == (SummaryState.MADE, "Ann likes pears.", 1)
     assert summary.n_tokens == len("Ann likes pears.")
     assert conversation_of(turn).summary == "Ann likes pears."
-    following = more(turn, "and now?", max_tokens=60)
+    following = more(turn, "and now?", max_tokens=60, recall=False)
     prompt = short_of(following)
     n_covered = (summary.covers_until + 1) // 2
     assert prompt.index("> question 0 ") < prompt.index("> Ann likes pears.") < prompt.index(f"question {n_covered} ")
@@ -115,18 +115,19 @@ def test_the_next_prompt_has_first_message_summary_and_tail() -> None:
 
 
 def test_after_a_fold_the_prompt_is_far_below_the_trigger_and_begins_the_same_for_many_turns() -> None:
-    turn = summarized("They talked about pears. " * 5)
+    minutes = "They talked about pears, apples and plums, and about the time at which each of them is ripe."
+    turn = summarized(minutes)
     before: tuple[int, ...] = ()
     n_new, n_folds = 0, 0
     for number in range(100, 140):
-        turn = more(turn, f"question {number} ".ljust(150, "u"), max_tokens=60)
+        turn = more(turn, f"question {number} ".ljust(150, "u"), max_tokens=60, recall=False)
         ids = tuple(prompt_of(turn))
         n_new += ids[: len(before)] != before
         before = ids + tuple(finish(turn, f"answer {number} ".ljust(150, "v")))
         assert "messages_left_out" not in note_of(turn) or note_of(turn)["messages_left_out"] == 0
         follow(turn)
         n_folds += pieces_left(turn)
-        read_all(turn, "They talked about pears. " * 5)
+        read_all(turn, minutes)
     assert 3 <= n_folds <= 14
     assert n_new <= n_folds + 1
     assert "> question 0 " in shown(ids)
@@ -170,7 +171,7 @@ def test_the_new_beginning_is_computed_before_anybody_waits_for_it() -> None:
     turn = summarized("They talked.")
     ahead = Generation.objects.get(ephemeral=True)
     assert (ahead.priority, ahead.params["max_tokens"], ahead.status) == (Priority.BATCH, 1, Status.QUEUED)
-    ids = prompt_of(more(turn, "and now?", max_tokens=60))
+    ids = prompt_of(more(turn, "and now?", max_tokens=60, recall=False))
     assert ids[: len(ahead.prompt_ids)] == ahead.prompt_ids
     assert shown(ids[len(ahead.prompt_ids) :]).startswith("⟨end_of_turn⟩\n⟨start_of_turn⟩user\nand now?")
 
@@ -198,21 +199,69 @@ def test_a_summariser_that_fails_costs_the_oldest_turns_and_is_said() -> None:
     assert conversation_of(turn).messages.filter(role="user", content__startswith="question 0").exists()
 
 
+LOOP = "The user talked about pears. " * 20
+TRANSCRIPT = "User: Hello\n\nAssistant: Hi\n\nUser: How are you?"
+
+
+@pytest.mark.parametrize("text", ["  ", LOOP, TRANSCRIPT, "```python\nprint(1)\n```", "They talked. What is next?"])
+def test_a_text_that_is_no_summary_is_asked_for_in_another_way_then_replaced_by_an_extract(text: str) -> None:
+    turn = more(talk(1), "My dentist is Dr. Osei on Maple Street.", max_tokens=60)
+    finish(turn, "I see.")
+    while not pieces_left(turn):
+        turn = talk(1, turn, first=9)
+        follow(turn)
+    first = read_piece(turn, text)
+    assert not Generation.objects.filter(pk=first.pk).exists(), "the refused text is gone"
+    assert being_made(turn).text == ""
+    second = being_made(turn).generation
+    assert second is not None
+    assert second.details["summary"]["n_rejected"] == MAX_REJECTED
+    assert second.params["sampling"]["repeat_penalty"] > first.params["sampling"]["repeat_penalty"]
+    assert "List the facts in it" in shown(second.prompt_ids)
+    read_piece(turn, text)
+    assert "- My dentist is Dr. Osei on Maple Street." in being_made(turn).text
+    read_all(turn, text)
+    summary = Summary.objects.get()
+    assert (summary.state, summary.error) == (SummaryState.MADE, "")
+    assert "extract" in summary.note
+    assert "- My dentist is Dr. Osei on Maple Street." in summary.text
+    assert summary.n_tokens <= CONTEXT // 8
+
+
+def test_a_second_attempt_that_is_a_summary_is_taken() -> None:
+    turn = talk_until_due()
+    read_piece(turn, LOOP)
+    read_all(turn, "They talked.")
+    summary = Summary.objects.get()
+    assert (summary.state, summary.text, summary.note) == (SummaryState.MADE, "They talked.", "")
+
+
 def test_the_next_long_turn_tries_again() -> None:
     turn = talk_until_due()
-    pieces = []
-    while pieces_left(turn):
-        pieces.append(read_piece(turn, "  "))
-    assert len(pieces) == 1 + MAX_EMPTY
-    assert [piece.params["sampling"]["temperature"] for piece in pieces[:2]] == [0.2, RETRY_TEMPERATURE]
-    assert len({tuple(piece.prompt_ids) for piece in pieces}) == 1, "the same piece, again"
-    assert Summary.objects.get().error == "the summary is empty"
-    assert Generation.objects.filter(priority=Priority.BATCH).count() == 1, "questions that were asked again are gone"
+    read_piece(turn, "", status=Status.FAILED)
     turn = talk(1, turn, first=60)
     follow(turn)
     read_all(turn, "at last")
     assert conversation_of(turn).summary == "at last"
     assert Summary.objects.made().get().version == 2
+
+
+def test_a_summary_that_its_conversation_waits_for_is_made_beside_answers() -> None:
+    turn = talk_until_due()
+    piece = being_made(turn).generation
+    assert piece is not None
+    assert piece.priority == Priority.BATCH
+    for number in range(60, 80):
+        turn = talk(1, turn, first=number)
+        if note_of(turn):
+            break
+    assert note_of(turn)["messages_left_out"]
+    piece.refresh_from_db()
+    assert piece.priority == Priority.INTERACTIVE
+    read_piece(turn, "They talked.")
+    following = being_made(turn).generation
+    assert following is not None
+    assert following.priority == Priority.INTERACTIVE
 
 
 @pytest.mark.parametrize("strategy", [Strategy.TRUNCATE, Strategy.ERROR])

@@ -1,0 +1,36 @@
+"""The search of a turn's own conversation for what its question needs, and the passages that later turns search."""
+
+from collections.abc import Sequence
+
+from django.utils import timezone
+
+from chat.models import Conversation, Message, MessagePassage
+from chat.prompting.message_groups import DialogueMessage
+from chat.prompting.recalled import Recall, Recaller
+from chat.recall.passages import copied_passages, new_passages, said_passages
+from chat.recall.search import search
+from chat.services.forking import Fork
+from chat.services.query_rewriting import earlier_questions, rewrite_query
+
+
+def recaller_of(
+    question: str, *, dialogue: Sequence[DialogueMessage], conversation: Conversation | None, n_stored: int
+) -> Recaller:
+    """Return a search of ``dialogue``, whose first ``n_stored`` messages are the first ones of ``conversation``; the
+    question is completed by what it refers to."""
+
+    def recall(n_messages: int) -> Recall:
+        rewritten = rewrite_query(question, earlier_questions(dialogue))
+        passages = said_passages(dialogue[:n_messages], conversation, n_stored)
+        return search(rewritten.text, passages, now=timezone.localtime())
+
+    return recall
+
+
+def passages_to_store(
+    fork: Fork | None, conversation: Conversation, messages: Sequence[Message]
+) -> list[MessagePassage]:
+    """Return the passages that ``messages``, all of the conversation, lack; a fork's copies get those of its source."""
+    copied = copied_passages(fork.source, fork.messages) if fork else []
+    n_indexed = min(fork.source.n_indexed, len(fork.messages)) if fork else conversation.n_indexed
+    return [*copied, *new_passages(messages, n_indexed)]

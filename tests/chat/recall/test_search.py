@@ -1,0 +1,150 @@
+"""The search of earlier messages: by words alone, without a database."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+
+from chat.models import Message, Role
+from chat.prompting.message_groups import DialogueMessage
+from chat.prompting.recalled import Recall
+from chat.rag.vectors import embedding
+from chat.recall.passages import said_passages, spans
+from chat.recall.search import MAX_FOUND, search
+
+NOW = datetime(2026, 5, 12, 15, 0, tzinfo=UTC)
+
+
+def dialogue_of(*texts: str, minutes_apart: float = 1.0) -> list[DialogueMessage]:
+    """Messages of the user (``u:``) and the assistant (``a:``), the last one a minute ago."""
+    dialogue = []
+    for index, text in enumerate(texts):
+        role = Role.USER if text[0] == "u" else Role.ASSISTANT
+        row = Message(role=role, content=text[2:])
+        row.created_at = NOW - timedelta(minutes=minutes_apart * (len(texts) - index))
+        dialogue.append(DialogueMessage(role, text[2:], row))
+    return dialogue
+
+
+def recall(question: str, *texts: str, minutes_apart: float = 1.0) -> Recall:
+    return search(question, said_passages(dialogue_of(*texts, minutes_apart=minutes_apart), None, 0), now=NOW)
+
+
+def found(question: str, *texts: str, minutes_apart: float = 1.0) -> list[str]:
+    return [passage.text for passage in recall(question, *texts, minutes_apart=minutes_apart).passages]
+
+
+SMALL_TALK = (
+    *("u:How do I boil an egg?", "a:Seven minutes in boiling water."),
+    *("u:Tell me about bees", "a:They live in hives and make honey."),
+    *("u:What is osmosis?", "a:Movement of water through a membrane."),
+)
+
+
+@pytest.mark.parametrize(
+    ("fact", "question"),
+    [
+        ("My dentist is Dr. Osei on Maple Street.", "What is the name of my dentist?"),
+        ("Mein Zahnarzt heißt Dr. Osei.", "Wie heißt mein Zahnarzt?"),
+        ("Mi dentista se llama Osei.", "¿Cómo se llama mi dentista?"),
+        ("我的牙医叫李伟。", "我的牙医叫什么?"),
+        ("私の歯医者は田中先生です。", "私の歯医者は誰ですか?"),
+        ("ทันตแพทย์ของฉันชื่อสมชาย", "ทันตแพทย์ของฉันชื่ออะไร"),
+    ],
+)
+def test_a_statement_is_found_by_its_words(fact: str, question: str) -> None:
+    assert found(question, *SMALL_TALK[:2], f"u:{fact}", "a:Noted.", *SMALL_TALK[2:])[0] == fact
+
+
+def test_statements_come_before_earlier_questions_and_answers_about_the_same() -> None:
+    texts = (
+        *("u:Who is my dentist?", "a:I do not know your dentist."),
+        *("u:My dentist is Dr. Osei.", "a:Noted, your dentist is Dr. Osei."),
+    )
+    assert found("What is my dentist called?", *SMALL_TALK, *texts)[0] == "My dentist is Dr. Osei."
+
+
+def test_a_correction_is_recalled_with_what_it_corrects() -> None:
+    texts = (
+        *("u:The party is on the 17th of May.", "a:Lovely."),
+        *SMALL_TALK,
+        *("u:Actually, no: it is on the 18th of May, not the 17th.", "a:Changed."),
+    )
+    both = found("When is the party?", *texts)[:2]
+    assert {text[:8] for text in both} == {"The part", "Actually"}
+
+
+@pytest.mark.parametrize(
+    "question", ["Thanks!", "Danke schön", "???", "", " ", "Hello", "and now?", "What is new today?"]
+)
+def test_thanks_and_greetings_recall_nothing(question: str) -> None:
+    assert found(question, *SMALL_TALK, "u:My dentist is Dr. Osei.", "a:Noted.") == []
+
+
+def test_a_question_about_something_else_recalls_nothing() -> None:
+    assert found("How high is Mount Everest?", *SMALL_TALK, "u:My dentist is Dr. Osei.", "a:Noted.") == []
+
+
+@pytest.mark.parametrize("question", ["What did I say first?", "Was habe ich zuerst gesagt?", "¿Qué dije primero?"])
+def test_the_first_message_is_meant(question: str) -> None:
+    assert "How do I boil an egg?" in found(question, *SMALL_TALK, "u:My dentist is Dr. Osei.", "a:Noted.")[:3]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What did we talk about an hour ago?",
+        "Worüber haben wir vor einer Stunde gesprochen?",
+        "¿De qué hablamos hace una hora?",
+    ],
+)
+def test_a_time_ago_is_meant(question: str) -> None:
+    # Messages 80, 70, 60, ... minutes ago.
+    texts = found(question, *SMALL_TALK, "u:My dentist is Dr. Osei.", "a:Noted.", minutes_apart=10)
+    assert "What is osmosis?" in texts
+    assert "My dentist is Dr. Osei." not in texts
+
+
+def test_what_the_assistant_suggested_is_found_by_its_question() -> None:
+    assert "Seven minutes in boiling water." in found("What did you say about the egg?", *SMALL_TALK)[:2]
+
+
+def test_equal_messages_are_recalled_once() -> None:
+    texts = [text for _ in range(300) for text in ("u:My dentist is Dr. Osei.", "a:Noted.")]
+    assert found("Who is my dentist?", *texts) == ["My dentist is Dr. Osei."]
+
+
+def test_the_parts_of_a_long_message_are_found_alone() -> None:
+    filler = "The weather was fine and nothing happened on that day. " * 200
+    text = f"{filler}The safe opens with 4711. {filler}"
+    (passage, *_) = recall("Which number opens the safe?", f"u:{text}", "a:Long.").passages
+    assert "The safe opens with 4711." in passage.text
+    assert len(passage.text) <= 1_000
+
+
+def test_of_3_000_turns_some_are_found() -> None:
+    turns = [(f"u:Item number {number} costs {number} euros.", f"a:Yes, {number}.") for number in range(3_000)]
+    texts = [text for turn in turns for text in turn]
+    passages = recall("What does item number 1234 cost?", *texts).passages
+    assert "Item number 1234 costs 1234 euros." in [passage.text for passage in passages[:2]]
+    assert len(passages) <= MAX_FOUND
+
+
+def test_without_vectors_the_limitation_is_reported() -> None:
+    assert "by words alone" in recall("Who is my dentist?", "u:My dentist is Dr. Osei.").problem
+
+
+def test_without_an_encoder_its_absence_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "unavailable_reason_without_loading", lambda: "the embedding model cannot be read")
+    result = recall("Who is my dentist?", "u:My dentist is Dr. Osei.")
+    assert (len(result.passages), result.problem) == (
+        1,
+        "searched by words alone: the embedding model cannot be read",
+    )
+
+
+@pytest.mark.parametrize("text", ["", " \n ", "one", " one two ", "x" * 5_000, "word " * 2_000, "a\n\nb\n" * 900])
+def test_spans_cover_all_words_in_order(text: str) -> None:
+    pieces = list(spans(text))
+    assert "".join("".join(text[start:end].split()) for start, end in pieces) == "".join(text.split())
+    assert all(before[1] <= after[0] for before, after in pairwise(pieces))
