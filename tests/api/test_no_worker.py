@@ -70,8 +70,8 @@ def test_a_cancel_ends_a_stream(client: httpx.Client) -> None:
     assert rest[-1]["finish_reason"] == "cancelled"
 
 
-OPENAI_CHAT = {"messages": [{"role": "user", "content": "hi"}], "store": False}
-WHOLE = {
+OPENAI_CHAT: dict[str, object] = {"messages": [{"role": "user", "content": "hi"}], "store": False}
+WHOLE: dict[str, dict[str, object]] = {
     "/v1/chat/completions": OPENAI_CHAT,
     "/v1/completions": {"prompt": "hi"},
     "/v1/responses": {"input": "hi", "store": False},

@@ -43,7 +43,7 @@ def test_what_is_withdrawn_while_a_simulated_card_is_late_pauses_nobody(wire: Wi
 @pytest.mark.django_db(transaction=True)
 def test_a_simulated_card_is_granted_late_and_asked_back(wire: Wire, settings: Settings) -> None:
     settings.GEMMA_GPU, settings.GEMMA_GPU_GRANT_DELAY_MS = "simulated", 200
-    settings.GPU_LEASE_TTL_SECS = 1.0
+    settings.GPU_LEASE_TTL_SECS = 5.0
     events: queue.SimpleQueue[LeaseEvent] = queue.SimpleQueue()
     lease_client = WorkerLeaseClient(events.put)
     lease_client.begin()
