@@ -115,7 +115,7 @@ test-clients: setup-dev  ## clients and test suites of others against running se
 	failed=0; \
 	$(BIN)/python -m tests.clients.service .venv-llm/bin/python || failed=1; \
 	$(BIN)/python -m tests.clients.suites.llm_cli .venv-llm/bin/python || failed=1; \
-	for suite in openai_api; do \
+	for suite in openai_api langchain llama_server; do \
 		$(BIN)/python -m tests.clients.suites.$$suite .venv-clients/bin/python || failed=1; \
 	done; exit $$failed
 
