@@ -51,6 +51,6 @@ def shortened(text: str) -> str:
 
 def parameters_text(params: dict[str, Any]) -> str:
     """Return the parameters of a generation as ``name value``, sampling first."""
-    params = {name: value for name, value in params.items() if name != "cache_tags"}
+    params = {name: value for name, value in params.items() if name not in ("cache_tags", "n_shared")}
     flat = {**params.get("sampling", {}), **{name: value for name, value in params.items() if name != "sampling"}}
     return ", ".join(f"{name} {value}" for name, value in flat.items())

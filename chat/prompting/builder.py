@@ -37,6 +37,7 @@ class BuiltPrompt:
     may_need_summary: bool  # a rolling summary may be due after the answer, depending on its length
     chat_format: ChatFormat
     context_size: int
+    n_shared: int  # leading tokens that are the installation's own text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,7 @@ class PromptBuilder:
         begun = self.format.answer(prefill, limit=self.budget.hard_limit) if prefill else self.format.generation_ids
         self.ending = tuple(begun)
         system = system_prompt_of(system_prompt, plain_model=self.format.plain_model)
+        self._own_system = "" if system_prompt.strip() else system
         self.system = "\n\n".join(filter(None, (system, tool_instructions(tools, self.format.tokenizer))))
 
     def build(
@@ -135,6 +137,10 @@ class PromptBuilder:
             n_tokens = len(self.format.opening(self.system, text, limit=limit))
         return self.budget.overflow(n_tokens, is_exact=False) if n_tokens > limit else None
 
+    def n_shared(self, ids: Sequence[int]) -> int:
+        """Count the leading tokens of a prompt that are the installation's own text, which all callers share."""
+        return self.format.n_shared(ids, self._own_system) if self._own_system else 0
+
     def count(self, text: str) -> int:
         return len(self.format.tokenizer.encode(text))
 
@@ -163,6 +169,7 @@ class PromptBuilder:
             and (prompt.n_left_out > 0 or len(draft.prompt.ids) + self.budget.max_tokens > self.budget.summary_trigger),
             chat_format=self.format,
             context_size=self.budget.context_size,
+            n_shared=self.n_shared(prompt.ids),
         )
 
     def _with_recall(self, draft: _Draft, recall: Recall) -> tuple[RenderedPrompt, dict[str, Any]]:

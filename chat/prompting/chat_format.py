@@ -10,6 +10,7 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import NamedTuple, Self
 
 from inference.config.tokenizer import Tokenizer
@@ -60,6 +61,7 @@ class ChatFormat(ABC):
         parts = "\0".join((tokenizer.fingerprint, self.name, *details))
         self.fingerprint = hashlib.sha256(parts.encode()).hexdigest()[:32]
         self.generated_key = self.fingerprint
+        self._own_openings: dict[str, list[int]] = {}  # of the installation's few system prompts
 
     def for_request(self) -> Self:
         """Return the format with a tokenizer that encodes each long text of a request once."""
@@ -77,6 +79,14 @@ class ChatFormat(ABC):
         """Encode from the first token to the start of the first answer; with ``limit`` at least until there are more
         tokens."""
         return [*self.first_turn(system, user, limit=limit), *self.generation_ids]
+
+    def n_shared(self, ids: Sequence[int], system: str) -> int:
+        """Count the leading tokens of a prompt that a prompt of ``system`` alone has too; ``system`` is a text of the
+        installation, never of a client."""
+        if system not in self._own_openings:
+            self._own_openings[system] = self.first_turn(system, "")
+        pairs = zip(ids, self._own_openings[system], strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     def follow_up(self, user: str) -> list[int]:
         """Encode from the end of an answer to the start of the next one."""

@@ -20,12 +20,14 @@ def sequence_params(
     *,
     n_prompt: int,
     context_size: int,
+    n_shared: int = 0,
     highest_label: int | None = None,
     is_continued: bool = False,
 ) -> SequenceParams:
     """Draw a seed if none is given, and bound ``max_tokens`` by the free rest of the context window.
 
-    ``is_continued``: the prompt ends within the answer, whose white space then counts.
+    ``is_continued``: the prompt ends within the answer, whose white space then counts. ``n_shared``: leading tokens
+    of the prompt that are the installation's own text.
     """
     sampling = SamplingParams(
         seed=options.seed if options.seed is not None else secrets.randbelow(2**31),
@@ -56,6 +58,7 @@ def sequence_params(
         trim_start=trim_start,
         grammar=options.grammar,
         highest_label=highest_label,
+        n_shared=n_shared,
         thought=_limited(marks, options.reasoning_effort, max_tokens) if marks else None,
     )
 

@@ -164,6 +164,7 @@ def _enqueue(
             prompt_ids=prompt.ids,
             details=details,
             highest_label=prompt.highest_label,
+            n_shared=prompt.n_shared,
             follow_up_task=AFTER_ANSWER_TASK if answer and prompt.may_need_summary else "",
         )
         # Not queued: another process was faster, or the turn was cancelled. Only the queued prompt's rendering counts.

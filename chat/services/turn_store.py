@@ -118,6 +118,7 @@ def _create_generation(
             prompt.chat_format,
             n_prompt=len(prompt.ids),
             context_size=prompt.context_size,
+            n_shared=prompt.n_shared,
             highest_label=prompt.highest_label,
             is_continued=bool(request.prefill),
         ),

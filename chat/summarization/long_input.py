@@ -139,6 +139,7 @@ def _create_part(generation: Generation, summarizer: Summarizer, part: str, key:
                     summarizer.format,
                     n_prompt=len(prompt_ids),
                     context_size=summarizer.budget.context_size,
+                    n_shared=summarizer.n_shared(prompt_ids),
                 ),
                 priority=Priority(generation.priority),  # the caller waits for it
                 prompt_ids=prompt_ids,

@@ -180,14 +180,20 @@ def _prefill_new_prefix(conversation: Conversation, max_tokens: int) -> None:
     budget = state.builder.budget
     if len(ids) > budget.hard_limit:
         return
-    options = RunOptions(max_tokens=1, temperature=0.0)
+    params = sequence_params(
+        RunOptions(max_tokens=1, temperature=0.0),
+        state.builder.format,
+        n_prompt=len(ids),
+        context_size=budget.context_size,
+        n_shared=state.builder.n_shared(ids),
+    )
     with transaction.atomic():
         # Locked: nothing is computed of texts that were deleted while the prompt was rendered.
         if Conversation.objects.lock_unchanged(conversation) is None:
             return
         generations.create(
             owner=conversation.owner,
-            params=sequence_params(options, state.builder.format, n_prompt=len(ids), context_size=budget.context_size),
+            params=params,
             priority=Priority.BATCH,
             prompt_ids=ids,
             timeout_secs=settings.REQUEST_TIMEOUT_SECS,
@@ -221,7 +227,11 @@ def _create_piece(conversation: Conversation, request: PieceRequest) -> Generati
     return generations.create(
         owner=conversation.owner,
         params=sequence_params(
-            options, summarizer.format, n_prompt=len(prompt_ids), context_size=summarizer.budget.context_size
+            options,
+            summarizer.format,
+            n_prompt=len(prompt_ids),
+            context_size=summarizer.budget.context_size,
+            n_shared=summarizer.n_shared(prompt_ids),
         ),
         priority=Priority.INTERACTIVE if _is_waiting(conversation) else Priority.BATCH,
         prompt_ids=prompt_ids,

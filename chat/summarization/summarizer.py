@@ -115,13 +115,20 @@ class Summarizer:
             ids = self._prompt(piece, so_far, is_list=is_list)
         return ids
 
+    def n_shared(self, prompt_ids: Sequence[int]) -> int:
+        """Count the leading tokens of a prompt that are the installation's own text."""
+        return self.format.n_shared(prompt_ids, self._system)
+
     def count(self, text: str) -> int:
         return len(self.format.tokenizer.encode(text))
 
+    @property
+    def _system(self) -> str:
+        return PLAIN_SUMMARIZER_SYSTEM if self.format.plain_model else SUMMARIZER_SYSTEM
+
     def _prompt(self, piece: str, so_far: str, *, is_list: bool = False) -> list[int]:
-        system = PLAIN_SUMMARIZER_SYSTEM if self.format.plain_model else SUMMARIZER_SYSTEM
         n_words = max(10, int(self.budget.summary_limit * WORDS_PER_TOKEN))
-        return self.format.opening(system, summarizer_message(piece, so_far, n_words=n_words, is_list=is_list))
+        return self.format.opening(self._system, summarizer_message(piece, so_far, n_words=n_words, is_list=is_list))
 
     def _count_quoted(self, text: str) -> int:
         return self.count(quoted(text))

@@ -106,7 +106,8 @@ class ActiveGeneration:
 
     @classmethod
     def of(cls, row: Generation, *, deadline: float | None) -> "ActiveGeneration":
-        params = msgspec.convert(row.params, SequenceParams, strict=False)
+        stored = msgspec.convert(row.params, SequenceParams, strict=False)
+        params = msgspec.structs.replace(stored, cache_caller=row.owner)
         return cls(row.pk, row.claim_epoch, row.prompt_ids, params, row.priority, deadline, row.session_id)
 
     @property

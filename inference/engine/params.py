@@ -50,6 +50,8 @@ class SequenceParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     cache_prompt: bool = True
     ephemeral: bool = False  # nothing of it may reach a disk
     cache_tags: list[str] = []  # owners of its KV states, see ``kv_cache/purging.py``
+    cache_caller: str = ""  # set from the generation's owner: it alone may reuse them, see ``sequences/cache_scope.py``
+    n_shared: int = 0  # leading tokens of the prompt that are the installation's own text, which others may reuse
     n_logprobs: int = 0  # alternatives reported with each token's log-probability; 0: neither is reported
     trim_start: bool = False  # leading white space is not text (answers in the transcript format)
     grammar: str = ""  # that the answer obeys, in llguidance's form; empty: none

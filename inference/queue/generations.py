@@ -119,10 +119,11 @@ def enqueue(
     details: dict[str, Any] | None = None,
     follow_up_task: str | None = None,
     highest_label: int | None = None,
+    n_shared: int = 0,
 ) -> bool:
     """Preparing -> queued, with a wake-up message on commit; False when the row is not preparing any more.
 
-    ``highest_label`` is the sequence parameter of that name, known only after the preparation.
+    ``highest_label`` and ``n_shared`` are the sequence parameters of those names, known only after the preparation.
     """
     with transaction.atomic():
         preparing = Generation.objects.filter(pk=generation_id, status=Status.PREPARING)
@@ -139,7 +140,7 @@ def enqueue(
             n_prompt_tokens=len(prompt_ids),
             queued_at=now,
             deadline_at=_deadline(now, row.timeout_secs),
-            params=row.params | {"highest_label": highest_label},
+            params=row.params | {"highest_label": highest_label, "n_shared": n_shared},
             **columns,
         )
         if moved == 1:

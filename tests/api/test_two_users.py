@@ -175,6 +175,27 @@ def _messages(body: dict[str, object]) -> list[object]:
     return messages
 
 
+def n_cached(client: httpx.Client, text: str, **more: object) -> int:
+    """Ask, and return how many tokens of the prompt were computed before."""
+    body = {"messages": [{"role": "user", "content": text}], "max_tokens": 1, **more}
+    count: int = client.post("/chat", json=body).json()["usage"]["cached_tokens"]
+    return count
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_the_cache_tells_nothing_of_anothers_words(is_stored: bool, ann: httpx.Client, bob: httpx.Client) -> None:
+    secret = f"{is_stored}: the code of the safe in the cellar is 4711, and nobody else knows it"
+    for _ in range(2):
+        n_cached(ann, secret, store=is_stored)
+    n_own = n_cached(ann, f"{secret}!", store=False)
+    n_shared = max(n_cached(bob, f"{number}~ something else", store=False) for number in range(2))
+    for system in ({}, {"system_prompt": "Be brief."}):
+        assert n_cached(bob, f"{secret}!", store=False, **system) <= n_shared
+    assert n_own > n_shared + len(secret) / 2, "her own words are computed once"
+    with httpx.Client(base_url=bob.base_url, timeout=30) as nobody:
+        assert n_cached(nobody, f"{secret}!", store=False) <= n_shared
+
+
 def test_one_key_of_two_users_is_two_keys(ann: httpx.Client, bob: httpx.Client) -> None:
     key = {"Idempotency-Key": "shared"}
     first = ann.post("/chat", json=say("x", store=False), headers=key).json()["generation_id"]

@@ -8,6 +8,7 @@ from inference.engine.backends.fake_backend import FakeBackend
 from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.config import EngineConfig
 from inference.engine.errors import AccountingError
+from inference.engine.kv_cache.entries import CellEntry
 from inference.engine.kv_cache.prefix_cache import PrefixCache
 from inference.engine.kv_cache.prefix_search import MIN_SHARED, PrefixSearch
 from inference.engine.kv_cache.slot_pool import SlotPool
@@ -60,7 +61,7 @@ def cached(*sequences: list[int], window: int = 0) -> tuple[PrefixCache, SlotPoo
         assert slot is not None
         pool.fill(slot, len(tokens))
         memory.hold(slot, len(tokens))
-        cache.idle.add(slot, tokens)
+        cache.idle.add(CellEntry(slot, np.asarray(tokens, dtype=np.int32)))
     return cache, pool, memory
 
 
@@ -298,7 +299,7 @@ def test_the_sliding_window_trap_is_real_and_guarded(real_config: EngineConfig) 
     assert slot == 0
     pool.fill(0, 1100)
     cache = PrefixCache(pool, backend)
-    cache.idle.add(0, tokens)
+    cache.idle.add(CellEntry(0, np.asarray(tokens, dtype=np.int32)))
     changed = [*tokens[:560], 5, *tokens[561:600]]
     assert match(cache, [*tokens, 5]) == (0, 1100), "at its exact end it can go on"
     assert match(cache, changed) is None, "560 are the same, and 49 ... 559 would be needed"

@@ -57,7 +57,7 @@ class Admission:
         # A private state comes first: cells computed elsewhere may differ in the last bits for the same tokens.
         if not sequence.cache_prompt or sequence.swapped_state is not None:
             return NO_PREFIX
-        return self._cache.find(sequence.tokens, sequence.priority, may_share=sequence.may_share)
+        return self._cache.find(sequence.tokens, sequence.priority, may_share=sequence.may_share, scope=sequence.scope)
 
     def _try_admit(self, sequence: Sequence, lookup: PrefixLookup) -> bool:
         running = self._registry.running

@@ -118,11 +118,17 @@ class SequenceMigrator:
                 continue
             header, state = received
             snapshots = self._cache.snapshots
-            self._imported.add(snapshot_key(header.tokens))
-            if not snapshots.contains(header.tokens):
-                tags = frozenset(header.tags)
-                snapshots.put(header.tokens, header.first_position, state, ephemeral=header.ephemeral, tags=tags)
-            n_states += snapshots.contains(header.tokens)
+            self._imported.add(snapshot_key(header.tokens, header.caller))
+            if not snapshots.contains(header.tokens, header.caller):
+                snapshots.put(
+                    header.tokens,
+                    header.first_position,
+                    state,
+                    ephemeral=header.ephemeral,
+                    tags=frozenset(header.tags),
+                    caller=header.caller,
+                )
+            n_states += snapshots.contains(header.tokens, header.caller)
         return Imported(n_states, _ms_since(began))
 
     def _consume(self, path: str, *, keeps_file: bool = False) -> tuple[StateHeader, bytes] | None:

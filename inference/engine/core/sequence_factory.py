@@ -9,6 +9,7 @@ from inference.engine.protocol.frames import Submit
 from inference.engine.sampling.native_chain import Candidates
 from inference.engine.sampling.prompt_lookup import PromptLookup
 from inference.engine.sampling.sampler import Sampler
+from inference.engine.sequences.cache_scope import CacheScope
 from inference.engine.sequences.sequence import Sequence
 from inference.engine.text.detokenizer import Detokenizer
 
@@ -37,6 +38,7 @@ class SequenceFactory:
             cache_prompt=params.cache_prompt,
             ephemeral=params.ephemeral,
             tags=frozenset(params.cache_tags),
+            scope=CacheScope(params.cache_caller, params.n_shared),
             sampler=Sampler(params.sampling, self._candidates, forbidden),
             text=Detokenizer.of(params),
             lookup=PromptLookup(self._vocabulary.eog_tokens),

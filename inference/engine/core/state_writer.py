@@ -34,6 +34,7 @@ class StateWriter:
             snapshot.ephemeral,
             len(state),
             sorted(snapshot.tags),
+            snapshot.caller,
         )
         try:
             return str(path), write_state(path, header, state)
@@ -47,4 +48,5 @@ def snapshot_of(sequence: Sequence) -> KVSnapshot:
     # ``n_computed`` of a swapped-out sequence is 0; its state holds ``n_swapped`` tokens.
     n_tokens = sequence.n_computed or sequence.n_swapped
     tokens = np.asarray(sequence.tokens[:n_tokens], dtype=np.int32)
-    return KVSnapshot(tokens, 0, ephemeral=sequence.ephemeral, tags=sequence.tags)
+    caller = sequence.scope.caller_of(n_tokens)
+    return KVSnapshot(tokens, 0, ephemeral=sequence.ephemeral, tags=sequence.tags, caller=caller)

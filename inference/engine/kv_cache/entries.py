@@ -7,6 +7,7 @@ import numpy as np
 
 from inference.engine.kv_cache.purging import NO_TAGS, Tags
 from inference.engine.kv_cache.radix_tree import RadixTree, Tokens
+from inference.engine.sequences.cache_scope import SHARED
 from inference.engine.sequences.sequence import Sequence
 
 
@@ -19,6 +20,7 @@ class CellEntry:
     owner: Sequence | None = None
     ephemeral: bool = False
     tags: Tags = NO_TAGS  # owners, see ``purging``
+    caller: str = ""  # who may reuse it, see ``cache_scope``
     exceeds_ram: bool = False  # the saved state is larger than the whole RAM tier
 
     @property
@@ -40,11 +42,12 @@ class KVSnapshot:
     on_disk: bool = False
     ephemeral: bool = False  # RAM only: the request forbids storage
     tags: Tags = NO_TAGS  # owners, see ``purging``
+    caller: str = ""  # who may reuse it, see ``cache_scope``
     is_superseded: bool = False  # a conversation continued from here; the state at its new end is worth more
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.key = snapshot_key(self.tokens)
+        self.key = snapshot_key(self.tokens, self.caller)
 
     @property
     def is_running(self) -> bool:
@@ -62,6 +65,19 @@ class KVSnapshot:
 EntryTree = RadixTree[CellEntry | KVSnapshot]
 
 
-def snapshot_key(tokens: Tokens) -> str:
-    """Return the hexadecimal digest that identifies ``tokens``, in file names too."""
-    return blake2b(np.ascontiguousarray(tokens).tobytes(), digest_size=16).hexdigest()
+def cells_of(sequence: Sequence, slot: int, n_tokens: int) -> CellEntry:
+    """Describe the first ``n_tokens`` of a sequence, whose cells nobody computes further.
+
+    The installation's own text has no owner, so that no purge removes it, and may be on disk.
+    """
+    tokens = np.asarray(sequence.tokens[:n_tokens], dtype=np.int32)
+    if (caller := sequence.scope.caller_of(n_tokens)) == SHARED:
+        return CellEntry(slot, tokens, caller=SHARED)
+    return CellEntry(slot, tokens, ephemeral=sequence.ephemeral, tags=sequence.tags, caller=caller)
+
+
+def snapshot_key(tokens: Tokens, caller: str) -> str:
+    """Return the hexadecimal digest that identifies a state, in file names too."""
+    digest = blake2b(np.ascontiguousarray(tokens).tobytes(), digest_size=16)
+    digest.update(caller.encode())
+    return digest.hexdigest()

@@ -1,14 +1,12 @@
 """Slots of ended sequences that keep their cells: eviction order and room for others. Knows no live sequences."""
 
 from collections.abc import Iterator
-from collections.abc import Sequence as Many
 
 import numpy as np
 
 from inference.engine.backends.backend import KVCache
 from inference.engine.errors import AccountingError
 from inference.engine.kv_cache.entries import CellEntry, EntryTree
-from inference.engine.kv_cache.purging import NO_TAGS, Tags
 from inference.engine.kv_cache.radix_tree import Tokens
 from inference.engine.kv_cache.slot_pool import SlotPool
 from inference.engine.kv_cache.state_saver import StateSaver
@@ -39,15 +37,16 @@ class IdleSlots:
     def youngest_first(self) -> Iterator[CellEntry]:
         return reversed(self._entries.values())
 
-    def with_tokens(self, tokens: Tokens) -> CellEntry | None:
-        """Return the entry of exactly these tokens."""
-        return next((entry for entry in self._entries.values() if np.array_equal(entry.tokens, tokens)), None)
+    def with_tokens(self, tokens: Tokens, caller: str) -> CellEntry | None:
+        """Return the entry of exactly these tokens that belongs to ``caller``."""
+        own = (entry for entry in self._entries.values() if entry.caller == caller)
+        return next((entry for entry in own if np.array_equal(entry.tokens, tokens)), None)
 
-    def add(self, slot: int, tokens: Many[int], *, ephemeral: bool = False, tags: Tags = NO_TAGS) -> None:
-        """Make a live slot idle, as the youngest; ``tokens`` are those in its cells."""
+    def add(self, entry: CellEntry) -> None:
+        """Make the live slot of ``entry`` idle, as the youngest."""
+        slot = entry.slot
         self._pool.make_idle(slot)
-        entry = CellEntry(slot, np.asarray(tokens, dtype=np.int32), ephemeral=ephemeral, tags=tags)
-        duplicate = self.with_tokens(entry.tokens)
+        duplicate = self.with_tokens(entry.tokens, entry.caller)
         if duplicate is not None:
             entry.ephemeral &= duplicate.ephemeral
             entry.tags |= duplicate.tags

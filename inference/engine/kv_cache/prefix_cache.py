@@ -10,7 +10,7 @@ import numpy as np
 
 from inference.engine.backends.backend import KVCache
 from inference.engine.errors import AccountingError
-from inference.engine.kv_cache.entries import CellEntry, EntryTree, KVSnapshot
+from inference.engine.kv_cache.entries import CellEntry, EntryTree, KVSnapshot, cells_of
 from inference.engine.kv_cache.idle_slots import IdleSlots
 from inference.engine.kv_cache.prefix_search import PrefixLookup, PrefixMatch, PrefixSearch
 from inference.engine.kv_cache.radix_tree import RadixTree
@@ -18,6 +18,7 @@ from inference.engine.kv_cache.slot_filler import SlotFiller
 from inference.engine.kv_cache.slot_pool import SlotPool
 from inference.engine.kv_cache.snapshots import SnapshotDisk, SnapshotStore
 from inference.engine.kv_cache.state_saver import StateSaver, is_worth_saving
+from inference.engine.sequences.cache_scope import NO_SCOPE, CacheScope
 from inference.engine.sequences.sequence import Sequence
 
 
@@ -45,10 +46,12 @@ class PrefixCache:
 
     # ---- admission ----
 
-    def find(self, prompt: Many[int], priority: int = 0, *, may_share: bool = True) -> PrefixLookup:
+    def find(
+        self, prompt: Many[int], priority: int = 0, *, may_share: bool = True, scope: CacheScope = NO_SCOPE
+    ) -> PrefixLookup:
         """Return the longest usable prefix of ``prompt`` and a live sequence that will soon hold a longer one."""
         self.snapshots.sync_disk()
-        return self._search.find(prompt, priority, may_share=may_share)
+        return self._search.find(prompt, priority, may_share=may_share, scope=scope)
 
     def n_new_cells(self, match: PrefixMatch | None, n_tokens: int) -> int:
         """Return how many free or evictable cells a sequence of ``n_tokens`` needs beside the match.
@@ -76,12 +79,13 @@ class PrefixCache:
             return False
         sequence.slot = slot
         sequence.n_computed = match.n_tokens if match else self._filler.swap_in(sequence, slot)
-        if match:
+        if match and match.entry.caller == sequence.scope.caller:
             # A turn that is not stored has no owner: it is purged together with the prefix that it continues.
             sequence.tags = sequence.tags or match.entry.tags
         if sequence.cache_prompt:
             tokens = np.asarray(sequence.tokens, dtype=np.int32)
-            entry = self._live[slot] = CellEntry(slot, tokens, sequence, sequence.ephemeral, sequence.tags)
+            entry = CellEntry(slot, tokens, sequence, sequence.ephemeral, sequence.tags, sequence.scope.caller)
+            self._live[slot] = entry
             self._tree.add(entry.tokens, entry)
         return True
 
@@ -95,8 +99,7 @@ class PrefixCache:
             self._tree.remove(entry.tokens, entry)
         is_purged = self.snapshots.purged.covers(sequence.tags)
         if keep and entry is not None and sequence.n_computed > 0 and not is_purged:
-            tokens = sequence.tokens[: sequence.n_computed]
-            self.idle.add(slot, tokens, ephemeral=sequence.ephemeral, tags=sequence.tags)
+            self.idle.add(cells_of(sequence, slot, sequence.n_computed))
         else:
             self._kv.remove(slot)
             self._pool.release(slot)
@@ -106,8 +109,7 @@ class PrefixCache:
         """Save the state of a live sequence: as a snapshot, or in the sequence itself without ``cache_prompt``."""
         slot = slot_of(sequence)
         if sequence.cache_prompt:
-            tokens = np.asarray(sequence.tokens[: sequence.n_computed], dtype=np.int32)
-            self._saver.save(CellEntry(slot, tokens, ephemeral=sequence.ephemeral, tags=sequence.tags))
+            self._saver.save(cells_of(sequence, slot, sequence.n_computed))
         else:
             state = self._kv.save(slot)
             sequence.swapped_state = state if self.snapshots.fits(len(state)) else None
@@ -144,7 +146,7 @@ class PrefixCache:
 
     def exported_state(self, snapshot: KVSnapshot) -> bytes | None:
         """Return the state of an exportable snapshot from cells or RAM; None when it is gone."""
-        entry = self.idle.with_tokens(snapshot.tokens)
+        entry = self.idle.with_tokens(snapshot.tokens, snapshot.caller)
         return snapshot.state if entry is None else self._kv.save(entry.slot)
 
     # ---- removal and disk ----

@@ -7,6 +7,7 @@ import numpy as np
 
 from inference.engine.backends.backend import KVCache
 from inference.engine.kv_cache.entries import CellEntry, EntryTree, KVSnapshot
+from inference.engine.sequences.cache_scope import NO_SCOPE, CacheScope
 from inference.engine.sequences.sequence import Sequence
 
 # Nearly all prompts share their first few tokens; computing fewer than these is faster than sharing them.
@@ -59,8 +60,11 @@ class PrefixSearch:
         self._kv = kv
         self._n_cells = n_cells
 
-    def find(self, prompt: Many[int], priority: int, *, may_share: bool) -> PrefixLookup:
-        """Return the best match for ``prompt``; cells count only with ``may_share``, snapshots always."""
+    def find(self, prompt: Many[int], priority: int, *, may_share: bool, scope: CacheScope = NO_SCOPE) -> PrefixLookup:
+        """Return the best match for ``prompt``; cells count only with ``may_share``, snapshots always.
+
+        Of states of other callers no more than ``scope`` allows is known to exist.
+        """
         prompt_ids = np.asarray(prompt, dtype=np.int32)
         best: PrefixMatch | None = None
         coming: tuple[Sequence, int] | None = None
@@ -69,9 +73,10 @@ class PrefixSearch:
             if isinstance(entry, CellEntry) and not may_share:
                 continue
             # At least one token must be computed: the logits after the prompt are not stored.
-            n_tokens = min(n_common, len(prompt_ids) - 1)
-            if best is not None and n_tokens < best.n_tokens:
+            n_common = min(n_common, len(prompt_ids) - 1)
+            if best is not None and n_common < best.n_tokens:
                 break
+            n_tokens = scope.n_reusable(entry.caller, n_common)
             n_known = max(n_known, n_tokens)
             match = PrefixMatch(entry, self.n_usable(entry, n_tokens))
             if match.n_tokens and (best is None or match.preference > best.preference):

@@ -1,8 +1,8 @@
 """Owners of KV states, and the states to remove when an owner is purged.
 
 A tag names an owner (``<owner>`` or ``<owner>/<epoch>``, opaque here). Every state carries the tags of the sequences
-with exactly its tokens. A state whose owners are all purged is removed, unless another owner's state begins with its
-tokens: a common prefix belongs to all that share it.
+with exactly its tokens. A state whose owners are all purged is removed, unless another state of the same caller begins
+with its tokens: a common prefix belongs to all of the caller's conversations that share it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -41,6 +41,7 @@ class Tagged(Protocol):
     tokens: Tokens
     tags: Tags
     ephemeral: bool
+    caller: str
 
     @property
     def is_running(self) -> bool:
@@ -59,7 +60,8 @@ def losses(index: RadixTree[E], purged: PurgedTags) -> Iterator[tuple[E, Tags]]:
     affected = [entry for entry in index.values() if purged.remaining(entry.tags) != entry.tags]
     orphans: dict[int, E] = {}
     for entry in affected:
-        sharing = [other for other in index.extensions(entry.tokens) if other is not entry]
+        longer = (other for other in index.extensions(entry.tokens) if other is not entry)
+        sharing = [other for other in longer if other.caller == entry.caller]
         owners = purged.remaining(entry.tags)
         if not owners:
             # A turn that is not stored retains no state of others.

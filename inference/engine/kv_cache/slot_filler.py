@@ -26,7 +26,7 @@ class SlotFiller:
     def continue_idle(self, match: PrefixMatch, slot: int) -> None:
         """Make the idle ``slot`` live, trimmed to the match."""
         entry = self._idle.take(slot)
-        self._snapshots.supersede(entry.tokens)
+        self._snapshots.supersede(entry.tokens, entry.caller)
         self._trim(slot, len(entry.tokens), match.n_tokens)
 
     def fill(self, slot: int, match: PrefixMatch, state: bytes | None) -> bool:
@@ -50,7 +50,7 @@ class SlotFiller:
             self._pool.shrink(slot, n_loaded)
             return False
         self._trim(slot, n_loaded, match.n_tokens)
-        self._snapshots.supersede(entry.tokens)
+        self._snapshots.supersede(entry.tokens, entry.caller)
         return True
 
     def swap_in(self, sequence: Sequence, slot: int) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 
 from inference.engine.kv_cache.entries import KVSnapshot
 
-MAGIC = b"GEMMAKV2"
+MAGIC = b"GEMMAKV3"
 FRONT = struct.Struct("<8sI16s")
 SUFFIX = ".kv"
 TEMPORARY = ".tmp"
@@ -33,15 +33,23 @@ class SnapshotHead(msgspec.Struct, frozen=True):
     n_bytes: int  # of the body
     checksum: bytes  # of the body
     tags: list[str]  # owners when it was written, see ``purging``
+    caller: str  # who may reuse it, see ``cache_scope``
 
 
 def encode(snapshot: KVSnapshot, state: bytes, fingerprint: str) -> Sequence[bytes]:
     """Return the parts of a file, in order."""
     tokens = np.ascontiguousarray(snapshot.tokens, dtype=np.int32).tobytes()
-    head = msgspec.msgpack.encode(
-        SnapshotHead(fingerprint, tokens, snapshot.first_position, len(state), _checksum(state), sorted(snapshot.tags))
+    head = SnapshotHead(
+        fingerprint,
+        tokens,
+        snapshot.first_position,
+        len(state),
+        _checksum(state),
+        sorted(snapshot.tags),
+        snapshot.caller,
     )
-    return FRONT.pack(MAGIC, len(head), _checksum(head)), head, state
+    packed = msgspec.msgpack.encode(head)
+    return FRONT.pack(MAGIC, len(packed), _checksum(packed)), packed, state
 
 
 def write(path: Path, parts: Sequence[bytes]) -> None:
@@ -64,7 +72,7 @@ def read_snapshot(path: Path, fingerprint: str) -> KVSnapshot:
         if os.fstat(file.fileno()).st_size != file.tell() + head.n_bytes:
             raise ValueError("the state is truncated")
     tokens = np.frombuffer(head.tokens, dtype=np.int32)
-    snapshot = KVSnapshot(tokens, head.first_position, tags=frozenset(head.tags))
+    snapshot = KVSnapshot(tokens, head.first_position, tags=frozenset(head.tags), caller=head.caller)
     if head.settings != fingerprint or snapshot.key != path.stem:
         raise ValueError("the state belongs to other settings, or the file to another name")
     return snapshot

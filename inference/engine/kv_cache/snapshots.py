@@ -10,6 +10,7 @@ from typing import Protocol
 from inference.engine.kv_cache.entries import CellEntry, EntryTree, KVSnapshot, snapshot_key
 from inference.engine.kv_cache.purging import NO_TAGS, PurgedTags, Tags, losses
 from inference.engine.kv_cache.radix_tree import Tokens
+from inference.engine.sequences.cache_scope import SHARED
 
 
 class SnapshotDisk(Protocol):
@@ -89,9 +90,9 @@ class SnapshotStore:
     def __len__(self) -> int:
         return len(self._all)
 
-    def contains(self, tokens: Tokens, *, on_disk: bool = False) -> bool:
-        """Return whether the state at the end of exactly these tokens is stored (``on_disk``: there)."""
-        snapshot = self._all.get(snapshot_key(tokens))
+    def contains(self, tokens: Tokens, caller: str = "", *, on_disk: bool = False) -> bool:
+        """Return whether the caller's state at the end of exactly these tokens is stored (``on_disk``: there)."""
+        snapshot = self._all.get(snapshot_key(tokens, caller))
         return snapshot is not None and (snapshot.on_disk or not on_disk)
 
     def youngest_first(self) -> list[KVSnapshot]:
@@ -99,12 +100,20 @@ class SnapshotStore:
         return [snapshot for snapshot in reversed(self._in_ram.values()) if not snapshot.is_superseded]
 
     def put(
-        self, tokens: Tokens, first_position: int, state: bytes, *, ephemeral: bool = False, tags: Tags = NO_TAGS
+        self,
+        tokens: Tokens,
+        first_position: int,
+        state: bytes,
+        *,
+        ephemeral: bool = False,
+        tags: Tags = NO_TAGS,
+        caller: str = "",
     ) -> None:
         """Store a state as the youngest; a state whose tags are all purged is not stored."""
         if self.purged.covers(tags):
             return
-        snapshot = self._all.get(snapshot_key(tokens)) or KVSnapshot(tokens, first_position, ephemeral=ephemeral)
+        stored = self._all.get(snapshot_key(tokens, caller))
+        snapshot = stored or KVSnapshot(tokens, first_position, ephemeral=ephemeral, caller=caller)
         snapshot.ephemeral &= ephemeral
         snapshot.tags |= self.purged.remaining(tags)
         snapshot.first_position = first_position
@@ -113,10 +122,11 @@ class SnapshotStore:
             self._to_disk(snapshot, state)
         self._update_index(snapshot)
 
-    def write(self, tokens: Tokens, first_position: int, state: bytes, tags: Tags = NO_TAGS) -> bool:
-        """Store a state on disk only; False when the disk cannot follow."""
-        snapshot = self._all.get(snapshot_key(tokens)) or KVSnapshot(tokens, first_position)
-        snapshot.tags |= tags
+    def write(self, entry: CellEntry, first_position: int, state: bytes) -> bool:
+        """Store the state of an idle slot on disk only; False when the disk cannot follow."""
+        stored = self._all.get(snapshot_key(entry.tokens, entry.caller))
+        snapshot = stored or KVSnapshot(entry.tokens, first_position, caller=entry.caller)
+        snapshot.tags |= entry.tags
         snapshot.ephemeral = False  # another request, which may be stored, has the same tokens
         self._to_disk(snapshot, state)
         self._update_index(snapshot)
@@ -134,13 +144,13 @@ class SnapshotStore:
         self._to_ram(snapshot, state)
         return state
 
-    def supersede(self, tokens: Tokens) -> None:
+    def supersede(self, tokens: Tokens, caller: str = "") -> None:
         """Make the snapshot first out, since a conversation continued from it; a second call restores it.
 
-        The second caller shows that the prefix is common to several conversations.
+        The second conversation shows that the prefix is common to several, as that of all callers is from the start.
         """
-        snapshot = self._all.get(snapshot_key(tokens))
-        if snapshot is None:
+        snapshot = self._all.get(snapshot_key(tokens, caller))
+        if snapshot is None or caller == SHARED:
             return
         snapshot.is_superseded = not snapshot.is_superseded
         if not snapshot.is_superseded:
@@ -156,11 +166,11 @@ class SnapshotStore:
         snapshot.on_disk = False
         self._update_index(snapshot)
 
-    def add_tags(self, tokens: Tokens, tags: Tags) -> None:
-        """Add owners to the snapshot of exactly these tokens, if there is one."""
-        snapshot = self._all.get(snapshot_key(tokens))
+    def add_tags(self, entry: CellEntry) -> None:
+        """Add the owners of ``entry`` to the snapshot of the same tokens, if there is one."""
+        snapshot = self._all.get(snapshot_key(entry.tokens, entry.caller))
         if snapshot is not None:
-            snapshot.tags |= self.purged.remaining(tags)
+            snapshot.tags |= self.purged.remaining(entry.tags)
 
     def purge(self, tags: Iterable[str], empty: Callable[[CellEntry], None]) -> int:
         """Remove the states of these owners from RAM, disk and, by ``empty``, from cells; returns their number."""

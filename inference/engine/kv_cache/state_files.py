@@ -30,6 +30,7 @@ class StateHeader(msgspec.Struct, frozen=True, array_like=True):
     ephemeral: bool
     n_bytes: int  # of the state
     tags: list[str] = []  # owners, see ``purging``
+    caller: str = ""  # who may reuse it, see ``cache_scope``; none can reuse a state of an earlier version
 
     @property
     def tokens(self) -> Tokens:

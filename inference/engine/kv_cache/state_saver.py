@@ -22,25 +22,28 @@ class StateSaver:
         tokens = entry.tokens
         if not is_worth_saving(entry) or self._snapshots.is_off:
             return
-        if self._snapshots.contains(tokens):
-            self._snapshots.add_tags(tokens, entry.tags)
+        if self._snapshots.contains(tokens, entry.caller):
+            self._snapshots.add_tags(entry)
             return
         state = self._kv.save(entry.slot)
         entry.exceeds_ram = not self._snapshots.fits(len(state) + tokens.nbytes)
         if not (only_ram and entry.exceeds_ram):
             first_position = self._first_position(entry)
-            self._snapshots.put(tokens, first_position, state, ephemeral=entry.ephemeral, tags=entry.tags)
+            self._snapshots.put(
+                tokens, first_position, state, ephemeral=entry.ephemeral, tags=entry.tags, caller=entry.caller
+            )
 
     def write_to_disk(self, entry: CellEntry) -> bool | None:
         """Write the state of ``entry`` to disk; None when it need not be there, False when the disk cannot follow."""
-        if not is_worth_saving(entry) or entry.ephemeral or self._snapshots.contains(entry.tokens, on_disk=True):
+        is_wanted = is_worth_saving(entry) and not entry.ephemeral
+        if not is_wanted or self._snapshots.contains(entry.tokens, entry.caller, on_disk=True):
             return None
-        state = self._kv.save(entry.slot)
-        return self._snapshots.write(entry.tokens, self._first_position(entry), state, entry.tags)
+        return self._snapshots.write(entry, self._first_position(entry), self._kv.save(entry.slot))
 
     def describe(self, entry: CellEntry) -> KVSnapshot:
         """Return the snapshot that saving ``entry`` would make, without its state."""
-        return KVSnapshot(entry.tokens, self._first_position(entry), ephemeral=entry.ephemeral, tags=entry.tags)
+        first_position = self._first_position(entry)
+        return KVSnapshot(entry.tokens, first_position, ephemeral=entry.ephemeral, tags=entry.tags, caller=entry.caller)
 
     def _first_position(self, entry: CellEntry) -> int:
         """Return the first position of a saved state: cells before the next position's window are left out."""

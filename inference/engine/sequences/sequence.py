@@ -6,6 +6,7 @@ from enum import StrEnum
 from inference.engine.grammar.matcher import GrammarMatcher
 from inference.engine.sampling.prompt_lookup import PromptLookup
 from inference.engine.sampling.sampler import Sampler
+from inference.engine.sequences.cache_scope import NO_SCOPE, CacheScope
 from inference.engine.text.detokenizer import Detokenizer
 
 
@@ -50,6 +51,7 @@ class Sequence:
     ends_at: float | None = None  # deadline, monotonic seconds
     ephemeral: bool = False  # nothing of it may reach a disk
     tags: frozenset[str] = frozenset()  # owners of its KV states
+    scope: CacheScope = NO_SCOPE  # KV states that it may reuse
     admitted_at: float | None = None
     first_token_at: float | None = None
     prefilled_at: float | None = None
