@@ -25,7 +25,7 @@ def remove_purged_states(purged: PurgedTags, *, cache_dir: Path, shm_dir: Path) 
         *_purged(snapshots, snapshot_files.tags_of, purged),
         *_purged(moving_states, state_files.tags_of, purged),
     ]
-    for path in cache_dir.glob(f"*{snapshot_files.TEMPORARY}"):
+    for path in filter(Path.is_file, cache_dir.glob(f"*{snapshot_files.TEMPORARY}")):
         # Half-written; its name holds the id of the process that writes it.
         pid = path.suffixes[0].removeprefix(".")
         if pid.isdecimal() and not is_running(int(pid)):
@@ -36,7 +36,7 @@ def remove_purged_states(purged: PurgedTags, *, cache_dir: Path, shm_dir: Path) 
 
 
 def _purged(paths: Iterable[Path], tags_of: Callable[[Path], list[str]], purged: PurgedTags) -> Iterator[Path]:
-    for path in paths:
+    for path in filter(Path.is_file, paths):
         # Another runner may delete some meanwhile; a file that cannot be read is dropped by the next runner.
         with suppress(OSError, ValueError):
             if purged.covers(frozenset(tags_of(path))):

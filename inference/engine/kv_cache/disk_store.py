@@ -52,8 +52,9 @@ class DiskStore:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         for temporary in folder.glob(f"*{TEMPORARY}"):
-            if time.time() - temporary.stat().st_mtime > STALE_SECS:
-                temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                if time.time() - temporary.stat().st_mtime > STALE_SECS:
+                    temporary.unlink()
         self._thread = threading.Thread(target=self._run, name="snapshot writer", daemon=True)
         self._thread.start()
 
@@ -63,11 +64,11 @@ class DiskStore:
         """Read the heads of all files and delete those that cannot be used."""
         n_dropped = 0
         snapshots = []
-        for path in self._folder.glob(f"*{SUFFIX}"):
+        for path in filter(Path.is_file, self._folder.glob(f"*{SUFFIX}")):
             try:
                 snapshots.append(snapshot_files.read_snapshot(path, self._fingerprint))
             except (OSError, ValueError):
-                path.unlink(missing_ok=True)
+                _delete(path)
                 n_dropped += 1
         if n_dropped:
             log.warning("damaged or outdated snapshots deleted folder=%s files=%d", self._folder, n_dropped)
@@ -93,7 +94,7 @@ class DiskStore:
             os.utime(path)
         except (OSError, ValueError) as error:
             log.warning("unreadable snapshot deleted file=%s error=%s", path.name, error)
-            path.unlink(missing_ok=True)
+            _delete(path)
             return None
         return state
 
@@ -104,7 +105,7 @@ class DiskStore:
     def remove(self, snapshot: KVSnapshot) -> None:
         if snapshot.key in self._queued:
             self._cancelled.add(snapshot.key)
-        self._path(snapshot.key).unlink(missing_ok=True)
+        _delete(self._path(snapshot.key))
 
     @property
     def has_removed_all(self) -> bool:
@@ -137,7 +138,7 @@ class DiskStore:
             finally:
                 # Removed while it was written: the file goes before ``has_removed_all`` can become true.
                 if snapshot.key in self._cancelled:
-                    self._path(snapshot.key).unlink(missing_ok=True)
+                    _delete(self._path(snapshot.key))
                     self._removed.put(snapshot.key)
                 self._queued.pop(snapshot.key, None)
                 self._cancelled.discard(snapshot.key)
@@ -151,16 +152,24 @@ class DiskStore:
         for path, _, size in files:
             if n_stored + n_bytes <= self.max_bytes:
                 break
-            path.unlink(missing_ok=True)
+            _delete(path)
             self._removed.put(path.stem)
             n_stored -= size
         snapshot_files.write(self._path(snapshot.key), parts)
 
 
+def _delete(path: Path) -> None:
+    """Delete a file; what is no file, such as a folder of that name, is left to the operator."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("file not deleted file=%s error=%s", path, error)
+
+
 def _sizes(folder: Path) -> list[tuple[Path, int, int]]:
     """List (path, time of last use in ns, bytes) of every file; another runner may delete some meanwhile."""
     sizes = []
-    for path in folder.glob(f"*{SUFFIX}"):
+    for path in filter(Path.is_file, folder.glob(f"*{SUFFIX}")):
         with suppress(FileNotFoundError):
             status = path.stat()
             sizes.append((path, status.st_mtime_ns, status.st_size))
