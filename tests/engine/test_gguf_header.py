@@ -132,7 +132,7 @@ def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (gguf(tensors=(tensor(offset=7),)), "not a multiple of 32"),
         (gguf(tensors=(tensor(offset=1 << 40),)), "truncated"),
         # The product of these overflows 64 bits to something small.
-        (gguf(tensors=(tensor(dims=(1 << 33, 1 << 33)),)), "truncated"),
+        (gguf(tensors=(tensor(dims=(1 << 33, 1 << 33)),)), "73786976294838206464 elements"),
     ],
 )
 def test_damage_is_named(tmp_path: Path, content: bytes, words: str) -> None:
@@ -171,3 +171,36 @@ def test_the_real_model_cut_short_is_refused_before_loading(model_path: Path, tm
 @pytest.mark.real_model
 def test_the_real_model_ends_where_its_header_says(model_path: Path) -> None:
     assert check_model_file(model_path).data_end == model_path.stat().st_size
+
+
+def vocabulary(kind: bytes, tokens: list[bytes]) -> tuple[bytes, ...]:
+    strings = b"".join(map(text, tokens))
+    return (
+        key_value(b"tokenizer.ggml.tokens", ARRAY, struct.pack("<IQ", STRING, len(tokens)) + strings),
+        key_value(b"tokenizer.ggml.model", STRING, text(kind)),
+    )
+
+
+BYTE_TOKENS = [b"<0x%02X>" % byte for byte in range(256)]
+
+
+@pytest.mark.parametrize("missing", [0x00, 0x41, 0xFF])
+def test_a_vocabulary_without_a_token_for_each_byte_is_refused(tmp_path: Path, missing: int) -> None:
+    """llama.cpp ends the process at the first text that needs it."""
+    tokens = [b"<s>", *BYTE_TOKENS[:missing], *BYTE_TOKENS[missing + 1 :], b"<0x4>", b"<0xZZ>", b"abcdef"]
+    assert f"no token for the byte 0x{missing:02X}" in refusal(tmp_path, gguf(keys=vocabulary(b"llama", tokens)))
+    check_model_file(write(tmp_path, gguf(keys=vocabulary(b"llama", [*tokens, BYTE_TOKENS[missing]]))))
+    check_model_file(write(tmp_path, gguf(keys=vocabulary(b"llama", [*tokens, bytes([missing])]))))
+    check_model_file(write(tmp_path, gguf(keys=vocabulary(b"gpt2", tokens))))
+
+
+@pytest.mark.parametrize(
+    "shape", [(1 << 32, 1 << 32), (1 << 62, 2), (1 << 63,), (2**64 - 1,), (1 << 20, 1 << 20, 1 << 20, 1 << 20)]
+)
+@pytest.mark.parametrize("kind", [F32, 31, 200])
+def test_sizes_that_overflow_native_readers_are_refused(tmp_path: Path, shape: tuple[int, ...], kind: int) -> None:
+    assert refusal(tmp_path, gguf(tensors=(tensor(dims=shape, kind=kind),)))
+
+
+def test_a_type_that_no_table_has_is_refused(tmp_path: Path) -> None:
+    assert "of type 2147483648" in refusal(tmp_path, gguf(tensors=(tensor(kind=1 << 31),)))

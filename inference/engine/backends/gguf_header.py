@@ -19,6 +19,11 @@ MAX_KEY_BYTES = 65_535
 MAX_STRING_BYTES = 64 << 20
 MAX_ARRAY_ITEMS = 64 << 20
 MAX_DIMENSIONS = 4
+MAX_ELEMENTS = 1 << 62  # of a tensor, whose bytes ggml counts in 63 bits
+MAX_KIND = 255
+# A vocabulary of this kind spells what it has no token for in bytes; llama.cpp ends the process where one is missing.
+BYTES_MODEL = b"llama"
+BYTE_TOKENS = {b"<0x%02X>" % byte: byte for byte in range(256)}
 DEFAULT_ALIGNMENT = 32
 
 STRING, ARRAY, UINT32 = 8, 9, 4
@@ -116,6 +121,8 @@ class _HeaderReader:
         self.alignment = DEFAULT_ALIGNMENT
         self.architecture = ""
         self.numbers: dict[str, int] = {}
+        self.vocabulary = b""  # its kind
+        self.missing_bytes = set(range(256))  # those without a token
 
     def read(self) -> ModelHeader:
         version = self.unsigned(4)
@@ -127,6 +134,8 @@ class _HeaderReader:
             raise self.damaged("it holds no tensors")
         for _ in range(n_keys):
             self.skip_key_value()
+        if self.vocabulary == BYTES_MODEL and self.missing_bytes:
+            raise self.damaged(f"its vocabulary has no token for the byte 0x{min(self.missing_bytes):02X}")
         ends = [self.tensor_end() for _ in range(n_tensors)]
         start = -(-self.offset // self.alignment) * self.alignment
         return ModelHeader(version, n_tensors, n_keys, start, start + max(ends), self.architecture, self.numbers)
@@ -142,18 +151,23 @@ class _HeaderReader:
                 raise self.damaged(f"an alignment of {self.alignment} is not possible")
         elif key == b"general.architecture" and kind == STRING:
             self.architecture = self.string(MAX_KEY_BYTES).decode("utf-8", "replace")
+        elif key == b"tokenizer.ggml.model" and kind == STRING:
+            self.vocabulary = self.string(MAX_KEY_BYTES)
         elif kind == UINT32:
             self.numbers[key.decode("utf-8", "replace")] = self.unsigned(4)
         elif kind == ARRAY:
-            self.skip_array()
+            self.skip_array(is_vocabulary=key == b"tokenizer.ggml.tokens")
         else:
             self.skip_value(kind)
 
-    def skip_array(self) -> None:
+    def skip_array(self, *, is_vocabulary: bool) -> None:
         kind = self.unsigned(4)
         count = self.bounded("array items", MAX_ARRAY_ITEMS)
         if kind == STRING:
+            start = self.offset
             self.skip_strings(count)
+            if is_vocabulary:
+                self.note_byte_tokens(start, count)
         elif kind in SCALAR_BYTES:
             self.skip(count * SCALAR_BYTES[kind])
         else:
@@ -175,6 +189,16 @@ class _HeaderReader:
             self.skip(0)
             return
         raise self.truncated()
+
+    def note_byte_tokens(self, offset: int, count: int) -> None:
+        """Note the bytes that have a token, among strings that were skipped already."""
+        for _ in range(count):
+            length = struct.unpack_from("<Q", self.data, offset)[0]
+            offset += 8
+            if length in (1, 6):
+                token = self.data[offset : offset + length]
+                self.missing_bytes.discard(token[0] if length == 1 else BYTE_TOKENS.get(token, -1))
+            offset += length
 
     def skip_value(self, kind: int) -> None:
         if kind == STRING:
@@ -199,7 +223,7 @@ class _HeaderReader:
         if offset % self.alignment:
             raise self.damaged(f"tensor {name} begins at {offset}, which is not a multiple of {self.alignment}")
         block_elements, block_bytes = BLOCKS.get(kind, (1, 0))
-        if elements == 0 or elements % block_elements:
+        if not 0 < elements <= MAX_ELEMENTS or elements % block_elements or kind > MAX_KIND:
             raise self.damaged(f"tensor {name} has {elements} elements of type {kind}")
         return offset + elements // block_elements * block_bytes
 
