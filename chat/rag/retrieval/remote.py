@@ -25,6 +25,7 @@ from chat.rag.search.terms import content_words, names_in, words
 from chat.rag.sources import Source, source_from_hit
 from inference.auth.service_token import mint
 from inference.runtime.circuit_breaker import CircuitBreaker
+from inference.runtime.http_calls import AnswerRefused, call_async
 
 log = logging.getLogger(__name__)
 
@@ -168,10 +169,8 @@ async def _post_search(base: str, body: dict[str, Any]) -> list[Source]:
 async def _post(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> tuple[int, bytes]:
     token = mint()  # minted per request: a token is valid once
     headers = {"X-Service-Token": token} if token else {}
-    async with client.stream("POST", url, json=body, headers=headers) as response:
-        data = bytearray()
-        async for part in response.aiter_bytes():
-            data += part
-            if len(data) > MAX_ANSWER_BYTES:
-                raise _SearchFailed("the memory service answered with too much")
-    return response.status_code, bytes(data)
+    try:
+        response = await call_async(client, "POST", url, body=body, headers=headers, max_bytes=MAX_ANSWER_BYTES)
+    except AnswerRefused as error:
+        raise _SearchFailed("the memory service answered with too much, or compressed") from error
+    return response.status_code, response.content

@@ -15,6 +15,7 @@ from inference.errors import AlreadyEnded, InferenceError
 from inference.models import Generation, Priority
 from inference.monitoring.worker_report import WorkerReport, last_report
 from inference.queue import generations
+from inference.runtime.http_calls import call, open_client
 from inference.token_stream.entries import EndEntry, TokenEntry
 from inference.token_stream.reader import TokenLogReader
 
@@ -110,7 +111,8 @@ def wait_for_health(url: str, deadline: float) -> None:
     answer = "no answer"
     while time.monotonic() < deadline:
         try:
-            response = httpx.get(f"{url}/health", timeout=5.0)
+            with open_client() as client:
+                response = call(client, "GET", f"{url}/health", secs=5.0)
         except httpx.HTTPError as error:
             answer = str(error)
         else:

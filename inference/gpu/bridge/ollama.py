@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from inference.gpu.bridge.neighbour import NeighbourError
+from inference.runtime.http_calls import call, json_of, open_client
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ class Ollama:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._client = httpx.Client(base_url=url, trust_env=False, timeout=TIMEOUT_SECS)
+        self._client = open_client(url)
 
     def is_off(self) -> bool:
         return not self._loaded()
@@ -65,7 +66,7 @@ class Ollama:
         if response is None:
             return []
         try:
-            models = response.raise_for_status().json()["models"] or []
+            models = json_of(response.raise_for_status())["models"] or []
             # A model without the field may be on the GPU.
             on_gpu = [model for model in models if model.get("size_vram") != 0]
             return [str(model.get("name") or model["model"]) for model in on_gpu]
@@ -75,7 +76,7 @@ class Ollama:
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response | None:
         """Return the answer, None where nothing listens."""
         try:
-            return self._client.request(method, path, json=body)
+            return call(self._client, method, path, secs=TIMEOUT_SECS, body=body)
         except httpx.HTTPError as error:
             # A refusal shows that nothing listens; without a name or a route nothing is known of the machine.
             cause: BaseException | None = error

@@ -11,12 +11,15 @@ import httpx
 
 from inference.auth.signing import minted, signing_key
 from inference.gpu.protocol.channels import PROTOCOL, STATE_FREE, protocol_of
+from inference.runtime.http_calls import call, json_of, open_client
 
 log = logging.getLogger(__name__)
 
 SHORT_SECS = 5.0
 LOOK_SECS = 1.0
 RENEWALS_PER_TTL = 4
+MIN_RENEW_MS, MAX_RENEW_MS = 100, 3_600_000
+MAX_REASON_CHARS = 200
 DEFAULT_RENEW_SECS = 2.0  # for coordinators that report no lifetime of a lease
 
 
@@ -39,7 +42,7 @@ class TenantClient:
     def __init__(self, url: str, service: str) -> None:
         self._service = service
         self._coordinator_protocol = PROTOCOL
-        self._client = httpx.Client(base_url=url, trust_env=False, timeout=SHORT_SECS)
+        self._client = open_client(url)
         self._key = signing_key(primary=_secret("JWT_SECRET_PRIMARY"), single=_secret("JWT_SECRET"))
 
     def acquire(self, session_id: str, *, priority: int, timeout_secs: float) -> TenantLease:
@@ -63,9 +66,12 @@ class TenantClient:
             raise GpuRefused(f"the coordinator does not answer ({type(error).__name__})") from error
         self._note_protocol(answer)
         if answer.get("success") is not True:
-            raise GpuRefused(str(answer.get("error") or "the coordinator refused"))
+            reason = str(answer.get("error") or "the coordinator refused")[:MAX_REASON_CHARS]
+            raise GpuRefused("".join(char if char.isprintable() else " " for char in reason))
         within_ms = answer.get("renew_within_ms")
-        if not isinstance(within_ms, int | float):
+        # Anything else, NaN and 1e308 included, is no lifetime; a thread that waited for it would end or never renew.
+        is_number = isinstance(within_ms, int | float) and not isinstance(within_ms, bool)
+        if within_ms is None or not is_number or not MIN_RENEW_MS <= within_ms <= MAX_RENEW_MS:
             return TenantLease(session_id, DEFAULT_RENEW_SECS)
         renew_secs = within_ms / 1000 / RENEWALS_PER_TTL
         return TenantLease(session_id, renew_secs, lost_after_secs=within_ms / 1000 - renew_secs)
@@ -77,9 +83,9 @@ class TenantClient:
         try:
             response = self._send("POST", "/gpu/renew", body, wait_secs=wait_secs)
             if response.status_code == HTTPStatus.NOT_FOUND:  # other coordinators have no renewal, but a state
-                state = self._send("GET", "/gpu/state", None, wait_secs=wait_secs).raise_for_status().json()
+                state = json_of(self._send("GET", "/gpu/state", None, wait_secs=wait_secs).raise_for_status())
                 return bool(state.get("session_id") == lease.session_id and state.get("state") != STATE_FREE)
-            return bool(response.raise_for_status().json().get("success"))
+            return bool(json_of(response.raise_for_status()).get("success"))
         except (httpx.HTTPError, ValueError, AttributeError, OSError):
             return None
 
@@ -129,13 +135,13 @@ class TenantClient:
         self, method: str, path: str, body: dict[str, Any] | None, *, wait_secs: float = SHORT_SECS
     ) -> httpx.Response:
         headers = {"X-Service-Token": minted(self._key, self._service)} if self._key else {}
-        return self._client.request(method, path, json=body, headers=headers, timeout=wait_secs)
+        return call(self._client, method, path, secs=wait_secs, body=body, headers=headers)
 
 
 def _object(response: httpx.Response) -> dict[str, Any]:
     """Return the JSON object of an answer. Raises HTTPStatusError for an error status without one, ValueError."""
     try:
-        value = response.json()
+        value = json_of(response)
     except ValueError:
         response.raise_for_status()
         raise

@@ -13,6 +13,7 @@ import httpx
 
 from inference.gpu.protocol import channels
 from inference.gpu.transports.port import CoordinatorFault, Denial, Grant
+from inference.runtime.http_calls import call, json_of, open_client
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +21,7 @@ CONNECT_SECS = 2.0
 SHORT_SECS = 3.0  # every call but ``acquire``
 MIN_TIMEOUT_MS, MAX_TIMEOUT_MS = 1000, 120_000  # limits of the protocol
 ANSWER_SECS = 2.0  # for the answer of a coordinator that grants at its own deadline
+MAX_EPOCH = (1 << 63) - 1  # of the column that a lease's epoch is stored in
 Json = dict[str, Any]
 
 
@@ -37,8 +39,7 @@ class OutsideProtocol:
         self._acquire_secs = acquire_secs
         self._mint = mint
         self._is_old = False  # the first generation was detected
-        # No trust_env: a proxy of the environment must neither see these calls nor answer them.
-        self._client = httpx.Client(base_url=url, trust_env=False, transport=transport)
+        self._client = open_client(url, transport=transport)
 
     @property
     def kind(self) -> str:
@@ -91,7 +92,7 @@ class OutsideProtocol:
     def _verdict(self, response: httpx.Response, session_id: str) -> Grant | Denial:
         # A refusal may come with any status: both 200 and an error status are in use.
         with suppress(ValueError):
-            answer = response.json()
+            answer = json_of(response)
             if isinstance(answer, dict) and answer.get("success") is False:
                 return Denial(_text(answer.get("error")) or "the coordinator refused", leaves_paused=True)
         answer = self._object(response)
@@ -100,7 +101,8 @@ class OutsideProtocol:
         if answer.get("session_id", session_id) != session_id:
             raise CoordinatorFault("the coordinator granted the GPU to another session")
         epoch = answer.get("lease_epoch")
-        return Grant(epoch if isinstance(epoch, int) else 0, "v2")
+        is_usable = isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch <= MAX_EPOCH
+        return Grant(int(epoch or 0) if is_usable else 0, "v2")
 
     def _note_generation(self, *, is_old: bool) -> None:
         # A 404 in both generations may come from a proxy in front of a coordinator that is starting.
@@ -111,9 +113,9 @@ class OutsideProtocol:
     def _send(self, method: str, path: str, body: Json | None, *, wait_secs: float | None = None) -> httpx.Response:
         token = self._mint()
         headers = {"X-Service-Token": token} if token else {}
-        timeout = httpx.Timeout(SHORT_SECS, connect=CONNECT_SECS, read=wait_secs or SHORT_SECS)
+        secs = wait_secs or SHORT_SECS
         try:
-            return self._client.request(method, path, json=body, headers=headers, timeout=timeout)
+            return call(self._client, method, path, secs=secs, connect_secs=CONNECT_SECS, body=body, headers=headers)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise CoordinatorFault("the GPU coordinator cannot be reached", in_doubt=False) from error
         except httpx.TimeoutException as error:
@@ -128,7 +130,7 @@ class OutsideProtocol:
             message = f"the GPU coordinator answers with status {response.status_code}"
             raise CoordinatorFault(message, in_doubt=not response.is_client_error)
         try:
-            answer = response.json()
+            answer = json_of(response)
         except ValueError as error:
             raise CoordinatorFault("the answer of the GPU coordinator is not JSON") from error
         if not isinstance(answer, dict):
@@ -137,4 +139,5 @@ class OutsideProtocol:
 
 
 def _text(value: object) -> str:
-    return value[:200] if isinstance(value, str) else ""
+    """Return the beginning of a text of the coordinator on one line, for logs and pages."""
+    return "".join(char if char.isprintable() else " " for char in value[:200]) if isinstance(value, str) else ""
