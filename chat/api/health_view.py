@@ -29,6 +29,7 @@ from inference.gpu.coordinator import api
 from inference.models import Generation
 from inference.monitoring.worker_report import WorkerReport, last_report
 from inference.runtime import redis_client
+from inference.runtime.http_calls import call_async
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +142,10 @@ async def _timed(check: Callable[[], str]) -> DependencyAnswer:
     except (DatabaseError, RedisError, OSError) as error:
         log.warning("health check failed error=%s", error)
         return _check(False, "does not answer", _ms(began))
+    except Exception:
+        # Other programs write to Redis, too: whatever a check stumbles over, the others are reported.
+        log.exception("health check failed")
+        return _check(False, "cannot be read", _ms(began))
     return _check(True, detail, _ms(began))
 
 
@@ -222,7 +227,7 @@ async def _remote(url: str | None) -> DependencyAnswer:
         # trust_env: a proxy of the environment must not see, or answer for, the services of this installation.
         async with httpx.AsyncClient(timeout=CHECK_SECS, trust_env=False) as client:
             async with asyncio.timeout(CHECK_SECS):
-                response = await client.get(f"{url}/health")
+                response = await call_async(client, "GET", f"{url}/health")
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError):
         return _check(False, "does not answer", _ms(began))
     is_ok = response.is_success

@@ -1,5 +1,6 @@
 """The worker's latest report about itself, published for other processes. Knows no HTTP."""
 
+import logging
 from typing import Any
 
 import msgspec
@@ -9,6 +10,8 @@ from inference.models import Generation
 from inference.monitoring.engine_metrics import EngineReport
 from inference.monitoring.liveness import is_dead
 from inference.runtime.redis_client import WORKER_KEY, shared_client
+
+log = logging.getLogger(__name__)
 
 REPORT_TTL_SECS = 10
 UNKNOWN_RUN_SECS = 5.0  # before the first run has been measured
@@ -70,7 +73,11 @@ def _stored_report() -> WorkerReport | None:
         data = shared_client().get(WORKER_KEY)
     except RedisError:  # callers check the state of Redis themselves
         return None
-    return msgspec.json.decode(data, type=WorkerReport) if data else None
+    try:
+        return msgspec.json.decode(data, type=WorkerReport) if data else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # written by another program
+        log.warning("worker report unreadable error=%s", error)
+        return None
 
 
 def snapshot() -> WorkerHealth:

@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import redis
 
 KEY = "gpu:watchers"
+_decoder = msgspec.json.Decoder(tuple[int, int, int, float])
 MIN_PAUSES = 3
 
 
@@ -67,6 +69,7 @@ class SilentSubscribers:
     def _read(self) -> Silence:
         data = self._redis.hget(KEY, self._set)
         try:
-            return Silence(*json.loads(data)) if data is not None else Silence()
-        except (ValueError, TypeError):
-            return Silence()
+            fields = _decoder.decode(data) if data is not None else ()
+        except (msgspec.DecodeError, UnicodeDecodeError):  # another program has written there
+            fields = ()
+        return Silence(*fields)

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -54,8 +55,8 @@ class QueueEntry:
 def first(client: "redis.Redis[bytes]") -> str | None:
     """Return the token of the next waiter; expired entries before it are removed."""
     while tokens := client.zrange(QUEUE, 0, 0):
-        if client.exists(WAITER + tokens[0].decode()):
-            return tokens[0].decode()
+        if client.exists(WAITER.encode() + tokens[0]):
+            return tokens[0].decode("latin-1")
         client.zrem(QUEUE, tokens[0])
     return None
 
@@ -63,5 +64,12 @@ def first(client: "redis.Redis[bytes]") -> str | None:
 def waiting(client: "redis.Redis[bytes]") -> list[Waiter]:
     """Return the waiters in order."""
     tokens = client.zrange(QUEUE, 0, -1)
-    values = client.mget([WAITER + token.decode() for token in tokens]) if tokens else []
-    return [msgspec.json.decode(data, type=Waiter) for data in values if data]
+    values = client.mget([WAITER.encode() + token for token in tokens]) if tokens else []
+    return [waiter for data in values if data and (waiter := _waiter_of(data))]
+
+
+def _waiter_of(data: bytes) -> Waiter | None:
+    """Decode an entry; None for one that another program wrote, which waits all the same."""
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return msgspec.json.decode(data, type=Waiter)
+    return None

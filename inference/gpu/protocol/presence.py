@@ -55,14 +55,14 @@ def leave(client: "redis.Redis[bytes]", presence: Presence, session_id: str) -> 
 def have_left(client: "redis.Redis[bytes]", presence: Presence, session_id: str) -> bool:
     """Return whether every announced resident has left the GPU for the session; False also while ``presence`` itself is
     missing: then Redis has lost the others, too."""
-    left = {instance.decode() for instance in client.smembers(LEFT + session_id)}
+    left = {instance.decode("utf-8", "replace") for instance in client.smembers(LEFT + session_id)}
     residents = {tenant.instance for tenant in present(client) if tenant.is_resident}
     return presence.instance in residents and residents <= left
 
 
 def present(client: "redis.Redis[bytes]") -> list[Presence]:
     """Return the announced tenants; expired entries are removed."""
-    instances = sorted(instance.decode() for instance in client.smembers(TENANTS))
+    instances = sorted(instance.decode("utf-8", "replace") for instance in client.smembers(TENANTS))
     if not instances:
         return []
     values = dict(zip(instances, client.mget([TENANT + instance for instance in instances]), strict=True))
