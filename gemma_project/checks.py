@@ -289,6 +289,17 @@ def hosts_are_named() -> Iterator[CheckMessage]:
 
 
 @rule
+def debugging_is_off() -> Iterator[CheckMessage]:
+    """W015: pages of errors show code and settings, and every query is kept in memory."""
+    if settings.DEBUG:
+        yield Caution(
+            "DEBUG=true: pages of errors show source code, variables and settings to whoever causes an error.",
+            hint="Unset DEBUG on a machine that others can reach.",
+            id="gemma.W015",
+        )
+
+
+@rule
 def data_directory_is_writable() -> Iterator[CheckMessage]:
     """E013"""
     directory: Path = settings.GEMMA_DATA_DIR

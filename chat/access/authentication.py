@@ -20,7 +20,13 @@ from rest_framework.request import Request
 from chat.access import tokens, usage
 from chat.access.api_keys import API_KEY_PREFIX, check_key, verify_key
 from chat.access.callers import Caller
-from chat.access.origins import is_anonymous_network, is_listed_origin, is_own_origin
+from chat.access.origins import (
+    DIRECT_HTTP_VERSION,
+    http_version_of,
+    is_anonymous_network,
+    is_listed_origin,
+    is_own_origin,
+)
 from chat.access.query_credentials import refuse_query_credentials
 from chat.access.scopes import SAFE_METHODS, check_scopes
 from chat.access.usage import RequestsExceeded
@@ -90,7 +96,7 @@ def _identify(request: HttpRequest, *, any_key: bool) -> Caller:
         raise Unauthorized("pages of this origin must send an access token as Authorization: Bearer")
     if request.method not in SAFE_METHODS and _is_of_foreign_page(request, origin):
         raise Forbidden("pages of another origin may not write here without credentials", code="foreign_origin")
-    return anonymous(request.META.get("REMOTE_ADDR"), request.headers)
+    return anonymous(request.META.get("REMOTE_ADDR"), request.headers, http_version_of(request))
 
 
 def _is_of_foreign_page(request: HttpRequest, origin: str | None) -> bool:
@@ -133,9 +139,9 @@ def from_jwt(raw: str) -> Credentials:
     return Credentials(Caller.of_user(user), float(token["exp"]), partial(tokens.check_access, token))
 
 
-def anonymous(address: str | None, headers: Mapping[str, str]) -> Caller:
+def anonymous(address: str | None, headers: Mapping[str, str], http_version: str = DIRECT_HTTP_VERSION) -> Caller:
     """Return the local identity, for peers from ANONYMOUS_NETWORKS without a proxy in between."""
-    if settings.JWT_ONLY or not is_anonymous_network(address, headers):
+    if settings.JWT_ONLY or not is_anonymous_network(address, headers, http_version):
         raise Unauthorized("credentials are needed from this network")
     return Caller.local()
 
@@ -149,7 +155,8 @@ def _with_any_key(request: HttpRequest) -> Credentials | None:
     scheme, _, key = headers.get("authorization", "").strip().partition(" ")
     is_ours = _JWT.fullmatch(key.strip()) or key.strip().startswith(API_KEY_PREFIX)
     is_foreign = scheme.lower() == "bearer" and not is_ours and "x-service-token" not in headers
-    if is_foreign and not settings.JWT_ONLY and is_anonymous_network(request.META.get("REMOTE_ADDR"), request.headers):
+    address, version = request.META.get("REMOTE_ADDR"), http_version_of(request)
+    if is_foreign and not settings.JWT_ONLY and is_anonymous_network(address, request.headers, version):
         return None
     return from_headers(headers)
 

@@ -8,16 +8,37 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.http import HttpRequest
 from django.http.request import split_domain_port, validate_host
 from django.utils.http import is_same_domain
 
-# A request with one of these came through a proxy: its peer's address is not the caller's.
-FORWARDING_HEADERS = ("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded", "x-real-ip", "via")
+# A request with one of these headers came through a proxy: its peer's address is not the caller's.
+FORWARDING_HEADERS = frozenset({"forwarded", "via", "x-real-ip", "x-original-host", "x-proxy-id", "cdn-loop", "cf-ray"})
+FORWARDING_STARTS = ("x-forwarded", "x-original-forwarded", "x-envoy-", "x-azure-", "x-appengine-", "x-amz")
+FORWARDING_ENDS = ("client-ip", "clientip", "connecting-ip", "connecting-ipv6", "user-ip", "remote-addr", "remote-ip")
+# Of a caller without credentials. nginx forwards with 1.0 and adds nothing, as older proxies do.
+DIRECT_HTTP_VERSION = "1.1"
 
 
-def is_anonymous_network(address: str | None, headers: Mapping[str, str]) -> bool:
+def is_forwarded(headers: Mapping[str, str], http_version: str = DIRECT_HTTP_VERSION) -> bool:
+    """Return whether a request shows that it came through a proxy."""
+    names = [name.lower() for name in headers]
+    return http_version != DIRECT_HTTP_VERSION or any(
+        name in FORWARDING_HEADERS or name.startswith(FORWARDING_STARTS) or name.endswith(FORWARDING_ENDS)
+        for name in names
+    )
+
+
+def http_version_of(request: HttpRequest) -> str:
+    scope: Mapping[str, str] = getattr(request, "scope", {})
+    return scope.get("http_version", DIRECT_HTTP_VERSION)
+
+
+def is_anonymous_network(
+    address: str | None, headers: Mapping[str, str], http_version: str = DIRECT_HTTP_VERSION
+) -> bool:
     """Return whether a peer of this address needs no credentials."""
-    if address is None or any(name in headers for name in FORWARDING_HEADERS):
+    if address is None or is_forwarded(headers, http_version):
         return False
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])

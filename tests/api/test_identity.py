@@ -142,11 +142,22 @@ def test_other_networks_need_credentials() -> None:
 
 @pytest.mark.parametrize(
     "header",
-    ["X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "X-Real-IP", "Via"],
+    [
+        *("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Server"),
+        *("X-Forwarded-Prefix", "X-Forwarded-Ssl", "X-Forwarded", "X-Original-Forwarded-For", "X-Original-Host"),
+        *("Forwarded", "Via", "X-Real-IP", "X-Client-IP", "Client-IP", "CF-Connecting-IP", "CF-Connecting-IPv6"),
+        *("True-Client-IP", "Fastly-Client-IP", "X-Cluster-Client-IP", "X-Azure-ClientIP", "X-Envoy-External-Address"),
+        *("Fly-Client-IP", "DO-Connecting-IP", "X-Appengine-User-IP", "X-Remote-IP", "CDN-Loop", "CF-Ray"),
+    ],
 )
 def test_a_proxy_does_not_lend_its_address(header: str) -> None:
     response = Api().get(URL, {header: "127.0.0.1"})
     assert response.outcome == (401, "not_authenticated")
+
+
+@pytest.mark.parametrize("header", ["X-Request-ID", "X-Api-Version", "Accept-Language", "Priority", "X-Client-Name"])
+def test_other_headers_are_no_proxy(header: str) -> None:
+    assert Api().get(URL, {header: "127.0.0.1"}).status == 200
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.200.3.4", "::1", "::ffff:127.0.0.1"])

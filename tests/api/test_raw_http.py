@@ -111,6 +111,23 @@ def test_a_client_does_not_choose_the_prefix_of_the_paths(fake_stack: LiveStack)
         assert response.status == 200
 
 
+def old_request(target: str, *fields: str) -> bytes:
+    """Return a GET of HTTP/1.0, as nginx forwards it with a plain ``proxy_pass``."""
+    return "\r\n".join([f"GET {target} HTTP/1.0", "Host: 127.0.0.1", "Connection: close", *fields, "", ""]).encode()
+
+
+@pytest.mark.parametrize("target", ["/api/conversations/", "/memory/stats", "/v1/models"])
+def test_a_proxy_that_speaks_1_0_is_not_the_local_user(target: str, fake_stack: LiveStack) -> None:
+    assert response_of(exchange(fake_stack.port, old_request(target))).status == 401
+    assert response_of(exchange(fake_stack.port, old_request("/health"))).status == 200, "open to everybody"
+
+
+def test_a_websocket_needs_1_1(fake_stack: LiveStack) -> None:
+    upgrade = ("Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    response = response_of(exchange(fake_stack.port, old_request("/ws/chat/", *upgrade)))
+    assert response.outcome == (400, "invalid_request")
+
+
 @pytest.fixture(scope="module")
 def titles(fake_stack: LiveStack) -> list[str]:
     """Titles of conversations that are stored."""

@@ -125,6 +125,11 @@ def test_the_default_context_is_no_warning(settings: Settings, tmp_path: Path) -
     assert check_settings() == []
 
 
+def test_debugging_is_a_warning(settings: Settings) -> None:
+    settings.DEBUG = True
+    assert "DEBUG=true" in found("gemma.W015").msg
+
+
 def test_a_quantised_v_cache_needs_flash_attention(settings: Settings) -> None:
     settings.GEMMA_KV_TYPE_V, settings.GEMMA_FLASH_ATTENTION = KvType.Q8_0, FlashAttention.OFF
     assert "GEMMA_KV_TYPE_V=q8_0" in found("gemma.E003").msg

@@ -11,4 +11,4 @@ class Cors(CorsMiddleware):
     """Takes no thread. Without origins, a preflight request is answered as any other OPTIONS."""
 
     def is_enabled(self, request: HttpRequest) -> bool:
-        return bool(settings.CORS_ALLOWED_ORIGINS) and not is_page(request.path)
+        return bool(settings.CORS_ALLOWED_ORIGINS) and not is_page(request.path_info)

@@ -45,26 +45,26 @@ def error_page(request: HttpRequest, status: int, advice: object = None) -> Http
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return error_page(request, 400) if is_page(request.path) else error_response(as_chat_error(exception))
+    return error_page(request, 400) if is_page(request.path_info) else error_response(as_chat_error(exception))
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return error_page(request, 403) if is_page(request.path) else error_response(as_chat_error(exception))
+    return error_page(request, 403) if is_page(request.path_info) else error_response(as_chat_error(exception))
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    if is_page(request.path) or wants_page(request):
+    if is_page(request.path_info) or wants_page(request):
         return error_page(request, 404)
-    return error_response(NotFound(f"nothing is served at {quoted(request.path)}"))
+    return error_response(NotFound(f"nothing is served at {quoted(request.path_info)}"))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    if is_page(request.path):
+    if is_page(request.path_info):
         return error_page(request, 500)
     return error_response(ChatError("something went wrong here; it was logged"))
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    if is_page(request.path):
+    if is_page(request.path_info):
         return error_page(request, 403, STALE_FORM)
     return error_response(Forbidden("the CSRF token is missing or wrong", code="csrf_failed"))

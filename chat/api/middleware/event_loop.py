@@ -26,7 +26,7 @@ class InLoop(MiddlewareMixin):
     """A middleware whose steps never wait, as long as no session was changed: the API changes none."""
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        if iscoroutinefunction(self.get_response) and not is_page(request.path):
+        if iscoroutinefunction(self.get_response) and not is_page(request.path_info):
             return self._in_loop(request)
         return super().__call__(request)
 
@@ -52,7 +52,7 @@ class Common(InLoop, CommonMiddleware):
 class Csrf(InLoop, CsrfViewMiddleware):
     async def process_view(self, request: HttpRequest, *view: Any) -> HttpResponseBase | None:  # type: ignore[override]  # noqa: ANN401
         look = super().process_view
-        return await sync_to_async(look)(request, *view) if is_page(request.path) else look(request, *view)
+        return await sync_to_async(look)(request, *view) if is_page(request.path_info) else look(request, *view)
 
 
 class Authentication(InLoop, AuthenticationMiddleware):

@@ -54,7 +54,7 @@ class JsonErrorMiddleware:
         began = time.monotonic()
         with log_context.bound(request=request_id):
             response = refusal(request) or in_json(request, cast(HttpResponseBase, self.get_response(request)))
-            response = in_clients_form(request.path, response)
+            response = in_clients_form(request.path_info, response)
         count_request(request, response, began)
         return with_headers(request, response, request_id)
 
@@ -64,13 +64,13 @@ class JsonErrorMiddleware:
         began = time.monotonic()
         response: HttpResponseBase | None = refusal(request)
         response = response or in_json(request, await cast(Awaitable[HttpResponseBase], self.get_response(request)))
-        response = in_clients_form(request.path, response)
+        response = in_clients_form(request.path_info, response)
         count_request(request, response, began)
         return with_headers(request, response, request_id)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """For views that are not DRF's; also with DEBUG, when Django would show its page with the settings in it."""
-        return None if is_page(request.path) else error_response(as_chat_error(exception))
+        return None if is_page(request.path_info) else error_response(as_chat_error(exception))
 
 
 def with_headers(request: HttpRequest, response: HttpResponseBase, request_id: str) -> HttpResponseBase:
@@ -93,7 +93,7 @@ def refusal(request: HttpRequest) -> HttpResponse | None:
         # Django would answer with a page when debugging, and log a traceback for every stray scanner.
         return error_response(as_chat_error(error))
     # No database stores a NUL; a quoted cookie may hide one.
-    if "\0" in request.path:
+    if "\0" in request.path_info:
         return error_response(NotFound("nothing is served at a path with a NUL"))
     if any("\0" in value for value in request.COOKIES.values()):
         return error_response(InvalidRequest("a cookie holds a NUL"))
@@ -101,8 +101,8 @@ def refusal(request: HttpRequest) -> HttpResponse | None:
     # int() takes digits of other scripts, and raises for more than 4,300.
     if not (length.isascii() and length.isdigit() and len(length) <= MAX_LENGTH_DIGITS):
         return error_response(InvalidRequest("the Content-Length header is not a length"))
-    max_bytes = largest_body(request.path)
-    if int(length) <= max_bytes or is_page(request.path):
+    max_bytes = largest_body(request.path_info)
+    if int(length) <= max_bytes or is_page(request.path_info):
         return None
     return error_response(body_too_large(max_bytes))
 
@@ -124,7 +124,7 @@ def in_json(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBas
         return HttpResponse(status=HTTPStatus.NO_CONTENT, headers={"Allow": f"{methods}, OPTIONS"})
     is_error = response.status_code >= HTTPStatus.BAD_REQUEST
     is_json = response.headers.get("Content-Type", "").startswith("application/json")
-    if not is_error or is_json or is_page(request.path) or isinstance(response, ErrorPage):
+    if not is_error or is_json or is_page(request.path_info) or isinstance(response, ErrorPage):
         return response
     error = _of_status(response.status_code)
     replacement = error_response(error)
