@@ -20,10 +20,12 @@ from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 from twisted.internet.interfaces import IAddress, IProtocol
 
 from compat.autobahn_handshake import JsonHandshake
-from compat.twisted_http import ERROR_TYPE, ErrorBody, JsonChannel, current_channel
+from compat.connection_limits import ConnectionLimits
+from compat.twisted_http import ERROR_TYPE, HEAD_SECS, ErrorBody, JsonChannel, current_channel
 
 log = logging.getLogger(__name__)
 
+MAX_CONNECTIONS = 768  # within the 1,024 files that a process may have open where nothing was raised
 BodyLimit = Callable[[str], int]
 
 
@@ -44,6 +46,9 @@ class BoundedRequest(WebRequest):  # type: ignore[misc]
         subprotocols: list[bytes] = self.requestHeaders.getRawHeaders(b"sec-websocket-protocol", [])
         if not all(value.isascii() for value in subprotocols):
             self.basic_error(400, b"", "a WebSocket subprotocol is not ASCII")
+        elif self.clientproto != b"HTTP/1.1" and self.requestHeaders.hasHeader(b"upgrade"):
+            # Daphne would take it for a request of 1.1; a proxy that speaks 1.0 forwards no upgrade.
+            self.basic_error(400, b"", "a WebSocket needs HTTP/1.1")
         else:
             super().process()
 
@@ -73,6 +78,8 @@ class BoundedFactory(HTTPFactory):  # type: ignore[misc]
         self.largest_body = server.largest_body
         self.error_body = server.error_body
         self.half_close_secs = server.half_close_secs
+        self.head_secs = server.head_secs
+        self.limits = server.limits
 
     def buildProtocol(self, addr: IAddress) -> IProtocol:  # noqa: N802  Twisted's name
         protocol: IProtocol = super().buildProtocol(addr)
@@ -85,7 +92,8 @@ class AdoptingServer(Server):  # type: ignore[misc]
     """Daphne's server, listening on a socket that is open already. ``options`` are Daphne's own.
 
     ``error_body`` renders the errors of requests that do not reach the application. ``half_close_secs``: how long a
-    client that has shut its sending side may wait for its answer.
+    client that has shut its sending side may wait for its answer. ``head_secs``: how long the head of a request may
+    take to arrive.
     """
 
     def __init__(
@@ -96,6 +104,8 @@ class AdoptingServer(Server):  # type: ignore[misc]
         largest_body: BodyLimit,
         error_body: ErrorBody,
         half_close_secs: float,
+        head_secs: float = HEAD_SECS,
+        max_connections: int = MAX_CONNECTIONS,
         **options: object,
     ) -> None:
         # Daphne exits when it is built without an endpoint; its `fd:` endpoint takes every socket for IPv4.
@@ -104,6 +114,8 @@ class AdoptingServer(Server):  # type: ignore[misc]
         self.largest_body = largest_body
         self.error_body = error_body
         self.half_close_secs = half_close_secs
+        self.head_secs = head_secs
+        self.limits = ConnectionLimits(max_connections)
         self._listener = listener
 
     def create_application(self, protocol: object, scope: dict[str, Any]) -> "asyncio.Queue[Any] | None":

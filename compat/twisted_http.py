@@ -17,6 +17,8 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 from zope.interface import implementer
 
+from compat.connection_limits import ConnectionLimits
+
 log = logging.getLogger(__name__)
 
 # (status, sentence) -> body
@@ -24,6 +26,11 @@ ErrorBody = Callable[[int, str], bytes]
 ERROR_TYPE = "application/json"
 # Time to read what a refused client is still sending: unread data would turn the answer into a reset connection.
 LINGER_SECS = 2.0
+# Seconds for the head of a request, and for its body at least. Twisted's own limit is one of silence, which a byte now
+# and then never exceeds.
+HEAD_SECS = 20.0
+BODY_SECS = 60.0
+MIN_BODY_RATE = 50_000  # bytes a second, of a long body
 TLS_HANDSHAKE = b"\x16"
 
 
@@ -32,6 +39,10 @@ class ChannelFactory(Protocol):
 
     error_body: ErrorBody
     half_close_secs: float
+    head_secs: float
+    limits: ConnectionLimits
+
+    def largest_body(self, path: str) -> int: ...
 
 
 @implementer(IHalfCloseableProtocol)
@@ -49,6 +60,41 @@ class JsonChannel(HTTPChannel):  # type: ignore[misc]
         self._is_refused = False
         self._has_received = False
         self._closing: IDelayedCall | None = None
+        self._late: IDelayedCall | None = None  # deadline of the part of a request that is arriving
+        self._arriving: tuple[int, bool] | None = None  # that part: number of the request, and whether it is the body
+        self._n_requests = 0
+
+    def connectionMade(self) -> None:  # noqa: N802  Twisted's name
+        super().connectionMade()
+        if not self.factory.limits.open(self.transport, self, getattr(self.getPeer(), "host", "")):
+            self.abort()
+        else:
+            self._set_deadline()
+
+    @property
+    def is_waiting(self) -> bool:
+        """True while no request is complete."""
+        return not self._handlingRequest
+
+    def abort(self) -> None:
+        self.transport.abortConnection()
+
+    def _set_deadline(self) -> None:
+        """Start the clock of the head or body that is arriving; nothing bounds the time between two requests here."""
+        is_first = self._n_requests == 0
+        if self._handlingRequest or self._is_refused or not (is_first or self._is_incomplete()):
+            part, secs = None, 0.0
+        elif self._is_before_headers() or self.line_mode:
+            part, secs = (self._n_requests, False), self.factory.head_secs
+        else:
+            n_bytes = self.length or self.factory.largest_body("/")
+            part, secs = (self._n_requests, True), max(BODY_SECS, n_bytes / MIN_BODY_RATE)
+        if part == self._arriving:
+            return
+        self._arriving = part
+        if self._late is not None and self._late.active():
+            self._late.cancel()
+        self._late = self.callLater(secs, self.timeoutConnection) if part else None
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802  Twisted's name
         if self._is_refused:
@@ -58,6 +104,7 @@ class JsonChannel(HTTPChannel):  # type: ignore[misc]
             return
         self._has_received = True
         super().dataReceived(data)
+        self._set_deadline()
 
     def lineReceived(self, line: bytes) -> None:  # noqa: N802  Twisted's name
         if self._is_before_headers() and self.persistent:
@@ -84,6 +131,7 @@ class JsonChannel(HTTPChannel):  # type: ignore[misc]
         self._is_refused = True
         self.clearLineBuffer()
         self.setTimeout(None)
+        self._set_deadline()
         body = self.factory.error_body(status, message)
         head = (
             f"HTTP/1.1 {status:d} {status.phrase}\r\nContent-Type: {ERROR_TYPE}\r\nContent-Length: {len(body)}\r\n"
@@ -141,7 +189,9 @@ class JsonChannel(HTTPChannel):  # type: ignore[misc]
         """Nothing to do after a refusal: the rest of the request is read and dropped."""
 
     def requestDone(self, request: Request) -> None:  # noqa: N802  Twisted's name
+        self._n_requests += 1
         super().requestDone(request)
+        self._set_deadline()
         if self.half_closed_at is None or self._handlingRequest:
             return
         if self._is_incomplete():
@@ -150,8 +200,10 @@ class JsonChannel(HTTPChannel):  # type: ignore[misc]
             self.loseConnection()
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: N802  Twisted's name
-        if self._closing is not None and self._closing.active():
-            self._closing.cancel()
+        for timer in (self._closing, self._late):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self.factory.limits.close(self.transport)
         super().connectionLost(reason)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import aclosing, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from chat.services.turns import Turn
 from chat.streaming.admission import in_arrival_order
 from chat.streaming.background import in_thread
 from chat.streaming.events import WireLine, lines, resumed, start
+from chat.streaming.open_sockets import sockets
 from inference.runtime import log_context
 
 Frame = dict[str, Any]
@@ -41,8 +42,10 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     async def connect(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Task[None] | None = None
+        self._place = ExitStack()
         try:
             self._credentials = await in_thread(credentials_of, self.scope)
+            self._place.enter_context(sockets.counted(self._credentials.caller))
         except ChatError as error:
             # Refused before it is accepted, which the client sees as status 403 with the reason in the body.
             await self.close(reason=error.message)
@@ -53,6 +56,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             self._watching = asyncio.create_task(self._close_at_end())
 
     async def disconnect(self, code: int) -> None:
+        self._place.close()
         tasks = [*self._running] + ([self._watching] if self._watching else [])
         for task in tasks:
             task.cancel()

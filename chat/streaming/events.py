@@ -6,8 +6,9 @@ Knows the objects of the wire format; SSE, WebSocket, /chat and commands frame t
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -17,7 +18,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError
 
 from chat.access.callers import Caller
-from chat.errors import ChatError
+from chat.errors import ChatError, TooManyRequests
 from chat.schemas import answers
 from chat.schemas.answer_types import as_json
 from chat.schemas.error_bodies import as_chat_error, error_object
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 PROCESS_ENDS = "this process ends; resume with the id of the last line"
 LEAST_LOGPROB = -9999.0
+MAX_READERS = 64  # of one answer in this process
 TOKEN_ID = "token_id"  # noqa: S105  field of lines within this process
 # Time to render an answer that was awaited whole, after its stream has ended.
 FINAL_RENDER_SECS = 0.3
@@ -48,9 +50,25 @@ FINAL_RENDER_SECS = 0.3
 
 @dataclass
 class _OpenStreams:
-    """Number of answers that this web process is sending."""
+    """Answers that this web process is sending, and the readers of each."""
 
     count: int = 0
+    readers: Counter[UUID] = field(default_factory=Counter)
+
+    @contextmanager
+    def counted(self, generation_id: UUID) -> Iterator[None]:
+        """Raises TooManyRequests: each line is sent to every reader, during which others wait."""
+        if self.readers[generation_id] >= MAX_READERS:
+            raise TooManyRequests(f"this answer has {MAX_READERS} readers already", code="too_many_readers")
+        self.count += 1
+        self.readers[generation_id] += 1
+        try:
+            yield
+        finally:
+            self.count -= 1
+            self.readers[generation_id] -= 1
+            if not self.readers[generation_id]:
+                del self.readers[generation_id]
 
 
 _open_streams = _OpenStreams()
@@ -141,9 +159,21 @@ async def lines_and_pings(
     """Yield as ``lines`` does, and None whenever nothing was sent for STREAM_PING_SECS."""
     log_context.bind(generation=turn.generation_id)
     progress = _Progress(after)
-    ids = {"conversation_id": _text(turn.conversation_id), "message_id": _text(turn.message_id)}
-    _open_streams.count += 1
     try:
+        async with aclosing(_read(turn, caller, progress, stops=stops)) as source:
+            async for line in source:
+                yield line
+    except Exception as error:  # noqa: BLE001  the one place where a failure of a stream becomes its last line
+        body = error_object(as_chat_error(error))
+        if not progress.is_over:
+            yield progress.line(done=True, error=body | {"generation_id": str(turn.generation_id)})
+
+
+async def _read(
+    turn: Turn, caller: Caller, progress: _Progress, *, stops: bool
+) -> AsyncGenerator[WireLine | None, None]:
+    ids = {"conversation_id": _text(turn.conversation_id), "message_id": _text(turn.message_id)}
+    with _open_streams.counted(turn.generation_id):
         yield progress.line(generation_id=str(turn.generation_id), **ids)
         if turn.needs_preparation:
             spawn(in_thread(turns.prepare_turn, generation_id=turn.generation_id))
@@ -153,12 +183,6 @@ async def lines_and_pings(
             async for line in source:
                 reader.is_over = progress.is_over
                 yield line
-    except Exception as error:  # noqa: BLE001  the one place where a failure of a stream becomes its last line
-        body = error_object(as_chat_error(error))
-        if not progress.is_over:
-            yield progress.line(done=True, error=body | {"generation_id": str(turn.generation_id)})
-    finally:
-        _open_streams.count -= 1
 
 
 async def _follow(turn: Turn, caller: Caller, progress: _Progress) -> AsyncGenerator[WireLine | None, None]:

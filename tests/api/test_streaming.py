@@ -237,3 +237,21 @@ async def test_many_tokens_come_in_order_and_complete() -> None:
     lines = await reading
     assert text_of(lines) == "".join(f"{n} " for n in range(3000))
     assert [line["id"] for line in lines[1:-1]] == list(range(1, 3001))
+
+
+async def test_an_answer_has_a_bounded_number_of_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "MAX_READERS", 2)
+    turn, worker = await make()
+    async with aclosing(events.lines(turn, caller=LOCAL)) as first:
+        assert (await anext(first))["generation_id"]
+        async with aclosing(events.lines(turn, caller=LOCAL)) as second:
+            assert (await anext(second))["generation_id"]
+            [refused] = await read(turn)
+            assert refused["done"]
+            assert refused["error"]["code"] == "too_many_readers"
+            other, _ = await make()
+            async with aclosing(events.lines(other, caller=LOCAL)) as third:
+                assert (await anext(third))["generation_id"], "another answer has readers of its own"
+    await in_thread(worker.says, "Hello")
+    await in_thread(worker.ends)
+    assert text_of(await read(turn)) == "Hello", "the places of readers that left are free"

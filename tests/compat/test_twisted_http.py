@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.web.http import HTTPChannel, Request
 
+from compat.connection_limits import ConnectionLimits
 from compat.twisted_http import JsonChannel, ascii_target, secs_since_half_close
 
 GET = b"GET /%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -73,7 +74,13 @@ class TestTimeout:
 
     def connected(self, transport: StringTransport) -> JsonChannel:
         channel = JsonChannel()
-        channel.factory = SimpleNamespace(error_body=lambda status, message: b"%d" % status, half_close_secs=1.0)
+        channel.factory = SimpleNamespace(
+            error_body=lambda status, message: b"%d" % status,
+            half_close_secs=1.0,
+            head_secs=20.0,
+            limits=ConnectionLimits(10),
+            largest_body=len,
+        )
         channel.requestFactory = Request
         channel.callLater = Clock().callLater
         channel.makeConnection(transport)

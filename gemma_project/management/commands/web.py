@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import threading
@@ -39,6 +40,8 @@ FRAME_OVERHEAD_BYTES = 1024
 APPLICATION_CLOSE_SECS = 5
 PING_SECS = 20
 PING_TIMEOUT_SECS = 30
+MAX_FILES = 65_536  # open at once, where the system's hard limit allows it
+RESERVED_FILES = 256  # for databases, Redis, model files and logs; the rest is for connections
 TELL_READERS_SECS = 1.1  # less than the supervisor grants, more than the longest silence of a stream
 
 
@@ -109,6 +112,7 @@ def build_server(listener: socket.socket) -> AdoptingServer:
         largest_body=largest_body,
         error_body=server_error_body,
         half_close_secs=settings.STREAM_GRACE_SECS,
+        max_connections=raise_file_limit() - RESERVED_FILES,
         server_name="",
         ping_interval=PING_SECS,
         ping_timeout=PING_TIMEOUT_SECS,
@@ -122,6 +126,17 @@ def build_server(listener: socket.socket) -> AdoptingServer:
         "before", "shutdown", lambda: Deferred.fromFuture(asyncio.ensure_future(events.close_all(TELL_READERS_SECS)))
     )
     return server
+
+
+def raise_file_limit() -> int:
+    """Raise the number of files that this process may open as far as the system allows, and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    n_files = max(soft, most)
+    if n_files != soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (n_files, hard))
+        log.info("open files limit=%d before=%d", n_files, soft)
+    return n_files
 
 
 def _inherited(listen_fd: int) -> socket.socket:
