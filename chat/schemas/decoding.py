@@ -21,10 +21,10 @@ MAX_EXACT_FLOAT = 2**53  # from here on a float may stand for several whole numb
 NO_COUNT = "must be a whole number of at least -1"
 
 # msgspec gives paths such as $.messages[0].content, and $.name[...] for the value of a key.
-_PATH = re.compile(r"(?P<message>.*) - at (?:`key` in )?`\$(?P<path>.*)`", re.DOTALL)
+_PATH = re.compile(r"\A(?P<message>.*) - at (?:`key` in )?`\$(?P<path>[^`]*)`", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_MISSING = re.compile(r"Object missing required field `(.+)`")
+_MISSING = re.compile(r"Object missing required field `([^`]+)`")
 _SENTENCES = [
     (re.compile(r"Expected `\w+` >= (.+)"), "must be at least {}"),
     (re.compile(r"Expected `\w+` <= (.+)"), "must be at most {}"),
@@ -35,7 +35,7 @@ _SENTENCES = [
     (re.compile(r"Expected `str` matching (.+)", re.DOTALL), "must not contain NUL characters or lone surrogates"),
     (re.compile(r"(Number|Integer) (value )?out of range"), "must be a finite number"),
 ]
-_TYPES = re.compile(r"Expected `(.+)`, got `(.+)`")
+_TYPES = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
 _TYPE_NAMES = {
     "array": "a list",
     "bool": "true or false",

@@ -12,7 +12,7 @@ from chat.rag.ingest.parsed_file import ParsedFile, RowRejected, checked_text, l
 from chat.rag.ingest.speaker_labels import SpeakerLabels
 from chat.rag.records import NoteIn, SegmentIn
 
-_HEADING = re.compile(r" {0,3}(#{1,6})\s+(.*?)(?:\s+#+)?\s*")
+_HEADING = re.compile(r" {0,3}(#{1,6})\s++(.*)")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
 # The head of minutes, above what was said.
 _DATE_LINE = re.compile(r"\W*(?:date|datum|fecha|data|日期|日時|التاريخ|дата)\W*[:\uff1a]\W*(.+?)\W*", re.IGNORECASE)
@@ -123,6 +123,13 @@ def _sections(lines: list[str], begin: int, title: str) -> Iterator[Section]:
             continue
         yield section
         level = len(heading[1])
-        above = [*above[:level], *[""] * (level - len(above)), heading[2].strip()]
-        section = Section(number, heading=heading[2].strip(), title=" / ".join(part for part in above if part))
+        text = _without_closing(heading[2].rstrip())
+        above = [*above[:level], *[""] * (level - len(above)), text]
+        section = Section(number, heading=text, title=" / ".join(part for part in above if part))
     yield section
+
+
+def _without_closing(heading: str) -> str:
+    """Remove hashes that close a heading; those right behind a word, or without a word before them, are text."""
+    text = heading.rstrip("#")
+    return text.rstrip() if text.strip() and text[-1].isspace() else heading
