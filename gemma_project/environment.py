@@ -19,19 +19,28 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Choice = TypeVar("Choice", bound=StrEnum)
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+PUBLIC_FIELDS = ("db", "virtual_host", "sslmode", "timeout")
 HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]")
 FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 def without_password(url: str) -> str:
-    """Return the address without its password, for logs and messages."""
-    try:
-        parts = urlsplit(url)
-        if parts.username is None and parts.password is None:
-            return url
-    except ValueError:
-        return "***"
-    return parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]).geturl()
+    """Return the address without its password, for logs and messages.
+
+    Nothing is parsed: an address is shown because it is malformed, and its password may hold any character.
+    """
+    credentials, at, rest = url.rpartition("@")
+    scheme, colons, _ = credentials.partition("://")
+    shown = f"{scheme if colons else ''}{colons}***@{rest}" if at else url
+    address, mark, query = shown.partition("?")
+    fields = [_field_without_value(field) for field in query.split("&")]
+    return f"{address}{mark}{'&'.join(fields)}"
+
+
+def _field_without_value(field: str) -> str:
+    """Hide the value of a field in a query, unless it is known to be public."""
+    name, equals, _ = field.partition("=")
+    return field if name in PUBLIC_FIELDS or not equals else f"{name}=***"
 
 
 def _origin(name: str, item: str) -> str:
@@ -217,8 +226,8 @@ class Environment:
         try:
             parts = urlsplit(value)
             port_is_a_number = parts.port is None or parts.port > 0
-        except ValueError as error:
-            raise SettingError(name, without_password(value), f"{expected} ({error})") from None
+        except ValueError:  # its text quotes what it takes for the port, which may be the rest of a password
+            raise SettingError(name, without_password(value), expected) from None
         if parts.scheme not in schemes or not port_is_a_number or not (parts.netloc or parts.path.strip("/")):
             raise SettingError(name, without_password(value), expected)
         return value.rstrip("/")

@@ -4,11 +4,13 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from typing import Any
 from uuid import UUID
 
 from inference.runtime import log_context
 
 # C0 and C1 control characters, and the two separators that some viewers break lines at.
+MAX_MESSAGE_CHARS = 4000
 CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -42,13 +44,30 @@ class RequestContext(logging.Filter):
 
 
 class OneLineFormatter(logging.Formatter):
-    """Escapes control characters of the message, so that no value can begin a line or move a terminal's cursor.
+    """Escapes control characters of the message, so that no value can begin a line or move a terminal's cursor, and
+    bounds it, so that none fills the disk.
 
-    A traceback follows on lines of its own.
+    A traceback follows on indented lines of its own: the text of an error may come from anywhere.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
-        return CONTROL_CHARACTERS.sub(_escaped, super().formatMessage(record))
+        return _bounded(CONTROL_CHARACTERS.sub(_escaped, super().formatMessage(record)))
+
+    def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802  logging's name and type
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802  logging's name
+        return _indented(super().formatStack(stack_info))
+
+
+def _bounded(text: str) -> str:
+    n_left = len(text) - MAX_MESSAGE_CHARS
+    return text if n_left <= 0 else f"{text[:MAX_MESSAGE_CHARS]}... ({n_left} characters more)"
+
+
+def _indented(text: str) -> str:
+    lines = (CONTROL_CHARACTERS.sub(_escaped, line) for line in text.split("\n"))
+    return "\n".join(f"  {_bounded(line)}" for line in lines)
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -183,8 +183,8 @@ def _database(url: str | None) -> dict[str, Any]:
         url = f"sqlite:///{GEMMA_DATA_DIR / 'gemma.sqlite3'}"
     try:
         config: dict[str, Any] = dict(environ.Env.db_url_config(url))
-    except (ImproperlyConfigured, ValueError) as error:
-        raise SettingError("DATABASE_URL", without_password(url), f"a database URL ({error})") from None
+    except (ImproperlyConfigured, ValueError):  # their texts quote the URL
+        raise SettingError("DATABASE_URL", without_password(url), "a database URL") from None
     if config.get("ENGINE") not in {"django.db.backends.sqlite3", "django.db.backends.postgresql"}:
         raise SettingError("DATABASE_URL", without_password(url), "sqlite:///... or postgres://...")
     config["CONN_MAX_AGE"] = 0  # under ASGI a connection must not outlive its request

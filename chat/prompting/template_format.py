@@ -35,6 +35,7 @@ from inference.config.tokenizer import Tokenizer
 from inference.errors import ModelUnavailable
 
 Options = Mapping[str, object]
+MAX_REASON_CHARS = 300
 
 # Names that templates have for no thought and for an amount of it, the usual one first; a template that raises for
 # one is given the next.
@@ -224,7 +225,9 @@ def _usable(source: str, tokenizer: Tokenizer, effort: Effort | None) -> _Templa
 
 
 def _problem(rendering: TemplateRendering) -> str:
-    return rendering.refusal or "it drops texts"
+    """Return the reason in a form for logs and pages: a template may refuse with any text."""
+    reason = rendering.refusal[:MAX_REASON_CHARS] or "it drops texts"
+    return "".join(char if char.isprintable() else " " for char in reason)
 
 
 def _layout(texts: Mapping[DialogueShape, TemplateRendering], *, has_system: bool) -> DialogueLayout:

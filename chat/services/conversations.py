@@ -14,6 +14,7 @@ from chat.models import Conversation, Message, Role
 from chat.querysets import ConversationQuerySet, SummaryQuerySet
 from chat.schemas.answers import message_body, summary_body
 from chat.services.history_matching import cumulative_digests
+from chat.services.markdown_text import one_line, quoted
 from chat.services.purging import passing_generations, purge_conversation
 from inference.queue import generations
 
@@ -146,17 +147,17 @@ def export_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> dict[s
 def export_markdown(*, caller: Caller, conversation_id: uuid.UUID) -> str:
     """Return the conversation as a page: a heading for each speaker, sources below their answers."""
     conversation = get_conversation(caller=caller, conversation_id=conversation_id)
-    parts = [f"# {_one_line(conversation.title) or 'Conversation'}", f"_{conversation.created_at:%Y-%m-%d %H:%M} UTC_"]
+    parts = [f"# {one_line(conversation.title) or 'Conversation'}", f"_{conversation.created_at:%Y-%m-%d %H:%M} UTC_"]
     if conversation.system_prompt:
-        parts += ["## System prompt", _quoted(conversation.system_prompt)]
+        parts += ["## System prompt", quoted(conversation.system_prompt)]
     for message in conversation.messages.in_order():
         parts.append(f"## {'You' if message.role == Role.USER else 'Gemma'}")
         # Quoted: a heading within a message must not look like the start of another message.
-        parts.append(_quoted(message.text) if message.role == Role.USER else message.text.strip() or "_(no answer)_")
+        parts.append(quoted(message.text.strip()) or "_(no answer)_")
         body = message_body(message)
         if body["status"] not in ("complete", "interrupted"):
             parts.append(f"_{body['status']}_")
-        sources = [f"- [{source['label']}] {_one_line(_described(source))}" for source in body["sources"]]
+        sources = [f"- [{source['label']}] {one_line(_described(source))}" for source in body["sources"]]
         if sources:
             parts.append("Sources:\n\n" + "\n".join(sources))
     return "\n\n".join(parts) + "\n"
@@ -165,14 +166,6 @@ def export_markdown(*, caller: Caller, conversation_id: uuid.UUID) -> str:
 def _described(source: dict[str, Any]) -> str:
     facts = ", ".join(str(source[name]) for name in ("title", "speaker", "time", "emotion") if source.get(name))
     return f"{facts}: {source['text']}" if facts else source["text"]
-
-
-def _quoted(text: str) -> str:
-    return "\n".join(f"> {line}" for line in text.splitlines())
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def renew_digests(conversation: Conversation) -> None:

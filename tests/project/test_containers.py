@@ -43,7 +43,8 @@ def test_every_variable_is_one_that_the_settings_read(service: str, settings: Se
 @pytest.mark.parametrize("service", OURS)
 def test_every_value_can_be_parsed(service: str) -> None:
     env = Environment(environment_of(service))
-    assert env.url("REDIS_URL", ("redis",)) == "redis://redis:6379/0"
+    assert env.url("REDIS_URL", ("redis",)) == "redis://:secret@redis:6379/0"
+    assert env.url("GPU_REDIS_URL", ("redis",)) == "redis://:secret@redis:6379/1", "tenants see no token logs"
     assert env.url("RAG_SERVICE_URL", ("http",)) == "http://rag-service:8004"
     assert env.url("GPU_COORDINATOR_URL", ("http",)) == "http://gpu-coordinator:8002"
     assert env.integer("GEMMA_GPU_LAYERS", 0, minimum=0, maximum=1000) == 25
@@ -155,3 +156,21 @@ def test_the_health_check_asks_the_published_port() -> None:
     assert "http://127.0.0.1:8001/health" in DOCKERFILE
     assert "EXPOSE 8001" in DOCKERFILE
     assert environment_of("gemma-service")["GEMMA_PORT"] == "8001"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_container_can_gain_privileges(service: str) -> None:
+    assert SERVICES[service]["cap_drop"] == ["ALL"]
+    assert SERVICES[service]["security_opt"] == ["no-new-privileges:true"]
+    added = SERVICES[service].get("cap_add", [])
+    assert not added or service == "postgres", "the others do not run as root"
+
+
+def test_redis_needs_its_password_and_shows_it_to_no_list_of_processes() -> None:
+    redis = SERVICES["redis"]
+    assert redis["user"] == "redis"
+    *shell, script = redis["command"]
+    assert shell == ["sh", "-c"]
+    assert script.startswith("printf 'requirepass %s\\n' \"$$REDIS_PASSWORD\" | exec redis-server - ")
+    assert "$$REDIS_PASSWORD" in redis["healthcheck"]["test"][1]
+    assert "?" in redis["environment"]["REDIS_PASSWORD"], "compose refuses to start without it"

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gemma_project.environment import Environment, SettingError, without_password
+from gemma_project.settings import _database
 from inference.engine.config import KvType
 
 
@@ -152,8 +153,53 @@ def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("redis://:hunter2@cache:6379/0", "redis://***@cache:6379/0"),
         ("redis://user:hunter2@cache/0", "redis://***@cache/0"),
         ("unix:///run/valkey.sock", "unix:///run/valkey.sock"),
-        ("http://[broken", "***"),
+        ("http://[broken", "http://[broken"),
+        ("redis://:hunter/2@cache:6379/0", "redis://***@cache:6379/0"),
+        ("redis://:hunter#2?x@cache:6379/0?db=3", "redis://***@cache:6379/0?db=3"),
+        ("postgres://gemma:hun@ter@2@db:5432/gemma", "postgres://***@db:5432/gemma"),
+        ("postgres//gemma:hunter2@db/gemma", "***@db/gemma"),
+        ("gemma:hunter2@db", "***@db"),
+        ("redis://cache/0?password=hunter2&db=1", "redis://cache/0?password=***&db=1"),
+        ("unix:///run/x.sock?db=0&password=hunter2", "unix:///run/x.sock?db=0&password=***"),
+        (
+            "postgres://db/gemma?user=a&sslpassword=hunter2&sslmode=require",
+            "postgres://db/gemma?user=***&sslpassword=***&sslmode=require",
+        ),
+        ("redis://[::1", "redis://[::1"),
     ],
 )
 def test_a_printed_address_has_no_password(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunter2:hunter2/hunter2@cache:6379/0",
+        "redis://:hunter2#hunter2@cache:x/0",
+        "redis://[hunter2@cache",
+        "redis:/:hunter2@cache",
+        "http://user:hunter2@cache",
+        "redis://cache:99999999?password=hunter2",
+    ],
+)
+def test_the_error_about_an_address_has_no_password(url: str) -> None:
+    with pytest.raises(SettingError) as raised:
+        Environment({"REDIS_URL": url}).url("REDIS_URL", ("rediss",))
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://gemma:hunter2:hunter2/x@db/gemma",
+        "post gres://gemma:hunter2@db",
+        "postgres://gemma:hunter2@[db",
+        "mysql://gemma:hunter2@db/gemma",
+        "gemma:hunter2@db",
+    ],
+)
+def test_the_error_about_a_database_has_no_password(url: str) -> None:
+    with pytest.raises(SettingError) as raised:
+        _database(url)
+    assert "hunter2" not in str(raised.value)

@@ -121,3 +121,23 @@ def test_a_traceback_keeps_its_lines(log: logging.Logger, stream: io.StringIO) -
 def test_a_record_of_a_handler_without_the_filter_is_formatted() -> None:
     formatter = OneLineFormatter(LINE["fmt"], style=LINE["style"], defaults=LINE["defaults"])
     assert formatter.format(logging.makeLogRecord({"msg": "plain"})).endswith("plain")
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_an_error_text_does_not_begin_a_line_of_its_own(value: str, log: logging.Logger, stream: io.StringIO) -> None:
+    def fail() -> None:
+        raise ValueError(value)
+
+    try:
+        fail()
+    except ValueError:
+        log.exception("failed", stack_info=True)
+    first, *rest = stream.getvalue().split("\n")[:-1]
+    assert first.endswith("failed")
+    assert all(line.startswith("  ") and line.isprintable() for line in rest)
+
+
+def test_a_long_value_is_cut(log: logging.Logger, stream: io.StringIO) -> None:
+    log.warning("requester=%s", "x" * 1_000_000)
+    assert len(stream.getvalue()) < 5000
+    assert "characters more" in stream.getvalue()

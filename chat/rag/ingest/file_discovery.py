@@ -7,7 +7,8 @@ from chat.rag.ingest.formats import SUFFIXES
 
 
 def find_files(paths: Iterable[Path]) -> tuple[list[Path], int]:
-    """Return the distinct files in order, and how many files of unknown formats the directories hold.
+    """Return the distinct files in order, and how many files the directories hold that are not imported: those of
+    unknown formats, and symbolic links, which may lead anywhere. A link that is named itself is followed.
 
     Raises FileNotFoundError.
     """
@@ -23,8 +24,13 @@ def find_files(paths: Iterable[Path]) -> tuple[list[Path], int]:
             for file in path.rglob("*")
             if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
         )
-        importable = [file for file in below if file.suffix.lower() in SUFFIXES]
+        importable = [file for file in below if file.suffix.lower() in SUFFIXES and _is_below(file, path)]
         n_skipped += len(below) - len(importable)
         for file in importable:
             files.setdefault(file.resolve(), file)
     return list(files.values()), n_skipped
+
+
+def _is_below(file: Path, folder: Path) -> bool:
+    """Return whether the file is in the folder itself, by no link."""
+    return file.resolve() == folder.resolve() / file.relative_to(folder)

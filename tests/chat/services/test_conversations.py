@@ -116,7 +116,7 @@ def test_export_as_markdown() -> None:
     headings = [line for line in text.splitlines() if line.startswith("#")]
     assert headings == ["# # not a heading of ours", "## You", "## Gemma", "## You", "## Gemma"]
     assert "> # not a heading\n> of ours" in text
-    assert "first [1]\n\nSources:\n\n- [1] Plan: the document" in text
+    assert "> first [1]\n\nSources:\n\n- [1] Plan: the document" in text
     assert text.endswith("_(no answer)_\n\n_failed_\n")
 
 
