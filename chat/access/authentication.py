@@ -37,7 +37,7 @@ from inference.auth import service_token
 from inference.errors import ServiceTokenRefused
 
 ALLOWED_SERVICES = frozenset({"gateway", "transcription-service", "ml-service"})
-_JWT = re.compile(r"[\w-]*\.[\w-]*\.[\w-]*", re.ASCII)
+_JWT = re.compile(r"\A[\w-]*\.[\w-]*\.[\w-]*", re.ASCII)
 OWN_SITES = ("none", "same-origin")  # values of Sec-Fetch-Site
 BUDGET_KEY = "gemma.request_budget"
 BEARER_WAY = "send an access token or an API key as Authorization: Bearer"

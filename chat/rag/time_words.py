@@ -23,7 +23,7 @@ hier aujourd'hui demain semaine mois année soir matin أمس اليوم
 الأسبوع الشهر السنة صباحاً مساءً"""
 NUMERIC = r"\d{1,2}(?::\d\d|st|nd|rd|th)|\d{1,2} ?(?:am|pm|h|uhr)|\d{4}-\d\d-\d\d|(?:19|20)\d\d|den \d{1,2}\."
 UNSPACED = (
-    "[昨今明后後]天|[昨今明]日|[\\d一二三四五六七八九十]+[日号月点時年]"
+    "[昨今明后後]天|[昨今明]日|[\\d一二三四五六七八九十][日号月点時年]"
     "|星期|礼拜|周[一二三四五六日末]|曜日|来週|先週|[上下]周"
 )
 NAMES_A_TIME = re.compile(

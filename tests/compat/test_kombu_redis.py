@@ -97,6 +97,7 @@ def received(client: "redis.Redis[str]", *items: bytes) -> list[Message]:
                     break
                 if messages and messages[-1].headers["task"] == "last":
                     break
+    client.flushall()
     return messages
 
 

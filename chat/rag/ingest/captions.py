@@ -16,7 +16,7 @@ from chat.rag.ingest.speaker_labels import SpeakerLabels
 from chat.rag.records import SegmentIn
 
 _TIME = r"(-?)(?:(\d{1,6}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,9}))?"
-_TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:[^\d:.,].*)?")
+_TIMES = re.compile(rf"\A\s*+{_TIME}\s*-->\s*{_TIME}(?:[^\d:.,].*)?")
 _ARROW = re.compile(r"\d\s*-->|-->\s*\d")  # an arrow alone is part of a text
 _SBV_TIMES = re.compile(r"(?m)^(\d{1,3}:\d{1,2}:\d{1,2}\.\d{1,3}),(\d{1,3}:\d{1,2}:\d{1,2}\.\d{1,3})[ \t]*$")
 _HEADER_BLOCK = re.compile(r"\ufeff?(WEBVTT|NOTE|STYLE|REGION)(\s|$)")

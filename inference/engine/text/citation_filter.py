@@ -12,8 +12,8 @@ MAX_LABEL = 10**MAX_DIGITS - 1
 MAX_BRACKET_CHARS = 48
 
 _PLAIN = re.compile(r"[^\[`\n]+")
-_PART = r" *\d{1,3}(?: *[-\u2013] *\d{1,3})? *"
-_LABEL = re.compile(rf"{_PART}(?:[,;]{_PART})*")
+_PART = r" *+\d{1,3}(?: *+[-\u2013] *+\d{1,3})?+ *+"
+_LABEL = re.compile(rf"\A{_PART}(?:[,;]{_PART})*")
 _LABEL_CHARS = frozenset("0123456789 ,;-\u2013")
 # A bracket right after such a name is an index; after any other word it is a label ("on Friday[1]"). Hence only names
 # that are hardly ever words of a sentence: one small letter, row_ids, rows2, myRows, and usual names of lists.

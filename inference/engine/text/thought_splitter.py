@@ -18,7 +18,7 @@ from inference.engine.params import ThoughtMarks
 CONTROL_START, CONTROL_END = "\ufdd0", "\ufdd1"
 BETWEEN = "\n\n"  # two thoughts, or two texts of one answer
 
-_CONTROL = re.compile(f"{CONTROL_START}[^{CONTROL_END}]*{CONTROL_END}")
+_CONTROL = re.compile(f"{CONTROL_START}[^{CONTROL_START}{CONTROL_END}]*{CONTROL_END}")
 
 
 def spelled_control(name: str) -> str:

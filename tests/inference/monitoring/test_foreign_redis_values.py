@@ -1,5 +1,7 @@
 """Values in Redis that another program wrote under our names: no answer ends with an error because of them."""
 
+from collections.abc import Iterator
+
 import pytest
 import redis
 
@@ -13,6 +15,12 @@ from tests.api.calling import Api
 
 FOREIGN = [b"garbage", b"", b"\xff\xfe", b"null", b"[]", b"{}", b'{"pid": "x"}', b"[" * 100_000, b"9" * 5000]
 NUMBERS = [b'["a", "b", "c", "d"]', b"[1, 2]", b"[1, 2, 3, null]", b"[1, 2, 3, 4, 5]", b"[[1], 2, 3, 4]"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(redis_client: "redis.Redis[str]") -> Iterator[None]:
+    yield
+    redis_client.flushall()
 
 
 @pytest.mark.parametrize("value", FOREIGN)
