@@ -121,7 +121,10 @@ def test_every_volume_and_dependency_is_declared() -> None:
 
 def test_no_password_is_written_down() -> None:
     text = (PROJECT / "docker-compose.yml").read_text()
-    assert re.findall(r"PASSWORD: (.*)", text) == ["${POSTGRES_PASSWORD:?set a password for the database}"]
+    assert re.findall(r"PASSWORD: (.*)", text) == [
+        "${REDIS_PASSWORD:?set a password for Redis}",
+        "${POSTGRES_PASSWORD:?set a password for the database}",
+    ]
 
 
 def test_the_final_stage_has_no_compiler_and_no_root() -> None:

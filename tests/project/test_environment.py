@@ -194,7 +194,6 @@ def test_the_error_about_an_address_has_no_password(url: str) -> None:
     [
         "postgres://gemma:hunter2:hunter2/x@db/gemma",
         "post gres://gemma:hunter2@db",
-        "postgres://gemma:hunter2@[db",
         "mysql://gemma:hunter2@db/gemma",
         "gemma:hunter2@db",
     ],

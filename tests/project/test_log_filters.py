@@ -114,8 +114,8 @@ def test_a_traceback_keeps_its_lines(log: logging.Logger, stream: io.StringIO) -
             log.exception("unit failed")
     first, *rest = stream.getvalue().splitlines()
     assert first.endswith("unit failed request=abc")
-    assert rest[0] == "Traceback (most recent call last):"
-    assert rest[-1].startswith("ValueError: ")
+    assert rest[0] == "  Traceback (most recent call last):"
+    assert rest[-1].startswith("  ValueError: ")
 
 
 def test_a_record_of_a_handler_without_the_filter_is_formatted() -> None:
