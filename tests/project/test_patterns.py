@@ -216,6 +216,7 @@ def test_a_linear_pattern_is_not(text: str) -> None:
     assert slow_text(re.compile(text)) is None
 
 
+@pytest.mark.slow
 def test_every_pattern_is_linear_in_hostile_texts() -> None:
     slow = {text: found[:40] for text, pattern in all_patterns().items() if (found := slow_text(pattern)) is not None}
     assert slow == {}
