@@ -22,6 +22,8 @@ from chat.streaming.background import in_thread
 from chat.streaming.events import has_last_line, resumed
 from inference.models import Generation, Status
 
+CONTINUE_UNREAD = "continue-unread"  # a preference of the header Prefer (RFC 7240)
+
 
 @for_callers("POST")
 async def chat(request: HttpRequest, caller: Caller) -> HttpResponseBase:
@@ -34,8 +36,14 @@ async def chat(request: HttpRequest, caller: Caller) -> HttpResponseBase:
 @for_callers("POST")
 async def stream(request: HttpRequest, caller: Caller) -> HttpResponseBase:
     """POST /chat/stream: the answer token by token."""
-    accepted = await ask_chat(request, caller)
+    accepted = await ask_chat(request, caller, goes_on_alone=may_go_on_unread(request))
     return event_stream(accepted.turn, caller, stops=accepted.stops)
+
+
+def may_go_on_unread(request: HttpRequest) -> bool:
+    """Return whether a streamed answer that has a key shall be made to its end after its reader has left."""
+    preferences = request.headers.get("Prefer", "").split(",")
+    return CONTINUE_UNREAD in {preference.strip().lower() for preference in preferences}
 
 
 @for_callers("GET")

@@ -109,10 +109,10 @@ class ChatPage:
 
     def ask(self, text: str, *, wait: bool = True) -> None:
         """Type a question and send it with Enter."""
-        n_before = len(self.all(".answer"))
+        self.browser.execute_script("for (const one of document.querySelectorAll('.answer')) one.dataset.seen = ''")
         field = self.one("#question")
         field.send_keys(text.replace("\n", Keys.SHIFT + Keys.ENTER + Keys.SHIFT), Keys.ENTER)
-        self.until(lambda: len(self.all(".answer")) > n_before, what="an answer begins")
+        self.until(lambda: bool(self.all(".answer:not([data-seen])")), what="an answer begins")
         if wait:
             self.wait_for_end()
 
@@ -126,21 +126,36 @@ class ChatPage:
         """Return the text of the last answer."""
         return self.one(".answer .markdown").text
 
+    def texts(self, selector: str) -> list[str]:
+        """Return the texts of all elements that match, at one moment."""
+        script = "return [...document.querySelectorAll(arguments[0])].map((one) => one.innerText.trim())"
+        texts: list[str] = self.browser.execute_script(script, selector)
+        return texts
+
     def answers(self) -> list[str]:
-        return [element.text for element in self.all(".answer .markdown")]
+        return self.texts(".answer .markdown")
 
     def questions(self) -> list[str]:
-        return [element.text for element in self.all(".question .bubble")]
+        return self.texts(".question .bubble")
 
     def conversations(self) -> list[str]:
-        return [element.text for element in self.all("#conversations li a")]
+        return self.texts("#conversations li a")
+
+    def listed(self, part: str) -> str:
+        """Return the title of the listed conversation that has these words, once there is one."""
+        self.until(lambda: any(part in title for title in self.conversations()), what=f"{part} is listed")
+        return next(title for title in self.conversations() if part in title)
 
     def choose(self, title: str, action: str) -> None:
         """Run an action of a conversation's menu."""
-        self.until(lambda: title in self.conversations(), what=f"{title} is listed")
-        button = self.all("#conversations li .icon-button")[self.conversations().index(title)]
-        self.browser.execute_script("arguments[0].click()", button)
-        next(item for item in self.all(".menu button") if item.text == action).click()
+        script = """
+            const items = [...document.querySelectorAll("#conversations li")];
+            const item = items.find((one) => one.querySelector("a")?.innerText.trim() === arguments[0]);
+            item?.querySelector(".icon-button").click();
+            return [...document.querySelectorAll(".menu button")].find((one) => one.innerText === arguments[1]);
+        """
+        self.listed(title)
+        self.browser.execute_script(script, title, action).click()
 
     def toast(self) -> str:
         return self.one(".toast").text

@@ -14,7 +14,9 @@ AXE = PROJECT / ".axe" / "package" / "axe.min.js"
 LONG_WORD = "Donaudampfschifffahrtsgesellschaft" * 6
 RICH = (
     "[[say: # Heading\n\nSome **bold** text with `code` and a [link](https://example.org/).\n\n"
-    "| a | b |\n|---|---|\n| 1 | 2 |\n\n```python\ndef f(x):\n    return 'y'  # why\n```\n\n- one\n- two\n\n"
+    "| a | b |\n|---|---|\n| 1 | 2 |\n\n"
+    "```python\ndef f(x):\n    return 'y'  # a comment that is longer than a phone is wide, so that its block scrolls\n"
+    "```\n\n- one\n- two\n\n"
     f"> quoted\n\n{LONG_WORD}]]"
 )
 
@@ -88,8 +90,6 @@ def test_an_error_page_is_accessible(page: ChatPage) -> None:
 
 
 def test_by_keyboard_alone(page: ChatPage) -> None:
-    keys = ActionChains(page.browser)
-    keys.send_keys(Keys.TAB, Keys.ENTER).perform()  # "Skip to your question"
     page.until(lambda: page.browser.switch_to.active_element.get_attribute("id") == "question", what="it has the focus")
     ActionChains(page.browser).send_keys("[[say: by keys]]", Keys.ENTER).perform()
     page.until(lambda: page.answers() == ["by keys"], what="it is answered")
@@ -113,13 +113,14 @@ def test_by_keyboard_alone(page: ChatPage) -> None:
 def test_the_menu_of_a_conversation_by_keyboard(page: ChatPage) -> None:
     page.ask("[[say: menu]] keys")
     button = page.all("#conversations li .icon-button")[0]
+    label = button.get_attribute("aria-label")
     button.send_keys(Keys.ENTER)
     page.until(lambda: page.browser.switch_to.active_element.text == "Rename", what="the first action has the focus")
     ActionChains(page.browser).send_keys(Keys.ARROW_DOWN).perform()
     assert page.browser.switch_to.active_element.text == "Save as Markdown"
     ActionChains(page.browser).send_keys(Keys.ESCAPE).perform()
     page.until(lambda: not page.all(".menu"), what="the menu is closed")
-    assert page.browser.switch_to.active_element == button
+    assert page.browser.switch_to.active_element.get_attribute("aria-label") == label
 
 
 def test_text_from_right_to_left(page: ChatPage) -> None:
@@ -153,13 +154,3 @@ def test_in_german(chromium: str, service: LiveStack) -> None:
         Select(page.one("[name=language]")).select_by_value("en")
         page.until(lambda: page.one("#new-chat").text == "New chat", what="the page is in English")
         assert browser.complaints() == []
-
-
-def test_the_page_is_small_and_usable_within_a_second(page: ChatPage) -> None:
-    page.open("/")
-    page.ask("[[say: ```python\nx = 1\n```]]".replace("\n", " "))
-    loaded = page.browser.execute_script(
-        "const all = performance.getEntriesByType('resource').filter(e => e.name.includes('/static/'));"
-        "return all.reduce((sum, e) => sum + e.decodedBodySize, 0)"
-    )
-    assert 0 < loaded < 600_000

@@ -36,4 +36,5 @@ def test_a_conversation_of_another_user_is_not_there(page: ChatPage, service: Li
     sign_in(page, "eve")
     page.until(lambda: "There is no such conversation" in page.toast(), what="the page says so")
     assert page.answers() == []
+    page.browser.get("about:blank")
     page.browser.complaints()  # the browser logs the status 404

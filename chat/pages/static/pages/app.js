@@ -1,5 +1,6 @@
 // The chat page: connects the list of conversations, the conversation, the field for questions and the drawer.
 
+import { Account } from "./account.js";
 import { Composer } from "./composer.js";
 import { byId, h } from "./dom.js";
 import { Memories } from "./memories.js";
@@ -7,12 +8,13 @@ import { watchService } from "./service_state.js";
 import { Settings } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
 import { announceChange, onChangeElsewhere } from "./tabs.js";
-import { t } from "./texts.js";
+import { config, t } from "./texts.js";
 import { Thread } from "./thread.js";
 import { guarded, showError } from "./toasts.js";
 
 const settings = new Settings();
-const memories = new Memories();
+// The views beside the chat; the account's exists for signed-in users alone.
+const views = { memories: new Memories(), ...(config.user ? { account: new Account() } : {}) };
 
 const composer = new Composer({
   send: guarded((text, context) => thread.send(text, { context, setUp: thread.id ? null : settings.newConversation() })),
@@ -80,16 +82,17 @@ function showTitle(title) {
 
 function showView(name) {
   byId("chat-view").hidden = name !== "chat";
-  byId("memories-view").hidden = name !== "memories";
-  if (name === "memories") byId("memories-link").setAttribute("aria-current", "page");
-  else byId("memories-link").removeAttribute("aria-current");
-  if (name === "memories") {
-    thread.detach();
-    showTitle("");
-    document.title = `${t("memories")} · Gemma`;
-    sidebar.select(null);
-    guarded(() => memories.load())();
+  for (const other of Object.keys(views)) {
+    byId(`${other}-view`).hidden = name !== other;
+    if (name === other) byId(`${other}-link`).setAttribute("aria-current", "page");
+    else byId(`${other}-link`).removeAttribute("aria-current");
   }
+  if (name === "chat") return;
+  thread.detach();
+  showTitle("");
+  document.title = `${t(name)} · Gemma`;
+  sidebar.select(null);
+  guarded(() => views[name].load())();
 }
 
 function closeSidebar() {
@@ -99,17 +102,19 @@ function closeSidebar() {
 
 function readAddress() {
   const query = new URLSearchParams(location.search);
-  if (query.get("view") === "memories") return showView("memories");
+  if (query.get("view") in views) return showView(query.get("view"));
   return openConversation(query.get("c"), { isShown: true });
 }
 
 byId("new-chat").addEventListener("click", (event) => { event.preventDefault(); openConversation(null); });
-byId("memories-link").addEventListener("click", (event) => {
-  event.preventDefault();
-  history.pushState(null, "", "/?view=memories");
-  showView("memories");
-  closeSidebar();
-});
+for (const name of Object.keys(views)) {
+  byId(`${name}-link`).addEventListener("click", (event) => {
+    event.preventDefault();
+    history.pushState(null, "", `/?view=${name}`);
+    showView(name);
+    closeSidebar();
+  });
+}
 byId("settings-button").addEventListener("click", () => settings.open());
 byId("settings-close").addEventListener("click", () => settings.dialog.close());
 byId("menu").addEventListener("click", () => {

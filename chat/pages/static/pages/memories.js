@@ -54,7 +54,7 @@ export class Memories {
       ...notes.memories.map((note) => ({ at: note.created_at, card: this.noteCard(note) })),
       ...transcripts.transcripts.map((one) => ({ at: one.created_at, card: this.transcriptCard(one) })),
     ].sort((a, b) => new Date(b.at) - new Date(a.at));
-    if (!cards.length) this.list.replaceChildren(h("p.empty-note", {}, t("noMemories")));
+    if (!cards.length) this.list.replaceChildren(h("li.empty-note", {}, t("noMemories")));
     else this.list.replaceChildren(...cards.map(({ card }) => card));
   }
 

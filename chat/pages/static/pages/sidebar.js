@@ -40,8 +40,7 @@ export class Sidebar {
       return !families.has(name) && families.add(name);
     });
     this.hasMore = count > results.length;
-    // A menu or a field that is open keeps its place.
-    if (!this.list.querySelector(".menu, input")) this.draw();
+    this.draw();
   }
 
   select(id, family = null) {
@@ -51,6 +50,8 @@ export class Sidebar {
   }
 
   draw() {
+    // A menu or a field that is open keeps its place.
+    if (this.list.querySelector(".menu, input")) return;
     const shown = this.rows.filter(({ id }) => !this.hidden.has(id));
     const groups = new Map();
     for (const row of shown) {
@@ -62,9 +63,11 @@ export class Sidebar {
     );
     if (!shown.length) parts.push(h("p.quiet", {}, t(this.search.value ? "nothingFound" : "noConversations")));
     if (this.hasMore) parts.push(h("button.more", { type: "button", onclick: guarded(() => this.more()) }, t("more")));
-    const focused = this.list.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    const focused = this.list.contains(document.activeElement) ? document.activeElement : null;
+    const address = focused?.closest("li")?.querySelector("a").getAttribute("href");
     this.list.replaceChildren(...parts);
-    if (focused) [...this.list.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
+    const item = address && [...this.list.querySelectorAll("li")].find((one) => one.querySelector(`a[href="${address}"]`));
+    if (item) item.querySelector(focused.matches("button") ? "button" : "a").focus();
   }
 
   more() {
@@ -102,6 +105,7 @@ export class Sidebar {
       if (isOver) return;
       isOver = true;
       const title = field.value.trim();
+      field.remove();
       if (isWanted && title && title !== row.title) {
         row.title = title;
         await call("PATCH", conversationPath(row.id), { title });
@@ -115,6 +119,7 @@ export class Sidebar {
     });
     field.addEventListener("blur", () => end(true));
     item.replaceChildren(field);
+    field.focus();
     field.select();
   }
 

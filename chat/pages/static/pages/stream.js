@@ -6,7 +6,7 @@ const PAUSES_MS = [250, 500, 1000, 2000, 4000, 8000];
 
 // Begin an answer. The key makes it safe to send the question again, and lets the answer go on without this page.
 export async function* ask(body, { signal, onLost }) {
-  const headers = { "Idempotency-Key": newKey() };
+  const headers = { "Idempotency-Key": newKey(), Prefer: "continue-unread" };
   const response = await patiently(() => send("POST", "/chat/stream", body, { headers, signal }), signal, onLost);
   yield* readAndResume(response, null, { signal, onLost });
 }
