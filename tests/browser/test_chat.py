@@ -159,7 +159,7 @@ def test_rename_search_and_delete_with_a_way_back(page: ChatPage) -> None:
     page.until(lambda: page.conversations() == ["Stripes"], what="it is found")
     page.choose("Stripes", "Delete")
     page.until(lambda: page.conversations() == [], what="it is gone")
-    page.click(".toast button")
+    page.click(".toast button:not(.icon-button)")
     page.until(lambda: page.conversations() == ["Stripes"], what="it is back")
     page.choose("Stripes", "Delete")
     page.click(".toast [aria-label=Close]")

@@ -13,6 +13,7 @@ import { Thread } from "./thread.js";
 import { guarded, showError } from "./toasts.js";
 
 const settings = new Settings();
+const TITLES = { memories: t("memories"), account: t("account") };
 // The views beside the chat; the account's exists for signed-in users alone.
 const views = { memories: new Memories(), ...(config.user ? { account: new Account() } : {}) };
 
@@ -90,7 +91,7 @@ function showView(name) {
   if (name === "chat") return;
   thread.detach();
   showTitle("");
-  document.title = `${t(name)} · Gemma`;
+  document.title = `${TITLES[name]} · Gemma`;
   sidebar.select(null);
   guarded(() => views[name].load())();
 }
