@@ -35,7 +35,7 @@ def attributed(answer: str, question: str = "") -> list[tuple[str, str]]:
         ("It was approved at 4.200 euros.", "What about the budget?", "2"),
         ("Das Lager in Gent zieht im Frühjahr um.", "Wann zieht das Lager um?", "3"),
         ("服务器迁移推迟到六月。", "服务器什么时候迁移？", "4"),
-        ("The contract with Globex was not signed.", "Which contract did we not sign?", "5"),
+        ("You did not sign the contract with Globex.", "Which contract did we not sign?", "5"),
     ],
 )
 def test_supported(answer: str, question: str, label: str) -> None:

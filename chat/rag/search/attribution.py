@@ -20,9 +20,9 @@ from chat.rag.words import IS_UNSPACED, bare, with_variants, words
 from inference.engine.text.citation_filter import citation_labels
 
 # Shares of a sentence's word weight that a source has to have; measured with bench.citations.
-MIN_SHARE, MIN_SHARE_WITHOUT_NEWS = 0.5, 0.8
+MIN_SHARE, MIN_SHARE_WITHOUT_NEWS = 0.65, 0.8
 MIN_WORDS, MIN_WORDS_WITHOUT_NEWS = 2, 3
-WEIGHT_IN_QUESTION = 0.3
+WEIGHT_IN_QUESTION = 0.6
 MAX_SENTENCES = 400
 _SENTENCE = re.compile(r"[^\n]*?(?:[.!?\u061f\u06d4]+[\"'\u201d\u00bb)\]]*(?=\s|$)|[\u3002\uff01\uff1f]+|(?=\n)|$)")
 _FENCED = re.compile(r"```.*?(?:```|$)", re.DOTALL)
