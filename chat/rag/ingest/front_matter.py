@@ -15,7 +15,7 @@ MAX_LINES = 100
 ENDS = {"---": ("---", "..."), "+++": ("+++",)}
 TITLES = ("title", "name", "titel", "título", "titre")
 DATES = ("date", "created", "created_at", "recorded", "recorded_at", "datum", "fecha", "day")
-_FACT = re.compile(r"([A-Za-z_]+)\s*:\s*(.+)")
+_FACT = re.compile(r"\A([A-Za-z_]+)\s*:\s*(.+)")
 
 
 @dataclass(frozen=True)
