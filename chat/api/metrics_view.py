@@ -43,6 +43,6 @@ def check_may_read(request: HttpRequest) -> None:
 
 def _is_loopback(request: HttpRequest) -> bool:
     # ANONYMOUS_NETWORKS may be wider than this machine.
-    ip = ipaddress.ip_address((request.META.get("REMOTE_ADDR") or "0.0.0.0").partition("%")[0])  # noqa: S104
+    ip = ipaddress.ip_address((request.META.get("REMOTE_ADDR") or "0.0.0.0").partition("%")[0])  # noqa: S104  # nosec B104
     mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
     return (mapped or ip).is_loopback

@@ -142,7 +142,7 @@ class TestWhichLimits:
         caller = Caller.of_user(ann)
         assert limits_of(caller).requests_per_minute == 1
         form = {"name": "team", "limits-TOTAL_FORMS": "1", "limits-INITIAL_FORMS": "1"}
-        form |= {"limits-0-id": str(group.limits.pk), "limits-0-group": str(group.pk)}
+        form |= {"limits-0-id": str(GroupLimits.objects.get(group=group).pk), "limits-0-group": str(group.pk)}
         form |= {"limits-0-requests_per_minute": "7"}
         response = operator().post(f"/admin/auth/group/{group.pk}/change/", form)
         assert response.status_code == 302, response.content
