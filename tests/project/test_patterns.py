@@ -198,12 +198,14 @@ def slow_text(pattern: re.Pattern[str]) -> str | None:
     return None
 
 
-def test_the_walk_finds_patterns_of_every_kind() -> None:
+def test_the_walk_finds_patterns_of_every_kind(tmp_path: Path) -> None:
     patterns = all_patterns()
     assert len(patterns) > 60
     assert any("-->" in text for text in patterns), "of a module"
     assert any("User|Assistant" in text for text in patterns), "of a class"
-    assert r"(?i)speaker[ _-]?\w{1,3}" in patterns, "within a function"
+    module = tmp_path / "module.py"
+    module.write_text('import re\n\n\ndef cut(text):\n    return re.sub(r"a+b", "", re.escape(text))\n')
+    assert list(inline_patterns(module)) == ["a+b"], "within a function"
 
 
 @pytest.mark.parametrize("text", [r"x*y", r"(a+)+b", r"\s+$", r"(?:a|b|ab)*c"])
@@ -217,6 +219,7 @@ def test_a_linear_pattern_is_not(text: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_every_pattern_is_linear_in_hostile_texts() -> None:
     slow = {text: found[:40] for text, pattern in all_patterns().items() if (found := slow_text(pattern)) is not None}
     assert slow == {}
