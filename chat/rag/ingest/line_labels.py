@@ -38,9 +38,10 @@ _CLOCK_BEFORE = re.compile(rf"(?:(?P<bracket>[\[(]){_RANGE}[\])]|{_RANGE})(?=\s|
 _BOLD = re.compile(r"(\*{1,3}|_{2})(?=\S)([^*\n]{1,80}?)\1")
 _BRACKETED = re.compile(r"\[([^\[\]\n]{1,60})\]:?\s+(?=\S)")
 _NAME = r"([^:\uff1a\n]{1,60}?)"
-_CLOCK_AFTER = re.compile(rf"{_NAME}\s*[\[(]({_RANGE})[\])]\s*(?:[:\uff1a]\s*|$)")
-_CLOCK_AT_END = re.compile(rf"{_NAME}\s+({_CLOCK})\s*")
-_WITH_COLON = re.compile(rf"{_NAME}\s*(?::(?:\s+|$)|\uff1a\s*)")
+_GAP = r"\s{0,8}"  # bounded: a name may end in blanks, too
+_CLOCK_AFTER = re.compile(rf"{_NAME}{_GAP}[\[(]({_RANGE})[\])]\s*(?:[:\uff1a]\s*|$)")
+_CLOCK_AT_END = re.compile(rf"{_NAME}(?=\s){_GAP}({_CLOCK})\s*")
+_WITH_COLON = re.compile(rf"{_NAME}{_GAP}(?::(?:\s+|$)|\uff1a\s*)")
 _SENDER = re.compile(r"From\s+(.+?)\s+to\s+.+", re.IGNORECASE)  # of a chat beside a conference
 _PHONE = re.compile(r"\+?[\d\s()-]{7,20}")
 
