@@ -42,7 +42,7 @@ _GAP = r"\s{0,8}"  # bounded: a name may end in blanks, too
 _CLOCK_AFTER = re.compile(rf"{_NAME}{_GAP}[\[(]({_RANGE})[\])]\s*(?:[:\uff1a]\s*|$)")
 _CLOCK_AT_END = re.compile(rf"{_NAME}(?=\s){_GAP}({_CLOCK})\s*")
 _WITH_COLON = re.compile(rf"{_NAME}{_GAP}(?::(?:\s+|$)|\uff1a\s*)")
-_SENDER = re.compile(r"From\s+(.+?)\s+to\s+.+", re.IGNORECASE)  # of a chat beside a conference
+_SENDER = re.compile(r"From\s{1,8}(.{1,80}?)\s{1,8}to\s.+", re.IGNORECASE)  # of a chat beside a conference
 _PHONE = re.compile(r"\+?[\d\s()-]{7,20}")
 
 

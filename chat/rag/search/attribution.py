@@ -24,10 +24,12 @@ MIN_SHARE, MIN_SHARE_WITHOUT_NEWS = 0.65, 0.8
 MIN_WORDS, MIN_WORDS_WITHOUT_NEWS = 2, 3
 WEIGHT_IN_QUESTION = 0.6
 MAX_SENTENCES = 400
-_SENTENCE = re.compile(r"[^\n]*?(?:[.!?\u061f\u06d4]+[\"'\u201d\u00bb)\]]*(?=\s|$)|[\u3002\uff01\uff1f]+|(?=\n)|$)")
+_SENTENCE = re.compile(
+    r"[^\n]*?(?:(?<![.!?\u061f\u06d4])[.!?\u061f\u06d4]++[\"'\u201d\u00bb)\]]*+(?=\s|$)|[\u3002\uff01\uff1f]+|(?=\n)|$)"
+)
 _FENCED = re.compile(r"```.*?(?:```|$)", re.DOTALL)
 _LABELS = re.compile(r"\[[\d ,;\u2013-]+\]")
-_LIST_MARK = re.compile(r"\s*(?:\d{1,3}[.)]|[-*\u2022#>]+)\s+")
+_LIST_MARK = re.compile(r"\s{0,20}(?:\d{1,3}[.)]|[-*\u2022#>]{1,20})\s+")
 # A sentence about what the sources lack claims nothing that they have.
 _UNKNOWN = re.compile(
     r"\b(?:not|n't|no|none|nothing|without)\b[^.]{0,40}\b(?:mention|specif|state|provid|contain|inform|detail|know|found"
@@ -40,7 +42,7 @@ _UNKNOWN = re.compile(
 )
 # The first word of a sentence is capitalised in any case.
 _SAYING = re.compile(
-    r"([^\W\d_]\w*(?: [^\W\d_]\w*)?) (?:(?:has|had|also|hat|ha|a) )?"
+    r"(?<!\w)([^\W\d_]\w*(?: [^\W\d_]\w*)?) (?:(?:has|had|also|hat|ha|a) )?"
     r"(?:said|says|told|tells|mention\w*|asked|asks|wants?|wanted|thinks?|thought|suggest\w*|agree[ds]?|explain\w*|promised"
     r"|sagte?|gesagt|meinte?|erwähn\w*|fragte?|dijo|dicho|menciona?\w*|pregunt\w*|dit|mentionn\w*|demand\w*)\b"
 )

@@ -126,7 +126,7 @@ def _long_enough(forms: Iterable[str]) -> list[str]:
 
 
 def _is_whole(form: str) -> bool:
-    letters = [character for character in re.sub(r"\([^)]*\)", "", form) if character.isalpha()]
+    letters = [character for character in re.sub(r"\([^()]*+\)", "", form) if character.isalpha()]
     if "(" in form:
         return len(letters) > MIN_LETTERS or any(map(IS_UNSPACED.match, letters))
     if letters and all(map(IS_UNSPACED.match, letters)):
