@@ -1,8 +1,11 @@
 """Backup and restore: everything comes back, from a database in use, and what is no backup is refused."""
 
+import gc
 import json
 import tarfile
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,11 +33,28 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]
 
 
 @pytest.fixture
-def data_dir(tmp_path: Path, settings: Settings) -> Path:
+def data_dir(tmp_path: Path, settings: Settings) -> Iterator[Path]:
     settings.GEMMA_DATA_DIR = tmp_path / "data"
     settings.GEMMA_DATA_DIR.mkdir()
     (settings.GEMMA_DATA_DIR / "secret_key").write_text("the secret key")
-    return Path(settings.GEMMA_DATA_DIR)
+    yield Path(settings.GEMMA_DATA_DIR)
+    close_connections_of_pools()
+
+
+def close_connections_of_pools() -> None:
+    """Close the connections of pool threads, which stay open and would read the file that a restore has replaced.
+
+    Outside of the tests no process of the service runs during a restore.
+    """
+    for pool in [each for each in gc.get_objects() if isinstance(each, ThreadPoolExecutor)]:
+        all_there = threading.Barrier(max(1, len(pool._threads)))
+
+        def close(all_there: threading.Barrier = all_there) -> None:
+            all_there.wait(30)
+            connection.close()
+
+        if pool._threads and not pool._shutdown:
+            wait([pool.submit(close) for _ in range(all_there.parties)], 60)
 
 
 def furnish() -> None:
@@ -71,6 +91,7 @@ def test_everything_comes_back(data_dir: Path, tmp_path: Path) -> None:
     User.objects.create_user("mallory")
     (data_dir / "secret_key").write_text("another")
     restore(path, replace=True)
+    close_connections_of_pools()
     assert rows() == before
     assert (data_dir / "secret_key").read_text() == "the secret key"
     assert (data_dir / "secret_key").stat().st_mode & 0o777 == 0o600

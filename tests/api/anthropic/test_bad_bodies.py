@@ -53,6 +53,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "stop": (5, [5], ["x"] * 17),
     "ignore_eos": FLAGS,
     "cache_prompt": FLAGS,
+    "recall": FLAGS,
     "reasoning_effort": (5, "extreme", []),
     "chat_template_kwargs": (5, "x", []),
     "session_id": TEXTS,

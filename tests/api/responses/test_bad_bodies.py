@@ -69,6 +69,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "stop": (5, [5], ["x"] * 17, "x" * 300),
     "ignore_eos": FLAGS,
     "cache_prompt": FLAGS,
+    "recall": FLAGS,
     "reasoning_effort": (5, "extreme", []),
     "chat_template_kwargs": (5, "x", []),
     "session_id": (5, "x" * 129, "a\0"),
