@@ -253,7 +253,7 @@ class TestCutRuns:
         wait_until(lambda: not driver.rows("id", UNFINISHED), timeout_secs=10, what="nothing is left under way")
 
     def test_what_an_operator_stopped_is_a_failure(self, driver: Driver) -> None:
-        driver.write(say("a very long answer indeed", delay_ms=300))
+        driver.write(say("a very long answer indeed", delay_ms=1500))
         process = driver.start_batch()
         driver.wait_for_rows(1, "status = 'running'")
         stop = (
