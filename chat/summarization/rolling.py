@@ -99,6 +99,9 @@ def after_answer(generation_id: uuid.UUID) -> None:
     """Start a summary if the answer made one due. Safe to call twice or concurrently."""
     pending = _due_after(generation_id)
     with transaction.atomic():
+        if pending is not None:
+            # Before the answer's row, as a turn locks them: in the other order each could wait for the other.
+            Conversation.objects.lock_unchanged(pending.conversation)
         if generations.claim_follow_up(generation_id=generation_id) and pending:
             _begin(pending)
 

@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 UNAVAILABLE_ERRORS = (OperationalError, InterfaceError)
 RETRY_SECS = 0.5
 MAX_TRIES = 5
-# A SQLite error that took longer has already waited for the lock for its whole timeout.
+# A SQLite error that took longer has already waited for the lock for its whole timeout. PostgreSQL finds a deadlock
+# after a second of waiting, and the transaction that it ended has to be run again.
 QUICK_SECS = 1.0
 FIRST_PAUSE_SECS = 0.02
 # PostgreSQL: could not serialise, deadlock, lock not available.
@@ -47,8 +48,8 @@ def retry_transaction(transaction: Callable[[], T]) -> T:
         try:
             return transaction()
         except OperationalError as error:
-            is_quick = time.monotonic() - began < QUICK_SECS
-            if not (is_quick and was_rolled_back(error)) or connection.in_atomic_block:
+            has_waited = connection.vendor == "sqlite" and time.monotonic() - began >= QUICK_SECS
+            if has_waited or not was_rolled_back(error) or connection.in_atomic_block:
                 raise
             log.info("transaction rolled back, trying again n_tries=%d error=%s", n_tries, error)
         time.sleep(FIRST_PAUSE_SECS * 2**n_tries)

@@ -75,6 +75,12 @@ def test_a_transaction_that_lost_is_run_again(state: str) -> None:
     assert database.retry_transaction(answering([failed_with(Refused(state)), True]))
 
 
+def test_a_deadlock_that_postgresql_found_late_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "QUICK_SECS", 0.0)
+    monkeypatch.setattr(database.connection, "vendor", "postgresql")
+    assert database.retry_transaction(answering([failed_with(Refused("40P01")), True]))
+
+
 def test_a_lock_that_was_not_waited_for_is_tried_again(tmp_path: Path) -> None:
     assert database.retry_transaction(answering([locked(tmp_path), True]))
 
