@@ -5,6 +5,8 @@ passages of others are made for the one search.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -28,6 +30,9 @@ class IndexedPart(NamedTuple):
     context_terms: str
     embedding: bytes = b""
     encoding: str = ""
+
+
+_made: ContextVar[dict[tuple[Role, str, str], list[IndexedPart]] | None] = ContextVar("parts made", default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +100,25 @@ def context_of(role: Role, text: str, start: int, before: str) -> str:
     return before[-MAX_CONTEXT_CHARS:] if is_reply else ""
 
 
-def _parts_of(role: Role, text: str, before: str) -> Iterator[IndexedPart]:
-    for start, end in spans(text):
-        context = context_of(role, text, start, before)
-        yield IndexedPart(start, end, index_form(text[start:end]), index_form(context))
+@contextmanager
+def parts_made_once() -> Iterator[None]:
+    """Within the block the parts of a message are made once: a turn searches them, and stores them too."""
+    token = _made.set({})
+    try:
+        yield
+    finally:
+        _made.reset(token)
+
+
+def _parts_of(role: Role, text: str, before: str) -> list[IndexedPart]:
+    made, key = _made.get(), (role, text, before)
+    if made is not None and key in made:
+        return made[key]
+    contexts = [(start, end, context_of(role, text, start, before)) for start, end in spans(text)]
+    parts = [IndexedPart(start, end, index_form(text[start:end]), index_form(said)) for start, end, said in contexts]
+    if made is not None:
+        made[key] = parts
+    return parts
 
 
 def _stored(conversation: Conversation, n_messages: int) -> dict[int, list[IndexedPart]]:

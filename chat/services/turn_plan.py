@@ -11,6 +11,7 @@ from chat.models import MessagePassage
 from chat.prompting.builder import BuiltPrompt, PromptBuilder
 from chat.prompting.recalled import Recaller
 from chat.rag.sources import source_from_context
+from chat.recall.passages import parts_made_once
 from chat.schemas.requests import RESPONSE
 from chat.services.turn_context import TurnContext
 from chat.services.turn_preparation import Preparation
@@ -46,11 +47,12 @@ class TurnPlan:
 
 def plan_turn(context: TurnContext) -> TurnPlan:
     """Raises ContextOverflow. To be called outside of a transaction: rendering takes long, and would block writers."""
-    prompt, preparation = _plan(context)
     passages: list[MessagePassage] = []
-    # Before their turns leave the prompt, so that the vectors are there when they do.
-    if context.new_messages and context.conversation and context.recalls and prompt.may_need_summary:
-        passages = passages_to_store(context.fork, context.conversation, [*context.stored, *context.new_messages])
+    with parts_made_once():
+        prompt, preparation = _plan(context)
+        # Before their turns leave the prompt, so that the vectors are there when they do.
+        if context.new_messages and context.conversation and context.recalls and prompt.may_need_summary:
+            passages = passages_to_store(context.fork, context.conversation, [*context.stored, *context.new_messages])
     return TurnPlan(context=context, prompt=prompt, preparation=preparation, passages=passages)
 
 
