@@ -22,7 +22,7 @@ from rest_framework_simplejwt.tokens import AccessToken, RefreshToken, Token
 
 from chat.access.token_keys import TokenKeys, token_keys
 from chat.errors import Unauthorized
-from chat.schemas.token_bodies import TokenPair
+from chat.schemas.accounts.token_bodies import TokenPair
 
 Kind = TypeVar("Kind", bound=Token)
 

@@ -11,8 +11,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from chat.admin.actions import counted, show_refusal
 from chat.errors import ChatError
-from chat.services.user_export import export_user
-from chat.services.users import belongings_of, delete_user
+from chat.services.accounts.user_export import export_user
+from chat.services.accounts.users import belongings_of, delete_user
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User

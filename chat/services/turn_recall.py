@@ -10,7 +10,7 @@ from chat.prompting.recalled import Recall, Recaller
 from chat.recall.passages import copied_passages, new_passages, said_passages
 from chat.recall.search import search
 from chat.services.forking import Fork
-from chat.services.query_rewriting import earlier_questions, rewrite_query
+from chat.services.questions.query_rewriting import earlier_questions, rewrite_query
 
 
 def recaller_of(

@@ -13,7 +13,7 @@ from chat.prompting.message_groups import DialogueMessage
 from chat.rag.query import RetrievalQuery, RetrievalResult, SourceFilters
 from chat.rag.retrieval import retriever
 from chat.rag.sources import Source
-from chat.services.query_rewriting import earlier_questions, rewrite_query
+from chat.services.questions.query_rewriting import earlier_questions, rewrite_query
 
 MAX_QUERY_CHARS = 2_000
 # A beginning is enough to recognise a passage that was not shown; those shown are recorded whole, as sources.

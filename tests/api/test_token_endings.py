@@ -16,7 +16,7 @@ from chat.access import tokens
 from chat.access.token_keys import key_id
 from chat.access.tokens import FamilyToken, OwnAccessToken
 from chat.errors import Unauthorized
-from chat.schemas.token_bodies import TokenPair
+from chat.schemas.accounts.token_bodies import TokenPair
 from tests.api.calling import Api
 from tests.api.people import bearer, forged, make_user
 

@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 
 from chat.rag.models import ImportedFile, Note, Passage, Segment, Transcript
-from chat.services.users import delete_user
+from chat.services.accounts.users import delete_user
 from tests.rag.test_import_memories import imports
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("words_as_vectors")]

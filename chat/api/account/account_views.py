@@ -9,10 +9,10 @@ from chat.access import login_limit
 from chat.api.account.users import user_of
 from chat.api.drf import JsonApi
 from chat.errors import Forbidden
-from chat.schemas.account_bodies import AccountDeletionBody
+from chat.schemas.accounts.account_bodies import AccountDeletionBody
 from chat.schemas.decoding import decode
-from chat.services.user_export import export_user
-from chat.services.users import delete_user
+from chat.services.accounts.user_export import export_user
+from chat.services.accounts.users import delete_user
 from compat.drf_requests import django_request
 
 

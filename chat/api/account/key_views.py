@@ -13,8 +13,8 @@ from chat.api.drf import JsonApi
 from chat.api.pagination import page
 from chat.errors import NotFound
 from chat.models import ApiKey
+from chat.schemas.accounts.key_bodies import KeyBody, key_answer, new_key_answer
 from chat.schemas.decoding import decode
-from chat.schemas.key_bodies import KeyBody, key_answer, new_key_answer
 
 MAX_ID_DIGITS = 18
 

@@ -10,8 +10,8 @@ from rest_framework.response import Response
 from chat.access import login_limit, tokens
 from chat.api.drf import JsonApi
 from chat.errors import Unauthorized
+from chat.schemas.accounts.token_bodies import LoginBody, LogoutBody, RefreshBody, TokenPair
 from chat.schemas.decoding import decode
-from chat.schemas.token_bodies import LoginBody, LogoutBody, RefreshBody, TokenPair
 from compat.drf_requests import django_request
 
 

@@ -12,7 +12,7 @@ from chat.access.callers import Caller
 from chat.api.drf import JsonApi
 from chat.error_translation import translated
 from chat.models import Conversation
-from chat.schemas.usage_answers import CallerUsageAnswer, LimitsAnswer, UsageDay, UsageNow
+from chat.schemas.accounts.usage_answers import CallerUsageAnswer, LimitsAnswer, UsageDay, UsageNow
 from inference.models import DailyUsage, Generation
 from inference.queue.usage import minute_of, tokens_of_today
 

@@ -1,10 +1,10 @@
 """Operations of a user's account: tokens, API keys, usage, export and deletion."""
 
 from chat.api.openapi.operation import PAGE, STORE_ERRORS, Operation
-from chat.schemas.account_bodies import AccountDeletionBody, AccountExport
-from chat.schemas.key_bodies import KeyAnswer, KeyBody, NewKeyAnswer
-from chat.schemas.token_bodies import LoginBody, LogoutBody, RefreshBody, TokenPair
-from chat.schemas.usage_answers import CallerUsageAnswer
+from chat.schemas.accounts.account_bodies import AccountDeletionBody, AccountExport
+from chat.schemas.accounts.key_bodies import KeyAnswer, KeyBody, NewKeyAnswer
+from chat.schemas.accounts.token_bodies import LoginBody, LogoutBody, RefreshBody, TokenPair
+from chat.schemas.accounts.usage_answers import CallerUsageAnswer
 
 ACCOUNT_OPERATIONS = (
     Operation(

@@ -11,7 +11,7 @@ from chat.errors import ChatError
 from chat.local_time import moment_text
 from chat.management.options import caller_of
 from chat.models import ApiKey
-from chat.schemas.key_bodies import MAX_LIFETIME_DAYS
+from chat.schemas.accounts.key_bodies import MAX_LIFETIME_DAYS
 
 
 class Command(BaseCommand):

@@ -10,8 +10,8 @@ from django.core.management.base import BaseCommand, CommandError
 
 from chat.errors import ChatError
 from chat.management.options import caller_of
-from chat.services.user_export import export_user
-from chat.services.users import belongings_of, delete_user
+from chat.services.accounts.user_export import export_user
+from chat.services.accounts.users import belongings_of, delete_user
 
 
 class Command(BaseCommand):

@@ -20,7 +20,7 @@ from chat.api.middleware.json_errors import largest_body, server_error_body
 from chat.rag.retrieval import local
 from chat.rag.vectors import backfill
 from chat.recall import vectors as message_vectors
-from chat.services import retention
+from chat.services.accounts import retention
 from chat.streaming import events
 from gemma_project.asgi import application
 from gemma_project.startup import NotReady, check_callers, migrate, prepare_model, wait_for_migrations

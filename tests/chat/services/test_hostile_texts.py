@@ -13,7 +13,7 @@ from chat.rag.search.query_understanding import understand_query
 from chat.rag.search.terms import content_words, names_in
 from chat.rag.sources import DOCUMENT, Source
 from chat.services.history_matching import cumulative_digests
-from chat.services.query_rewriting import earlier_questions, rewrite_query
+from chat.services.questions.query_rewriting import earlier_questions, rewrite_query
 from chat.services.turn_context import title_of
 from inference.engine.text.citation_filter import citation_labels
 from tests.growth import grows_linearly

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from chat.models import Role
 from chat.prompting.message_groups import DialogueMessage
 from chat.rag.sources import SEGMENT, Source
-from chat.services.query_rewriting import EarlierQuestion, earlier_questions, rewrite_query
+from chat.services.questions.query_rewriting import EarlierQuestion, earlier_questions, rewrite_query
 
 SARAH = EarlierQuestion(
     question="What did Sarah say about the deadline?", cited=("Sarah",), all_speakers=("Tom", "Sarah")

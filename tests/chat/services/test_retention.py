@@ -8,7 +8,8 @@ from pytest_django import Settings
 
 from chat.access.callers import Caller
 from chat.models import Conversation
-from chat.services import conversations, retention
+from chat.services import conversations
+from chat.services.accounts import retention
 from chat.services.conversations import create_conversation, update_conversation
 from inference.models import Generation, PurgeRequest, Status
 

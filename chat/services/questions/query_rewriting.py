@@ -12,7 +12,7 @@ from itertools import pairwise
 from chat.models import Role
 from chat.prompting.message_groups import DialogueMessage
 from chat.rag.retrieval.citations import cited_labels
-from chat.services.referring_words import CONNECTIVES, EMPTY, MANY, PERSONS, THINGS, TIMES
+from chat.services.questions.referring_words import CONNECTIVES, EMPTY, MANY, PERSONS, THINGS, TIMES
 
 # A longer message names its topic itself.
 MAX_QUESTION_CHARS = 200

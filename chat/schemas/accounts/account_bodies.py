@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from chat.schemas.token_bodies import Secret
+from chat.schemas.accounts.token_bodies import Secret
 
 
 class AccountDeletionBody(msgspec.Struct, frozen=True, kw_only=True):

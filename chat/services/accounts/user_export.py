@@ -10,7 +10,7 @@ from django.db.models import Model
 from chat.access.callers import Caller
 from chat.models import ApiKey, Conversation
 from chat.rag.models import Note, Transcript
-from chat.schemas.key_bodies import key_answer
+from chat.schemas.accounts.key_bodies import key_answer
 from chat.schemas.memories.answers import note_answer, transcript_answer
 from chat.services.conversations import export_conversation
 from inference.models import DailyUsage
