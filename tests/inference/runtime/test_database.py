@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, connection
 
 from inference.runtime import database
 
@@ -77,7 +77,7 @@ def test_a_transaction_that_lost_is_run_again(state: str) -> None:
 
 def test_a_deadlock_that_postgresql_found_late_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "QUICK_SECS", 0.0)
-    monkeypatch.setattr(database.connection, "vendor", "postgresql")
+    monkeypatch.setattr(connection, "vendor", "postgresql")
     assert database.retry_transaction(answering([failed_with(Refused("40P01")), True]))
 
 
