@@ -1,13 +1,30 @@
-"""Calls of tools in a stored conversation, which later outputs belong to."""
+"""What responses have kept of the items that their messages were, and the calls of tools that later outputs are for."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from chat.models import Message, Role
 from chat.schemas.decoding import invalid_field
 from chat.schemas.openai.tool_answers import call_id
-from chat.services.responses.input_items import item_facts
+from chat.schemas.requests import RESPONSE
 from chat.tool_calling.call_parser import parse_answer
 from chat.tool_calling.call_text import CALL_START
+from inference.models import Generation
+
+Facts = dict[str, Any]
+
+
+def item_facts(messages: Sequence[Message], generation: Generation | None = None) -> list[Facts]:
+    """Return for each message what the response that brought it has kept of its item; ``generation`` is the answer
+    after them."""
+    facts: list[Facts] = [{} for _ in messages]
+    answers = [(index, message.generation) for index, message in enumerate(messages) if message.generation]
+    for end, answer in [*answers, *([(len(messages), generation)] if generation else [])]:
+        sent = answer.details.get(RESPONSE, {}).get("items", [])
+        # The items of a call end where its answer begins; of a history that was known, only the last are new.
+        for distance, fact in enumerate(reversed(sent[-end:] if end else []), start=1):
+            facts[end - distance] = fact or facts[end - distance]
+    return facts
 
 
 def check_outputs(outputs: Sequence[tuple[str, str]], messages: Sequence[Message]) -> None:

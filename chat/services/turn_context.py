@@ -14,7 +14,7 @@ from chat.prompting.message_groups import DialogueMessage, dialogue_of
 from chat.prompting.system_prompt import with_instructions
 from chat.services.forking import Fork, fork_conversation
 from chat.services.history_matching import cumulative_digests, match_history
-from chat.services.responses.calls import check_outputs
+from chat.services.item_facts import check_outputs
 from chat.services.validation import ValidatedRequest
 from chat.summarization.rolling import history_summary, history_summary_of
 

@@ -1,9 +1,8 @@
 """The input of a response as items: the messages that its answer follows, and instructions that came as items."""
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from chat.error_translation import translated
 from chat.errors import NotFound
@@ -24,11 +23,10 @@ from chat.schemas.responses.answers import (
 )
 from chat.schemas.responses.identifiers import CALL_PREFIX, OUTPUT_PREFIX, message_item_id, output_item_id
 from chat.schemas.responses.rendering import may_call
+from chat.services.item_facts import Facts, item_facts
 from chat.tool_calling.call_parser import parse_answer
 from chat.tool_calling.call_text import RESULT_START, results_text
 from inference.models import Generation, Status
-
-Facts = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,19 +73,6 @@ def _items(generation: Generation) -> list[AnyItem]:
     # The instructions that the first call had as items; one item, since they are one text.
     content = [InputText(text=conversation.system_prompt)]
     return [InputMessageItem(id=message_item_id(conversation.pk), role=roles[0], content=content), *items]
-
-
-def item_facts(messages: Sequence[Message], generation: Generation | None = None) -> list[Facts]:
-    """Return for each message what the response that brought it has kept of its item; ``generation`` is the answer
-    after them."""
-    facts: list[Facts] = [{} for _ in messages]
-    answers = [(index, message.generation) for index, message in enumerate(messages) if message.generation]
-    for end, answer in [*answers, *([(len(messages), generation)] if generation else [])]:
-        sent = answer.details.get(RESPONSE, {}).get("items", [])
-        # The items of a call end where its answer begins; of a history that was known, only the last are new.
-        for distance, fact in enumerate(reversed(sent[-end:] if end else []), start=1):
-            facts[end - distance] = fact or facts[end - distance]
-    return facts
 
 
 def _items_of(message: Message, fact: Facts) -> Iterator[AnyItem]:
