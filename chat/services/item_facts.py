@@ -1,4 +1,4 @@
-"""What responses have kept of the items that their messages were, and the calls of tools that later outputs are for."""
+"""Items that stored messages were sent as, and the calls of tools that later outputs are for."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -28,7 +28,7 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an archive holds; ``digests``: SHA-256 by name of member."""
+    """Contents of an archive; ``digests``: SHA-256 by name of member."""
 
     format: int
     version: str

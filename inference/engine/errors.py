@@ -43,7 +43,7 @@ class AccountingError(EngineError):
 
 
 class SequenceError(EngineError):
-    """One sequence cannot go on; the others are not affected."""
+    """A sequence that cannot go on; the others are not affected."""
 
     @property
     def user_message(self) -> str:

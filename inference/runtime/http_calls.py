@@ -57,7 +57,7 @@ async def call_async(
     headers: dict[str, str] | None = None,
     max_bytes: int = MAX_ANSWER_BYTES,
 ) -> httpx.Response:
-    """As ``call``, without a deadline: the caller has ``asyncio.timeout``."""
+    """Call without a deadline: the caller has ``asyncio.timeout``."""
     async with client.stream(method, url, json=body, headers={**(headers or {}), **IDENTITY}) as response:
         _require_identity(response)
         content = bytearray()

@@ -55,7 +55,7 @@ class RunnerExit:
 
     @property
     def has_left(self) -> bool:
-        """Whether its deadline had passed, which is no fault of a sequence or of the device."""
+        """Return whether it ended because its deadline had passed: no fault of a sequence or of the device."""
         return self.returncode == DEADLINE_STATUS
 
 

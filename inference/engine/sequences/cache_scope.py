@@ -1,4 +1,4 @@
-"""Which KV states a sequence may reuse: all of its own caller's, and of others the installation's own text alone.
+"""KV states that a sequence may reuse: all of its own caller's, and of others the installation's own text alone.
 
 A state that a caller could probe would tell, by ``cached_tokens`` and by time, how another caller's text begins.
 """
