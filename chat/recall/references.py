@@ -51,8 +51,8 @@ COUNTS = {"half": 0.5, "halbe": 0.5, "halben": 0.5, "media": 0.5, "medio": 0.5} 
 _COUNT = rf"(?P<count>\d{{1,3}}|{'|'.join(COUNTS)})(?: an?)?"
 _UNIT = r"(?P<unit>min|hour|stund|hora|day|tag|día)\w*"
 AGO = [
-    re.compile(rf"\b{_COUNT} {_UNIT} ago\b", re.IGNORECASE),
-    re.compile(rf"\b(?:vor|hace) (?:etwa |ungefähr |unos |unas )?{_COUNT} {_UNIT}", re.IGNORECASE),
+    re.compile(rf"\b{_COUNT} {_UNIT} ago\b"),
+    re.compile(rf"\b(?:vor|hace) (?:etwa |ungefähr |unos |unas )?{_COUNT} {_UNIT}"),
 ]
 # Words about the conversation itself, which name no subject.
 ABOUT_MESSAGES = frozenset(
@@ -90,10 +90,11 @@ def references_in(question: str, now: datetime) -> References:
 
 
 def _span_in(question: str, now: datetime) -> tuple[datetime, datetime] | None:
-    match = next(filter(None, (pattern.search(question) for pattern in AGO)), None)
+    # Lower case before the match: without regard to case "s" matches "ſ", too, whose word is in no table.
+    match = next(filter(None, (pattern.search(question.lower()) for pattern in AGO)), None)
     if match is None:
         return None
-    count = match["count"].lower()
-    secs = UNIT_SECS[match["unit"].lower()] * COUNTS.get(count, float(count) if count.isdigit() else 1.0)
+    count = match["count"]
+    secs = UNIT_SECS[match["unit"]] * COUNTS.get(count, float(count) if count.isdigit() else 1.0)
     # "An hour ago" is said of half an hour and of an hour and a half.
     return now - timedelta(seconds=1.5 * secs), now - timedelta(seconds=0.5 * secs)

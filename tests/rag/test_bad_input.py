@@ -41,6 +41,11 @@ pytestmark = [
         "on 99 February 2026 and 2026-13-45",
         "before 0001-01-01",
         "9999-12-31",
+        # Letters that are "s" and "i" without regard to case.
+        "the budget of 3 \u017feptember 2026",
+        "\u017fince 2026-03-01",
+        "s\u0130nce yesterday, unt\u0130l june",
+        "on \u017funday, 3 year\u017f ago, thi\u017f week",
     ],
 )
 def test_any_question_is_answered(query: str) -> None:

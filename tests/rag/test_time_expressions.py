@@ -47,6 +47,10 @@ TODAY = date(2026, 3, 11)
         ("from 2026-03-01 to 2026-03-05", "2026-03-01", "2026-03-05"),
         ("after 2026-03-01", "2026-03-01", None),
         ("before 2026-03-01", None, "2026-02-28"),
+        ("\u017fince 2026-03-01", "2026-03-01", None),
+        ("on 3 \u017feptember 2025", "2025-09-03", "2025-09-03"),
+        ("last \u017faturday", "2026-03-07", "2026-03-07"),
+        ("thi\u017f week", "2026-03-09", "2026-03-15"),
     ],
 )
 def test_a_time_that_is_named(text: str, start: str | None, end: str | None) -> None:

@@ -53,6 +53,7 @@ DAY_AND_MONTH = re.compile(
     re.IGNORECASE,
 )
 
+# Words of a match are looked up in their bare form: without regard to case "s" and "i" match "ſ" and "İ", too.
 Reading = Callable[[re.Match[str], date], DateSpan]
 
 
@@ -79,7 +80,7 @@ def time_in(text: str, today: date) -> NamedTime | None:
                 return NamedTime(span, match[0])
             before = text[: match.start()]
             if opener := OPENER.search(before):
-                return NamedTime(span.opened(OPENINGS[opener[1].lower()]), f"{opener[0]}{match[0]}")
+                return NamedTime(span.opened(OPENINGS[bare(opener[1])]), f"{opener[0]}{match[0]}")
             # A date in digits stands in questions of every language.
             opening = times_of_languages.opening(bare(before), bare(text[match.end() :]))
             return NamedTime(span.opened(opening.end), f"{opening.before}{match[0]}{opening.after}")
@@ -114,27 +115,27 @@ def _named_month(match: re.Match[str], today: date) -> DateSpan:
 
 
 def _month_number(name: str) -> int:
-    return next(number for number, month in enumerate(MONTHS, start=1) if month.startswith(name.lower()[:3]))
+    return next(number for number, month in enumerate(MONTHS, start=1) if month.startswith(bare(name)[:3]))
 
 
 def _weekday(match: re.Match[str], today: date) -> DateSpan:
-    return latest_weekday(today, WEEKDAYS.index(match["weekday"].lower()))
+    return latest_weekday(today, WEEKDAYS.index(bare(match["weekday"])))
 
 
 def _count(word: str) -> int:
-    return int(word) if word.isdigit() else COUNTS.get(word.lower(), 2 if word.lower() == "couple of" else 3)
+    return int(word) if word.isdigit() else COUNTS.get(bare(word), 2 if bare(word) == "couple of" else 3)
 
 
 def _ago(match: re.Match[str], today: date) -> DateSpan:
-    return units_ago(today, _count(match["n"]), match["unit"].lower())
+    return units_ago(today, _count(match["n"]), bare(match["unit"]))
 
 
 def _past(match: re.Match[str], today: date) -> DateSpan:
-    return last_units(today, _count(match["n"]), match["unit"].lower())
+    return last_units(today, _count(match["n"]), bare(match["unit"]))
 
 
 def _unit(match: re.Match[str], today: date) -> DateSpan:
-    return units_ago(today, 0 if match["which"].lower() == "this" else 1, match["unit"].lower())
+    return units_ago(today, 0 if bare(match["which"]) == "this" else 1, bare(match["unit"]))
 
 
 def _pattern(text: str) -> re.Pattern[str]:

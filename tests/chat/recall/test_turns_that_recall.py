@@ -73,6 +73,16 @@ def test_the_api_says_what_was_recalled_and_why() -> None:
     assert history["recalled"][0].keys() == {"position", "role", "said_at", "score", "similarity", "words"}
 
 
+def test_letters_that_are_alike_without_regard_to_case_name_no_time() -> None:
+    turn = told()
+    for when in ("5 m\u0130n ago", "vor 5 \u017ftunden", "hace 5 m\u0130nutos"):
+        question = f"{QUESTION} I said it {when}."
+        following = asked(turn, question)
+        assert question in text_of(following)
+        assert FACT in text_of(following)
+        finish(following, "Osei.")
+
+
 def test_the_next_prompt_begins_with_all_before_the_recalled_question() -> None:
     following = asked(told())
     ids = prompt_of(following)
