@@ -34,6 +34,32 @@ def test_markdown_is_shown_and_markup_is_not(page: ChatPage) -> None:
     assert "javascript:" not in html
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        '<div class="toasts">x</div>',
+        '<div class="code"><div class="toasts">x</div></div>',
+        '<div class="table toasts">x</div>',
+        '<pre><code class="toasts">x</code></pre>',
+        '<pre class="toasts"><code>x</code></pre>',
+        '<div class="code"><pre><code><b class="toasts">x</b></code></pre></div>',
+    ],
+)
+def test_a_text_cannot_use_the_classes_of_the_page(page: ChatPage, forged: str) -> None:
+    page.ask(f"[[say: {forged}]]")
+    assert page.answer().splitlines()[-1] == "x"
+    assert page.all(".answer .markdown .toasts") == []
+
+
+def test_a_text_requests_nothing(page: ChatPage) -> None:
+    """The fixture looks at the requests, and at the violations of the policy, which an attempt would be."""
+    table = '<table background="//elsewhere.example/a"><tr><td background="//elsewhere.example/b">x</td></tr></table>'
+    page.ask(f'[[say: {table}<input type="image" src="//elsewhere.example/c">]]')
+    assert "x" in page.answer()
+    html = page.one(".answer .markdown").get_attribute("innerHTML") or ""
+    assert "elsewhere" not in html
+
+
 def test_a_question_is_text(page: ChatPage) -> None:
     page.ask("<b>x</b> **y** &amp;")
     assert page.questions() == ["<b>x</b> **y** &amp;"]

@@ -10,7 +10,7 @@ const CLEAN = {
   RETURN_DOM_FRAGMENT: true,
   // An image would be a request to a host that the model names.
   FORBID_TAGS: ["style", "form", "button", "textarea", "select", "img", "picture", "source", "audio", "video", "svg", "math", "dialog"],
-  FORBID_ATTR: ["style", "id", "name", "srcset"],
+  FORBID_ATTR: ["style", "id", "name", "srcset", "src", "background", "for", "popover", "popovertarget"],
   ALLOW_DATA_ATTR: false,
 };
 marked.use({ gfm: true, breaks: true });
@@ -47,6 +47,8 @@ export class MarkdownView {
     const list = Object.assign([token], { links });
     const element = h("div.block", { dir: "auto" });
     element.append(DOMPurify.sanitize(marked.parser(list), CLEAN));
+    // Before the page adds its own classes: a text must not use them to place itself over the page.
+    for (const classed of element.querySelectorAll("[class]:not(pre > code)")) classed.removeAttribute("class");
     for (const link of element.querySelectorAll("a[href]")) {
       link.target = "_blank";
       link.rel = "noopener noreferrer nofollow";
@@ -54,8 +56,6 @@ export class MarkdownView {
     for (const box of element.querySelectorAll("input")) box.disabled = true;
     for (const table of element.querySelectorAll("table")) frame(table, h("div.table", { tabindex: "0", role: "region", "aria-label": t("table") }));
     for (const code of element.querySelectorAll("pre > code")) frameCode(code);
-    // The classes of the page are not for texts to use.
-    for (const classed of element.querySelectorAll(":scope [class]:not(.code, .code *, .table)")) classed.removeAttribute("class");
     if (this.labels.size) this.linkCitations(element);
     return element;
   }
