@@ -134,3 +134,14 @@ def test_the_examples_use_figures_that_exist(monkeypatch: pytest.MonkeyPatch) ->
     used = {name for expression in expressions for name in re.findall(r"gemma_\w+", expression)}
     assert len(expressions) > 10
     assert used - names == set()
+
+
+def test_joined_figures_of_an_alert_have_the_same_labels() -> None:
+    """`and` joins series whose labels are equal: a sum without `by` has none, and would be joined with nothing."""
+    groups = yaml.safe_load((MONITORING / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    joined = [rule["expr"].split(" and ") for group in groups for rule in group["rules"] if " and " in rule["expr"]]
+    assert joined
+    for sides in joined:
+        labels = [re.match(r"sum by \(([^)]+)\)", side) for side in sides]
+        assert len({found and found.group(1) for found in labels}) == 1
+        assert None not in labels
