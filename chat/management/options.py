@@ -1,4 +1,4 @@
-"""Options shared by `ask` and `batch_prompts`, and their translation to the body of a chat request.
+"""Options shared by `ask` and `batch_prompts`, their translation to the body of a chat request, and users by name.
 
 Knows no ranges; the request's validation checks them.
 """
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.management.base import CommandError
 
 from chat.access.callers import Caller
@@ -62,14 +63,19 @@ def system_prompt(options: dict[str, Any]) -> str | None:
         raise CommandError(f"--system-file {path}: {error}") from error
 
 
+def user_named(name: str) -> AbstractBaseUser:
+    """Return the user with this name. Raises CommandError for an unknown one."""
+    users = get_user_model()._default_manager
+    user = users.filter(**{get_user_model().USERNAME_FIELD: name}).first()
+    if user is None:
+        raise CommandError(f"there is no user {name!r}")
+    return user
+
+
 def caller_of(options: dict[str, Any]) -> Caller:
     """Return the user, owner key or local identity of the options. Raises CommandError for an unknown user."""
     if name := options.get("user"):
-        users = get_user_model()._default_manager
-        user = users.filter(**{get_user_model().USERNAME_FIELD: name}).first()
-        if user is None:
-            raise CommandError(f"there is no user {name!r}")
-        return Caller.of_user(user)
+        return Caller.of_user(user_named(name))
     if key := options.get("owner"):
         try:
             return Caller(key)

@@ -9,7 +9,7 @@ from chat.access.api_keys import DEFAULT_DAYS, DEFAULT_SCOPES, issue_key, revoke
 from chat.enums import KeyScope
 from chat.errors import ChatError
 from chat.local_time import moment_text
-from chat.management.options import caller_of
+from chat.management.options import user_named
 from chat.models import ApiKey
 from chat.schemas.accounts.key_bodies import MAX_LIFETIME_DAYS
 
@@ -50,9 +50,7 @@ class Command(BaseCommand):
         if not 1 <= options["days"] <= MAX_LIFETIME_DAYS or not 1 <= len(options["name"]) <= 100:
             raise CommandError(f"--days must be 1 to {MAX_LIFETIME_DAYS}, --name 1 to 100 characters long")
         scopes = [KeyScope(value) for value in options["scope"] or DEFAULT_SCOPES]
-        user = caller_of(options).user
-        if user is None:
-            raise CommandError("the name of the user is empty")
+        user = user_named(options["user"])
         try:
             issued = issue_key(user, name=options["name"], scopes=scopes, lifetime_days=options["days"])
         except ChatError as error:
@@ -62,8 +60,7 @@ class Command(BaseCommand):
 
     def list_keys(self, options: dict[str, Any]) -> None:
         rows = ApiKey.objects.select_related("user")
-        user = caller_of(options).user
-        for row in rows if user is None else rows.filter(user_id=user.pk):
+        for row in rows if options["user"] is None else rows.filter(user_id=user_named(options["user"]).pk):
             scopes = ",".join(sorted(row.permissions))
             ends = moment_text(row.expires_at)
             self.stdout.write(f"{row.prefix}  {row.state:<8} {row.user}  {scopes}  until {ends}  {row.name}")

@@ -9,7 +9,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.management.base import BaseCommand, CommandError
 
 from chat.errors import ChatError
-from chat.management.options import caller_of
+from chat.management.options import user_named
 from chat.services.accounts.user_export import export_user
 from chat.services.accounts.users import belongings_of, delete_user
 
@@ -30,9 +30,7 @@ class Command(BaseCommand):
         delete.add_argument("--yes", action="store_true", help="do not ask")
 
     def handle(self, *args: object, action: str, user: str, **options: Any) -> None:  # noqa: ANN401  argparse's values
-        owner = caller_of({"user": user}).user
-        if owner is None:
-            raise CommandError("the name of the user is empty")
+        owner = user_named(user)
         if action == "export":
             self.export(owner, options["file"])
         else:
