@@ -149,16 +149,25 @@ def anonymous(address: str | None, headers: Mapping[str, str], http_version: str
 def _with_any_key(request: HttpRequest) -> Credentials | None:
     """Return the credentials of a caller who may send a key that is none of ours where no credentials are needed."""
     headers = {name.lower(): value for name, value in request.headers.items()}
-    # Anthropic's clients send their key so.
-    if "x-api-key" in headers:
-        headers.setdefault("authorization", f"Bearer {headers['x-api-key']}")
-    scheme, _, key = headers.get("authorization", "").strip().partition(" ")
-    is_ours = _JWT.fullmatch(key.strip()) or key.strip().startswith(API_KEY_PREFIX)
-    is_foreign = scheme.lower() == "bearer" and not is_ours and "x-service-token" not in headers
+    # Anthropic's clients send their key so; some send a placeholder as bearer beside it.
+    api_key = headers.get("x-api-key")
+    if api_key is not None and ("authorization" not in headers or (_is_ours(api_key) and _is_foreign_bearer(headers))):
+        headers["authorization"] = f"Bearer {api_key}"
+    is_foreign = _is_foreign_bearer(headers) and "x-service-token" not in headers
     address, version = request.META.get("REMOTE_ADDR"), http_version_of(request)
     if is_foreign and not settings.JWT_ONLY and is_anonymous_network(address, request.headers, version):
         return None
     return from_headers(headers)
+
+
+def _is_foreign_bearer(headers: Mapping[str, str]) -> bool:
+    scheme, _, key = headers.get("authorization", "").strip().partition(" ")
+    return scheme.lower() == "bearer" and not _is_ours(key)
+
+
+def _is_ours(key: str) -> bool:
+    """Return whether a key has the form of our tokens or API keys, valid or not."""
+    return _JWT.fullmatch(key.strip()) is not None or key.strip().startswith(API_KEY_PREFIX)
 
 
 def _no_view(request: HttpRequest) -> HttpResponse:

@@ -39,9 +39,11 @@ class OwnAccessToken(AccessToken):
 
     @property
     def family(self) -> str | None:
-        """The login that it comes from; None for tokens of earlier versions."""
+        """The login that it comes from; None for tokens of earlier versions. Raises TokenError."""
         family = self.payload.get(FAMILY_CLAIM)
-        return family if isinstance(family, str) else None
+        if FAMILY_CLAIM in self.payload and not isinstance(family, str):
+            raise TokenError("the family is not a text")
+        return family
 
 
 class FamilyToken(RefreshToken):
@@ -123,9 +125,11 @@ def check_access(token: OwnAccessToken) -> AbstractBaseUser:
     """Return the user of a token that was verified before, whatever its age. Raises Unauthorized when it was ended."""
     try:
         user = JWTAuthentication().get_user(token)
+        family = token.family
+        has_ended = family is not None and not _family(family).filter(blacklistedtoken__isnull=True).exists()
     except _REFUSALS as error:
         raise Unauthorized("the access token is not valid", code="invalid_token") from error
-    if token.family is not None and not _family(token.family).filter(blacklistedtoken__isnull=True).exists():
+    if has_ended:
         raise Unauthorized("the login of this access token has ended", code="invalid_token")
     return user
 

@@ -115,6 +115,11 @@ def printable(text: str) -> str:
     return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def printable_line(text: str) -> str:
+    """Return the text without line breaks and marks that reorder it."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
 def status_text(status: dict[str, Any]) -> str:
     """Return a status such as ``reading the prompt, 40 %``."""
     state = str(status.get("state", ""))

@@ -77,6 +77,7 @@ def test_a_session_makes_and_revokes_keys_with_its_csrf_token(ann: User) -> None
         ({"name": ""}, "name"),
         ({"name": "x" * 101}, "name"),
         ({"name": "a\0b"}, "name"),
+        ({"name": "\ud800"}, "name"),
         ({"name": "x", "scopes": []}, "scopes"),
         ({"name": "x", "scopes": ["admin"]}, "scopes[0]"),
         ({"name": "x", "scopes": "chat"}, "scopes"),
@@ -84,6 +85,7 @@ def test_a_session_makes_and_revokes_keys_with_its_csrf_token(ann: User) -> None
         ({"name": "x", "expires_in_days": 0}, "expires_in_days"),
         ({"name": "x", "expires_in_days": 10**9}, "expires_in_days"),
         ({"name": "x", "expires_in_days": "30"}, "expires_in_days"),
+        ({"name": "x", "expires_in_days": True}, "expires_in_days"),
     ],
 )
 def test_bad_bodies_make_nothing(ann: User, body: dict[str, Any], field: str) -> None:
@@ -161,6 +163,15 @@ class TestEndings:
                 call_command("api_keys", *wrong)
 
 
+@pytest.mark.parametrize("name", ["x\ngemma-forged1  active", "\x1b[2J\x1b]0;title\x07", "a\u2028b\u202ec"])
+def test_a_name_neither_begins_a_line_nor_controls_the_terminal_that_lists_it(ann: User, name: str) -> None:
+    assert Api().post(KEYS, {"name": name}, bearer(access_token(ann))).body["name"] == name
+    listed = StringIO()
+    call_command("api_keys", "list", stdout=listed)
+    assert len(listed.getvalue().splitlines()) == 1
+    assert listed.getvalue().strip().isprintable()
+
+
 def test_no_one_makes_keys_without_end(ann: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_keys, "MAX_ACTIVE_KEYS", 3)
     made = [issue_key(ann, name=str(number)) for number in range(3)]
@@ -182,6 +193,8 @@ def test_no_one_makes_keys_without_end(ann: User, monkeypatch: pytest.MonkeyPatc
         lambda key: key.rpartition("-")[0] + "-" + "a" * 43,
         lambda key: key + " " + key,
         lambda key: key.replace("-", "–"),
+        lambda key: f"{key}, Bearer {key}",
+        lambda key: key + "\0",
     ],
 )
 def test_what_is_almost_a_key_is_refused_even_from_this_machine(ann: User, change: Any) -> None:  # noqa: ANN401
@@ -204,6 +217,16 @@ class TestV1:
         for wrong in (key_of(ann)[:-1], API_KEY_PREFIX, f"{API_KEY_PREFIX}x"):
             for headers in (bearer(wrong), {"X-Api-Key": wrong}):
                 assert Api().get("/v1/models", headers).status == 401
+
+    def test_our_key_counts_beside_a_placeholder(self, ann: User) -> None:
+        key = key_of(ann)
+        for placeholder in ("Bearer none", "bearer sk-other", "Bearer "):
+            headers = {"X-Api-Key": key, "Authorization": placeholder}
+            assert Api(OUTSIDE).get("/v1/models", headers).status == 200
+            assert Api().get("/v1/models", headers | {"X-Api-Key": key[:-1]}).status == 401
+        for other in ("Basic none", f"Bearer {key[:-1]}", "Bearer a.b.c"):
+            headers = {"X-Api-Key": key, "Authorization": other}
+            assert Api().get("/v1/models", headers).status == 401
 
     def test_a_foreign_key_is_ignored_here_and_refused_elsewhere(self) -> None:
         for headers in (bearer("sk-other"), {"X-Api-Key": "sk-other"}, bearer("none")):

@@ -13,8 +13,10 @@ from rest_framework_simplejwt.token_blacklist.models import OutstandingToken
 from rest_framework_simplejwt.tokens import AccessToken
 
 from chat.access import tokens
+from chat.access.api_keys import issue_key
 from chat.access.token_keys import key_id
 from chat.access.tokens import FamilyToken, OwnAccessToken
+from chat.access.websocket_authentication import credentials_of
 from chat.errors import Unauthorized
 from chat.schemas.accounts.token_bodies import TokenPair
 from tests.api.calling import Api
@@ -93,6 +95,39 @@ def test_a_family_is_found_by_its_own_id_alone(ann: User) -> None:
     families = [FamilyToken(cast(Any, pair.refresh)).family for pair in pairs]
     OutstandingToken.objects.filter(jti__startswith=families[1]).update(jti=f"{families[0]}0.x")
     assert tokens._family(families[0]).count() == 1
+
+
+def signed(payload: dict[str, Any], settings: Settings) -> str:
+    claims = payload | {"aud": "gemma-service", "iss": "gemma-service"}
+    return jwt.encode(claims, settings.JWT_SIGNING_KEY, algorithm="HS256")
+
+
+@pytest.mark.parametrize("family", [7, None, ["x"], "", "a\0", "\ud800", "x" * 5000])
+def test_an_access_token_of_no_family_of_ours(ann: User, family: object, settings: Settings) -> None:
+    """Only a holder of the signing key can make one; over HTTP and a socket it is refused all the same."""
+    payload = OwnAccessToken(cast(Any, tokens.begin_family(ann).access)).payload
+    token = signed(payload | {"family": family}, settings)
+    assert Api().get(URL, bearer(token)).outcome == (401, "invalid_token")
+    scope = {"headers": [(b"host", b"localhost"), (b"authorization", f"Bearer {token}".encode())]}
+    with pytest.raises(Unauthorized):
+        credentials_of(scope)
+
+
+@pytest.mark.parametrize(
+    "change", [{"jti": 7}, {"jti": "."}, {"jti": "a\0b"}, {"user_id": [1]}, {"exp": 10**30}, {"nbf": 10**12}]
+)
+def test_a_refresh_token_with_a_strange_claim(ann: User, change: dict[str, Any], settings: Settings) -> None:
+    pair = tokens.begin_family(ann)
+    token = signed(FamilyToken(cast(Any, pair.refresh)).payload | change, settings)
+    assert Api().post(REFRESH, {"refresh": token}).outcome == (401, "invalid_token")
+    assert Api().post(LOGOUT, {"refresh": token}).status in (204, 401)
+    assert outcome(pair) == (200, 200)
+
+
+def test_a_key_is_no_refresh_token(ann: User) -> None:
+    key = issue_key(ann, name="x").text
+    for path in (REFRESH, LOGOUT):
+        assert Api().post(path, {"refresh": key}).outcome == (401, "invalid_token")
 
 
 class TestRotationOfTheKey:

@@ -10,6 +10,7 @@ from chat.enums import KeyScope
 from chat.errors import ChatError
 from chat.local_time import moment_text
 from chat.management.options import user_named
+from chat.management.terminal import printable_line
 from chat.models import ApiKey
 from chat.schemas.accounts.key_bodies import MAX_LIFETIME_DAYS
 
@@ -63,7 +64,9 @@ class Command(BaseCommand):
         for row in rows if options["user"] is None else rows.filter(user_id=user_named(options["user"]).pk):
             scopes = ",".join(sorted(row.permissions))
             ends = moment_text(row.expires_at)
-            self.stdout.write(f"{row.prefix}  {row.state:<8} {row.user}  {scopes}  until {ends}  {row.name}")
+            # Users choose the names, an operator's terminal shows them.
+            line = f"{row.prefix}  {row.state:<8} {row.user}  {scopes}  until {ends}  {row.name}"
+            self.stdout.write(printable_line(line))
 
     def revoke(self, prefix: str) -> None:
         row = ApiKey.objects.filter(prefix=prefix).first()
