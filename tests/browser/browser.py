@@ -84,7 +84,8 @@ class ChatPage:
 
     def open(self, path: str = "/") -> "ChatPage":
         self.browser.get(self.url + path)
-        self.until(lambda: self.all("#send[aria-label]") != [], what="the scripts have run")
+        # The last script gives the button its title.
+        self.until(lambda: self.all("#send[title]") != [], what="the scripts have run")
         return self
 
     def all(self, selector: str) -> list[WebElement]:
