@@ -152,7 +152,7 @@ def test_answered_again(page: ChatPage) -> None:
 def test_the_place_in_the_queue_is_shown(page: ChatPage) -> None:
     for _ in range(2):
         page.open("/")
-        page.ask("[[delay: 150]] [[count: 60]]", wait=False)
+        page.ask("[[delay: 150]] [[count: 25]]", wait=False)
         page.until(lambda: "c=" in page.browser.current_url, what="it has begun")
     page.open("/")
     page.ask("[[say: at last]]", wait=False)
