@@ -24,7 +24,7 @@ def address_of(peer: str | None, headers: Mapping[str, str]) -> str:
     hops = [*headers.get("X-Forwarded-For", "").split(","), peer or ""]
     address = NO_ADDRESS
     for hop in reversed(hops):
-        ip = _parsed(hop)
+        ip = parsed_address(hop)
         if ip is None:
             break
         address = _as_text(ip)
@@ -35,15 +35,17 @@ def address_of(peer: str | None, headers: Mapping[str, str]) -> str:
 
 def reported_address(headers: Mapping[str, str]) -> str:
     """Return the last address that the nearest proxy reports, trusted or not; empty without one."""
-    ip = _parsed(headers.get("X-Forwarded-For", "").rpartition(",")[2])
+    ip = parsed_address(headers.get("X-Forwarded-For", "").rpartition(",")[2])
     return _as_text(ip) if ip is not None else ""
 
 
-def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def parsed_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return an address without its zone; None for a text that is none, as of a peer at a unix socket."""
     try:
         ip = ipaddress.ip_address(text.strip().partition("%")[0])
     except ValueError:
         return None
+    # A socket that listens on both families shows IPv4 peers as ::ffff:a.b.c.d.
     return (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
 
 

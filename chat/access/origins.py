@@ -3,7 +3,6 @@
 Shared by HTTP and WebSocket, which pass plain headers.
 """
 
-import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -11,6 +10,8 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.http.request import split_domain_port, validate_host
 from django.utils.http import is_same_domain
+
+from chat.access.client_address import parsed_address
 
 # A request with one of these headers came through a proxy: its peer's address is not the caller's.
 FORWARDING_HEADERS = frozenset({"forwarded", "via", "x-real-ip", "x-original-host", "x-proxy-id", "cdn-loop", "cf-ray"})
@@ -40,13 +41,8 @@ def is_anonymous_network(
     """Return whether a peer of this address needs no credentials."""
     if address is None or is_forwarded(headers, http_version):
         return False
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    # A socket that listens on both families shows IPv4 peers as ::ffff:a.b.c.d.
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return any((mapped or ip) in network for network in settings.ANONYMOUS_NETWORKS)
+    ip = parsed_address(address)
+    return ip is not None and any(ip in network for network in settings.ANONYMOUS_NETWORKS)
 
 
 def is_served_host(host: str) -> bool:

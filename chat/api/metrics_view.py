@@ -1,7 +1,6 @@
 """GET /metrics: figures for Prometheus, for this machine, staff and bearers of METRICS_TOKEN."""
 
 import hmac
-import ipaddress
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
@@ -11,6 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from chat.access.authentication import caller_of
 from chat.access.callers import Caller
+from chat.access.client_address import parsed_address
 from chat.api.middleware import request_metrics
 from chat.errors import Forbidden
 from chat.streaming.background import in_thread
@@ -36,13 +36,9 @@ def check_may_read(request: HttpRequest) -> None:
     if expected and scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), expected.encode()):
         return
     caller = caller_of(request)
-    if getattr(caller.user, "is_staff", False) or (caller == Caller.local() and _is_loopback(request)):
+    peer = parsed_address(request.META.get("REMOTE_ADDR") or "")
+    # ANONYMOUS_NETWORKS may be wider than this machine.
+    is_this_machine = caller == Caller.local() and peer is not None and peer.is_loopback
+    if is_this_machine or getattr(caller.user, "is_staff", False):
         return
     raise Forbidden("metrics are for staff, this machine, and bearers of METRICS_TOKEN", code="metrics_refused")
-
-
-def _is_loopback(request: HttpRequest) -> bool:
-    # ANONYMOUS_NETWORKS may be wider than this machine.
-    ip = ipaddress.ip_address((request.META.get("REMOTE_ADDR") or "0.0.0.0").partition("%")[0])  # noqa: S104  # nosec B104
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return (mapped or ip).is_loopback

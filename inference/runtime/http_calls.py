@@ -75,6 +75,11 @@ def json_of(response: httpx.Response) -> Any:  # noqa: ANN401  any JSON value
         raise ValueError("the JSON is nested too deeply") from error
 
 
+def one_line(value: object) -> str:
+    """Return the beginning of a text of another service on one line, for logs and pages; empty for no text."""
+    return "".join(char if char.isprintable() else " " for char in value[:200]) if isinstance(value, str) else ""
+
+
 def _require_identity(response: httpx.Response) -> None:
     coding = response.headers.get("Content-Encoding", "identity")
     if coding.strip().lower() not in ("", "identity"):

@@ -11,7 +11,7 @@ import httpx
 
 from inference.auth.signing import minted, signing_key
 from inference.gpu.protocol.channels import PROTOCOL, STATE_FREE, protocol_of
-from inference.runtime.http_calls import call, json_of, open_client
+from inference.runtime.http_calls import call, json_of, one_line, open_client
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,6 @@ SHORT_SECS = 5.0
 LOOK_SECS = 1.0
 RENEWALS_PER_TTL = 4
 MIN_RENEW_MS, MAX_RENEW_MS = 100, 3_600_000
-MAX_REASON_CHARS = 200
 DEFAULT_RENEW_SECS = 2.0  # for coordinators that report no lifetime of a lease
 
 
@@ -66,8 +65,7 @@ class TenantClient:
             raise GpuRefused(f"the coordinator does not answer ({type(error).__name__})") from error
         self._note_protocol(answer)
         if answer.get("success") is not True:
-            reason = str(answer.get("error") or "the coordinator refused")[:MAX_REASON_CHARS]
-            raise GpuRefused("".join(char if char.isprintable() else " " for char in reason))
+            raise GpuRefused(one_line(str(answer.get("error") or "the coordinator refused")))
         within_ms = answer.get("renew_within_ms")
         # Anything else, NaN and 1e308 included, is no lifetime; a thread that waited for it would end or never renew.
         is_number = isinstance(within_ms, int | float) and not isinstance(within_ms, bool)

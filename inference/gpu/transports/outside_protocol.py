@@ -13,7 +13,7 @@ import httpx
 
 from inference.gpu.protocol import channels
 from inference.gpu.transports.port import CoordinatorFault, Denial, Grant
-from inference.runtime.http_calls import call, json_of, open_client
+from inference.runtime.http_calls import call, json_of, one_line, open_client
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class OutsideProtocol:
             return Denial("the coordinator refused", leaves_paused=True)
         answer = self._object(response)
         if answer.get("status") != "gpu_acquired":
-            return Denial(_text(answer.get("message")) or "the coordinator refused", leaves_paused=True)
+            return Denial(one_line(answer.get("message")) or "the coordinator refused", leaves_paused=True)
         return Grant(0, "v1")
 
     def release(self, session_id: str, result: Mapping[str, Any]) -> None:
@@ -94,7 +94,7 @@ class OutsideProtocol:
         with suppress(ValueError):
             answer = json_of(response)
             if isinstance(answer, dict) and answer.get("success") is False:
-                return Denial(_text(answer.get("error")) or "the coordinator refused", leaves_paused=True)
+                return Denial(one_line(answer.get("error")) or "the coordinator refused", leaves_paused=True)
         answer = self._object(response)
         if answer.get("success") is not True:
             raise CoordinatorFault("the answer of the GPU coordinator is neither a grant nor a refusal")
@@ -136,8 +136,3 @@ class OutsideProtocol:
         if not isinstance(answer, dict):
             raise CoordinatorFault("the answer of the GPU coordinator is not a JSON object")
         return answer
-
-
-def _text(value: object) -> str:
-    """Return the beginning of a text of the coordinator on one line, for logs and pages."""
-    return "".join(char if char.isprintable() else " " for char in value[:200]) if isinstance(value, str) else ""
