@@ -77,6 +77,23 @@ def test_without_sources() -> None:
     assert attributions("The budget is 4,200 euros.", [{"text": "The budget is 4,200 euros."}]) == []
 
 
+@pytest.mark.parametrize("text", ["", "!!!", "\u2026 \u2014 ?", "\U0001f600", "the of and"])
+def test_sources_without_words_support_nothing(text: str) -> None:
+    source = {"label": "1", "text": text}
+    assert attributions("Paula has a red boat in Oslo.", [source]) == []
+    budget = "The budget is 4,200 euros."
+    found = attributions(budget, [source, {"label": "2", "text": budget}])
+    assert [part.label for part in found] == ["2"]
+
+
+@pytest.mark.parametrize("end", [".", "?!", "...", "!", "?", ".)", '."', "\u061f"])
+def test_ends_of_sentences(end: str) -> None:
+    answer = f"Well{end} The budget is 4,200 euros and rose 3.5 percent, it was approved{end} Good{end}"
+    sources = [{"label": "2", "text": "The budget is 4,200 euros, rose 3.5 percent and was approved."}]
+    [part] = attributions(answer, sources)
+    assert answer[part.start : part.end] == f"The budget is 4,200 euros and rose 3.5 percent, it was approved{end}"
+
+
 @given(st.text(st.sampled_from("aB 14.,!?\n`[]()-*#\u4e00\u3002"), max_size=200))
 def test_places_are_in_order_and_in_the_text(answer: str) -> None:
     end = 0
@@ -87,7 +104,11 @@ def test_places_are_in_order_and_in_the_text(answer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["word " * 20_000, "[1] " * 5_000 + "a. " * 5_000, "." * 30_000 + "\n" * 3_000, "`" * 60_000]
+    "answer",
+    [
+        *("word " * 20_000, "[1] " * 5_000 + "a. " * 5_000, "." * 30_000 + "\n" * 3_000, "`" * 60_000),
+        *("?!" * 30_000, ".)" * 30_000 + "x", f"a.{')' * 60_000}x", f"{' ' * 60_000}x", "3.5" * 20_000),
+    ],
 )
 def test_long_answers_take_linear_time(answer: str) -> None:
     started = time.thread_time()

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -235,3 +236,48 @@ def test_a_used_field_that_is_no_number_is_named(tmp_path: Path, constant: str) 
     assert status == 0
     assert 'segments[0]: "start" must be a number; left out' in err
     assert list(Segment.objects.values_list("text", "start_secs")) == [("hi", None), ("ho", None)]
+
+
+def ttml(text: str, **attributes: str) -> str:
+    facts = "".join(f' ttp:{name}="{value}"' for name, value in attributes.items())
+    spoken = '<p begin="00:00:02:05">Spoken</p>'
+    return f'<tt xmlns:ttp="http://www.w3.org/ns/ttml#parameter"{facts}><body><div>{spoken}{text}</div></body></tt>'
+
+
+HUGE = f"1{'0' * 400}"
+HOSTILE = {
+    "rate of a superscript.ttml": ttml("", frameRate="\u00b2"),
+    "rate of 5000 digits.ttml": ttml("", tickRate="9" * 5_000),
+    "rate of 400 digits.ttml": ttml("", frameRate="1" * 400),
+    "nested captions.ttml": ttml(f"<p>{'<span>' * 3_000}a{'</span>' * 3_000}</p>"),
+    "late captions.ttml": ttml('<p begin="999999999:00:00" end="999999999999h">Late</p>'),
+    "a list in itself.md": "---\ndate: &a [*a]\n---\nSpoken\n",
+    "a title of hexadecimal digits.md": f"---\ntitle: 0x{'f' * 5_000}\n---\nSpoken\n",
+    "a title of binary digits.md": f"+++\ntitle = 0b{'1' * 20_000}\n+++\nSpoken\n",
+    "tags.md": "---\ndate: !!timestamp x\ntitle: !!bool x\n---\nSpoken\n",
+    "an empty number.md": "---\ntitle: !!int ''\n---\nSpoken\n",
+    "a long head.md": f"---\ntitle: Long\nx: [{'y, ' * 100_000}]\n---\nSpoken\n",
+    "late.whisper.json": f'{{"transcription": [{{"text": "Spoken", "offsets": {{"from": {HUGE}}}}}]}}',
+    "ticks.json": f'{{"recognizedPhrases": [{{"nBest": [{{"display": "Spoken"}}], "offsetInTicks": {HUGE}}}]}}',
+    "utterances.json": f'{{"text": "Spoken", "utterances": [{{"text": "Spoken", "start": {HUGE}, "end": 1}}]}}',
+    "late row.json": '{"text": "Spoken", "start": 1e250, "date": "2024-01-01"}',
+    "marks.txt": f"Date: x{'!' * 60_000}x\nAnn: Spoken\nBob: Yes\nAnn: Yes\n",
+    "colons.txt": f"Date{':' * 60_000}\nAnn: Spoken\nBob: Yes\nAnn: Yes\n",
+    "blanks.txt": f"Ann{' ' * 20_000}x\nAnn: Spoken\nBob{' ' * 20_000}: Yes\nFrom{' ' * 20_000}Ann\nAnn: Yes\n",
+    "brackets.lrc": f"[00:01.00]Spoken\n{'[' * 60_000}\n[{'a' * 60_000}\n[00:{'1' * 60_000}]x\n",
+    "clocks.vtt": f"WEBVTT\n\n00:01.000 --> 00:02.000\nSpoken\n\n{'1:' * 30_000}00 --> 00:03.000\nx\n",
+}
+
+
+@pytest.mark.usefixtures("words_as_vectors")
+def test_no_file_stops_the_import_of_the_others(tmp_path: Path) -> None:
+    for name, text in HOSTILE.items():
+        (tmp_path / name).write_text(text.replace("Spoken", f"Spoken in {name}"))
+    started = time.thread_time()
+    _, out, err = imports(tmp_path)
+    assert time.thread_time() - started < 20
+    assert f"{len(HOSTILE)} files: " in out
+    assert "nested captions.ttml: is nested too deeply" in out + err
+    texts = [*Segment.objects.values_list("text", flat=True), *Note.objects.values_list("body", flat=True)]
+    unread = {name for name in HOSTILE if not any(f"Spoken in {name}" in text for text in texts)}
+    assert unread == {"nested captions.ttml"}, (out, err)

@@ -11,7 +11,8 @@ import yaml
 
 from chat.rag.ingest.dates import moment_of
 
-MAX_LINES = 100
+MAX_LINES, MAX_CHARS = 100, 20_000  # YAML of 300,000 characters takes 7 s
+MAX_NUMBER_BITS, MAX_BRACKETS = 64, 2
 ENDS = {"---": ("---", "..."), "+++": ("+++",)}
 TITLES = ("title", "name", "titel", "título", "titre")
 DATES = ("date", "created", "created_at", "recorded", "recorded_at", "datum", "fecha", "day")
@@ -47,9 +48,12 @@ def _facts(mark: str, lines: list[str]) -> Mapping[Any, Any] | None:
     """Return the fields, None for a text that has none."""
     text = "\n".join(lines)
     try:
+        if len(text) > MAX_CHARS:
+            raise ValueError("too long")  # noqa: TRY301
         facts = tomllib.loads(text) if mark == "+++" else yaml.safe_load(text)
-    except (yaml.YAMLError, tomllib.TOMLDecodeError, ValueError, RecursionError):
-        # Written by hand: a colon in a title is no YAML, and 30 February no date.
+    except (yaml.YAMLError, tomllib.TOMLDecodeError, ValueError, LookupError, AttributeError, RecursionError):
+        # Written by hand: a colon in a title is no YAML, and 30 February no date. Values with a tag of YAML, such as
+        # "!!bool x", raise what the conversion of their text does.
         matches = (_FACT.fullmatch(content.strip()) for content in lines)
         facts = {match[1]: match[2].partition(" #")[0].strip("\"' ") for match in matches if match}
     if facts is None:
@@ -58,13 +62,15 @@ def _facts(mark: str, lines: list[str]) -> Mapping[Any, Any] | None:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, int) and value.bit_length() > MAX_NUMBER_BITS:
+        return ""  # in digits it may be longer than Python converts
     return " ".join(str(value).split()) if isinstance(value, str | int | float | date) else ""
 
 
 def _moment(value: object) -> datetime | None:
     """Return the date of a field, also of a link to the note of a day: ``[[2024-03-05]]``."""
-    while isinstance(value, list) and value:
-        value = value[0]
+    for _ in range(MAX_BRACKETS):  # a list of YAML may contain itself
+        value = value[0] if isinstance(value, list) and value else value
     if isinstance(value, date):
         return moment_of(value.isoformat())
     return moment_of(value.strip(" []")) if isinstance(value, str) else moment_of(value)

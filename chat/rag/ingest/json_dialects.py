@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from chat.rag.ingest.json_rows import MAX_NUMBER
+
 Row = Mapping[str, Any]
 MS, TICKS = 1_000.0, 10_000_000.0  # per second
 MAX_WORDS = 60  # of a segment that is joined from words
@@ -49,7 +51,8 @@ def _segment(text: object, start: object, end: object, speaker: object = None) -
 
 
 def _scaled(value: object, per_second: float) -> object:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    """Return a number in seconds. Any other value, and one beyond all floats, is left to ``json_rows`` to name."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
     return float(value) / per_second if is_number else value  # type: ignore[arg-type]
 
 

@@ -23,6 +23,7 @@ JOB_FIELDS = ("job_id", "transcript_id")  # a session is no recording: it may ha
 SEGMENT_FIELDS = (*SPEAKER_FIELDS, *START_FIELDS, *END_FIELDS, *JOB_FIELDS, "emotion", "segment_id")
 TIME_FIELDS = ("created_at", "recorded_at", "said_at", "timestamp", "time", "date")
 CLOCK = re.compile(r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2}(?:[.,]\d{1,9})?)")
+MAX_NUMBER = 1e300  # an integer of 400 digits does not convert to float
 Value = TypeVar("Value")
 
 
@@ -147,8 +148,7 @@ def number(facts: Row, *names: str) -> float | None:
         return None
     if isinstance(value, str):
         value = _number_in(value)
-    # An integer of 400 digits does not convert to float.
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
     if not is_number or not math.isfinite(value):
         raise RowRejected(f'"{name}" must be a number')
     return float(value)

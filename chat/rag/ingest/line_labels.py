@@ -97,13 +97,11 @@ def _with_name(label: Label, text: str) -> Label:
     if bracketed := _BRACKETED.match(text):
         name = _checked(bracketed[1], label)
         return replace(label, name=name, rest=text[bracketed.end() :]) if name else label
-    for pattern in (_CLOCK_AFTER, _CLOCK_AT_END):
-        clock = None if label.has_time else (pattern.match if pattern is _CLOCK_AFTER else pattern.fullmatch)(text)
-        if clock:
-            start, end = _range(clock[2])
-            timed = replace(label, start_secs=start, end_secs=end)
-            name = _checked(clock[1], timed)
-            return replace(timed, name=name, rest=text[clock.end() :].strip()) if name else label
+    if not label.has_time and (clock := _CLOCK_AFTER.match(text) or _CLOCK_AT_END.fullmatch(text)):
+        start, end = _range(clock[2])
+        timed = replace(label, start_secs=start, end_secs=end)
+        name = _checked(clock[1], timed)
+        return replace(timed, name=name, rest=text[clock.end() :].strip()) if name else label
     if colon := _WITH_COLON.match(text):
         name = _checked(colon[1], label)
         return replace(label, name=name, rest=text[colon.end() :].strip()) if name else label

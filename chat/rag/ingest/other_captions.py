@@ -15,6 +15,8 @@ _LRC_WORD_TIME = re.compile(r"<\d{1,3}:\d{1,2}(?:[.:]\d{1,3})?>")
 _XML_ID = "{http://www.w3.org/XML/1998/namespace}id"
 _CLOCK = re.compile(r"(\d{1,9}):(\d{1,2}):(\d{1,2}(?:\.\d{1,9})?)(?::(\d{1,9}))?")
 _OFFSET = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(h|ms|m|s|f|t)")
+_RATE = re.compile(r"\d{1,12}")
+MAX_DEPTH = 100  # of elements within a line of text
 UNIT_SECS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 DEFAULT_FRAMES = 30.0
 
@@ -91,20 +93,24 @@ def _name(element: ElementTree.Element) -> str:
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
 
-def _ttml_text(element: ElementTree.Element) -> Iterator[str]:
-    """Yield the text of an element; a line break is an element, and one in the file is a space."""
+def _ttml_text(element: ElementTree.Element, depth: int = 0) -> Iterator[str]:
+    """Yield the text of an element; a line break is an element, and one in the file is a space. Raises FileUnreadable
+    for an element that is nested too deeply."""
+    if depth > MAX_DEPTH:
+        raise FileUnreadable("is nested too deeply")
     yield " ".join((element.text or "").split("\n"))
     for part in element:
         if _name(part) == "br":
             yield "\n"
         elif _name(part) != "metadata":
-            yield from _ttml_text(part)
+            yield from _ttml_text(part, depth + 1)
         yield " ".join((part.tail or "").split("\n"))
 
 
 def _rate(root: ElementTree.Element, name: str) -> float:
     value = next((value for key, value in root.attrib.items() if key.rpartition("}")[2] == name), "")
-    return float(value) if value.isdigit() and int(value) else (DEFAULT_FRAMES if name == "frameRate" else 1.0)
+    rate = float(value) if _RATE.fullmatch(value) else 0.0
+    return rate or (DEFAULT_FRAMES if name == "frameRate" else 1.0)
 
 
 def _ttml_secs(text: str | None, rates: dict[str, float]) -> float | None:

@@ -15,7 +15,9 @@ from chat.rag.records import NoteIn, SegmentIn
 _HEADING = re.compile(r" {0,3}(#{1,6})\s++(.*)")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
 # The head of minutes, above what was said.
-_DATE_LINE = re.compile(r"\W*(?:date|datum|fecha|data|日期|日時|التاريخ|дата)\W*[:\uff1a]\W*(.+?)\W*", re.IGNORECASE)
+_DATE_LINE = re.compile(
+    r"\W*+(?:date|datum|fecha|data|日期|日時|التاريخ|дата)[^\w:\uff1a]*+[:\uff1a]\W*+(.*\w)\W*+", re.IGNORECASE
+)
 MAX_HEAD_LINES = 10
 
 

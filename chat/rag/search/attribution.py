@@ -102,9 +102,10 @@ def _supporting(
     if not content or _UNKNOWN.search(bare(sentence)):
         return ""
     required = {word for word in content if any(map(str.isdigit, word))} | _names(sentence, distinct)
+    # A word that no source has weighs as much as the rarest one; sources may be without words.
+    highest = max(weights.values(), default=1.0)
     weight_of = {
-        word: weights.get(word, max(weights.values())) * (WEIGHT_IN_QUESTION if word in in_question else 1.0)
-        for word in content
+        word: weights.get(word, highest) * (WEIGHT_IN_QUESTION if word in in_question else 1.0) for word in content
     }
     total, best, label = sum(weight_of.values()), 0.0, ""
     for item in evidence:
