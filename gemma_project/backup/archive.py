@@ -10,6 +10,7 @@ import json
 import os
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -70,7 +71,7 @@ def opened_archive(path: Path, *, beside: Path) -> Iterator[tuple[Manifest, Path
             with tarfile.open(path, mode="r:gz") as archive:
                 # Refuses absolute paths, links and special files: an archive may come from anywhere.
                 archive.extractall(folder, filter="data")
-        except (OSError, EOFError, tarfile.TarError) as error:
+        except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
             raise BackupError(f"{path} cannot be read as an archive: {error}") from error
         yield _checked_manifest(path, folder), folder
 

@@ -1,5 +1,6 @@
 """The SQLite database of a backup: one file, copied while others write to the original."""
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -32,8 +33,14 @@ def load_sqlite(folder: Path) -> None:
     if verdict != "ok":
         raise BackupError(f"the database in the backup is damaged: {verdict}")
     connection.close()
-    source.chmod(0o600)
-    # The journal belongs to the old file: with the new one it would destroy it.
-    for suffix in ("-wal", "-shm", "-journal"):
-        target.with_name(target.name + suffix).unlink(missing_ok=True)
-    source.replace(target)
+    draft = target.with_name(f".{target.name}.part")
+    try:
+        shutil.move(source, draft)  # DATABASE_URL may name another filesystem than that of the data
+        draft.chmod(0o600)
+        # The journal belongs to the old file: with the new one it would destroy it.
+        for suffix in ("-wal", "-shm", "-journal"):
+            target.with_name(target.name + suffix).unlink(missing_ok=True)
+        draft.replace(target)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise BackupError(f"{target} cannot be replaced: {error.strerror or error}") from error

@@ -1,8 +1,10 @@
 """Backup and restore: everything comes back, from a database in use, and what is no backup is refused."""
 
 import gc
+import gzip
 import json
 import tarfile
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -25,6 +27,7 @@ from gemma_project.backup import installation
 from gemma_project.backup.archive import MANIFEST, Manifest, opened_archive, write_archive
 from gemma_project.backup.errors import BackupError
 from gemma_project.backup.installation import back_up, restore
+from gemma_project.backup.sqlite import dump_sqlite, load_sqlite
 from gemma_project.supervisor.lock import DataDirLock
 from inference.models import Generation, Status
 from tests.rag.builders import ask
@@ -164,6 +167,18 @@ class TestWhatIsNoBackup:
         (tmp_path / "b.tar.gz").write_bytes(whole[: len(whole) // 2])
         self.refused(tmp_path / "b.tar.gz")
 
+    def test_an_archive_that_is_damaged_within_a_member(self, data_dir: Path, tmp_path: Path) -> None:
+        plain = BytesIO()
+        with tarfile.open(fileobj=plain, mode="w") as archive:
+            member = tarfile.TarInfo("database/database.sqlite3")
+            member.size = 200_000
+            archive.addfile(member, BytesIO(bytes(member.size)))
+        packed = bytearray(gzip.compress(plain.getvalue(), compresslevel=0))
+        n_first = int.from_bytes(packed[11:13], "little")
+        packed[10 + 5 + n_first + 1] ^= 0xFF  # the length of the second block
+        (tmp_path / "x.tar.gz").write_bytes(packed)
+        assert "cannot be read as an archive" in self.refused(tmp_path / "x.tar.gz")
+
     def test_a_member_that_was_changed(self, data_dir: Path, tmp_path: Path) -> None:
         back_up(tmp_path / "b.tar.gz")
         with opened_archive(tmp_path / "b.tar.gz", beside=data_dir) as (manifest, folder):
@@ -222,3 +237,41 @@ def test_a_damaged_database_in_a_whole_archive(data_dir: Path, tmp_path: Path) -
         write_archive(tmp_path / "c.tar.gz", folder, manifest)
     with pytest.raises(BackupError, match="damaged"):
         restore(tmp_path / "c.tar.gz", replace=True)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A folder of another filesystem."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        if Path(name).stat().st_dev == tmp_path.stat().st_dev:
+            pytest.skip("/dev/shm is no filesystem of its own")
+        yield Path(name)
+
+
+def test_a_database_on_another_filesystem(
+    data_dir: Path, tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("PostgreSQL has no file here")
+    furnish()
+    before = rows()
+    dump_sqlite(tmp_path)
+    connection.close()
+    try:
+        monkeypatch.setitem(connection.settings_dict, "NAME", str(elsewhere / "gemma.sqlite3"))
+        load_sqlite(tmp_path)
+        assert rows() == before
+        assert (elsewhere / "gemma.sqlite3").stat().st_mode & 0o777 == 0o600
+    finally:
+        connection.close()
+
+
+def test_a_database_whose_place_is_taken(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("PostgreSQL has no file here")
+    dump_sqlite(tmp_path)
+    (tmp_path / "taken" / "x").mkdir(parents=True)
+    monkeypatch.setitem(connection.settings_dict, "NAME", str(tmp_path / "taken"))
+    with pytest.raises(BackupError, match="cannot be replaced"):
+        load_sqlite(tmp_path)
+    assert [file.name for file in tmp_path.glob(".*.part")] == []
