@@ -7,6 +7,7 @@ Knows no prompts and no budget.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 
 import numpy as np
 
@@ -41,7 +42,7 @@ N_CORRECTED = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Found:
+class _Matches:
     """Rows of a snapshot that match, with all their scores."""
 
     references: References
@@ -58,16 +59,18 @@ def search(question: str, passages: Sequence[SaidPassage], *, now: datetime) -> 
     snapshot = _snapshot(passages, encoding)
     if len(question) > 2 * EDGE_CHARS:
         question = f"{question[:EDGE_CHARS]} {question[-EDGE_CHARS:]}"
-    found = _found(question, passages, snapshot, now)
-    _raise_replies(found, passages)
-    scores = _with_corrections(found, passages, snapshot)
-    rows = np.flatnonzero(found.is_related & (scores > 0))
-    if not found.references.has_no_subject:
+    matches = _match(question, passages, snapshot, now)
+    _raise_replies(matches, passages)
+    scores = _with_corrections(matches, passages, snapshot)
+    rows = np.flatnonzero(matches.is_related & (scores > 0))
+    if not matches.references.has_no_subject:
         rows = rows[scores[rows] >= MIN_OF_BEST * scores[rows].max(initial=0.0)]
     order = best(rows, scores[rows], len(rows)).tolist()
     duplicates = DuplicateFilter()
-    distinct = [row for row in order if duplicates.is_new(passages[row].role, passages[row].text)][:MAX_FOUND]
-    hits = found.rankings.hits(snapshot, scores, np.array(distinct, np.intp), {})
+    distinct = list(
+        islice((row for row in order if duplicates.is_new(passages[row].role, passages[row].text)), MAX_FOUND)
+    )
+    hits = matches.rankings.hits(snapshot, scores, np.array(distinct, np.intp), {})
     recalled = tuple(
         RecalledPassage(
             position=passages[hit.passage_id].position,
@@ -130,7 +133,7 @@ def _words_of(passages: Sequence[SaidPassage]) -> WordLookup:
     return rows_with
 
 
-def _found(question: str, passages: Sequence[SaidPassage], snapshot: VectorSnapshot, now: datetime) -> _Found:
+def _match(question: str, passages: Sequence[SaidPassage], snapshot: VectorSnapshot, now: datetime) -> _Matches:
     references = references_in(question, now)
     hints = _hints(question, references, now)
     query = RetrievalQuery(text=question, top_k=MAX_FOUND, filters=SourceFilters(), owner=None, now=now)
@@ -158,7 +161,7 @@ def _found(question: str, passages: Sequence[SaidPassage], snapshot: VectorSnaps
             scores[row] *= ASSISTANT_FACTOR if passage.role == Role.ASSISTANT else 1.0
         if references.role is None and passage.role == Role.USER and is_question(passage.text):
             scores[row] *= QUESTION_FACTOR
-    return _Found(references=references, rankings=rankings, scores=scores, is_related=is_related)
+    return _Matches(references=references, rankings=rankings, scores=scores, is_related=is_related)
 
 
 def _hints(question: str, references: References, now: datetime) -> QueryHints:
@@ -180,25 +183,25 @@ def _first_rows(passages: Sequence[SaidPassage], references: References) -> Mask
     return mask
 
 
-def _raise_replies(found: _Found, passages: Sequence[SaidPassage]) -> None:
-    """For a question about what the assistant said: its answers are as good as the questions that were found."""
-    if found.references.role != Role.ASSISTANT:
+def _raise_replies(matches: _Matches, passages: Sequence[SaidPassage]) -> None:
+    """For a question about what the assistant said: its answers are as good as the questions that match."""
+    if matches.references.role != Role.ASSISTANT:
         return
     by_position: dict[int, float] = {}
-    for row in np.flatnonzero(found.is_related).tolist():
+    for row in np.flatnonzero(matches.is_related).tolist():
         if passages[row].role == Role.USER:
-            by_position[passages[row].position] = float(found.scores[row])
+            by_position[passages[row].position] = float(matches.scores[row])
     for row, passage in enumerate(passages):
         score = by_position.get(passage.position - 1)
         if passage.role == Role.ASSISTANT and score is not None:
-            found.is_related[row] = True
-            found.scores[row] = max(found.scores[row], score)
+            matches.is_related[row] = True
+            matches.scores[row] = max(matches.scores[row], score)
 
 
-def _with_corrections(found: _Found, passages: Sequence[SaidPassage], snapshot: VectorSnapshot) -> Points:
+def _with_corrections(matches: _Matches, passages: Sequence[SaidPassage], snapshot: VectorSnapshot) -> Points:
     """Raise the user's later corrections of what was found to its score: they need not be like the question."""
-    scores = found.scores.copy()
-    rows = np.flatnonzero(found.is_related & (scores > 0))
+    scores = matches.scores.copy()
+    rows = np.flatnonzero(matches.is_related & (scores > 0))
     corrections = [
         row for row, passage in enumerate(passages) if passage.role == Role.USER and is_correction(passage.text)
     ]
@@ -207,7 +210,7 @@ def _with_corrections(found: _Found, passages: Sequence[SaidPassage], snapshot: 
             continue
         for later in corrections:
             if later > row and _is_about_the_same(passages, snapshot, row, later):
-                found.is_related[later] = True
+                matches.is_related[later] = True
                 scores[later] = max(scores[later], scores[row])
     return scores
 

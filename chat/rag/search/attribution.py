@@ -7,7 +7,7 @@ count little, since every answer repeats them. Knows no models; the text of the 
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,7 @@ def _supporting(
     content = [word for word in distinct if word not in stop_words]
     if not content or _UNKNOWN.search(bare(sentence)):
         return ""
-    required = {word for word in content if any(map(str.isdigit, word))} | _names(sentence, distinct)
+    required = {word for word in content if any(map(str.isdigit, word))} | _names(sentence, distinct, stop_words)
     # A word that no source has weighs as much as the rarest one; sources may be without words.
     highest = max(weights.values(), default=1.0)
     weight_of = {
@@ -125,13 +125,13 @@ def _supporting(
     return label
 
 
-def _names(sentence: str, distinct: list[str]) -> set[str]:
+def _names(sentence: str, distinct: list[str], stop_words: Set[str]) -> set[str]:
     """Return the names that a source has to have, too; in German every noun is written like one."""
     speaker = _SAYING.match(sentence)
     names = set(words(speaker[1])) if speaker else set()
     if len(GERMAN_WORDS.intersection(distinct)) < MIN_GERMAN_WORDS:
         names |= names_in(sentence)
-    return names.intersection(distinct) - stop_words_for(distinct)
+    return names.intersection(distinct) - stop_words
 
 
 def _forms(text: str) -> frozenset[str]:

@@ -12,7 +12,7 @@ from chat.rag.sources import ContextItem
 from chat.rag.vectors import embedding
 from chat.recall import vectors
 from chat.schemas.answers import message_body
-from chat.services import conversations, turns
+from chat.services import conversations, turn_recall, turns
 from chat.services.responses.deletion import delete_response
 from chat.services.turns import Turn
 from inference.config.tokenizer import Tokenizer
@@ -71,6 +71,15 @@ def test_the_api_says_what_was_recalled_and_why() -> None:
     history = message_body(row)["usage"]["history"]
     assert history["messages_left_out"] > 0
     assert history["recalled"][0].keys() == {"position", "role", "said_at", "score", "similarity", "words"}
+
+
+def test_while_everything_fits_nothing_is_searched_and_no_passage_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    for name in ("rewrite_query", "said_passages", "search", "copied_passages", "new_passages"):
+        monkeypatch.setattr(turn_recall, name, lambda *_, name=name, **__: calls.append(name))
+    turn = talk(3)
+    assert "messages_left_out" not in note_of(asked(turn))
+    assert calls == []
 
 
 def test_letters_that_are_alike_without_regard_to_case_name_no_time() -> None:
