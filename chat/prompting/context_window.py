@@ -134,7 +134,7 @@ class ContextWindow:
 
     @cached_property
     def first_message(self) -> str:
-        """As much of the first message as a prompt without its turn has."""
+        """The beginning of the first message, as a prompt without its turn has it."""
         return self._first_message()
 
     def _head(self, text: str) -> PromptHead:

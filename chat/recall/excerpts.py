@@ -49,8 +49,8 @@ def excerpts(text: str, *, limit: int, count: CountTokens, now: datetime) -> str
 def question_in(text: str) -> str:
     """Return the question at the end of a long message, else the one at its beginning; empty without."""
     at_end = list(sentences(text[-EDGE_CHARS:]))[-1:]
-    asked = (sentence for sentence in (*at_end, *sentences(text[:EDGE_CHARS])) if sentence.endswith(QUESTION_MARKS))
-    return next(asked, "")
+    questions = (sentence for sentence in (*at_end, *sentences(text[:EDGE_CHARS])) if sentence.endswith(QUESTION_MARKS))
+    return next(questions, "")
 
 
 def _fitting(recalled: Sequence[RecalledPassage], limit: int, count: CountTokens) -> list[str]:

@@ -115,7 +115,9 @@ def _parts_of(role: Role, text: str, before: str) -> list[IndexedPart]:
     if made is not None and key in made:
         return made[key]
     contexts = [(start, end, context_of(role, text, start, before)) for start, end in spans(text)]
-    parts = [IndexedPart(start, end, index_form(text[start:end]), index_form(said)) for start, end, said in contexts]
+    parts = [
+        IndexedPart(start, end, index_form(text[start:end]), index_form(context)) for start, end, context in contexts
+    ]
     if made is not None:
         made[key] = parts
     return parts

@@ -1,4 +1,4 @@
-"""What a question says about the messages it means: who said them, the first ones, or how long ago.
+"""References of a question to the messages it means: by their speaker, their place at the start, or their age.
 
 English, German and Spanish; a question in another language is searched by its words and its meaning alone.
 """

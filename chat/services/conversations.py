@@ -115,7 +115,7 @@ def delete_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> None:
 
 def _join_forks(conversation: Conversation) -> None:
     """Let the forks of a conversation that is deleted branch off its origin, or off its first fork."""
-    first, *others = [*conversation.forks.order_by("created_at", "pk")] or [None]
+    first, *rest = [*conversation.forks.order_by("created_at", "pk")] or [None]
     if first is None:
         return
     parent, n_shared = conversation.forked_from, conversation.forked_at
@@ -123,10 +123,10 @@ def _join_forks(conversation: Conversation) -> None:
         parent, n_shared = first, first.forked_at
         first.forked_from, first.forked_at = None, None
     else:
-        others.append(first)
-    for fork in others:
+        rest.append(first)
+    for fork in rest:
         fork.forked_from, fork.forked_at = parent, min(fork.forked_at or 0, n_shared or 0)
-    Conversation.objects.bulk_update([first, *others], ["forked_from", "forked_at"])
+    Conversation.objects.bulk_update([first, *rest], ["forked_from", "forked_at"])
 
 
 def export_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> dict[str, Any]:

@@ -31,17 +31,17 @@ def check_outputs(outputs: Sequence[tuple[str, str]], messages: Sequence[Message
     """Raises InvalidRequest for the first output, of pairs of path and call id, that belongs to no call."""
     if not outputs:
         return
-    known: set[str] = set()
+    call_ids: set[str] = set()
     for message, facts in zip(messages, item_facts(messages), strict=True):
         if message.role != Role.ASSISTANT or CALL_START not in message.text:
             continue
         calls = parse_answer(message.text).calls
         if "calls" in facts:
-            known.update(facts["calls"])
+            call_ids.update(facts["calls"])
         elif message.generation_id:
-            known.update(call_id(message.generation_id, index) for index in range(len(calls)))
+            call_ids.update(call_id(message.generation_id, index) for index in range(len(calls)))
         elif calls:
             return  # a copy in a branch, or a sent history: no row has the ids of its calls
     for path, name in outputs:
-        if name not in known:
+        if name not in call_ids:
             raise invalid_field(path, "names no call of the conversation")

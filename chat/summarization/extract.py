@@ -36,16 +36,16 @@ def extract(pieces: Sequence[str], index: int, so_far: str, *, limit: int, count
     # Other sentences say what the conversation was about: they may take a part of what is left at the end.
     n_filling = int(limit * FILLING_SHARE)
     chosen: set[int] = set()
-    known: set[tuple[str, ...]] = set()
+    chosen_words: set[tuple[str, ...]] = set()
     # Of equal ones the later: what was corrected stands before its correction.
     for number in sorted(range(len(candidates)), key=lambda number: (-candidates[number][1], -number)):
         sentence, points = candidates[number]
         key = tuple(words(sentence))
         n_tokens = count(f"{BULLET}{sentence}\n")
-        if key in known or n_tokens > left or (points == 0 and n_tokens > n_filling):
+        if key in chosen_words or n_tokens > left or (points == 0 and n_tokens > n_filling):
             continue
         chosen.add(number)
-        known.add(key)
+        chosen_words.add(key)
         left -= n_tokens
         n_filling -= n_tokens if points == 0 else 0
     if not chosen:

@@ -1,4 +1,4 @@
-"""Which sources an answer rests on: by the labels that the model wrote, and by the sentences that a source supports."""
+"""Sources that an answer rests on: by the labels that the model wrote, and by the sentences that a source supports."""
 
 from uuid import UUID
 
@@ -27,15 +27,16 @@ def attributions_of(message: Message | None, generation: Generation | None) -> l
     if not sources or (generation and generation.status not in ENDED):
         return []
     key = generation.pk if generation else message.pk if message else None
-    known = _attributed.get(key) if key else None
-    if known is None:
-        text = generation.text if generation else message.text if message else ""
-        known = attributions(text, sources, retrieval.query if retrieval else "")
-        if len(_attributed) >= MAX_CACHED:
-            _attributed.clear()
-        if key:
-            _attributed[key] = known
-    return known
+    cached = _attributed.get(key) if key else None
+    if cached is not None:
+        return cached
+    text = generation.text if generation else message.text if message else ""
+    attributed = attributions(text, sources, retrieval.query if retrieval else "")
+    if len(_attributed) >= MAX_CACHED:
+        _attributed.clear()
+    if key:
+        _attributed[key] = attributed
+    return attributed
 
 
 def citations_of(message: Message) -> set[str]:

@@ -1,6 +1,6 @@
 """Time expressions of a question in other languages than English: "letzte Woche", "el 3 de marzo", "11月28日".
 
-The text is compared in its bare form, without case and accents. The language of the question need not be known.
+The text is compared in its bare form, without case and accents. The language of the question need not be names.
 """
 
 import functools
@@ -194,10 +194,10 @@ def year_alone(match: re.Match[str], today: date) -> DateSpan:
 @functools.cache
 def _readings() -> list[tuple[re.Pattern[str], Reading]]:
     """Compile the patterns in order of precision: the first match counts."""
-    known = vocabulary()
-    month = alternatives(known.months)
-    months_in_signs = alternatives(name for name in known.months if IS_UNSPACED.match(name))
-    in_signs = alternatives(name for name in known.weekdays if IS_UNSPACED.match(name))
+    names = vocabulary()
+    month = alternatives(names.months)
+    months_in_signs = alternatives(name for name in names.months if IS_UNSPACED.match(name))
+    in_signs = alternatives(name for name in names.weekdays if IS_UNSPACED.match(name))
     readings: list[tuple[str, Reading]] = [
         (
             bounded(
@@ -213,8 +213,8 @@ def _readings() -> list[tuple[re.Pattern[str], Reading]]:
         (rf"(?:{LAST_WEEK})(?P<weekday>{in_signs}|[{SIGNS_OF_WEEKDAYS}天])", of_last_week),
     ]
     readings += [
-        (bounded(rf"(?P<relative>{alternatives(known.relative)})"), relative_reading),
-        (bounded(rf"(?P<weekday>{alternatives(known.weekdays)})"), weekday_reading),
+        (bounded(rf"(?P<relative>{alternatives(names.relative)})"), relative_reading),
+        (bounded(rf"(?P<weekday>{alternatives(names.weekdays)})"), weekday_reading),
         # A month alone may be a name; a preposition of time makes it a month.
         (bounded(rf"(?:{BEFORE_A_MONTH})\s+(?P<month>{month})(?P<year>)"), named_month),
         (bounded(rf"(?P<month>{month}) (?:pasado|dernier|scorso|passado)(?P<year>)"), named_month),
