@@ -1,5 +1,6 @@
 """The runner as a process: its start, every kind of end, and its reports to the parent."""
 
+import math
 import os
 import signal
 import socket
@@ -21,7 +22,7 @@ from inference.engine.config import Device, EngineConfig
 from inference.engine.errors import RunnerStartError
 from inference.engine.process import runner
 from inference.engine.process.client import PROJECT_ROOT, RunnerExit, RunnerProcess, describe_returncode
-from inference.engine.process.deadline import Deadline
+from inference.engine.process.deadline import Deadline, wait_until_passed
 from inference.engine.protocol.frames import Cancel, Emission, Ended, FromRunner, PrefillProgress, Ready, Step, Submit
 from tests.engine.harness import fake_config, params, turn
 
@@ -250,6 +251,21 @@ def test_a_deadline_that_cannot_be_read_has_passed(tmp_path: Path, content: byte
         path.write_bytes(content)
     with pytest.raises(RunnerStartError, match="its deadline was not extended in time"):
         Watched(fake_config(), deadline=path).runner.start()
+
+
+@pytest.mark.parametrize("content", [math.nan, -math.inf, 0.0, b"1234567", b"123456789", None])
+def test_a_deadline_that_is_no_time_to_come_has_passed(tmp_path: Path, content: float | bytes | None) -> None:
+    path = tmp_path / "deadline"
+    if isinstance(content, float):
+        Deadline(path).extend(content)
+    elif content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    waiting = threading.Thread(target=wait_until_passed, args=(path,), daemon=True)
+    waiting.start()
+    waiting.join(DEADLINE_SECS)
+    assert not waiting.is_alive()
 
 
 def test_a_runner_that_still_loads_keeps_it_too(tmp_path: Path) -> None:
