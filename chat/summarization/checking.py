@@ -22,7 +22,8 @@ KEPT_SHARE = 0.5
 # A summary has at most this part of its source's words, unless the source is short.
 MAX_LENGTH_SHARE, MIN_SOURCE_WORDS = 0.9, 40
 SPEAKER = re.compile(
-    r"^[^\w\n]{0,20}(?:user|assistant|system|model|human|gemma|benutzer|nutzer|assistent|usuario|asistente)\s{0,8}(?:\([^)\n]{0,100}\))?\s{0,8}:",
+    r"^[^\w\n]{0,20}(?:user|assistant|system|model|human|gemma|benutzer|nutzer|assistent|usuario|asistente)"
+    r"[\s*_]{0,8}(?:\([^)\n]{0,100}\))?[\s*_]{0,8}:",
     re.IGNORECASE | re.MULTILINE,
 )
 MAX_SPEAKERS = 1

@@ -281,3 +281,23 @@ def test_no_file_stops_the_import_of_the_others(tmp_path: Path) -> None:
     texts = [*Segment.objects.values_list("text", flat=True), *Note.objects.values_list("body", flat=True)]
     unread = {name for name in HOSTILE if not any(f"Spoken in {name}" in text for text in texts)}
     assert unread == {"nested captions.ttml"}, (out, err)
+
+
+@pytest.mark.usefixtures("words_as_vectors")
+@pytest.mark.parametrize(
+    ("text", "speakers"),
+    [
+        ("Ann Lee     0:03\nWe start.\n\nBob Ray     0:09\nFine.\n", ["Ann Lee", "Bob Ray"]),
+        ("Ann Lee  (0:03)  :  We start.\nBob   (0:09):  Fine.\nAnn Lee (0:12): Good.\n", ["Ann Lee", "Bob", "Ann Lee"]),
+        (
+            "00:00:03\t From Ann  to  Everyone : We start?!\n00:00:09\t From Bob Ray to Everyone : Up 3.5 percent...\n",
+            ["Ann", "Bob Ray"],
+        ),
+        (f"Ann:{' ' * 20_000}We start.\nBob:\t\tFine.\nAnn: Good.\n", ["Ann", "Bob", "Ann"]),
+    ],
+)
+def test_blanks_around_labels_are_no_part_of_a_name(tmp_path: Path, text: str, speakers: list[str]) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    status, _, err = imports(tmp_path)
+    assert (status, err) == (0, "")
+    assert list(Segment.objects.order_by("pk").values_list("speaker", flat=True)) == speakers

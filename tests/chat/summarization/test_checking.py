@@ -1,5 +1,7 @@
 """Texts that are taken for a summary, texts that are not, and the extract that takes their place."""
 
+import time
+
 import pytest
 
 from chat.models import Role
@@ -115,3 +117,22 @@ def test_an_extract_of_what_names_nothing_has_the_words_themselves(text: str) ->
 def test_an_extract_of_nothing_is_what_there_was() -> None:
     assert extract(["Assistant: Yes."], 0, "", limit=200, count=len) == ""
     assert "They talked." in extract(["Assistant: Yes."], 0, "They talked.", limit=200, count=len)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("*" * 60_000, f"user{' ' * 60_000}x", f"user ({'x' * 60_000}", "<|end" * 12_000, f"{'- ' * 30_000}user:"),
+        *("user (a) " * 6_000, "\n" * 60_000 + "x", "<" * 60_000, f"User{' ' * 60_000}: x\nAssistant{' ' * 60_000}: y"),
+    ],
+)
+def test_long_summaries_are_checked_in_linear_time(text: str) -> None:
+    started = time.thread_time()
+    problem_of(text, SOURCE, ["I am Paula."])
+    assert time.thread_time() - started < 5
+
+
+@pytest.mark.parametrize("speaker", ["User:", "**User**:", "  - user :", "Assistant (2 May, 10:00):", "> Usuario:"])
+def test_a_summary_with_speakers_is_a_transcript(speaker: str) -> None:
+    lines = f"{speaker} My budget is 900 euros.\n{speaker} I am allergic to fish."
+    assert problem_of(lines, SOURCE) == "it is a transcript"
