@@ -25,13 +25,17 @@ export class MarkdownView {
     this.onCitation = onCitation;
     this.blocks = [];
     this.labels = new Set();
+    this.links = "";
   }
 
   // Draw the text; `labels` are those of the sources, which become links.
   draw(text, { labels = this.labels, isComplete = false } = {}) {
-    const isRelabelled = labels.size !== this.labels.size;
-    this.labels = labels;
     const tokens = marked.lexer(text);
+    // Blocks name addresses ([text][1]) that a later block defines.
+    const links = JSON.stringify(tokens.links);
+    const isRelabelled = labels.size !== this.labels.size || links !== this.links;
+    this.labels = labels;
+    this.links = links;
     let kept = 0;
     while (!isRelabelled && kept < tokens.length && this.blocks[kept]?.raw === tokens[kept].raw) kept += 1;
     for (const block of this.blocks.splice(kept)) block.element.remove();
