@@ -60,6 +60,12 @@ def test_a_text_requests_nothing(page: ChatPage) -> None:
     assert "elsewhere" not in html
 
 
+def test_a_link_whose_address_is_defined_below(page: ChatPage) -> None:
+    page.ask("[[delay: 30]] [[say: see [the page][1] and [2]\n\n[1]: https://example.org/a\n]]")
+    assert page.one(".answer .markdown a").get_attribute("href") == "https://example.org/a"
+    assert page.answer() == "see the page and [2]"
+
+
 def test_a_question_is_text(page: ChatPage) -> None:
     page.ask("<b>x</b> **y** &amp;")
     assert page.questions() == ["<b>x</b> **y** &amp;"]
@@ -137,6 +143,44 @@ def test_an_edited_question_is_a_version(page: ChatPage) -> None:
     assert page.all(".versions:not([hidden])")[0].text.split() == ["1", "/", "2"]
     listed = [title for title in page.conversations() if "please" in title]
     assert len(listed) == 1
+
+
+def test_a_question_that_is_changed_too_early_is_not_lost(page: ChatPage) -> None:
+    page.ask("[[delay: 60]] [[count: 20]]", wait=False)
+    page.browser.execute_script("document.querySelector('.question [aria-label=Edit]').click()")
+    area = page.one(".edit textarea")
+    area.clear()
+    area.send_keys("[[say: changed]]", "\ue007")
+    page.wait_for_end()
+    assert area.get_property("value") == "[[say: changed]]"
+    page.until(
+        lambda: bool(page.browser.execute_script("return document.querySelector('#title').innerText")), what="ids"
+    )
+    area.send_keys("\ue007")
+    page.until(lambda: page.answers() == ["changed"], what="it is answered now")
+    assert page.questions() == ["[[say: changed]]"]
+
+
+def test_a_question_sent_again_keeps_its_system_prompt(page: ChatPage) -> None:
+    page.click("#settings-button")
+    page.one("[name=system_prompt]").send_keys("Answer in rhymes.")
+    page.click("#settings-close")
+    page.browser.execute_script(
+        "const whole = window.fetch;"
+        "window.fetch = (path, options) => {"
+        "  if (path !== '/api/conversations/') return whole(path, options);"
+        "  window.fetch = whole;"
+        "  return Promise.reject(new TypeError('lost'));"
+        "};"
+    )
+    page.ask("[[say: ok]]")
+    assert "cannot be reached" in page.one(".answer .end.error").text
+    page.click(".answer [aria-label='Answer again']")
+    page.until(lambda: page.answers() == ["ok"], what="it is answered")
+    page.wait_for_end()
+    page.open(page.browser.current_url.removeprefix(page.url))
+    page.until(lambda: page.answers() == ["ok"], what="the conversation is shown")
+    assert page.one("[name=system_prompt]").get_property("value") == "Answer in rhymes."
 
 
 def test_answered_again(page: ChatPage) -> None:

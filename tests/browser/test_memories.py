@@ -65,6 +65,21 @@ def test_files_are_imported_and_found(memories: ChatPage, tmp_path: Path) -> Non
     memories.until(lambda: "The zeppelin lands on Friday." in "".join(cards(memories)), what="it is found")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("angles.srt", CAPTIONS + "<" * 400_000),
+        ("lines.txt", "\n" * 400_000 + "end"),
+        ("blanks.txt", " " * 400_000 + "\n" + " " * 400_000 + "end"),
+    ],
+)
+def test_hostile_files_take_no_time(memories: ChatPage, tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    upload(memories, "#memory-file", tmp_path / name)
+    memories.until(lambda: bool(memories.all(".toast")), what="the file is imported or refused")
+    memories.browser.complaints()  # the browser logs the status of a refusal
+
+
 def test_sources_open_with_speaker_and_time(memories: ChatPage, tmp_path: Path) -> None:
     (tmp_path / "call.srt").write_text(CAPTIONS)
     upload(memories, "#memory-file", tmp_path / "call.srt")
@@ -90,6 +105,9 @@ def test_a_text_file_is_context(page: ChatPage, tmp_path: Path) -> None:
     page.ask("When? [[say: In May [1], it says.]]")
     assert "plan.txt" in page.one(".sources .chip.cited").text
     assert not page.one("#attachments").is_displayed()
+    page.click(".answer [aria-label='Answer again']")
+    page.until(lambda: page.texts(".versions") == ["2 / 2"], what="there is a second version")
+    assert "plan.txt" in page.one(".sources .chip.cited").text
 
 
 def test_a_file_that_is_too_large_is_refused(page: ChatPage, tmp_path: Path) -> None:

@@ -18,12 +18,13 @@ const TITLES = { memories: t("memories"), account: t("account") };
 const views = { memories: new Memories(), ...(config.user ? { account: new Account() } : {}) };
 
 const composer = new Composer({
-  send: guarded((text, context) => thread.send(text, { context, setUp: thread.id ? null : settings.newConversation() })),
+  send: guarded((text, context) => thread.send(text, context)),
   stop: () => thread.stop(),
 });
 
 const thread = new Thread(byId("thread"), {
   options: () => settings.requestOptions(),
+  newConversation: () => settings.newConversation(),
   busy: (isBusy) => composer.setBusy(isBusy),
   announce: (text) => { byId("announcer").textContent = text; },
   open: (id) => openConversation(id),

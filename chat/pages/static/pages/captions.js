@@ -20,7 +20,7 @@ export function parseCaptions(text) {
 function segmentOf(times, line) {
   const voice = line.match(VOICE);
   const name = voice ? null : line.match(NAME);
-  const said = (voice ? line.slice(voice[0].length) : line.slice(name?.[0].length ?? 0)).replace(/<[^>]*>/g, "").trim();
+  const said = (voice ? line.slice(voice[0].length) : line.slice(name?.[0].length ?? 0)).replace(/<[^<>]*>/g, "").trim();
   return {
     text: said,
     speaker: (voice?.[1] ?? name?.[1] ?? name?.[2] ?? "").trim(),

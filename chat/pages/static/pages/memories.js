@@ -143,7 +143,7 @@ function transcriptSegments(name, text) {
 // The text cut between paragraphs into parts of at most `most` characters.
 function paragraphsWithin(text, most) {
   const parts = [""];
-  for (const paragraph of text.split(/(?<=\n\s*\n)/)) {
+  for (const paragraph of text.split(/(?<=\n[^\S\n]*\n)/)) {
     for (let at = 0; at < paragraph.length; at += most) {
       const piece = paragraph.slice(at, at + most);
       if (parts.at(-1).length + piece.length > most) parts.push("");

@@ -5,9 +5,10 @@ import { copyText } from "./markdown.js";
 import { t } from "./texts.js";
 
 export class QuestionView {
-  // `actions`: edit(view, text)
-  constructor(text, actions, messageId = null) {
+  // `actions`: edit(view, text); `context`: the texts that were sent beside the question.
+  constructor(text, actions, { messageId = null, context = [] } = {}) {
     this.actions = actions;
+    this.context = context;
     this.messageId = messageId;
     this.element = h("article.question", { "aria-label": t("question") });
     this.show(text);
@@ -28,9 +29,7 @@ export class QuestionView {
     area.value = this.text;
     const back = () => { this.show(this.text); this.editButton.focus(); };
     const submit = () => {
-      if (!area.value.trim()) return;
-      this.show(area.value);
-      this.actions.edit(this, area.value);
+      if (area.value.trim()) this.actions.edit(this, area.value);
     };
     area.addEventListener("keydown", (event) => {
       if (event.isComposing) return;

@@ -12,7 +12,7 @@ import { versionsOf } from "./versions.js";
 const NEAR_END_PX = 120;
 
 export class Thread {
-  // `on`: options() of a request; began(id) and ended(id) of an answer; busy(is), announce(text), moved(conversation).
+  // `on`: options() of a request; newConversation(): fields of one to create first, or null; began(id) and ended(id) of an answer; busy(is), announce(text), moved(conversation).
   constructor(element, on) {
     this.element = element;
     this.scroller = element.parentElement;
@@ -57,14 +57,14 @@ export class Thread {
   }
 
   viewOf(message) {
-    if (message.role === "user") return this.question(message.content, message.id);
+    if (message.role === "user") return this.question(message.content, { messageId: message.id });
     const view = this.answer();
     view.show(message);
     return view;
   }
 
-  question(text, id = null) {
-    return new QuestionView(text, { edit: (view, changed) => this.replace(view, changed) }, id);
+  question(text, facts) {
+    return new QuestionView(text, { edit: (view, changed) => this.replace(view, changed) }, facts);
   }
 
   answer() {
@@ -81,18 +81,19 @@ export class Thread {
     return view;
   }
 
-  // Send a question at the end of the conversation. `setUp`: fields of a conversation to create first.
-  async send(text, { context = [], setUp = null } = {}) {
+  // Send a question at the end of the conversation, with texts beside it.
+  async send(text, context = []) {
     if (this.running) return;
     this.dropRefused();
-    this.append(this.question(text));
+    this.append(this.question(text, { context }));
     const answer = this.append(this.answer());
     this.scrollToEnd();
     const options = this.on.options();
     await this.run(answer, async function* start(stream) {
-      if (setUp && !this.conversation) this.conversation = await call("POST", "/api/conversations/", setUp);
+      const setUp = this.conversation ? null : this.on.newConversation();
+      if (setUp) this.conversation = await call("POST", "/api/conversations/", setUp);
       const ids = this.id ? { conversation_id: this.id } : {};
-      yield* ask({ message: text, ...ids, ...(context.length ? { context } : {}), ...options }, stream);
+      yield* ask({ message: text, ...ids, ...withContext(context), ...options }, stream);
     }.bind(this));
   }
 
@@ -104,15 +105,16 @@ export class Thread {
     const question = this.rows[first];
     const replaces = view.messageId ?? this.rows[first + 1]?.messageId;
     const text = changed ?? question.text;
+    const { context } = question;
+    this.cut(first);
     if (!replaces || !this.id) {
-      this.cut(first);
-      await this.send(text);
+      await this.send(text, context);
       return;
     }
-    this.cut(first);
-    this.append(this.question(text));
+    this.append(this.question(text, { context }));
     const answer = this.append(this.answer());
-    const body = { conversation_id: this.id, replaces, ...(changed === undefined ? {} : { message: changed }), ...this.on.options() };
+    const message = changed === undefined ? {} : { message: changed };
+    const body = { conversation_id: this.id, replaces, ...message, ...withContext(context), ...this.on.options() };
     await this.run(answer, (stream) => ask(body, stream));
   }
 
@@ -238,3 +240,5 @@ export class Thread {
     this.element.replaceChildren(h("div.empty", {}, ...children));
   }
 }
+
+const withContext = (context) => (context.length ? { context } : {});
