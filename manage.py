@@ -10,6 +10,7 @@ ENVIRONMENT = Path(__file__).resolve().parent / ".venv"
 FIRST_RUN = "run `make run` once first: it makes the environment and the tables"
 NO_TABLES = f"error: the database lacks tables; {FIRST_RUN} (or `manage.py migrate`)"
 NEED_NO_TABLES = {"check", "help", "migrate", "probe", "serve", "web", "worker", "--help", "--version"}
+INTERRUPTED = 128 + signal.SIGINT
 
 try:
     from django.conf import settings
@@ -22,6 +23,9 @@ except ModuleNotFoundError as error:
         raise
     way = f"use {ENVIRONMENT}/bin/python manage.py" if (ENVIRONMENT / "bin" / "pip").exists() else FIRST_RUN
     sys.exit(f"error: Django is not installed for {sys.executable}; {way}")
+except KeyboardInterrupt:
+    sys.stderr.write("stopped\n")
+    sys.exit(INTERRUPTED)
 
 
 def main() -> None:
@@ -60,4 +64,4 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         # Commands that stop in their own way catch it; this is Ctrl-C while one starts.
         sys.stderr.write("stopped\n")
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(INTERRUPTED)

@@ -226,6 +226,11 @@ class ChatBody(RunOptionsBody, frozen=True, kw_only=True):
         """The short form of one message of the user."""
         return self.message
 
+    @property
+    def question_field(self) -> str:
+        """The field that has the newest message."""
+        return "messages" if self.message is None else "message"
+
 
 class CompletionBody(RunOptionsBody, frozen=True, kw_only=True):
     """A raw prompt, without a template."""
@@ -258,6 +263,7 @@ def as_chat_request(body: ChatBody, *, use_rag: bool | None, top_k: int | str | 
         has_store_default=body.store is None and body.message is None,
         messages=messages,
         message=message,
+        written_to=body.question_field,
         conversation_id=conversation_id,
         replaces=replaces,
         context=tuple(_context_item(item, f"context[{n}]") for n, item in enumerate(documents) if item != ""),

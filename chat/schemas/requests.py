@@ -92,6 +92,7 @@ class ChatRequest(RunOptions):
 
     messages: tuple[ChatMessage, ...] = ()
     message: str | None = None
+    written_to: str | None = field(default=None, compare=False)  # the field that had the message, where it is another
     conversation_id: uuid.UUID | None = None
     replaces: uuid.UUID | None = None
     follows: uuid.UUID | None = None
@@ -110,6 +111,11 @@ class ChatRequest(RunOptions):
     recall: bool | None = None  # None: the conversation's own
     store: bool = True
     has_store_default: bool = False
+
+    @property
+    def question_field(self) -> str:
+        """The field that the caller wrote the new message to, which errors name."""
+        return self.written_to or ("messages" if self.message is None else "message")
 
     @property
     def only_message(self) -> str:

@@ -1,18 +1,20 @@
 """Step 4 of a turn: plan its prompt within the token budget. Retrieves and stores nothing."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
 
 from chat.enums import Strategy
-from chat.errors import InvalidRequest
+from chat.errors import ContextOverflow, InvalidRequest
 from chat.models import MessagePassage
 from chat.prompting.builder import BuiltPrompt, PromptBuilder
 from chat.prompting.recalled import Recaller
 from chat.rag.sources import source_from_context
 from chat.recall.passages import parts_made_once
-from chat.schemas.requests import RESPONSE
+from chat.schemas.requests import RESPONSE, ChatRequest
 from chat.services.turn_context import TurnContext
 from chat.services.turn_preparation import Preparation
 from chat.services.turn_recall import passages_to_store, recaller_of
@@ -45,10 +47,20 @@ class TurnPlan:
         return details
 
 
+@contextmanager
+def question_named(request: ChatRequest) -> Iterator[None]:
+    """Let an overflow name the field that the caller wrote."""
+    try:
+        yield
+    except ContextOverflow as overflow:
+        overflow.field = request.question_field
+        raise
+
+
 def plan_turn(context: TurnContext) -> TurnPlan:
     """Raises ContextOverflow. To be called outside of a transaction: rendering takes long, and would block writers."""
     passages: list[MessagePassage] = []
-    with parts_made_once():
+    with parts_made_once(), question_named(context.validated.request):
         prompt, preparation = _plan(context)
         # Before their turns leave the prompt, so that the vectors are there when they do.
         if context.new_messages and context.conversation and context.recalls and prompt.may_need_summary:

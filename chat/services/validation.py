@@ -44,7 +44,7 @@ def validate_request(request: ChatRequest, *, caller: Caller, tokenizer: Tokeniz
     elif request.appends or not request.conversation_id:
         system_prompt, history, question = _split_history(request)
     if not is_repeated and not question.strip():
-        raise InvalidRequest("the new message is empty", field="message" if request.message else "messages")
+        raise InvalidRequest("the new message is empty", field=request.question_field)
     request = request.within(tokenizer.context_size)
     is_kept = not caller.is_service or caller.service_id in settings.STORING_SERVICES
     # Programs that call for an answer alone would leave a conversation each time; one that they name goes on.

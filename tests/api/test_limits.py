@@ -61,3 +61,41 @@ def test_cancel_of_what_waits_and_again() -> None:
         assert Api().post(path).outcome == (409, "already_ended")
     generation.refresh_from_db()
     assert (generation.status, generation.finish_reason) == ("interrupted", "cancelled")
+
+
+LONG = "x" * 100_000
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/chat", {"messages": [user(LONG)]}, "messages"),
+        ("/chat", {"message": LONG}, "message"),
+        ("/chat/stream", {"message": LONG}, "message"),
+        ("/chat", {"message": LONG, "use_rag": True}, "message"),
+        ("/chat/rag", {"query": LONG}, "query"),
+        ("/chat/rag", {"message": LONG}, "message"),
+        ("/generate", {"prompt": LONG}, "prompt"),
+        ("/v1/completions", {"prompt": ["a", LONG]}, "prompt"),
+        ("/v1/chat/completions", {"messages": [user(LONG)]}, "messages"),
+        ("/v1/responses", {"input": LONG}, "input"),
+        ("/v1/responses", {"input": [user("a") | {"type": "message"}, user(LONG)]}, "input"),
+    ],
+)
+def test_a_text_that_does_not_fit_is_named_as_it_was_written(path: str, body: dict[str, object], field: str) -> None:
+    answer = Api().post(path, body)
+    assert answer.status in (400, 413)
+    error = answer.body["error"]
+    assert error.get("param", error.get("field")) == field
+    assert_nothing_was_added(0)
+
+
+@pytest.mark.parametrize("body", [{"message": " "}, {"message": "\n", "store": False}, {"query": "\u3000"}])
+def test_an_empty_text_is_named_as_it_was_written(body: dict[str, object]) -> None:
+    answer = Api().post("/chat/rag" if "query" in body else "/chat", body)
+    assert answer.status == 400
+    assert answer.body["error"]["field"] == next(iter(body))

@@ -78,3 +78,30 @@ def test_a_host_that_is_not_ours_is_named(host: str, tmp_path: Path) -> None:
     line = refusal(manage("serve", **variables))
     assert f"GEMMA_HOST={host!r}" in line
     assert "GEMMA_PORT" not in line
+
+
+INTERRUPTING = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["INTERRUPTED_MODULE"] and os.environ.pop("ONCE", None):
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("django", ["check"]),
+        ("django.core.management", ["api_keys", "list"]),
+        ("gemma_project.settings", ["ask", "Hello"]),
+        ("chat.models", ["migrate"]),
+        ("chat.rag.models", ["import_memories", "."]),
+    ],
+)
+def test_ctrl_c_at_any_time_of_a_start_is_one_line(module: str, command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTING)
+    variables = {"GEMMA_DATA_DIR": str(tmp_path), "INTERRUPTED_MODULE": module, "ONCE": "1"}
+    done = manage(*command, PYTHONPATH=str(tmp_path), **variables)
+    assert (done.returncode, done.stderr) == (130, "stopped\n")

@@ -32,6 +32,10 @@ class RagChatBody(ChatBody, frozen=True, kw_only=True):
     def question(self) -> str | None:
         return self.message or (self.query if self.messages is None else None)
 
+    @property
+    def question_field(self) -> str:
+        return "query" if self.question and not self.message else super().question_field
+
 
 class RagChatAnswer(ChatAnswer, frozen=True, kw_only=True):
     """The body of POST /chat/rag: that of /chat, and its text under ``answer``, too."""
