@@ -1,4 +1,4 @@
-"""Conversations, messages, summaries, the retrieval of each answer; API keys of users, limits of groups.
+"""Conversations, messages, summaries, the retrieval of each answer; API keys, limits of groups; sums by hour and day.
 
 Text, usage and state of an answer are columns of its generation, not copied here.
 """
@@ -288,3 +288,41 @@ class GroupLimits(models.Model):
 
     def __str__(self) -> str:
         return f"limits of {self.group}"
+
+
+class Span(models.TextChoices):
+    HOUR = "hour"
+    DAY = "day"
+
+
+class Rollup(models.Model):
+    """Sums over one hour, or over one day of GEMMA_TIME_ZONE, that remain when the rows behind them are deleted.
+
+    ``figures`` holds numbers, and groups of numbers by name (``chat/services/rollups``): no text, and no key of a user.
+    """
+
+    span = models.CharField(max_length=4, choices=Span.choices)
+    starts_at = models.DateTimeField()
+    kind = models.CharField(max_length=12)
+    figures = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["-starts_at", "kind"]
+        constraints = [models.UniqueConstraint(fields=["span", "starts_at", "kind"], name="rollup_span_start_kind")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of the {self.span} {self.starts_at:%Y-%m-%d %H:%M}"
+
+
+class RollupProgress(models.Model):
+    """The one row that says what the rollups hold: rows up to the moment ``until``, hand-overs up to an id."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    until = models.DateTimeField(null=True)
+    hand_over_id = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=models.Q(pk=1), name="rollup_progress_one_row")]
+
+    def __str__(self) -> str:
+        return f"until {self.until}"

@@ -1,8 +1,8 @@
-"""The tables of ``inference``: generations, the GPU ledger, outside sessions, hand-overs, purge requests, usage."""
+"""The tables of ``inference``: generations, the GPU (ledger, leases, sessions, hand-overs), purge requests, usage."""
 
 from inference.enums import ENDED, WAITING, FinishReason, Priority, Status
 from inference.models.generation import Generation
-from inference.models.gpu import GpuLedger, HandOver, OutsideSession
+from inference.models.gpu import GpuLedger, HandOver, LeaseRecord, OutsideSession
 from inference.models.purge import PurgeRequest
 from inference.models.usage import DailyUsage
 
@@ -14,6 +14,7 @@ __all__ = [
     "Generation",
     "GpuLedger",
     "HandOver",
+    "LeaseRecord",
     "OutsideSession",
     "Priority",
     "PurgeRequest",

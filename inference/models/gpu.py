@@ -1,5 +1,5 @@
-"""The tables of the GPU: the ledger of the current lease (one row, authoritative), sessions at an outside coordinator,
-and the history of hand-overs.
+"""The tables of the GPU: the ledger of the current lease (one row, authoritative), ended leases, sessions at an outside
+coordinator, and the history of hand-overs.
 
 The lease's epoch must never go back, and Redis may be wiped at any time: therefore it is stored here.
 """
@@ -54,6 +54,22 @@ class GpuLedger(models.Model):
     @property
     def is_free(self) -> bool:
         return self.state == LedgerState.FREE
+
+
+class LeaseRecord(models.Model):
+    """A lease of the built-in coordinator that has ended, of any tenant; ``acquired_at``: when the GPU was its own."""
+
+    lease_epoch = models.PositiveBigIntegerField()
+    requester = models.CharField(max_length=64)
+    acquired_at = models.DateTimeField()
+    ended_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-ended_at"]
+        indexes = [models.Index(fields=["-ended_at"], name="lease_record_ended")]
+
+    def __str__(self) -> str:
+        return f"{self.requester}, {self.acquired_at:%Y-%m-%d %H:%M:%S}"
 
 
 class OutsideSession(models.Model):

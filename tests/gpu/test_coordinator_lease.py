@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 import redis
@@ -12,7 +13,7 @@ from django.db import connections
 from inference.gpu.coordinator import api
 from inference.gpu.coordinator.acquiring import AcquisitionGranted
 from inference.gpu.coordinator.lease import LeaseWatcher
-from inference.models.gpu import GpuLedger, LedgerState
+from inference.models.gpu import GpuLedger, LeaseRecord, LedgerState
 from tests.gpu.tenants import Transcription, Wire
 from tests.gpu.test_acquiring import QUICK, MakeResident, asking, granted, verdict_of
 
@@ -54,6 +55,20 @@ def test_a_renewed_lease_stays(wire: Wire) -> None:
         watch.once(wire)
         time.sleep(QUICK.ttl_secs / 4)
     assert api.status(wire).session_id == "s1"
+
+
+@pytest.mark.parametrize("end", ["release", "expiry", "reset"])
+def test_every_ended_lease_leaves_one_record(wire: Wire, end: str) -> None:
+    granted(wire)
+    if end == "release":
+        api.release(wire, session_id="s1")
+        api.release(wire, session_id="s1")
+    elif end == "reset":
+        api.reset(wire)
+    watch_until(wire, is_free)
+    record = LeaseRecord.objects.get()
+    assert (record.lease_epoch, record.requester) == (1, asking(wire)._waiter.requester)
+    assert timedelta() <= record.ended_at - record.acquired_at < timedelta(minutes=1)
 
 
 def test_callers_of_the_old_protocols_need_not_renew(wire: Wire) -> None:

@@ -21,6 +21,7 @@ from chat.rag.retrieval import local
 from chat.rag.vectors import backfill
 from chat.recall import vectors as message_vectors
 from chat.services.accounts import retention
+from chat.services.rollups import advancing
 from chat.streaming import events
 from gemma_project.asgi import application
 from gemma_project.startup import NotReady, check_callers, migrate, prepare_model, wait_for_migrations
@@ -75,6 +76,7 @@ class Command(BaseCommand):
             watching.begin()
         RepeatingThread("deadlines", REAP_SECS, RowReaper().run_once).begin()
         RepeatingThread("retention", retention.INTERVAL_SECS, retention.delete_all_outdated).begin()
+        RepeatingThread("rollups", advancing.INTERVAL_SECS, advancing.advance_all).begin()
         threading.Thread(target=warm_up, name="warm up", daemon=True).start()
         backfill.start()  # its work, and that of the next line, may be cut off at any time
         message_vectors.start()

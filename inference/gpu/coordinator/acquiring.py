@@ -199,9 +199,10 @@ class Acquisition:
                 return self._refused("the GPU was not free in time") if is_late else None
             if outcome.refusal is not None:
                 return self._refused(outcome.refusal)
-        if not GpuLedger.objects.move(row, LedgerState.HELD, acquired_at=timezone.now()):
+        acquired_at = timezone.now()
+        if not GpuLedger.objects.move(row, LedgerState.HELD, acquired_at=acquired_at):
             return self._refused("the lease was reset meanwhile")
-        row.state = LedgerState.HELD
+        row.state, row.acquired_at = LedgerState.HELD, acquired_at
         ttl_secs = self._config.ttl_secs if self._renews else self._config.unrenewed_secs
         ttl.extend(self._redis, row.epoch, ttl_secs)
         broadcast.publish(self._redis, row, self._config)

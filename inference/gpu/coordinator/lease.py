@@ -9,11 +9,13 @@ import logging
 from collections.abc import Callable
 
 import redis
+from django.db import transaction
+from django.utils import timezone
 
 from inference.gpu.coordinator import broadcast, preemption, ttl, wait_queue
 from inference.gpu.coordinator.config import CoordinatorConfig
 from inference.gpu.protocol import channels
-from inference.models.gpu import GpuLedger, LedgerState
+from inference.models.gpu import GpuLedger, LeaseRecord, LedgerState
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +34,10 @@ def finish(client: "redis.Redis[bytes]", row: GpuLedger, reason: str) -> bool:
     has_left = row.state == LedgerState.HELD and row.requester == channels.OUR_SERVICE
     stays_empty = has_left and wait_queue.first(client) is not None
     to = LedgerState.FREE if stays_empty else LedgerState.RESUMING
-    if not GpuLedger.objects.move(row, to, **(NO_HOLDER if stays_empty else {})):
-        return False
+    with transaction.atomic():
+        if not GpuLedger.objects.move(row, to, **(NO_HOLDER if stays_empty else {})):
+            return False
+        record_end(row)
     log.info("lease ended lease=%d requester=%s reason=%s", row.epoch, row.requester, reason)
     ttl.end(client, row.epoch)
     row.state = to
@@ -42,6 +46,14 @@ def finish(client: "redis.Redis[bytes]", row: GpuLedger, reason: str) -> bool:
     else:
         resume_residents(client, row)
     return True
+
+
+def record_end(row: GpuLedger) -> None:
+    """Write the history of a lease that the caller has just ended, in its transaction; one never granted has none."""
+    if row.state == LedgerState.HELD and row.acquired_at is not None:
+        LeaseRecord.objects.create(
+            lease_epoch=row.epoch, requester=row.requester, acquired_at=row.acquired_at, ended_at=timezone.now()
+        )
 
 
 def resume_residents(client: "redis.Redis[bytes]", row: GpuLedger) -> None:
