@@ -93,7 +93,7 @@ class ContextOverflow(ChatError):
     def __init__(
         self, *, prompt_tokens: int, context_size: int, is_exact: bool = True, field: str = "messages"
     ) -> None:
-        """Without ``is_exact`` the prompt has at least so many tokens: a long one is not counted to its end."""
+        """``is_exact``: False for a long prompt that was not counted to its end, and has at least so many tokens."""
         bound = "" if is_exact else "at least "
         super().__init__(
             f"the prompt has {bound}{prompt_tokens} tokens, the context {context_size}",
@@ -117,7 +117,7 @@ class NotServed(ChatError):
 
 
 class Unavailable(ChatError):
-    """Not now: try again after ``retry_after_secs``."""
+    """The service cannot do this now; the client may try again after ``retry_after_secs``."""
 
     code = "unavailable"
     status = 503

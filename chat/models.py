@@ -261,8 +261,7 @@ class ApiKey(models.Model):
     @property
     def permissions(self) -> frozenset[KeyScope]:
         """The scopes; a value that this version does not know permits nothing."""
-        known = {scope.value for scope in KeyScope}
-        return frozenset(KeyScope(value) for value in self.scopes if value in known)
+        return frozenset(scope for scope in KeyScope if scope.value in self.scopes)
 
 
 def _limit(help_text: str) -> "models.PositiveBigIntegerField[int | None, int | None]":

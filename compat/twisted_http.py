@@ -171,7 +171,7 @@ class JsonChannel(HTTPChannel):  # type: ignore[misc]
         return not hasattr(self, "_path")
 
     def _is_incomplete(self) -> bool:
-        """Whether a request has begun to arrive that is not handled yet."""
+        """Return whether a part of a request has arrived, but not all of it."""
         return not self._is_refused and not self._handlingRequest and bool(self.requests or self._buffer)
 
     def readConnectionLost(self) -> None:  # noqa: N802  Twisted's name

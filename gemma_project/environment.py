@@ -31,8 +31,8 @@ def without_password(url: str) -> str:
     """
     credentials, at, rest = url.rpartition("@")
     scheme, colons, _ = credentials.partition("://")
-    shown = f"{scheme if colons else ''}{colons}***@{rest}" if at else url
-    address, mark, query = shown.partition("?")
+    without_credentials = f"{scheme if colons else ''}{colons}***@{rest}" if at else url
+    address, mark, query = without_credentials.partition("?")
     fields = [_field_without_value(field) for field in query.split("&")]
     return f"{address}{mark}{'&'.join(fields)}"
 

@@ -33,10 +33,10 @@ def limits_of(caller: Caller) -> CallerLimits:
     """Return the limits of a user or of the local identity. Services have none: they bound their users themselves."""
     if caller.is_service:
         return CallerLimits()
-    known = _cached.get(caller.key)
+    entry = _cached.get(caller.key)
     now = time.monotonic()
-    if known is not None and now < known[0]:
-        return known[1]
+    if entry is not None and now < entry[0]:
+        return entry[1]
     limits = _read(caller)
     if len(_cached) >= MAX_CACHED:
         _cached.clear()

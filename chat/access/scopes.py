@@ -1,4 +1,4 @@
-"""Which routes an API key may use, by its scopes. A route that is in no set here is closed to every key."""
+"""Scopes of API keys: the routes that each opens. A route that is in no set here is closed to every key."""
 
 from collections.abc import Collection
 
@@ -110,5 +110,5 @@ def permits(scopes: Collection[KeyScope], *, route: str, method: str) -> bool:
 def check_scopes(scopes: Collection[KeyScope] | None, *, route: str, method: str) -> None:
     """Raises Forbidden when the caller's key does not permit the route; ``scopes`` None: the caller shows no key."""
     if scopes is not None and not permits(scopes, route=route, method=method):
-        held = ", ".join(sorted(scopes)) or "none"
-        raise Forbidden(f"the scopes of this API key ({held}) do not permit this", code="insufficient_scope")
+        names = ", ".join(sorted(scopes)) or "none"
+        raise Forbidden(f"the scopes of this API key ({names}) do not permit this", code="insufficient_scope")

@@ -62,7 +62,7 @@ class FamilyToken(RefreshToken):
         self.payload[api_settings.JTI_CLAIM] = f"{family}.{uuid.uuid4().hex}"
 
     def check_blacklist(self) -> None:
-        """Not checked here: under the lock of its user a used token is recognised, and ends its family."""
+        """Do nothing: a used token is recognised under the lock of its user, and ends its family."""
 
     @property
     def jti(self) -> str:
@@ -170,7 +170,7 @@ def _pair(token: FamilyToken) -> TokenPair:
     )
 
 
-def _family(family: str, user_id: object) -> "QuerySet[OutstandingToken]":
+def _family(family: str, user_id: str | int) -> "QuerySet[OutstandingToken]":
     # Read by the index of the users: LIKE has none, and a range depends on the order of the database's locale.
     return OutstandingToken.objects.filter(user_id=user_id, jti__startswith=f"{family}.")
 

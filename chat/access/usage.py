@@ -80,7 +80,10 @@ def check_tokens(caller: Caller) -> None:
             raise TooManyRequests(message, code="token_limit", retry_after_secs=secs)
     if limits.tokens_per_day is not None and usage.tokens_of_today(caller.key) >= limits.tokens_per_day:
         message = f"your {limits.tokens_per_day} tokens of this day (UTC) are used up"
-        raise TooManyRequests(message, code="token_limit", retry_after_secs=_secs_to_midnight())
+        now = datetime.now(UTC)
+        midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+        secs = max(1, math.ceil((midnight - now).total_seconds()))
+        raise TooManyRequests(message, code="token_limit", retry_after_secs=secs)
 
 
 def check_conversations(caller: Caller) -> None:
@@ -123,9 +126,3 @@ def _counters() -> Iterator[None]:
         raise Unavailable(
             "requests cannot be limited now; try again", code="store_unavailable", retry_after_secs=5
         ) from error
-
-
-def _secs_to_midnight() -> int:
-    now = datetime.now(UTC)
-    midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    return max(1, math.ceil((midnight - now).total_seconds()))

@@ -55,7 +55,7 @@ class RetrievalView:
 def retrieval_view(retrieval: Retrieval) -> RetrievalView:
     cited = citations_of(retrieval.message)
     parts = {str(hit.get("label") or ""): hit.get("scores") for hit in retrieval.hits}
-    others = [(hit, source_line(hit, set(), hit.get("scores"))) for hit in retrieval.hits if not hit.get("label")]
+    unlabelled = [(hit, source_line(hit, set(), hit.get("scores"))) for hit in retrieval.hits if not hit.get("label")]
     return RetrievalView(
         query=retrieval.query,
         filters=_named_values(retrieval.filters),
@@ -65,8 +65,8 @@ def retrieval_view(retrieval: Retrieval) -> RetrievalView:
         error=retrieval.error,
         note=retrieval.note,
         sources=[source_line(source, cited, parts.get(str(source.get("label")))) for source in retrieval.sources],
-        not_shown=[line for hit, line in others if not hit.get("rejected")],
-        rejected=[line for hit, line in others if hit.get("rejected")],
+        not_shown=[line for hit, line in unlabelled if not hit.get("rejected")],
+        rejected=[line for hit, line in unlabelled if hit.get("rejected")],
     )
 
 

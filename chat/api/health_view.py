@@ -214,8 +214,8 @@ def _own_memories() -> str:
         raise NotServing(f"{summary}; found by their words alone: {problem}")
     waiting = f"; {counts.without_vector} texts wait for their vectors" if counts.without_vector else ""
     progress = encodings.progress()
-    anew = f"; {progress[0]} of {progress[1]} texts are embedded anew" if progress else ""
-    return f"{summary}; found by meaning and words{waiting}{anew}"
+    reembedding = f"; {progress[0]} of {progress[1]} texts are embedded anew" if progress else ""
+    return f"{summary}; found by meaning and words{waiting}{reembedding}"
 
 
 async def _remote(url: str | None) -> DependencyAnswer:

@@ -46,8 +46,8 @@ def page_response(
 
 def language_of(request: HttpRequest) -> str:
     """Return the language that the cookie or the browser asks for, English for any other."""
-    wanted = translation.get_language_from_request(request).partition("-")[0]
-    return wanted if wanted in LANGUAGES else DEFAULT_LANGUAGE
+    language = translation.get_language_from_request(request).partition("-")[0]
+    return language if language in LANGUAGES else DEFAULT_LANGUAGE
 
 
 def wants_page(request: HttpRequest) -> bool:

@@ -75,8 +75,8 @@ class PromptBuilder:
         )
         self.summary = summary or HistorySummary()
         # The beginning of an answer stands where a past answer would: behind the place of a thought.
-        begun = self.format.answer(prefill, limit=self.budget.hard_limit) if prefill else self.format.generation_ids
-        self.ending = tuple(begun)
+        form = self.format
+        self.ending = tuple(form.answer(prefill, limit=self.budget.hard_limit) if prefill else form.generation_ids)
         system = system_prompt_of(system_prompt, plain_model=self.format.plain_model)
         self._own_system = "" if system_prompt.strip() else system
         self.system = "\n\n".join(filter(None, (system, tool_instructions(tools, self.format.tokenizer))))

@@ -148,7 +148,7 @@ class GemmaFormat(ChatFormat):
 
 
 class TranscriptFormat(ChatFormat):
-    """For a base model, which was not trained on turns: a dialogue as a page would print it.
+    """The format of base models, which are not trained on turns: a dialogue as a page would print it.
 
     Contents begin with their space, since tokens of words include it.
     """

@@ -176,9 +176,9 @@ class ContextWindow:
         if not self._is_piecewise(past[prompt.start :]):
             turns = [PastTurn(exchange.user, exchange.answer, exchange.thought) for exchange in past[prompt.start :]]
             return replace(prompt, ids=tuple(self.format.whole(self._head_at(prompt.start).text, turns, user)))
-        own = new.user_rendered
-        before = prompt.ids[: len(prompt.ids) - len(self._ending) - len(own.ids)]
-        if own.key == self.follow_up_key:
+        rendered = new.user_rendered
+        before = prompt.ids[: len(prompt.ids) - len(self._ending) - len(rendered.ids)]
+        if rendered.key == self.follow_up_key:
             turn = self.format.later_turn(user)
         else:
             turn = self.format.first_turn(self._head_at(prompt.start).text, user)
@@ -239,10 +239,10 @@ class ContextWindow:
 
     def _with_own_tokens(self, exchange: Exchange) -> Exchange:
         """Return a generated answer with the tokens that a past one has: its own where the format shows them so."""
-        own = exchange.answer_rendered
-        if own.key == self.follow_up_key or own.key != self.format.generated_key:
+        rendered = exchange.answer_rendered
+        if rendered.key == self.follow_up_key or rendered.key != self.format.generated_key:
             return exchange
-        ids = self.format.generated_answer(own.ids, exchange.answer, exchange.thought)
+        ids = self.format.generated_answer(rendered.ids, exchange.answer, exchange.thought)
         return replace(exchange, answer_rendered=RenderedTurn(tuple(ids), self.follow_up_key))
 
     def _is_piecewise(self, exchanges: Sequence[Exchange]) -> bool:

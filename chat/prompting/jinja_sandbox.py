@@ -170,15 +170,6 @@ def _compiled(environment: ImmutableSandboxedEnvironment, source: str) -> Templa
     return environment.from_string(source)
 
 
-def _answer_job(environment: ImmutableSandboxedEnvironment, job: dict[str, Any]) -> list[dict[str, str]]:
-    # Before the template is even parsed: parsing runs constant expressions.
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    limit = int(used.ru_utime + used.ru_stime) + CPU_SECS
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-    template = _compiled(environment, job["template"])
-    return [_render_one(template, texts, job["variables"]) for texts in job["conversations"]]
-
-
 def _main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
@@ -193,7 +184,14 @@ def _main() -> None:
     environment.globals["strftime_now"] = time.strftime
     # Ends with the parent, whose end of the pipe closes.
     for line in sys.stdin.buffer:
-        sys.stdout.write(json.dumps(_answer_job(environment, json.loads(line))) + "\n")
+        job = json.loads(line)
+        # Before the template is even parsed: parsing runs constant expressions.
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        limit = int(used.ru_utime + used.ru_stime) + CPU_SECS
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+        template = _compiled(environment, job["template"])
+        renderings = [_render_one(template, texts, job["variables"]) for texts in job["conversations"]]
+        sys.stdout.write(json.dumps(renderings) + "\n")
         sys.stdout.flush()
 
 

@@ -62,12 +62,12 @@ def _template_text(template: str, bos: str, eos: str, tools: str) -> str:
     """Return the text between the system prompt and the end of its message that is there with tools alone."""
     try:
         [plain] = render(template, bos=bos, eos=eos, conversations=[_CONVERSATION])
-        [shown] = render(f"{{% set tools = {tools} %}}{template}", bos=bos, eos=eos, conversations=[_CONVERSATION])
+        [with_tools] = render(f"{{% set tools = {tools} %}}{template}", bos=bos, eos=eos, conversations=[_CONVERSATION])
     except TemplateUnusable as error:
         log.warning("tools not rendered by the chat template error=%s", error)
         return ""
     start, _, rest = plain.text.partition(SYSTEM)
-    shown_start, mark, shown_rest = shown.text.partition(SYSTEM)
+    shown_start, mark, shown_rest = with_tools.text.partition(SYSTEM)
     if not mark or shown_start != start or not shown_rest.endswith(rest):
         return ""
     return shown_rest[: len(shown_rest) - len(rest)].strip()

@@ -4,12 +4,10 @@ Notes on all parts cost as many generations as there are parts; for a question a
 """
 
 import re
-from collections.abc import Sequence
 from datetime import datetime
 
 from chat.models import Role
 from chat.prompting.message_groups import DialogueMessage
-from chat.prompting.recalled import RecalledPassage
 from chat.prompting.text_splitter import CountTokens
 from chat.recall.passages import said_passages
 from chat.recall.search import search
@@ -42,7 +40,12 @@ def excerpts(text: str, *, limit: int, count: CountTokens, now: datetime) -> str
     recalled = search(question, passages, now=now).passages
     if not recalled or max(passage.words or 0.0 for passage in recalled) < MIN_SHARE:
         return ""
-    chosen = _fitting(recalled, limit, count)
+    chosen: list[str] = []
+    for passage in recalled:
+        n_tokens = count(passage.text) + 2
+        if n_tokens <= limit:
+            chosen.append(passage.text)
+            limit -= n_tokens
     return "\n\n".join(sorted(chosen, key=text.index))
 
 
@@ -51,13 +54,3 @@ def question_in(text: str) -> str:
     at_end = list(sentences(text[-EDGE_CHARS:]))[-1:]
     questions = (sentence for sentence in (*at_end, *sentences(text[:EDGE_CHARS])) if sentence.endswith(QUESTION_MARKS))
     return next(questions, "")
-
-
-def _fitting(recalled: Sequence[RecalledPassage], limit: int, count: CountTokens) -> list[str]:
-    chosen: list[str] = []
-    for passage in recalled:
-        n_tokens = count(passage.text) + 2
-        if n_tokens <= limit:
-            chosen.append(passage.text)
-            limit -= n_tokens
-    return chosen

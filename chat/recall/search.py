@@ -184,7 +184,7 @@ def _first_rows(passages: Sequence[SaidPassage], references: References) -> Mask
 
 
 def _raise_replies(matches: _Matches, passages: Sequence[SaidPassage]) -> None:
-    """For a question about what the assistant said: its answers are as good as the questions that match."""
+    """Raise the score of answers to that of their questions, when the user asks about the assistant's words."""
     if matches.references.role != Role.ASSISTANT:
         return
     by_position: dict[int, float] = {}

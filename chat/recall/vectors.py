@@ -66,8 +66,7 @@ def embed_some() -> int:
     encoding = embedding.target_encoding()
     if not batch or embedding.unavailable_reason(encoding):
         return 0
-    before = _texts_before(batch)
-    vectors = embedding.embed_passages_single_threaded([_input(row, before[row.pk]) for row in batch], encoding)
+    vectors = embedding.embed_passages_single_threaded(_inputs(batch), encoding)
     if vectors is None:
         return 0
     for row, vector in zip(batch, vectors, strict=True):
@@ -76,17 +75,16 @@ def embed_some() -> int:
     return len(batch)
 
 
-def _input(row: MessagePassage, before: str) -> EncoderInput:
-    message = row.message
-    return EncoderInput(
-        message.text[row.start : row.end], context_of(Role(message.role), message.text, row.start, before)
-    )
-
-
-def _texts_before(batch: list[MessagePassage]) -> dict[int, str]:
-    """Return the text of the message before that of each passage."""
+def _inputs(batch: list[MessagePassage]) -> list[EncoderInput]:
+    """Return each passage with its context, which may be the end of the message before its own."""
     conversations = {row.message.conversation_id for row in batch}
     positions = {row.message.position - 1 for row in batch}
     rows = Message.objects.filter(conversation__in=conversations, position__in=positions).select_related("generation")
     texts = {(row.conversation_id, row.position): row.text for row in rows}
-    return {row.pk: texts.get((row.message.conversation_id, row.message.position - 1), "") for row in batch}
+    inputs = []
+    for row in batch:
+        message = row.message
+        before = texts.get((message.conversation_id, message.position - 1), "")
+        context = context_of(Role(message.role), message.text, row.start, before)
+        inputs.append(EncoderInput(message.text[row.start : row.end], context))
+    return inputs

@@ -19,7 +19,10 @@ def passing_generations(conversation: Conversation) -> list[uuid.UUID]:
 
 
 def purge_conversation(conversation_id: uuid.UUID, *, generation_ids: Sequence[uuid.UUID]) -> None:
-    """In the transaction that deletes it: its KV states and token logs go too, and its title in the admin's log."""
+    """Request the removal of its KV states and token logs, and remove its title from the admin's log.
+
+    To be called in the transaction that deletes the conversation.
+    """
     entries = LogEntry.objects.filter(
         content_type=ContentType.objects.get_for_model(Conversation), object_id=str(conversation_id)
     )

@@ -69,8 +69,10 @@ class TurnContext:
 
 
 def load_context(validated: ValidatedRequest, *, may_continue: bool = True) -> TurnContext:
-    """Without ``may_continue`` a sent history begins a new conversation. Raises NotFound, ConversationBusy and
-    InvalidRequest."""
+    """Return the conversation and the history of a request; without ``may_continue`` a sent history begins a new one.
+
+    Raises NotFound, ConversationBusy and InvalidRequest.
+    """
     request = validated.request
     origin = _find_origin(validated, may_continue=may_continue)
     conversation = origin.conversation

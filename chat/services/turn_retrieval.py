@@ -73,8 +73,8 @@ def retrieve(
 
 def _hit(source: Source, sources: Sequence[Source]) -> dict[str, Any]:
     identity = (source.kind, source.doc_id, source.time)
-    same = (shown for shown in sources if (shown.kind, shown.doc_id, shown.time) == identity)
+    same = (candidate for candidate in sources if (candidate.kind, candidate.doc_id, candidate.time) == identity)
     # The prompt shows the source, or as much of its beginning as the token budget allowed.
-    label = next((shown.label for shown in same if source.text.startswith(shown.text.removesuffix(CUT_MARK))), "")
+    label = next((copy.label for copy in same if source.text.startswith(copy.text.removesuffix(CUT_MARK))), "")
     text = source.text if len(source.text) <= MAX_HIT_CHARS else source.text[:MAX_HIT_CHARS].rstrip() + CUT_MARK
     return source.as_wire() | {"label": label, "text": text, "scores": dict(source.scores)}

@@ -150,7 +150,8 @@ def _state(conversation: Conversation, max_tokens: int) -> ConversationState:
 
 
 def _due(conversation: Conversation, max_tokens: int) -> PendingSummary | None:
-    """To be called outside of a transaction: counting a long conversation takes long, and would block writers."""
+    """Return the summary that is due, if any. To be called outside of a transaction: counting the tokens of a long
+    conversation takes long, and would block writers."""
     if conversation.summaries.making().exists():
         return None
     state = _state(conversation, max_tokens)

@@ -24,8 +24,18 @@ class UsageView(JsonApi):
 
     def get(self, request: Request) -> Response:
         caller = cast(Caller, request.auth)
-        limits = limits_of(caller)
-        answer = CallerUsageAnswer(limits=LimitsAnswer(**vars(limits)), now=_now(caller), days=_days(caller))
+        days = [
+            UsageDay(
+                day=row.day,
+                answers=row.n_generations,
+                prompt_tokens=row.n_prompt_tokens,
+                completion_tokens=row.n_completion_tokens,
+                total_tokens=row.n_tokens,
+            )
+            for row in DailyUsage.objects.filter(owner=caller.key)[:MAX_DAYS]
+        ]
+        limits = LimitsAnswer(**vars(limits_of(caller)))
+        answer = CallerUsageAnswer(limits=limits, now=_now(caller), days=days)
         body: dict[str, Any] = msgspec.to_builtins(answer)
         return Response(body)
 
@@ -40,16 +50,3 @@ def _now(caller: Caller) -> UsageNow:
             conversations=Conversation.objects.of(caller.key).count(),
             memories=usage.n_memories(caller),
         )
-
-
-def _days(caller: Caller) -> list[UsageDay]:
-    return [
-        UsageDay(
-            day=row.day,
-            answers=row.n_generations,
-            prompt_tokens=row.n_prompt_tokens,
-            completion_tokens=row.n_completion_tokens,
-            total_tokens=row.n_tokens,
-        )
-        for row in DailyUsage.objects.filter(owner=caller.key)[:MAX_DAYS]
-    ]

@@ -69,7 +69,7 @@ class JsonErrorMiddleware:
         return with_headers(request, response, request_id)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        """For views that are not DRF's; also with DEBUG, when Django would show its page with the settings in it."""
+        """Answer errors of views that are not DRF's; also with DEBUG, when Django would show its settings."""
         return None if is_page(request.path_info) else error_response(as_chat_error(exception))
 
 

@@ -79,12 +79,12 @@ class Command(BaseCommand):
             dry_run=options["dry_run"],
         )
         try:
-            gone = _gone(options["paths"], import_options.owner) if options["prune"] else []
-            # With --prune a file that is gone may be named.
-            missing = {path.resolve() for path in options["paths"]} & {Path(file.path) for file in gone}
-            files, n_skipped = find_files(path for path in options["paths"] if path.resolve() not in missing)
+            missing_files = _gone(options["paths"], import_options.owner) if options["prune"] else []
+            # With --prune a path that no longer exists may be named.
+            missing_paths = {path.resolve() for path in options["paths"]} & {Path(file.path) for file in missing_files}
+            files, n_skipped = find_files(path for path in options["paths"] if path.resolve() not in missing_paths)
             reports = self.import_all(files, import_options)
-            n_pruned = self.prune(gone, dry_run=options["dry_run"])
+            n_pruned = self.prune(missing_files, dry_run=options["dry_run"])
         except KeyboardInterrupt:
             self.stderr.write("Stopped; the imported part stays. Start again to continue.")
             sys.exit(128 + signal.SIGINT)  # the shell's convention for a process that a signal ended
@@ -96,8 +96,8 @@ class Command(BaseCommand):
             self.stdout.write("A dry run: nothing was changed.")
         self.n_shown = sys.maxsize if options["verbosity"] > 1 else PROBLEMS_SHOWN
         self.print_reports(reports, n_skipped, shows_files=options["verbosity"] > 1 or len(files) <= FILES_SHOWN)
-        if gone:
-            self.stdout.write(f"{len(gone)} files are gone: {n_pruned} transcripts and notes removed.")
+        if missing_files:
+            self.stdout.write(f"{len(missing_files)} files are gone: {n_pruned} transcripts and notes removed.")
         if any(report.problems for report in reports):
             sys.exit(1)
 
@@ -114,10 +114,10 @@ class Command(BaseCommand):
                 progress.update(done - progress.n)
         return reports
 
-    def prune(self, gone: list[ImportedFile], *, dry_run: bool) -> int:
+    def prune(self, missing_files: list[ImportedFile], *, dry_run: bool) -> int:
         """Remove what the files brought, unless an import has just found them under another name."""
         n_removed = 0
-        for file in gone:
+        for file in missing_files:
             brought = Brought.by_file(file)
             n_removed += len(brought) if dry_run else forget(brought)
             if not dry_run and file.pk:
@@ -153,16 +153,16 @@ class Command(BaseCommand):
 def _gone(paths: list[Path], owner: str) -> list[ImportedFile]:
     """Return the imported files of ``owner`` at or below ``paths`` that no longer exist. Raises CommandError."""
     imported = [file for file in imported_below(paths) if file.owner == owner]
-    gone = [file for file in imported if not Path(file.path).exists()]
+    missing_files = [file for file in imported if not Path(file.path).exists()]
     for path in paths:
         # A disk that is not mounted is an empty directory.
         if (
             path.is_dir()
             and not any(path.iterdir())
-            and any(Path(file.path).is_relative_to(path.resolve()) for file in gone)
+            and any(Path(file.path).is_relative_to(path.resolve()) for file in missing_files)
         ):
             raise CommandError(f"{path} is empty; `manage.py forget_memories {path}` removes what it held")
-    return gone
+    return missing_files
 
 
 def _advance(progress: tqdm, size: int, share: float) -> None:

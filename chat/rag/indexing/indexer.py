@@ -161,7 +161,7 @@ def _groups(transcripts: Iterable[TranscriptIn]) -> Iterator[list[TranscriptIn]]
 
 
 def _set_embeddings(passages: list[Passage], vectors: embedding.Vectors | None) -> None:
-    """Without vectors (no model) the passages are found by their words until the backfill embeds them."""
+    """Set the vectors; without a model there are none, and words find the passages until the backfill embeds them."""
     if vectors is None:
         return
     for passage, vector in zip(passages, vectors, strict=True):

@@ -19,19 +19,19 @@ from inference.queue import purges
 
 
 def purge_note(note_id: int) -> None:
-    """In the transaction that deletes it."""
+    """Purge what holds the note's tokens; to be called in the transaction that deletes it."""
     _forget_title(Note, note_id)
     _purge(set(_shown(MEMORY, {str(note_id)}, f'"doc_id": {json.dumps(str(note_id))}')))
 
 
 def purge_transcript(transcript_id: int, segment_ids: Collection[int]) -> None:
-    """In the transaction that deletes it."""
+    """Purge what holds the transcript's tokens; to be called in the transaction that deletes it."""
     _forget_title(Transcript, transcript_id)
     _purge(set(_shown(SEGMENT, set(map(str, segment_ids)), f'"kind": {json.dumps(SEGMENT)}')))
 
 
 def _shown(kind: str, doc_ids: Collection[str], part_of_json: str) -> Iterator[UUID]:
-    """Conversations with an answer that one of these was put before."""
+    """Yield the conversations with a prompt that contained one of these memories."""
     rows = Retrieval.objects.annotate(as_text=Cast("sources", TextField())).filter(as_text__contains=part_of_json)
     for conversation_id, sources in rows.values_list("message__conversation_id", "sources").iterator():
         if any(source.get("kind") == kind and source.get("doc_id") in doc_ids for source in sources):

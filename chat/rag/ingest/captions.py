@@ -7,7 +7,6 @@ with an arrow between two times is reliable.
 import html
 import itertools
 import re
-from collections.abc import Iterator
 
 from chat.rag.ingest.cues import VOICE, Cue, clean, unrolled
 from chat.rag.ingest.paragraphs import Paragraph, paragraphs
@@ -25,7 +24,18 @@ _HEADER_BLOCK = re.compile(r"\ufeff?(WEBVTT|NOTE|STYLE|REGION)(\s|$)")
 def parse(text: str) -> ParsedFile:
     """Parse one transcript; each unusable cue becomes a problem."""
     parsed = ParsedFile()
-    add_cues(parsed, list(_cues(text, parsed)))
+    blocks = [block for block in map(_without_header, paragraphs(text)) if block.lines]
+    following = itertools.chain(blocks[1:], [None])
+    cues: list[Cue] = []
+    cue: Cue | None = None
+    for number, content in itertools.chain.from_iterable(map(_without_counters, blocks, following)):
+        if _ARROW.search(content):
+            cue = _new_cue(number, content, parsed)
+            cues += [cue] if cue else []
+        elif cue is not None:
+            # Also after a blank line, which some writers leave inside a text.
+            cue.lines.append(content)
+    add_cues(parsed, cues)
     return parsed
 
 
@@ -46,22 +56,6 @@ def add_cues(parsed: ParsedFile, cues: list[Cue], *, title: str = "") -> None:
         except RowRejected as error:
             parsed.reject_segment(line(cue.number), type(error)(f"the cue {error}"))
     parsed.add_recording(segments, title=title)
-
-
-def _cues(text: str, parsed: ParsedFile) -> Iterator[Cue]:
-    cue: Cue | None = None
-    blocks = [block for block in map(_without_header, paragraphs(text)) if block.lines]
-    following = itertools.chain(blocks[1:], [None])
-    for number, content in itertools.chain.from_iterable(map(_without_counters, blocks, following)):
-        if _ARROW.search(content):
-            if cue is not None:
-                yield cue
-            cue = _new_cue(number, content, parsed)
-        elif cue is not None:
-            # Also after a blank line, which some writers leave inside a text.
-            cue.lines.append(content)
-    if cue is not None:
-        yield cue
 
 
 def _without_header(block: Paragraph) -> Paragraph:

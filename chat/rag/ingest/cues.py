@@ -48,7 +48,7 @@ def unrolled(cues: list[Cue]) -> Iterator[Cue]:
 
 @dataclass(frozen=True)
 class _Transition:
-    """From a cue to the next one: how many lines are repeated, whether some are new, or the only one grew."""
+    """The change from a cue to the next: repeated lines, new lines, or one line that became longer."""
 
     n_repeated: int = 0
     has_new: bool = False

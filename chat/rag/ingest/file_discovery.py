@@ -24,13 +24,10 @@ def find_files(paths: Iterable[Path]) -> tuple[list[Path], int]:
             for file in path.rglob("*")
             if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
         )
-        importable = [file for file in below if file.suffix.lower() in SUFFIXES and _is_below(file, path)]
+        candidates = (file for file in below if file.suffix.lower() in SUFFIXES)
+        # No link may lead to a file, or to a directory above it.
+        importable = [file for file in candidates if file.resolve() == path.resolve() / file.relative_to(path)]
         n_skipped += len(below) - len(importable)
         for file in importable:
             files.setdefault(file.resolve(), file)
     return list(files.values()), n_skipped
-
-
-def _is_below(file: Path, folder: Path) -> bool:
-    """Return whether the file is in the folder itself, by no link."""
-    return file.resolve() == folder.resolve() / file.relative_to(folder)

@@ -28,8 +28,8 @@ class Brought:
         recorded = cls.by_file(file) if file else cls()
         # Of an import that was interrupted, or that was made before files were recorded.
         transcripts = Transcript.objects.filter(Q(job_id=key) | Q(job_id__startswith=f"{key}/"), file=None)
-        others = cls._of(transcripts, Note.objects.filter(key__startswith=f"{key}/", file=None))
-        return cls(recorded.transcripts + others.transcripts, recorded.notes + others.notes)
+        unlinked = cls._of(transcripts, Note.objects.filter(key__startswith=f"{key}/", file=None))
+        return cls(recorded.transcripts + unlinked.transcripts, recorded.notes + unlinked.notes)
 
     @classmethod
     def by_file(cls, file: ImportedFile) -> "Brought":

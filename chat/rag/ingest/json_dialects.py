@@ -274,16 +274,12 @@ def _metadata(data: Row) -> Row:
     return {"date": nested.get("created"), "duration": nested.get("duration")} if isinstance(nested, Mapping) else {}
 
 
-def _job(data: Row) -> Row:
-    return {"title": data.get("jobName")}
-
-
 # The first that fits counts; the forms of AWS, Speechmatics and Google differ inside "results".
 DIALECTS = (
     Dialect("Hugging Face", hugging_face),
     Dialect("whisper.cpp", whisper_cpp, lambda data: {}),
     Dialect("Deepgram", deepgram, _metadata),
-    Dialect("AWS Transcribe", aws, _job),
+    Dialect("AWS Transcribe", aws, lambda data: {"title": data.get("jobName")}),
     Dialect("Speechmatics", speechmatics, lambda data: {}),
     Dialect("Google", google, lambda data: {}),
     Dialect("Rev AI", rev_ai, lambda data: {}),

@@ -75,6 +75,7 @@ def parse_ass(text: str) -> ParsedFile:
     """Parse the dialogue of SubStation Alpha; the name of an actor is the speaker."""
     names: list[str] = []
     cues = []
+    rates = {"frameRate": DEFAULT_FRAMES, "tickRate": 1.0}
     for number, content in enumerate(split_lines(text), start=1):
         kind, _, rest = content.partition(":")
         if kind.strip() == "Format":
@@ -82,7 +83,7 @@ def parse_ass(text: str) -> ParsedFile:
         elif kind.strip() == "Dialogue" and "text" in names:
             fields = dict(zip(names, rest.split(",", len(names) - 1), strict=False))
             lines = re.split(r"\\[Nn]", fields.get("text", ""))
-            start, end = (_clock_secs(fields.get(name, "").strip()) for name in ("start", "end"))
+            start, end = (_ttml_secs(fields.get(name, "").strip(), rates) for name in ("start", "end"))
             cues.append(Cue(number, start, end, lines, fields.get("name", fields.get("actor", "")).strip()))
     parsed = ParsedFile()
     add_cues(parsed, cues)
@@ -122,7 +123,3 @@ def _ttml_secs(text: str | None, rates: dict[str, float]) -> float | None:
             return number * UNIT_SECS[unit]
         return number / rates["frameRate" if unit == "f" else "tickRate"]
     return None
-
-
-def _clock_secs(text: str) -> float | None:
-    return _ttml_secs(text, {"frameRate": DEFAULT_FRAMES, "tickRate": 1.0})

@@ -28,6 +28,11 @@ class Section(Paragraph):
     heading: str = ""
     title: str = ""
 
+    def blocks(self) -> Iterator[Paragraph]:
+        for block in paragraphs("\n".join(self.lines)):
+            # The heading is on the line before the first one.
+            yield Paragraph(self.number + block.number - (not self.heading), block.lines)
+
 
 def parse_markdown(text: str) -> ParsedFile:
     """Parse a note per heading with text, or a transcript; title and date of the front matter apply to all."""
@@ -46,7 +51,7 @@ def parse_markdown(text: str) -> ParsedFile:
     for section in sections:
         if section.heading not in ("", title):
             segments.append(SegmentIn(text=section.heading))
-        segments += _segments(parsed, _blocks_of(section), labels)
+        segments += _segments(parsed, section.blocks(), labels)
     parsed.add_recording(segments, title=title, recorded_at=head.moment or _date_in(lines[head.n_lines :]))
     return parsed
 
@@ -106,12 +111,6 @@ def _date_in(lines: list[str]) -> datetime | None:
     return next(filter(None, (moment_of(match[1]) for match in matches if match)), None)
 
 
-def _blocks_of(section: Section) -> Iterator[Paragraph]:
-    for block in paragraphs("\n".join(section.lines)):
-        # The heading is on the line before the first one.
-        yield Paragraph(section.number + block.number - (not section.heading), block.lines)
-
-
 def _sections(lines: list[str], begin: int, title: str) -> Iterator[Section]:
     section, above, fence = Section(begin + 1, title=title), [title], ""
     for number, content in enumerate(lines[begin:], start=begin + 1):
@@ -125,13 +124,10 @@ def _sections(lines: list[str], begin: int, title: str) -> Iterator[Section]:
             continue
         yield section
         level = len(heading[1])
-        text = _without_closing(heading[2].rstrip())
+        # Hashes that close a heading are none of its text, unless they are right behind a word or all there is.
+        text = heading[2].rstrip()
+        opened = text.rstrip("#")
+        text = opened.rstrip() if opened.strip() and opened[-1].isspace() else text
         above = [*above[:level], *[""] * (level - len(above)), text]
         section = Section(number, heading=text, title=" / ".join(part for part in above if part))
     yield section
-
-
-def _without_closing(heading: str) -> str:
-    """Remove hashes that close a heading; those right behind a word, or without a word before them, are text."""
-    text = heading.rstrip("#")
-    return text.rstrip() if text.strip() and text[-1].isspace() else heading

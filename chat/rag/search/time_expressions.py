@@ -99,10 +99,6 @@ def _numeric(match: re.Match[str], today: date) -> DateSpan:
     return day_span(day)
 
 
-def _day_and_month(match: re.Match[str], today: date) -> DateSpan:
-    return latest_day(today, int(match["month"]), int(match["day"]))
-
-
 def _named_day(match: re.Match[str], today: date) -> DateSpan:
     """ "3 March", "March 3rd, 2026"; without a year the most recent one."""
     month, day = _month_number(match["month"] or match["month2"]), int(match["day"] or match["day2"])
@@ -118,24 +114,8 @@ def _month_number(name: str) -> int:
     return next(number for number, month in enumerate(MONTHS, start=1) if month.startswith(bare(name)[:3]))
 
 
-def _weekday(match: re.Match[str], today: date) -> DateSpan:
-    return latest_weekday(today, WEEKDAYS.index(bare(match["weekday"])))
-
-
 def _count(word: str) -> int:
     return int(word) if word.isdigit() else COUNTS.get(bare(word), 2 if bare(word) == "couple of" else 3)
-
-
-def _ago(match: re.Match[str], today: date) -> DateSpan:
-    return units_ago(today, _count(match["n"]), bare(match["unit"]))
-
-
-def _past(match: re.Match[str], today: date) -> DateSpan:
-    return last_units(today, _count(match["n"]), bare(match["unit"]))
-
-
-def _unit(match: re.Match[str], today: date) -> DateSpan:
-    return units_ago(today, 0 if bare(match["which"]) == "this" else 1, bare(match["unit"]))
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -146,7 +126,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 READINGS: list[tuple[re.Pattern[str], Reading]] = [
     (_pattern(r"(?P<iso>\d{4}-\d\d-\d\d)(?:\s*(?:to|and|until|till|through|-|–)\s*(?P<until>\d{4}-\d\d-\d\d))?"), _iso),
     (NUMERIC_DATE, _numeric),
-    (DAY_AND_MONTH, _day_and_month),
+    (DAY_AND_MONTH, lambda match, today: latest_day(today, int(match["month"]), int(match["day"]))),
     (
         _pattern(
             rf"(?:(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<month>{SHORT_MONTH})"
@@ -158,10 +138,22 @@ READINGS: list[tuple[re.Pattern[str], Reading]] = [
     (_pattern(r"day before yesterday"), lambda _, today: units_ago(today, 2, "day")),
     (_pattern(r"(?:yesterday|last night)"), lambda _, today: units_ago(today, 1, "day")),
     (_pattern(r"(?:today|tonight|this (?:morning|afternoon|evening))"), lambda _, today: day_span(today)),
-    (_pattern(rf"{COUNT}\s+(?P<unit>day|week|month|year)s?\s+ago"), _ago),
-    (_pattern(rf"(?:last|past|previous)\s+{COUNT}\s+(?P<unit>day|week|month|year)s?"), _past),
-    (_pattern(r"(?P<which>this|last|past|previous)\s+(?P<unit>week|month|year)"), _unit),
-    (_pattern(rf"(?:(?:on|last|this)\s+|{OPENED})(?P<weekday>{WEEKDAY})"), _weekday),
+    (
+        _pattern(rf"{COUNT}\s+(?P<unit>day|week|month|year)s?\s+ago"),
+        lambda match, today: units_ago(today, _count(match["n"]), bare(match["unit"])),
+    ),
+    (
+        _pattern(rf"(?:last|past|previous)\s+{COUNT}\s+(?P<unit>day|week|month|year)s?"),
+        lambda match, today: last_units(today, _count(match["n"]), bare(match["unit"])),
+    ),
+    (
+        _pattern(r"(?P<which>this|last|past|previous)\s+(?P<unit>week|month|year)"),
+        lambda match, today: units_ago(today, 0 if bare(match["which"]) == "this" else 1, bare(match["unit"])),
+    ),
+    (
+        _pattern(rf"(?:(?:on|last|this)\s+|{OPENED})(?P<weekday>{WEEKDAY})"),
+        lambda match, today: latest_weekday(today, WEEKDAYS.index(bare(match["weekday"]))),
+    ),
     # A month alone may be a name or a verb ("May", "march"); a preposition of time makes it a month.
     (_pattern(rf"(?:(?:in|during|last|this)\s+|{OPENED})(?P<month>{MONTH}|{ABBREVIATION})(?P<year>)"), _named_month),
     (

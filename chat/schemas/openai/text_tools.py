@@ -55,7 +55,7 @@ class EmbeddingAnswer(Struct, frozen=True, kw_only=True):
 
 
 class TokenizeBody(Struct, frozen=True, kw_only=True):
-    """With ``parse_special`` names of control tokens stand for them, with ``add_special`` a BOS comes first."""
+    """``parse_special``: names of control tokens stand for these tokens; ``add_special``: a BOS comes first."""
 
     content: Text
     add_special: bool | None = None

@@ -15,39 +15,29 @@ from chat.schemas.memories.answers import note_answer, transcript_answer
 from chat.services.conversations import export_conversation
 from inference.models import DailyUsage
 
+ACCOUNT_FIELDS = ("username", "first_name", "last_name", "email", "date_joined", "last_login")
+
 
 def export_user(user: AbstractBaseUser) -> Iterator[str]:
     """Yield the parts of the document. Neither passwords nor keys are in it."""
     caller = Caller.of_user(user)
+    account = {name: getattr(user, name, None) for name in ACCOUNT_FIELDS}
+    conversation_ids = list(Conversation.objects.of(caller.key).order_by("created_at").values_list("pk", flat=True))
+    transcripts = Transcript.objects.filter(owner=caller.key).prefetch_related("segments")
     sections: dict[str, Iterator[object]] = {
-        "conversations": _conversations(caller),
+        "conversations": (export_conversation(caller=caller, conversation_id=pk) for pk in conversation_ids),
         "notes": (note_answer(note) for note in Note.objects.filter(owner=caller.key).iterator(chunk_size=100)),
-        "transcripts": _transcripts(caller),
+        "transcripts": (transcript_answer(row) for row in transcripts.iterator(chunk_size=10)),
         "api_keys": (key_answer(key) for key in ApiKey.objects.filter(user_id=user.pk)),
         "usage": (_usage(row) for row in DailyUsage.objects.filter(owner=caller.key)),
     }
-    yield f'{{\n"user": {_as_text(_account(user))}'
+    yield f'{{\n"user": {_as_text(account)}'
     for name, entries in sections.items():
         yield f',\n"{name}": ['
         for number, entry in enumerate(entries):
             yield (",\n" if number else "\n") + _as_text(entry)
         yield "]"
     yield "\n}\n"
-
-
-def _account(user: AbstractBaseUser) -> dict[str, Any]:
-    names = ("username", "first_name", "last_name", "email", "date_joined", "last_login")
-    return {name: getattr(user, name, None) for name in names}
-
-
-def _conversations(caller: Caller) -> Iterator[object]:
-    for pk in list(Conversation.objects.of(caller.key).order_by("created_at").values_list("pk", flat=True)):
-        yield export_conversation(caller=caller, conversation_id=pk)
-
-
-def _transcripts(caller: Caller) -> Iterator[object]:
-    rows = Transcript.objects.filter(owner=caller.key).prefetch_related("segments")
-    yield from (transcript_answer(row) for row in rows.iterator(chunk_size=10))
 
 
 def _usage(row: DailyUsage) -> dict[str, Any]:

@@ -178,7 +178,7 @@ class LlamaVocabulary:
 
     @cached_property
     def _has_stripping_tokens(self) -> bool:
-        """Whether a token includes the blanks beside it."""
+        """Return whether any token includes the blanks beside it."""
         return any(
             attribute & (lib.LLAMA_TOKEN_ATTR_LSTRIP | lib.LLAMA_TOKEN_ATTR_RSTRIP) for attribute in self._attributes
         )

@@ -32,10 +32,10 @@ class NoStepWatch:
     n_done = 0
 
     def abort(self) -> None:
-        """Without effect: the step runs to its end."""
+        """Do nothing: the step runs to its end."""
 
     def reset(self) -> None:
-        """Nothing was requested."""
+        """Do nothing: no abort is ever pending."""
 
 
 class CountedStepWatch:

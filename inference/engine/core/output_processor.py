@@ -1,6 +1,6 @@
-"""From logits to emissions: sampling, acceptance of drafts, detokenization and the ends of sequences.
+"""Turns logits into emissions: sampling, acceptance of drafts, detokenization and the ends of sequences.
 
-Knows no admission and no frames but ``Emission``.
+Knows neither the admission of sequences nor frames other than ``Emission``.
 """
 
 import logging

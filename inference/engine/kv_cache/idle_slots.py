@@ -39,8 +39,8 @@ class IdleSlots:
 
     def with_tokens(self, tokens: Tokens, caller: str) -> CellEntry | None:
         """Return the entry of exactly these tokens that belongs to ``caller``."""
-        own = (entry for entry in self._entries.values() if entry.caller == caller)
-        return next((entry for entry in own if np.array_equal(entry.tokens, tokens)), None)
+        entries = (entry for entry in self._entries.values() if entry.caller == caller)
+        return next((entry for entry in entries if np.array_equal(entry.tokens, tokens)), None)
 
     def add(self, entry: CellEntry) -> None:
         """Make the live slot of ``entry`` idle, as the youngest."""

@@ -89,7 +89,7 @@ class Detokenizer:
 
     @property
     def is_within_thought(self) -> bool:
-        """Whether the next token belongs to a thought or to its end."""
+        """Return whether the next token belongs to a thought or to its end."""
         return self._splitter is not None and (self._splitter.is_thinking or self.forced_token is not None)
 
     def take_thought(self) -> str:

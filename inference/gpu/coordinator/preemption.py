@@ -223,8 +223,8 @@ def has_residents(client: "redis.Redis[bytes]") -> bool:
 
 def n_seen(client: "redis.Redis[bytes]") -> int:
     """Return the largest number of subscriptions of residents in the last seconds."""
-    seen = client.get(channels.RESIDENTS_SEEN) or b""
-    return int(seen) if seen.isdigit() and len(seen) < 10 else 0  # another program may have written there
+    count = client.get(channels.RESIDENTS_SEEN) or b""
+    return int(count) if count.isdigit() and len(count) < 10 else 0  # another program may have written there
 
 
 def note_residents(client: "redis.Redis[bytes]", config: CoordinatorConfig) -> None:

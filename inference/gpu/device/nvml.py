@@ -38,8 +38,8 @@ class NvmlGpu:
             return int(pynvml.nvmlDeviceGetMemoryInfo(self._handle).free) // MEBIBYTE
 
     def vram_used_mb_of(self, pids: Iterable[int]) -> int:
-        """In a container the driver may list processes by their ids on the host, or none: then this is always 0, and
-        the exit of a process is the only evidence that its memory is free."""
+        """Return the MiB that the processes hold. In a container the driver may list processes by ids of the host, or
+        none: then this is always 0, and the exit of a process is the only evidence that its memory is free."""
         pids = set(pids)
         with self._translated_errors():
             processes = [*pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)]

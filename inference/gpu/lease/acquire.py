@@ -40,7 +40,7 @@ class CallAnswered:
 
 @dataclass(frozen=True)
 class CallWaiting:
-    """No answer yet; ``reason`` is the event that the coordinator waits for."""
+    """The coordinator has not answered yet; ``reason`` is the event that it waits for."""
 
     reason: str
 

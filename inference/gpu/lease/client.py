@@ -230,7 +230,7 @@ class CoordinatorLeaseClient:
             self._watchdog.watch(held_lease)
 
     def _renewal_overdue(self, held_lease: HeldLease) -> None:
-        """Called by the watchdog's thread: the lease may end before the renewal under way returns."""
+        """Report the lease as lost, from the watchdog's thread: it may end before the renewal under way returns."""
         log.warning("gpu lease not renewed in time lease=%d", held_lease.lease.epoch)
         self._post_unless_released(held_lease, LeaseLost(held_lease.lease, "it could not be renewed in time"))
 

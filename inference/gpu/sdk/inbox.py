@@ -12,7 +12,7 @@ GpuMessage = tuple[str, dict[str, Any]]  # its kind (the command, or the channel
 
 
 class MessageInbox:
-    """Not for several threads."""
+    """The messages of one subscription, in order; for one thread."""
 
     def __init__(self, pubsub: "PubSub") -> None:
         self._pubsub = pubsub
