@@ -9,7 +9,7 @@ from pathlib import Path
 ENVIRONMENT = Path(__file__).resolve().parent / ".venv"
 FIRST_RUN = "run `make run` once first: it makes the environment and the tables"
 NO_TABLES = f"error: the database lacks tables; {FIRST_RUN} (or `manage.py migrate`)"
-NEED_NO_TABLES = {"check", "help", "migrate", "probe", "serve", "web", "worker", "--help", "--version"}
+NEED_NO_TABLES = {"check", "help", "migrate", "probe", "serve", "status", "web", "worker", "--help", "--version"}
 INTERRUPTED = 128 + signal.SIGINT
 
 try:
@@ -32,6 +32,8 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gemma_project.settings")
     # Celery would rename the worker's process; operators look for our own titles.
     os.environ.setdefault("NOSETPS", "1")
+    if os.environ.get("NO_COLOR"):
+        os.environ["DJANGO_COLORS"] = "nocolor"
     try:
         _ = settings.INSTALLED_APPS
     except (ImproperlyConfigured, OSError) as error:

@@ -7,7 +7,7 @@ may be repeated.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import chain, pairwise, repeat
 from uuid import UUID
 
@@ -25,7 +25,7 @@ from inference.token_stream.entries import AnyEntry, EndEntry, TokenEntry
 
 log = logging.getLogger(__name__)
 
-__all__ = ["TokenLogReader", "replay", "tail"]
+__all__ = ["TokenLogReader", "replay", "tail", "token_counts"]
 
 SILENCE_SECS = 1.0  # one read of the log waits so long for entries
 BATCH_ENTRIES = 500
@@ -36,6 +36,11 @@ RESULT_COLUMNS = ("status", "text", "text_ends", "thought", "thought_ends", "log
 def tail(generation_id: UUID) -> list[TokenEntry]:
     """The tokens in the log. Raises StoreUnavailable."""
     return redis_log.tail(shared_client(), generation_id)
+
+
+def token_counts(generation_ids: Sequence[UUID]) -> list[int]:
+    """The number of tokens in each log. Raises StoreUnavailable."""
+    return redis_log.last_indexes(shared_client(), generation_ids)
 
 
 class TokenLogReader:

@@ -157,6 +157,16 @@ def without_end(client: "redis.Redis[bytes]", generation_ids: Sequence[UUID]) ->
     return [generation_id for generation_id, exists, has_ended in states if exists and not has_ended]
 
 
+def last_indexes(client: "redis.Redis[bytes]", generation_ids: Sequence[UUID]) -> list[int]:
+    """The index of the last entry of each log, which is its number of tokens; 0 without a log."""
+    pipeline = client.pipeline(transaction=False)
+    for generation_id in generation_ids:
+        pipeline.xrevrange(log_key(generation_id), count=1)
+    with _translated("read"):
+        replies = pipeline.execute()
+    return [int(entries[0][0].split(b"-")[0]) if entries else 0 for entries in replies]
+
+
 def delete(client: "redis.Redis[bytes]", generation_ids: Sequence[UUID]) -> None:
     with _translated("deleted"):
         client.delete(*[key(generation_id) for generation_id in generation_ids for key in (log_key, fence_key)])
