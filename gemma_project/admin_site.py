@@ -1,7 +1,9 @@
 """The site of the admin: Django's own with limited logins, and the page that makes the first user."""
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from django.conf import settings
 from django.contrib.admin import AdminSite
@@ -11,6 +13,7 @@ from django.contrib.auth.forms import UserCreationForm
 from django.db import transaction
 from django.forms import ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path, reverse
 from django.utils.crypto import constant_time_compare
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 log = logging.getLogger(__name__)
+
+View = TypeVar("View", bound=Callable[..., HttpResponseBase])
+Response = TypeVar("Response", bound=HttpResponseBase)
 
 
 class LimitedLoginForm(AdminAuthenticationForm):
@@ -47,8 +53,28 @@ class LimitedLoginForm(AdminAuthenticationForm):
             raise ValidationError(error.message, code=error.code) from error
 
 
+# Django's own scripts and styles are files, and ours are.
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+
 class GemmaAdminSite(AdminSite):
     login_form = LimitedLoginForm
+    index_template = "admin/front_page.html"
+
+    def __init__(self, name: str = "admin") -> None:
+        super().__init__(name)
+        # Set by chat.admin, which registers its pages here and so cannot be imported here.
+        self.front_page_context: Callable[[HttpRequest], dict[str, object]] = lambda _request: {}
 
     def login(self, request: HttpRequest, extra_context: dict[str, object] | None = None) -> HttpResponse:
         response = super().login(request, extra_context)
@@ -57,7 +83,18 @@ class GemmaAdminSite(AdminSite):
             response.status_code = form.refusal.status
             for name, value in headers_of(form.refusal).items():
                 response.headers[name] = value
-        return response
+        return _with_policy(response)
+
+    def admin_view(self, view: View, cacheable: bool = False) -> View:
+        guarded = super().admin_view(view, cacheable)
+
+        def with_policy(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
+            return _with_policy(guarded(request, *args, **kwargs))
+
+        return cast("View", update_wrapper(with_policy, guarded))
+
+    def index(self, request: HttpRequest, extra_context: dict[str, object] | None = None) -> TemplateResponse:
+        return super().index(request, {**self.front_page_context(request), **(extra_context or {})})
 
     def get_urls(self) -> list[URLResolver | URLPattern]:
         return [path("first-user/<str:token>/", self.first_user, name="first_user"), *super().get_urls()]
@@ -73,7 +110,12 @@ class GemmaAdminSite(AdminSite):
             make_operator(form)
             return HttpResponseRedirect(reverse("admin:login"))
         context = {**self.each_context(request), "title": "Make the first user", "form": form}
-        return TemplateResponse(request, "admin/first_user.html", context)
+        return _with_policy(TemplateResponse(request, "admin/first_user.html", context))
+
+
+def _with_policy(response: Response) -> Response:
+    response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+    return response
 
 
 def make_operator(form: "UserCreationForm[User]") -> None:

@@ -4,8 +4,6 @@ from typing import TYPE_CHECKING
 
 from django.contrib import admin
 from django.http import HttpRequest
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 
 from inference.engine.config import MEBIBYTE
@@ -39,9 +37,9 @@ class HandOverAdmin(_ModelAdmin):
     readonly_fields = tuple(name for names in GROUPS.values() for name in names)
 
     @admin.display(description="requested at", ordering="started_at")
-    def when(self, row: HandOver) -> SafeString:
+    def when(self, row: HandOver) -> str:
         at = localtime(row.started_at)
-        return format_html('<span style="white-space: nowrap">{}</span>', f"{at:%d %b %H:%M:%S}")
+        return f"{at:%Y-%m-%d %H:%M:%S}"
 
     # Second, so that it is visible on a phone without scrolling.
     @admin.display(description="ended because", ordering="ended_because")
@@ -53,10 +51,10 @@ class HandOverAdmin(_ModelAdmin):
         return row.n_served
 
     @admin.display(description="from, to", ordering="device_to")
-    def way(self, row: HandOver) -> SafeString:
+    def way(self, row: HandOver) -> str:
         way = f"{row.device_from} → {row.device_to}" if row.loaded_ms is not None else "not reached"
         simulated = "(simulated)" if row.is_simulated else ""
-        return format_html('<span style="white-space: nowrap">{}</span> {}', way, simulated)
+        return f"{way} {simulated}".rstrip()
 
     @admin.display(description="waited, loaded")
     def ready_after(self, row: HandOver) -> str:
