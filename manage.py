@@ -18,6 +18,8 @@ try:
     from django.core.management import execute_from_command_line
     from django.db import DatabaseError, connection
     from django.db.migrations.executor import MigrationExecutor
+
+    from gemma_project.standard_streams import standard_streams
 except ModuleNotFoundError as error:
     if error.name != "django":
         raise
@@ -62,7 +64,8 @@ def has_pending_migrations() -> bool:
 
 if __name__ == "__main__":
     try:
-        main()
+        with standard_streams("".join(sys.argv[1:2])):
+            main()
     except KeyboardInterrupt:
         # Commands that stop in their own way catch it; this is Ctrl-C while one starts.
         sys.stderr.write("stopped\n")
