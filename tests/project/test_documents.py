@@ -16,9 +16,9 @@ SOURCE = re.compile(r"`((?:chat|compat|docs|gemma_project|inference|tests|tools)
 CODE = re.compile(r"`[^`]*`")
 # Files that the recipes make.
 NEW = {"chat/api/time_view.py", "tests/api/test_time.py"}
-# Rows of the two tables "step or process | files | functions | ..." in the map.
+# Rows of the three tables "step or process | files | functions | ..." in the map.
 PATH_ROW = re.compile(r"^\| [a-z ]+ \| ((?:`[\w/]+\.py`(?:, )?)+) \| ((?:`[\w.]+`(?:, )?)+) \|", re.MULTILINE)
-N_PATH_ROWS = 10 + 13
+N_PATH_ROWS = 11 + 9 + 13
 PARTS = ("Context", "Decision", "Measurement", "Consequence")
 
 
