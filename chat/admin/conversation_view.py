@@ -13,6 +13,7 @@ from django.db.models import F, QuerySet
 
 from chat.admin.formatting import device_text, duration_text, tokens_per_second, total_ms
 from chat.admin.retrieval_view import RetrievalView, retrieval_view
+from chat.admin.waterfall import Stage, waterfall
 from chat.models import Conversation, Message, Role
 from inference.models import Generation
 
@@ -26,17 +27,6 @@ HEAVY_COLUMNS = (
     "generation__thought_ends",
     "generation__logprobs",
     "generation__details",
-)
-
-# In order of time, by their names in the wire format.
-STAGES = (
-    ("queue", "queue"),
-    ("gpu_wait", "GPU wait"),
-    ("load", "model load"),
-    ("restore", "cache restore"),
-    ("prefill", "prompt"),
-    ("first_token", "first token"),
-    ("decode", "answer"),
 )
 
 
@@ -66,6 +56,7 @@ class Bubble:
     device: str = ""
     model_name: str = ""
     facts: tuple[Fact, ...] = ()
+    stages: tuple[Stage, ...] = ()
     retrieval: RetrievalView | None = None
 
 
@@ -110,6 +101,7 @@ def bubble(message: Message) -> Bubble:
     )
     if generation is None:
         return basic
+    search_ms = basic.retrieval.latency_ms if basic.retrieval else None
     return replace(
         basic,
         status=generation.status,
@@ -119,6 +111,7 @@ def bubble(message: Message) -> Bubble:
         device=device_text(generation.devices),
         model_name=generation.model_name,
         facts=(*_facts(generation), *_history_facts(getattr(message, "history_note", None) or {})),
+        stages=tuple(waterfall(generation, search_ms)),
     )
 
 
@@ -128,11 +121,8 @@ def _facts(generation: Generation) -> Iterable[Fact]:
     if usage["cached_tokens"]:
         tokens += f" ({usage['cached_tokens']:,} from the cache)"
     yield Fact("tokens", tokens)
-    for stage, label in STAGES:
-        value = generation.timings.get(stage)
-        # A stage that did not happen is stored as 0.
-        if value:
-            yield Fact(label, duration_text(value))
+    if first_token_ms := generation.timings.get("first_token"):
+        yield Fact("first token after", duration_text(first_token_ms))
     total = total_ms(generation)
     if total is not None:
         yield Fact("total", duration_text(total))

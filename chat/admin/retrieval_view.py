@@ -40,12 +40,16 @@ class RetrievalView:
     filters: str
     understood: str
     n_hits: int
-    latency: str
+    latency_ms: float
     error: str
     note: str
     sources: list[SourceLine]
     not_shown: list[SourceLine]
     rejected: list[SourceLine]
+
+    @property
+    def latency(self) -> str:
+        return duration_text(self.latency_ms)
 
     @property
     def n_cited(self) -> int:
@@ -61,7 +65,7 @@ def retrieval_view(retrieval: Retrieval) -> RetrievalView:
         filters=_named_values(retrieval.filters),
         understood=_named_values(retrieval.understood),
         n_hits=retrieval.n_hits,
-        latency=duration_text(retrieval.latency_ms),
+        latency_ms=retrieval.latency_ms,
         error=retrieval.error,
         note=retrieval.note,
         sources=[source_line(source, cited, parts.get(str(source.get("label")))) for source in retrieval.sources],

@@ -1,7 +1,6 @@
-"""Admin pages of generations, hand-overs and usage; Django's autodiscovery imports this package."""
+"""Admin pages of hand-overs and usage; Django's autodiscovery imports this package."""
 
-from inference.admin.generations import GenerationAdmin
 from inference.admin.hand_overs import HandOverAdmin
 from inference.admin.usage import DailyUsageAdmin
 
-__all__ = ["DailyUsageAdmin", "GenerationAdmin", "HandOverAdmin"]
+__all__ = ["DailyUsageAdmin", "HandOverAdmin"]

@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.databases]
 CONVERSATIONS = "/admin/chat/conversation/"
 MESSAGES = "/admin/chat/message/"
 RETRIEVALS = "/admin/chat/retrieval/"
+GENERATIONS = "/admin/inference/generation/"
 
 
 @pytest.fixture
@@ -249,6 +250,45 @@ class TestRetrievalRows:
         assert len(client.get(f"{RETRIEVALS}?outcome={outcome}").context["cl"].result_list) == n
 
 
+class TestGenerationRows:
+    def test_names_units_and_the_conversation(self, client: Client) -> None:
+        alice = User.objects.create_user("alice")
+        add_answer(chat := conversation(f"user:{alice.pk}", title="Rig"))
+        page = shown(client, GENERATIONS)
+        for cell in (
+            f'<td class="field-in_conversation"><a href="{page_of(chat)}">Rig</a></td>',
+            '<td class="field-owner_label">alice</td>',
+            '<td class="field-tokens">1,200 / 40</td>',
+            '<td class="field-times">500 ms / 3.0 s</td>',
+            '<td class="field-speed">20.0 tokens/s</td>',
+        ):
+            assert cell in page
+
+    def test_search_by_ids_and_users(self, client: Client) -> None:
+        alice = User.objects.create_user("alice")
+        answer = add_answer(conversation(f"user:{alice.pk}"))
+        add_answer(conversation("service:gateway"))
+        for words, n in (
+            (str(answer.generation_id), 1),
+            (str(answer.conversation_id), 1),
+            ("ALICE", 1),
+            ("service:gateway", 1),
+            (" ", 2),
+            (str(alice.pk), 0),
+            ("%", 0),
+        ):
+            rows = client.get(GENERATIONS, {"q": words}).context["cl"].result_list
+            assert len(rows) == n, words
+
+    @pytest.mark.parametrize(("query", "n"), [("status__exact=queued", 1), ("status__exact=complete", 2), ("", 3)])
+    def test_the_live_view(self, client: Client, query: str, n: int) -> None:
+        chat = conversation()
+        add_answer(chat)
+        add_answer(chat)
+        unfinished(chat)
+        assert len(client.get(f"{GENERATIONS}?{query}").context["cl"].result_list) == n
+
+
 class TestQueries:
     """A page costs the same with few rows and with many."""
 
@@ -260,7 +300,7 @@ class TestQueries:
             assert client.get(address).status_code == 200
         return len(queries)
 
-    @pytest.mark.parametrize("address", [CONVERSATIONS, MESSAGES, RETRIEVALS])
+    @pytest.mark.parametrize("address", [CONVERSATIONS, MESSAGES, RETRIEVALS, GENERATIONS])
     def test_of_a_list(self, client: Client, address: str) -> None:
         first = User.objects.create_user("first")
         add_sources(add_answer(conversation(f"user:{first.pk}")), SOURCE)
