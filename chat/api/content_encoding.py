@@ -18,8 +18,8 @@ def decompressed(raw: bytes, encoding: str, max_bytes: int) -> bytes:
         raise UnsupportedMediaType(f"the Content-Encoding must be gzip or identity, not {quoted(encoding)}")
     body = b""
     try:
-        # A gzip file may have several members. Each gives at most one byte more than the body may have, however much a
-        # small one would become.
+        # A gzip file may have several members. At most one byte more than allowed is decompressed: a few kilobytes may
+        # hold gigabytes.
         while raw:
             member = zlib.decompressobj(GZIP_WINDOW)
             body += member.decompress(raw, max_bytes + 1 - len(body))

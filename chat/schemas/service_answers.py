@@ -1,6 +1,6 @@
 """Answers about the service itself: its index and its health."""
 
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -21,6 +21,27 @@ class DependencyAnswer(Struct, frozen=True, kw_only=True):
     breaker: str | UnsetType = UNSET
 
 
+class GpuLeaseHealth(TypedDict, total=False):
+    """The lease of the GPU as the worker sees it; ``fault`` is the error of the last request for one."""
+
+    coordinator: str
+    state: str
+    detail: str
+    breaker: str
+    fault: str
+    lease_epoch: int | None
+
+
+class GpuHealth(TypedDict, total=False):
+    """The GPU of the worker; ``reason``: why the model is not on it, empty when nothing prevents it."""
+
+    name: str
+    card: str
+    state: str
+    reason: str
+    lease: GpuLeaseHealth
+
+
 class HealthAnswer(Struct, frozen=True, kw_only=True):
     """``vram_*`` are missing on a machine without a GPU; numbers of the model are null while no worker reports."""
 
@@ -34,7 +55,7 @@ class HealthAnswer(Struct, frozen=True, kw_only=True):
     gpu_layers: int | None
     queue_depth: int | None
     active: int | None
-    gpu: dict[str, Any] | None
+    gpu: GpuHealth | None
     vram_used_mb: int | UnsetType | None = UNSET
     vram_total_mb: int | UnsetType | None = UNSET
     database: DependencyAnswer

@@ -23,8 +23,11 @@ MAX_TITLE_CHARS = 80
 
 @dataclass(frozen=True, kw_only=True)
 class _Origin:
-    """The conversation to continue, and its messages: ``stored`` are rows, or a fork's copies of them, ``incoming`` the
-    ones after them, the question last. ``condensed`` holds the notes of a long question that is repeated."""
+    """The conversation of a turn, and its messages.
+
+    ``stored`` are rows of the conversation, or a fork's unsaved copies; ``incoming`` follow them, the question last.
+    ``condensed`` holds the notes about a long question that is repeated.
+    """
 
     stored: list[Message] = field(default_factory=list)
     incoming: list[DialogueMessage]
@@ -63,7 +66,7 @@ class TurnContext:
 
     @property
     def cache_tags(self) -> list[str]:
-        """A fork that is not stored has its tokens from the conversation that it would have left."""
+        """The tag of the conversation whose tokens the prompt contains. An unstored fork has those of its source."""
         owner = self.conversation if self.validated.request.store else self.conversation_read
         return [owner.cache_tag] if owner else []
 
@@ -111,23 +114,23 @@ def _find_origin(validated: ValidatedRequest, *, may_continue: bool) -> _Origin:
     request = validated.request
     incoming = [*validated.history, DialogueMessage(Role.USER, validated.question)]
     if request.follows:
-        return _following(validated, incoming)
+        return _after_answer(validated, incoming)
     if request.conversation_id:
         conversation = Conversation.objects.of(validated.caller.key).filter(pk=request.conversation_id).first()
         if conversation is None:
             raise NotFound("there is no such conversation", field="conversation_id")
         messages = list(conversation.messages.in_order())
         if request.replaces:
-            return _replaced(validated, conversation, messages)
+            return _before_question(validated, conversation, messages)
         # A question after an unfinished answer would be computed without it.
         if not all(map(_is_ended, messages)):
             raise ConversationBusy("the last answer of this conversation is not finished")
         check_outputs(request.outputs, messages)
         return _Origin(stored=messages, incoming=incoming, conversation=conversation)
-    owner, system_prompt = validated.caller.key, validated.system_prompt
-    # The request's own history is the whole context; no stored conversation is continued.
     if not request.store:
+        # The request's own history is the whole context; no stored conversation is continued.
         return _Origin(incoming=incoming, conversation=None)
+    owner, system_prompt = validated.caller.key, validated.system_prompt
     match = match_history(owner=owner, system=system_prompt, history=validated.history) if may_continue else None
     if match is None:
         return _Origin(incoming=incoming, conversation=Conversation(owner=owner, system_prompt=system_prompt))
@@ -137,8 +140,8 @@ def _find_origin(validated: ValidatedRequest, *, may_continue: bool) -> _Origin:
     return _Origin(stored=fork.messages, incoming=incoming[match.n_sent :], conversation=fork.conversation, fork=fork)
 
 
-def _following(validated: ValidatedRequest, incoming: list[DialogueMessage]) -> _Origin:
-    """The conversation of the answer that the turn follows, or a branch of it where other messages came after it."""
+def _after_answer(validated: ValidatedRequest, incoming: list[DialogueMessage]) -> _Origin:
+    """Return the conversation of the answer that ``follows`` names, or a fork when other messages came after it."""
     rows = Message.objects.filter(conversation__owner=validated.caller.key, generation=validated.request.follows)
     answer = rows.select_related("conversation").first()
     if answer is None:
@@ -148,15 +151,14 @@ def _following(validated: ValidatedRequest, incoming: list[DialogueMessage]) -> 
     if not all(map(_is_ended, shared)):
         raise ConversationBusy("the previous response is not finished", field="follows")
     check_outputs(validated.request.outputs, shared)
-    # Nothing came after it: the conversation itself goes on.
-    if len(shared) == len(messages):
+    if len(shared) == len(messages):  # no message came after it
         return _Origin(stored=messages, incoming=incoming, conversation=answer.conversation)
     fork = fork_conversation(answer.conversation, shared)
     return _Origin(stored=fork.messages, incoming=incoming, conversation=fork.conversation, fork=fork)
 
 
-def _replaced(validated: ValidatedRequest, conversation: Conversation, messages: list[Message]) -> _Origin:
-    """A fork before the question that ``replaces`` names, with another question or the same one again."""
+def _before_question(validated: ValidatedRequest, conversation: Conversation, messages: list[Message]) -> _Origin:
+    """Return a fork that ends before the question that ``replaces`` names, with a new question or the same again."""
     target = next((message for message in messages if message.pk == validated.request.replaces), None)
     if target is None:
         raise NotFound("the conversation has no such message", field="replaces")
@@ -185,7 +187,7 @@ def _is_ended(message: Message) -> bool:
 
 
 def _new_messages(conversation: Conversation, origin: _Origin) -> list[Message]:
-    """Unsaved rows of the incoming messages with their digests; a new conversation gets its title."""
+    """Return unsaved rows of the incoming messages with their digests; a new conversation gets its title."""
     if not origin.stored and not conversation.title:
         conversation.title = title_of(origin.incoming)
     last_user = max((index for index, row in enumerate(origin.stored) if row.role == Role.USER), default=None)

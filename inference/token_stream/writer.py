@@ -153,21 +153,23 @@ class LogWriter:
 
     def _settle(self, channel: _Channel, n_sent: int, result: Appended) -> bool:
         """Remove the written entries from the channel; False when its claim is lost."""
-        if result.verdict is Verdict.GAP:
-            log.warning("token log lost in Redis, writing it again generation=%s", channel.generation_id)
-            # Every token after the last one in Redis is queued again; statuses of the past are dropped.
-            ends = [entry for entry in channel.pending if isinstance(entry, EndEntry)]
-            channel.pending = deque([*channel.tokens[result.last :], *ends])
-            return True
-        for _ in range(n_sent):
-            channel.pending.popleft()
-        is_over = channel.ended_at is not None and not channel.pending
-        if is_over or result.verdict is not Verdict.WRITTEN:
-            self._close(channel)
-        if result.verdict is Verdict.STALE:
-            log.warning("token log taken over generation=%s epoch=%d", channel.generation_id, channel.epoch)
-            return False
-        return True
+        match result.verdict:
+            case Verdict.GAP:
+                log.warning("token log lost in Redis, writing it again generation=%s", channel.generation_id)
+                # Every token after the last one in Redis is queued again; statuses of the past are dropped.
+                ends = [entry for entry in channel.pending if isinstance(entry, EndEntry)]
+                channel.pending = deque([*channel.tokens[result.last :], *ends])
+            case Verdict.WRITTEN:
+                for _ in range(n_sent):
+                    channel.pending.popleft()
+                if channel.ended_at is not None and not channel.pending:
+                    self._close(channel)
+            case Verdict.ENDED | Verdict.BROKEN:
+                self._close(channel)
+            case Verdict.STALE:
+                log.warning("token log taken over generation=%s epoch=%d", channel.generation_id, channel.epoch)
+                self._close(channel)
+        return result.verdict is not Verdict.STALE
 
     def _redis_unavailable(self, error: StoreUnavailable) -> None:
         if not self._is_unavailable:

@@ -1,4 +1,5 @@
-"""Files of KV states without a runner: of a killed one, of one with other settings, of an interrupted migration."""
+"""Removal of KV state files that no runner removes: its process was killed, its settings have changed, or a migration
+was interrupted."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -14,14 +15,14 @@ log = logging.getLogger(__name__)
 
 
 def remove_purged_states(purged: PurgedTags, *, cache_dir: Path, shm_dir: Path) -> int:
-    """Remove the files that belong to purged owners alone from both folders, and torn ones; returns their number.
+    """Remove files whose tags are all purged, and half-written ones, from both folders; return their number.
 
     To be called when no runner writes such files any more. Raises OSError.
     """
     remove_dead_folders(shm_dir)
     snapshots = cache_dir.glob(f"*{snapshot_files.SUFFIX}")
     moving_states = user_folder(shm_dir).glob(f"*/*/*{state_files.SUFFIX}")
-    doomed = [
+    removable = [
         *_purged(snapshots, snapshot_files.tags_of, purged),
         *_purged(moving_states, state_files.tags_of, purged),
     ]
@@ -29,10 +30,10 @@ def remove_purged_states(purged: PurgedTags, *, cache_dir: Path, shm_dir: Path) 
         # Half-written; its name holds the id of the process that writes it.
         pid = path.suffixes[0].removeprefix(".")
         if pid.isdecimal() and not is_running(int(pid)):
-            doomed.append(path)
-    for path in doomed:
+            removable.append(path)
+    for path in removable:
         path.unlink(missing_ok=True)
-    return len(doomed)
+    return len(removable)
 
 
 def _purged(paths: Iterable[Path], tags_of: Callable[[Path], list[str]], purged: PurgedTags) -> Iterator[Path]:

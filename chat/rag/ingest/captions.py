@@ -25,17 +25,15 @@ def parse(text: str) -> ParsedFile:
     """Parse one transcript; each unusable cue becomes a problem."""
     parsed = ParsedFile()
     blocks = [block for block in map(_without_header, paragraphs(text)) if block.lines]
-    following = itertools.chain(blocks[1:], [None])
-    cues: list[Cue] = []
-    cue: Cue | None = None
-    for number, content in itertools.chain.from_iterable(map(_without_counters, blocks, following)):
-        if _ARROW.search(content):
-            cue = _new_cue(number, content, parsed)
-            cues += [cue] if cue else []
-        elif cue is not None:
-            # Also after a blank line, which some writers leave inside a text.
-            cue.lines.append(content)
-    add_cues(parsed, cues)
+    cues: list[Cue | None] = []  # None for a cue with unusable times, whose lines are dropped
+    for block, following in itertools.zip_longest(blocks, blocks[1:]):
+        for number, content in _without_counters(block, following):
+            if _ARROW.search(content):
+                cues.append(_new_cue(number, content, parsed))
+            elif cues and (cue := cues[-1]) is not None:
+                # Also after a blank line, which some writers leave inside a text.
+                cue.lines.append(content)
+    add_cues(parsed, [cue for cue in cues if cue is not None])
     return parsed
 
 

@@ -3,8 +3,8 @@
 The last user text in the prompt decides:
     [[say: TEXT]]   answers TEXT
     [[count: N]]    answers "1 2 3 ... N "
-    [[delay: MS]]   every step takes that long, beside one of the above or none
-    [[abort]]       the process dies while reading the prompt
+    [[delay: MS]]   every step takes that long; also together with one of the above
+    [[abort]]       the process aborts in the prefill
     [[hang]]        the step never ends
     anything else   answers "You said: <last line of it>"
 User text is Gemma's last user turn, else the text between "User:" and "Assistant:", else the whole prompt.
@@ -35,7 +35,7 @@ class Script:
     delay_ms: float = 0.0
 
     def token_after(self, n_tokens: int) -> int:
-        """The token that follows the first ``n_tokens``."""
+        """Return the token that follows the first ``n_tokens`` of prompt and answer."""
         position = n_tokens - self.n_prompt
         return FIRST_BYTE + self.answer[position] if position < len(self.answer) else self.end_token
 
@@ -51,12 +51,13 @@ DAMAGED: Script = _Damaged(b"", 0)
 
 
 def write_script(tokens: list[int]) -> Script:
-    """The script of a sequence; ``tokens`` are its prompt and, after a replay, the first tokens of the answer."""
+    """Return the script of a sequence; ``tokens`` are its prompt and, after a replay, the begun answer."""
     if START_OF_TURN in tokens:
         last_turn = len(tokens) - 1 - tokens[::-1].index(START_OF_TURN)
         n_prompt = min(len(tokens), last_turn + 1 + len(b"model\n"))
         return Script(_answer(_user_text(tokens)), n_prompt, END_OF_TURN, delay_ms(tokens))
-    # Without turns the prompt ends where the rest of the text is the answer to the text before it.
+    # Without turns nothing marks the end of the prompt: it is the first place where the rest of the text begins the
+    # answer to the text before it.
     text = _bytes(tokens)
     cuts = range(max(1, len(text) - MAX_REPLAYED), len(text))
     cut = next((cut for cut in cuts if _answer(_raw_user_text(text[:cut])).startswith(text[cut:])), len(text))
@@ -88,7 +89,7 @@ def _answer(user_text: bytes) -> bytes:
 
 
 def _user_text(tokens: list[int]) -> bytes:
-    """The last user turn, closed or not; the whole text when there are no turns."""
+    """Return the last user turn, closed or not; without turns the text of a raw prompt."""
     if START_OF_TURN not in tokens:
         return _raw_user_text(_bytes(tokens))
     turns = _bytes(tokens, turn_mark=b"\x00").split(b"\x00")
@@ -102,6 +103,6 @@ def _raw_user_text(text: bytes) -> bytes:
 
 
 def _bytes(tokens: list[int], turn_mark: bytes = b"") -> bytes:
-    """The bytes of tokens; a turn's control tokens become ``turn_mark``."""
+    """Return the bytes of tokens; a turn's control tokens become ``turn_mark``."""
     marks = {START_OF_TURN: turn_mark, END_OF_TURN: turn_mark}
     return b"".join(bytes([token - FIRST_BYTE]) if token >= FIRST_BYTE else marks.get(token, b"") for token in tokens)

@@ -123,7 +123,7 @@ class SnapshotStore:
         self._update_index(snapshot)
 
     def write(self, entry: CellEntry, first_position: int, state: bytes) -> bool:
-        """Store the state of an idle slot on disk only; False when the disk cannot follow."""
+        """Store the state of an idle slot on disk only; False when too many writes are queued."""
         stored = self._all.get(snapshot_key(entry.tokens, entry.caller))
         snapshot = stored or KVSnapshot(entry.tokens, first_position, caller=entry.caller)
         snapshot.tags |= entry.tags

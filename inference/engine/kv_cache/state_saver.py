@@ -1,4 +1,4 @@
-"""Snapshot policy: which KV states are saved, and with which description. Knows no sequences and no eviction."""
+"""Snapshot policy: chooses the KV states that are saved, and describes them. Knows no sequences and no eviction."""
 
 from inference.engine.backends.backend import KVCache
 from inference.engine.kv_cache.entries import CellEntry, KVSnapshot
@@ -34,7 +34,7 @@ class StateSaver:
             )
 
     def write_to_disk(self, entry: CellEntry) -> bool | None:
-        """Write the state of ``entry`` to disk; None when it need not be there, False when the disk cannot follow."""
+        """Write the state of ``entry`` to disk; None when it need not be there, False when too many writes wait."""
         is_wanted = is_worth_saving(entry) and not entry.ephemeral
         if not is_wanted or self._snapshots.contains(entry.tokens, entry.caller, on_disk=True):
             return None

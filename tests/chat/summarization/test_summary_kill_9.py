@@ -91,20 +91,20 @@ def assert_made_once() -> None:
     assert [row.pk for row in summaries] == [summary.generation_id]
 
 
-@pytest.mark.parametrize("is_ring_lost", [False, True])
+@pytest.mark.parametrize("is_message_lost", [False, True])
 def test_a_worker_killed_after_an_answer_leaves_its_summary_to_the_next(
-    start: Start, redis_client: "redis.Redis[str]", *, is_ring_lost: bool
+    start: Start, redis_client: "redis.Redis[str]", *, is_message_lost: bool
 ) -> None:
     turn = long_talk(slow=False)
     first = start(Deaf)
     assert eventually(lambda: answered(turn))
-    if not is_ring_lost:
+    if not is_message_lost:
         assert eventually(lambda: redis_client.llen("chat") == 1)
     first.signal(signal.SIGKILL)
     first.wait(10)
     assert generation_of(turn).follow_up_task == AFTER_ANSWER_TASK
     assert state_of_summary() is None
-    if is_ring_lost:  # perhaps it was not even sent
+    if is_message_lost:  # perhaps it was not even sent
         redis_client.delete("chat")
     second, third = start(WorkerProcess), start(WorkerProcess)
     assert_made_once()

@@ -1,4 +1,4 @@
-"""Interface of an encoder, and the part that all of them share: batches of similar length and pooling."""
+"""The interface of an encoder, and the work that all encoders share: batches of similar length, and pooling."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ class ModelMissing(Exception):
 
 @dataclass(frozen=True)
 class EncoderInput:
-    """A text, and what precedes it. The model reads both, the vector is the mean over the tokens of ``text`` alone."""
+    """A text and the text before it. The model reads both; the vector is the mean over the tokens of ``text`` alone."""
 
     text: str
     context: str = ""
@@ -40,9 +40,10 @@ class Codes:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Makes similarities of cosines, less that with ``everyday``: 0 for ``unrelated``, 1 for ``alike``.
+    """Scales cosines to similarities: 0 at the cosine of unrelated texts, 1 at that of equal ones.
 
-    Some questions are near to everything, greetings above all; ``everyday`` is the mean vector of lines about nothing.
+    Some questions are close to every text, greetings above all: their cosine with ``everyday``, the mean vector of
+    everyday lines, is subtracted.
     """
 
     unrelated: float
@@ -55,7 +56,7 @@ class Calibration:
 
 
 class Encoder(Protocol):
-    """Computes unit vectors of 384 numbers."""
+    """Computes unit vectors of shape (n, 384)."""
 
     @property
     def calibration(self) -> Calibration: ...
@@ -84,7 +85,7 @@ def encode(
     codes: Sequence[Codes], hidden_states: Callable[[list[list[int]]], Vectors], *, parallel: bool = True
 ) -> Vectors:
     """Return the unit vectors of all inputs. ``hidden_states`` maps n lists of ids to an array (n, tokens, 384)."""
-    # Sorted by length, since padding costs as much as words; longest first, so that no thread ends with it.
+    # Sorted by length, since padding costs as much as words; the longest first, so that threads end together.
     order = sorted(range(len(codes)), key=lambda number: -len(codes[number].ids))
     batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
 
