@@ -101,7 +101,7 @@ class BatchOutput:
                     break
                 try:
                     mark = decoder.decode(data)
-                except msgspec.DecodeError as error:
+                except (msgspec.DecodeError, RecursionError) as error:
                     raise self._foreign(number) from error
                 if not 0 < mark.line <= MAX_LINES or not IS_DIGEST(mark.digest):
                     raise self._foreign(number)
@@ -121,7 +121,7 @@ class BatchOutput:
             return msgspec.json.decode(self.state_path.read_bytes(), type=RunState)
         except FileNotFoundError:
             return None
-        except (msgspec.DecodeError, OSError) as error:
+        except (msgspec.DecodeError, RecursionError, OSError) as error:
             raise OutputForeign(f"{self.state_path} cannot be read ({error}); use --restart to begin again") from error
 
     def check_options(self, options: BatchOptions) -> None:

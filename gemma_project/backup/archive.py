@@ -79,7 +79,7 @@ def opened_archive(path: Path, *, beside: Path) -> Iterator[tuple[Manifest, Path
 def _checked_manifest(path: Path, folder: Path) -> Manifest:
     try:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, RecursionError) as error:
         raise BackupError(f"{path} is not a backup of this service: {error}") from error
     if manifest.format != FORMAT:
         raise BackupError(f"{path} has format {manifest.format}; this version reads {FORMAT}")

@@ -100,7 +100,7 @@ class VerifiedStamp:
         """Return whether the model is the one that was verified."""
         try:
             return bool(json.loads(self._path.read_text(encoding="ascii")) == self._identity())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return False
 
     def write(self) -> None:

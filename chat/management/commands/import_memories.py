@@ -202,7 +202,7 @@ def _speakers_in(path: Path) -> dict[str, str]:
         names = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CommandError(f"--speaker-map {path}: neither FROM=TO nor a file ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CommandError(f"--speaker-map {path}: is not JSON ({error})") from error
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise CommandError(f"--speaker-map {path}: expected a JSON object of names")

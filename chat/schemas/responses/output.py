@@ -41,8 +41,8 @@ class GrowingItem:
         """The arguments of a call; empty while its text is no JSON object."""
         try:
             value = json.loads(self.text)
-        except ValueError:
-            return {}  # cut by max_tokens
+        except (ValueError, RecursionError):
+            return {}  # cut by max_tokens, or nested by the model without an end
         return value if isinstance(value, dict) else {}
 
 

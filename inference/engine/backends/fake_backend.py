@@ -161,7 +161,7 @@ class FakeBackend:
     def load(self, slot: int, state: bytes) -> bool:
         try:
             saved = msgspec.msgpack.decode(state, type=_State)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return False
         if self.n_used_cells + len(saved.tokens) > self.n_cells:
             return False

@@ -107,7 +107,7 @@ def _parse_head(file: BinaryIO) -> SnapshotHead:
         raise ValueError("the head is damaged")
     try:
         return msgspec.msgpack.decode(head, type=SnapshotHead)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"the head belongs to another version: {error}") from error
 
 

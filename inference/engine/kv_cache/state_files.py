@@ -19,6 +19,7 @@ FRONT = struct.Struct("<8sI")
 MAGIC = b"GEMMAMV1"
 SUFFIX = ".move"
 MAX_HEAD_BYTES = 64 << 20
+TOKEN_BYTES = 4
 
 
 class StateHeader(msgspec.Struct, frozen=True, array_like=True):
@@ -82,9 +83,12 @@ def _read_header(file: BinaryIO) -> StateHeader:
     if magic != MAGIC or n_head > MAX_HEAD_BYTES:
         raise ValueError("the file is not a state of this version")
     try:
-        return msgspec.msgpack.decode(file.read(n_head), type=StateHeader)
-    except msgspec.DecodeError as error:
+        header = msgspec.msgpack.decode(file.read(n_head), type=StateHeader)
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"the header cannot be decoded: {error}") from error
+    if len(header.token_bytes) % TOKEN_BYTES:
+        raise ValueError("the tokens of the state are truncated")
+    return header
 
 
 def _read(file: BinaryIO, fingerprint: str, *, maps: bool) -> tuple[StateHeader, bytes]:

@@ -70,6 +70,6 @@ class SilentSubscribers:
         data = self._redis.hget(KEY, self._set)
         try:
             fields = _decoder.decode(data) if data is not None else ()
-        except (msgspec.DecodeError, UnicodeDecodeError):  # another program has written there
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # another program has written there
             fields = ()
         return Silence(*fields)

@@ -46,7 +46,7 @@ def read_addresses() -> GpuAddresses | None:
             return None
         value = json.loads(path.read_text(encoding="utf-8"))
         return GpuAddresses(str(value["redis_url"]), str(value["coordinator_url"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
