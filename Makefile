@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-slow test-postgres lint audit faults test-browser test-schema test-clients test-templates soak bench bench-leaks bench-memory bench-retrieval bench-remember bench-handover demo-handover demo-bridge format clean help
+.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-slow test-postgres lint audit faults fuzz test-browser test-schema test-clients test-templates soak bench bench-leaks bench-memory bench-retrieval bench-remember bench-handover demo-handover demo-bridge format clean help
 
 # $(1): the folder of the environment
 define make_environment
@@ -89,13 +89,16 @@ audit:  ## known weaknesses of all pinned packages, and their bill of materials 
 	@test -x .venv-audit/bin/pip-audit || $(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip --disable-pip-version-check install --quiet -r requirements-audit.txt
 	@mkdir -p var
-	.venv-audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt
+	.venv-audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt || \
+		{ echo "error: the packages named above have a known weakness or could not be looked up, which needs an index with an" \
+		"advisory source; mirrors have none"; exit 1; }
 	.venv-audit/bin/cyclonedx-py requirements --output-reproducible -o var/sbom.json constraints.txt
 
 faults: setup-dev  ## the fault tests of docs/faults.md, those that kill or freeze ROUNDS times (20); an interrupted run continues
 	failed=0; \
 	XDG_RUNTIME_DIR=$${XDG_RUNTIME_DIR:-/tmp} FAULT_ROUNDS=$${ROUNDS:-20} FAULT_RESULTS=var/faults.jsonl FAULT_NEMESIS_SECS=600 FAULT_SEEDS=1,2,3 FAULT_REQUESTS=5000 \
 		$(BIN)/python -m pytest tests/faults || failed=1; \
+	FUZZ_EXAMPLES=2000 $(BIN)/python -m pytest --timeout 1800 tests/parsers || failed=1; \
 	HOSTILE_TEXTS=all $(BIN)/python -m pytest tests/e2e/test_hostile_texts.py || failed=1; \
 	FAULT_HAND_OVERS=200 $(BIN)/python -m pytest tests/inference/dispatch/test_hand_over_processes.py || failed=1; \
 	FAULT_HAND_OVERS=50 FAULT_ROUNDS=20 $(BIN)/python -m pytest tests/inference/dispatch/test_structured_hand_over.py || failed=1; \
@@ -134,6 +137,12 @@ test-schema: setup-dev  ## schemathesis over the OpenAPI document of a running s
 	@test -x .venv-schema/bin/schemathesis || $(PYTHON) -m venv .venv-schema
 	.venv-schema/bin/python -m pip --disable-pip-version-check install --quiet -r requirements-schema.txt
 	$(BIN)/python -m tests.schema_run .venv-schema/bin/schemathesis $${SECS:-300}
+
+fuzz:  ## atheris on the readers of model files and saved states, SECS seconds (600); in an environment of its own
+	@test -x .venv-fuzz/bin/python || $(PYTHON) -m venv .venv-fuzz
+	.venv-fuzz/bin/python -m pip --disable-pip-version-check install --quiet -r requirements-fuzz.txt
+	@mkdir -p var
+	.venv-fuzz/bin/python -m tests.parsers.fuzz_files $${SECS:-600}
 
 soak: setup-dev  ## mixed traffic under random kills: lost, doubled and leaked items (BENCH="--minutes 3" for a short one)
 	$(BIN)/python -m bench.soak $(BENCH)

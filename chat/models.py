@@ -11,7 +11,7 @@ from django.db import models
 from django.utils import timezone
 
 from chat.enums import KeyScope, KeyState, Strategy
-from chat.querysets import ConversationQuerySet, MessageQuerySet, SummaryQuerySet
+from chat.querysets import ApiKeyQuerySet, ConversationQuerySet, MessageQuerySet, SummaryQuerySet
 from inference.models import Generation, Status
 from inference.models.derived import DigestField, FoldedField
 
@@ -232,7 +232,7 @@ class ApiKey(models.Model):
     """A credential of one user for programs, with ``scopes`` (values of KeyScope).
 
     The key itself is shown when it is made and stored nowhere: ``prefix`` is its visible beginning, by which it is
-    looked up, ``digest`` the SHA-256 of the whole. A revoked row remains, for the record.
+    looked up, ``digest`` the SHA-256 of the whole. A revoked row remains for some time, for the record.
     """
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_keys")
@@ -244,6 +244,8 @@ class ApiKey(models.Model):
     expires_at = models.DateTimeField()
     last_used_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
+
+    objects = ApiKeyQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at", "-pk"]

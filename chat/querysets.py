@@ -11,7 +11,7 @@ from inference.models import ENDED
 from inference.text_forms import folded
 
 if TYPE_CHECKING:
-    from chat.models import Conversation, Message, Summary  # noqa: F401  (for the type arguments below)
+    from chat.models import ApiKey, Conversation, Message, Summary  # noqa: F401  (for the type arguments below)
 
 
 class ConversationQuerySet(models.QuerySet["Conversation"]):
@@ -72,3 +72,9 @@ class SummaryQuerySet(models.QuerySet["Summary"]):
 
     def generation_ids(self) -> list[uuid.UUID]:
         return list(self.filter(generation__isnull=False).values_list("generation_id", flat=True))
+
+
+class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
+    def ended(self, at: datetime) -> Self:
+        """Filter those that were revoked or had expired at that time."""
+        return self.filter(Q(revoked_at__lte=at) | Q(expires_at__lte=at))

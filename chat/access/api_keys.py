@@ -11,18 +11,18 @@ import secrets
 import string
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import Error as DatabaseError
-from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
 from chat.enums import KeyScope, KeyState
 from chat.errors import Conflict, Unauthorized
 from chat.models import ApiKey
+from chat.transactions import one_transaction
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ API_KEY_PREFIX = "gemma-"
 DEFAULT_SCOPES = (KeyScope.CHAT, KeyScope.MEMORIES)
 DEFAULT_DAYS = 365
 MAX_ACTIVE_KEYS = 50  # of one user
+MAX_ENDED_KEYS = 200  # of one user; the oldest beyond them are deleted
 # The time of a key's last use is that exact, so that not every request writes a row.
 LAST_USE_EXACTNESS = timedelta(minutes=10)
 
@@ -48,6 +49,7 @@ class IssuedKey:
     text: str
 
 
+@one_transaction
 def issue_key(
     user: AbstractBaseUser,
     *,
@@ -59,22 +61,28 @@ def issue_key(
     prefix = API_KEY_PREFIX + _random_text(_PREFIX_CHARS)
     text = f"{prefix}-{_random_text(_SECRET_CHARS)}"
     now = timezone.now()
-    with transaction.atomic():
-        # Locked, so that parallel requests do not all find room for one more.
-        get_user_model()._default_manager.select_for_update().get(pk=user.pk)
-        keys = ApiKey.objects.filter(user_id=user.pk)
-        if keys.filter(revoked_at__isnull=True, expires_at__gt=now).count() >= MAX_ACTIVE_KEYS:
-            raise Conflict(f"a user has at most {MAX_ACTIVE_KEYS} active API keys; revoke one", code="too_many_keys")
-        row = keys.create(
-            user_id=user.pk,
-            name=name,
-            prefix=prefix,
-            digest=_digest(text),
-            scopes=[scope.value for scope in KeyScope if scope in scopes],
-            expires_at=now + timedelta(days=lifetime_days),
-        )
+    # Locked, so that parallel requests do not all find room for one more.
+    get_user_model()._default_manager.select_for_update().get(pk=user.pk)
+    keys = ApiKey.objects.filter(user_id=user.pk)
+    if keys.filter(revoked_at__isnull=True, expires_at__gt=now).count() >= MAX_ACTIVE_KEYS:
+        raise Conflict(f"a user has at most {MAX_ACTIVE_KEYS} active API keys; revoke one", code="too_many_keys")
+    surplus = keys.ended(now).values_list("pk", flat=True)[MAX_ENDED_KEYS:]
+    keys.filter(pk__in=list(surplus)).delete()
+    row = keys.create(
+        user_id=user.pk,
+        name=name,
+        prefix=prefix,
+        digest=_digest(text),
+        scopes=[scope.value for scope in KeyScope if scope in scopes],
+        expires_at=now + timedelta(days=lifetime_days),
+    )
     log.info("api key issued key=%s user=%s", prefix, user.pk)
     return IssuedKey(row, text)
+
+
+def delete_ended_keys(*, before: datetime) -> int:
+    """Delete the rows of keys that were revoked or had expired by then; return how many."""
+    return ApiKey.objects.ended(before).delete()[0]
 
 
 def verify_key(text: str) -> ApiKey:

@@ -11,7 +11,6 @@ from typing import Any, Self, TypeVar, cast
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 from rest_framework.exceptions import AuthenticationFailed
@@ -24,6 +23,7 @@ from rest_framework_simplejwt.tokens import AccessToken, RefreshToken, Token
 from chat.access.token_keys import TokenKeys, token_keys
 from chat.errors import Unauthorized
 from chat.schemas.accounts.token_bodies import TokenPair
+from chat.transactions import one_transaction
 
 Kind = TypeVar("Kind", bound=Token)
 
@@ -95,32 +95,43 @@ def begin_family(user: AbstractBaseUser) -> TokenPair:
 
 def refresh(raw: str) -> TokenPair:
     """Return the next pair of the family. Raises Unauthorized; a second use of ``raw`` also ends the family."""
-    token = _refresh_token(raw)
     try:
-        with transaction.atomic():
-            _lock_user(token)
-            user = JWTAuthentication().get_user(token)  # active, and with the same password
-            used = OutstandingToken.objects.get(jti=token.jti, user_id=user.pk)
-            _, is_first_use = BlacklistedToken.objects.get_or_create(token=used)
-            if is_first_use:
-                return _pair(token.successor())
-            _end(_family(token.family, user.pk))
+        pair = _use(raw)
     except (*_REFUSALS, OutstandingToken.DoesNotExist) as error:
         raise Unauthorized("the refresh token is not valid", code="invalid_token") from error
-    raise Unauthorized("the refresh token was used before; log in again", code="token_reused")
+    if pair is None:
+        raise Unauthorized("the refresh token was used before; log in again", code="token_reused")
+    return pair
+
+
+@one_transaction
+def _use(raw: str) -> TokenPair | None:
+    """Use a refresh token; None, and the end of its family, when it was used before."""
+    token = _refresh_token(raw)
+    _lock_user(token)
+    user = JWTAuthentication().get_user(token)  # active, and with the same password
+    used = OutstandingToken.objects.get(jti=token.jti, user_id=user.pk)
+    _, is_first_use = BlacklistedToken.objects.get_or_create(token=used)
+    if is_first_use:
+        return _pair(token.successor())
+    _end(_family(token.family, user.pk))
+    return None
 
 
 def log_out(raw: str, *, everywhere: bool = False) -> None:
     """End the family of a refresh token, used or not, or all families of its user. Raises Unauthorized."""
-    token = _refresh_token(raw)
     try:
-        with transaction.atomic():
-            _lock_user(token)
-            user_id = token.payload[api_settings.USER_ID_CLAIM]
-            owned = OutstandingToken.objects.filter(user_id=user_id)
-            _end(owned if everywhere else _family(token.family, user_id))
+        _end_families(_refresh_token(raw), everywhere=everywhere)
     except (*_REFUSALS, KeyError) as error:
         raise Unauthorized("the refresh token is not valid", code="invalid_token") from error
+
+
+@one_transaction
+def _end_families(token: FamilyToken, *, everywhere: bool) -> None:
+    _lock_user(token)
+    user_id = token.payload[api_settings.USER_ID_CLAIM]
+    owned = OutstandingToken.objects.filter(user_id=user_id)
+    _end(owned if everywhere else _family(token.family, user_id))
 
 
 def verify_access(raw: str) -> tuple[AbstractBaseUser, OwnAccessToken]:

@@ -3,8 +3,6 @@
 import uuid
 from typing import Any
 
-from django.db import transaction
-
 from chat.access import usage
 from chat.access.callers import Caller
 from chat.enums import Strategy
@@ -16,6 +14,7 @@ from chat.schemas.answers import message_body, summary_body
 from chat.services.history_matching import cumulative_digests
 from chat.services.markdown_text import one_line, quoted
 from chat.services.purging import passing_generations, purge_conversation
+from chat.transactions import one_transaction
 from inference.queue import generations
 
 
@@ -54,6 +53,7 @@ def create_conversation(
         )
 
 
+@one_transaction
 def update_conversation(
     *,
     caller: Caller,
@@ -65,25 +65,24 @@ def update_conversation(
     recall: bool | None = None,
 ) -> Conversation:
     """Set the fields that are not None. A new system prompt applies from the next turn on."""
-    with translated(), transaction.atomic():
-        # Locked, so that a concurrent turn is stored under one system prompt, with the digests that belong to it.
-        conversations_of(caller).select_for_update().filter(pk=conversation_id).first()
-        conversation = get_conversation(caller=caller, conversation_id=conversation_id)
-        if title is not None:
-            conversation.title = title
-        if strategy is not None:
-            conversation.strategy = strategy.value
-        if keep is not None:
-            conversation.keep = keep
-        if recall is not None:
-            conversation.recall = recall
-        if system_prompt is not None and system_prompt != conversation.system_prompt:
-            conversation.system_prompt = system_prompt
-            renew_digests(conversation)
-        conversation.save(
-            update_fields=["title", "title_folded", "system_prompt", "strategy", "keep", "recall", "updated_at"]
-        )
-        return conversation
+    # Locked, so that a concurrent turn is stored under one system prompt, with the digests that belong to it.
+    conversations_of(caller).select_for_update().filter(pk=conversation_id).first()
+    conversation = get_conversation(caller=caller, conversation_id=conversation_id)
+    if title is not None:
+        conversation.title = title
+    if strategy is not None:
+        conversation.strategy = strategy.value
+    if keep is not None:
+        conversation.keep = keep
+    if recall is not None:
+        conversation.recall = recall
+    if system_prompt is not None and system_prompt != conversation.system_prompt:
+        conversation.system_prompt = system_prompt
+        renew_digests(conversation)
+    conversation.save(
+        update_fields=["title", "title_folded", "system_prompt", "strategy", "keep", "recall", "updated_at"]
+    )
+    return conversation
 
 
 def summaries_of(*, caller: Caller, conversation_id: uuid.UUID) -> SummaryQuerySet:
@@ -99,18 +98,18 @@ def versions_of(*, caller: Caller, conversation_id: uuid.UUID) -> ConversationQu
     return conversations_of(caller).filter(**same).order_by("created_at", "pk")
 
 
+@one_transaction
 def delete_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> None:
     """Delete a conversation, with whatever holds its tokens; running generations are cancelled."""
     conversation = get_conversation(caller=caller, conversation_id=conversation_id)
-    with translated(), transaction.atomic():
-        # Locked: a concurrent turn is deleted here, or finds no conversation to continue.
-        Conversation.objects.select_for_update().filter(pk=conversation.pk).first()
-        ids = [*conversation.messages.all().generation_ids(), *conversation.summaries.all().generation_ids()]
-        ids += passing_generations(conversation)
-        _join_forks(conversation)
-        conversation.delete()
-        generations.delete(generation_ids=ids)
-        purge_conversation(conversation_id, generation_ids=ids)
+    # Locked: a concurrent turn is deleted here, or finds no conversation to continue.
+    Conversation.objects.select_for_update().filter(pk=conversation.pk).first()
+    ids = [*conversation.messages.all().generation_ids(), *conversation.summaries.all().generation_ids()]
+    ids += passing_generations(conversation)
+    _join_forks(conversation)
+    conversation.delete()
+    generations.delete(generation_ids=ids)
+    purge_conversation(conversation_id, generation_ids=ids)
 
 
 def _join_forks(conversation: Conversation) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import connection
+from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
@@ -59,6 +60,7 @@ def restore(path: Path, *, replace: bool = False) -> Manifest:
     with opened_archive(path, beside=settings.GEMMA_DATA_DIR) as (manifest, folder):
         if manifest.engine != connection.vendor:
             raise BackupError(f"the backup is of {manifest.engine}, this database is {connection.vendor}")
+        _check_not_newer(manifest)
         migrate()
         if not replace and get_user_model()._default_manager.exists():
             raise BackupError("this installation has users, whose data would be lost: add --replace")
@@ -81,6 +83,18 @@ def service_version() -> str:
     except OSError:
         return "unknown"
     return str(project["project"]["version"])
+
+
+def _check_not_newer(manifest: Manifest) -> None:
+    """Raises BackupError for a backup with tables that this version does not know, and could not bring up to date."""
+    known = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
+    unknown = [f"{app}.{name}" for app, name in sorted(manifest.migrations) if (app, name) not in known]
+    if unknown:
+        names = ", ".join(unknown[:3])
+        raise BackupError(
+            f"the backup is of version {manifest.version}, which is newer than this one ({service_version()}): changes of "
+            f"its tables are not known here ({names}). Install that version and restore it there"
+        )
 
 
 def _check_migrations(manifest: Manifest) -> None:

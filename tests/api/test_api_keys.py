@@ -75,6 +75,8 @@ def test_a_session_makes_and_revokes_keys_with_its_csrf_token(ann: User) -> None
     [
         ({}, "name"),
         ({"name": ""}, "name"),
+        ({"name": " "}, "name"),
+        ({"name": "\t\u3000\n"}, "name"),
         ({"name": "x" * 101}, "name"),
         ({"name": "a\0b"}, "name"),
         ({"name": "\ud800"}, "name"),
@@ -158,7 +160,7 @@ class TestEndings:
         call_command("api_keys", "revoke", verify_key(key).prefix, stdout=StringIO())
         with pytest.raises(Unauthorized):
             verify_key(key)
-        for wrong in (["revoke", "gemma-none"], ["create", "nobody", "--name", "x"]):
+        for wrong in (["revoke", "gemma-none"], ["create", "nobody", "--name", "x"], ["create", "ann", "--name", "  "]):
             with pytest.raises(CommandError):
                 call_command("api_keys", *wrong)
 

@@ -8,6 +8,11 @@ from django.db import OperationalError
 
 from chat.access import tokens
 from chat.access.tokens import FamilyToken
+from chat.models import Conversation, Message
+from chat.rag.indexing import indexer
+from chat.rag.models import Note, Passage, Segment, Transcript
+from chat.rag.records import SegmentIn, TranscriptIn
+from chat.services import conversations
 from inference.models import Generation, Status
 from inference.queue import generations
 from inference.runtime import database
@@ -65,10 +70,93 @@ def test_a_cancel(states: tuple[str, ...], status: int, monkeypatch: pytest.Monk
     assert (row.status == Status.QUEUED) == (status == 503)
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "FIRST_PAUSE_SECS", 0.001)
+
+
 @pytest.mark.parametrize("state", ["40P01", "40001", "55P03"])
-def test_a_refresh_that_was_rolled_back_used_no_token(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("n_times", [1, 5])
+def test_a_refresh_that_was_rolled_back_used_no_token(
+    n_times: int, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pair = tokens.begin_family(make_user())
     with monkeypatch.context() as patch:
-        patch.setattr(FamilyToken, "successor", failing_first(FamilyToken.successor, state))
-        assert Api().post(REFRESH, {"refresh": pair.refresh}).outcome == (503, "store_unavailable")
-    assert Api().post(REFRESH, {"refresh": pair.refresh}).status == 200
+        patch.setattr(FamilyToken, "successor", failing_first(FamilyToken.successor, *[state] * n_times))
+        answer = Api().post(REFRESH, {"refresh": pair.refresh})
+    if n_times == 1:
+        assert answer.status == 200
+        assert answer.body["refresh"] != pair.refresh
+        assert Api().post(REFRESH, {"refresh": answer.body["refresh"]}).status == 200
+    else:
+        assert answer.outcome == (503, "store_unavailable")
+        assert Api().post(REFRESH, {"refresh": pair.refresh}).status == 200
+
+
+def conversation() -> str:
+    row = Conversation.objects.create(owner="local", title="before")
+    row.messages.create(position=0, role="user", content="Hello")
+    return f"/api/conversations/{row.pk}/"
+
+
+def note() -> str:
+    return f"/memory/{indexer.add_note(owner='local', title='t', body='b').pk}"
+
+
+def transcript() -> str:
+    said = TranscriptIn(job_id="j", segments=(SegmentIn(text="one"),))
+    indexer.index_transcript(owner="local", transcript=said)
+    return "/transcript/j"
+
+
+NOTE = {"title": "t", "body": "the body"}
+LINES = {"job_id": "j", "segments": [{"text": "two"}, {"text": "three"}]}
+# What is sent, and the last of the steps of its transaction, which is rolled back with all others.
+WRITES: list[tuple[str, str | Callable[[], str], object, tuple[object, str]]] = [
+    ("PATCH", conversation, {"title": "after"}, (Conversation, "save")),
+    ("DELETE", conversation, None, (conversations, "purge_conversation")),
+    ("POST", "/memory/add", NOTE, (indexer.Passage.objects, "bulk_create")),
+    ("DELETE", note, None, (indexer, "purge_note")),
+    ("POST", "/index/transcript", LINES, (indexer.Passage.objects, "bulk_create")),
+    ("DELETE", transcript, None, (indexer, "purge_transcript")),
+]
+
+
+@pytest.mark.parametrize("n_times", [1, 5])
+@pytest.mark.parametrize(("method", "path", "body", "step"), WRITES)
+def test_a_write(
+    method: str,
+    path: str | Callable[[], str],
+    body: object,
+    step: tuple[object, str],
+    n_times: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The database ends it as a deadlock once, which the caller does not see, or always, and then nothing is stored."""
+    target = path() if callable(path) else path
+    before = contents()
+    with monkeypatch.context() as patch:
+        patch.setattr(*step, failing_first(getattr(*step), *["40P01"] * n_times))
+        answer = Api().call(method, target, body)
+    if n_times == 1:
+        assert answer.status in (200, 201, 204)
+        assert contents() != before
+    else:
+        assert answer.outcome == (503, "store_unavailable")
+        assert contents() == before
+        assert Api().call(method, target, body).status in (200, 201, 204)
+
+
+def test_a_recording_that_replaces_another_in_the_second_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    transcript()
+    with monkeypatch.context() as patch:
+        create = failing_first(indexer.Passage.objects.bulk_create, "40P01", "40001")
+        patch.setattr(indexer.Passage.objects, "bulk_create", create)
+        assert Api().post("/index/transcript", LINES).status in (200, 201)
+    assert list(Segment.objects.order_by("position").values_list("text", flat=True)) == ["two", "three"]
+    assert Transcript.objects.get().segments.count() == 2
+
+
+def contents() -> list[object]:
+    kinds = (Conversation, Message, Note, Transcript, Segment, Passage)
+    return [row for kind in kinds for row in sorted(map(str, kind._default_manager.values_list()))]

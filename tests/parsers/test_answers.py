@@ -1,4 +1,4 @@
-"""Answers of the coordinator, the memory service and the model, drawn: a value or an error, and texts that can be stored."""
+"""Answers of the coordinator, the memory service and the model, drawn: values or errors, with storable texts."""
 
 import json
 from collections.abc import Iterator

@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,29 @@ class TestWhatIsNoBackup:
             write_archive(tmp_path / f"{number}.tar.gz", folder, Manifest(**(known | change)))
             with pytest.raises(BackupError):
                 restore(tmp_path / f"{number}.tar.gz", replace=True)
+
+
+def with_migrations(path: Path, beside: Path, *more: tuple[str, str]) -> Path:
+    """Write the archive again as if it had been made by a version with further migrations."""
+    with opened_archive(path, beside=beside) as (manifest, folder):
+        (folder / MANIFEST).unlink()
+        changed = replace(manifest, version="99.1", migrations=[*manifest.migrations, *more])
+        write_archive(path.with_name("changed.tar.gz"), folder, changed)
+    return path.with_name("changed.tar.gz")
+
+
+@pytest.mark.parametrize(
+    "newer", [("chat", "0999_of_a_later_version"), ("auth", "0999_x"), ("another_app", "0001_initial")]
+)
+def test_a_backup_of_a_newer_version(newer: tuple[str, str], data_dir: Path, tmp_path: Path) -> None:
+    furnish()
+    back_up(tmp_path / "b.tar.gz")
+    before = rows()
+    path = with_migrations(tmp_path / "b.tar.gz", data_dir, newer)
+    with pytest.raises(CommandError, match=r"version 99\.1, which is newer .*Install that version") as caught:
+        call_command("restore", str(path), "--replace")
+    assert ".".join(newer) in str(caught.value)
+    assert rows() == before
 
 
 def test_a_folder_that_is_not_there(data_dir: Path, tmp_path: Path) -> None:

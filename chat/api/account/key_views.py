@@ -45,7 +45,7 @@ class KeyDetailView(JsonApi):
         return Response(as_json(_own_key(user_of(request), pk)))
 
     def delete(self, request: Request, pk: str) -> Response:
-        """Revoke; the row remains and is listed as revoked."""
+        """Revoke; the row remains for some time and is listed as revoked."""
         revoke_key(_own_key(user_of(request), pk))
         return Response(status=204)
 

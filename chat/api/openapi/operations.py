@@ -155,6 +155,7 @@ OPERATIONS = (
         ConversationBody,
         status=201,
         errors=STORE_ERRORS,
+        body_is_optional=True,
     ),
     Operation(
         "conversation-detail",
@@ -174,6 +175,7 @@ OPERATIONS = (
         ConversationAnswer,
         ConversationBody,
         errors=(404, 503),
+        body_is_optional=True,
     ),
     Operation(
         "conversation-detail",

@@ -48,7 +48,9 @@ class Command(BaseCommand):
                 self.revoke(options["prefix"])
 
     def create(self, options: dict[str, Any]) -> None:
-        if not 1 <= options["days"] <= MAX_LIFETIME_DAYS or not 1 <= len(options["name"]) <= 100:
+        if not 1 <= options["days"] <= MAX_LIFETIME_DAYS or not (
+            1 <= len(options["name"]) <= 100 and options["name"].strip()
+        ):
             raise CommandError(f"--days must be 1 to {MAX_LIFETIME_DAYS}, --name 1 to 100 characters long")
         scopes = [KeyScope(value) for value in options["scope"] or DEFAULT_SCOPES]
         user = user_named(options["user"])

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
-
 from chat.rag.indexing import chunking
 from chat.rag.indexing.purging import purge_note, purge_transcript
 from chat.rag.indexing.row_builders import note_row, segment_rows, transcript_row
@@ -18,6 +16,7 @@ from chat.rag.vectors import embedding
 from chat.rag.vectors.encodings import active_encoding, discard_outdated, encoder_input
 from chat.rag.vectors.index import prune_changes
 from chat.rag.vectors.ordering import serialised_insert
+from chat.transactions import one_transaction
 
 # Segments embedded and stored together: enough to batch by length, few enough that an interruption loses little.
 GROUP_SEGMENTS = 1_024
@@ -73,35 +72,39 @@ def add_notes(*, owner: str, notes: Iterable[NoteIn], defer_embedding: bool = Fa
     if not defer_embedding:
         inputs = [encoder_input(passage, encoding) for passage in passages]
         _set_embeddings(passages, embedding.embed_passages(inputs, encoding))
-    keys = [note.key for note in rows if note.key]
-    with serialised_insert():
-        discard_outdated(passages, encoding)
-        Note.objects.filter(owner=owner, key__in=keys).delete()
-        Note.objects.bulk_create(rows, batch_size=ROWS_PER_INSERT)
-        Passage.objects.bulk_create(passages, batch_size=ROWS_PER_INSERT)
+    _store_notes(owner, rows, passages, encoding)
     return rows
 
 
+@one_transaction
+def _store_notes(owner: str, rows: list[Note], passages: list[Passage], encoding: str) -> None:
+    with serialised_insert():
+        discard_outdated(passages, encoding)
+        Note.objects.filter(owner=owner, key__in=[note.key for note in rows if note.key]).delete()
+        Note.objects.bulk_create(rows, batch_size=ROWS_PER_INSERT)
+        Passage.objects.bulk_create(passages, batch_size=ROWS_PER_INSERT)
+
+
+@one_transaction
 def delete_transcript(*, owner: str, job_id: str) -> bool:
     """Delete a transcript and return whether it existed; answers that cite it keep their copy of the source."""
-    with transaction.atomic():
-        prune_changes()
-        transcript = Transcript.objects.filter(owner=owner, job_id=job_id).first()
-        if transcript is None:
-            return False
-        purge_transcript(transcript.pk, list(transcript.segments.values_list("pk", flat=True)))
-        transcript.delete()
-        return True
+    prune_changes()
+    transcript = Transcript.objects.filter(owner=owner, job_id=job_id).first()
+    if transcript is None:
+        return False
+    purge_transcript(transcript.pk, list(transcript.segments.values_list("pk", flat=True)))
+    transcript.delete()
+    return True
 
 
+@one_transaction
 def delete_note(*, owner: str, note_id: int) -> bool:
     """Delete a note and return whether it existed."""
-    with transaction.atomic():
-        prune_changes()
-        if not Note.objects.filter(owner=owner, pk=note_id).delete()[0]:
-            return False
-        purge_note(note_id)
-        return True
+    prune_changes()
+    if not Note.objects.filter(owner=owner, pk=note_id).delete()[0]:
+        return False
+    purge_note(note_id)
+    return True
 
 
 class _Group:
@@ -129,18 +132,24 @@ class _Group:
     def store(self) -> list[Transcript]:
         if self.vectors:
             _set_embeddings(self.passages, self.vectors.result())
+        self._insert()
+        by_job = self.stored | self.rows
+        return [by_job[job_id] for job_id in self.job_ids]
+
+    @one_transaction
+    def _insert(self) -> None:
         with serialised_insert():
             discard_outdated(self.passages, self.encoding)
             # Queried again inside the transaction: another process may have stored one of them meanwhile.
-            for job_id, previous in self._stored(self.rows).items():
+            stored = self._stored(self.rows)
+            for job_id, previous in stored.items():
                 Segment.objects.filter(transcript=previous).delete()
                 self.rows[job_id].pk = previous.pk
                 self.rows[job_id].save(force_update=True)
-            Transcript.objects.bulk_create([row for row in self.rows.values() if row.pk is None])
+            # Not those without an id: after a first attempt that was rolled back all have one.
+            Transcript.objects.bulk_create([row for job_id, row in self.rows.items() if job_id not in stored])
             Segment.objects.bulk_create(self.segments, batch_size=ROWS_PER_INSERT)
             Passage.objects.bulk_create(self.passages, batch_size=ROWS_PER_INSERT)
-        by_job = self.stored | self.rows
-        return [by_job[job_id] for job_id in self.job_ids]
 
     def _stored(self, job_ids: Iterable[str]) -> dict[str, Transcript]:
         rows = Transcript.objects.filter(owner=self.owner, job_id__in=list(job_ids))

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from chat.enums import KeyScope, KeyState
 from chat.models import ApiKey
+from chat.schemas.decoding import FieldError
 from chat.schemas.scalars import NonEmptyText
 
 MAX_LIFETIME_DAYS = 3650
@@ -20,6 +21,10 @@ class KeyBody(msgspec.Struct, frozen=True, kw_only=True):
     name: Annotated[NonEmptyText, Meta(max_length=100)]
     scopes: Annotated[list[KeyScope], Meta(min_length=1, max_length=4)] | None = None
     expires_in_days: Annotated[int, Meta(ge=1, le=MAX_LIFETIME_DAYS)] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise FieldError("name", "must not be blank")
 
 
 class KeyAnswer(msgspec.Struct, kw_only=True):

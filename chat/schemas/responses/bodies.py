@@ -17,6 +17,7 @@ from chat.schemas.chat_bodies import EFFORTS, MAX_MESSAGES, RunOptionsBody, run_
 from chat.schemas.decoding import FieldError, decode
 from chat.schemas.filters import MAX_TOP_K, TopK, clamped
 from chat.schemas.identifiers import existing_id
+from chat.schemas.metadata import UNSTORABLE, is_storable
 from chat.schemas.openai.chat_bodies import (
     MAX_METADATA,
     MAX_TOP_LOGPROBS,
@@ -33,6 +34,7 @@ from chat.schemas.responses.tools import ResponseToolChoice, ResponseTools, resp
 from chat.schemas.scalars import NonEmptyText, RecallChoice, Text
 from chat.schemas.tool_use import tools_grammar
 from chat.tool_calling.tools import ToolMode, ToolUse
+from inference.engine.grammar.limits import MAX_DEPTH
 from inference.engine.grammar.schema_parts import JsonSchema
 from inference.engine.grammar.sources import ANY_OBJECT
 
@@ -72,6 +74,9 @@ class TextFormat(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         for name in ("name", "schema") if self.type == "json_schema" else ():
             if getattr(self, name) is None:
                 raise FieldError(name, "is required")
+        # Repeated in the response, also where it is not used.
+        if self.type != "json_schema" and not is_storable(self.schema, MAX_DEPTH):
+            raise FieldError("schema", UNSTORABLE)
 
     @property
     def json_schema(self) -> JsonSchema | None:

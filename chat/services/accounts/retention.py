@@ -1,4 +1,5 @@
-"""Deletion of conversations for their age: RETENTION_DAYS after they were last continued, unless they are kept."""
+"""Deletion by age: conversations RETENTION_DAYS after they were last continued, unless they are kept, and API keys as
+many days after their end."""
 
 import logging
 from datetime import timedelta
@@ -7,6 +8,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from chat.access import api_keys
 from chat.access.callers import Caller
 from chat.models import Conversation
 from chat.services.conversations import delete_conversation
@@ -15,6 +17,8 @@ log = logging.getLogger(__name__)
 
 INTERVAL_SECS = 600.0
 BATCH_ROWS = 200
+# Also without RETENTION_DAYS, which may shorten it: what a key that has ended was for helps for a while only.
+ENDED_KEY_DAYS = 90
 
 
 def delete_outdated() -> int:
@@ -36,7 +40,16 @@ def delete_outdated() -> int:
     return n_deleted
 
 
+def delete_ended_keys() -> int:
+    days = min(settings.RETENTION_DAYS or ENDED_KEY_DAYS, ENDED_KEY_DAYS)
+    n_deleted = api_keys.delete_ended_keys(before=timezone.now() - timedelta(days=days))
+    if n_deleted:
+        log.info("ended api keys deleted n_keys=%d days=%d", n_deleted, days)
+    return n_deleted
+
+
 def delete_all_outdated() -> None:
-    """Delete batches until none is left."""
+    """Delete ended keys, then batches of conversations until none is left."""
+    delete_ended_keys()
     while delete_outdated() == BATCH_ROWS:
         pass

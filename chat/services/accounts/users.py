@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import transaction
 from rest_framework_simplejwt.token_blacklist.models import OutstandingToken
 
 from chat.access.callers import Caller
@@ -11,6 +11,7 @@ from chat.error_translation import translated
 from chat.models import Conversation
 from chat.rag.models import ImportedFile, Note, Transcript
 from chat.services.conversations import delete_conversation
+from chat.transactions import one_transaction
 from inference.models import DailyUsage, Generation
 from inference.queue import generations, purges
 
@@ -43,14 +44,18 @@ def delete_user(user: AbstractBaseUser) -> None:
     with translated():
         for pk in list(Conversation.objects.of(caller.key).values_list("pk", flat=True)):
             delete_conversation(caller=caller, conversation_id=pk)
-        with transaction.atomic():
-            Transcript.objects.filter(owner=caller.key).delete()
-            Note.objects.filter(owner=caller.key).delete()
-            DailyUsage.objects.filter(owner=caller.key).delete()
-            # Their rows would outlive the user, with the text of the tokens.
-            OutstandingToken.objects.filter(user_id=user.pk).delete()
-            ImportedFile.objects.filter(owner=caller.key).delete()
-            generation_ids = list(Generation.objects.filter(owner=caller.key).values_list("pk", flat=True))
-            generations.delete(generation_ids=generation_ids)
-            purges.request_purge(reason="user", generation_ids=generation_ids)
-            user.delete()
+    _delete_rest(caller, user.pk)
+
+
+@one_transaction
+def _delete_rest(caller: Caller, user_id: int) -> None:
+    Transcript.objects.filter(owner=caller.key).delete()
+    Note.objects.filter(owner=caller.key).delete()
+    DailyUsage.objects.filter(owner=caller.key).delete()
+    # Their rows would outlive the user, with the text of the tokens.
+    OutstandingToken.objects.filter(user_id=user_id).delete()
+    ImportedFile.objects.filter(owner=caller.key).delete()
+    generation_ids = list(Generation.objects.filter(owner=caller.key).values_list("pk", flat=True))
+    generations.delete(generation_ids=generation_ids)
+    purges.request_purge(reason="user", generation_ids=generation_ids)
+    get_user_model()._default_manager.filter(pk=user_id).delete()

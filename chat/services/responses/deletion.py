@@ -3,11 +3,9 @@
 import uuid
 from collections.abc import Sequence
 
-from django.db import transaction
 from django.db.models import F
 
 from chat.access.callers import Caller
-from chat.error_translation import translated
 from chat.errors import ConversationBusy, NotFound
 from chat.models import Conversation, Message, MessagePassage, Role, Summary
 from chat.prompting.message_groups import dialogue_of
@@ -15,34 +13,35 @@ from chat.schemas.requests import RESPONSE
 from chat.services.conversations import delete_conversation, renew_digests
 from chat.services.purging import passing_generations
 from chat.services.turn_context import title_of
+from chat.transactions import one_transaction
 from inference.models import Generation
 from inference.queue import generations, purges
 
 BEYOND = 2**30  # a position that no message has
 
 
+@one_transaction
 def delete_response(*, caller: Caller, generation: Generation) -> None:
     """Delete a response; a running one is cancelled. A conversation without other messages goes with it.
 
     Raises ConversationBusy while an answer after it is computed, which has it in its prompt.
     """
-    with translated(), transaction.atomic():
-        conversation = Conversation.objects.of(caller.key).select_for_update().filter(messages__generation=generation)
-        locked = conversation.first()
-        if locked is None:
-            raise NotFound("there is no such response", field="response_id")
-        messages = list(locked.messages.in_order())
-        index = next(index for index, message in enumerate(messages) if message.generation_id == generation.pk)
-        # The answer and the messages that were stored with it.
-        removed = messages[max(0, index - int(generation.details[RESPONSE]["n_input"])) : index + 1]
-        rest = [*messages[: index + 1 - len(removed)], *messages[index + 1 :]]
-        if not rest:
-            delete_conversation(caller=caller, conversation_id=locked.pk)
-            return
-        if any(message.generation and not message.generation.is_ended for message in rest):
-            raise ConversationBusy("an answer after this response is not finished", field="response_id")
-        _delete(locked, generation, removed)
-        _renew(locked, rest)
+    conversation = Conversation.objects.of(caller.key).select_for_update().filter(messages__generation=generation)
+    locked = conversation.first()
+    if locked is None:
+        raise NotFound("there is no such response", field="response_id")
+    messages = list(locked.messages.in_order())
+    index = next(index for index, message in enumerate(messages) if message.generation_id == generation.pk)
+    # The answer and the messages that were stored with it.
+    removed = messages[max(0, index - int(generation.details[RESPONSE]["n_input"])) : index + 1]
+    rest = [*messages[: index + 1 - len(removed)], *messages[index + 1 :]]
+    if not rest:
+        delete_conversation(caller=caller, conversation_id=locked.pk)
+        return
+    if any(message.generation and not message.generation.is_ended for message in rest):
+        raise ConversationBusy("an answer after this response is not finished", field="response_id")
+    _delete(locked, generation, removed)
+    _renew(locked, rest)
 
 
 def _delete(conversation: Conversation, generation: Generation, removed: Sequence[Message]) -> None:

@@ -6,12 +6,15 @@ import pytest
 from django.utils import timezone
 from pytest_django import Settings
 
+from chat.access import api_keys
+from chat.access.api_keys import issue_key, revoke_key
 from chat.access.callers import Caller
-from chat.models import Conversation
+from chat.models import ApiKey, Conversation
 from chat.services import conversations
 from chat.services.accounts import retention
 from chat.services.conversations import create_conversation, update_conversation
 from inference.models import Generation, PurgeRequest, Status
+from tests.api.people import make_user
 
 pytestmark = [pytest.mark.django_db, pytest.mark.databases]
 
@@ -68,3 +71,30 @@ def test_a_conversation_that_was_continued_after_the_query(settings: Settings, m
     assert retention.delete_outdated() == 1
     assert titles() == {"continued"}
     assert not Conversation.objects.filter(pk=first.pk).exists()
+
+
+@pytest.mark.parametrize(("retention_days", "n_left"), [(0, 4), (400, 4), (30, 3)])
+def test_keys_that_ended_long_ago(retention_days: int, n_left: int, settings: Settings) -> None:
+    settings.RETENTION_DAYS = retention_days
+    user = make_user("ann")
+    keys = [issue_key(user, name=str(number)).row for number in range(6)]
+    long_ago, lately = timezone.now() - timedelta(days=91), timezone.now() - timedelta(days=31)
+    ApiKey.objects.filter(pk=keys[0].pk).update(revoked_at=long_ago)
+    ApiKey.objects.filter(pk=keys[1].pk).update(expires_at=long_ago)
+    ApiKey.objects.filter(pk=keys[2].pk).update(revoked_at=lately)
+    ApiKey.objects.filter(pk=keys[3].pk).update(created_at=long_ago, last_used_at=long_ago)
+    retention.delete_all_outdated()
+    left = set(ApiKey.objects.values_list("pk", flat=True))
+    assert len(left) == n_left
+    assert left >= {keys[3].pk, keys[4].pk, keys[5].pk}, "an active key is never deleted"
+
+
+def test_keys_that_are_made_and_revoked_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_keys, "MAX_ENDED_KEYS", 3)
+    ann, bob = make_user("ann"), make_user("bob")
+    revoke_key(issue_key(bob, name="bob's").row)
+    for number in range(8):
+        revoke_key(issue_key(ann, name=str(number)).row)
+    issue_key(ann, name="active")
+    names = set(ApiKey.objects.values_list("name", flat=True))
+    assert names == {"bob's", "5", "6", "7", "active"}
