@@ -92,8 +92,8 @@ def _check_not_newer(manifest: Manifest) -> None:
     if unknown:
         names = ", ".join(unknown[:3])
         raise BackupError(
-            f"the backup is of version {manifest.version}, which is newer than this one ({service_version()}): changes of "
-            f"its tables are not known here ({names}). Install that version and restore it there"
+            f"the backup is of version {manifest.version}, which is newer than this one ({service_version()}): "
+            f"changes of its tables are not known here ({names}). Install that version and restore it there"
         )
 
 
