@@ -11,7 +11,7 @@ from chat.prompting.chat_format import ChatFormat
 from chat.prompting.chat_templates import get_format
 from chat.prompting.context_window import ContextWindow, Exchange, HistorySummary, RenderedPrompt
 from chat.prompting.message_groups import DialogueMessage, MessageGroup, group_messages
-from chat.prompting.recalled import Recall, Recaller, choose_recalled, recalled_block
+from chat.prompting.recalled import Recall, Recaller, RecallForm, choose_recalled
 from chat.prompting.system_prompt import choose_sources, system_prompt_of
 from chat.prompting.text_splitter import beginning
 from chat.prompting.token_budget import EXACT_CHARS, TokenBudget
@@ -174,18 +174,19 @@ class PromptBuilder:
 
     def _with_recall(self, draft: _Draft, recall: Recall) -> tuple[RenderedPrompt, dict[str, Any]]:
         """Return the prompt with what fits of the recalled passages, and their part of ``usage.history``."""
-        plain_model, first = self.format.plain_model, draft.window.first_message
+        form = RecallForm(plain_model=self.format.plain_model, has_times=recall.names_times)
+        first = draft.window.first_message
         chosen = choose_recalled(
             # The first message stands in the prompt already; before it there may be a greeting of the assistant.
             [passage for passage in recall.passages if passage.position > 1 or passage.text.strip() not in first],
             budget=min(self.budget.recall_limit, self.budget.soft_limit - len(draft.prompt.ids)),
             count=self.count,
-            plain_model=plain_model,
+            form=form,
         )
         note: dict[str, Any] = {"recall_problem": recall.problem} if recall.problem else {}
         if not chosen:
             return draft.prompt, note
-        prompt = draft.window.with_block(draft.prompt, recalled_block(chosen, plain_model=plain_model))
+        prompt = draft.window.with_block(draft.prompt, form.block(chosen))
         if len(prompt.ids) > self.budget.hard_limit:
             return draft.prompt, note
         return prompt, {"recalled": [passage.note() for passage in chosen]} | note

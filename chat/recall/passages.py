@@ -32,7 +32,20 @@ class IndexedPart(NamedTuple):
     encoding: str = ""
 
 
-_made: ContextVar[dict[tuple[Role, str, str], list[IndexedPart]] | None] = ContextVar("parts made", default=None)
+class _PartsMade:
+    """Parts by role, text and message before; index forms by text: an answer has its question's for its context."""
+
+    def __init__(self) -> None:
+        self.parts: dict[tuple[Role, str, str], list[IndexedPart]] = {}
+        self.forms: dict[str, str] = {}
+
+    def form(self, text: str) -> str:
+        if text not in self.forms:
+            self.forms[text] = index_form(text)
+        return self.forms[text]
+
+
+_made: ContextVar[_PartsMade | None] = ContextVar("parts made", default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +116,7 @@ def context_of(role: Role, text: str, start: int, before: str) -> str:
 @contextmanager
 def parts_made_once() -> Iterator[None]:
     """Within the block the parts of a message are made once: a turn searches them, and stores them too."""
-    token = _made.set({})
+    token = _made.set(_PartsMade())
     try:
         yield
     finally:
@@ -111,16 +124,13 @@ def parts_made_once() -> Iterator[None]:
 
 
 def _parts_of(role: Role, text: str, before: str) -> list[IndexedPart]:
-    made, key = _made.get(), (role, text, before)
-    if made is not None and key in made:
-        return made[key]
-    contexts = [(start, end, context_of(role, text, start, before)) for start, end in spans(text)]
-    parts = [
-        IndexedPart(start, end, index_form(text[start:end]), index_form(context)) for start, end, context in contexts
-    ]
-    if made is not None:
-        made[key] = parts
-    return parts
+    made, key = _made.get() or _PartsMade(), (role, text, before)
+    if key not in made.parts:
+        made.parts[key] = [
+            IndexedPart(start, end, made.form(text[start:end]), made.form(context_of(role, text, start, before)))
+            for start, end in spans(text)
+        ]
+    return made.parts[key]
 
 
 def _stored(conversation: Conversation, n_messages: int) -> dict[int, list[IndexedPart]]:

@@ -33,6 +33,16 @@ FIRST = re.compile(
     r"|primer[oa]?|al (?:principio|inicio))\b",
     re.IGNORECASE,
 )
+LAST = re.compile(
+    r"\b(?:last|latest|previous|most recent|just (?:say|said|ask|asked|tell|told)|letzte[nrs]?|zuletzt|vorige[nrs]?"
+    r"|gerade|eben|[úu]ltim[oa]|anterior|acabo)\b",
+    re.IGNORECASE,
+)
+ABOUT_TIMES = re.compile(
+    r"\b(?:when|what (?:time|day|date)|how long ago|yesterday|today|this morning|wann|um wie viel uhr|gestern|heute"
+    r"|cuándo|cuando|a qué hora|ayer|hoy)\b",
+    re.IGNORECASE,
+)
 UNIT_SECS = {"min": 60, "hour": 3600, "stund": 3600, "hora": 3600, "day": 86_400, "tag": 86_400, "día": 86_400}
 COUNTS = {"half": 0.5, "halbe": 0.5, "halben": 0.5, "media": 0.5, "medio": 0.5} | {
     word: float(count)
@@ -57,23 +67,27 @@ AGO = [
 # Words about the conversation itself, which name no subject.
 ABOUT_MESSAGES = frozenset(
     words(
-        "first last beginning start ask asked question message words said tell told mention talk speak spoke discuss"
-        " ago half hour hours minute minutes day days"
-        " habe haben wir worüber zuerst erstes erste ersten letzte anfang beginn frage gefragt nachricht gesagt"
-        " gesprochen geredet vor stunde stunden minute minuten tag tagen"
-        " primero primera principio inicio pregunta mensaje dije hablamos hablado hace hora horas minutos días"
+        "first last latest previous recent just now beginning start ask asked question message words said tell told"
+        " mention talk speak spoke discuss ago half hour hours minute minutes day days habe haben wir worüber war mein"
+        " meine meinen zuerst erstes erste ersten letzte letzten zuletzt vorige gerade eben anfang beginn frage"
+        " gefragt nachricht gesagt gesprochen geredet vor stunde stunden minute minuten tag tagen primero primera"
+        " principio inicio última último anterior acabo pregunta pregunté mensaje dije hablamos hablado hace hora"
+        " horas minutos días"
     )
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class References:
-    """Hints of a question; ``span``: the time it names. ``has_no_subject``: it consists of such hints alone."""
+    """Hints of a question; ``span``: the time it names. ``names_times``: it is about that of messages.
+    ``has_no_subject``: it consists of such hints alone, of which ``is_last`` is one."""
 
     role: Role | None = None
     is_first: bool = False
+    is_last: bool = False
     span: tuple[datetime, datetime] | None = None
     has_no_subject: bool = False
+    names_times: bool = False
 
 
 def references_in(question: str, now: datetime) -> References:
@@ -86,7 +100,16 @@ def references_in(question: str, now: datetime) -> References:
     is_first = bool(role or span) and FIRST.search(question) is not None
     no_subject = HINT_WORDS | ABOUT_MESSAGES
     subject = [word for word in subject_words(question) if word not in no_subject and not word.isdigit()]
-    return References(role=role, is_first=is_first, span=span, has_no_subject=bool(role or span) and not subject)
+    has_no_subject = bool(role or span) and not subject
+    is_last = has_no_subject and not span and LAST.search(question) is not None
+    return References(
+        role=role,
+        is_first=is_first,
+        is_last=is_last,
+        span=span,
+        has_no_subject=has_no_subject,
+        names_times=span is not None or ABOUT_TIMES.search(question) is not None,
+    )
 
 
 def _span_in(question: str, now: datetime) -> tuple[datetime, datetime] | None:

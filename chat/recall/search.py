@@ -23,7 +23,7 @@ from chat.rag.search.terms import names_in, subject_words
 from chat.rag.vectors import embedding
 from chat.rag.vectors.embedding import DIMENSIONS, Vectors
 from chat.rag.vectors.snapshot import Mask, Rows, TextCodes, VectorSnapshot, columns
-from chat.recall.passages import SaidPassage
+from chat.recall.passages import SHORT_REPLY_CHARS, SaidPassage
 from chat.recall.references import References, references_in
 from chat.recall.statements import is_correction, is_question
 
@@ -35,7 +35,7 @@ ASSISTANT_FACTOR, QUESTION_FACTOR = 0.6, 0.5
 # The similarity from which on a message is recalled: half of that for memories, since questions of a conversation are
 # mostly about it. Passages with less than this part of the best score are noise beside it.
 MIN_RECALLED, MIN_OF_BEST = 0.1, 0.4
-N_FIRST = 3  # earliest passages that a question for the first ones means
+N_FIRST = 3  # earliest passages that a question for the first ones means, and newest ones for the last
 # A correction is as good as what it corrects if it is about the same: by its words, or by this cosine.
 ABOUT_THE_SAME = 0.9
 N_CORRECTED = 6
@@ -51,8 +51,12 @@ class _Matches:
     is_related: Mask
 
 
-def search(question: str, passages: Sequence[SaidPassage], *, now: datetime) -> Recall:
-    """Return the passages that bear on the question, best first; without vectors by their words alone."""
+def search(question: str, passages: Sequence[SaidPassage], *, now: datetime, n_hidden: int | None = None) -> Recall:
+    """Return the passages that bear on the question, best first; without vectors by their words alone.
+
+    Of the messages after the first ``n_hidden``, which the prompt shows, only corrections of what is recalled are
+    returned; but passages that are far worse than the best of them are noise as well.
+    """
     if not passages:
         return Recall()
     encoding = embedding.target_encoding()
@@ -61,10 +65,13 @@ def search(question: str, passages: Sequence[SaidPassage], *, now: datetime) -> 
         question = f"{question[:EDGE_CHARS]} {question[-EDGE_CHARS:]}"
     matches = _match(question, passages, snapshot, now)
     _raise_replies(matches, passages)
-    scores = _with_corrections(matches, passages, snapshot)
+    _drop_acknowledgements(matches, passages)
+    is_hidden = np.array([n_hidden is None or passage.position < n_hidden for passage in passages])
+    scores, corrects = _with_corrections(matches, passages, snapshot, is_hidden)
     rows = np.flatnonzero(matches.is_related & (scores > 0))
     if not matches.references.has_no_subject:
         rows = rows[scores[rows] >= MIN_OF_BEST * scores[rows].max(initial=0.0)]
+    rows = rows[is_hidden[rows] | corrects[rows]]
     order = best(rows, scores[rows], len(rows)).tolist()
     duplicates = DuplicateFilter()
     distinct = list(
@@ -83,7 +90,7 @@ def search(question: str, passages: Sequence[SaidPassage], *, now: datetime) -> 
         )
         for hit in hits
     )
-    return Recall(passages=recalled, problem=_problem(snapshot, encoding))
+    return Recall(passages=recalled, problem=_problem(snapshot, encoding), names_times=matches.references.names_times)
 
 
 def _problem(snapshot: VectorSnapshot, encoding: str) -> str:
@@ -143,9 +150,8 @@ def _match(question: str, passages: Sequence[SaidPassage], snapshot: VectorSnaps
     if references.span:
         start, end = (moment.timestamp() for moment in references.span)
         hinted.append((snapshot.columns.said_at >= start) & (snapshot.columns.said_at <= end))
-    first = _first_rows(passages, references)
-    if first.any():
-        hinted.append(first)
+    first, last = _edge_rows(passages, references)
+    hinted += [edge for edge in (first, last) if edge.any()]
     if references.has_no_subject:
         hinted = [np.logical_and.reduce(hinted)]
     scores = rankings.scores(snapshot, hints, hinted)
@@ -175,12 +181,14 @@ def _hints(question: str, references: References, now: datetime) -> QueryHints:
     )
 
 
-def _first_rows(passages: Sequence[SaidPassage], references: References) -> Mask:
-    mask: Mask = np.zeros(len(passages), np.bool_)
-    if references.is_first:
-        role = references.role
-        mask[[row for row, passage in enumerate(passages) if role in (None, passage.role)][:N_FIRST]] = True
-    return mask
+def _edge_rows(passages: Sequence[SaidPassage], references: References) -> tuple[Mask, Mask]:
+    """Return the earliest and the newest rows of the speaker, as far as the question means them."""
+    rows = [row for row, passage in enumerate(passages) if references.role in (None, passage.role)]
+    first: Mask = np.zeros(len(passages), np.bool_)
+    last = first.copy()
+    first[rows[:N_FIRST] if references.is_first else []] = True
+    last[rows[-N_FIRST:] if references.is_last else []] = True
+    return first, last
 
 
 def _raise_replies(matches: _Matches, passages: Sequence[SaidPassage]) -> None:
@@ -198,9 +206,24 @@ def _raise_replies(matches: _Matches, passages: Sequence[SaidPassage]) -> None:
             matches.scores[row] = max(matches.scores[row], score)
 
 
-def _with_corrections(matches: _Matches, passages: Sequence[SaidPassage], snapshot: VectorSnapshot) -> Points:
-    """Raise the user's later corrections of what was found to its score: they need not be like the question."""
+def _drop_acknowledgements(matches: _Matches, passages: Sequence[SaidPassage]) -> None:
+    """Leave out short replies to statements, which are found by the statement that they reply to."""
+    if matches.references.role == Role.ASSISTANT:
+        return
+    for row in np.flatnonzero(matches.is_related).tolist():
+        passage, before = passages[row], passages[row - 1] if row else None
+        is_short = passage.role == Role.ASSISTANT and len(passage.text) <= SHORT_REPLY_CHARS
+        if is_short and before and before.role == Role.USER and not is_question(before.text):
+            matches.is_related[row] = False
+
+
+def _with_corrections(
+    matches: _Matches, passages: Sequence[SaidPassage], snapshot: VectorSnapshot, is_hidden: Mask
+) -> tuple[Points, Mask]:
+    """Raise the user's later corrections of what was found to its score: they need not be like the question. Also
+    return which rows correct a hidden one."""
     scores = matches.scores.copy()
+    corrects: Mask = np.zeros(len(passages), np.bool_)
     rows = np.flatnonzero(matches.is_related & (scores > 0))
     corrections = [
         row for row, passage in enumerate(passages) if passage.role == Role.USER and is_correction(passage.text)
@@ -212,7 +235,8 @@ def _with_corrections(matches: _Matches, passages: Sequence[SaidPassage], snapsh
             if later > row and _is_about_the_same(passages, snapshot, row, later):
                 matches.is_related[later] = True
                 scores[later] = max(scores[later], scores[row])
-    return scores
+                corrects[later] |= is_hidden[row]
+    return scores, corrects
 
 
 def _is_about_the_same(passages: Sequence[SaidPassage], snapshot: VectorSnapshot, row: int, later: int) -> bool:

@@ -21,8 +21,8 @@ def recaller_of(
 
     def recall(n_messages: int) -> Recall:
         rewritten = rewrite_query(question, earlier_questions(dialogue))
-        passages = said_passages(dialogue[:n_messages], conversation, n_stored)
-        return search(rewritten.text, passages, now=timezone.localtime())
+        passages = said_passages(dialogue[:-1], conversation, n_stored)
+        return search(rewritten.text, passages, now=timezone.localtime(), n_hidden=n_messages)
 
     return recall
 

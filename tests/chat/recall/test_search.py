@@ -9,7 +9,7 @@ from chat.models import Message, Role
 from chat.prompting.message_groups import DialogueMessage
 from chat.prompting.recalled import Recall
 from chat.rag.vectors import embedding
-from chat.recall.passages import said_passages, spans
+from chat.recall.passages import parts_made_once, said_passages, spans
 from chat.recall.search import MAX_FOUND, search
 
 NOW = datetime(2026, 5, 12, 15, 0, tzinfo=UTC)
@@ -26,12 +26,14 @@ def dialogue_of(*texts: str, minutes_apart: float = 1.0) -> list[DialogueMessage
     return dialogue
 
 
-def recall(question: str, *texts: str, minutes_apart: float = 1.0) -> Recall:
-    return search(question, said_passages(dialogue_of(*texts, minutes_apart=minutes_apart), None, 0), now=NOW)
+def recall(question: str, *texts: str, minutes_apart: float = 1.0, n_hidden: int | None = None) -> Recall:
+    passages = said_passages(dialogue_of(*texts, minutes_apart=minutes_apart), None, 0)
+    return search(question, passages, now=NOW, n_hidden=n_hidden)
 
 
-def found(question: str, *texts: str, minutes_apart: float = 1.0) -> list[str]:
-    return [passage.text for passage in recall(question, *texts, minutes_apart=minutes_apart).passages]
+def found(question: str, *texts: str, minutes_apart: float = 1.0, n_hidden: int | None = None) -> list[str]:
+    recalled = recall(question, *texts, minutes_apart=minutes_apart, n_hidden=n_hidden)
+    return [passage.text for passage in recalled.passages]
 
 
 SMALL_TALK = (
@@ -75,6 +77,55 @@ def test_a_correction_is_recalled_with_what_it_corrects() -> None:
 
 
 @pytest.mark.parametrize(
+    ("stated", "corrected", "question"),
+    [
+        ("The new sofa costs 690 euros.", "Correction: the new sofa costs 740 euros.", "What does the sofa cost?"),
+        ("Das neue Sofa kostet 690 Euro.", "Korrektur: das neue Sofa kostet 740 Euro.", "Was kostet das Sofa?"),
+        ("El sofá nuevo cuesta 690 euros.", "Corrección: el sofá nuevo cuesta 740.", "¿Cuánto cuesta el sofá?"),
+    ],
+)
+def test_a_correction_that_the_prompt_shows_stands_beside_what_it_corrects(
+    stated: str, corrected: str, question: str
+) -> None:
+    texts = (f"u:{stated}", "a:Noted.", *SMALL_TALK, f"u:{corrected}", "a:All right.")
+    n_hidden = 2 + len(SMALL_TALK)
+    assert sorted(found(question, *texts, n_hidden=n_hidden)) == sorted([stated, corrected])
+    assert found(question, *texts[2:], n_hidden=n_hidden - 2) == [], "what it corrects is not hidden"
+
+
+def test_of_what_the_prompt_shows_nothing_is_recalled_and_worse_matches_neither() -> None:
+    shown = ("u:I keep the spare key of the cellar under the lavender pot.", "a:Understood.")
+    hidden = ("u:The key of a piano melody is G.", "a:A nice key.")
+    question = "Where is the spare key of the cellar?"
+    assert found(question, *hidden, *SMALL_TALK, n_hidden=8) == ["The key of a piano melody is G."]
+    assert found(question, *hidden, *SMALL_TALK, *shown, n_hidden=8) == []
+
+
+@pytest.mark.parametrize("reply", ["Noted.", "Good to know.", "Danke, das merke ich mir.", "De acuerdo, anotado."])
+def test_a_reply_to_a_statement_is_not_recalled_with_it(reply: str) -> None:
+    texts = ("u:My dentist is Dr. Osei.", f"a:{reply}", *SMALL_TALK)
+    assert found("What is the name of my dentist?", *texts) == ["My dentist is Dr. Osei."]
+    answered = ("u:Who is the best dentist of the town?", "a:The dentist Dr. Osei.", *SMALL_TALK)
+    assert "The dentist Dr. Osei." in found("What is the name of that dentist?", *answered)
+
+
+def test_a_text_is_indexed_once_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    indexed: list[str] = []
+
+    def index_form(text: str) -> str:
+        indexed.append(text)
+        return text
+
+    monkeypatch.setattr("chat.recall.passages.index_form", index_form)
+    dialogue = dialogue_of(*SMALL_TALK)
+    with parts_made_once():
+        passages = said_passages(dialogue, None, 0)
+        assert said_passages(dialogue, None, 0) == passages
+    assert sorted(indexed) == sorted({"", *(message.text for message in dialogue)})
+    assert passages[1].part.context_terms == dialogue[0].text
+
+
+@pytest.mark.parametrize(
     "question", ["Thanks!", "Danke schön", "???", "", " ", "Hello", "and now?", "What is new today?"]
 )
 def test_thanks_and_greetings_recall_nothing(question: str) -> None:
@@ -88,6 +139,23 @@ def test_a_question_about_something_else_recalls_nothing() -> None:
 @pytest.mark.parametrize("question", ["What did I say first?", "Was habe ich zuerst gesagt?", "¿Qué dije primero?"])
 def test_the_first_message_is_meant(question: str) -> None:
     assert "How do I boil an egg?" in found(question, *SMALL_TALK, "u:My dentist is Dr. Osei.", "a:Noted.")[:3]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What was my last question?",
+        "What did I just ask?",
+        "Was war meine letzte Frage?",
+        "Was habe ich gerade gefragt?",
+        "¿Cuál fue mi última pregunta?",
+        "¿Qué pregunté en mi mensaje anterior?",
+    ],
+)
+def test_the_last_question_is_meant(question: str) -> None:
+    texts = [text for number in range(20) for text in (f"u:Tell me about number {number}", f"a:{number} is nice.")]
+    assert sorted(found(question, *texts)) == [f"Tell me about number {number}" for number in (17, 18, 19)]
+    assert found(question, *texts, n_hidden=30) == [], "the prompt shows it"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from chat.enums import Strategy
-from chat.models import Conversation, Message, MessagePassage
+from chat.models import Conversation, Message, MessagePassage, Role
+from chat.prompting.recalled import HEADS
 from chat.rag.sources import ContextItem
 from chat.rag.vectors import embedding
 from chat.recall import vectors
@@ -56,7 +57,7 @@ def recalled(turn: Turn) -> list[dict[str, Any]]:
 def test_a_fact_that_left_the_prompt_stands_beside_the_question() -> None:
     following = asked(told())
     text = text_of(following)
-    assert text.index("Said earlier in this conversation, word for word") < text.index("> User (") < text.index(FACT)
+    assert text.index(HEADS[Role.USER]) < text.index(FACT)
     assert text.index(FACT) < text.index(QUESTION)
     assert text.count(FACT) == 1
     (passage,) = [row for row in recalled(following) if row["position"] == 2]
@@ -99,7 +100,7 @@ def test_the_next_prompt_begins_with_all_before_the_recalled_question() -> None:
     later = asked(following, "Thanks!")
     again = prompt_of(later)
     text, later_text = shown(ids), shown(again)
-    start = text.index("Said earlier in this conversation, word for word")
+    start = text.index(HEADS[Role.USER])
     assert later_text.startswith(text[:start] + QUESTION)
     assert FACT not in later_text
     assert "recalled" not in note_of(later)
@@ -112,7 +113,7 @@ def test_the_prefix_stays_the_same_over_turns_that_recall() -> None:
     for number in range(12):
         turn = asked(turn, f"What is the name of my dentist, {number}?")
         text = text_of(turn)
-        common = text.partition("Said earlier in this conversation, word for word")[0]
+        common = text.partition(HEADS[Role.USER])[0]
         n_new += bool(before) and not text.startswith(before)
         before = common
         finish(turn, "Dr. Osei.")
@@ -126,7 +127,7 @@ def test_other_strategies_recall_nothing(strategy: Strategy) -> None:
         turn = told(n_turns=3)
     following = asked(turn, strategy=strategy)
     assert "recalled" not in (note_of(following) or {})
-    assert "Said earlier in this conversation, word for word" not in text_of(following)
+    assert HEADS[Role.USER] not in text_of(following)
     assert strategy is Strategy.ERROR or FACT not in text_of(following)
 
 
