@@ -1,202 +1,167 @@
 """``python -m bench.remember``: does a long conversation still know what was said in it?
 
-Both sides of a conversation are scripted: a grammar makes the model answer with the words of the script, through the
-real stack and in the time that this takes. Then questions about the facts are asked, each of the same stored
-conversation, and their answers are compared with the facts. Figures, not a test: a small model misses facts that it has
-in plain view.
+Both sides of a conversation are scripted. It is stored with one request, or with ``--pause`` played turn by turn: a
+grammar makes the model answer with the words of the script, in the time that this takes. Then questions about the facts
+are asked, each of the same stored conversation, and their answers are compared with the facts. Figures, not a test: a
+small model misses facts that it has in plain view, which is the way ``plain``.
 """
 
 import argparse
 import asyncio
+import atexit
 import json
-import re
-import sqlite3
+import os
+import shutil
 import statistics
+import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import httpx
-from tqdm import tqdm
+FOLDER = tempfile.mkdtemp(prefix="gemma-bench-")
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+os.environ.update(GEMMA_DATA_DIR=FOLDER, DJANGO_SETTINGS_MODULE="gemma_project.settings")
 
-from bench import servers
-from bench.__main__ import RESULTS, default_model
-from bench.remember_data import REFUSALS, Talk, talk_of
-from bench.servers import Running, Setup
-from bench.streams import data_lines
+import django  # noqa: E402  the settings read the environment made above
 
-PLAIN_CONTEXT = 16_384
-ANSWER_TOKENS = 48
-# What each way sends with its requests.
-WAYS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "truncate": {"strategy": "truncate"},
-    "summary": {"strategy": "summarize", "recall": False},
-    "recall": {"strategy": "summarize", "recall": True},
-    "both": {"strategy": "summarize", "recall": True},
-}
-NO_SUMMARY = (
-    "INSERT INTO chat_summary (conversation_id, version, state, covers_until, text, n_tokens, error, note, created_at)"
-    " VALUES (?, 1, 'making', 0, '', 0, '', '', CURRENT_TIMESTAMP)"
+django.setup()
+
+import httpx  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from bench import servers  # noqa: E402
+from bench.__main__ import RESULTS, default_model  # noqa: E402
+from bench.remember_data import LANGUAGES, Talk, talk_of  # noqa: E402
+from bench.remember_play import (  # noqa: E402
+    WAYS,
+    Outcome,
+    ask_all,
+    delete_summaries,
+    forbid_summaries,
+    play,
+    read_summary,
+    replace_by_extract,
+    store,
+    wait_until_idle,
 )
+from bench.servers import Running, Setup  # noqa: E402
+
+PLAIN, PLAIN_CONTEXT = "plain", 16_384
+# One stored conversation is asked in these ways, in this order: its summary is replaced, then deleted.
+EXTRACTS, WITHOUT_SUMMARY = ("extract", "extract and recall"), ("recall", "truncate")
+PARALLEL = 8
+SUMMARY_SHARE = 1 / 8  # of the context, as TokenBudget has it
 
 
-@dataclass
-class Outcome:
-    """Answers to the questions of one conversation, and the cost of its turns."""
-
-    way: str
-    language: str
-    right: int = 0
-    asked: int = 0
-    refused: int = 0
-    unanswerable: int = 0
-    uncovered_turns: int = 0  # with messages left out that no summary covers
-    first_token_ms: list[float] = field(default_factory=list)
-    computed_per_new: list[float] = field(default_factory=list)
-    answers: list[dict[str, Any]] = field(default_factory=list)
-    summary: str = ""
-    summary_note: str | None = None
+async def ask_stored(client: httpx.AsyncClient, talk: Talk, outcomes: Sequence[Outcome], data: Path) -> None:
+    conversation_id = await store(client, talk)
+    await wait_until_idle(data)
+    for outcome in outcomes:
+        if outcome.way in EXTRACTS:
+            replace_by_extract(data, talk, int(outcome.context * SUMMARY_SHARE))
+        elif outcome.way in WITHOUT_SUMMARY:
+            delete_summaries(data)
+        await read_summary(client, outcome, conversation_id)
+        await ask_all(client, talk, outcome, conversation_id)
 
 
-def literal(text: str) -> str:
-    return "root ::= " + json.dumps(text, ensure_ascii=False)
-
-
-async def send(client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
-    """Return the last line of a turn with its ``text`` and ``first_token_ms``."""
-    began, first, text = time.monotonic(), 0.0, ""
-    async for line in data_lines(client, "/chat/stream", body):
-        text += line["token"]
-        if line["token"] and not first:
-            first = (time.monotonic() - began) * 1000
-        if line.get("error"):
-            raise RuntimeError(f"the stream failed: {line['error']}")
-        if line["done"]:
-            return line | {"first_token_ms": first, "text": text}
-    raise RuntimeError("the stream has no end")
-
-
-async def play(client: httpx.AsyncClient, talk: Talk, outcome: Outcome, args: argparse.Namespace, data: Path) -> str:
-    """Hold the scripted conversation; return its id."""
-    conversation_id, before = "", 0
-    for question, answer in tqdm(talk.turns, desc=f"{outcome.way} {talk.language}", unit="turn"):
-        body = (
-            {"message": question, "conversation_id": conversation_id}
-            if conversation_id
-            else {"messages": [_user(question)]}
-        )
-        options = {"max_tokens": 256, "temperature": 0, "grammar": literal(answer), **WAYS[outcome.way]}
-        done = await send(client, body | options)
-        if not conversation_id:
-            conversation_id = done["conversation_id"]
-            if outcome.way == "recall":
-                _forbid_summaries(data, conversation_id)
-        usage = done["usage"]
-        history = usage.get("history", {})
-        outcome.uncovered_turns += bool(history.get("messages_left_out"))
-        outcome.first_token_ms.append(done["first_token_ms"])
-        n_new = usage["prompt_tokens"] - before
-        if n_new > 0:
-            outcome.computed_per_new.append((usage["prompt_tokens"] - usage["cached_tokens"]) / n_new)
-        before = usage["prompt_tokens"] + usage["completion_tokens"]
-        await asyncio.sleep(args.pause)
-    return conversation_id
-
-
-def _forbid_summaries(data: Path, conversation_id: str) -> None:
-    """Store a summary that is never made: as long as one is being made, none is started."""
-    with sqlite3.connect(next(data.glob("*.sqlite3")), timeout=20) as database:
-        database.execute(NO_SUMMARY, [conversation_id.replace("-", "")])
-
-
-def _user(text: str) -> dict[str, str]:
-    return {"role": "user", "content": text}
-
-
-async def ask_all(client: httpx.AsyncClient, talk: Talk, outcome: Outcome, conversation_id: str) -> None:
-    """Ask each question of the conversation as it is, and store nothing."""
-    options = {"max_tokens": ANSWER_TOKENS, "temperature": 0, "store": False, **WAYS[outcome.way]}
-    for fact in talk.facts:
-        done = await send(client, {"message": fact.question, "conversation_id": conversation_id} | options)
-        text = done["text"].casefold()
-        is_right = re.search(fact.key, text) is not None and not (fact.wrong and fact.wrong in text)
-        outcome.right, outcome.asked = outcome.right + is_right, outcome.asked + 1
-        recalled = done["usage"].get("history", {}).get("recalled", [])
-        outcome.answers.append(
-            {"question": fact.question, "answer": done["text"], "right": is_right, "recalled": len(recalled)}
-            | {"positions": [row["position"] for row in recalled]}
-        )
-    for question in talk.unanswerable:
-        done = await send(client, {"message": question, "conversation_id": conversation_id} | options)
-        is_refused = re.search(REFUSALS[talk.language], done["text"], re.IGNORECASE) is not None
-        outcome.refused, outcome.unanswerable = outcome.refused + is_refused, outcome.unanswerable + 1
-        outcome.answers.append({"question": question, "answer": done["text"], "refused": is_refused})
-
-
-async def measure(running: Running, way: str, args: argparse.Namespace) -> list[Outcome]:
-    outcomes = []
+async def measure(running: Running, ways: Sequence[str], context: int, args: argparse.Namespace) -> list[Outcome]:
+    """Measure the conversations one after the other until the time is over."""
+    outcomes: list[Outcome] = []
+    data = running.folder / "data"
+    numbers = range(args.first, args.first + args.conversations)
+    if set(ways).issubset(WITHOUT_SUMMARY):
+        forbid_summaries(data)
+    talks = [(language, seed) for seed in numbers for language in args.languages]
     async with httpx.AsyncClient(base_url=running.url, timeout=900) as client:
-        for language in args.languages:
-            for seed in range(args.conversations):
-                talk = talk_of(language, n_turns=args.turns, seed=seed)
-                outcome = Outcome(way, language)
-                conversation_id = await play(client, talk, outcome, args, running.folder / "data")
-                await asyncio.sleep(args.settle)
-                await ask_all(client, talk, outcome, conversation_id)
-                path = f"/api/conversations/{conversation_id}/summaries/"
-                made = [row for row in (await client.get(path)).json()["results"] if row["state"] == "made"]
-                if made:
-                    outcome.summary, outcome.summary_note = made[0]["text"], made[0].get("note")
-                outcomes.append(outcome)
+        for language, seed in tqdm(talks, desc=f"{'/'.join(ways)} {context}", unit="talk", mininterval=5):
+            if time.monotonic() > args.deadline:
+                break
+            talk = talk_of(language, seed=seed)
+            batch = [Outcome(way, language, seed, context, args.pause) for way in ways]
+            if args.pause is None:
+                await ask_stored(client, talk, batch, data)
+            else:
+                for outcome in batch:
+                    conversation_id = await play(client, talk, outcome, data)
+                    await ask_all(client, talk, outcome, conversation_id)
+                    await wait_until_idle(data)
+                    await read_summary(client, outcome, conversation_id)
+            outcomes += batch
+            _save(args.results, args.former + outcomes)
     return outcomes
 
 
-def table(outcomes: list[Outcome]) -> str:
-    lines = ["| way | right | unanswerable refused | turns uncovered | first token p50 / p95 ms | computed per new |"]
-    lines.append("|---|---|---|---|---|---|")
-    for way in dict.fromkeys(outcome.way for outcome in outcomes):
-        rows = [outcome for outcome in outcomes if outcome.way == way]
-        times = sorted(ms for row in rows for ms in row.first_token_ms)
-        costs = [cost for row in rows for cost in row.computed_per_new]
-        right, asked = sum(row.right for row in rows), sum(row.asked for row in rows)
-        refused, unanswerable = sum(row.refused for row in rows), sum(row.unanswerable for row in rows)
-        p95 = times[int(len(times) * 0.95)]
-        lines.append(
-            f"| {way} | {right}/{asked} | {refused}/{unanswerable} | {sum(row.uncovered_turns for row in rows)}"
-            f" | {statistics.median(times):.0f} / {p95:.0f} | {statistics.median(costs or [0]):.2f} |"
-        )
+def _save(path: Path, outcomes: Sequence[Outcome]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1, ensure_ascii=False) + "\n")
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Return a row for each way, context and pause; the ceiling is ``plain`` over the same conversations."""
+    lines = [
+        "| context | turns | way | conversations | right | of the ceiling | unanswerable refused | turns uncovered"
+        " | first token p50 / p95 ms | computed per new p50 / p90 | time with summaries |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    ceiling = {(row.language, row.seed): row.right for row in outcomes if row.way == PLAIN}
+    for context, pause, way in dict.fromkeys((row.context, row.pause, row.way) for row in outcomes):
+        rows = [row for row in outcomes if (row.context, row.pause, row.way) == (context, pause, way)]
+        right, n_facts = sum(row.right for row in rows), sum(row.n_facts for row in rows)
+        compared = [row for row in rows if (row.language, row.seed) in ceiling]
+        best = sum(ceiling[row.language, row.seed] for row in compared)
+        share = f"{sum(row.right for row in compared) / best:.2f}" if best else "-"
+        refused, unanswerable = sum(row.refused for row in rows), sum(row.n_unanswerable for row in rows)
+        turns = "stored" if pause is None else f"{pause:g} s apart"
+        cells = [context, turns, way, len(rows), f"{right}/{n_facts} ({right / max(1, n_facts):.0%})", share]
+        cells += [f"{refused}/{unanswerable}", *_costs(rows)]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
+
+
+def _costs(rows: Sequence[Outcome]) -> list[str]:
+    times = sorted(ms for row in rows for ms in row.first_token_ms)
+    if not times:
+        return ["-"] * 4
+    ratios = sorted(ratio for row in rows for ratio in row.computed_per_new)
+    return [
+        str(sum(row.uncovered_turns for row in rows)),
+        f"{statistics.median(times):,.0f} / {times[int(len(times) * 0.95)]:,.0f}",
+        f"{statistics.median(ratios):.2f} / {ratios[int(len(ratios) * 0.9)]:.2f}",
+        f"{statistics.mean(row.summary_share for row in rows):.0%}",
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.remember", description=__doc__)
     parser.add_argument("--model", type=Path, help="a GGUF file instead of the default model")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--languages", nargs="+", choices=sorted(REFUSALS), default=["en", "de", "es"])
+    parser.add_argument("--languages", nargs="+", choices=LANGUAGES, default=list(LANGUAGES))
     parser.add_argument("--conversations", type=int, default=1, help="of each language (1)")
-    parser.add_argument("--turns", type=int, default=32)
+    parser.add_argument("--first", type=int, default=0, help="number of the first conversation (0)")
     parser.add_argument("--context", type=int, default=2048)
-    parser.add_argument("--pause", type=float, default=0.0, help="seconds from an answer to the next question (0)")
-    parser.add_argument("--settle", type=float, default=0.0, help="seconds before the questions (0)")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--pause", type=float, help="play the turns, with so many seconds from answer to question")
+    parser.add_argument("--minutes", type=float, default=600.0, help="begin no conversation after so long, each server")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--summary-at", default="0.75", help="HISTORY_SUMMARY_AT (0.75)")
-    parser.add_argument("--results", type=Path, default=RESULTS / "remember.json")
+    parser.add_argument("--results", type=Path, default=RESULTS / "remember.json", help="outcomes there are kept")
+    parser.add_argument("--table", action="store_true", help="print the table of the results, measure nothing")
     args = parser.parse_args()
-    outcomes: list[Outcome] = []
-    for way in args.ways:
-        context = PLAIN_CONTEXT if way == "plain" else args.context
-        running = servers.ours(Setup((args.model or default_model()).resolve(), args.threads, context, 4))
+    args.former = [Outcome(**row) for row in json.loads(args.results.read_text())] if args.results.exists() else []
+    others = [way for way in WAYS if way in args.ways and way != PLAIN]
+    runs = [([PLAIN], PLAIN_CONTEXT)] if PLAIN in args.ways else []
+    runs += [(others, args.context)] if others else []
+    for ways, context in [] if args.table else runs:
+        running = servers.ours(Setup((args.model or default_model()).resolve(), args.threads, context, PARALLEL))
         running.environment["HISTORY_SUMMARY_AT"] = args.summary_at
-        running.start()
         try:
-            outcomes += asyncio.run(measure(running, way, args))
+            running.start()
+            args.deadline = time.monotonic() + 60 * args.minutes
+            args.former += asyncio.run(measure(running, ways, context, args))
         finally:
             running.forget()
-        args.results.parent.mkdir(parents=True, exist_ok=True)
-        args.results.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1, ensure_ascii=False))
-    print(table(outcomes))
+    print(table(args.former))
 
 
 if __name__ == "__main__":
