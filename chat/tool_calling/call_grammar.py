@@ -41,7 +41,7 @@ def calls_grammar(use: ToolUse, *, lenient: Sequence[Tool] = (), text_schema: Js
     lark += f"more: {further}\n"
     lark += f"rest: {' | '.join(f'call_{number}' for number in range(len(tools)))}\n"
     for number, tool in enumerate(tools):
-        schema = sources.with_options(tool.schema, lenient=tool in lenient)
+        schema = sources.with_options(tool.arguments_schema, lenient=tool in lenient)
         head, tail = _quoted(f"{BEFORE_NAME}{tool.name}{AFTER_NAME}"), _quoted(AFTER_ARGUMENTS + CALL_END)
         lark += f"call_{number}: {head} arguments_{number} {tail}\narguments_{number}: %json {_json(schema)}\n"
     return sources.from_lark(lark)

@@ -7,6 +7,10 @@ import msgspec
 
 EMPTY_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 
+# Keywords that decide, beside ``properties``, which names an object may have.
+_NAMING_KEYWORDS = {"additionalProperties", "patternProperties", "unevaluatedProperties", "minProperties"}
+_NAMING_KEYWORDS |= {"dependentSchemas", "allOf", "anyOf", "oneOf", "not", "if", "$ref", "$dynamicRef"}
+
 
 class ToolMode(StrEnum):
     AUTO = "auto"  # text, or calls
@@ -30,6 +34,18 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def schema(self) -> dict[str, Any]:
         """Schema of the arguments, which are an object whether ``parameters`` says so or not."""
         return {"type": "object", **self.parameters} if self.parameters else EMPTY_PARAMETERS
+
+    @property
+    def arguments_schema(self) -> dict[str, Any]:
+        """Schema that calls obey: no argument that the tool does not name, unless ``schema`` speaks of others.
+
+        A function refuses an argument that it does not know, and small models invent some wherever they may.
+        """
+        schema, names = self.schema, self.schema.get("properties")
+        required = schema.get("required", [])
+        if not isinstance(names, dict) or not isinstance(required, list) or _NAMING_KEYWORDS & schema.keys():
+            return schema
+        return schema | {"additionalProperties": False} if all(name in names for name in required) else schema
 
     @property
     def declaration(self) -> dict[str, Any]:

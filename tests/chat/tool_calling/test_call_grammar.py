@@ -64,6 +64,35 @@ def test_what_an_answer_may_be(use: ToolUse, text: str, *, is_accepted: bool) ->
     assert accepts(use, text) is is_accepted
 
 
+CITY = {"city": {"type": "string"}}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "arguments", "is_accepted"),
+    [
+        ({"properties": {}}, "{}", True),
+        ({"properties": {}}, '{"a": 1}', False),
+        ({"properties": CITY}, '{"city": "Rome"}', True),
+        ({"properties": CITY}, '{"city": "Rome", "a": 1}', False),
+        ({"properties": CITY, "required": ["city"]}, '{"city": "Rome", "a": 1}', False),
+        ({"type": "object"}, '{"a": 1}', True),
+        ({"properties": CITY, "additionalProperties": True}, '{"city": "Rome", "a": 1}', True),
+        ({"properties": CITY, "additionalProperties": {"type": "integer"}}, '{"city": "Rome", "a": 1}', True),
+        ({"properties": CITY, "patternProperties": {"^a$": {"type": "integer"}}}, '{"city": "Rome", "a": 1}', True),
+        ({"properties": CITY, "required": ["a"]}, '{"city": "Rome", "a": 1}', True),
+        ({"properties": CITY, "allOf": [{"properties": {"a": {}}, "required": ["a"]}]}, '{"city": "x", "a": 1}', True),
+        ({"properties": CITY, "anyOf": [{"required": ["a"]}, {"required": ["city"]}]}, '{"city": "x", "a": 1}', True),
+        ({"$ref": "#/$defs/A", "$defs": {"A": {"properties": CITY}}}, '{"city": "Rome", "a": 1}', True),
+        ({"properties": {"of": {"properties": CITY}}}, '{"of": {"city": "Rome", "a": 1}}', True),
+    ],
+)
+def test_arguments_that_a_tool_does_not_name(parameters: dict[str, Any], arguments: str, *, is_accepted: bool) -> None:
+    tool = Tool(name="weather", parameters=parameters)
+    use = ToolUse(tools=(tool,), mode=ToolMode.REQUIRED)
+    assert accepts(use, call_text("weather", arguments)) is is_accepted
+    assert tool.declaration["function"]["parameters"] == {"type": "object", **parameters}
+
+
 def test_text_of_a_schema() -> None:
     schema = {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}
     assert accepts(AUTO, '{"a": 1}', text_schema=schema)
