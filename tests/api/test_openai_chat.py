@@ -78,6 +78,26 @@ def test_a_stream_has_the_same_text_and_ends_once(client: httpx.Client) -> None:
     assert {chunk["id"] for chunk in chunks} == {chunks[0]["id"]}
 
 
+@pytest.mark.parametrize(
+    ("text", "more"),
+    [
+        ("é😀", {}),  # several tokens for one character
+        ("one <b", {"stop": "<br>"}),  # held back until it is no stop string
+        ("one <br> two", {"stop": "<br>"}),
+        ("é", {"n": 2}),
+        ("é", {"tools": [{"type": "function", "function": {"name": "clock"}}]}),
+        ("é", {"logprobs": True}),
+    ],
+)
+def test_no_chunk_is_empty(text: str, more: dict[str, Any], client: httpx.Client) -> None:
+    chunks = events_of(client, say(text, stream_options={"include_usage": True}, **more))
+    assert text_of(chunks) == text.partition("<br>")[0]
+    choices = [choice for chunk in chunks if "x_status" not in chunk for choice in chunk["choices"]]
+    for choice in choices:
+        delta = choice["delta"]
+        assert delta.get("content") or "role" in delta or choice["finish_reason"] or choice["logprobs"], choice
+
+
 def test_without_the_option_no_chunk_speaks_of_usage(client: httpx.Client) -> None:
     chunks = events_of(client, say("Hello"))
     assert not any("usage" in chunk for chunk in chunks)

@@ -36,6 +36,7 @@ def texts_of(client: httpx.Client, body: dict[str, Any]) -> list[str]:
     streamed = [""] * len(texts)
     for chunk in chunks_of(client, body):
         for choice in chunk["choices"]:
+            assert choice["text"] or choice["finish_reason"] or "x_status" in chunk, chunk
             streamed[choice["index"]] += choice["text"]
     assert streamed == texts
     return texts
@@ -59,6 +60,7 @@ def chunks_of(client: httpx.Client, body: dict[str, Any]) -> list[dict[str, Any]
         ({"prompt": "[[say: One]]", "echo": True}, ["[[say: One]]One"]),
         ({"prompt": ids_of("[[say: One]]"), "echo": True, "n": 2}, ["[[say: One]]One"] * 2),
         ({"prompt": "[[say: One two]]", "stop": " "}, ["One"]),
+        ({"prompt": "[[say: é😀]]", "stop": "éé"}, ["é😀"]),
         ({"prompt": "[[say: One]]", "suffix": "", "best_of": 1}, ["One"]),
     ],
 )

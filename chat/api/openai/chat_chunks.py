@@ -59,6 +59,8 @@ class ChatChunkWriter:
         if self._parsers:
             return self._call_events(number, line, self._parsers[number].push(line["token"]))
         self._texts[number].append(line["token"])
+        if not (line["token"] or "thought" in line or "logprobs" in line):
+            return b""  # the first token of a character that has several, or text that a stop string may become
         if "logprobs" not in line and "thought" not in line:
             before, after = self._templates[number]
             return before + json.dumps(line["token"]).encode("ascii") + after

@@ -40,7 +40,7 @@ class CompletionChunkWriter:
 
     def token(self, number: int, line: WireLine) -> bytes:
         if "logprobs" not in line:
-            return self._text(number, line["token"])
+            return self._text(number, line["token"]) if line["token"] else b""
         token = token_logprob(line["logprobs"], self._accepted.tokenizer)
         logprobs = TextLogprobs.of([token], self._offsets[number])
         self._offsets[number] += len(token.token)
