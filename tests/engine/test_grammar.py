@@ -1,12 +1,17 @@
 """Answers that obey a grammar: masks, drafts, ends, and the position restored from the tokens, over both backends."""
 
 import json
+import queue
+import threading
 from typing import Any
 
 import pytest
 
+from inference.engine.grammar.matcher import GrammarCompiler
 from inference.engine.grammar.sources import from_json_schema, from_lark, from_regex
 from inference.engine.params import ThoughtMarks
+from inference.engine.process import runner
+from inference.engine.protocol.frames import Stop, ToRunner
 from tests.engine.harness import Harness
 
 PERSON = {
@@ -152,3 +157,37 @@ def test_a_thought_is_free_and_the_answer_is_not(harness: Harness) -> None:
         harness.run()
         rest = harness.tokens(f"b{n_emitted}")
         assert is_person(vocabulary.text([*tokens[:n_emitted], *rest][3 + len(close) :]))
+
+
+@pytest.mark.parametrize("quiet_secs", [0.0, 60.0])
+def test_the_vocabulary_is_read_ahead_after_a_long_pause_only(
+    monkeypatch: pytest.MonkeyPatch, quiet_secs: float
+) -> None:
+    waits_for_stop = threading.Event()
+    monkeypatch.setattr(runner, "QUIET_SECS", 0.0)
+    monkeypatch.setattr(runner, "LONG_QUIET_SECS", quiet_secs)
+    harness = Harness.fake()
+    monkeypatch.setattr(harness.loop.guard, "begin_wait", waits_for_stop.set)
+    inbox: queue.SimpleQueue[ToRunner] = queue.SimpleQueue()
+    read = GrammarCompiler.read_vocabulary
+    has_read = threading.Event()
+
+    def read_vocabulary(compiler: GrammarCompiler) -> None:
+        read(compiler)
+        has_read.set()
+
+    monkeypatch.setattr(GrammarCompiler, "read_vocabulary", read_vocabulary)
+    serving = threading.Thread(target=runner.serve, args=(harness.loop, inbox))
+    serving.start()
+    assert (waits_for_stop if quiet_secs else has_read).wait(30)
+    inbox.put(Stop(0.0))
+    serving.join(30)
+    assert harness.loop.is_ready_for_grammars is (quiet_secs == 0)
+
+
+def test_a_vocabulary_without_an_end_is_read_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = Harness.fake()
+    monkeypatch.setattr(type(harness.backend.vocabulary), "eog_tokens", frozenset())
+    assert harness.loop.is_ready_for_grammars
+    harness.ask("a", "Who?", grammar=from_regex("abc"))
+    assert harness.rejected("a").code == "grammar_failed"

@@ -27,7 +27,6 @@ class LlamaVocabulary:
         self._vocab = model.vocab
         self._markers: dict[int, str | None] = {}
         self._pieces: dict[int, bytes] = {}
-        self._eogs: dict[int, bool] = {}
         self.n_tokens: int = lib.llama_vocab_n_tokens(self._vocab)
         self.bos: int | None = _present(lib.llama_vocab_bos(self._vocab))
         self.eos: int | None = _present(lib.llama_vocab_eos(self._vocab))
@@ -82,15 +81,12 @@ class LlamaVocabulary:
         return spelling.decode("utf-8", "replace")
 
     def is_eog(self, token: int) -> bool:
-        is_eog = self._eogs.get(token)
-        if is_eog is None:
-            self._check(token)
-            is_eog = self._eogs[token] = bool(lib.llama_vocab_is_eog(self._vocab, token))
-        return is_eog
+        self._check(token)
+        return token in self.eog_tokens
 
     @cached_property
     def eog_tokens(self) -> frozenset[int]:
-        return frozenset(token for token in range(self.n_tokens) if self.is_eog(token))
+        return frozenset(token for token in range(self.n_tokens) if lib.llama_vocab_is_eog(self._vocab, token))
 
     def marker_texts(self) -> list[str]:
         return [text for token in range(self.n_tokens) if (text := self._marker_text(token)) is not None]

@@ -153,6 +153,15 @@ class EngineLoop:
                 return True
         return self.scheduler.cache.flush_one()
 
+    @property
+    def is_ready_for_grammars(self) -> bool:
+        return self._factory.grammars.has_read_vocabulary
+
+    def make_ready_for_grammars(self) -> None:
+        """Do what the first grammar would wait for; takes a second, and can not be interrupted."""
+        self.guard.begin_work()
+        self._factory.grammars.read_vocabulary()
+
     def close(self, timeout_secs: float) -> None:
         """End the loop; computed KV state is written to disk as far as the time allows."""
         self.scheduler.close(timeout_secs)

@@ -39,6 +39,7 @@ from inference.engine.protocol.frames import (
 log = logging.getLogger(__name__)
 
 QUIET_SECS = 0.2  # without a frame before idle work starts
+LONG_QUIET_SECS = 3.0  # before work of a second, for which a frame would have to wait
 
 
 def main(fd: int) -> int:
@@ -88,12 +89,18 @@ def serve(loop: EngineLoop, inbox: "queue.SimpleQueue[ToRunner]") -> Stop:
 
 
 def _next_frame(loop: EngineLoop, inbox: "queue.SimpleQueue[ToRunner]") -> ToRunner:
-    """Wait for a frame; after ``QUIET_SECS`` idle work runs meanwhile, one unit at a time."""
+    """Wait for a frame; after ``QUIET_SECS`` idle work runs meanwhile, one unit at a time, after ``LONG_QUIET_SECS``
+    the one that takes longest."""
     with suppress(queue.Empty):
         return inbox.get(timeout=QUIET_SECS)
     while inbox.empty() and loop.work_while_idle():
         pass
     loop.guard.begin_wait()
+    if not loop.is_ready_for_grammars:
+        with suppress(queue.Empty):
+            return inbox.get(timeout=LONG_QUIET_SECS)
+        loop.make_ready_for_grammars()
+        loop.guard.begin_wait()
     return inbox.get()
 
 
