@@ -10,6 +10,8 @@ import pytest
 from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.config import Device, EngineConfig
 from inference.engine.core.batch_cost import N_ROUNDS, ROWS, BatchCost
+from inference.engine.grammar.sources import from_json_schema
+from inference.engine.params import ThoughtMarks
 from inference.engine.protocol.frames import Step
 from inference.engine.sampling.prompt_lookup import PRIOR, PromptLookup
 from tests.engine.harness import Harness, turn
@@ -158,6 +160,39 @@ def test_an_answer_that_repeats_itself_takes_fewer_steps_and_is_the_same() -> No
     steps = decode_steps(harness)
     assert sum(step.n_accepted for step in steps) > 20
     assert sum(step.n_drafted for step in steps) >= sum(step.n_accepted for step in steps)
+
+
+PERSON = {
+    "type": "object",
+    "properties": {"first_name": {"enum": ["Ann", "Bob"]}, "age_in_years": {"type": "integer", "maximum": 99}},
+    "required": ["first_name", "age_in_years"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+@pytest.mark.parametrize("schema", [PERSON, {"const": {"a_name": "with a text"}}, {"type": "array", "items": PERSON}])
+def test_text_that_a_grammar_leaves_no_choice_for_is_drafted(schema: dict[str, Any], temperature: float) -> None:
+    plain, harness = Harness.fake(), guessing()
+    options = {"grammar": from_json_schema(schema), "temperature": temperature, "seed": 3, "max_tokens": 90}
+    for each in (plain, harness):
+        each.ask("a", '[[say: [{"]]', **options)
+        each.run()
+    assert harness.tokens("a") == plain.tokens("a")
+    assert harness.ended("a").reason == plain.ended("a").reason
+    assert len(decode_steps(harness)) < len(decode_steps(plain)) * 0.6
+    harness.loop.scheduler.check()
+
+
+def test_forced_text_is_drafted_up_to_a_limit_and_not_within_a_thought() -> None:
+    harness = guessing()
+    grammar = from_json_schema({"const": "a text without any choice"})
+    harness.ask("a", "Who?", grammar=grammar, max_tokens=5)
+    thought = ThoughtMarks(opens=["<t>"], closes=["</t>"])
+    harness.ask("b", "[[say: <t>Hm, hm.</t>no]]", grammar=grammar, thought=thought)
+    harness.run()
+    assert (harness.text("a"), harness.ended("a").reason) == ('"a te', "length")
+    assert harness.text("b") == '"a text without any choice"'
 
 
 @pytest.mark.parametrize("n_out", [1, 2, 5, 9, 30, 31])

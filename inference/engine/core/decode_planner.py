@@ -46,7 +46,7 @@ class DecodePlanner:
         draft_max = self._draft_max if self.may_draft else 0
         drafts = [answer.draft(draft_max, self._pool.n_cells) for answer in longest_waiting]
         odds = [
-            [answer.lookup.odds ** (n + 1) for n in range(len(draft))]
+            [answer.draft_odds ** (n + 1) for n in range(len(draft))]
             for answer, draft in zip(longest_waiting, drafts, strict=True)
         ]
         prompts = self._registry.prefilling

@@ -55,6 +55,10 @@ class GrammarMatcher:
         """Return the beginning of ``draft`` that the grammar allows, without advancing."""
         return draft[: self._native.validate_tokens(draft)] if draft else draft
 
+    def forced(self) -> list[int]:
+        """Return the usual tokens of the text that has to follow, without advancing; empty where there is a choice."""
+        return self._native.compute_ff_tokens()
+
     def _check(self) -> None:
         if self._native.is_error():
             raise GrammarError(f"the grammar cannot be followed further: {_first_line(self._native.get_error())}")

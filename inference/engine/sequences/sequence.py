@@ -9,6 +9,9 @@ from inference.engine.sampling.sampler import Sampler
 from inference.engine.sequences.cache_scope import NO_SCOPE, CacheScope
 from inference.engine.text.detokenizer import Detokenizer
 
+# Acceptance rate of tokens that a grammar leaves no other text for: the same text may be drawn in other tokens.
+FORCED_ODDS = 0.95
+
 
 class SequenceState(StrEnum):
     """Legal transitions are in ``ALLOWED``."""
@@ -47,6 +50,7 @@ class Sequence:
     lookup: PromptLookup
     arrived_at: float  # monotonic seconds, as every ``_at`` below
     matcher: GrammarMatcher | None = None  # behind the emitted tokens
+    draft_odds: float = 0.0  # probability that a token of the last draft is accepted, given that those before it were
     n_logprobs: int = 0
     ends_at: float | None = None  # deadline, monotonic seconds
     ephemeral: bool = False  # nothing of it may reach a disk
@@ -106,8 +110,16 @@ class Sequence:
         """Return up to ``at_most`` draft tokens that the grammar permits, for a model with ``n_cells``."""
         # One less: the token after the draft needs a place.
         n_left = min(self.max_tokens - self.n_generated, n_cells - len(self.tokens)) - 1
-        draft = self.lookup.draft(self.tokens, min(at_most, n_left))
-        return self.binding_matcher.permitted(draft) if self.binding_matcher else draft
+        n_drafts = max(0, min(at_most, n_left))
+        draft = self.lookup.draft(self.tokens, n_drafts)
+        self.draft_odds = self.lookup.odds
+        if not n_drafts or not (matcher := self.binding_matcher):
+            return draft
+        draft, forced = matcher.permitted(draft), matcher.forced()[:n_drafts]
+        if draft[: len(forced)] == forced:
+            return draft
+        self.draft_odds = FORCED_ODDS
+        return forced
 
     def is_computing(self, n_tokens: int, priority: int) -> bool:
         """Return whether its first ``n_tokens`` are still being computed, at ``priority`` or above it."""
