@@ -1,4 +1,4 @@
-"""CPU time per request of web process and worker, by interface: ``/v1/...`` beside ``/chat/stream``.
+"""CPU time per request of web process and worker, by interface: ``/v1/...`` beside ``/chat/stream``, and their memory.
 
 All answers stream 16 tokens, four at a time, and are stored. The interfaces take turns within a round.
 """
@@ -23,7 +23,9 @@ WARM_UP = 8
 REST_SECS = 1.0  # the worker's last writes
 AIM = 1.1
 CHAT = "/chat/stream"
-PROCESSES = {"web": "gemma-web", "worker": "gemma-worker"}
+PROCESSES = {"web": "gemma-web", "worker": "gemma-worker", "runner": "gemma-runner"}
+COMPARED = ("web", "worker")  # by their CPU time; a runner has the same work for every interface
+MEBIBYTE = 1024 * 1024
 Body = dict[str, Any]
 
 
@@ -59,6 +61,10 @@ class Processes:
         times = {name: process.cpu_times() for name, process in self.by_name.items()}
         return {name: spent.user + spent.system for name, spent in times.items()}
 
+    def private_mb(self) -> dict[str, float]:
+        """Return the memory that each process shares with no other."""
+        return {name: process.memory_full_info().uss / MEBIBYTE for name, process in self.by_name.items()}
+
 
 async def ask(client: httpx.AsyncClient, path: str, question: str) -> None:
     """Read a whole stream."""
@@ -87,13 +93,21 @@ async def cpu_ms(client: httpx.AsyncClient, processes: Processes, path: str, see
 
 def rows() -> dict[tuple[str, str], Row]:
     """Return a row for each interface and process; the other side is ``/chat/stream``."""
-    pairs = ((path, name) for path in INTERFACES if path != CHAT for name in PROCESSES)
+    pairs = ((path, name) for path in INTERFACES if path != CHAT for name in COMPARED)
     return {(path, name): Row(f"R8 CPU of {name}, {path} beside {CHAT}", "ms/request", AIM) for path, name in pairs}
+
+
+def memory_rows(chat_alone: dict[str, float], everything: dict[str, float]) -> list[Row]:
+    return [
+        Row(f"R8 memory of {name}, all interfaces beside {CHAT} alone", "MB", AIM, ours=[mb], theirs=[chat_alone[name]])
+        for name, mb in everything.items()
+    ]
 
 
 async def compare_interfaces(setup: Setup, rounds: int) -> list[Row]:
     """Measure all interfaces of one service, in another order each round."""
     table = rows()
+    memory: list[dict[str, float]] = []
     running = servers.ours(replace(setup, parallel=N_STREAMS))
     running.environment["MODEL_ALIASES"] = "*"  # /v1/messages needs a name
     running.start()
@@ -103,14 +117,16 @@ async def compare_interfaces(setup: Setup, rounds: int) -> list[Row]:
         async with httpx.AsyncClient(base_url=running.url, timeout=120) as client:
             for path in INTERFACES:  # modules that are imported late, and the runner's first batches
                 await asyncio.gather(*(ask(client, path, f"{path} {number}") for number in range(WARM_UP)))
+                memory.append(processes.private_mb())
             for number in tqdm(range(1, rounds + 1), unit="round", file=sys.stderr):
                 spent = {path: await cpu_ms(client, processes, path, seed) for path, seed in _order(number)}
                 for (path, name), row in table.items():
                     row.ours.append(spent[path][name])
                     row.theirs.append(spent[CHAT][name])
+            memory.append(processes.private_mb())
     finally:
         running.forget()
-    return list(table.values())
+    return [*table.values(), *memory_rows(memory[0], memory[-1])]
 
 
 def _order(number: int) -> Iterator[tuple[str, int]]:
