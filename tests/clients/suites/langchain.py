@@ -1,6 +1,7 @@
 """LangChain's tests of a chat model against a running service: ``python -m tests.clients.suites.langchain PYTHON``.
 
 INSTRUCT_MODEL_FILE names a model that calls tools; without it the answers are scripted, and tools are not tested.
+Further arguments are pytest's.
 """
 
 import os
@@ -35,8 +36,8 @@ def run(python: str, stack: LiveStack, report: Path, *arguments: str) -> dict[st
     return cases.outcomes(report)
 
 
-def main(python: str) -> int:
-    arguments = [] if MODEL_FILE else ["-k", NEED_A_MODEL]
+def main(python: str, chosen: list[str]) -> int:
+    arguments = chosen or ([] if MODEL_FILE else ["-k", NEED_A_MODEL])
     model = {"GEMMA_MODEL_PATH": MODEL_FILE} if MODEL_FILE else {}
     with (
         TemporaryDirectory() as scratch,
@@ -48,4 +49,4 @@ def main(python: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(str(Path(sys.argv[1]).absolute())))
+    sys.exit(main(str(Path(sys.argv[1]).absolute()), sys.argv[2:]))
