@@ -54,21 +54,29 @@ def _native_answers(answer: dict[str, Any]) -> list[dict[str, Any]]:
     return answers
 
 
-def _completion(server: Any, method: str, path: str, data: Any = None, **options: Any) -> Any:  # noqa: ANN401
+def _completion(server: Any, method: str, path: str, data: Any = None, *further: Any, **options: Any) -> Any:  # noqa: ANN401
     if path != "/completion":
-        return _make_request(server, method, path, data, **options)
-    result = _make_request(server, method, "/v1/completions", _openai_body(server, data), **options)
+        return _make_request(server, method, path, data, *further, **options)
+    result = _make_request(server, method, "/v1/completions", _openai_body(server, data), *further, **options)
     if result.status_code == 200:
         answers = _native_answers(result.body)
         result.body = answers if len(answers) > 1 else answers[0]
     return result
 
 
-def _completion_stream(server: Any, method: str, path: str, data: Any = None, **options: Any) -> Iterator[Any]:  # noqa: ANN401
+def _completion_stream(
+    server: Any,  # noqa: ANN401
+    method: str,
+    path: str,
+    data: Any = None,  # noqa: ANN401
+    *further: Any,  # noqa: ANN401
+    **options: Any,  # noqa: ANN401
+) -> Iterator[Any]:
     if path != "/completion":
-        yield from _make_stream_request(server, method, path, data, **options)
+        yield from _make_stream_request(server, method, path, data, *further, **options)
         return
-    for event in _make_stream_request(server, method, "/v1/completions", _openai_body(server, data), **options):
+    body = _openai_body(server, data)
+    for event in _make_stream_request(server, method, "/v1/completions", body, *further, **options):
         yield from _native_answers(event)
 
 
