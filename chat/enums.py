@@ -29,6 +29,15 @@ class Strategy(StrEnum):
     ERROR = "error"  # 413
 
 
+class TitleSource(StrEnum):
+    """The origin of a conversation's title."""
+
+    WORDS = "words"  # the first words of the first question
+    AWAITED = "awaited"  # the same, until the model has made a title
+    MODEL = "model"
+    USER = "user"  # set by a person, and never replaced
+
+
 class Effort(StrEnum):
     """The amount of thought before an answer, for models that think."""
 

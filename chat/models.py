@@ -10,7 +10,7 @@ from django.contrib.auth.models import Group
 from django.db import models
 from django.utils import timezone
 
-from chat.enums import KeyScope, KeyState, Strategy
+from chat.enums import KeyScope, KeyState, Strategy, TitleSource
 from chat.querysets import ApiKeyQuerySet, ConversationQuerySet, MessageQuerySet, SummaryQuerySet
 from inference.models import Generation, Status
 from inference.models.derived import DigestField, FoldedField
@@ -27,12 +27,16 @@ class Conversation(models.Model):
     owner = models.CharField(max_length=64)
     title = models.CharField(max_length=200, blank=True, default="")
     title_folded = FoldedField(source="title")
+    title_source = models.CharField(
+        max_length=8, choices=[(item.value, item.value) for item in TitleSource], default="words"
+    )
     system_prompt = models.TextField(blank=True, default="")
     summary = models.TextField(blank=True, default="")  # text of the version in use
     strategy = models.CharField(
         max_length=12, choices=[(item.value, item.value) for item in Strategy], default="summarize"
     )
     keep = models.BooleanField(default=False)  # never deleted for its age (RETENTION_DAYS)
+    archived = models.BooleanField(default=False)  # out of sight until it is continued or taken back
     recall = models.BooleanField(default=True)  # with ``summarize``: earlier messages are searched with each question
     n_indexed = models.PositiveIntegerField(default=0)  # messages from the first on that have their passages
     cache_epoch = models.PositiveIntegerField(default=0)  # raised when a text that its prompts hold is deleted

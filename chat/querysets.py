@@ -35,6 +35,9 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         newer = self.model._default_manager.filter(is_later, family=OuterRef("family"), owner=OuterRef("owner"))
         return self.filter(~Exists(newer))
 
+    def archived(self, is_archived: bool) -> Self:
+        return self.filter(archived=is_archived)
+
     def search(self, text: str) -> Self:
         """Filter by a text in title, messages or answers; case, width and composition of characters do not matter."""
         needle = folded(text)

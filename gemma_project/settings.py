@@ -76,6 +76,7 @@ RAG_SERVICE_URL = env.url("RAG_SERVICE_URL", ("http", "https"))
 # Services whose new chats are stored unless they send store: false; those of others only with store: true.
 STORING_SERVICES = frozenset(env.items("STORING_SERVICES", "gateway"))
 RAG_DEFAULT = env.flag("RAG_DEFAULT", False)
+AUTO_TITLES = env.flag("AUTO_TITLES", True)
 RAG_TIMEOUT_SECS = env.decimal("RAG_TIMEOUT_SECS", 3.0, minimum=0.05, maximum=60.0)
 RAG_BREAKER_FAILURES = env.integer("RAG_BREAKER_FAILURES", 3, minimum=1, maximum=1000)
 RAG_BREAKER_PAUSE_SECS = env.decimal("RAG_BREAKER_PAUSE_SECS", 30.0, minimum=0.1, maximum=3600.0)

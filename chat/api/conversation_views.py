@@ -35,6 +35,11 @@ class ConversationViewSet(ViewSetMixin, JsonApi):
             raise invalid_field("search", f"must have at most {MAX_SEARCH_CHARS} characters and no NUL")
         if request.query_params.get("versions", "all") not in ("all", "latest"):
             raise invalid_field("versions", 'must be "all" or "latest"')
+        archived = request.query_params.get("archived", "all")
+        if archived not in ("all", "true", "false"):
+            raise invalid_field("archived", 'must be "true", "false" or "all"')
+        if archived != "all":
+            rows = rows.archived(archived == "true")
         if request.query_params.get("versions") == "latest":
             rows = rows.latest_versions()
         return page(request, rows.search(text) if text else rows, as_json)

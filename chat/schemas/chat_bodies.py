@@ -202,6 +202,9 @@ class ChatBody(RunOptionsBody, frozen=True, kw_only=True):
     bias_emotions: Emotions | None = None
     strategy: Strategy | None = None
     recall: RecallChoice | None = None
+    auto_title: (
+        Annotated[bool, Meta(description="The model makes the title of a conversation that this turn begins.")] | None
+    ) = None
     store: bool | None = None
 
     def __post_init__(self) -> None:
@@ -257,7 +260,7 @@ def as_chat_request(body: ChatBody, *, use_rag: bool | None, top_k: int | str | 
         messages, message = (ChatMessage(ChatRole.USER, message),), None
     return ChatRequest(
         **run_options(body),
-        **set_fields(body, ("strategy", "recall", "store")),
+        **set_fields(body, ("strategy", "recall", "auto_title", "store")),
         use_rag=use_rag,
         rag_top_k=clamped(top_k, DEFAULT_RAG_TOP_K, MAX_TOP_K),
         has_store_default=body.store is None and body.message is None,

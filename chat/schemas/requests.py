@@ -109,6 +109,7 @@ class ChatRequest(RunOptions):
     response: Mapping[str, Any] = field(default_factory=dict)
     strategy: Strategy | None = None  # None: the conversation's own
     recall: bool | None = None  # None: the conversation's own
+    auto_title: bool = False  # of a conversation that begins with this turn: the model may replace its first words
     store: bool = True
     has_store_default: bool = False
 

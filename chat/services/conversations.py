@@ -5,7 +5,7 @@ from typing import Any
 
 from chat.access import usage
 from chat.access.callers import Caller
-from chat.enums import Strategy
+from chat.enums import Strategy, TitleSource
 from chat.error_translation import translated
 from chat.errors import NotFound
 from chat.models import Conversation, Message, Role
@@ -39,6 +39,7 @@ def create_conversation(
     system_prompt: str = "",
     strategy: Strategy = Strategy.SUMMARIZE,
     keep: bool = False,
+    archived: bool = False,
     recall: bool = True,
 ) -> Conversation:
     with translated():
@@ -46,9 +47,11 @@ def create_conversation(
         return Conversation.objects.create(
             owner=caller.key,
             title=title,
+            title_source=title_source_of(title).value,
             system_prompt=system_prompt,
             strategy=strategy.value,
             keep=keep,
+            archived=archived,
             recall=recall,
         )
 
@@ -62,27 +65,39 @@ def update_conversation(
     system_prompt: str | None = None,
     strategy: Strategy | None = None,
     keep: bool | None = None,
+    archived: bool | None = None,
     recall: bool | None = None,
 ) -> Conversation:
-    """Set the fields that are not None. A new system prompt applies from the next turn on."""
+    """Set the fields that are not None. A new system prompt applies from the next turn on.
+
+    Archiving is no continuation: the conversation keeps its place among its versions and in lists.
+    """
+    is_changed = any(value is not None for value in (title, system_prompt, strategy, keep, recall))
     # Locked, so that a concurrent turn is stored under one system prompt, with the digests that belong to it.
     conversations_of(caller).select_for_update().filter(pk=conversation_id).first()
     conversation = get_conversation(caller=caller, conversation_id=conversation_id)
     if title is not None:
         conversation.title = title
+        conversation.title_source = title_source_of(title).value
     if strategy is not None:
         conversation.strategy = strategy.value
     if keep is not None:
         conversation.keep = keep
+    if archived is not None:
+        conversation.archived = archived
     if recall is not None:
         conversation.recall = recall
     if system_prompt is not None and system_prompt != conversation.system_prompt:
         conversation.system_prompt = system_prompt
         renew_digests(conversation)
-    conversation.save(
-        update_fields=["title", "title_folded", "system_prompt", "strategy", "keep", "recall", "updated_at"]
-    )
+    names = ["title", "title_folded", "title_source", "system_prompt", "strategy", "keep", "archived", "recall"]
+    conversation.save(update_fields=[*names, "updated_at"] if is_changed else ["archived"])
     return conversation
+
+
+def title_source_of(title: str) -> TitleSource:
+    """Return the source of a title that a client sets; an empty one leaves it to the first question."""
+    return TitleSource.USER if title else TitleSource.WORDS
 
 
 def summaries_of(*, caller: Caller, conversation_id: uuid.UUID) -> SummaryQuerySet:
@@ -134,6 +149,8 @@ def export_conversation(*, caller: Caller, conversation_id: uuid.UUID) -> dict[s
     return {
         "id": str(conversation.pk),
         "title": conversation.title,
+        "title_source": conversation.title_source,
+        "archived": conversation.archived,
         "summary": conversation.summary,
         "summaries": [summary_body(summary) for summary in conversation.summaries.all()],
         "system_prompt": conversation.system_prompt,

@@ -7,6 +7,7 @@ summary that covers no other messages. Stores nothing.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from chat.enums import TitleSource
 from chat.models import Conversation, Message, Retrieval, Role, Summary
 from chat.services.history_matching import digest_after_answer
 from inference.token_ids import pack
@@ -29,6 +30,7 @@ def fork_conversation(source: Conversation, shared: Sequence[Message]) -> Fork:
     conversation = Conversation(
         owner=source.owner,
         title=source.title if shared else "",  # without common messages the new question names it
+        title_source=source.title_source if shared else TitleSource.WORDS.value,
         system_prompt=source.system_prompt,
         strategy=source.strategy,
         recall=source.recall,

@@ -5,7 +5,7 @@ import uuid
 from celery import shared_task
 
 from chat.services import turns
-from chat.summarization import long_input, rolling
+from chat.summarization import long_input, rolling, titles
 from inference.queue import generations
 
 
@@ -28,6 +28,13 @@ def after_piece(generation_id: str) -> None:
     """Continue the summary whose piece this generation read."""
     with generations.log_lines_of(uuid.UUID(generation_id)):
         rolling.after_piece(uuid.UUID(generation_id))
+
+
+@shared_task(name=titles.AFTER_TITLE_TASK)
+def after_title(generation_id: str) -> None:
+    """Give the conversation the title that this generation made."""
+    with generations.log_lines_of(uuid.UUID(generation_id)):
+        titles.after_title(uuid.UUID(generation_id))
 
 
 @shared_task(name=long_input.AFTER_PART_TASK)

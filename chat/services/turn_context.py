@@ -6,7 +6,7 @@ Stores nothing and renders nothing.
 import unicodedata
 from dataclasses import dataclass, field
 
-from chat.enums import Strategy
+from chat.enums import Strategy, TitleSource
 from chat.errors import ConversationBusy, InvalidRequest, NotFound
 from chat.models import Conversation, Message, Role
 from chat.prompting.context_window import HistorySummary
@@ -17,6 +17,7 @@ from chat.services.history_matching import cumulative_digests, match_history
 from chat.services.item_facts import check_outputs
 from chat.services.validation import ValidatedRequest
 from chat.summarization.rolling import history_summary, history_summary_of
+from chat.summarization.titles import makes_titles
 
 MAX_TITLE_CHARS = 80
 
@@ -79,7 +80,9 @@ def load_context(validated: ValidatedRequest, *, may_continue: bool = True) -> T
     request = validated.request
     origin = _find_origin(validated, may_continue=may_continue)
     conversation = origin.conversation
-    new_messages = _new_messages(conversation, origin) if conversation and request.store else []
+    new_messages: list[Message] = []
+    if conversation and request.store:
+        new_messages = _new_messages(conversation, origin, may_have_title=request.auto_title and makes_titles())
     dialogue = dialogue_of([*origin.stored, *new_messages])
     transient: list[DialogueMessage] = []
     if not request.store:
@@ -186,10 +189,13 @@ def _is_ended(message: Message) -> bool:
     return message.generation is None or message.generation.is_ended
 
 
-def _new_messages(conversation: Conversation, origin: _Origin) -> list[Message]:
-    """Return unsaved rows of the incoming messages with their digests; a new conversation gets its title."""
+def _new_messages(conversation: Conversation, origin: _Origin, *, may_have_title: bool) -> list[Message]:
+    """Return unsaved rows of the incoming messages with their digests; a new conversation gets its title, which the
+    model may replace later with ``may_have_title``."""
     if not origin.stored and not conversation.title:
         conversation.title = title_of(origin.incoming)
+        if may_have_title:
+            conversation.title_source = TitleSource.AWAITED.value
     last_user = max((index for index, row in enumerate(origin.stored) if row.role == Role.USER), default=None)
     last_digest = None if last_user is None else origin.stored[last_user].history_digest
     answers = origin.stored if last_user is None else origin.stored[last_user + 1 :]

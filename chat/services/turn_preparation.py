@@ -24,6 +24,7 @@ from chat.services.turn_recall import recaller_of
 from chat.services.turn_retrieval import TurnRetrieval, retrieve
 from chat.summarization.long_input import read_in_parts
 from chat.summarization.rolling import AFTER_ANSWER_TASK, history_summary, raise_priority
+from chat.summarization.titles import is_awaited
 from chat.tool_calling.tools import Tool
 from inference.errors import StoreUnavailable
 from inference.models import Generation, Status
@@ -158,6 +159,7 @@ def _enqueue(
             "sources": [source.as_wire() for source in prompt.sources],
             "rag_error": retrieval.result.error,
         }
+    has_follow_up = prompt.may_need_summary or is_awaited(answer.conversation if answer else None)
     with transaction.atomic():
         is_queued = generations.enqueue(
             generation_id=generation.pk,
@@ -165,7 +167,7 @@ def _enqueue(
             details=details,
             highest_label=prompt.highest_label,
             n_shared=prompt.n_shared,
-            follow_up_task=AFTER_ANSWER_TASK if answer and prompt.may_need_summary else "",
+            follow_up_task=AFTER_ANSWER_TASK if answer and has_follow_up else "",
         )
         # Not queued: another process was faster, or the turn was cancelled. Only the queued prompt's rendering counts.
         if not (is_queued and answer):

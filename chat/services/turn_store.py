@@ -11,6 +11,7 @@ from chat.services.turn_context import TurnContext
 from chat.services.turn_plan import TurnPlan
 from chat.services.turn_preparation import PREPARE_TASK
 from chat.summarization.rolling import AFTER_ANSWER_TASK, raise_priority
+from chat.summarization.titles import is_awaited
 from inference.models import Generation
 from inference.queue import generations
 
@@ -75,8 +76,10 @@ def _lock(conversation: Conversation, context: TurnContext) -> None:
         raise ConversationChanged
     if locked.system_prompt != conversation.system_prompt:
         raise ConversationChanged  # the prompt was rendered under the former system prompt
-    conversation.title = locked.title or conversation.title
-    conversation.save(update_fields=["title", "title_folded", "updated_at"])
+    if locked.title:
+        conversation.title, conversation.title_source = locked.title, locked.title_source
+    conversation.archived = False
+    conversation.save(update_fields=["title", "title_folded", "title_source", "archived", "updated_at"])
 
 
 def _store_messages(plan: TurnPlan) -> None:
@@ -110,7 +113,8 @@ def _create_generation(
     validated, prompt, preparation = plan.context.validated, plan.prompt, plan.preparation
     request = validated.request.of_choice(number)
     is_stored = request.store and number == 0
-    may_follow = is_stored and preparation is None and prompt.may_need_summary
+    has_follow_up = prompt.may_need_summary or is_awaited(plan.context.conversation)
+    may_follow = is_stored and preparation is None and has_follow_up
     return generations.create(
         owner=validated.caller.key,
         params=sequence_params(

@@ -26,6 +26,7 @@ from chat.prompting.context_window import ContextWindow, Exchange, HistorySummar
 from chat.prompting.message_groups import MessageGroup, dialogue_of, group_messages
 from chat.prompting.sequence_params import sequence_params
 from chat.schemas.requests import RunOptions
+from chat.summarization import titles
 from chat.summarization.checking import problem_of
 from chat.summarization.extract import extract, statements
 from chat.summarization.policy import end_of_summarized
@@ -96,14 +97,23 @@ def history_summary_of(made: Summary | None, strategy: Strategy) -> HistorySumma
 
 
 def after_answer(generation_id: uuid.UUID) -> None:
-    """Start a summary if the answer made one due. Safe to call twice or concurrently."""
-    pending = _due_after(generation_id)
+    """Start a summary and a title if the answer made them due. Safe to call twice or concurrently."""
+    row = Generation.objects.select_related("message__conversation").filter(pk=generation_id).first()
+    message: Message | None = getattr(row, "message", None)
+    pending = title = None
+    if row and message:
+        pending = _due(message.conversation, row.params["max_tokens"])
+        title = titles.due_title(message.conversation)
     with transaction.atomic():
-        if pending is not None:
+        if message and (pending or title):
             # Before the answer's row, as a turn locks them: in the other order each could wait for the other.
-            Conversation.objects.lock_unchanged(pending.conversation)
-        if generations.claim_follow_up(generation_id=generation_id) and pending:
+            Conversation.objects.lock_unchanged(message.conversation)
+        if not generations.claim_follow_up(generation_id=generation_id):
+            return
+        if pending:
             _begin(pending)
+        if title:
+            titles.begin(title)
 
 
 def after_piece(generation_id: uuid.UUID) -> None:
@@ -124,14 +134,6 @@ def after_piece(generation_id: uuid.UUID) -> None:
         return
     with transaction.atomic():
         _begin(pending)
-
-
-def _due_after(generation_id: uuid.UUID) -> PendingSummary | None:
-    row = Generation.objects.select_related("message__conversation").filter(pk=generation_id).first()
-    message: Message | None = getattr(row, "message", None)
-    if row is None or message is None:
-        return None
-    return _due(message.conversation, row.params["max_tokens"])
 
 
 def _state(conversation: Conversation, max_tokens: int) -> ConversationState:

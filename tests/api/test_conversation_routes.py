@@ -40,8 +40,8 @@ def test_create_read_change_delete(api: Api) -> None:
     made = api.post(URL, {"title": "Bees", "system_prompt": "Be brief."})
     assert made.status == 201
     versions = {"family", "forked_from", "forked_at"}
-    texts = {"id", "title", "summary", "system_prompt", "strategy", "keep", "recall", "created_at", "updated_at"}
-    assert set(made.body) == texts | versions
+    texts = {"id", "title", "title_source", "summary", "system_prompt", "created_at", "updated_at"}
+    assert set(made.body) == texts | versions | {"strategy", "keep", "archived", "recall"}
     path = f"{URL}{made.body['id']}/"
     assert api.get(path).body == made.body
     changed = api.call("PATCH", path, {"title": "Wasps"})
@@ -257,3 +257,27 @@ class TestExport:
 def test_names_of_nothing(api: Api, name: str) -> None:
     for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("GET", "messages/"), ("GET", "export/")):
         assert api.call(method, f"{URL}{name}/{path}", {} if method == "PATCH" else None).outcome == (404, "not_found")
+
+
+def test_archived_conversations_are_listed_where_they_are_asked_for(api: Api) -> None:
+    kept, away = a_conversation("About bees"), a_conversation("About wasps")
+    before = api.get(f"{URL}{away.pk}/").body
+    changed = api.call("PATCH", f"{URL}{away.pk}/", {"archived": True})
+    assert changed.body == {**before, "archived": True}, "its place in lists is the same"
+    lists = {
+        name: [row["id"] for row in api.get(f"{URL}?archived={name}").body["results"]] for name in ("true", "false")
+    }
+    assert lists == {"true": [str(away.pk)], "false": [str(kept.pk)]}
+    assert api.get(URL).body["count"] == api.get(f"{URL}?archived=all").body["count"] == 2
+    assert api.get(f"{URL}?archived=true&search=bees").body["count"] == 0
+    assert api.get(f"{URL}?archived=yes").outcome == (400, "invalid_request")
+    assert api.get(f"{URL}{away.pk}/export/").body["archived"] is True
+    assert api.call("PATCH", f"{URL}{away.pk}/", {"archived": False}).body == before
+
+
+@pytest.mark.parametrize(("title", "source"), [("Bees", "user"), ("", "words")])
+def test_a_title_that_was_set_is_a_persons(api: Api, title: str, source: str) -> None:
+    made = api.post(URL, {"title": title}).body
+    assert made["title_source"] == source
+    assert api.call("PATCH", f"{URL}{made['id']}/", {"title": "Wasps"}).body["title_source"] == "user"
+    assert api.call("PATCH", f"{URL}{made['id']}/", {"title": ""}).body["title_source"] == "words"

@@ -6,8 +6,8 @@ import time
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 
-from tests.browser.browser import ChatPage
-from tests.live_stack import wait_until
+from tests.browser.browser import ChatPage, running_browser
+from tests.live_stack import running_stack, wait_until
 
 SLOW = "[[delay: 60]] [[count: 40]]"
 WHOLE = "".join(f"{number} " for number in range(1, 41)).strip()
@@ -278,3 +278,31 @@ def test_a_system_prompt_belongs_to_the_conversation(page: ChatPage) -> None:
     assert page.one("[name=system_prompt]").get_property("value") == "Answer in rhymes."
     page.open("/")
     assert page.one("[name=system_prompt]").get_property("value") == ""
+
+
+def test_archived_with_a_way_back(page: ChatPage) -> None:
+    page.ask("[[say: giraffe]] one")
+    title = page.listed("giraffe")
+    page.choose(title, "Move to the archive")
+    page.until(lambda: title not in page.conversations(), what="it is out of sight")
+    page.click(".toast button:not(.icon-button)")
+    page.until(lambda: title in page.conversations(), what="it is back")
+    page.choose(title, "Move to the archive")
+    page.until(lambda: title not in page.conversations(), what="it is out of sight again")
+    page.click("#archive-switch")
+    page.until(lambda: title in page.conversations(), what="the archive has it")
+    assert page.answers() == ["giraffe"]
+    page.ask("[[say: goes on]]")
+    page.until(lambda: title not in page.conversations(), what="a new question took it out")
+    page.click("#archive-switch")
+    page.until(lambda: title in page.conversations(), what="the list has it again")
+
+
+def test_the_model_makes_the_title(chromium: str) -> None:
+    """The scripted model takes the words of the question for its own: the title is what the question lets it say."""
+    with running_stack(GEMMA_PARALLEL="2") as stack, running_browser(chromium) as browser:
+        page = ChatPage(browser, stack.url).open()
+        page.ask("[[say: Bees and the sun]] please")
+        page.until(lambda: page.conversations() == ["Bees and the sun"], what="the list shows the title")
+        assert page.one("#title").text == "Bees and the sun"
+        assert browser.title.startswith("Bees and the sun")

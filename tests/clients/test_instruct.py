@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 from openai import OpenAI
 from pydantic import BaseModel
 
-from tests.live_stack import running_stack
+from tests.live_stack import running_stack, wait_until
 
 MODEL_FILE = os.environ.get("INSTRUCT_MODEL_FILE", "")
 pytestmark = [
@@ -87,3 +88,18 @@ def test_a_schema_is_filled_with_what_the_text_says(client: OpenAI) -> None:
         max_tokens=200,
     )
     assert answer.choices[0].message.parsed == Person(name="Anna", age=34, languages=["German", "Czech", "Danish"])
+
+
+def test_a_title_for_a_conversation(client: OpenAI) -> None:
+    """As the chat page asks for it: within a minute the first words give way to a title that was checked."""
+    with httpx.Client(base_url=str(client.base_url).removesuffix("/v1/"), timeout=600) as http:
+        question = "How many planets does the solar system have, and which one is the largest of them?"
+        body = {"message": question, "auto_title": True, "max_tokens": 60}
+        conversation_id = http.post("/chat", json=body).json()["conversation_id"]
+
+        def conversation() -> Any:  # noqa: ANN401  JSON
+            return http.get(f"/api/conversations/{conversation_id}/").json()
+
+        wait_until(lambda: conversation()["title_source"] != "awaited", timeout_secs=60, what="a title was made")
+        assert conversation()["title_source"] == "model"
+        assert "planet" in conversation()["title"].lower() or "solar" in conversation()["title"].lower()

@@ -31,6 +31,11 @@ _VERSIONS = Parameter(
     "latest: of conversations that are versions of each other the last continued alone.",
     {"type": "string", "enum": ["all", "latest"], "default": "all"},
 )
+_ARCHIVED = Parameter(
+    "archived",
+    "true: archived conversations alone; false: the others alone.",
+    {"type": "string", "enum": ["all", "true", "false"], "default": "all"},
+)
 _SEARCH = Parameter("search", "Text that title or messages contain.", {"type": "string", "maxLength": 200})
 _MARKDOWN = {"text/markdown": {"schema": {"type": "string"}}}
 
@@ -143,7 +148,7 @@ OPERATIONS = (
         "conversations",
         lists=ConversationAnswer,
         errors=(400, 503),
-        parameters=(*PAGE, _SEARCH, _VERSIONS),
+        parameters=(*PAGE, _SEARCH, _VERSIONS, _ARCHIVED),
     ),
     Operation(
         "conversation-list",

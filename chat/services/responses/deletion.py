@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from django.db.models import F
 
 from chat.access.callers import Caller
+from chat.enums import TitleSource
 from chat.errors import ConversationBusy, NotFound
 from chat.models import Conversation, Message, MessagePassage, Role, Summary
 from chat.prompting.message_groups import dialogue_of
@@ -75,7 +76,8 @@ def _renew(conversation: Conversation, rest: Sequence[Message]) -> None:
     """Update what covers all messages of the conversation: title, summary in use, digests."""
     summary: Summary | None = conversation.summaries.made().first()
     conversation.summary = summary.text if summary else ""
-    if any(message.role == Role.USER for message in rest):
+    if any(message.role == Role.USER for message in rest) and conversation.title_source != TitleSource.USER:
         conversation.title = title_of(dialogue_of(list(rest)))
-    conversation.save(update_fields=["title", "title_folded", "summary", "updated_at"])
+        conversation.title_source = TitleSource.WORDS.value  # one of the model may repeat what was deleted
+    conversation.save(update_fields=["title", "title_folded", "title_source", "summary", "updated_at"])
     renew_digests(conversation)

@@ -297,8 +297,7 @@ def test_of_two_answers_that_end_together_one_begins_the_summary() -> None:
     turn = talk_until_due()
     again = talk(1, turn, first=41)
     Generation.objects.filter(pk=turn.generation_id).update(follow_up_task=rolling.AFTER_ANSWER_TASK)
-    pending = rolling._due_after
-    assert pending(turn.generation_id) is None
+    assert rolling._due(conversation_of(turn), 60) is None
     follow(turn)
     follow(again)
     assert Summary.objects.count() == 1
@@ -340,7 +339,7 @@ def test_a_fold_worked_out_before_another_summary_came_in_is_dropped() -> None:
     summary = being_made(turn)
     Summary.objects.filter(pk=summary.pk).update(state=SummaryState.FAILED)
     Generation.objects.filter(pk=turn.generation_id).update(follow_up_task=rolling.AFTER_ANSWER_TASK)
-    slow = rolling._due_after(turn.generation_id)
+    slow = rolling._due(conversation_of(turn), 60)
     assert slow is not None
     follow(turn)
     read_all(turn, "by the faster one")

@@ -10,6 +10,7 @@ import { Sidebar } from "./sidebar.js";
 import { announceChange, onChangeElsewhere } from "./tabs.js";
 import { config, t } from "./texts.js";
 import { Thread } from "./thread.js";
+import { watchTitle } from "./title_watch.js";
 import { guarded, showError } from "./toasts.js";
 
 const settings = new Settings();
@@ -39,6 +40,7 @@ const sidebar = new Sidebar({
     if (row.id === thread.id) showTitle(row.title);
     announceChange(row.id);
   },
+  archived: (row) => announceChange(row.id),
   deleted: (row, { isFinal }) => {
     if (isFinal) announceChange(row.id);
     else openConversation(null);
@@ -74,6 +76,13 @@ function showConversation(conversation) {
   settings.show(conversation);
   showTitle(conversation?.title ?? "");
   sidebar.select(conversation?.id ?? null, conversation?.family ?? null);
+  if (conversation && !thread.running) {
+    watchTitle(conversation, ({ id, title }) => {
+      if (id === thread.id) showTitle(title);
+      announceChange(id);
+      guarded(() => sidebar.reload())();
+    });
+  }
   if (!conversation && !thread.rows.length) thread.showEmpty(h("h2", {}, t("greeting")), h("p", {}, t("greetingHint")));
 }
 

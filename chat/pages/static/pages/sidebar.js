@@ -1,4 +1,4 @@
-// The list of conversations: by day, searched, renamed, deleted with a way back, saved as files.
+// The list of conversations: by day, searched, renamed, archived and deleted with a way back, saved as files.
 
 import { call, conversationPath } from "./api.js";
 import { byId, h, iconButton, openMenu } from "./dom.js";
@@ -9,7 +9,7 @@ const PAGE = 50;
 const SEARCH_MS = 250;
 
 export class Sidebar {
-  // `on`: open(id), renamed(row), deleted(row, {isFinal})
+  // `on`: open(id), renamed(row), archived(row), deleted(row, {isFinal})
   constructor(on) {
     this.on = on;
     this.list = byId("conversations");
@@ -17,16 +17,18 @@ export class Sidebar {
     this.rows = [];
     this.limit = PAGE;
     this.hidden = new Map();
+    this.isArchive = false;
     this.current = null;
     this.search.addEventListener("input", () => {
       clearTimeout(this.timer);
       this.timer = setTimeout(guarded(() => this.reload()), SEARCH_MS);
     });
+    byId("archive-switch").addEventListener("click", guarded(() => this.showArchive(!this.isArchive)));
     window.addEventListener("pagehide", () => this.deleteHidden());
   }
 
   async reload() {
-    const query = new URLSearchParams({ limit: this.limit });
+    const query = new URLSearchParams({ limit: this.limit, archived: this.isArchive });
     const text = this.search.value.trim();
     // A search finds every version that has the words; one of each is shown.
     if (text) query.set("search", text);
@@ -61,13 +63,20 @@ export class Sidebar {
     const parts = [...groups].map(([name, rows]) =>
       h("section", {}, h("h2", {}, name), h("ul", {}, ...rows.map((row) => this.item(row)))),
     );
-    if (!shown.length) parts.push(h("p.quiet", {}, t(this.search.value ? "nothingFound" : "noConversations")));
+    if (!shown.length) parts.push(h("p.quiet", {}, t(this.search.value ? "nothingFound" : this.isArchive ? "archiveEmpty" : "noConversations")));
     if (this.hasMore) parts.push(h("button.more", { type: "button", onclick: guarded(() => this.more()) }, t("more")));
     const focused = this.list.contains(document.activeElement) ? document.activeElement : null;
     const address = focused?.closest("li")?.querySelector("a").getAttribute("href");
     this.list.replaceChildren(...parts);
     const item = address && [...this.list.querySelectorAll("li")].find((one) => one.querySelector(`a[href="${address}"]`));
     if (item) item.querySelector(focused.matches("button") ? "button" : "a").focus();
+  }
+
+  showArchive(isWanted) {
+    this.isArchive = isWanted;
+    this.limit = PAGE;
+    byId("archive-switch").setAttribute("aria-pressed", String(isWanted));
+    return this.reload();
   }
 
   more() {
@@ -91,6 +100,7 @@ export class Sidebar {
       { label: t("rename"), run: () => this.rename(row, item) },
       { label: t("exportMarkdown"), run: () => save(row, "markdown") },
       { label: t("exportJson"), run: () => save(row, "json") },
+      { label: t(row.archived ? "unarchive" : "archive"), run: guarded(() => this.archive(row, !row.archived)) },
       { label: t("delete"), run: () => this.delete(row), danger: true },
     ]), { "aria-haspopup": "menu", "aria-expanded": "false" });
     item.append(button);
@@ -121,6 +131,16 @@ export class Sidebar {
     item.replaceChildren(field);
     field.focus();
     field.select();
+  }
+
+  // With all its versions; `isUndo`: the way back offers no further one.
+  async archive(row, isArchived, { isUndo = false } = {}) {
+    for (const id of await idsOfVersions(row)) await call("PATCH", conversationPath(id), { archived: isArchived });
+    this.on.archived(row);
+    await this.reload();
+    const undo = { action: t("undo"), run: guarded(() => this.archive(row, !isArchived, { isUndo: true })) };
+    const key = isArchived ? "archived" : "unarchived";
+    if (!isUndo) toast(t(key, { title: row.title || t("untitled") }), undo);
   }
 
   // The row is hidden at once, and deleted when the time for taking it back is over.

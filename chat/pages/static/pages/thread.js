@@ -93,7 +93,7 @@ export class Thread {
       const setUp = this.conversation ? null : this.on.newConversation();
       if (setUp) this.conversation = await call("POST", "/api/conversations/", setUp);
       const ids = this.id ? { conversation_id: this.id } : {};
-      yield* ask({ message: text, ...ids, ...withContext(context), ...options }, stream);
+      yield* ask({ message: text, auto_title: true, ...ids, ...withContext(context), ...options }, stream);
     }.bind(this));
   }
 
@@ -114,7 +114,7 @@ export class Thread {
     this.append(this.question(text, { context }));
     const answer = this.append(this.answer());
     const message = changed === undefined ? {} : { message: changed };
-    const body = { conversation_id: this.id, replaces, ...message, ...withContext(context), ...this.on.options() };
+    const body = { conversation_id: this.id, replaces, auto_title: true, ...message, ...withContext(context), ...this.on.options() };
     await this.run(answer, (stream) => ask(body, stream));
   }
 
