@@ -12,6 +12,7 @@ from chat.rag.vectors import embedding
 from chat.recall.passages import parts_made_once, said_passages, spans
 from chat.recall.search import MAX_FOUND, search
 
+REQUEST_MAX_BYTES = 1_048_576  # the default
 NOW = datetime(2026, 5, 12, 15, 0, tzinfo=UTC)
 
 
@@ -182,11 +183,12 @@ def test_equal_messages_are_recalled_once() -> None:
     assert found("Who is my dentist?", *texts) == ["My dentist is Dr. Osei."]
 
 
-def test_the_parts_of_a_long_message_are_found_alone() -> None:
-    filler = "The weather was fine and nothing happened on that day. " * 200
-    text = f"{filler}The safe opens with 4711. {filler}"
-    (passage, *_) = recall("Which number opens the safe?", f"u:{text}", "a:Long.").passages
-    assert "The safe opens with 4711." in passage.text
+@pytest.mark.parametrize("n_bytes", [22_000, REQUEST_MAX_BYTES], ids=["long", "as long as a request may be"])
+def test_the_parts_of_a_long_message_are_found_alone(n_bytes: int) -> None:
+    fact, filler = "The safe opens with 4711.", "The weather was fine and nothing happened on that day. "
+    half = filler * ((n_bytes - len(fact)) // (2 * len(filler)))
+    (passage, *_) = recall("Which number opens the safe?", f"u:{half}{fact} {half}", "a:Long.", *SMALL_TALK).passages
+    assert fact in passage.text
     assert len(passage.text) <= 1_000
 
 

@@ -22,11 +22,13 @@ from tests.inference.working import eventually
 pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(connection.vendor != "sqlite", reason="the processes share a file"),
+    # Of all waits; a test that succeeds takes a few seconds.
+    pytest.mark.timeout(600),
 ]
 
 CONTEXT = 3000
 # Worker processes have to start before they do anything: a few seconds each, more on a machine with other work.
-PATIENCE_SECS = 120.0
+PATIENCE_SECS = 180.0
 
 
 class Deaf(WorkerProcess):
