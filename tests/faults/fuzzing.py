@@ -59,14 +59,16 @@ LIKELY: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("conversation_id", "replaces", "generation_id", "session_id", "job_id", "task_id"), IDS),
     **dict.fromkeys(("start_date", "end_date", "created_at"), DATES),
     **dict.fromkeys(("stop", "speakers", "bias_emotions"), TEXT_LISTS),
-    **dict.fromkeys(("use_rag", "store", "recall", "ignore_eos", "cache_prompt"), st.booleans()),
+    **dict.fromkeys(
+        ("use_rag", "store", "recall", "archived", "auto_title", "ignore_eos", "cache_prompt"), st.booleans()
+    ),
     **dict.fromkeys(("title", "body", "query", "prompt", "message", "username", "password", "full_text"), TEXTS),
 }
 FILTERS = ("speakers", "start_date", "end_date", "last_n_transcripts", "bias_emotions")
 SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty", "logit_bias")
 RUN = (*SAMPLING, "seed", "stop", "ignore_eos", "cache_prompt", "session_id", "priority", "timeout_s")
-CONVERSATION = ("title", "system_prompt", "strategy", "keep", "recall")
-HISTORY = ("strategy", "recall", "store")
+CONVERSATION = ("title", "system_prompt", "strategy", "keep", "archived", "recall")
+HISTORY = ("strategy", "recall", "auto_title", "store")
 CHAT = ("messages", "message", "conversation_id", "replaces", "context", "use_rag", "rag_top_k", *HISTORY)
 
 
