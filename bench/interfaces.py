@@ -23,8 +23,7 @@ WARM_UP = 8
 REST_SECS = 1.0  # the worker's last writes
 AIM = 1.1
 CHAT = "/chat/stream"
-PROCESSES = {"web": "gemma-web", "worker": "gemma-worker", "runner": "gemma-runner"}
-COMPARED = ("web", "worker")  # by their CPU time; a runner has the same work for every interface
+PROCESSES = {"web": "gemma-web", "worker": "gemma-worker"}  # a runner has the same work for every interface
 MEBIBYTE = 1024 * 1024
 Body = dict[str, Any]
 
@@ -93,7 +92,7 @@ async def cpu_ms(client: httpx.AsyncClient, processes: Processes, path: str, see
 
 def rows() -> dict[tuple[str, str], Row]:
     """Return a row for each interface and process; the other side is ``/chat/stream``."""
-    pairs = ((path, name) for path in INTERFACES if path != CHAT for name in COMPARED)
+    pairs = ((path, name) for path in INTERFACES if path != CHAT for name in PROCESSES)
     return {(path, name): Row(f"R8 CPU of {name}, {path} beside {CHAT}", "ms/request", AIM) for path, name in pairs}
 
 

@@ -266,3 +266,5 @@ def test_what_an_answer_waits_for_is_in_its_stream(client: httpx.Client) -> None
         chunks = [chunk for stream in streams for chunk in stream.result()]
     waits = [chunk["x_status"] for chunk in chunks if "x_status" in chunk]
     assert {status["state"] for status in waits} >= {"queued"}
+    deltas = [choice["delta"] for chunk in chunks if "x_status" in chunk for choice in chunk["choices"]]
+    assert deltas == [{}] * len(waits)

@@ -89,8 +89,9 @@ class ChatChunkWriter:
         return ChoiceLogprobs(content=[token_logprob(likely, self._tokenizer)]) if likely else None
 
     def status(self, number: int, line: WireLine) -> bytes:
-        # With a choice and a text: many clients look at the first choice of every chunk.
-        choice = ChunkChoice(index=number, delta=ChoiceDelta(content=""))
+        # With a choice, since many clients look at the first one of every chunk; without a text, since an answer is
+        # shown from its first text on.
+        choice = ChunkChoice(index=number, delta=ChoiceDelta())
         status = msgspec.convert(line["status"], StreamStatus)
         events = [self._event([choice], x_status=status)] if is_waiting(line, self._began_at) else []
         prompt = status.prompt
