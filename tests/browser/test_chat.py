@@ -299,10 +299,15 @@ def test_archived_with_a_way_back(page: ChatPage) -> None:
 
 
 def test_the_model_makes_the_title(chromium: str) -> None:
-    """The scripted model takes the words of the question for its own: the title is what the question lets it say."""
+    """The scripted model takes the words of the question for its own: the title is what the question lets it say.
+    One whose worker is killed meanwhile is made by the next worker."""
     with running_stack(GEMMA_PARALLEL="2") as stack, running_browser(chromium) as browser:
         page = ChatPage(browser, stack.url).open()
         page.ask("[[say: Bees and the sun]] please")
         page.until(lambda: page.conversations() == ["Bees and the sun"], what="the list shows the title")
         assert page.one("#title").text == "Bees and the sun"
         assert browser.title.startswith("Bees and the sun")
+        page.open("/")
+        page.ask("[[delay: 150]] [[say: Wasps and paper]]")
+        stack.process("gemma-worker").kill()  # while it makes the title
+        wait_until(lambda: "Wasps and paper" in page.conversations(), timeout_secs=90, what="another worker makes it")
