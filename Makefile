@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export PYTHONUNBUFFERED := 1
 
-.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-slow test-postgres lint audit faults fuzz test-browser test-schema test-clients test-templates soak bench bench-leaks bench-memory bench-retrieval bench-remember bench-handover demo-handover demo-bridge format clean help
+.PHONY: run superuser setup setup-dev llama test test-fast test-sqlite test-slow test-postgres lint audit faults fuzz test-browser test-schema test-clients test-templates soak bench bench-admin bench-leaks bench-memory bench-retrieval bench-remember bench-handover demo-handover demo-bridge format clean help
 
 # $(1): the folder of the environment
 define make_environment
@@ -149,6 +149,10 @@ soak: setup-dev  ## mixed traffic under random kills: lost, doubled and leaked i
 
 bench: setup-dev  ## this service beside llama-server on the same model (BENCH="--only R2 --rounds 1" to choose)
 	$(BIN)/python -m bench $(BENCH)
+
+bench-admin: setup-dev  ## the operators' pages over a million messages, on SQLite and PostgreSQL (BENCH="--messages 200000")
+	-$(BIN)/python -m bench.admin $(BENCH)
+	XDG_RUNTIME_DIR=$${XDG_RUNTIME_DIR:-/tmp} $(BIN)/python tools/with_postgres.py $(BIN)/python -m bench.admin $(BENCH)
 
 bench-leaks: setup-dev  ## memory of runner and worker once their caches are full, and 1,000 mixed requests later
 	$(BIN)/python -m bench.leaks $(BENCH)

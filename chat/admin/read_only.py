@@ -7,6 +7,8 @@ from django.contrib.admin.options import ModelAdmin
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 
+from chat.admin.paging import FirstRowsPaginator
+
 if TYPE_CHECKING:
     AnyModelAdmin = ModelAdmin[Any]
 else:
@@ -18,6 +20,7 @@ class ReadOnlyAdmin(AnyModelAdmin):
 
     actions_on_bottom = False
     list_per_page = 50
+    paginator = FirstRowsPaginator
     # A second count of the whole table takes seconds once it is large.
     show_full_result_count = False
     # Counts of every filter over the whole table take longer still.

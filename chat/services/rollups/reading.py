@@ -73,7 +73,8 @@ def sums_of(period: Period, now: datetime | None = None) -> PeriodSums:
         step = steps[_index_of(row.starts_at, steps[0].starts_at, period.division)]
         if row.kind in totals:
             add(step.figures[row.kind], row.figures)
-            add(totals[row.kind], row.figures)
+    for step in steps:
+        add(totals, step.figures)
     return PeriodSums(period, steps, totals)
 
 
