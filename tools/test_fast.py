@@ -45,7 +45,6 @@ PATHS = (
     "project/test_secret_files.py",
     "rag/test_captions.py",
     "rag/test_import_formats.py",
-    "rag/test_relevance.py",
     "rag/test_time_expressions.py",
 )
 
