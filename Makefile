@@ -99,6 +99,8 @@ faults: setup-dev  ## the fault tests of docs/faults.md, those that kill or free
 	XDG_RUNTIME_DIR=$${XDG_RUNTIME_DIR:-/tmp} FAULT_ROUNDS=$${ROUNDS:-20} FAULT_RESULTS=var/faults.jsonl FAULT_NEMESIS_SECS=600 FAULT_SEEDS=1,2,3 FAULT_REQUESTS=5000 \
 		$(BIN)/python -m pytest tests/faults || failed=1; \
 	FUZZ_EXAMPLES=2000 $(BIN)/python -m pytest --timeout 1800 tests/parsers || failed=1; \
+	XDG_RUNTIME_DIR=$${XDG_RUNTIME_DIR:-/tmp} FAULT_RESULTS=var/faults.jsonl $(BIN)/python tools/with_postgres.py \
+		$(BIN)/python -m pytest tests/api/test_unstorable_texts.py tests/admin/test_unstorable_texts.py || failed=1; \
 	HOSTILE_TEXTS=all $(BIN)/python -m pytest tests/e2e/test_hostile_texts.py || failed=1; \
 	FAULT_HAND_OVERS=200 $(BIN)/python -m pytest tests/inference/dispatch/test_hand_over_processes.py || failed=1; \
 	FAULT_HAND_OVERS=50 FAULT_ROUNDS=20 $(BIN)/python -m pytest tests/inference/dispatch/test_structured_hand_over.py || failed=1; \

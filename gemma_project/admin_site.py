@@ -3,14 +3,17 @@
 import logging
 from collections.abc import Callable
 from functools import update_wrapper
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from django.conf import settings
-from django.contrib.admin import AdminSite
+from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.admin.forms import AdminAuthenticationForm
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME as SELECTED
 from django.contrib.auth import get_user_model
 from django.contrib.auth.forms import UserCreationForm
 from django.db import transaction
+from django.db.models import BinaryField, Model
 from django.forms import ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
@@ -22,6 +25,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 
 from chat.access import login_limit
+from chat.api.middleware.error_views import error_page
 from chat.errors import ChatError
 from chat.schemas.error_bodies import headers_of
 from gemma_project.secret_files import read_if_there
@@ -88,8 +92,13 @@ class GemmaAdminSite(AdminSite):
 
     def admin_view(self, view: View, cacheable: bool = False) -> View:
         guarded = super().admin_view(view, cacheable)
+        model_admin = getattr(view, "__self__", None)
+        model = model_admin.model if isinstance(model_admin, ModelAdmin) else None
 
         def with_policy(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponseBase:
+            # Django's lists and actions would pass these on to the database, which raises for them.
+            if holds_nul(request) or (model is not None and names_nothing(request, model)):
+                return _with_policy(error_page(request, 400))
             return _with_policy(guarded(request, *args, **kwargs))
 
         return cast("View", update_wrapper(with_policy, guarded))
@@ -117,6 +126,25 @@ class GemmaAdminSite(AdminSite):
 def _with_policy(response: Response) -> Response:
     response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
     return response
+
+
+def holds_nul(request: HttpRequest) -> bool:
+    """Return whether a name or value of the query or the form holds a NUL, which no database stores."""
+    texts = [[name, *values] for fields in (request.GET, request.POST) for name, values in fields.lists()]
+    return any("\0" in text for text in chain(*texts))
+
+
+def names_nothing(request: HttpRequest, model: type[Model]) -> bool:
+    """Return whether a list is filtered by a column of bytes, or an action selects by a text that is no id."""
+    is_of_bytes = {column.name for column in model._meta.fields if isinstance(column, BinaryField)}
+    if any(name.partition("__")[0] in is_of_bytes for name in request.GET):
+        return True
+    try:
+        for text in request.POST.getlist(SELECTED):
+            model._meta.pk.to_python(text)
+    except ValidationError:
+        return True
+    return False
 
 
 def make_operator(form: "UserCreationForm[User]") -> None:

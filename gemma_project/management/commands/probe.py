@@ -4,9 +4,12 @@ import argparse
 import asyncio
 import contextlib
 import time
+from urllib.parse import urlsplit
 
 import httpx
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.http.request import split_domain_port, validate_host
 from setproctitle import setproctitle
 
 from inference.config.tokenizer import get_tokenizer
@@ -106,13 +109,20 @@ async def _token_of_others() -> None:
         await asyncio.sleep(POLL_SECS)
 
 
+def served_host(url: str) -> str:
+    """Return a Host header that the service takes: behind a proxy ALLOWED_HOSTS may have the public name alone."""
+    address = urlsplit(url).netloc
+    hosts = settings.ALLOWED_HOSTS
+    return address if not hosts or validate_host(split_domain_port(address)[0], hosts) else hosts[0].removeprefix(".")
+
+
 def wait_for_health(url: str, deadline: float) -> None:
     """The worker reports every two seconds, so the first answers may still be 503."""
     answer = "no answer"
     while time.monotonic() < deadline:
         try:
             with open_client() as client:
-                response = call(client, "GET", f"{url}/health", secs=5.0)
+                response = call(client, "GET", f"{url}/health", secs=5.0, headers={"Host": served_host(url)})
         except httpx.HTTPError as error:
             answer = str(error)
         else:
