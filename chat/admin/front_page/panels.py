@@ -8,7 +8,7 @@ from chat.admin.front_page.charts import Chart, Form, Values, chart
 from chat.local_time import local
 from chat.services.rollups.collecting import CHAT, GENERATIONS, GPU, RETRIEVALS
 from chat.services.rollups.figures import largest, percentile
-from chat.services.rollups.reading import Period, PeriodSums, Step
+from chat.services.rollups.reading import Period, PeriodStep, PeriodSums
 from inference.gpu.protocol.channels import OUR_SERVICE
 
 MAX_TENANTS = 6
@@ -53,7 +53,7 @@ def charts(sums: PeriodSums) -> list[Chart]:
     return [*_use_charts(sums.steps, labels), *_time_charts(sums, labels), *_gpu_charts(sums, labels)]
 
 
-def _use_charts(steps: Sequence[Step], labels: Sequence[str]) -> list[Chart]:
+def _use_charts(steps: Sequence[PeriodStep], labels: Sequence[str]) -> list[Chart]:
     retrieved = ("n", "retrieved", "shown", "cited")
     outcomes = {"complete": "complete", "cut": "longest length", "stopped": "stopped", "timed_out": "timed out"}
     outcomes["failed"] = "failed"
@@ -149,14 +149,14 @@ def _gpu_charts(sums: PeriodSums, labels: Sequence[str]) -> list[Chart]:
     ]
 
 
-def _numbers(steps: Sequence[Step], kind: str, name: str, part: str | None = None) -> list[float | None]:
+def _numbers(steps: Sequence[PeriodStep], kind: str, name: str, part: str | None = None) -> list[float | None]:
     values = (step.figures[kind].get(name) for step in steps)
     if part is not None:
         return [(value or {}).get(part, 0) for value in values]
     return [value or 0 for value in values]
 
 
-def _percentiles(steps: Sequence[Step], kind: str, name: str) -> list[tuple[str, Values]]:
+def _percentiles(steps: Sequence[PeriodStep], kind: str, name: str) -> list[tuple[str, Values]]:
     histograms = [step.figures[kind].get(name, {}) for step in steps]
     return [
         (f"{share:.0%} below".replace("%", " %"), [percentile(histogram, share) for histogram in histograms])
@@ -164,17 +164,17 @@ def _percentiles(steps: Sequence[Step], kind: str, name: str) -> list[tuple[str,
     ]
 
 
-def _medians(steps: Sequence[Step], name: str) -> list[float | None]:
+def _medians(steps: Sequence[PeriodStep], name: str) -> list[float | None]:
     return [percentile(step.figures[GPU].get(name, {}), 0.5) for step in steps]
 
 
-def _shares(steps: Sequence[Step]) -> list[float | None]:
+def _shares(steps: Sequence[PeriodStep]) -> list[float | None]:
     sums = (step.figures[GENERATIONS] for step in steps)
     ratios = (_ratio(figures.get("tokens_cached"), figures.get("tokens_in")) for figures in sums)
     return [None if ratio is None else 100 * ratio for ratio in ratios]
 
 
-def _uncached(step: Step) -> float:
+def _uncached(step: PeriodStep) -> float:
     figures = step.figures[GENERATIONS]
     return float(max(0, figures.get("tokens_in", 0) - figures.get("tokens_cached", 0)))
 

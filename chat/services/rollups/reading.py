@@ -43,7 +43,7 @@ DIVISIONS = {
 
 
 @dataclass
-class Step:
+class PeriodStep:
     """Figures by kind of the time from ``starts_at`` to the next step."""
 
     starts_at: datetime
@@ -55,7 +55,7 @@ class PeriodSums:
     """The steps of a period, the last of which has not ended, and the sums of all of them."""
 
     period: Period
-    steps: list[Step]
+    steps: list[PeriodStep]
     totals: dict[str, Figures]
 
     @property
@@ -78,7 +78,7 @@ def sums_of(period: Period, now: datetime | None = None) -> PeriodSums:
     return PeriodSums(period, steps, totals)
 
 
-def _steps(period: Period, now: datetime) -> list[Step]:
+def _steps(period: Period, now: datetime) -> list[PeriodStep]:
     _, span, n_units, n_steps = period.division
     if span == Span.HOUR:
         last = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
@@ -90,8 +90,8 @@ def _steps(period: Period, now: datetime) -> list[Step]:
     return _made(first + timedelta(days=n_units * index) for index in range(n_steps))
 
 
-def _made(moments: Iterable[datetime]) -> list[Step]:
-    return [Step(moment) for moment in moments]
+def _made(moments: Iterable[datetime]) -> list[PeriodStep]:
+    return [PeriodStep(moment) for moment in moments]
 
 
 def _index_of(moment: datetime, first: datetime, division: Division) -> int:
