@@ -1,4 +1,4 @@
-"""One answer in the terminal: printed as it comes, cancelled by Ctrl-C."""
+"""Output of one answer in the terminal: printed as it comes, cancelled by Ctrl-C."""
 
 import asyncio
 import os

@@ -69,7 +69,7 @@ Recaller = Callable[[int], Recall]
 
 @dataclass(frozen=True, kw_only=True)
 class RecallForm:
-    """How a block is written: for a base model or one that follows instructions, with the times of messages or not."""
+    """Form of a block: for a base model or one that follows instructions, with the times of messages or not."""
 
     plain_model: bool
     has_times: bool = False

@@ -87,8 +87,8 @@ def service_version() -> str:
 
 def _check_not_newer(manifest: Manifest) -> None:
     """Raises BackupError for a backup with tables that this version does not know, and could not bring up to date."""
-    known = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
-    unknown = [f"{app}.{name}" for app, name in sorted(manifest.migrations) if (app, name) not in known]
+    migrations = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
+    unknown = [f"{app}.{name}" for app, name in sorted(manifest.migrations) if (app, name) not in migrations]
     if unknown:
         names = ", ".join(unknown[:3])
         raise BackupError(

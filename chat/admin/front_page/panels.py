@@ -113,7 +113,7 @@ def _time_charts(sums: PeriodSums, labels: Sequence[str]) -> list[Chart]:
 def _gpu_charts(sums: PeriodSums, labels: Sequence[str]) -> list[Chart]:
     steps = sums.steps
     tenants = list(largest(sums.totals[GPU].get("held_secs", {}), MAX_TENANTS))
-    held: list[tuple[str, Values]] = [
+    holders: list[tuple[str, Values]] = [
         ("this service" if name == OUR_SERVICE else name, _minutes(_numbers(steps, GPU, "held_secs", name)))
         for name in tenants
     ]
@@ -123,7 +123,7 @@ def _gpu_charts(sums: PeriodSums, labels: Sequence[str]) -> list[Chart]:
             "Who held the GPU",
             Form.BARS,
             labels,
-            held or [("this service", [None] * len(labels))],
+            holders or [("this service", [None] * len(labels))],
             text="{:,.0f} min".format,
             note="Leases of each tenant. A resident program that takes no lease has the rest of the time.",
         ),

@@ -115,14 +115,14 @@ def _store(sums: dict[Place, Figures]) -> None:
         for span, starts_at, kind in sums
         if (span, starts_at, kind) not in rows
     ]
-    known = [rows[place] for place in sums if place in rows]
-    for row in (*missing, *known):
+    existing = [rows[place] for place in sums if place in rows]
+    for row in (*missing, *existing):
         add(row.figures, sums[Span(row.span), row.starts_at, row.kind])
         for name in NAMED_GROUPS:
             if name in row.figures:
                 row.figures[name] = largest(row.figures[name])
     Rollup.objects.bulk_create(missing)
-    Rollup.objects.bulk_update(known, ["figures"], batch_size=ROWS_AT_ONCE)
+    Rollup.objects.bulk_update(existing, ["figures"], batch_size=ROWS_AT_ONCE)
 
 
 def _hour_of(moment: datetime) -> datetime:
