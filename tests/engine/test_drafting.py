@@ -10,11 +10,13 @@ import pytest
 from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.config import Device, EngineConfig
 from inference.engine.core.batch_cost import N_ROUNDS, ROWS, BatchCost
+from inference.engine.grammar.matcher import GrammarCompiler
 from inference.engine.grammar.sources import from_json_schema
 from inference.engine.params import ThoughtMarks
 from inference.engine.protocol.frames import Step
 from inference.engine.sampling.prompt_lookup import PRIOR, PromptLookup
 from tests.engine.harness import Harness, turn
+from tests.engine.near_ties import assert_same_up_to_rounding
 
 END = 1
 
@@ -316,6 +318,31 @@ def test_the_real_model_says_the_same_with_guesses(real_config: EngineConfig) ->
         plain, guessed = runs
         assert guessed.tokens("a") == plain.tokens("a")
         assert len(decode_steps(guessed)) < len(decode_steps(plain)) / 2
+    backend.close()
+
+
+@pytest.mark.real_model
+@pytest.mark.parametrize("schema", [PERSON, {"type": "array", "items": PERSON, "minItems": 3, "maxItems": 4}])
+def test_the_real_model_says_the_same_with_forced_text(real_config: EngineConfig, schema: dict[str, Any]) -> None:
+    """Up to rounding: at the first difference both tokens are nearly the best of those that the grammar allows."""
+    config = msgspec.structs.replace(real_config, context_size=1024, parallel=2, draft_max=7)
+    backend = LlamaBackend(config, n_slots=4)
+    grammar = from_json_schema(schema)
+    prompts = [f"<bos>{name} is {age} years old. As JSON: " for name, age in (("Ann", 31), ("Bob", 9), ("Nobody", 70))]
+    for text in prompts:
+        prompt = backend.vocabulary.encode(text, special=True)
+        runs: list[Harness] = []
+        for draft_max in (0, 7):
+            harness = Harness(backend, msgspec.structs.replace(config, draft_max=draft_max))
+            harness.loop._batch_cost.ms = [0.0, *[1.0] * backend.max_outputs]
+            harness.submit("a", prompt, max_tokens=90, grammar=grammar, cache_prompt=False)
+            runs.append(harness.run())
+        plain, forced = runs
+        tokens = [harness.tokens("a") for harness in runs]
+        matcher = GrammarCompiler(backend.vocabulary).matcher(grammar)
+        assert_same_up_to_rounding(backend, prompt, tokens[1], tokens[0], matcher=matcher)
+        assert len(decode_steps(forced)) < len(decode_steps(plain))
+        assert forced.ended("a").reason == "stop"
     backend.close()
 
 
