@@ -21,6 +21,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, path, reverse
 from django.utils.crypto import constant_time_compare
 from django.utils.decorators import method_decorator
+from django.utils.module_loading import import_string
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 
@@ -76,11 +77,6 @@ class GemmaAdminSite(AdminSite):
     login_form = LimitedLoginForm
     index_template = "admin/front_page.html"
 
-    def __init__(self, name: str = "admin") -> None:
-        super().__init__(name)
-        # Set by chat.admin, which registers its pages here and so cannot be imported here.
-        self.front_page_context: Callable[[HttpRequest], dict[str, object]] = lambda _request: {}
-
     def login(self, request: HttpRequest, extra_context: dict[str, object] | None = None) -> HttpResponse:
         response = super().login(request, extra_context)
         form = (getattr(response, "context_data", None) or {}).get("form")
@@ -104,7 +100,9 @@ class GemmaAdminSite(AdminSite):
         return cast("View", update_wrapper(with_policy, guarded))
 
     def index(self, request: HttpRequest, extra_context: dict[str, object] | None = None) -> TemplateResponse:
-        return super().index(request, {**self.front_page_context(request), **(extra_context or {})})
+        # Its package registers pages at this site, and so cannot be imported before the site is made.
+        front_page_context = import_string("chat.admin.front_page.front_page_context")
+        return super().index(request, {**front_page_context(request), **(extra_context or {})})
 
     def get_urls(self) -> list[URLResolver | URLPattern]:
         return [path("first-user/<str:token>/", self.first_user, name="first_user"), *super().get_urls()]

@@ -1,14 +1,8 @@
 """Settings of the admin site itself."""
 
-from typing import Any
-
 from django.contrib import admin
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
 
-from chat.admin.front_page import front_page_context
-
-site: Any = admin.site  # of the class gemma_project.admin_site.GemmaAdminSite
-site.front_page_context = front_page_context
 admin.site.site_header = "Gemma Service"
 admin.site.site_title = "Gemma Service"
 admin.site.index_title = "Operations"

@@ -115,9 +115,9 @@ LINES = {"job_id": "j", "segments": [{"text": "two"}, {"text": "three"}]}
 WRITES: list[tuple[str, str | Callable[[], str], object, tuple[object, str]]] = [
     ("PATCH", conversation, {"title": "after"}, (Conversation, "save")),
     ("DELETE", conversation, None, (conversations, "purge_conversation")),
-    ("POST", "/memory/add", NOTE, (indexer.Passage.objects, "bulk_create")),
+    ("POST", "/memory/add", NOTE, (Passage.objects, "bulk_create")),
     ("DELETE", note, None, (indexer, "purge_note")),
-    ("POST", "/index/transcript", LINES, (indexer.Passage.objects, "bulk_create")),
+    ("POST", "/index/transcript", LINES, (Passage.objects, "bulk_create")),
     ("DELETE", transcript, None, (indexer, "purge_transcript")),
 ]
 
@@ -150,8 +150,8 @@ def test_a_write(
 def test_a_recording_that_replaces_another_in_the_second_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     transcript()
     with monkeypatch.context() as patch:
-        create = failing_first(indexer.Passage.objects.bulk_create, "40P01", "40001")
-        patch.setattr(indexer.Passage.objects, "bulk_create", create)
+        create = failing_first(Passage.objects.bulk_create, "40P01", "40001")
+        patch.setattr(Passage.objects, "bulk_create", create)
         assert Api().post("/index/transcript", LINES).status in (200, 201)
     assert list(Segment.objects.order_by("position").values_list("text", flat=True)) == ["two", "three"]
     assert Transcript.objects.get().segments.count() == 2
