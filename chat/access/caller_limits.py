@@ -51,12 +51,10 @@ def forget_limits() -> None:
 
 def _read(caller: Caller) -> CallerLimits:
     groups = list(GroupLimits.objects.filter(group__user=caller.user.pk)) if caller.user is not None else []
-    return CallerLimits(**{name: _resolved(name, groups) for name in NAMES})
-
-
-def _resolved(name: str, groups: list[GroupLimits]) -> int | None:
-    values = [value for group in groups if (value := getattr(group, name)) is not None]
-    default: int = getattr(settings, f"LIMIT_{name.upper()}")
-    # 0, no limit, is more than any number.
-    largest = 0 if 0 in values else max(values, default=default)
-    return largest or None
+    limits: dict[str, int | None] = {}
+    for name in NAMES:
+        values = [value for group in groups if (value := getattr(group, name)) is not None]
+        # 0, no limit, is more than any number.
+        largest = 0 if 0 in values else max(values, default=getattr(settings, f"LIMIT_{name.upper()}"))
+        limits[name] = largest or None
+    return CallerLimits(**limits)

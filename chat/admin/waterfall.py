@@ -44,7 +44,14 @@ def waterfall(generation: Generation, search_ms: float | None) -> list[Stage]:
     longest = max([span.start_ms + span.length_ms for span in spans], default=0.0)
     if not longest:
         return []
-    return [_stage(span, AXIS / max(longest, whole_ms)) for span in spans]
+    scale = AXIS / max(longest, whole_ms)
+    stages = []
+    for span in spans:
+        width = max(LEAST_WIDTH, span.length_ms * scale)
+        x = min(span.start_ms * scale, AXIS - width)
+        text = span.note or duration_text(span.length_ms)
+        stages.append(Stage(span.name, span.label, text, f"{x:.1f}", f"{width:.1f}"))
+    return stages
 
 
 def _spans(generation: Generation, whole_ms: float, search_ms: float | None) -> Iterator[_Span]:
@@ -82,12 +89,6 @@ def _device_spans(generation: Generation, start_ms: float, length_ms: float) -> 
         name = "gpu" if "gpu" in device else "cpu"
         yield _Span(name, f"on the {name.upper()}", start_ms, part_ms, f"{n:,} tokens")
         start_ms += part_ms
-
-
-def _stage(span: _Span, scale: float) -> Stage:
-    width = max(LEAST_WIDTH, span.length_ms * scale)
-    x = min(span.start_ms * scale, AXIS - width)
-    return Stage(span.name, span.label, span.note or duration_text(span.length_ms), f"{x:.1f}", f"{width:.1f}")
 
 
 def _ms(length: timedelta) -> float:

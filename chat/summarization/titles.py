@@ -103,7 +103,10 @@ def due_title(conversation: Conversation) -> PendingTitle | None:
 def begin(pending: PendingTitle) -> None:
     """Queue the generation behind all answers, unless a concurrent caller did. To be called in a transaction."""
     conversation = Conversation.objects.lock_unchanged(pending.conversation)
-    if conversation is None or not is_awaited(conversation) or _is_in_the_making(conversation):
+    if conversation is None or not is_awaited(conversation):
+        return
+    titles = Generation.objects.filter(owner=conversation.owner, follow_up_task=AFTER_TITLE_TASK)
+    if titles.filter(**{f"details__{DETAILS_KEY}": conversation.cache_tag}).exists():
         return
     generations.create(
         owner=conversation.owner,
@@ -118,11 +121,6 @@ def begin(pending: PendingTitle) -> None:
         # The answer was admitted; work that follows from it is not refused for a full queue.
         capped=False,
     )
-
-
-def _is_in_the_making(conversation: Conversation) -> bool:
-    rows = Generation.objects.filter(owner=conversation.owner, follow_up_task=AFTER_TITLE_TASK)
-    return rows.filter(**{f"details__{DETAILS_KEY}": conversation.cache_tag}).exists()
 
 
 def after_title(generation_id: uuid.UUID) -> None:

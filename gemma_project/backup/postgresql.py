@@ -16,7 +16,10 @@ def dump_tables(folder: Path) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         for table in connection.introspection.table_names(cursor):
-            _copy_out(cursor, table, folder / f"{table}.copy")
+            query = f"COPY {_quoted(table)} TO STDOUT (FORMAT binary)"
+            with (folder / f"{table}.copy").open("wb") as file, _driver(cursor).copy(query) as rows:
+                for chunk in rows:
+                    file.write(chunk)
 
 
 def load_tables(folder: Path) -> None:
@@ -39,12 +42,6 @@ def load_tables(folder: Path) -> None:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         for table in tables:
             cursor.execute(f"ALTER TABLE {_quoted(table)} ENABLE TRIGGER USER")
-
-
-def _copy_out(cursor: CursorWrapper, table: str, path: Path) -> None:
-    with path.open("wb") as file, _driver(cursor).copy(f"COPY {_quoted(table)} TO STDOUT (FORMAT binary)") as rows:
-        for chunk in rows:
-            file.write(chunk)
 
 
 def _copy_in(cursor: CursorWrapper, table: str, path: Path) -> None:

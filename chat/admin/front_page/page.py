@@ -17,7 +17,7 @@ def front_page_context(request: HttpRequest) -> dict[str, object]:
     """Return charts and lists of the chosen period; nothing for an operator who may not see conversations."""
     if not request.user.has_perm("chat.view_conversation"):
         return {}
-    period = _chosen(request.GET.get("period", ""))
+    period = next((one for one in Period if one.value == request.GET.get("period")), Period.DAY)
     sums = sums_of(period)
     return {
         "periods": [(one.value, one.division.title, one is period) for one in Period],
@@ -28,13 +28,6 @@ def front_page_context(request: HttpRequest) -> dict[str, object]:
         "charts": charts(sums),
         "rankings": [ranking for ranking in _rankings(request.user, sums) if ranking[3]],
     }
-
-
-def _chosen(name: str) -> Period:
-    try:
-        return Period(name)
-    except ValueError:
-        return Period.DAY
 
 
 def _rankings(user: AbstractBaseUser | AnonymousUser, sums: PeriodSums) -> list[Ranking]:

@@ -58,12 +58,9 @@ def relevance(
         mask[matched[enough & words.in_text[matched]]] = True
     for hinted_rows in hinted:
         evidence[hinted_rows] += GAIN_HINTED
-    floor = min_similarity + _rise(len(rows))
+    # The more passages there are, the more of them look alike to any question; measured from a store of 60 on.
+    n_compared = min(max(len(rows), FEWEST), MOST)
+    floor = min_similarity + RISE * float(np.log10(n_compared / RISE_FROM))
     if has_subject or min_similarity < 0:
         mask |= is_compared & (evidence >= floor)
     return Relevance(mask, evidence, floor)
-
-
-def _rise(n_rows: int) -> float:
-    """Return how much more evidence one of ``n_rows`` passages needs than one of a store of 60."""
-    return RISE * float(np.log10(min(max(n_rows, FEWEST), MOST) / RISE_FROM))

@@ -102,7 +102,8 @@ def _add_slice(sums: dict[Place, Figures], start: datetime, end: datetime) -> No
 
 def _add_at(sums: dict[Place, Figures], moment: datetime, kind: str, figures: Figures) -> None:
     if figures:
-        for span, start in ((Span.HOUR, _hour_of(moment)), (Span.DAY, _day_of(moment))):
+        day = local(moment).replace(hour=0, minute=0, second=0, microsecond=0)
+        for span, start in ((Span.HOUR, _hour_of(moment)), (Span.DAY, day)):
             add(sums.setdefault((span, start, kind), {}), figures)
 
 
@@ -127,7 +128,3 @@ def _store(sums: dict[Place, Figures]) -> None:
 
 def _hour_of(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-
-
-def _day_of(moment: datetime) -> datetime:
-    return local(moment).replace(hour=0, minute=0, second=0, microsecond=0)

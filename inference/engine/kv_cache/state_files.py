@@ -45,7 +45,10 @@ def write_state(path: Path, head: StateHeader, state: bytes) -> int:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             for part in (FRONT.pack(MAGIC, len(packed)), packed, state):
-                _write_all(file.fileno(), part)
+                # One call writes at most 2 GB, and less when the folder is full.
+                rest = memoryview(part)
+                while rest:
+                    rest = rest[os.write(file.fileno(), rest) :]
     except OSError:
         path.unlink(missing_ok=True)
         raise
@@ -102,10 +105,3 @@ def _read(file: BinaryIO, fingerprint: str, *, maps: bool) -> tuple[StateHeader,
     if head.fingerprint != fingerprint:
         raise ValueError("the state belongs to another model or other settings")
     return head, state
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    """Write in as many calls as needed: one writes at most 2 GB, and less when the folder is full."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
