@@ -171,6 +171,8 @@ PERSON = {
     "additionalProperties": False,
 }
 
+PEOPLE = {"type": "array", "items": PERSON, "minItems": 3, "maxItems": 4}
+
 
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 @pytest.mark.parametrize("schema", [PERSON, {"const": {"a_name": "with a text"}}, {"type": "array", "items": PERSON}])
@@ -322,7 +324,7 @@ def test_the_real_model_says_the_same_with_guesses(real_config: EngineConfig) ->
 
 
 @pytest.mark.real_model
-@pytest.mark.parametrize("schema", [PERSON, {"type": "array", "items": PERSON, "minItems": 3, "maxItems": 4}])
+@pytest.mark.parametrize("schema", [PERSON, pytest.param(PEOPLE, marks=pytest.mark.slow)])
 def test_the_real_model_says_the_same_with_forced_text(real_config: EngineConfig, schema: dict[str, Any]) -> None:
     """Up to rounding: at the first difference both tokens are nearly the best of those that the grammar allows."""
     config = msgspec.structs.replace(real_config, context_size=1024, parallel=2, draft_max=7)

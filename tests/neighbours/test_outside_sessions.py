@@ -341,7 +341,8 @@ def test_a_worker_killed_while_it_holds(
         assert second.stdout is not None
         until(lambda: coordinator.session not in (dead_session, "") and coordinator.state == "gemma", 60.0)
         assert coordinator.n_calls("release") >= 1
-        assert not manager.is_on_card
+        # Their coordinator grants at the acknowledgement, which comes before the memory is free.
+        manager.wait_until(on_card=False)
     finally:
         second.kill()
         second.wait()

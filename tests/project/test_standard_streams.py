@@ -54,7 +54,7 @@ def test_closed_output(command: str, data_dir: Path) -> None:
     assert shell(command, ">&-", data_dir) == (1, "error: standard output is closed\n")
 
 
-@pytest.mark.parametrize("command", COMMANDS[2:])
+@pytest.mark.parametrize("command", COMMANDS[3:])
 def test_a_reader_that_leaves(command: str, data_dir: Path) -> None:
     assert shell(command, "| true", data_dir) == (1, "")
 
