@@ -341,8 +341,9 @@ def test_a_worker_killed_while_it_holds(
         assert second.stdout is not None
         until(lambda: coordinator.session not in (dead_session, "") and coordinator.state == "gemma", 60.0)
         assert coordinator.n_calls("release") >= 1
-        # Their coordinator grants at the acknowledgement, which comes before the memory is free.
+        # Their coordinator takes a late report of an earlier pause for that of this one.
         manager.wait_until(on_card=False)
+        assert (coordinator.state, coordinator.session != dead_session) == ("gemma", True)
     finally:
         second.kill()
         second.wait()
