@@ -205,6 +205,7 @@ class TestStreams:
         assert err == "cannot write the answer: No space left on device\n"
         wait_until(lambda: driver.statuses() == ["interrupted"], timeout_secs=10, what="the answer was stopped")
 
+    @pytest.mark.slow
     def test_a_byte_order_mark_is_no_part_of_the_system_prompt(self, driver: Driver, tmp_path: Path) -> None:
         counts = []
         for mark in ("", "\ufeff"):

@@ -226,6 +226,7 @@ class TestCutRuns:
         assert driver.lines_done() == list(range(1, 13))
         assert driver.statuses().count("complete") == 12
 
+    @pytest.mark.slow
     def test_a_second_ctrl_c_leaves_at_once(self, driver: Driver) -> None:
         driver.write(*[say("a long answer that does not end soon", delay_ms=200) for _ in range(2)])
         process = driver.start_batch()
@@ -241,6 +242,7 @@ class TestCutRuns:
         finally:
             worker.resume()
 
+    @pytest.mark.slow
     def test_restart_stops_what_the_former_run_left(self, driver: Driver) -> None:
         driver.write(*[say("a very long answer of the former run", delay_ms=300) for _ in range(3)])
         process = driver.start_batch()

@@ -116,7 +116,7 @@ def test_the_lowest_in_rank_gives_way_and_goes_on(
 
 
 @pytest.mark.real_model
-@pytest.mark.parametrize("cache_prompt", [True, False])
+@pytest.mark.parametrize("cache_prompt", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_same_on_the_real_model(
     small_real: tuple[LlamaBackend, EngineConfig], tmp_path: Path, cache_prompt: bool
 ) -> None:

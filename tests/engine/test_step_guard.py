@@ -206,7 +206,7 @@ def greedy_tokens(harness: Harness, prompt: list[int], name: str) -> list[int]:
     return harness.tokens(name)
 
 
-@pytest.mark.parametrize("n_steps_before", [0, 2])
+@pytest.mark.parametrize("n_steps_before", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_step_that_was_ended_early_leaves_a_cache_that_goes_on_exactly(slow: Harness, n_steps_before: int) -> None:
     prompt = long_prompt(slow)
     expected = greedy_tokens(slow, prompt, "expected")

@@ -62,7 +62,7 @@ def test_no_one_but_loopback_is_listened_to(shared: LiveStack) -> None:
     assert listening == {"127.0.0.1"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stop_leaves_nothing_within_ten_seconds(live_stack: MakeStack, number: signal.Signals) -> None:
     stack = live_stack()
     processes = stack.processes()

@@ -42,14 +42,14 @@ def shell(command: str, redirection: str, data_dir: Path, **variables: str) -> t
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS[1:])
 def test_a_full_device(command: str, data_dir: Path) -> None:
     status, printed = shell(command, ">/dev/full", data_dir)
     assert (status, printed.splitlines()[-1]) == (1, "error: standard output: No space left on device")
     assert "Traceback" not in printed
 
 
-@pytest.mark.parametrize("command", COMMANDS[:2])
+@pytest.mark.parametrize("command", COMMANDS[:1])
 def test_closed_output(command: str, data_dir: Path) -> None:
     assert shell(command, ">&-", data_dir) == (1, "error: standard output is closed\n")
 

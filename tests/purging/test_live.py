@@ -168,6 +168,7 @@ def test_a_memory_that_nobody_was_shown(live_stack: Callable[..., LiveStack]) ->
     words.wait_until_gone()
 
 
+@pytest.mark.slow
 @pytest.mark.real_model
 def test_the_same_with_the_real_model(live_stack: Callable[..., LiveStack], model_path: Path) -> None:
     stack = live_stack(backend="llama", GEMMA_GPU="off", GEMMA_CONTEXT_SIZE="4096")

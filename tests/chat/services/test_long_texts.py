@@ -28,7 +28,7 @@ from inference.runtime import abort
 from inference.runtime.threads import N_LONG_THREADS, N_THREADS
 from tests.chat.conversing import ANN, chat, finish, messages, more
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 CONTEXT = 40_000
 N_CHARS = 1_000_000

@@ -57,6 +57,7 @@ def ids(generation: ActiveGeneration) -> list[int]:
     return [token.token for token in generation.tokens]
 
 
+@pytest.mark.slow
 def test_a_hand_over_there_and_back_changes_no_token_and_computes_none_twice(tmp_path: Path) -> None:
     with party(tmp_path) as there:
         prompt = encoded(QUESTION)
