@@ -18,8 +18,7 @@ def dump_tables(folder: Path) -> None:
         for table in connection.introspection.table_names(cursor):
             query = f"COPY {_quoted(table)} TO STDOUT (FORMAT binary)"
             with (folder / f"{table}.copy").open("wb") as file, _driver(cursor).copy(query) as rows:
-                for chunk in rows:
-                    file.write(chunk)
+                file.writelines(rows)
 
 
 def load_tables(folder: Path) -> None:

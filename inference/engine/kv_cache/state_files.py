@@ -43,12 +43,8 @@ def write_state(path: Path, head: StateHeader, state: bytes) -> int:
     packed = msgspec.msgpack.encode(head)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
-            for part in (FRONT.pack(MAGIC, len(packed)), packed, state):
-                # One call writes at most 2 GB, and less when the folder is full.
-                rest = memoryview(part)
-                while rest:
-                    rest = rest[os.write(file.fileno(), rest) :]
+        with os.fdopen(descriptor, "wb") as file:
+            file.writelines((FRONT.pack(MAGIC, len(packed)), packed, state))
     except OSError:
         path.unlink(missing_ok=True)
         raise
