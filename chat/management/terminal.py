@@ -3,7 +3,6 @@
 Knows the lines of the wire format, not their origin.
 """
 
-import io
 import re
 import sys
 from typing import Any, TextIO
@@ -88,15 +87,6 @@ class AnswerPrinter:
             self.info.write(CLEAR_LINE)
             self.info.flush()
             self._has_status = False
-
-
-def replace_unencodable() -> None:
-    """Print replacement characters where the terminal's encoding lacks one. Raises CommandError without stdout."""
-    if sys.stdout is None:
-        raise CommandError("standard output is closed")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
 
 
 def read_stdin() -> str:

@@ -12,7 +12,7 @@ from chat.errors import ChatError
 from chat.management.answer_reader import INTERRUPTED, AnswerReader
 from chat.management.interactive import InteractiveChat
 from chat.management.options import add_request_arguments, caller_of, request_fields, require_service, system_prompt
-from chat.management.terminal import read_stdin, replace_unencodable
+from chat.management.terminal import read_stdin
 from chat.models import Conversation
 from chat.schemas.chat_bodies import chat_request
 from chat.schemas.identifiers import existing_id
@@ -40,7 +40,6 @@ class Command(BaseCommand):
         parser.add_argument("--no-store", action="store_false", dest="store", help="store nothing")
 
     def handle(self, *args: object, **options: Any) -> None:  # noqa: ANN401  argparse's values
-        replace_unencodable()
         try:
             caller = caller_of(options)
             if options["prompt"] is None and sys.stdin is not None and sys.stdin.isatty():

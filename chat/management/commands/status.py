@@ -10,7 +10,6 @@ from django.core.management.base import BaseCommand
 
 from chat.management.service_status import ServiceStatus, service_status
 from chat.management.status_text import status_lines
-from chat.management.terminal import replace_unencodable
 
 EVERY_SECS = 1.0
 # The screen of full-screen programs, so that the terminal is afterwards as it was.
@@ -28,7 +27,6 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="show it once, as JSON")
 
     def handle(self, *args: object, once: bool, json: bool, **options: object) -> None:
-        replace_unencodable()
         if json or once or not sys.stdout.isatty():
             status = service_status()
             self.stdout.write(self.as_json(status) if json else self.text(status))
