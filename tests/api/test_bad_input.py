@@ -246,6 +246,7 @@ OTHER_FRAMES: list[tuple[str, str | bytes, str]] = [
         json.dumps({"type": "chat", "request_id": "x" * 100_000} | body_with()),
         "invalid_request",
     ),
+    ("a message that does not fit", json.dumps({"type": "chat", "message": "x" * 100_000}), "context_overflow"),
     ("cancel of nothing", '{"type": "cancel"}', "not_found"),
     ("cancel of a number", '{"type": "cancel", "generation_id": 7}', "not_found"),
     ("resume of nobody's", json.dumps({"type": "resume", "generation_id": NOBODY}), "not_found"),
@@ -273,6 +274,8 @@ async def _send_all_frames(url: str) -> None:
             answer = json.loads(await socket.recv())
             assert (answer["type"], answer["error"]["code"]) == ("error", code), name
             assert len(answer["error"]["message"]) < 300, name
+            if code == "context_overflow" and "message" in json.loads(frame):
+                assert answer["error"]["field"] == "message", name
         good = {"type": "chat", "messages": [{"role": "user", "content": "[[say: fine]]"}], "store": False}
         await socket.send(json.dumps(good))
         text = ""
