@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self, cast
 from django.db import models
 from django.db.models import Exists, OuterRef, Q
 
+from chat.text_index.candidates import candidates
 from inference.models import ENDED
 from inference.text_forms import folded
 
@@ -45,10 +46,26 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         messages = cast("type[Message]", self.model._meta.get_field("messages").related_model).objects
         # Exists ends at a conversation's first hit, where a join would read them all and sort out duplicates.
         in_messages = Exists(messages.filter(texts, conversation=OuterRef("pk")))
-        return self.filter(Q(title_folded__contains=needle) | in_messages)
+        rows = self.filter(Q(title_folded__contains=needle) | in_messages)
+        narrow = candidates(needle)
+        return rows.filter(pk__in=narrow.conversations) if narrow else rows
 
 
 class MessageQuerySet(models.QuerySet["Message"]):
+    def search(self, text: str) -> Self:
+        """Filter by a text in the message, in its error, or in its conversation's title, as that of conversations."""
+        needle = folded(text)
+        rows = self.filter(
+            Q(content_folded__contains=needle)
+            | Q(generation__text_folded__contains=needle)
+            | Q(generation__error_message__icontains=needle)
+            | Q(conversation__title_folded__contains=needle)
+        )
+        narrow = candidates(needle)
+        if narrow is None:
+            return rows
+        return rows.filter(Q(pk__in=narrow.messages) | Q(conversation__in=narrow.titled))
+
     def in_order(self) -> Self:
         """Order by position, with the related rows that prompts and pages need."""
         return self.select_related("generation", "retrieval").defer("generation__logprobs").order_by("position")

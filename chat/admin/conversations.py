@@ -24,13 +24,13 @@ from chat.admin.changelists import (
 )
 from chat.admin.conversation_view import bubbles, summaries_context, transcript_page
 from chat.admin.filters import DeviceFilter, OwnerFilter, SourcesFilter, StatusFilter
+from chat.admin.folded_search import search_parts
 from chat.admin.formatting import duration_text
 from chat.admin.read_only import ReadOnlyAdmin
 from chat.errors import ChatError
 from chat.local_time import moment_text
 from chat.models import Conversation, Message
 from chat.services import operations
-from inference.text_forms import folded
 
 
 @admin.register(Conversation)
@@ -45,12 +45,7 @@ class ConversationAdmin(ReadOnlyAdmin):
         "mean_times",
     )
     list_filter = (OwnerFilter, "updated_at", StatusFilter, DeviceFilter, SourcesFilter)
-    search_fields = (
-        # Folded columns: case, width and composition of letters do not matter, on both databases.
-        "title_folded__contains",
-        "messages__content_folded__contains",
-        "messages__generation__text_folded__contains",
-    )
+    search_fields = ("title",)  # shows the field; see get_search_results
     search_help_text = "Words of a title, message, answer or user name, or the id of a conversation or answer."
     readonly_fields = ("owner_label", "id", "created_at", "updated_at", "totals", "system_prompt", "strategy", "recall")
     fieldsets = (
@@ -82,11 +77,13 @@ class ConversationAdmin(ReadOnlyAdmin):
         if exact_id:
             inside = Message.objects.filter(Q(pk=exact_id) | Q(generation=exact_id), conversation=OuterRef("pk"))
             return queryset.filter(Q(pk=exact_id) | Exists(inside)), False
-        matches, may_have_duplicates = super().get_search_results(request, queryset, folded(search_term))
+        matches: Any = queryset
+        for part in search_parts(search_term):
+            matches = matches.search(part)
         # Owners are stored as keys, which no operator knows.
         if owners := owners_named(search_term) if search_term.strip() else []:
             matches |= queryset.filter(owner__in=owners)
-        return matches, may_have_duplicates
+        return matches, False
 
     def page_context(self, request: HttpRequest, obj: Conversation) -> dict[str, object]:
         page = transcript_page(obj, request.GET.get("page"))

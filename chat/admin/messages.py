@@ -10,7 +10,7 @@ from chat.admin.actions import cancel_answers
 from chat.admin.changelists import conversation_link
 from chat.admin.conversation_view import bubble, with_bubble_columns
 from chat.admin.filters import DeviceFilter, FinishReasonFilter, SourcesFilter, StatusFilter
-from chat.admin.folded_search import FoldedSearch
+from chat.admin.folded_search import search_parts
 from chat.admin.formatting import device_text, duration_text, parameters_text, shortened, total_ms
 from chat.admin.read_only import ReadOnlyAdmin
 from chat.local_time import moment_text
@@ -18,7 +18,7 @@ from chat.models import Message
 
 
 @admin.register(Message)
-class MessageAdmin(FoldedSearch, ReadOnlyAdmin):
+class MessageAdmin(ReadOnlyAdmin):
     list_display = (
         "moment",
         "role",
@@ -30,12 +30,8 @@ class MessageAdmin(FoldedSearch, ReadOnlyAdmin):
         "device",
     )
     list_filter = ("role", "created_at", StatusFilter, FinishReasonFilter, DeviceFilter, SourcesFilter)
-    search_fields = (
-        "content_folded__contains",
-        "generation__text_folded__contains",
-        "generation__error_message",
-        "conversation__title_folded__contains",
-    )
+    search_fields = ("content",)  # shows the field; see get_search_results
+    search_help_text = "Words of a message, an error or a conversation's title."
     ordering = ("-created_at",)
     fields = ("in_conversation", "parameters")
     actions = ("cancel_answers",)
@@ -43,6 +39,14 @@ class MessageAdmin(FoldedSearch, ReadOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         # Without the columns that no page shows, such as the tokens.
         return with_bubble_columns(super().get_queryset(request).select_related("conversation"))
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        matches: Any = queryset
+        for part in search_parts(search_term):
+            matches = matches.search(part)
+        return matches, False
 
     def page_context(self, request: HttpRequest, obj: Message) -> dict[str, object]:
         return {"bubble": bubble(obj)}

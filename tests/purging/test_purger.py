@@ -13,6 +13,7 @@ import redis
 from django.db import connection
 from django.utils import timezone
 
+from chat.models import Conversation
 from inference.dispatch.cache_purge import PurgeOrder
 from inference.dispatch.state_folder import StateFolder
 from inference.engine.kv_cache.disk_store import DiskStore
@@ -225,6 +226,24 @@ class TestCompaction:
         PurgeRequest.objects.all().delete()
         assert compaction.compact_database()
         assert not any(b"Quetzalcoatlus" in contents(each) for each in everything if each.exists())
+
+    def test_the_text_index_has_no_entry_of_what_was_deleted(self) -> None:
+        if connection.vendor != "sqlite":
+            pytest.skip("files of PostgreSQL are its own")
+        path = Path(connection.settings_dict["NAME"])
+        conversations = [
+            Conversation.objects.create(owner="local", title=f"\u07d8\u07e3\u07dd {number}") for number in range(40)
+        ]
+        everything = [path, path.with_name(f"{path.name}-wal")]
+        trigram = b"0" + "\u07d8\u07e3\u07dd".encode()  # as FTS5 begins a term
+        try:
+            assert any(trigram in contents(each) for each in everything)
+            for conversation in conversations:
+                conversation.delete()
+            assert compaction.compact_database()
+            assert not any(trigram in contents(each) for each in everything if each.exists())
+        finally:
+            connection.close()
 
     def test_a_large_database_is_not_copied_but_overwritten(self, monkeypatch: pytest.MonkeyPatch) -> None:
         if connection.vendor != "sqlite":

@@ -23,6 +23,7 @@ from chat.recall import vectors as message_vectors
 from chat.services.accounts import retention
 from chat.services.rollups import advancing
 from chat.streaming import events
+from chat.text_index import filling
 from gemma_project.asgi import application
 from gemma_project.startup import NotReady, check_callers, migrate, prepare_model, wait_for_migrations
 from gemma_project.supervisor.errors import AddressInUse
@@ -77,6 +78,7 @@ class Command(BaseCommand):
         RepeatingThread("deadlines", REAP_SECS, RowReaper().run_once).begin()
         RepeatingThread("retention", retention.INTERVAL_SECS, retention.delete_all_outdated).begin()
         RepeatingThread("rollups", advancing.INTERVAL_SECS, advancing.advance_all).begin()
+        RepeatingThread("text index", filling.INTERVAL_SECS, filling.fill_all).begin()
         threading.Thread(target=warm_up, name="warm up", daemon=True).start()
         backfill.start()  # its work, and that of the next line, may be cut off at any time
         message_vectors.start()
