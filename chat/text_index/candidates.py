@@ -59,7 +59,7 @@ COMPLETE = {
 
 
 @dataclass(frozen=True)
-class Candidates:
+class TextCandidates:
     """``conversations``: ids of those with the text in a title, a message or an answer. ``messages``: ids of those
     that have it themselves, or an error with it; ``titled``: ids of the conversations that have it in their title."""
 
@@ -68,7 +68,7 @@ class Candidates:
     titled: RawSQL
 
 
-def candidates(needle: str) -> Candidates | None:
+def candidates(needle: str) -> TextCandidates | None:
     """Return subqueries for a folded text; None where the texts themselves are to be read."""
     if len(needle) < GRAM_CHARS or not _is_complete():
         return None
@@ -80,7 +80,7 @@ def candidates(needle: str) -> Candidates | None:
         [n_rows] = cursor.fetchone()
     if n_rows > MOST_CANDIDATES[vendor]:
         return None
-    return Candidates(*(_subquery(vendor, kind, parameter) for kind in (CONVERSATIONS, MESSAGES, TITLED)))
+    return TextCandidates(*(_subquery(vendor, kind, parameter) for kind in (CONVERSATIONS, MESSAGES, TITLED)))
 
 
 def _subquery(vendor: str, kind: str, parameter: str) -> RawSQL:
