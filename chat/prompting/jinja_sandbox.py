@@ -1,16 +1,12 @@
 """Render a model file's Jinja template in a child process with limits on time, memory and size.
 
-A template is untrusted code: Jinja's sandbox protects objects of the process, but does not end endless loops. One child
-serves a process for as long as that runs; a job beyond its limits ends the child, and the next job starts another. The
-child runs this file as its program without Django; imported, it is the parent's side of the pipe.
+A template is untrusted code: Jinja's sandbox protects objects of the process, but does not end endless loops. The child
+runs ``main`` of this module without Django; the rest is the parent's side of the pipe.
 """
 
-import atexit
 import json
 import resource
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +18,10 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from inference.runtime.bounded_child import BoundedChild, ChildEnded
+
 MAX_TEMPLATE_CHARS = 128 * 1024
 MAX_RENDERED_CHARS = 256 * 1024
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
 CPU_SECS = 2
 WALL_SECS = 20.0  # a loaded machine may give the child little of its CPU seconds
 MEMORY_BYTES = 1024 * 1024 * 1024
@@ -60,70 +57,21 @@ def render(
         raise TemplateUnusable(f"the chat template has more than {MAX_TEMPLATE_CHARS} characters")
     variables = {**(options or {}), "bos_token": bos, "eos_token": eos}
     job = {"template": template, "variables": variables, "conversations": list(conversations)}
-    answer = _child.answer(json.dumps(job).encode("ascii") + b"\n")
+    answer = _answer(json.dumps(job).encode("ascii"))
     return [TemplateRendering(**rendering) for rendering in json.loads(answer)]
 
 
-class _Child:
-    """The child process, started at the first job. Jobs of several threads take turns."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def answer(self, job: bytes) -> bytes:
-        """Send a line and return the line that answers it. Raises TemplateUnusable; the child is then gone."""
-        with self._lock:
-            process = self._process
-            if process is None or process.poll() is not None:
-                process = self._process = _start()
-            try:
-                return _exchange(process, job)
-            except TemplateUnusable:
-                self._process = None
-                raise
-
-    def close(self) -> None:
-        """End the child, which ends by itself when this process is killed."""
-        with self._lock:
-            process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.communicate()
-
-
-def _start() -> "subprocess.Popen[bytes]":
-    pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-I", __file__], stdin=pipe, stdout=pipe, stderr=pipe)
-
-
-def _exchange(process: "subprocess.Popen[bytes]", job: bytes) -> bytes:
-    if process.stdin is None or process.stdout is None:
-        raise RuntimeError("the child was started without pipes")
-    watchdog = threading.Timer(WALL_SECS, process.kill)
-    began = time.monotonic()
-    watchdog.start()
+def _answer(job: bytes) -> bytes:
     try:
-        # The child reads a whole line before it writes: neither side can wait for the other.
-        process.stdin.write(job)
-        process.stdin.flush()
-        answer = process.stdout.readline(MAX_ANSWER_BYTES)
-    except BrokenPipeError:
-        answer = b""
-    finally:
-        watchdog.cancel()
-    if answer.endswith(b"\n"):
-        return answer
-    process.kill()
-    _, errors = process.communicate()
-    if time.monotonic() - began >= WALL_SECS:
-        raise TemplateUnusable(f"the chat template took longer than {WALL_SECS:.0f} s to render")
-    last_line = errors.decode(errors="replace").strip().rpartition("\n")[2]
-    raise TemplateUnusable(f"rendering the chat template ended with {process.returncode}: {last_line[:300]}")
+        return _child.answer(job, wall_secs=WALL_SECS)
+    except ChildEnded as ended:
+        if ended.took_too_long:
+            raise TemplateUnusable(f"the chat template took longer than {WALL_SECS:.0f} s to render") from ended
+        reason = f"{ended.returncode}: {ended.last_line[:300]}"
+        raise TemplateUnusable(f"rendering the chat template ended with {reason}") from ended
 
 
-_child = _Child()
-atexit.register(_child.close)
+_child = BoundedChild(__name__)
 
 
 # ---- the child ----
@@ -170,7 +118,8 @@ def _compiled(environment: ImmutableSandboxedEnvironment, source: str) -> Templa
     return environment.from_string(source)
 
 
-def _main() -> None:
+def main() -> None:
+    """Render templates as the child process."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
     def raise_exception(message: str) -> NoReturn:
@@ -193,7 +142,3 @@ def _main() -> None:
         renderings = [_render_one(template, texts, job["variables"]) for texts in job["conversations"]]
         sys.stdout.write(json.dumps(renderings) + "\n")
         sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    _main()

@@ -14,9 +14,9 @@ from chat.schemas.decoding import FieldError, invalid_field
 from chat.schemas.metadata import UNSTORABLE, is_storable
 from chat.schemas.scalars import NonEmptyText, Text
 from inference.engine.grammar import sources
-from inference.engine.grammar.checking import grammar_problem, schema_problem
 from inference.engine.grammar.limits import MAX_DEPTH, MAX_SOURCE_BYTES
 from inference.engine.grammar.schema_parts import JsonSchema, Path
+from inference.runtime.grammar_check import grammar_problem, schema_problem
 
 Schema = Annotated[dict[str, Any] | bool, Meta(description="A JSON Schema (draft 2020-12).")]
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable, Sequence
 
 from chat.errors import InvalidRequest, quoted
@@ -11,12 +12,13 @@ from chat.schemas.output_format import check_schema
 from chat.tool_calling.call_grammar import calls_grammar
 from chat.tool_calling.tools import Tool, ToolUse
 from inference.engine.grammar import sources
-from inference.engine.grammar.checking import grammar_problem
 from inference.engine.grammar.limits import MAX_DEPTH, MAX_SOURCE_BYTES
 from inference.engine.grammar.schema_parts import JsonSchema
+from inference.runtime.grammar_check import grammar_problem
 
 MAX_TOOLS = 128
 MAX_TOOLS_BYTES = 2 * MAX_SOURCE_BYTES
+LOCATING_SECS = 3.0  # to find the tools that are not compiled as they are
 
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 
@@ -56,10 +58,13 @@ def tools_grammar(use: ToolUse, *, schema_path_of: Callable[[int], str], text_sc
         if not is_storable(tool.parameters, MAX_DEPTH):
             raise invalid_field(schema_path_of(index), UNSTORABLE)
     grammar = calls_grammar(use, text_schema=text_schema)
-    if not grammar_problem(grammar):
+    if not (problem := grammar_problem(grammar)):
         return grammar
     lenient = []
+    ends_at = time.monotonic() + LOCATING_SECS
     for index, tool in enumerate(use.tools):
+        if time.monotonic() > ends_at:
+            raise _not_compiled(problem)
         if not grammar_problem(sources.from_json_schema(tool.schema)):
             continue
         if tool.strict or grammar_problem(sources.from_json_schema(tool.schema, lenient=True)):
@@ -67,5 +72,9 @@ def tools_grammar(use: ToolUse, *, schema_path_of: Callable[[int], str], text_sc
         lenient.append(tool)
     grammar = calls_grammar(use, lenient=lenient, text_schema=text_schema)
     if problem := grammar_problem(grammar):
-        raise InvalidRequest(f"tools cannot be compiled: {problem}", code="invalid_schema", field="tools")
+        raise _not_compiled(problem)
     return grammar
+
+
+def _not_compiled(problem: str) -> InvalidRequest:
+    return InvalidRequest(f"tools cannot be compiled: {problem}", code="invalid_schema", field="tools")

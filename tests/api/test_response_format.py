@@ -76,7 +76,9 @@ def test_a_wrong_field_is_named(fields: dict[str, object], path: str) -> None:
         ({"type": "object", "properties": {"a": {"type": "array", "contains": {}}}}, ".properties.a"),
         ({"prefixItems": [{}, {"anyOf": [{"type": "null"}, {"pattern": "("}]}]}, ".prefixItems[1].anyOf[1]"),
         ({"items": {"uniqueItems": True}}, ".items"),
-        ({"patternProperties": {"^a/b~c$": {"not": {}}}}, ".patternProperties.^a/b~c$.not"),
+        ({"patternProperties": {"^a/b~c$": {"not": {}}}}, ".patternProperties.^a/b~c$"),
+        ({"minimum": "a", "patternProperties": {"^x": {"type": "string"}, "é %41": {}}}, ""),
+        ({"patternProperties": {"^ %41é?#$": {"type": "nothing"}}}, ".patternProperties.^ %41é?#$"),
         ({"properties": {"a": {"type": "string", "pattern": "(?=x)y"}}}, ".properties.a"),
         ({"properties": {"a": {"type": "string", "pattern": "(a)\\1"}}}, ".properties.a"),
         (

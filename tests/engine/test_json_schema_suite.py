@@ -11,10 +11,10 @@ from typing import Any
 
 from llguidance import LLMatcher
 
-from inference.engine.grammar.checking import byte_tokenizer, schema_problem
 from inference.engine.grammar.limits import PARSER_LIMITS
 from inference.engine.grammar.schema_parts import part_at
 from inference.engine.grammar.sources import from_json_schema
+from inference.runtime.grammar_check import byte_tokenizer, schema_problem
 
 CASES: list[dict[str, Any]] = json.loads(
     (Path(__file__).parent / "json_schema_suite" / "draft2020_12.json").read_text()

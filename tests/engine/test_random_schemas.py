@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from inference.engine.backends.llama_backend import LlamaBackend
 from inference.engine.config import EngineConfig
-from inference.engine.grammar.checking import schema_problem
 from inference.engine.grammar.sources import from_json_schema
+from inference.runtime.grammar_check import schema_problem
 from tests.engine.conftest import REAL_SLOTS
 from tests.engine.harness import Harness, fake_config
 from tests.engine.random_model import RandomBackend

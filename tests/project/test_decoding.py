@@ -13,12 +13,14 @@ PACKAGES = ("chat", "inference", "gemma_project", "compat")
 EXEMPT = {
     "chat/batch/inputs.py:_row": "the caller records it as the error of the line",
     "chat/prompting/jinja_sandbox.py:render": "the answer of the child, whose form no template decides",
-    "chat/prompting/jinja_sandbox.py:_main": "the job of the parent",
+    "chat/prompting/jinja_sandbox.py:main": "the job of the parent",
     "inference/engine/protocol/frames.py:decode_start": "frames between a worker and its own runner",
     "inference/engine/protocol/frames.py:decode_to_runner": "frames between a worker and its own runner",
     "inference/engine/protocol/frames.py:decode_from_runner": "frames between a worker and its own runner",
     "inference/engine/sampling/logprobs.py:unpack_logprobs": "a column that only the worker writes",
     "inference/engine/text/detokenizer.py:push": "a decoder of UTF-8",
+    "inference/runtime/grammar_check.py:_checked": "the answer of the child, a text",
+    "inference/runtime/grammar_check.py:main": "the job of the parent, a text",
     "inference/token_stream/redis_log.py:decode": "entries that only the worker writes, one level deep",
     "inference/worker/gpu_commands.py:execute": "the thread that listens logs every error and goes on",
 }

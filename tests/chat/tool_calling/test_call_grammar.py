@@ -8,7 +8,7 @@ from llguidance import LLMatcher
 from chat.tool_calling.call_grammar import MAX_CALLS, calls_grammar
 from chat.tool_calling.call_text import call_text
 from chat.tool_calling.tools import Tool, ToolMode, ToolUse
-from inference.engine.grammar.checking import byte_tokenizer, grammar_problem
+from inference.runtime.grammar_check import byte_tokenizer, grammar_problem
 
 WEATHER = Tool(
     name="weather",

@@ -1,18 +1,34 @@
 """Check of grammars without a model: what is wrong with one, and in which part of a JSON Schema.
 
-Compiles for a vocabulary of single bytes, which needs neither a model file nor memory. Never raises.
+Compiles for a vocabulary of single bytes, which needs neither a model file nor memory. The compiler recurses along
+references, where a stack that overflows ends the process, and its own bounds leave out some of its work: all but short
+grammars are compiled in a child process first. Never raises.
 """
 
+import json
 import re
+import resource
+import signal
+import sys
 import time
 from functools import lru_cache
 from typing import Any
+from urllib.parse import quote
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from inference.engine.grammar.limits import PARSER_LIMITS
 from inference.engine.grammar.schema_parts import JsonSchema, Path, part_at, parts_of
 from inference.engine.grammar.sources import from_json_schema
+from inference.runtime.bounded_child import BoundedChild, ChildEnded
+
+# Of so few bytes the worst that was tried takes 0.15 s and a tenth of a thread's stack.
+SHORT_BYTES = 1024
+CPU_SECS = 1.0
+WALL_SECS = 20.0  # a loaded machine may give the child little of its CPU seconds
+MEMORY_BYTES = 1024 * 1024 * 1024
+# Less than any thread of a runner has, which compiles the grammar again.
+STACK_BYTES = 1536 * 1024
 
 MAX_MESSAGE_CHARS = 200
 LOCATING_SECS = 0.3  # to find the wrong part; the smallest one found until then is named
@@ -38,9 +54,41 @@ def byte_tokenizer() -> LLTokenizer:
     return LLTokenizer(TokenizerWrapper(_ByteVocabulary()), n_vocab=257, eos_token=256, slices=[])
 
 
-@lru_cache(maxsize=REMEMBERED_CHECKS)
 def grammar_problem(grammar: str) -> str:
     """Return in one line why no text can be generated with ``grammar``; empty if one can."""
+    try:
+        return _checked(grammar)
+    except _CheckUnfinished:
+        return "the check was not finished in time"
+
+
+class _CheckUnfinished(Exception):
+    """The machine was too busy to check a grammar, which says nothing about it."""
+
+
+@lru_cache(maxsize=REMEMBERED_CHECKS)
+def _checked(grammar: str) -> str:
+    if len(grammar) <= SHORT_BYTES:
+        return compile_problem(grammar)
+    try:
+        answer = _child.answer(json.dumps(grammar).encode("ascii"), wall_secs=WALL_SECS)
+    except ChildEnded as ended:
+        if ended.took_too_long:
+            raise _CheckUnfinished from ended
+        return _reason_of(ended)
+    return str(json.loads(answer))
+
+
+def _reason_of(ended: ChildEnded) -> str:
+    if ended.returncode == -signal.SIGPROF:
+        return "it takes too long to compile"
+    if ended.returncode in (-signal.SIGSEGV, -signal.SIGBUS):
+        return "its references or terminals are nested too deeply"
+    return "it needs too much memory to compile"
+
+
+def compile_problem(grammar: str) -> str:
+    """Do the work of ``grammar_problem`` in this process."""
     matcher = LLMatcher(byte_tokenizer(), grammar, log_level=0, limits=PARSER_LIMITS)
     if not matcher.is_error():
         matcher.compute_bitmask()  # finds grammars without any text
@@ -66,7 +114,7 @@ def schema_problem(schema: JsonSchema) -> tuple[Path, str] | None:
     while (steps := next(parts, None)) is not None and time.monotonic() < ends_at:
         part = (*path, *steps)
         # The part as a schema of its own, which references into the whole still reach.
-        pointer = "/".join(str(step).replace("~", "~0").replace("/", "~1") for step in part)
+        pointer = "/".join(quote(str(step).replace("~", "~0").replace("/", "~1"), safe="~") for step in part)
         part_schema = {"$ref": f"#/$defs/root/{pointer}", "$defs": definitions}
         part_message = grammar_problem(from_json_schema(part_schema))
         if part_message:
@@ -86,3 +134,22 @@ def _moved(value: Any) -> Any:  # noqa: ANN401  a JSON value
     if reference == "#" or (isinstance(reference, str) and reference.startswith("#/")):
         moved["$ref"] = f"#/$defs/root{reference[1:]}"
     return moved
+
+
+_child = BoundedChild(__name__)
+
+
+def main() -> None:
+    """Check grammars as the child process."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_STACK, (STACK_BYTES, STACK_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    byte_tokenizer()
+    # Ends with the parent, whose end of the pipe closes.
+    for line in sys.stdin.buffer:
+        # Its signal ends the process, within native code, too.
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECS)
+        problem = compile_problem(json.loads(line))
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        sys.stdout.write(json.dumps(problem) + "\n")
+        sys.stdout.flush()
