@@ -13,6 +13,7 @@ from django.db.models import F, QuerySet
 
 from chat.admin.formatting import device_text, duration_text, tokens_per_second, total_ms
 from chat.admin.retrieval_view import RetrievalView, retrieval_view
+from chat.admin.service.running import text_so_far
 from chat.admin.waterfall import Stage, waterfall
 from chat.models import Conversation, Message, Role
 from inference.models import Generation
@@ -102,6 +103,9 @@ def bubble(message: Message) -> Bubble:
     if generation is None:
         return basic
     search_ms = basic.retrieval.latency_ms if basic.retrieval else None
+    if not generation.is_ended:
+        so_far = text_so_far(generation)
+        basic = replace(basic, text=so_far.text, thought=so_far.thought)
     return replace(
         basic,
         status=generation.status,

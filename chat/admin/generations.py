@@ -7,15 +7,20 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.views.decorators.http import require_GET, require_POST
 
 from chat.access.owners import owner_labels, owners_named
 from chat.admin.changelists import conversation_link
 from chat.admin.formatting import device_text, duration_text, parameters_text, tokens_per_second, total_ms
 from chat.admin.read_only import ReadOnlyAdmin
+from chat.admin.service.engine import engine_page
+from chat.admin.service.running import running_page
 from chat.admin.waterfall import waterfall
 from chat.local_time import moment_text
 from chat.models import Message
@@ -75,6 +80,33 @@ class GenerationAdmin(ReadOnlyAdmin):
     actions = ("cancel",)
     fieldsets = [(title, {"fields": names}) for title, names in GROUPS.items()]
     readonly_fields = tuple(name for names in GROUPS.values() for name in names)
+
+    def get_urls(self) -> list[URLPattern]:
+        guarded = self.admin_site.admin_view
+        return [
+            path("running/", guarded(require_GET(self.running)), name="inference_generation_running"),
+            path("engine/", guarded(require_GET(self.engine)), name="inference_engine"),
+            path("<uuid:pk>/cancel/", guarded(require_POST(self.cancel_one)), name="inference_generation_cancel"),
+            *super().get_urls(),
+        ]
+
+    def running(self, request: HttpRequest) -> HttpResponse:
+        """Show what waits and runs, with its text so far."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        context = {**self.admin_site.each_context(request), "may_cancel": self.has_cancel_permission(request)}
+        return running_page(request, context)
+
+    def engine(self, request: HttpRequest) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return engine_page(request, self.admin_site.each_context(request))
+
+    def cancel_one(self, request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
+        if not self.has_cancel_permission(request):
+            raise PermissionDenied
+        self.cancel(request, Generation.objects.filter(pk=pk))
+        return HttpResponseRedirect(reverse("admin:inference_generation_running"))
 
     def get_changelist(self, request: HttpRequest, **kwargs: object) -> type[ChangeList]:
         return GenerationChangeList

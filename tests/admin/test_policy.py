@@ -17,6 +17,8 @@ LISTS = (
     "/admin/chat/retrieval/",
     "/admin/chat/apikey/",
     "/admin/inference/generation/",
+    "/admin/inference/generation/running/",
+    "/admin/inference/generation/engine/",
     "/admin/inference/handover/",
     "/admin/inference/dailyusage/",
     "/admin/memory/transcript/",

@@ -24,6 +24,8 @@ LISTS = (
     "/admin/chat/message/",
     "/admin/chat/retrieval/",
     "/admin/inference/generation/",
+    "/admin/inference/generation/running/",
+    "/admin/inference/generation/engine/",
     "/admin/inference/handover/",
     "/admin/inference/dailyusage/",
     "/admin/memory/transcript/",

@@ -22,6 +22,7 @@ def front_page_context(request: HttpRequest) -> dict[str, object]:
     return {
         "periods": [(one.value, one.division.title, one is period) for one in Period],
         "summed_until": RollupProgress.objects.values_list("until", flat=True).first(),
+        "may_see_generations": request.user.has_perm("inference.view_generation"),
         "n_running": Generation.objects.running().count(),
         "n_waiting": Generation.objects.waiting().count(),
         "tiles": tiles(sums),
