@@ -1,8 +1,8 @@
 """Claims whose worker has died or fallen silent: back to the queue, or failed after too many attempts.
 
 A worker's liveness is judged by a counter that stands still on this process's own monotonic clock, so that no two
-clocks are compared. Only time in which this process could read the rows counts: while the database is unavailable
-no heartbeat is written either.
+clocks are compared. Only time in which this process could read and write the rows counts: while the database is away
+or locked no heartbeat is written either.
 """
 
 import logging
@@ -13,6 +13,7 @@ from functools import partial
 from uuid import UUID
 
 from django.conf import settings
+from django.db.models import F
 
 from inference.models import Generation
 from inference.monitoring.liveness import is_dead, remove_free_locks
@@ -53,6 +54,8 @@ class SilentClaims:
         self._heartbeats: dict[UUID, ObservedHeartbeat] = {}
 
     def run_once(self) -> None:
+        if any(observed.silent_secs >= settings.CLAIM_TTL_SECS / 2 for observed in self._heartbeats.values()):
+            self._check_writable()
         columns = ("pk", "claim_epoch", "heartbeat", "attempt", "worker")
         rows = list(Generation.objects.running().values_list(*columns))
         claims = [row for row in rows if not self._holds(row[0], row[1])]
@@ -71,6 +74,17 @@ class SilentClaims:
                 self._take_over(generation_id, observed, attempt, worker)
         self._heartbeats = heartbeats
         remove_free_locks(keep={worker for *_, worker in rows})
+
+    def _check_writable(self) -> None:
+        """Forget all silence unless this process can write at once: a locked database can be read, but not be written.
+
+        Raises DatabaseError.
+        """
+        observed, self._heartbeats = self._heartbeats, {}
+        began = self._clock()
+        Generation.objects.filter(pk=next(iter(observed))).update(heartbeat=F("heartbeat"))
+        if self._clock() - began < settings.CLAIM_TTL_SECS / 2:
+            self._heartbeats = observed
 
     def _take_over(self, generation_id: UUID, observed: ObservedHeartbeat, attempt: int, worker: str) -> None:
         epoch, heartbeat = observed.epoch, observed.heartbeat

@@ -17,6 +17,7 @@ from tests.faults.conftest import MakeStack, Seen
 from tests.faults.reading import Client, numbers
 
 PARALLEL, QUEUE_MAX, PER_CALLER = 2, 12, 10
+N_USERS = 8  # a caller may open 256 sockets
 
 
 @pytest.mark.fault(
@@ -129,20 +130,26 @@ async def _crowd(stack: FaultStack, seen: Seen) -> None:
     seen |= {"answered": len(texts), "refused": len(refused)}
 
 
-@pytest.mark.fault("32", "2,000 WebSockets that wait", "all stay open, others are answered, memory stated", quick=False)
+@pytest.mark.fault(
+    "32", "2,000 WebSockets of 8 users that wait", "all stay open, others are answered, memory stated", quick=False
+)
 def test_idle_sockets(stack: FaultStack, seen: Seen) -> None:
+    users = make_users(stack, *(f"user{number}" for number in range(N_USERS)))
     web = stack.process("gemma-web")
-    seen |= asyncio.run(_idle_sockets(stack, web))
+    seen |= asyncio.run(_idle_sockets(stack, web, [user.headers for user in users]))
     assert web.is_running()
 
 
-async def _idle_sockets(stack: FaultStack, web: psutil.Process) -> Seen:
+async def _idle_sockets(stack: FaultStack, web: psutil.Process, callers: list[dict[str, str]]) -> Seen:
     before = web.memory_info().rss
     address = stack.url.replace("http", "ws") + "/ws/chat"
     async with AsyncExitStack() as opened, asyncio.timeout(300):
         sockets = []
-        for _ in range(20):
-            connecting = [opened.enter_async_context(websockets.connect(address, open_timeout=60)) for _ in range(100)]
+        for headers in callers:
+            connecting = [
+                opened.enter_async_context(websockets.connect(address, open_timeout=60, additional_headers=headers))
+                for _ in range(2000 // N_USERS)
+            ]
             sockets += await asyncio.gather(*connecting)
         grown_mb = (web.memory_info().rss - before) / 1e6
         assert text_of(await answer_over(sockets[0], {"type": "chat"} | say("awake", store=False))) == "awake"

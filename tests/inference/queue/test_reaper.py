@@ -2,12 +2,14 @@
 
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 import redis
 from django.conf import settings
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from inference.errors import StoreUnavailable
@@ -107,6 +109,31 @@ def test_time_in_which_the_reaper_could_not_look_does_not_count(reaper: Reaper, 
     row.refresh_from_db()
     assert row.status == Status.RUNNING
     watch(reaper, clock, settings.CLAIM_TTL_SECS)
+    row.refresh_from_db()
+    assert row.status == Status.QUEUED
+
+
+@pytest.mark.parametrize("secs", [None, settings.CLAIM_TTL_SECS], ids=["refused", "late"])
+def test_time_in_which_nobody_could_write_does_not_count(reaper: Reaper, clock: Clock, secs: float | None) -> None:
+    """A locked database lets the reaper read, and the heartbeat not write; then both want to write at once."""
+    row = running()
+    watch(reaper, clock, settings.CLAIM_TTL_SECS / 2)
+
+    def locked(execute: Callable[..., object], sql: str, *rest: object) -> object:
+        if sql.startswith("UPDATE"):
+            if secs is None:
+                raise OperationalError("database is locked")
+            clock.now += secs
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(locked):
+        for _ in range(3):
+            with suppress(OperationalError):
+                watch(reaper, clock, settings.CLAIM_TTL_SECS / 2)
+    watch(reaper, clock, settings.CLAIM_TTL_SECS - 0.2)
+    row.refresh_from_db()
+    assert row.status == Status.RUNNING
+    watch(reaper, clock, 0.4)
     row.refresh_from_db()
     assert row.status == Status.QUEUED
 
