@@ -22,7 +22,7 @@ from chat.rag import listing
 from chat.rag.retrieval import remote
 from chat.rag.vectors import embedding, encodings
 from chat.schemas.service_answers import DependencyAnswer, HealthAnswer, ProbeAnswer
-from chat.streaming.background import in_thread
+from chat.streaming.background import in_check_thread
 from compat.django_http import without_log_line
 from inference.errors import ModelUnavailable
 from inference.gpu.coordinator import api
@@ -134,7 +134,7 @@ async def _timed(check: Callable[[], str]) -> DependencyAnswer:
     began = time.monotonic()
     try:
         async with asyncio.timeout(CHECK_SECS):
-            detail = await in_thread(check)
+            detail = await in_check_thread(check)
     except TimeoutError:
         return _check(False, f"no answer within {CHECK_SECS:g} s", _ms(began))
     except NotServing as error:

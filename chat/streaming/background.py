@@ -5,9 +5,9 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from inference.runtime.threads import in_long_thread, in_thread
+from inference.runtime.threads import in_check_thread, in_long_thread, in_thread
 
-__all__ = ["in_long_thread", "in_thread", "spawn"]
+__all__ = ["in_check_thread", "in_long_thread", "in_thread", "spawn"]
 
 log = logging.getLogger(__name__)
 # The event loop holds tasks by weak references; without this set one could be collected while it runs.

@@ -17,20 +17,29 @@ _threads = ThreadPoolExecutor(max_workers=N_THREADS, thread_name_prefix="gemma-w
 # Long texts keep a core busy for a second, where other work waits for the database: half of the cores stay free.
 N_LONG_THREADS = max(1, min(N_THREADS, os.cpu_count() or 1) // 2)
 _long_threads = ThreadPoolExecutor(max_workers=N_LONG_THREADS, thread_name_prefix="gemma-web-long")
+# For /health: behind other work its checks would exceed their time, and report a healthy service as unhealthy.
+N_CHECK_THREADS = 16
+_check_threads = ThreadPoolExecutor(max_workers=N_CHECK_THREADS, thread_name_prefix="gemma-web-check")
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call ``work`` in a thread of the pool; asgiref's default is one thread for all requests and sockets."""
-    call: Callable[..., Coroutine[Any, Any, T]] = sync_to_async(
-        call_with_own_connection, thread_sensitive=False, executor=_threads
-    )
-    return await call(work, *args, **kwargs)
+    return await _call(_threads, work, *args, **kwargs)
 
 
 async def in_long_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call ``work`` on a long text as ``in_thread`` does, in one of few threads that no other work waits for."""
+    return await _call(_long_threads, work, *args, **kwargs)
+
+
+async def in_check_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a check of the service's health as ``in_thread`` does, in a thread that no other work has."""
+    return await _call(_check_threads, work, *args, **kwargs)
+
+
+async def _call(pool: ThreadPoolExecutor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     call: Callable[..., Coroutine[Any, Any, T]] = sync_to_async(
-        call_with_own_connection, thread_sensitive=False, executor=_long_threads
+        call_with_own_connection, thread_sensitive=False, executor=pool
     )
     return await call(work, *args, **kwargs)
 

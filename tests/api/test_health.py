@@ -1,5 +1,6 @@
 """/health: its status, its facts, and secrets that it must not show."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from chat.rag.retrieval import remote
 from inference.models import Generation, Priority, Status
 from inference.monitoring.worker_report import WorkerReport
 from inference.runtime import redis_client
+from inference.runtime.threads import N_THREADS, in_thread
 from tests.api.calling import Answer, Api
 from tests.chat.vocabularies import CHATML_TEMPLATE, fake_tokenizer
 
@@ -242,6 +244,23 @@ def test_what_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert time.monotonic() - began < 3
     assert (answer.status, answer.body["worker"]["ok"]) == (503, False)
     assert answer.body["database"]["ok"] is True
+
+
+def test_checks_wait_for_no_other_work() -> None:
+    released = threading.Event()
+
+    async def work() -> None:
+        await asyncio.gather(*(in_thread(released.wait, 30) for _ in range(2 * N_THREADS)))
+
+    busy = threading.Thread(target=asyncio.run, args=(work(),))
+    busy.start()
+    try:
+        answers = [get() for _ in range(3)]
+    finally:
+        released.set()
+        busy.join()
+    assert [answer.status for answer in answers] == [200] * 3
+    assert all(answer.body[name]["ok"] for answer in answers for name in ("database", "redis", "worker"))
 
 
 @pytest.mark.parametrize("fault", ["", "the GPU coordinator answers with status 401"])

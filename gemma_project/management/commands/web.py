@@ -24,6 +24,7 @@ from chat.services.accounts import retention
 from chat.services.rollups import advancing
 from chat.streaming import events
 from chat.text_index import filling
+from gemma_project.allocator import return_freed_memory
 from gemma_project.asgi import application
 from gemma_project.startup import NotReady, check_callers, migrate, prepare_model, wait_for_migrations
 from gemma_project.supervisor.errors import AddressInUse
@@ -63,6 +64,7 @@ class Command(BaseCommand):
     def handle(
         self, *args: object, migrate_first: bool, listen_fd: int | None, wait_secs: float, **options: object
     ) -> None:
+        return_freed_memory()
         setproctitle(f"gemma-web {settings.GEMMA_HOST}:{settings.GEMMA_PORT}")
         try:
             listener = _inherited(listen_fd) if listen_fd else open_listener(settings.GEMMA_HOST, settings.GEMMA_PORT)
