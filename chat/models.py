@@ -232,6 +232,30 @@ class Retrieval(models.Model):
         return Retrieval(message=message, **{name: getattr(self, name) for name in names})
 
 
+class BulkDeletion(models.Model):
+    """Conversations that an operator has deleted together, one after the other in the background.
+
+    The first ``n_done`` of ``conversation_ids`` are deleted; the list is emptied at the end. With ``user_id`` that user
+    goes last, with all other rows.
+    """
+
+    requested_by = models.CharField(max_length=150)
+    conversation_ids = models.JSONField(default=list)
+    user_id = models.PositiveBigIntegerField(null=True, blank=True)
+    n_total = models.PositiveIntegerField()
+    n_done = models.PositiveIntegerField(default=0)
+    created_at = models.DateTimeField(auto_now_add=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name = "deletion of conversations"
+        verbose_name_plural = "deletions of conversations"
+
+    def __str__(self) -> str:
+        return f"{self.n_done} of {self.n_total} conversations deleted"
+
+
 class ApiKey(models.Model):
     """A credential of one user for programs, with ``scopes`` (values of KeyScope).
 

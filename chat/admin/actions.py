@@ -1,12 +1,15 @@
 """Admin views of one conversation (cancel, download), and the cancel action with its message to the operator."""
 
+import json
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from django.contrib import messages
 from django.contrib.admin.options import ModelAdmin
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path, reverse
 from django.views.decorators.http import require_GET, require_POST
@@ -15,6 +18,7 @@ from chat.errors import ChatError
 from chat.models import Conversation
 from chat.querysets import MessageQuerySet
 from chat.services import operations
+from inference.runtime.threads import in_thread
 
 Page = Callable[..., HttpResponse]
 
@@ -55,6 +59,26 @@ class ConversationPages:
         if not self.admin.has_view_or_change_permission(request, conversation):
             raise PermissionDenied
         return conversation
+
+
+def exported_lines(conversations: "QuerySet[Conversation]") -> StreamingHttpResponse:
+    """Return a file with a line of JSON for each conversation, made while it is sent."""
+    ids = list(conversations.values_list("pk", flat=True))
+
+    def line_of(pk: uuid.UUID) -> str:
+        conversation = Conversation.objects.filter(pk=pk).first()
+        if conversation is None:  # deleted meanwhile
+            return ""
+        return json.dumps(operations.export_as_json(conversation), ensure_ascii=False) + "\n"
+
+    async def lines() -> AsyncIterator[str]:
+        for pk in ids:
+            yield await in_thread(partial(line_of, pk))
+
+    response = StreamingHttpResponse(lines(), content_type="application/x-ndjson; charset=utf-8")
+    response["Content-Disposition"] = 'attachment; filename="conversations.jsonl"'
+    response["Cache-Control"] = "no-store"
+    return response
 
 
 def cancel_answers(request: HttpRequest, answers: MessageQuerySet) -> int:

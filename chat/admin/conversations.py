@@ -9,11 +9,11 @@ from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 from django.forms import ModelForm
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.urls import URLPattern, reverse
 
 from chat.access.owners import owners_named
-from chat.admin.actions import ConversationPages, cancel_answers, show_refusal
+from chat.admin.actions import ConversationPages, cancel_answers, exported_lines, show_refusal
 from chat.admin.changelists import (
     ConversationChangeList,
     ConversationSums,
@@ -23,6 +23,7 @@ from chat.admin.changelists import (
     sums_of,
 )
 from chat.admin.conversation_view import bubbles, summaries_context, transcript_page
+from chat.admin.deleting.confirmation import confirm_deletion, delete_confirmed
 from chat.admin.filters import DeviceFilter, OwnerFilter, SourcesFilter, StatusFilter
 from chat.admin.folded_search import search_parts
 from chat.admin.formatting import duration_text
@@ -52,7 +53,7 @@ class ConversationAdmin(ReadOnlyAdmin):
         (None, {"fields": ("title", "owner_label", "totals", ("created_at", "updated_at"), "id")}),
         ("System prompt and strategy", {"fields": ("system_prompt", "strategy", "recall"), "classes": ("collapse",)}),
     )
-    actions = ("cancel_answers",)
+    actions = ("cancel_answers", "export_lines", "delete_selected")
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return request.user.has_perm("chat.change_conversation")
@@ -134,12 +135,19 @@ class ConversationAdmin(ReadOnlyAdmin):
     def delete_model(self, request: HttpRequest, obj: Conversation) -> None:
         operations.delete_conversations([obj])
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        operations.delete_conversations(queryset)
-
     @admin.action(description="Stop unfinished answers in the selected %(verbose_name_plural)s", permissions=["cancel"])
     def cancel_answers(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         cancel_answers(request, operations.messages_in(queryset))
+
+    @admin.action(description="Export selected %(verbose_name_plural)s as JSON Lines", permissions=["view"])
+    def export_lines(self, request: HttpRequest, queryset: QuerySet[Any]) -> StreamingHttpResponse:
+        return exported_lines(queryset)
+
+    @admin.action(description="Delete selected %(verbose_name_plural)s", permissions=["delete"])
+    def delete_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        if request.POST.get("post"):
+            return delete_confirmed(self, request, queryset)
+        return confirm_deletion(self, request, queryset)
 
     @admin.display(description="conversation")
     def heading(self, conversation: Conversation) -> str:

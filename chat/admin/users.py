@@ -9,10 +9,13 @@ from django.contrib.auth.admin import UserAdmin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
+from chat.access.callers import Caller
 from chat.admin.actions import counted, show_refusal
 from chat.errors import ChatError
+from chat.models import Conversation
 from chat.services.accounts.user_export import export_user
-from chat.services.accounts.users import belongings_of, delete_user
+from chat.services.accounts.users import belongings_of, delete_user, remove_user_alone
+from chat.services.bulk_deletion import MOST_AT_ONCE, request_deletion
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -54,7 +57,7 @@ class OwnerAdmin(_UserAdmin):
             owned = belongings_of(user)
             conversations = counted(owned.n_conversations, "conversation")
             memories = f"{counted(owned.n_transcripts, 'transcript')} and {counted(owned.n_notes, 'note')}"
-            lines.append(f"{user}: {conversations}, {memories}; everything is deleted with the user")
+            lines.append(f"{user} has {conversations}, {memories}")
             for name, n_owned in (
                 ("conversations", owned.n_conversations),
                 ("transcripts", owned.n_transcripts),
@@ -65,11 +68,27 @@ class OwnerAdmin(_UserAdmin):
         return lines, counts, perms_needed, protected
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:  # noqa: ANN401  (whatever the user model is)
-        delete_user(obj)
+        """Delete the user with all rows or, as the operator has chosen, without. Many rows go in the background."""
+        if request.POST.get("belongings") == "keep":
+            remove_user_alone(obj)
+            return
+        ids = list(Conversation.objects.of(Caller.of_user(obj).key).values_list("pk", flat=True))
+        if len(ids) <= MOST_AT_ONCE:
+            delete_user(obj)
+            return
+        # Nobody works with the account while its rows go, one after the other.
+        obj.is_active = False
+        obj.save(update_fields=["is_active"])
+        request_deletion(conversation_ids=ids, requested_by=request.user.get_username(), user_id=obj.pk)
+        messages.warning(
+            request,
+            f"{obj} cannot sign in any more. {len(ids):,} conversations are deleted in the background, then the user: "
+            "see the deletions of conversations.",
+        )
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         for user in queryset:
-            delete_user(user)
+            self.delete_model(request, user)
 
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None

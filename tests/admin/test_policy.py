@@ -15,6 +15,7 @@ LISTS = (
     "/admin/chat/conversation/",
     "/admin/chat/message/",
     "/admin/chat/retrieval/",
+    "/admin/chat/bulkdeletion/",
     "/admin/chat/apikey/",
     "/admin/inference/generation/",
     "/admin/inference/generation/running/",

@@ -23,6 +23,7 @@ LISTS = (
     "/admin/chat/conversation/",
     "/admin/chat/message/",
     "/admin/chat/retrieval/",
+    "/admin/chat/bulkdeletion/",
     "/admin/inference/generation/",
     "/admin/inference/generation/running/",
     "/admin/inference/generation/engine/",

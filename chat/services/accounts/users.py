@@ -1,4 +1,4 @@
-"""Deleting a user with all conversations, private memories and generations of that user."""
+"""Deleting a user: with all conversations, private memories and generations of that user, or without them."""
 
 from dataclasses import dataclass
 
@@ -45,6 +45,13 @@ def delete_user(user: AbstractBaseUser) -> None:
         for pk in list(Conversation.objects.of(caller.key).values_list("pk", flat=True)):
             delete_conversation(caller=caller, conversation_id=pk)
     _delete_rest(caller, user.pk)
+
+
+@one_transaction
+def remove_user_alone(user: AbstractBaseUser) -> None:
+    """Delete the user with keys and tokens; conversations, memories and usage stay, as those of a deleted user."""
+    OutstandingToken.objects.filter(user_id=user.pk).delete()
+    get_user_model()._default_manager.filter(pk=user.pk).delete()
 
 
 @one_transaction

@@ -20,6 +20,7 @@ from chat.api.middleware.json_errors import largest_body, server_error_body
 from chat.rag.retrieval import local
 from chat.rag.vectors import backfill
 from chat.recall import vectors as message_vectors
+from chat.services import bulk_deletion
 from chat.services.accounts import retention
 from chat.services.rollups import advancing
 from chat.streaming import events
@@ -80,6 +81,7 @@ class Command(BaseCommand):
         RepeatingThread("deadlines", REAP_SECS, RowReaper().run_once).begin()
         RepeatingThread("retention", retention.INTERVAL_SECS, retention.delete_all_outdated).begin()
         RepeatingThread("rollups", advancing.INTERVAL_SECS, advancing.advance_all).begin()
+        RepeatingThread("deletions", bulk_deletion.INTERVAL_SECS, bulk_deletion.delete_all_requested).begin()
         RepeatingThread("text index", filling.INTERVAL_SECS, filling.fill_all).begin()
         threading.Thread(target=warm_up, name="warm up", daemon=True).start()
         backfill.start()  # its work, and that of the next line, may be cut off at any time

@@ -1,0 +1,1 @@
+"""Deletion of many conversations: its confirmation, its progress."""
