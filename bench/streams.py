@@ -1,6 +1,7 @@
 """Client of a streamed answer: arrival times of its tokens, and the usage that the server reports.
 
-Two servers are supported, this service and llama-server; both give the same ``Answer``.
+Two servers are supported, this service and llama-server, by their own interfaces or by OpenAI's; all give the same
+``Answer``.
 """
 
 import asyncio
@@ -123,6 +124,40 @@ class LlamaServer:
             if line.get("stop"):
                 answer.n_computed = line["timings"]["prompt_n"]
                 answer.n_prompt = line["tokens_evaluated"]
+        return answer
+
+
+@dataclass
+class ChatCompletions:
+    """``POST /v1/chat/completions``, of either server. ``store`` is this service's; llama-server ignores it."""
+
+    client: httpx.AsyncClient
+    name: str = "chat completions"
+
+    async def ask(self, turn: Turn) -> Answer:
+        roles = itertools.cycle(("user", "assistant"))
+        messages = [{"role": role, "content": text} for role, text in zip(roles, (*turn.history, turn.question))]  # noqa: B905
+        body = {
+            "messages": [{"role": "system", "content": "Go on."}, *messages],
+            "max_tokens": turn.n_out,
+            "temperature": 0,
+            "ignore_eos": True,
+            "cache_prompt": turn.cache,
+            "store": turn.keep,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        answer = Answer(began=time.monotonic())
+        async for chunk in data_lines(self.client, "/v1/chat/completions", body):
+            if "error" in chunk:
+                raise RuntimeError(f"the stream failed: {chunk['error']}")
+            text = "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
+            if text or (chunk.get("usage") and not answer.times):
+                answer.times.append(time.monotonic())
+                answer.text += text
+            if usage := chunk.get("usage"):
+                answer.n_prompt = usage["prompt_tokens"]
+                answer.n_computed = chunk["timings"]["prompt_n"]
         return answer
 
 

@@ -7,14 +7,19 @@ from typing import Any
 import httpx
 import pytest
 
-from bench.streams import Answer, LlamaServer, OurService, Turn
+from bench.streams import Answer, ChatCompletions, LlamaServer, OurService, Turn
 
 USAGE = {"prompt_tokens": 9, "cached_tokens": 4}
 OUR_END = {"id": 2, "token": "", "done": True, "usage": USAGE}
+CHAT_END = {"choices": [], "usage": USAGE, "timings": {"prompt_n": 5}}
 THEIR_END = {"content": "", "stop": True, "timings": {"prompt_n": 5}, "tokens_evaluated": 9}
 
 
-def answer_of(server: type[OurService | LlamaServer], lines: list[dict[str, Any]]) -> Answer:
+def chunk(delta: dict[str, Any]) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta}], "usage": None}
+
+
+def answer_of(server: type[OurService | LlamaServer | ChatCompletions], lines: list[dict[str, Any]]) -> Answer:
     body = "".join(f"data: {json.dumps(line)}\n\n" for line in lines)
     transport = httpx.MockTransport(lambda _: httpx.Response(200, text=body))
 
@@ -38,9 +43,21 @@ def answer_of(server: type[OurService | LlamaServer], lines: list[dict[str, Any]
             ],
         ),
         (LlamaServer, [{"content": "Good", "stop": False}, {"content": " day", "stop": False}, THEIR_END]),
+        (
+            ChatCompletions,
+            [
+                chunk({"role": "assistant", "content": None}),
+                chunk({"content": "Good"}),
+                chunk({"content": " day"}),
+                chunk({}),
+                CHAT_END,
+            ],
+        ),
     ],
 )
-def test_each_token_with_text_has_its_time(server: type[OurService | LlamaServer], lines: list[dict[str, Any]]) -> None:
+def test_each_token_with_text_has_its_time(
+    server: type[OurService | LlamaServer | ChatCompletions], lines: list[dict[str, Any]]
+) -> None:
     answer = answer_of(server, lines)
     assert answer.text == "Good day"
     assert len(answer.times) == 2
@@ -53,10 +70,11 @@ def test_each_token_with_text_has_its_time(server: type[OurService | LlamaServer
     [
         (OurService, [{"id": 1, "token": "", "done": False}, OUR_END]),
         (LlamaServer, [{"content": "", "stop": False}, THEIR_END]),
+        (ChatCompletions, [chunk({"content": ""}), CHAT_END]),
     ],
 )
 def test_an_answer_without_text_has_a_first_token_too(
-    server: type[OurService | LlamaServer], lines: list[dict[str, Any]]
+    server: type[OurService | LlamaServer | ChatCompletions], lines: list[dict[str, Any]]
 ) -> None:
     """A model may answer white space alone; that ended a whole run with an IndexError."""
     answer = answer_of(server, lines)

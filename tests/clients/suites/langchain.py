@@ -15,6 +15,8 @@ from tests.live_stack import LiveStack, running_stack
 
 TESTS = Path(__file__).parent / "plugin" / "langchain_chat.py"
 ENVIRONMENT = {"MODEL_ALIASES": "*", "GEMMA_CONTEXT_SIZE": "8192"}
+# The suite sends no system prompt and expects its models to call tools; ours asks for an answer at once.
+SYSTEM_PROMPT = "You are a helpful assistant."
 MODEL_FILE = os.environ.get("INSTRUCT_MODEL_FILE", "")
 # Their answers have to call or to fill something that the text of the test asks for.
 NEED_A_MODEL = "not tool and not structured and not json and not agent"
@@ -38,7 +40,7 @@ def run(python: str, stack: LiveStack, report: Path, *arguments: str) -> dict[st
 
 def main(python: str, chosen: list[str]) -> int:
     arguments = chosen or ([] if MODEL_FILE else ["-k", NEED_A_MODEL])
-    model = {"GEMMA_MODEL_PATH": MODEL_FILE} if MODEL_FILE else {}
+    model = {"GEMMA_MODEL_PATH": MODEL_FILE, "GEMMA_SYSTEM_PROMPT": SYSTEM_PROMPT} if MODEL_FILE else {}
     with (
         TemporaryDirectory() as scratch,
         running_stack("llama" if MODEL_FILE else "fake", **ENVIRONMENT | model) as stack,

@@ -7,6 +7,7 @@ equals the answer without a move, only if each runner restores the position in t
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,10 +39,14 @@ SCHEMA = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _places(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=[0, pytest.param(7, marks=pytest.mark.slow)], ids=["no drafts", "drafts"])
+def draft_max(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Drafts are the text that the grammar forces, such as the names of an object."""
+    value: int = request.param
+    monkeypatch.setattr(settings, "GEMMA_DRAFT_MAX", value)
     monkeypatch.setattr(settings, "GEMMA_PARALLEL", N_STREAMS)
     monkeypatch.setattr(tokenizer, "_tokenizer", None)
+    return value
 
 
 def asked(there: Party, seed: int, *, delay_ms: int = 3) -> ActiveGeneration:
@@ -53,18 +58,30 @@ def check(text: str) -> None:
     jsonschema.validate(json.loads(text), SCHEMA)
 
 
+def has_drafted(there: Party) -> bool:
+    return there.dispatcher.meter.report().n_right_tokens > 0
+
+
+def warm_up(there: Party, draft_max: int) -> None:
+    """Leave the runner idle until it has measured its batches, before which it drafts nothing."""
+    while draft_max and not has_drafted(there):
+        time.sleep(0.2)
+        check(there.text(asked(there, 99, delay_ms=0)))
+
+
 def undisturbed(there: Party, seeds: range) -> list[str]:
     return [there.text(asked(there, seed, delay_ms=0)) for seed in seeds]
 
 
 @pytest.mark.timeout(120 + 4 * N_HAND_OVERS)
-def test_hand_overs(tmp_path: Path) -> None:
+def test_hand_overs(draft_max: int, tmp_path: Path) -> None:
     seeds = range(N_STREAMS)
     for name in ("undisturbed", "moved"):
         (tmp_path / name).mkdir()
     with party(tmp_path / "undisturbed") as there:
         expected = undisturbed(there, seeds)
     with party(tmp_path / "moved") as there:
+        warm_up(there, draft_max)
         n_done = n_reached = 0
         while n_done < N_HAND_OVERS:
             generations = [asked(there, seed) for seed in seeds]
@@ -77,6 +94,7 @@ def test_hand_overs(tmp_path: Path) -> None:
                 check(text)
             assert texts == expected
         assert n_reached > 0
+        assert has_drafted(there) is (draft_max > 0)
 
 
 def all_ended(generations: list[ActiveGeneration]) -> Callable[[], bool]:
@@ -88,8 +106,9 @@ def has_tokens(generation: ActiveGeneration, n_tokens: int) -> Callable[[], bool
 
 
 @pytest.mark.timeout(120 + 10 * N_KILLS)
-def test_kill_9_of_the_runner(tmp_path: Path) -> None:
+def test_kill_9_of_the_runner(draft_max: int, tmp_path: Path) -> None:
     with party(tmp_path) as there:
+        warm_up(there, draft_max)
         [expected] = undisturbed(there, range(7, 8))
         for round_number in range(N_KILLS):
             generation = asked(there, 7)
@@ -101,3 +120,4 @@ def test_kill_9_of_the_runner(tmp_path: Path) -> None:
             text = there.text(generation)
             check(text)
             assert text == expected
+        assert has_drafted(there) is (draft_max > 0)
