@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from chat.prompting.jinja_sandbox import Conversation, TemplateUnusable, render
-from chat.tool_calling.call_text import CALL_START, call_text, instructions, results_text
+from chat.tool_calling.call_text import CALL_START, answer_text, instructions, results_text
 from chat.tool_calling.tools import Tool
 from inference.config.tokenizer import Tokenizer
 
@@ -18,15 +18,24 @@ log = logging.getLogger(__name__)
 REMEMBERED = 64  # lists of tools; rendering one takes a child process
 SYSTEM, USER = "\ue000", "\ue001"
 _CONVERSATION: Conversation = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": USER}]
-_NAME, _ARGUMENTS, _RESULT = "first", {"a": [1, "b"]}, "\ue002"
+_NAMES, _ARGUMENTS, _RESULTS = ("first", "second"), {"a": [1, "b"]}, ("\ue002", "\ue003")
+_IDS = ("call00000", "call00001")
+_FUNCTIONS = [{"name": name, "arguments": _ARGUMENTS} for name in _NAMES]
+# Two calls: some templates write what is between them in another way.
 _CALLS: Conversation = [
     *_CONVERSATION,
     {
         "role": "assistant",
         "content": "",
-        "tool_calls": [{"id": "call00000", "type": "function", "function": {"name": _NAME, "arguments": _ARGUMENTS}}],
+        "tool_calls": [
+            {"id": call_id, "type": "function", "function": function}
+            for call_id, function in zip(_IDS, _FUNCTIONS, strict=True)
+        ],
     },
-    {"role": "tool", "tool_call_id": "call00000", "name": _NAME, "content": _RESULT},
+    *(
+        {"role": "tool", "tool_call_id": call_id, "name": name, "content": result}
+        for call_id, name, result in zip(_IDS, _NAMES, _RESULTS, strict=True)
+    ),
 ]
 
 
@@ -53,7 +62,8 @@ def _writes_calls(template: str, bos: str, eos: str) -> bool:
     except TemplateUnusable as error:
         log.warning("calls not rendered by the chat template error=%s", error)
         return False
-    texts = (call_text(_NAME, json.dumps(_ARGUMENTS)), results_text([_RESULT]))
+    calls = answer_text("", [(name, json.dumps(_ARGUMENTS)) for name in _NAMES])
+    texts = (calls, results_text(_RESULTS))
     return all(text in rendering.text for text in texts)
 
 

@@ -17,10 +17,12 @@ HERMES_TEMPLATE = """{%- if tools %}{{- '<|im_start|>system\\n' }}{%- if message
 {%- elif messages[0].role == 'system' %}{{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
 {%- endif %}
 {%- for message in messages %}{%- if message.role == 'tool' %}
-{{- '<|im_start|>user\\n<tool_response>\\n' + message.content + '\\n</tool_response><|im_end|>\\n' }}
+{%- if loop.previtem.role != 'tool' %}{{- '<|im_start|>user' }}{%- endif %}
+{{- '\\n<tool_response>\\n' + message.content + '\\n</tool_response>' }}
+{%- if loop.last or loop.nextitem.role != 'tool' %}{{- '<|im_end|>\\n' }}{%- endif %}
 {%- elif message.role != 'system' %}
 {{- '<|im_start|>' + message.role + '\\n' + message.content }}{%- for call in message.tool_calls or [] %}
-{{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' }}
+{{- '' if loop.first else '\\n' }}{{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' }}
 {{- call.function.arguments | tojson }}{{- '}\\n</tool_call>' }}{%- endfor %}
 {{- '<|im_end|>\\n' }}{%- endif %}{%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"""
@@ -66,6 +68,8 @@ def test_a_template_may_name_the_options_of_json(options: str) -> None:
         HERMES_TEMPLATE.replace("tool | tojson", "tool.nothing.at.all"),
         HERMES_TEMPLATE.replace("{%- for tool", "{%- for n in range(10 ** 9) %}{%- endfor %}{%- for tool"),
         HERMES_TEMPLATE + "{% endfor %}",
+        HERMES_TEMPLATE.replace("{{- '' if loop.first else '\\n' }}", ""),  # no line break between calls
+        HERMES_TEMPLATE.replace("'\\n<tool_response>", "'<tool_response>"),  # nor between results
     ],
 )  # fmt: skip
 def test_a_template_that_cannot_show_them_gives_way(template: str) -> None:
