@@ -3,7 +3,7 @@ other words, in English, German and Spanish (``remembered/*.toml``)."""
 
 import random
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,12 @@ def talk_of(language: str, *, seed: int, n_turns: int | None = None) -> Talk:
             question, answer = next(small_talk)
             turns.append((question, answer))
     return Talk(language, turns, facts, rng.sample(texts["unanswerable"], N_UNANSWERABLE))
+
+
+def only_facts(talk: Talk) -> Talk:
+    """Return the conversation without its small talk."""
+    said = tuple(text for fact in talk.facts for text in (fact.statement, fact.correction) if text)
+    return replace(talk, turns=[turn for turn in talk.turns if turn[0].endswith(said)])
 
 
 def _fact(row: dict[str, Any], rng: random.Random) -> Fact:

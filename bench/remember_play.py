@@ -6,13 +6,13 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from bench.remember_data import Talk
+from bench.remember_results import FACTS_ALONE, PLAIN, Outcome
 from bench.remember_scoring import is_refused, is_right
 from bench.streams import data_lines
 from chat.models import Role
@@ -28,7 +28,8 @@ POLL_SECS, IDLE_SECS = 0.25, 600
 SUMMARIZING = {"strategy": "summarize"}
 # What a question about the stored conversation is sent with, whichever way it was held.
 WAYS: dict[str, dict[str, Any]] = {
-    "plain": SUMMARIZING,
+    PLAIN: SUMMARIZING,
+    FACTS_ALONE: SUMMARIZING,
     "both": {**SUMMARIZING, "recall": True},
     "summary": {**SUMMARIZING, "recall": False},
     "extract": {**SUMMARIZING, "recall": False},
@@ -51,30 +52,6 @@ NO_SUMMARIES = (
 IS_SUMMARIZING = (
     "SELECT EXISTS (SELECT 1 FROM inference_generation WHERE status = 'running' AND annex LIKE '%\"summary\"%')"
 )
-
-
-@dataclass
-class Outcome:
-    """Answers to the questions of one conversation, and the cost of its turns where they were played."""
-
-    way: str
-    language: str
-    seed: int
-    context: int
-    pause: float | None = None  # seconds; None: the conversation was stored at once
-    right: int = 0
-    n_facts: int = 0
-    refused: int = 0
-    n_unanswerable: int = 0
-    uncovered_turns: int = 0  # with messages that are in neither prompt nor summary nor searched
-    left_out_turns: int = 0  # with messages in neither prompt nor summary
-    first_token_ms: list[float] = field(default_factory=list)
-    computed_per_new: list[float] = field(default_factory=list)
-    n_computed: list[int] = field(default_factory=list)
-    summary_share: float = 0.0  # of the time of the turns, in which a summary was computed
-    answers: list[dict[str, Any]] = field(default_factory=list)
-    summary: str = ""
-    summary_note: str = ""
 
 
 @contextmanager
@@ -137,7 +114,7 @@ async def play(client: httpx.AsyncClient, talk: Talk, outcome: Outcome, data: Pa
         if n_new > 0:
             outcome.computed_per_new.append(outcome.n_computed[-1] / n_new)
         before = usage["prompt_tokens"] + usage["completion_tokens"]
-        await asyncio.sleep(outcome.pause or 0)
+        await asyncio.sleep(outcome.settings.pause or 0)
     watch.cancel()
     outcome.summary_share = (await asyncio.gather(watch))[0]
     return conversation_id
@@ -164,9 +141,10 @@ async def ask_all(client: httpx.AsyncClient, talk: Talk, outcome: Outcome, conve
         options |= WAYS[outcome.way]
         async with limit:
             done = await send(client, {"message": question, "conversation_id": conversation_id} | options)
-        recalled = done["usage"].get("history", {}).get("recalled", [])
-        row = {"question": question, "answer": done["text"], "recalled": [passage["position"] for passage in recalled]}
-        return row | {"n_prompt": done["usage"]["prompt_tokens"]}
+        history = done["usage"].get("history", {})
+        recalled = [passage["position"] for passage in history.pop("recalled", [])]
+        row = {"question": question, "answer": done["text"], "recalled": recalled, "history": history}
+        return row | {"n_prompt": done["usage"]["prompt_tokens"], "finish_reason": done["finish_reason"]}
 
     rows = await asyncio.gather(*(ask(question) for question in [fact.question for fact in talk.facts]))
     for fact, row in zip(talk.facts, rows, strict=True):

@@ -1,8 +1,13 @@
 """The scripts of ``bench.remember``, and its judgement of answers: no wrong one accepted, no right one refused."""
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from bench.remember_data import LANGUAGES, MAX_TURNS, MIN_TURNS, Fact, script, talk_of
+from bench.remember_data import LANGUAGES, MAX_TURNS, MIN_TURNS, Fact, only_facts, script, talk_of
+from bench.remember_results import Outcome, Settings, append, load, table
 from bench.remember_scoring import is_refused, is_right
 
 WEDDING = Fact(statement="", question="", value="18", old="17", correction="18, not 17")
@@ -142,3 +147,55 @@ def test_wrong_answers(answer: str, item: Fact, language: str) -> None:
 )
 def test_refusals(answer: str, language: str, is_refusal: bool) -> None:
     assert is_refused(answer, language) is is_refusal
+
+
+SETTINGS = Settings(model="m", context=2048, summary_at="0.75")
+
+
+def outcome_of(way: str, right: int, settings: Settings = SETTINGS) -> Outcome:
+    talk = talk_of("en", seed=1)
+    return Outcome(
+        key=settings.key(way, talk), way=way, language="en", seed=1, settings=settings, right=right, n_facts=12
+    )
+
+
+def test_an_interrupted_run_continues_behind_its_last_complete_line(tmp_path: Path) -> None:
+    path = tmp_path / "remember.jsonl"
+    assert load(path) == []
+    first, second = outcome_of("plain", 6), outcome_of("recall", 9)
+    append(path, first)
+    path.write_bytes(path.read_bytes() + b'{"key": "cut sh\xc3')
+    assert load(path) == [first]
+    append(path, second)
+    assert load(path) == [first, second]
+    assert path.read_bytes().count(b"\n") == 2
+
+
+def test_another_script_or_setting_is_another_outcome() -> None:
+    talk, other = talk_of("en", seed=1), talk_of("en", seed=2)
+    changes: list[dict[str, Any]] = [{"model": "n"}, {"context": 4096}, {"pause": 0.0}, {"summary_at": ""}]
+    keys = [replace(SETTINGS, **change).key("recall", talk) for change in changes]
+    keys += [SETTINGS.key("recall", talk), SETTINGS.key("plain", talk), SETTINGS.key("recall", other)]
+    keys += [replace(SETTINGS, label="x").key("recall", talk), SETTINGS.key("recall", only_facts(talk))]
+    assert len(set(keys)) == len(keys)
+    assert SETTINGS.key("recall", talk_of("en", seed=1)) == SETTINGS.key("recall", talk)
+
+
+def test_the_table_compares_with_plain_view_and_with_the_best_way() -> None:
+    plain = outcome_of("plain", 6, replace(SETTINGS, context=16_384, summary_at=""))
+    # Facts without the talk around them are a ceiling of their own, no way to hold a conversation.
+    rows = [plain, outcome_of("recall", 9), outcome_of("truncate", 3), outcome_of("facts alone", 12)]
+    cells = {line.split(" | ")[2]: line.split(" | ")[4:7] for line in table(rows).splitlines() if "stored" in line}
+    assert cells["plain"] == ["6/12 (50%)", "1.00", "0.67"]
+    assert cells["recall"] == ["9/12 (75%)", "1.50", "1.00"]
+    assert cells["truncate"] == ["3/12 (25%)", "0.50", "0.33"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_only_the_facts_of_a_conversation_remain(language: str) -> None:
+    for seed in range(6):
+        talk = talk_of(language, seed=seed)
+        small = only_facts(talk)
+        assert len(small.turns) == 15
+        for fact in talk.facts:
+            assert sum(text.endswith(fact.statement) for text, _ in small.turns) == 1
