@@ -26,11 +26,13 @@ import django  # noqa: E402  the settings read the environment made above
 django.setup()
 
 import httpx  # noqa: E402
+from django.conf import settings as django_settings  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from bench import servers  # noqa: E402
 from bench.__main__ import RESULTS, default_model  # noqa: E402
 from bench.remember_data import LANGUAGES, Talk, only_facts, talk_of  # noqa: E402
+from bench.remember_direct import measure, open_model  # noqa: E402
 from bench.remember_play import (  # noqa: E402
     WAYS,
     ask_all,
@@ -49,6 +51,7 @@ IN_PLAIN_VIEW, PLAIN_CONTEXT = (PLAIN, FACTS_ALONE), 16_384
 # One stored conversation is asked in these ways, in this order: its summary is replaced, then deleted.
 EXTRACTS, WITHOUT_SUMMARY = ("extract", "extract and recall"), ("recall", "truncate")
 PARALLEL = 8
+DIRECT_TALKS = 6  # whose summaries are generated together
 SUMMARY_SHARE = 1 / 8  # of the context, as TokenBudget has it
 
 
@@ -118,6 +121,19 @@ def _missing(settings: Settings, ways: Sequence[str], args: argparse.Namespace) 
     return missing
 
 
+def _run_directly(missing: dict[tuple[str, int], list[Outcome]], args: argparse.Namespace, context: int) -> None:
+    django_settings.GEMMA_MODEL_FILE = args.model.resolve()
+    if args.summary_at:
+        django_settings.HISTORY_SUMMARY_AT = float(args.summary_at)
+    model = open_model(args.threads)
+    numbers = list(missing)
+    for start in tqdm(range(0, len(numbers), DIRECT_TALKS), desc=f"direct {context}", mininterval=5):
+        group = numbers[start : start + DIRECT_TALKS]
+        talks = [talk_of(language, seed=seed) for language, seed in group]
+        for outcome in measure(model, talks, [missing[number] for number in group], context):
+            append(args.results, outcome)
+
+
 def _run(ways: Sequence[str], context: int, args: argparse.Namespace) -> None:
     is_plain = context == PLAIN_CONTEXT
     settings = Settings(
@@ -126,11 +142,15 @@ def _run(ways: Sequence[str], context: int, args: argparse.Namespace) -> None:
         pause=None if is_plain else args.pause,
         summary_at="" if is_plain else args.summary_at,
         label=args.label,
+        is_direct=args.direct,
     )
     missing = _missing(settings, ways, args)
     if not missing:
         return
     deadline = time.monotonic() + 60 * args.minutes
+    if args.direct:
+        _run_directly(missing, args, context)
+        return
     run = Run(settings=settings, missing=missing, results=args.results, deadline=deadline)
     running = servers.ours(Setup(args.model.resolve(), args.threads, context, PARALLEL))
     if args.summary_at:
@@ -151,6 +171,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first conversation (0)")
     parser.add_argument("--context", type=int, default=2048)
     parser.add_argument("--pause", type=float, help="play the turns, with so many seconds from answer to question")
+    parser.add_argument("--direct", action="store_true", help="without the service: stored conversations, faster")
     parser.add_argument("--minutes", type=float, default=600.0, help="begin no conversation after so long, each server")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--summary-at", default="", help="HISTORY_SUMMARY_AT (its default)")

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -146,18 +146,22 @@ async def ask_all(client: httpx.AsyncClient, talk: Talk, outcome: Outcome, conve
         row = {"question": question, "answer": done["text"], "recalled": recalled, "history": history}
         return row | {"n_prompt": done["usage"]["prompt_tokens"], "finish_reason": done["finish_reason"]}
 
-    rows = await asyncio.gather(*(ask(question) for question in [fact.question for fact in talk.facts]))
-    for fact, row in zip(talk.facts, rows, strict=True):
-        said = [
-            position for position, (text, _) in enumerate(talk.turns) if (fact.correction or fact.statement) in text
-        ]
-        row |= {"value": fact.value, "old": fact.old, "said_at": 2 * said[0]}
+    questions = [fact.question for fact in talk.facts] + talk.unanswerable
+    judge(talk, outcome, await asyncio.gather(*map(ask, questions)))
+
+
+def judge(talk: Talk, outcome: Outcome, rows: Sequence[dict[str, Any]]) -> None:
+    """Score the answers: those to the questions about the facts, then those to the unanswerable ones."""
+    facts, refusals = rows[: len(talk.facts)], rows[len(talk.facts) :]
+    for fact, row in zip(talk.facts, facts, strict=True):
+        stated = fact.correction or fact.statement
+        said_at = next(position for position, (text, _) in enumerate(talk.turns) if text.endswith(stated))
+        row |= {"value": fact.value, "old": fact.old, "said_at": 2 * said_at}
         row["right"] = is_right(row["answer"], fact, talk.language)
-    refusals = await asyncio.gather(*(ask(question) for question in talk.unanswerable))
     for row in refusals:
         row["refused"] = is_refused(row["answer"], talk.language)
-    outcome.answers = [*rows, *refusals]
-    outcome.right, outcome.n_facts = sum(row["right"] for row in rows), len(rows)
+    outcome.answers = [*facts, *refusals]
+    outcome.right, outcome.n_facts = sum(row["right"] for row in facts), len(facts)
     outcome.refused, outcome.n_unanswerable = sum(row["refused"] for row in refusals), len(refusals)
 
 

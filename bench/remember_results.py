@@ -29,13 +29,21 @@ HEADINGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of a run that its outcomes depend on. ``label`` names a variant of the code."""
+    """Settings of a run that its outcomes depend on. ``label`` names a variant of the code, ``is_direct`` a run without
+    the service around the model."""
 
     model: str
     context: int
     pause: float | None = None  # seconds; None: the conversation is stored at once
     summary_at: str = ""
     label: str = ""
+    is_direct: bool = False
+
+    @property
+    def turns(self) -> str:
+        if self.is_direct:
+            return "stored, model alone"
+        return "stored" if self.pause is None else f"{self.pause:g} s apart"
 
     def key(self, way: str, talk: Talk) -> str:
         """Identify an outcome: another script, model or setting has another key."""
@@ -115,8 +123,7 @@ def table(outcomes: Iterable[Outcome]) -> str:
 
 def _order(group: tuple[Settings, str]) -> tuple[Any, ...]:
     settings, way = group
-    pause = -1.0 if settings.pause is None else settings.pause
-    return settings.model, settings.label, settings.summary_at, settings.context, pause, way
+    return settings.model, settings.label, settings.summary_at, settings.context, settings.turns, way
 
 
 def _line(cells: Iterable[object]) -> str:
@@ -129,12 +136,12 @@ def _cells(
     plain: dict[tuple[str, str, int], int],
     best: dict[tuple[str, str, int], int],
 ) -> list[object]:
-    settings, pause = rows[0].settings, rows[0].settings.pause
+    settings = rows[0].settings
     right, n_facts = sum(row.right for row in rows), sum(row.n_facts for row in rows)
     refused, n_unanswerable = sum(row.refused for row in rows), sum(row.n_unanswerable for row in rows)
     return [
         settings.context,
-        "stored" if pause is None else f"{pause:g} s apart",
+        settings.turns,
         way,
         len(rows),
         f"{right}/{n_facts} ({right / max(1, n_facts):.0%})",
