@@ -25,6 +25,7 @@ from chat.recall.passages import SaidPassage, context_of, said_passages
 from chat.recall.search import search
 from chat.schemas.requests import RunOptions
 from chat.services.questions.query_rewriting import earlier_questions, rewrite_query
+from chat.services.turn_recall import N_NEAR
 from chat.summarization.checking import problem_of
 from chat.summarization.extract import extract, statements
 from chat.summarization.policy import end_of_summarized
@@ -156,7 +157,12 @@ class StoredTalk:
     def recaller(self, question: str) -> Recaller:
         def recall(n_messages: int) -> Recall:
             rewritten = rewrite_query(question, earlier_questions(self._asked(question)))
-            return search(rewritten.text, self.passages, now=timezone.localtime(), n_hidden=n_messages)
+            return search(
+                rewritten.text,
+                self.passages,
+                now=timezone.localtime(),
+                n_searched=max(n_messages, len(self.dialogue) - N_NEAR),
+            )
 
         return recall
 

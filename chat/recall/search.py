@@ -4,6 +4,7 @@ passages of one dialogue alone.
 Knows no prompts and no budget.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -35,10 +36,11 @@ MAX_FOUND = 64
 ASSISTANT_FACTOR, QUESTION_FACTOR = 0.6, 0.5
 # The similarity from which on a message is recalled: half of that for memories, since questions of a conversation are
 # mostly about it. Passages with less than this part of the best score are noise beside it.
-MIN_RECALLED, MIN_OF_BEST = 0.1, 0.4
+MIN_RECALLED, MIN_OF_BEST = 0.1, 0.5
 N_FIRST = 3  # earliest passages that a question for the first ones means, and newest ones for the last
 # A correction is as good as what it corrects if it is about the same: by its words, or by this cosine.
 ABOUT_THE_SAME = 0.9
+OPENING = re.compile(r"^[^:.!?\d]{1,40}:\s+")  # "By the way:" is no part of a statement
 N_CORRECTED = 6
 
 
@@ -52,11 +54,11 @@ class _Matches:
     is_related: Mask
 
 
-def search(question: str, passages: Sequence[SaidPassage], *, now: datetime, n_hidden: int | None = None) -> Recall:
+def search(question: str, passages: Sequence[SaidPassage], *, now: datetime, n_searched: int | None = None) -> Recall:
     """Return the passages that bear on the question, best first; without vectors by their words alone.
 
-    Of the messages after the first ``n_hidden``, which the prompt shows, only corrections of what is recalled are
-    returned; but passages that are far worse than the best of them are noise as well.
+    Of the messages after the first ``n_searched``, which stand near the question, only corrections of what is recalled
+    are returned; but passages that are far worse than the best of them are noise as well.
     """
     if not passages:
         return Recall()
@@ -67,12 +69,12 @@ def search(question: str, passages: Sequence[SaidPassage], *, now: datetime, n_h
     matches = _match(question, passages, snapshot, now)
     _raise_replies(matches, passages)
     _drop_acknowledgements(matches, passages)
-    is_hidden = np.array([n_hidden is None or passage.position < n_hidden for passage in passages])
-    scores, corrects = _with_corrections(matches, passages, snapshot, is_hidden)
+    is_far = np.array([n_searched is None or passage.position < n_searched for passage in passages])
+    scores, corrects = _with_corrections(matches, passages, snapshot, is_far)
     rows = np.flatnonzero(matches.is_related & (scores > 0))
     if not matches.references.has_no_subject:
         rows = rows[scores[rows] >= MIN_OF_BEST * scores[rows].max(initial=0.0)]
-    rows = rows[is_hidden[rows] | corrects[rows]]
+    rows = rows[is_far[rows] | corrects[rows]]
     order = best(rows, scores[rows], len(rows)).tolist()
     duplicates = DuplicateFilter()
     distinct = list(
@@ -219,10 +221,10 @@ def _drop_acknowledgements(matches: _Matches, passages: Sequence[SaidPassage]) -
 
 
 def _with_corrections(
-    matches: _Matches, passages: Sequence[SaidPassage], snapshot: VectorSnapshot, is_hidden: Mask
+    matches: _Matches, passages: Sequence[SaidPassage], snapshot: VectorSnapshot, is_far: Mask
 ) -> tuple[Points, Mask]:
     """Raise the user's later corrections of what was found to its score: they need not be like the question. Also
-    return which rows correct a hidden one."""
+    return which rows correct a far one."""
     scores = matches.scores.copy()
     corrects: Mask = np.zeros(len(passages), np.bool_)
     rows = np.flatnonzero(matches.is_related & (scores > 0))
@@ -236,7 +238,7 @@ def _with_corrections(
             if later > row and _is_about_the_same(passages, snapshot, row, later):
                 matches.is_related[later] = True
                 scores[later] = max(scores[later], scores[row])
-                corrects[later] |= is_hidden[row]
+                corrects[later] |= is_far[row]
                 # Beside a correction that repeats all of it ("740, not 690") the old value would only be taken for it.
                 if _repeats(passages[later].text, passages[row].text):
                     matches.is_related[row] = False
@@ -244,7 +246,7 @@ def _with_corrections(
 
 
 def _repeats(correction: str, text: str) -> bool:
-    subject = subject_words(text)
+    subject = subject_words(OPENING.sub("", text))
     return len(subject) > 1 and set(subject).issubset(words(correction))
 
 

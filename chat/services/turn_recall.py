@@ -8,9 +8,13 @@ from chat.models import Conversation, Message, MessagePassage
 from chat.prompting.message_groups import DialogueMessage
 from chat.prompting.recalled import Recall, Recaller
 from chat.recall.passages import copied_passages, new_passages, said_passages
-from chat.recall.search import search
+from chat.recall.search import N_FIRST, search
 from chat.services.forking import Fork
 from chat.services.questions.query_rewriting import earlier_questions, rewrite_query
+
+# Messages before the question that are not recalled, so that none of them is taken for the last one. Of those before
+# them, also the ones that the prompt shows: a small model finds beside its question what it misses further up.
+N_NEAR = 2 * N_FIRST
 
 
 def recaller_of(
@@ -22,7 +26,8 @@ def recaller_of(
     def recall(n_messages: int) -> Recall:
         rewritten = rewrite_query(question, earlier_questions(dialogue))
         passages = said_passages(dialogue[:-1], conversation, n_stored)
-        return search(rewritten.text, passages, now=timezone.localtime(), n_hidden=n_messages)
+        n_far = max(n_messages, len(dialogue) - 1 - N_NEAR)
+        return search(rewritten.text, passages, now=timezone.localtime(), n_searched=n_far)
 
     return recall
 

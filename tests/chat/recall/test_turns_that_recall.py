@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from chat.enums import Strategy
-from chat.models import Conversation, Message, MessagePassage, Role
+from chat.models import Conversation, Message, MessagePassage, Role, Summary
 from chat.prompting.recalled import HEADS
 from chat.rag.sources import ContextItem
 from chat.rag.vectors import embedding
@@ -16,6 +16,7 @@ from chat.schemas.answers import message_body
 from chat.services import conversations, turn_recall, turns
 from chat.services.responses.deletion import delete_response
 from chat.services.turns import Turn
+from chat.summarization import rolling
 from inference.config.tokenizer import Tokenizer
 from inference.models import Status
 from tests.chat.conversing import ANN, BOB, chat, finish, generation_of, more, prompt_of
@@ -26,6 +27,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.databases]
 
 FACT = "My dentist is Dr. Osei on Maple Street."
 QUESTION = "What is the name of my dentist?"
+REQUEST_BYTES = 1_048_576  # REQUEST_MAX_BYTES
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +65,23 @@ def test_a_fact_that_left_the_prompt_stands_beside_the_question() -> None:
     (passage,) = [row for row in recalled(following) if row["position"] == 2]
     assert (passage["role"], passage["score"] > 0, passage["words"] > 0, passage["similarity"]) == ("user", 1, 1, None)
     assert len(prompt_of(following)) <= CONTEXT - 60
+
+
+@pytest.mark.parametrize(("n_later", "is_recalled"), [(0, False), (2, False), (3, True), (6, True)])
+def test_of_a_prompt_that_lacks_turns_what_is_not_near_the_question_stands_beside_it(
+    n_later: int, *, is_recalled: bool
+) -> None:
+    turn = more(talk(24), FACT, max_tokens=60)
+    finish(turn, "I see.")
+    turn = asked(talk(n_later, turn, first=30) if n_later else turn)
+    assert note_of(turn)["messages_left_out"]
+    assert text_of(turn).count(FACT) == 1 + is_recalled, "the prompt shows it in any case"
+
+
+def test_of_a_prompt_that_lacks_turns_no_other_question_is_taken_for_the_last_one() -> None:
+    following = asked(told(), "What was my last question?")
+    assert note_of(following)["messages_left_out"]
+    assert recalled(following) == []
 
 
 def test_the_api_says_what_was_recalled_and_why() -> None:
@@ -198,8 +217,10 @@ def test_a_sent_history_is_searched_too_and_nothing_is_stored_of_it() -> None:
     assert not MessagePassage.objects.exists()
 
 
-def test_of_a_very_long_message_among_short_ones_the_part_that_matters_is_recalled() -> None:
-    filler = "The weather was fine and nothing happened on that day. " * 2_000
+@pytest.mark.parametrize("n_bytes", [220_000, pytest.param(REQUEST_BYTES - 2_000, marks=pytest.mark.slow)])
+def test_of_a_very_long_message_among_short_ones_the_part_that_matters_is_recalled(n_bytes: int) -> None:
+    sentence = "The weather was fine and nothing happened on that day. "
+    filler = sentence * ((n_bytes - len(FACT)) // (2 * len(sentence)))
     long = f"{filler}\n\n{FACT}\n\n{filler}"
     short = [text for number in range(4) for text in (f"u:question {number}", f"a:answer {number}")]
     turn = chat(*short, f"u:{long}", "a:I see.", *short, f"u:{QUESTION}", max_tokens=60)
@@ -209,6 +230,22 @@ def test_of_a_very_long_message_among_short_ones_the_part_that_matters_is_recall
     assert len(prompt_of(turn)) <= CONTEXT - 60
     (passage,) = recalled(turn)
     assert passage["position"] == 8
+
+
+@pytest.mark.slow
+def test_a_conversation_of_3_000_turns_goes_on() -> None:
+    texts = [
+        text for number in range(3_000) for text in (f"u:Item {number} costs {number} euros.", f"a:Yes, {number}.")
+    ]
+    turn = chat(*texts, "u:What does item 1234 cost?", max_tokens=60)
+    assert note_of(turn)["messages_left_out"] > 5_000  # type: ignore[operator]
+    assert "> Item 1234 costs 1234 euros." in text_of(turn)
+    finish(turn, "1234 euros.")
+    rolling.after_answer(turn.generation_id)
+    summary = Summary.objects.get()
+    assert summary.covers_until < 5_000, "the oldest turns first, and used while the rest is read"
+    following = asked(turn, "And what does item 77 cost?")
+    assert "> Item 77 costs 77 euros." in text_of(following)
 
 
 def test_a_conversation_of_equal_messages_goes_on() -> None:
