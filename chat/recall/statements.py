@@ -26,7 +26,10 @@ REMEMBER = re.compile(
 )
 QUESTION_MARKS = ("?", "？", "؟")
 # Not after "Dr." or "17.": abbreviations and ordinal numbers.
-_SENTENCE_END = re.compile(r"(?:(?<=[^\W\d][^\W\d][^\W\d]\.)|(?<=[!?…。！？؟]))[\"')\]”’]*\s+|\n+")
+_SENTENCE_END = re.compile(
+    r"(?:(?<=[^\W\d][^\W\d][^\W\d]\.)|(?<=[!?…。！？؟]))[\"')\]”’]*\s+|\n+"
+    r"|(?<=[。！？])(?![\"')\]”’」』）。！？])"  # scripts without spaces
+)
 _STATEMENT_END = re.compile(r"[.!。！]\s")
 _NUMBER = re.compile(r"\d")
 

@@ -114,6 +114,20 @@ def test_an_extract_of_what_names_nothing_has_the_words_themselves(text: str) ->
     assert text in extract([f"User: {text}\n\nAssistant: Yes."], 0, "", limit=200, count=len)
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("天气很好。我的储物柜是482号。我们走吧！", "我的储物柜是482号。"),
+        ("天気がいいです。ロッカーは482番です。「はい。」と言いました。", "ロッカーは482番です。"),
+        ("天气很好！储物柜是482号？不，是483号。", "不，是483号。"),
+    ],
+)
+def test_sentences_end_without_a_space_where_a_script_has_none(text: str, sentence: str) -> None:
+    lines = extract([f"User: {text}\n\nAssistant: Yes."], 0, "", limit=1_000, count=len).splitlines()
+    assert f"- {sentence}" in lines
+    assert statements([f"User: {text}"], 0, "") == [sentence]
+
+
 def test_an_extract_of_nothing_is_what_there_was() -> None:
     assert extract(["Assistant: Yes."], 0, "", limit=200, count=len) == ""
     assert "They talked." in extract(["Assistant: Yes."], 0, "They talked.", limit=200, count=len)
