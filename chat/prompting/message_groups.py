@@ -34,6 +34,11 @@ class MessageGroup:
     n_messages: int
     exchange: Exchange
 
+    @property
+    def transcript(self) -> list[tuple[Role, str]]:
+        """Roles and texts, without sources."""
+        return [(message.role, message.text) for message in (*self.users, *filter(None, [self.answer]))]
+
     @classmethod
     def of_run(cls, run: Sequence[DialogueMessage]) -> "MessageGroup":
         """Join the user messages of ``run`` and the answers to them."""

@@ -4,7 +4,8 @@
     generation ends --wake-up--> after_piece: next piece, or the summary is made (or failed), and the next may be due
 
 A piece's text is checked before it is used: one that is no summary is asked for once more in another way, then replaced
-by an extract. While turns are left out without a summary in their place, pieces have the priority of answers.
+by an extract. While turns are left out without a summary in their place, pieces have the priority of answers, and a
+summary has so few of them that it is used soon; the next one takes in what remains.
 
 Each step is one transaction that also clears ``follow_up_task`` of the ended generation; until then the reaper sends
 the wake-up message again.
@@ -40,6 +41,9 @@ AFTER_ANSWER_TASK = "chat.after_answer"
 AFTER_PIECE_TASK = "chat.after_piece"
 # Further attempts at a piece whose text is no summary; then an extract takes its place.
 MAX_REJECTED = 1
+# Of a summary while turns are left out: the next prompts have it, and another one takes in what remains. Each is a new
+# prefix for the conversation.
+MAX_PIECES_AWAITED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,8 +165,12 @@ def _due(conversation: Conversation, max_tokens: int) -> PendingSummary | None:
     if end is None:
         return None
     previous = state.builder.summary
-    n_messages = sum(group.n_messages for group in state.groups[:end])
     summarizer = Summarizer.of(state.builder.budget)
+    if _is_waiting(conversation):
+        start = state.window.n_covered(state.exchanges)
+        transcripts = [group.transcript for group in state.groups[start:end]]
+        end = start + summarizer.n_in_pieces(transcripts, MAX_PIECES_AWAITED)
+    n_messages = sum(group.n_messages for group in state.groups[:end])
     piece = summarizer.pieces(_texts(conversation, previous.n_messages, n_messages))[0]
     prompt_ids = summarizer.prompt(piece, previous.text)
     return PendingSummary(

@@ -74,11 +74,23 @@ class Summarizer:
 
     def pieces(self, messages: Sequence[tuple[Role, str]]) -> list[str]:
         """Split messages into pieces that fit beside the summary of the pieces before."""
+        return pieces(as_transcript(messages), self._piece_limit, self._count_quoted)
+
+    def n_in_pieces(self, groups: Sequence[Sequence[tuple[Role, str]]], n_pieces: int) -> int:
+        """Count the leading groups of messages that ``n_pieces`` hold, at least one."""
+        left = n_pieces * self._piece_limit
+        for index, messages in enumerate(groups):
+            left -= self._count_quoted(as_transcript(messages))
+            if left < 0:
+                return max(1, index)
+        return len(groups)
+
+    @property
+    def _piece_limit(self) -> int:
         n_empty = len(self._prompt("", "x"))
         # Each line of a quoted summary has a mark: twice its limit is more than it can take.
         free = self.budget.context_size - 3 * self.budget.summary_limit - n_empty
-        limit = max(MIN_PIECE_TOKENS, min(free, int(self.budget.context_size * PIECE_SHARE)))
-        return pieces(as_transcript(messages), limit, self._count_quoted)
+        return max(MIN_PIECE_TOKENS, min(free, int(self.budget.context_size * PIECE_SHARE)))
 
     def parts(self, text: str) -> list[tuple[int, int]]:
         """Return start and end of the parts of one text."""

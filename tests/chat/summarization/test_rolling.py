@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from django.db import connections
@@ -262,6 +263,28 @@ def test_a_summary_that_its_conversation_waits_for_is_made_beside_answers() -> N
     following = being_made(turn).generation
     assert following is not None
     assert following.priority == Priority.INTERACTIVE
+
+
+def test_of_what_was_left_out_a_part_is_summarized_first_and_used_at_once() -> None:
+    turn = talk(40)
+    assert note_of(turn)["messages_left_out"]
+    follow(turn)
+    n_left_out: list[Any] = [note_of(turn)["messages_left_out"]]
+    covered, n_pieces = [being_made(turn).covers_until], 0
+    while pieces_left(turn):
+        read_piece(turn, f"minutes {n_pieces}")
+        n_pieces += 1
+        if Summary.objects.made().filter(covers_until=covered[-1]).exists():
+            turn = talk(1, turn, first=100 + n_pieces)
+            if "summary_version" in note_of(turn):
+                n_left_out.append(note_of(turn)["messages_left_out"])
+            if pieces_left(turn):
+                covered.append(being_made(turn).covers_until)
+    assert covered == sorted(set(covered))
+    assert len(covered) > 2, "not all of it in one summary"
+    assert n_left_out[-1] == 0
+    assert n_left_out[1] < n_left_out[0]
+    assert n_pieces <= rolling.MAX_PIECES_AWAITED * (len(covered) + 1)
 
 
 @pytest.mark.parametrize("strategy", [Strategy.TRUNCATE, Strategy.ERROR])
