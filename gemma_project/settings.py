@@ -4,6 +4,7 @@ Rules about one variable are checked while it is parsed (environment.py), rules 
 """
 
 import os
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Django
 INSTALLED_APPS = [
-    "daphne",
+    # Its app is for this command alone, and imports Twisted.
+    *(["daphne"] if "runserver" in sys.argv[1:2] else []),
     "gemma_project",
     "gemma_project.apps.GemmaAdminConfig",
     "django.contrib.auth",

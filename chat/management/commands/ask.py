@@ -21,6 +21,7 @@ from chat.services.conversations import conversations_of, get_conversation
 
 
 class Command(BaseCommand):
+    requires_system_checks = ()  # the running service has made them, and they import every view
     help = (
         "Sends a prompt to the running service and prints the answer as it is generated. The conversation is stored, "
         "and --continue continues it. Without a prompt, in a terminal, it is a chat: /help lists its commands. "

@@ -17,6 +17,7 @@ ENTER, LEAVE, HOME, REST_OF_LINE, REST = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[
 
 
 class Command(BaseCommand):
+    requires_system_checks = ()  # the running service has made them, and they import every view
     help = (
         "Shows model, GPU (who holds it, since when, who waits), queue, rates, cache and running answers; in a "
         "terminal live, until Ctrl-C. Exit status: 0 answers can be made, 1 not."

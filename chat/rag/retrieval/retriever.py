@@ -3,7 +3,7 @@
 from django.conf import settings
 
 from chat.rag.query import RetrievalQuery, RetrievalResult
-from chat.rag.retrieval import local, remote
+from chat.rag.retrieval import local
 
 __all__ = ["RetrievalQuery", "RetrievalResult", "retrieve"]
 
@@ -14,5 +14,8 @@ def retrieve(query: RetrievalQuery) -> RetrievalResult:
     Must not be called on a thread that runs an event loop.
     """
     if settings.RAG_SERVICE_URL:
+        # Late: its client of HTTP takes longer to import than a command takes to begin an answer.
+        from chat.rag.retrieval import remote  # noqa: PLC0415
+
         return remote.search(query=query.text, top_k=query.top_k, filters=query.filters, kind=query.kind)
     return local.search(query)
