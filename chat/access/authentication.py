@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
+from urllib.parse import unquote
 
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -87,6 +88,9 @@ def _identify(request: HttpRequest, *, any_key: bool) -> Caller:
         return credentials.caller
     if settings.JWT_ONLY:
         raise Unauthorized(f"{BEARER_WAY}, or a service token as X-Service-Token")
+    if (page_user := request.headers.get("X-Page-User")) and unquote(page_user) != request.user.get_username():
+        # Not as whoever signed in since, and not as all who need no sign-in.
+        raise Unauthorized("the session of this page has ended: sign in again")
     if request.user.is_authenticated:
         _check_csrf(request)
         return Caller.of_user(request.user)

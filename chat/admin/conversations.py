@@ -48,9 +48,9 @@ class ConversationAdmin(ReadOnlyAdmin):
     list_filter = (OwnerFilter, "updated_at", StatusFilter, DeviceFilter, SourcesFilter)
     search_fields = ("title",)  # shows the field; see get_search_results
     search_help_text = "Words of a title, message, answer or user name, or the id of a conversation or answer."
-    readonly_fields = ("owner_label", "id", "created_at", "updated_at", "totals", "system_prompt", "strategy", "recall")
+    readonly_fields = ("owner_label", "id", "begun", "last_activity", "totals", "system_prompt", "strategy", "recall")
     fieldsets = (
-        (None, {"fields": ("title", "owner_label", "totals", ("created_at", "updated_at"), "id")}),
+        (None, {"fields": ("title", "owner_label", "totals", ("begun", "last_activity"), "id")}),
         ("System prompt and strategy", {"fields": ("system_prompt", "strategy", "recall"), "classes": ("collapse",)}),
     )
     actions = ("cancel_answers", "export_lines", "delete_selected")
@@ -171,9 +171,13 @@ class ConversationAdmin(ReadOnlyAdmin):
         sums = sums_of(conversation)
         return f"{duration_text(sums.mean_first_token_ms)} / {duration_text(sums.mean_total_ms)}"
 
+    @admin.display(description="begun")
+    def begun(self, conversation: Conversation) -> str:
+        return moment_text(conversation.created_at, with_seconds=True)
+
     @admin.display(description="last activity", ordering="updated_at")
     def last_activity(self, conversation: Conversation) -> str:
-        return moment_text(conversation.updated_at)
+        return moment_text(conversation.updated_at, with_seconds=True)
 
     @admin.display(description="state")
     def state(self, conversation: Conversation) -> str:

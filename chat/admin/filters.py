@@ -50,12 +50,19 @@ class AnswerFilter(SimpleListFilter):
         """Return the condition that a message must meet."""
         raise NotImplementedError
 
+    def is_rare(self, value: str) -> bool:
+        """Return whether few messages meet the condition, which an index finds."""
+        return False
+
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         value = self.value()
         if value is None:
             return queryset
         if queryset.model is Message:
             return queryset.filter(self.condition(value))
+        if self.is_rare(value):
+            # Few rows by an index, where EXISTS would look at the messages of each conversation in turn.
+            return queryset.filter(pk__in=Message.objects.filter(self.condition(value)).values("conversation"))
         # EXISTS instead of a join, which would repeat a conversation with several such messages.
         return queryset.filter(Exists(Message.objects.filter(self.condition(value), conversation=OuterRef("pk"))))
 
@@ -71,8 +78,12 @@ class StatusFilter(AnswerFilter):
     def condition(self, value: str) -> Q:
         if value == "unfinished":
             return Q(generation__status__in=[Status.PREPARING, Status.QUEUED, Status.RUNNING])
-        # An interrupted one that its deadline has stopped, not a client.
-        return Q(generation__error_code="timeout") if value == "timeout" else Q(generation__status=value)
+        # One that its deadline has stopped, not a client.
+        is_late = Q(generation__error_code="timeout", generation__status__in=[Status.INTERRUPTED, Status.FAILED])
+        return is_late if value == "timeout" else Q(generation__status=value)
+
+    def is_rare(self, value: str) -> bool:
+        return value != Status.COMPLETE
 
 
 class FinishReasonFilter(AnswerFilter):

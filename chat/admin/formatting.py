@@ -54,3 +54,10 @@ def parameters_text(params: dict[str, Any]) -> str:
     params = {name: value for name, value in params.items() if name not in ("cache_tags", "n_shared")}
     flat = {**params.get("sampling", {}), **{name: value for name, value in params.items() if name != "sampling"}}
     return ", ".join(f"{name} {value}" for name, value in flat.items())
+
+
+def offset_text(secs: float) -> str:
+    """Return a place in a recording: ``1:04``, from an hour on ``1:02:04``."""
+    minutes, seconds = divmod(int(secs), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

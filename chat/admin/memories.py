@@ -10,12 +10,12 @@ from django.contrib import admin
 from django.contrib.admin import SimpleListFilter
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Max, QuerySet
 from django.http import HttpRequest
 
 from chat.access.owners import owner_labels
 from chat.admin.folded_search import FoldedSearch
-from chat.admin.formatting import shortened
+from chat.admin.formatting import offset_text, shortened
 from chat.admin.read_only import ReadOnlyAdmin
 from chat.local_time import moment_text
 from chat.rag import listing
@@ -109,15 +109,19 @@ class TranscriptAdmin(FoldedSearch, MemoryAdmin):
         "segments__speaker_folded__contains",
     )
     search_help_text = "Words of a title or segment, a speaker, or the id of a job or session."
-    fields = ("heading", "owner_label", ("created_at", "indexed_at"), "job_id", "session_id", "duration")
+    fields = ("heading", "owner_label", ("recorded", "indexed"), "job_id", "session_id", "duration", "file_path")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).defer("full_text")  # long, and not shown
+        return super().get_queryset(request).select_related("file").defer("full_text")  # long, and not shown
 
     def page_context(self, request: HttpRequest, obj: Transcript) -> dict[str, object]:
         segments = obj.segments.order_by("position")
         speakers = segments.exclude(speaker="").values("speaker").annotate(n=Count("pk")).order_by("-n", "speaker")
         page = Paginator(segments, LINES_PER_PAGE).get_page(request.GET.get("page"))
+        for segment in page.object_list:
+            segment.offset_text = "" if segment.start_secs is None else offset_text(segment.start_secs)
+            # Without an offset it was stored under the beginning of the recording.
+            segment.has_time = segment.start_secs is not None or segment.said_at != obj.created_at
         return {"page": page, "speakers": list(speakers[:OWNERS_OFFERED])}
 
     def delete_model(self, request: HttpRequest, obj: Transcript) -> None:
@@ -133,10 +137,24 @@ class TranscriptAdmin(FoldedSearch, MemoryAdmin):
 
     @admin.display(description="length", ordering="duration_secs")
     def duration(self, transcript: Transcript) -> str:
-        if transcript.duration_secs is None:
+        if transcript.duration_secs is not None:
+            return offset_text(transcript.duration_secs)
+        if hasattr(transcript, "listed_lines"):  # a query for each row of the list
             return "-"
-        minutes, seconds = divmod(int(transcript.duration_secs), 60)
-        return f"{minutes}:{seconds:02}"
+        last_end_secs = transcript.segments.aggregate(last=Max("end_secs"))["last"]
+        return "-" if last_end_secs is None else f"{offset_text(last_end_secs)}, to the end of its last line"
+
+    @admin.display(description="recorded")
+    def recorded(self, transcript: Transcript) -> str:
+        return moment_text(transcript.created_at, with_seconds=True)
+
+    @admin.display(description="indexed")
+    def indexed(self, transcript: Transcript) -> str:
+        return moment_text(transcript.indexed_at, with_seconds=True)
+
+    @admin.display(description="file")
+    def file_path(self, transcript: Transcript) -> str:
+        return transcript.file.path if transcript.file else "-"
 
 
 @admin.register(Note)

@@ -92,8 +92,9 @@ class Generation(models.Model):
             models.Index(fields=["owner", "-started_at"], name="generation_owner_started"),
             models.Index(fields=["status", "deadline_at"], name="generation_deadline"),
             models.Index(fields=["ephemeral", "finished_at"], name="generation_ephemeral"),
-            # The order of the administration's list.
+            # The order of the administration's list, and of one that is filtered by status.
             models.Index(fields=["-created_at"], name="generation_created"),
+            models.Index(fields=["status", "-created_at"], name="generation_status_created"),
             models.Index(
                 fields=["dialogue_digest", "text_digest", "dialogue_continued", "-created_at"],
                 name="generation_dialogue",

@@ -11,7 +11,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from chat.models import Retrieval
 from chat.rag.indexing import indexer
-from chat.rag.models import Note, Passage, Transcript
+from chat.rag.models import Note, Passage, Segment, Transcript
 from chat.rag.records import SegmentIn, TranscriptIn
 from tests.admin.builders import SOURCE, add_answer, add_sources, conversation, operator, page_of, unfinished
 from tests.admin.test_conversation_page import HOSTILE, shown, words
@@ -46,7 +46,7 @@ class TestMemories:
     def test_a_transcript_reads_as_what_was_said(self, client: Client) -> None:
         page = words(shown(client, address_of(transcript())))
         assert "Tom 2 Sarah 1" in page
-        assert "Tom 2026-03-01 14:05:00 calm We ship on Monday 0 Sarah 2026-03-01 14:05:01 calm We ship" in page
+        assert "Tom 0:00 2026-03-01 14:05:00 calm We ship on Monday 0 Sarah 0:01 2026-03-01 14:05:01 calm We" in page
 
     def test_a_long_one_comes_in_pages(self, client: Client) -> None:
         long = transcript(n_lines=205)
@@ -201,3 +201,20 @@ class TestWhatWasCited:
             page = shown(client, address)
             assert "<script>alert" not in page
             assert "<img src=x" not in page
+
+
+def test_lines_without_offsets_have_no_invented_time_and_the_length_is_known_from_those_with_some(
+    client: Client,
+) -> None:
+    recorded = datetime(2026, 3, 1, 14, 5, tzinfo=UTC)
+    row = Transcript.objects.create(job_id="j", title="Short", created_at=recorded)
+    Segment.objects.create(transcript=row, position=0, text="Without a time.", speaker="Ann", said_at=recorded)
+    page = words(shown(client, address_of(row)))
+    assert "Ann Without a time." in page
+    assert "last line" not in shown(client, address_of(row))
+    Segment.objects.create(
+        transcript=row, position=1, text="Later.", start_secs=3700, end_secs=3725.5, said_at=recorded
+    )
+    page = words(shown(client, address_of(row)))
+    assert "1:01:40 2026-03-01 14:05:00 Later." in page
+    assert "1:02:05, to the end of its last line" in shown(client, address_of(row))

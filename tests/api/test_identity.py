@@ -1,6 +1,7 @@
 """The caller of a request: each kind of credentials, wrong ones, and none."""
 
 from collections.abc import Callable
+from urllib.parse import unquote
 
 import pytest
 from django.contrib.auth.models import User
@@ -44,6 +45,19 @@ def test_a_session_names_its_user(ann: User) -> None:
     Conversation.objects.create(owner=f"user:{ann.pk}", title="Ann's")
     api.log_in(ann)
     assert titles(api) == ["Ann's"]
+
+
+@pytest.mark.parametrize("name", ["ann", "J%C3%BCrgen"])
+def test_a_page_of_a_user_acts_for_nobody_else(name: str) -> None:
+    """Its session may have ended, or another tab may have begun that of another user."""
+    user, api = make_user(unquote(name)), Api()
+    headers = {"X-Page-User": name}
+    assert api.get(URL, headers).outcome == (401, "not_authenticated")
+    api.log_in(user)
+    assert titles(api, headers) == []
+    api.log_in(make_user("bob"))
+    assert api.get(URL, headers).outcome == (401, "not_authenticated")
+    assert titles(api) == []
 
 
 def test_the_scheme_may_be_written_in_any_case(ann: User) -> None:

@@ -38,3 +38,26 @@ def test_a_conversation_of_another_user_is_not_there(page: ChatPage, service: Li
     assert page.answers() == []
     page.browser.get("about:blank")
     page.browser.complaints()  # the browser logs the status 404
+
+
+def test_a_session_that_ends_loses_nothing_that_was_written(page: ChatPage, service: LiveStack) -> None:
+    make_users(service, "mia")
+    page.click(".links a[href^='/sign-in']")
+    sign_in(page, "mia")
+    page.until(lambda: "Sign out mia" in page.one(".links").text, what="she is signed in")
+    page.ask("[[say: first]] question")
+    page.browser.delete_cookie("sessionid")
+    page.one("#question").send_keys("written after the end\ue007")
+    page.until(lambda: page.one("#signed-out").is_displayed(), what="the page says so")
+    assert page.one("#question").get_attribute("value") == "written after the end"
+    page.browser.complaints()  # the browser logs the status 401
+    page.click("#sign-in-again")
+    sign_in(page, "mia")
+    page.until(lambda: "Sign out mia" in page.one(".links").text, what="she is back")
+    assert page.one("#question").get_attribute("value") == "written after the end"
+    page.until(lambda: len(page.answers()) == 1, what="the conversation is open again")
+    page.click("#send")
+    page.until(lambda: len(page.answers()) == 2, what="the question is answered")
+    page.click(".links form button")
+    page.until(lambda: "Sign in" in page.one(".links").text, what="she is signed out")
+    assert page.one("#question").get_attribute("value") == ""

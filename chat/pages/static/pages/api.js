@@ -1,5 +1,7 @@
 // Calls of the service's API, with the session of the page.
 
+import { config } from "./texts.js";
+
 export class ApiError extends Error {
   constructor(status, body, retryAfter) {
     super(body?.message ?? `HTTP ${status}`);
@@ -19,6 +21,8 @@ function csrfToken() {
 // A response with a good status. Throws ApiError, and TypeError where the service cannot be reached.
 export async function send(method, path, body, { headers = {}, ...options } = {}) {
   const all = { Accept: "application/json", ...headers };
+  // Where no sign-in is needed, a page whose session has ended would go on as that of all.
+  if (config.user) all["X-Page-User"] = encodeURIComponent(config.user);
   if (method !== "GET") all["X-CSRFToken"] = csrfToken();
   if (body !== undefined) all["Content-Type"] = "application/json";
   const response = await fetch(path, {
@@ -30,7 +34,7 @@ export async function send(method, path, body, { headers = {}, ...options } = {}
   });
   if (response.ok) return response;
   const content = await response.json().catch(() => null);
-  if (response.status === 401) location.assign(`/sign-in/?next=${encodeURIComponent(location.pathname + location.search)}`);
+  if (response.status === 401) window.dispatchEvent(new Event("signedout"));
   throw new ApiError(response.status, content?.error, response.headers.get("Retry-After"));
 }
 

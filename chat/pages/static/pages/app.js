@@ -32,6 +32,7 @@ const thread = new Thread(byId("thread"), {
   moved: (conversation) => showConversation(conversation),
   began: (id) => changed(id),
   ended: (id) => changed(id),
+  unsent: (text, context) => composer.restore(text, context.map(({ title, text: content }) => ({ name: title, text: content }))),
 });
 
 const sidebar = new Sidebar({
@@ -147,6 +148,11 @@ onChangeElsewhere(guarded(async (id) => {
   await sidebar.reload();
   if (id === thread.id && !thread.running) await thread.open(id);
 }));
+
+window.addEventListener("signedout", () => {
+  byId("sign-in-again").href = `/sign-in/?next=${encodeURIComponent(location.pathname + location.search)}`;
+  byId("signed-out").hidden = false;
+});
 
 composer.setBusy(false);
 watchService();

@@ -1,6 +1,7 @@
 // The field for the next question, with text files beside it.
 
 import { byId, h, iconButton } from "./dom.js";
+import { loadDraft, saveDraft } from "./draft.js";
 import { config, number, t } from "./texts.js";
 import { toast } from "./toasts.js";
 
@@ -18,12 +19,27 @@ export class Composer {
     this.files = [];
     this.isBusy = false;
     this.form.addEventListener("submit", (event) => { event.preventDefault(); this.submit(); });
-    this.field.addEventListener("input", () => this.fit());
+    this.field.addEventListener("input", () => { this.fit(); this.keep(); });
     this.field.addEventListener("keydown", (event) => this.onKey(event));
     this.field.addEventListener("paste", (event) => this.onFiles(event, event.clipboardData));
     byId("attach").addEventListener("click", () => byId("file").click());
     byId("file").addEventListener("change", (event) => { this.add([...event.target.files]); event.target.value = ""; });
     acceptDrops(byId("chat-view"), (files) => this.add(files));
+    const draft = loadDraft();
+    if (draft) this.restore(draft.text, draft.files);
+  }
+
+  // Put back what was written and not stored. What has been written since stays below it.
+  restore(text, files) {
+    this.field.value = [text, this.field.value].filter(Boolean).join("\n\n");
+    this.files = [...files, ...this.files];
+    this.drawFiles();
+    this.fit();
+    this.keep();
+  }
+
+  keep() {
+    saveDraft(this.field.value, this.files);
   }
 
   onKey(event) {
@@ -51,6 +67,7 @@ export class Composer {
     this.files = [];
     this.drawFiles();
     this.fit();
+    this.keep();
     this.on.send(text, context);
   }
 
@@ -77,6 +94,7 @@ export class Composer {
       if (text !== null) this.files.push({ name: file.name, text });
     }
     this.drawFiles();
+    this.keep();
     this.field.focus();
   }
 
@@ -86,6 +104,7 @@ export class Composer {
       h("span.chip", {}, h("span", { dir: "auto" }, file.name), iconButton("close", t("removeFile", { name: file.name }), () => {
         this.files = this.files.filter((one) => one !== file);
         this.drawFiles();
+        this.keep();
         this.field.focus();
       })),
     ));

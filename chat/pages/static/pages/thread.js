@@ -144,6 +144,10 @@ export class Thread {
     } catch (error) {
       if (controller.signal.aborted) return;
       if (!(error instanceof ApiError || error instanceof TypeError)) throw error;
+      const question = this.rows[this.rows.indexOf(view) - 1];
+      if (error.status === 401 && question && !question.messageId && !view.generationId) {
+        this.on.unsent(question.text, question.context ?? []);
+      }
       view.fail(error instanceof TypeError ? t("serviceAway") : error.message);
       this.on.announce(t("failed"));
     } finally {
