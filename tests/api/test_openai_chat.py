@@ -259,8 +259,9 @@ def test_progress_of_the_prompt_on_request(client: httpx.Client) -> None:
         assert text_of(chunks) == "Hello"
 
 
-def test_what_an_answer_waits_for_is_in_its_stream(client: httpx.Client) -> None:
-    blocking = [count(30, delay_ms=25, store=False) for _ in range(5)]
+@pytest.mark.parametrize("logprobs", [False, True])
+def test_what_an_answer_waits_for_is_in_its_stream(logprobs: bool, client: httpx.Client) -> None:
+    blocking = [count(30, delay_ms=25, store=False, logprobs=logprobs) for _ in range(5)]
     with ThreadPoolExecutor() as pool:
         streams = [pool.submit(events_of, client, body) for body in blocking]
         chunks = [chunk for stream in streams for chunk in stream.result()]
@@ -268,3 +269,6 @@ def test_what_an_answer_waits_for_is_in_its_stream(client: httpx.Client) -> None
     assert {status["state"] for status in waits} >= {"queued"}
     deltas = [choice["delta"] for chunk in chunks if "x_status" in chunk for choice in chunk["choices"]]
     assert deltas == [{}] * len(waits)
+    # Clients that asked for them read them in each chunk between the first and the last.
+    inner = [choice for chunk in chunks for choice in chunk["choices"] if "role" not in choice["delta"]]
+    assert {choice["logprobs"] is not None for choice in inner if not choice["finish_reason"]} == {logprobs}

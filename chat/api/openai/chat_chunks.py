@@ -35,6 +35,7 @@ class ChatChunkWriter:
         self._metadata = metadata
         self._texts: dict[int, list[str]] = {}
         self._returns_progress = accepted.call.returns_progress
+        self._returns_logprobs = accepted.call.returns_logprobs
         self._processed: dict[int, int] = {}  # tokens of the prompt last reported for a choice
         self._began_at = time.monotonic()
         self._ids = [turn.turn.generation_id for turn in accepted.turns]
@@ -89,9 +90,10 @@ class ChatChunkWriter:
         return ChoiceLogprobs(content=[token_logprob(likely, self._tokenizer)]) if likely else None
 
     def status(self, number: int, line: WireLine) -> bytes:
-        # With a choice, since many clients look at the first one of every chunk; without a text, since an answer is
-        # shown from its first text on.
-        choice = ChunkChoice(index=number, delta=ChoiceDelta())
+        # With a choice, since many clients look at the first one of every chunk, and its log-probabilities; without a
+        # text, since an answer is shown from its first text on.
+        logprobs = ChoiceLogprobs(content=[]) if self._returns_logprobs else None
+        choice = ChunkChoice(index=number, delta=ChoiceDelta(), logprobs=logprobs)
         status = msgspec.convert(line["status"], StreamStatus)
         events = [self._event([choice], x_status=status)] if is_waiting(line, self._began_at) else []
         prompt = status.prompt

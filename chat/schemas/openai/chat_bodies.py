@@ -108,6 +108,7 @@ class CompletionCall:
     has_usage_chunk: bool
     calls_tools: bool = False  # its answers may
     returns_progress: bool = False  # of the prompt
+    returns_logprobs: bool = False
 
     @classmethod
     def of(cls, body: SamplingBody) -> "CompletionCall":
@@ -154,7 +155,8 @@ def chat_completion_request(data: object) -> tuple[CompletionCall, ChatRequest]:
         metadata=body.metadata or {},
         conversation_id=existing_id(body.conversation_id, field="conversation_id", noun="conversation"),
     )
-    return replace(CompletionCall.of(body), calls_tools=bool(use and use.offered)), request
+    call = replace(CompletionCall.of(body), calls_tools=bool(use and use.offered), returns_logprobs=bool(body.logprobs))
+    return call, request
 
 
 def tool_options(body: RunOptionsBody, use: ToolUse | None) -> dict[str, Any]:
