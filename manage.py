@@ -31,6 +31,7 @@ except KeyboardInterrupt:
 
 
 def main() -> None:
+    check_arguments()
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gemma_project.settings")
     # Celery would rename the worker's process; operators look for our own titles.
     os.environ.setdefault("NOSETPS", "1")
@@ -51,6 +52,16 @@ def main() -> None:
         if end.code and not set(sys.argv) & NEED_NO_TABLES and has_pending_migrations():
             sys.exit(NO_TABLES)
         raise
+
+
+def check_arguments() -> None:
+    """End with one line for an argument that is not text: no database and no JSON would take it."""
+    for argument in sys.argv[1:]:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(argument).decode(errors="backslashreplace")
+            sys.exit(f"error: the argument '{shown}' is not UTF-8")
 
 
 def has_pending_migrations() -> bool:

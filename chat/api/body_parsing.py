@@ -1,7 +1,10 @@
 """Bytes of a request -> a JSON object, with an error for every way this can fail. Knows no fields."""
 
+import gc
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import IO, Any
 
 from django.conf import settings
@@ -12,13 +15,19 @@ from chat.api.middleware.json_errors import body_too_large
 from chat.errors import InvalidEncoding, InvalidJson, InvalidRequest, UnsupportedMediaType, quoted
 
 JSON_TYPE = "application/json"
+# About the context of a small model: 20 ms to encode.
+LONG_BODY_BYTES = 20_000
+
+_long_json = threading.Lock()
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
     """Raises InvalidEncoding, InvalidJson or, when it is JSON but no object, InvalidRequest."""
     # Decoded here: json.loads would guess UTF-16 and UTF-32, too. A byte order mark may stand before UTF-8.
     try:
-        value = json.loads(raw.decode("utf-8-sig"))
+        text = raw.decode("utf-8-sig")
+        with _alone() if len(raw) > LONG_BODY_BYTES else nullcontext():
+            value = json.loads(text)
     except UnicodeDecodeError as error:
         raise InvalidEncoding(f"the body is not UTF-8 (byte {error.start})") from error
     except RecursionError as error:
@@ -28,6 +37,23 @@ def json_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidRequest("the body must be a JSON object")
     return value
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Parse one long body at a time, without the garbage collector.
+
+    The parser keeps the interpreter to itself, so that several are no faster and others wait for all of them; a
+    megabyte of empty lists is parsed in 20 ms, and with the collections that so many objects cause in 400.
+    """
+    with _long_json:
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if was_enabled:
+                gc.enable()
 
 
 def read_object(request: HttpRequest, *, max_bytes: int | None = None) -> dict[str, Any]:

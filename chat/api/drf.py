@@ -58,6 +58,13 @@ class JsonApi(APIView):
             return HttpResponseNotAllowed([method for method in self.allowed_methods if method != "OPTIONS"])
         return super().dispatch(request, *args, **kwargs)
 
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:  # noqa: ANN401
+        final = super().finalize_response(request, response, *args, **kwargs)
+        # View, request and response refer to each other, and would keep the body until the next full collection.
+        if isinstance(final, Response):
+            final.add_post_render_callback(lambda rendered: release(request, rendered))
+        return final
+
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
         return drf_exception_handler
 
@@ -66,3 +73,9 @@ class JsonApi(APIView):
         if "CONTENT_LENGTH" not in request.META:
             request.META["CONTENT_LENGTH"] = str(len(request.body))
         return super().initialize_request(request, *args, **kwargs)
+
+
+def release(request: Request, response: Response) -> None:
+    """Drop the references of a rendered response to its request."""
+    response.renderer_context = {}  # type: ignore[attr-defined]
+    request.parser_context = {}

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from chat.api.body_parsing import read_object
 from chat.api.gpu_access import for_tenants
 from chat.api.json_response import json_response
+from chat.api.turn_requests import read_in_thread
 from chat.schemas import gpu_answers as wire
 from chat.schemas import gpu_bodies as bodies
 from chat.schemas.answer_types import ErrorObject
@@ -32,7 +33,7 @@ from inference.runtime.redis_client import gpu_client
 @for_tenants("POST")
 async def acquire(request: HttpRequest) -> JsonResponse:
     """POST /gpu/acquire: answers when the GPU is the tenant's, or will not be in time."""
-    body = bodies.acquire_request(read_object(request))
+    body = await read_in_thread(request, lambda request: bodies.acquire_request(read_object(request)))
     verdict = await _verdict(body)
     wait_time_ms = round(verdict.waited_secs * 1000, 1)
     if not isinstance(verdict, AcquisitionGranted):
@@ -61,7 +62,7 @@ async def acquire(request: HttpRequest) -> JsonResponse:
 @for_tenants("POST")
 async def renew(request: HttpRequest) -> JsonResponse:
     """POST /gpu/renew: only this coordinator knows renewal."""
-    session_id = bodies.session_of(read_object(request))
+    session_id = await read_in_thread(request, _session)
     config = CoordinatorConfig.from_settings()
     epoch = await in_thread(partial(api.renew, gpu_client(), config, session_id=session_id))
     return json_response(
@@ -77,7 +78,7 @@ async def renew(request: HttpRequest) -> JsonResponse:
 @for_tenants("POST")
 async def release(request: HttpRequest) -> JsonResponse:
     """POST /gpu/release"""
-    session_id = bodies.session_of(read_object(request))
+    session_id = await read_in_thread(request, _session)
     held_secs = await in_thread(partial(api.release, gpu_client(), session_id=session_id))
     return json_response(
         wire.ReleaseAnswer(
@@ -125,7 +126,7 @@ async def state(request: HttpRequest) -> JsonResponse:
 @for_tenants("POST")
 async def old_request(request: HttpRequest) -> JsonResponse:
     """POST /gemma/request: the first generation of the protocol, whose refusal is a 500."""
-    task_id = bodies.task_of(read_object(request))
+    task_id = await read_in_thread(request, lambda request: bodies.task_of(read_object(request)))
     config = CoordinatorConfig.from_settings()
     verdict = await _verdict(
         AcquireRequest(task_id, channels.OUR_SERVICE, 1, config.pause_secs + config.freed_secs, renews=False)
@@ -167,6 +168,10 @@ async def force_reset(request: HttpRequest) -> JsonResponse:
     """POST /admin/force-reset: the holder loses the GPU, and the transcription service resumes."""
     epoch = await in_thread(api.reset, gpu_client())
     return json_response(wire.ResetAnswer(status="reset", lease_epoch=epoch))
+
+
+def _session(request: HttpRequest) -> str:
+    return bodies.session_of(read_object(request))
 
 
 async def _verdict(body: AcquireRequest) -> Verdict:

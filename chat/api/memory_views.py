@@ -4,7 +4,7 @@ Services write and read shared memories; users add their own and see them beside
 """
 
 from collections.abc import Callable
-from functools import partial, update_wrapper
+from functools import update_wrapper
 from typing import Concatenate, ParamSpec
 
 from django.conf import settings
@@ -18,7 +18,7 @@ from chat.access.callers import Caller
 from chat.api.body_parsing import read_object
 from chat.api.json_response import json_response
 from chat.api.pagination import page_limit, page_offset
-from chat.api.turn_requests import View, for_callers
+from chat.api.turn_requests import View, for_callers, read_in_thread
 from chat.errors import Forbidden, NotFound, Unavailable
 from chat.rag import listing
 from chat.rag.indexing import indexer
@@ -29,7 +29,6 @@ from chat.rag.vectors import embedding
 from chat.schemas.memories import answers as wire
 from chat.schemas.memories import bodies
 from chat.schemas.memories.bodies import SearchRequest
-from chat.streaming.background import in_thread
 
 P = ParamSpec("P")
 BlockingView = Callable[Concatenate[HttpRequest, Caller, P], Struct]
@@ -43,7 +42,7 @@ def served(*methods: str) -> Callable[[BlockingView[P]], View[P]]:
         async def answer(
             request: HttpRequest, caller: Caller, /, *args: P.args, **kwargs: P.kwargs
         ) -> HttpResponseBase:
-            return json_response(await in_thread(partial(view, request, caller, *args, **kwargs)))
+            return json_response(await read_in_thread(request, lambda request: view(request, caller, *args, **kwargs)))
 
         update_wrapper(answer, view)
         return for_callers(*methods)(answer)

@@ -14,7 +14,7 @@ from chat.access.callers import Caller
 from chat.api.body_parsing import read_optional_object
 from chat.api.gpu_access import check_operator
 from chat.api.json_response import json_response
-from chat.api.turn_requests import for_callers
+from chat.api.turn_requests import for_callers, read_in_thread
 from chat.errors import Unavailable
 from chat.schemas import gpu_answers as wire
 from chat.schemas.gpu_bodies import chosen_session
@@ -34,7 +34,7 @@ ON_CPU = ("", "cpu")  # states of a placement that is not on the GPU and not on 
 async def warmup(request: HttpRequest, caller: Caller) -> JsonResponse:
     """Bring the model to the GPU and wait; on a machine without one, or while it is refused, it is ready on the CPU."""
     check_operator(caller)
-    session_id = _session(request) or DEFAULT_SESSION
+    session_id = await read_in_thread(request, _session) or DEFAULT_SESSION
     report = await _report()
     if report.card is not None:
         await _send(GpuHoldCommand(session_id, settings.GPU_MAX_HOLD_SECS))
@@ -69,7 +69,7 @@ async def move_to_cpu(request: HttpRequest, caller: Caller) -> JsonResponse:
 async def release_session(request: HttpRequest, caller: Caller) -> JsonResponse:
     """Let a session, or every session when none is named, no longer keep the GPU."""
     check_operator(caller)
-    session_id = _session(request)
+    session_id = await read_in_thread(request, _session)
     report = await _report()
     if report.card is not None:
         await _send(SessionReleaseCommand(session_id))

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequ
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
@@ -12,25 +12,24 @@ from django.views.decorators.csrf import csrf_exempt
 
 from chat.access.authentication import caller_of
 from chat.access.callers import Caller
-from chat.api.body_parsing import read_object
+from chat.api.body_parsing import LONG_BODY_BYTES, read_object
 from chat.errors import ChatError, InvalidRequest, MethodNotAllowed, Unavailable
 from chat.schemas.chat_bodies import chat_request, completion_request
 from chat.schemas.error_bodies import error_response
 from chat.schemas.requests import ChatRequest
 from chat.services import turns
 from chat.services.turns import Turn
-from chat.streaming.admission import in_arrival_order
+from chat.streaming.admission import among_long_bodies, in_arrival_order
 from chat.streaming.background import in_thread
 from chat.streaming.events import WireLine, lines, start, stops_when_left
 from inference.models import Generation
 
 P = ParamSpec("P")
+T = TypeVar("T")
 View = Callable[Concatenate[HttpRequest, P], Coroutine[Any, Any, HttpResponseBase]]
 CallerView = Callable[Concatenate[HttpRequest, Caller, P], Awaitable[HttpResponseBase]]
 
 MAX_KEY_CHARS = 255
-# About the context of a small model: 20 ms to encode.
-LONG_BODY_BYTES = 20_000
 # The status of a generation's failure, by its code; any other code is a 500.
 FAILURE_STATUS = {
     "context_overflow": 413,
@@ -99,8 +98,7 @@ async def ask_chat(
     """Store the turn of a body. ``goes_on_alone``: batch work and requests with a key need no reader."""
     is_long = has_long_body(request)
     async with in_arrival_order(is_long=is_long):
-        # Decoding ten thousand messages would hold up the event loop.
-        body = await in_thread(lambda: read(read_object(request)))
+        body = await read_in_thread(request, lambda request: read(read_object(request)))
         return await accepted_chat(request, caller, body, goes_on_alone=goes_on_alone, is_long=is_long)
 
 
@@ -117,13 +115,19 @@ async def accepted_chat(
 async def ask_completion(request: HttpRequest, caller: Caller) -> AcceptedTurn:
     is_long = has_long_body(request)
     async with in_arrival_order(is_long=is_long):
-        body = await in_thread(lambda: completion_request(read_object(request)))
+        body = await read_in_thread(request, lambda request: completion_request(read_object(request)))
         key = idempotency_key(request)
         stops = stops_when_left(body.priority, key)
         begin = partial(
             turns.start_completion, caller=caller, request=body, idempotency_key=key, request_digest=body.digest
         )
         return AcceptedTurn(await start(begin, caller=caller, stops=stops, is_long=is_long), stops)
+
+
+async def read_in_thread(request: HttpRequest, read: Callable[[HttpRequest], T]) -> T:
+    """Return ``read`` of a request with a body: decoding ten thousand messages would hold up the event loop."""
+    async with among_long_bodies(is_long=has_long_body(request)):
+        return await in_thread(read, request)
 
 
 def has_long_body(request: HttpRequest) -> bool:

@@ -13,10 +13,10 @@ from django.conf import settings
 from chat.access.websocket_authentication import credentials_of
 from chat.access.websocket_scope import accepted_subprotocol
 from chat.access.websocket_watch import CredentialWatch
-from chat.api.body_parsing import json_object
+from chat.api.body_parsing import LONG_BODY_BYTES, json_object
 from chat.api.chat_views import existing
 from chat.api.middleware.json_errors import body_too_large
-from chat.api.turn_requests import LONG_BODY_BYTES, read_key
+from chat.api.turn_requests import read_key
 from chat.errors import ChatError, InvalidJson, InvalidRequest, TooManyRequests, quoted
 from chat.schemas.chat_bodies import chat_request
 from chat.schemas.decoding import decode
@@ -24,7 +24,7 @@ from chat.schemas.error_bodies import as_chat_error, error_object
 from chat.schemas.stream_types import MAX_REQUEST_ID_CHARS, ResumeFrame
 from chat.services import turns
 from chat.services.turns import Turn
-from chat.streaming.admission import in_arrival_order
+from chat.streaming.admission import among_long_bodies, in_arrival_order
 from chat.streaming.background import in_thread
 from chat.streaming.events import WireLine, lines, resumed, start
 from chat.streaming.open_sockets import sockets
@@ -67,10 +67,12 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         log_context.bind(request=log_context.new_request_id())
         async with self._reported({}) as about:
             raw = text_data.encode() if text_data is not None else bytes_data or b""
-            frame = read_frame(raw)
+            is_long = len(raw) > LONG_BODY_BYTES
+            async with among_long_bodies(is_long=is_long):
+                frame = await in_thread(read_frame, raw) if is_long else read_frame(raw)
             about |= read_request_id(frame)
             await self._watch.check()
-            await self._handle(frame, about, is_long=len(raw) > LONG_BODY_BYTES)
+            await self._handle(frame, about, is_long=is_long)
         if self._watch.is_withdrawn:
             await self.close(code=CREDENTIALS_ENDED)
 

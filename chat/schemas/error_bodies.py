@@ -110,7 +110,10 @@ class ErrorResponse(JsonResponse):
 
     def __init__(self, error: ChatError) -> None:
         super().__init__({"error": error_object(error)}, status=error.status, headers=headers_of(error))
-        self.error = error
+        # Frames of the traceback refer to this response and to the decoded body: a cycle, which keeps both until the
+        # next full collection.
+        self.error = error.with_traceback(None)
+        self.error.__cause__ = self.error.__context__ = None
 
 
 def error_response(error: ChatError) -> ErrorResponse:

@@ -12,6 +12,10 @@ from weakref import WeakKeyDictionary
 # Starting a turn takes 20 ms. One that hangs (broker, database) must not block those behind it for longer.
 PATIENCE_SECS = 1.0
 
+# Requests with long bodies that are read at a time: the other threads are for everybody else.
+MAX_LONG_BODIES = 4
+
+_long_bodies: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 _locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
@@ -31,6 +35,16 @@ async def in_arrival_order(*, is_long: bool = False) -> AsyncIterator[None]:
     finally:
         if is_locked:
             lock.release()
+
+
+@asynccontextmanager
+async def among_long_bodies(*, is_long: bool = True) -> AsyncIterator[None]:
+    """Run the body, which reads a request, beside at most MAX_LONG_BODIES - 1 others of long requests."""
+    if not is_long:
+        yield
+        return
+    async with _long_bodies.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(MAX_LONG_BODIES)):
+        yield
 
 
 async def _acquire(lock: asyncio.Lock) -> bool:

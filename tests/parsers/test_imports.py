@@ -83,7 +83,7 @@ def test_every_format(tmp_path: Path, suffix: str) -> None:
         n_read += is_imported(tmp_path / f"drawn{suffix}", data)
 
     one()
-    assert n_read > N_EXAMPLES // 50 or suffix == ".rttm", "hardly any file was read"
+    assert n_read > N_EXAMPLES // 200 or suffix == ".rttm", "hardly any file was read"
 
 
 @drawn

@@ -1,5 +1,6 @@
 """`manage.py` before the first `make run`, and with variables that cannot be used: one line, no traceback."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import manage as manage_module
 from tests.live_stack import PROJECT, free_port
 from tests.private_environment import clean_environment
 
@@ -105,3 +107,30 @@ def test_ctrl_c_at_any_time_of_a_start_is_one_line(module: str, command: list[st
     variables = {"GEMMA_DATA_DIR": str(tmp_path), "INTERRUPTED_MODULE": module, "ONCE": "1"}
     done = manage(*command, PYTHONPATH=str(tmp_path), **variables)
     assert (done.returncode, done.stderr) == (130, "stopped\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ask", "caf\udce9"],
+        ["user_data", "export", "\udcff", "file.json"],
+        ["import_memories", "folder/\udc80.srt", "--owner=ada"],
+        ["createsuperuser", "--username=\udce9da"],
+        ["backup", "\udce9\udce8.tar"],
+        ["\udce9"],
+    ],
+    ids=lambda command: command[0].encode(errors="replace").decode(),
+)
+def test_an_argument_that_is_no_text_is_named(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["manage.py", *command])
+    with pytest.raises(SystemExit) as end:
+        manage_module.main()
+    [argument] = [part for part in command if not part.isprintable()]
+    shown = os.fsencode(argument).decode(errors="backslashreplace")
+    assert end.value.code == f"error: the argument '{shown}' is not UTF-8"
+
+
+def test_such_an_argument_on_a_command_line(tmp_path: Path) -> None:
+    done = manage("ask", "caf\udce9", GEMMA_DATA_DIR=str(tmp_path))
+    assert refusal(done) == r"error: the argument 'caf\xe9' is not UTF-8"
+    assert not list(tmp_path.iterdir())

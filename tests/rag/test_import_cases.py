@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from chat.rag.ingest import captions, prose
-from chat.rag.ingest.formats import read
+from chat.rag.ingest.formats import parse, read
 from chat.rag.ingest.json_files import parse_object
 from chat.rag.ingest.parsed_file import FileUnreadable, ParsedFile
 from chat.rag.models import Segment, Transcript
@@ -180,3 +180,11 @@ def test_a_touched_file_with_a_job_keeps_its_time(tmp_path: Path) -> None:
     path.write_text(json.dumps({"job_id": "j", "segments": [{"text": "y"}]}))
     imports(path)
     assert Transcript.objects.get().created_at == before
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b", "\0"])
+def test_a_job_id_that_no_database_stores(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"job_id": name, "segments": [{"text": "x"}]}))
+    [transcript] = parse(read(path)[0], path).transcripts
+    assert transcript.job_id == name.replace("\0", "").replace("\ud800", "?")

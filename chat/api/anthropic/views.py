@@ -22,6 +22,7 @@ from chat.api.turn_requests import (
     has_long_body,
     idempotency_key,
     lines_to_end,
+    read_in_thread,
     restarting,
 )
 from chat.errors import ChatError
@@ -67,7 +68,7 @@ def _count(request: HttpRequest, caller: Caller) -> int:
 async def _accept(request: HttpRequest, caller: Caller) -> tuple[MessagesCall, str, AcceptedTurn]:
     is_long = has_long_body(request)
     async with in_arrival_order(is_long=is_long):
-        call, body, model = await in_thread(_read, request)
+        call, body, model = await read_in_thread(request, _read)
         key = idempotency_key(request)
         stops = call.is_stream or stops_when_left(body.priority, key)
         begin = partial(turns.start_turn, caller=caller, request=body, idempotency_key=key, request_digest=body.digest)

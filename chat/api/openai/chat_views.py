@@ -12,7 +12,7 @@ from chat.api.json_response import json_response
 from chat.api.openai.chat_chunks import ChatChunkWriter
 from chat.api.openai.choices import AcceptedCall, Choice, accepted_turns, check_key, whole_choices
 from chat.api.openai.streams import chunk_stream
-from chat.api.turn_requests import AcceptedTurn, for_callers, has_long_body, idempotency_key
+from chat.api.turn_requests import AcceptedTurn, for_callers, has_long_body, idempotency_key, read_in_thread
 from chat.schemas.openai.chat_answers import AnswerMessage, ChatChoice, ChatCompletionAnswer, ChoiceLogprobs
 from chat.schemas.openai.chat_bodies import CompletionCall, chat_completion_request
 from chat.schemas.openai.rendering import annotations_of, finish_reason, timings_of, token_logprob, usage_of
@@ -21,7 +21,6 @@ from chat.schemas.requests import ChatRequest
 from chat.services import turns
 from chat.services.served_models import chat_model, require_model
 from chat.streaming.admission import in_arrival_order
-from chat.streaming.background import in_thread
 from chat.streaming.events import start, stops_when_left
 from chat.tool_calling.call_parser import ParsedAnswer, parse_answer
 from inference.config.tokenizer import get_tokenizer
@@ -39,7 +38,7 @@ async def chat_completions(request: HttpRequest, caller: Caller) -> HttpResponse
 async def _accept(request: HttpRequest, caller: Caller) -> tuple[AcceptedCall, dict[str, str]]:
     is_long = has_long_body(request)
     async with in_arrival_order(is_long=is_long):
-        call, body, model = await in_thread(_read, request)
+        call, body, model = await read_in_thread(request, _read)
         check_key(request, body.n)
         key = idempotency_key(request)
         # A stream of this API cannot be resumed: it ends with its reader, with a key, too.

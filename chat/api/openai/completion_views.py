@@ -11,7 +11,7 @@ from chat.api.json_response import json_response
 from chat.api.openai.choices import AcceptedCall, Choice, accepted_turns, check_key, whole_choices
 from chat.api.openai.completion_chunks import CompletionChunkWriter
 from chat.api.openai.streams import chunk_stream
-from chat.api.turn_requests import AcceptedTurn, for_callers, idempotency_key
+from chat.api.turn_requests import AcceptedTurn, for_callers, idempotency_key, read_in_thread
 from chat.schemas.openai.chat_bodies import CompletionCall
 from chat.schemas.openai.completion_answers import TextChoice, TextCompletion, TextLogprobs
 from chat.schemas.openai.completion_bodies import openai_completion_request
@@ -20,7 +20,6 @@ from chat.schemas.requests import CompletionRequest
 from chat.services import turns
 from chat.services.served_models import chat_model, require_model
 from chat.streaming.admission import in_arrival_order
-from chat.streaming.background import in_thread
 from chat.streaming.events import start, stops_when_left
 from inference.config.tokenizer import get_tokenizer
 
@@ -36,7 +35,7 @@ async def completions(request: HttpRequest, caller: Caller) -> HttpResponseBase:
 
 @in_arrival_order()
 async def _accept(request: HttpRequest, caller: Caller) -> tuple[AcceptedCall, list[str]]:
-    call, body, echo, model = await in_thread(_read, request)
+    call, body, echo, model = await read_in_thread(request, _read)
     prompts = [body.prompt, *body.further_prompts]
     check_key(request, len(prompts) * body.n)
     key = idempotency_key(request)

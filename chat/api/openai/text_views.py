@@ -11,7 +11,7 @@ from django.http.response import HttpResponseBase
 
 from chat.access.callers import Caller
 from chat.api.body_parsing import read_object
-from chat.api.turn_requests import View, for_callers, has_long_body
+from chat.api.turn_requests import View, for_callers, has_long_body, read_in_thread
 from chat.schemas.decoding import decode
 from chat.schemas.openai.chat_bodies import chat_completion_request
 from chat.schemas.openai.text_tools import (
@@ -29,7 +29,7 @@ from chat.schemas.openai.text_tools import (
 from chat.services.embeddings import embed_texts
 from chat.services.prompt_texts import prompt_text, spelled, tokens_of
 from chat.services.served_models import embedding_model, require_model
-from chat.streaming.background import in_long_thread, in_thread
+from chat.streaming.background import in_long_thread
 
 TextView = Callable[[HttpRequest, Caller], msgspec.Struct]
 
@@ -43,7 +43,11 @@ def _answered_in_thread(view: TextView) -> View[[]]:
     async def threaded(request: HttpRequest, caller: Caller) -> HttpResponseBase:
         # The embedding model has threads of its own, behind which the tokenizer is not to wait.
         is_long = view is not _embeddings and has_long_body(request)
-        answer = await (in_long_thread if is_long else in_thread)(lambda: msgspec.json.encode(view(request, caller)))
+
+        def encoded(request: HttpRequest) -> bytes:
+            return msgspec.json.encode(view(request, caller))
+
+        answer = await (in_long_thread(encoded, request) if is_long else read_in_thread(request, encoded))
         return HttpResponse(answer, content_type="application/json")
 
     return threaded

@@ -13,7 +13,14 @@ from chat.api.responses.errors import openai_fields
 from chat.api.responses.queries import item_page_of, stream_query_of
 from chat.api.responses.stored import finished_output, stored_response
 from chat.api.responses.streams import response_stream
-from chat.api.turn_requests import AcceptedTurn, for_callers, has_long_body, idempotency_key, lines_to_end
+from chat.api.turn_requests import (
+    AcceptedTurn,
+    for_callers,
+    has_long_body,
+    idempotency_key,
+    lines_to_end,
+    read_in_thread,
+)
 from chat.schemas.requests import ChatRequest
 from chat.schemas.responses.answers import DeletedResponse, ResponseAnswer
 from chat.schemas.responses.bodies import ResponseCall, responses_request
@@ -75,7 +82,7 @@ async def items(request: HttpRequest, caller: Caller, name: str) -> HttpResponse
 async def _accept(request: HttpRequest, caller: Caller) -> tuple[ResponseCall, AcceptedTurn]:
     is_long = has_long_body(request)
     async with in_arrival_order(is_long=is_long):
-        call, body = await in_thread(_read, request)
+        call, body = await read_in_thread(request, _read)
         key = idempotency_key(request)
         stops = stops_when_left(body.priority, key) and not call.is_background
         begin = partial(turns.start_turn, caller=caller, request=body, idempotency_key=key, request_digest=body.digest)

@@ -8,12 +8,12 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from chat.access.callers import Caller
-from chat.api.body_parsing import read_object
+from chat.api.body_parsing import LONG_BODY_BYTES, read_object
 from chat.api.chat_views import whole_answer
 from chat.api.json_response import json_response
 from chat.api.keepalive import Body, patient_json
 from chat.api.stack.transcript_views import chosen_segments
-from chat.api.turn_requests import LONG_BODY_BYTES, accepted_chat, ask_chat, for_callers
+from chat.api.turn_requests import accepted_chat, ask_chat, for_callers, read_in_thread
 from chat.errors import NotServed
 from chat.schemas.answer_types import as_json
 from chat.schemas.stack import analysis as wire_analysis
@@ -54,7 +54,7 @@ async def model_settings(request: HttpRequest, caller: Caller) -> HttpResponseBa
 @for_callers("POST")
 async def analyze(request: HttpRequest, caller: Caller) -> HttpResponseBase:
     """POST /analyze: a prompt about stored segments, which becomes no conversation."""
-    chosen, prompt, n_segments = await in_thread(_analysis_prompt, request, caller)
+    chosen, prompt, n_segments = await read_in_thread(request, lambda request: _analysis_prompt(request, caller))
     if not n_segments:
         error = "no transcript segments match the filters"
         return json_response(wire_analysis.AnalysisAnswer(success=False, filters_applied=chosen.filters, error=error))

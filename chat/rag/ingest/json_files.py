@@ -9,7 +9,7 @@ from chat.rag.ingest import json_dialects, json_rows
 from chat.rag.ingest.json_rows import SegmentRow
 from chat.rag.ingest.parsed_file import FileUnreadable, ParsedFile, RowRejected, WithoutText, line
 from chat.rag.limits import MAX_JOB_ID_CHARS
-from chat.rag.records import SegmentIn, TranscriptIn
+from chat.rag.records import SegmentIn, TranscriptIn, plain
 
 # Fields that may hold the rows of an object; the last two occur in responses of RAG services.
 LISTS = ("segments", "memories", "results")
@@ -82,7 +82,7 @@ def _recording(data: Mapping[str, Any], entries: list[Any]) -> ParsedFile:
 
     fields = json_rows.OptionalFields(data)
     facts = TranscriptIn(
-        job_id=fields.text(*json_rows.JOB_FIELDS)[:MAX_JOB_ID_CHARS],
+        job_id=plain(fields.text(*json_rows.JOB_FIELDS))[:MAX_JOB_ID_CHARS],
         session_id=fields.text("session_id"),
         title=fields.text("title"),
         full_text=fields.text("full_text", "text"),

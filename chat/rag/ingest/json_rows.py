@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from chat.rag.ingest.dates import moment_of
 from chat.rag.ingest.parsed_file import RowRejected, checked_text
 from chat.rag.limits import MAX_JOB_ID_CHARS, MAX_METADATA_CHARS, MAX_METADATA_DEPTH
-from chat.rag.records import NoteIn, SegmentIn
+from chat.rag.records import NoteIn, SegmentIn, plain
 from chat.rag.sources import MEMORY, SEGMENT
 
 Row = Mapping[str, Any]
@@ -117,7 +117,7 @@ def parse_segment(facts: Row) -> SegmentRow:
         # Beside an offset the time is that of the recording, alone it is that of the segment.
         said_at=moment if start is None else None,
     )
-    job_id = fields.text(*JOB_FIELDS)[:MAX_JOB_ID_CHARS]
+    job_id = plain(fields.text(*JOB_FIELDS))[:MAX_JOB_ID_CHARS]
     session_id, title = fields.text("session_id"), fields.text("title")
     return SegmentRow(segment, job_id, session_id, title, moment, tuple(fields.left_out))
 

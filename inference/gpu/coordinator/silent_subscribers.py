@@ -72,4 +72,5 @@ class SilentSubscribers:
             fields = _decoder.decode(data) if data is not None else ()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # another program has written there
             fields = ()
-        return Silence(*fields)
+        silence = Silence(*fields)
+        return silence if 0 <= silence.n_silent <= silence.n_unknown else Silence()

@@ -54,6 +54,12 @@ def test_what_was_learned_about_subscribers(redis_client: "redis.Redis[str]", va
     assert silent._read().n_unknown == 3
 
 
+@pytest.mark.parametrize("value", [b"[0,10,10,0]", b"[5,-1,10,0]", b"[-9,-9,10,0]", b"[2,3,9,0.5]"])
+def test_more_silent_subscribers_than_there_are_count_as_none(redis_client: "redis.Redis[str]", value: bytes) -> None:
+    redis_client.hset(KEY, "set", value)
+    assert SilentSubscribers(clients.gpu_client(), "set", 5.0).count(3) == 0
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("value", [*FOREIGN, *NUMBERS])
 def test_health_has_an_answer_all_the_same(redis_client: "redis.Redis[str]", value: bytes) -> None:
