@@ -38,11 +38,11 @@ def fill() -> bool:
         if pending is None:
             return False
         table, after = pending
-        cursor.execute(f"SELECT id FROM {table} WHERE id > %s ORDER BY id LIMIT {BATCH_ROWS}", [after])  # noqa: S608
+        cursor.execute(f"SELECT id FROM {table} WHERE id > %s ORDER BY id LIMIT {BATCH_ROWS}", [after])  # noqa: S608  # nosec B608  # a table of COLUMNS
         ids = [row[0] for row in cursor.fetchall()]
         if ids:
             column, bounds = COLUMNS[table], [ids[0], ids[-1]]
-            cursor.execute(f"UPDATE {table} SET {column} = {column} WHERE id BETWEEN %s AND %s", bounds)  # noqa: S608
+            cursor.execute(f"UPDATE {table} SET {column} = {column} WHERE id BETWEEN %s AND %s", bounds)  # noqa: S608  # nosec B608
             cursor.execute("UPDATE chat_text_pending SET after = %s WHERE kind = %s", [ids[-1], table])
         else:
             cursor.execute("DELETE FROM chat_text_pending WHERE kind = %s", [table])
