@@ -36,6 +36,7 @@ from inference.dispatch.runner_launcher import (
 )
 from inference.dispatch.runner_slot import RUNNER_STOP_SECS, RunnerSlot
 from inference.dispatch.state_folder import CheckpointFiles
+from inference.engine.process.client import HAS_LEFT
 from inference.engine.protocol.frames import (
     Alive,
     CacheExported,
@@ -172,7 +173,7 @@ class EventLoop:
         slot.start_failed(event, now)
         self._purges.runner_exited(slot)
         if self.residency is not None and slot is self.gpu:
-            self.residency.gpu_exited(event.message, now)
+            self.residency.gpu_exited(event.message, now, has_left=event.code == HAS_LEFT)
         elif slot.n_failed >= STARTS_BEFORE_FAILING:
             for generation in self.generations.unassigned():
                 self.generations.remove(

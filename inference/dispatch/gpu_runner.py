@@ -58,6 +58,10 @@ class LockedRunner(RunnerProcess):
                 self._on_out_of_memory()
             raise
 
+    def _spawned(self) -> None:
+        # A worker that is suspended while its runner starts must not keep the GPU from the others.
+        self._lock.close()
+
 
 class GpuRunnerMaker:
     """Makes runners for one GPU. ``n_layers``: the most to offload; fewer are tried when they do not fit.

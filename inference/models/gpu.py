@@ -76,13 +76,15 @@ class OutsideSession(models.Model):
     """A session that an outside coordinator was asked for and whose release is not confirmed; written before the call.
 
     ``owner``: the process that answers for it, as ``records.outside_sessions`` names it; empty: any process.
-    ``beat`` counts up while that process runs.
+    ``beat`` counts up while that process runs. ``releasing_at``: when its release was sent, by the
+    database's clock, while it is not known whether the coordinator has taken it.
     """
 
     session_id = models.CharField(max_length=128, primary_key=True)
     owner = models.CharField(max_length=255, blank=True, default="")
     beat = models.PositiveBigIntegerField(default=0)
     requested_at = models.DateTimeField(auto_now_add=True)
+    releasing_at = models.DateTimeField(null=True, default=None)
 
     class Meta:
         ordering = ["requested_at"]

@@ -21,7 +21,7 @@ from inference.engine.backends.vocabulary import Vocabulary
 from inference.engine.config import Device, EngineConfig
 from inference.engine.errors import RunnerStartError
 from inference.engine.process import runner
-from inference.engine.process.client import PROJECT_ROOT, RunnerExit, RunnerProcess, describe_returncode
+from inference.engine.process.client import HAS_LEFT, PROJECT_ROOT, RunnerExit, RunnerProcess, describe_returncode
 from inference.engine.process.deadline import Deadline, wait_until_passed
 from inference.engine.protocol.frames import Cancel, Emission, Ended, FromRunner, PrefillProgress, Ready, Step, Submit
 from tests.engine.harness import fake_config, params, turn
@@ -249,8 +249,9 @@ def test_a_deadline_that_cannot_be_read_has_passed(tmp_path: Path, content: byte
     path = tmp_path / "deadline"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(RunnerStartError, match="its deadline was not extended in time"):
+    with pytest.raises(RunnerStartError, match="its deadline was not extended in time") as raised:
         Watched(fake_config(), deadline=path).runner.start()
+    assert raised.value.code == HAS_LEFT
 
 
 @pytest.mark.parametrize("content", [math.nan, -math.inf, 0.0, b"1234567", b"123456789", None])

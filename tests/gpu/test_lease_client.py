@@ -1,10 +1,11 @@
 """The lease client over the built-in coordinator, and over an outside one in both generations of the protocol."""
 
+import dataclasses
 import json
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,7 @@ from inference.gpu.lease.listener import CommandListener, publish_freed
 from inference.gpu.lease.port import LeaseEvent, LeaseGranted, LeaseLost, LeaseRecalled, LeaseRefused
 from inference.gpu.lease.request import Backoff
 from inference.gpu.transports.builtin import BuiltInCoordinator
-from inference.gpu.transports.port import Coordinator, CoordinatorFault
+from inference.gpu.transports.port import Coordinator, CoordinatorFault, Denial, Grant, OnWait
 from inference.gpu.transports.remote import OutsideCoordinator
 from inference.runtime.circuit_breaker import CircuitBreaker
 from tests.gpu.lease_client_contract import PATIENCE_SECS, LeaseClientContract, assert_quiet, granted, next_event, until
@@ -56,9 +57,29 @@ class LeaseClientScene:
         self.listener.end(PATIENCE_SECS)
 
 
+class SuspendedAfterGrant(BuiltInCoordinator):
+    """Returns its first grant ``secs`` late."""
+
+    def __init__(self, wire: Wire, secs: float) -> None:
+        super().__init__(wire, QUICK)
+        self._secs = secs
+        self.granted_before = 0.0
+
+    def acquire(
+        self, *, session_id: str, priority: int, metadata: Mapping[str, Any], on_wait: OnWait = lambda reason: None
+    ) -> Grant | Denial:
+        answer = super().acquire(session_id=session_id, priority=priority, metadata=metadata, on_wait=on_wait)
+        self.granted_before = time.monotonic()
+        time.sleep(self._secs)
+        self._secs = 0.0
+        return answer
+
+
 class BuiltInScene(LeaseClientScene):
-    def __init__(self, wire: Wire) -> None:
-        super().__init__(wire, BuiltInCoordinator(wire, QUICK))
+    def __init__(
+        self, wire: Wire, coordinator: Coordinator | None = None, options: LeaseClientOptions = OPTIONS
+    ) -> None:
+        super().__init__(wire, coordinator or BuiltInCoordinator(wire, QUICK), options)
         self._resident: Transcription | None = None
 
     def refuse(self, reason: str | None) -> None:
@@ -101,6 +122,31 @@ class TestWithTheBuiltIn(LeaseClientContract):
         lost = next_event(scene, LeaseLost)
         assert lost.lease == lease
         assert time.monotonic() - began < QUICK.ttl_secs
+
+    @pytest.mark.parametrize("secs", [0.5, 0.6, 1.5])
+    def test_a_grant_that_was_read_after_its_lease_may_have_ended_is_none(self, wire: Wire, secs: float) -> None:
+        """As when the process is suspended between the grant and its use."""
+        scene = BuiltInScene(wire, SuspendedAfterGrant(wire, secs))
+        try:
+            scene.lease_client.request(priority=1, session_ids=frozenset())
+            assert next_event(scene, LeaseRefused).reason == "the grant was not taken in time"
+            granted_later = next_event(scene, LeaseGranted)
+            assert api.status(wire).session_id == granted_later.lease.session_id
+        finally:
+            scene.end()
+
+    @pytest.mark.parametrize("secs", [0.0, 0.2, 0.35])
+    def test_the_time_of_a_lease_begins_with_its_grant(self, wire: Wire, secs: float) -> None:
+        deadlines: list[float] = []
+        coordinator = SuspendedAfterGrant(wire, secs)
+        options = dataclasses.replace(OPTIONS, extend_deadline=deadlines.append)
+        scene = BuiltInScene(wire, coordinator, options)
+        try:
+            scene.lease_client.request(priority=1, session_ids=frozenset())
+            next_event(scene, LeaseGranted)
+            assert deadlines[0] < coordinator.granted_before + QUICK.ttl_secs
+        finally:
+            scene.end()
 
     def test_one_that_waits_in_the_line_leaves_it_at_once(self, scene: BuiltInScene) -> None:
         hold(scene.wire, "other")

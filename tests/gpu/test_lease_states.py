@@ -129,7 +129,7 @@ def test_a_withdrawal_shortens_the_wait_of_the_next_request(request_: LeaseReque
 def test_a_confirmed_lease_is_renewed_at_the_interval() -> None:
     coordinator = StubCoordinator()
     renewal = LeaseRenewal(coordinator)
-    held_lease = renewal.begin(LEASE, now=0.0)
+    held_lease = renewal.begin(LEASE, confirmed_at=0.0)
     assert held_lease.renew_at == 1.0
     assert renewal.renew(held_lease) is None
     assert held_lease.renew_at - held_lease.renewed_at == pytest.approx(1.0, abs=0.1)
@@ -139,7 +139,7 @@ def test_a_lease_of_another_session_is_lost_at_once() -> None:
     coordinator = StubCoordinator()
     coordinator.holder = "another session has the GPU"
     renewal = LeaseRenewal(coordinator)
-    assert renewal.renew(renewal.begin(LEASE, now=0.0)) == "another session has the GPU"
+    assert renewal.renew(renewal.begin(LEASE, confirmed_at=0.0)) == "another session has the GPU"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_fault_loses_the_lease_after_the_coordinators_patience(
     coordinator = StubCoordinator(lost_after_secs=lost_after_secs)
     coordinator.fault = "away"
     renewal = LeaseRenewal(coordinator)
-    held_lease = renewal.begin(LEASE, now=50.0)
+    held_lease = renewal.begin(LEASE, confirmed_at=50.0)
     monkeypatch.setattr("inference.gpu.lease.held.time.monotonic", lambda: 50.0 + silent_secs)
     assert renewal.renew(held_lease) == ("it could not be renewed: away" if is_lost else None)
     assert held_lease.renewed_at == 50.0
@@ -163,7 +163,7 @@ def test_the_gpu_is_left_after_the_worker_would_have_and_before_another_grant(
 ) -> None:
     coordinator = StubCoordinator(lost_after_secs=lost_after_secs)
     renewal = LeaseRenewal(coordinator)
-    held_lease = renewal.begin(LEASE, now=50.0)
+    held_lease = renewal.begin(LEASE, confirmed_at=50.0)
     assert renewal.deadline(held_lease) == deadline
     monkeypatch.setattr("inference.gpu.lease.held.time.monotonic", lambda: 51.0)
     coordinator.fault = "away"

@@ -21,7 +21,7 @@ from tests.faults.broker import Broker
 from tests.neighbours import programs
 from tests.neighbours.card_ledger import OURS, CardLedger, Situation
 from tests.neighbours.coordinator import NeighbourCoordinator
-from tests.neighbours.programs import FREED_SECS, OUR_LOCK, PAUSE_SECS, POLICY, Surroundings
+from tests.neighbours.programs import FREED_SECS, OUR_MARK, PAUSE_SECS, POLICY, Surroundings
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload([programs.__name__, "pytest"])
@@ -96,7 +96,7 @@ class Neighbourhood:
         self.lock = threading.RLock()
         self.broker = Broker()
         self.ledger = CardLedger(
-            {OURS: self.folder / OUR_LOCK},
+            {OURS: self.folder / OUR_MARK},
             self._situation,
             POLICY.linger_secs,
             note=self._moment,
@@ -195,9 +195,7 @@ class Neighbourhood:
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                # The worker has the file open, too, while it starts one.
-                is_runner = process.name() == "sleep"
-                if is_runner and str(self.folder / OUR_LOCK) in {file.path for file in process.open_files()}:
+                if process.cmdline()[-1:] == [str(self.folder / OUR_MARK)]:
                     found.append(process)
         return found
 

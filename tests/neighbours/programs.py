@@ -27,14 +27,14 @@ import redis  # noqa: E402
 from django.conf import settings  # noqa: E402
 from django.db import connections  # noqa: E402
 
-from gemma_project.supervisor.tether import tethered  # noqa: E402
 from inference.dispatch import Dispatcher, gpu_demand  # noqa: E402
 from inference.dispatch.generation_state import ActiveGeneration  # noqa: E402
 from inference.dispatch.gpu_parts import GpuParts, GpuPolicy  # noqa: E402
 from inference.dispatch.runner_launcher import OnExit, OnFrame, Runner  # noqa: E402
 from inference.dispatch.state_folder import StateFolder  # noqa: E402
-from inference.engine.process.client import RunnerExit  # noqa: E402
-from inference.engine.process.deadline import Deadline  # noqa: E402
+from inference.engine.errors import RunnerStartError  # noqa: E402
+from inference.engine.process.client import HAS_LEFT, RunnerExit  # noqa: E402
+from inference.engine.process.deadline import STATUS, Deadline  # noqa: E402
 from inference.engine.protocol.frames import (  # noqa: E402
     CacheExported,
     Export,
@@ -62,9 +62,10 @@ from inference.gpu.transports.remote import OutsideCoordinator  # noqa: E402
 from inference.token_stream.entries import AnyEntry  # noqa: E402
 from tests.inference.stub_runner import READY, StubRunner  # noqa: E402
 from tests.live_stack import PROJECT  # noqa: E402
+from tests.neighbours import card_process  # noqa: E402
 from tests.neighbours.pause_manager import PauseManager  # noqa: E402
 
-OUR_LOCK = f"gemma-gpu-{SimulatedGpu.uuid}.lock"
+OUR_MARK = "our card"
 POLICY = GpuPolicy(min_hold_secs=0.1, max_hold_secs=4.0, linger_secs=0.3, yield_patience_secs=0.5)
 LEASE_SECS = 2.0
 PAUSE_SECS, FREED_SECS = 1.0, 2.5
@@ -136,27 +137,17 @@ class CardMark:
             self._descriptor = -1
 
 
-END_AT_DEADLINE = """
-import os, pathlib, signal, sys
-from inference.engine.process.deadline import wait_until_passed
-runner = os.pidfd_open(int(sys.argv[2]))
-wait_until_passed(pathlib.Path(sys.argv[1]))
-signal.pidfd_send_signal(runner, signal.SIGKILL)
-"""
-
-
 class CardRunner:
-    """A runner whose process does nothing but hold the lock of the card. It sends no reply while it is frozen."""
+    """A runner whose process does nothing but be on the card. It sends no reply while it is frozen."""
 
     def __init__(self, folder: Path, deadline: Path, on_frame: OnFrame, on_exit: OnExit) -> None:
-        self._deadline = deadline
+        self._arguments = [str(deadline), str(folder / OUR_MARK)]
         lock = gpu_lock(SimulatedGpu.uuid, folder)
         if lock is None:
             raise GpuBusy("another process has the card")
         self._lock: GpuLock = lock
         self._on_frame, self._on_exit = on_frame, on_exit
         self._process: subprocess.Popen[bytes] | None = None
-        self._watcher: subprocess.Popen[bytes] | None = None
         self._is_requested = False
 
     @property
@@ -164,16 +155,19 @@ class CardRunner:
         return self._process.pid if self._process else 0
 
     def start(self) -> Ready:
+        command = [sys.executable, "-m", card_process.__name__, str(os.getpid()), *self._arguments]
         with self._lock:
-            self._process = subprocess.Popen(tethered(["sleep", "3600"]), pass_fds=(self._lock.fd,))
-        # As a runner ends itself. The kernel ends this process with ours.
-        watcher = [sys.executable, "-c", END_AT_DEADLINE, str(self._deadline), str(self._process.pid)]
-        self._watcher = subprocess.Popen(tethered(watcher), cwd=PROJECT)
-        # From then on it ends with this process, also when it is frozen.
-        while Path(f"/proc/{self._process.pid}/cmdline").read_bytes().partition(b"\0")[0] != b"sleep":
-            time.sleep(0.005)
+            process = subprocess.Popen(command, pass_fds=(self._lock.fd,), stdout=subprocess.PIPE, cwd=PROJECT)
+        self._process = process
+        if self._is_requested:  # killed before there was a process
+            process.kill()
+        assert process.stdout is not None
+        with process.stdout as loaded:
+            if not loaded.readline():
+                status = process.wait()
+                raise RunnerStartError(HAS_LEFT if status == STATUS else "runner_died", f"exit status {status}")
         time.sleep(LOAD_SECS)
-        threading.Thread(target=self._await_exit, args=[self._process], daemon=True).start()
+        threading.Thread(target=self._await_exit, args=[process], daemon=True).start()
         return READY
 
     def send(self, frame: Frame) -> None:
@@ -193,9 +187,6 @@ class CardRunner:
 
     def _await_exit(self, process: "subprocess.Popen[bytes]") -> None:
         status = process.wait()
-        assert self._watcher is not None
-        self._watcher.kill()
-        self._watcher.wait()
         self._on_exit(RunnerExit(process.pid, status, self._is_requested))
 
 

@@ -5,13 +5,18 @@ import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from django.db import connection, connections
+from django.db.models.functions import Now
 from pytest_django import Settings
 
 from inference.gpu.lease.client import CoordinatorLeaseClient, LeaseClientOptions
@@ -20,6 +25,8 @@ from inference.gpu.lease.port import Lease, LeaseEvent, LeaseGranted, LeaseLost,
 from inference.gpu.lease.reaper import SessionReaper
 from inference.gpu.lease.request import Backoff
 from inference.gpu.records.outside_sessions import OutsideSessionStore
+from inference.gpu.transports.outside_protocol import OutsideProtocol
+from inference.gpu.transports.port import CoordinatorFault
 from inference.gpu.transports.remote import OutsideCoordinator
 from inference.models import OutsideSession
 from inference.runtime.circuit_breaker import CircuitBreaker
@@ -290,6 +297,64 @@ class TestNobodyRemainsPaused:
             ours.reaper.run_once()
         assert (coordinator.session, coordinator.n_calls("release")) == (lease.session_id, 0)
         assert not manager.is_on_card
+
+    @pytest.mark.parametrize("secs", [0.3, 1.0])
+    def test_a_release_on_its_way_ends_no_later_grant(
+        self,
+        ours: OurSide,
+        coordinator: NeighbourCoordinator,
+        pause_manager: Managers,
+        monkeypatch: pytest.MonkeyPatch,
+        secs: float,
+    ) -> None:
+        """A slow coordinator carries out the release of an orphan some time after it was sent."""
+        pause_manager()
+        store, is_sent = OutsideSessionStore(), threading.Event()
+        store.add("dead")
+        store.close()
+        release = OutsideProtocol.release
+
+        def arrive_late(protocol: OutsideProtocol, *arguments: Any) -> None:  # noqa: ANN401  those of release
+            is_sent.set()
+            time.sleep(secs)
+            release(protocol, *arguments)
+
+        monkeypatch.setattr(OutsideProtocol, "release", arrive_late)
+
+        def reap() -> None:
+            ours.reaper.run_once()
+            connections.close_all()
+
+        reaping = threading.Thread(target=reap)
+        reaping.start()
+        assert is_sent.wait(PATIENCE_SECS)
+        ours.client.request(priority=1, session_ids=frozenset())
+        refused = ours.next_event(LeaseRefused)
+        assert refused == LeaseRefused("the release of an earlier session is under way", ANY)
+        event: LeaseEvent = refused
+        while isinstance(event, LeaseRefused):
+            event = ours.events.get(timeout=PATIENCE_SECS)
+        reaping.join()
+        assert isinstance(event, LeaseGranted)
+        time.sleep(0.5)  # a few renewals
+        assert coordinator.session == event.lease.session_id
+        assert ours.events.empty()
+
+    @pytest.mark.parametrize(("in_doubt", "remains"), [(True, True), (False, False)])
+    def test_a_release_that_may_still_arrive_stays_marked_for_a_while(
+        self, ours: OurSide, monkeypatch: pytest.MonkeyPatch, *, in_doubt: bool, remains: bool
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise CoordinatorFault("no answer", in_doubt=in_doubt)
+
+        monkeypatch.setattr(OutsideProtocol, "release", fail)
+        store = OutsideSessionStore()
+        store.add("dead")
+        store.close()
+        ours.reaper.run_once()
+        assert ours.store.is_release_under_way() is remains
+        OutsideSession.objects.update(releasing_at=Now() - timedelta(seconds=12))
+        assert not ours.store.is_release_under_way()
 
     def test_orphans_are_taken_once(self, ours: OurSide) -> None:
         store = OutsideSessionStore()

@@ -38,6 +38,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[3]
 # For a large model on a slow disk; a runner that dies is noticed at once.
 START_TIMEOUT_SECS = 900.0
 KILL_WAIT_SECS = 10.0
+HAS_LEFT = "runner_left"  # code of a start that ended because the deadline had passed
 EXIT_SECS = 0.5  # of the stop timeout, not available for saving
 
 
@@ -125,6 +126,7 @@ class RunnerProcess:
             module = "inference.engine.process.runner"
             command = [sys.executable, "-X", "faulthandler", "-m", module, str(theirs.fileno())]
             self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(), *self._keep_fds), cwd=PROJECT_ROOT)
+        self._spawned()
         if self._requested:  # killed before there was a process
             self._process.kill()
         self._connection = Connection(ours.detach())
@@ -140,8 +142,9 @@ class RunnerProcess:
             self._end_process(0.0)
             raise RunnerStartError(first.code, first.message)
         self._end_process(KILL_WAIT_SECS)
-        reason = describe_returncode(self._process.returncode)
-        raise RunnerStartError("runner_died", f"the runner ended before it was ready: {reason}")
+        returncode = self._process.returncode
+        code = HAS_LEFT if returncode == DEADLINE_STATUS else "runner_died"
+        raise RunnerStartError(code, f"the runner ended before it was ready: {describe_returncode(returncode)}")
 
     def send(self, frame: Frame) -> None:
         """Send a frame; for a runner that is gone it is dropped, since ``on_exit`` reports that."""
@@ -167,6 +170,9 @@ class RunnerProcess:
         self._requested = True
         if self._process is not None:
             self._process.kill()
+
+    def _spawned(self) -> None:
+        """For subclasses: there is a process, which has ``keep_fds``."""
 
     def _end_process(self, timeout_secs: float) -> None:
         process = self._started()

@@ -31,6 +31,10 @@ class Deadline:
         os.pwrite(self._descriptor, _FORMAT.pack(until), 0)
 
 
+def has_passed(path: Path) -> bool:
+    return not _read(path) > time.monotonic()  # also when it is no number
+
+
 def wait_until_passed(path: Path) -> None:
     """Return once the deadline has passed, also when its file is gone or damaged."""
     while (secs := _read(path) - time.monotonic()) > 0:
@@ -38,7 +42,9 @@ def wait_until_passed(path: Path) -> None:
 
 
 def end_when_passed(path: Path) -> None:
-    """End this process with ``STATUS`` once the deadline has passed; begun before the model is loaded."""
+    """End this process with ``STATUS`` once the deadline has passed, at once if it has. Call before the model loads."""
+    if has_passed(path):
+        os._exit(STATUS)
 
     def watch() -> None:
         wait_until_passed(path)

@@ -201,10 +201,10 @@ class CoordinatorLeaseClient:
         self._caller.finish()
         call, answer = answered.call, answered.answer
         is_wanted = self._states.now is LeaseState.ACQUIRING
-        if isinstance(answer, Grant) and is_wanted:
+        if isinstance(answer, Grant) and is_wanted and not self._renewal.is_too_late(answer, now):
             lease = Lease(call.session_id, answer.epoch, now, now - call.requested_at, answer.coordinator)
             self._states.move(LeaseState.HELD, now)
-            held_lease = self._renewal.begin(lease, now)
+            held_lease = self._renewal.begin(lease, now if answer.not_before is None else answer.not_before)
             self._hold(held_lease)
             self._extend_deadline(self._renewal.deadline(held_lease))
             self._request.granted()
@@ -213,6 +213,8 @@ class CoordinatorLeaseClient:
         self._states.move(LeaseState.PENDING if is_wanted else LeaseState.IDLE, now)
         if isinstance(answer, Grant):
             self._releases.add(call.session_id, {}, now)
+            if is_wanted:
+                self._refuse("the grant was not taken in time", now)
             return
         if answer.in_doubt or answer.leaves_paused:
             self._releases.add(call.session_id, {}, now, n_blocking=1)

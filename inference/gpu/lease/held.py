@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from inference.gpu.lease.port import Lease
-from inference.gpu.transports.port import Coordinator, CoordinatorFault
+from inference.gpu.transports.port import Coordinator, CoordinatorFault, Grant
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,15 @@ class LeaseRenewal:
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
 
-    def begin(self, lease: Lease, now: float) -> HeldLease:
-        return HeldLease(lease, renew_at=now + self._coordinator.renew_secs, renewed_at=now)
+    def is_too_late(self, grant: Grant, now: float) -> bool:
+        """Return whether the lease may have ended since it was granted, as when this process was suspended."""
+        patience_secs = self._coordinator.lost_after_secs
+        if patience_secs is None or grant.not_before is None:
+            return False
+        return now - grant.not_before >= patience_secs
+
+    def begin(self, lease: Lease, confirmed_at: float) -> HeldLease:
+        return HeldLease(lease, renew_at=confirmed_at + self._coordinator.renew_secs, renewed_at=confirmed_at)
 
     def deadline(self, held_lease: HeldLease) -> float:
         """Return when the GPU has to be left, on the monotonic clock, if this process renews and kills nothing more.

@@ -60,11 +60,13 @@ class SessionReaper:
     def _release(self, orphan: OrphanedSession) -> bool:
         """Return whether the session is over. One that was being acquired may be granted after its release."""
         holding = self._coordinator.holding(orphan.session_id)
-        # A release ends any lease at some coordinators: without a holder it is sent only while no process of ours may
-        # be granted one.
-        is_due = holding is Holding.NOBODY and not orphan.is_released and not self._store.has_other_sessions()
-        if holding in (Holding.OURS, Holding.OURS_PAUSING) or is_due:
-            log.warning("orphaned session released session=%s", orphan.session_id)
-            self._coordinator.send_release(orphan.session_id, {})
-            orphan.is_released = True
+        if holding in (Holding.OURS, Holding.OURS_PAUSING) or (holding is Holding.NOBODY and not orphan.is_released):
+            # A release ends any lease at some coordinators: without a holder it is sent only while no process of ours
+            # may be granted one.
+            def is_due() -> bool:
+                return holding is not Holding.NOBODY or not self._store.has_other_sessions()
+
+            if self._coordinator.send_release(orphan.session_id, {}, is_due=is_due):
+                log.warning("orphaned session released session=%s", orphan.session_id)
+                orphan.is_released = True
         return holding is Holding.OURS or self._clock() >= orphan.until

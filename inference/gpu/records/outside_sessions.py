@@ -14,11 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
 from django.db import DatabaseError, connections
 from django.db.models import F
+from django.db.models.functions import Now
 
 from inference.models.gpu import OutsideSession
 from inference.runtime.file_locks import is_free
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 BEAT_SECS = 10.0
 # Longer than a call of ``acquire``, during which nothing beats.
 SILENT_SECS = 150.0
+LONGEST_RELEASE = timedelta(seconds=10)  # until a release whose answer did not come has arrived or is lost
 FRESH_FILE_SECS = 60.0  # a file this young may not be locked yet
 
 
@@ -59,6 +62,17 @@ class OutsideSessionStore:
     def hand_over(self, session_id: str) -> None:
         with _logged_failures():
             OutsideSession.objects.filter(pk=session_id, owner=self.owner).update(owner="")
+
+    def mark_release(self, session_id: str, *, is_under_way: bool) -> None:
+        with _logged_failures():
+            rows = OutsideSession.objects.filter(pk=session_id)
+            rows.update(releasing_at=Now() if is_under_way else None)
+
+    def is_release_under_way(self) -> bool:
+        try:
+            return OutsideSession.objects.filter(releasing_at__gte=Now() - LONGEST_RELEASE).exists()
+        finally:
+            connections.close_all()
 
     def beat(self) -> None:
         if self._clock() - self._beaten_at < BEAT_SECS:

@@ -1,6 +1,7 @@
 """Transport to the built-in coordinator by direct calls: it needs the ledger and Redis, and no web process."""
 
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,7 +57,14 @@ class BuiltInCoordinator:
         )
         reported = ""
         try:
-            while (verdict := acquisition.step()) is None:
+            while True:
+                # The ledger counts the lease from within the last step; this process may be suspended after it.
+                step_began = time.monotonic()
+                verdict = acquisition.step()
+                if isinstance(verdict, AcquisitionGranted):
+                    return Grant(verdict.epoch, self.kind, step_began)
+                if verdict is not None:
+                    return Denial(verdict.reason)
                 if acquisition.waits_for != reported and acquisition.waited_secs >= REPORT_WAIT_SECS:
                     reported = acquisition.waits_for
                     on_wait(reported)
@@ -67,7 +75,6 @@ class BuiltInCoordinator:
                 self._withdrawing.clear()
         finally:
             connections.close_all()
-        return Grant(verdict.epoch, self.kind) if isinstance(verdict, AcquisitionGranted) else Denial(verdict.reason)
 
     def withdraw(self, session_id: str) -> None:
         self._withdrawn = session_id

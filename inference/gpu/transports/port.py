@@ -18,8 +18,12 @@ class CoordinatorFault(Exception):
 
 @dataclass(frozen=True)
 class Grant:
+    """``not_before``: a time before the grant, on the monotonic clock, from which its lifetime is counted; None at
+    coordinators whose leases have none."""
+
     epoch: int  # 0: this coordinator counts none
     coordinator: str  # as in ``Lease.coordinator``
+    not_before: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,12 @@ class SessionRecords(Protocol):
 
     def hand_over(self, session_id: str) -> None:
         """Leave a released session that may still be granted to the reaper of any process."""
+
+    def mark_release(self, session_id: str, *, is_under_way: bool) -> None:
+        """Mark a session whose release is sent, or remove the mark. It ends by itself after a while."""
+
+    def is_release_under_way(self) -> bool:
+        """Return whether a session of any process has that mark. Raises DatabaseError."""
 
     def beat(self) -> None:
         """Show that this process runs; to be called more often than once a minute while it has sessions."""

@@ -44,6 +44,11 @@ class Unrecorded:
 
     def hand_over(self, session_id: str) -> None: ...
 
+    def mark_release(self, session_id: str, *, is_under_way: bool) -> None: ...
+
+    def is_release_under_way(self) -> bool:
+        return False
+
     def beat(self) -> None: ...
 
 
@@ -84,6 +89,9 @@ class OutsideCoordinator:
             return Denial(REDIS_GONE)
         try:
             self._records.add(session_id)
+            if self._records.is_release_under_way():
+                self._records.remove(session_id)
+                return Denial("the release of an earlier session is under way")
         except (DatabaseError, OSError) as error:
             raise CoordinatorFault("the session could not be recorded", in_doubt=False) from error
         self._unanswered.add(session_id)
@@ -124,7 +132,7 @@ class OutsideCoordinator:
         if holding is Holding.OTHER:
             log.info("not released, another session has the GPU session=%s", session_id)
         elif holding is not None:
-            self._protocol.release(session_id, result)
+            self.send_release(session_id, result)
         self._taken.discard(session_id)
         self._pausing_since.pop(session_id, None)
         if session_id in self._unanswered:
@@ -133,9 +141,27 @@ class OutsideCoordinator:
         else:
             self._records.remove(session_id)
 
-    def send_release(self, session_id: str, result: Mapping[str, Any]) -> None:
-        """Send a release without a look at the state. Raises CoordinatorFault."""
-        self._protocol.release(session_id, result)
+    def send_release(
+        self, session_id: str, result: Mapping[str, Any], *, is_due: Callable[[], bool] = lambda: True
+    ) -> bool:
+        """Send a release without a look at the state; return whether it was sent. Raises CoordinatorFault.
+
+        No process of this installation acquires a session meanwhile, which the release would end. ``is_due`` is called
+        after they can see that, and before it is sent.
+        """
+        self._records.mark_release(session_id, is_under_way=True)
+        is_over = True
+        try:
+            if not is_due():
+                return False
+            self._protocol.release(session_id, result)
+        except CoordinatorFault as fault:
+            is_over = not fault.in_doubt  # else it may still arrive
+            raise
+        finally:
+            if is_over:
+                self._records.mark_release(session_id, is_under_way=False)
+        return True
 
     def holding(self, session_id: str) -> Holding:
         """Read the holder. Raises CoordinatorFault."""

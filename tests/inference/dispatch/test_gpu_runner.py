@@ -1,8 +1,11 @@
 """The runner on a GPU: as many layers as fit, under its lock; and machines without a usable GPU."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from pytest_django.fixtures import Settings
 
@@ -10,9 +13,12 @@ from inference.config import memory_budget
 from inference.dispatch import gpu_runner
 from inference.dispatch.gpu_runner import GpuRunnerMaker, LockedRunner
 from inference.engine.config import BackendKind, Device, EngineConfig
+from inference.engine.errors import RunnerStartError
 from inference.errors import GpuBusy, TooLittleMemory
 from inference.gpu.device.lock import gpu_lock
 from inference.worker import gpu_setup
+from tests.engine.harness import fake_config
+from tests.live_stack import wait_until
 
 
 @dataclass
@@ -89,6 +95,35 @@ def test_a_card_that_another_process_uses_is_left_alone(tmp_path: Path) -> None:
     assert held is not None
     with held, pytest.raises(GpuBusy, match="test card"):
         made(GpuDevice(8000, 8000), tmp_path)
+
+
+def test_while_a_runner_loads_it_alone_has_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is suspended meanwhile must not keep it from the others."""
+    monkeypatch.setattr(gpu_runner, "engine_config", lambda: fake_config(gpu_layers=1))
+    maker = GpuRunnerMaker(GpuDevice(8000, 8000), tmp_path, n_layers=1, load_delay_ms=60_000.0)
+    runner = maker(lambda _: None, lambda _: None)
+    assert isinstance(runner, LockedRunner)
+    path = str(runner._lock.path)
+    with ThreadPoolExecutor() as pool:
+        starting = pool.submit(runner.start)
+        try:
+            wait_until(lambda: has_card(runner) and path not in open_paths(os.getpid()), timeout_secs=30, what="alone")
+            assert gpu_lock("GPU-test", tmp_path) is None
+        finally:
+            runner.kill()
+        with pytest.raises(RunnerStartError):
+            starting.result(30)
+    lock = gpu_lock("GPU-test", tmp_path)
+    assert lock is not None
+    lock.close()
+
+
+def has_card(runner: LockedRunner) -> bool:
+    return runner.alive and str(runner._lock.path) in open_paths(runner.pid)
+
+
+def open_paths(pid: int) -> set[str]:
+    return {file.path for file in psutil.Process(pid).open_files()}
 
 
 @pytest.mark.parametrize("mode", ["off", "auto", "simulated"])
