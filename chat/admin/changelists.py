@@ -61,6 +61,7 @@ def conversation_sums(ids: list[uuid.UUID]) -> dict[uuid.UUID, ConversationSums]
     """Return the sums of each conversation, with one query."""
     answer = "generation__"
     is_interrupted, is_late = Q(generation__status="interrupted"), Q(generation__error_code="timeout")
+    has_begun = Q(generation__n_completion_tokens__gt=0)
     first_token_ms = KeyTextTransform("first_token", f"{answer}timings")
     rows = (
         Message.objects.filter(conversation__in=ids)
@@ -74,7 +75,8 @@ def conversation_sums(ids: list[uuid.UUID]) -> dict[uuid.UUID, ConversationSums]
             n_stopped=Count("generation", filter=is_interrupted & ~is_late),
             tokens_in=Sum(f"{answer}n_prompt_tokens", default=0),
             tokens_out=Sum(f"{answer}n_completion_tokens", default=0),
-            mean_first_token_ms=Avg(Cast(first_token_ms, FloatField())),
+            # Without those that ended before their first token, where it is 0.
+            mean_first_token_ms=Avg(Cast(first_token_ms, FloatField()), filter=has_begun),
             mean_total=Avg(F(f"{answer}finished_at") - F(f"{answer}created_at")),
         )
     )

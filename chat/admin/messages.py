@@ -86,7 +86,8 @@ class MessageAdmin(ReadOnlyAdmin):
         generation = message.generation
         if generation is None:
             return ""
-        return f"{duration_text(generation.timings.get('first_token'))} / {duration_text(total_ms(generation))}"
+        first_token_ms = generation.timings.get("first_token") or None  # 0: it ended before
+        return f"{duration_text(first_token_ms)} / {duration_text(total_ms(generation))}"
 
     @admin.display(description="device")
     def device(self, message: Message) -> str:

@@ -64,6 +64,16 @@ class TestConversationRows:
         assert '<td class="field-tokens">2,500 / 40</td>' in page
         assert '<td class="field-mean_times">600 ms / 3.0 s</td>' in page
 
+    def test_an_answer_that_ended_before_its_first_token_has_no_time_of_it(self, client: Client) -> None:
+        chat = conversation()
+        add_answer(
+            chat, "", status="interrupted", error_code="timeout", n_completion_tokens=0, timings={"first_token": 0.0}
+        )
+        assert '<td class="field-mean_times">- / 3.0 s</td>' in shown(client, CONVERSATIONS)
+        assert '<td class="field-times">- / 3.0 s</td>' in shown(client, MESSAGES)
+        add_answer(chat, timings={"first_token": 700.0}, total_secs=5.0)
+        assert '<td class="field-mean_times">700 ms / 4.0 s</td>' in shown(client, CONVERSATIONS)
+
     def test_a_conversation_without_messages(self, client: Client) -> None:
         conversation()
         page = shown(client, CONVERSATIONS)
