@@ -33,6 +33,7 @@ LISTS = (
     "/admin/auth/user/",
     "/admin/auth/group/add/",
 )
+WITH_ROWS = ("/admin/chat/conversation/", "/admin/chat/message/", "/admin/inference/generation/")
 
 
 pytestmark = pytest.mark.timeout(400)  # fourteen pages on a busy machine
@@ -58,7 +59,7 @@ def link_of_first_row(page: ChatPage, address: str) -> str:
 
 @pytest.mark.parametrize(("width", "colours"), [(390, "dark"), (1280, "light")])
 def test_every_page_fits_and_the_charts_can_be_read(operator: ChatPage, width: int, colours: str) -> None:
-    rows = [link_of_first_row(operator, address) for address in (LISTS[2], LISTS[3], LISTS[5])]
+    rows = [link_of_first_row(operator, address) for address in WITH_ROWS]
     operator.browser.resize(width, 900, is_phone=width < 500)
     operator.browser.set_media(prefers_color_scheme=colours)
     findings: dict[str, object] = {}
@@ -83,6 +84,6 @@ def test_the_charts_show_the_answer(operator: ChatPage) -> None:
 
 
 def test_a_conversation_shows_where_the_time_went(operator: ChatPage) -> None:
-    operator.browser.get(operator.url + link_of_first_row(operator, LISTS[2]))
+    operator.browser.get(operator.url + link_of_first_row(operator, WITH_ROWS[0]))
     operator.click(".waterfall summary")
     assert "answer" in operator.one(".waterfall table").text
