@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("inference", "0013_lease_records"),
+        ("inference", "0014_status_order"),
     ]
 
     operations = [
