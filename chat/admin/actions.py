@@ -14,6 +14,7 @@ from django.shortcuts import get_object_or_404
 from django.urls import URLPattern, path, reverse
 from django.views.decorators.http import require_GET, require_POST
 
+from chat.admin.common.formatting import counted
 from chat.errors import ChatError
 from chat.models import Conversation
 from chat.querysets import MessageQuerySet
@@ -97,10 +98,6 @@ def cancel_answers(request: HttpRequest, answers: MessageQuerySet) -> int:
 
 def show_refusal(request: HttpRequest, error: ChatError) -> None:
     messages.error(request, f"Not done: {error.message}")
-
-
-def counted(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _download(response: HttpResponse, name: str) -> HttpResponse:

@@ -7,8 +7,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from chat.access.api_keys import revoke_key
-from chat.admin.actions import counted
-from chat.admin.read_only import ReadOnlyAdmin
+from chat.admin.common.formatting import counted
+from chat.admin.common.read_only import ReadOnlyAdmin
 from chat.local_time import moment_text
 from chat.models import ApiKey
 

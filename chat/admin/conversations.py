@@ -14,7 +14,7 @@ from django.urls import URLPattern, reverse
 
 from chat.access.owners import owners_named
 from chat.admin.actions import ConversationPages, cancel_answers, exported_lines, show_refusal
-from chat.admin.changelists import (
+from chat.admin.common.changelists import (
     ConversationChangeList,
     ConversationSums,
     conversation_sums,
@@ -22,12 +22,12 @@ from chat.admin.changelists import (
     owner_of,
     sums_of,
 )
+from chat.admin.common.folded_search import search_parts
+from chat.admin.common.formatting import duration_text
+from chat.admin.common.read_only import ReadOnlyAdmin
 from chat.admin.conversation_view import bubbles, summaries_context, transcript_page
 from chat.admin.deleting.confirmation import confirm_deletion, delete_confirmed
 from chat.admin.filters import DeviceFilter, OwnerFilter, SourcesFilter, StatusFilter
-from chat.admin.folded_search import search_parts
-from chat.admin.formatting import duration_text
-from chat.admin.read_only import ReadOnlyAdmin
 from chat.errors import ChatError
 from chat.local_time import moment_text
 from chat.models import Conversation, Message

@@ -16,9 +16,9 @@ from django.utils.safestring import SafeString
 from django.views.decorators.http import require_GET, require_POST
 
 from chat.access.owners import owner_labels, owners_named
-from chat.admin.changelists import conversation_link
-from chat.admin.formatting import device_text, duration_text, parameters_text, tokens_per_second, total_ms
-from chat.admin.read_only import ReadOnlyAdmin
+from chat.admin.common.changelists import conversation_link
+from chat.admin.common.formatting import device_text, duration_text, parameters_text, tokens_per_second, total_ms
+from chat.admin.common.read_only import ReadOnlyAdmin
 from chat.admin.service.engine import engine_page
 from chat.admin.service.running import running_page
 from chat.admin.waterfall import waterfall

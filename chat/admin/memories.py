@@ -14,9 +14,9 @@ from django.db.models import Count, Max, QuerySet
 from django.http import HttpRequest
 
 from chat.access.owners import owner_labels
-from chat.admin.folded_search import FoldedSearch
-from chat.admin.formatting import offset_text, shortened
-from chat.admin.read_only import ReadOnlyAdmin
+from chat.admin.common.folded_search import FoldedSearch
+from chat.admin.common.formatting import offset_text, shortened
+from chat.admin.common.read_only import ReadOnlyAdmin
 from chat.local_time import moment_text
 from chat.rag import listing
 from chat.rag.indexing import indexer

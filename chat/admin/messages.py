@@ -7,12 +7,12 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from chat.admin.actions import cancel_answers
-from chat.admin.changelists import conversation_link
+from chat.admin.common.changelists import conversation_link
+from chat.admin.common.folded_search import search_parts
+from chat.admin.common.formatting import device_text, duration_text, parameters_text, shortened, total_ms
+from chat.admin.common.read_only import ReadOnlyAdmin
 from chat.admin.conversation_view import bubble, with_bubble_columns
 from chat.admin.filters import DeviceFilter, FinishReasonFilter, SourcesFilter, StatusFilter
-from chat.admin.folded_search import search_parts
-from chat.admin.formatting import device_text, duration_text, parameters_text, shortened, total_ms
-from chat.admin.read_only import ReadOnlyAdmin
 from chat.local_time import moment_text
 from chat.models import Message
 

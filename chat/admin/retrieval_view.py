@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from chat.admin.formatting import duration_text
+from chat.admin.common.formatting import duration_text
 from chat.local_time import moment_text
 from chat.models import Retrieval
 from chat.rag.retrieval.citations import citations_of

@@ -6,11 +6,11 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from chat.admin.changelists import conversation_link
+from chat.admin.common.changelists import conversation_link
+from chat.admin.common.folded_search import FoldedSearch
+from chat.admin.common.formatting import duration_text, shortened
+from chat.admin.common.read_only import ReadOnlyAdmin
 from chat.admin.filters import RetrievalOutcomeFilter
-from chat.admin.folded_search import FoldedSearch
-from chat.admin.formatting import duration_text, shortened
-from chat.admin.read_only import ReadOnlyAdmin
 from chat.admin.retrieval_view import retrieval_view
 from chat.local_time import moment_text
 from chat.models import Retrieval

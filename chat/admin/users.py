@@ -10,12 +10,13 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 from chat.access.callers import Caller
-from chat.admin.actions import counted, show_refusal
+from chat.admin.actions import show_refusal
+from chat.admin.common.formatting import counted
 from chat.errors import ChatError
 from chat.models import Conversation
+from chat.services.accounts.bulk_deletion import MOST_AT_ONCE, request_deletion
 from chat.services.accounts.user_export import export_user
 from chat.services.accounts.users import belongings_of, delete_user, remove_user_alone
-from chat.services.bulk_deletion import MOST_AT_ONCE, request_deletion
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from chat.admin.formatting import duration_text
+from chat.admin.common.formatting import duration_text
 from inference.models import Generation
 
 AXIS = 1000.0

@@ -11,7 +11,7 @@ from django.test import Client
 from chat.errors import Unavailable
 from chat.models import BulkDeletion, Conversation, Message
 from chat.rag.models import Note
-from chat.services import bulk_deletion
+from chat.services.accounts import bulk_deletion
 from chat.services.conversations import delete_conversation
 from inference.models import Generation
 from tests.admin.builders import add_answer, add_question, conversation, operator

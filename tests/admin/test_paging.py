@@ -5,7 +5,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from chat.admin import paging
+from chat.admin.common import paging
 from chat.models import Message
 from tests.admin.builders import conversation, operator
 

@@ -13,10 +13,10 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from chat.admin.actions import counted
+from chat.admin.common.formatting import counted
 from chat.models import Conversation, Message
 from chat.services import operations
-from chat.services.bulk_deletion import MOST_AT_ONCE, request_deletion
+from chat.services.accounts.bulk_deletion import MOST_AT_ONCE, request_deletion
 
 if TYPE_CHECKING:
     _ConversationAdmin = ModelAdmin[Conversation]

@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 
 from chat.access.owners import owner_labels
-from chat.admin.read_only import ReadOnlyAdmin
+from chat.admin.common.read_only import ReadOnlyAdmin
 from chat.local_time import moment_text
 from chat.models import BulkDeletion
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chat.admin.formatting import duration_text
+from chat.admin.common.formatting import duration_text
 from chat.admin.front_page.charts import Chart, Form, Values, chart
 from chat.local_time import local
 from chat.services.rollups.collecting import CHAT, GENERATIONS, GPU, RETRIEVALS

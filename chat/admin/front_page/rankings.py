@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from chat.access.owners import owner_labels
-from chat.admin.formatting import shortened
+from chat.admin.common.formatting import shortened
 from chat.local_time import moment_text
 from chat.models import Retrieval
 from chat.rag.models import Note, Segment

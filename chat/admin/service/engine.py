@@ -57,7 +57,7 @@ Line = tuple[str, str]  # name, value with its unit
 
 
 @dataclass(frozen=True)
-class Section:
+class FactSection:
     title: str
     lines: list[Line]
 
@@ -71,11 +71,11 @@ def engine_page(request: HttpRequest, context: dict[str, object]) -> HttpRespons
         except ModelFileError as error:
             problem = str(error)
     sections = [
-        Section("Model", list(_model_lines(config, header, report))),
-        Section("Memory", list(_memory_lines(config, header, report))),
-        Section("Devices", list(_device_lines(config, report)) if report else []),
-        Section("Steps of the last half minute", list(_step_lines(report.engine)) if report else []),
-        Section("Cache of prompts", list(_cache_lines(config, report.engine if report else None))),
+        FactSection("Model", list(_model_lines(config, header, report))),
+        FactSection("Memory", list(_memory_lines(config, header, report))),
+        FactSection("Devices", list(_device_lines(config, report)) if report else []),
+        FactSection("Steps of the last half minute", list(_step_lines(report.engine)) if report else []),
+        FactSection("Cache of prompts", list(_cache_lines(config, report.engine if report else None))),
     ]
     page = {
         "title": "Model and engine",

@@ -9,8 +9,8 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from chat.access.owners import owner_labels
-from chat.admin.changelists import conversation_link
-from chat.admin.formatting import device_text, duration_text
+from chat.admin.common.changelists import conversation_link
+from chat.admin.common.formatting import device_text, duration_text
 from chat.models import Message
 from inference.enums import UNFINISHED
 from inference.errors import StoreUnavailable
@@ -39,7 +39,7 @@ class TextSoFar:
 
 
 @dataclass(frozen=True)
-class RunningAnswer:
+class LiveAnswer:
     """A row of the page."""
 
     generation: Generation
@@ -67,7 +67,7 @@ def text_so_far(generation: Generation) -> TextSoFar:
     )
 
 
-def running_answers() -> list[RunningAnswer]:
+def running_answers() -> list[LiveAnswer]:
     """Return the running generations and those that wait, the oldest first."""
     rows = list(
         Generation.objects.filter(status__in=UNFINISHED)
@@ -83,7 +83,7 @@ def running_answers() -> list[RunningAnswer]:
         conversation = conversations.get(row.pk)
         since = row.started_at or row.queued_at or row.created_at
         answers.append(
-            RunningAnswer(
+            LiveAnswer(
                 generation=row,
                 owner=labels[row.owner],
                 conversation=conversation_link(conversation) if conversation else "not stored",

@@ -21,8 +21,7 @@ from chat.api.middleware.json_errors import largest_body, server_error_body
 from chat.rag.retrieval import local
 from chat.rag.vectors import backfill
 from chat.recall import vectors as message_vectors
-from chat.services import bulk_deletion
-from chat.services.accounts import retention
+from chat.services.accounts import bulk_deletion, retention
 from chat.services.rollups import advancing
 from chat.streaming import events
 from chat.text_index import filling

@@ -7,7 +7,7 @@ from django.contrib.admin.options import ModelAdmin
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 
-from chat.admin.paging import FirstRowsPaginator
+from chat.admin.common.paging import FirstRowsPaginator
 
 if TYPE_CHECKING:
     AnyModelAdmin = ModelAdmin[Any]

@@ -17,7 +17,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from chat.access.owners import owner_labels
-from chat.admin.formatting import duration_text, shortened
+from chat.admin.common.formatting import duration_text, shortened
 from chat.models import Conversation, Message
 from inference.models import ENDED
 

@@ -1,0 +1,1 @@
+"""Bases, cells and texts of all pages for operators."""
