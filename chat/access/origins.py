@@ -14,9 +14,10 @@ from django.utils.http import is_same_domain
 from chat.access.client_address import parsed_address
 
 # A request with one of these headers came through a proxy: its peer's address is not the caller's.
-FORWARDING_HEADERS = frozenset({"forwarded", "via", "x-real-ip", "x-original-host", "x-proxy-id", "cdn-loop", "cf-ray"})
+FORWARDING_HEADERS = frozenset({"forwarded", "via", "x-original-host", "x-proxy-id", "cdn-loop", "cf-ray", "x-host"})
+FORWARDING_HEADERS |= {"x-scheme", "x-varnish", "x-original-url", "x-rewrite-url", "front-end-https", "x-request-start"}
 FORWARDING_STARTS = ("x-forwarded", "x-original-forwarded", "x-envoy-", "x-azure-", "x-appengine-", "x-amz")
-FORWARDING_ENDS = ("client-ip", "clientip", "connecting-ip", "connecting-ipv6", "user-ip", "remote-addr", "remote-ip")
+FORWARDING_ENDS = ("-ip", "clientip", "socketip", "-ipv6", "-ip-address", "remote-addr")
 # Of a caller without credentials. nginx forwards with 1.0 and adds nothing, as older proxies do.
 DIRECT_HTTP_VERSION = "1.1"
 

@@ -162,6 +162,8 @@ def test_other_networks_need_credentials() -> None:
         *("Forwarded", "Via", "X-Real-IP", "X-Client-IP", "Client-IP", "CF-Connecting-IP", "CF-Connecting-IPv6"),
         *("True-Client-IP", "Fastly-Client-IP", "X-Cluster-Client-IP", "X-Azure-ClientIP", "X-Envoy-External-Address"),
         *("Fly-Client-IP", "DO-Connecting-IP", "X-Appengine-User-IP", "X-Remote-IP", "CDN-Loop", "CF-Ray"),
+        *("X-Originating-IP", "X-Nf-Client-Connection-IP", "X-Varnish", "X-Scheme", "Front-End-Https", "X-Host"),
+        *("X-Original-URL", "X-Rewrite-URL", "X-Request-Start", "X-Azure-SocketIP", "X-Amzn-Trace-Id"),
     ],
 )
 def test_a_proxy_does_not_lend_its_address(header: str) -> None:
@@ -169,7 +171,9 @@ def test_a_proxy_does_not_lend_its_address(header: str) -> None:
     assert response.outcome == (401, "not_authenticated")
 
 
-@pytest.mark.parametrize("header", ["X-Request-ID", "X-Api-Version", "Accept-Language", "Priority", "X-Client-Name"])
+@pytest.mark.parametrize(
+    "header", ["X-Request-ID", "X-Api-Version", "X-Zip", "X-Ship", "Accept-Language", "Priority", "X-Client-Name"]
+)
 def test_other_headers_are_no_proxy(header: str) -> None:
     assert Api().get(URL, {header: "127.0.0.1"}).status == 200
 
