@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from compat import connection_limits
-from compat.connection_limits import GRACE_SECS, MAX_WAITING_PER_ADDRESS, ConnectionLimits, group_of
+from compat.connection_limits import GRACE_SECS, ConnectionLimits, group_of
 
 
 @dataclass(eq=False)
@@ -50,7 +50,7 @@ def test_half_open_connections_of_an_address_are_bounded() -> None:
     for _ in range(1000):
         assert server.open("10.0.0.1")
         server.clock.now += GRACE_SECS / 10
-    assert len(server.limits) <= MAX_WAITING_PER_ADDRESS + 11, "and the youngest ten"
+    assert len(server.limits) <= 128 + 11, "and the youngest ten"
     assert server.n_aborted == 1000 - len(server.limits)
     assert [bool(each.aborted) for each in server.connections] == [True] * server.n_aborted + [False] * len(
         server.limits
