@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("inference", "0014_releasing_at")]
+    dependencies = [("inference", "0013_lease_records")]
 
     operations = [
         migrations.AddIndex(
