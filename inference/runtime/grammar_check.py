@@ -27,8 +27,8 @@ SHORT_BYTES = 1024
 CPU_SECS = 1.0
 WALL_SECS = 20.0  # a loaded machine may give the child little of its CPU seconds
 MEMORY_BYTES = 1024 * 1024 * 1024
-# Less than any thread of a runner has, which compiles the grammar again.
-STACK_BYTES = 1536 * 1024
+MAX_STACK_BYTES = 8 * 1024 * 1024
+THREAD_STACK_BYTES = 2 * 1024 * 1024  # the C library's choice where the limit is none
 
 MAX_MESSAGE_CHARS = 200
 LOCATING_SECS = 0.3  # to find the wrong part; the smallest one found until then is named
@@ -142,7 +142,10 @@ _child = BoundedChild(__name__)
 def main() -> None:
     """Check grammars as the child process."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_STACK, (STACK_BYTES, STACK_BYTES))
+    # Half of a thread's: the runner, which compiles the grammar again on one of its threads, is not to overflow.
+    limit, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    stack_bytes = THREAD_STACK_BYTES if limit == resource.RLIM_INFINITY else min(limit, MAX_STACK_BYTES)
+    resource.setrlimit(resource.RLIMIT_STACK, (stack_bytes // 2, stack_bytes // 2))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     byte_tokenizer()
     # Ends with the parent, whose end of the pipe closes.

@@ -50,7 +50,7 @@ def test_a_long_chain_of_references(form: Form) -> None:
     [
         terminals(4000),
         "start: %json " + json.dumps(chain(REFERENCES["nested"], 1000)),
-        terminals(4000).replace("T", "t"),
+        terminals(4500).replace("T", "t"),
     ],
     ids=["terminals", "a schema", "rules"],
 )
