@@ -20,6 +20,7 @@ from chat.rag.search.hybrid import GAIN_NEWEST, MIN_SIMILARITY, Rankings, hinted
 from chat.rag.search.ordering import DuplicateFilter, Points, best
 from chat.rag.search.query_understanding import QueryHints, understand_query
 from chat.rag.search.relevance import relevance
+from chat.rag.search.results import Hit
 from chat.rag.search.terms import names_in, subject_words
 from chat.rag.vectors import embedding
 from chat.rag.vectors.embedding import DIMENSIONS, Vectors
@@ -37,6 +38,9 @@ ASSISTANT_FACTOR, QUESTION_FACTOR = 0.6, 0.5
 # The similarity from which on a message is recalled: half of that for memories, since questions of a conversation are
 # mostly about it. Passages with less than this part of the best score are noise beside it.
 MIN_RECALLED, MIN_OF_BEST = 0.1, 0.5
+# Where no passage has so much of the question's words or so much of its meaning, only the best few are returned: of the
+# others one is as good as the next, and a small model answers with any of them.
+SURE_WORDS, SURE_SIMILARITY, MAX_UNSURE = 0.25, 0.4, 4
 N_FIRST = 3  # earliest passages that a question for the first ones means, and newest ones for the last
 # A correction is as good as what it corrects if it is about the same: by its words, or by this cosine.
 ABOUT_THE_SAME = 0.9
@@ -81,6 +85,8 @@ def search(question: str, passages: Sequence[SaidPassage], *, now: datetime, n_s
         islice((row for row in order if duplicates.is_new(passages[row].role, passages[row].text)), MAX_FOUND)
     )
     hits = matches.rankings.hits(snapshot, scores, np.array(distinct, np.intp), {})
+    if not (matches.references.has_no_subject or any(map(_is_sure, hits))):
+        hits = hits[:MAX_UNSURE]
     recalled = tuple(
         RecalledPassage(
             position=passages[hit.passage_id].position,
@@ -94,6 +100,10 @@ def search(question: str, passages: Sequence[SaidPassage], *, now: datetime, n_s
         for hit in hits
     )
     return Recall(passages=recalled, problem=_problem(snapshot, encoding), names_times=matches.references.names_times)
+
+
+def _is_sure(hit: Hit) -> bool:
+    return (hit.parts["text"] or 0.0) >= SURE_WORDS or (hit.parts["vector"] or 0.0) >= SURE_SIMILARITY
 
 
 def _problem(snapshot: VectorSnapshot, encoding: str) -> str:

@@ -10,7 +10,7 @@ from chat.prompting.message_groups import DialogueMessage
 from chat.prompting.recalled import Recall
 from chat.rag.vectors import embedding
 from chat.recall.passages import parts_made_once, said_passages, spans
-from chat.recall.search import MAX_FOUND, search
+from chat.recall.search import MAX_FOUND, MAX_UNSURE, search
 
 REQUEST_MAX_BYTES = 1_048_576  # the default
 NOW = datetime(2026, 5, 12, 15, 0, tzinfo=UTC)
@@ -143,6 +143,13 @@ def test_of_what_the_prompt_shows_nothing_is_recalled_and_worse_matches_neither(
     question = "Where is the spare key of the cellar?"
     assert found(question, *hidden, *SMALL_TALK, n_searched=8) == ["The key of a piano melody is G."]
     assert found(question, *hidden, *SMALL_TALK, *shown, n_searched=8) == []
+
+
+def test_of_passages_that_have_little_of_the_question_only_a_few_are_recalled() -> None:
+    things = ("bread", "cheese", "honey", "apples", "coffee", "lemons", "butter", "olives")
+    texts = [text for thing in things for text in (f"u:We have {thing} in the cellar.", "a:Noted.")]
+    assert len(found("Is there a cake of bread cheese honey apples coffee lemons butter olives?", *texts)) == MAX_UNSURE
+    assert len(found("Which food is there in the cellar?", *texts)) == len(things)
 
 
 @pytest.mark.parametrize("reply", ["Noted.", "Good to know.", "Danke, das merke ich mir.", "De acuerdo, anotado."])
