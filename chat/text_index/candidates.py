@@ -70,28 +70,25 @@ class TextCandidates:
 
 def candidates(needle: str) -> TextCandidates | None:
     """Return subqueries for a folded text; None where the texts themselves are to be read."""
-    if len(needle) < GRAM_CHARS or not _is_complete():
+    if len(needle) < GRAM_CHARS:
         return None
     vendor = connection.vendor
-    parameter = _all_grams(needle) if vendor == "sqlite" else _anywhere(needle)
+    pattern = _all_grams(needle) if vendor == "sqlite" else f"%{connection.ops.prep_for_like_query(needle)}%"
     count = STATEMENTS[vendor][COUNT]
     with connection.cursor() as cursor:
-        cursor.execute(count, [parameter] * count.count("%s"))
+        cursor.execute(COMPLETE[vendor])
+        [is_complete] = cursor.fetchone()
+        if not is_complete:
+            return None
+        cursor.execute(count, [pattern] * count.count("%s"))
         [n_rows] = cursor.fetchone()
     if n_rows > MOST_CANDIDATES[vendor]:
         return None
-    return TextCandidates(*(_subquery(vendor, kind, parameter) for kind in (CONVERSATIONS, MESSAGES, TITLED)))
-
-
-def _subquery(vendor: str, kind: str, parameter: str) -> RawSQL:
-    statement = STATEMENTS[vendor][kind]
-    return RawSQL(statement, [parameter] * statement.count("%s"))  # noqa: S611  # nosec B611  # a statement from above
-
-
-def _is_complete() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(COMPLETE[connection.vendor])
-        return bool(cursor.fetchone()[0])
+    statements = [STATEMENTS[vendor][kind] for kind in (CONVERSATIONS, MESSAGES, TITLED)]
+    # Statements from above, which have no part of the text.
+    return TextCandidates(
+        *(RawSQL(sql, [pattern] * sql.count("%s")) for sql in statements)  # noqa: S611  # nosec B611
+    )
 
 
 def _all_grams(needle: str) -> str:
@@ -101,8 +98,3 @@ def _all_grams(needle: str) -> str:
     starts = {index * (n_starts - 1) // max(1, n_grams - 1) for index in range(n_grams)}
     grams = dict.fromkeys(needle[start : start + GRAM_CHARS].replace('"', '""') for start in sorted(starts))
     return " AND ".join(f'"{gram}"' for gram in grams)
-
-
-def _anywhere(needle: str) -> str:
-    """Return a pattern of LIKE."""
-    return f"%{connection.ops.prep_for_like_query(needle)}%"

@@ -177,9 +177,9 @@ def _cache_lines(config: EngineConfig, engine: EngineReport | None) -> Iterator[
             "reused",
             f"{engine.cache_hit_ratio:.0%} of the recent tokens of prompts, {engine.n_cached_tokens:,} in all",
         )
-        used, kept, free = engine.cells_used, engine.cells_cached, engine.cells_free
-        if n_cells := used + kept + free:
-            yield "cells", f"{used:,} in use, {kept:,} kept, {free:,} free of {n_cells:,}"
+        if n_cells := engine.cells_used + engine.cells_cached + engine.cells_free:
+            in_use, cached = f"{engine.cells_used:,} in use", f"{engine.cells_cached:,} kept"
+            yield "cells", f"{in_use}, {cached}, {engine.cells_free:,} free of {n_cells:,}"
     yield "in RAM", f"at most {config.cache_ram_mb:,} MB"
     yield "on disk", f"at most {config.cache_disk_mb:,} MB"
 

@@ -54,7 +54,13 @@ async def model_settings(request: HttpRequest, caller: Caller) -> HttpResponseBa
 @for_callers("POST")
 async def analyze(request: HttpRequest, caller: Caller) -> HttpResponseBase:
     """POST /analyze: a prompt about stored segments, which becomes no conversation."""
-    chosen, prompt, n_segments = await read_in_thread(request, lambda request: _analysis_prompt(request, caller))
+
+    def prompt_of(request: HttpRequest) -> tuple[wire_analysis.Analysis, str, int]:
+        chosen = wire_analysis.analysis(read_object(request))
+        items, _ = chosen_segments(chosen.query, caller)
+        return chosen, wire_analysis.prompt_of(chosen, items), len(items)
+
+    chosen, prompt, n_segments = await read_in_thread(request, prompt_of)
     if not n_segments:
         error = "no transcript segments match the filters"
         return json_response(wire_analysis.AnalysisAnswer(success=False, filters_applied=chosen.filters, error=error))
@@ -68,13 +74,6 @@ async def analyze(request: HttpRequest, caller: Caller) -> HttpResponseBase:
         return as_json(wire_analysis.analysis_answer(chosen, prompt, n_segments, generation))
 
     return await patient_json(whole_answer(accepted, caller, render))
-
-
-def _analysis_prompt(request: HttpRequest, caller: Caller) -> tuple[wire_analysis.Analysis, str, int]:
-    """Return the analysis that a body asks for, its prompt, and the number of segments in that."""
-    chosen = wire_analysis.analysis(read_object(request))
-    items, _ = chosen_segments(chosen.query, caller)
-    return chosen, wire_analysis.prompt_of(chosen, items), len(items)
 
 
 @for_callers("POST")

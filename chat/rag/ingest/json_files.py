@@ -1,7 +1,7 @@
 """Parser of JSON files: one row per line (JSONL), and the objects of Whisper, WhisperX and RAG services."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,9 +18,17 @@ TEXT_FIELDS = ("text", "body", "content")
 
 def parse_lines(text: str) -> ParsedFile:
     """Parse one memory or segment per line; segments of the same recording become one transcript."""
-    # Not splitlines: JSON strings may contain other characters at which it splits.
-    lines = ((line(n), row) for n, row in enumerate(text.split("\n"), start=1) if row.strip())
-    return parse_rows((where, _load_row(row)) for where, row in lines)
+
+    def rows() -> Iterator[tuple[str, object]]:
+        # Not splitlines: JSON strings may contain other characters at which it splits.
+        for number, row in enumerate(text.split("\n"), start=1):
+            if row.strip():
+                try:
+                    yield line(number), load_json(row)
+                except RowRejected as error:
+                    yield line(number), error  # for parse_rows to record in order
+
+    return parse_rows(rows())
 
 
 def parse_object(text: str) -> ParsedFile:
@@ -56,14 +64,6 @@ def load_json(text: str) -> Any:  # noqa: ANN401
         raise RowRejected("is nested too deeply") from error
     except ValueError as error:
         raise RowRejected(f"is not JSON: {error}") from error
-
-
-def _load_row(text: str) -> object:
-    """Return the row, or its error for ``parse_rows`` to record in order."""
-    try:
-        return load_json(text)
-    except RowRejected as error:
-        return error
 
 
 def _recording(data: Mapping[str, Any], entries: list[Any]) -> ParsedFile:

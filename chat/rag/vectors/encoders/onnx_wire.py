@@ -37,7 +37,13 @@ class Graph:
     ) -> str:
         """Add a node and return the name of its output."""
         encoded = [_text(1, name) for name in inputs] + [_text(2, output), _text(4, operator)]
-        encoded += [_bytes(5, _attribute(name, value)) for name, value in attributes.items()]
+        for name, value in attributes.items():
+            if isinstance(value, float):
+                # Field 2 with a fixed width of four bytes.
+                content = b"\x15" + np.float32(value).tobytes() + _number(20, FLOAT)
+            else:
+                content = _number(3, value) + _number(20, INT)
+            encoded.append(_bytes(5, _text(1, name) + content))
         self.nodes.append(b"".join(encoded) + (_text(7, domain) if domain else b""))
         return output
 
@@ -49,13 +55,6 @@ class Graph:
         parts.append(_bytes(12, _value(output, "float32", shape)))
         opsets = [_number(2, OPSET), _text(1, MICROSOFT) + _number(2, 1)]
         return _number(1, IR_VERSION) + _bytes(7, b"".join(parts)) + b"".join(_bytes(8, opset) for opset in opsets)
-
-
-def _attribute(name: str, value: float | int) -> bytes:
-    if isinstance(value, float):
-        # Field 2 with a fixed width of four bytes.
-        return _text(1, name) + b"\x15" + np.float32(value).tobytes() + _number(20, FLOAT)
-    return _text(1, name) + _number(3, value) + _number(20, INT)
 
 
 def _value(name: str, element_type: str, shape: Size) -> bytes:
