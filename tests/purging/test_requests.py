@@ -126,7 +126,7 @@ class TestAdmin:
         given = TranscriptIn(job_id="job", segments=(SegmentIn(text="line"),))
         indexer.index_transcript(owner=f"user:{ann.pk}", transcript=given)
         question_page = _delete_user(client, ann, way, confirmed=False)
-        assert "ann: 1 conversation, 1 transcript and 1 note; everything is deleted with the user" in question_page
+        assert "ann has 1 conversation, 1 transcript and 1 note" in question_page
         assert User.objects.filter(pk=ann.pk).exists()
         _delete_user(client, ann, way, confirmed=True)
         assert not User.objects.filter(pk=ann.pk).exists()
