@@ -202,7 +202,13 @@ class Others:
 @pytest.fixture
 def real_stack(seen: Seen, model_path: Path) -> Iterator[FaultStack]:
     del seen  # requested first, so that a skipped row starts nothing
-    environment = {"GEMMA_MODEL_PATH": str(model_path), "GEMMA_CONTEXT_SIZE": "4096", "STREAM_GRACE_SECS": "1"}
+    environment = {
+        "GEMMA_MODEL_PATH": str(model_path),
+        "GEMMA_CONTEXT_SIZE": "4096",
+        "STREAM_GRACE_SECS": "1",
+        # The cache of ended conversations grows with every answer to the others, up to its bound.
+        "GEMMA_CACHE_RAM_MB": "0",
+    }
     stack = FaultStack(backend="llama", environment=environment)
     try:
         stack.start()
