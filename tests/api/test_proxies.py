@@ -126,6 +126,12 @@ class Proxied:
     def get(self, path: str, **options: object) -> httpx.Response:
         return self.client.get(path, extensions={"sni_hostname": HOST}, **options)  # type: ignore[arg-type]
 
+    def is_ready(self) -> bool:
+        try:
+            return self.get("/health").status_code == httpx.codes.OK
+        except httpx.TransportError:  # it listens before it has a certificate
+            return False
+
     def post(self, path: str, **options: object) -> httpx.Response:
         return self.client.post(path, extensions={"sni_hostname": HOST}, **options)  # type: ignore[arg-type]
 
@@ -135,7 +141,7 @@ def test_a_recipe(start: Start, stack: LiveStack, ann: LiveUser, tmp_path: Path)
     port = free_port()
     with running(start(tmp_path, port, stack.port), tmp_path, port):
         proxied = Proxied(port)
-        wait_until(lambda: proxied.get("/health").status_code == 200, timeout_secs=30, what="the proxy forwards")
+        wait_until(proxied.is_ready, timeout_secs=30, what="the proxy forwards")
         assert proxied.get("/api/conversations/").status_code == 401
         assert proxied.get("/api/conversations/", headers=ann.headers).status_code == 200
         _check_stream(proxied, ann)
