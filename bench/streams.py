@@ -65,6 +65,20 @@ async def data_lines(client: httpx.AsyncClient, path: str, body: dict[str, Any])
                 yield json.loads(line[6:])
 
 
+def chat_body(turn: Turn) -> dict[str, Any]:
+    """Return the fields that ``/chat/stream`` and ``/v1/chat/completions`` share."""
+    roles = itertools.cycle(("user", "assistant"))
+    messages = [{"role": role, "content": text} for role, text in zip(roles, (*turn.history, turn.question))]  # noqa: B905
+    return {
+        "messages": [{"role": "system", "content": "Go on."}, *messages],
+        "max_tokens": turn.n_out,
+        "temperature": 0,
+        "ignore_eos": True,
+        "cache_prompt": turn.cache,
+        "store": turn.keep,
+    }
+
+
 @dataclass
 class OurService:
     """``POST /chat/stream``: the whole stack, from HTTP to the database."""
@@ -73,17 +87,7 @@ class OurService:
     name: str = "ours"
 
     async def ask(self, turn: Turn) -> Answer:
-        roles = itertools.cycle(("user", "assistant"))
-        messages = [{"role": role, "content": text} for role, text in zip(roles, (*turn.history, turn.question))]  # noqa: B905
-        body = {
-            "messages": [{"role": "system", "content": "Go on."}, *messages],
-            "max_tokens": turn.n_out,
-            "temperature": 0,
-            "ignore_eos": True,
-            "stop": [],
-            "cache_prompt": turn.cache,
-            "store": turn.keep,
-        }
+        body = chat_body(turn) | {"stop": []}
         answer = Answer(began=time.monotonic())
         async for line in data_lines(self.client, "/chat/stream", body):
             if line.get("error"):
@@ -135,18 +139,7 @@ class ChatCompletions:
     name: str = "chat completions"
 
     async def ask(self, turn: Turn) -> Answer:
-        roles = itertools.cycle(("user", "assistant"))
-        messages = [{"role": role, "content": text} for role, text in zip(roles, (*turn.history, turn.question))]  # noqa: B905
-        body = {
-            "messages": [{"role": "system", "content": "Go on."}, *messages],
-            "max_tokens": turn.n_out,
-            "temperature": 0,
-            "ignore_eos": True,
-            "cache_prompt": turn.cache,
-            "store": turn.keep,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
+        body = chat_body(turn) | {"stream": True, "stream_options": {"include_usage": True}}
         answer = Answer(began=time.monotonic())
         async for chunk in data_lines(self.client, "/v1/chat/completions", body):
             if "error" in chunk:

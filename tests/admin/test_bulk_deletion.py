@@ -115,6 +115,13 @@ class TestInTheBackground:
         assert Conversation.objects.count() == N_MANY
 
 
+def delete_user(client: Client, user: User, *, belongings: str, selected: bool) -> None:
+    if selected:
+        act(client, USERS, "delete_selected", user.pk, post="yes", belongings=belongings)
+    else:
+        client.post(f"{USERS}{user.pk}/delete/", {"post": "yes", "belongings": belongings})
+
+
 class TestUsers:
     @pytest.fixture
     def ann(self) -> User:
@@ -132,10 +139,7 @@ class TestUsers:
     def test_all_of_it_is_deleted(self, ann: User, selected: bool) -> None:
         many(f"user:{ann.pk}", n=3)
         client = operator()
-        if selected:
-            act(client, USERS, "delete_selected", ann.pk, post="yes", belongings="delete")
-        else:
-            client.post(f"{USERS}{ann.pk}/delete/", {"post": "yes", "belongings": "delete"})
+        delete_user(client, ann, belongings="delete", selected=selected)
         assert not User.objects.filter(pk=ann.pk).exists()
         assert not Conversation.objects.exists()
         assert not Note.objects.exists()
@@ -144,10 +148,7 @@ class TestUsers:
     def test_all_of_it_stays(self, ann: User, selected: bool) -> None:
         many(f"user:{ann.pk}", n=3)
         client = operator()
-        if selected:
-            act(client, USERS, "delete_selected", ann.pk, post="yes", belongings="keep")
-        else:
-            client.post(f"{USERS}{ann.pk}/delete/", {"post": "yes", "belongings": "keep"})
+        delete_user(client, ann, belongings="keep", selected=selected)
         assert not User.objects.filter(pk=ann.pk).exists()
         assert Conversation.objects.count() == 3
         assert Note.objects.count() == 1
