@@ -298,7 +298,7 @@ class TestNobodyRemainsPaused:
         assert (coordinator.session, coordinator.n_calls("release")) == (lease.session_id, 0)
         assert not manager.is_on_card
 
-    @pytest.mark.parametrize("secs", [0.3, 1.0])
+    @pytest.mark.parametrize(("secs", "n_orphans"), [(0.3, 1), (1.0, 1), (0.3, 3)])
     def test_a_release_on_its_way_ends_no_later_grant(
         self,
         ours: OurSide,
@@ -306,11 +306,13 @@ class TestNobodyRemainsPaused:
         pause_manager: Managers,
         monkeypatch: pytest.MonkeyPatch,
         secs: float,
+        n_orphans: int,
     ) -> None:
         """A slow coordinator carries out the release of an orphan some time after it was sent."""
         pause_manager()
         store, is_sent = OutsideSessionStore(), threading.Event()
-        store.add("dead")
+        for number in range(n_orphans):
+            store.add(f"dead {number}")
         store.close()
         release = OutsideProtocol.release
 
@@ -339,6 +341,40 @@ class TestNobodyRemainsPaused:
         time.sleep(0.5)  # a few renewals
         assert coordinator.session == event.lease.session_id
         assert ours.events.empty()
+
+    def test_nor_does_the_late_release_of_another_worker(
+        self,
+        wire: Wire,
+        ours: OurSide,
+        coordinator: NeighbourCoordinator,
+        pause_manager: Managers,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Two workers of one installation: the first ends its lease, the second requests one meanwhile."""
+        pause_manager()
+        other, is_sent = OurSide(wire, coordinator), threading.Event()
+        release = OutsideProtocol.release
+
+        def arrive_late(protocol: OutsideProtocol, *arguments: Any) -> None:  # noqa: ANN401  those of release
+            is_sent.set()
+            time.sleep(0.5)
+            release(protocol, *arguments)
+
+        try:
+            lease = other.lease()
+            monkeypatch.setattr(OutsideProtocol, "release", arrive_late)
+            other.client.release(lease, {})
+            assert is_sent.wait(PATIENCE_SECS)
+            ours.client.request(priority=1, session_ids=frozenset())
+            event: LeaseEvent = ours.next_event(LeaseRefused)
+            while isinstance(event, LeaseRefused):
+                event = ours.events.get(timeout=PATIENCE_SECS)
+            assert isinstance(event, LeaseGranted)
+            time.sleep(0.5)  # a few renewals
+            assert coordinator.session == event.lease.session_id
+            assert ours.events.empty()
+        finally:
+            other.end()
 
     @pytest.mark.parametrize(("in_doubt", "remains"), [(True, True), (False, False)])
     def test_a_release_that_may_still_arrive_stays_marked_for_a_while(

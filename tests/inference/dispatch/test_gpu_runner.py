@@ -1,6 +1,9 @@
 """The runner on a GPU: as many layers as fit, under its lock; and machines without a usable GPU."""
 
+import math
 import os
+import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,7 @@ from inference.dispatch import gpu_runner
 from inference.dispatch.gpu_runner import GpuRunnerMaker, LockedRunner
 from inference.engine.config import BackendKind, Device, EngineConfig
 from inference.engine.errors import RunnerStartError
+from inference.engine.process.deadline import Deadline
 from inference.errors import GpuBusy, TooLittleMemory
 from inference.gpu.device.lock import gpu_lock
 from inference.worker import gpu_setup
@@ -97,10 +101,15 @@ def test_a_card_that_another_process_uses_is_left_alone(tmp_path: Path) -> None:
         made(GpuDevice(8000, 8000), tmp_path)
 
 
-def test_while_a_runner_loads_it_alone_has_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, "deadline"])
+def test_while_a_runner_loads_it_alone_has_the_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: signal.Signals | str
+) -> None:
     """A worker that is suspended meanwhile must not keep it from the others."""
     monkeypatch.setattr(gpu_runner, "engine_config", lambda: fake_config(gpu_layers=1))
-    maker = GpuRunnerMaker(GpuDevice(8000, 8000), tmp_path, n_layers=1, load_delay_ms=60_000.0)
+    deadline = Deadline(tmp_path / "deadline")
+    deadline.extend(time.monotonic() + 6.0 if end == "deadline" else math.inf)
+    maker = GpuRunnerMaker(GpuDevice(8000, 8000), tmp_path, n_layers=1, load_delay_ms=60_000.0, deadline=deadline.path)
     runner = maker(lambda _: None, lambda _: None)
     assert isinstance(runner, LockedRunner)
     path = str(runner._lock.path)
@@ -109,10 +118,15 @@ def test_while_a_runner_loads_it_alone_has_the_card(tmp_path: Path, monkeypatch:
         try:
             wait_until(lambda: has_card(runner) and path not in open_paths(os.getpid()), timeout_secs=30, what="alone")
             assert gpu_lock("GPU-test", tmp_path) is None
+            if isinstance(end, signal.Signals):
+                os.kill(runner.pid, end)
+                with pytest.raises(RunnerStartError, match=end.name):
+                    starting.result(30)
+            else:
+                with pytest.raises(RunnerStartError, match="its deadline was not extended"):
+                    starting.result(60)
         finally:
             runner.kill()
-        with pytest.raises(RunnerStartError):
-            starting.result(30)
     lock = gpu_lock("GPU-test", tmp_path)
     assert lock is not None
     lock.close()
