@@ -1,8 +1,8 @@
 """Claims whose worker has died or fallen silent: back to the queue, or failed after too many attempts.
 
 A worker's liveness is judged by a counter that stands still on this process's own monotonic clock, so that no two
-clocks are compared. Only time in which this process could read and write the rows counts: while the database is away
-or locked no heartbeat is written either.
+clocks are compared. Only time in which this process could read the rows counts, and at its end they could be written:
+while the database is away or locked no heartbeat is written either.
 """
 
 import logging
@@ -52,10 +52,13 @@ class SilentClaims:
         self._clock = clock
         self._looked_at = clock()
         self._heartbeats: dict[UUID, ObservedHeartbeat] = {}
+        self._writable_since: float | None = None
 
     def run_once(self) -> None:
         if any(observed.silent_secs >= settings.CLAIM_TTL_SECS / 2 for observed in self._heartbeats.values()):
             self._check_writable()
+        else:
+            self._writable_since = None
         columns = ("pk", "claim_epoch", "heartbeat", "attempt", "worker")
         rows = list(Generation.objects.running().values_list(*columns))
         claims = [row for row in rows if not self._holds(row[0], row[1])]
@@ -70,21 +73,28 @@ class SilentClaims:
             else:
                 observed = replace(observed, silent_secs=observed.silent_secs + interval_secs)
             heartbeats[generation_id] = observed
-            if worker in dead_workers or observed.silent_secs >= settings.CLAIM_TTL_SECS:
+            is_silent = observed.silent_secs >= settings.CLAIM_TTL_SECS and self._is_writable()
+            if worker in dead_workers or is_silent:
                 self._take_over(generation_id, observed, attempt, worker)
         self._heartbeats = heartbeats
         remove_free_locks(keep={worker for *_, worker in rows})
 
     def _check_writable(self) -> None:
-        """Forget all silence unless this process can write at once: a locked database can be read, but not be written.
+        """Note since when this process can write without waiting: a locked database can be read, but not be written.
 
         Raises DatabaseError.
         """
-        observed, self._heartbeats = self._heartbeats, {}
+        since, self._writable_since = self._writable_since, None
         began = self._clock()
-        Generation.objects.filter(pk=next(iter(observed))).update(heartbeat=F("heartbeat"))
-        if self._clock() - began < settings.CLAIM_TTL_SECS / 2:
-            self._heartbeats = observed
+        Generation.objects.filter(pk=next(iter(self._heartbeats))).update(heartbeat=F("heartbeat"))
+        now = self._clock()
+        has_waited = now - began >= settings.HEARTBEAT_SECS / 2
+        self._writable_since = now if since is None or has_waited else since
+
+    def _is_writable(self) -> bool:
+        """Return whether a worker that runs had the time for two heartbeats since the database could be written."""
+        since = self._writable_since
+        return since is not None and self._clock() - since >= 2 * settings.HEARTBEAT_SECS
 
     def _take_over(self, generation_id: UUID, observed: ObservedHeartbeat, attempt: int, worker: str) -> None:
         epoch, heartbeat = observed.epoch, observed.heartbeat

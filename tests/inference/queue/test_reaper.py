@@ -130,12 +130,33 @@ def test_time_in_which_nobody_could_write_does_not_count(reaper: Reaper, clock: 
         for _ in range(3):
             with suppress(OperationalError):
                 watch(reaper, clock, settings.CLAIM_TTL_SECS / 2)
-    watch(reaper, clock, settings.CLAIM_TTL_SECS - 0.2)
+    watch(reaper, clock, 2 * settings.HEARTBEAT_SECS - REAP_SECS)
     row.refresh_from_db()
     assert row.status == Status.RUNNING
-    watch(reaper, clock, 0.4)
+    watch(reaper, clock, 2 * REAP_SECS)
     row.refresh_from_db()
     assert row.status == Status.QUEUED
+
+
+@pytest.mark.parametrize("secs", [1.0, 1.5, 3.0])
+def test_a_lock_that_ends_as_the_claim_would_leaves_time_for_a_heartbeat(
+    reaper: Reaper, clock: Clock, secs: float
+) -> None:
+    row = running()
+    watch(reaper, clock, settings.CLAIM_TTL_SECS - 0.1)
+
+    def locked(execute: Callable[..., object], sql: str, *rest: object) -> object:
+        clock.now += secs if sql.startswith("UPDATE") else 0.0
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(locked):
+        reaper.run_once()
+    row.refresh_from_db()
+    assert row.status == Status.RUNNING
+    Generation.objects.advance_heartbeats(worker="w", generation_ids=[row.pk])
+    watch(reaper, clock, settings.CLAIM_TTL_SECS - 0.1)
+    row.refresh_from_db()
+    assert row.status == Status.RUNNING
 
 
 def test_the_reaper_takes_nothing_from_its_own_worker(clock: Clock) -> None:
