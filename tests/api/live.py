@@ -1,6 +1,7 @@
 """A client's view of a running service: users, streams and sockets."""
 
 import json
+import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -89,13 +90,17 @@ class LiveUser:
 
 
 def make_users(stack: LiveStack, *names: str) -> list[LiveUser]:
-    """Accounts in a running service, logged in."""
-    calls = "; ".join(f"User.objects.create_user({name!r}, password={PASSWORD!r})" for name in names)
+    """Accounts in a running service, logged in.
+
+    Each name gets an ending of its own: tests share the service, and two of them may think of one name.
+    """
+    made_names = [f"{name}-{secrets.token_hex(4)}" for name in names]
+    calls = "; ".join(f"User.objects.create_user({name!r}, password={PASSWORD!r})" for name in made_names)
     made = stack.run("shell", "-c", f"from django.contrib.auth.models import User; {calls}")
     assert made.returncode == 0, made.stderr
     key = (stack.data_dir / "jwt_signing_key").read_text().strip()
     users = []
-    for name in names:
+    for name in made_names:
         pair = httpx.post(f"{stack.url}/api/token/", json={"username": name, "password": PASSWORD}, timeout=30)
         users.append(LiveUser(name, pair.json()["access"], key))
     return users

@@ -15,6 +15,7 @@ import websockets
 from gemma_project.broker_url import socket_url
 from gemma_project.supervisor import valkey
 from gemma_project.supervisor.tether import tethered
+from tests.api.live import make_users
 from tests.live_stack import LiveStack, wait_until
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -188,14 +189,11 @@ def test_a_transcript_may_be_larger_than_other_bodies(client: httpx.Client) -> N
 
 def test_another_users_conversation(fake_stack: LiveStack, client: httpx.Client) -> None:
     conversation = client.post("/api/conversations/", json={"title": "mine"}).json()["id"]
-    fake_stack.run(
-        "shell", "-c", "from django.contrib.auth.models import User; User.objects.create_user('ben', password='pw')"
-    )
-    token = client.post("/api/token/", json={"username": "ben", "password": "pw"}).json()["access"]
+    [ben] = make_users(fake_stack, "ben")
     before = stored(fake_stack)
     row = Row("", {"conversation_id": conversation, "message": "x"}, 404, "not_found", "conversation_id")
     for path in ("/chat", "/chat/stream"):
-        assert_told(client.post(path, json=row.body, headers={"Authorization": f"Bearer {token}"}), row)
+        assert_told(client.post(path, json=row.body, headers=ben.headers), row)
     assert stored(fake_stack) == before
     assert_goes_on(client)
 

@@ -14,10 +14,9 @@ from tests.live_stack import LiveStack
 @pytest.fixture
 def account(page: ChatPage, service: LiveStack, request: pytest.FixtureRequest) -> ChatPage:
     """The account page of a new user, who is named after the test."""
-    name = request.node.name[:40]
-    make_users(service, name)
+    [user] = make_users(service, request.node.name[:40])
     page.browser.get(f"{page.url}/sign-in/?next=/?view=account")
-    sign_in(page, name)
+    sign_in(page, user.name)
     page.until(lambda: bool(page.texts("#usage dd")), what="the usage is shown")
     return page
 

@@ -11,14 +11,14 @@ def sign_in(page: ChatPage, name: str, password: str = PASSWORD) -> None:
 
 
 def test_a_user_signs_in_chats_and_signs_out(page: ChatPage, service: LiveStack) -> None:
-    make_users(service, "ann")
+    [ann] = make_users(service, "ann")
     page.ask("[[say: local]] of nobody")
     page.click(".links a[href^='/sign-in']")
-    sign_in(page, "ann", "wrong")
+    sign_in(page, ann.name, "wrong")
     page.until(lambda: bool(page.all("#problem")), what="the wrong password is refused")
     assert page.one("#problem").text == "No active account has this name and password."
     sign_in(page, "", PASSWORD)
-    page.until(lambda: "Sign out ann" in page.one(".links").text, what="ann is signed in")
+    page.until(lambda: f"Sign out {ann.name}" in page.one(".links").text, what="ann is signed in")
     page.until(lambda: bool(page.all("#conversations .quiet")), what="she has no conversations yet")
     page.ask("[[say: hers]] alone")
     assert len(page.conversations()) == 1
@@ -29,11 +29,11 @@ def test_a_user_signs_in_chats_and_signs_out(page: ChatPage, service: LiveStack)
 
 
 def test_a_conversation_of_another_user_is_not_there(page: ChatPage, service: LiveStack) -> None:
-    make_users(service, "eve")
+    [eve] = make_users(service, "eve")
     page.ask("[[say: private]]")
     address = page.browser.current_url.removeprefix(page.url)
     page.browser.get(f"{page.url}/sign-in/?next={address}")
-    sign_in(page, "eve")
+    sign_in(page, eve.name)
     page.until(lambda: "There is no such conversation" in page.toast(), what="the page says so")
     assert page.answers() == []
     page.browser.get("about:blank")
@@ -41,10 +41,10 @@ def test_a_conversation_of_another_user_is_not_there(page: ChatPage, service: Li
 
 
 def test_a_session_that_ends_loses_nothing_that_was_written(page: ChatPage, service: LiveStack) -> None:
-    make_users(service, "mia")
+    [mia] = make_users(service, "mia")
     page.click(".links a[href^='/sign-in']")
-    sign_in(page, "mia")
-    page.until(lambda: "Sign out mia" in page.one(".links").text, what="she is signed in")
+    sign_in(page, mia.name)
+    page.until(lambda: f"Sign out {mia.name}" in page.one(".links").text, what="she is signed in")
     page.ask("[[say: first]] question")
     page.browser.delete_cookie("sessionid")
     page.one("#question").send_keys("written after the end\ue007")
@@ -52,8 +52,8 @@ def test_a_session_that_ends_loses_nothing_that_was_written(page: ChatPage, serv
     assert page.one("#question").get_attribute("value") == "written after the end"
     page.browser.complaints()  # the browser logs the status 401
     page.click("#sign-in-again")
-    sign_in(page, "mia")
-    page.until(lambda: "Sign out mia" in page.one(".links").text, what="she is back")
+    sign_in(page, mia.name)
+    page.until(lambda: f"Sign out {mia.name}" in page.one(".links").text, what="she is back")
     assert page.one("#question").get_attribute("value") == "written after the end"
     page.until(lambda: len(page.answers()) == 1, what="the conversation is open again")
     page.click("#send")
