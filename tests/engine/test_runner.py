@@ -244,6 +244,22 @@ def test_a_runner_goes_when_its_deadline_is_extended_no_more(tmp_path: Path) -> 
     assert [(each.has_left, each.requested) for each in watched.exits] == [(True, False)]
 
 
+@pytest.mark.parametrize("is_answering", [False, True])
+def test_a_suspended_runner_is_killed_at_its_deadline(tmp_path: Path, is_answering: bool) -> None:
+    deadline = Deadline(tmp_path / "deadline")
+    until = time.monotonic() + 4.0
+    deadline.extend(until)
+    watched = Watched(fake_config(), deadline=deadline.path)
+    watched.runner.start()
+    if is_answering:
+        watched.ask("a", "[[delay: 5]][[count: 9999]]", max_tokens=100_000)
+        watched.wait(lambda: len(watched.frames) > 3)
+    psutil.Process(watched.runner.pid).suspend()
+    watched.wait(lambda: bool(watched.exits))
+    assert time.monotonic() > until
+    assert [(each.returncode, each.has_left, each.requested) for each in watched.exits] == [(-9, True, False)]
+
+
 @pytest.mark.parametrize("content", [None, b"", b"damaged!!"])
 def test_a_deadline_that_cannot_be_read_has_passed(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "deadline"

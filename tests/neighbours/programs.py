@@ -115,7 +115,8 @@ def _hasten() -> None:
     setattr(factory, "RedisWatch", functools.partial(RedisWatch, leave_secs=LEAVE_SECS))  # noqa: B010
     gpu_demand.FAILURE_PAUSE_SECS = 1.0
     usual = CoordinatorConfig.from_settings
-    CoordinatorConfig.from_settings = lambda: dataclasses.replace(usual(), resident_secs=2.0)  # type: ignore[method-assign]
+    # Longer than a tenant is ever frozen here: one that is also cut off from Redis cannot be told from one that ended.
+    CoordinatorConfig.from_settings = lambda: dataclasses.replace(usual(), resident_secs=4.0)  # type: ignore[method-assign]
     presence.ALIVE_MS = 5000
     tenant_module.LISTEN_SECS, tenant_module.RECONNECT_SECS = 0.05, 0.1
     tenant_module.CHECK_SECS, tenant_module.LONELY_SECS = 0.3, LONELY_SECS

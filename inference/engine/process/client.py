@@ -21,6 +21,7 @@ import msgspec
 from inference.engine.config import EngineConfig
 from inference.engine.errors import RunnerStartError
 from inference.engine.process.deadline import STATUS as DEADLINE_STATUS
+from inference.engine.process.deadline import has_passed
 from inference.engine.protocol.frames import (
     Fatal,
     Frame,
@@ -49,15 +50,17 @@ class RunnerExit:
     pid: int
     returncode: int  # negative: the signal
     requested: bool  # by ``stop`` or ``kill``
+    is_deadline_over: bool = False  # it had one, which has passed
 
     @property
     def reason(self) -> str:
-        return describe_returncode(self.returncode)
+        return describe_returncode(DEADLINE_STATUS if self.has_left else self.returncode)
 
     @property
     def has_left(self) -> bool:
         """Return whether it ended because its deadline had passed: no fault of a sequence or of the device."""
-        return self.returncode == DEADLINE_STATUS
+        is_killed = self.returncode == -signal.SIGKILL and self.is_deadline_over and not self.requested
+        return is_killed or self.returncode == DEADLINE_STATUS
 
 
 def describe_returncode(returncode: int) -> str:
@@ -207,7 +210,8 @@ class RunnerProcess:
         with self._sending:
             if self._connection is not None:
                 self._connection.close()
-        self._on_exit(RunnerExit(process.pid, process.returncode, self._requested))
+        is_over = bool(self._deadline) and has_passed(Path(self._deadline))
+        self._on_exit(RunnerExit(process.pid, process.returncode, self._requested, is_over))
 
     def _receive(self) -> FromRunner | None:
         """Return the next frame; ``None`` when the runner closed its end."""
