@@ -55,12 +55,13 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ToolUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The tools of a request and how they may be used. ``name``: the one tool that has to be called. Without
-    ``parallel`` an answer has at most one call."""
+    """The tools of a request and how they may be used. ``name``: the one tool that has to be called. ``allowed``: names
+    of those that may be called; empty: all. Without ``parallel`` an answer has at most one call."""
 
     tools: tuple[Tool, ...]
     mode: ToolMode = ToolMode.AUTO
     name: str = ""
+    allowed: tuple[str, ...] = ()
     parallel: bool = True
 
     @property
@@ -71,4 +72,5 @@ class ToolUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def callable_tools(self) -> tuple[Tool, ...]:
         """Tools that the answer may call."""
-        return tuple(tool for tool in self.offered if self.name in ("", tool.name))
+        names = {self.name} if self.name else set(self.allowed)
+        return tuple(tool for tool in self.offered if not names or tool.name in names)

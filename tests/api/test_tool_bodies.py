@@ -21,6 +21,10 @@ def chosen(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name}}
 
 
+def allowed(mode: object, *names: str) -> dict[str, Any]:
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [chosen(name) for name in names]}}
+
+
 def request_of(**fields: object) -> ChatRequest:
     return chat_completion_request({"messages": [USER]} | fields)[1]
 
@@ -69,6 +73,13 @@ WRONG = {"type": "object", "properties": {"a": {"type": "nothing"}}}
         ({"tools": [tool()], "tool_choice": 5}, "tool_choice"),
         ({"tools": [tool()], "tool_choice": chosen("g")}, "tool_choice.function.name"),
         ({"tools": [tool()], "tool_choice": {"type": "file_search"}}, "tool_choice.type"),
+        ({"tools": [tool()], "tool_choice": {"type": "function"}}, "tool_choice.function"),
+        ({"tools": [tool()], "tool_choice": {"type": "allowed_tools"}}, "tool_choice.allowed_tools"),
+        ({"tools": [tool()], "tool_choice": allowed("auto")}, "tool_choice.allowed_tools.tools"),
+        ({"tools": [tool()], "tool_choice": allowed("none", "f")}, "tool_choice.allowed_tools.mode"),
+        ({"tools": [tool()], "tool_choice": allowed("auto", "f", "g")},
+         "tool_choice.allowed_tools.tools[1].function.name"),
+        ({"tool_choice": allowed("auto", "f")}, "tool_choice"),
         ({"tools": [tool()], "parallel_tool_calls": "no"}, "parallel_tool_calls"),
         ({"tools": [tool()], "response_format": {"type": "regex", "regex": "a"}}, "response_format.type"),
         ({"tools": [tool()], "grammar": 'start: "a"'}, "grammar"),
@@ -101,6 +112,19 @@ def test_choices() -> None:
     assert request_of(tools=tools).grammar == by_choice["auto"].grammar
     assert request_of(tools=tools, parallel_tool_calls=False).grammar != by_choice["auto"].grammar
     assert request_of(tools=[], tool_choice="auto").tool_use is None
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_some_of_the_tools_are_allowed(mode: str) -> None:
+    tools = [tool("f"), tool("g"), tool("h")]
+    request = request_of(tools=tools, tool_choice=allowed(mode, "h", "f"), parallel_tool_calls=False)
+    use = request.tool_use
+    assert use is not None
+    assert [tool.name for tool in use.offered] == ["f", "g", "h"]
+    assert [tool.name for tool in use.callable_tools] == ["f", "h"]
+    assert (use.mode, use.parallel) == (ToolMode(mode), False)
+    assert request.grammar_has_text is (mode == "auto")
+    assert request.grammar != request_of(tools=tools, tool_choice=mode, parallel_tool_calls=False).grammar
 
 
 def test_keywords_that_only_strict_tools_must_obey() -> None:

@@ -99,6 +99,17 @@ def test_a_call_that_has_to_be(client: httpx.Client, choice: object) -> None:
     assert answer["finish_reason"] == "tool_calls"
 
 
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_only_an_allowed_tool_is_called(client: httpx.Client, mode: str) -> None:
+    allowed = {"mode": mode, "tools": [{"type": "function", "function": {"name": "clock"}}]}
+    choice = {"type": "allowed_tools", "allowed_tools": allowed}
+    body = say(ROME, tools=TOOLS, tool_choice=choice, parallel_tool_calls=False)
+    [call] = choice_of(client, body)["message"]["tool_calls"]
+    [streamed] = calls_of_deltas(events_of(client, body))
+    for function in (call["function"], streamed["function"]):
+        assert (function["name"], json.loads(function["arguments"])) == ("clock", {})
+
+
 def test_no_call_where_none_may_be(client: httpx.Client) -> None:
     choice = choice_of(client, say("<tool_call> is how", tools=TOOLS, tool_choice="none"))
     assert (choice["message"]["content"], choice["finish_reason"]) == ("<tool_call> is how", "stop")

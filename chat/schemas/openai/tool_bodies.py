@@ -43,11 +43,27 @@ class ChosenFunction(msgspec.Struct, frozen=True, kw_only=True):
     name: Text
 
 
-class ChosenTool(msgspec.Struct, frozen=True, kw_only=True):
-    """The one function that has to be called."""
-
+class AllowedTool(msgspec.Struct, frozen=True, kw_only=True):
     function: ChosenFunction
     type: Literal["function"] = "function"
+
+
+class AllowedTools(msgspec.Struct, frozen=True, kw_only=True):
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[AllowedTool], Meta(min_length=1, max_length=MAX_TOOLS)]
+
+
+class ChosenTool(msgspec.Struct, frozen=True, kw_only=True):
+    """The one function that has to be called; or ``allowed_tools``: those among which the model may choose, while it is
+    shown all."""
+
+    type: Literal["function", "allowed_tools"] = "function"
+    function: ChosenFunction | None = None
+    allowed_tools: AllowedTools | None = None
+
+    def __post_init__(self) -> None:
+        if getattr(self, self.type) is None:
+            raise FieldError(self.type, "is required")
 
 
 ToolBodies = Annotated[list[ToolBody], Meta(max_length=MAX_TOOLS)]
@@ -62,8 +78,14 @@ def tool_use(tools: list[ToolBody] | None, choice: ToolChoice | None, *, paralle
         return None
     offered = tuple(body.tool for body in tools)
     check_tools(offered, path_of=lambda index: f"tools[{index}].function")
-    if isinstance(choice, ChosenTool):
+    if isinstance(choice, ChosenTool) and choice.function is not None and choice.type == "function":
         check_chosen(choice.function.name, offered, field="tool_choice.function.name")
         return ToolUse(tools=offered, mode=ToolMode.REQUIRED, name=choice.function.name)
-    mode = ToolMode(choice) if choice else ToolMode.AUTO
-    return ToolUse(tools=offered, mode=mode, parallel=parallel is not False)
+    names: tuple[str, ...] = ()
+    if isinstance(choice, ChosenTool):
+        allowed = choice.allowed_tools
+        names = tuple(tool.function.name for tool in allowed.tools) if allowed else ()
+        for index, name in enumerate(names):
+            check_chosen(name, offered, field=f"tool_choice.allowed_tools.tools[{index}].function.name")
+        choice = allowed.mode if allowed else None
+    return ToolUse(tools=offered, mode=ToolMode(choice or "auto"), allowed=names, parallel=parallel is not False)

@@ -35,11 +35,24 @@ class ResponseTool(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         )
 
 
-class ChosenResponseTool(msgspec.Struct, frozen=True, kw_only=True):
-    """The one function that has to be called."""
-
-    type: Literal["function"]
+class AllowedResponseTool(msgspec.Struct, frozen=True, kw_only=True):
     name: Text
+    type: Literal["function"] = "function"
+
+
+class ChosenResponseTool(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The one function that has to be called; or ``allowed_tools``: those among which the model may choose, while it is
+    shown all."""
+
+    type: Literal["function", "allowed_tools"]
+    name: Text | None = None
+    mode: Literal["auto", "required"] | None = None
+    tools: Annotated[list[AllowedResponseTool], Meta(min_length=1, max_length=MAX_TOOLS)] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("name",) if self.type == "function" else ("mode", "tools"):
+            if getattr(self, name) is None:
+                raise FieldError(name, "is required")
 
 
 ResponseTools = Annotated[list[ResponseTool], Meta(max_length=MAX_TOOLS)]
@@ -56,8 +69,14 @@ def response_tool_use(
         return None
     offered = tuple(body.tool for body in tools)
     check_tools(offered, path_of=lambda index: f"tools[{index}]")
+    if isinstance(choice, ChosenResponseTool) and choice.type == "function":
+        name = choice.name or ""
+        check_chosen(name, offered, field="tool_choice.name")
+        return ToolUse(tools=offered, mode=ToolMode.REQUIRED, name=name)
+    names: tuple[str, ...] = ()
     if isinstance(choice, ChosenResponseTool):
-        check_chosen(choice.name, offered, field="tool_choice.name")
-        return ToolUse(tools=offered, mode=ToolMode.REQUIRED, name=choice.name)
-    mode = ToolMode(choice) if choice else ToolMode.AUTO
-    return ToolUse(tools=offered, mode=mode, parallel=parallel is not False)
+        names = tuple(tool.name for tool in choice.tools or ())
+        for index, name in enumerate(names):
+            check_chosen(name, offered, field=f"tool_choice.tools[{index}].name")
+        choice = choice.mode
+    return ToolUse(tools=offered, mode=ToolMode(choice or "auto"), allowed=names, parallel=parallel is not False)

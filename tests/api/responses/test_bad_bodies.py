@@ -15,6 +15,7 @@ FLAGS: tuple[Any, ...] = ("true", 1, {})
 SCHEMA = {"type": "object", "properties": {"n": {"enum": [4, 5]}}, "required": ["n"], "additionalProperties": False}
 FORM = {"type": "json_schema", "name": "n", "strict": True, "schema": SCHEMA}
 TOOL = {"type": "function", "name": "a"}
+ALLOWED = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "b"}]}
 NO_FORM: tuple[Any, ...] = (5, [], "json")
 # Field -> values that are refused in its name.
 WRONG: dict[str, tuple[Any, ...]] = {
@@ -62,6 +63,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "top_k": (-2, "1", 1.5),
     "min_p": (-0.1, 1.1, "1"),
     "repeat_penalty": (0, 101, "1"),
+    "repeat_last_n": (-2, "64", 1.5, 2**31),
     "presence_penalty": (-101, 101, "1"),
     "frequency_penalty": (-101, 101, "1"),
     "logit_bias": (5, {"a": 1}, {"1": "x"}),
@@ -109,7 +111,7 @@ def test_every_field_is_tried() -> None:
         ([{"role": "user", "content": [{"type": "input_text"}]}], "input[0].content[0].text"),
         ([{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}], "input[0].content[0].type"),
         ([{"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}], "input[0].content[0].type"),
-        ([{"role": "user", "content": "x"}, {"type": "item_reference", "id": "msg_1"}], "input[1].type"),
+        ([{"role": "user", "content": "x"}, {"type": "computer_call", "id": "cu_1"}], "input[1].type"),
         ([{"type": 5}], "input[0].type"),
         ([{"type": "function_call_output", "call_id": "c"}], "input[0].output"),
         ([{"type": "function_call_output", "call_id": "c", "output": "x"}], "input[0].call_id"),
@@ -135,6 +137,11 @@ def test_a_wrong_item_is_named(items: list[Any], param: str, client: httpx.Clien
         ({"text": {"format": FORM | {"schema": {"type": "number", "minimum": "x"}}}}, "text.format.schema"),
         ({"text": {"format": FORM | {"schema": {"$ref": "https://example.org/x"}}}}, "text.format.schema"),
         ({"tools": [TOOL], "tool_choice": {"type": "function", "name": "b"}}, "tool_choice.name"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice.name"),
+        ({"tools": [TOOL], "tool_choice": ALLOWED | {"mode": "none"}}, "tool_choice.mode"),
+        ({"tools": [TOOL], "tool_choice": ALLOWED | {"tools": []}}, "tool_choice.tools"),
+        ({"tools": [TOOL], "tool_choice": ALLOWED}, "tool_choice.tools[0].name"),
+        ({"tools": [], "tool_choice": ALLOWED}, "tool_choice"),
         ({"tools": [TOOL], "grammar": 'root ::= "x"'}, "grammar"),
     ],
 )

@@ -76,6 +76,18 @@ def test_a_call_is_required(choice: object, client: httpx.Client) -> None:
     assert (response["tool_choice"], response["parallel_tool_calls"]) == (choice, False)
 
 
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_only_an_allowed_function_is_called(mode: str, client: httpx.Client) -> None:
+    choice = {"type": "allowed_tools", "mode": mode, "tools": [{"type": "function", "name": "clock"}]}
+    body = say(call_text("weather", ROME), tools=TOOLS, tool_choice=choice, parallel_tool_calls=False)
+    response = created(client, body)
+    [(name, arguments)] = calls_of(response)
+    assert (name, json.loads(arguments), response["tool_choice"]) == ("clock", {}, choice)
+    # All of them are in the prompt.
+    whole = created(client, body | {"tool_choice": mode})
+    assert whole["usage"]["input_tokens"] == response["usage"]["input_tokens"]
+
+
 def test_a_call_that_is_cut(client: httpx.Client) -> None:
     n_tokens = len(call_text("weather", ROME).encode()) - 30
     events = streamed(client, say(call_text("weather", ROME), tools=TOOLS, max_output_tokens=n_tokens))

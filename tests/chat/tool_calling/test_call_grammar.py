@@ -30,6 +30,8 @@ AUTO = ToolUse(tools=(WEATHER, CLOCK))
 REQUIRED = ToolUse(tools=(WEATHER, CLOCK), mode=ToolMode.REQUIRED)
 NAMED = ToolUse(tools=(WEATHER, CLOCK), mode=ToolMode.REQUIRED, name="clock")
 SINGLE = ToolUse(tools=(WEATHER, CLOCK), parallel=False)
+SOME = ToolUse(tools=(WEATHER, CLOCK), allowed=("clock",))
+ONE_OF_SOME = ToolUse(tools=(WEATHER, CLOCK), mode=ToolMode.REQUIRED, allowed=("clock", "weather"), parallel=False)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,13 @@ SINGLE = ToolUse(tools=(WEATHER, CLOCK), parallel=False)
         (NAMED, NOW, True),
         (NAMED, ROME, False),
         (NAMED, f"{NOW}\n{NOW}", False),
+        (SOME, "Hello", True),
+        (SOME, f"{NOW}\n{NOW}", True),
+        (SOME, ROME, False),
+        (SOME, f"{NOW}\n{ROME}", False),
+        (ONE_OF_SOME, ROME, True),
+        (ONE_OF_SOME, f"{NOW}\n{ROME}", False),
+        (ONE_OF_SOME, "Hello", False),
         (SINGLE, ROME, True),
         (SINGLE, f"{ROME}\n{NOW}", False),
     ],
