@@ -36,8 +36,10 @@ def sequence_params(
         top_p=options.top_p,
         min_p=options.min_p,
         repeat_penalty=options.repeat_penalty,
+        repeat_last_n=options.repeat_last_n,
         presence_penalty=options.presence_penalty,
         frequency_penalty=options.frequency_penalty,
+        penalizes_answer=options.penalizes_answer,
         logit_bias=dict(options.logit_bias),
     )
     is_free = not options.grammar or options.grammar_has_text

@@ -46,6 +46,14 @@ TokenCount = Annotated[
 ]
 StopText = Annotated[Text, Meta(max_length=256, description="An empty one does not count.")]
 Penalty = Annotated[float, Meta(ge=-100, le=100)]
+RepeatWindow = Annotated[
+    int,
+    Meta(
+        ge=-1,
+        le=2**31 - 1,
+        description="Tokens of prompt and answer that penalties count; 64 without it. 0: none; -1: all.",
+    ),
+]
 Share = Annotated[float, Meta(ge=0, le=1)]
 LogitBias = Annotated[
     dict[str, Any] | list[Any],
@@ -140,6 +148,7 @@ class RunOptionsBody(msgspec.Struct, frozen=True, kw_only=True):
     top_k: Annotated[int, Meta(ge=NO_TOP_K, le=1_000_000, description="0 and -1: off.")] | None = None
     min_p: Share | None = None
     repeat_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
+    repeat_last_n: RepeatWindow | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: LogitBias | None = None

@@ -44,8 +44,10 @@ class RunOptions:
     top_k: int = 40
     min_p: float = 0.05
     repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    penalizes_answer: bool = False  # presence and frequency count the tokens of the answer alone, as OpenAI has it
     logit_bias: Mapping[int, float | None] = field(default_factory=dict)
     seed: int | None = None
     stop: tuple[str, ...] = ()

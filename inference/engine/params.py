@@ -8,7 +8,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     ``temperature`` 0, or below 1e-5, is greedy. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 switch the filter off.
     ``logit_bias`` maps a token id to an addend; ``-inf`` is written as ``None`` and forbids the token. ``seed`` is set
-    when the request is accepted, so that another runner continues with the same draws.
+    when the request is accepted, so that another runner continues with the same draws. With ``penalizes_answer``
+    presence and frequency penalties count all tokens of the answer, as OpenAI defines them, and none of the prompt.
     """
 
     seed: int
@@ -20,6 +21,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     repeat_last_n: int = 64
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    penalizes_answer: bool = False
     logit_bias: dict[int, float | None] = {}
 
 

@@ -47,6 +47,7 @@ def test_every_field_arrives() -> None:
         "top_k": 0,
         "min_p": 0.1,
         "repeat_penalty": 1.1,
+        "repeat_last_n": -1,
         "presence_penalty": -0.5,
         "frequency_penalty": 0.25,
         "logit_bias": {"5": 1.5, "6": False, "7": None},
@@ -71,7 +72,7 @@ def test_every_field_arrives() -> None:
     request = chat_request(body)
     assert [message.role for message in request.messages] == [ChatRole.SYSTEM, ChatRole.USER]
     assert (request.max_tokens, request.temperature, request.top_p, request.top_k) == (7, 0.0, 0.5, 0)
-    assert (request.min_p, request.repeat_penalty) == (0.1, 1.1)
+    assert (request.min_p, request.repeat_penalty, request.repeat_last_n) == (0.1, 1.1, -1)
     assert (request.presence_penalty, request.frequency_penalty) == (-0.5, 0.25)
     assert request.logit_bias == {5: 1.5, 6: None, 7: None}
     assert (request.seed, request.stop, request.ignore_eos, request.cache_prompt) == (42, ("\n", "User:"), True, False)
@@ -181,6 +182,7 @@ def test_messages_are_checked_by_place(body: dict[str, Any], field: str) -> None
         ("top_k", [-2, 2.5, "40", 10**9, True]),
         ("min_p", [-0.1, 2, "0"]),
         ("repeat_penalty", [0, -1, math.inf]),
+        ("repeat_last_n", [-2, 1.5, "64", True, 2**31]),
         ("presence_penalty", ["x", 1e6]),
         ("frequency_penalty", [math.nan, -1e6]),
         ("seed", [-2, 2**32, 1.5, "1", False]),

@@ -189,6 +189,31 @@ def test_the_penalty_forgets_what_lies_further_back() -> None:
     assert [sampled(params, logits, history) for params in (short, whole, off)] == [7, 8, 7]
 
 
+@pytest.mark.parametrize("penalty", [{"presence_penalty": 2.0}, {"frequency_penalty": 0.02}])
+@pytest.mark.parametrize("last_n", [0, 3, 64])
+def test_penalties_of_the_answer_alone(penalty: dict[str, float], last_n: int) -> None:
+    logits = np.zeros(N_TOKENS, dtype=np.float32)
+    logits[[7, 8]] = 5.0, 4.0
+    params = SamplingParams(seed=1, temperature=0.0, penalizes_answer=True, repeat_last_n=last_n, **penalty)  # type: ignore[arg-type]
+    prompt = [7] * 100
+    assert sampled(params, logits, prompt, 1) == 7
+    # However far back in the answer.
+    answer = [7] * 60 + list(range(100, 300))
+    assert sampled(params, logits, [8, *answer], len(answer) + 1) == 8
+    assert sampled(params, logits, [*answer, 9, 10], 3) == 7
+
+
+def test_the_repeat_penalty_counts_the_prompt_also_beside_penalties_of_the_answer() -> None:
+    logits = np.zeros(N_TOKENS, dtype=np.float32)
+    logits[[7, 8]] = 5.0, 4.0
+    params = SamplingParams(
+        seed=1, temperature=0.0, penalizes_answer=True, repeat_penalty=2.0, presence_penalty=-3.0, repeat_last_n=5
+    )
+    assert sampled(params, logits, [7, 1, 2], 1) == 8
+    # 5 / 2 + 3 beats 4.
+    assert sampled(params, logits, [1, 2, 7], 2) == 7
+
+
 def test_logit_bias_adds_and_forbids() -> None:
     logits = np.zeros(N_TOKENS, dtype=np.float32)
     logits[[7, 8]] = 5.0, 4.0

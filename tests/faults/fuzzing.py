@@ -65,7 +65,8 @@ LIKELY: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("title", "body", "query", "prompt", "message", "username", "password", "full_text"), TEXTS),
 }
 FILTERS = ("speakers", "start_date", "end_date", "last_n_transcripts", "bias_emotions")
-SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty", "logit_bias")
+PENALTIES = ("repeat_penalty", "repeat_last_n", "presence_penalty")
+SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "min_p", *PENALTIES, "logit_bias")
 RUN = (*SAMPLING, "seed", "stop", "ignore_eos", "cache_prompt", "session_id", "priority", "timeout_s")
 CONVERSATION = ("title", "system_prompt", "strategy", "keep", "archived", "recall")
 HISTORY = ("strategy", "recall", "auto_title", "store")

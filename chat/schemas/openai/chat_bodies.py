@@ -180,5 +180,10 @@ def tool_options(body: RunOptionsBody, use: ToolUse | None) -> dict[str, Any]:
 
 def completion_options(body: SamplingBody, max_tokens: int | None = None) -> dict[str, Any]:
     """Return the options of a run; without ``max_tokens`` an answer may take a quarter of the context."""
-    options = {"max_tokens": QUARTER_CONTEXT} | run_options(body)
+    options = {"max_tokens": QUARTER_CONTEXT} | openai_options(body)
     return options | {"max_tokens": max_tokens} if max_tokens else options
+
+
+def openai_options(body: RunOptionsBody) -> dict[str, Any]:
+    """Return the options of a run, with penalties as OpenAI defines them unless ``repeat_last_n`` asks for others."""
+    return run_options(body) | {"penalizes_answer": body.repeat_last_n is None}

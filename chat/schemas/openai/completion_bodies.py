@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from chat.errors import InvalidRequest
-from chat.schemas.chat_bodies import MAX_TOKEN_ID, run_options
+from chat.schemas.chat_bodies import MAX_TOKEN_ID
 from chat.schemas.decoding import FieldError, decode, invalid_field
-from chat.schemas.openai.chat_bodies import MAX_TOP_LOGPROBS, CompletionCall, SamplingBody
+from chat.schemas.openai.chat_bodies import MAX_TOP_LOGPROBS, CompletionCall, SamplingBody, openai_options
 from chat.schemas.openai.messages import unsupported
 from chat.schemas.requests import CompletionRequest
 from chat.schemas.scalars import Text
@@ -62,7 +62,7 @@ def openai_completion_request(data: object) -> tuple[CompletionCall, CompletionR
     first, *further = body.prompts
     if (1 + len(further)) * (body.n or 1) > MAX_COMPLETIONS:
         raise invalid_field("prompt", f"must not ask for more than {MAX_COMPLETIONS} completions, n each")
-    options = {"max_tokens": DEFAULT_MAX_TOKENS} | run_options(body)
+    options = {"max_tokens": DEFAULT_MAX_TOKENS} | openai_options(body)
     request = CompletionRequest(prompt=first, further_prompts=tuple(further), **options)
     if body.logprobs is not None:
         request = replace(request, n_logprobs=max(1, body.logprobs))

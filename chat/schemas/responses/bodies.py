@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from chat.enums import Effort, Strategy
 from chat.errors import NotFound
-from chat.schemas.chat_bodies import EFFORTS, MAX_MESSAGES, RunOptionsBody, run_options, set_fields
+from chat.schemas.chat_bodies import EFFORTS, MAX_MESSAGES, RunOptionsBody, set_fields
 from chat.schemas.decoding import FieldError, decode
 from chat.schemas.filters import MAX_TOP_K, TopK, clamped
 from chat.schemas.identifiers import existing_id
@@ -24,6 +24,7 @@ from chat.schemas.openai.chat_bodies import (
     MetadataKey,
     MetadataValue,
     ModelName,
+    openai_options,
 )
 from chat.schemas.openai.messages import unsupported
 from chat.schemas.output_format import Schema, schema_grammar
@@ -229,7 +230,7 @@ def responses_request(data: object) -> tuple[ResponseCall, ChatRequest]:
     conversation_id = existing_id(body.conversation_id, field="conversation", noun="conversation")
     appends = bool(follows or conversation_id)
     items = response_input(body.input or "", begins=not appends)
-    options = {"max_tokens": QUARTER_CONTEXT} | run_options(body)
+    options = {"max_tokens": QUARTER_CONTEXT} | openai_options(body)
     if body.max_output_tokens is not None:
         options["max_tokens"] = body.max_output_tokens
     use = response_tool_use(body.tools, body.tool_choice, parallel=body.parallel_tool_calls)

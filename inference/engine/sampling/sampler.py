@@ -61,7 +61,7 @@ class Sampler:
         if len(self._bias_ids):
             logits[self._bias_ids] += self._bias
         if self._penalizes:
-            penalize(logits, history, self._params)
+            penalize(logits, history, self._params, n_answer=index - 1)
         if matcher is not None:
             matcher.restrict(logits)
         if self._chain is None:

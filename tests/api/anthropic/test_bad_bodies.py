@@ -46,6 +46,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "top_k": (-2, "1", 1.5),
     "min_p": (-0.1, 1.1, "1"),
     "repeat_penalty": (0, 101, "1"),
+    "repeat_last_n": (-2, "64", 1.5, 2**31),
     "presence_penalty": (-101, 101, "1"),
     "frequency_penalty": (-101, 101, "1"),
     "logit_bias": (5, {"a": 1}, {"1": "x"}),
