@@ -61,6 +61,7 @@ def seen_by_ann(ann: httpx.Client, anns: Owned) -> tuple[Any, ...]:
     return ann.get("/api/conversations/").json()["count"], ann.get(base).json(), messages
 
 
+TEXT = {"role": "user", "content": "x"}
 Call = Callable[[httpx.Client, Owned], httpx.Response]
 BASE = "/api/conversations/{conversation}/"
 
@@ -91,6 +92,9 @@ CALLS: dict[str, Call] = {
     "response delete": lambda client, o: client.delete(f"/v1/responses/{o.response}"),
     "response continue": lambda client, o: client.post(
         "/v1/responses", json={"input": "x", "previous_response_id": o.response}
+    ),
+    "response reference": lambda client, o: client.post(
+        "/v1/responses", json={"input": [{"type": "item_reference", "id": o.response.replace("resp", "msg")}, TEXT]}
     ),
     "response conversation": lambda client, o: client.post(
         "/v1/responses", json={"input": "x", "conversation": o.conversation}

@@ -11,6 +11,7 @@ from chat.api.body_parsing import read_object
 from chat.api.json_response import json_response
 from chat.api.responses.errors import openai_fields
 from chat.api.responses.queries import item_page_of, stream_query_of
+from chat.api.responses.references import with_stored_items
 from chat.api.responses.stored import finished_output, stored_response
 from chat.api.responses.streams import response_stream
 from chat.api.turn_requests import (
@@ -82,7 +83,7 @@ async def items(request: HttpRequest, caller: Caller, name: str) -> HttpResponse
 async def _accept(request: HttpRequest, caller: Caller) -> tuple[ResponseCall, AcceptedTurn]:
     is_long = has_long_body(request)
     async with in_arrival_order(is_long=is_long):
-        call, body = await read_in_thread(request, _read)
+        call, body = await read_in_thread(request, partial(_read, caller=caller))
         key = idempotency_key(request)
         stops = stops_when_left(body.priority, key) and not call.is_background
         begin = partial(turns.start_turn, caller=caller, request=body, idempotency_key=key, request_digest=body.digest)
@@ -91,8 +92,8 @@ async def _accept(request: HttpRequest, caller: Caller) -> tuple[ResponseCall, A
     return call, AcceptedTurn(turn, stops)
 
 
-def _read(request: HttpRequest) -> tuple[ResponseCall, ChatRequest]:
-    call, body = responses_request(read_object(request))
+def _read(request: HttpRequest, *, caller: Caller) -> tuple[ResponseCall, ChatRequest]:
+    call, body = responses_request(with_stored_items(read_object(request), caller))
     model = require_model(call.model, chat_model())
     return call, replace(body, response={**body.response, "model": model})
 

@@ -4,9 +4,10 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from chat.access.callers import Caller
 from chat.error_translation import translated
 from chat.errors import NotFound
-from chat.models import Message, Role
+from chat.models import Conversation, Message, Role
 from chat.schemas.answer_types import as_json
 from chat.schemas.openai.tool_answers import call_id
 from chat.schemas.requests import RESPONSE
@@ -57,6 +58,15 @@ def item_list(generation: Generation, page: ItemPage) -> ItemList:
         last_id=first_items[-1].id if first_items else "",
         has_more=len(items) > len(first_items),
     )
+
+
+def items_of_message(*, caller: Caller, message_id: uuid.UUID) -> list[AnyItem]:
+    """Return the items that a stored message of the caller was sent as; none for an unknown message."""
+    with translated():
+        conversation = Conversation.objects.of(caller.key).filter(messages=message_id).first()
+        messages = list(conversation.messages.in_order()) if conversation else []
+        pairs = zip(messages, item_facts(messages), strict=True)
+        return [item for message, fact in pairs if message.pk == message_id for item in _items_of(message, fact)]
 
 
 def _items(generation: Generation) -> list[AnyItem]:
