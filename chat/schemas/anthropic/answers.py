@@ -25,7 +25,7 @@ class TextBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag="text")
 
 
 class ThinkingBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag="thinking"):
-    """A thought of a reasoning model. It has no signature: thoughts that are sent back are not read."""
+    """A thought of a reasoning model. Its signature is empty: a thought that is sent back is read without one."""
 
     thinking: str
     signature: str = ""

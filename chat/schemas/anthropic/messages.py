@@ -54,9 +54,10 @@ class ContentBlockBody(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def result(self) -> str:
-        if isinstance(self.content, list):
-            return "\n".join(part.text or "" for part in self.content)
-        return self.content or ""
+        """The result of a tool as the model reads it, which learns of a failure by the text alone."""
+        parts = [part.text or "" for part in self.content] if isinstance(self.content, list) else [self.content or ""]
+        text = "\n".join(parts)
+        return f"Error: {text}".rstrip() if self.is_error else text
 
     def check_parts(self, path: str) -> None:
         """Raises InvalidRequest for a part of a result that is no text."""

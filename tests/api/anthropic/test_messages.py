@@ -143,6 +143,28 @@ def test_uses_of_tools_and_results(client: httpx.Client) -> None:
     assert messages_of(client, second)[2] == f"{results_text(['Rain', 'Noon'])}\n[[say: Take an umbrella]]"
 
 
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        ({"content": "no such city", "is_error": True}, "Error: no such city"),
+        ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "is_error": True}, "Error: a\nb"),
+        ({"is_error": True}, "Error:"),
+        ({"content": "fine", "is_error": False}, "fine"),
+        ({"content": "fine", "is_error": None}, "fine"),
+        ({}, ""),
+    ],
+)
+def test_the_model_learns_that_a_tool_has_failed(result: Json, text: str, client: httpx.Client) -> None:
+    use = {"type": "tool_use", "id": "t1", "name": "weather", "input": ROME}
+    history = [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": [use]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1"} | result]},
+    ]
+    message = created(client, say("", tools=TOOLS, messages=history))
+    assert messages_of(client, message)[2] == results_text([text])
+
+
 @pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "weather"}])
 def test_a_use_is_required(choice: Json, client: httpx.Client) -> None:
     choice = choice | {"disable_parallel_tool_use": True}
