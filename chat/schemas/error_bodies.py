@@ -39,6 +39,9 @@ PUBLIC_MESSAGES = {
     "store_unavailable": "Redis or the database does not answer; try again",
     "model_unavailable": "the model cannot be used now",
 }
+# Clients repeat requests with these statuses, without this header within a second.
+RETRIED = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+DEFAULT_RETRY_SECS = 5
 CHALLENGE = 'Bearer realm="gemma-service"'
 
 
@@ -96,9 +99,12 @@ def error_object(error: ChatError) -> dict[str, Any]:
 
 def headers_of(error: ChatError) -> dict[str, str]:
     headers = {}
-    if error.retry_after_secs is not None:
+    retry_after_secs = error.retry_after_secs
+    if retry_after_secs is None and error.status in RETRIED:
+        retry_after_secs = DEFAULT_RETRY_SECS
+    if retry_after_secs is not None:
         # HTTP has whole seconds, and 0 would make a client repeat at once.
-        headers["Retry-After"] = str(max(1, round(error.retry_after_secs)))
+        headers["Retry-After"] = str(max(1, round(retry_after_secs)))
     if error.status == HTTPStatus.UNAUTHORIZED:
         # RFC 9110 requires a challenge with every 401.
         headers["WWW-Authenticate"] = CHALLENGE

@@ -79,7 +79,10 @@ def test_the_object_has_what_is_known() -> None:
 
 def test_headers() -> None:
     assert headers_of(Unavailable("x", retry_after_secs=0)) == {"Retry-After": "1"}
-    assert headers_of(Unavailable("x")) == {}
+    # Both statuses ask for another attempt, whichever part has refused.
+    for error in (Unavailable("x"), TooManyRequests("x", code="conversation_limit"), Unavailable("x", code="y")):
+        assert headers_of(error) == {"Retry-After": "5"}
+    assert headers_of(errors.InvalidRequest("x")) == {}
     assert headers_of(errors.Unauthorized("x"))["WWW-Authenticate"].startswith("Bearer")
 
 

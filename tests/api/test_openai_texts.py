@@ -132,6 +132,13 @@ def test_apply_template() -> None:
     assert answer.body == {"prompt": prompt}
 
 
+def test_a_template_of_another_model() -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    assert Api().post("/apply-template", {"messages": messages, "model": "fake-it"}).status == 200
+    answer = Api().post("/apply-template", {"messages": messages, "model": "gpt-4o"})
+    assert (answer.status, answer.body["error"]["code"]) == (404, "model_not_found")
+
+
 @pytest.mark.parametrize(
     ("messages", "param"), [([], "messages"), ([{"role": "user", "content": " "}], "messages"), (None, "messages")]
 )

@@ -28,7 +28,7 @@ from chat.schemas.openai.text_tools import (
 )
 from chat.services.embeddings import embed_texts
 from chat.services.prompt_texts import prompt_text, spelled, tokens_of
-from chat.services.served_models import embedding_model, require_model
+from chat.services.served_models import chat_model, embedding_model, require_model
 from chat.streaming.background import in_long_thread
 
 TextView = Callable[[HttpRequest, Caller], msgspec.Struct]
@@ -92,5 +92,6 @@ def detokenize(request: HttpRequest, caller: Caller) -> DetokenizeAnswer:
 
 @_answered_in_thread
 def apply_template(request: HttpRequest, caller: Caller) -> TemplateAnswer:
-    _, body = chat_completion_request(read_object(request))
+    call, body = chat_completion_request(read_object(request))
+    require_model(call.model, chat_model())
     return TemplateAnswer(prompt=prompt_text(replace(body, conversation_id=None), caller=caller))
