@@ -132,6 +132,56 @@ def test_logprobs(top: int, client: httpx.Client) -> None:
     assert all(len(token["top_logprobs"]) == max(1, top) for token in whole)
 
 
+@pytest.mark.parametrize(
+    ("text", "more", "expected"),
+    [
+        ("one two three", {"stop": " t"}, "one"),
+        ("one two three", {"stop": ["two", "e"]}, "on"),
+        ("one two", {"stop": "one"}, ""),
+        ("é😀 <b é", {"stop": "<br>"}, "é😀 <b é"),
+        ("one <b", {"stop": "<br>"}, "one <b"),
+        ("one <br", {"stop": "<br>", "max_tokens": 6}, "one <b"),
+        ("é😀x", {"stop": "x"}, "é😀"),
+        ("Hé", {"max_tokens": 2}, None),
+        ("one two three", {"stop": " t", "n": 2}, "one"),
+    ],
+)
+def test_the_tokens_of_a_stop_string_have_no_log_probability(
+    text: str, more: dict[str, Any], expected: str | None, client: httpx.Client
+) -> None:
+    body = say(text, logprobs=True, store=False, **more)
+    for choice in client.post(PATH, json=body).json()["choices"]:
+        tokens = (choice["logprobs"] or {"content": []})["content"]
+        chunks = [
+            one for chunk in events_of(client, body) for one in chunk["choices"] if one["index"] == choice["index"]
+        ]
+        assert [token for one in chunks if one["logprobs"] for token in one["logprobs"]["content"]] == tokens
+        spelled = bytes(byte for token in tokens for byte in token["bytes"])
+        # A cut within a character leaves its bytes to the tokens.
+        assert spelled == "Hé".encode()[:2] if expected is None else spelled.decode() == expected
+        assert expected is None or choice["message"]["content"] == expected
+
+
+@pytest.mark.parametrize("penalty", [{"presence_penalty": 100}, {"frequency_penalty": 100}])
+def test_penalties_count_the_answer_and_on_request_the_last_tokens(
+    penalty: dict[str, float], client: httpx.Client
+) -> None:
+    options = {"temperature": 0, "store": False, "max_tokens": 20} | penalty
+    body = say("abc", **options)
+    assert client.post(PATH, json=body).json()["choices"][0]["message"]["content"] == "abc"
+    repeated = client.post(PATH, json=say("aba", **options)).json()["choices"][0]["message"]["content"]
+    assert repeated.startswith("ab") and not repeated.startswith("aba")  # noqa: PT018  one text
+    # As llama-server: all three letters are in the prompt.
+    recent = client.post(PATH, json=body | {"repeat_last_n": 64}).json()["choices"][0]["message"]["content"]
+    assert not recent.startswith("a")
+    assert client.post(PATH, json=body | {"repeat_last_n": 0}).json()["choices"][0]["message"]["content"] == "abc"
+    assert not client.post("/chat", json=body).json()["response"].startswith("a")
+    raw = {"prompt": "[[say: abc]]"} | options
+    assert client.post("/v1/completions", json=raw).json()["choices"][0]["text"] == "abc"
+    response = client.post("/v1/responses", json={"input": "[[say: abc]]"} | options).json()
+    assert response["output"][0]["content"][0]["text"] == "abc"
+
+
 def test_a_prefill_is_continued(client: httpx.Client) -> None:
     body = say("Hello there")
     body["messages"] = [*body["messages"], {"role": "assistant", "content": "Hello"}]  # type: ignore[misc]

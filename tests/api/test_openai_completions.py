@@ -89,6 +89,28 @@ def test_logprobs(client: httpx.Client) -> None:
     assert [offset for piece in pieces if piece for offset in piece["text_offset"]] == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("text", "more", "tokens", "offsets"),
+    [
+        ("aé😀b", {}, ["a", *[rf"bytes:\x{byte:02x}" for byte in "é😀".encode()], "b"], [0, 1, 1, 2, 2, 2, 2, 3]),
+        ("one two", {"stop": " t"}, ["o", "n", "e"], [0, 1, 2]),
+        ("a <b", {"stop": "<br>"}, ["a", " ", "<", "b"], [0, 1, 2, 3]),
+        ("aé", {"max_tokens": 2}, ["a", r"bytes:\xc3"], [0, 1]),
+        ("\\xc3", {}, ["\\", "x", "c", "3"], [0, 1, 2, 3]),
+    ],
+)
+def test_logprobs_of_parts_of_characters_and_of_stops(
+    text: str, more: dict[str, Any], tokens: list[str], offsets: list[int], client: httpx.Client
+) -> None:
+    body = {"prompt": f"[[say: {text}]]", "logprobs": 3} | more
+    whole = client.post(PATH, json=body).json()["choices"][0]["logprobs"]
+    assert (whole["tokens"], whole["text_offset"]) == (tokens, offsets)
+    assert [token in top for token, top in zip(tokens, whole["top_logprobs"], strict=True)] == [True] * len(tokens)
+    pieces = [choice["logprobs"] for chunk in chunks_of(client, body) for choice in chunk["choices"]]
+    for name in ("tokens", "text_offset", "token_logprobs"):
+        assert [value for piece in pieces if piece for value in piece[name]] == whole[name]
+
+
 def test_a_prompt_that_does_not_fit_is_named(client: httpx.Client) -> None:
     refused = client.post(PATH, json={"prompt": ["a", "x" * 9000]})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "prompt")

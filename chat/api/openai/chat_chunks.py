@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET
 
 from chat.api.openai.choices import AcceptedCall
+from chat.api.openai.logprob_queue import LogprobQueue
 from chat.api.openai.streams import data_event, is_waiting
 from chat.schemas.answer_types import as_json
 from chat.schemas.openai.chat_answers import (
@@ -25,6 +26,7 @@ from chat.tool_calling.call_parser import AnswerDelta, CallEvent, ToolCallParser
 
 # Characters that no JSON text holds unescaped: marks the place of a token's text in a rendered chunk.
 _MARK = "\x00"
+NO_LINE: WireLine = {"token": "", "done": False}
 
 
 class ChatChunkWriter:
@@ -40,6 +42,7 @@ class ChatChunkWriter:
         self._began_at = time.monotonic()
         self._ids = [turn.turn.generation_id for turn in accepted.turns]
         self._parsers = [ToolCallParser() for _ in accepted.turns] if accepted.call.calls_tools else []
+        self._queues = [LogprobQueue() for _ in accepted.turns]
         self._common: dict[str, Any] = {
             "id": f"chatcmpl-{accepted.id.hex}",
             "created": accepted.created,
@@ -60,16 +63,17 @@ class ChatChunkWriter:
         if self._parsers:
             return self._call_events(number, line, self._parsers[number].push(line["token"]))
         self._texts[number].append(line["token"])
-        if not (line["token"] or "thought" in line or "logprobs" in line):
+        logprobs = self._logprobs(number, line)
+        if not (line["token"] or "thought" in line or logprobs):
             return b""  # the first token of a character that has several, or text that a stop string may become
-        if "logprobs" not in line and "thought" not in line:
+        if not logprobs and "thought" not in line:
             before, after = self._templates[number]
             return before + json.dumps(line["token"]).encode("ascii") + after
         thought = line.get("thought", UNSET)
         # A delta of a thought has no content, not an empty one: clients begin to show the answer at the first.
         content = UNSET if thought and not line["token"] else line["token"]
         delta = ChoiceDelta(content=content, reasoning_content=thought)
-        return self._event([ChunkChoice(index=number, delta=delta, logprobs=self._logprobs(line))])
+        return self._event([ChunkChoice(index=number, delta=delta, logprobs=logprobs)])
 
     def _call_events(self, number: int, line: WireLine, events: list[CallEvent]) -> bytes:
         """Render the text and calls that a line has released; log-probabilities come with the first of them."""
@@ -77,7 +81,7 @@ class ChatChunkWriter:
         deltas = [delta_of(event, self._ids[number]) for event in events]
         if "thought" in line:
             deltas.insert(0, ChoiceDelta(reasoning_content=line["thought"]))
-        logprobs = self._logprobs(line)
+        logprobs = self._logprobs(number, line)
         if logprobs and not deltas:
             deltas = [ChoiceDelta(content="")]
         first, further = deltas[:1], deltas[1:]
@@ -85,9 +89,9 @@ class ChatChunkWriter:
         choices += [ChunkChoice(index=number, delta=delta) for delta in further]
         return b"".join([self._event([choice]) for choice in choices])
 
-    def _logprobs(self, line: WireLine) -> ChoiceLogprobs | None:
-        likely = line.get("logprobs")
-        return ChoiceLogprobs(content=[token_logprob(likely, self._tokenizer)]) if likely else None
+    def _logprobs(self, number: int, line: WireLine) -> ChoiceLogprobs | None:
+        tokens = [token_logprob(logprobs, self._tokenizer) for logprobs in self._queues[number].push(line)]
+        return ChoiceLogprobs(content=tokens) if tokens else None
 
     def status(self, number: int, line: WireLine) -> bytes:
         # With a choice, since many clients look at the first one of every chunk, and its log-probabilities; without a
@@ -109,9 +113,9 @@ class ChatChunkWriter:
         return b"".join(events)
 
     def ended(self, number: int, line: WireLine) -> bytes:
-        text = self.token(number, line) if line["token"] or "thought" in line else b""
+        text = self.token(number, line)
         if self._parsers:
-            text += self._call_events(number, {}, self._parsers[number].flush())
+            text += self._call_events(number, NO_LINE, self._parsers[number].flush())
         has_calls = bool(self._parsers and self._parsers[number].n_calls)
         annotations = annotations_of("".join(self._texts[number]), line)
         delta = ChoiceDelta(annotations=annotations or UNSET)

@@ -11,6 +11,7 @@ from typing import TypeVar
 from django.http import HttpRequest
 
 from chat.access.callers import Caller
+from chat.api.openai.logprob_queue import LogprobQueue
 from chat.api.turn_requests import AcceptedTurn, lines_to_end
 from chat.errors import InvalidRequest
 from chat.schemas.openai.chat_bodies import CompletionCall
@@ -74,7 +75,7 @@ async def whole_choices(accepted: AcceptedCall, caller: Caller) -> list[Choice]:
 
 
 async def _whole(accepted: AcceptedTurn, caller: Caller) -> Choice:
-    choice = Choice()
+    choice, logprobs = Choice(), LogprobQueue()
     # Joined once at the end: adding to a string would copy it for every token.
     texts: list[str] = []
     thoughts: list[str] = []
@@ -82,8 +83,7 @@ async def _whole(accepted: AcceptedTurn, caller: Caller) -> Choice:
         async for line in source:
             texts.append(line["token"])
             thoughts.append(line.get("thought", ""))
-            if "logprobs" in line:
-                choice.logprobs.append(line["logprobs"])
+            choice.logprobs += logprobs.push(line)
             choice.last = line
     choice.text, choice.thought = "".join(texts), "".join(thoughts)
     return choice

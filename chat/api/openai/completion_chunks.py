@@ -8,9 +8,10 @@ import msgspec
 from msgspec import UNSET
 
 from chat.api.openai.choices import AcceptedCall
+from chat.api.openai.logprob_queue import LogprobQueue
 from chat.api.openai.streams import data_event, is_waiting
 from chat.schemas.answer_types import as_json
-from chat.schemas.openai.completion_answers import TextChoice, TextCompletion, TextLogprobs
+from chat.schemas.openai.completion_answers import CharacterCounter, TextChoice, TextCompletion, TextLogprobs
 from chat.schemas.openai.rendering import finish_reason, timings_of, token_logprob, usage_of
 from chat.schemas.stream_types import StreamStatus
 from chat.streaming.events import WireLine
@@ -25,7 +26,8 @@ class CompletionChunkWriter:
         self._accepted = accepted
         self._echoed = echoed
         self._began_at = time.monotonic()
-        self._offsets = [0] * len(accepted.turns)
+        self._queues = [LogprobQueue() for _ in accepted.turns]
+        self._counters = [CharacterCounter() for _ in accepted.turns]
         self._common: dict[str, Any] = {
             "id": f"cmpl-{accepted.id.hex}",
             "created": accepted.created,
@@ -39,11 +41,9 @@ class CompletionChunkWriter:
         return self._text(number, self._echoed[number]) if self._echoed[number] else b""
 
     def token(self, number: int, line: WireLine) -> bytes:
-        if "logprobs" not in line:
+        logprobs = self._logprobs(number, line)
+        if logprobs is None:
             return self._text(number, line["token"]) if line["token"] else b""
-        token = token_logprob(line["logprobs"], self._accepted.tokenizer)
-        logprobs = TextLogprobs.of([token], self._offsets[number])
-        self._offsets[number] += len(token.token)
         return self._event([TextChoice(index=number, text=line["token"], logprobs=logprobs)])
 
     def status(self, number: int, line: WireLine) -> bytes:
@@ -53,8 +53,14 @@ class CompletionChunkWriter:
         return self._event([TextChoice(index=number, text="")], x_status=status)
 
     def ended(self, number: int, line: WireLine) -> bytes:
-        choice = TextChoice(index=number, text=line["token"], finish_reason=finish_reason(line))
+        logprobs = self._logprobs(number, line)
+        choice = TextChoice(index=number, text=line["token"], logprobs=logprobs, finish_reason=finish_reason(line))
         return self._event([choice], timings=timings_of(line))
+
+    def _logprobs(self, number: int, line: WireLine) -> TextLogprobs | None:
+        tokenizer = self._accepted.tokenizer
+        tokens = [token_logprob(logprobs, tokenizer) for logprobs in self._queues[number].push(line)]
+        return TextLogprobs.of(tokens, self._counters[number]) if tokens else None
 
     def usage(self, lasts: list[WireLine]) -> bytes:
         usage = usage_of(lasts, n_prompts=self._accepted.n_prompts)

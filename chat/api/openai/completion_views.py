@@ -13,7 +13,7 @@ from chat.api.openai.completion_chunks import CompletionChunkWriter
 from chat.api.openai.streams import chunk_stream
 from chat.api.turn_requests import AcceptedTurn, for_callers, idempotency_key, read_in_thread
 from chat.schemas.openai.chat_bodies import CompletionCall
-from chat.schemas.openai.completion_answers import TextChoice, TextCompletion, TextLogprobs
+from chat.schemas.openai.completion_answers import CharacterCounter, TextChoice, TextCompletion, TextLogprobs
 from chat.schemas.openai.completion_bodies import openai_completion_request
 from chat.schemas.openai.rendering import finish_reason, timings_of, token_logprob, usage_of
 from chat.schemas.requests import CompletionRequest
@@ -78,6 +78,6 @@ def _choice(accepted: AcceptedCall, number: int, choice: Choice, echoed: str) ->
     return TextChoice(
         index=number,
         text=echoed + choice.text,
-        logprobs=TextLogprobs.of(tokens) if tokens else None,
+        logprobs=TextLogprobs.of(tokens, CharacterCounter()) if tokens else None,
         finish_reason=finish_reason(choice.last),
     )
