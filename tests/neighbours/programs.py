@@ -71,6 +71,9 @@ LEASE_SECS = 2.0
 PAUSE_SECS, FREED_SECS = 1.0, 2.5
 # The rule of both sides while Redis is away, six times as fast.
 LEAVE_SECS, LONELY_SECS = 2.5, 5.0
+# Longer than a tenant that has not ended is ever silent here: Redis frozen, then the tenant. One that is silent for
+# longer cannot be told from one that has ended.
+SILENT_SECS = 9.0
 LOAD_SECS = 0.03
 HOLD_SECS = 3600.0
 
@@ -115,9 +118,8 @@ def _hasten() -> None:
     setattr(factory, "RedisWatch", functools.partial(RedisWatch, leave_secs=LEAVE_SECS))  # noqa: B010
     gpu_demand.FAILURE_PAUSE_SECS = 1.0
     usual = CoordinatorConfig.from_settings
-    # Longer than a tenant is ever frozen here: one that is also cut off from Redis cannot be told from one that ended.
-    CoordinatorConfig.from_settings = lambda: dataclasses.replace(usual(), resident_secs=4.0)  # type: ignore[method-assign]
-    presence.ALIVE_MS = 5000
+    CoordinatorConfig.from_settings = lambda: dataclasses.replace(usual(), resident_secs=SILENT_SECS)  # type: ignore[method-assign]
+    presence.ALIVE_MS = round(1000 * SILENT_SECS)
     tenant_module.LISTEN_SECS, tenant_module.RECONNECT_SECS = 0.05, 0.1
     tenant_module.CHECK_SECS, tenant_module.LONELY_SECS = 0.3, LONELY_SECS
 
