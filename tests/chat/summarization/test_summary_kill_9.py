@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 from django.db import connection
@@ -127,3 +128,22 @@ def test_a_worker_killed_in_the_middle_of_a_summary_leaves_it_to_the_next(start:
     start(WorkerProcess)
     assert_made_once()
     assert generation_of(turn).attempt == 1
+
+
+def test_runners_killed_in_the_middle_of_a_summary_cost_no_summary(start: Start) -> None:
+    turn = long_talk(slow=True)
+    worker = start(WorkerProcess)
+    pieces = Generation.objects.filter(priority=Priority.BATCH, status=Status.RUNNING, ephemeral=False)
+    for _ in range(2):
+        assert eventually(lambda: pieces.exists() and bool(runners_of(worker)), secs=PATIENCE_SECS)
+        for runner in runners_of(worker):
+            runner.kill()
+            runner.wait(PATIENCE_SECS)
+        assert state_of_summary() == SummaryState.MAKING
+    assert_made_once()
+    assert worker.is_alive
+    assert generation_of(turn).attempt == 1
+
+
+def runners_of(worker: WorkerProcess) -> list[psutil.Process]:
+    return [each for each in worker.children() if each.cmdline()[:1] and each.cmdline()[0].startswith("gemma-runner")]
