@@ -106,7 +106,9 @@ def main() -> None:
     call_command("migrate", verbosity=0)
     embedding.embed_passages_in_background = VectorCache(args.vectors).embed_in_background
     model = Llama(str(args.model), n_ctx=CONTEXT, n_threads=args.threads, n_threads_batch=args.threads, verbose=False)
-    conversations = [own for own in retrieval_data.own() if args.only is None or own.name in args.only]
+    conversations = [
+        own for own in retrieval_data.own(retrieval_data.FOLDER) if args.only is None or own.name in args.only
+    ]
     if args.qmsum:
         conversations += retrieval_data.meetings(args.qmsum)[1 : 2 * args.meetings : 2]
     totals = Counter[str]()

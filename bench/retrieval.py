@@ -2,7 +2,7 @@
 
 Goes through the real indexing and search, on a database of its own. Beside it, on the same lines: BM25 over each line
 with the one before it, cosine with the same encoder, and the join of both by reciprocal ranks. Conversations with odd
-numbers are for tuning, those with even ones are reported.
+numbers are for tuning, those with even ones are reported; of the own ones those that are held back.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
 FOLDER = Path(tempfile.mkdtemp(prefix="gemma-bench-")).resolve()
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
@@ -91,7 +92,7 @@ def retrieved(text: str, owner: str, *, only_related: bool) -> Sequence[Source]:
 
 def measured(conversation: Conversation, off_topic: Sequence[str]) -> Results:
     """Index a conversation as the memories of an owner of its own, and ask its questions."""
-    owner = f"bench:{conversation.name}"
+    owner = f"bench:{uuid4()}"
     list(index_transcripts(owner=owner, transcripts=conversation.recordings))
     lines = Segment.objects.filter(transcript__owner=owner).order_by("transcript__created_at", "position")
     numbers = {str(pk): number for number, pk in enumerate(lines.values_list("pk", flat=True))}
@@ -165,14 +166,17 @@ def main() -> None:
     call_command("migrate", verbosity=0)
     cache = VectorCache(args.vectors)
     embedding.embed_passages_in_background = cache.embed_in_background
-    own = retrieval_data.own()
-    off_topic = [text for conversation in own for text in conversation.off_topic]
+    summary: dict[str, Results] = {}
+    off_topic: list[str] = []
+    for title, folder in (("own", retrieval_data.FOLDER), ("own held back", retrieval_data.HELD_BACK)):
+        own = retrieval_data.own(folder)
+        off_topic = [text for conversation in own for text in conversation.off_topic]
+        summary[f"{title}, all languages"] = Results()
+        for conversation in own:
+            summary[f"{title}, {conversation.name}"] = results = measured(conversation, off_topic)
+            summary[f"{title}, all languages"].add(results)
     meetings = retrieval_data.meetings(args.qmsum) if args.qmsum else []
     halves = {"reported": meetings[1::2], "tuning": meetings[0::2]}
-    summary: dict[str, Results] = {"own, all languages": Results()}
-    for conversation in own:
-        summary[f"own, {conversation.name}"] = results = measured(conversation, off_topic)
-        summary["own, all languages"].add(results)
     for half, conversations in halves.items():
         if conversations and args.only in (None, half):
             summary[f"meetings, {half}"] = Results()

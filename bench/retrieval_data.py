@@ -1,8 +1,9 @@
 """Conversations with questions and the lines that answer them: QMSum's meetings, and the project's own.
 
 QMSum (https://github.com/Yale-LILY/QMSum, MIT) is a JSONL file with a meeting a line. The project's own conversations
-are in ``conversations``: ``== date title`` begins a recording, ``Speaker: text  #label`` is a line, ``? question =
-labels`` a question, ``! text`` one about something else.
+are in ``conversations``: ``== date title`` begins a recording, ``Speaker [emotion]: text  #label`` is a line,
+``? question = labels`` a question, ``! text`` one about something else. Those in ``held_back`` were written before any
+search ran over them, and nothing is tuned on them.
 """
 
 import json
@@ -16,12 +17,14 @@ from typing import Any
 from chat.rag.records import SegmentIn, TranscriptIn
 
 FOLDER = Path(__file__).parent / "conversations"
+HELD_BACK = FOLDER / "held_back"
 BEGIN = datetime(2026, 1, 5, 10, tzinfo=UTC)
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 LINE_SECS = 10.0
 # What QMSum's transcribers noted, and the spaces that its tokenizer left.
 NOTED, BEFORE_MARK, BEFORE_ENDING = re.compile(r"\{[^}]*\}"), re.compile(r"\s+([.,?!;:])"), re.compile(r" '(?=\w)")
 LABEL = re.compile(r"\s*#(\w+)$")
+LINE = re.compile(r"(?P<speaker>[^:\[]+?)\s*(?:\[(?P<emotion>\w+)\])?:\s*(?P<text>.+)")
 
 
 @dataclass
@@ -50,9 +53,9 @@ def meetings(path: Path) -> list[Conversation]:
         return [_meeting(f"meeting {number}", json.loads(row)) for number, row in enumerate(rows, start=1)]
 
 
-def own() -> list[Conversation]:
-    """Read the project's conversations, one per language."""
-    return [_own(path.stem, path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.txt"))]
+def own(folder: Path) -> list[Conversation]:
+    """Read the project's conversations of ``folder``, one per language."""
+    return [_own(path.stem, path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.txt"))]
 
 
 def _meeting(name: str, row: dict[str, Any]) -> Conversation:
@@ -86,8 +89,17 @@ def _own(name: str, text: str) -> Conversation:
         for content in lines:
             if label := LABEL.search(content):
                 labels[label[1]] = n_lines
-            speaker, spoken = re.split(r":\s*", LABEL.sub("", content), maxsplit=1)
-            segments.append(SegmentIn(text=spoken, speaker=speaker, start_secs=LINE_SECS * len(segments)))
+            line = LINE.fullmatch(LABEL.sub("", content))
+            if line is None:
+                raise ValueError(f"{name}: neither a line nor a question: {content}")
+            segments.append(
+                SegmentIn(
+                    text=line["text"],
+                    speaker=line["speaker"],
+                    emotion=line["emotion"] or "",
+                    start_secs=LINE_SECS * len(segments),
+                )
+            )
             n_lines += 1
         moment = datetime.fromisoformat(day).replace(tzinfo=UTC) + timedelta(hours=10)
         recording = TranscriptIn(job_id=f"{name} {day}", title=title, segments=tuple(segments), recorded_at=moment)
