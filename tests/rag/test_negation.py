@@ -61,3 +61,39 @@ def test_other_questions(question: str) -> None:
 def test_the_undone_is_first(question: str, done: str, undone: str) -> None:
     remember(done, "Lunch is at noon.", undone, "The printer is broken again.")
     assert texts(ask(question))[0] == undone
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("question", "answer", "others"),
+    [
+        (
+            "Which plant did not survive?",
+            "There are only three plants left, the fern died.",
+            ("I never had basil.", "Sold it to the neighbours, it would never have fit.", "I don't run on Sundays."),
+        ),
+        (
+            "Who did not like the new boss?",
+            "Tom found our new boss rude.",
+            ("I never had basil.", "Sold it to the neighbours, it would never have fit.", "I don't run on Sundays."),
+        ),
+        (
+            "Welche Pflanze hat es nicht geschafft?",
+            "Der Farn ist eingegangen, nur drei Pflanzen sind übrig.",
+            ("Das ist nicht weit von hier.", "Der Bus kommt nie vor sechs.", "Keine Ahnung, wo das Kabel liegt."),
+        ),
+        (
+            "没有登记就拿走书的人是谁？",
+            "后来发现是三楼的李阿姨借了忘记登记。",
+            ("老周说他也写诗，能不能上台。", "功率太大的话线路受不了。", "我不吃香菜。"),
+        ),
+        (
+            "¿Qué planta no sobrevivió?",
+            "El helecho se murió, sólo quedan tres plantas.",
+            ("No pasa nada, la furgoneta es azul.", "El domingo no hay autobuses.", "Nunca como lentejas."),
+        ),
+    ],
+)
+def test_unrelated_negations_are_not_first(question: str, answer: str, others: tuple[str, ...]) -> None:
+    remember(answer, "Lunch is at noon.", *others)
+    assert texts(ask(question))[0] == answer

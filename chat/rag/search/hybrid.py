@@ -166,7 +166,9 @@ def _search(query: RetrievalQuery) -> RetrievalResult:
     depth = max(MIN_DEPTH, 2 * top_k)
     order = best(np.flatnonzero(is_kept), scores[is_kept], 2 * depth)
     if asks_for_a_negation(query.text):
-        scores[_negating(snapshot, order)] += GAIN_NEGATED / BEST_SCORE
+        negating = _negating(snapshot, order)
+        # Rows without a word of the question negate something else.
+        scores[negating[rankings.words.in_text[negating]]] += GAIN_NEGATED / BEST_SCORE
         order = best(order, scores[order], len(order))
     more: dict[str, NDArray[Any]] = {
         "hints": np.sum([GAIN_HINTED * len(hinted) ** -0.5 * mask for mask in hinted], axis=0)

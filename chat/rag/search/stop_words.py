@@ -14,6 +14,8 @@ know like make me mean mention mentioned might my no not of oh okay on or our re
 say saying says shall she should so some somebody someone something talk talked tell than that the their
 them then there these they thing things think this those to told uh um up us very was we well were what
 when where which who whom whose why will with would yeah yes you your s t re ve ll d m
+discuss discussed discusses discussing discussion explain explained describe summarize summarise summary
+opinion thought thoughts think thinks
 """
 GERMAN = """
 aber alle als also am an auch auf aus bei bis bist da dann das dass dein dem den denn der des dich die
@@ -21,18 +23,25 @@ dir doch du ein eine einem einen einer er es euch für gab gesagt gibt haben hat
 ihn ihnen ihr im in ist ja kann kein keine können man mein mich mir mit nach nein nicht noch nur oder
 sagen sagt sagte sein sich sie sind so über um und uns unser vom von war waren warum was welche welchem
 welchen welcher welches wem wen wer werden weshalb wie wieso wieviel will wir wird wo woher wohin womit
-wurde wurden zu zum zur
+wurde wurden zu zum zur besprach besprochen diskutiert diskutierten dachte denkt meinte meint meinung erkläre
+erklärt beschreibe fasse zusammen zusammenfassung wurdest hast habt darf muss müssen soll sollen wollen wollte
+könnte konnte würde
 """
 SPANISH = """
 a al cómo con cuál cuáles cuándo cuánta cuántas cuánto cuántos de del dijo dónde el ella ellos en era es
 esa ese eso esta este esto fue ha había han hay la las le les lo los me mi mis muy no nos o para pero por
-que quién quiénes se ser sí sin sobre son su sus te tu tus un una unas unos y ya yo
+que quién quiénes se ser sí sin sobre son su sus te tu tus un una unas unos y ya yo qué ni nuestro nuestra
+puede pueden podemos podía va van vamos iba tiene tienen tenía hace hacen hizo hacer debe deben está están estaba
+estaban era eran será había hubo he has hemos habló hablaron habla dijeron dice opina opinión piensa resume resumen
+explica describe
 """
 FRENCH = """
 a ai au aux avec c ce ces cet cette combien comment d dans de des dit du elle elles en est et eu il ils j
 je l la le les leur leurs lui m ma mais me mes mon n ne nous où on ont ou par pas plus pour pourquoi qu
 quand que quel quelle quelles quels qui quoi s sa sans se ses son sont sur t ta te tes ton tu un une vous
-y était être
+y était être peut peux peuvent pouvait va vont vas vais allait fait font faire fera doit doivent devait faut sera
+seront serait aura avait avaient avez avons as suis sommes êtes étaient soit ça cela cette est ce quoi dit disent
+parlé parle pense pensent avis discuté résume résumé explique décris
 """
 JAPANESE = """
 です ます まし した する して いる ある なに どう どこ 誰 なぜ いつ とい いう こと でし しょ ょう から
