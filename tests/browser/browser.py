@@ -160,3 +160,40 @@ class ChatPage:
 
     def toast(self) -> str:
         return self.one(".toast").text
+
+    def run(self, script: str, *arguments: object) -> Any:  # noqa: ANN401  what the script returns
+        return self.browser.execute_script(script, *arguments)
+
+    def give_files(self, selector: str, kind: str, files: dict[str, str]) -> None:
+        """Drop files on an element, or paste them into it: ``kind`` is "drop" or "paste"."""
+        self.run(
+            """
+            const data = new DataTransfer();
+            for (const [name, text] of Object.entries(arguments[2])) data.items.add(new File([text], name));
+            const options = { bubbles: true, cancelable: true, dataTransfer: data, clipboardData: data };
+            const kinds = { drop: DragEvent, paste: ClipboardEvent };
+            const [area, kind] = [document.querySelector(arguments[0]), arguments[1]];
+            area.dispatchEvent(new kinds[kind](kind, options));
+            """,
+            selector,
+            kind,
+            files,
+        )
+
+    def script_next_answer(self) -> None:
+        """Let the test write the lines of the next answer, with ``push``."""
+        self.run(
+            """
+            const fetchReally = window.fetch;
+            window.fetch = (path, options) => {
+              if (path !== "/chat/stream") return fetchReally(path, options);
+              window.fetch = fetchReally;
+              const lines = new ReadableStream({ start: (stream) => { window.scripted = stream; } });
+              return Promise.resolve(new Response(lines));
+            };
+            """
+        )
+
+    def push(self, **line: Any) -> None:  # noqa: ANN401  fields of a line
+        text = f"data: {json.dumps({'id': 0, **line})}\n\n"
+        self.run("window.scripted.enqueue(new TextEncoder().encode(arguments[0]))", text)

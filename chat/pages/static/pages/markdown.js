@@ -4,6 +4,7 @@
 import { marked } from "./vendor/marked.js";
 import DOMPurify from "./vendor/dompurify.js";
 import { h, icon } from "./dom.js";
+import { mathExtension } from "./math.js";
 import { t } from "./texts.js";
 
 const CLEAN = {
@@ -14,6 +15,7 @@ const CLEAN = {
   ALLOW_DATA_ATTR: false,
 };
 marked.use({ gfm: true, breaks: true });
+marked.use(mathExtension);
 
 // The label of a citation: [1], [1, 3], [2-4], as the service recognises them.
 const CITATION = /\[(\d{1,3}(?:\s*[,–-]\s*\d{1,3})*)\]/g;
