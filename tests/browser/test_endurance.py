@@ -5,9 +5,11 @@ import time
 from functools import partial
 
 import httpx
+import pytest
 
 from tests.browser.browser import ChatPage, running_browser
-from tests.live_stack import running_stack
+from tests.browser.gate import gate_to
+from tests.live_stack import running_stack, wait_until
 
 N_TURNS, N_CONVERSATIONS = 200, 300
 # Of a machine that other work keeps busy; an idle one needs a fifth.
@@ -56,17 +58,38 @@ def test_300_conversations(page: ChatPage) -> None:
     page.until(lambda: page.conversations() == ["herd 123"], what="one is found")
 
 
-def test_a_lost_network_in_mid_answer(page: ChatPage) -> None:
-    page.ask("[[delay: 100]] [[count: 60]]", wait=False)
-    page.until(lambda: "5" in page.answer(), what="some text is there")
-    network = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-    page.browser.execute_cdp_cmd("Network.enable", {})
-    page.browser.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": True, **network})
-    time.sleep(1)
-    page.browser.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": False, **network})
-    page.wait_for_end()
-    assert page.answer().split() == [str(number) for number in range(1, 61)]
-    page.browser.logged("browser")  # the browser logs the lost requests
+# A question that is not sent yet is tried for 16 s.
+@pytest.mark.parametrize("lost_secs", [1, 20])
+def test_a_lost_network_in_mid_answer(page: ChatPage, lost_secs: int) -> None:
+    with gate_to(page.url) as gate:
+        page.browser.get(f"{gate.url}/")
+        page.ask("[[delay: 100]] [[count: 60]]", wait=False)
+        page.until(lambda: "5" in page.answer(), what="some text is there")
+        gate.cut()
+        page.until(lambda: "connection was lost" in page.one(".answer .status").text, what="the page says so")
+        time.sleep(lost_secs)
+        gate.mend()
+        page.wait_for_end()
+        assert page.answer().split() == [str(number) for number in range(1, 61)]
+        page.browser.get("about:blank")
+    page.browser.complaints()  # the browser logs the lost requests
+    page.browser.requested_hosts()
+
+
+def test_a_connection_that_falls_silent(page: ChatPage) -> None:
+    """As when a computer sleeps, or moves to another network: nobody closes the connection."""
+    with gate_to(page.url) as gate:
+        page.browser.get(f"{gate.url}/")
+        page.ask("[[delay: 100]] [[count: 60]]", wait=False)
+        page.until(lambda: "5" in page.answer(), what="some text is there")
+        gate.passes.clear()
+        time.sleep(3)
+        gate.passes.set()
+        assert page.all(".answer.running") != []
+        wait_until(lambda: not page.all(".answer.running"), timeout_secs=90, what="another connection has the answer")
+        assert page.answer().split() == [str(number) for number in range(1, 61)]
+        page.browser.get("about:blank")
+    page.browser.requested_hosts()
 
 
 def test_the_service_restarts_in_mid_answer(chromium: str) -> None:
