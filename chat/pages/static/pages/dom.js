@@ -1,5 +1,7 @@
 // Elements from code: no text is ever parsed as markup here.
 
+import { t } from "./texts.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 
 // h("button.primary", {type: "submit", onclick: send}, "Send"): the names after dots are classes.
@@ -30,6 +32,23 @@ export function iconButton(name, label, onclick, properties = {}) {
   return h("button.icon-button", { type: "button", "aria-label": label, title: label, onclick, ...properties }, icon(name));
 }
 
+// A button that shows all of an element, or its beginning alone as at first.
+export function foldButton(element) {
+  const button = h("button.fold-button", { type: "button", onclick: () => show(!element.classList.contains("folded")) });
+  const show = (isFolded) => {
+    element.classList.toggle("folded", isFolded);
+    button.setAttribute("aria-expanded", String(!isFolded));
+    button.textContent = t(isFolded ? "showAll" : "showLess");
+  };
+  show(true);
+  return button;
+}
+
+// Whether a key belongs to an input method; Safari reports the Enter that ends a composition with the key code alone.
+export function isComposing(event) {
+  return event.isComposing || event.keyCode === 229;
+}
+
 export function byId(id) {
   return document.getElementById(id);
 }
@@ -50,7 +69,10 @@ export function openMenu(button, actions) {
   menu.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (event.key === "Escape" || event.key === "Tab") close();
-    if (event.key === "Escape") button.focus();
+    if (event.key === "Escape") {
+      event.stopPropagation(); // it would close the list of a narrow window as well
+      button.focus();
+    }
     if (!step) return;
     event.preventDefault();
     const at = items.indexOf(document.activeElement);
@@ -58,6 +80,16 @@ export function openMenu(button, actions) {
   });
   button.setAttribute("aria-expanded", "true");
   button.after(menu);
+  placeWithin(menu.closest(".conversations"), menu, button);
   document.addEventListener("pointerdown", onOutside);
   items[0].focus();
+}
+
+// Above its button where the list ends below it.
+function placeWithin(list, menu, button) {
+  const room = list.getBoundingClientRect();
+  const hasRoomBelow = menu.getBoundingClientRect().bottom <= room.bottom;
+  const hasRoomAbove = button.getBoundingClientRect().top - menu.offsetHeight >= room.top;
+  menu.classList.toggle("above", !hasRoomBelow && hasRoomAbove);
+  menu.scrollIntoView({ block: "nearest" });
 }

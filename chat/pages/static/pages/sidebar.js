@@ -1,11 +1,12 @@
 // The list of conversations: by day, searched, renamed, archived and deleted with a way back, saved as files.
 
 import { call, conversationPath } from "./api.js";
-import { byId, h, iconButton, openMenu } from "./dom.js";
+import { byId, h, iconButton, isComposing, openMenu } from "./dom.js";
 import { dayGroup, t } from "./texts.js";
 import { guarded, toast } from "./toasts.js";
 
 const PAGE = 50;
+const MOST_AT_ONCE = 500;
 const SEARCH_MS = 250;
 
 export class Sidebar {
@@ -28,13 +29,13 @@ export class Sidebar {
   }
 
   async reload() {
-    const query = new URLSearchParams({ limit: this.limit, archived: this.isArchive });
+    const query = new URLSearchParams({ archived: this.isArchive });
     const text = this.search.value.trim();
     // A search finds every version that has the words; one of each is shown.
     if (text) query.set("search", text);
     else query.set("versions", "latest");
     const ticket = (this.ticket = Symbol("reload"));
-    const { results, count } = await call("GET", `/api/conversations/?${query}`);
+    const { results, count } = await firstRows(this.limit, query);
     if (ticket !== this.ticket) return;
     const families = new Set();
     this.rows = results.filter(({ id, family }) => {
@@ -80,7 +81,7 @@ export class Sidebar {
   }
 
   more() {
-    this.limit = Math.min(500, this.limit + 2 * PAGE);
+    this.limit *= 2;
     return this.reload();
   }
 
@@ -89,7 +90,7 @@ export class Sidebar {
   }
 
   item(row) {
-    const link = h("a", { href: `/?c=${row.id}`, dir: "auto", "aria-current": this.isCurrent(row) ? "page" : null }, row.title || t("untitled"));
+    const link = h("a", { href: `/?c=${row.id}`, title: row.title || null, dir: "auto", "aria-current": this.isCurrent(row) ? "page" : null }, row.title || t("untitled"));
     link.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return;
       event.preventDefault();
@@ -124,8 +125,11 @@ export class Sidebar {
       this.draw();
     });
     field.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && !event.isComposing) end(true);
-      if (event.key === "Escape") end(false);
+      if (isComposing(event)) return;
+      if (event.key === "Enter") end(true);
+      if (event.key !== "Escape") return;
+      event.stopPropagation();
+      end(false);
     });
     field.addEventListener("blur", () => end(true));
     item.replaceChildren(field);
@@ -170,6 +174,18 @@ export class Sidebar {
       call("DELETE", conversationPath(id), undefined, { keepalive: true }).catch(() => {});
     }
     this.hidden.clear();
+  }
+}
+
+// The first `most` rows of a list, and how many it has.
+async function firstRows(most, query) {
+  const results = [];
+  for (;;) {
+    query.set("limit", Math.min(MOST_AT_ONCE, most - results.length));
+    query.set("offset", results.length);
+    const page = await call("GET", `/api/conversations/?${query}`);
+    results.push(...page.results);
+    if (!page.results.length || results.length >= Math.min(most, page.count)) return { results, count: page.count };
   }
 }
 
