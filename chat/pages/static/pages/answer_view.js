@@ -1,6 +1,7 @@
 // An answer on the page: text as it comes, what it waits for, and the facts and actions below it.
 
 import { h, icon, iconButton } from "./dom.js";
+import { errorText } from "./errors.js";
 import { copyText, MarkdownView } from "./markdown.js";
 import { openSource, sourceChips } from "./sources.js";
 import { endText, factsText, historyText, statusText } from "./status_text.js";
@@ -50,6 +51,7 @@ export class AnswerView {
       this.text += line.token;
       this.drawSoon();
     }
+    if (line.status?.state === "retrieving") this.hasSearched = true;
     if (line.status) this.setStatus(statusText(line.status));
     else if (line.token) this.setStatus("");
     if (line.done) this.finish(line);
@@ -84,13 +86,18 @@ export class AnswerView {
   }
 
   // An error before or instead of an answer.
-  fail(text) {
-    this.finish({ error: { message: text } });
+  fail(error) {
+    this.finish({ error: { message: errorText(error) } });
   }
 
   footParts(outcome) {
     const end = endText(outcome);
-    const notes = [outcome.rag_error && t("ragError", { reason: outcome.rag_error }), historyText(outcome.usage?.history)];
+    const hasFoundNothing = this.hasSearched && !outcome.error && !outcome.rag_error && !this.sources.length;
+    const notes = [
+      outcome.rag_error && t("ragError", { reason: outcome.rag_error }),
+      hasFoundNothing && t("nothingRemembered"),
+      historyText(outcome.usage?.history),
+    ];
     return [
       end && h(outcome.error ? "p.end.error" : "p.end", { role: outcome.error ? "alert" : null }, icon("notice"), end),
       this.sources.length > 0 && sourceChips(this.sources),

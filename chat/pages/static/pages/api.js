@@ -8,6 +8,7 @@ export class ApiError extends Error {
     this.status = status;
     this.code = body?.code ?? "";
     this.field = body?.field ?? "";
+    this.details = body ?? {};
     this.retryAfter = Number(retryAfter) || 0;
   }
 }

@@ -11,7 +11,7 @@ import { announceChange, onChangeElsewhere } from "./tabs.js";
 import { config, t } from "./texts.js";
 import { Thread } from "./thread.js";
 import { watchTitle } from "./title_watch.js";
-import { guarded, showError } from "./toasts.js";
+import { guarded, toast } from "./toasts.js";
 
 const settings = new Settings();
 const TITLES = { memories: t("memories"), account: t("account") };
@@ -59,7 +59,7 @@ const openConversation = guarded(async (id, { isShown = false } = {}) => {
     if (error.status !== 404) throw error;
     history.replaceState(null, "", "/");
     await thread.open(null);
-    showError(error);
+    toast(t("noSuchConversation"), { isError: true });
   }
   if (id === null) composer.focus();
 });
@@ -146,7 +146,15 @@ for (const dialog of document.querySelectorAll("dialog")) {
 window.addEventListener("popstate", readAddress);
 onChangeElsewhere(guarded(async (id) => {
   await sidebar.reload();
-  if (id === thread.id && !thread.running) await thread.open(id);
+  if (id !== thread.id || thread.running || byId("chat-view").hidden || thread.isEdited) return;
+  try {
+    await thread.open(id);
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    history.replaceState(null, "", "/");
+    await thread.open(null);
+    toast(t("deletedElsewhere"));
+  }
 }));
 
 window.addEventListener("signedout", () => {

@@ -1,6 +1,6 @@
 // The field for the next question, with text files beside it.
 
-import { byId, h, iconButton } from "./dom.js";
+import { byId, h, iconButton, isComposing } from "./dom.js";
 import { loadDraft, saveDraft } from "./draft.js";
 import { config, number, t } from "./texts.js";
 import { toast } from "./toasts.js";
@@ -19,6 +19,8 @@ export class Composer {
     this.files = [];
     this.isBusy = false;
     this.form.addEventListener("submit", (event) => { event.preventDefault(); this.submit(); });
+    // The second click of a double click would stop what the first has sent.
+    this.button.addEventListener("click", (event) => { if (event.detail > 1) event.preventDefault(); });
     this.field.addEventListener("input", () => { this.fit(); this.keep(); });
     this.field.addEventListener("keydown", (event) => this.onKey(event));
     this.field.addEventListener("paste", (event) => this.onFiles(event, event.clipboardData));
@@ -43,7 +45,7 @@ export class Composer {
   }
 
   onKey(event) {
-    if (event.isComposing) return;
+    if (isComposing(event)) return;
     if (event.key === "Enter" && !event.shiftKey) {
       event.preventDefault();
       if (!this.isBusy) this.submit();

@@ -1,8 +1,12 @@
 // A question on the page, which can be changed and sent again.
 
-import { h, iconButton } from "./dom.js";
+import { foldButton, h, icon, iconButton, isComposing } from "./dom.js";
 import { copyText } from "./markdown.js";
 import { t } from "./texts.js";
+
+// A longer question is folded.
+const MOST_CHARS = 1500;
+const MOST_LINES = 20;
 
 export class QuestionView {
   // `actions`: edit(view, text); `context`: the texts that were sent beside the question.
@@ -14,14 +18,27 @@ export class QuestionView {
     this.show(text);
   }
 
+  setContext(context) {
+    this.context = context;
+    this.show(this.text);
+  }
+
   show(text) {
     this.text = text;
     const copy = iconButton("copy", t("copy"), () => copyText(text, copy));
     this.editButton = iconButton("edit", t("edit"), () => this.edit());
+    const bubble = h("div.bubble", { dir: "auto" }, text);
+    const isLong = text.length > MOST_CHARS || text.split("\n", MOST_LINES + 1).length > MOST_LINES;
     this.element.replaceChildren(
-      h("div.bubble", { dir: "auto" }, text),
-      h("div.actions", {}, copy, this.editButton),
+      ...(this.context.length ? [this.files()] : []),
+      bubble,
+      h("div.actions", {}, isLong && foldButton(bubble), copy, this.editButton),
     );
+  }
+
+  files() {
+    const chips = this.context.map(({ title }) => h("li.chip", {}, icon("note"), h("span", { dir: "auto", title }, title)));
+    return h("ul.files", { "aria-label": t("files") }, ...chips);
   }
 
   edit() {
@@ -32,7 +49,7 @@ export class QuestionView {
       if (area.value.trim()) this.actions.edit(this, area.value);
     };
     area.addEventListener("keydown", (event) => {
-      if (event.isComposing) return;
+      if (isComposing(event)) return;
       if (event.key === "Escape") back();
       if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); submit(); }
     });

@@ -1,5 +1,6 @@
 // Sentences for the states that a stream reports, and for the facts of a finished answer.
 
+import { errorText } from "./errors.js";
 import { number, ordinal, percent, t } from "./texts.js";
 
 // What is happening to an answer that has no text yet, or pauses.
@@ -43,9 +44,14 @@ export function factsText({ model, devices, usage, timings }) {
   if (devices?.length) facts.push(devices.map(({ device }) => deviceName(device)).join(" → "));
   const count = usage?.completion_tokens ?? 0;
   if (count > 1 && timings?.decode > 0) facts.push(t("rate", { rate: number((count - 1) / (timings.decode / 1000), 1) }));
-  if (count) facts.push(t("tokens", { count: number(count) }));
-  if (timings?.first_token > 0) facts.push(t("firstToken", { secs: number(timings.first_token / 1000, 1) }));
+  if (count) facts.push(t(count === 1 ? "oneToken" : "tokens", { count: number(count) }));
+  if (timings?.first_token > 0) facts.push(t("firstToken", { secs: shortSecs(timings.first_token / 1000) }));
   return facts.join(" · ");
+}
+
+// One digit after the point, two for a time of which the first would be 0.
+function shortSecs(secs) {
+  return number(Math.max(0.01, secs), secs < 0.1 ? 2 : 1);
 }
 
 export function deviceName(device) {
@@ -54,7 +60,7 @@ export function deviceName(device) {
 
 // Why an answer is shorter than the model wanted it; empty for one that is whole.
 export function endText({ status, finish_reason: reason, error }) {
-  if (error) return error.message.charAt(0).toUpperCase() + error.message.slice(1);
+  if (error) return errorText(error);
   if (reason === "length") return t("endLength");
   if (reason === "cancelled" || status === "interrupted") return t("endStopped");
   return "";

@@ -18,6 +18,13 @@ export function percent(share) {
   return new Intl.NumberFormat(language, { style: "percent" }).format(share);
 }
 
+// "40 seconds", "3 minutes", "2 hours"
+export function duration(secs) {
+  const [unit, value] = secs < 100 ? ["second", secs] : secs < 5400 ? ["minute", secs / 60] : ["hour", secs / 3600];
+  const style = { style: "unit", unit, unitDisplay: "long", maximumFractionDigits: 0 };
+  return new Intl.NumberFormat(language, style).format(Math.ceil(value));
+}
+
 // "1st" in English; a number with a dot in German.
 export function ordinal(value) {
   if (language !== "en") return `${number(value)}.`;

@@ -9,7 +9,8 @@ import { t } from "./texts.js";
 import { guarded } from "./toasts.js";
 import { versionsOf } from "./versions.js";
 
-const NEAR_END_PX = 120;
+// A reader this near to the end has reached it.
+const NEAR_END_PX = 40;
 
 export class Thread {
   // `on`: options() of a request; newConversation(): fields of one to create first, or null; began(id) and ended(id) of an answer; busy(is), announce(text), moved(conversation).
@@ -21,6 +22,10 @@ export class Thread {
     this.rows = [];
     this.running = null;
     this.opening = 0;
+    // Whether the page shows what is added to its end, and where it was when it last looked.
+    this.follows = true;
+    this.place = 0;
+    this.scroller.addEventListener("scroll", () => this.noteScroll(), { passive: true });
   }
 
   get id() {
@@ -40,13 +45,15 @@ export class Thread {
   show(conversation, messages) {
     const stays = conversation !== null && conversation.id === this.id;
     const place = this.scroller.scrollTop;
+    this.follows = !stays || this.follows;
     this.detach();
     this.conversation = conversation;
     this.rows = [];
     this.element.replaceChildren();
     for (const message of messages) this.append(this.viewOf(message));
-    if (stays && !this.isNearEnd) this.scroller.scrollTop = place;
-    else this.scrollToEnd();
+    this.restoreContext();
+    if (this.follows) this.scrollToEnd();
+    else this.scroller.scrollTop = this.place = place;
     this.on.moved(conversation);
     const last = messages.at(-1);
     if (last?.generation_id && ["preparing", "queued", "running"].includes(last.status)) {
@@ -61,6 +68,15 @@ export class Thread {
     const view = this.answer();
     view.show(message);
     return view;
+  }
+
+  // The texts that were sent beside a question are stored as sources of its answer.
+  restoreContext() {
+    this.rows.forEach((row, index) => {
+      const documents = row instanceof AnswerView ? row.sources.filter(({ kind }) => kind === "document") : [];
+      const question = this.rows[index - 1];
+      if (documents.length && question instanceof QuestionView) question.setContext(documents.map(({ title, text }) => ({ title, text })));
+    });
   }
 
   question(text, facts) {
@@ -87,11 +103,17 @@ export class Thread {
     this.dropRefused();
     this.append(this.question(text, { context }));
     const answer = this.append(this.answer());
+    this.follows = true;
     this.scrollToEnd();
     const options = this.on.options();
     await this.run(answer, async function* start(stream) {
       const setUp = this.conversation ? null : this.on.newConversation();
-      if (setUp) this.conversation = await call("POST", "/api/conversations/", setUp);
+      if (setUp) {
+        const created = await call("POST", "/api/conversations/", setUp);
+        // Another conversation may have been opened meanwhile.
+        stream.signal.throwIfAborted();
+        this.conversation = created;
+      }
       const ids = this.id ? { conversation_id: this.id } : {};
       yield* ask({ message: text, auto_title: true, ...ids, ...withContext(context), ...options }, stream);
     }.bind(this));
@@ -113,6 +135,8 @@ export class Thread {
     }
     this.append(this.question(text, { context }));
     const answer = this.append(this.answer());
+    this.follows = true;
+    this.scrollToEnd();
     const message = changed === undefined ? {} : { message: changed };
     const body = { conversation_id: this.id, replaces, auto_title: true, ...message, ...withContext(context), ...this.on.options() };
     await this.run(answer, (stream) => ask(body, stream));
@@ -132,7 +156,6 @@ export class Thread {
     const controller = new AbortController();
     const running = { view, controller, isStopped: false };
     this.running = running;
-    this.follows = true;
     view.begin();
     this.on.busy(true);
     try {
@@ -148,7 +171,7 @@ export class Thread {
       if (error.status === 401 && question && !question.messageId && !view.generationId) {
         this.on.unsent(question.text, question.context ?? []);
       }
-      view.fail(error instanceof TypeError ? t("serviceAway") : error.message);
+      view.fail(error);
       this.on.announce(t("failed"));
     } finally {
       if (this.running === running) this.ended();
@@ -156,9 +179,7 @@ export class Thread {
   }
 
   noteLine(running, line) {
-    const follows = this.isNearEnd;
     running.view.push(line);
-    this.follows = follows;
     if (line.conversation_id && line.conversation_id !== this.id) {
       this.conversation = { ...this.conversation, id: line.conversation_id };
       this.on.began(line.conversation_id);
@@ -168,7 +189,7 @@ export class Thread {
     if (running.isStopped) this.cancel(running);
     if (line.done) {
       this.on.announce(t(line.error ? "failed" : "answerComplete"));
-      if (follows) this.scrollToEnd();
+      if (this.follows) this.scrollToEnd();
     }
   }
 
@@ -185,6 +206,13 @@ export class Thread {
     if (!id) return;
     const [conversation, messages] = await Promise.all([call("GET", conversationPath(id)), allPages(`${conversationPath(id)}messages/`)]);
     if (this.id !== id || this.rows !== rows || this.running) return;
+    if (rows.some((row, index) => row instanceof QuestionView && messages[index] && messages[index].content !== row.text)) {
+      // Another browser went on with the conversation: a question that was refused for it is given back.
+      const [question, answer] = rows.slice(-2);
+      if (answer?.outcome?.error && !question.messageId) this.on.unsent(question.text, question.context);
+      await this.show(conversation, messages);
+      return;
+    }
     this.conversation = conversation;
     this.on.moved(conversation);
     rows.forEach((row, index) => { row.messageId = messages[index]?.id ?? row.messageId; });
@@ -231,13 +259,31 @@ export class Thread {
     this.on.busy(false);
   }
 
+  // Whether a question is being changed, which showing the conversation again would undo.
+  get isEdited() {
+    return this.element.querySelector(".edit") !== null;
+  }
+
   get isNearEnd() {
+    return this.toEnd < NEAR_END_PX;
+  }
+
+  get toEnd() {
     const { scrollHeight, scrollTop, clientHeight } = this.scroller;
-    return scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
+    return scrollHeight - scrollTop - clientHeight;
+  }
+
+  // A reader who scrolls up stays there until they reach the end again. A text that gets shorter moves the page, too.
+  noteScroll() {
+    const { scrollTop } = this.scroller;
+    if (scrollTop < this.place && this.toEnd > 1) this.follows = false;
+    else if (this.isNearEnd) this.follows = true;
+    this.place = scrollTop;
   }
 
   scrollToEnd() {
     this.scroller.scrollTop = this.scroller.scrollHeight;
+    this.place = this.scroller.scrollTop;
   }
 
   showEmpty(...children) {

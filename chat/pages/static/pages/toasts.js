@@ -1,6 +1,7 @@
 // Short messages at the edge of the page, with at most one action each.
 
 import { byId, h, iconButton } from "./dom.js";
+import { errorText } from "./errors.js";
 import { t } from "./texts.js";
 
 const SHOWN_MS = 6000;
@@ -19,8 +20,7 @@ export function toast(text, { action, run, onGone, isError = false } = {}) {
 
 export function showError(error) {
   if (error?.name === "AbortError") return;
-  const text = error instanceof TypeError ? t("serviceAway") : error.message;
-  toast(text.charAt(0).toUpperCase() + text.slice(1), { isError: true });
+  toast(errorText(error), { isError: true });
 }
 
 // Wrap an event handler whose failure the user should see.
