@@ -13,13 +13,13 @@ class CharacterCounter:
     """Counts the characters of a text whose tokens come one by one; some of them are part of a character."""
 
     def __init__(self) -> None:
-        self._decoder = getincrementaldecoder("utf-8")("replace")
+        self._utf8 = getincrementaldecoder("utf-8")("replace")
         self._count = 0
 
     def start_of(self, token: TokenLogprob) -> int:
         """Return the place of the character that the next token begins or continues."""
         start = self._count
-        self._count += len(self._decoder.decode(bytes(token.bytes)))
+        self._count += len(self._utf8.decode(bytes(token.bytes)))
         return start
 
 
