@@ -7,6 +7,7 @@ import pytest
 
 from tests.api.live import PASSWORD, make_users
 from tests.browser.browser import ChatPage
+from tests.browser.test_layout import overflow, serious
 from tests.browser.test_sign_in import sign_in
 from tests.live_stack import LiveStack
 
@@ -36,6 +37,17 @@ def test_a_key_is_made_shown_once_and_revoked(account: ChatPage) -> None:
     account.click("#key-list button")
     account.until(lambda: "revoked" in account.one("#key-list .quiet:not(code)").text, what="it is revoked")
     assert httpx.get(f"{account.url}/api/usage/", headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize(("width", "colours"), [(1280, "light"), (360, "dark")])
+def test_axe_finds_nothing_serious_and_it_fits(account: ChatPage, width: int, colours: str) -> None:
+    account.browser.resize(width, 760, is_phone=width < 500)
+    account.browser.set_media(prefers_color_scheme=colours)
+    account.one("#key-name").send_keys("a key with a name that is rather long for a phone\ue007")
+    account.until(lambda: bool(account.all("#new-key-text")), what="the key is shown")
+    account.run("for (const one of document.querySelectorAll('details')) one.open = true")
+    assert serious(account.browser) == []
+    assert overflow(account) <= 0
 
 
 def test_usage_grows_and_all_data_is_exported(account: ChatPage) -> None:

@@ -82,6 +82,36 @@ def test_axe_finds_nothing_serious(page: ChatPage, colours: str) -> None:
         assert serious(page.browser) == [], path
 
 
+@pytest.mark.parametrize(("width", "colours"), [(1280, "light"), (360, "dark")])
+def test_axe_finds_nothing_serious_in_what_opens(page: ChatPage, width: int, colours: str) -> None:
+    page.browser.resize(width, 760, is_phone=width < 500)
+    page.browser.set_media(prefers_color_scheme=colours)
+    page.script_next_answer()
+    page.ask("a question of many lines\n" * 30, wait=False)
+    page.push(token="Text [1].", thought="hm")
+    page.push(done=True, sources=[{"label": "1", "kind": "note", "title": "A note", "text": "Text.", "cited": True}])
+    page.wait_for_end()
+    findings = {"folded": serious(page.browser)}
+    page.click(".sources .chip")
+    findings["source"] = serious(page.browser)
+    page.click("#source-dialog .icon-button")
+    page.click(".thought summary")
+    page.run("document.querySelector('.question [aria-label=Edit]').click()")
+    findings["edit"] = serious(page.browser)
+    page.give_files("#chat-view", "drop", {"a.txt": "text", "empty.txt": ""})
+    page.until(lambda: bool(page.all(".toast.error")), what="the empty file is refused")
+    findings["files"] = serious(page.browser)
+    page.ask("[[say: listed]]")
+    if width < 500:
+        page.click("#menu")
+    page.listed("listed")
+    page.run("document.querySelector('#conversations li .icon-button').click()")
+    findings["menu"] = serious(page.browser)
+    page.all(".menu button")[0].click()
+    findings["rename"] = serious(page.browser)
+    assert {name: found for name, found in findings.items() if found} == {}
+
+
 def test_an_error_page_is_accessible(page: ChatPage) -> None:
     page.browser.get(page.url + "/nothing/here")
     assert page.one("h1").text == "There is nothing here"
@@ -128,9 +158,32 @@ def test_the_menu_of_a_conversation_by_keyboard(page: ChatPage) -> None:
 
 
 def test_text_from_right_to_left(page: ChatPage) -> None:
-    page.ask("[[say: שלום עולם]] مرحبا")
-    direction = "return getComputedStyle(document.querySelector('.answer .block')).direction"
-    assert page.browser.execute_script(direction) == "rtl"
+    page.ask("[[say: שלום עולם\n\n- אחת\n\n```\ncode\n```]] مرحبا")
+    direction = "return getComputedStyle(document.querySelector(arguments[0])).direction"
+    assert page.run(direction, ".answer .block") == "rtl"
+    assert page.run(direction, ".answer li") == "rtl"
+    assert page.run(direction, ".answer pre") == "ltr"
+    side = "return getComputedStyle(document.querySelector('.answer .block:has(ul) ul')).paddingRight"
+    assert page.run(side) != "0px"
+    page.browser.resize(360, 760, is_phone=True)
+    assert overflow(page) <= 0
+
+
+def test_a_transcript_can_be_read_on_a_phone(page: ChatPage) -> None:
+    page.open("/?view=memories")
+    page.browser.resize(360, 760, is_phone=True)
+    lines = "1\n00:01:15,500 --> 00:01:18,000\nSarah: It is a long sentence that needs more than one line on a phone.\n"
+    page.give_files("#memories-view", "drop", {"phone.srt": lines})
+    page.until(lambda: any("phone" in card for card in page.texts(".card")), what="it is listed")
+    page.run("document.querySelector('.card:has(.lines) summary').click()")
+    page.until(lambda: bool(page.all(".lines p")), what="its lines are shown")
+    # Times and names take one line each.
+    heights = page.run(
+        "return [...document.querySelector('.lines p').children].map((part) => part.clientHeight || part.offsetHeight)"
+    )
+    assert heights[0] < 40
+    assert heights[1] < 40
+    assert overflow(page) <= 0
 
 
 def test_no_motion_where_none_is_wanted(page: ChatPage) -> None:

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from tests.browser.browser import ChatPage
+from tests.live_stack import wait_until
 
 CAPTIONS = """1
 00:00:01,000 --> 00:00:04,000
@@ -96,6 +97,59 @@ def test_sources_open_with_speaker_and_time(memories: ChatPage, tmp_path: Path) 
     assert "at 0:01" in sheet.text
     sheet.find_element("css selector", ".icon-button").click()
     memories.until(lambda: not memories.all("#source-dialog[open]"), what="it is closed")
+
+
+def test_files_are_imported_by_dropping_them(memories: ChatPage) -> None:
+    memories.give_files("#memories-view", "drop", {"call.srt": CAPTIONS, "idea.txt": "A submarine with windows."})
+    memories.until(lambda: len(cards(memories)) == 2, what="a transcript and a note are listed")
+    assert memories.one("#memory-count").text == "Notes: 1. Transcripts: 1."
+
+
+def test_a_hit_shows_where_it_is_from_and_is_deleted_with_its_transcript(memories: ChatPage) -> None:
+    memories.give_files("#memories-view", "drop", {"call.srt": CAPTIONS})
+    memories.until(lambda: len(cards(memories)) == 1, what="it is listed")
+    memories.one("#memory-query").send_keys("When do we bake the cake? When does the zeppelin land?\ue007")
+    memories.until(lambda: len(cards(memories)) == 2, what="both lines are found")
+    hit = next(card for card in cards(memories) if "bake" in card)
+    assert "call.srt" in hit
+    assert "Tom" in hit
+    assert "at 1:15" in hit
+    memories.click(".card .icon-button")
+    memories.until(lambda: not any(cards(memories)), what="the lines of the transcript are hidden")
+    memories.click(".toast [aria-label=Close]")
+    memories.one("#memory-query").clear()
+    memories.one("#memory-query").send_keys("\ue007")
+    memories.until(lambda: memories.one("#memory-count").text == "Notes: 0. Transcripts: 0.", what="it is deleted")
+
+
+def test_a_deletion_holds_when_the_page_is_left(memories: ChatPage) -> None:
+    memories.give_files("#memories-view", "drop", {"idea.txt": "A submarine with windows."})
+    memories.until(lambda: len(cards(memories)) == 1, what="it is listed")
+    memories.click(".card .icon-button")
+    memories.browser.get(f"{memories.url}/static/pages/icon.svg")
+    stats = f"{memories.url}/memory/stats"
+    wait_until(lambda: httpx.get(stats).json()["memories"] == 0, timeout_secs=15, what="it is deleted")
+
+
+def test_a_long_note_is_read_whole(memories: ChatPage) -> None:
+    memories.give_files("#memories-view", "drop", {"long.txt": "line\n" * 30, "short.txt": "one line"})
+    memories.until(lambda: len(cards(memories)) == 2, what="both are listed")
+    assert len(memories.all(".card .fold-button")) == 1
+    height = "return document.querySelector('.card:has(.fold-button) .text').clientHeight"
+    folded = memories.run(height)
+    memories.click(".card .fold-button")
+    assert memories.run(height) > 4 * folded
+
+
+def test_more_memories_than_a_page(memories: ChatPage) -> None:
+    with httpx.Client(base_url=memories.url) as client:
+        for number in range(60):
+            client.post("/memory/add", json={"title": f"note {number}", "body": "x"}).raise_for_status()
+    memories.open("/?view=memories")
+    memories.until(lambda: len(memories.texts(".card")) == 50, what="the newest are listed")
+    memories.click("#memory-list .more")
+    memories.until(lambda: len(memories.texts(".card")) == 60, what="all are listed")
+    assert memories.all("#memory-list .more") == []
 
 
 def test_a_text_file_is_context(page: ChatPage, tmp_path: Path) -> None:

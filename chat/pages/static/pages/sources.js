@@ -8,9 +8,9 @@ export function sourceChips(sources) {
   const chips = sources.map((source) =>
     h(source.cited ? "button.chip.cited" : "button.chip", {
       type: "button",
-      "aria-label": t(source.cited ? "openCitedSource" : "openSource", { label: `${source.label}, ${shortName(source)}` }),
+      "aria-label": t(source.cited ? "openCitedSource" : "openSource", { label: `${source.label} ${shortName(source)}` }),
       onclick: () => openSource(source),
-    }, h("b", {}, source.label), h("span", {}, shortName(source))),
+    }, h("b", {}, source.label), " ", h("span", {}, shortName(source))),
   );
   return h("div.sources", { role: "group", "aria-label": t("sources") }, ...chips);
 }
