@@ -8,6 +8,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from chat.pages.texts import SCRIPT_TEXTS
+from inference.enums import StreamState
 from tests.api.people import make_user
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"}
@@ -134,6 +135,11 @@ def test_the_scripts_use_texts_that_exist() -> None:
     used = set(re.findall(r'(?<![\w.])t\(\s*"(\w+)"', source))
     assert used - set(SCRIPT_TEXTS) == set()
     assert {key for key in SCRIPT_TEXTS if f'"{key}"' not in source} == set()
+
+
+def test_each_state_of_a_stream_has_its_sentence() -> None:
+    source = (PAGES / "static" / "pages" / "status_text.js").read_text(encoding="utf-8")
+    assert set(re.findall(r'case "(\w+)":', source)) == {state.value for state in StreamState}
 
 
 def test_all_files_together_are_small() -> None:
