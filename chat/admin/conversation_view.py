@@ -12,7 +12,7 @@ from django.core.paginator import Page, Paginator
 from django.db.models import F, QuerySet
 
 from chat.admin.common.formatting import device_text, duration_text, tokens_per_second, total_ms
-from chat.admin.retrieval_view import RetrievalView, retrieval_view
+from chat.admin.common.retrieval_view import RetrievalView, retrieval_view
 from chat.admin.service.running import text_so_far
 from chat.admin.waterfall import Stage, waterfall
 from chat.models import Conversation, Message, Role

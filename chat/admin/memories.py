@@ -1,33 +1,46 @@
 """Admin of the built-in memory store: transcripts with their segments, and notes.
 
-Read-only, since services and imports own them. Deletion goes through the indexer, so that no index keeps the text.
+What services and imports own (ids, offsets, emotions) is read-only. Every write goes through ``chat.rag.indexing``, so
+that no index keeps an earlier text.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin import SimpleListFilter
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
-from django.db.models import Count, Max, QuerySet
-from django.http import HttpRequest
+from django.db.models import Count, Max, Model, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path
+from django.views.decorators.http import require_http_methods
 
 from chat.access.owners import owner_labels
+from chat.admin.actions import show_refusal
 from chat.admin.common.folded_search import FoldedSearch
 from chat.admin.common.formatting import offset_text, shortened
 from chat.admin.common.read_only import ReadOnlyAdmin
+from chat.admin.memory_pages.forms import NewNoteForm, NoteForm, TranscriptForm
+from chat.admin.memory_pages.line import change_line
+from chat.admin.memory_pages.trial import trial_page
+from chat.errors import ChatError
 from chat.local_time import moment_text
 from chat.rag import listing
-from chat.rag.indexing import indexer
+from chat.rag.indexing import editing, indexer
 from chat.rag.models import SHARED, Note, Transcript
+from chat.rag.records import NoteIn
 
 if TYPE_CHECKING:
     from django.contrib.admin import ModelAdmin
+    from django.forms import ModelForm
 
 LINES_PER_PAGE = 200
 OWNERS_OFFERED = 30
 CITATIONS_STAY = "answers that cite it keep their copy until their conversation is deleted"
+IMPORTED = "It comes from a file or another service: their next version of it replaces changes made here."
+BEING_INDEXED = "Its words are searched from now on, and its meaning within seconds."
+get_or_post = require_http_methods(["GET", "POST"])
 
 
 class MemoryOwnerFilter(SimpleListFilter):
@@ -62,9 +75,25 @@ class MemoryChangeList(ChangeList):
 
 
 class MemoryAdmin(ReadOnlyAdmin):
-    """Columns and deletion common to transcripts and notes."""
+    """Columns, changes and deletion common to transcripts and notes."""
 
     date_hierarchy = "created_at"
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return request.user.has_perm(f"memory.change_{self.opts.model_name}")
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except ChatError as error:
+            show_refusal(request, error)
+            return HttpResponseRedirect(request.get_full_path())
 
     def get_changelist(self, request: HttpRequest, **kwargs: object) -> type[ChangeList]:
         return MemoryChangeList
@@ -109,7 +138,22 @@ class TranscriptAdmin(FoldedSearch, MemoryAdmin):
         "segments__speaker_folded__contains",
     )
     search_help_text = "Words of a title or segment, a speaker, or the id of a job or session."
-    fields = ("heading", "owner_label", ("recorded", "indexed"), "job_id", "session_id", "duration", "file_path")
+    form = TranscriptForm
+    fields = ("title", "owner_label", "created_at", "indexed", "job_id", "session_id", "duration", "file_path")
+    readonly_fields = ("owner_label", "indexed", "job_id", "session_id", "duration", "file_path")
+
+    def get_urls(self) -> list[URLPattern]:
+        line = self.admin_site.admin_view(get_or_post(self.line))
+        return [path("line/<int:pk>/", line, name="memory_transcript_line"), *super().get_urls()]
+
+    def line(self, request: HttpRequest, pk: int) -> HttpResponse:
+        return change_line(self, request, pk, lines_per_page=LINES_PER_PAGE)
+
+    def save_model(self, request: HttpRequest, obj: Transcript, form: "ModelForm[Transcript]", change: bool) -> None:
+        if form.has_changed():
+            changes = {name: form.cleaned_data[name] for name in form.changed_data}
+            editing.edit_transcript(transcript_id=obj.pk, **changes)
+            messages.info(request, BEING_INDEXED)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).select_related("file").defer("full_text")  # long, and not shown
@@ -122,7 +166,13 @@ class TranscriptAdmin(FoldedSearch, MemoryAdmin):
             segment.offset_text = "" if segment.start_secs is None else offset_text(segment.start_secs)
             # Without an offset it was stored under the beginning of the recording.
             segment.has_time = segment.start_secs is not None or segment.said_at != obj.created_at
-        return {"page": page, "speakers": list(speakers[:OWNERS_OFFERED])}
+        may_change = self.has_change_permission(request, obj)
+        return {
+            "page": page,
+            "speakers": list(speakers[:OWNERS_OFFERED]),
+            "may_change": may_change,
+            "form_note": IMPORTED if may_change else "",
+        }
 
     def delete_model(self, request: HttpRequest, obj: Transcript) -> None:
         indexer.delete_transcript(owner=obj.owner, job_id=obj.job_id)
@@ -144,10 +194,6 @@ class TranscriptAdmin(FoldedSearch, MemoryAdmin):
         last_end_secs = transcript.segments.aggregate(last=Max("end_secs"))["last"]
         return "-" if last_end_secs is None else f"{offset_text(last_end_secs)}, to the end of its last line"
 
-    @admin.display(description="recorded")
-    def recorded(self, transcript: Transcript) -> str:
-        return moment_text(transcript.created_at, with_seconds=True)
-
     @admin.display(description="indexed")
     def indexed(self, transcript: Transcript) -> str:
         return moment_text(transcript.indexed_at, with_seconds=True)
@@ -164,6 +210,45 @@ class NoteAdmin(FoldedSearch, MemoryAdmin):
     search_fields = ("title_folded__contains", "body_folded__contains", "key")
     search_help_text = "Words of a title or note, or its key."
     fields = ("title", "owner_label", "created_at", "key", "body", "metadata")
+    readonly_fields = ("owner_label", "key", "metadata")
+
+    def get_urls(self) -> list[URLPattern]:
+        trial = self.admin_site.admin_view(get_or_post(self.trial))
+        return [path("try/", trial, name="memory_trial"), *super().get_urls()]
+
+    def trial(self, request: HttpRequest) -> HttpResponse:
+        return trial_page(request, self.admin_site.each_context(request))
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("memory.add_note")
+
+    def get_form(
+        self,
+        request: HttpRequest,
+        obj: Note | None = None,
+        change: bool = False,
+        **kwargs: Any,  # noqa: ANN401  those of the base
+    ) -> "type[ModelForm[Note]]":
+        return super().get_form(request, obj, change, **{"form": NoteForm if change else NewNoteForm, **kwargs})
+
+    def get_fields(self, request: HttpRequest, obj: Note | None = None) -> tuple[str, ...]:
+        return tuple(self.fields) if obj else ("title", "owner_name", "created_at", "body")
+
+    def page_context(self, request: HttpRequest, obj: Note | None) -> dict[str, object]:
+        is_imported = obj is not None and bool(obj.key or obj.file_id)
+        return {"form_note": IMPORTED if is_imported and self.has_change_permission(request, obj) else ""}
+
+    def save_model(self, request: HttpRequest, obj: Note, form: "ModelForm[Note]", change: bool) -> None:
+        if isinstance(form, NewNoteForm):
+            new = NoteIn(title=obj.title, body=obj.body, created_at=obj.created_at)
+            [note] = indexer.add_notes(owner=form.owner, notes=[new], defer_embedding=True)
+            obj.pk, obj.owner = note.pk, note.owner
+        elif form.has_changed():
+            changes = {name: form.cleaned_data[name] for name in form.changed_data}
+            editing.edit_note(note_id=obj.pk, **changes)
+        else:
+            return
+        messages.info(request, BEING_INDEXED)
 
     def delete_model(self, request: HttpRequest, obj: Note) -> None:
         indexer.delete_note(owner=obj.owner, note_id=obj.pk)

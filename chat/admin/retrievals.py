@@ -10,8 +10,8 @@ from chat.admin.common.changelists import conversation_link
 from chat.admin.common.folded_search import FoldedSearch
 from chat.admin.common.formatting import duration_text, shortened
 from chat.admin.common.read_only import ReadOnlyAdmin
+from chat.admin.common.retrieval_view import retrieval_view
 from chat.admin.filters import RetrievalOutcomeFilter
-from chat.admin.retrieval_view import retrieval_view
 from chat.local_time import moment_text
 from chat.models import Retrieval
 

@@ -46,7 +46,10 @@ class TestMemories:
     def test_a_transcript_reads_as_what_was_said(self, client: Client) -> None:
         page = words(shown(client, address_of(transcript())))
         assert "Tom 2 Sarah 1" in page
-        assert "Tom 0:00 2026-03-01 14:05:00 calm We ship on Monday 0 Sarah 0:01 2026-03-01 14:05:01 calm We" in page
+        assert (
+            "Tom 0:00 2026-03-01 14:05:00 calm Change We ship on Monday 0 Sarah 0:01 2026-03-01 14:05:01 calm Ch"
+            in page
+        )
 
     def test_a_long_one_comes_in_pages(self, client: Client) -> None:
         long = transcript(n_lines=205)
@@ -85,12 +88,8 @@ class TestMemories:
         with django_assert_num_queries(len(few)):
             assert "ann19" in shown(client, f"/admin/memory/{kind}/")
 
-    @pytest.mark.parametrize("kind", LISTS)
-    def test_nothing_can_be_added_or_changed(self, client: Client, kind: str) -> None:
-        memory = transcript() if kind == "transcript" else indexer.add_note(owner="", title="a", body="b")
-        assert client.get(f"/admin/memory/{kind}/add/").status_code == 403
-        assert client.post(address_of(memory), {"title": "x"}).status_code == 403
-        assert 'name="_save"' not in shown(client, address_of(memory))
+    def test_no_transcript_is_added(self, client: Client) -> None:
+        assert client.get("/admin/memory/transcript/add/").status_code == 403
 
     def test_deleting_asks_first_and_leaves_what_answers_were_shown(self, client: Client) -> None:
         gone = transcript()
@@ -210,11 +209,11 @@ def test_lines_without_offsets_have_no_invented_time_and_the_length_is_known_fro
     row = Transcript.objects.create(job_id="j", title="Short", created_at=recorded)
     Segment.objects.create(transcript=row, position=0, text="Without a time.", speaker="Ann", said_at=recorded)
     page = words(shown(client, address_of(row)))
-    assert "Ann Without a time." in page
+    assert "Ann Change Without a time." in page
     assert "last line" not in shown(client, address_of(row))
     Segment.objects.create(
         transcript=row, position=1, text="Later.", start_secs=3700, end_secs=3725.5, said_at=recorded
     )
     page = words(shown(client, address_of(row)))
-    assert "1:01:40 2026-03-01 14:05:00 Later." in page
+    assert "1:01:40 2026-03-01 14:05:00 Change Later." in page
     assert "1:02:05, to the end of its last line" in shown(client, address_of(row))

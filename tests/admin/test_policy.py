@@ -7,6 +7,7 @@ from django.test import Client
 
 from inference.models import HandOver
 from tests.admin.builders import SOURCE, add_answer, add_question, add_sources, conversation, operator, page_of
+from tests.admin.test_memories import transcript
 from tests.chat.services.test_rollups import NOON
 
 pytestmark = pytest.mark.django_db
@@ -24,6 +25,8 @@ LISTS = (
     "/admin/inference/dailyusage/",
     "/admin/memory/transcript/",
     "/admin/memory/note/",
+    "/admin/memory/note/add/",
+    "/admin/memory/note/try/",
     "/admin/auth/user/",
     "/admin/auth/group/add/",
     "/admin/password_change/",
@@ -40,7 +43,10 @@ def test_every_page_has_it_and_keeps_to_it() -> None:
     row = HandOver.objects.create(
         started_at=NOON, device_from="cpu", device_to="gpu", waited_ms=1, loaded_ms=2, ended_because="idle"
     )
+    spoken = transcript()
     rows = (
+        f"/admin/memory/transcript/{spoken.pk}/change/",
+        f"/admin/memory/transcript/line/{spoken.segments.get(position=0).pk}/",
         page_of(chat),
         f"/admin/chat/message/{answer.pk}/change/",
         f"/admin/chat/retrieval/{retrieval.pk}/change/",

@@ -30,13 +30,16 @@ LISTS = (
     "/admin/inference/handover/",
     "/admin/inference/dailyusage/",
     "/admin/memory/transcript/",
+    "/admin/memory/note/",
+    "/admin/memory/note/add/",
+    "/admin/memory/note/try/",
     "/admin/auth/user/",
     "/admin/auth/group/add/",
 )
 WITH_ROWS = ("/admin/chat/conversation/", "/admin/chat/message/", "/admin/inference/generation/")
 
 
-pytestmark = pytest.mark.timeout(400)  # fourteen pages on a busy machine
+pytestmark = pytest.mark.timeout(400)  # twenty pages on a busy machine
 
 
 @pytest.fixture

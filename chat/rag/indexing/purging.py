@@ -1,4 +1,4 @@
-"""Purge requests for deleted memories: the KV states of conversations whose answers were shown the memory.
+"""Purge requests for deleted and changed memories: the KV states of conversations whose answers were shown the memory.
 
 The copy stored with an answer stays, and the next turn of its conversation computes it anew.
 """
@@ -27,6 +27,11 @@ def purge_note(note_id: int) -> None:
 def purge_transcript(transcript_id: int, segment_ids: Collection[int]) -> None:
     """Purge what holds the transcript's tokens; to be called in the transaction that deletes it."""
     _forget_title(Transcript, transcript_id)
+    purge_lines(segment_ids)
+
+
+def purge_lines(segment_ids: Collection[int]) -> None:
+    """Purge what holds the tokens of these lines; to be called in the transaction that changes them."""
     _purge(set(_shown(SEGMENT, set(map(str, segment_ids)), f'"kind": {json.dumps(SEGMENT)}')))
 
 

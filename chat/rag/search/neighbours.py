@@ -74,7 +74,8 @@ def text_of(window: Window, lines: Sequence[Segment]) -> str:
     if sum(len(line.text) for line in lines) <= MAX_WINDOW_CHARS:
         spoken = [(line.speaker, line.text) for line in lines]
     else:
-        hits = sorted(window.hits, key=lambda hit: hit.pk)  # in the order of the recording
+        # In the order of the recording: passages of a line that was changed are newer than those after it.
+        hits = sorted(window.hits, key=lambda hit: (hit.segment.position if hit.segment else 0, hit.pk))
         spoken = [(hit.segment.speaker if hit.segment else "", hit.text) for hit in hits]
     # A line break in a text, or a colon in a name, could forge a line of another speaker.
     texts = [" ".join(text.split()) for _, text in spoken]

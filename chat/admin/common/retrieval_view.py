@@ -62,8 +62,8 @@ def retrieval_view(retrieval: Retrieval) -> RetrievalView:
     unlabelled = [(hit, source_line(hit, set(), hit.get("scores"))) for hit in retrieval.hits if not hit.get("label")]
     return RetrievalView(
         query=retrieval.query,
-        filters=_named_values(retrieval.filters),
-        understood=_named_values(retrieval.understood),
+        filters=named_values(retrieval.filters),
+        understood=named_values(retrieval.understood),
         n_hits=retrieval.n_hits,
         latency_ms=retrieval.latency_ms,
         error=retrieval.error,
@@ -74,7 +74,7 @@ def retrieval_view(retrieval: Retrieval) -> RetrievalView:
     )
 
 
-def _named_values(values: Mapping[str, Any]) -> str:
+def named_values(values: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{name.replace('_', ' ')}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
         for name, value in sorted(values.items())  # PostgreSQL keeps no order

@@ -1,0 +1,1 @@
+"""Forms and pages about stored memories: adding, changing, trying a question."""
