@@ -54,7 +54,8 @@ def _assemble(target: Path, *, show_progress: bool) -> None:
     draft = target.with_name(f".{target.name}.draft")
     digest = hashlib.sha256()
     n_bytes = sum(part.stat().st_size for part in parts)
-    bar = tqdm(total=n_bytes, unit="B", unit_scale=True, desc="default model", disable=not show_progress, leave=False)
+    is_hidden = None if show_progress else True  # None: without a terminal
+    bar = tqdm(total=n_bytes, unit="B", unit_scale=True, desc="default model", disable=is_hidden, leave=False)
     try:
         with draft.open("wb") as output, bar:
             for block in _blocks(parts):

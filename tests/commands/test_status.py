@@ -95,3 +95,14 @@ def test_without_a_service_it_says_so(tmp_path: Path) -> None:
     assert status == 1
     assert output.startswith("The service does not run")
     assert output.count("\n") == 1
+
+
+@pytest.mark.parametrize(("value", "is_coloured"), [("1", False), ("", True)])
+def test_an_error_has_colours_unless_no_color_is_set(driver: Driver, value: str, is_coloured: bool) -> None:
+    terminal = TerminalChat(driver, command=("ask", ""), NO_COLOR=value)
+    try:
+        terminal.expect("the prompt is empty")
+        assert ("\x1b[" in terminal.seen) == is_coloured
+        assert terminal.process.wait(30) == 1
+    finally:
+        terminal.close()

@@ -44,14 +44,19 @@ def test_the_parts_become_the_model(parts: list[Path], target: Path) -> None:
     assert target.read_bytes() == WHOLE
 
 
-def test_progress_and_license_are_shown_where_it_is_made(
-    parts: list[Path], target: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_license_is_shown_where_it_is_made_and_progress_in_a_terminal(
+    parts: list[Path],
+    target: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    is_terminal: bool,
 ) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
     ensure_default_model(target)
     shown = capsys.readouterr().err
     assert "Gemma Terms of Use" in shown
-    assert "default model" in shown
-    assert "%" in shown
+    assert ("%" in shown, "\r" in shown) == (is_terminal, is_terminal)
 
 
 def test_a_second_start_neither_writes_nor_reads_it(
