@@ -73,6 +73,7 @@ class GpuResidency:
             self._lease_release.process_exited(time.monotonic())
             while not self._lease_release.is_done(self._session, now := time.monotonic()):
                 time.sleep(END_POLL_SECS)
+            self._session.note_tenants(now, are_waiting=self._lease_client.is_wanted_elsewhere)
             self._lease_release.record(self._session, now, waits=True)
         self._lease_client.end(timeout_secs)
         self._folder.close()
@@ -162,6 +163,7 @@ class GpuResidency:
         """Act on the time that has passed and on the demand."""
         for session_id in self._generations.take_ended_sessions():
             self.demand.holds.prolong(session_id, now)
+        self._session.note_tenants(now, are_waiting=self._lease_client.is_wanted_elsewhere)
         match self.state:
             case GpuState.CPU if self._migration.is_settled:
                 ticket = self.demand.admit(now)

@@ -49,6 +49,16 @@ class GpuSession:
     moves: MoveTotals = field(default_factory=MoveTotals)
     n_ended_before: int = 0  # generations that had ended when the GPU began to accept work
     n_served: int = 0
+    taken_secs: float = 0.0  # of the session, in which another tenant did without the GPU
+    tenants_seen_at: float = 0.0
+
+    def note_tenants(self, now: float, *, are_waiting: bool) -> None:
+        """Count the time since the last call as taken from other tenants, if there are any that want the GPU."""
+        if self.granted_at is None:
+            return
+        if are_waiting:
+            self.taken_secs += now - max(self.granted_at, self.tenants_seen_at)
+        self.tenants_seen_at = now
 
     def leave(self, reason: str, now: float) -> None:
         """Note the first reason; later ones are its consequences."""
@@ -60,7 +70,6 @@ class GpuSession:
 
     def record(self, now: float, *, is_simulated: bool) -> HandOverRecord:
         lease, moves = self.lease, self.moves
-        held_secs = self.held_secs(now)
         return HandOverRecord(
             started_at=self.started_at,
             device_from=CPU,
@@ -71,9 +80,9 @@ class GpuSession:
             moved_bytes=moves.n_bytes,
             n_sequences=moves.n_sequences,
             n_snapshots=moves.n_snapshots,
-            held_secs=held_secs,
+            held_secs=self.held_secs(now),
             n_served=self.n_served,
-            taken_secs=held_secs,
+            taken_secs=self.taken_secs,
             ended_because=self.ended_because,
             yield_ms=_ms(self.leave_at, now),
             lease_epoch=lease.epoch if lease else 0,

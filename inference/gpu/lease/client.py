@@ -40,7 +40,7 @@ class LeaseClientOptions:
     backoff: Backoff = field(default_factory=Backoff)
     breaker: Callable[[], CircuitBreaker] = lambda: CircuitBreaker(max_failures=3, pause_secs=30.0)
     grant_delay_secs: float = 0.0
-    has_other_tenants: Callable[[], bool] = lambda: True  # called with each renewal; must not raise
+    has_other_tenants: Callable[[], bool] = lambda: True  # called at the grant and each renewal; must not raise
     # Called with the monotonic time by which the GPU has to be left, should no renewal follow.
     extend_deadline: Callable[[float], None] = lambda until: None
 
@@ -209,6 +209,7 @@ class CoordinatorLeaseClient:
             self._extend_deadline(self._renewal.deadline(held_lease))
             self._request.granted()
             self._post(LeaseGranted(lease))
+            self.is_wanted_elsewhere = self._has_other_tenants()
             return
         self._states.move(LeaseState.PENDING if is_wanted else LeaseState.IDLE, now)
         if isinstance(answer, Grant):

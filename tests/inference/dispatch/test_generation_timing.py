@@ -97,3 +97,12 @@ def test_a_session_ends_for_its_first_reason_and_its_record_has_the_times() -> N
     record = session.record(22.0, is_simulated=True)
     assert (record.ended_because, record.device_to, record.is_simulated) == ("recalled", "gpu", True)
     assert (record.waited_ms, record.loaded_ms, record.yield_ms, record.held_secs) == (2000.0, 3000.0, 2000.0, 10.0)
+
+
+def test_a_session_counts_the_time_that_others_wait_from_its_grant_on() -> None:
+    session = GpuSession(10.0, ticket=1)
+    session.note_tenants(11.0, are_waiting=True)
+    session.granted_at = 12.0
+    for now, are_waiting in ((13.0, True), (15.0, False), (16.5, True)):
+        session.note_tenants(now, are_waiting=are_waiting)
+    assert session.record(17.0, is_simulated=True).taken_secs == 1.0 + 1.5

@@ -236,6 +236,22 @@ def test_the_record_says_what_the_stay_was_like(bench: GpuHarness) -> None:
     assert record.ended_because == "transcription wants the GPU"
 
 
+def test_the_record_has_the_time_for_which_another_tenant_did_without_the_gpu(bench: GpuHarness) -> None:
+    bench.lease_client.is_wanted_elsewhere = False
+    generations = bench.reach(GpuState.GPU)
+    bench.wait(2.0)
+    bench.lease_client.is_wanted_elsewhere = True
+    bench.wait(0.5)
+    bench.lease_client.is_wanted_elsewhere = False
+    bench.wait(1.0)
+    bench.recall()
+    leave(bench)
+    record = bench.record()
+    assert record.taken_secs == 0.5
+    assert record.held_secs >= 3.5
+    finish(bench, generations)
+
+
 def test_an_answers_timings_say_what_it_waited_for(bench: GpuHarness) -> None:
     (generation,) = bench.add()
     bench.say([generation])
