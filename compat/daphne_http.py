@@ -21,7 +21,8 @@ from twisted.internet.interfaces import IAddress, IProtocol
 
 from compat.autobahn_handshake import JsonHandshake
 from compat.connection_limits import ConnectionLimits
-from compat.twisted_http import ERROR_TYPE, HEAD_SECS, ErrorBody, JsonChannel, current_channel
+from compat.half_close import current_channel
+from compat.twisted_http import ERROR_TYPE, HEAD_SECS, ErrorBody, JsonChannel
 
 log = logging.getLogger(__name__)
 

@@ -39,3 +39,43 @@ def test_llama_cpp_is_not_loaded_before_a_model_is() -> None:
     modules = "inference.worker.worker, inference.engine.process.runner, chat.services.turns"
     code = f"import sys, django; django.setup(); import {modules}; sys.exit('llama_cpp' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0
+
+
+# What takes 0.1 s or more to import, and is of no use to a command that shows a state or begins an answer.
+SLOW_TO_IMPORT = (
+    "daphne",
+    "drf_spectacular",
+    "httpx",
+    "numpy",
+    "onnxruntime",
+    "openai",
+    "psycopg",
+    "requests",
+    "rest_framework.compat",
+    "twisted",
+    "chat.admin",
+    "chat.api",
+    "chat.rag.search.hybrid",
+    "chat.recall.search",
+    "gemma_project.urls",
+    "inference.dispatch",
+    "inference.engine.core",
+    "inference.worker",
+)
+
+
+@pytest.mark.parametrize("command", ["ask", "status"])
+def test_a_command_imports_little_before_it_begins(command: str) -> None:
+    """Each of them is a part of the time before the first token."""
+    code = f"""
+import sys
+sys.argv = ["manage.py", {command!r}]
+import django
+django.setup()
+import manage, chat.management.commands.{command}
+from inference.config.tokenizer import get_tokenizer
+get_tokenizer()
+print(*(name for name in {SLOW_TO_IMPORT!r} if name in sys.modules))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == []

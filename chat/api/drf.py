@@ -16,7 +16,7 @@ from rest_framework.views import APIView
 
 from chat.access.authentication import ApiAuthentication
 from chat.api.body_parsing import JSON_TYPE, json_object, read_body
-from chat.schemas.error_bodies import drf_exception_handler
+from chat.schemas.error_bodies import as_chat_error, error_object, headers_of
 from compat.drf_requests import django_request
 
 
@@ -66,13 +66,20 @@ class JsonApi(APIView):
         return final
 
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
-        return drf_exception_handler
+        return error_response
 
     def initialize_request(self, request: HttpRequest, *args: object, **kwargs: object) -> Request:
         # DRF takes a body without an announced length, as chunked requests have, for none at all.
         if "CONTENT_LENGTH" not in request.META:
             request.META["CONTENT_LENGTH"] = str(len(request.body))
         return super().initialize_request(request, *args, **kwargs)
+
+
+def error_response(error: Exception, context: dict[str, Any]) -> Response:
+    """Return the body of an exception, as DRF's setting EXCEPTION_HANDLER has it."""
+    chat_error = as_chat_error(error)
+    body = {"error": error_object(chat_error)}
+    return Response(body, status=chat_error.status, headers=headers_of(chat_error))
 
 
 def release(request: Request, response: Response) -> None:

@@ -19,6 +19,7 @@ from chat.rag.words import index_form
 
 # A user's message up to this length may be a reply that says little without the question before it.
 SHORT_REPLY_CHARS = 60
+N_FIRST = 3  # earliest passages that a question for the first ones means, and newest ones for the last
 
 
 class IndexedPart(NamedTuple):

@@ -26,7 +26,7 @@ from chat.rag.vectors import embedding
 from chat.rag.vectors.embedding import DIMENSIONS, Vectors
 from chat.rag.vectors.snapshot import Mask, Rows, TextCodes, VectorSnapshot, columns
 from chat.rag.words import words
-from chat.recall.passages import SHORT_REPLY_CHARS, SaidPassage
+from chat.recall.passages import N_FIRST, SHORT_REPLY_CHARS, SaidPassage
 from chat.recall.references import References, references_in
 from chat.recall.statements import is_correction, is_question
 
@@ -41,7 +41,6 @@ MIN_RECALLED, MIN_OF_BEST = 0.1, 0.5
 # Where no passage has so much of the question's words or so much of its meaning, only the best few are returned: of the
 # others one is as good as the next, and a small model answers with any of them.
 SURE_WORDS, SURE_SIMILARITY, MAX_UNSURE = 0.25, 0.4, 4
-N_FIRST = 3  # earliest passages that a question for the first ones means, and newest ones for the last
 # A correction is as good as what it corrects if it is about the same: by its words, or by this cosine.
 ABOUT_THE_SAME = 0.9
 OPENING = re.compile(r"^[^:.!?\d]{1,40}:\s+")  # "By the way:" is no part of a statement

@@ -14,7 +14,6 @@ from django.core.exceptions import (
 from django.http import Http404, JsonResponse
 from msgspec import UNSET
 from rest_framework import exceptions as drf
-from rest_framework.response import Response
 
 from chat.error_translation import translate
 from chat.errors import (
@@ -124,10 +123,3 @@ class ErrorResponse(JsonResponse):
 
 def error_response(error: ChatError) -> ErrorResponse:
     return ErrorResponse(error)
-
-
-def drf_exception_handler(error: Exception, context: dict[str, Any]) -> Response:
-    """REST_FRAMEWORK's EXCEPTION_HANDLER."""
-    chat_error = as_chat_error(error)
-    body = {"error": error_object(chat_error)}
-    return Response(body, status=chat_error.status, headers=headers_of(chat_error))

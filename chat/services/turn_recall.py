@@ -7,8 +7,7 @@ from django.utils import timezone
 from chat.models import Conversation, Message, MessagePassage
 from chat.prompting.message_groups import DialogueMessage
 from chat.prompting.recalled import Recall, Recaller
-from chat.recall.passages import copied_passages, new_passages, said_passages
-from chat.recall.search import N_FIRST, search
+from chat.recall.passages import N_FIRST, copied_passages, new_passages, said_passages
 from chat.services.forking import Fork
 from chat.services.questions.query_rewriting import earlier_questions, rewrite_query
 
@@ -24,6 +23,9 @@ def recaller_of(
     question is completed by what it refers to."""
 
     def recall(n_messages: int) -> Recall:
+        # Late: most conversations fit into their prompts, and a command begins an answer sooner without it.
+        from chat.recall.search import search  # noqa: PLC0415
+
         rewritten = rewrite_query(question, earlier_questions(dialogue))
         passages = said_passages(dialogue[:-1], conversation, n_stored)
         n_far = max(n_messages, len(dialogue) - 1 - N_NEAR)

@@ -16,7 +16,7 @@ from chat.access.callers import Caller
 from chat.errors import Conflict, NotFound
 from chat.services import turns
 from chat.streaming.background import in_thread, spawn
-from compat.twisted_http import secs_since_half_close
+from compat.half_close import secs_since_half_close
 from inference.errors import StoreUnavailable
 from inference.runtime.redis_client import async_client
 from inference.token_stream import subscribers

@@ -27,7 +27,7 @@ from chat.services import turns
 from chat.services.turns import Turn
 from chat.streaming.background import in_long_thread, in_thread, spawn
 from chat.streaming.disconnect import counted_reader, expect_reader, shutdown
-from inference.engine.sampling.logprobs import TokenLogprobs
+from inference.engine.sampling.logprob_records import TokenLogprobs
 from inference.enums import StreamState
 from inference.models import ENDED, Priority
 from inference.queue import generations

@@ -19,7 +19,6 @@ from chat.prompting.builder import PromptBuilder
 from chat.prompting.history_notes import condensed_message
 from chat.prompting.sequence_params import sequence_params
 from chat.prompting.text_splitter import beginning, iter_pieces
-from chat.recall.excerpts import excerpts
 from chat.summarization.summarizer import Summarizer
 from inference.enums import StreamState
 from inference.errors import KeyTaken, StoreUnavailable
@@ -59,6 +58,9 @@ def read_in_parts(generation: Generation, question: Message, builder: PromptBuil
     """True when the question has its notes; else the missing parts are queued."""
     if question.condensed:
         return True
+    # Late: a command begins an answer sooner without the search, which only such a message needs.
+    from chat.recall.excerpts import excerpts  # noqa: PLC0415
+
     limit = int(builder.budget.context_size * NOTES_SHARE)
     if parts_needed := excerpts(question.content, limit=limit, count=builder.count, now=timezone.localtime()):
         _condense(question, builder, parts_needed, is_excerpt=True)

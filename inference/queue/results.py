@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from inference.engine.backends.vocabulary import Vocabulary
 from inference.engine.params import SequenceParams
-from inference.engine.sampling.logprobs import pack_logprobs
+from inference.engine.sampling.logprob_records import pack_logprobs
 from inference.engine.text.citation_filter import citation_labels
 from inference.engine.text.detokenizer import Detokenizer
 from inference.enums import FinishReason, Status

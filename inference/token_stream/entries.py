@@ -6,7 +6,7 @@ last token before it (0 before the first).
 
 import msgspec
 
-from inference.engine.sampling.logprobs import TokenLogprobs
+from inference.engine.sampling.logprob_records import TokenLogprobs
 from inference.enums import StreamState
 
 

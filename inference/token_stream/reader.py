@@ -14,7 +14,7 @@ from uuid import UUID
 import redis.asyncio
 from django.db import InterfaceError, OperationalError
 
-from inference.engine.sampling.logprobs import unpack_logprobs
+from inference.engine.sampling.logprob_records import unpack_logprobs
 from inference.errors import StoreUnavailable
 from inference.models import Generation
 from inference.runtime.redis_client import UNAVAILABLE_ERRORS, async_client, log_key, shared_client

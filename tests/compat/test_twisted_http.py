@@ -9,7 +9,8 @@ from twisted.internet.testing import StringTransport
 from twisted.web.http import HTTPChannel, Request
 
 from compat.connection_limits import ConnectionLimits
-from compat.twisted_http import JsonChannel, ascii_target, secs_since_half_close
+from compat.half_close import secs_since_half_close
+from compat.twisted_http import JsonChannel, ascii_target
 
 GET = b"GET /%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
 

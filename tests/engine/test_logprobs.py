@@ -12,7 +12,8 @@ from inference.engine.backends.fake_backend import CERTAIN
 from inference.engine.config import EngineConfig
 from inference.engine.core import output_processor
 from inference.engine.protocol.frames import Emission, Step, Submit, decode_from_runner, encode
-from inference.engine.sampling.logprobs import MAX_ALTERNATIVES, TokenLogprobs, token_logprobs
+from inference.engine.sampling.logprob_records import MAX_ALTERNATIVES, TokenLogprobs
+from inference.engine.sampling.logprobs import token_logprobs
 from tests.engine.harness import Harness, RecordingBackend, fake_config, params
 from tests.engine.test_engine_loop import plain
 from tests.engine.test_runner import Watched

@@ -3,7 +3,6 @@
 from django.conf import settings
 
 from chat.rag.query import RetrievalQuery, RetrievalResult
-from chat.rag.retrieval import local
 
 __all__ = ["RetrievalQuery", "RetrievalResult", "retrieve"]
 
@@ -13,9 +12,11 @@ def retrieve(query: RetrievalQuery) -> RetrievalResult:
 
     Must not be called on a thread that runs an event loop.
     """
+    # Late: a command that begins an answer without memories would take twice as long to import both.
     if settings.RAG_SERVICE_URL:
-        # Late: its client of HTTP takes longer to import than a command takes to begin an answer.
         from chat.rag.retrieval import remote  # noqa: PLC0415
 
         return remote.search(query=query.text, top_k=query.top_k, filters=query.filters, kind=query.kind)
+    from chat.rag.retrieval import local  # noqa: PLC0415
+
     return local.search(query)

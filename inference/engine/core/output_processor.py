@@ -13,7 +13,8 @@ from inference.engine.core.planned_slice import PlannedSlice
 from inference.engine.core.scheduler import Scheduler
 from inference.engine.errors import BackendError, SequenceError
 from inference.engine.protocol.frames import Emission
-from inference.engine.sampling.logprobs import TokenLogprobs, token_logprobs
+from inference.engine.sampling.logprob_records import TokenLogprobs
+from inference.engine.sampling.logprobs import token_logprobs
 from inference.engine.sequences.sequence import Sequence, SequenceState
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """Validation of Submit frames: sequences that can never run in this runner, or would fail the others. Stateless."""
 
 from inference.engine.protocol.frames import Rejected, Submit
-from inference.engine.sampling.logprobs import MAX_ALTERNATIVES
+from inference.engine.sampling.logprob_records import MAX_ALTERNATIVES
 
 
 def rejection(submit: Submit, *, n_vocabulary: int, n_cells: int) -> Rejected | None:

@@ -10,7 +10,7 @@ import msgspec
 
 from inference.engine.config import EngineConfig
 from inference.engine.params import SequenceParams
-from inference.engine.sampling.logprobs import TokenLogprobs
+from inference.engine.sampling.logprob_records import TokenLogprobs
 
 
 class Frame(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):

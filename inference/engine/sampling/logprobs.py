@@ -3,21 +3,10 @@
 Before bias, penalties, temperature and filters, as OpenAI and llama-server (without ``post_sampling_probs``) define it.
 """
 
-from collections.abc import Sequence
-
-import msgspec
 import numpy as np
 
 from inference.engine.backends.backend import Logits
-
-MAX_ALTERNATIVES = 20
-
-
-class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
-    """Log-probability of the drawn token, and of the likeliest as (token, logprob), best first; ties by token id."""
-
-    logprob: float
-    top: list[tuple[int, float]]
+from inference.engine.sampling.logprob_records import TokenLogprobs
 
 
 def token_logprobs(logits: Logits, token: int, n_alternatives: int) -> TokenLogprobs:
@@ -32,17 +21,3 @@ def token_logprobs(logits: Logits, token: int, n_alternatives: int) -> TokenLogp
     best = ids[np.argsort(-logits[ids], kind="stable")][:n_top]
     top = [(int(token_id), float(logits[token_id]) - log_total) for token_id in best]
     return TokenLogprobs(float(logits[token]) - log_total, top)
-
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[TokenLogprobs | None])
-
-
-def pack_logprobs(logprobs: Sequence[TokenLogprobs | None]) -> bytes:
-    """Encode the log-probabilities of an answer's tokens for its row."""
-    return _encoder.encode(logprobs)
-
-
-def unpack_logprobs(data: bytes | memoryview) -> list[TokenLogprobs | None]:
-    """Decode the bytes of ``pack_logprobs``; empty for none (PostgreSQL returns a memoryview)."""
-    return _decoder.decode(data) if len(data) else []

@@ -95,7 +95,7 @@ def test_the_api_says_what_was_recalled_and_why() -> None:
 
 def test_while_everything_fits_nothing_is_searched_and_no_passage_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    for name in ("rewrite_query", "said_passages", "search", "copied_passages", "new_passages"):
+    for name in ("rewrite_query", "said_passages", "copied_passages", "new_passages"):
         monkeypatch.setattr(turn_recall, name, lambda *_, name=name, **__: calls.append(name))
     turn = talk(3)
     assert "messages_left_out" not in note_of(asked(turn))

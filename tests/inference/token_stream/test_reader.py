@@ -11,7 +11,7 @@ import redis
 from channels.db import database_sync_to_async
 from django.db import InterfaceError, OperationalError
 
-from inference.engine.sampling.logprobs import TokenLogprobs
+from inference.engine.sampling.logprob_records import TokenLogprobs
 from inference.enums import FinishReason, Status, StreamState
 from inference.errors import StoreUnavailable
 from inference.models import Generation
