@@ -72,7 +72,6 @@ class GenerationAdmin(ReadOnlyAdmin):
         "times",
         "speed",
         "device_parts",
-        "short_id",
     )
     list_filter = ("status", "priority", "finish_reason", "created_at")
     search_fields = ("owner",)  # shows the field; see get_search_results
@@ -192,10 +191,6 @@ class GenerationAdmin(ReadOnlyAdmin):
     @admin.display(description="device")
     def device_parts(self, generation: Generation) -> str:
         return device_text(generation.devices) or "-"
-
-    @admin.display(description="id")
-    def short_id(self, generation: Generation) -> str:
-        return str(generation.pk)[:8]
 
     @admin.display(description="parameters")
     def parameters(self, generation: Generation) -> str:

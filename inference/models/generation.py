@@ -104,7 +104,7 @@ class Generation(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.id} {self.status}"
+        return f"{str(self.id)[:8]}, {self.get_status_display().lower()}"
 
     @property
     def is_ended(self) -> bool:

@@ -1,6 +1,7 @@
 """The operators' lists: rows, filters, search, and the number of queries of a page."""
 
-from datetime import timedelta
+import re
+from datetime import date, timedelta
 from urllib.parse import quote
 
 import pytest
@@ -11,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from chat.models import Conversation
+from inference.models import DailyUsage, Generation
 from tests.admin.builders import (
     SOURCE,
     add_answer,
@@ -329,3 +331,28 @@ class TestQueries:
             with CaptureQueriesContext(connection) as queries:
                 client.get(address)
             assert not [query for query in queries if '"rendered"' in query["sql"] or '"prompt"' in query["sql"]]
+
+
+def test_the_usage_of_a_day_has_names_and_units() -> None:
+    client, ann = operator(), User.objects.create_user("ann")
+    for owner in (f"user:{ann.pk}", "local"):
+        figures = {"n_generations": 1_200, "n_prompt_tokens": 2_500_000, "n_completion_tokens": 34_000}
+        DailyUsage.objects.create(owner=owner, day=date(2026, 3, 1), **figures)
+    page = client.get("/admin/inference/dailyusage/").content.decode()
+    text = " ".join(re.sub(r"<[^>]*>", " ", page).split())
+    assert "2026-03-01 ann 1,200 2,500,000 34,000" in text
+    assert "2026-03-01 local (no login) 1,200" in text
+    assert "Tokens read" in text
+    found = client.get("/admin/inference/dailyusage/?q=ann").content.decode()
+    assert ">ann<" in found
+    assert "no login" not in found
+
+
+def test_hand_overs_count_no_filter_over_the_whole_table() -> None:
+    assert "Show counts" not in operator().get("/admin/inference/handover/").content.decode()
+
+
+def test_the_title_of_a_generation_is_short() -> None:
+    row = Generation.objects.create(owner="local", status="complete")
+    page = operator().get(f"/admin/inference/generation/{row.pk}/change/").content.decode()
+    assert f"<h2>{str(row.pk)[:8]}, complete</h2>" in page

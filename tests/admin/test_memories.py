@@ -44,7 +44,9 @@ def address_of(memory: Transcript | Note, page: str = "change") -> str:
 
 class TestMemories:
     def test_a_transcript_reads_as_what_was_said(self, client: Client) -> None:
-        page = words(shown(client, address_of(transcript())))
+        whole = shown(client, address_of(transcript()))
+        assert whole.index("We ship on Monday 2") < whole.index('name="_save"'), "operators come to read"
+        page = words(whole)
         assert "Tom 2 Sarah 1" in page
         assert (
             "Tom 0:00 2026-03-01 14:05:00 calm Change We ship on Monday 0 Sarah 0:01 2026-03-01 14:05:01 calm Ch"

@@ -27,7 +27,7 @@ class ReadOnlyAdmin(AnyModelAdmin):
     show_facets = ShowFacets.NEVER
 
     class Media:
-        css = {"all": ["chat/admin.css"]}
+        css = {"all": ["chat/admin.css", "chat/phone_lists.css"]}
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -1,19 +1,11 @@
 """Admin pages of hand-overs: arrival on the GPU, use, and the reason of the end. Read-only; newest first."""
 
-from typing import TYPE_CHECKING
-
 from django.contrib import admin
-from django.http import HttpRequest
 from django.utils.timezone import localtime
 
+from chat.admin.common.read_only import ReadOnlyAdmin
 from inference.engine.config import MEBIBYTE
 from inference.models.gpu import HandOver
-
-if TYPE_CHECKING:
-    _ModelAdmin = admin.ModelAdmin[HandOver]
-else:  # not subscriptable when it runs
-    _ModelAdmin = admin.ModelAdmin
-
 
 GROUPS = {
     "To the GPU": ("when", "way", "waited", "loaded", "moved", "moved_in", "lease"),
@@ -23,7 +15,7 @@ GROUPS = {
 
 
 @admin.register(HandOver)
-class HandOverAdmin(_ModelAdmin):
+class HandOverAdmin(ReadOnlyAdmin):
     """The list has the main figures of each GPU session; its page has all of them in three groups."""
 
     list_display = ("when", "outcome", "way", "ready_after", "held", "served", "moved", "gave_back")
@@ -31,8 +23,6 @@ class HandOverAdmin(_ModelAdmin):
     list_filter = ("device_to", "coordinator", "is_simulated", "started_at")
     search_fields = ("ended_because",)
     date_hierarchy = "started_at"
-    list_per_page = 50
-    show_full_result_count = False
     fieldsets = [(title, {"fields": names}) for title, names in GROUPS.items()]
     readonly_fields = tuple(name for names in GROUPS.values() for name in names)
 
@@ -95,15 +85,6 @@ class HandOverAdmin(_ModelAdmin):
     def lease(self, row: HandOver) -> str:
         number = f"number {row.lease_epoch}" if row.lease_epoch else "without a number"
         return f"{number}, coordinator: {row.coordinator or 'none'}"
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: HandOver | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: HandOver | None = None) -> bool:
-        return False
 
 
 def _duration(ms: float | None) -> str:
