@@ -76,6 +76,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
 class GemmaAdminSite(AdminSite):
     login_form = LimitedLoginForm
     index_template = "admin/front_page.html"
+    logout_template = "admin/signed_out.html"
 
     def login(self, request: HttpRequest, extra_context: dict[str, object] | None = None) -> HttpResponse:
         response = super().login(request, extra_context)

@@ -69,7 +69,7 @@ class GpuResidency:
         self._gpu.stop(0.0)
         self._gpu.end(timeout_secs)
         if self.state in WITH_LEASE:
-            self._session.leave("the worker stopped", self._states.since)
+            self._note_end("the worker stopped", self._states.since)
             self._lease_release.process_exited(time.monotonic())
             while not self._lease_release.is_done(self._session, now := time.monotonic()):
                 time.sleep(END_POLL_SECS)
@@ -146,9 +146,9 @@ class GpuResidency:
         if is_failure:
             self._session.has_failed = True
             self.demand.reason = f"the model on the GPU ended: {reason}"
-            self._session.leave(self.demand.reason, now)
+            self._note_end(self.demand.reason, now)
         if is_unexpected:
-            self._session.leave("the lease was not renewed in time", now)
+            self._note_end("the lease was not renewed in time", now)
             self._states.move(GpuState.LEAVING, now)
         self._lease_release.process_exited(now)
         return is_failure
@@ -229,8 +229,7 @@ class GpuResidency:
             self._drop(reason, now)
         elif self.state in ACCEPTS_WORK:
             log.info("leaving the GPU reason=%s", reason)
-            self._session.leave(reason, now)
-            self._session.n_served = self._generations.n_ended - self._session.n_ended_before
+            self._note_end(reason, now)
             self._states.move(GpuState.YIELDING, now)
             for generation in self._generations.on_device(self._gpu.device):
                 self._generations.report(generation, StreamState.YIELDING, reason=reason)
@@ -238,11 +237,19 @@ class GpuResidency:
 
     def _drop(self, reason: str, now: float) -> None:
         """Leave at once; the generations on the GPU are computed again from their tokens."""
-        self._session.leave(reason, now)
+        self._note_end(reason, now)
         self._gpu.kill(reason, is_expected=True)
         if self.state is not GpuState.LEAVING:
             self._states.move(GpuState.LEAVING, now)
         self._lease_release.process_exited(now)
+
+    def _note_end(self, reason: str, now: float) -> None:
+        """Note why the session ends, and how many answers it had a part in: ended ones, and those that go on."""
+        session = self._session
+        if session.leave_at is None and session.ready_at is not None:
+            n_on_gpu = len(self._generations.on_device(self._gpu.device))
+            session.n_served = self._generations.n_ended - session.n_ended_before + n_on_gpu
+        session.leave(reason, now)
 
     def _withdraw(self, now: float) -> None:
         """Give up the request; a session without a grant is not recorded."""

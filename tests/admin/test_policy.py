@@ -68,3 +68,11 @@ def test_every_page_has_it_and_keeps_to_it() -> None:
 def test_before_a_login_too(address: str) -> None:
     response = Client().get(address, follow=True)
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+
+
+def test_the_page_after_a_logout_leads_back() -> None:
+    page = operator().post("/admin/logout/").content.decode()
+    assert "You are signed out." in page
+    assert 'href="/admin/"' in page
+    assert 'href="/"' in page
+    assert "quality time" not in page

@@ -249,6 +249,7 @@ def test_the_record_has_the_time_for_which_another_tenant_did_without_the_gpu(be
     record = bench.record()
     assert record.taken_secs == 0.5
     assert record.held_secs >= 3.5
+    assert record.n_served == len(generations), "answers that go on elsewhere, too"
     finish(bench, generations)
 
 
