@@ -55,6 +55,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 OURS = "search"
 METHODS = (OURS, "BM25", "cosine", "their join")
 OFF_TOPIC = "off-topic without sources"
+SAME_LANGUAGE = "off-topic in the same language without sources"
 ON_TOPIC = "on-topic with sources"
 
 
@@ -65,12 +66,14 @@ class Results:
     rows: dict[str, list[list[float]]] = field(default_factory=lambda: defaultdict(list))
     has_sources: list[bool] = field(default_factory=list)
     is_silent: list[bool] = field(default_factory=list)
+    is_silent_in_own_language: list[bool] = field(default_factory=list)
 
     def add(self, other: "Results") -> None:
         for method, rows in other.rows.items():
             self.rows[method] += rows
         self.has_sources += other.has_sources
         self.is_silent += other.is_silent
+        self.is_silent_in_own_language += other.is_silent_in_own_language
 
 
 def retrieved(text: str, owner: str, *, only_related: bool) -> Sequence[Source]:
@@ -111,7 +114,9 @@ def measured(conversation: Conversation, off_topic: Sequence[str]) -> Results:
         ):
             results.rows[method].append(measures(lines_found, set(question.answers)))
         results.has_sources.append(bool(retrieved(question.text, owner, only_related=True)))
-    results.is_silent = [not retrieved(text, owner, only_related=True) for text in off_topic]
+    silent = {text: not retrieved(text, owner, only_related=True) for text in off_topic}
+    results.is_silent = list(silent.values())
+    results.is_silent_in_own_language = [silent[text] for text in conversation.off_topic]
     return results
 
 
@@ -151,6 +156,9 @@ def table(title: str, results: Results) -> Iterator[str]:
     yield f"\n{ON_TOPIC}: {np.mean(results.has_sources):.3f}"
     if results.is_silent:
         yield f"{OFF_TOPIC}: {np.mean(results.is_silent):.3f} of {len(results.is_silent)}"
+    if results.is_silent_in_own_language:
+        share, n_questions = np.mean(results.is_silent_in_own_language), len(results.is_silent_in_own_language)
+        yield f"{SAME_LANGUAGE}: {share:.3f} of {n_questions}"
 
 
 def main() -> None:

@@ -162,6 +162,21 @@ class TestEncodings:
         status, _, err = imports(path)
         assert (status, "1 damaged characters were replaced" in err) == (0, True)
 
+    @pytest.mark.parametrize("text", ["Größe, Käse, Öl, Übung, Äpfel, Süße", "你好，我们明天见面吧", "Привет"])
+    def test_a_bad_byte_in_a_short_text(self, tmp_path: Path, text: str) -> None:
+        path = tmp_path / "a.txt"
+        path.write_bytes(f"{text * 2} ".encode() + b"\xe9 end")
+        assert read(path) == (f"{text * 2} \ufffd end", 1)
+
+
+@pytest.mark.parametrize("arrow", ["->", "\u2014>", "\u2013>", "\u2192", " - ", "--->", "-->"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_arrows_of_word_processors(arrow: str, end: str) -> None:
+    cues = ["1", f"00:00:01,000 {arrow} 00:00:02,000", "first", "", "2", f"0:03.5{arrow}0:04.5", "second -> 5", ""]
+    parsed = captions.parse(end.join(cues))
+    assert spoken(parsed) == ["first", "second -> 5"]
+    assert [(entry.start_secs, entry.end_secs) for entry in parsed.transcripts[0].segments] == [(1, 2), (3.5, 4.5)]
+
 
 @pytest.mark.parametrize("label", ["[Music]", "[Applause]", "Date:", "Attendees:", "MUSIC:"])
 def test_labels_that_are_no_names(label: str) -> None:

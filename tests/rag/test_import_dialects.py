@@ -190,6 +190,20 @@ DATA: dict[str, dict[str, Any]] = {
             {"speaker": "B", "offsetInTicks": 20_000_000, "durationInTicks": 5_000_000, "nBest": [{"display": "Yes"}]},
         ]
     },
+    "Azure without ticks": {
+        "recognizedPhrases": [
+            {"speaker": "A", "offset": "PT0.5S", "duration": "PT1S", "nBest": [{"display": "Hello there."}]},
+            {"speaker": "B", "offset": "PT2S", "duration": "PT0.5S", "nBest": [{"display": "Yes"}]},
+        ]
+    },
+    "Azure, fast": {
+        "durationMilliseconds": 2500,
+        "combinedPhrases": [{"text": "Hello there. Yes"}],
+        "phrases": [
+            {"speaker": "A", "offsetMilliseconds": 500, "durationMilliseconds": 1000, "text": "Hello there."},
+            {"speaker": "B", "offsetMilliseconds": 2000, "durationMilliseconds": 500, "text": "Yes"},
+        ],
+    },
     "Gladia": {
         "result": {
             "transcription": {
@@ -217,6 +231,51 @@ DATA: dict[str, dict[str, Any]] = {
         ],
     },
 }
+
+
+CHANNELS = {
+    "Deepgram": {
+        "results": {
+            "channels": [
+                {"alternatives": [{"words": [word("yes.", 0.5, 0.9), word("bye.", 3.0, 3.5)]}]},
+                {"alternatives": [{"words": [word("no.", 2.0, 2.5)]}]},
+            ]
+        }
+    },
+    "Azure": {
+        "recognizedPhrases": [
+            {"channel": channel, "offset": start, "duration": "PT0.5S", "nBest": [{"display": text}]}
+            for channel, start, text in ((0, "PT0.4S", "yes."), (0, "PT3S", "bye."), (1, "PT2S", "no."))
+        ]
+    },
+    "AWS": {
+        "results": {
+            "items": [
+                {
+                    "type": "pronunciation",
+                    "start_time": start,
+                    "end_time": end,
+                    "channel_label": f"channel {channel}",
+                    "alternatives": [{"content": text}],
+                }
+                for channel, start, end, text in (
+                    (0, "0.5", "0.9", "yes."),
+                    (1, "2.0", "2.5", "no."),
+                    (0, "3.0", "3.5", "bye."),
+                )
+            ]
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_a_channel_per_person(name: str) -> None:
+    assert [(speaker, text) for speaker, text, _, _ in of_json(CHANNELS[name])] == [
+        ("channel 0", "yes."),
+        ("channel 1", "no."),
+        ("channel 0", "bye."),
+    ]
 
 
 @pytest.mark.parametrize("name", DATA)

@@ -17,6 +17,11 @@ from chat.rag.records import SegmentIn
 _TIME = r"(-?)(?:(\d{1,6}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,9}))?"
 _TIMES = re.compile(rf"\A\s*+{_TIME}\s*-->\s*{_TIME}(?:[^\d:.,].*)?")
 _ARROW = re.compile(r"\d\s*-->|-->\s*\d")  # an arrow alone is part of a text
+# What hands and word processors make of the arrow.
+_ODD_ARROW = re.compile(
+    r"(?m)^([ \t]{0,8}(?:\d{1,3}:)?\d{1,2}:\d{2}[.,]\d{1,3})[ \t]{0,8}(?:-{1,3}|[\u2013\u2014]|\u2192)>?[ \t]{0,8}"
+    r"(?=(?:\d{1,3}:)?\d{1,2}:\d{2}[.,]\d{1,3}[ \t]*$)"
+)
 _SBV_TIMES = re.compile(r"(?m)^(\d{1,3}:\d{1,2}:\d{1,2}\.\d{1,3}),(\d{1,3}:\d{1,2}:\d{1,2}\.\d{1,3})[ \t]*$")
 _HEADER_BLOCK = re.compile(r"\ufeff?(WEBVTT|NOTE|STYLE|REGION)(\s|$)")
 
@@ -24,6 +29,7 @@ _HEADER_BLOCK = re.compile(r"\ufeff?(WEBVTT|NOTE|STYLE|REGION)(\s|$)")
 def parse(text: str) -> ParsedFile:
     """Parse one transcript; each unusable cue becomes a problem."""
     parsed = ParsedFile()
+    text = _ODD_ARROW.sub(r"\1 --> ", text.replace("\r\n", "\n"))
     blocks = [block for block in map(_without_header, paragraphs(text)) if block.lines]
     cues: list[Cue | None] = []  # None for a cue with unusable times, whose lines are dropped
     for block, following in itertools.zip_longest(blocks, blocks[1:]):

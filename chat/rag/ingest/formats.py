@@ -13,7 +13,8 @@ _CAPTION_TIMES = re.compile(r"(?m)^\s*(?:\d+:)?\d{1,2}:\d{2}[.,]\d{1,3}\s*-->\s*
 _TIMED_TEXT = re.compile(r"(?:<\?xml[^>]*>\s*|<!--.*?-->\s*)*<(?:\w+:)?tt[\s>]", re.DOTALL)
 SNIFFED_CHARS = 4096
 REPLACEMENT = "\ufffd"
-UNDAMAGED_PER_DAMAGED = 100  # text with more damage is in another encoding
+# Text with more damage is in another encoding, unless it has many whole characters that are UTF-8 alone.
+UNDAMAGED_PER_DAMAGED, WHOLE_PER_DAMAGED = 100, 10
 # The marks of UTF-32 begin with those of UTF-16.
 MARKS = [
     (codecs.BOM_UTF32_LE, ("UTF-32", "utf-32")),
@@ -102,7 +103,8 @@ def read(path: Path, encoding: str = "") -> tuple[str, int]:
     except UnicodeDecodeError as error:
         text = data.decode(codec, "replace")
         n_replaced = text.count(REPLACEMENT)
-        if n_replaced * UNDAMAGED_PER_DAMAGED > len(text):
+        n_whole = sum(not character.isascii() for character in text) - n_replaced
+        if n_replaced * UNDAMAGED_PER_DAMAGED > len(text) and n_replaced * WHOLE_PER_DAMAGED > n_whole:
             raise FileUnreadable(f"is not {name} (byte {error.start}); --encoding may name another one") from error
     if "\0" in text:
         raise FileUnreadable("is not a text file")

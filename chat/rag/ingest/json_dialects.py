@@ -4,6 +4,7 @@ AssemblyAI, AWS Transcribe, Azure, Deepgram, ElevenLabs, Gladia, Google, Hugging
 whisper.cpp. Whisper, WhisperX, faster-whisper and Podcast 2.0 need no translation: see ``json_rows``.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ Row = Mapping[str, Any]
 MS, TICKS = 1_000.0, 10_000_000.0  # per second
 MAX_WORDS = 60  # of a segment that is joined from words
 PAUSE_SECS = 1.5
+ISO_DURATION = re.compile(r"PT(?:(\d{1,6})H)?(?:(\d{1,6})M)?(?:(\d{1,6}(?:\.\d{1,9})?)S)?")
 SENTENCE_ENDS = (".", "?", "!", "\u3002", "\uff1f", "\uff01", "\u061f", "\u06d4")
 
 
@@ -93,21 +95,24 @@ def deepgram(data: Row) -> list[Row] | None:
     if rows := _list(data, "results", "utterances"):
         return [_segment(row["transcript"], row["start"], row["end"], row.get("speaker")) for row in rows]
     segments: list[Row] = []
-    for channel in _list(data, "results", "channels") or ():
+    channels = _list(data, "results", "channels") or []
+    for number, channel in enumerate(channels):
         best = channel["alternatives"][0]
+        # A call has a channel per person; their lines are in the order of time.
+        name = f"channel {number}" if len(channels) > 1 else None
         paragraphs = _list(best, "paragraphs", "paragraphs")
         if paragraphs:
             segments += [
-                _segment(sentence["text"], sentence["start"], sentence["end"], paragraph.get("speaker"))
+                _segment(sentence["text"], sentence["start"], sentence["end"], name or paragraph.get("speaker"))
                 for paragraph in paragraphs
                 for sentence in paragraph["sentences"]
             ]
         else:
             segments += joined(
-                Word(row.get("punctuated_word", row["word"]), row["start"], row["end"], row.get("speaker"))
+                Word(row.get("punctuated_word", row["word"]), row["start"], row["end"], name or row.get("speaker"))
                 for row in best.get("words", ())
             )
-    return segments or None
+    return sorted(segments, key=lambda row: float(row["start"])) if len(channels) > 1 else segments or None
 
 
 def aws(data: Row) -> list[Row] | None:
@@ -128,7 +133,7 @@ def aws(data: Row) -> list[Row] | None:
             item["alternatives"][0]["content"],
             item.get("start_time"),
             item.get("end_time"),
-            item.get("speaker_label", speakers.get(item.get("start_time"))),
+            item.get("speaker_label", speakers.get(item.get("start_time"), item.get("channel_label"))),
             is_mark=item.get("type") == "punctuation",
         )
         for item in items
@@ -187,16 +192,30 @@ def rev_ai(data: Row) -> list[Row] | None:
 
 
 def azure(data: Row) -> list[Row] | None:
-    rows = _list(data, "recognizedPhrases")
-    return rows and [
-        _segment(
-            row["nBest"][0]["display"],
-            _scaled(row.get("offsetInTicks"), TICKS),
-            _scaled(row.get("offsetInTicks", 0) + row.get("durationInTicks", 0), TICKS),
-            row.get("speaker"),
-        )
-        for row in rows
-    ]
+    rows = _list(data, "recognizedPhrases") or _list(data, "phrases")
+    if not rows:
+        return None
+    has_channels = len({row.get("channel") for row in rows}) > 1
+    segments = []
+    for row in rows:
+        start, length = (_azure_secs(row, name) for name in ("offset", "duration"))
+        speaker = row.get("speaker", f"channel {row.get('channel')}" if has_channels else None)
+        text = row["text"] if "text" in row else row["nBest"][0]["display"]
+        end = start + length if start is not None and length is not None else None
+        segments.append(_segment(text, start, end, speaker))
+    if has_channels:
+        segments.sort(key=lambda row: row["start"])
+    return segments
+
+
+def _azure_secs(row: Row, name: str) -> float | None:
+    """Return a time in seconds, which Azure's interfaces write in ticks, in milliseconds or in words."""
+    for unit, per_second in (("InTicks", TICKS), ("Milliseconds", MS)):
+        value = row.get(name + unit)
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_NUMBER:
+            return float(value) / per_second
+    match = ISO_DURATION.fullmatch(str(row.get(name)))
+    return sum(float(n or 0) * secs for n, secs in zip(match.groups(), (3600, 60, 1), strict=True)) if match else None
 
 
 def gladia(data: Row) -> list[Row] | None:
