@@ -378,6 +378,20 @@ def test_other_captions_and_tables(name: str, text: str) -> None:
     assert lines(parse(text, Path(name))) == TWO
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Beginn;Ende;Sprecher;Text",
+        "Inicio;Fin;Hablante;Texto",
+        "开始时间;结束时间;说话人;内容",
+        "Start (s);End (s);Who;Text",
+    ],
+)
+def test_columns_in_other_languages(header: str) -> None:
+    table = f"{header}\n0.5;1.5;A;Hello there.\n2.0;2.5;B;Yes\n"
+    assert lines(parse(table, Path("a.csv"))) == TWO
+
+
 def test_lyrics() -> None:
     parsed = parse("[ti:Talk]\n[00:01.50]one\n[00:02.00][00:09.00]<00:02.10>two\nthree\n", Path("a.lrc"))
     assert parsed.transcripts[0].title == "Talk"

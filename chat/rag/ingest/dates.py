@@ -1,11 +1,12 @@
 """Dates and times in imported files and in their names; a time without a zone is in GEMMA_TIME_ZONE."""
 
 import re
-from datetime import UTC, datetime, time
+from datetime import UTC, date, datetime, time
 
 from django.utils import timezone
 
 from chat.rag.numeric_dates import numeric_date
+from chat.rag.search.time_expressions import time_in
 
 EARLIEST_UNIX_SECS = 100_000_000  # smaller numbers are offsets into a recording
 EARLIEST_UNIX_MS = 100_000_000_000
@@ -20,14 +21,21 @@ _DATE_IN_NAME = re.compile(
     r"(?!\d)"
 )
 _SLASHES = re.compile(r"\d{4}/")  # the order of 03/05/2024 is not known
+_YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
+MAX_DATE_CHARS = 200  # of a name or a field in which the month may be a word
 
 
 def moment_of(value: object) -> datetime | None:
-    """Parse ISO 8601 text, ``2024/03/05``, ``05.03.2024``, unix seconds or milliseconds; None for anything else."""
+    """Parse a date; None for anything else.
+
+    ISO 8601, ``2024/03/05``, ``05.03.2024``, ``5 March 2024`` in the languages of questions, unix seconds or
+    milliseconds.
+    """
     try:
         if isinstance(value, str):
             text = value.strip()
             day = numeric_date(text) if "." in text or _SLASHES.match(text) else None
+            day = day or _spelled_day(text, is_whole=True)
             moment = datetime.combine(day, time()) if day else datetime.fromisoformat(text)
             if moment.year not in ALL_YEARS:
                 return None
@@ -51,4 +59,17 @@ def moment_in_name(name: str) -> datetime | None:
         except ValueError:
             hour = time()
         return datetime.combine(day, hour, UTC if match["gmt"] or match["utc"] else timezone.get_default_timezone())
-    return None
+    spelled = _spelled_day(name)
+    return datetime.combine(spelled, time(), timezone.get_default_timezone()) if spelled else None
+
+
+def _spelled_day(text: str, *, is_whole: bool = False) -> date | None:
+    """Return the day with its month in words; with ``is_whole`` None when anything else is beside it."""
+    text = " ".join(re.split(r"[\s_-]+", text))
+    if len(text) > MAX_DATE_CHARS or not _YEAR.search(text) or not any(map(str.isalpha, text)):
+        return None
+    named = time_in(text, date.min)
+    # "March 2024" is no day, and without a year it would depend on the present one.
+    if named is None or named.span.start is None or named.span.start != named.span.end or not _YEAR.search(named.text):
+        return None
+    return named.span.start if not is_whole or len(named.text) == len(text) else None

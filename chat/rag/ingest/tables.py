@@ -12,6 +12,13 @@ OTHER_NAMES = {
     "transcript": "text", "utterance": "text", "sentence": "text", "message": "text", "content": "text",
     "speaker_name": "speaker", "name": "speaker", "author": "speaker", "from": "speaker",
     "begin": "start", "start_time": "start", "timestamp_start": "start", "finish": "end", "end_time": "end",
+    "start_(s)": "start", "end_(s)": "end", "who": "speaker", "participant": "speaker",
+    "sprecher": "speaker", "sprecherin": "speaker", "beginn": "start", "anfang": "start", "ende": "end",
+    "inhalt": "text", "hablante": "speaker", "orador": "speaker", "inicio": "start", "fin": "end", "texto": "text",
+    "locuteur": "speaker", "intervenant": "speaker", "début": "start", "texte": "text",
+    "話者": "speaker", "発言者": "speaker", "開始": "start", "終了": "end", "発言": "text", "内容": "text",
+    "说话人": "speaker", "发言人": "speaker", "开始时间": "start", "结束时间": "end", "文本": "text",
+    "المتحدث": "speaker", "النص": "text", "البداية": "start", "النهاية": "end",
 }  # fmt: skip
 
 
