@@ -61,16 +61,20 @@ def sequence_params(
         grammar=options.grammar,
         highest_label=highest_label,
         n_shared=n_shared,
-        thought=_limited(marks, options.reasoning_effort, max_tokens) if marks else None,
+        thought=_limited(marks, options, max_tokens) if marks else None,
     )
 
 
-def _limited(marks: ThoughtMarks, effort: Effort | None, max_tokens: int) -> ThoughtMarks:
-    """Bound thoughts by the share of ``max_tokens`` that an effort stands for; without an effort by that alone."""
-    share = None if effort is None else THOUGHT_SHARES.get(effort)
-    if share is None:
+def _limited(marks: ThoughtMarks, options: RunOptions, max_tokens: int) -> ThoughtMarks:
+    """Bound thoughts by the share of ``max_tokens`` that an effort stands for, and by a number of tokens; without
+    either by ``max_tokens`` alone."""
+    share = THOUGHT_SHARES.get(options.reasoning_effort) if options.reasoning_effort else None
+    limits = [] if share is None else [int(share * max_tokens)]
+    if options.thought_tokens is not None:
+        limits.append(options.thought_tokens)
+    if not limits:
         return msgspec.structs.replace(marks, limit=None, limit_ids=[])
-    return msgspec.structs.replace(marks, limit=int(share * max_tokens))
+    return msgspec.structs.replace(marks, limit=min(limits))
 
 
 def timeout_secs(options: RunOptions) -> float:

@@ -57,6 +57,7 @@ class RunOptions:
     grammar_has_text: bool = False  # an answer that obeys it may be plain text, as without one
     n_logprobs: int = 0  # alternatives reported with each token; 0: no log-probabilities
     reasoning_effort: Effort | None = None  # None: as the model's template has it
+    thought_tokens: int | None = None  # most tokens of a thought, within the share of its effort
     n: int = 1  # answers to the same prompt, each with a seed of its own
     session_id: str = ""
     priority: Priority = Priority.INTERACTIVE

@@ -193,7 +193,11 @@ def test_a_message_without_thinking(client: httpx.Client, more: dict[str, Any]) 
     ("more", "n_thought"),
     [
         ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}, 20),
-        ({"thinking": {"type": "enabled", "budget_tokens": 50}, "output_config": {"effort": "max"}}, 80),
+        ({"thinking": {"type": "enabled", "budget_tokens": 50}, "output_config": {"effort": "max"}}, 50),
+        ({"thinking": {"type": "enabled", "budget_tokens": 90}, "output_config": {"effort": "max"}}, 80),
+        ({"thinking": {"type": "enabled", "budget_tokens": 30}}, 30),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1}}, 1),
+        ({"thinking": {"type": "enabled", "budget_tokens": 30}, "reasoning_effort": "medium"}, 50),
         ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, 100),
         ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "ultra"}}, 100),
         ({"thinking": {"type": "disabled"}, "reasoning_effort": "medium"}, 50),

@@ -31,7 +31,7 @@ Messages = Annotated[list[AnthropicMessage], Meta(min_length=1, max_length=MAX_M
 
 
 class ThinkingConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Thinking on or off, for a model that can think; ``budget_tokens`` is taken and not obeyed."""
+    """Thinking on or off, for a model that can think; ``budget_tokens`` bound its thought."""
 
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
@@ -99,6 +99,12 @@ class MessagesBody(RunOptionsBody, frozen=True, kw_only=True):
     def chosen_effort(self) -> Effort | None:
         return super().chosen_effort or _effort(self.thinking, self.output_config)
 
+    @property
+    def thought_tokens(self) -> int | None:
+        """The most tokens of the thought, unless an effort of this service's own takes its place."""
+        is_on = self.thinking is not None and self.thinking.type != "disabled" and super().chosen_effort is None
+        return self.thinking.budget_tokens if self.thinking and is_on else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class MessagesCall:
@@ -115,7 +121,7 @@ def messages_request(data: object) -> tuple[MessagesCall, ChatRequest]:
     body = decode(MessagesBody, data)
     messages, prefill = dialogue_of_messages(body.system, body.messages)
     use = anthropic_tool_use(body.tools, body.tool_choice)
-    options = run_options(body) | _form(body, use)
+    options = run_options(body) | _form(body, use) | {"thought_tokens": body.thought_tokens}
     if body.stop_sequences:
         options["stop"] = tuple(filter(None, body.stop_sequences))
     if prefill and options["grammar"]:
