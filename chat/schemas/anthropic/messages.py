@@ -15,9 +15,19 @@ from chat.tool_calling.call_text import answer_text, results_text
 
 TEXT, TOOL_USE, TOOL_RESULT = "text", "tool_use", "tool_result"
 THINKING = "thinking"
+DOCUMENT, SEARCH_RESULT = "document", "search_result"
 # A thought that only its author can read.
 UNREAD = ("redacted_thinking",)
-_REQUIRED = {TEXT: ("text",), THINKING: ("thinking",), TOOL_USE: ("id", "name", "input"), TOOL_RESULT: ("tool_use_id",)}
+# Sources whose text is read, with the field that has it; all others are files.
+TEXT_SOURCES = {"text": "data", "content": "content"}
+_REQUIRED = {
+    TEXT: ("text",),
+    THINKING: ("thinking",),
+    TOOL_USE: ("id", "name", "input"),
+    TOOL_RESULT: ("tool_use_id",),
+    DOCUMENT: ("source",),
+    SEARCH_RESULT: ("content",),
+}
 
 
 class TextBlockBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +44,16 @@ class ResultPart(msgspec.Struct, frozen=True, kw_only=True):
     text: Text | None = None
 
 
+class DocumentSource(msgspec.Struct, frozen=True, kw_only=True):
+    """The text of a document: ``data`` of the type text, ``content`` of the type content."""
+
+    type: Text | None = None
+    data: Text | None = None
+    content: Text | list[ResultPart] | None = None
+
+
 class ContentBlockBody(msgspec.Struct, frozen=True, kw_only=True):
-    """A block of a message: text, a use of a tool, its result, or a thought."""
+    """A block of a message: text, a use of a tool, its result, a thought, a document of text or a search result."""
 
     type: Text
     text: Text | None = None
@@ -46,6 +64,9 @@ class ContentBlockBody(msgspec.Struct, frozen=True, kw_only=True):
     tool_use_id: NonEmptyText | None = None
     content: Text | list[ResultPart] | None = None
     is_error: bool | None = None
+    source: DocumentSource | Text | None = None
+    title: Text | None = None
+    context: Text | None = None
 
     def __post_init__(self) -> None:
         for name in _REQUIRED.get(self.type, ()):
@@ -55,22 +76,49 @@ class ContentBlockBody(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def result(self) -> str:
         """The result of a tool as the model reads it, which learns of a failure by the text alone."""
-        parts = [part.text or "" for part in self.content] if isinstance(self.content, list) else [self.content or ""]
-        text = "\n".join(parts)
+        text = _joined(self.content)
         return f"Error: {text}".rstrip() if self.is_error else text
 
+    @property
+    def read_text(self) -> str:
+        """The text of a block beside uses and results of tools and thoughts."""
+        if self.type == DOCUMENT and isinstance(self.source, DocumentSource):
+            return "\n".join(filter(None, [self.title, self.context, self.source.data or _joined(self.source.content)]))
+        if self.type == SEARCH_RESULT:
+            source = self.source if isinstance(self.source, str) else None
+            return "\n".join(filter(None, [self.title, source, _joined(self.content)]))
+        return self.text or "" if self.type == TEXT else ""
+
     def check_parts(self, path: str) -> None:
-        """Raises InvalidRequest for a part of a result that is no text."""
-        for number, part in enumerate(self.content if isinstance(self.content, list) else ()):
-            place = f"{path}.content[{number}]"
-            if part.type != TEXT:
-                raise unsupported(f"{place}.type", f"the model reads text only, not parts of type {quoted(part.type)}")
-            if part.text is None:
-                raise invalid_field(f"{place}.text", "is required")
+        """Raises InvalidRequest for a part of a result that is no text, or a document that is none."""
+        _check_texts(f"{path}.content", self.content)
+        if self.type != DOCUMENT:
+            return
+        source = self.source if isinstance(self.source, DocumentSource) else DocumentSource()
+        name = TEXT_SOURCES.get(source.type or "")
+        if name is None:
+            message = f"the model reads text only, not documents of type {quoted(source.type)}"
+            raise unsupported(f"{path}.source.type", message)
+        if getattr(source, name) is None:
+            raise invalid_field(f"{path}.source.{name}", "is required")
+        _check_texts(f"{path}.source.content", source.content)
+
+
+def _joined(content: str | list[ResultPart] | None) -> str:
+    return "\n".join(part.text or "" for part in content) if isinstance(content, list) else content or ""
+
+
+def _check_texts(path: str, content: str | list[ResultPart] | None) -> None:
+    for number, part in enumerate(content if isinstance(content, list) else ()):
+        place = f"{path}[{number}]"
+        if part.type != TEXT:
+            raise unsupported(f"{place}.type", f"the model reads text only, not parts of type {quoted(part.type)}")
+        if part.text is None:
+            raise invalid_field(f"{place}.text", "is required")
 
 
 class AnthropicMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message of a dialogue. Blocks of text are joined by line breaks."""
+    """A message of a dialogue. Blocks of text, documents and search results are joined by line breaks."""
 
     role: Literal["user", "assistant", "system"]
     content: Text | list[ContentBlockBody]
@@ -86,7 +134,7 @@ class AnthropicMessage(msgspec.Struct, frozen=True, kw_only=True):
         """Text as the model reads it: results of tools first, uses of tools last."""
         blocks = self.blocks
         results = results_text(block.result for block in blocks if block.type == TOOL_RESULT)
-        text = "\n".join(filter(None, [results, *(block.text for block in blocks if block.type == TEXT)]))
+        text = "\n".join(filter(None, [results, *(block.read_text for block in blocks)]))
         calls = [(block.name or "", _arguments(block)) for block in blocks if block.type == TOOL_USE]
         return answer_text(text, calls)
 
@@ -106,6 +154,8 @@ class AnthropicMessage(msgspec.Struct, frozen=True, kw_only=True):
                 raise invalid_field(f"{place}.type", "must not be tool_use in a message of the user")
             if block.type == TOOL_RESULT and self.role != "user":
                 raise invalid_field(f"{place}.type", "must not be tool_result outside of a message of the user")
+            if block.type in (DOCUMENT, SEARCH_RESULT) and self.role != "user":
+                raise invalid_field(f"{place}.type", f"must not be {block.type} outside of a message of the user")
             if block.type == THINKING and self.role != "assistant":
                 raise invalid_field(f"{place}.type", "must not be thinking outside of a message of the assistant")
             block.check_parts(place)

@@ -10,6 +10,8 @@ from chat.schemas.anthropic.bodies import MessagesBody
 from tests.api.anthropic.calling import PATH, Json, created, error_of, say, text_of
 
 HUGE = 10**400
+BLOCK = "messages[0].content[0]"
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": ""}}
 TEXTS: tuple[Any, ...] = (5, {}, "a\0b")
 FLAGS: tuple[Any, ...] = ("true", 1, {})
 # Field -> values that are refused in its name.
@@ -88,7 +90,24 @@ def test_every_field_is_tried() -> None:
         ([{"role": "user", "content": []}], "messages[0].content"),
         ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0].text"),
         ([{"role": "user", "content": [{"type": "image", "source": {}}]}], "messages[0].content[0].type"),
-        ([{"role": "user", "content": [{"type": "document", "source": {}}]}], "messages[0].content[0].type"),
+        ([{"role": "user", "content": [{"type": "document"}]}], "messages[0].content[0].source"),
+        ([{"role": "user", "content": [{"type": "document", "source": {}}]}], f"{BLOCK}.source.type"),
+        ([{"role": "user", "content": [{"type": "document", "source": "x"}]}], f"{BLOCK}.source.type"),
+        (
+            [{"role": "user", "content": [{"type": "document", "source": {"type": "base64", "data": "JVBERi0="}}]}],
+            f"{BLOCK}.source.type",
+        ),
+        ([{"role": "user", "content": [{"type": "document", "source": {"type": "text"}}]}], f"{BLOCK}.source.data"),
+        (
+            [{"role": "user", "content": [{"type": "document", "source": {"type": "content", "content": [IMAGE]}}]}],
+            f"{BLOCK}.source.content[0].type",
+        ),
+        ([{"role": "user", "content": [{"type": "search_result"}]}], f"{BLOCK}.content"),
+        ([{"role": "user", "content": [{"type": "search_result", "content": [IMAGE]}]}], f"{BLOCK}.content[0].type"),
+        (
+            [{"role": "assistant", "content": [{"type": "search_result", "content": []}]}, say("x")["messages"][0]],
+            f"{BLOCK}.type",
+        ),
         (
             [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "x"}]}],
             "messages[0].content[0].tool_use_id",

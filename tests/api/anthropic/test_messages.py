@@ -101,6 +101,21 @@ def test_system_blocks_and_parts(client: httpx.Client) -> None:
     assert conversation["system_prompt"] == "Be brief.\n\nx"
 
 
+def test_documents_and_search_results_are_read(client: httpx.Client) -> None:
+    parts = [{"type": "text", "text": "One."}, {"type": "text", "text": "Two."}]
+    content = [
+        {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "It is Friday."}},
+        {"type": "document", "title": "Plan", "context": "A note", "source": {"type": "content", "content": parts}},
+        {"type": "document", "source": {"type": "content", "content": "Three."}, "citations": {"enabled": True}},
+        {"type": "search_result", "source": "https://example.org", "title": "Page", "content": parts},
+        {"type": "text", "text": "[[say: Well]]"},
+    ]
+    message = created(client, say("", messages=[{"role": "user", "content": content}]))
+    assert text_of(message) == "Well"
+    texts = ["It is Friday.", "Plan", "A note", "One.", "Two.", "Three.", "Page", "https://example.org", "One.", "Two."]
+    assert messages_of(client, message)[0] == "\n".join([*texts, "[[say: Well]]"])
+
+
 def test_a_sent_history_continues_its_conversation(client: httpx.Client) -> None:
     first = created(client, say("something new"))
     history = [
