@@ -17,7 +17,7 @@ EXEMPT = {
     "inference/engine/protocol/frames.py:decode_start": "frames between a worker and its own runner",
     "inference/engine/protocol/frames.py:decode_to_runner": "frames between a worker and its own runner",
     "inference/engine/protocol/frames.py:decode_from_runner": "frames between a worker and its own runner",
-    "inference/engine/sampling/logprobs.py:unpack_logprobs": "a column that only the worker writes",
+    "inference/engine/sampling/logprob_records.py:unpack_logprobs": "a column that only the worker writes",
     "inference/engine/text/detokenizer.py:push": "a decoder of UTF-8",
     "inference/runtime/grammar_check.py:_checked": "the answer of the child, a text",
     "inference/runtime/grammar_check.py:main": "the job of the parent, a text",
