@@ -11,6 +11,11 @@ SIGNED_AND_NOT = [
         "We signed the NDA with Acme on Monday.",
         "The NDA with Globex is still unsigned.",
     ),
+    (
+        "Which contract was not signed?",
+        "The contract with Hooli was signed.",
+        "The contract with Initech was rejected.",
+    ),
     ("Which invoice was never paid?", "The invoice of March was paid.", "Nobody paid the invoice of April."),
     (
         "Welche Rechnung wurde nicht bezahlt?",

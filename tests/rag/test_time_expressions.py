@@ -210,6 +210,10 @@ def test_the_latest_in_other_languages(text: str) -> None:
         ("Was hat Änne vor zwei Wochen gesagt?", "änne"),
         ("Qu'a dit Éric hier ?", "éric"),
         ("ماذا قالت آنا أمس؟", "آنا"),
+        ("昨天Kai说了什么？", "kai"),
+        ("Kai昨天说了什么？", "kai"),
+        ("昨日Kaiは何と言った？", "kai"),
+        ("上周Kai说了什么？", "kai"),
     ],
 )
 def test_questions_of_a_speaker_and_a_time_alone(text: str, speaker: str) -> None:

@@ -40,7 +40,7 @@ MIN_DEPTH = 200  # rows that are read for the answer at least, since duplicates 
 # Parts of a score beside the similarity, which is 0 for unrelated texts and 1 for equal ones. Tuned with
 # bench.retrieval on the half that it does not report; the figures are flat around these values.
 WEIGHT_TEXT = 0.85
-GAIN_HINTED, GAIN_NEWEST, GAIN_RECENT, GAIN_NEGATED = 0.2, 1.0, 0.03, 0.5
+GAIN_HINTED, GAIN_NEWEST, GAIN_RECENT, GAIN_NEGATED = 0.2, 1.0, 0.03, 0.75
 # Distance from the best score within which rows count as equally good for a question about the latest.
 NEAR = 0.3
 MIN_SIMILARITY = 0.001  # of a row that is compared at all: an unfiltered search returns it, last

@@ -10,7 +10,7 @@ from chat.rag.search.emotion_words import EMOTION_WORDS, labels_in
 from chat.rag.search.terms import STOP_WORDS, WORD, subject_words, words
 from chat.rag.search.time_expressions import WORDS as TIME_WORDS
 from chat.rag.search.time_expressions import is_about_the_latest, time_in
-from chat.rag.words import IS_UNSPACED
+from chat.rag.words import IS_UNSPACED, bare
 
 HINT_WORDS = STOP_WORDS.union(TIME_WORDS, *EMOTION_WORDS.values(), ("sound", "sounded", "feel", "felt"))
 
@@ -53,7 +53,9 @@ def understand_query(text: str, *, today: date, speakers: Iterable[str], emotion
         emotions=tuple(sorted(emotion for emotion in emotions if emotion and emotion in synonyms | question_words)),
     )
     hint_words = HINT_WORDS.union(*map(words, (*hints.speakers, named.text if named else "")))
-    subject = [word for word in subject_words(text) if word not in hint_words and not word.isdigit()]
+    # Without its time, since pairs of characters would reach from it into the words beside it.
+    rest = bare(text).replace(bare(named.text), " ") if named else text
+    subject = [word for word in subject_words(rest) if word not in hint_words and not word.isdigit()]
     return replace(hints, has_no_subject=(bool(hints.as_dict()) and not subject))
 
 

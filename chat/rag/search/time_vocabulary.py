@@ -104,8 +104,13 @@ def vocabulary() -> TimeVocabulary:
 
 
 def bounded(pattern: str) -> str:
-    """Return the pattern between word boundaries where its script has words, after prefixes of Arabic and Hebrew."""
-    return rf"(?<![^\W{UNSPACED}])[{PREFIXES}]{{0,2}}(?:{pattern})(?![^\W{UNSPACED}])"
+    """Return the pattern between word boundaries where its script has words, after prefixes of Arabic and Hebrew.
+
+    A name in Latin letters may touch a word of a script without spaces: "昨天Kai".
+    """
+    begin = rf"(?:(?=[{UNSPACED}])|(?<![^\W{UNSPACED}]))"
+    end = rf"(?:(?<=[{UNSPACED}])|(?![^\W{UNSPACED}]))"
+    return rf"{begin}[{PREFIXES}]{{0,2}}(?:{pattern}){end}"
 
 
 def alternatives(forms: Iterable[str]) -> str:
