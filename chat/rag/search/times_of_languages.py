@@ -201,8 +201,8 @@ def _readings() -> list[tuple[re.Pattern[str], Reading]]:
     readings: list[tuple[str, Reading]] = [
         (
             bounded(
-                rf"(?P<day>\d{{1,2}})(?:\.|er|º|ª|°|-?го)?\s*(?:de |of |d')?\s*(?P<month>{month})"
-                r"(?:\s*,?\s*(?:de |del |του )?(?P<year>\d{4}))?"
+                rf"(?P<day>\d{{1,2}})(?:\.|er|º|ª|°|-?го)?\s{{0,3}}(?:de |of |d')?\s{{0,3}}(?P<month>{month})"
+                r"(?:\s{0,3},?\s{0,3}(?:de |del |του )?(?P<year>\d{4}))?"
             ),
             day_of_month,
         ),
