@@ -11,6 +11,8 @@ from chat.rag.ingest.formats import parse, read
 from chat.rag.ingest.json_files import parse_object
 from chat.rag.ingest.parsed_file import FileUnreadable, ParsedFile
 from chat.rag.models import Segment, Transcript
+from chat.rag.query import SourceFilters
+from tests.rag.builders import ask, texts
 from tests.rag.test_import_memories import imports
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("words_as_vectors")]
@@ -176,6 +178,20 @@ def test_arrows_of_word_processors(arrow: str, end: str) -> None:
     parsed = captions.parse(end.join(cues))
     assert spoken(parsed) == ["first", "second -> 5"]
     assert [(entry.start_secs, entry.end_secs) for entry in parsed.transcripts[0].segments] == [(1, 2), (3.5, 4.5)]
+
+
+@pytest.mark.parametrize("name", ["2026-03-02.vtt", "2026-03-02.jsonl"])
+def test_a_long_recording_is_one(tmp_path: Path, name: str) -> None:
+    lines = [f"number {n}" if n else "kangaroos arrived" for n in range(2_100)]
+    clock = [f"{n // 3600:02}:{n // 60 % 60:02}:{n % 60:02}" for n in range(len(lines))]
+    cues = [f"{at}.000 --> {at}.900\n{line}" for at, line in zip(clock, lines, strict=True)]
+    (tmp_path / name).write_text("\n\n".join(["WEBVTT", *cues]) if name.endswith("vtt") else rows(*lines, job_id="j"))
+    (tmp_path / "2026-03-01.txt").write_text("Ann: kangaroos left\nBob: yes\n")
+    assert imports(tmp_path)[0] == 0
+    assert Transcript.objects.count() == 2
+    found = texts(ask("kangaroos", filters=SourceFilters(last_n_transcripts=1)))
+    assert found[0] == "kangaroos arrived"
+    assert "kangaroos left" not in found
 
 
 @pytest.mark.parametrize("label", ["[Music]", "[Applause]", "Date:", "Attendees:", "MUSIC:"])
