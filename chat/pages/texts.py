@@ -108,7 +108,7 @@ SCRIPT_TEXTS = {
     "sending": _("Sending"),
     "serviceAway": _("The service cannot be reached."),
     "serviceDegraded": _("The model is not running; questions wait until it is."),
-    "showAll": _("Show all"),
+    "showAll": _("Show all of it"),
     "showLess": _("Show less"),
     "showLines": _("Show the lines"),
     "source": _("Source {label}"),

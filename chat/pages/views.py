@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme, urlencode
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods, require_POST
 
 from chat.access import login_limit
@@ -20,6 +21,11 @@ from chat.pages.rendering import page_response
 from chat.pages.texts import script_texts
 
 NEXT = "next"
+# By the code of an error; others have the error's own words.
+PROBLEMS = {
+    "login_throttled": _("There were too many failed attempts. Wait a few minutes before the next."),
+    "store_unavailable": _("Nobody can sign in at the moment. Try again soon."),
+}
 
 
 def chat_page(request: HttpRequest) -> HttpResponse:
@@ -49,7 +55,8 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     """/sign-in/: begin a session for a user with the right password."""
     target = next_page(request)
     form = AuthenticationForm(request)
-    problem, status = "", 200
+    problem: object = ""  # one of PROBLEMS is translated when the page is rendered, in its language
+    status = 200
     if request.method == "POST":
         form = AuthenticationForm(request, data=request.POST)
         try:
@@ -58,7 +65,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
         except Unauthorized:
             pass  # the form has the reason
         except ChatError as error:
-            problem, status = error.message, error.status
+            problem, status = PROBLEMS.get(error.code, error.message), error.status
     context = {"form": form, "next": target, "problem": problem, "takes_sessions": not settings.JWT_ONLY}
     return page_response(request, "pages/sign_in.html", context, status=status)
 

@@ -140,6 +140,23 @@ def test_by_keyboard_alone(page: ChatPage) -> None:
     assert page.browser.switch_to.active_element.get_attribute("id") == "settings-button"
 
 
+def test_answers_and_versions_by_keyboard(page: ChatPage) -> None:
+    def focused() -> str:
+        return str(page.run("const one = document.activeElement; return one.ariaLabel || one.tagName"))
+
+    page.ask("[[say: one]]")
+    for number in (2, 3):
+        page.one(".answer [aria-label='Answer again']").send_keys(Keys.ENTER)
+        page.until(lambda: focused() == "Answer", what="the new answer has the focus")
+        page.until(lambda number=number: page.texts(".versions") == [f"{number} / {number}"], what="a version")  # type: ignore[misc]
+    page.one(".versions [aria-label='Previous version']").send_keys(Keys.ENTER)
+    page.until(lambda: page.texts(".versions") == ["2 / 3"], what="the second is shown")
+    page.until(lambda: focused() == "Previous version", what="the button has the focus again")
+    ActionChains(page.browser).send_keys(Keys.ENTER).perform()
+    page.until(lambda: page.texts(".versions") == ["1 / 3"], what="the first is shown")
+    page.until(lambda: focused() == "Next version", what="the way on has the focus")
+
+
 def test_the_menu_of_a_conversation_by_keyboard(page: ChatPage) -> None:
     page.ask("[[say: menu]] keys")
     title = page.listed("menu")

@@ -144,6 +144,24 @@ def test_a_reader_who_scrolls_up_stays_there_until_the_end_is_reached_again(page
     assert place(page)[0] == before
 
 
+def test_a_button_leads_back_to_the_end(page: ChatPage) -> None:
+    page.script_next_answer()
+    page.ask("a long one", wait=False)
+    page.push(token=PARAGRAPHS)
+    page.until(partial(ends_with, page, "paragraph 69"), what="it is drawn")
+    assert not page.one("#to-end").is_displayed()
+    wheel(page, -900)
+    page.until(lambda: page.one("#to-end").is_displayed(), what="the button is shown")
+    page.click("#to-end")
+    page.until(lambda: not page.one("#to-end").is_displayed(), what="the button is gone")
+    page.push(token=f"\n\n{PARAGRAPHS}\n\nmore")
+    page.until(partial(ends_with, page, "more"), what="it is drawn")
+    at, end = place(page)
+    assert end - at < 2
+    page.push(done=True)
+    page.wait_for_end()
+
+
 def test_a_long_question_is_folded(page: ChatPage) -> None:
     stored(page, "[[say: fine]]", question="a line\n" * 60)
     height = "return document.querySelector('.question .bubble').clientHeight"

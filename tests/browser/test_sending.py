@@ -97,6 +97,18 @@ def test_a_question_of_100_kb(page: ChatPage) -> None:
     assert page.run("return document.querySelector('.question').clientHeight") < 600
 
 
+def test_a_question_that_did_not_reach_the_service_is_there_after_a_reload(page: ChatPage) -> None:
+    page.ask("[[say: fine]] this one did")
+    page.browser.refresh()
+    page.until(lambda: page.answers() == ["fine"], what="the conversation is shown")
+    assert page.one("#question").get_property("value") == ""
+    page.run("window.fetch = () => Promise.reject(new TypeError('lost'))")
+    page.ask("this one did not", wait=False)
+    page.browser.refresh()
+    page.until(lambda: page.one("#question").get_property("value") == "this one did not", what="it is back")
+    page.until(lambda: page.answers() == ["fine"], what="the conversation has the other alone")
+
+
 def test_a_conversation_that_another_browser_answers(page: ChatPage) -> None:
     page.ask("[[say: first]]")
     conversation = page.browser.current_url.partition("c=")[2]

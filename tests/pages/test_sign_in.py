@@ -71,6 +71,9 @@ def test_guesses_are_limited() -> None:
     outcomes = [attempt(client, password=f"guess {number}")[0] for number in range(MAX_PER_NAME + 1)]
     assert outcomes == [200] * MAX_PER_NAME + [429]
     assert attempt(client)[0] == 429
+    client.cookies["django_language"] = "de"
+    response = client.post("/sign-in/", {"username": "ann", "password": PASSWORD}, REMOTE_ADDR=OTHER_HOST)
+    assert "zu viele Fehlversuche" in response.content.decode()
 
 
 def test_successes_do_not_count(redis_client: "Redis[str]") -> None:

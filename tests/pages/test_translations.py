@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+from django.utils import translation
 
 from chat.api.middleware.error_views import ADVICE, STALE_FORM, TITLES
 from chat.pages.texts import SCRIPT_TEXTS
+from chat.pages.views import PROBLEMS
 from tools.compile_translations import LOCALE, compiled, entries
 
 SOURCES = sorted(LOCALE.rglob("*.po"))
@@ -20,7 +22,7 @@ def originals() -> set[str]:
     pages = "".join(path.read_text(encoding="utf-8") for path in TEMPLATES.rglob("*.html"))
     marked = set(re.findall(r"""\{% translate (["'])(.*?)\1 %\}""", pages))
     blocks = re.findall(r"\{% blocktranslate[^%]*%\}(.*?)\{% endblocktranslate", pages)
-    lazy = [*SCRIPT_TEXTS.values(), *TITLES.values(), *ADVICE.values(), STALE_FORM]
+    lazy = [*SCRIPT_TEXTS.values(), *TITLES.values(), *ADVICE.values(), *PROBLEMS.values(), STALE_FORM]
     texts = {text for _, text in marked} | {re.sub(r"\{\{ (\w+) \}\}", r"%(\1)s", block) for block in blocks}
     return texts | {str(text) for text in lazy}
 
@@ -32,6 +34,16 @@ def test_every_text_is_translated(source: Path) -> None:
     assert set(translations) - originals() == {""}
     assert [text for text, translated in translations.items() if not translated] == []
     assert [text for text, other in translations.items() if set(NAMES.findall(text)) != set(NAMES.findall(other))] == []
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.parts[-3])
+def test_no_other_application_has_another_translation(source: Path) -> None:
+    """Django's own, for one, translates "Show all"; the first application with a text has its translation."""
+    translations = entries(source.read_text(encoding="utf-8"))
+    with translation.override(source.parts[-3]):
+        assert {text: translation.gettext(text) for text in translations if text} == {
+            text: translated for text, translated in translations.items() if text
+        }
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.parts[-3])

@@ -43,6 +43,11 @@ export class AnswerView {
     this.setStatus(t("sending"));
   }
 
+  focus() {
+    this.element.tabIndex = -1;
+    this.element.focus({ preventScroll: true });
+  }
+
   push(line) {
     this.generationId = line.generation_id ?? this.generationId;
     this.messageId = line.message_id ?? this.messageId;

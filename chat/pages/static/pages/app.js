@@ -24,13 +24,14 @@ const composer = new Composer({
 });
 
 const thread = new Thread(byId("thread"), {
+  endSeen: (isSeen) => { byId("to-end").hidden = isSeen; },
   options: () => settings.requestOptions(),
   newConversation: () => settings.newConversation(),
   busy: (isBusy) => composer.setBusy(isBusy),
   announce: (text) => { byId("announcer").textContent = text; },
   open: (id) => openConversation(id),
   moved: (conversation) => showConversation(conversation),
-  began: (id) => changed(id),
+  began: (id) => { composer.keep(); changed(id); },
   ended: (id) => changed(id),
   unsent: (text, context) => composer.restore(text, context.map(({ title, text: content }) => ({ name: title, text: content }))),
 });
@@ -127,6 +128,7 @@ for (const name of Object.keys(views)) {
     closeSidebar();
   });
 }
+byId("to-end").addEventListener("click", () => thread.showEnd());
 byId("settings-button").addEventListener("click", () => settings.open());
 byId("settings-close").addEventListener("click", () => settings.dialog.close());
 byId("menu").addEventListener("click", () => {

@@ -69,7 +69,7 @@ export class Composer {
     this.files = [];
     this.drawFiles();
     this.fit();
-    this.keep();
+    // The draft is kept until the service has the question: a reload brings back what it has not.
     this.on.send(text, context);
   }
 

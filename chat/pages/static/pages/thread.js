@@ -13,7 +13,7 @@ import { versionsOf } from "./versions.js";
 const NEAR_END_PX = 40;
 
 export class Thread {
-  // `on`: options() of a request; newConversation(): fields of one to create first, or null; began(id) and ended(id) of an answer; busy(is), announce(text), moved(conversation).
+  // `on`: options() of a request; newConversation(): fields of one to create first, or null; endSeen(is); began(id) and ended(id) of an answer; busy(is), announce(text), moved(conversation).
   constructor(element, on) {
     this.element = element;
     this.scroller = element.parentElement;
@@ -54,6 +54,7 @@ export class Thread {
     this.restoreContext();
     if (this.follows) this.scrollToEnd();
     else this.scroller.scrollTop = this.place = place;
+    this.reportEnd();
     this.on.moved(conversation);
     const last = messages.at(-1);
     if (last?.generation_id && ["preparing", "queued", "running"].includes(last.status)) {
@@ -86,7 +87,7 @@ export class Thread {
   answer() {
     return new AnswerView({
       again: (view) => this.replace(view),
-      onGrow: () => { if (this.follows) this.scrollToEnd(); },
+      onGrow: () => { if (this.follows) this.scrollToEnd(); else this.reportEnd(); },
     });
   }
 
@@ -128,6 +129,7 @@ export class Thread {
     const replaces = view.messageId ?? this.rows[first + 1]?.messageId;
     const text = changed ?? question.text;
     const { context } = question;
+    const hadFocus = this.element.contains(document.activeElement);
     this.cut(first);
     if (!replaces || !this.id) {
       await this.send(text, context);
@@ -135,6 +137,7 @@ export class Thread {
     }
     this.append(this.question(text, { context }));
     const answer = this.append(this.answer());
+    if (hadFocus) answer.focus();
     this.follows = true;
     this.scrollToEnd();
     const message = changed === undefined ? {} : { message: changed };
@@ -226,8 +229,15 @@ export class Thread {
     if (rows !== this.rows) return;
     for (const { position, place, ids } of versions) {
       const answer = rows.slice(position).find((row) => row instanceof AnswerView);
-      answer?.showVersions(place, ids.length, (to) => this.on.open(ids[to]));
+      answer?.showVersions(place, ids.length, (to) => this.switchVersion(ids[to], rows.indexOf(answer), to > place));
     }
+  }
+
+  // Open another version; the keyboard stays at the button that leads on in the same direction, as long as there is one.
+  async switchVersion(id, index, isForward) {
+    await this.on.open(id);
+    const buttons = [...(this.rows[index]?.element.querySelectorAll(".versions button:not(:disabled)") ?? [])];
+    buttons.at(isForward ? -1 : 0)?.focus();
   }
 
   // Stop the answer; its text so far stays.
@@ -279,6 +289,16 @@ export class Thread {
     if (scrollTop < this.place && this.toEnd > 1) this.follows = false;
     else if (this.isNearEnd) this.follows = true;
     this.place = scrollTop;
+    this.reportEnd();
+  }
+
+  reportEnd() {
+    this.on.endSeen(this.toEnd < this.scroller.clientHeight / 2);
+  }
+
+  showEnd() {
+    this.follows = true;
+    this.scrollToEnd();
   }
 
   scrollToEnd() {
