@@ -92,7 +92,7 @@ def test_the_same_draw_as_llama_cpps_full_chain(chain: dict[str, float], n_token
         assert sampled(params, logits, history, seed) == full_chain(params, logits, history, seed)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(min_value=0, max_value=2**64 - 1),
     temperature=st.floats(min_value=0.05, max_value=2.0),
@@ -137,7 +137,7 @@ def test_greedy_is_the_largest_logit() -> None:
         assert sampled(SamplingParams(seed=seed, temperature=0.0), logits, []) == int(logits.argmax())
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(
     repeat=st.floats(min_value=0.25, max_value=3.0, width=32),
     frequency=st.floats(min_value=-2.0, max_value=2.0, width=32),
