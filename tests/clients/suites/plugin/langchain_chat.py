@@ -35,10 +35,11 @@ class TestService(ChatModelIntegrationTests):  # type: ignore[misc]  # its packa
     def model(self, request: pytest.FixtureRequest) -> BaseChatModel:
         """Make the model of a case, for structured output with a penalty.
 
-        Without it a small model repeats a line of a string until its tokens are used up. It counts the tokens of the
-        prompt, as in llama-server, and the form of a call consists of these.
+        Without it a small model repeats a line of a string until its tokens are used up. With a window it counts the
+        tokens of the prompt, as in llama-server, and the form of a call consists of these.
         """
-        penalty = {"frequency_penalty": 0.3} if "structured" in request.node.name else {}
+        is_structured = "structured" in request.node.name
+        penalty = {"frequency_penalty": 0.3, "extra_body": {"repeat_last_n": 64}} if is_structured else {}
         more = getattr(request, "param", None) or {}
         return self.chat_model_class(**self.standard_chat_model_params | self.chat_model_params | penalty | more)
 
