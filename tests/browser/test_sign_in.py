@@ -21,7 +21,7 @@ def test_a_user_signs_in_chats_and_signs_out(page: ChatPage, service: LiveStack)
     page.until(lambda: f"Sign out {ann.name}" in page.one(".links").text, what="ann is signed in")
     page.until(lambda: bool(page.all("#conversations .quiet")), what="she has no conversations yet")
     page.ask("[[say: hers]] alone")
-    assert len(page.conversations()) == 1
+    page.until(lambda: len(page.conversations()) == 1, what="it is listed")
     page.click(".links form button")
     page.until(lambda: "Sign in" in page.one(".links").text, what="she is signed out")
     page.until(lambda: any("nobody" in title for title in page.conversations()), what="the others are listed")
@@ -50,8 +50,9 @@ def test_a_session_that_ends_loses_nothing_that_was_written(page: ChatPage, serv
     page.one("#question").send_keys("written after the end\ue007")
     page.until(lambda: page.one("#signed-out").is_displayed(), what="the page says so")
     assert page.one("#question").get_attribute("value") == "written after the end"
-    page.browser.complaints()  # the browser logs the status 401
     page.click("#sign-in-again")
+    page.one("#id_username")
+    page.browser.complaints()  # the browser logs the status 401 of each request
     sign_in(page, mia.name)
     page.until(lambda: f"Sign out {mia.name}" in page.one(".links").text, what="she is back")
     assert page.one("#question").get_attribute("value") == "written after the end"
