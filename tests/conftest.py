@@ -19,6 +19,7 @@ from django.conf import settings  # noqa: E402
 django.setup()
 
 from inference.config.default_model import ensure_default_model  # noqa: E402
+from inference.gpu.coordinator.resident_memory import MEMORY  # noqa: E402
 from tests.live_stack import LiveStack  # noqa: E402
 from tools.install_llama import cache_folder  # noqa: E402
 
@@ -41,6 +42,7 @@ def redis_client() -> Iterator["redis.Redis[str]"]:
     """A client of the test process's own Valkey, emptied before the test."""
     client = redis.Redis.from_url(settings.REDIS_URL, decode_responses=True)
     client.flushall()
+    MEMORY.forget()  # what it loses by this is no fault
     yield client
     client.close()
 

@@ -8,7 +8,9 @@ import pytest
 from inference.gpu.coordinator import api
 from inference.gpu.coordinator.acquiring import Acquisition, AcquisitionGranted, AcquisitionRefused, Verdict
 from inference.gpu.coordinator.config import CoordinatorConfig
+from inference.gpu.coordinator.lease import LeaseWatcher
 from inference.gpu.coordinator.wait_queue import Waiter
+from inference.gpu.protocol import channels
 from inference.models.gpu import GpuLedger, LedgerState
 from tests.gpu.tenants import Transcription, Wire
 
@@ -138,6 +140,38 @@ def test_a_service_that_was_here_a_moment_ago_is_waited_for(wire: Wire, transcri
     back.leave()
     time.sleep(QUICK.resident_secs)  # by now it is gone for good
     granted(wire, "s4")
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_service_that_redis_has_forgotten_is_waited_for(
+    wire: Wire, transcription: MakeResident, comes_back: bool
+) -> None:
+    watcher = LeaseWatcher(QUICK, clock=time.monotonic)
+    first = transcription()
+    watcher.once(wire)
+    first.leave()
+    wire.flushall()
+    acquisition = asking(wire)
+    assert [acquisition.step() for _ in range(5)] == [None] * 5
+    if comes_back:
+        second = transcription()
+        assert isinstance(verdict_of(acquisition), AcquisitionGranted)
+        assert second.n_heard("pause") == 1
+    else:
+        assert "was here a moment ago" in refusal(acquisition)
+        time.sleep(QUICK.resident_secs)
+        granted(wire, "s2")
+
+
+def test_a_service_that_said_goodbye_is_not_waited_for(wire: Wire, transcription: MakeResident) -> None:
+    watcher = LeaseWatcher(QUICK, clock=time.monotonic)
+    resident = transcription()
+    watcher.once(wire)
+    resident.leave()
+    wire.delete(channels.RESIDENTS_SEEN)  # as the tenant library does at its end
+    began = time.monotonic()
+    granted(wire)
+    assert time.monotonic() - began < QUICK.resident_secs
 
 
 def test_a_second_one_waits_and_is_told_who_has_it(wire: Wire) -> None:

@@ -17,6 +17,7 @@ import redis
 from inference.gpu.coordinator import broadcast
 from inference.gpu.coordinator.config import CoordinatorConfig
 from inference.gpu.coordinator.pause_replies import PauseReplies
+from inference.gpu.coordinator.resident_memory import MEMORY
 from inference.gpu.coordinator.silent_subscribers import SilentSubscribers
 from inference.gpu.protocol import channels, presence
 
@@ -224,14 +225,15 @@ def has_residents(client: "redis.Redis[bytes]") -> bool:
 def n_seen(client: "redis.Redis[bytes]") -> int:
     """Return the largest number of subscriptions of residents in the last seconds."""
     count = client.get(channels.RESIDENTS_SEEN) or b""
-    return int(count) if count.isdigit() and len(count) < 10 else 0  # another program may have written there
+    n_noted = int(count) if count.isdigit() and len(count) < 10 else 0  # another program may have written there
+    return n_noted or MEMORY.n_lost(client)
 
 
 def note_residents(client: "redis.Redis[bytes]", config: CoordinatorConfig) -> None:
     """Note the number of residents now; a larger one of a moment ago remains until it expires."""
     n_now = sum(count_residents(client))
     if n_now >= n_seen(client):
-        client.set(channels.RESIDENTS_SEEN, n_now, px=int(config.resident_secs * 1000))
+        MEMORY.note(client, n_now, config.resident_secs)
 
 
 def resume(client: "redis.Redis[bytes]", *, epoch: int, session_id: str, requester: str) -> bool:
