@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from chat.rag.time_words import TIME_FORM, names_a_time
+from chat.rag.time_words import time_forms
 from inference.text_forms import folded
 
 # Thai, Lao, Burmese, Khmer, kana, ideographs and Hangul; Korean has spaces, but particles are written with the word.
@@ -67,7 +67,7 @@ def with_variants(word: str) -> Iterator[str]:
 def index_form(text: str) -> str:
     """Return the words of ``text`` with their variants, separated by spaces: the columns that the databases index."""
     forms = [form for word in words(text) for form in with_variants(word)]
-    return " ".join([*forms, TIME_FORM] if names_a_time(text) else forms)
+    return " ".join([*forms, *time_forms(text)])
 
 
 def bare(text: str) -> str:

@@ -1,4 +1,4 @@
-"""One line is asked for in other words, among five others of each speaker, in seven languages."""
+"""One line is asked for in other words, among others of each speaker, in seven languages."""
 
 import pytest
 
@@ -143,6 +143,26 @@ EXAMPLES = {
         ],
     ),
 }
+
+# Lines of the same speaker with times that are no deadline.
+OF_TODAY = {
+    "en": ["Lunch was great today.", "Yesterday the train was late again."],
+    "de": ["Das Mittagessen war heute großartig.", "Gestern kam der Zug wieder zu spät."],
+    "es": ["La comida de hoy estuvo buenísima.", "Ayer el tren volvió a llegar tarde."],
+    "fr": ["Le déjeuner était délicieux aujourd'hui.", "Hier le train était encore en retard."],
+    "ja": ["今日の昼ご飯はおいしかった。", "昨日また電車が遅れた。"],
+    "zh": ["今天的午饭很好吃。", "昨天火车又晚点了。"],
+    "ar": ["كان الغداء رائعاً اليوم.", "أمس تأخر القطار مرة أخرى."],
+}
+
+
+@pytest.mark.parametrize("language", EXAMPLES)
+def test_a_line_about_today_is_no_deadline(language: str) -> None:
+    question, (speaker, wanted), others, other_speaker, more = EXAMPLES[language]
+    of_today = [line(text, speaker) for text in OF_TODAY[language]]
+    remember(*of_today, line(others[0], speaker), line(wanted, speaker), line(more[0], other_speaker))
+    assert texts(ask(question, only_related=False))[0] == wanted
+    assert texts(ask(question))[0] == wanted
 
 
 @pytest.mark.parametrize("language", EXAMPLES)

@@ -5,7 +5,7 @@ import pytest
 from chat.rag.indexing.indexer import add_note
 from chat.rag.search.query_understanding import without_speakers
 from chat.rag.search.terms import subject_words
-from chat.rag.time_words import asks_for_a_time, names_a_time
+from chat.rag.time_words import DUE_FORM, TIME_FORM, form_of_time_in_question, names_a_time, time_forms
 from chat.rag.vectors import embedding
 from chat.rag.words import index_form, words
 from tests.rag.builders import ask, line, remember, texts
@@ -177,16 +177,58 @@ def test_no_times(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    "text",
     [
-        ("When do we leave?", True),
-        ("Wann geht es los?", True),
-        ("\u4ec0\u4e48\u65f6\u5019\uff1f", True),
-        ("Who leaves?", False),
+        "The demo has to be finished by Friday the 14th.",
+        "I said today that it is due on Monday.",
+        "Das muss bis Freitag, den 14., fertig sein.",
+        "Gestern hieß es: bis Montag.",
+        "mañana por la tarde",
+        "avant le vendredi 14",
+        "14日の金曜日までに",
+        "必须在14号之前完成",
+        "قبل يوم الجمعة",
     ],
 )
-def test_questions_for_a_time(text: str, expected: bool) -> None:
-    assert asks_for_a_time(text) is expected
+def test_times_to_come(text: str) -> None:
+    assert time_forms(text) == [TIME_FORM, DUE_FORM]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Lunch was great today.",
+        "We met last Friday.",
+        "Das Essen gestern war gut.",
+        "Letzte Woche hat es geregnet.",
+        "la semana pasada",
+        "le mois dernier",
+        "今天的午饭很好",
+        "先週食べた",
+        "كان الغداء رائعاً اليوم.",
+    ],
+)
+def test_times_that_are_over(text: str) -> None:
+    assert time_forms(text) == [TIME_FORM]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("When do we leave?", TIME_FORM),
+        ("Wann geht es los?", TIME_FORM),
+        ("\u4ec0\u4e48\u65f6\u5019\uff1f", TIME_FORM),
+        ("Who leaves?", None),
+        ("What did Sarah say about the deadline?", DUE_FORM),
+        ("By when do we need it?", DUE_FORM),
+        ("Bis wann brauchen wir es?", DUE_FORM),
+        ("¿Cuál es la fecha límite?", DUE_FORM),
+        ("Quelle est la date limite ?", DUE_FORM),
+        ("いつまで？", DUE_FORM),
+    ],
+)
+def test_questions_for_a_time(text: str, expected: str | None) -> None:
+    assert form_of_time_in_question(text) == expected
 
 
 @pytest.mark.parametrize(

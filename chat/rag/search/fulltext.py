@@ -10,7 +10,7 @@ import numpy as np
 from django.db import connection
 
 from chat.rag.search.terms import content_words, names_in
-from chat.rag.time_words import TIME_FORM, asks_for_a_time
+from chat.rag.time_words import form_of_time_in_question
 from chat.rag.vectors.snapshot import Ids, Mask, Rows, Scores, VectorSnapshot
 from chat.rag.words import with_variants
 
@@ -69,8 +69,8 @@ def matches(text: str, snapshot: VectorSnapshot, allowed: Mask, rows_with: WordL
             in_text[rows] = True
             has_name[rows] |= word in names
     shares = weights / np.float32(total or 1.0)
-    if asks_for_a_time(text):
-        shares[rows_with(TIME_FORM, "terms")] += TIME_SHARE
+    if time_form := form_of_time_in_question(text):
+        shares[rows_with(time_form, "terms")] += TIME_SHARE
     hits = np.flatnonzero(shares)
     return Matches((hits, shares[hits]), in_text, has_name)
 
