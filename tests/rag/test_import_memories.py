@@ -129,7 +129,10 @@ def test_whose_they_are(folder: Path) -> None:
     imports(folder, "--owner", "ann")
     assert set(Transcript.objects.values_list("owner", flat=True)) == {f"user:{ann.pk}"}
     assert set(Note.objects.values_list("owner", flat=True)) == {f"user:{ann.pk}"}
-    assert "2 segments and 2 notes imported, 0 transcripts and notes unchanged, 3 removed." in imports(folder)[1]
+    assert (
+        "2 segments and 2 notes imported, 0 transcripts and notes unchanged, 3 removed."
+        in imports(folder, "--shared")[1]
+    )
     assert set(Transcript.objects.values_list("owner", flat=True)) == {""}
     assert set(Note.objects.values_list("owner", flat=True)) == {""}
 

@@ -161,6 +161,20 @@ class TestOwners:
         assert {Transcript.objects.get().owner, Note.objects.get().owner} == {owner}
         assert Transcript.objects.get().created_at == created_at
 
+    @pytest.mark.parametrize("changed", [False, True])
+    def test_a_file_of_a_user_is_shared_only_when_that_is_said(self, tmp_path: Path, changed: bool) -> None:
+        ann = User.objects.create(username="ann")
+        path = tmp_path / "a.jsonl"
+        path.write_text(rows(a="one") + '{"title": "T", "body": "two"}\n')
+        imports(tmp_path, "--owner", "ann")
+        if changed:
+            path.write_text(rows(a="three"))
+        status, _, err = imports(tmp_path)
+        assert status == 1
+        assert "its memories belong to a user: import it with --owner NAME, or with --shared" in err
+        assert {Transcript.objects.get().owner, Note.objects.get().owner} == {f"user:{ann.pk}"}
+        assert texts() == {"one", "two"}
+
     def test_a_damaged_file_moves_what_is_whole(self, tmp_path: Path) -> None:
         User.objects.create(username="ann")
         (tmp_path / "a.jsonl").write_text(rows(a="one", b="two"))

@@ -44,7 +44,11 @@ class Command(BaseCommand):
         )
         owner = parser.add_mutually_exclusive_group()
         owner.add_argument("--owner", dest="user", metavar="NAME", help="store as memories of this user alone")
-        owner.add_argument("--shared", action="store_true", help="store as memories of all users (the default)")
+        owner.add_argument(
+            "--shared",
+            action="store_true",
+            help="store as memories of all users (the default, but for files of a user)",
+        )
         parser.add_argument(
             "--format", choices=list(FileFormat), help="format of all files; else it is detected for each"
         )
@@ -72,6 +76,7 @@ class Command(BaseCommand):
     def handle(self, *args: object, **options: Any) -> None:  # noqa: ANN401  argparse's values
         import_options = ImportOptions(
             owner=caller_of(options).key if options["user"] else "",
+            shares=options["shared"],
             form=FileFormat(options["format"]) if options["format"] else None,
             encoding=options["encoding"],
             date=_date(options["date"]),

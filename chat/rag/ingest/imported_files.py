@@ -50,6 +50,9 @@ class Brought:
     def __len__(self) -> int:
         return len(self.transcripts) + len(self.notes)
 
+    def owners(self) -> set[str]:
+        return {owner for owner, *_ in self.transcripts} | {owner for owner, *_ in self.notes}
+
     def except_for(self, *, owner: str, job_ids: Collection[str], keys: Collection[str]) -> "Brought":
         """Return the memories of other owners, and those of ``owner`` with other ids."""
         return Brought(

@@ -27,10 +27,12 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """``owner`` "" is shared; ``speakers`` renames speakers; without ``form`` the format of each file is
-    detected, without ``encoding`` its encoding; with ``dry_run`` the report is made and nothing is stored."""
+    """``owner`` "" is shared; memories of a user become so only with ``shares``. ``speakers`` renames speakers; without
+    ``form`` the format of each file is detected, without ``encoding`` its encoding; with ``dry_run`` the report is made
+    and nothing is stored."""
 
     owner: str = ""
+    shares: bool = False
     form: FileFormat | None = None
     encoding: str = ""
     date: datetime | None = None
@@ -80,7 +82,12 @@ def import_file(path: Path, options: ImportOptions, advance: Callable[[float], N
         report.remarks.append(ImportProblem("", f"{n_replaced} damaged characters were replaced"))
     n_total = max(1, sum(len(transcript.segments) for transcript in parsed.transcripts) + len(parsed.notes))
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    _FileImport(options, report, recording_time, lambda n: advance(n / n_total)).store(parsed, digest)
+    file_import = _FileImport(options, report, recording_time, lambda n: advance(n / n_total))
+    if file_import.would_publish():
+        text = "its memories belong to a user: import it with --owner NAME, or with --shared for all users"
+        report.problems.append(ImportProblem("", text))
+        return report
+    file_import.store(parsed, digest)
     report.dated_by = tuple(sorted(recording_time.used))
     return report
 
@@ -112,6 +119,10 @@ class _FileImport:
         self.advance = advance
         self.prefix = key_of(report.path)
         self.earlier = Brought.by_path(report.path)
+
+    def would_publish(self) -> bool:
+        """Return whether the import would share memories of a user with all, without having been told to."""
+        return not self.options.owner and not self.options.shares and bool(self.earlier.owners() - {""})
 
     def store(self, parsed: ParsedFile, digest: str) -> None:
         transcripts = [self._completed(transcript) for transcript in parsed.transcripts]
