@@ -68,8 +68,13 @@ def test_dollars_are_not_formulas(page: ChatPage, money: str) -> None:
     assert page.all(".answer code") == []
 
 
-@pytest.mark.parametrize("hostile", ["$" * 60_000, "\\(" * 30_000, "$$ x " * 20_000, "\n$$" * 20_000, "a $ " * 20_000])
-def test_hostile_formulas_take_no_time(page: ChatPage, hostile: str) -> None:
+FORMULAS = ["$" * 60_000, "\\(" * 30_000, "$$ x " * 20_000, "\n$$" * 20_000, "a $ " * 20_000]
+EMPHASIS = ["*a$" * 20_000, "a*_" * 20_000, "**b" * 20_000]
+NESTING = ["> " * 20_000, "1. " * 20_000, "- " * 20_000 + "x"]
+
+
+@pytest.mark.parametrize("hostile", [*FORMULAS, *EMPHASIS, *NESTING])
+def test_hostile_texts_take_no_time(page: ChatPage, hostile: str) -> None:
     page.script_next_answer()
     page.ask("a long one", wait=False)
     page.push(token=hostile)

@@ -17,6 +17,10 @@ const CLEAN = {
 marked.use({ gfm: true, breaks: true });
 marked.use(mathExtension);
 
+// The parser's time grows with the square of the emphasis marks in a paragraph: 3,000 take half a second.
+const MOST_MARKS = 3000;
+const FENCED = /^ {0,3}(```+|~~~+)[^\n]*\n[\s\S]*?(?:^ {0,3}\1|$(?![\s\S]))/gm;
+
 // The label of a citation: [1], [1, 3], [2-4], as the service recognises them.
 const CITATION = /\[(\d{1,3}(?:\s*[,–-]\s*\d{1,3})*)\]/g;
 let highlighter = null;
@@ -32,7 +36,7 @@ export class MarkdownView {
 
   // Draw the text; `labels` are those of the sources, which become links.
   draw(text, { labels = this.labels, isComplete = false } = {}) {
-    const tokens = marked.lexer(text);
+    const tokens = lexed(text);
     // Blocks name addresses ([text][1]) that a later block defines.
     const links = JSON.stringify(tokens.links);
     const isRelabelled = labels.size !== this.labels.size || links !== this.links;
@@ -51,8 +55,10 @@ export class MarkdownView {
 
   block(token, links) {
     const list = Object.assign([token], { links });
+    const html = token.isPlain ? null : attempt(() => marked.parser(list));
+    if (html === null) return h("div.block.plain", { dir: "auto" }, token.raw);
     const element = h("div.block", { dir: "auto" });
-    element.append(DOMPurify.sanitize(marked.parser(list), CLEAN));
+    element.append(DOMPurify.sanitize(html, CLEAN));
     // Before the page adds its own classes: a text must not use them to place itself over the page.
     for (const classed of element.querySelectorAll("[class]:not(pre > code)")) classed.removeAttribute("class");
     for (const link of element.querySelectorAll("a[href]")) {
@@ -85,6 +91,23 @@ export class MarkdownView {
     return numbers.map((number) =>
       h("button.citation", { type: "button", "aria-label": t("openSource", { label: number }), onclick: () => this.onCitation?.(number) }, number),
     );
+  }
+}
+
+// The blocks of a text; a single plain one when the parser cannot read it in time.
+function lexed(text) {
+  const paragraphs = text.replace(FENCED, "").split(/\n[ \t]*\n/);
+  const isReadable = paragraphs.every((paragraph) => (paragraph.match(/[*_]/g)?.length ?? 0) <= MOST_MARKS);
+  return (isReadable && attempt(() => marked.lexer(text))) || Object.assign([{ raw: text, isPlain: true }], { links: {} });
+}
+
+// The result, or null when the text nests too deep for the parser.
+function attempt(parse) {
+  try {
+    return parse();
+  } catch (error) {
+    if (error instanceof RangeError) return null;
+    throw error;
   }
 }
 
