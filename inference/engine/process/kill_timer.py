@@ -35,16 +35,18 @@ class KillTimer:
 
     def __init__(self) -> None:
         """Raises OSError."""
-        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._library = ctypes.CDLL(None, use_errno=True)
+        if not hasattr(self._library, "timer_create"):  # glibc before 2.34
+            self._library = ctypes.CDLL("librt.so.1", use_errno=True)
         self._timer = ctypes.c_void_p()
         event = _SignalEvent(signal=signal.SIGKILL, notify=0)  # SIGEV_SIGNAL
-        self._check(self._libc.timer_create(time.CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(self._timer)))
+        self._check(self._library.timer_create(time.CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(self._timer)))
 
     def arm(self, at: float) -> None:
         """``at``: on ``time.monotonic``; one that has passed kills at once, an infinite one disarms. Raises OSError."""
         secs, part = _NO_TIME if math.isinf(at) else (int(at), int(at % 1 * 1e9))
         when = _TimerTime(first=_Time(secs, part))
-        self._check(self._libc.timer_settime(self._timer, _TIMER_ABSTIME, ctypes.byref(when), None))
+        self._check(self._library.timer_settime(self._timer, _TIMER_ABSTIME, ctypes.byref(when), None))
 
     def _check(self, status: int) -> None:
         if status:
