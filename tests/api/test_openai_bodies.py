@@ -32,7 +32,10 @@ def refusal_of(**fields: object) -> ChatError:
 def test_the_least_body() -> None:
     call, request = chat_completion_request({"messages": [USER]})
     assert request == ChatRequest(
-        messages=(ChatMessage(ChatRole.USER, "hi"),), max_tokens=QUARTER_CONTEXT, has_store_default=True
+        messages=(ChatMessage(ChatRole.USER, "hi"),),
+        max_tokens=QUARTER_CONTEXT,
+        has_store_default=True,
+        penalizes_answer=True,
     )
     assert (call.model, call.is_stream, call.has_usage_chunk) == (None, False, False)
     assert request.within(8192).max_tokens == 2048

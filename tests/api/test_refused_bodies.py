@@ -190,7 +190,7 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
         (
             "message",
             {"messages": [{"role": "user", "content": [{"type": "document", "source": SOURCE}]}]},
-            "messages[0].content[0].type",
+            "messages[0].content[0].source.type",
         ),
         (
             "message",
