@@ -63,8 +63,10 @@ def verify(token: str, *, allowed: frozenset[str]) -> str:
 def _use_up(jti: object, expires_at: float) -> None:
     if not isinstance(jti, str) or not 1 <= len(jti) <= 128:
         raise ServiceTokenRefused("The service token has no id.")
-    # One second longer than the token is valid: Redis's clock may round the other way.
-    keep_secs = min(max(1, math.ceil(expires_at - time.time())) + 1, MAX_KEEP_SECS)
+    now = time.time()
+    # Compared before the subtraction, since a time may be an integer that no float holds. One second longer than the
+    # token is valid: Redis's clock may round the other way.
+    keep_secs = min(max(1, math.ceil(min(expires_at, now + MAX_KEEP_SECS) - now)) + 1, MAX_KEEP_SECS)
     try:
         is_new = shared_client().set(_JTI_PREFIX + jti, 1, nx=True, ex=keep_secs)
     except redis.RedisError as error:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import math
 import time
 import uuid
 from pathlib import Path
@@ -166,8 +167,15 @@ def test_without_the_store_nothing_is_let_in(monkeypatch: pytest.MonkeyPatch, tm
         service_token.verify(signed(payload()), allowed=ALLOWED)
 
 
-def test_a_far_expiry_can_be_stored() -> None:
-    assert service_token.verify(signed(payload(expires_at=1e15)), allowed=ALLOWED) == "gateway"
+@pytest.mark.parametrize("expires_at", [1e15, 1e308, 10**15, 10**309, 10**400, 10**1500])
+def test_a_far_expiry_can_be_stored(expires_at: float) -> None:
+    assert service_token.verify(signed(payload(expires_at=expires_at)), allowed=ALLOWED) == "gateway"
+
+
+@pytest.mark.parametrize("expires_at", [-(10**400), 0, -1e308, -math.inf, math.inf])
+def test_a_time_that_is_over_or_none_is_refused(expires_at: float) -> None:
+    with pytest.raises(ServiceTokenRefused, match="expired"):
+        service_token.verify(signed(payload(expires_at=expires_at)), allowed=ALLOWED)
 
 
 def test_the_previous_key_alone_is_a_key(settings: Settings) -> None:
