@@ -68,7 +68,8 @@ def _use_up(jti: object, expires_at: float) -> None:
     # token is valid: Redis's clock may round the other way.
     keep_secs = min(max(1, math.ceil(min(expires_at, now + MAX_KEEP_SECS) - now)) + 1, MAX_KEEP_SECS)
     try:
-        is_new = shared_client().set(_JTI_PREFIX + jti, 1, nx=True, ex=keep_secs)
+        key = f"{_JTI_PREFIX}{jti}".encode("utf-8", "surrogatepass")  # JSON may name half of a surrogate pair
+        is_new = shared_client().set(key, 1, nx=True, ex=keep_secs)
     except redis.RedisError as error:
         # Without the store a replay cannot be detected, so that every token is refused.
         raise StoreUnavailable("The store of used service tokens does not answer.") from error

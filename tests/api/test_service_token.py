@@ -172,6 +172,14 @@ def test_a_far_expiry_can_be_stored(expires_at: float) -> None:
     assert service_token.verify(signed(payload(expires_at=expires_at)), allowed=ALLOWED) == "gateway"
 
 
+@pytest.mark.parametrize("jti", ["\ud800", "a\udfff", "\x00", "é" * 128, " ", "\U0010ffff"])
+def test_an_id_of_any_characters_works_once(jti: str) -> None:
+    token = signed(payload(jti=jti))
+    assert service_token.verify(token, allowed=ALLOWED) == "gateway"
+    with pytest.raises(ServiceTokenRefused, match="used before"):
+        service_token.verify(token, allowed=ALLOWED)
+
+
 @pytest.mark.parametrize("expires_at", [-(10**400), 0, -1e308, -math.inf, math.inf])
 def test_a_time_that_is_over_or_none_is_refused(expires_at: float) -> None:
     with pytest.raises(ServiceTokenRefused, match="expired"):
