@@ -5,6 +5,7 @@ text is purged as after a deletion.
 """
 
 from collections import defaultdict
+from collections.abc import Callable
 from copy import copy
 from datetime import datetime
 
@@ -71,15 +72,7 @@ def edit_note(
     after.body = before.body if body is None else plain(body).strip()
     after.created_at = created_at or before.created_at
     diff = PassageDiff(list(before.passages.all()), list(chunking.note_passages(after)))
-
-    @one_transaction
-    def store() -> None:
-        with serialised_insert():
-            diff.store(after)
-            after.save(force_update=True)
-            purge_note(after.pk)
-
-    store()
+    _save(after, diff, lambda: purge_note(after.pk))
 
 
 def edit_transcript(*, transcript_id: int, title: str | None = None, created_at: datetime | None = None) -> None:
@@ -102,15 +95,11 @@ def edit_transcript(*, transcript_id: int, title: str | None = None, created_at:
         raise InvalidRequest("a line of the recording would leave the calendar", field="created_at") from error
     diff = _diff(before, lines)
 
-    @one_transaction
-    def store() -> None:
-        with serialised_insert():
-            diff.store(after)
-            after.save(force_update=True)
-            after.segments.update(said_at=F("said_at") + moved_by)
-            purge_transcript(after.pk, [line.pk for line in lines])
+    def move_lines() -> None:
+        after.segments.update(said_at=F("said_at") + moved_by)
+        purge_transcript(after.pk, [line.pk for line in lines])
 
-    store()
+    _save(after, diff, move_lines)
 
 
 def edit_line(
@@ -135,14 +124,23 @@ def edit_line(
     after.full_text = _with_line(before.full_text, segment.text, line.text, lines)
     diff = _diff(before, lines)
 
+    def change_line() -> None:
+        line.save(force_update=True)
+        # A source has the lines around its best one, too.
+        purge_lines([line.pk for line in lines])
+
+    _save(after, diff, change_line)
+
+
+def _save(memory: Note | Transcript, diff: PassageDiff, change_rest: Callable[[], None]) -> None:
+    """Save all of a change in one transaction, or nothing. Raises Conflict."""
+
     @one_transaction
     def store() -> None:
         with serialised_insert():
-            diff.store(after)
-            after.save(force_update=True)
-            line.save(force_update=True)
-            # A source has the lines around its best one, too.
-            purge_lines([line.pk for line in lines])
+            diff.store(memory)
+            memory.save(force_update=True)
+            change_rest()
 
     store()
 

@@ -54,16 +54,21 @@ const openConversation = guarded(async (id, { isShown = false } = {}) => {
   if (!isShown) history.pushState(null, "", address);
   showView("chat");
   closeSidebar();
+  await openOrReport(id, "noSuchConversation", { isError: true });
+  if (id === null) composer.focus();
+});
+
+// Open the conversation; where there is none, an empty page and a sentence.
+async function openOrReport(id, sentence, options = {}) {
   try {
     await thread.open(id);
   } catch (error) {
     if (error.status !== 404) throw error;
     history.replaceState(null, "", "/");
     await thread.open(null);
-    toast(t("noSuchConversation"), { isError: true });
+    toast(t(sentence), options);
   }
-  if (id === null) composer.focus();
-});
+}
 
 // An answer began or ended: addresses, list and other tabs follow.
 function changed(id) {
@@ -149,14 +154,7 @@ window.addEventListener("popstate", readAddress);
 onChangeElsewhere(guarded(async (id) => {
   await sidebar.reload();
   if (id !== thread.id || thread.running || byId("chat-view").hidden || thread.isEdited) return;
-  try {
-    await thread.open(id);
-  } catch (error) {
-    if (error.status !== 404) throw error;
-    history.replaceState(null, "", "/");
-    await thread.open(null);
-    toast(t("deletedElsewhere"));
-  }
+  await openOrReport(id, "deletedElsewhere");
 }));
 
 window.addEventListener("signedout", () => {
