@@ -156,11 +156,13 @@ OF_TODAY = {
 }
 
 
+@pytest.mark.parametrize(("n_of_today", "n_others"), [(1, 0), (2, 0), (1, 4), (2, 5)])
 @pytest.mark.parametrize("language", EXAMPLES)
-def test_a_line_about_today_is_no_deadline(language: str) -> None:
-    question, (speaker, wanted), others, other_speaker, more = EXAMPLES[language]
-    of_today = [line(text, speaker) for text in OF_TODAY[language]]
-    remember(*of_today, line(others[0], speaker), line(wanted, speaker), line(more[0], other_speaker))
+def test_a_line_about_today_is_no_deadline(language: str, n_of_today: int, n_others: int) -> None:
+    question, (speaker, wanted), _, other_speaker, more = EXAMPLES[language]
+    others = [line(text, other_speaker) for text in more[:n_others]]
+    of_today = [line(text, speaker) for text in OF_TODAY[language][:n_of_today]]
+    remember(line(wanted, speaker), *others, *of_today)
     assert texts(ask(question, only_related=False))[0] == wanted
     assert texts(ask(question))[0] == wanted
 
